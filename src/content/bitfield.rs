@@ -1,0 +1,209 @@
+//! Which chunks of a content someone has: one bit each.
+
+use std::fmt;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::ChunkIndex;
+
+/// A set of chunks of one content.
+///
+/// On the wire a bitfield is BitTorrent's: the high bit of the first byte is
+/// chunk 0, and the spare bits at the end are zero (BEP 3).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Bitfield {
+    words: Vec<u64>,
+    chunks: u32,
+    count: u32,
+}
+
+/// Why bytes are no [`Bitfield`] of a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BitfieldError {
+    /// Another number of bytes than the chunks need.
+    #[error("a bitfield of this content has {expected} bytes, not {len}")]
+    Length {
+        /// How many bytes there are.
+        len: usize,
+        /// How many there must be.
+        expected: usize,
+    },
+    /// A bit behind the last chunk is set.
+    #[error("the spare bits of a bitfield are zero")]
+    SpareBits,
+}
+
+const WORD: u32 = u64::BITS;
+
+impl Bitfield {
+    /// A set with none of `chunks` chunks.
+    pub fn none(chunks: u32) -> Self {
+        Self {
+            words: vec![0; chunks.div_ceil(WORD) as usize],
+            chunks,
+            count: 0,
+        }
+    }
+
+    /// A set with all of `chunks` chunks.
+    pub fn all(chunks: u32) -> Self {
+        let mut words = vec![u64::MAX; chunks.div_ceil(WORD) as usize];
+        if let (Some(last), spare @ 1..) = (words.last_mut(), chunks % WORD) {
+            *last = u64::MAX << (WORD - spare);
+        }
+        Self {
+            words,
+            chunks,
+            count: chunks,
+        }
+    }
+
+    /// How many chunks the content has.
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// How many of them are in the set.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether all are in the set.
+    pub fn is_complete(&self) -> bool {
+        self.count == self.chunks
+    }
+
+    /// Whether none is in the set.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether `chunk` is in the set; a chunk that the content lacks never is.
+    pub fn contains(&self, chunk: ChunkIndex) -> bool {
+        chunk.0 < self.chunks && self.words[(chunk.0 / WORD) as usize] & mask(chunk) != 0
+    }
+
+    /// Adds a chunk, and tells whether that changed the set.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn insert(&mut self, chunk: ChunkIndex) -> bool {
+        assert!(chunk.0 < self.chunks, "chunk {chunk} of {}", self.chunks);
+        let word = &mut self.words[(chunk.0 / WORD) as usize];
+        let fresh = *word & mask(chunk) == 0;
+        *word |= mask(chunk);
+        self.count += u32::from(fresh);
+        fresh
+    }
+
+    /// Takes a chunk out, and tells whether that changed the set.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn remove(&mut self, chunk: ChunkIndex) -> bool {
+        assert!(chunk.0 < self.chunks, "chunk {chunk} of {}", self.chunks);
+        let word = &mut self.words[(chunk.0 / WORD) as usize];
+        let present = *word & mask(chunk) != 0;
+        *word &= !mask(chunk);
+        self.count -= u32::from(present);
+        present
+    }
+
+    /// The chunks in the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
+        ones(&self.words, |word| word)
+    }
+
+    /// The chunks that are not in the set, in order.
+    pub fn iter_missing(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
+        let chunks = self.chunks;
+        ones(&self.words, |word| !word).take_while(move |chunk| chunk.0 < chunks)
+    }
+
+    /// The first chunk in this set that `other` lacks.
+    ///
+    /// # Panics
+    /// If the two are of contents with another number of chunks.
+    pub fn first_not_in(&self, other: &Self) -> Option<ChunkIndex> {
+        assert_eq!(self.chunks, other.chunks);
+        self.words
+            .iter()
+            .zip(&other.words)
+            .enumerate()
+            .find_map(|(i, (have, lack))| {
+                let bits = have & !lack;
+                (bits != 0).then(|| ChunkIndex(i as u32 * WORD + bits.leading_zeros()))
+            })
+    }
+
+    /// The bytes of a bitfield of `chunks` chunks.
+    pub fn byte_len(chunks: u32) -> usize {
+        chunks.div_ceil(8) as usize
+    }
+
+    /// The bytes as they travel.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_be_bytes()).collect();
+        bytes.truncate(Self::byte_len(self.chunks));
+        bytes.into()
+    }
+
+    /// Reads the bytes of a bitfield of `chunks` chunks.
+    ///
+    /// # Errors
+    /// [`BitfieldError`] for another length, or a spare bit that is set.
+    pub fn from_bytes(bytes: &[u8], chunks: u32) -> Result<Self, BitfieldError> {
+        let expected = Self::byte_len(chunks);
+        if bytes.len() != expected {
+            return Err(BitfieldError::Length {
+                len: bytes.len(),
+                expected,
+            });
+        }
+        let words: Vec<u64> = bytes
+            .chunks(8)
+            .map(|part| {
+                let mut word = [0; 8];
+                word[..part.len()].copy_from_slice(part);
+                u64::from_be_bytes(word)
+            })
+            .collect();
+        if let (Some(last), spare @ 1..) = (words.last(), chunks % WORD)
+            && last << spare != 0
+        {
+            return Err(BitfieldError::SpareBits);
+        }
+        let count = words.iter().map(|w| w.count_ones()).sum();
+        Ok(Self {
+            words,
+            chunks,
+            count,
+        })
+    }
+}
+
+impl fmt::Debug for Bitfield {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Bitfield({}/{})", self.count, self.chunks)
+    }
+}
+
+fn mask(chunk: ChunkIndex) -> u64 {
+    1 << (WORD - 1 - chunk.0 % WORD)
+}
+
+fn ones(words: &[u64], view: fn(u64) -> u64) -> impl Iterator<Item = ChunkIndex> + '_ {
+    words.iter().enumerate().flat_map(move |(i, &word)| {
+        let mut bits = view(word);
+        std::iter::from_fn(move || {
+            let bit = bits.leading_zeros();
+            if bit == WORD {
+                return None;
+            }
+            bits &= !(1 << (WORD - 1 - bit));
+            Some(ChunkIndex(i as u32 * WORD + bit))
+        })
+    })
+}

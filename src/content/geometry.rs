@@ -1,0 +1,194 @@
+//! How a content is cut: chunks (the unit of planning and verification) and
+//! blocks (the unit of transfer). A function of the length alone, so that the
+//! same bytes always meet in the same swarm.
+
+use std::fmt;
+use std::ops::Range;
+
+use thiserror::Error;
+
+/// The shortest chunk, in bytes: BLAKE3 reaches its speed from here on.
+pub const MIN_CHUNK_LEN: u64 = 16 << 10;
+/// The longest chunk, in bytes: what a leecher holds unverified per chunk.
+pub const MAX_CHUNK_LEN: u64 = 16 << 20;
+/// How many chunks a content is cut into, if the bounds of a chunk allow it:
+/// enough that a swarm can spread the work, few enough that a manifest stays
+/// small (32 KiB).
+pub const TARGET_CHUNKS: u64 = 1024;
+/// The most chunks of one content.
+pub const MAX_CHUNKS: u32 = 1 << 20;
+/// The longest content, in bytes (16 TiB).
+pub const MAX_CONTENT_LEN: u64 = MAX_CHUNK_LEN * MAX_CHUNKS as u64;
+
+/// The position of a chunk in its content, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkIndex(pub u32);
+
+impl ChunkIndex {
+    /// The index as an offset into a slice.
+    pub fn as_usize(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ChunkIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A part of a chunk, as a request names it: `len` bytes from `offset` on,
+/// counted in bytes from the start of the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockRange {
+    /// Which chunk.
+    pub chunk: ChunkIndex,
+    /// The first byte, from the start of the chunk.
+    pub offset: u32,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// A length that is past [`MAX_CONTENT_LEN`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a content has at most {MAX_CONTENT_LEN} bytes, not {length}")]
+pub struct TooLong {
+    /// The length in bytes.
+    pub length: u64,
+}
+
+/// How a content of a given length is cut into chunks.
+///
+/// The chunk length is the smallest power of two that cuts the content into at
+/// most [`TARGET_CHUNKS`] chunks, kept between [`MIN_CHUNK_LEN`] and
+/// [`MAX_CHUNK_LEN`]. All chunks but the last have that length. Empty content
+/// has one empty chunk, so that every content has something to verify.
+///
+/// ```
+/// use bt_lite::{ChunkIndex, Geometry};
+///
+/// let geometry = Geometry::of((1 << 30) + 1)?;
+/// assert_eq!(geometry.chunk_len(), 2 << 20);
+/// assert_eq!(geometry.chunks(), 513);
+/// assert_eq!(geometry.len_of(ChunkIndex(512)), 1);
+/// # Ok::<(), bt_lite::TooLong>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    length: u64,
+    chunk_len: u64,
+    chunks: u32,
+}
+
+impl Geometry {
+    /// The geometry of a content of `length` bytes.
+    ///
+    /// # Errors
+    /// [`TooLong`] past [`MAX_CONTENT_LEN`].
+    pub fn of(length: u64) -> Result<Self, TooLong> {
+        if length > MAX_CONTENT_LEN {
+            return Err(TooLong { length });
+        }
+        let chunk_len = length
+            .div_ceil(TARGET_CHUNKS)
+            .next_power_of_two()
+            .clamp(MIN_CHUNK_LEN, MAX_CHUNK_LEN);
+        let chunks = length.div_ceil(chunk_len).max(1);
+        let chunks = u32::try_from(chunks).expect("the bound on the length bounds the chunks");
+        Ok(Self {
+            length,
+            chunk_len,
+            chunks,
+        })
+    }
+
+    /// The content's length in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The length of every chunk but the last, in bytes.
+    pub fn chunk_len(&self) -> u64 {
+        self.chunk_len
+    }
+
+    /// How many chunks there are: at least one, at most [`MAX_CHUNKS`].
+    pub fn chunks(&self) -> u32 {
+        self.chunks
+    }
+
+    /// All chunks in order.
+    pub fn indices(
+        &self,
+    ) -> impl DoubleEndedIterator<Item = ChunkIndex> + ExactSizeIterator + use<> {
+        (0..self.chunks).map(ChunkIndex)
+    }
+
+    /// The last chunk: the only one that may be shorter.
+    pub fn last(&self) -> ChunkIndex {
+        ChunkIndex(self.chunks - 1)
+    }
+
+    /// Whether the content has this chunk.
+    pub fn contains(&self, chunk: ChunkIndex) -> bool {
+        chunk.0 < self.chunks
+    }
+
+    /// Where a chunk starts in the content, in bytes.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn offset_of(&self, chunk: ChunkIndex) -> u64 {
+        assert!(self.contains(chunk), "chunk {chunk} of {}", self.chunks);
+        u64::from(chunk.0) * self.chunk_len
+    }
+
+    /// How many bytes a chunk has.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn len_of(&self, chunk: ChunkIndex) -> u64 {
+        (self.length - self.offset_of(chunk)).min(self.chunk_len)
+    }
+
+    /// The bytes of a chunk, as a range of the content.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn range_of(&self, chunk: ChunkIndex) -> Range<u64> {
+        let start = self.offset_of(chunk);
+        start..start + self.len_of(chunk)
+    }
+
+    /// Whether a block lies inside its chunk and is not empty. The one
+    /// exception is the empty block of the one chunk of empty content.
+    pub fn contains_block(&self, block: BlockRange) -> bool {
+        if !self.contains(block.chunk) {
+            return false;
+        }
+        let len = self.len_of(block.chunk);
+        let end = u64::from(block.offset) + u64::from(block.len);
+        end <= len && (block.len > 0 || len == 0)
+    }
+}
+
+/// Cuts `total` units into `parts` contiguous ranges that cover all of them in
+/// order, each exactly once; their sizes differ by at most one, the longer
+/// ones first. This is the plain S/N split with which a download starts.
+///
+/// With more parts than units, the last ones are empty; with no parts there is
+/// nothing to yield.
+///
+/// ```
+/// let split: Vec<_> = bt_lite::split_evenly(10, 3).collect();
+/// assert_eq!(split, [0..4, 4..7, 7..10]);
+/// ```
+pub fn split_evenly(
+    total: u64,
+    parts: u32,
+) -> impl DoubleEndedIterator<Item = Range<u64>> + ExactSizeIterator {
+    let n = u64::from(parts.max(1));
+    let (each, longer) = (total / n, total % n);
+    let start = move |part: u64| part * each + part.min(longer);
+    (0..parts).map(move |part| start(part.into())..start(u64::from(part) + 1))
+}

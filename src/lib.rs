@@ -1,0 +1,18 @@
+//! Embed BitTorrent-style distribution in any program.
+
+pub mod content;
+pub mod peer;
+pub mod protocol;
+pub mod storage;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tracker;
+pub mod transport;
+
+pub use content::{
+    Bitfield, ChunkIndex, Content, ContentId, ContentName, Geometry, Manifest, NameError, TooLong,
+    split_evenly,
+};
+pub use protocol::{Addr, AddrError};
+pub use storage::{FileStorage, MemoryStorage, Storage, StorageError};
+pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};

@@ -1,0 +1,3 @@
+//! The peer: shares, downloads, and serves while it downloads.
+
+pub mod swarm;

@@ -1,0 +1,211 @@
+//! Where a peer or a tracker is reached: a validated text to which each
+//! transport gives its own meaning.
+
+use core::net::{IpAddr, SocketAddr};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// The longest address, in bytes.
+pub const MAX_ADDR_LEN: usize = 255;
+
+/// An address: 1 to [`MAX_ADDR_LEN`] printable ASCII characters without
+/// spaces, such as `127.0.0.1:7000`, `[::1]:0` or `memory:seed-1`.
+///
+/// ```
+/// use bt_lite::Addr;
+///
+/// let addr: Addr = "127.0.0.1:7000".parse()?;
+/// assert_eq!(addr.as_str(), "127.0.0.1:7000");
+/// assert!("no spaces please".parse::<Addr>().is_err());
+/// # Ok::<(), bt_lite::AddrError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Addr(Arc<str>);
+
+/// Why a text is no [`Addr`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AddrError {
+    /// An address has 1 to [`MAX_ADDR_LEN`] bytes.
+    #[error("an address has 1 to {MAX_ADDR_LEN} bytes, not {len}")]
+    Length {
+        /// How many bytes the text has.
+        len: usize,
+    },
+    /// Something that is no printable ASCII character, or a space.
+    #[error("byte {at} of an address is not printable ASCII")]
+    Character {
+        /// Its offset in bytes.
+        at: usize,
+    },
+}
+
+impl Addr {
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The address as IP and port, when it has that form.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        self.0.parse().ok()
+    }
+
+    /// Whether both addresses are of one host: the same IP, or, for other
+    /// transports, the same text up to a port (`:` and digits) at the end.
+    pub fn same_host(&self, other: &Self) -> bool {
+        self.host() == other.host()
+    }
+
+    /// The host of this address, by which quotas count: without its port, and
+    /// an IPv4 address inside IPv6 as IPv4.
+    pub fn host(&self) -> Host<'_> {
+        match self.socket_addr() {
+            Some(addr) => Host::Ip(addr.ip().to_canonical()),
+            None => match self.0.rsplit_once(':') {
+                Some((host, port))
+                    if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) =>
+                {
+                    Host::Text(host)
+                }
+                _ => Host::Text(&self.0),
+            },
+        }
+    }
+
+    /// This address, with an unspecified IP (`0.0.0.0`, `[::]`) replaced by
+    /// the one of `source`. Without one on either side, it stays as it is.
+    pub fn filled_in_from(&self, source: &Self) -> Self {
+        match (self.socket_addr(), source.socket_addr()) {
+            (Some(mut addr), Some(source)) if addr.ip().is_unspecified() => {
+                addr.set_ip(source.ip().to_canonical());
+                addr.into()
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
+/// What [`Addr::host`] tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Host<'a> {
+    /// An IP address.
+    Ip(IpAddr),
+    /// Whatever another transport writes before the port.
+    Text(&'a str),
+}
+
+impl FromStr for Addr {
+    type Err = AddrError;
+
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        if text.is_empty() || text.len() > MAX_ADDR_LEN {
+            return Err(AddrError::Length { len: text.len() });
+        }
+        match text.bytes().position(|b| !b.is_ascii_graphic()) {
+            Some(at) => Err(AddrError::Character { at }),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl TryFrom<&str> for Addr {
+    type Error = AddrError;
+
+    fn try_from(text: &str) -> Result<Self, AddrError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for Addr {
+    type Error = AddrError;
+
+    fn try_from(text: String) -> Result<Self, AddrError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&Addr> for Addr {
+    type Error = AddrError;
+
+    fn try_from(addr: &Addr) -> Result<Self, AddrError> {
+        Ok(addr.clone())
+    }
+}
+
+impl From<SocketAddr> for Addr {
+    fn from(addr: SocketAddr) -> Self {
+        Self(addr.to_string().into())
+    }
+}
+
+impl AsRef<str> for Addr {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> Addr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addr_at_each_bound_is_taken_or_refused() {
+        assert!("x".repeat(MAX_ADDR_LEN).parse::<Addr>().is_ok());
+        for len in [0, MAX_ADDR_LEN + 1] {
+            assert_eq!(
+                "x".repeat(len).parse::<Addr>(),
+                Err(AddrError::Length { len })
+            );
+        }
+        for bad in ["a b", "a\0", "a\n", "é"] {
+            assert!(matches!(
+                bad.parse::<Addr>(),
+                Err(AddrError::Character { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_without_their_ports() {
+        assert!(addr("1.2.3.4:5").same_host(&addr("1.2.3.4:6")));
+        assert!(addr("[::ffff:1.2.3.4]:5").same_host(&addr("1.2.3.4:6")));
+        assert!(!addr("1.2.3.4:5").same_host(&addr("1.2.3.5:5")));
+        assert!(addr("memory:seed-1:17").same_host(&addr("memory:seed-1")));
+        assert!(!addr("memory:seed-1").same_host(&addr("memory:seed-2")));
+    }
+
+    #[test]
+    fn unspecified_ip_is_filled_in_from_the_source() {
+        let source = addr("10.0.0.7:999");
+        assert_eq!(
+            addr("0.0.0.0:70").filled_in_from(&source),
+            addr("10.0.0.7:70")
+        );
+        assert_eq!(addr("[::]:70").filled_in_from(&source), addr("10.0.0.7:70"));
+        assert_eq!(
+            addr("8.8.8.8:70").filled_in_from(&source),
+            addr("8.8.8.8:70")
+        );
+        assert_eq!(addr("memory:a").filled_in_from(&source), addr("memory:a"));
+    }
+}

@@ -1,0 +1,242 @@
+//! What a peer and a tracker say to each other: REGISTER, OWN, NEED, UPDATE
+//! and EXIT, each answered in the order of asking on its connection.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::Addr;
+use crate::content::{ContentId, ContentName};
+
+/// Proves that a message comes from the peer that registered: 128 bits that
+/// are not to be guessed. Its `Debug` output hides it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Token(pub [u8; 16]);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+/// How a tracker calls an owner towards others, for UPDATE. Known to
+/// everybody, and proof of nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnerRef(pub u64);
+
+/// By what a content is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ContentKey {
+    /// By what it is: always exact.
+    Id(ContentId),
+    /// By what people call it.
+    Name(ContentName),
+}
+
+impl fmt::Display for ContentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl From<ContentId> for ContentKey {
+    fn from(id: ContentId) -> Self {
+        Self::Id(id)
+    }
+}
+
+impl From<ContentName> for ContentKey {
+    fn from(name: ContentName) -> Self {
+        Self::Name(name)
+    }
+}
+
+/// How much of a content a peer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OwnState {
+    /// All of it: a seeder.
+    Complete,
+    /// Some of it: a leecher.
+    Partial,
+    /// Nothing any more: it is taken off the list.
+    Gone,
+}
+
+/// One content in an OWN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnEntry {
+    /// What it is.
+    pub id: ContentId,
+    /// What its owner calls it.
+    pub name: ContentName,
+    /// Its length in bytes.
+    pub length: u64,
+    /// How much of it the peer has.
+    pub state: OwnState,
+}
+
+/// One upload in an UPDATE: reported by the peer that received the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upload {
+    /// Who sent them.
+    pub owner: OwnerRef,
+    /// How many verified bytes came since the last report.
+    pub bytes: u64,
+}
+
+/// Everything that a peer asks of a tracker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrackerRequest {
+    /// I am here; with a token, I am still here.
+    Register {
+        /// Where the peer listens, if it does; an unspecified IP is filled in
+        /// from the connection.
+        listen: Option<Addr>,
+        /// The token from the last REGISTER, in a heartbeat.
+        token: Option<Token>,
+    },
+    /// I own these contents.
+    Own {
+        /// Who speaks.
+        token: Token,
+        /// At most [`MAX_BATCH`](super::limits::MAX_BATCH).
+        entries: Vec<OwnEntry>,
+    },
+    /// Who owns this?
+    Need {
+        /// Who asks.
+        token: Token,
+        /// What for.
+        key: ContentKey,
+        /// How many owners are wanted at the most; the tracker's own bound
+        /// holds as well.
+        max_owners: u16,
+    },
+    /// These owners sent me so many bytes.
+    Update {
+        /// Who speaks.
+        token: Token,
+        /// At most [`MAX_BATCH`](super::limits::MAX_BATCH).
+        uploads: Vec<Upload>,
+    },
+    /// I leave.
+    Exit {
+        /// Who speaks.
+        token: Token,
+    },
+}
+
+/// The answer to REGISTER.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// Proves every later message.
+    pub token: Token,
+    /// Another one after each start of the tracker.
+    pub epoch: u64,
+    /// How often to REGISTER again.
+    pub heartbeat: Duration,
+    /// The address under which the tracker lists the peer.
+    pub listed: Option<Addr>,
+}
+
+/// One owner in the answer to NEED.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedOwner {
+    /// How to name it in UPDATE.
+    pub owner: OwnerRef,
+    /// Where to reach it.
+    pub addr: Addr,
+    /// Whether it has all of the content.
+    pub complete: bool,
+}
+
+/// The answer to NEED.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What the content is.
+    pub id: ContentId,
+    /// What it is called (as asked for, or as an owner calls it).
+    pub name: ContentName,
+    /// Its length in bytes, as an owner says. Only the manifest proves it.
+    pub length: u64,
+    /// Some of its owners, the best ones mostly; never the asker.
+    pub owners: Vec<ListedOwner>,
+}
+
+/// Everything that a tracker answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrackerReply {
+    /// To REGISTER.
+    Registered(Registered),
+    /// To OWN, UPDATE and EXIT.
+    Done,
+    /// To NEED.
+    Found(Found),
+    /// To NEED by a name that several contents bear: their ids and lengths, at
+    /// most [`MAX_AMBIGUOUS`](super::limits::MAX_AMBIGUOUS).
+    Ambiguous(Vec<(ContentId, u64)>),
+    /// To anything: no, and why.
+    Refused(Refusal),
+}
+
+/// Why a tracker refuses. A refusal harms only the asker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The token is not known here (any more): register again, then own again.
+    #[error("not registered here, or no longer")]
+    UnknownToken,
+    /// Nobody has said to own such a content.
+    #[error("no such content is known here")]
+    UnknownContent,
+    /// The listening address is of another host than the connection.
+    #[error("the listening address {addr} is not of the host that registers it")]
+    ForeignAddress {
+        /// The refused address.
+        addr: Addr,
+    },
+    /// As many peers are registered from this host as one host may have.
+    #[error("this host has {max} peers registered, which is the most")]
+    PeersPerHost {
+        /// The bound.
+        max: u32,
+    },
+    /// As many peers are registered as this tracker takes.
+    #[error("this tracker has {max} peers, which is the most")]
+    Peers {
+        /// The bound.
+        max: u32,
+    },
+    /// The peer owns as many contents as one peer may.
+    #[error("this peer owns {max} contents, which is the most")]
+    ContentsPerPeer {
+        /// The bound.
+        max: u32,
+    },
+    /// The content has as many owners as this tracker lists.
+    #[error("this content has {max} owners, which is the most")]
+    OwnersPerContent {
+        /// The bound.
+        max: u32,
+    },
+    /// As many contents are listed as this tracker takes.
+    #[error("this tracker lists {max} contents, which is the most")]
+    Contents {
+        /// The bound.
+        max: u32,
+    },
+    /// The request cannot be read.
+    #[error("the request is malformed, or of another version")]
+    Malformed,
+    /// The tracker takes no more connections at present.
+    #[error("the tracker is busy")]
+    Busy,
+    /// The tracker stops.
+    #[error("the tracker is shutting down")]
+    ShuttingDown,
+}

@@ -1,0 +1,5 @@
+//! Contents as files in a directory.
+
+/// Contents as files in a directory.
+#[derive(Debug, Clone)]
+pub struct FileStorage {}

@@ -1,0 +1,5 @@
+//! Contents in memory.
+
+/// Contents in memory.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStorage {}

@@ -1,0 +1,5 @@
+//! TCP, for IPv4 and IPv6.
+
+/// TCP.
+#[derive(Debug, Clone, Default)]
+pub struct TcpTransport {}
