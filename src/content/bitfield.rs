@@ -113,13 +113,32 @@ impl Bitfield {
 
     /// The chunks in the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
-        ones(&self.words, |word| word)
+        self.iter_from(0)
+    }
+
+    /// The chunks in the set from index `start` on, in order.
+    pub fn iter_from(&self, start: u32) -> impl Iterator<Item = ChunkIndex> + '_ {
+        ones(start, self.words.len(), |i| self.words[i])
+    }
+
+    /// The chunks in both sets, from index `start` on, in order: 64 chunks are
+    /// passed over at a time.
+    ///
+    /// # Panics
+    /// If the two are of contents with another number of chunks.
+    pub fn iter_common<'a>(
+        &'a self,
+        other: &'a Self,
+        start: u32,
+    ) -> impl Iterator<Item = ChunkIndex> + 'a {
+        assert_eq!(self.chunks, other.chunks);
+        ones(start, self.words.len(), |i| self.words[i] & other.words[i])
     }
 
     /// The chunks that are not in the set, in order.
     pub fn iter_missing(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         let chunks = self.chunks;
-        ones(&self.words, |word| !word).take_while(move |chunk| chunk.0 < chunks)
+        ones(0, self.words.len(), |i| !self.words[i]).take_while(move |chunk| chunk.0 < chunks)
     }
 
     /// The first chunk in this set that `other` lacks.
@@ -194,16 +213,27 @@ fn mask(chunk: ChunkIndex) -> u64 {
     1 << (WORD - 1 - chunk.0 % WORD)
 }
 
-fn ones(words: &[u64], view: fn(u64) -> u64) -> impl Iterator<Item = ChunkIndex> + '_ {
-    words.iter().enumerate().flat_map(move |(i, &word)| {
-        let mut bits = view(word);
-        std::iter::from_fn(move || {
-            let bit = bits.leading_zeros();
-            if bit == WORD {
+/// The indices of the bits that are set in `len` words, from bit `start` on.
+fn ones(start: u32, len: usize, word: impl Fn(usize) -> u64) -> impl Iterator<Item = ChunkIndex> {
+    let mut at = (start / WORD) as usize;
+    let mut skip = u64::MAX >> (start % WORD);
+    let mut bits = 0;
+    let mut fresh = true;
+    std::iter::from_fn(move || {
+        loop {
+            if at >= len {
                 return None;
             }
-            bits &= !(1 << (WORD - 1 - bit));
-            Some(ChunkIndex(i as u32 * WORD + bit))
-        })
+            if fresh {
+                bits = word(at) & skip;
+                (skip, fresh) = (u64::MAX, false);
+            }
+            if bits != 0 {
+                let bit = bits.leading_zeros();
+                bits &= !(1 << (WORD - 1 - bit));
+                return Some(ChunkIndex(at as u32 * WORD + bit));
+            }
+            (at, fresh) = (at + 1, true);
+        }
     })
 }

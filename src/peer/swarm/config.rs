@@ -1,0 +1,52 @@
+//! The bounds of a swarm machine.
+
+use std::time::Duration;
+
+use super::PlannerConfig;
+
+/// How one content is downloaded and served.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SwarmConfig {
+    /// How many links a download looks for: each is a source, and more of them
+    /// bring little once the own line is full. Default 16.
+    pub sources: usize,
+    /// How many links there may be, dialled or accepted. Default 50.
+    pub max_links: usize,
+    /// Bytes that came and are not stored yet, in bytes; at least two chunks
+    /// are always allowed. Default 64 MiB.
+    pub max_unverified: u64,
+    /// Bytes of blocks on their way to the network, over all links. Default
+    /// 4 MiB.
+    pub send_window: u64,
+    /// Stored bytes after which a commit is due. Default 32 MiB.
+    pub commit_bytes: u64,
+    /// And the time. Default 1 s.
+    pub commit_interval: Duration,
+    /// The first pause before owners are looked for again, when there are
+    /// none. Default 1 s; doubles up to `find_interval`.
+    pub find_retry: Duration,
+    /// The pause when there are some, but fewer than `sources`. Default 30 s.
+    pub find_interval: Duration,
+    /// A download to which nothing comes for so long is given up. Default 60 s.
+    pub patience: Duration,
+    /// How requests are planned.
+    pub planner: PlannerConfig,
+}
+
+impl Default for SwarmConfig {
+    fn default() -> Self {
+        Self {
+            sources: 16,
+            max_links: 50,
+            max_unverified: 64 << 20,
+            send_window: 4 << 20,
+            commit_bytes: 32 << 20,
+            commit_interval: Duration::from_secs(1),
+            find_retry: Duration::from_secs(1),
+            find_interval: Duration::from_secs(30),
+            patience: Duration::from_secs(60),
+            planner: PlannerConfig::default(),
+        }
+    }
+}

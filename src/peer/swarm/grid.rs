@@ -1,0 +1,76 @@
+//! How chunks are cut into the blocks that this side asks for.
+
+use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::protocol::limits::MAX_BLOCK_LEN;
+
+/// The shortest block, in bytes, but for the end of a chunk: what BLAKE3
+/// hashes at full speed.
+const MIN_BLOCK_LEN: u64 = 16 << 10;
+
+/// Into how many blocks a chunk is cut, if the bounds of a block allow it: so
+/// many links can help with one chunk, or finish the last one together.
+const BLOCKS_PER_CHUNK: u64 = 4;
+
+/// The blocks of every chunk of a content. What other peers ask for need not
+/// lie on this grid; what this side asks for does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockGrid {
+    geometry: Geometry,
+    block_len: u64,
+}
+
+impl BlockGrid {
+    /// The grid of a content.
+    pub fn of(geometry: Geometry) -> Self {
+        let block_len =
+            (geometry.chunk_len() / BLOCKS_PER_CHUNK).clamp(MIN_BLOCK_LEN, MAX_BLOCK_LEN.into());
+        Self {
+            geometry,
+            block_len,
+        }
+    }
+
+    /// The content's chunks.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// The length of every block but a chunk's last, in bytes.
+    pub fn block_len(&self) -> u64 {
+        self.block_len
+    }
+
+    /// How many blocks a chunk has: at least one.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    pub fn blocks(&self, chunk: ChunkIndex) -> u32 {
+        self.geometry.len_of(chunk).div_ceil(self.block_len).max(1) as u32
+    }
+
+    /// The block at a position of a chunk.
+    ///
+    /// # Panics
+    /// If the content has no such chunk, or the chunk no such block.
+    pub fn block(&self, chunk: ChunkIndex, position: u32) -> BlockRange {
+        let offset = u64::from(position) * self.block_len;
+        let rest = self.geometry.len_of(chunk).checked_sub(offset);
+        let len = rest
+            .expect("the block lies in the chunk")
+            .min(self.block_len);
+        BlockRange {
+            chunk,
+            offset: offset as u32,
+            len: len as u32,
+        }
+    }
+
+    /// The position of a block in its chunk, if it lies on the grid.
+    pub fn position(&self, block: BlockRange) -> Option<u32> {
+        let position = (u64::from(block.offset) / self.block_len) as u32;
+        let known = self.geometry.contains(block.chunk)
+            && position < self.blocks(block.chunk)
+            && self.block(block.chunk, position) == block;
+        known.then_some(position)
+    }
+}

@@ -1,0 +1,144 @@
+//! What goes into the machine beside messages, and what comes out of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
+use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, RefuseReason};
+
+/// A link, as the driver numbers it: never twice in the life of a swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Who is at the other end of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// As it calls itself.
+    pub peer: PeerId,
+    /// Where it listens, if it does.
+    pub addr: Option<Addr>,
+    /// Whether this side dialled.
+    pub dialled: bool,
+}
+
+/// Something that the driver has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Output {
+    /// Send a message; report it with [`messages_sent`](super::Swarm::messages_sent).
+    Send {
+        /// Where to.
+        link: LinkId,
+        /// What.
+        message: PeerMessage,
+    },
+    /// Connect, shake hands, and report [`link_up`](super::Swarm::link_up) or
+    /// [`dial_failed`](super::Swarm::dial_failed).
+    Dial {
+        /// Where to.
+        addr: Addr,
+    },
+    /// Close a link, which the machine has forgotten already.
+    Drop {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: DropReason,
+    },
+    /// Ask the trackers; report [`owners_found`](super::Swarm::owners_found).
+    FindOwners,
+    /// Open the storage; report [`opened`](super::Swarm::opened).
+    Open(Arc<Manifest>),
+    /// Hash; report [`chunk_verified`](super::Swarm::chunk_verified).
+    Verify {
+        /// Which chunk.
+        chunk: ChunkIndex,
+        /// Its bytes, in order.
+        pieces: Vec<Bytes>,
+    },
+    /// Write; report [`chunk_stored`](super::Swarm::chunk_stored).
+    Store {
+        /// Which chunk.
+        chunk: ChunkIndex,
+        /// Its bytes, in order.
+        pieces: Vec<Bytes>,
+    },
+    /// Read; report [`block_read`](super::Swarm::block_read).
+    Read {
+        /// For whom.
+        link: LinkId,
+        /// What.
+        block: BlockRange,
+    },
+    /// Make durable; report [`committed`](super::Swarm::committed).
+    Commit {
+        /// All chunks that are stored.
+        verified: Bitfield,
+    },
+    /// Publish; report [`finished`](super::Swarm::finished).
+    Finish,
+    /// Tell the trackers how much of the content is here now.
+    Announce(OwnState),
+    /// Tell the trackers who sent so many verified bytes.
+    Credit {
+        /// Who.
+        owner: Addr,
+        /// How many.
+        bytes: u64,
+    },
+    /// Nothing has come for longer than the configured patience.
+    GaveUp,
+}
+
+/// Why the machine dropped a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// This side wants it no longer; the other side is told.
+    Refused(RefuseReason),
+    /// The other side said that it ends the link.
+    Left(RefuseReason),
+    /// The other side broke the protocol.
+    Violation(&'static str),
+    /// The other side owed blocks for too long.
+    Silent,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Left(reason) => write!(f, "left: {reason}"),
+            Self::Violation(what) => write!(f, "broke the protocol: {what}"),
+            Self::Silent => f.write_str("silent"),
+        }
+    }
+}
+
+/// How far a content is.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The content's length in bytes, once it is known.
+    pub length: Option<u64>,
+    /// Its number of chunks, once it is known.
+    pub chunks: Option<u32>,
+    /// Bytes that are verified and stored.
+    pub verified_bytes: u64,
+    /// Chunks that are verified and stored.
+    pub verified_chunks: u32,
+    /// Bytes of blocks that came, whatever became of them.
+    pub downloaded: u64,
+    /// Bytes of blocks that were sent.
+    pub uploaded: u64,
+    /// Bytes that came twice, too late or bad.
+    pub wasted: u64,
+    /// Bytes per second that come at present.
+    pub rate: f64,
+    /// Owners that are sending at present.
+    pub owners: u32,
+    /// Links that are up.
+    pub links: u32,
+}

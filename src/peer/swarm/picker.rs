@@ -1,0 +1,210 @@
+//! Which chunk next: rarest first, with random ties.
+//!
+//! The chunks that wait to be asked for stand in one array, sorted by how many
+//! of the links that have only a part of the content have them. A change of
+//! one step is one swap; taking a chunk out costs one swap per level above it,
+//! of which there are at most as many as links. Links that have everything do
+//! not change the order and are not counted.
+
+use std::ops::Range;
+
+use crate::content::{Bitfield, ChunkIndex};
+
+/// The chunks that wait, by rarity.
+#[derive(Debug)]
+pub struct Picker {
+    /// The waiting chunks, level by level from the rarest.
+    order: Vec<u32>,
+    /// Where each chunk stands in `order`; [`ABSENT`] when it does not wait.
+    place: Vec<u32>,
+    /// How many partial links have each chunk.
+    copies: Vec<u16>,
+    /// Where each level starts in `order`; the last entry is its length.
+    levels: Vec<u32>,
+    /// The waiting chunks by index.
+    waiting: Bitfield,
+    rng: fastrand::Rng,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+/// Below one candidate in so many waiting chunks, the candidates are looked up
+/// by index, a word of bits at a time, and not by rarity.
+const SPARSE: u32 = 64;
+
+impl Picker {
+    /// A picker in which no chunk waits yet.
+    pub fn new(chunks: u32, seed: u64) -> Self {
+        Self {
+            order: Vec::with_capacity(chunks as usize),
+            place: vec![ABSENT; chunks as usize],
+            copies: vec![0; chunks as usize],
+            levels: vec![0, 0],
+            waiting: Bitfield::none(chunks),
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// How many chunks wait.
+    pub fn len(&self) -> u32 {
+        self.order.len() as u32
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// Whether a chunk waits.
+    pub fn is_waiting(&self, chunk: ChunkIndex) -> bool {
+        self.waiting.contains(chunk)
+    }
+
+    /// The waiting chunks.
+    pub fn waiting(&self) -> &Bitfield {
+        &self.waiting
+    }
+
+    /// How many partial links have a chunk.
+    pub fn copies(&self, chunk: ChunkIndex) -> u16 {
+        self.copies[chunk.as_usize()]
+    }
+
+    /// A chunk waits from now on. O(levels).
+    pub fn put(&mut self, chunk: ChunkIndex) {
+        if !self.waiting.insert(chunk) {
+            return;
+        }
+        let level = self.copies(chunk).into();
+        self.ensure_level(level);
+        // Open a hole at the end of the level by moving the first of each
+        // level above behind its last.
+        let mut hole = self.order.len();
+        self.order.push(chunk.0);
+        for above in (level + 1..self.levels.len()).rev() {
+            let start = self.levels[above] as usize;
+            self.levels[above] += 1;
+            if above + 1 < self.levels.len() {
+                self.set(hole, self.order[start]);
+                hole = start;
+            }
+        }
+        self.set(hole, chunk.0);
+        self.shuffle_into(level, hole);
+    }
+
+    /// A chunk waits no longer. O(levels).
+    pub fn take(&mut self, chunk: ChunkIndex) {
+        if !self.waiting.remove(chunk) {
+            return;
+        }
+        let level = usize::from(self.copies(chunk));
+        let mut hole = self.place[chunk.as_usize()] as usize;
+        for above in level + 1..self.levels.len() {
+            self.levels[above] -= 1;
+            let last = self.levels[above] as usize;
+            self.set(hole, self.order[last]);
+            hole = last;
+        }
+        self.order.pop();
+        self.place[chunk.as_usize()] = ABSENT;
+    }
+
+    /// One more partial link has a chunk. O(1).
+    pub fn gained(&mut self, chunk: ChunkIndex) {
+        let level = usize::from(self.copies(chunk));
+        self.copies[chunk.as_usize()] += 1;
+        if !self.is_waiting(chunk) {
+            return;
+        }
+        self.ensure_level(level + 1);
+        self.levels[level + 1] -= 1;
+        let last = self.levels[level + 1] as usize;
+        self.swap(self.place[chunk.as_usize()] as usize, last);
+        self.shuffle_into(level + 1, last);
+    }
+
+    /// One partial link less has a chunk. O(1).
+    pub fn lost(&mut self, chunk: ChunkIndex) {
+        let level = usize::from(self.copies(chunk));
+        self.copies[chunk.as_usize()] -= 1;
+        if !self.is_waiting(chunk) {
+            return;
+        }
+        let first = self.levels[level] as usize;
+        self.levels[level] += 1;
+        self.swap(self.place[chunk.as_usize()] as usize, first);
+        self.shuffle_into(level - 1, first);
+    }
+
+    /// The rarest waiting chunk among `has` (all, without one), ties by
+    /// chance; `candidates` is how many waiting chunks are in `has`.
+    ///
+    /// O(1) when most waiting chunks are candidates; else about
+    /// `len / candidates` steps, and at most `chunks / 64 + candidates`.
+    pub fn rarest(&self, has: Option<&Bitfield>, candidates: u32) -> Option<ChunkIndex> {
+        let Some(has) = has else {
+            return self.order.first().copied().map(ChunkIndex);
+        };
+        if candidates == 0 {
+            return None;
+        }
+        if candidates < self.len() / SPARSE {
+            return self
+                .waiting
+                .iter_common(has, 0)
+                .min_by_key(|&chunk| self.place[chunk.as_usize()]);
+        }
+        let mut chunks = self.order.iter().copied().map(ChunkIndex);
+        chunks.find(|&chunk| has.contains(chunk))
+    }
+
+    /// The first waiting chunk of a range of indices that is in `has`.
+    pub fn first_in(&self, range: Range<u32>, has: Option<&Bitfield>) -> Option<ChunkIndex> {
+        let found = match has {
+            Some(has) => self.waiting.iter_common(has, range.start).next(),
+            None => self.waiting.iter_from(range.start).next(),
+        };
+        found.filter(|chunk| chunk.0 < range.end)
+    }
+
+    fn ensure_level(&mut self, level: usize) {
+        while self.levels.len() < level + 2 {
+            self.levels.push(self.order.len() as u32);
+        }
+    }
+
+    /// Puts the chunk at `place`, which has just entered `level`, at a random
+    /// place of it.
+    fn shuffle_into(&mut self, level: usize, place: usize) {
+        let range = self.levels[level] as usize..self.levels[level + 1] as usize;
+        let other = self.rng.usize(range);
+        self.swap(place, other);
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        let (chunk_a, chunk_b) = (self.order[a], self.order[b]);
+        self.set(a, chunk_b);
+        self.set(b, chunk_a);
+    }
+
+    fn set(&mut self, place: usize, chunk: u32) {
+        self.order[place] = chunk;
+        self.place[chunk as usize] = place as u32;
+    }
+
+    /// Panics where the order contradicts itself. For tests.
+    pub fn check_invariants(&self) {
+        assert_eq!(self.waiting.count(), self.len());
+        assert_eq!(self.levels[0], 0);
+        assert_eq!(*self.levels.last().expect("one level at least"), self.len());
+        for (level, bounds) in self.levels.windows(2).enumerate() {
+            for place in bounds[0]..bounds[1] {
+                let chunk = ChunkIndex(self.order[place as usize]);
+                assert_eq!(self.place[chunk.as_usize()], place);
+                assert_eq!(usize::from(self.copies(chunk)), level);
+                assert!(self.is_waiting(chunk));
+            }
+        }
+    }
+}

@@ -1,0 +1,789 @@
+//! The planner: which block is asked of which link.
+//!
+//! ```text
+//!             pick                 last block            verified, written
+//!  Missing ─────────▶ Open ───────────────────▶ Complete ────────▶ Stored
+//!     ▲                 │ no block, no request       │
+//!     └─────────────────┴────────────────────────────┘ failed verification
+//! ```
+//! A chunk is in exactly one of these states, and each block of an open chunk
+//! is free, asked of exactly one link, or there. A request that is given up
+//! (its link went down, is silent, or is overtaken by a faster one) makes its
+//! block free, or another link's, in the same step.
+//!
+//! The planner knows no bytes, no clock and no network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::picker::Picker;
+use super::source::{Has, Source};
+use super::{BlockGrid, LinkId};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, split_evenly};
+
+/// The bounds of a planner.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PlannerConfig {
+    /// Chunks of which blocks were asked for, or that are being verified or
+    /// written: they are in memory.
+    pub max_open: usize,
+    /// Requests outstanding on a link.
+    pub max_requests: usize,
+    /// Bytes outstanding on a link.
+    pub max_window: u64,
+    /// For how long, beyond two round trips, requests are kept waiting at the
+    /// other side: covers the pauses of both programs.
+    pub slack: Duration,
+    /// A link that owes a block is silent after four times the time that a
+    /// block should take, and after this at the earliest.
+    pub silence: Duration,
+    /// And after this at the latest.
+    pub max_silence: Duration,
+    /// Which chunk comes next.
+    pub strategy: Strategy,
+    /// Decides ties.
+    pub seed: u64,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self {
+            max_open: 64,
+            max_requests: crate::protocol::limits::MAX_REQUESTS,
+            max_window: 16 << 20,
+            slack: Duration::from_millis(5),
+            silence: Duration::from_secs(4),
+            max_silence: Duration::from_secs(60),
+            strategy: Strategy::RarestFirst,
+            seed: 0,
+        }
+    }
+}
+
+/// Which chunk a download asks for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The one that fewest links have; among seeders only, each its own
+    /// contiguous part of the content.
+    #[default]
+    RarestFirst,
+    /// The first one that is missing, for reading while it arrives.
+    Sequential,
+}
+
+/// An overtaking link must promise to be so much faster than the one that a
+/// block is taken from, or both would take it from each other.
+const OVERTAKE: f64 = 1.25;
+
+/// How often a link that found nothing to do looks again, at the least.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// A request to send, and perhaps one to take back for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// What to ask for.
+    pub block: BlockRange,
+    /// The link that is asked no longer, for the same block.
+    pub overtaken: Option<LinkId>,
+}
+
+/// What an arrived block is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was wanted. Was it asked of another link meanwhile, that request is
+    /// taken back.
+    Wanted {
+        /// The link that is asked no longer.
+        overtaken: Option<LinkId>,
+    },
+    /// Its request was given up, and the block is there, or on its way from
+    /// elsewhere.
+    Late,
+    /// Nobody asked for it.
+    Unasked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Missing,
+    Open,
+    Complete,
+    Stored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Free,
+    Asked(LinkId),
+    Here,
+}
+
+#[derive(Debug)]
+struct Open {
+    blocks: Vec<Block>,
+    /// How many are free.
+    free: u32,
+    /// Only one link may send it: an earlier copy was bad, and several had
+    /// sent it.
+    exclusive: bool,
+    /// The link that asks for its blocks first.
+    lead: Option<LinkId>,
+}
+
+/// Plans one download.
+#[derive(Debug)]
+pub struct Planner {
+    grid: BlockGrid,
+    config: PlannerConfig,
+    states: Vec<State>,
+    picker: Picker,
+    open: BTreeMap<ChunkIndex, Open>,
+    complete: usize,
+    stored: u32,
+    /// Chunks whose next copy must come from one link.
+    exclusive: BTreeSet<ChunkIndex>,
+    sources: BTreeMap<LinkId, Source>,
+    /// How many sources have some chunks and not all.
+    partial: usize,
+    /// Whether the homes are those of the seeders that are there.
+    homes_valid: bool,
+    /// Sources that found nothing to ask for.
+    hungry: BTreeSet<LinkId>,
+    /// When they look again, though nothing happened.
+    retry: Option<Instant>,
+}
+
+impl Planner {
+    /// A planner for all chunks of a content that are not `present`.
+    pub fn new(grid: BlockGrid, present: &Bitfield, config: PlannerConfig) -> Self {
+        let chunks = grid.geometry().chunks();
+        let mut picker = Picker::new(chunks, config.seed);
+        let mut states = vec![State::Stored; chunks as usize];
+        for chunk in present.iter_missing() {
+            states[chunk.as_usize()] = State::Missing;
+            picker.put(chunk);
+        }
+        Self {
+            grid,
+            config,
+            states,
+            picker,
+            open: BTreeMap::new(),
+            complete: 0,
+            stored: present.count(),
+            exclusive: BTreeSet::new(),
+            sources: BTreeMap::new(),
+            partial: 0,
+            homes_valid: false,
+            hungry: BTreeSet::new(),
+            retry: None,
+        }
+    }
+
+    /// Whether every chunk is stored.
+    pub fn is_done(&self) -> bool {
+        self.stored == self.grid.geometry().chunks()
+    }
+
+    /// Changes the order from the next pick on.
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        self.config.strategy = strategy;
+    }
+
+    /// A link is a source from now on; it has nothing yet.
+    pub fn link_added(&mut self, link: LinkId) {
+        self.sources.insert(link, Source::new());
+    }
+
+    /// A link is gone: what was asked of it is free again. Returns the chunks
+    /// whose blocks are to be forgotten.
+    pub fn link_removed(&mut self, link: LinkId) -> Vec<ChunkIndex> {
+        self.set_has(link, Has::Nothing);
+        let Some(source) = self.sources.remove(&link) else {
+            return Vec::new();
+        };
+        self.hungry.remove(&link);
+        let led = self.led_by(link);
+        self.release(link, source.live_asks().map(|ask| ask.block), led)
+    }
+
+    /// A link's chunks, said all at once. O(chunks) for a partial owner, O(1)
+    /// for a seeder.
+    pub fn link_has(&mut self, link: LinkId, has: Has) {
+        let has = match has {
+            Has::Some(chunks) if chunks.is_complete() => Has::All,
+            Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
+            has => has,
+        };
+        self.set_has(link, has);
+    }
+
+    /// A link has one more chunk. O(1).
+    pub fn link_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        match &mut source.has {
+            Has::All => return,
+            Has::Nothing => {
+                let mut chunks = Bitfield::none(self.grid.geometry().chunks());
+                chunks.insert(chunk);
+                return self.link_has(link, Has::Some(chunks));
+            }
+            Has::Some(chunks) => {
+                if !chunks.insert(chunk) {
+                    return;
+                }
+                if chunks.is_complete() {
+                    let chunks = chunks.clone();
+                    self.set_partial_copies(&chunks, false, Some(chunk));
+                    if let Some(source) = self.sources.get_mut(&link) {
+                        source.has = Has::All;
+                    }
+                    self.partial -= 1;
+                    self.homes_valid = false;
+                } else {
+                    source.candidates += u32::from(self.picker.is_waiting(chunk));
+                    self.picker.gained(chunk);
+                }
+            }
+        }
+        self.hungry.remove(&link);
+    }
+
+    /// Whether a link answers requests.
+    pub fn link_choked(&mut self, link: LinkId, choked: bool) {
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.choked = choked;
+        }
+    }
+
+    /// Whether a link has a chunk that is not stored yet.
+    pub fn is_useful(&self, link: LinkId) -> bool {
+        self.sources
+            .get(&link)
+            .is_some_and(|source| match &source.has {
+                Has::Nothing => false,
+                Has::All => !self.is_done(),
+                Has::Some(has) => {
+                    source.candidates > 0 || self.open.keys().any(|&chunk| has.contains(chunk))
+                }
+            })
+    }
+
+    /// What to ask a link for now, if anything: call it until it says `None`.
+    pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
+        let source = self.sources.get(&link)?;
+        let window = source.window(now, &self.config, self.grid.block_len());
+        if source.choked
+            || source.has == Has::Nothing
+            || source.asks.len() >= self.config.max_requests
+            || source.live_bytes >= window
+        {
+            return None;
+        }
+        let request = self
+            .free_block(link)
+            .map(|block| (block, None))
+            .or_else(|| self.overtake(now, link));
+        let source = self.sources.get(&link)?;
+        let Some((block, overtaken)) = request else {
+            let pace = source
+                .rate(now)
+                .map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
+            let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
+            let retry = now + pace.clamp(RETRY, self.config.silence);
+            self.retry = Some(self.retry.map_or(retry, |sooner| sooner.min(retry)));
+            self.hungry.insert(link);
+            return None;
+        };
+        self.hungry.remove(&link);
+        if let Some(victim) = overtaken {
+            self.give_up(victim, block);
+        }
+        let position = self.grid.position(block)? as usize;
+        let open = self.open.get_mut(&block.chunk)?;
+        open.free -= u32::from(open.blocks[position] == Block::Free);
+        open.blocks[position] = Block::Asked(link);
+        self.sources.get_mut(&link)?.asked(now, block);
+        Some(Request { block, overtaken })
+    }
+
+    /// A block arrived from a link.
+    pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return Arrival::Unasked;
+        };
+        let Some(ask) = source.answered(now, block) else {
+            return Arrival::Unasked;
+        };
+        source.delivered(now, &ask);
+        let position = self.grid.position(block).expect("asked on the grid") as usize;
+        let Some(open) = self.open.get_mut(&block.chunk) else {
+            return Arrival::Late;
+        };
+        let overtaken = match open.blocks[position] {
+            Block::Here => return Arrival::Late,
+            // What others send of an exclusive chunk must not be mixed in.
+            _ if open.exclusive && open.lead != Some(link) => return Arrival::Late,
+            Block::Asked(holder) if holder == link => None,
+            Block::Asked(holder) => Some(holder),
+            Block::Free => {
+                open.free -= 1;
+                None
+            }
+        };
+        open.blocks[position] = Block::Here;
+        if let Some(holder) = overtaken {
+            self.give_up(holder, block);
+        }
+        Arrival::Wanted { overtaken }
+    }
+
+    /// A link will not send a block. It counts as lacking that chunk, unless
+    /// the request had been given up. Returns the chunk if its blocks are to
+    /// be forgotten; `None` in the outer option if nobody had asked.
+    pub fn rejected(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        block: BlockRange,
+    ) -> Option<Vec<ChunkIndex>> {
+        let source = self.sources.get_mut(&link)?;
+        let ask = source.answered(now, block)?;
+        if !ask.live {
+            return Some(Vec::new());
+        }
+        if source.lead == Some(block.chunk) {
+            source.lead = None;
+        }
+        if !source.choked {
+            let mut has = match &source.has {
+                Has::Some(has) => has.clone(),
+                _ => Bitfield::all(self.grid.geometry().chunks()),
+            };
+            has.remove(block.chunk);
+            self.link_has(link, Has::Some(has));
+        }
+        Some(self.release(link, std::iter::once(block), vec![block.chunk]))
+    }
+
+    /// All blocks of a chunk are there: it goes to be verified and written.
+    pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
+        if let Some(open) = self.open.remove(&chunk) {
+            debug_assert!(open.blocks.iter().all(|block| *block == Block::Here));
+            self.drop_lead(chunk, open.lead);
+            self.states[chunk.as_usize()] = State::Complete;
+            self.complete += 1;
+        }
+    }
+
+    /// A complete chunk is verified and written.
+    pub fn chunk_stored(&mut self, chunk: ChunkIndex) {
+        if self.states[chunk.as_usize()] == State::Complete {
+            self.states[chunk.as_usize()] = State::Stored;
+            self.exclusive.remove(&chunk);
+            self.complete -= 1;
+            self.stored += 1;
+        }
+    }
+
+    /// A complete chunk was bad: it is missing again, and its next copy comes
+    /// from a single link.
+    pub fn chunk_failed(&mut self, chunk: ChunkIndex) {
+        if self.states[chunk.as_usize()] == State::Complete {
+            self.states[chunk.as_usize()] = State::Missing;
+            self.exclusive.insert(chunk);
+            self.complete -= 1;
+            self.put(chunk);
+        }
+    }
+
+    /// Takes the requests of silent links back: who was asked for what, and
+    /// the chunks whose blocks are to be forgotten.
+    pub fn handle_timeout(&mut self, now: Instant) -> (Vec<(LinkId, BlockRange)>, Vec<ChunkIndex>) {
+        self.retry = self.retry.filter(|&retry| retry > now);
+        let mut taken_back = Vec::new();
+        let mut forgotten = Vec::new();
+        let silent: Vec<LinkId> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| {
+                let deadline = source.deadline(&self.config);
+                deadline.is_some_and(|deadline| deadline <= now)
+            })
+            .map(|(&link, _)| link)
+            .collect();
+        for link in silent {
+            let Some(source) = self.sources.get_mut(&link) else {
+                continue;
+            };
+            source.snubs += 1;
+            let blocks: Vec<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
+            for &block in &blocks {
+                source.take_back(block);
+            }
+            source.lead = None;
+            let led = self.led_by(link);
+            forgotten.extend(self.release(link, blocks.iter().copied(), led));
+            taken_back.extend(blocks.into_iter().map(|block| (link, block)));
+        }
+        (taken_back, forgotten)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and then
+    /// [`next_request`](Self::next_request) for the [`hungry`](Self::hungry).
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadlines = self.sources.values();
+        let silent = deadlines.filter_map(|source| source.deadline(&self.config));
+        let retry = self.retry.filter(|_| !self.open.is_empty());
+        silent.chain(retry).min()
+    }
+
+    /// The links that found nothing to ask for, though something is missing.
+    pub fn hungry(&self) -> impl Iterator<Item = LinkId> + '_ {
+        self.hungry.iter().copied()
+    }
+
+    /// How often in a row a link has been silent.
+    pub fn snubs(&self, link: LinkId) -> u32 {
+        self.sources.get(&link).map_or(0, |source| source.snubs)
+    }
+
+    /// The measured rate of a link, in bytes per second.
+    pub fn rate(&self, now: Instant, link: LinkId) -> Option<f64> {
+        self.sources.get(&link)?.rate(now)
+    }
+
+    /// How many links owe a block.
+    pub fn busy_links(&self) -> usize {
+        let busy = |source: &&Source| source.live_bytes > 0;
+        self.sources.values().filter(busy).count()
+    }
+
+    /// What a link has.
+    pub fn has(&self, link: LinkId) -> &Has {
+        self.sources
+            .get(&link)
+            .map_or(&Has::Nothing, |source| &source.has)
+    }
+
+    /// A free block for a link: of its own chunk, of one that nobody leads, of
+    /// a new one, or of one that somebody else leads.
+    fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
+        let lead = self.sources.get(&link)?.lead;
+        if let Some(block) = lead.and_then(|chunk| self.first_free(chunk)) {
+            return Some(block);
+        }
+        if let Some(orphan) = self.joinable(link, false) {
+            self.lead(link, orphan);
+            return self.first_free(orphan);
+        }
+        if self.open.len() + self.complete < self.config.max_open
+            && let Some(chunk) = self.pick(link)
+        {
+            self.open_chunk(chunk);
+            self.lead(link, chunk);
+            return self.first_free(chunk);
+        }
+        let chunk = self.joinable(link, true)?;
+        self.first_free(chunk)
+    }
+
+    /// An open chunk with a free block that a link could send, and that has a
+    /// leader or none.
+    fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
+        let source = self.sources.get(&link)?;
+        let mut chunks = self.open.iter();
+        chunks.find_map(|(&chunk, open)| {
+            let fits = open.free > 0
+                && !open.exclusive
+                && open.lead.is_some() == led
+                && source.has.contains(chunk);
+            fits.then_some(chunk)
+        })
+    }
+
+    fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
+        let open = self.open.get(&chunk).filter(|open| open.free > 0)?;
+        let position = open.blocks.iter().position(|b| *b == Block::Free)?;
+        Some(self.grid.block(chunk, position as u32))
+    }
+
+    /// Takes over the block that would come last, if this link would have it
+    /// sooner.
+    fn overtake(&self, now: Instant, link: LinkId) -> Option<(BlockRange, Option<LinkId>)> {
+        let thief = self.sources.get(&link)?;
+        let rates = self.sources.values().filter_map(|source| source.rate(now));
+        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
+        if count == 0 {
+            return None;
+        }
+        let typical = sum / f64::from(count);
+        let (victim, block, theirs) = self
+            .sources
+            .iter()
+            .filter(|(other, _)| **other != link)
+            .filter_map(|(&other, source)| {
+                let last = source.live_asks().rev().find(|ask| {
+                    let open = self.open.get(&ask.block.chunk);
+                    open.is_some_and(|open| !open.exclusive) && thief.has.contains(ask.block.chunk)
+                })?;
+                Some((other, last.block, source.finish_in(now, 0, typical)))
+            })
+            .max_by(|a, b| a.2.total_cmp(&b.2))?;
+        let mine = thief.finish_in(now, block.len.into(), typical);
+        (mine * OVERTAKE < theirs).then_some((block, Some(victim)))
+    }
+
+    /// The chunk that a link should open next.
+    fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
+        let chunks = self.grid.geometry().chunks();
+        let source = self.sources.get(&link)?;
+        let has = match &source.has {
+            Has::Nothing => return None,
+            Has::Some(has) => Some(has),
+            Has::All => None,
+        };
+        match self.config.strategy {
+            Strategy::Sequential => self.picker.first_in(0..chunks, has),
+            Strategy::RarestFirst if self.partial == 0 => self.pick_at_home(link),
+            Strategy::RarestFirst => self.picker.rarest(has, source.candidates),
+        }
+    }
+
+    /// Among seeders only: the next chunk of this link's part of the content;
+    /// when that is done, a share of the part that would be done last.
+    fn pick_at_home(&mut self, link: LinkId) -> Option<ChunkIndex> {
+        if !self.homes_valid {
+            self.split_homes();
+        }
+        loop {
+            let home = self.sources.get(&link)?.home.clone();
+            if let Some(chunk) = self.picker.first_in(home.clone(), None) {
+                self.sources.get_mut(&link)?.home.start = chunk.0 + 1;
+                return Some(chunk);
+            }
+            let (&richest, source) = self
+                .sources
+                .iter()
+                .filter(|(other, source)| **other != link && !source.home.is_empty())
+                .max_by_key(|(_, source)| source.home.len())?;
+            let theirs = source.home.clone();
+            let middle = theirs.start + theirs.len() as u32 / 2;
+            self.sources.get_mut(&richest)?.home.end = middle;
+            self.sources.get_mut(&link)?.home = middle..theirs.end;
+        }
+    }
+
+    /// The plain split: each seeder gets its own contiguous S/N of what waits.
+    fn split_homes(&mut self) {
+        self.homes_valid = true;
+        let chunks = self.grid.geometry().chunks();
+        let is_seeder = |source: &&mut Source| source.has == Has::All;
+        let seeders = self.sources.values_mut().filter(is_seeder).count();
+        let mut waiting = self.picker.waiting().iter();
+        let mut start = 0;
+        let shares = split_evenly(self.picker.len().into(), seeders as u32);
+        for (source, share) in self.sources.values_mut().filter(is_seeder).zip(shares) {
+            let len = (share.end - share.start) as usize;
+            let last = len.checked_sub(1).and_then(|skip| waiting.nth(skip));
+            let end = last.map_or(start, |chunk| chunk.0 + 1).min(chunks);
+            source.home = start..end;
+            start = end;
+        }
+    }
+
+    fn open_chunk(&mut self, chunk: ChunkIndex) {
+        self.take(chunk);
+        self.states[chunk.as_usize()] = State::Open;
+        let blocks = self.grid.blocks(chunk);
+        self.open.insert(
+            chunk,
+            Open {
+                blocks: vec![Block::Free; blocks as usize],
+                free: blocks,
+                exclusive: self.exclusive.contains(&chunk),
+                lead: None,
+            },
+        );
+    }
+
+    fn lead(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if let (Some(open), Some(source)) = (self.open.get_mut(&chunk), self.sources.get_mut(&link))
+        {
+            let before = source.lead.replace(chunk);
+            open.lead = Some(link);
+            // The chunk that it led before has no free block left. It stays
+            // its leader there, by which an exclusive chunk knows its sender.
+            debug_assert_ne!(before, Some(chunk));
+        }
+    }
+
+    fn led_by(&self, link: LinkId) -> Vec<ChunkIndex> {
+        let led = self.open.iter().filter(|(_, open)| open.lead == Some(link));
+        led.map(|(&chunk, _)| chunk).collect()
+    }
+
+    fn drop_lead(&mut self, chunk: ChunkIndex, lead: Option<LinkId>) {
+        if let Some(source) = lead.and_then(|link| self.sources.get_mut(&link))
+            && source.lead == Some(chunk)
+        {
+            source.lead = None;
+        }
+    }
+
+    /// A block is no longer expected from a link; the caller decides from whom
+    /// it is.
+    fn give_up(&mut self, link: LinkId, block: BlockRange) {
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.take_back(block);
+        }
+    }
+
+    /// Makes blocks free that were asked of a link, and leaves chunks that it
+    /// led to others. Chunks of which nothing is left are missing again.
+    fn release(
+        &mut self,
+        link: LinkId,
+        blocks: impl IntoIterator<Item = BlockRange>,
+        led: Vec<ChunkIndex>,
+    ) -> Vec<ChunkIndex> {
+        let mut touched: BTreeSet<ChunkIndex> = led.into_iter().collect();
+        for block in blocks {
+            let position = self.grid.position(block);
+            if let (Some(position), Some(open)) = (position, self.open.get_mut(&block.chunk)) {
+                let state = &mut open.blocks[position as usize];
+                if *state == Block::Asked(link) {
+                    *state = Block::Free;
+                    open.free += 1;
+                    touched.insert(block.chunk);
+                }
+            }
+        }
+        let mut forgotten = Vec::new();
+        for chunk in touched {
+            let Some(open) = self.open.get_mut(&chunk) else {
+                continue;
+            };
+            if open.lead == Some(link) {
+                open.lead = None;
+            }
+            let orphaned_exclusive = open.exclusive && open.lead.is_none();
+            if orphaned_exclusive || open.free as usize == open.blocks.len() {
+                let lead = open.lead;
+                self.open.remove(&chunk);
+                self.drop_lead(chunk, lead);
+                self.states[chunk.as_usize()] = State::Missing;
+                self.put(chunk);
+                forgotten.push(chunk);
+            }
+        }
+        forgotten
+    }
+
+    /// A chunk waits again to be asked for. O(links).
+    fn put(&mut self, chunk: ChunkIndex) {
+        self.picker.put(chunk);
+        self.count_candidate(chunk, true);
+        // Homes only move forward, so one that was passed over is found again
+        // by splitting anew.
+        self.homes_valid = false;
+    }
+
+    fn take(&mut self, chunk: ChunkIndex) {
+        self.picker.take(chunk);
+        self.count_candidate(chunk, false);
+    }
+
+    fn count_candidate(&mut self, chunk: ChunkIndex, more: bool) {
+        for source in self.sources.values_mut() {
+            if let Has::Some(has) = &source.has
+                && has.contains(chunk)
+            {
+                source.candidates = if more {
+                    source.candidates + 1
+                } else {
+                    source.candidates - 1
+                };
+            }
+        }
+    }
+
+    fn set_has(&mut self, link: LinkId, has: Has) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        let before = std::mem::replace(&mut source.has, has.clone());
+        source.candidates = match &has {
+            Has::Some(has) => self.picker.waiting().iter_common(has, 0).count() as u32,
+            _ => 0,
+        };
+        source.home = 0..0;
+        self.homes_valid = false;
+        self.hungry.remove(&link);
+        for (has, gained) in [(before, false), (has, true)] {
+            if let Has::Some(chunks) = has {
+                self.set_partial_copies(&chunks, gained, None);
+                if gained {
+                    self.partial += 1;
+                } else {
+                    self.partial -= 1;
+                }
+            }
+        }
+    }
+
+    fn set_partial_copies(&mut self, chunks: &Bitfield, gained: bool, except: Option<ChunkIndex>) {
+        for chunk in chunks.iter().filter(|&chunk| Some(chunk) != except) {
+            if gained {
+                self.picker.gained(chunk);
+            } else {
+                self.picker.lost(chunk);
+            }
+        }
+    }
+
+    /// Panics where the plan contradicts itself. For tests.
+    pub fn check_invariants(&self) {
+        self.picker.check_invariants();
+        let count = |state| self.states.iter().filter(|s| **s == state).count();
+        assert_eq!(count(State::Missing), self.picker.len() as usize);
+        assert_eq!(count(State::Open), self.open.len());
+        assert_eq!(count(State::Complete), self.complete);
+        assert_eq!(count(State::Stored), self.stored as usize);
+        let mut asked: BTreeMap<LinkId, BTreeSet<BlockRange>> = BTreeMap::new();
+        for (&chunk, open) in &self.open {
+            assert_eq!(self.states[chunk.as_usize()], State::Open);
+            let free = open.blocks.iter().filter(|b| **b == Block::Free).count();
+            assert_eq!(free, open.free as usize);
+            assert!(open.blocks.iter().any(|b| *b != Block::Here) || free == 0);
+            assert!(
+                open.lead
+                    .is_none_or(|lead| self.sources.contains_key(&lead))
+            );
+            for (position, block) in open.blocks.iter().enumerate() {
+                if let Block::Asked(link) = block {
+                    assert!(self.sources.contains_key(link), "asked of a dead link");
+                    assert!(!open.exclusive || open.lead == Some(*link));
+                    let block = self.grid.block(chunk, position as u32);
+                    asked.entry(*link).or_default().insert(block);
+                }
+            }
+        }
+        let partial = |source: &&Source| matches!(source.has, Has::Some(_));
+        assert_eq!(self.sources.values().filter(partial).count(), self.partial);
+        for (link, source) in &self.sources {
+            let live: BTreeSet<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
+            assert_eq!(live, asked.remove(link).unwrap_or_default());
+            let bytes: u64 = live.iter().map(|block| u64::from(block.len)).sum();
+            assert_eq!(bytes, source.live_bytes);
+            if let Has::Some(has) = &source.has {
+                let candidates = self.picker.waiting().iter_common(has, 0).count();
+                assert_eq!(candidates, source.candidates as usize);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One link as a source of blocks: what it has, what was asked of it, and how
+//! fast it answers.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use super::PlannerConfig;
+use super::rate::RateMeter;
+use crate::content::{Bitfield, BlockRange, ChunkIndex};
+
+/// The chunks that the other side of a link has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Has {
+    /// None, or it has not said.
+    Nothing,
+    /// Some: its peer is a leecher.
+    Some(Bitfield),
+    /// All: its peer is a seeder.
+    All,
+}
+
+impl Has {
+    /// Whether a chunk is among them.
+    pub fn contains(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Some(chunks) => chunks.contains(chunk),
+            Self::All => true,
+        }
+    }
+
+    /// How many of `chunks` chunks these are.
+    pub fn count(&self, chunks: u32) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::Some(has) => has.count(),
+            Self::All => chunks,
+        }
+    }
+}
+
+/// A request that the other side has not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) block: BlockRange,
+    pub(super) at: Instant,
+    /// Whether it is still counted on. A request that was taken back stays in
+    /// the list until its answer comes, a block or a rejection.
+    pub(super) live: bool,
+}
+
+/// One link as a source.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) has: Has,
+    /// How many waiting chunks are in `has`, when that is `Some`.
+    pub(super) candidates: u32,
+    /// The other side does not answer requests at present.
+    pub(super) choked: bool,
+    /// The other side missed its deadline, and has sent nothing since.
+    pub(super) snubs: u32,
+    pub(super) asks: VecDeque<Ask>,
+    pub(super) live_bytes: u64,
+    /// The chunk whose blocks this link asks for first.
+    pub(super) lead: Option<ChunkIndex>,
+    /// The part of the content that is this link's by the plain split.
+    pub(super) home: Range<u32>,
+    meter: RateMeter,
+    /// The shortest time from a request to its block.
+    round_trip: Option<Duration>,
+    last_arrival: Option<Instant>,
+}
+
+impl Source {
+    pub(super) fn new() -> Self {
+        Self {
+            has: Has::Nothing,
+            candidates: 0,
+            choked: false,
+            snubs: 0,
+            asks: VecDeque::new(),
+            live_bytes: 0,
+            lead: None,
+            home: 0..0,
+            meter: RateMeter::default(),
+            round_trip: None,
+            last_arrival: None,
+        }
+    }
+
+    pub(super) fn rate(&self, now: Instant) -> Option<f64> {
+        self.meter.rate(now)
+    }
+
+    /// How many bytes may be outstanding: rate × (two round trips + slack), so
+    /// that a link which could be faster shows it, and one block on its way
+    /// plus one behind it at the least.
+    pub(super) fn window(&self, now: Instant, config: &PlannerConfig, block_len: u64) -> u64 {
+        if self.snubs > 0 {
+            return block_len;
+        }
+        let pipe = match (self.rate(now), self.round_trip) {
+            (Some(rate), Some(round_trip)) => {
+                (rate * (2 * round_trip + config.slack).as_secs_f64()) as u64
+            }
+            _ => 0,
+        };
+        pipe.clamp(2 * block_len, config.max_window.max(2 * block_len))
+    }
+
+    pub(super) fn asked(&mut self, now: Instant, block: BlockRange) {
+        self.meter.began(now);
+        self.live_bytes += u64::from(block.len);
+        self.asks.push_back(Ask {
+            block,
+            at: now,
+            live: true,
+        });
+    }
+
+    /// Takes an ask out of the list, because its answer came.
+    pub(super) fn answered(&mut self, now: Instant, block: BlockRange) -> Option<Ask> {
+        let at = self.asks.iter().position(|ask| ask.block == block)?;
+        let ask = self.asks.remove(at)?;
+        if ask.live {
+            self.live_bytes -= u64::from(block.len);
+        }
+        if self.asks.is_empty() {
+            self.meter.rested(now);
+        }
+        Some(ask)
+    }
+
+    /// Counts the block that answered an ask.
+    pub(super) fn delivered(&mut self, now: Instant, ask: &Ask) {
+        // A link that has just rested is measured up to this moment as well.
+        self.meter.began(now);
+        self.meter.arrived(now, ask.block.len.into());
+        if self.asks.is_empty() {
+            self.meter.rested(now);
+        }
+        let took = now.duration_since(ask.at);
+        self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        self.last_arrival = Some(now);
+        self.snubs = 0;
+    }
+
+    /// No longer counts on a request.
+    pub(super) fn take_back(&mut self, block: BlockRange) {
+        let live = |ask: &&mut Ask| ask.block == block && ask.live;
+        if let Some(ask) = self.asks.iter_mut().find(live) {
+            ask.live = false;
+            self.live_bytes -= u64::from(block.len);
+        }
+    }
+
+    pub(super) fn live_asks(&self) -> impl DoubleEndedIterator<Item = &Ask> {
+        self.asks.iter().filter(|ask| ask.live)
+    }
+
+    /// Since when the next answer has been waited for.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let asked = self.live_asks().next()?.at;
+        Some(self.last_arrival.map_or(asked, |last| last.max(asked)))
+    }
+
+    /// When the link counts as silent: it should have answered long ago.
+    pub(super) fn deadline(&self, config: &PlannerConfig) -> Option<Instant> {
+        let ask = self.live_asks().next()?;
+        let rate = self.meter.measured();
+        let expected = rate.map_or(0.0, |rate| f64::from(ask.block.len) / rate);
+        let expected = Duration::try_from_secs_f64(expected).unwrap_or(config.max_silence);
+        let patience = (expected * 4).clamp(config.silence, config.max_silence);
+        Some(self.waiting_since()? + patience)
+    }
+
+    /// Seconds until `extra` bytes behind everything outstanding are there, if
+    /// the rate holds; `typical` stands in for a rate that is not known yet.
+    pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
+        let waited = self
+            .waiting_since()
+            .map_or(0.0, |since| now.duration_since(since).as_secs_f64());
+        let bytes = (self.live_bytes + extra) as f64;
+        let Some(rate) = self.rate(now) else {
+            return (bytes / typical).max(waited);
+        };
+        let head = self
+            .live_asks()
+            .next()
+            .map_or(0.0, |ask| f64::from(ask.block.len));
+        bytes / rate - waited.min(head / rate)
+    }
+}
