@@ -98,13 +98,11 @@ impl Writer {
         field: &'static str,
         max: usize,
         entries: &[T],
-        mut write: impl FnMut(Self, &T) -> Result<Self, ProtocolError>,
+        write: impl FnMut(Self, &T) -> Result<Self, ProtocolError>,
     ) -> Result<Self, ProtocolError> {
         within(field, entries.len() as u64, 0..=max as u64)?;
         let counted = self.u16(entries.len() as u16);
-        entries
-            .iter()
-            .try_fold(counted, |head, entry| write(head, entry))
+        entries.iter().try_fold(counted, write)
     }
 
     pub(super) fn frame(self) -> Frame {
