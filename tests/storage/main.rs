@@ -1,0 +1,9 @@
+//! The storages that come with the crate: the conformance suite on each, the
+//! suite on storages that are broken on purpose, and directories in states
+//! that nobody wants.
+
+mod broken;
+mod conformance;
+#[cfg(unix)]
+mod files;
+mod memory;
