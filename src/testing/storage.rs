@@ -1,4 +1,4 @@
-//! The conformance suite for [`Storage`](crate::Storage) implementations.
+//! The conformance suite for [`Storage`] implementations.
 //!
 //! [`conformance`] checks what the documentation of [`Storage`] and [`Blob`]
 //! promises, from outside: it knows nothing of how a storage keeps its bytes,

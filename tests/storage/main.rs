@@ -2,6 +2,8 @@
 //! suite on storages that are broken on purpose, and directories in states
 //! that nobody wants.
 
+#![allow(clippy::unwrap_used)]
+
 mod broken;
 mod conformance;
 #[cfg(unix)]
