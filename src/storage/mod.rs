@@ -1,6 +1,18 @@
 //! Where contents live on this side: the seam, and the storages that come with
 //! the crate.
 //!
+//! What holds when a call has returned `Ok`:
+//!
+//! | call | readable here | visible by name | survives the process | survives the machine |
+//! |---|---|---|---|---|
+//! | [`Blob::write_at`] | yes | no | the storage's choice | no |
+//! | [`Blob::commit`] | yes | no | yes, if the storage can resume | the same |
+//! | [`Blob::finish`] | yes | yes, whole | yes | yes |
+//!
+//! [`MemoryStorage`] keeps for its own lifetime what others keep for good. A
+//! storage verifies nothing: it is told which chunks are verified, and trusts
+//! that whoever calls [`Blob::finish`] has verified them all.
+//!
 //! To bring your own (a database, an object store), implement [`Storage`] and
 //! [`Blob`], and run the conformance suite `bt_lite::testing::storage` on it
 //! (feature `testing`).
@@ -9,6 +21,7 @@ mod file;
 mod memory;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +30,7 @@ use thiserror::Error;
 
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
-pub use file::FileStorage;
+pub use file::{FileStorage, open_file};
 pub use memory::MemoryStorage;
 
 /// A place that holds contents by name.
@@ -74,7 +87,7 @@ impl std::fmt::Debug for Partial {
 /// run at once, on different parts.
 ///
 /// Dropping a future of a method neither tears what another method sees nor
-/// keeps a lock; whether a dropped write happened is open.
+/// keeps a lock; whether and when a dropped write happens is open.
 #[async_trait]
 pub trait Blob: Send + Sync + 'static {
     /// The length in bytes.
@@ -92,8 +105,8 @@ pub trait Blob: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::OutOfBounds`] past the end, [`StorageError::ReadOnly`]
-    /// for a content that was opened for reading, [`StorageError::Full`], and
-    /// [`StorageError::Io`].
+    /// for a content that was opened for reading or is finished,
+    /// [`StorageError::Full`], and [`StorageError::Io`].
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
 
     /// Makes durable what was written before the call, and that these chunks
@@ -152,6 +165,16 @@ pub enum StorageError {
         /// How long the content is.
         length: u64,
     },
+    /// What stands under the name is nothing that the storage reads or writes:
+    /// a link, a directory, a pipe, a device, or an unfinished file that has
+    /// another name too. It is left alone.
+    #[error("{} is {found}", path.display())]
+    NotAFile {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is, in words.
+        found: &'static str,
+    },
     /// The content was opened for reading.
     #[error("the content is open for reading only")]
     ReadOnly,
@@ -183,5 +206,21 @@ impl StorageError {
             kind: error.kind(),
             detail: error.to_string(),
         }
+    }
+}
+
+/// Checks that `len` bytes from `offset` on lie in a content of `length`
+/// bytes: what every blob does before it reads or writes.
+///
+/// # Errors
+/// [`StorageError::OutOfBounds`].
+pub fn check_range(offset: u64, len: u64, length: u64) -> Result<(), StorageError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= length => Ok(()),
+        _ => Err(StorageError::OutOfBounds {
+            offset,
+            len,
+            length,
+        }),
     }
 }

@@ -1,0 +1,239 @@
+//! The directory on Unix: held open, every step relative to it.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::Path;
+
+use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Kind, Refused, too_short};
+
+/// How many pieces one system call takes, at least: `IOV_MAX` on Linux, macOS
+/// and the BSDs.
+const PIECES_PER_CALL: usize = 1024;
+
+/// `NONBLOCK`, so that a pipe that slipped in cannot hold the thread.
+const CAREFUL: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+#[derive(Debug)]
+pub(in super::super) struct Dir(File);
+
+impl Dir {
+    pub(in super::super) fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(fs::open(path, flags, Mode::empty())?.into()))
+    }
+
+    /// Every name that is a content name is a plain file name here.
+    pub(in super::super) fn allows(_name: &str) -> bool {
+        true
+    }
+
+    /// What stands under a name; a link counts as itself.
+    pub(in super::super) fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+        Ok(self.stat(name)?.as_ref().map(kind_of))
+    }
+
+    /// Opens a file for reading.
+    pub(in super::super) fn open_existing(&self, name: &str) -> Result<File, Refused> {
+        // Opening a device can have effects of its own, so look before.
+        match self.kind(name)? {
+            Some(Kind::File) => self.open_at(name, OFlags::RDONLY),
+            Some(other) => Err(Refused::Kind(other)),
+            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        }
+    }
+
+    /// Opens a file for reading and writing, or creates it.
+    pub(in super::super) fn open_part(&self, name: &str) -> Result<File, Refused> {
+        match self.kind(name)? {
+            Some(Kind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
+            Some(other) => Err(Refused::Kind(other)),
+        }
+    }
+
+    /// Whether the name stands for this very file.
+    ///
+    /// # Errors
+    /// [`Kind::SharedFile`] if it does, and another name too.
+    pub(in super::super) fn is_at(&self, name: &str, file: &File) -> Result<bool, Refused> {
+        let Some(there) = self.stat(name)? else {
+            return Ok(false);
+        };
+        let here = fs::fstat(file)?;
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Ok(false);
+        }
+        if here.st_nlink > 1 {
+            return Err(Refused::Kind(Kind::SharedFile));
+        }
+        Ok(true)
+    }
+
+    /// Gives `file`, which stands under `part`, the name `name` instead.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something else has that name.
+    pub(in super::super) fn publish(&self, part: &str, name: &str, file: &File) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        match fs::renameat_with(&self.0, part, &self.0, name, fs::RenameFlags::NOREPLACE) {
+            // The file system or the kernel cannot do it in one step.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            done => return Ok(done?),
+        }
+        self.link_then_unlink(part, name, file)
+    }
+
+    /// Publishing in two steps. When it was cut off between them, it goes on
+    /// from there.
+    fn link_then_unlink(&self, part: &str, name: &str, file: &File) -> io::Result<()> {
+        match fs::linkat(&self.0, part, &self.0, name, AtFlags::empty()) {
+            Err(Errno::EXIST) if matches!(self.is_at(name, file), Err(Refused::Kind(_))) => {}
+            done => done?,
+        }
+        Ok(fs::unlinkat(&self.0, part, AtFlags::empty())?)
+    }
+
+    /// Makes the names durable.
+    pub(in super::super) fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
+        match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_at(&self, name: &str, flags: OFlags) -> Result<File, Refused> {
+        let mode = Mode::from_raw_mode(0o666);
+        match fs::openat(&self.0, name, flags | CAREFUL, mode) {
+            Ok(fd) => regular(fd.into()),
+            Err(Errno::LOOP) => Err(Refused::Kind(Kind::Link)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opens a file anywhere for reading, following links.
+pub(in super::super) fn open_path(path: &Path) -> Result<File, Refused> {
+    let kind = std::fs::metadata(path)?.file_type().into();
+    if kind != Kind::File {
+        return Err(Refused::Kind(kind));
+    }
+    let flags = OFlags::RDONLY | CAREFUL.difference(OFlags::NOFOLLOW);
+    regular(fs::open(path, flags, Mode::empty())?.into())
+}
+
+fn regular(file: File) -> Result<File, Refused> {
+    match kind_of(&fs::fstat(&file)?) {
+        Kind::File => Ok(file),
+        other => Err(Refused::Kind(other)),
+    }
+}
+
+fn kind_of(stat: &Stat) -> Kind {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Symlink => Kind::Link,
+        FileType::Directory => Kind::Directory,
+        FileType::Fifo => Kind::Pipe,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice | FileType::BlockDevice => Kind::Device,
+        _ => Kind::Other,
+    }
+}
+
+/// An open file that is read and written by position.
+#[derive(Debug)]
+pub(in super::super) struct DataFile(File);
+
+impl DataFile {
+    pub(in super::super) fn new(file: File) -> Self {
+        Self(file)
+    }
+
+    pub(in super::super) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Reads exactly `len` bytes, into memory that is not zeroed before.
+    pub(in super::super) fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        let mut buffer: Vec<u8> = Vec::with_capacity(len);
+        while buffer.len() < len {
+            let at = offset + buffer.len() as u64;
+            match rustix::io::pread(&self.0, spare_capacity(&mut buffer), at) {
+                Ok(0) => return Err(too_short()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // The vector may have been given more room than asked for.
+        buffer.truncate(len);
+        Ok(buffer.into())
+    }
+
+    /// Writes all pieces one behind the other, from where they lie.
+    pub(in super::super) fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = pieces
+            .iter()
+            .filter(|piece| !piece.is_empty())
+            .map(|piece| IoSlice::new(piece))
+            .collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            let now = left.len().min(PIECES_PER_CALL);
+            match rustix::io::pwritev(&self.0, &left[..now], offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    offset += written as u64;
+                    IoSlice::advance_slices(&mut left, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn publish_in_two_steps_goes_on_after_the_first_and_replaces_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        let file = dir.open_part("p").unwrap();
+        std::fs::write(place.path().join("taken"), "old").unwrap();
+        let error = dir.link_then_unlink("p", "taken", &file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(dir.kind("p").unwrap(), Some(Kind::File));
+
+        std::fs::hard_link(place.path().join("p"), place.path().join("free")).unwrap();
+        dir.link_then_unlink("p", "free", &file).unwrap();
+        assert_eq!(dir.kind("p").unwrap(), None);
+        assert!(dir.is_at("free", &file).unwrap());
+    }
+
+    #[test]
+    fn part_with_another_name_is_refused() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = Dir::open(place.path()).unwrap();
+        let file = dir.open_part("p").unwrap();
+        std::fs::hard_link(place.path().join("p"), place.path().join("other")).unwrap();
+        assert!(matches!(
+            dir.is_at("p", &file),
+            Err(Refused::Kind(Kind::SharedFile))
+        ));
+    }
+}

@@ -1,0 +1,253 @@
+//! Storages that are broken on purpose: the conformance suite must notice each
+//! fault, by the check that is meant for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bt_lite::storage::{Blob, Partial};
+use bt_lite::testing::storage::conformance;
+use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
+use bytes::Bytes;
+
+/// What a [`Broken`] storage does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    LosesPieces,
+    VisibleEarly,
+    NeverVisible,
+    ReplacesOnFinish,
+    FinishesOnce,
+    NeverUnlocks,
+    LeaksDroppedCreate,
+    LetsTwoWrite,
+    ClaimsAllPresent,
+    ClaimsUncommitted,
+    TakesWritesWhenFinished,
+    ReadsPastTheEnd,
+}
+
+#[derive(Clone)]
+struct Broken {
+    inner: MemoryStorage,
+    fault: Fault,
+    shown: Arc<Mutex<HashMap<ContentName, Arc<dyn Blob>>>>,
+    kept: Arc<Mutex<Vec<Arc<dyn Blob>>>>,
+}
+
+struct BrokenBlob {
+    inner: Arc<dyn Blob>,
+    name: ContentName,
+    of: Broken,
+    finished: Mutex<bool>,
+}
+
+impl Broken {
+    fn new(fault: Fault) -> Self {
+        Self {
+            inner: MemoryStorage::new(),
+            fault,
+            shown: Arc::default(),
+            kept: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for Broken {
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let created = match self.inner.create(name, manifest).await {
+            Err(StorageError::Locked { .. }) if self.fault == Fault::LetsTwoWrite => {
+                MemoryStorage::new().create(name, manifest).await
+            }
+            created => created,
+        };
+        let Partial { blob, mut present } = created?;
+        let keep = || self.kept.lock().unwrap().push(blob.clone());
+        match self.fault {
+            Fault::NeverUnlocks => keep(),
+            Fault::LeaksDroppedCreate => {
+                keep();
+                tokio::task::yield_now().await;
+                self.kept.lock().unwrap().pop();
+            }
+            Fault::VisibleEarly => {
+                let mut shown = self.shown.lock().unwrap();
+                shown.insert(name.clone(), blob.clone());
+            }
+            Fault::ClaimsAllPresent => present = Bitfield::all(present.chunks()),
+            _ => {}
+        }
+        let blob = Arc::new(BrokenBlob {
+            inner: blob,
+            name: name.clone(),
+            of: self.clone(),
+            finished: Mutex::new(false),
+        });
+        Ok(Partial { blob, present })
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        let shown = self.shown.lock().unwrap().get(name).cloned();
+        match (shown, self.fault) {
+            (Some(blob), _) => Ok(blob),
+            (None, Fault::NeverVisible) => Err(StorageError::NotFound { name: name.clone() }),
+            (None, _) => self.inner.open(name).await,
+        }
+    }
+}
+
+#[async_trait]
+impl Blob for BrokenBlob {
+    fn length(&self) -> u64 {
+        self.inner.length()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        let read = self.inner.read_at(offset, len).await;
+        if self.of.fault == Fault::ReadsPastTheEnd && read.is_err() {
+            return Ok(Bytes::new());
+        }
+        read
+    }
+
+    async fn write_at(&self, offset: u64, mut pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        if self.of.fault == Fault::LosesPieces && pieces.len() > 1 {
+            pieces.pop();
+        }
+        let written = self.inner.write_at(offset, pieces).await;
+        match self.of.fault {
+            Fault::TakesWritesWhenFinished if written == Err(StorageError::ReadOnly) => Ok(()),
+            Fault::ClaimsUncommitted => {
+                let len = self.length().div_ceil(16 << 10).max(1);
+                self.inner.commit(&Bitfield::all(len as u32)).await?;
+                written
+            }
+            _ => written,
+        }
+    }
+
+    async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        self.inner.commit(verified).await
+    }
+
+    async fn finish(&self) -> Result<(), StorageError> {
+        let again = std::mem::replace(&mut *self.finished.lock().unwrap(), true);
+        match self.inner.finish().await {
+            Ok(()) if again && self.of.fault == Fault::FinishesOnce => Err(StorageError::Exists {
+                name: self.name.clone(),
+            }),
+            Err(_) if self.of.fault == Fault::ReplacesOnFinish => {
+                let mut shown = self.of.shown.lock().unwrap();
+                shown.insert(self.name.clone(), self.inner.clone());
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+/// What the suite panics with, if it does.
+fn complaint(fault: Fault) -> Option<String> {
+    let suite = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(conformance(|| {
+            let storage = Broken::new(fault);
+            async move || storage.clone()
+        }));
+    });
+    let panic = suite.join().err()?;
+    Some(match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => panic.downcast::<&str>().unwrap().to_string(),
+    })
+}
+
+fn check_caught(fault: Fault, expected: &str) {
+    let found = complaint(fault).unwrap_or_else(|| panic!("{fault:?} was not noticed"));
+    assert!(found.contains(expected), "{fault:?} gave: {found}");
+}
+
+#[test]
+fn wrapper_without_a_fault_conforms() {
+    assert_eq!(complaint(Fault::None), None);
+}
+
+#[test]
+fn lost_write_is_caught() {
+    check_caught(Fault::LosesPieces, "reading overlapping writes");
+}
+
+#[test]
+fn early_visibility_is_caught() {
+    check_caught(
+        Fault::VisibleEarly,
+        "must not be found when it is just created",
+    );
+}
+
+#[test]
+fn finish_without_effect_is_caught() {
+    check_caught(Fault::NeverVisible, "reading a finished content");
+}
+
+#[test]
+fn replacing_on_finish_is_caught() {
+    check_caught(
+        Fault::ReplacesOnFinish,
+        "finishing under a name that was taken must say that the name exists",
+    );
+}
+
+#[test]
+fn second_finish_that_fails_is_caught() {
+    check_caught(Fault::FinishesOnce, "finishing again must succeed");
+}
+
+#[test]
+fn lock_that_is_never_released_is_caught() {
+    check_caught(Fault::NeverUnlocks, "is being downloaded into this place");
+}
+
+#[test]
+fn lock_of_a_dropped_create_is_caught() {
+    check_caught(
+        Fault::LeaksDroppedCreate,
+        "creating after a dropped create must succeed",
+    );
+}
+
+#[test]
+fn two_writers_at_once_are_caught() {
+    check_caught(Fault::LetsTwoWrite, "must say that the content is locked");
+}
+
+#[test]
+fn present_chunks_that_are_not_there_are_caught() {
+    check_caught(Fault::ClaimsAllPresent, "is said to be present");
+}
+
+#[test]
+fn present_chunks_that_were_never_verified_are_caught() {
+    check_caught(Fault::ClaimsUncommitted, "chunk 4 is said to be present");
+}
+
+#[test]
+fn writes_to_a_finished_content_are_caught() {
+    check_caught(
+        Fault::TakesWritesWhenFinished,
+        "writing to a content that is finished must be refused",
+    );
+}
+
+#[test]
+fn reads_past_the_end_are_caught() {
+    check_caught(Fault::ReadsPastTheEnd, "must be out of bounds");
+}

@@ -1,0 +1,375 @@
+//! The file storage in directories that are not as it left them.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bt_lite::storage::{Blob, open_file};
+use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageError};
+use bytes::Bytes;
+use tempfile::TempDir;
+
+/// A storage in a directory of its own, with a file beside that directory
+/// which nothing may touch.
+struct Place {
+    root: TempDir,
+    storage: FileStorage,
+    content: Bytes,
+    manifest: Manifest,
+}
+
+const OUTSIDE: &[u8] = b"outside";
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("outside"), OUTSIDE).unwrap();
+        let storage = FileStorage::open(root.path().join("dir")).unwrap();
+        let content: Vec<u8> = (0..50_000u32).map(|i| (i / 7) as u8).collect();
+        Self {
+            root,
+            storage,
+            manifest: Manifest::of(&content).unwrap(),
+            content: content.into(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join("dir")
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.root.path().join("outside")
+    }
+
+    fn part(&self) -> PathBuf {
+        self.dir().join(format!("{}.part", self.manifest.id()))
+    }
+
+    async fn create(&self, name: &str) -> Result<Arc<dyn Blob>, StorageError> {
+        let created = self.storage.create(&named(name), &self.manifest).await?;
+        Ok(created.blob)
+    }
+
+    async fn open(&self, name: &str) -> Result<Arc<dyn Blob>, StorageError> {
+        self.storage.open(&named(name)).await
+    }
+
+    async fn written(&self, name: &str) -> Arc<dyn Blob> {
+        let blob = self.create(name).await.unwrap();
+        blob.write_at(0, vec![self.content.clone()]).await.unwrap();
+        blob
+    }
+
+    fn exists<T>(&self, name: &str) -> Result<T, StorageError> {
+        Err(StorageError::Exists { name: named(name) })
+    }
+
+    fn check_outside(&self) {
+        assert_eq!(fs::read(self.outside()).unwrap(), OUTSIDE);
+    }
+}
+
+fn named(name: &str) -> ContentName {
+    name.parse().unwrap()
+}
+
+fn not_a_file<T>(path: &Path, found: &'static str) -> Result<T, StorageError> {
+    let path = path.to_path_buf();
+    Err(StorageError::NotAFile { path, found })
+}
+
+fn check_same<T>(result: Result<T, StorageError>, expected: Result<(), StorageError>) {
+    assert_eq!(result.map(|_| ()), expected);
+}
+
+/// Puts something that is no regular file under each path, and tells what the
+/// storage calls it.
+fn irregular(place: &Place) -> Vec<(&'static str, &'static str)> {
+    let at = |name: &str| place.dir().join(name);
+    symlink(place.outside(), at("link")).unwrap();
+    symlink(place.root.path().join("nowhere"), at("dangling")).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    let mkfifo = Command::new("mkfifo").arg(at("pipe")).status().unwrap();
+    assert!(mkfifo.success());
+    drop(UnixListener::bind(at("socket")).unwrap());
+    vec![
+        ("link", "a symbolic link"),
+        ("dangling", "a symbolic link"),
+        ("directory", "a directory"),
+        ("pipe", "a pipe"),
+        ("socket", "a socket"),
+    ]
+}
+
+#[tokio::test]
+async fn name_that_is_no_file_is_not_opened_and_not_replaced() {
+    let place = Place::new();
+    for (name, found) in irregular(&place) {
+        let path = place.dir().join(name);
+        check_same(place.open(name).await, not_a_file(&path, found));
+        check_same(place.create(name).await, place.exists(name));
+        assert!(!place.part().exists(), "{name}");
+    }
+    place.check_outside();
+    assert!(!place.root.path().join("nowhere").exists());
+}
+
+#[tokio::test]
+async fn name_that_is_taken_by_no_file_meanwhile_is_not_replaced() {
+    let place = Place::new();
+    let names: Vec<_> = irregular(&place)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    for name in names {
+        let (there, aside) = (place.dir().join(name), place.root.path().join("aside"));
+        fs::rename(&there, &aside).unwrap();
+        let blob = place.written(name).await;
+        fs::rename(&aside, &there).unwrap();
+        let before = fs::symlink_metadata(&there).unwrap().file_type();
+        check_same(blob.finish().await, place.exists(name));
+        let after = fs::symlink_metadata(&there).unwrap().file_type();
+        assert_eq!(before, after);
+        assert_eq!(fs::read(place.part()).unwrap(), place.content);
+    }
+    place.check_outside();
+}
+
+#[tokio::test]
+async fn unfinished_file_that_is_no_file_is_left_alone() {
+    let place = Place::new();
+    for (name, found) in irregular(&place) {
+        fs::rename(place.dir().join(name), place.part()).unwrap();
+        check_same(place.create("a").await, not_a_file(&place.part(), found));
+        fs::rename(place.part(), place.dir().join(name)).unwrap();
+    }
+    place.check_outside();
+    assert!(!place.root.path().join("nowhere").exists());
+}
+
+#[tokio::test]
+async fn unfinished_file_that_has_another_name_is_left_alone() {
+    let place = Place::new();
+    fs::hard_link(place.outside(), place.part()).unwrap();
+    let found = "a file that has another name too";
+    check_same(place.create("a").await, not_a_file(&place.part(), found));
+    place.check_outside();
+}
+
+#[tokio::test]
+async fn unfinished_file_of_another_length_is_cut_or_extended() {
+    let place = Place::new();
+    for length in [0, 10, 60_000] {
+        fs::write(place.part(), vec![1; length]).unwrap();
+        let blob = place.create("a").await.unwrap();
+        let found = fs::metadata(place.part()).unwrap().len();
+        assert_eq!(found, place.content.len() as u64);
+        drop(blob);
+    }
+    place.written("a").await.finish().await.unwrap();
+    assert_eq!(fs::read(place.dir().join("a")).unwrap(), place.content);
+}
+
+#[tokio::test]
+async fn unfinished_file_is_locked_against_other_opens() {
+    let place = Place::new();
+    let locked = || {
+        let id = place.manifest.id();
+        Err(StorageError::Locked { id })
+    };
+    // A lock is of an open file, so this is what another process would do.
+    let foreign = File::create(place.part()).unwrap();
+    foreign.try_lock().unwrap();
+    check_same(place.create("a").await, locked());
+    drop(foreign);
+    let blob = place.create("a").await.unwrap();
+    assert!(File::open(place.part()).unwrap().try_lock().is_err());
+    let other = FileStorage::open(place.dir()).unwrap();
+    check_same(other.create(&named("a"), &place.manifest).await, locked());
+    drop(blob);
+    drop(other.create(&named("a"), &place.manifest).await.unwrap());
+    assert!(File::open(place.part()).unwrap().try_lock().is_ok());
+}
+
+#[tokio::test]
+async fn finished_content_can_be_downloaded_again_under_another_name() {
+    let place = Place::new();
+    let first = place.written("a").await;
+    first.finish().await.unwrap();
+    let second = place.written("b").await;
+    second.finish().await.unwrap();
+    for name in ["a", "b"] {
+        assert_eq!(fs::read(place.dir().join(name)).unwrap(), place.content);
+    }
+    assert!(!place.part().exists());
+}
+
+#[tokio::test]
+async fn truncated_file_is_an_error_that_names_it() {
+    let place = Place::new();
+    let blob = place.written("a").await;
+    let check = async |blob: &dyn Blob, path: &Path| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(40_000).unwrap();
+        match blob.read_at(30_000, 20_000).await {
+            Err(StorageError::Io { what, kind, .. }) => {
+                assert_eq!(kind, ErrorKind::UnexpectedEof);
+                assert!(what.contains(path.to_str().unwrap()), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let read = blob.read_at(30_000, 10_000).await.unwrap();
+        assert_eq!(read, place.content[30_000..40_000]);
+    };
+    check(&*blob, &place.part()).await;
+    blob.write_at(0, vec![place.content.clone()]).await.unwrap();
+    blob.finish().await.unwrap();
+    let opened = place.open("a").await.unwrap();
+    check(&*opened, &place.dir().join("a")).await;
+}
+
+#[tokio::test]
+async fn unfinished_file_that_was_removed_or_replaced_is_not_published() {
+    let place = Place::new();
+    for replaced in [false, true] {
+        let blob = place.written("a").await;
+        fs::remove_file(place.part()).unwrap();
+        if replaced {
+            fs::write(place.part(), "something else").unwrap();
+        }
+        match blob.finish().await {
+            Err(StorageError::Io { what, kind, .. }) => {
+                assert_eq!(kind, ErrorKind::NotFound);
+                assert!(what.contains(place.part().to_str().unwrap()), "{what}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(!place.dir().join("a").exists());
+        // What is open is still there.
+        let read = blob.read_at(0, place.content.len()).await.unwrap();
+        assert_eq!(read, place.content);
+    }
+}
+
+#[tokio::test]
+async fn directory_that_moves_is_followed() {
+    let place = Place::new();
+    let blob = place.written("a").await;
+    let moved = place.root.path().join("moved");
+    fs::rename(place.dir(), &moved).unwrap();
+    fs::create_dir(place.dir()).unwrap();
+    blob.finish().await.unwrap();
+    assert_eq!(fs::read(moved.join("a")).unwrap(), place.content);
+    assert!(place.open("a").await.is_ok());
+    assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn directory_without_permission_is_an_error() {
+    let place = Place::new();
+    fs::set_permissions(place.dir(), Permissions::from_mode(0o500)).unwrap();
+    // Whoever runs as root may write anyway: then there is nothing to see.
+    let denied = File::create(place.dir().join("probe")).is_err();
+    let created = place.create("a").await;
+    fs::set_permissions(place.dir(), Permissions::from_mode(0o700)).unwrap();
+    match created {
+        Err(StorageError::Io { kind, .. }) => {
+            assert!(denied);
+            assert_eq!(kind, ErrorKind::PermissionDenied);
+        }
+        Ok(_) => assert!(!denied),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn neighbours_that_are_no_contents_are_ignored() {
+    let place = Place::new();
+    let odd = place.dir().join(OsStr::from_bytes(b"\xff\xfe"));
+    fs::write(&odd, "odd").unwrap();
+    fs::write(place.dir().join("a.part"), "mine").unwrap();
+    place.written("a").await.finish().await.unwrap();
+    assert_eq!(fs::read(&odd).unwrap(), b"odd");
+    assert_eq!(fs::read(place.dir().join("a.part")).unwrap(), b"mine");
+    let read = place.open("a.part").await.unwrap().read_at(0, 4).await;
+    assert_eq!(read.unwrap(), &b"mine"[..]);
+}
+
+#[tokio::test]
+async fn every_name_is_taken_but_the_reserved_ones() {
+    let place = Place::new();
+    let longest = "é".repeat(127) + "x";
+    assert_eq!(longest.len(), 255);
+    for name in [
+        "a:b",
+        " a b ",
+        "文件 ☃.iso",
+        "-rf",
+        ".hidden",
+        "...",
+        "~",
+        &longest,
+    ] {
+        place.written(name).await.finish().await.unwrap();
+        let blob = place.open(name).await.unwrap();
+        let read = blob.read_at(0, place.content.len()).await.unwrap();
+        assert_eq!(read, place.content, "{name}");
+        assert_eq!(fs::read(place.dir().join(name)).unwrap(), place.content);
+    }
+    for ending in ["part", "journal"] {
+        let name = format!("{}.{ending}", place.manifest.id());
+        fs::write(place.dir().join(&name), "x").unwrap();
+        let reserved = || Err(StorageError::Reserved { name: named(&name) });
+        check_same(place.create(&name).await, reserved());
+        check_same(place.open(&name).await, reserved());
+    }
+}
+
+#[tokio::test]
+async fn directory_is_created_with_those_above_it() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("a/b/c");
+    FileStorage::open(&path).unwrap();
+    FileStorage::open(&path).unwrap();
+    assert!(path.is_dir());
+    fs::write(root.path().join("file"), "x").unwrap();
+    for bad in ["file", "file/below"] {
+        let error = FileStorage::open(root.path().join(bad)).unwrap_err();
+        assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn user_file_is_opened_through_links_and_never_written() {
+    let place = Place::new();
+    let names = irregular(&place);
+    for path in [place.outside(), place.dir().join("link")] {
+        let blob = open_file(&path).await.unwrap();
+        assert_eq!(blob.length(), OUTSIDE.len() as u64);
+        assert_eq!(blob.read_at(3, 4).await.unwrap(), OUTSIDE[3..]);
+        let read_only = Err(StorageError::ReadOnly);
+        let written = blob.write_at(0, vec![Bytes::from_static(b"x")]).await;
+        assert_eq!(written, read_only);
+        assert_eq!(blob.commit(&Bitfield::none(1)).await, read_only);
+        assert_eq!(blob.finish().await, read_only);
+    }
+    for (name, found) in names
+        .into_iter()
+        .filter(|(_, found)| !found.contains("link"))
+    {
+        let path = place.dir().join(name);
+        check_same(open_file(&path).await, not_a_file(&path, found));
+    }
+    match open_file(place.dir().join("dangling")).await.map(|_| ()) {
+        Err(StorageError::Io { kind, .. }) => assert_eq!(kind, ErrorKind::NotFound),
+        other => panic!("{other:?}"),
+    }
+    place.check_outside();
+}
