@@ -1,6 +1,7 @@
 //! Embed BitTorrent-style distribution in any program.
 
 pub mod content;
+mod error;
 pub mod peer;
 pub mod protocol;
 pub mod storage;
@@ -13,6 +14,8 @@ pub use content::{
     Bitfield, ChunkIndex, Content, ContentId, ContentName, Geometry, Manifest, NameError, TooLong,
     split_evenly,
 };
+pub use error::{ConfigError, DownloadError, ShareError, StartError};
+pub use peer::{Download, DownloadEvent, DownloadOptions, Peer, ShareSource};
 pub use protocol::{Addr, AddrError};
 pub use storage::{FileStorage, MemoryStorage, Storage, StorageError};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};

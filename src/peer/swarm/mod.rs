@@ -196,6 +196,14 @@ impl Swarm {
         self.phase.manifest()
     }
 
+    /// Asks for the missing chunks in another order from now on.
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        self.config.planner.strategy = strategy;
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.set_strategy(strategy);
+        }
+    }
+
     /// Whether all of the content is there and published.
     pub fn is_seeding(&self) -> bool {
         matches!(self.phase, Phase::Seeding(_))
