@@ -41,8 +41,10 @@ const ALLOWED: &[&str] = &[
     "std::collections",
     "std::convert",
     "std::error",
+    "std::f64",
     "std::fmt",
     "std::hash",
+    "std::hint",
     "std::io::Error",
     "std::io::ErrorKind",
     "std::io::Read",
@@ -76,12 +78,13 @@ const AMBIENT: &[&str] = &[
     "std::time::Instant::now",
 ];
 
-/// The same, called as methods.
-const METHODS: &[&str] = &[
-    "elapsed",
-    "update_mmap",
-    "update_mmap_rayon",
-    "update_rayon",
+/// The same, called as methods. (What is told the time, as in `elapsed(now)`,
+/// does not ask for it.)
+const METHODS: &[&[&str]] = &[
+    &[".", "elapsed", "(", ")"],
+    &[".", "update_mmap", "("],
+    &[".", "update_mmap_rayon", "("],
+    &[".", "update_rayon", "("],
 ];
 
 /// Words that have no place, wherever they stand.
@@ -312,9 +315,13 @@ impl<'a> File<'a> {
 
     fn check_word(&mut self, at: usize) {
         let text = self.text(at);
-        let method = at > 0 && self.text(at - 1) == "." && self.text(at + 1) == "(";
-        if WORDS.contains(&text) || method && METHODS.contains(&text) {
+        if WORDS.contains(&text) {
             self.refuse(at, text);
+        }
+        for method in METHODS {
+            if follows(&self.tokens, at, method) {
+                self.refuse(at, method.concat());
+            }
         }
         if follows(&self.tokens, at, &["#", "[", "path"]) {
             self.refuse(at, "a module from elsewhere");
