@@ -1,0 +1,3 @@
+//! Properties, each against a naive model.
+
+mod registry;
