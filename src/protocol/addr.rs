@@ -128,6 +128,19 @@ impl TryFrom<String> for Addr {
     }
 }
 
+impl TryFrom<&[u8]> for Addr {
+    type Error = AddrError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, AddrError> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => text.parse(),
+            Err(e) => Err(AddrError::Character {
+                at: e.valid_up_to(),
+            }),
+        }
+    }
+}
+
 impl TryFrom<&Addr> for Addr {
     type Error = AddrError;
 

@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use super::FrameLimits;
+use crate::content::MAX_CHUNKS;
 
 /// The version of the peer and the tracker protocol.
 pub const VERSION: u8 = 1;
+
+/// What an opening message (Hello, REGISTER) starts with behind its type, in
+/// every version: the mark of this protocol.
+pub const MAGIC: [u8; 7] = *b"bt_lite";
 
 /// The longest block, in bytes: the unit of transfer.
 pub const MAX_BLOCK_LEN: u32 = 256 << 10;
@@ -32,6 +37,9 @@ pub const MAX_FRAMES: FrameLimits = FrameLimits {
 /// frame's body.
 pub const HASHES_PER_PART: u32 = MAX_BLOCK_LEN / 32;
 
+/// The last part of the longest manifest; part 0 is the length with its proof.
+pub const MAX_MANIFEST_PART: u32 = MAX_CHUNKS.div_ceil(HASHES_PER_PART);
+
 /// How many requests may be outstanding on a link in one direction.
 pub const MAX_REQUESTS: usize = 512;
 
@@ -43,6 +51,10 @@ pub const MAX_BATCH: usize = 200;
 
 /// How many ids a tracker lists for a name that several contents bear.
 pub const MAX_AMBIGUOUS: usize = 32;
+
+/// The longest heartbeat interval that a tracker may ask for; the shortest is
+/// a millisecond.
+pub const MAX_HEARTBEAT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// From the connection to the last byte of the handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

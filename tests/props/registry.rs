@@ -121,7 +121,7 @@ fn content_id(number: u8) -> ContentId {
 }
 
 fn content_name(number: u8) -> ContentName {
-    format!("name-{number}").parse().unwrap()
+    format!("name-{number}").parse().expect("valid")
 }
 
 struct Owning {
@@ -173,8 +173,8 @@ impl Model {
         listen: Option<&str>,
         known: Option<usize>,
     ) -> Result<Option<Addr>, Refusal> {
-        let source: Addr = SOURCES[host].parse().unwrap();
-        let listen = listen.map(|listen| listen.parse::<Addr>().unwrap());
+        let source: Addr = SOURCES[host].parse().expect("valid");
+        let listen = listen.map(|listen| listen.parse::<Addr>().expect("valid"));
         let listen = listen.filter(|addr| !addr.as_str().ends_with(":0"));
         let listen = listen.map(|addr| addr.filled_in_from(&source));
         if let Some(addr) = &listen
@@ -278,7 +278,7 @@ impl Model {
                 let expected: BTreeSet<_> = [first, second]
                     .into_iter()
                     .chain(ids)
-                    .map(|id| (id, length(id).unwrap()))
+                    .map(|id| (id, length(id).expect("owned")))
                     .collect();
                 assert_eq!(listed.iter().copied().collect::<BTreeSet<_>>(), expected);
                 assert_eq!(listed.len(), expected.len());
@@ -352,7 +352,7 @@ impl Rig {
 
     fn handle(&mut self, source: usize, request: &TrackerRequest) -> TrackerReply {
         let now = self.start + Duration::from_secs(self.model.now);
-        let source = SOURCES[source].parse().unwrap();
+        let source = SOURCES[source].parse().expect("valid");
         self.registry.handle(now, &source, request)
     }
 
@@ -373,7 +373,7 @@ impl Rig {
             Op::NeedId(proof, id, max) => self.need(proof, content_id(*id).into(), *max),
             Op::NeedName(proof, name, max) => self.need(proof, content_name(*name).into(), *max),
             Op::Update(proof, uploads) => {
-                let token = self.token(proof).unwrap();
+                let token = self.token(proof).expect("a token");
                 let uploads = uploads.iter().map(|(index, bytes)| Upload {
                     owner: *index.get(&self.refs),
                     bytes: *bytes,
@@ -383,7 +383,7 @@ impl Rig {
                 self.expect_done(token, &reply);
             }
             Op::Exit(proof) => {
-                let token = self.token(proof).unwrap();
+                let token = self.token(proof).expect("a token");
                 let reply = self.handle(1, &TrackerRequest::Exit { token });
                 self.expect_done(token, &reply);
                 self.model.peers.retain(|peer| peer.token != token);
@@ -410,7 +410,7 @@ impl Rig {
         let known = self.model.peer(token);
         let expected = self.model.register(source, listen, known);
         let request = TrackerRequest::Register {
-            listen: listen.map(|listen| listen.parse().unwrap()),
+            listen: listen.map(|listen| listen.parse().expect("valid")),
             token,
         };
         let reply = self.handle(source, &request);
@@ -444,7 +444,7 @@ impl Rig {
     }
 
     fn own(&mut self, proof: &Proof, entries: &[Entry]) {
-        let token = self.token(proof).unwrap();
+        let token = self.token(proof).expect("a token");
         let entries: Vec<OwnEntry> = entries
             .iter()
             .map(|entry| OwnEntry {
@@ -471,7 +471,7 @@ impl Rig {
     }
 
     fn need(&mut self, proof: &Proof, key: ContentKey, max_owners: u16) {
-        let token = self.token(proof).unwrap();
+        let token = self.token(proof).expect("a token");
         let request = TrackerRequest::Need {
             token,
             key: key.clone(),

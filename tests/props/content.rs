@@ -1,0 +1,169 @@
+//! How a content is cut: the split into parts, and chunks.
+
+use bt_lite::content::{
+    BlockRange, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS,
+};
+use bt_lite::{ChunkIndex, Geometry, TooLong, split_evenly};
+use proptest::prelude::*;
+
+/// Each of these, one less, and one more.
+fn around(centers: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let near = |n: u64| [n.saturating_sub(1), n, n.saturating_add(1)];
+    centers.into_iter().flat_map(near).collect()
+}
+
+/// Every length at which something about the cut of a content changes, with
+/// its neighbours: no bytes, one leaf, one chunk, full sets of chunks of each
+/// chunk length, and the bound.
+pub(crate) fn boundary_lengths() -> Vec<u64> {
+    let leaves = [0, 1, 64, 1 << 10];
+    let chunks = [1, 2, 3, 7, 8].map(|n| n * MIN_CHUNK_LEN);
+    let doublings = (MIN_CHUNK_LEN.ilog2()..=MAX_CHUNK_LEN.ilog2())
+        .flat_map(|log| [(TARGET_CHUNKS / 2) << log, TARGET_CHUNKS << log]);
+    let powers = (0..=MAX_CONTENT_LEN.ilog2()).map(|log| 1 << log);
+    let mut lengths = around(
+        leaves
+            .into_iter()
+            .chain(chunks)
+            .chain(doublings)
+            .chain(powers)
+            .chain([MAX_CONTENT_LEN - 1]),
+    );
+    lengths.retain(|&length| length <= MAX_CONTENT_LEN);
+    lengths.sort_unstable();
+    lengths.dedup();
+    lengths
+}
+
+fn check_split(total: u64, parts: u32) {
+    let split = split_evenly(total, parts);
+    assert_eq!(split.len(), parts as usize);
+    let (least, most) = (total / u64::from(parts), total.div_ceil(u64::from(parts)));
+    let (mut at, mut shorter_came) = (0, false);
+    for part in split {
+        assert_eq!(part.start, at, "{total} units in {parts} parts");
+        let len = part.end - part.start;
+        assert!(
+            (least..=most).contains(&len),
+            "{total} units in {parts} parts: {part:?}"
+        );
+        assert!(len == least || !shorter_came, "the longer ones come first");
+        shorter_came |= len == least;
+        at = part.end;
+    }
+    assert_eq!(at, total, "{total} units in {parts} parts");
+}
+
+#[test]
+fn split_around_every_power_of_two_covers_each_unit_once() {
+    for total in around((0..=63).map(|log| 1 << log)) {
+        (1..=200).for_each(|parts| check_split(total, parts));
+    }
+}
+
+#[test]
+fn split_into_no_parts_yields_nothing() {
+    assert_eq!(split_evenly(0, 0).len(), 0);
+    assert_eq!(split_evenly(u64::MAX, 0).next(), None);
+}
+
+fn check_geometry(length: u64) {
+    let geometry = Geometry::of(length).unwrap();
+    assert_eq!(geometry.length(), length);
+
+    // The rule, word by word: double the chunk until 1024 suffice.
+    let mut chunk_len = MIN_CHUNK_LEN;
+    while length.div_ceil(chunk_len) > TARGET_CHUNKS && chunk_len < MAX_CHUNK_LEN {
+        chunk_len *= 2;
+    }
+    assert_eq!(geometry.chunk_len(), chunk_len, "length {length}");
+    assert!(geometry.chunks() >= 1 && geometry.chunks() <= MAX_CHUNKS);
+
+    let mut at = 0;
+    for chunk in geometry.indices() {
+        let range = geometry.range_of(chunk);
+        let len = range.end - range.start;
+        assert_eq!(range.start, at, "chunk {chunk} of length {length}");
+        assert_eq!(
+            (range.start, len),
+            (geometry.offset_of(chunk), geometry.len_of(chunk))
+        );
+        assert!(len > 0 || length == 0);
+        assert!(len == chunk_len || chunk == geometry.last());
+        at = range.end;
+    }
+    assert_eq!(at, length);
+
+    let behind = ChunkIndex(geometry.chunks());
+    assert!(geometry.contains(geometry.last()) && !geometry.contains(behind));
+    check_blocks(geometry);
+}
+
+/// The block at the end of the last chunk fits; a byte more does not.
+fn check_blocks(geometry: Geometry) {
+    let chunk = geometry.last();
+    let len = geometry.len_of(chunk) as u32;
+    let block = |offset, len| BlockRange { chunk, offset, len };
+    assert!(geometry.contains_block(block(0, len)));
+    assert!(!geometry.contains_block(block(0, len + 1)));
+    assert!(!geometry.contains_block(block(1, len)));
+    assert!(!geometry.contains_block(block(u32::MAX, u32::MAX)));
+    assert_eq!(geometry.contains_block(block(0, 0)), len == 0);
+    assert_eq!(
+        geometry.contains_block(block(len.saturating_sub(1), 1)),
+        len > 0
+    );
+    assert!(!geometry.contains_block(BlockRange {
+        chunk: ChunkIndex(geometry.chunks()),
+        offset: 0,
+        len: 1
+    }));
+}
+
+#[test]
+fn chunks_tile_the_content_at_every_boundary() {
+    boundary_lengths().into_iter().for_each(check_geometry);
+}
+
+#[test]
+fn geometry_at_the_bound_has_the_most_and_longest_chunks() {
+    let geometry = Geometry::of(MAX_CONTENT_LEN).unwrap();
+    assert_eq!(geometry.chunks(), MAX_CHUNKS);
+    assert_eq!(geometry.chunk_len(), MAX_CHUNK_LEN);
+}
+
+#[test]
+fn geometry_past_the_bound_is_refused() {
+    let powers = (MAX_CONTENT_LEN.ilog2() + 1..64).map(|log| 1 << log);
+    let beyond = around(powers)
+        .into_iter()
+        .chain([MAX_CONTENT_LEN + 1, u64::MAX]);
+    for length in beyond {
+        assert_eq!(Geometry::of(length), Err(TooLong { length }));
+    }
+}
+
+proptest! {
+    #[test]
+    fn split_of_any_total_covers_each_unit_once(
+        total: u64,
+        parts in prop_oneof![1u32..=200, Just(4096u32)],
+    ) {
+        check_split(total, parts);
+    }
+
+    #[test]
+    fn split_with_more_parts_than_units_ends_in_empty_ones(total in 0u64..200, more in 1u32..200) {
+        check_split(total, total as u32 + more);
+    }
+
+    #[test]
+    fn chunks_tile_a_content_of_any_length(length in 0u64..=32 << 30) {
+        check_geometry(length);
+    }
+
+    #[test]
+    fn any_length_is_cut_or_refused(length: u64) {
+        prop_assert_eq!(Geometry::of(length).is_ok(), length <= MAX_CONTENT_LEN);
+    }
+}
