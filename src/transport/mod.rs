@@ -8,7 +8,7 @@
 //! `testing`).
 
 pub mod framed;
-mod memory;
+pub mod memory;
 mod tcp;
 
 use std::fmt;
@@ -47,6 +47,28 @@ pub trait Transport: Send + Sync + 'static {
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError>;
 }
 
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        (**self).connect(addr).await
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        (**self).listen(addr).await
+    }
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        (**self).connect(addr).await
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        (**self).listen(addr).await
+    }
+}
+
 /// Accepts connections until it is dropped; from then on its address refuses
 /// them.
 #[async_trait]
@@ -65,7 +87,9 @@ pub trait Listener: Send + 'static {
 }
 
 /// Frames to the other side. `feed` may hold frames back until `flush`;
-/// closing flushes, then tells the other side that no more will come.
+/// closing flushes, then tells the other side that no more will come. A frame
+/// past [`MAX_FRAMES`] is refused with [`TransportError::FrameTooLarge`], and
+/// the sink remains as it was.
 pub type FrameSink = Box<dyn Sink<Frame, Error = TransportError> + Send + Unpin>;
 
 /// Frames from the other side, in the order in which they were sent. It ends
@@ -152,6 +176,19 @@ impl LimitHandle {
         }
         Ok(())
     }
+}
+
+/// Whether any receiver would take this frame.
+fn check_sendable(frame: &Frame) -> Result<(), TransportError> {
+    for (len, max) in [
+        (frame.head.len(), usize::from(MAX_FRAMES.head)),
+        (frame.body.len(), MAX_FRAMES.body as usize),
+    ] {
+        if len > max {
+            return Err(TransportError::FrameTooLarge { len, max });
+        }
+    }
+    Ok(())
 }
 
 /// What can go wrong between two programs. Another try may help, now or later,
