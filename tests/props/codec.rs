@@ -182,7 +182,7 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    let bounded = (0..5, any::<u32>()).prop_map(|(which, max)| match which {
+    let bounded = (0..7, any::<u32>()).prop_map(|(which, max)| match which {
         0 => Refusal::PeersPerHost { max },
         1 => Refusal::Peers { max },
         2 => Refusal::ContentsPerPeer { max },
