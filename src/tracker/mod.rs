@@ -7,7 +7,10 @@
 
 //mod client;
 pub mod registry;
-//mod server;
+mod server;
 
 //pub use client::{ClientConfig, TrackerClient, TrackerError};
 pub use registry::{AddressRule, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts};
+pub use server::{
+    BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,
+};
