@@ -18,4 +18,5 @@ pub use error::{ConfigError, DownloadError, ShareError, StartError};
 pub use peer::{Download, DownloadEvent, DownloadOptions, Peer, ShareSource};
 pub use protocol::{Addr, AddrError};
 pub use storage::{FileStorage, MemoryStorage, Storage, StorageError};
+pub use tracker::Tracker;
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};

@@ -144,8 +144,13 @@ impl Peer {
         let id = manifest.id();
         let content = Content::new(id, name, blob.length());
         let (status, watched) = watch::channel(Status::shared(content.clone()));
-        let (inbox, handle) = self.handle(&content, watched);
-        let stop = handle.stop.clone();
+        let inbox = mpsc::channel(INBOX_LEN);
+        let stop = shared.stop.child_token();
+        let handle = SwarmHandle {
+            inbox: inbox.0.clone(),
+            status: watched,
+            stop: stop.clone(),
+        };
         if shared.stop.is_cancelled() {
             return Err(ShareError::ShutDown);
         }
@@ -287,25 +292,6 @@ impl Peer {
     fn shared(&self) -> &Arc<Shared> {
         &self.0.0
     }
-
-    #[expect(clippy::type_complexity, reason = "both ends of one channel")]
-    fn handle(
-        &self,
-        content: &Content,
-        status: watch::Receiver<Status>,
-    ) -> (
-        (mpsc::Sender<driver::Input>, mpsc::Receiver<driver::Input>),
-        SwarmHandle,
-    ) {
-        let inbox = mpsc::channel(INBOX_LEN);
-        let handle = SwarmHandle {
-            name: content.name.clone(),
-            inbox: inbox.0.clone(),
-            status,
-            stop: self.shared().stop.child_token(),
-        };
-        (inbox, handle)
-    }
 }
 
 impl fmt::Debug for Peer {
@@ -356,7 +342,6 @@ async fn start_download(
     let content = Content::new(id, options.name.unwrap_or(name), length);
     let stop = shared.stop.child_token();
     let handle = SwarmHandle {
-        name: content.name.clone(),
         inbox: inbox.clone(),
         status,
         stop: stop.clone(),

@@ -12,7 +12,7 @@ use super::PeerConfig;
 use super::download::Status;
 use super::driver::Input;
 use super::swarm::{LinkId, SwarmConfig};
-use crate::content::{Content, ContentId, ContentName};
+use crate::content::{Content, ContentId};
 use crate::protocol::{Addr, Hello, PeerId};
 use crate::storage::Storage;
 use crate::tracker::TrackerClient;
@@ -42,7 +42,6 @@ pub(super) struct Shared {
 /// How the rest of the peer reaches the driver of a content.
 #[derive(Clone)]
 pub(super) struct SwarmHandle {
-    pub(super) name: ContentName,
     pub(super) inbox: mpsc::Sender<Input>,
     pub(super) status: watch::Receiver<Status>,
     /// Ends the driver.
@@ -59,7 +58,6 @@ pub(super) struct HostPlace {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the builder")]
     pub(super) fn new(
         id: PeerId,
         config: PeerConfig,

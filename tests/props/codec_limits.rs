@@ -346,7 +346,7 @@ fn bytes_that_stand_for_nothing_are_refused() {
             found,
         );
     }
-    for found in [0, 12, 0xff] {
+    for found in [0, 14, 0xff] {
         choice(
             TrackerReply::decode(frame(0x54, &[&[found]], 0)).unwrap_err(),
             found,

@@ -8,3 +8,4 @@ mod codec_limits;
 mod content;
 mod manifest;
 mod protocol_md;
+mod registry;
