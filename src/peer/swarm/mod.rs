@@ -191,6 +191,11 @@ impl Swarm {
         self.id
     }
 
+    /// How other peers tell this one apart.
+    pub fn me(&self) -> PeerId {
+        self.me
+    }
+
     /// The manifest, once it is known.
     pub fn manifest(&self) -> Option<&Arc<Manifest>> {
         self.phase.manifest()
