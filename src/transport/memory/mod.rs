@@ -48,12 +48,12 @@
 //! network.set_upload_rate("seed", Some(100_000)); // bytes per second
 //! network.set_latency("seed", Duration::from_millis(20));
 //!
-//! let mut listener = network.endpoint("seed").listen(&"memory:seed".parse()?).await?;
+//! let addr = "memory:seed".parse()?;
+//! let mut listener = network.endpoint("seed").listen(&addr).await?;
 //! let leech = network.endpoint("leech");
-//! let (mut there, here) = tokio::try_join!(listener.accept(), leech.connect(listener.local_addr()))?;
+//! let (mut there, mut here) = tokio::try_join!(listener.accept(), leech.connect(&addr))?;
 //!
 //! let begun = tokio::time::Instant::now();
-//! let mut here = here;
 //! there.sink.send(Frame { head: "block".into(), body: vec![0; 50_000].into() }).await?;
 //! here.stream.next().await.expect("one frame")?;
 //! assert_eq!(begun.elapsed().as_millis(), 521); // 50,011 bytes, and the way

@@ -1,0 +1,5 @@
+//! Transports and the wire, on real sockets and on pipes.
+
+mod broken;
+mod conformance;
+mod framing;

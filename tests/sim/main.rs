@@ -1,0 +1,3 @@
+//! Many endpoints in one thread, in virtual time.
+
+mod network;
