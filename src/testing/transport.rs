@@ -1,4 +1,4 @@
-//! The conformance suite for [`Transport`](crate::Transport) implementations.
+//! The conformance suite for [`Transport`] implementations.
 //!
 //! [`conformance`] holds a transport to the whole contract of
 //! [`transport`](crate::transport). It waits for events only; a time limit

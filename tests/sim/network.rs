@@ -86,9 +86,10 @@ async fn download_rate_is_shared_by_the_senders() {
         future::join(drain(&mut from_a, 100), drain(&mut from_b, 200)),
     )
     .await;
-    // Turn by turn until one is done, then all for the other.
+    // Turn by turn until one is done, then all for the other. Who came first is
+    // a frame or two ahead.
     assert_eq!(b_took, ms(3000));
-    assert!((ms(1990)..=ms(2000)).contains(&a_took), "{a_took:?}");
+    assert!((ms(1980)..=ms(2000)).contains(&a_took), "{a_took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,6 +70,7 @@ mod faults;
 mod link;
 mod network;
 mod rates;
+mod shared;
 mod trace;
 
 use std::sync::Arc;
@@ -80,8 +81,8 @@ pub use endpoint::{BACKLOG, MemoryTransport};
 pub use link::LINK_BYTES;
 pub use trace::{Trace, TraceEvent, TraceKind};
 
-use network::Shared;
 use rates::{EndpointId, Way};
+use shared::Shared;
 use trace::Log;
 
 /// A network inside the process. Clones are handles to the same network;
