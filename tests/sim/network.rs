@@ -450,8 +450,9 @@ async fn sender_learns_that_nobody_reads_any_more() {
     let (mut here, there) = join(&network, "a", "b").await;
     let mut full = Box::pin(async {
         loop {
-            if let Err(error) = here.sink.send(frame(10_000)).await {
-                return Err::<(), _>(error);
+            let sent = here.sink.send(frame(10_000)).await;
+            if sent.is_err() {
+                return sent;
             }
         }
     });
