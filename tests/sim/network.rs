@@ -41,6 +41,16 @@ async fn join(network: &MemoryNetwork, from: &str, to: &str) -> (Connection, Con
     (here.unwrap(), there.unwrap())
 }
 
+/// The next item. With a limit, for where nothing else is left to wait for, a
+/// paused clock stands still.
+async fn next(connection: &mut Connection) -> Option<Result<Frame, TransportError>> {
+    soon(connection.stream.next()).await
+}
+
+async fn soon<T>(something: impl Future<Output = T>) -> T {
+    timeout(ms(60_000), something).await.expect("it hangs")
+}
+
 /// Sends `count` frames of `len` bytes each; keep the sink.
 async fn pour(mut connection: Connection, count: usize, len: usize) -> Connection {
     for _ in 0..count {
@@ -165,7 +175,7 @@ async fn jitter_reorders_nothing_and_stays_in_its_bounds() {
         sleep(ms(1)).await;
     }
     for i in 0..100u8 {
-        assert_eq!(there.stream.next().await, Some(Ok(Frame::head(vec![i]))));
+        assert_eq!(next(&mut there).await, Some(Ok(Frame::head(vec![i]))));
     }
     let trace = network.trace();
     let times = |kind| {
@@ -188,7 +198,7 @@ async fn body_is_the_same_memory_on_both_sides() {
         let (mut here, mut there) = join(&network, "a", "b").await;
         let sent = frame(100_000);
         here.sink.send(sent.clone()).await.unwrap();
-        let got = there.stream.next().await.unwrap().unwrap();
+        let got = next(&mut there).await.unwrap().unwrap();
         assert_eq!(got.body.as_ptr(), sent.body.as_ptr());
     }
 }
@@ -208,7 +218,7 @@ async fn link_holds_no_more_than_its_bound() {
         }
         assert!((LINK_BYTES..LINK_BYTES + len).contains(&taken), "{taken}");
         // One out, one in.
-        there.stream.next().await.unwrap().unwrap();
+        next(&mut there).await.unwrap().unwrap();
         here.sink.send(frame(len)).await.unwrap();
     }
 }
@@ -279,14 +289,14 @@ async fn cut_resets_both_sides_and_only_this_pair() {
     here.sink.send(frame(100)).await.unwrap();
     network.cut("b", "a");
     for end in [&mut here, &mut there] {
-        let item = end.stream.next().await.unwrap();
+        let item = next(end).await.unwrap();
         assert!(is_io(&item, ErrorKind::ConnectionReset));
-        assert_eq!(end.stream.next().await, None);
+        assert_eq!(next(end).await, None);
         let sent = end.sink.send(frame(100)).await;
         assert!(is_io(&sent, ErrorKind::ConnectionReset));
     }
     other.sink.send(frame(100)).await.unwrap();
-    assert_eq!(far.stream.next().await, Some(Ok(frame(100))));
+    assert_eq!(next(&mut far).await, Some(Ok(frame(100))));
     join(&network, "a", "b").await;
 }
 
@@ -307,11 +317,11 @@ async fn cut_wakes_who_waits() {
     sleep(ms(1)).await;
     network.cut("a", "b");
     assert!(is_io(
-        &Err::<(), _>(full.await.unwrap()),
+        &Err::<(), _>(soon(full).await.unwrap()),
         ErrorKind::ConnectionReset
     ));
-    assert!(matches!(reader.await.unwrap(), Some(Err(_))));
-    assert!(matches!(there.stream.next().await, Some(Err(_))));
+    assert!(matches!(soon(reader).await.unwrap(), Some(Err(_))));
+    assert!(matches!(next(&mut there).await, Some(Err(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -326,7 +336,7 @@ async fn partition_holds_everything_until_it_heals() {
     here.sink.close().await.unwrap();
     assert!(timeout(ms(9000), there.stream.next()).await.is_err());
     same_side.sink.send(frame(100)).await.unwrap();
-    assert!(neighbour.stream.next().await.unwrap().is_ok());
+    assert!(next(&mut neighbour).await.unwrap().is_ok());
     let a = network.endpoint("a");
     let at = addr("memory:d");
     assert!(timeout(ms(9000), a.connect(&at)).await.is_err());
@@ -334,9 +344,28 @@ async fn partition_holds_everything_until_it_heals() {
     let connecting = tokio::spawn(async move { a.connect(&at).await.map(drop) });
     sleep(ms(1)).await;
     network.heal();
-    assert_eq!(connecting.await.unwrap(), Ok(()));
-    assert_eq!(there.stream.next().await, Some(Ok(frame(100))));
-    assert_eq!(there.stream.next().await, None);
+    assert_eq!(soon(connecting).await.unwrap(), Ok(()));
+    assert_eq!(next(&mut there).await, Some(Ok(frame(100))));
+    assert_eq!(next(&mut there).await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn partition_catches_who_is_connecting() {
+    let network = MemoryNetwork::new(1);
+    network.set_latency("b", ms(10));
+    let _listener = listen(&network, "b").await;
+    let a = network.endpoint("a");
+    // On the way there, and on the way back.
+    for later in [5, 15] {
+        let a = a.clone();
+        let connecting = tokio::spawn(async move { a.connect(&addr("memory:b")).await.map(drop) });
+        sleep(ms(later)).await;
+        network.partition(&["a"], &["b"]);
+        sleep(ms(9000)).await;
+        assert!(!connecting.is_finished());
+        network.heal();
+        assert_eq!(soon(connecting).await.unwrap(), Ok(()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,8 +386,8 @@ async fn stalled_endpoint_neither_sends_nor_receives_until_it_resumes() {
             .is_err()
     );
     network.resume("a");
-    assert_eq!(here.stream.next().await, Some(Ok(frame(200))));
-    assert_eq!(there.stream.next().await, Some(Ok(frame(100))));
+    assert_eq!(next(&mut here).await, Some(Ok(frame(200))));
+    assert_eq!(next(&mut there).await, Some(Ok(frame(100))));
     b.connect(&addr("memory:a")).await.unwrap();
 }
 
@@ -380,9 +409,9 @@ async fn corruption_flips_one_bit_on_a_copy() {
     for _ in 0..4 {
         // Without a body there is nothing to flip, and nothing to count.
         here.sink.send(Frame::head("head")).await.unwrap();
-        assert_eq!(there.stream.next().await, Some(Ok(Frame::head("head"))));
+        assert_eq!(next(&mut there).await, Some(Ok(Frame::head("head"))));
         here.sink.send(sent.clone()).await.unwrap();
-        seen.push(flipped(&there.stream.next().await.unwrap().unwrap()));
+        seen.push(flipped(&next(&mut there).await.unwrap().unwrap()));
     }
     assert_eq!(seen, [1, 1, 0, 0]);
     assert!(sent.body.iter().all(|&byte| byte == 0), "the sender's own");
@@ -392,14 +421,14 @@ async fn corruption_flips_one_bit_on_a_copy() {
         let mut corrupted = 0;
         for _ in 0..20 {
             here.sink.send(sent.clone()).await.unwrap();
-            corrupted += flipped(&there.stream.next().await.unwrap().unwrap());
+            corrupted += flipped(&next(&mut there).await.unwrap().unwrap());
         }
         assert!(expected.contains(&corrupted), "{probability}: {corrupted}");
     }
     // The other way was never touched.
     network.corrupt("a", 1.0);
     there.sink.send(sent.clone()).await.unwrap();
-    assert_eq!(here.stream.next().await, Some(Ok(sent.clone())));
+    assert_eq!(next(&mut here).await, Some(Ok(sent.clone())));
 }
 
 #[tokio::test(start_paused = true)]
@@ -412,7 +441,7 @@ async fn refusing_endpoint_keeps_what_it_has() {
     let refused = a.connect(&addr("memory:b")).await;
     assert!(is_io(&refused, ErrorKind::ConnectionRefused));
     here.sink.send(frame(100)).await.unwrap();
-    assert_eq!(there.stream.next().await, Some(Ok(frame(100))));
+    assert_eq!(next(&mut there).await, Some(Ok(frame(100))));
     network.refuse("b", false);
     a.connect(&addr("memory:b")).await.unwrap();
 }
@@ -426,14 +455,14 @@ async fn killed_endpoint_is_gone_and_may_come_back() {
     let mut unaccepted = a.connect(&addr("memory:b")).await.unwrap();
     network.kill("b");
     for end in [&mut here, &mut unaccepted] {
-        let item = end.stream.next().await.unwrap();
+        let item = next(end).await.unwrap();
         assert!(is_io(&item, ErrorKind::ConnectionReset));
     }
     let refused = a.connect(&addr("memory:b")).await;
     assert!(is_io(&refused, ErrorKind::ConnectionRefused));
     // What had waited comes, and is dead; then the listener is.
     let mut dead = listener.accept().await.unwrap();
-    assert!(dead.stream.next().await.unwrap().is_err());
+    assert!(next(&mut dead).await.unwrap().is_err());
     assert!(matches!(
         listener.accept().await,
         Err(TransportError::Closed)
@@ -448,17 +477,14 @@ async fn killed_endpoint_is_gone_and_may_come_back() {
 async fn sender_learns_that_nobody_reads_any_more() {
     let network = MemoryNetwork::new(1);
     let (mut here, there) = join(&network, "a", "b").await;
-    let mut full = Box::pin(async {
+    let mut full: future::LocalBoxFuture<Result<(), TransportError>> = Box::pin(async {
         loop {
-            let sent = here.sink.send(frame(10_000)).await;
-            if sent.is_err() {
-                return sent;
-            }
+            here.sink.send(frame(10_000)).await?;
         }
     });
     assert!(poll!(&mut full).is_pending());
     drop(there);
-    assert!(is_io(&full.await, ErrorKind::BrokenPipe));
+    assert!(is_io(&soon(full).await, ErrorKind::BrokenPipe));
 }
 
 #[tokio::test(start_paused = true)]
@@ -472,7 +498,7 @@ async fn dropped_dialler_leaves_nothing_behind() {
         assert!(timeout(ms(patience), b.connect(&at)).await.is_err());
     }
     let mut ghost = listener.accept().await.unwrap();
-    assert_eq!(ghost.stream.next().await, None);
+    assert_eq!(next(&mut ghost).await, None);
     assert!(timeout(ms(1000), listener.accept()).await.is_err());
 }
 
