@@ -5,11 +5,11 @@
 //! [`TrackerClient`] is the other side: what a peer, or any other program,
 //! asks trackers with.
 
-//mod client;
+mod client;
 pub mod registry;
 mod server;
 
-//pub use client::{ClientConfig, TrackerClient, TrackerError};
+pub use client::{ClientConfig, TrackerClient, TrackerError};
 pub use registry::{AddressRule, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts};
 pub use server::{
     BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,
