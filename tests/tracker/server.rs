@@ -19,7 +19,7 @@ fn need(token: Token) -> TrackerRequest {
 
 /// Sends requests without ever reading an answer, until no more are taken.
 async fn stall(raw: &mut Raw, token: Token) {
-    let frame = need(token).encode().unwrap();
+    let frame = need(token).encode().expect("it fits");
     let flood = async { while raw.0.sink.send(frame.clone()).await.is_ok() {} };
     let _ = timeout(Duration::from_secs(1), flood).await;
 }

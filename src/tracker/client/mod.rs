@@ -150,6 +150,7 @@ impl TrackerClient {
             let abort = abort.clone();
             tasks.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = abort.cancelled() => {}
                     () = session.run(commands) => {}
                 }

@@ -22,6 +22,8 @@ mod peers;
 mod rate;
 mod select;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod wheel;
 
 use std::collections::HashMap;
