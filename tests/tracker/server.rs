@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use bt_lite::TcpTransport;
 use bt_lite::protocol::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use bt_lite::protocol::{Frame, Refusal};
 use bt_lite::tracker::{BindError, RegistryConfig, SHUTDOWN_TIMEOUT};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
@@ -95,12 +97,15 @@ async fn connection_past_a_bound_is_told_so_and_closed() {
         .await
         .unwrap();
     let mut open = Vec::new();
-    for name in ["a", "a", "b"] {
-        let mut raw = Raw::connect(&network, name).await;
-        raw.register(None).await;
-        open.push(raw);
-    }
-    for name in ["a", "c"] {
+    for (name, fits) in [("a", 2), ("b", 1), ("c", 0)] {
+        for _ in 0..fits {
+            let mut raw = Raw::connect(&network, name).await;
+            raw.register(None).await;
+            open.push(raw);
+        }
+        if name == "b" {
+            continue;
+        }
         let mut raw = Raw::connect(&network, name).await;
         let busy = TrackerReply::Refused(Refusal::Busy);
         assert_eq!(raw.reply().await, Some(busy));
@@ -197,4 +202,25 @@ async fn tracker_that_cannot_be_is_refused_before_it_listens() {
     config.heartbeat = Duration::ZERO;
     let hasty = builder().registry(config).bind(TRACKER).await;
     assert!(matches!(hasty, Err(BindError::Heartbeat { .. })));
+}
+
+#[tokio::test]
+async fn frame_that_is_too_long_is_refused_by_its_lengths_alone() {
+    let tracker = Tracker::builder(TcpTransport::new())
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let addr = tracker.local_addr().as_str();
+    let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+    // The lengths of a head and of a body that is never sent.
+    let (head, body) = (1_u16.to_be_bytes(), (64_u32 << 10).to_be_bytes());
+    stream
+        .write_all(&[&head[..], &body].concat())
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let malformed = TrackerReply::Refused(Refusal::Malformed).encode().unwrap();
+    assert!(answer.ends_with(&malformed.head));
+    tracker.shutdown().await;
 }
