@@ -82,6 +82,20 @@ impl PeerMessage {
 
     /// The message in a frame, whose body becomes part of it as it is.
     ///
+    /// ```
+    /// use bt_lite::ChunkIndex;
+    /// use bt_lite::protocol::{Frame, PeerMessage, ProtocolError};
+    ///
+    /// let have = PeerMessage::Have(ChunkIndex(258));
+    /// let frame = have.clone().encode();
+    /// assert_eq!(frame.head[..], [4, 0, 0, 1, 2]);
+    /// assert_eq!(PeerMessage::decode(frame), Ok(have));
+    ///
+    /// let unknown = Frame::head(vec![0xff]);
+    /// let error = PeerMessage::decode(unknown);
+    /// assert_eq!(error, Err(ProtocolError::Type { found: 0xff }));
+    /// ```
+    ///
     /// # Errors
     /// [`ProtocolError`]; whoever sent the frame does not keep to the
     /// protocol, or speaks another version of it
