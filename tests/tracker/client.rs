@@ -307,6 +307,51 @@ async fn refusals_name_the_tracker_and_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clients_are_used_from_many_tasks() {
+    let network = MemoryNetwork::new(1);
+    let tracker = tracker(&network).await;
+    let owner = client(&network, "owner");
+    let tasks: Vec<_> = (0..200)
+        .map(|number| {
+            let owner = owner.clone();
+            tokio::spawn(async move {
+                owner.registered().await.unwrap();
+                owner.own(entry(number, OwnState::Complete)).await.unwrap();
+                let found = owner.need(id(number).into(), 1).await.unwrap();
+                assert_eq!(addrs(&found), [""; 0]);
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(tracker.stats().registry.ownerships, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_stops_answering_is_given_up_in_bounded_time() {
+    let network = MemoryNetwork::new(1);
+    let _tracker = tracker(&network).await;
+    let peer = client(&network, "peer");
+    peer.registered().await.unwrap();
+    network.stall("tracker");
+    let begun = Instant::now();
+    let (owned, found) = tokio::join!(
+        peer.own(entry(1, OwnState::Complete)),
+        peer.need(id(1).into(), 1)
+    );
+    let tracker = addr(TRACKER);
+    assert_eq!(owned, Err(TrackerError::TimedOut { tracker }));
+    assert!(matches!(found, Err(TrackerError::TimedOut { .. })));
+    assert!(begun.elapsed() <= Duration::from_secs(21));
+    network.resume("tracker");
+    sleep(Duration::from_secs(20)).await;
+    let asker = client(&network, "asker");
+    let found = asker.need(id(1).into(), 1).await.unwrap();
+    assert_eq!(addrs(&found), ["memory:peer"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn client_without_trackers_is_valid() {
     let network = MemoryNetwork::new(1);
     let alone = client_of(&network, "alone", &[]);

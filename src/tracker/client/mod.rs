@@ -38,7 +38,8 @@ const QUEUE: usize = 64;
 
 /// A peer's side of all its trackers. Clones are handles to the same client;
 /// it ends with [`shutdown`](Self::shutdown), or, without a farewell, once the
-/// last handle is dropped.
+/// last handle is dropped. No call waits longer than twice
+/// [`ClientConfig::request_timeout`] for trackers that do not answer.
 ///
 /// ```
 /// use std::sync::Arc;

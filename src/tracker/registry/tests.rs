@@ -71,9 +71,10 @@ impl World {
 
     /// This many owners on as many ports, and who asks about them.
     fn swarm(owners: u16) -> (Self, Vec<Token>, Token) {
-        let mut config = RegistryConfig::default();
-        config.max_peers_per_host = u32::MAX;
-        let mut world = Self::new(config);
+        let mut world = Self::new(RegistryConfig {
+            max_peers_per_host: u32::MAX,
+            ..RegistryConfig::default()
+        });
         let asker = world.register("10.0.0.1:9");
         let owners = (0..owners).map(|number| {
             let token = world.register(&format!("10.0.0.1:{}", 1000 + number));
@@ -209,4 +210,20 @@ fn peer_that_stops_to_listen_is_taken_off_the_lists_and_put_back() {
     let found = world.need(asker, 50);
     assert_eq!(found.owners[0].addr.as_str(), "10.0.0.1:77");
     world.registry.check_invariants();
+}
+
+#[test]
+fn registry_that_was_empty_for_long_forgets_on_time_again() {
+    let mut world = World::new(RegistryConfig::default());
+    world.register("10.0.0.1:1");
+    world.wait(30 * 24 * 3600);
+    world.registry.handle_timeout(world.now);
+    assert_eq!(world.registry.poll_timeout(), None);
+    world.wait(30 * 24 * 3600);
+    world.register("10.0.0.1:2");
+    let turn = world.registry.poll_timeout().unwrap();
+    let late = turn - world.now - world.registry.config.lease();
+    assert!(late <= Duration::from_millis(350), "{late:?}");
+    world.registry.handle_timeout(turn);
+    assert_eq!(world.registry.stats().peers, 0);
 }
