@@ -5,6 +5,7 @@ use std::time::Duration;
 use bt_lite::TcpTransport;
 use bt_lite::protocol::{ContentKey, Refusal};
 use bt_lite::tracker::{RegistryConfig, TrackerError};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -326,6 +327,39 @@ async fn clients_are_used_from_many_tasks() {
         task.await.unwrap();
     }
     assert_eq!(tracker.stats().registry.ownerships, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn contents_announced_together_travel_together() {
+    let network = MemoryNetwork::new(1);
+    let mut config = RegistryConfig::default();
+    config.max_contents_per_peer = 60;
+    let tracker = Tracker::builder(network.endpoint("tracker"))
+        .registry(config)
+        .bind(TRACKER)
+        .await
+        .unwrap();
+    let owner = client(&network, "owner");
+    let own_all = |numbers: std::ops::Range<u8>, state| {
+        let tasks: JoinSet<_> = numbers
+            .map(|number| {
+                let owner = owner.clone();
+                async move { owner.own(entry(number, state)).await }
+            })
+            .collect();
+        tasks.join_all()
+    };
+    let outcomes = own_all(0..60, OwnState::Complete).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let requests = tracker.stats().registry.requests.own;
+    assert!(requests <= 4, "{requests}");
+    // Where some are refused, each is told how it fared itself.
+    let outcomes = own_all(0..10, OwnState::Gone).await;
+    assert!(outcomes.iter().all(Result::is_ok));
+    let outcomes = own_all(100..120, OwnState::Complete).await;
+    let taken = outcomes.iter().filter(|outcome| outcome.is_ok());
+    assert_eq!(taken.count(), 10);
+    assert_eq!(tracker.stats().registry.ownerships, 60);
 }
 
 #[tokio::test(start_paused = true)]

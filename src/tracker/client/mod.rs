@@ -225,10 +225,8 @@ impl TrackerClient {
                 });
             }
         }
-        let mut told = self.tell_all(|done| Command::Own {
-            entry: entry.clone(),
-            done,
-        });
+        let id = entry.id;
+        let mut told = self.tell_all(|done| Command::Own { id, done });
         let mut error = None;
         let until = Instant::now() + self.patience();
         loop {
