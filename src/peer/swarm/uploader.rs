@@ -19,6 +19,8 @@ pub struct Uploader {
     link_window: u64,
     max_requests: usize,
     under_way: u64,
+    /// Requests that wait, over all links.
+    waiting: usize,
     receivers: BTreeMap<LinkId, Receiver>,
 }
 
@@ -40,6 +42,7 @@ impl Uploader {
             link_window: window / 4,
             max_requests,
             under_way: 0,
+            waiting: 0,
             receivers: BTreeMap::new(),
         }
     }
@@ -50,6 +53,7 @@ impl Uploader {
         let fits = receiver.waiting.len() < self.max_requests;
         if fits {
             receiver.waiting.push_back(block);
+            self.waiting += 1;
         }
         fits
     }
@@ -61,12 +65,17 @@ impl Uploader {
             return false;
         };
         let waiting = receiver.waiting.iter().position(|asked| *asked == block);
-        waiting.is_some_and(|at| receiver.waiting.remove(at).is_some())
+        let found = waiting.is_some_and(|at| receiver.waiting.remove(at).is_some());
+        self.waiting -= usize::from(found);
+        found
     }
 
     /// The next block to read and send, if the window has room: to the link
     /// with the lowest rank, among equals to the one that was sent least.
     pub fn next_block(&mut self, rank: impl Fn(LinkId) -> u32) -> Option<(LinkId, BlockRange)> {
+        if self.waiting == 0 {
+            return None;
+        }
         let room = self.under_way < self.window;
         let (&link, receiver) = self
             .receivers
@@ -77,16 +86,29 @@ impl Uploader {
             })
             .min_by_key(|(link, receiver)| (rank(**link), receiver.sent + receiver.under_way))?;
         let block = receiver.waiting.pop_front()?;
+        self.waiting -= 1;
         receiver.under_way += u64::from(block.len);
         self.under_way += u64::from(block.len);
         Some((link, block))
     }
 
-    /// Bytes are with the network, or will never be.
+    /// Bytes are with the network. More than are on their way count as all
+    /// that are.
     pub fn sent(&mut self, link: LinkId, bytes: u64) {
         if let Some(receiver) = self.receivers.get_mut(&link) {
+            let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             receiver.sent += bytes;
+            self.under_way -= bytes;
+        }
+    }
+
+    /// Bytes that were on their way will never be with the network: they
+    /// could not be read.
+    pub fn failed(&mut self, link: LinkId, bytes: u64) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            let bytes = bytes.min(receiver.under_way);
+            receiver.under_way -= bytes;
             self.under_way -= bytes;
         }
     }
@@ -95,6 +117,7 @@ impl Uploader {
     pub fn link_removed(&mut self, link: LinkId) {
         if let Some(receiver) = self.receivers.remove(&link) {
             self.under_way -= receiver.under_way;
+            self.waiting -= receiver.waiting.len();
         }
     }
 
@@ -107,6 +130,8 @@ impl Uploader {
     pub fn check_invariants(&self) {
         let sum: u64 = self.receivers.values().map(|r| r.under_way).sum();
         assert_eq!(sum, self.under_way);
+        let waiting: usize = self.receivers.values().map(|r| r.waiting.len()).sum();
+        assert_eq!(waiting, self.waiting);
         assert!(
             self.receivers
                 .values()

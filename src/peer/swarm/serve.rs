@@ -1,0 +1,90 @@
+//! Serving: what is offered, and the answers to what others ask for.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::link::Remote;
+use super::{LinkId, Output, Phase, Swarm, manifest_fetch};
+use crate::content::BlockRange;
+use crate::protocol::PeerMessage;
+use crate::protocol::limits::MAX_BLOCK_LEN;
+
+/// How many messages may wait for a link before it is told of further chunks.
+const MAX_QUEUED_HAVES: usize = 256;
+
+impl Swarm {
+    /// Tells a link of the chunks that were stored meanwhile, as long as it
+    /// takes messages.
+    pub(super) fn tell_haves(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        while link.queued < MAX_QUEUED_HAVES
+            && let Some(&chunk) = self.log.get(link.told)
+        {
+            link.told += 1;
+            if link.remote != Remote::All {
+                link.queued += 1;
+                let message = PeerMessage::Have(chunk);
+                self.outputs.push_back(Output::Send { link: id, message });
+            }
+        }
+    }
+
+    pub(super) fn requested(&mut self, now: Instant, link: LinkId, block: BlockRange) {
+        let known = self.manifest().map(|manifest| manifest.geometry());
+        if block.len > MAX_BLOCK_LEN || known.is_some_and(|g| !g.contains_block(block)) {
+            return self.violated(now, link, "a request past the end of a chunk");
+        }
+        let owned = match &self.phase {
+            Phase::Seeding(_) => true,
+            Phase::Transfer(transfer) => transfer.stored.contains(block.chunk),
+            _ => false,
+        };
+        if !owned || !self.uploader.requested(link, block) {
+            self.send(link, PeerMessage::Reject(block));
+        }
+    }
+
+    /// A block was read for a link; without its bytes (the storage failed,
+    /// or gave another number of bytes), it is rejected.
+    pub fn block_read(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        block: BlockRange,
+        data: Option<Bytes>,
+    ) {
+        if self.links.contains_key(&link) {
+            match data.filter(|data| data.len() as u64 == u64::from(block.len)) {
+                Some(data) => self.send(
+                    link,
+                    PeerMessage::Block {
+                        chunk: block.chunk,
+                        offset: block.offset,
+                        data,
+                    },
+                ),
+                None => {
+                    self.uploader.failed(link, block.len.into());
+                    self.send(link, PeerMessage::Reject(block));
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn manifest_requested(&mut self, link: LinkId, part: u32) {
+        let reply = match self.phase.manifest() {
+            Some(manifest) => manifest_fetch::serve(manifest, part),
+            None => PeerMessage::ManifestReject { part },
+        };
+        if let (Some(state), PeerMessage::ManifestHashes { .. }) =
+            (self.links.get_mut(&link), &reply)
+        {
+            state.parts.push_back(state.handed + state.queued as u64);
+        }
+        self.send(link, reply);
+    }
+}

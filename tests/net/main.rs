@@ -1,0 +1,8 @@
+//! Transports and the wire, on real sockets and on pipes.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod broken;
+mod conformance;
+mod framing;
