@@ -15,8 +15,12 @@ pub use content::{
     split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
-pub use peer::{Download, DownloadEvent, DownloadOptions, Peer, ShareSource};
-pub use protocol::{Addr, AddrError};
-pub use storage::{FileStorage, MemoryStorage, Storage, StorageError};
-pub use tracker::Tracker;
+pub use peer::swarm::{Progress, Strategy};
+pub use peer::{
+    Download, DownloadEvent, DownloadEvents, DownloadOptions, Peer, PeerBuilder, PeerConfig,
+    ShareSource,
+};
+pub use protocol::{Addr, AddrError, ContentKey};
+pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};
+pub use tracker::{BindError, Tracker, TrackerBuilder, TrackerClient, TrackerConfig, TrackerError};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};
