@@ -50,7 +50,8 @@ const RESERVED_ENDINGS: [&str; 2] = [".part", ".journal"];
 /// what was written before a [`Blob::commit`] survives the machine, and after
 /// [`Blob::finish`] the name does too. A failed sync may have lost any write
 /// before it, so from then on the blob takes nothing more, and repeats the
-/// error.
+/// error. A download that is taken up again starts with no chunk present:
+/// nothing tells which bytes of an unfinished file are right.
 ///
 /// # Example
 /// ```no_run
