@@ -286,8 +286,11 @@ impl World {
         );
     }
 
-    /// Lets a fresh seeder bring all that is missing.
+    /// Lets a fresh seeder bring all that is missing, when the others are gone.
     fn drain(&mut self) {
+        for link in 0..LINKS {
+            self.apply(Op::Removed(link));
+        }
         self.added(LINKS, None);
         for _ in 0..10_000 {
             if self.planner.is_done() {
