@@ -1,5 +1,8 @@
 //! Properties of the pure parts, against naive models and arbitrary input.
 
+// Also in the functions that the tests call.
+#![allow(clippy::unwrap_used)]
+
 mod assembler;
 mod bitfield;
 mod codec;

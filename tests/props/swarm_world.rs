@@ -42,6 +42,8 @@ struct Node {
     timeouts: (Option<Instant>, u32),
 }
 
+type Call = Box<dyn FnOnce(&mut Swarm, Instant)>;
+
 enum Event {
     Up {
         node: usize,
@@ -60,7 +62,7 @@ enum Event {
     },
     Call {
         node: usize,
-        call: Box<dyn FnOnce(&mut Swarm, Instant)>,
+        call: Call,
     },
     Store {
         node: usize,
