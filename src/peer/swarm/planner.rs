@@ -81,6 +81,9 @@ pub enum Strategy {
 /// block is taken from, or both would take it from each other.
 const OVERTAKE: f64 = 1.25;
 
+/// How many suggestions of a link are remembered.
+const MAX_SUGGESTED: usize = 8;
+
 /// How often a link that found nothing to do looks again, at the least.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -166,6 +169,8 @@ pub struct Planner {
     hungry: BTreeSet<LinkId>,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
+    /// No link is silent before.
+    silence: Option<Instant>,
 }
 
 impl Planner {
@@ -195,6 +200,7 @@ impl Planner {
             homes_valid: false,
             hungry: BTreeSet::new(),
             retry: None,
+            silence: None,
         }
     }
 
@@ -235,7 +241,33 @@ impl Planner {
             Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
             has => has,
         };
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.said = true;
+        }
         self.set_has(link, has);
+    }
+
+    /// The other side would like to be asked for a chunk: it is, if no other
+    /// is rarer. Only the latest few suggestions count.
+    pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if self.grid.geometry().contains(chunk)
+            && let Some(source) = self.sources.get_mut(&link)
+        {
+            if source.suggested.len() == MAX_SUGGESTED {
+                source.suggested.pop_front();
+            }
+            source.suggested.push_back(chunk);
+        }
+    }
+
+    /// Whether a link has something that is free to be asked for.
+    pub fn has_free(&self, link: LinkId) -> bool {
+        let waits = self.sources.get(&link).is_some_and(|s| match &s.has {
+            Has::Nothing => false,
+            Has::Some(_) => s.candidates > 0,
+            Has::All => !self.picker.is_empty(),
+        });
+        waits || self.joinable(link, false).or(self.joinable(link, true)).is_some()
     }
 
     /// A link has one more chunk. O(1).
@@ -283,7 +315,6 @@ impl Planner {
             return Released::default();
         }
         source.lead = None;
-        self.hungry.remove(&link);
         let led = self.led_by(link);
         self.release(link, [], led)
     }
@@ -337,6 +368,8 @@ impl Planner {
         open.free -= u32::from(open.blocks[position] == Block::Free);
         open.blocks[position] = Block::Asked(link);
         self.sources.get_mut(&link)?.asked(now, block);
+        let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
+        self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
     }
 
@@ -467,6 +500,9 @@ impl Planner {
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.retry = self.retry.filter(|&retry| retry > now);
         let mut all = Released::default();
+        if self.silence.is_none_or(|silence| silence > now) {
+            return (Vec::new(), all);
+        }
         let silent: Vec<LinkId> = self
             .sources
             .iter()
@@ -487,16 +523,17 @@ impl Planner {
             all.cancelled.extend(released.cancelled);
             all.cancelled.extend(blocks.into_iter().map(|b| (link, b)));
         }
+        let deadlines = self.sources.values();
+        let deadlines = deadlines.filter_map(|source| source.deadline(&self.config));
+        self.silence = deadlines.min();
         (silent, all)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
     /// [`next_request`](Self::next_request) for the [`hungry`](Self::hungry).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = self.sources.values();
-        let silent = deadlines.filter_map(|source| source.deadline(&self.config));
         let retry = self.retry.filter(|_| !self.open.is_empty());
-        silent.chain(retry).min()
+        self.silence.into_iter().chain(retry).min()
     }
 
     /// The links that found nothing to ask for, though something is missing.

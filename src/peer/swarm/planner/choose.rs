@@ -32,7 +32,7 @@ impl Planner {
 
     /// An open chunk with a free block that a link could send, and that has a
     /// leader or none.
-    fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
+    pub(super) fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
         let source = self.sources.get(&link)?;
         let mut chunks = self.open.iter();
         chunks.find_map(|(&chunk, open)| {
@@ -57,7 +57,10 @@ impl Planner {
         now: Instant,
         link: LinkId,
     ) -> (Option<(BlockRange, Option<LinkId>)>, bool) {
-        let Some(thief) = self.sources.get(&link) else {
+        // As long as chunks wait that may be opened, somebody will come for
+        // them, and nobody is held up.
+        let waits = !self.picker.is_empty() && self.open.len() + self.complete < self.config.max_open;
+        let Some(thief) = self.sources.get(&link).filter(|_| !waits) else {
             return (None, false);
         };
         let rates = self.sources.values().filter_map(|source| source.rate(now));
@@ -89,6 +92,11 @@ impl Planner {
     /// The chunk that a link should open next.
     fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
         let chunks = self.grid.geometry().chunks();
+        if self.config.strategy == Strategy::RarestFirst
+            && let Some(chunk) = self.pick_suggested(link)
+        {
+            return Some(chunk);
+        }
         let source = self.sources.get(&link)?;
         let has = match &source.has {
             Has::Nothing => return None,
@@ -97,10 +105,28 @@ impl Planner {
         };
         match self.config.strategy {
             Strategy::Sequential => self.picker.first_in(0..chunks, has),
-            Strategy::RarestFirst if self.partial == 0 => self.pick_at_home(link),
+            Strategy::RarestFirst if self.is_among_seeders() => self.pick_at_home(link),
             Strategy::RarestFirst if has.is_some() && source.candidates == 0 => None,
             Strategy::RarestFirst => self.picker.rarest(has),
         }
+    }
+
+    /// Whether every source that has said what it has, has all.
+    fn is_among_seeders(&self) -> bool {
+        let leeches = |source: &Source| source.said && !matches!(source.has, Has::All);
+        !self.sources.values().any(leeches)
+    }
+
+    /// A suggested chunk, unless a rarer one waits.
+    fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
+        let source = self.sources.get_mut(&link)?;
+        while let Some(chunk) = source.suggested.pop_front() {
+            if source.has.contains(chunk) && self.picker.is_waiting(chunk) {
+                let rarest = self.picker.rarest(None)?;
+                return (self.picker.copies(chunk) <= self.picker.copies(rarest)).then_some(chunk);
+            }
+        }
+        None
     }
 
     /// Among seeders only: the next chunk of this link's part of the content;
