@@ -275,3 +275,60 @@ impl Blob for ReadBlob {
         Err(StorageError::ReadOnly)
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::content::{ContentId, Manifest};
+    use crate::storage::{FileStorage, Storage};
+
+    #[tokio::test]
+    async fn failed_sync_is_final() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(root.path()).unwrap();
+        let claim = storage.0.writers.claim(ContentId::of(b"x")).unwrap();
+        let turn = claim.turn().await;
+        // A pipe cannot be synced.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let name: ContentName = "a".parse().unwrap();
+        let part = Part::new(
+            OwnedFd::from(reader).into(),
+            storage.0.clone(),
+            name.clone(),
+            "p".into(),
+            1,
+            turn,
+        );
+        let blob = PartBlob::new(Arc::new(part), claim);
+        let error = blob.commit(&Bitfield::none(1)).await.unwrap_err();
+        assert!(error.to_string().starts_with("syncing "), "{error}");
+        let written = blob.write_at(0, vec![Bytes::from_static(b"x")]).await;
+        assert_eq!(written, Err(error.clone()));
+        assert_eq!(blob.commit(&Bitfield::none(1)).await, Err(error.clone()));
+        assert_eq!(blob.finish().await, Err(error));
+        let manifest = Manifest::of(b"x").unwrap();
+        drop(blob);
+        storage.create(&name, &manifest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn finish_goes_on_behind_the_step_that_succeeded() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(root.path()).unwrap();
+        let id = ContentId::of(b"x");
+        let claim = storage.0.writers.claim(id).unwrap();
+        let turn = claim.turn().await;
+        let place = storage.0.clone();
+        let name: ContentName = "a".parse().unwrap();
+        let part = Place::open_part(place, name, id, 1, turn).unwrap();
+        // As if the sync of the directory had failed.
+        part.publish().unwrap();
+        *part.stage.write().unwrap() = Stage::Visible;
+        let late = part.write(0, 1, &[Bytes::from_static(b"x")]);
+        assert_eq!(late, Err(StorageError::ReadOnly));
+        part.finish().unwrap();
+        assert!(matches!(*part.stage.read().unwrap(), Stage::Finished));
+    }
+}

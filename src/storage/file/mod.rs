@@ -13,7 +13,7 @@ mod blob;
 mod dir;
 mod writers;
 
-use std::fs::TryLockError;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +50,8 @@ const RESERVED_ENDINGS: [&str; 2] = [".part", ".journal"];
 /// what was written before a [`Blob::commit`] survives the machine, and after
 /// [`Blob::finish`] the name does too. A failed sync may have lost any write
 /// before it, so from then on the blob takes nothing more, and repeats the
-/// error.
+/// error. A download that is taken up again starts with no chunk present:
+/// nothing tells which bytes of an unfinished file are right.
 ///
 /// # Example
 /// ```no_run
@@ -177,15 +178,7 @@ impl Place {
                 .dir
                 .open_part(&part_name)
                 .map_err(|e| refused(&path, "opening", e))?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { id }),
-                Err(TryLockError::Error(e)) => return Err(failed("locking", &path, 0, &e)),
-            }
-            // Before the lock was ours, its holder may have published the file:
-            // then it is finished, and not to be touched.
-            let still_there = place.dir.is_at(&part_name, &file);
-            if !still_there.map_err(|e| refused(&path, "opening", e))? {
+            if !place.lock_part(&part_name, id, &file)? {
                 continue;
             }
             place.check_free(&name)?;
@@ -196,6 +189,21 @@ impl Place {
             )));
         }
         Err(StorageError::Locked { id })
+    }
+
+    /// Locks an unfinished file, and tells whether it still is one: before the
+    /// lock was ours, its holder may have published it, and then it is not to
+    /// be touched.
+    fn lock_part(&self, part_name: &str, id: ContentId, file: &File) -> Result<bool, StorageError> {
+        let path = self.path.join(part_name);
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { id }),
+            Err(TryLockError::Error(e)) => return Err(failed("locking", &path, 0, &e)),
+        }
+        self.dir
+            .is_at(part_name, file)
+            .map_err(|e| refused(&path, "opening", e))
     }
 
     fn check_free(&self, name: &ContentName) -> Result<(), StorageError> {
@@ -290,6 +298,31 @@ mod tests {
         ] {
             assert!(!is_reserved(&free), "{free}");
         }
+    }
+
+    #[test]
+    fn file_that_was_published_before_the_lock_is_no_unfinished_one() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(root.path()).unwrap();
+        let (place, id) = (&storage.0, ContentId::of(b"x"));
+        let holder = place.dir.open_part("p").unwrap();
+        assert_eq!(place.lock_part("p", id, &holder), Ok(true));
+        let late = place.dir.open_part("p").unwrap();
+        assert_eq!(
+            place.lock_part("p", id, &late),
+            Err(StorageError::Locked { id })
+        );
+        place.dir.publish("p", "a", &holder).unwrap();
+        drop(holder);
+        assert_eq!(place.lock_part("p", id, &late), Ok(false));
+        drop(late);
+
+        // Nor is it the one that stands there since.
+        let late = place.dir.open_part("p").unwrap();
+        place.dir.publish("p", "b", &late).unwrap();
+        place.dir.open_part("p").unwrap();
+        #[cfg(unix)]
+        assert_eq!(place.lock_part("p", id, &late), Ok(false));
     }
 
     #[test]

@@ -38,7 +38,8 @@ const QUEUE: usize = 64;
 
 /// A peer's side of all its trackers. Clones are handles to the same client;
 /// it ends with [`shutdown`](Self::shutdown), or, without a farewell, once the
-/// last handle is dropped.
+/// last handle is dropped. No call waits longer than twice
+/// [`ClientConfig::request_timeout`] for trackers that do not answer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -132,10 +133,8 @@ impl TrackerClient {
         let status = Arc::new(status);
         let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
-        let seed = config.seed.unwrap_or_else(|| {
-            // Jitter alone hangs on it: without a random one, the time will do.
-            getrandom::u64().unwrap_or_else(|_| Instant::now().elapsed().as_nanos() as u64)
-        });
+        // Nothing but jitter hangs on it.
+        let seed = config.seed.or_else(|| getrandom::u64().ok()).unwrap_or(0);
         let start = |(index, tracker): (usize, Addr)| {
             let (sender, commands) = mpsc::channel(QUEUE);
             let session = Session::new(session::Setup {
@@ -152,6 +151,7 @@ impl TrackerClient {
             let abort = abort.clone();
             tasks.spawn(async move {
                 tokio::select! {
+                    biased;
                     () = abort.cancelled() => {}
                     () = session.run(commands) => {}
                 }
@@ -181,6 +181,7 @@ impl TrackerClient {
     /// The first tracker's error when all of them have failed at least once;
     /// the client goes on trying. [`TrackerError::Closed`] after a shutdown.
     pub async fn registered(&self) -> Result<(), TrackerError> {
+        self.open()?;
         if self.handle.trackers.is_empty() {
             return Ok(());
         }
@@ -209,6 +210,7 @@ impl TrackerClient {
     /// out of reach are told later. [`TrackerError::Invalid`] and
     /// [`TrackerError::TooManyContents`] when nothing will be told to anybody.
     pub async fn own(&self, entry: OwnEntry) -> Result<(), TrackerError> {
+        self.open()?;
         let proof = TrackerRequest::Own {
             token: Token([0; 16]),
             entries: vec![entry.clone()],
@@ -223,10 +225,8 @@ impl TrackerClient {
                 });
             }
         }
-        let mut told = self.tell_all(|done| Command::Own {
-            entry: entry.clone(),
-            done,
-        });
+        let id = entry.id;
+        let mut told = self.tell_all(|done| Command::Own { id, done });
         let mut error = None;
         let until = Instant::now() + self.patience();
         loop {
@@ -259,6 +259,7 @@ impl TrackerClient {
     /// that answered know no such content; and when none answered, the first
     /// one's error.
     pub async fn need(&self, key: ContentKey, max_owners: u16) -> Result<Found, TrackerError> {
+        self.open()?;
         if self.handle.trackers.is_empty() {
             return Err(TrackerError::NoTracker);
         }
@@ -314,6 +315,13 @@ impl TrackerClient {
         {
             handle.abort.cancel();
             handle.tasks.wait().await;
+        }
+    }
+
+    fn open(&self) -> Outcome<()> {
+        match self.handle.leave.is_cancelled() {
+            true => Err(TrackerError::Closed),
+            false => Ok(()),
         }
     }
 

@@ -12,12 +12,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::{SinkExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::state::State;
 use super::{ClientConfig, TrackerError};
+use crate::content::ContentId;
 use crate::protocol::limits::TRACKER_FRAMES;
 use crate::protocol::{
     Addr, ContentKey, Found, OwnEntry, Refusal, Token, TrackerReply, TrackerRequest,
@@ -31,8 +32,9 @@ const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What the client asks of a session.
 pub(super) enum Command {
+    /// Tells what stands in the state about this content.
     Own {
-        entry: OwnEntry,
+        id: ContentId,
         done: oneshot::Sender<Outcome<()>>,
     },
     Need {
@@ -176,6 +178,7 @@ impl Session {
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Outcome<()> {
         let leave = self.setup.leave.clone();
         let mut reports = interval(self.setup.config.report_interval.max(MIN_REPORT));
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.tell_untold().await?;
             let heartbeat = self.heartbeat;
@@ -248,7 +251,17 @@ impl Session {
         }
     }
 
-    /// OWN. Told is told, even if it was refused.
+    /// Tells about one content together with whatever else is untold, and once
+    /// more alone if some of that was refused.
+    async fn tell_one(&mut self, id: &ContentId) -> Outcome<()> {
+        self.tell_untold().await?;
+        match self.setup.state.to_tell(self.setup.index, id) {
+            Some(entry) => self.tell(&[entry]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// OWN. Told is told, even if some of it was refused.
     async fn tell(&mut self, entries: &[OwnEntry]) -> Outcome<()> {
         let request = |token| TrackerRequest::Own {
             token,
@@ -260,16 +273,16 @@ impl Session {
             other => Err(self.refused(other)),
         };
         if let Ok(()) | Err(TrackerError::Refused { .. }) = outcome {
-            self.setup.state.told(self.setup.index, entries);
+            let taken = outcome.is_ok();
+            self.setup.state.told(self.setup.index, entries, taken);
         }
         outcome
     }
 
     async fn obey(&mut self, command: Command) -> Outcome<()> {
         let failure = match command {
-            Command::Own { entry, done } => {
-                let entry = self.setup.state.current(self.setup.index, &entry);
-                let outcome = self.tell(&[entry]).await;
+            Command::Own { id, done } => {
+                let outcome = self.tell_one(&id).await;
                 let failure = outcome.clone().err();
                 drop(done.send(outcome));
                 failure

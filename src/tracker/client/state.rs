@@ -1,7 +1,7 @@
 //! What a client wants its trackers to know, and what each has yet to be told.
 //! Every map here has a bound.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::content::ContentId;
@@ -28,6 +28,9 @@ struct Inner {
 struct Notes {
     /// What it has yet to be told of what is owned, GONE included.
     untold: BTreeMap<ContentId, OwnEntry>,
+    /// What was in an OWN that was refused, which may be for the sake of
+    /// another entry. Only what is owned.
+    doubtful: BTreeSet<ContentId>,
     /// Too much was untold: its registration is to be begun anew.
     renew: bool,
     /// The owners that it named, in two generations of which the older one is
@@ -76,6 +79,9 @@ impl State {
             inner.owned.insert(entry.id, entry.clone());
         }
         for notes in &mut inner.trackers {
+            if entry.state == OwnState::Gone {
+                notes.doubtful.remove(&entry.id);
+            }
             notes.untold.insert(entry.id, entry.clone());
             if notes.untold.len() > 2 * inner.max_contents {
                 notes.untold.clone_from(&inner.owned);
@@ -85,12 +91,14 @@ impl State {
         Noted::News
     }
 
-    /// What is to be told of this content by now.
-    pub(super) fn current(&self, tracker: usize, entry: &OwnEntry) -> OwnEntry {
+    /// What is to be told of this content by now, unless it was told together
+    /// with others and taken.
+    pub(super) fn to_tell(&self, tracker: usize, id: &ContentId) -> Option<OwnEntry> {
         let inner = self.lock();
-        let untold = inner.trackers[tracker].untold.get(&entry.id);
-        let current = untold.or_else(|| inner.owned.get(&entry.id));
-        current.unwrap_or(entry).clone()
+        let notes = &inner.trackers[tracker];
+        let untold = notes.untold.get(id);
+        let doubtful = || inner.owned.get(id).filter(|_| notes.doubtful.contains(id));
+        untold.or_else(doubtful).cloned()
     }
 
     /// A tracker that knows nothing is to be told everything.
@@ -113,13 +121,19 @@ impl State {
         untold.take(MAX_BATCH).cloned().collect()
     }
 
-    /// The tracker was told, and nothing else was wanted meanwhile.
-    pub(super) fn told(&self, tracker: usize, entries: &[OwnEntry]) {
+    /// The tracker was told, and took all of it or refused some. What was
+    /// wanted otherwise meanwhile stays untold.
+    pub(super) fn told(&self, tracker: usize, entries: &[OwnEntry], taken: bool) {
         let inner = &mut *self.lock();
-        let untold = &mut inner.trackers[tracker].untold;
+        let notes = &mut inner.trackers[tracker];
         for entry in entries {
-            if untold.get(&entry.id) == Some(entry) {
-                untold.remove(&entry.id);
+            if notes.untold.get(&entry.id) == Some(entry) {
+                notes.untold.remove(&entry.id);
+            }
+            if taken || !inner.owned.contains_key(&entry.id) {
+                notes.doubtful.remove(&entry.id);
+            } else {
+                notes.doubtful.insert(entry.id);
             }
         }
     }
@@ -201,7 +215,7 @@ mod tests {
         assert_eq!(state.own(&one), Noted::News);
         assert_eq!(state.own(&two), Noted::News);
         assert_eq!(state.untold(0), [one.clone(), two.clone()]);
-        state.told(0, &[one.clone(), two.clone()]);
+        state.told(0, &[one.clone(), two.clone()], true);
         assert_eq!((state.untold(0).len(), state.untold(1).len()), (0, 2));
         state.registered_anew(0);
         assert_eq!(state.untold(0), [one, two]);
@@ -214,9 +228,25 @@ mod tests {
         state.own(&partial);
         let batch = state.untold(0);
         state.own(&entry(1, OwnState::Gone));
-        state.told(0, &batch);
+        state.told(0, &batch, true);
         assert_eq!(state.untold(0), [entry(1, OwnState::Gone)]);
         assert_eq!(state.own(&entry(1, OwnState::Gone)), Noted::Known);
+    }
+
+    #[test]
+    fn entry_of_a_refused_batch_is_told_again_when_asked_for() {
+        let state = State::new(1, 10, 10);
+        let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
+        state.own(&one);
+        state.own(&two);
+        state.told(0, &[one.clone(), two.clone()], false);
+        assert!(state.untold(0).is_empty());
+        assert_eq!(state.to_tell(0, &one.id), Some(one.clone()));
+        state.told(0, std::slice::from_ref(&one), true);
+        assert_eq!(state.to_tell(0, &one.id), None);
+        state.own(&entry(2, OwnState::Gone));
+        state.told(0, &[entry(2, OwnState::Gone)], true);
+        assert_eq!(state.to_tell(0, &two.id), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Whether all parts of a registry agree with each other, for tests.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::Registry;
 use super::compact::Compact;
@@ -14,7 +14,7 @@ impl Registry {
     /// When they do not.
     pub fn check_invariants(&self) {
         self.contents.check();
-        let mut hosts = HashMap::<u32, u32>::new();
+        let mut hosts = BTreeMap::<u32, u32>::new();
         let (mut ownerships, mut listed, mut unlisted) = (0, 0, 0);
         for (slot, peer) in self.peers.iter() {
             assert!(peer.in_wheel, "a peer without an end of its lease");

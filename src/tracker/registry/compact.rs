@@ -1,6 +1,6 @@
 //! Listening addresses, small: IP addresses inline, others in a side table.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::protocol::Addr;
 

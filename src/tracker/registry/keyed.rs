@@ -1,6 +1,7 @@
 //! Keys of hash maps are chosen by strangers, so that every map hashes with a
 //! key of the registry; and the tokens, which are hashes with such a key too.
 
+use core::net::IpAddr;
 use std::hash::BuildHasher;
 
 use crate::protocol::{Addr, Host, Token};
@@ -29,7 +30,7 @@ impl Keyed {
     /// which nobody without the key can bring about.
     pub(super) fn host(&self, source: &Addr) -> u32 {
         let hash = match source.host() {
-            Host::Ip(std::net::IpAddr::V6(ip)) => self.hash_one(&ip.octets()[..8]),
+            Host::Ip(IpAddr::V6(ip)) => self.hash_one(&ip.octets()[..8]),
             host => self.hash_one(host),
         };
         hash as u32

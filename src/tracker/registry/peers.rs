@@ -141,13 +141,24 @@ pub(super) struct Peer {
 }
 
 /// All slots. A slot's number and generation together name a peer for good.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
     slots: Vec<Peer>,
     free: Vec<u32>,
+    first_generation: u32,
 }
 
 impl Peers {
+    /// Generations are counted from this one on: another one for each start of
+    /// a tracker, so that the names of one are not taken for those of the next.
+    pub(super) fn new(first_generation: u32) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            first_generation,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
@@ -158,7 +169,7 @@ impl Peers {
             self.slots.push(Peer {
                 live: false,
                 in_wheel: false,
-                generation: 0,
+                generation: self.first_generation,
                 deadline: 0,
                 host: 0,
                 reported: 0,
@@ -239,7 +250,7 @@ mod tests {
 
     #[test]
     fn owner_ref_of_a_left_peer_names_nobody() {
-        let mut peers = Peers::default();
+        let mut peers = Peers::new(7);
         let first = peers.claim();
         let owner = peers.owner_ref(first);
         assert_eq!(peers.by_ref(owner), Some(first));

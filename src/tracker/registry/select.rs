@@ -36,8 +36,8 @@ impl Registry {
         let offer = |owner: super::Owner| {
             let peer = &peers[owner.peer];
             let addr = peer.addr;
+            // Whoever is listed has an address: the asker is recognized by its.
             let fit = peer.deadline > tick
-                && owner.peer != asker
                 && !texts.same(addr, own_addr)
                 && !taken.iter().any(|&other| texts.same(addr, other));
             if fit && let Some(listed) = texts.addr(addr) {

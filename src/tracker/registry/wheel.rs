@@ -59,6 +59,11 @@ impl Wheel {
     /// Enters a slot for its deadline, or, where the ring is too short while
     /// turns are overdue, for an earlier turn at which it is entered again.
     pub(super) fn insert(&mut self, slot: u32, deadline: Tick) {
+        if self.entries == 0 {
+            // Nothing was due for who knows how long. A lease has one tick more
+            // where it begins inside of one, and one where it is rounded up.
+            self.next = self.next.max(deadline.saturating_sub(TICKS_PER_LEASE + 2));
+        }
         let at = deadline.clamp(self.next, self.next + PLACES as Tick - 1);
         self.places[at as usize % PLACES].push(slot);
         self.entries += 1;
