@@ -92,7 +92,7 @@ pub struct Swarm {
 
 #[derive(Debug)]
 enum Phase {
-    Manifest(ManifestFetch),
+    Manifest(Box<ManifestFetch>),
     Opening(Arc<Manifest>),
     Transfer(Box<Transfer>),
     Seeding(Arc<Manifest>),
@@ -122,7 +122,13 @@ const MAX_SNUBS: u32 = 3;
 impl Swarm {
     /// The machine of a content that is to be downloaded.
     pub fn leecher(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId) -> Self {
-        Self::new(now, config, me, id, Phase::Manifest(ManifestFetch::new(id)))
+        Self::new(
+            now,
+            config,
+            me,
+            id,
+            Phase::Manifest(Box::new(ManifestFetch::new(id))),
+        )
     }
 
     /// The machine of a content that is there as a whole.
