@@ -1,5 +1,6 @@
 //! How a peer starts.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -194,4 +195,11 @@ impl fmt::Debug for PeerBuilder {
 /// which costs nothing but chance.
 fn random_seed() -> u64 {
     getrandom::u64().unwrap_or(0)
+}
+
+/// An [`Addr`] is one without another look.
+impl From<Infallible> for AddrError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }

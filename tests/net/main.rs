@@ -6,3 +6,6 @@
 mod broken;
 mod conformance;
 mod framing;
+mod peer_transfer;
+#[path = "../world/mod.rs"]
+mod world;
