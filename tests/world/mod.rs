@@ -4,7 +4,7 @@
 // Each test binary uses its own part of it.
 #![allow(dead_code)]
 
-pub mod storages;
+pub(crate) mod storages;
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ macro_rules! on_both_networks {
 }
 
 /// Fails a test that hangs. No test waits for so long when all is well.
-pub async fn soon<T>(something: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(600);
     tokio::time::timeout(limit, something)
         .await
@@ -49,31 +49,31 @@ pub async fn soon<T>(something: impl Future<Output = T>) -> T {
 }
 
 /// Where the peers of a test live.
-pub enum Net {
+pub(crate) enum Net {
     Tcp,
     Memory(MemoryNetwork),
 }
 
-pub struct World {
-    pub net: Net,
-    pub tracker: Tracker,
+pub(crate) struct World {
+    pub(crate) net: Net,
+    pub(crate) tracker: Tracker,
 }
 
 /// A peer with a storage in memory.
-pub struct Node {
-    pub peer: Peer,
-    pub storage: MemoryStorage,
+pub(crate) struct Node {
+    pub(crate) peer: Peer,
+    pub(crate) storage: MemoryStorage,
 }
 
 impl World {
-    pub async fn tcp() -> Self {
+    pub(crate) async fn tcp() -> Self {
         let tracker = Tracker::builder(TcpTransport::new());
         let tracker = tracker.bind("127.0.0.1:0").await.unwrap();
         let net = Net::Tcp;
         Self { net, tracker }
     }
 
-    pub async fn memory(seed: u64) -> Self {
+    pub(crate) async fn memory(seed: u64) -> Self {
         let network = MemoryNetwork::new(seed);
         let tracker = bind_tracker(&network).await;
         let net = Net::Memory(network);
@@ -81,14 +81,14 @@ impl World {
     }
 
     /// The network of a world in memory.
-    pub fn network(&self) -> &MemoryNetwork {
+    pub(crate) fn network(&self) -> &MemoryNetwork {
         match &self.net {
             Net::Memory(network) => network,
             Net::Tcp => panic!("this world is on TCP"),
         }
     }
 
-    pub fn transport(&self, name: &str) -> Box<dyn Transport> {
+    pub(crate) fn transport(&self, name: &str) -> Box<dyn Transport> {
         match &self.net {
             Net::Tcp => Box::new(TcpTransport::new()),
             Net::Memory(network) => Box::new(network.endpoint(name)),
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Where a listener of this name listens.
-    pub fn at(&self, name: &str) -> Addr {
+    pub(crate) fn at(&self, name: &str) -> Addr {
         let text = match &self.net {
             Net::Tcp => "127.0.0.1:0".into(),
             Net::Memory(_) => format!("memory:{name}"),
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// An address where nobody is.
-    pub fn nowhere(&self) -> Addr {
+    pub(crate) fn nowhere(&self) -> Addr {
         let text = match &self.net {
             // Port 9 is "discard": nobody serves it.
             Net::Tcp => "127.0.0.1:9",
@@ -115,22 +115,22 @@ impl World {
     }
 
     /// A peer to be, which listens and has the tracker.
-    pub fn builder(&self, name: &str, storage: impl Storage) -> PeerBuilder {
+    pub(crate) fn builder(&self, name: &str, storage: impl Storage) -> PeerBuilder {
         self.mute(name, storage).listen(self.at(name))
     }
 
     /// A peer to be, which does not listen.
-    pub fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
+    pub(crate) fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
         Peer::builder(self.transport(name), storage)
             .tracker(self.tracker.local_addr())
             .seed(seed_of(name))
     }
 
-    pub async fn node(&self, name: &str) -> Node {
+    pub(crate) async fn node(&self, name: &str) -> Node {
         self.node_with(name, PeerConfig::default()).await
     }
 
-    pub async fn node_with(&self, name: &str, config: PeerConfig) -> Node {
+    pub(crate) async fn node_with(&self, name: &str, config: PeerConfig) -> Node {
         let storage = MemoryStorage::new();
         let builder = self.builder(name, storage.clone()).config(config);
         let peer = builder.start().await.unwrap();
@@ -138,7 +138,7 @@ impl World {
     }
 
     /// Peers that all share the same bytes.
-    pub async fn owners(&self, count: usize, name: &str, bytes: &Bytes) -> Vec<Node> {
+    pub(crate) async fn owners(&self, count: usize, name: &str, bytes: &Bytes) -> Vec<Node> {
         let mut owners = Vec::new();
         for number in 0..count {
             let owner = self.node(&format!("owner-{number}")).await;
@@ -150,7 +150,7 @@ impl World {
 
     /// Waits until the tracker lists so many owners of a content, complete
     /// ones and others.
-    pub async fn listed(&self, content: &Content, owners: usize) {
+    pub(crate) async fn listed(&self, content: &Content, owners: usize) {
         let mut config = ClientConfig::default();
         config.seed = Some(1);
         let transport = self.transport("asker").into();
@@ -168,21 +168,21 @@ impl World {
 }
 
 impl Node {
-    pub async fn share(&self, name: &str, bytes: &Bytes) -> Content {
+    pub(crate) async fn share(&self, name: &str, bytes: &Bytes) -> Content {
         let source = ShareSource::bytes(named(name), bytes.clone());
         self.peer.share(source).await.unwrap()
     }
 
-    pub fn bytes(&self, name: &str) -> Option<Bytes> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<Bytes> {
         self.storage.bytes(&named(name))
     }
 
-    pub fn addr(&self) -> Addr {
+    pub(crate) fn addr(&self) -> Addr {
         self.peer.local_addr().unwrap().clone()
     }
 }
 
-pub async fn bind_tracker(network: &MemoryNetwork) -> Tracker {
+pub(crate) async fn bind_tracker(network: &MemoryNetwork) -> Tracker {
     Tracker::builder(network.endpoint("tracker"))
         .key_and_epoch([7; 32], 1)
         .bind("memory:tracker")
@@ -190,25 +190,25 @@ pub async fn bind_tracker(network: &MemoryNetwork) -> Tracker {
         .unwrap()
 }
 
-pub fn named(name: &str) -> ContentName {
+pub(crate) fn named(name: &str) -> ContentName {
     name.parse().unwrap()
 }
 
 /// Bytes that look like nothing else, the same each time.
-pub fn content(len: usize, seed: u64) -> Bytes {
+pub(crate) fn content(len: usize, seed: u64) -> Bytes {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes.into()
 }
 
 /// A seed for a peer of this name.
-pub fn seed_of(name: &str) -> u64 {
+pub(crate) fn seed_of(name: &str) -> u64 {
     let seed = |seed: u64, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte);
     name.bytes().fold(0xcbf2_9ce4_8422_2325, seed)
 }
 
 /// How many tasks the runtime has at this moment.
-pub fn alive_tasks() -> usize {
+pub(crate) fn alive_tasks() -> usize {
     tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks()
@@ -216,7 +216,7 @@ pub fn alive_tasks() -> usize {
 
 /// Yields until the runtime has so many tasks again; fails when time alone
 /// would have to help.
-pub async fn tasks_settle(expected: usize) {
+pub(crate) async fn tasks_settle(expected: usize) {
     for _ in 0..10_000 {
         if alive_tasks() == expected {
             return;
@@ -227,4 +227,4 @@ pub async fn tasks_settle(expected: usize) {
 }
 
 /// What an owner without doubt says.
-pub const COMPLETE: OwnState = OwnState::Complete;
+pub(crate) const COMPLETE: OwnState = OwnState::Complete;

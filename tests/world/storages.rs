@@ -10,7 +10,7 @@ use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageEr
 use bytes::Bytes;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
+pub(crate) enum Call {
     Create,
     Open,
     Read,
@@ -20,21 +20,21 @@ pub enum Call {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     Fails,
     Hangs,
 }
 
 /// From its `nth` call on (counted from 0), one operation is in trouble.
 #[derive(Clone)]
-pub struct Troubled {
-    pub inner: MemoryStorage,
+pub(crate) struct Troubled {
+    pub(crate) inner: MemoryStorage,
     trouble: Arc<Mutex<Option<(Call, usize, Trouble)>>>,
     counts: Arc<Mutex<HashMap<Call, usize>>>,
 }
 
 impl Troubled {
-    pub fn new(call: Call, nth: usize, trouble: Trouble) -> Self {
+    pub(crate) fn new(call: Call, nth: usize, trouble: Trouble) -> Self {
         Self {
             inner: MemoryStorage::new(),
             trouble: Arc::new(Mutex::new(Some((call, nth, trouble)))),
@@ -43,16 +43,16 @@ impl Troubled {
     }
 
     /// From now on all is well.
-    pub fn mend(&self) {
+    pub(crate) fn mend(&self) {
         *self.trouble.lock().unwrap() = None;
     }
 
     /// How often an operation was called.
-    pub fn count(&self, call: Call) -> usize {
+    pub(crate) fn count(&self, call: Call) -> usize {
         self.counts.lock().unwrap().get(&call).copied().unwrap_or(0)
     }
 
-    pub fn error() -> StorageError {
+    pub(crate) fn error() -> StorageError {
         StorageError::io("testing", &io::Error::other("on purpose"))
     }
 
