@@ -90,8 +90,9 @@ pub enum ShareError {
     ShutDown,
 }
 
-/// Why a download did not complete. Whatever it is, nothing is visible under
-/// the content's name.
+/// Why a download did not complete. Whatever it is, the storage shows nothing
+/// under the content's name that it did not show before; only a peer that was
+/// stopped while its storage hung cannot tell.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DownloadError {

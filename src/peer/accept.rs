@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::driver::{Input, NewLink};
-use super::handshake::{hear, refuse, say};
+use super::handshake::{HandshakeError, hear, refuse, say};
 use super::shared::Shared;
 use super::swarm::LinkInfo;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
 use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
-use crate::transport::{Connection, Listener};
+use crate::transport::{Connection, Listener, TransportError};
 
 /// The first pause after a failed accept; doubles up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -27,6 +27,10 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
                 pause = FIRST_PAUSE;
                 admit(&shared, connection);
             }
+            Err(TransportError::Closed) => {
+                tracing::warn!("the listener is closed");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepting failed");
                 stop.run_until_cancelled(tokio::time::sleep(pause)).await;
@@ -36,12 +40,22 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
     }
 }
 
-/// Gives a connection a task of its own, if there is a place for it. Past the
-/// bounds it is dropped without an answer: that costs nothing.
+/// How long a connection that is one too many has to take that message.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Gives a connection a task of its own, if there is a place for it.
 fn admit(shared: &Arc<Shared>, connection: Connection) {
     let (Some(place), Some(host_place)) = (shared.place(), shared.host_place(&connection.remote))
     else {
         tracing::debug!(remote = %connection.remote, "too many links");
+        if let Ok(place) = Arc::clone(&shared.turning_away).try_acquire_owned() {
+            let stop = shared.stop.clone();
+            shared.spawn(async move {
+                let _place = place;
+                let told = timeout(TURN_AWAY_TIMEOUT, refuse(connection, RefuseReason::Busy));
+                stop.run_until_cancelled(told).await;
+            });
+        }
         return;
     };
     let own = Arc::clone(shared);
@@ -66,8 +80,7 @@ async fn introduce(
         Ok(hello) => hello,
         Err(error) => {
             tracing::debug!(remote = %connection.remote, %error, "no handshake");
-            if let super::handshake::HandshakeError::Protocol(ProtocolError::Version { .. }) = error
-            {
+            if let HandshakeError::Protocol(ProtocolError::Version { .. }) = error {
                 refuse(connection, RefuseReason::Version).await;
             }
             return None;

@@ -1,5 +1,6 @@
 //! How a peer starts.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -72,7 +73,7 @@ impl PeerBuilder {
     }
 
     /// Tells others this address instead of the one that the listener has:
-    /// behind a port forwarding, say.
+    /// behind a port forwarding, say. Without a listener it means nothing.
     pub fn advertise<A>(mut self, addr: A) -> Self
     where
         A: TryInto<Addr> + fmt::Display,
@@ -124,19 +125,22 @@ impl PeerBuilder {
         let bound = listener
             .as_ref()
             .map(|listener| listener.local_addr().clone());
-        let addr = bound.map(|bound| self.advertise.unwrap_or(bound));
-        let seed = self.seed.unwrap_or_else(random_seed);
-        let mut rng = fastrand::Rng::with_seed(seed);
+        let addr = self.advertise.filter(|_| bound.is_some());
+        let addr = addr.or_else(|| bound.clone());
+        let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
         let id = PeerId(rng.u128(..).to_be_bytes());
+        let mut config = self.config;
+        let tracker_seed = rng.u64(..);
+        config.tracker.seed.get_or_insert(tracker_seed);
         let trackers = TrackerClient::start(
             Arc::clone(&self.transport),
             self.trackers,
             addr.clone(),
-            self.config.tracker.clone(),
+            config.tracker.clone(),
         );
         let shared = Arc::new(Shared::new(
             id,
-            self.config,
+            config,
             self.transport,
             self.storage,
             trackers,
@@ -144,7 +148,10 @@ impl PeerBuilder {
             rng.u64(..),
         ));
         // Dropped from here on, the handle stops what was started.
-        let peer = Peer(Arc::new(Handle(Arc::clone(&shared))));
+        let peer = Peer(Arc::new(Handle {
+            shared: Arc::clone(&shared),
+            bound,
+        }));
         if let Some(listener) = listener {
             shared.spawn(accept::run(Arc::clone(&shared), listener));
         }
@@ -188,4 +195,11 @@ impl fmt::Debug for PeerBuilder {
 /// which costs nothing but chance.
 fn random_seed() -> u64 {
     getrandom::u64().unwrap_or(0)
+}
+
+/// An [`Addr`] is one without another look.
+impl From<Infallible> for AddrError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }

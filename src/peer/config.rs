@@ -47,6 +47,7 @@ impl PeerConfig {
             ("max_links_per_host", self.max_links_per_host),
             ("swarm.sources", self.swarm.sources),
             ("swarm.max_links", self.swarm.max_links),
+            ("tracker.max_contents", self.tracker.max_contents),
             (
                 "swarm.planner.max_requests",
                 self.swarm.planner.max_requests,

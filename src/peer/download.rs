@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
 use super::driver::Input;
 use super::swarm::{Progress, Strategy};
-use crate::content::{Content, ContentName};
+use crate::content::{Content, ContentName, Geometry};
 use crate::error::DownloadError;
 use crate::protocol::Addr;
 
@@ -21,16 +21,39 @@ pub(super) struct Status {
     found: Option<Content>,
     progress: Progress,
     outcome: Option<Result<Content, DownloadError>>,
+    /// The trackers have yet to take it.
+    sharing: bool,
 }
 
 impl Status {
-    /// The status of a content that is there as a whole.
-    pub(super) fn shared(content: Content) -> Self {
+    /// The status of a content that is there as a whole, and is shared once
+    /// the trackers have taken it.
+    pub(super) fn sharing(content: Content) -> Self {
+        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
+        let progress = Progress {
+            length: Some(content.length),
+            chunks: Some(chunks),
+            verified_bytes: content.length,
+            verified_chunks: chunks,
+            ..Progress::default()
+        };
         Self {
-            found: Some(content.clone()),
-            progress: Progress::default(),
-            outcome: Some(Ok(content)),
+            found: Some(content),
+            progress,
+            outcome: None,
+            sharing: true,
         }
+    }
+
+    /// The status of a content that is shared.
+    pub(super) fn shared(content: Content) -> Self {
+        let mut status = Self::sharing(content.clone());
+        status.ended(Ok(content));
+        status
+    }
+
+    pub(super) fn is_sharing(&self) -> bool {
+        self.sharing
     }
 
     pub(super) fn found(&mut self, content: Content) {
@@ -48,6 +71,7 @@ impl Status {
     /// no longer served stays a success for whoever waited for it.
     pub(super) fn ended(&mut self, outcome: Result<Content, DownloadError>) {
         self.outcome.get_or_insert(outcome);
+        self.sharing = false;
     }
 
     pub(super) fn complete(&self) -> Option<&Content> {
@@ -161,7 +185,8 @@ impl Download {
     }
 
     /// Ends the download soon; its outcome is then
-    /// [`DownloadError::Cancelled`], unless it had ended before.
+    /// [`DownloadError::Cancelled`], unless it had ended before. A content
+    /// that is complete, and is being published at that moment, is published.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }

@@ -2,6 +2,7 @@
 //! bytes and time, and decides nothing.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +11,15 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::INLINE_HASH_LEN;
 use super::download::Status;
 use super::handshake::{HandshakeError, dial};
 use super::link;
-use super::share::{manifest_of, off_thread};
-use super::shared::{HostPlace, Shared};
+use super::share::{HashError, manifest_of, off_thread};
+use super::shared::{Claim, HostPlace, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
@@ -32,6 +33,10 @@ pub(super) const INBOX_LEN: usize = 64;
 
 /// How often the progress is looked at when nothing happens.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the end of a download waits for the trackers to take that it is
+/// complete; they hear of it later all the same.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What comes from outside.
 pub(super) enum Input {
@@ -82,7 +87,7 @@ enum Done {
     },
     Committed(Result<(), StorageError>),
     Finished(Result<(), StorageError>),
-    Told,
+    Told(OwnState),
 }
 
 enum Opened {
@@ -94,19 +99,30 @@ enum Opened {
     Other,
 }
 
+/// The driver's end of a link. Dropping it closes the link behind what is
+/// queued.
+struct Outlet {
+    queue: mpsc::Sender<PeerMessage>,
+    _closing: DropGuard,
+}
+
 pub(super) struct Driver {
     shared: Arc<Shared>,
+    /// Given back before the inbox closes: who waits for that finds it free.
+    claim: Claim,
     swarm: Swarm,
     content: Content,
     blob: Option<Arc<dyn Blob>>,
     /// The content is visible under its name already.
     published: bool,
+    /// It is becoming so at this moment.
+    publishing: bool,
     /// Trackers were told of it.
     announced: bool,
     inbox: mpsc::Receiver<Input>,
     /// For the tasks of links.
     to_inbox: mpsc::Sender<Input>,
-    links: BTreeMap<LinkId, mpsc::Sender<PeerMessage>>,
+    links: BTreeMap<LinkId, Outlet>,
     jobs: FuturesUnordered<BoxFuture<'static, Done>>,
     status: watch::Sender<Status>,
     failed: Option<DownloadError>,
@@ -115,6 +131,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,
+        claim: Claim,
         swarm: Swarm,
         content: Content,
         blob: Option<Arc<dyn Blob>>,
@@ -123,9 +140,11 @@ impl Driver {
     ) -> Self {
         Self {
             shared,
+            claim,
             swarm,
             published: blob.is_some(),
             announced: blob.is_some(),
+            publishing: false,
             content,
             blob,
             inbox: inbox.1,
@@ -143,7 +162,7 @@ impl Driver {
     }
 
     /// Runs until it is stopped, or a download fails. `cancel` ends a download
-    /// and leaves a content that is complete alone.
+    /// and leaves a content alone that is complete, or being published.
     pub(super) async fn run(mut self, stop: CancellationToken, cancel: CancellationToken) {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
@@ -165,14 +184,17 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break DownloadError::ShutDown,
-                () = cancel.cancelled(), if !seeding => break DownloadError::Cancelled,
-                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
-                Some(input) = self.inbox.recv() => self.input(input),
+                () = cancel.cancelled(), if !seeding && !self.publishing => {
+                    break DownloadError::Cancelled;
+                }
+                // Before the inbox, which somebody may keep full.
                 () = &mut timer, if due.is_some() => {
                     self.swarm.handle_timeout(now());
                     seen = Instant::now();
                     self.show_progress();
                 }
+                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
+                Some(input) = self.inbox.recv() => self.input(input),
             }
         };
         self.end(reason).await;
@@ -180,30 +202,76 @@ impl Driver {
 
     /// Closes everything, and says how it ended.
     async fn end(mut self, reason: DownloadError) {
+        if self.publishing {
+            // Whether it became visible is not left open, if that can be.
+            let published = async {
+                while let Some(done) = self.jobs.next().await {
+                    if let Done::Finished(result) = done {
+                        return result.is_ok();
+                    }
+                }
+                false
+            };
+            let patience = self.shared.config.shutdown_timeout;
+            self.published |= timeout(patience, published).await.unwrap_or(false);
+        }
+        let Self {
+            shared,
+            claim,
+            swarm,
+            content,
+            blob,
+            published,
+            announced,
+            inbox,
+            links,
+            jobs,
+            status,
+            publishing,
+            ..
+        } = self;
         // Jobs first: nothing is written behind the back of who starts the
         // same download again.
-        let (jobs, blob) = (std::mem::take(&mut self.jobs), self.blob.take());
         drop(jobs);
         drop(blob);
-        self.shared.release(&self.content.id);
+        let stopping = shared.stop.is_cancelled();
         let reason = match reason {
-            _ if self.shared.stop.is_cancelled() => DownloadError::ShutDown,
+            _ if stopping => DownloadError::ShutDown,
             reason => reason,
         };
-        tracing::debug!(content = %self.content.id, %reason, "content ended");
         let farewell = match reason {
-            DownloadError::ShutDown => RefuseReason::ShuttingDown,
+            DownloadError::ShutDown if stopping => RefuseReason::ShuttingDown,
+            DownloadError::ShutDown => RefuseReason::UnknownContent,
             _ => RefuseReason::NotNeeded,
         };
-        for queue in std::mem::take(&mut self.links).into_values() {
+        tracing::debug!(content = %content.id, %reason, "content ended");
+        // Noted before anybody can share the content again.
+        let gone = announced && !stopping;
+        let mut gone = pin!(gone.then(|| shared.trackers.own(entry(&content, OwnState::Gone))));
+        let gone = async {
+            match gone.as_mut().as_pin_mut() {
+                // A tracker that does not hear it finds out by the owner's refusal.
+                Some(own) => drop(own.await),
+                None => {}
+            }
+        };
+        let mut gone = pin!(gone);
+        let told = futures::poll!(gone.as_mut());
+        drop(claim);
+        for outlet in links.into_values() {
             // A link whose queue is full ends without a word.
-            let _ = queue.try_send(PeerMessage::Refuse(farewell));
+            let _ = outlet.queue.try_send(PeerMessage::Refuse(farewell));
         }
-        self.status.send_modify(|status| status.ended(Err(reason)));
-        if self.announced && !self.shared.stop.is_cancelled() {
-            let gone = self.entry(OwnState::Gone);
-            // A tracker that does not hear it finds out by the owner's refusal.
-            let _ = self.shared.trackers.own(gone).await;
+        let complete = swarm.is_seeding() || publishing && published;
+        let outcome = if complete {
+            Ok(content.clone())
+        } else {
+            Err(reason)
+        };
+        status.send_modify(|status| status.ended(outcome));
+        drop(inbox);
+        if told.is_pending() {
+            shared.stop.run_until_cancelled(gone).await;
         }
     }
 
@@ -232,12 +300,17 @@ impl Driver {
         } = link;
         let id = self.shared.next_link();
         let (queue, messages) = mpsc::channel(link::QUEUE_LEN);
-        self.links.insert(id, queue);
+        let closing = CancellationToken::new();
+        let outlet = Outlet {
+            queue,
+            _closing: closing.clone().drop_guard(),
+        };
+        self.links.insert(id, outlet);
         let inbox = self.to_inbox.clone();
         tracing::debug!(content = %self.content.id, link = id.0, peer = %info.peer, "link up");
         self.shared.spawn(async move {
             let _places = places;
-            link::run(id, connection, messages, inbox).await;
+            link::run(id, connection, messages, closing, inbox).await;
         });
         self.swarm.link_up(now(), id, info);
     }
@@ -279,15 +352,21 @@ impl Driver {
             Done::Committed(Ok(())) => self.swarm.committed(now()),
             Done::Finished(Ok(())) => {
                 self.published = true;
+                self.publishing = false;
                 self.swarm.finished(now());
                 self.show_progress();
+            }
+            Done::Told(OwnState::Complete) => {
                 let content = self.content.clone();
                 self.status.send_modify(|status| status.ended(Ok(content)));
             }
+            Done::Told(_) => {}
             Done::Opened(Err(source))
             | Done::Committed(Err(source))
-            | Done::Finished(Err(source)) => self.storage_failed(None, source),
-            Done::Told => {}
+            | Done::Finished(Err(source)) => {
+                self.publishing = false;
+                self.storage_failed(None, source);
+            }
         }
     }
 
@@ -332,10 +411,10 @@ impl Driver {
             Output::Dial { addr } => self.dial(addr),
             Output::Drop { link, reason } => {
                 tracing::debug!(content = %self.content.id, link = link.0, %reason, "link dropped");
-                if let Some(queue) = self.links.remove(&link)
+                if let Some(outlet) = self.links.remove(&link)
                     && let DropReason::Refused(reason) = reason
                 {
-                    let _ = queue.try_send(PeerMessage::Refuse(reason));
+                    let _ = outlet.queue.try_send(PeerMessage::Refuse(reason));
                 }
             }
             Output::FindOwners => self.find_owners(),
@@ -362,6 +441,7 @@ impl Driver {
             Output::Commit { verified } => self
                 .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
             Output::Finish => {
+                self.publishing = true;
                 let published = self.published;
                 self.on_blob(move |blob| async move {
                     Done::Finished(if published {
@@ -373,13 +453,15 @@ impl Driver {
             }
             Output::Announce(state) => {
                 self.announced = true;
-                let entry = self.entry(state);
+                let entry = entry(&self.content, state);
                 let trackers = self.shared.trackers.clone();
                 self.job(async move {
-                    if let Err(error) = trackers.own(entry).await {
-                        tracing::warn!(%error, "announcing failed; it is tried again");
+                    match timeout(TELL_TIMEOUT, trackers.own(entry)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::warn!(%error, "announcing failed"),
+                        Err(_) => tracing::debug!("announcing takes long, and goes on"),
                     }
-                    Done::Told
+                    Done::Told(state)
                 });
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
@@ -395,10 +477,10 @@ impl Driver {
     }
 
     fn send(&mut self, link: LinkId, message: PeerMessage) {
-        let Some(queue) = self.links.get(&link) else {
+        let Some(outlet) = self.links.get(&link) else {
             return;
         };
-        if queue.try_send(message).is_err() {
+        if outlet.queue.try_send(message).is_err() {
             // It does not read, or has ended and says so soon.
             self.links.remove(&link);
             self.swarm.link_down(now(), link);
@@ -451,12 +533,13 @@ impl Driver {
         self.content.length = manifest.geometry().length();
         let content = self.content.clone();
         self.status.send_modify(|status| status.found(content));
+        self.show_progress();
         let shared = Arc::clone(&self.shared);
         let name = self.content.name.clone();
         self.job(async move {
             let opened = match shared.storage.create(&name, &manifest).await {
                 Ok(partial) => Ok(Opened::Partial(partial)),
-                Err(StorageError::Exists { .. }) => Ok(existing(&shared, &name, &manifest).await),
+                Err(StorageError::Exists { .. }) => existing(&shared, &name, &manifest).await,
                 Err(error) => Err(error),
             };
             Done::Opened(opened)
@@ -498,15 +581,6 @@ impl Driver {
         manifest.map_or(0, |manifest| manifest.geometry().offset_of(chunk))
     }
 
-    fn entry(&self, state: OwnState) -> OwnEntry {
-        OwnEntry {
-            id: self.content.id,
-            name: self.content.name.clone(),
-            length: self.content.length,
-            state,
-        }
-    }
-
     fn show_progress(&mut self) {
         let progress = self.swarm.progress(now());
         self.status
@@ -515,16 +589,34 @@ impl Driver {
 }
 
 /// What stands under the name already: the content itself, or something else.
-async fn existing(shared: &Shared, name: &ContentName, manifest: &Manifest) -> Opened {
-    let Ok(blob) = shared.storage.open(name).await else {
-        return Opened::Other;
+async fn existing(
+    shared: &Shared,
+    name: &ContentName,
+    manifest: &Manifest,
+) -> Result<Opened, StorageError> {
+    let blob = match shared.storage.open(name).await {
+        Ok(blob) => blob,
+        Err(error @ (StorageError::Io { .. } | StorageError::NotFound { .. })) => {
+            return Err(error);
+        }
+        Err(_) => return Ok(Opened::Other),
     };
     if blob.length() != manifest.geometry().length() {
-        return Opened::Other;
+        return Ok(Opened::Other);
     }
     match manifest_of(&*blob).await {
-        Ok(found) if found.id() == manifest.id() => Opened::Whole(blob),
-        _ => Opened::Other,
+        Ok(found) if found.id() == manifest.id() => Ok(Opened::Whole(blob)),
+        Err(HashError::Storage(error)) => Err(error),
+        Ok(_) | Err(HashError::Manifest(_)) => Ok(Opened::Other),
+    }
+}
+
+fn entry(content: &Content, state: OwnState) -> OwnEntry {
+    OwnEntry {
+        id: content.id,
+        name: content.name.clone(),
+        length: content.length,
+        state,
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::driver::Input;
 use super::swarm::LinkId;
@@ -17,18 +18,21 @@ use crate::transport::{Connection, FrameSink, FrameStream};
 /// pile up is ended.
 pub(super) const QUEUE_LEN: usize = 2048;
 
-/// How long a link that is being closed may take to send what is queued.
+/// How long a link may take to send what is queued once this side is done with
+/// it, whatever it was waiting for.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many queued messages are handed to the network before the machine
 /// hears that they are gone.
 const BATCH: usize = 32;
 
-/// Carries messages until either side ends the link; then reports that.
+/// Carries messages until either side ends the link; then reports that. This
+/// side ends it by dropping the queue's sender and cancelling `closing`.
 pub(super) async fn run(
     id: LinkId,
     connection: Connection,
     queue: mpsc::Receiver<PeerMessage>,
+    closing: CancellationToken,
     inbox: mpsc::Sender<Input>,
 ) {
     let Connection {
@@ -37,9 +41,15 @@ pub(super) async fn run(
         stream,
         ..
     } = connection;
+    let overdue = async {
+        closing.cancelled().await;
+        sleep(FAREWELL_TIMEOUT).await;
+    };
     let ended = tokio::select! {
-        ended = read(id, stream, &inbox) => ended,
+        biased;
         ended = write(id, sink, queue, &inbox) => ended,
+        ended = read(id, stream, &inbox) => ended,
+        () = overdue => "the other side did not take the farewell".into(),
     };
     tracing::debug!(link = id.0, %remote, %ended, "link ended");
     // When the swarm is gone already, nobody needs to know.
@@ -60,7 +70,8 @@ async fn read(id: LinkId, mut stream: FrameStream, inbox: &mpsc::Sender<Input>) 
         };
         let heard = Input::Message { link: id, message };
         if inbox.send(heard).await.is_err() {
-            return "the content is no longer served".into();
+            // Nobody listens any more; the farewell is for the writer to send.
+            return std::future::pending().await;
         }
     }
 }
@@ -79,12 +90,6 @@ async fn write(
         if waited.is_err() {
             batch.push(PeerMessage::KeepAlive);
         }
-        let deadline = Instant::now()
-            + if closed {
-                FAREWELL_TIMEOUT
-            } else {
-                FRAME_TIMEOUT * BATCH as u32
-            };
         let mut bytes = 0;
         let sending = async {
             for message in batch.drain(..) {
@@ -92,30 +97,28 @@ async fn write(
                     bytes += data.len() as u64;
                 }
                 let frame = message.encode();
-                // One frame has its own, shorter, deadline.
                 timeout(FRAME_TIMEOUT, sink.feed(frame)).await??;
             }
             if closed {
                 sink.close().await?;
             } else {
-                sink.flush().await?;
+                let all = FRAME_TIMEOUT * messages.max(1) as u32;
+                timeout(all, sink.flush()).await??;
             }
             Ok::<_, SendError>(())
         };
-        match timeout_at(deadline, sending).await {
-            Ok(Ok(())) if closed => return "closed by this side".into(),
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "the other side does not read".into(),
+        match sending.await {
+            Ok(()) if closed => return "closed by this side".into(),
+            Ok(()) => {}
+            Err(error) => return error.to_string(),
         }
         let sent = Input::Sent {
             link: id,
             messages,
             bytes,
         };
-        if inbox.send(sent).await.is_err() {
-            return "the content is no longer served".into();
-        }
+        // When the swarm is gone, what it had queued is still to be sent.
+        let _ = inbox.send(sent).await;
     }
 }
 

@@ -32,7 +32,7 @@ pub use share::ShareSource;
 use download::Status;
 use driver::{Driver, INBOX_LEN};
 use share::{HashError, manifest_of};
-use shared::{Shared, SwarmHandle, Taken};
+use shared::{Claim, Settled, Shared, SwarmHandle};
 use swarm::Swarm;
 
 use crate::content::{Content, ContentId, NameError};
@@ -90,11 +90,15 @@ const INLINE_HASH_LEN: usize = 64 << 10;
 pub struct Peer(Arc<Handle>);
 
 /// Stops the peer when the last clone of its handle is gone.
-struct Handle(Arc<Shared>);
+struct Handle {
+    shared: Arc<Shared>,
+    /// Where the listener is.
+    bound: Option<Addr>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.stop.cancel();
+        self.shared.stop.cancel();
     }
 }
 
@@ -112,7 +116,7 @@ impl Peer {
 
     /// Where this peer listens, if it does.
     pub fn local_addr(&self) -> Option<&Addr> {
-        self.shared().addr.as_ref()
+        self.0.bound.as_ref()
     }
 
     /// The contents that are complete here, and served.
@@ -134,8 +138,15 @@ impl Peer {
     /// # Errors
     /// [`ShareError`]; nothing is shared then, and it may be tried again.
     pub async fn share(&self, source: impl Into<ShareSource>) -> Result<Content, ShareError> {
+        let share = self.share_source(source.into());
+        let stop = &self.shared().stop;
+        let shared = stop.run_until_cancelled(share).await;
+        shared.unwrap_or(Err(ShareError::ShutDown))
+    }
+
+    async fn share_source(&self, source: ShareSource) -> Result<Content, ShareError> {
         let shared = self.shared();
-        let (name, blob) = source.into().open(&*shared.storage).await?;
+        let (name, blob) = source.open(&*shared.storage).await?;
         let manifest = match manifest_of(&*blob).await {
             Ok(manifest) => Arc::new(manifest),
             Err(HashError::Storage(error)) => return Err(error.into()),
@@ -143,35 +154,33 @@ impl Peer {
         };
         let id = manifest.id();
         let content = Content::new(id, name, blob.length());
-        let (status, watched) = watch::channel(Status::shared(content.clone()));
+        let (status, watched) = watch::channel(Status::sharing(content.clone()));
         let inbox = mpsc::channel(INBOX_LEN);
-        let stop = shared.stop.child_token();
         let handle = SwarmHandle {
             inbox: inbox.0.clone(),
             status: watched,
-            stop: stop.clone(),
+            stop: shared.stop.child_token(),
+            cancel: CancellationToken::new(),
         };
-        if shared.stop.is_cancelled() {
-            return Err(ShareError::ShutDown);
-        }
-        if let Err(Taken(other)) = shared.claim(id, handle) {
-            let status = other.status.borrow();
-            let there = status.complete().cloned();
-            return there.ok_or(ShareError::Downloading { id });
-        }
+        let claim = match shared.claim(id, &handle).await {
+            Ok(claim) => claim,
+            Err(Settled::There(content)) => return Ok(content),
+            Err(_) => return Err(ShareError::Downloading { id }),
+        };
         let now = tokio::time::Instant::now().into_std();
         let swarm = Swarm::seeder(now, shared.swarm_config(), shared.id, manifest);
         let driver = Driver::new(
             Arc::clone(shared),
+            claim,
             swarm,
             content.clone(),
             Some(blob),
             inbox,
-            status,
+            status.clone(),
         );
-        shared.spawn(driver.run(stop.clone(), CancellationToken::new()));
         // Dropped half way, or refused: not shared.
-        let undo = stop.drop_guard();
+        let undo = handle.stop.clone().drop_guard();
+        shared.spawn(driver.run(handle.stop.clone(), handle.cancel.clone()));
         shared
             .trackers
             .own(OwnEntry {
@@ -182,6 +191,7 @@ impl Peer {
             })
             .await?;
         undo.disarm();
+        status.send_modify(|status| status.ended(Ok(content.clone())));
         Ok(content)
     }
 
@@ -193,10 +203,12 @@ impl Peer {
         let Some(swarm) = self.shared().swarm(id) else {
             return false;
         };
-        let complete = swarm.status.borrow().complete().is_some();
+        let mut status = swarm.status;
+        let complete = status.borrow().complete().is_some();
         if complete {
             swarm.stop.cancel();
-            swarm.inbox.closed().await;
+            // The driver drops it when the trackers were told.
+            while status.changed().await.is_ok() {}
         }
         complete
     }
@@ -239,7 +251,13 @@ impl Peer {
         let inbox = mpsc::channel(INBOX_LEN);
         let download = Download::new(watched, cancel.clone(), inbox.0.clone());
         self.shared().spawn(async move {
-            let started = start_download(&shared, key, options, status.subscribe(), &inbox.0);
+            let handle = SwarmHandle {
+                inbox: inbox.0.clone(),
+                status: status.subscribe(),
+                stop: shared.stop.child_token(),
+                cancel: cancel.clone(),
+            };
+            let started = start_download(&shared, key, options, &handle);
             let started = tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -249,15 +267,15 @@ impl Peer {
             match started {
                 Ok(Started::Running(start)) => {
                     let Start {
+                        claim,
                         swarm,
                         content,
                         owners,
-                        stop,
                     } = *start;
-                    let own = Arc::clone(&shared);
-                    let mut driver = Driver::new(own, swarm, content, None, inbox, status);
+                    let mut driver =
+                        Driver::new(shared, claim, swarm, content, None, inbox, status);
                     driver.owners_found(owners);
-                    driver.run(stop, cancel).await;
+                    driver.run(handle.stop, cancel).await;
                 }
                 Ok(Started::There(content)) => {
                     status.send_modify(|status| *status = Status::shared(content));
@@ -290,7 +308,7 @@ impl Peer {
     }
 
     fn shared(&self) -> &Arc<Shared> {
-        &self.0.0
+        &self.0.shared
     }
 }
 
@@ -311,10 +329,10 @@ enum Started {
 }
 
 struct Start {
+    claim: Claim,
     swarm: Swarm,
     content: Content,
     owners: Vec<(Addr, bool)>,
-    stop: CancellationToken,
 }
 
 /// Finds out what is asked for, and claims it.
@@ -322,14 +340,14 @@ async fn start_download(
     shared: &Arc<Shared>,
     key: Result<ContentKey, NameError>,
     options: DownloadOptions,
-    status: watch::Receiver<Status>,
-    inbox: &mpsc::Sender<driver::Input>,
+    handle: &SwarmHandle,
 ) -> Result<Started, DownloadError> {
     let key = key?;
     if let ContentKey::Id(id) = &key
         && let Some(taken) = shared.swarm(id)
+        && let Some(started) = there_or_running(*id, taken.settled().await)
     {
-        return there_or_running(*id, &taken);
+        return started;
     }
     let Found {
         id,
@@ -340,34 +358,33 @@ async fn start_download(
     let mut owners: Vec<_> = owners.into_iter().map(|o| (o.addr, o.complete)).collect();
     owners.extend(options.owners.into_iter().map(|addr| (addr, false)));
     let content = Content::new(id, options.name.unwrap_or(name), length);
-    let stop = shared.stop.child_token();
-    let handle = SwarmHandle {
-        inbox: inbox.clone(),
-        status,
-        stop: stop.clone(),
+    let claim = match shared.claim(id, handle).await {
+        Ok(claim) => claim,
+        Err(settled) => {
+            let started = there_or_running(id, settled);
+            return started.unwrap_or(Err(DownloadError::AlreadyRunning { id }));
+        }
     };
-    if let Err(Taken(taken)) = shared.claim(id, handle) {
-        return there_or_running(id, &taken);
-    }
     if owners.is_empty() {
-        shared.release(&id);
         return Err(DownloadError::NoOwners { id });
     }
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
     let now = tokio::time::Instant::now().into_std();
     Ok(Started::Running(Box::new(Start {
+        claim,
         swarm: Swarm::leecher(now, config, shared.id, id),
         content,
         owners,
-        stop,
     })))
 }
 
-fn there_or_running(id: ContentId, taken: &SwarmHandle) -> Result<Started, DownloadError> {
-    match taken.status.borrow().complete() {
-        Some(content) => Ok(Started::There(content.clone())),
-        None => Err(DownloadError::AlreadyRunning { id }),
+/// What starting means for a content that has a driver; nothing if that ended.
+fn there_or_running(id: ContentId, settled: Settled) -> Option<Result<Started, DownloadError>> {
+    match settled {
+        Settled::There(content) => Some(Ok(Started::There(content))),
+        Settled::Running => Some(Err(DownloadError::AlreadyRunning { id })),
+        Settled::Ended => None,
     }
 }
 

@@ -143,6 +143,10 @@ pub(super) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> 
     let mut at = 0;
     let mut piece = read(0).await.map_err(HashError::Storage)?;
     while at < length {
+        if piece.is_empty() {
+            // A storage that gives less than it was asked for.
+            break;
+        }
         at += piece.len() as u64;
         let next = async {
             if at < length {

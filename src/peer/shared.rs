@@ -1,5 +1,6 @@
 //! What all tasks of one peer share.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,16 +19,22 @@ use crate::storage::Storage;
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
 
+/// How many connections are told at a time that there is no place for them.
+/// Further ones are dropped, which costs nothing.
+const MAX_TURNED_AWAY: usize = 32;
+
 pub(super) struct Shared {
     pub(super) id: PeerId,
     pub(super) config: PeerConfig,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) trackers: TrackerClient,
-    /// Where this peer listens, if it does.
+    /// Where others reach this peer, if it listens.
     pub(super) addr: Option<Addr>,
     /// One place per link, dialled or accepted.
     pub(super) places: Arc<Semaphore>,
+    /// One per connection that is being told that there is no place for it.
+    pub(super) turning_away: Arc<Semaphore>,
     /// Every task of this peer.
     pub(super) tasks: TaskTracker,
     /// Everything is to end in order, and then: at once.
@@ -46,10 +53,55 @@ pub(super) struct SwarmHandle {
     pub(super) status: watch::Receiver<Status>,
     /// Ends the driver.
     pub(super) stop: CancellationToken,
+    /// Ends it as long as the content is not complete.
+    pub(super) cancel: CancellationToken,
 }
 
-/// A content has its driver already.
-pub(super) struct Taken(pub(super) SwarmHandle);
+/// What a content that has a driver turned out to be.
+pub(super) enum Settled {
+    /// It is complete here.
+    There(Content),
+    /// It is being downloaded.
+    Running,
+    /// Its driver has ended, and given the content back.
+    Ended,
+}
+
+impl SwarmHandle {
+    /// Waits as long as the driver is about to end, or the content is about
+    /// to be shared.
+    pub(super) async fn settled(mut self) -> Settled {
+        loop {
+            if self.inbox.is_closed() {
+                return Settled::Ended;
+            }
+            if !self.stop.is_cancelled() {
+                let status = self.status.borrow_and_update();
+                match status.complete() {
+                    Some(content) => return Settled::There(content.clone()),
+                    None if status.is_sharing() || self.cancel.is_cancelled() => {}
+                    None => return Settled::Running,
+                }
+            }
+            tokio::select! {
+                () = self.inbox.closed() => {}
+                Ok(()) = self.status.changed() => {}
+            }
+        }
+    }
+}
+
+/// The right to drive a content; given back when dropped.
+pub(super) struct Claim {
+    shared: Arc<Shared>,
+    id: ContentId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.swarms).remove(&self.id);
+    }
+}
 
 /// The right to one more connection from a host; given back when dropped.
 pub(super) struct HostPlace {
@@ -70,6 +122,7 @@ impl Shared {
         Self {
             id,
             places: Arc::new(Semaphore::new(config.max_links)),
+            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             config,
             transport,
             storage,
@@ -136,21 +189,29 @@ impl Shared {
         lock(&self.swarms).get(id).cloned()
     }
 
-    /// Registers the driver of a content, unless it has one.
-    pub(super) fn claim(&self, id: ContentId, handle: SwarmHandle) -> Result<(), Taken> {
-        let mut swarms = lock(&self.swarms);
-        match swarms.get(&id) {
-            Some(taken) => Err(Taken(taken.clone())),
-            None => {
-                swarms.insert(id, handle);
-                Ok(())
+    /// Registers the driver of a content, unless it has one. Waits for one
+    /// that is about to end.
+    ///
+    /// Cancel safe: nothing is claimed unless a claim is returned.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        id: ContentId,
+        handle: &SwarmHandle,
+    ) -> Result<Claim, Settled> {
+        loop {
+            let taken = match lock(&self.swarms).entry(id) {
+                Entry::Occupied(taken) => taken.get().clone(),
+                Entry::Vacant(free) => {
+                    free.insert(handle.clone());
+                    let shared = Arc::clone(self);
+                    return Ok(Claim { shared, id });
+                }
+            };
+            match taken.settled().await {
+                Settled::Ended => {}
+                settled => return Err(settled),
             }
         }
-    }
-
-    /// The driver of a content has ended.
-    pub(super) fn release(&self, id: &ContentId) {
-        lock(&self.swarms).remove(id);
     }
 
     /// The contents that are complete here.

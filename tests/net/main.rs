@@ -6,3 +6,8 @@
 mod broken;
 mod conformance;
 mod framing;
+mod peer_errors;
+mod peer_handles;
+mod peer_transfer;
+#[path = "../world/mod.rs"]
+mod world;

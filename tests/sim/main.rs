@@ -4,3 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod network;
+mod peer_faults;
+#[path = "../world/mod.rs"]
+mod world;
