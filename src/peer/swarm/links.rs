@@ -105,7 +105,9 @@ impl Swarm {
         };
         self.wake.remove(&id);
         self.uploader.link_removed(now, id);
-        if let Some(addr) = &link.info.addr {
+        let addr = link.info.addr.as_ref();
+        let same = |other: &Link| other.info.addr.as_ref() == addr;
+        if let Some(addr) = addr.filter(|_| !self.links.values().any(same)) {
             self.book.unlinked(now, addr);
         }
         match &mut self.phase {
@@ -235,8 +237,7 @@ impl Swarm {
         let links = self.links.len() + self.book.dialling();
         !self.is_seeding()
             && links < self.config.max_links
-            && (links < self.config.sources
-                || self.book.dialling() == 0 && !self.is_supplied())
+            && (links < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
     }
 
     /// Whether to look for more owners.
