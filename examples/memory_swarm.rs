@@ -1,30 +1,37 @@
-//! A swarm that touches neither network nor disk: a tracker, a seeder, and
-//! twenty leechers that start together and serve each other.
+//! A swarm that touches neither network nor disk: a tracker, a seeder that
+//! sends no more than four copies a second, and twenty leechers that start
+//! together and serve each other.
 //!
 //! ```text
 //! cargo run --example memory_swarm
 //! ```
 
 use std::error::Error;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+use bt_lite::{MemoryNetwork, MemoryStorage, Peer, PeerConfig, ShareSource, Tracker};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 const LEECHERS: usize = 20;
-const LENGTH: usize = 4 << 20;
+/// In bytes.
+const LENGTH: usize = 512 << 10;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let network = MemoryNetwork::new(1);
+    network.set_upload_rate("seeder", Some(4 * LENGTH as u64));
     let tracker = Tracker::builder(network.endpoint("tracker"))
         .bind("memory:tracker")
         .await?;
+    // Look for further owners at once: the default suits longer downloads.
+    let mut config = PeerConfig::default();
+    config.swarm.find_interval = Duration::from_millis(20);
     let start = async |name: &str, storage: MemoryStorage| {
         Peer::builder(network.endpoint(name), storage)
             .tracker(tracker.local_addr())
             .listen(format!("memory:{name}"))
+            .config(config.clone())
             .start()
             .await
     };

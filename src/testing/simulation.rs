@@ -267,6 +267,12 @@ impl Simulation {
         self.members[member.0].alive
     }
 
+    /// How many members are sending blocks at this moment.
+    pub fn sending(&self) -> usize {
+        let sends = |state: &&State| state.alive && !state.uplink.is_empty();
+        self.members.iter().filter(sends).count()
+    }
+
     /// How far a member is.
     pub fn progress(&self, member: Member) -> Progress {
         let state = &self.members[member.0];

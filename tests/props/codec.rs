@@ -121,6 +121,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             PeerMessage::KeepAlive,
             PeerMessage::HaveAll,
             PeerMessage::HaveNone,
+            PeerMessage::Interested,
+            PeerMessage::NotInterested,
             PeerMessage::Choke,
             PeerMessage::Unchoke,
         ]),

@@ -2,10 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod assembler;
 mod bitfield;
 mod codec;
 mod codec_limits;
 mod content;
 mod manifest;
+mod picker;
+mod planner;
 mod protocol_md;
 mod registry;
+mod swarm;
+mod swarm_world;
+mod uploader;

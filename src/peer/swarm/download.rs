@@ -52,11 +52,12 @@ impl Swarm {
         self.phase = Phase::Transfer(Box::new(transfer));
         self.last_gain = now;
         self.log.extend(present.iter());
-        if !present.is_empty() {
-            self.outputs.push_back(Output::Announce(OwnState::Partial));
-        }
+        // Already now, with nothing to offer yet: leechers that know each
+        // other early pass the first chunks on without asking anybody.
+        self.outputs.push_back(Output::Announce(OwnState::Partial));
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
+            self.count_lacks(link);
             self.use_remote(now, link);
             self.tell_haves(link);
         }
@@ -214,8 +215,10 @@ impl Swarm {
         let length = transfer.manifest.geometry().len_of(chunk);
         transfer.commit.bytes += length;
         transfer.commit.since.get_or_insert(now);
-        if self.log.len() == 1 {
-            self.outputs.push_back(Output::Announce(OwnState::Partial));
+        for (&id, link) in &self.links {
+            if !link.remote.has(chunk) {
+                self.uploader.link_lacks(id);
+            }
         }
         let mut credits: BTreeMap<Addr, u64> = BTreeMap::new();
         for (sender, piece) in assembled.senders.iter().zip(&assembled.pieces) {
@@ -274,6 +277,7 @@ impl Swarm {
             self.wake.extend(transfer.planner.hungry());
         }
         let mut requests = Vec::new();
+        let mut interests = Vec::new();
         // Links that were silent get what the others leave.
         let (silent, prompt): (BTreeSet<LinkId>, _) = std::mem::take(&mut self.wake)
             .into_iter()
@@ -281,12 +285,33 @@ impl Swarm {
         self.wake = prompt;
         let mut silent = silent.into_iter();
         while let Some(link) = self.wake.pop_first().or_else(|| silent.next()) {
+            let before = requests.len();
             while let Some(request) = transfer.planner.next_request(now, link) {
                 requests.push((link, request));
                 if let Some(other) = request.overtaken {
                     self.wake.insert(other);
                 }
             }
+            let Some(state) = self.links.get_mut(&link) else {
+                continue;
+            };
+            if requests.len() > before {
+                state.declined = false;
+            } else if state.declined {
+                if state.choked && transfer.planner.has_free(link) {
+                    state.declined = false;
+                    interests.push((link, PeerMessage::Interested));
+                }
+            } else if !state.choked
+                && state.remote.is_anything()
+                && transfer.planner.unanswered(link) == 0
+            {
+                state.declined = true;
+                interests.push((link, PeerMessage::NotInterested));
+            }
+        }
+        for (link, message) in interests {
+            self.send(link, message);
         }
         for (link, Request { block, overtaken }) in requests {
             if let Some(other) = overtaken {

@@ -27,6 +27,8 @@ pub(super) struct Link {
     pub(super) sender: Arc<Sender>,
     pub(super) remote: Remote,
     pub(super) choked: bool,
+    /// The other side was told that this one wants nothing from it.
+    pub(super) declined: bool,
     /// Messages that were not handed to the network yet.
     pub(super) queued: usize,
     /// Messages that were, and where among all of them parts of the manifest
@@ -52,6 +54,7 @@ impl Link {
             info,
             remote: Remote::Unknown,
             choked: false,
+            declined: false,
             queued: 0,
             handed: 0,
             parts: VecDeque::new(),
@@ -95,6 +98,15 @@ impl Remote {
     /// Whether there is anything at all.
     pub(super) fn is_anything(&self) -> bool {
         !matches!(self, Self::Unknown | Self::None)
+    }
+
+    /// Whether a chunk is among them, as far as that is known.
+    pub(super) fn has(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(chunks) => chunks.contains(chunk),
+            Self::Unknown | Self::None | Self::Unread(_) => false,
+        }
     }
 
     /// How many chunks there are, as far as that is known.

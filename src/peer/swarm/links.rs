@@ -70,6 +70,8 @@ impl Swarm {
             _ => PeerMessage::HaveNone,
         };
         self.links.insert(id, link);
+        self.uploader.link_added(id);
+        self.count_lacks(id);
         self.send(id, greeting);
         self.settle(now);
     }
@@ -102,7 +104,7 @@ impl Swarm {
             return;
         };
         self.wake.remove(&id);
-        self.uploader.link_removed(id);
+        self.uploader.link_removed(now, id);
         if let Some(addr) = &link.info.addr {
             self.book.unlinked(now, addr);
         }
@@ -181,7 +183,7 @@ impl Swarm {
                 state.parts.pop_front();
             }
             self.counts.uploaded += bytes;
-            self.uploader.sent(link, bytes);
+            self.uploader.sent(now, link, bytes);
             self.tell_haves(link);
             self.settle(now);
         }
@@ -194,7 +196,7 @@ impl Swarm {
             self.book.named(now, addr, complete);
         }
         self.find.running = false;
-        let pause = if self.useful_links() > 0 {
+        let pause = if self.is_supplied() {
             self.find.fruitless = 0;
             self.config.find_interval
         } else {
@@ -213,18 +215,17 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Links that have something which is missing here.
-    pub(super) fn useful_links(&self) -> usize {
+    /// Whether some link has something that is missing here.
+    pub(super) fn is_supplied(&self) -> bool {
         match &self.phase {
             Phase::Manifest(_) | Phase::Opening(_) => {
-                let has = |link: &&Link| link.remote.is_anything();
-                self.links.values().filter(has).count()
+                self.links.values().any(|link| link.remote.is_anything())
             }
             Phase::Transfer(transfer) => {
-                let useful = |link: &&LinkId| transfer.planner.is_useful(**link);
-                self.links.keys().filter(useful).count()
+                let mut links = self.links.keys();
+                links.any(|link| transfer.planner.is_useful(*link))
             }
-            Phase::Seeding(_) => 0,
+            Phase::Seeding(_) => false,
         }
     }
 
@@ -235,12 +236,12 @@ impl Swarm {
         !self.is_seeding()
             && links < self.config.max_links
             && (links < self.config.sources
-                || self.book.dialling() == 0 && self.useful_links() == 0)
+                || self.book.dialling() == 0 && !self.is_supplied())
     }
 
     /// Whether to look for more owners.
     pub(super) fn wants_owners(&self) -> bool {
         self.wants_links() && !self.book.has_candidates()
-            || !self.is_seeding() && self.useful_links() == 0
+            || !self.is_seeding() && !self.is_supplied()
     }
 }

@@ -23,7 +23,9 @@ impl Swarm {
             PeerMessage::HaveAll => self.has_came(now, link, Remote::All),
             PeerMessage::HaveNone => self.has_came(now, link, Remote::None),
             PeerMessage::Have(chunk) => self.have_came(now, link, chunk),
-            PeerMessage::Suggest(_) => {}
+            PeerMessage::Suggest(chunk) => self.suggested(link, chunk),
+            PeerMessage::Interested => self.uploader.link_declined(link, false),
+            PeerMessage::NotInterested => self.uploader.link_declined(link, true),
             PeerMessage::Request(block) => self.requested(now, link, block),
             PeerMessage::Cancel(block) => {
                 if self.uploader.cancelled(link, block) {
@@ -81,6 +83,7 @@ impl Swarm {
         let Some(has) = link.remote.resolve(manifest.geometry().chunks()) else {
             return self.violated(now, id, "a Bitfield of another content");
         };
+        self.count_lacks(id);
         match &mut self.phase {
             Phase::Transfer(transfer) => {
                 transfer.planner.link_has(id, has);
@@ -108,6 +111,8 @@ impl Swarm {
         if let Some(chunks) = chunks {
             link.remote.gained(chunk, chunks);
         }
+        let here = self.phase.has(chunk);
+        self.uploader.link_gained(id, here);
         match &mut self.phase {
             Phase::Manifest(fetch) => fetch.retry(id),
             Phase::Transfer(transfer) => {
@@ -118,6 +123,14 @@ impl Swarm {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
             }
             _ => {}
+        }
+    }
+
+    pub(super) fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        // Of no use before the manifest is there, and then soon outdated.
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.suggested(link, chunk);
+            self.wake.insert(link);
         }
     }
 
@@ -155,6 +168,7 @@ impl Swarm {
                 let open = Output::Open(Arc::clone(&manifest));
                 self.outputs.push_back(open);
                 self.phase = Phase::Opening(manifest);
+                self.measure();
             }
             Part::Lie => {
                 if let Some(liar) = self.links.get(&link).map(|l| Arc::clone(&l.sender)) {

@@ -38,6 +38,7 @@ mod planner;
 mod rate;
 mod serve;
 mod source;
+mod spread;
 mod transfer;
 mod uploader;
 
@@ -52,12 +53,13 @@ pub use output::{DropReason, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
 pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};
 pub use source::Has;
-pub use uploader::Uploader;
+pub use uploader::{Turn, UploadLimits, Uploader};
 
 use book::Book;
 use link::Link;
 use manifest_fetch::ManifestFetch;
 use rate::RateMeter;
+use spread::Spread;
 use transfer::Transfer;
 
 use crate::content::{ChunkIndex, ContentId, Manifest};
@@ -88,11 +90,13 @@ pub struct Swarm {
     /// each link has yet to be told.
     log: Vec<ChunkIndex>,
     counts: Counts,
+    /// Which chunks a seeder suggests.
+    spread: Spread,
 }
 
 #[derive(Debug)]
 enum Phase {
-    Manifest(ManifestFetch),
+    Manifest(Box<ManifestFetch>),
     Opening(Arc<Manifest>),
     Transfer(Box<Transfer>),
     Seeding(Arc<Manifest>),
@@ -122,7 +126,13 @@ const MAX_SNUBS: u32 = 3;
 impl Swarm {
     /// The machine of a content that is to be downloaded.
     pub fn leecher(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId) -> Self {
-        Self::new(now, config, me, id, Phase::Manifest(ManifestFetch::new(id)))
+        Self::new(
+            now,
+            config,
+            me,
+            id,
+            Phase::Manifest(Box::new(ManifestFetch::new(id))),
+        )
     }
 
     /// The machine of a content that is there as a whole.
@@ -133,10 +143,14 @@ impl Swarm {
     fn new(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId, phase: Phase) -> Self {
         let mut counts = Counts::default();
         counts.meter.began(now);
-        Self {
+        let mut swarm = Self {
             id,
             me,
-            uploader: Uploader::new(config.send_window, MAX_REQUESTS),
+            uploader: Uploader::new(UploadLimits {
+                window: config.send_window,
+                requests: MAX_REQUESTS,
+                slots: config.upload_slots,
+            }),
             config,
             phase,
             links: BTreeMap::new(),
@@ -153,6 +167,18 @@ impl Swarm {
             gave_up: false,
             log: Vec::new(),
             counts,
+            spread: Spread::default(),
+        };
+        swarm.measure();
+        swarm
+    }
+
+    /// Tells the uploader the lengths, once they are known.
+    fn measure(&mut self) {
+        if let Some(manifest) = self.phase.manifest() {
+            let geometry = manifest.geometry();
+            let block_len = BlockGrid::of(geometry).block_len();
+            self.uploader.measures(block_len, geometry.chunk_len());
         }
     }
 
@@ -226,9 +252,10 @@ impl Swarm {
     /// happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if self.is_seeding() {
-            return None;
+            return self.uploader.poll_timeout();
         }
-        let mut next: Vec<Instant> = self.patience_ends().into_iter().collect();
+        let next = self.patience_ends().into_iter();
+        let mut next: Vec<Instant> = next.chain(self.uploader.poll_timeout()).collect();
         if !self.find.running && self.wants_owners() {
             next.extend(self.find.next);
         }
@@ -312,10 +339,7 @@ impl Swarm {
         }
         self.ask(now);
         self.finish_or_commit(now);
-        let rank = |link: LinkId| self.links.get(&link).map_or(0, |l| l.remote.count());
-        while let Some((link, block)) = self.uploader.next_block(rank) {
-            self.outputs.push_back(Output::Read { link, block });
-        }
+        self.upload(now);
     }
 
     /// Panics where the machine contradicts itself. For tests.
@@ -339,6 +363,15 @@ impl Swarm {
 }
 
 impl Phase {
+    /// Whether a chunk is here, to be served.
+    fn has(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Self::Manifest(_) | Self::Opening(_) => false,
+            Self::Transfer(transfer) => transfer.stored.contains(chunk),
+            Self::Seeding(manifest) => manifest.geometry().contains(chunk),
+        }
+    }
+
     fn manifest(&self) -> Option<&Arc<Manifest>> {
         match self {
             Self::Manifest(_) => None,

@@ -13,13 +13,16 @@
 //!
 //! The planner knows no bytes, no clock and no network.
 
+mod check;
+mod choose;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::picker::Picker;
 use super::source::{Has, Source};
 use super::{BlockGrid, LinkId};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, split_evenly};
+use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
 
 /// The bounds of a planner.
@@ -77,6 +80,9 @@ pub enum Strategy {
 /// An overtaking link must promise to be so much faster than the one that a
 /// block is taken from, or both would take it from each other.
 const OVERTAKE: f64 = 1.25;
+
+/// How many suggestions of a link are remembered.
+const MAX_SUGGESTED: usize = 8;
 
 /// How often a link that found nothing to do looks again, at the least.
 const RETRY: Duration = Duration::from_millis(5);
@@ -163,6 +169,8 @@ pub struct Planner {
     hungry: BTreeSet<LinkId>,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
+    /// No link is silent before.
+    silence: Option<Instant>,
 }
 
 impl Planner {
@@ -192,6 +200,7 @@ impl Planner {
             homes_valid: false,
             hungry: BTreeSet::new(),
             retry: None,
+            silence: None,
         }
     }
 
@@ -232,7 +241,33 @@ impl Planner {
             Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
             has => has,
         };
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.said = true;
+        }
         self.set_has(link, has);
+    }
+
+    /// The other side would like to be asked for a chunk: it is, if no other
+    /// is rarer. Only the latest few suggestions count.
+    pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if self.grid.geometry().contains(chunk)
+            && let Some(source) = self.sources.get_mut(&link)
+        {
+            if source.suggested.len() == MAX_SUGGESTED {
+                source.suggested.pop_front();
+            }
+            source.suggested.push_back(chunk);
+        }
+    }
+
+    /// Whether a link has something that is free to be asked for.
+    pub fn has_free(&self, link: LinkId) -> bool {
+        let waits = self.sources.get(&link).is_some_and(|s| match &s.has {
+            Has::Nothing => false,
+            Has::Some(_) => s.candidates > 0,
+            Has::All => !self.picker.is_empty(),
+        });
+        waits || self.joinable(link, false).or(self.joinable(link, true)).is_some()
     }
 
     /// A link has one more chunk. O(1).
@@ -280,7 +315,6 @@ impl Planner {
             return Released::default();
         }
         source.lead = None;
-        self.hungry.remove(&link);
         let led = self.led_by(link);
         self.release(link, [], led)
     }
@@ -334,6 +368,8 @@ impl Planner {
         open.free -= u32::from(open.blocks[position] == Block::Free);
         open.blocks[position] = Block::Asked(link);
         self.sources.get_mut(&link)?.asked(now, block);
+        let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
+        self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
     }
 
@@ -464,6 +500,9 @@ impl Planner {
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.retry = self.retry.filter(|&retry| retry > now);
         let mut all = Released::default();
+        if self.silence.is_none_or(|silence| silence > now) {
+            return (Vec::new(), all);
+        }
         let silent: Vec<LinkId> = self
             .sources
             .iter()
@@ -484,16 +523,17 @@ impl Planner {
             all.cancelled.extend(released.cancelled);
             all.cancelled.extend(blocks.into_iter().map(|b| (link, b)));
         }
+        let deadlines = self.sources.values();
+        let deadlines = deadlines.filter_map(|source| source.deadline(&self.config));
+        self.silence = deadlines.min();
         (silent, all)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
     /// [`next_request`](Self::next_request) for the [`hungry`](Self::hungry).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = self.sources.values();
-        let silent = deadlines.filter_map(|source| source.deadline(&self.config));
         let retry = self.retry.filter(|_| !self.open.is_empty());
-        silent.chain(retry).min()
+        self.silence.into_iter().chain(retry).min()
     }
 
     /// The links that found nothing to ask for, though something is missing.
@@ -537,142 +577,6 @@ impl Planner {
         self.sources
             .get(&link)
             .map_or(&Has::Nothing, |source| &source.has)
-    }
-
-    /// A free block for a link: of its own chunk, of one that nobody leads, of
-    /// a new one, or of one that somebody else leads.
-    fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
-        let lead = self.sources.get(&link)?.lead;
-        if let Some(block) = lead.and_then(|chunk| self.first_free(chunk)) {
-            return Some(block);
-        }
-        if let Some(orphan) = self.joinable(link, false) {
-            self.lead(link, orphan);
-            return self.first_free(orphan);
-        }
-        if self.open.len() + self.complete < self.config.max_open
-            && let Some(chunk) = self.pick(link)
-        {
-            self.open_chunk(chunk);
-            self.lead(link, chunk);
-            return self.first_free(chunk);
-        }
-        let chunk = self.joinable(link, true)?;
-        self.first_free(chunk)
-    }
-
-    /// An open chunk with a free block that a link could send, and that has a
-    /// leader or none.
-    fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
-        let source = self.sources.get(&link)?;
-        let mut chunks = self.open.iter();
-        chunks.find_map(|(&chunk, open)| {
-            let fits = open.free > 0
-                && !open.exclusive
-                && open.lead.is_some() == led
-                && source.has.contains(chunk);
-            fits.then_some(chunk)
-        })
-    }
-
-    fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
-        let open = self.open.get(&chunk).filter(|open| open.free > 0)?;
-        let position = open.blocks.iter().position(|b| *b == Block::Free)?;
-        Some(self.grid.block(chunk, position as u32))
-    }
-
-    /// Takes over the block that would come last, if this link would have it
-    /// sooner; and whether there is a block that it could take.
-    fn overtake(&self, now: Instant, link: LinkId) -> (Option<(BlockRange, Option<LinkId>)>, bool) {
-        let Some(thief) = self.sources.get(&link) else {
-            return (None, false);
-        };
-        let rates = self.sources.values().filter_map(|source| source.rate(now));
-        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
-        if count == 0 {
-            return (None, false);
-        }
-        let typical = sum / f64::from(count);
-        let last = self
-            .sources
-            .iter()
-            .filter(|(other, _)| **other != link)
-            .filter_map(|(&other, source)| {
-                let last = source.live_asks().rev().find(|ask| {
-                    let open = self.open.get(&ask.block.chunk);
-                    open.is_some_and(|open| !open.exclusive) && thief.has.contains(ask.block.chunk)
-                })?;
-                Some((other, last.block, source.finish_in(now, 0, typical)))
-            })
-            .max_by(|a, b| a.2.total_cmp(&b.2));
-        let Some((victim, block, theirs)) = last else {
-            return (None, false);
-        };
-        let mine = thief.finish_in(now, block.len.into(), typical);
-        let sooner = mine * OVERTAKE < theirs;
-        (sooner.then_some((block, Some(victim))), true)
-    }
-
-    /// The chunk that a link should open next.
-    fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let chunks = self.grid.geometry().chunks();
-        let source = self.sources.get(&link)?;
-        let has = match &source.has {
-            Has::Nothing => return None,
-            Has::Some(has) => Some(has),
-            Has::All => None,
-        };
-        match self.config.strategy {
-            Strategy::Sequential => self.picker.first_in(0..chunks, has),
-            Strategy::RarestFirst if self.partial == 0 => self.pick_at_home(link),
-            Strategy::RarestFirst if has.is_some() && source.candidates == 0 => None,
-            Strategy::RarestFirst => self.picker.rarest(has),
-        }
-    }
-
-    /// Among seeders only: the next chunk of this link's part of the content;
-    /// when that is done, a share of the part that would be done last.
-    fn pick_at_home(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        if !self.homes_valid {
-            self.split_homes();
-        }
-        loop {
-            let home = self.sources.get(&link)?.home.clone();
-            if let Some(chunk) = self.picker.first_in(home.clone(), None) {
-                self.sources.get_mut(&link)?.home.start = chunk.0 + 1;
-                return Some(chunk);
-            }
-            let others = self
-                .sources
-                .iter()
-                .filter(|(other, source)| **other != link && !source.home.is_empty());
-            let Some((&richest, source)) = others.max_by_key(|(_, source)| source.home.len())
-            else {
-                // What was given back behind the start of a home.
-                return self.picker.first_in(0..self.grid.geometry().chunks(), None);
-            };
-            let theirs = source.home.clone();
-            let middle = theirs.start + theirs.len() as u32 / 2;
-            self.sources.get_mut(&richest)?.home.end = middle;
-            self.sources.get_mut(&link)?.home = middle..theirs.end;
-        }
-    }
-
-    /// The plain split: each seeder gets its own contiguous S/N of what waits.
-    fn split_homes(&mut self) {
-        self.homes_valid = true;
-        let is_seeder = |source: &&mut Source| source.has == Has::All;
-        let seeders = self.sources.values_mut().filter(is_seeder).count();
-        let mut waiting = self.picker.waiting().iter();
-        let mut start = 0;
-        let shares = split_evenly(self.picker.len().into(), seeders as u32);
-        for (source, share) in self.sources.values_mut().filter(is_seeder).zip(shares) {
-            let len = (share.end - share.start) as usize;
-            let last = len.checked_sub(1).and_then(|skip| waiting.nth(skip));
-            let end = last.map_or(start, |chunk| chunk.0 + 1);
-            source.home = start..end;
-            start = end;
-        }
     }
 
     fn open_chunk(&mut self, chunk: ChunkIndex) {
@@ -852,64 +756,6 @@ impl Planner {
             } else {
                 self.picker.lost(chunk);
             }
-        }
-    }
-
-    /// Panics where the plan contradicts itself. For tests.
-    pub fn check_invariants(&self) {
-        self.picker.check_invariants();
-        let count = |state| self.states.iter().filter(|s| **s == state).count();
-        assert_eq!(count(State::Missing), self.picker.len() as usize);
-        assert_eq!(count(State::Open), self.open.len());
-        assert_eq!(count(State::Complete), self.complete);
-        assert_eq!(count(State::Stored), self.stored as usize);
-        let mut asked: BTreeMap<LinkId, BTreeSet<BlockRange>> = BTreeMap::new();
-        for (&chunk, open) in &self.open {
-            assert_eq!(self.states[chunk.as_usize()], State::Open);
-            let free = open.blocks.iter().filter(|b| **b == Block::Free).count();
-            assert_eq!(free, open.free as usize);
-            assert!(open.blocks.iter().any(|b| *b != Block::Here) || free == 0);
-            assert!(
-                open.lead
-                    .is_none_or(|lead| self.sources.contains_key(&lead))
-            );
-            for (position, block) in open.blocks.iter().enumerate() {
-                if let Block::Asked(link) = block {
-                    assert!(self.sources.contains_key(link), "asked of a dead link");
-                    assert!(!open.exclusive || open.lead == Some(*link));
-                    let block = self.grid.block(chunk, position as u32);
-                    asked.entry(*link).or_default().insert(block);
-                }
-            }
-        }
-        let partial = |source: &&Source| matches!(source.has, Has::Some(_));
-        assert_eq!(self.sources.values().filter(partial).count(), self.partial);
-        for (link, source) in &self.sources {
-            let live: BTreeSet<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
-            assert_eq!(live, asked.remove(link).unwrap_or_default());
-            let bytes: u64 = live.iter().map(|block| u64::from(block.len)).sum();
-            assert_eq!(bytes, source.live_bytes);
-            assert_eq!(live.len(), source.live_asks().count(), "asked twice");
-            assert!(source.asks.len() <= self.config.max_requests);
-            if let Has::Some(has) = &source.has {
-                let candidates = self.picker.waiting().iter_common(has, 0).count();
-                assert_eq!(candidates, source.candidates as usize);
-                let wanted = has
-                    .iter()
-                    .filter(|c| self.states[c.as_usize()] != State::Stored);
-                assert_eq!(wanted.count(), source.wanted as usize);
-            }
-            if let Some(lead) = source.lead {
-                let open = self.open.get(&lead).expect("a led chunk is open");
-                assert_eq!(open.lead, Some(*link));
-            }
-        }
-        assert!(asked.is_empty());
-        let waits = |source: &Source, chunk| source.has.contains(chunk);
-        for (&chunk, open) in &self.open {
-            let on_its_way = open.blocks.iter().any(|b| matches!(b, Block::Asked(_)));
-            let somebody = self.sources.values().any(|s| waits(s, chunk));
-            assert!(on_its_way || somebody, "an open chunk that nobody has");
         }
     }
 }

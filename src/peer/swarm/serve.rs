@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::link::Remote;
-use super::{LinkId, Output, Phase, Swarm, manifest_fetch};
+use super::{LinkId, Output, Phase, Swarm, Turn, manifest_fetch};
 use crate::content::BlockRange;
 use crate::protocol::PeerMessage;
 use crate::protocol::limits::MAX_BLOCK_LEN;
@@ -37,12 +37,7 @@ impl Swarm {
         if block.len > MAX_BLOCK_LEN || known.is_some_and(|g| !g.contains_block(block)) {
             return self.violated(now, link, "a request past the end of a chunk");
         }
-        let owned = match &self.phase {
-            Phase::Seeding(_) => true,
-            Phase::Transfer(transfer) => transfer.stored.contains(block.chunk),
-            _ => false,
-        };
-        if !owned || !self.uploader.requested(link, block) {
+        if !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
             self.send(link, PeerMessage::Reject(block));
         }
     }
@@ -67,12 +62,70 @@ impl Swarm {
                     },
                 ),
                 None => {
-                    self.uploader.failed(link, block.len.into());
+                    self.uploader.failed(now, link, block.len.into());
                     self.send(link, PeerMessage::Reject(block));
                 }
             }
         }
         self.settle(now);
+    }
+
+    /// Reads what is sent next, and passes the slots on.
+    pub(super) fn upload(&mut self, now: Instant) {
+        loop {
+            while let Some((link, block)) = self.uploader.next_block(now) {
+                if block.offset == 0 && self.is_seeding() {
+                    self.spread.sent(block.chunk);
+                }
+                self.outputs.push_back(Output::Read { link, block });
+            }
+            match self.uploader.next_turn(now) {
+                Some(Turn::Choke { link, rejected }) => {
+                    self.send(link, PeerMessage::Choke);
+                    for block in rejected {
+                        self.send(link, PeerMessage::Reject(block));
+                    }
+                }
+                Some(Turn::Unchoke { link }) => {
+                    self.suggest(link);
+                    self.send(link, PeerMessage::Unchoke);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Tells a link that has got a slot which chunks a seeder sent least.
+    fn suggest(&mut self, id: LinkId) {
+        let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(&id)) else {
+            return;
+        };
+        let chunks = manifest.geometry().chunks();
+        let lacks = |chunk| !link.remote.has(chunk);
+        let suggested = self.spread.suggest(chunks, lacks);
+        for chunk in suggested {
+            self.send(id, PeerMessage::Suggest(chunk));
+        }
+    }
+
+    /// Counts anew what a link lacks of the chunks that are here. O(chunks).
+    pub(super) fn count_lacks(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        let lacks = match (&self.phase, &link.remote) {
+            (_, Remote::All) => 0,
+            (Phase::Seeding(manifest), remote) => {
+                manifest.geometry().chunks().saturating_sub(remote.count())
+            }
+            (Phase::Transfer(transfer), Remote::Some(has)) => {
+                let both = transfer.stored.iter_common(has, 0).count() as u32;
+                transfer.stored.count() - both
+            }
+            (Phase::Transfer(transfer), _) => transfer.stored.count(),
+            _ => 0,
+        };
+        self.uploader.link_has(id, link.remote.count(), lacks);
     }
 
     pub(super) fn manifest_requested(&mut self, link: LinkId, part: u32) {

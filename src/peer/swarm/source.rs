@@ -73,6 +73,10 @@ pub(super) struct Source {
     pub(super) snubs: u32,
     pub(super) asks: VecDeque<Ask>,
     pub(super) live_bytes: u64,
+    /// Whether it has said what it has.
+    pub(super) said: bool,
+    /// Chunks that the other side would like to be asked for.
+    pub(super) suggested: VecDeque<ChunkIndex>,
     /// The chunk whose blocks this link asks for first.
     pub(super) lead: Option<ChunkIndex>,
     /// The part of the content that is this link's by the plain split.
@@ -96,6 +100,8 @@ impl Source {
             snubs: 0,
             asks: VecDeque::new(),
             live_bytes: 0,
+            said: false,
+            suggested: VecDeque::new(),
             lead: None,
             home: 0..0,
             meter: RateMeter::default(),
