@@ -35,9 +35,9 @@ async fn run(seed: u64) -> Trace {
         fetches.push(fetch(at, "b"));
     }
     soon(join_all(fetches)).await;
-    for at in 2..6 {
-        assert_eq!(nodes[at].bytes("a").unwrap(), content(sizes[0], 1));
-        assert_eq!(nodes[at].bytes("b").unwrap(), content(sizes[1], 2));
+    for node in &nodes[2..] {
+        assert_eq!(node.bytes("a").unwrap(), content(sizes[0], 1));
+        assert_eq!(node.bytes("b").unwrap(), content(sizes[1], 2));
     }
     for node in &nodes {
         node.peer.shutdown().await;

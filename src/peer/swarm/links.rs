@@ -235,7 +235,8 @@ impl Swarm {
         let links = self.links.len() + self.book.dialling();
         !self.is_seeding()
             && links < self.config.max_links
-            && (links < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
+            && (links < self.config.sources
+                || self.book.dialling() == 0 && !self.is_supplied())
     }
 
     /// Whether to look for more owners.

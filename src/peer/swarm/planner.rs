@@ -267,11 +267,7 @@ impl Planner {
             Has::Some(_) => s.candidates > 0,
             Has::All => !self.picker.is_empty(),
         });
-        waits
-            || self
-                .joinable(link, false)
-                .or(self.joinable(link, true))
-                .is_some()
+        waits || self.joinable(link, false).or(self.joinable(link, true)).is_some()
     }
 
     /// A link has one more chunk. O(1).

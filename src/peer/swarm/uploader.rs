@@ -392,8 +392,11 @@ impl Uploader {
         assert_eq!(sum, self.under_way);
         let waiting: usize = self.receivers.values().map(|r| r.waiting.len()).sum();
         assert_eq!(waiting, self.waiting);
-        assert!(self.receivers.values().all(
-            |r| r.waiting.len() <= self.limits.requests && (!r.choked || r.waiting.is_empty())
-        ));
+        assert!(
+            self.receivers
+                .values()
+                .all(|r| r.waiting.len() <= self.limits.requests
+                    && (!r.choked || r.waiting.is_empty()))
+        );
     }
 }
