@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -245,17 +245,12 @@ impl Driver {
             _ => RefuseReason::NotNeeded,
         };
         tracing::debug!(content = %content.id, %reason, "content ended");
-        // Noted before anybody can share the content again.
-        let gone = announced && !stopping;
-        let mut gone = pin!(gone.then(|| shared.trackers.own(entry(&content, OwnState::Gone))));
-        let gone = async {
-            match gone.as_mut().as_pin_mut() {
-                // A tracker that does not hear it finds out by the owner's refusal.
-                Some(own) => drop(own.await),
-                None => {}
-            }
-        };
-        let mut gone = pin!(gone);
+        // Noted before anybody can share the content again. A tracker that does
+        // not hear it finds out by the owner's refusal.
+        let gone = (announced && !stopping).then(|| entry(&content, OwnState::Gone));
+        let mut gone = pin!(OptionFuture::from(
+            gone.map(|gone| shared.trackers.own(gone))
+        ));
         let told = futures::poll!(gone.as_mut());
         drop(claim);
         for outlet in links.into_values() {
