@@ -12,21 +12,13 @@
 
 mod common;
 
-use std::collections::HashSet;
 use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use async_trait::async_trait;
-use bt_lite::protocol::PeerMessage;
-use bt_lite::transport::{Connection, Listener};
-use bt_lite::{
-    Addr, FileStorage, MemoryStorage, Peer, TcpTransport, Tracker, Transport, TransportError,
-};
-use futures::StreamExt;
+use bt_lite::{FileStorage, MemoryStorage, Peer, TcpTransport, Tracker};
 
 const OWNERS: usize = 3;
 
@@ -54,17 +46,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let shared = owners[0].contents();
 
-    let transport = SenderLog::default();
-    let senders = Arc::clone(&transport.senders);
     let storage = FileStorage::open(temporary.path().join("downloads"))?;
-    let peer = Peer::builder(transport, storage)
+    let peer = Peer::builder(TcpTransport::new(), storage)
         .tracker(tracker.local_addr())
         .start()
         .await?;
     let begun = Instant::now();
-    let download = peer.download(shared[0].id);
+    let mut download = peer.download(shared[0].id);
     common::follow(&download, |_| {}).await;
-    let content = download.await?;
+    let content = (&mut download).await?;
+    let senders = download.progress().senders;
     let seconds = begun.elapsed().as_secs_f64();
 
     peer.shutdown().await;
@@ -74,7 +65,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracker.shutdown().await;
     temporary.close()?;
 
-    let senders = senders.lock().unwrap_or_else(PoisonError::into_inner).len();
     let (id, length) = (content.id, content.length);
     println!("verified {id} {length} bytes from {senders} owners in {seconds:.2} s");
     Ok(())
@@ -90,33 +80,4 @@ fn random_file(dir: &Path) -> std::io::Result<PathBuf> {
         file.write_all(&piece)?;
     }
     Ok(path)
-}
-
-/// TCP that takes down which owners have sent a block.
-#[derive(Default)]
-struct SenderLog {
-    tcp: TcpTransport,
-    senders: Arc<Mutex<HashSet<Addr>>>,
-}
-
-#[async_trait]
-impl Transport for SenderLog {
-    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
-        let mut connection = self.tcp.connect(addr).await?;
-        let (owner, senders) = (connection.remote.clone(), Arc::clone(&self.senders));
-        connection.stream = Box::new(connection.stream.inspect(move |frame| {
-            let message = frame
-                .as_ref()
-                .map(|frame| PeerMessage::decode(frame.clone()));
-            if let Ok(Ok(PeerMessage::Block { .. })) = message {
-                let mut senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
-                senders.insert(owner.clone());
-            }
-        }));
-        Ok(connection)
-    }
-
-    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
-        self.tcp.listen(addr).await
-    }
 }

@@ -21,16 +21,16 @@ pub struct SwarmConfig {
     pub send_window: u64,
     /// How many links are sent to at a time, if that keeps the line busy: each
     /// gets whole chunks at full speed, and the others their turn behind it.
-    /// Default 3.
+    /// Default 2.
     pub upload_slots: usize,
     /// Stored bytes after which a commit is due. Default 32 MiB.
     pub commit_bytes: u64,
     /// And the time. Default 1 s.
     pub commit_interval: Duration,
-    /// The first pause before owners are looked for again, when there are
-    /// none. Default 1 s; doubles up to `find_interval`.
+    /// The first pause before more owners are looked for, while there are
+    /// fewer than `sources`. Default 1 s; doubles up to `find_interval`.
     pub find_retry: Duration,
-    /// The pause when there are some, but fewer than `sources`. Default 30 s.
+    /// The longest pause. Default 30 s.
     pub find_interval: Duration,
     /// A download to which nothing comes for so long is given up. Default 60 s.
     pub patience: Duration,
@@ -45,7 +45,7 @@ impl Default for SwarmConfig {
             max_links: 50,
             max_unverified: 64 << 20,
             send_window: 4 << 20,
-            upload_slots: 3,
+            upload_slots: 2,
             commit_bytes: 32 << 20,
             commit_interval: Duration::from_secs(1),
             find_retry: Duration::from_secs(1),

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::link::{Remote, Sender};
 use super::transfer::{Checking, Commit, Suspect, Transfer};
 use super::{
-    Arrival, Assembler, BlockGrid, DropReason, Inserted, LinkId, Output, Phase, Planner, Request,
-    Swarm,
+    Arrival, Assembler, BlockGrid, DropReason, Inserted, LinkId, MAX_SENDERS, Output, Phase,
+    Planner, Request, Swarm,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, RefuseReason};
@@ -52,9 +52,6 @@ impl Swarm {
         self.phase = Phase::Transfer(Box::new(transfer));
         self.last_gain = now;
         self.log.extend(present.iter());
-        // Already now, with nothing to offer yet: leechers that know each
-        // other early pass the first chunks on without asking anybody.
-        self.outputs.push_back(Output::Announce(OwnState::Partial));
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.count_lacks(link);
@@ -222,6 +219,9 @@ impl Swarm {
         }
         let mut credits: BTreeMap<Addr, u64> = BTreeMap::new();
         for (sender, piece) in assembled.senders.iter().zip(&assembled.pieces) {
+            if self.counts.senders.len() < MAX_SENDERS {
+                self.counts.senders.insert(sender.peer);
+            }
             if let Some(addr) = &sender.addr {
                 *credits.entry(addr.clone()).or_default() += piece.len() as u64;
             }
@@ -279,10 +279,13 @@ impl Swarm {
         let mut requests = Vec::new();
         let mut interests = Vec::new();
         // Links that were silent get what the others leave.
-        let (silent, prompt): (BTreeSet<LinkId>, _) = std::mem::take(&mut self.wake)
-            .into_iter()
-            .partition(|&link| transfer.planner.snubs(link) > 0);
-        self.wake = prompt;
+        let mut silent = BTreeSet::new();
+        let is_silent = |link: &LinkId| transfer.planner.snubs(*link) > 0;
+        if self.wake.iter().any(is_silent) {
+            (silent, self.wake) = std::mem::take(&mut self.wake)
+                .into_iter()
+                .partition(is_silent);
+        }
         let mut silent = silent.into_iter();
         while let Some(link) = self.wake.pop_first().or_else(|| silent.next()) {
             let before = requests.len();

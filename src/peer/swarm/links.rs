@@ -198,15 +198,10 @@ impl Swarm {
             self.book.named(now, addr, complete);
         }
         self.find.running = false;
-        let pause = if self.is_supplied() {
-            self.find.fruitless = 0;
-            self.config.find_interval
-        } else {
-            let doubled = 2u32.pow(self.find.fruitless.min(MAX_FIND_DOUBLINGS));
-            self.find.fruitless = self.find.fruitless.saturating_add(1);
-            let pause = self.config.find_retry.saturating_mul(doubled);
-            pause.min(self.config.find_interval)
-        };
+        let doubled = 2u32.pow(self.find.times.min(MAX_FIND_DOUBLINGS));
+        self.find.times = self.find.times.saturating_add(1);
+        let pause = self.config.find_retry.saturating_mul(doubled);
+        let pause = pause.min(self.config.find_interval);
         self.find.next = now.checked_add(pause);
         self.settle(now);
     }

@@ -117,7 +117,11 @@ impl Swarm {
             Phase::Manifest(fetch) => fetch.retry(id),
             Phase::Transfer(transfer) => {
                 transfer.planner.link_gained(id, chunk);
-                self.wake.insert(id);
+                // Nothing can be asked of a link that is choked and knows
+                // that it would be.
+                if !link.choked || link.declined {
+                    self.wake.insert(id);
+                }
             }
             Phase::Seeding(_) if link.remote == Remote::All => {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));

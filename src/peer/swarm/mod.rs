@@ -64,7 +64,7 @@ use transfer::Transfer;
 
 use crate::content::{ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::MAX_REQUESTS;
-use crate::protocol::{PeerId, PeerMessage};
+use crate::protocol::{OwnState, PeerId, PeerMessage};
 
 /// The machine of one content. See the [module docs](self).
 #[derive(Debug)]
@@ -108,8 +108,8 @@ struct Find {
     running: bool,
     /// Never, when the pause is longer than time can tell.
     next: Option<Instant>,
-    /// How often in a row it brought nothing useful.
-    fruitless: u32,
+    /// How often owners were looked for: ever more rarely.
+    times: u32,
 }
 
 #[derive(Debug, Default)]
@@ -117,8 +117,13 @@ struct Counts {
     downloaded: u64,
     uploaded: u64,
     wasted: u64,
+    /// Peers that sent something of what is stored.
+    senders: BTreeSet<PeerId>,
     meter: RateMeter,
 }
+
+/// How many senders are counted, at the most.
+const MAX_SENDERS: usize = 4096;
 
 /// A link that was silent so often in a row is dropped.
 const MAX_SNUBS: u32 = 3;
@@ -126,13 +131,13 @@ const MAX_SNUBS: u32 = 3;
 impl Swarm {
     /// The machine of a content that is to be downloaded.
     pub fn leecher(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId) -> Self {
-        Self::new(
-            now,
-            config,
-            me,
-            id,
-            Phase::Manifest(Box::new(ManifestFetch::new(id))),
-        )
+        let fetch = Phase::Manifest(Box::new(ManifestFetch::new(id)));
+        let mut swarm = Self::new(now, config, me, id, fetch);
+        // Already now, with nothing to offer yet: leechers that know each
+        // other early pass the first chunks on without asking anybody.
+        let announce = Output::Announce(OwnState::Partial);
+        swarm.outputs.push_back(announce);
+        swarm
     }
 
     /// The machine of a content that is there as a whole.
@@ -161,7 +166,7 @@ impl Swarm {
             find: Find {
                 running: false,
                 next: Some(now),
-                fruitless: 0,
+                times: 0,
             },
             last_gain: now,
             gave_up: false,
@@ -244,6 +249,7 @@ impl Swarm {
                 self.counts.meter.rate(now).unwrap_or(0.0)
             },
             owners: owners as u32,
+            senders: self.counts.senders.len() as u32,
             links: self.links.len() as u32,
         }
     }

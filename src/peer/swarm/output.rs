@@ -139,6 +139,8 @@ pub struct Progress {
     pub rate: f64,
     /// Owners that are sending at present.
     pub owners: u32,
+    /// Peers that sent something of what is stored.
+    pub senders: u32,
     /// Links that are up.
     pub links: u32,
 }

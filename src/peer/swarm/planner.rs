@@ -171,6 +171,8 @@ pub struct Planner {
     hungry: BTreeSet<LinkId>,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
+    /// How many blocks of open chunks are free.
+    free: u32,
     /// No link is silent before.
     silence: Option<Instant>,
 }
@@ -202,6 +204,7 @@ impl Planner {
             homes_valid: false,
             hungry: BTreeSet::new(),
             retry: None,
+            free: 0,
             silence: None,
         }
     }
@@ -220,11 +223,10 @@ impl Planner {
     /// What to ask a link for now, if anything: call it until it says `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
         let source = self.sources.get(&link)?;
-        let window = source.window(now, &self.config, self.grid.block_len());
         if source.choked
-            || source.has == Has::Nothing
+            || matches!(source.has, Has::Nothing)
             || source.asks.len() >= self.config.max_requests
-            || source.live_bytes >= window
+            || source.live_bytes >= source.window(now, &self.config, self.grid.block_len())
         {
             return None;
         }
@@ -252,7 +254,9 @@ impl Planner {
         }
         let position = self.grid.position(block)? as usize;
         let open = self.open.get_mut(&block.chunk)?;
-        open.free -= u32::from(open.blocks[position] == Block::Free);
+        let was_free = u32::from(open.blocks[position] == Block::Free);
+        open.free -= was_free;
+        self.free -= was_free;
         open.blocks[position] = Block::Asked(link);
         self.sources.get_mut(&link)?.asked(now, block);
         let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
@@ -283,6 +287,7 @@ impl Planner {
             Block::Asked(holder) => Some(holder),
             Block::Free => {
                 open.free -= 1;
+                self.free -= 1;
                 None
             }
         };

@@ -55,6 +55,8 @@ pub struct Uploader {
     unsettled: bool,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
+    /// Something has changed that sending depends on.
+    movable: bool,
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +123,7 @@ impl Uploader {
             receivers: BTreeMap::new(),
             unsettled: false,
             look_again: None,
+            movable: false,
         }
     }
 
@@ -179,6 +182,7 @@ impl Uploader {
         if fits {
             receiver.waiting.push_back(block);
             self.waiting += 1;
+            self.movable = true;
         }
         fits
     }
@@ -199,10 +203,11 @@ impl Uploader {
     /// The next block to read and send, if the window has room: to the most
     /// deprived link with a slot.
     pub fn next_block(&mut self, now: Instant) -> Option<(LinkId, BlockRange)> {
-        self.look_again = None;
-        if self.waiting == 0 {
+        if self.waiting == 0 || !self.movable && self.look_again.is_none_or(|at| at > now) {
             return None;
         }
+        self.look_again = None;
+        self.movable = false;
         let window = self.window(now);
         if self.under_way >= window {
             let stalled = self.receivers.values().filter(|r| r.is_stalled(now));
@@ -231,6 +236,7 @@ impl Uploader {
         self.under_way += u64::from(block.len);
         self.meter.began(now);
         self.unsettled = true;
+        self.movable = true;
         Some((link, block))
     }
 
@@ -341,6 +347,7 @@ impl Uploader {
             receiver.sent += bytes;
             receiver.moved = Some(now);
             self.under_way -= bytes;
+            self.movable = true;
             if bytes > 0 {
                 self.meter.arrived(now, bytes);
                 self.unsettled = true;
@@ -356,6 +363,7 @@ impl Uploader {
             let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             self.under_way -= bytes;
+            self.movable = true;
             self.rest(now);
         }
     }
@@ -366,6 +374,7 @@ impl Uploader {
             self.under_way -= receiver.under_way;
             self.waiting -= receiver.waiting.len();
             self.unsettled = true;
+            self.movable = true;
             self.rest(now);
         }
     }

@@ -344,6 +344,7 @@ impl Simulation {
         if newcomer.seeder {
             self.list(member);
         } else {
+            self.settle(member);
             self.schedule(self.now, What::Owners(member));
         }
         member

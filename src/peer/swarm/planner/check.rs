@@ -35,6 +35,8 @@ impl Planner {
                 }
             }
         }
+        let free: u32 = self.open.values().map(|open| open.free).sum();
+        assert_eq!(free, self.free);
         let partial = |source: &&Source| matches!(source.has, Has::Some(_));
         assert_eq!(self.sources.values().filter(partial).count(), self.partial);
         for (link, source) in &self.sources {

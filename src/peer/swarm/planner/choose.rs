@@ -33,7 +33,7 @@ impl Planner {
     /// An open chunk with a free block that a link could send, and that has a
     /// leader or none.
     pub(super) fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
-        let source = self.sources.get(&link)?;
+        let source = self.sources.get(&link).filter(|_| self.free > 0)?;
         let mut chunks = self.open.iter();
         chunks.find_map(|(&chunk, open)| {
             let fits = open.free > 0

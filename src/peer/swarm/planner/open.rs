@@ -12,6 +12,7 @@ impl Planner {
         self.take(chunk);
         self.states[chunk.as_usize()] = State::Open;
         let blocks = self.grid.blocks(chunk);
+        self.free += blocks;
         self.open.insert(
             chunk,
             Open {
@@ -72,6 +73,7 @@ impl Planner {
                 if *state == Block::Asked(link) {
                     *state = Block::Free;
                     open.free += 1;
+                    self.free += 1;
                     touched.insert(block.chunk);
                 }
             }
@@ -110,6 +112,7 @@ impl Planner {
         let Some(open) = self.open.remove(&chunk) else {
             return;
         };
+        self.free -= open.free;
         self.drop_lead(chunk, open.lead);
         for (position, state) in open.blocks.iter().enumerate() {
             if let Block::Asked(link) = *state {
