@@ -40,9 +40,6 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
     }
 }
 
-/// How long a connection that is one too many has to take that message.
-const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Gives a connection a task of its own, if there is a place for it.
 fn admit(shared: &Arc<Shared>, connection: Connection) {
     let (Some(place), Some(host_place)) = (shared.place(), shared.host_place(&connection.remote))
@@ -52,7 +49,7 @@ fn admit(shared: &Arc<Shared>, connection: Connection) {
             let stop = shared.stop.clone();
             shared.spawn(async move {
                 let _place = place;
-                let told = timeout(TURN_AWAY_TIMEOUT, refuse(connection, RefuseReason::Busy));
+                let told = refuse(connection, RefuseReason::Busy);
                 stop.run_until_cancelled(told).await;
             });
         }

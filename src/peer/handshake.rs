@@ -1,5 +1,7 @@
 //! The first message on a link, from both sides.
 
+use std::time::Duration;
+
 use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
@@ -8,6 +10,9 @@ use crate::content::ContentId;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
 use crate::protocol::{Addr, Hello, PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, TransportError};
+
+/// How long a connection that is refused has to take that message and go.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why no link came about.
 #[derive(Debug, thiserror::Error)]
@@ -67,12 +72,21 @@ pub(super) async fn say(
     connection.sink.send(message.encode()).await
 }
 
-/// Refuses an accepted connection, and closes it.
+/// Refuses an accepted connection, closes it, and waits for the other side to
+/// do the same: what it sent meanwhile and nobody read would otherwise cost it
+/// the answer, on TCP.
 pub(super) async fn refuse(mut connection: Connection, reason: RefuseReason) {
     let farewell = async {
         say(&mut connection, PeerMessage::Refuse(reason)).await?;
-        connection.sink.close().await
+        connection.sink.close().await?;
+        while connection
+            .stream
+            .next()
+            .await
+            .is_some_and(|frame| frame.is_ok())
+        {}
+        Ok::<_, TransportError>(())
     };
     // Whether the other side hears it is its own affair.
-    let _ = timeout(HANDSHAKE_TIMEOUT, farewell).await;
+    let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
 }

@@ -138,6 +138,20 @@ on_both_networks! {
         found(&next).await;
     }
 
+    async fn next_download_waits_for_one_that_is_being_cancelled(world: World) {
+        let (_owner, id) = hanging(&world, 3).await;
+        let leecher = world.node("leecher").await;
+        let mut download = leecher.peer.download(id);
+        found(&download).await;
+        for _ in 0..5 {
+            // In this order the next one comes first.
+            let next = leecher.peer.download(id);
+            download.cancel();
+            found(&next).await;
+            download = next;
+        }
+    }
+
     async fn detached_download_goes_on_to_the_end(world: World) {
         let bytes = content(100_000, 1);
         let _owners = world.owners(1, "x", &bytes).await;

@@ -243,6 +243,23 @@ async fn requests_without_reading_are_bounded_and_harm_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn link_whose_other_side_does_not_read_is_closed_in_time() {
+    let world = World::memory(1).await;
+    let owner = world.node("owner").await;
+    let before = alive_tasks();
+    let id = owner.share("x", &content(LEN, 1)).await.id;
+    let mut raw = Raw::link(&world, "greedy", &owner, id, 1).await;
+    for chunk in 0..60 {
+        raw.say(request(chunk, 0, 16 << 10)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert!(owner.peer.unshare(&id).await);
+    sleep(Duration::from_secs(2)).await;
+    tasks_settle(before).await;
+    drop(raw);
+}
+
+#[tokio::test(start_paused = true)]
 async fn manifest_requests_without_reading_are_bounded() {
     let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
     let before = alive_tasks();
@@ -379,11 +396,11 @@ async fn farewells_say_why() {
 
     owner.share("x", &crate::world::content(LEN, 1)).await;
     let mut raw = Raw::link(&world, "one", &owner, content.id, 1).await;
-    // Busy on its way in and on its way out.
-    for chunk in 0..20 {
+    // More is asked for than the link holds, and nothing read.
+    for chunk in 0..60 {
         raw.say(request(chunk, 0, 16 << 10)).await;
-        raw.say(PeerMessage::KeepAlive).await;
     }
+    sleep(Duration::from_millis(1)).await;
     owner.peer.shutdown().now_or_never();
     for _ in 0..50 {
         let _ = raw
@@ -391,6 +408,7 @@ async fn farewells_say_why() {
             .sink
             .send(PeerMessage::KeepAlive.encode())
             .now_or_never();
+        tokio::task::yield_now().await;
     }
     let stops = PeerMessage::Refuse(RefuseReason::ShuttingDown);
     assert_eq!(raw.last_words().await, Some(stops));

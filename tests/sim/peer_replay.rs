@@ -39,6 +39,8 @@ async fn run(seed: u64) -> Trace {
         assert_eq!(node.bytes("a").unwrap(), content(sizes[0], 1));
         assert_eq!(node.bytes("b").unwrap(), content(sizes[1], 2));
     }
+    // Some heartbeats, each at a moment of its own.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     for node in &nodes {
         node.peer.shutdown().await;
     }

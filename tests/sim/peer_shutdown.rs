@@ -139,6 +139,20 @@ async fn hung_storage_is_left_by_a_cancelled_download() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn cancelling_does_not_guess_at_what_is_being_published() {
+    let world = World::memory(1).await;
+    let _owners = world.owners(1, "x", &content(50_000, 1)).await;
+    let storage = Troubled::new(Call::Finish, 0, Trouble::Hangs);
+    let peer = world.builder("leecher", storage).start().await.unwrap();
+    let mut download = peer.download("x");
+    sleep(Duration::from_secs(5)).await;
+    download.cancel();
+    assert!(timeout(Duration::from_secs(5), &mut download).await.is_err());
+    shuts_down_in_time(&peer).await;
+    assert_eq!(soon(download).await, Err(DownloadError::ShutDown));
+}
+
+#[tokio::test(start_paused = true)]
 async fn hung_read_of_an_owner_does_not_hold_it_up() {
     let world = World::memory(1).await;
     let storage = Troubled::new(Call::Read, 4, Trouble::Hangs);
