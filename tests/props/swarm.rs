@@ -75,11 +75,7 @@ proptest! {
             false => (kind, Bitfield::all(chunks)),
         });
         let nodes: Vec<_> = nodes.collect();
-        let mut world = World::new(seed, &sample, &nodes, faults);
-        let t = std::time::Instant::now();
-        world.run();
-        eprintln!("{:?} {:?}", t.elapsed(), world.counts);
-
+        World::new(seed, &sample, &nodes, faults).run();
     }
 }
 
@@ -135,9 +131,7 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
     let strategy = (any::<u64>(), owners(), faults());
     let outcome = TestRunner::new(config).run(&strategy, |(seed, owners, faults)| {
         let mut world = World::new(seed, &LARGE, &owners, faults);
-        let t = std::time::Instant::now();
         world.run();
-        eprintln!("{:?} {:?}", t.elapsed(), world.counts);
         let (mut total, counts) = (total.borrow_mut(), &world.counts);
         total.co_sent += counts.co_sent;
         total.exclusive += counts.exclusive;
@@ -160,7 +154,6 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
         all < 32 || rarest > 0,
         "what was to happen did not: {total:?}"
     );
-    println!("{total:?}");
 }
 
 /// All that a machine wants done.

@@ -64,7 +64,6 @@ pub(crate) struct Counts {
     /// Liars that were found among several senders.
     pub(crate) convicted: u64,
     pub(crate) bans: u64,
-    pub(crate) steps: u64,
     pub(crate) cuts: u64,
     pub(crate) returns: u64,
     pub(crate) cancels: u64,
@@ -322,20 +321,8 @@ impl World {
     /// Runs until everybody who stays has the content.
     pub(crate) fn run(&mut self) {
         for steps in 0.. {
-            if steps >= 100_000 {
-                for (at, n) in self.nodes.iter().enumerate() {
-                    eprintln!(
-                        "{at} {:?} leecher {} dead {} stored {} links {:?} {:?}",
-                        n.kind,
-                        n.leecher,
-                        n.dead,
-                        n.stored.count(),
-                        n.links,
-                        n.swarm.progress(self.now)
-                    );
-                }
-                eprintln!("{:?} {} events", self.counts, self.events.len());
-                panic!("the swarm does not come to an end");
+            if steps == 300_000 {
+                self.lament("the swarm does not come to an end");
             }
             let waits = |n: &Node| n.kind.stays() && !n.swarm.is_seeding();
             if !self.nodes.iter().any(waits) {
@@ -347,7 +334,6 @@ impl World {
             assert!(!node.kind.stays() || node.stored.is_complete());
         }
         self.calm = true;
-        self.counts.steps = self.sequence;
         // Everything asked of those that keep to the protocol is answered.
         for _ in 0..20_000 {
             if self.events.is_empty() {
@@ -361,6 +347,18 @@ impl World {
                 assert!(!open || owes.is_empty(), "requests without an answer");
             }
         }
+    }
+
+    fn lament(&self, what: &str) -> ! {
+        let node = |node: &Node| {
+            let progress = node.swarm.progress(self.now);
+            format!(
+                "{:?} {}: {:?} {progress:?}\n",
+                node.kind, node.dead, node.links
+            )
+        };
+        let nodes: String = self.nodes.iter().map(node).collect();
+        panic!("{what}\n{:?}\n{nodes}", self.counts);
     }
 
     fn step(&mut self) {
@@ -615,7 +613,7 @@ impl World {
                 }
                 Output::Commit { .. } => self.later(node, |swarm, now| swarm.committed(now)),
                 Output::Finish => self.later(node, |swarm, now| swarm.finished(now)),
-                Output::GaveUp => panic!("{node} gave up"),
+                Output::GaveUp => self.lament(&format!("{node} gave up")),
                 _ => {}
             }
         }
