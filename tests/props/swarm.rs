@@ -1,6 +1,7 @@
 //! Whole swarms in one thread: they finish with the right bytes, and nobody
 //! but liars is banned.
 
+use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
@@ -10,18 +11,46 @@ use bt_lite::{Bitfield, ChunkIndex, Manifest};
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-use crate::swarm_world::{Kind, World};
+use crate::sample::{LARGE, Sample};
+use crate::swarm_world::{Counts, Faults, Kind, World};
 
+/// Others than the honest: with the whole content, or without it.
 fn kind() -> impl Strategy<Value = (Kind, bool)> {
     prop_oneof![
         4 => Just((Kind::Honest, true)),
         2 => Just((Kind::Honest, false)),
-        2 => any::<bool>().prop_map(|always| (Kind::Liar(always), false)),
+        2 => any::<(bool, bool)>().prop_map(|(always, leecher)| (Kind::Liar(always), leecher)),
         1 => Just((Kind::Silent, false)),
         1 => Just((Kind::Rejecting, false)),
         1 => (0u64..500, any::<bool>()).prop_map(|(ms, leecher)| (Kind::Dies(ms), leecher)),
+        1 => (0u64..500, 0u64..9000, any::<bool>())
+            .prop_map(|(ms, pause, leecher)| (Kind::Returns(ms, pause), leecher)),
     ]
+}
+
+fn faults() -> impl Strategy<Value = Faults> {
+    let rarely = |range| prop::option::weighted(0.3, range);
+    let latency = prop_oneof![3 => Just(0u64), 1 => 1u64..300];
+    let lag = prop_oneof![2 => Just(0u64), 1 => 1u64..500];
+    (
+        (latency, lag),
+        rarely(200u64..5000),
+        prop::option::weighted(0.3, (200u64..5000, 1u64..20_000)),
+        prop::option::weighted(0.2, 3u32..50),
+        prop::option::weighted(0.5, 2usize..5),
+    )
+        .prop_map(
+            |((latency, lag), cuts, stalls, bad_reads, max_open)| Faults {
+                latency,
+                lag,
+                cuts,
+                stalls,
+                bad_reads,
+                max_open,
+            },
+        )
 }
 
 proptest! {
@@ -35,11 +64,96 @@ proptest! {
         seed: u64,
         length in prop_oneof![Just(0), 1usize..200_000],
         others in vec(kind(), 0..6),
+        faults in faults(),
     ) {
         let mut kinds = vec![(Kind::Honest, false), (Kind::Honest, true)];
         kinds.extend(others);
-        World::new(seed, length, &kinds).run();
+        let sample = Sample::new(length);
+        let chunks = sample.manifest.geometry().chunks();
+        let nodes = kinds.into_iter().map(|(kind, leecher)| match leecher {
+            true => (kind, Bitfield::none(chunks)),
+            false => (kind, Bitfield::all(chunks)),
+        });
+        let nodes: Vec<_> = nodes.collect();
+        World::new(seed, &sample, &nodes, faults).run();
     }
+}
+
+/// Of the long content, only these chunks are not everywhere: the last has
+/// less blocks than the others.
+fn missing() -> Vec<ChunkIndex> {
+    let last = LARGE.manifest.geometry().last();
+    (0..7).map(ChunkIndex).chain([last]).collect()
+}
+
+/// Honest peers that have each of the missing chunks at least once, beside all
+/// sorts of others. Without a seeder among them, all are leechers that serve
+/// each other.
+fn owners() -> impl Strategy<Value = Vec<(Kind, Bitfield)>> {
+    let stays = prop_oneof![
+        4 => Just(Kind::Honest),
+        1 => (0u64..2000, 0u64..9000).prop_map(|(ms, pause)| Kind::Returns(ms, pause)),
+    ];
+    let honest = vec((stays, any::<u8>()), 1..5);
+    let others = vec((kind(), any::<u8>()), 0..5);
+    let with = |mask: u8| {
+        let mut has = Bitfield::all(LARGE.manifest.geometry().chunks());
+        for (at, chunk) in missing().into_iter().enumerate() {
+            if mask & (1 << at) == 0 {
+                has.remove(chunk);
+            }
+        }
+        has
+    };
+    (honest, others, vec(any::<prop::sample::Index>(), 8)).prop_map(
+        move |(mut honest, others, holders)| {
+            for (chunk, holder) in holders.into_iter().enumerate() {
+                let holder = holder.index(honest.len());
+                honest[holder].1 |= 1 << chunk;
+            }
+            let honest = honest.into_iter().map(|(kind, mask)| (kind, with(mask)));
+            let others = others.into_iter().map(|((kind, leecher), mask)| {
+                let mask = if leecher { mask } else { u8::MAX };
+                (kind, with(mask))
+            });
+            let fresh = [(Kind::Honest, with(0))];
+            honest.chain(fresh).chain(others).collect()
+        },
+    )
+}
+
+#[test]
+fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
+    let mut config = ProptestConfig::with_source_file(file!());
+    config.cases = (config.cases / 4).max(1);
+    let all = config.cases;
+    let total = RefCell::new(Counts::default());
+    let strategy = (any::<u64>(), owners(), faults());
+    let outcome = TestRunner::new(config).run(&strategy, |(seed, owners, faults)| {
+        let mut world = World::new(seed, &LARGE, &owners, faults);
+        world.run();
+        let (mut total, counts) = (total.borrow_mut(), &world.counts);
+        total.co_sent += counts.co_sent;
+        total.exclusive += counts.exclusive;
+        total.convicted += counts.convicted;
+        total.bans += counts.bans;
+        total.cuts += counts.cuts;
+        total.returns += counts.returns;
+        total.cancels += counts.cancels;
+        total.shared += counts.shared;
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+    let total = total.into_inner();
+    let rarest = total.co_sent.min(total.exclusive).min(total.convicted);
+    let rarest = rarest.min(total.bans).min(total.cuts).min(total.returns);
+    let rarest = rarest.min(total.cancels).min(total.shared);
+    assert!(
+        all < 32 || rarest > 0,
+        "what was to happen did not: {total:?}"
+    );
 }
 
 /// All that a machine wants done.

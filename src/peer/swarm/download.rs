@@ -129,9 +129,22 @@ impl Swarm {
         let useless = transfer.planner.rejections(link) >= MAX_REJECTIONS;
         self.released(released);
         self.wake.insert(link);
-        if useless {
+        if useless || self.is_exhausted(link) {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
         }
+    }
+
+    /// Whether nothing of use is left of a link but what it rejected. Linked
+    /// anew, it may give what it could not give this once.
+    fn is_exhausted(&self, id: LinkId) -> bool {
+        let (Phase::Transfer(transfer), Some(link)) = (&self.phase, self.links.get(&id)) else {
+            return false;
+        };
+        let planner = &transfer.planner;
+        let chunks = transfer.manifest.geometry().chunks();
+        link.remote.count().min(chunks) > planner.has(id).count(chunks)
+            && !planner.is_useful(id)
+            && !planner.is_done()
     }
 
     /// The answer to a request came when nothing is asked for any more.
@@ -233,6 +246,9 @@ impl Swarm {
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.tell_haves(link);
+            if self.is_exhausted(link) {
+                self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+            }
         }
         self.settle(now);
     }
