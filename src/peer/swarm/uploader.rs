@@ -203,7 +203,11 @@ impl Uploader {
     /// The next block to read and send, if the window has room: to the most
     /// deprived link with a slot.
     pub fn next_block(&mut self, now: Instant) -> Option<(LinkId, BlockRange)> {
-        if self.waiting == 0 || !self.movable && self.look_again.is_none_or(|at| at > now) {
+        if self.waiting == 0 {
+            self.look_again = None;
+            return None;
+        }
+        if !self.movable && self.look_again.is_none_or(|at| at > now) {
             return None;
         }
         self.look_again = None;

@@ -53,7 +53,9 @@ impl Planner {
 
     /// Whether a link has something that is free to be asked for.
     pub fn has_free(&self, link: LinkId) -> bool {
-        let waits = self.sources.get(&link).is_some_and(|s| match &s.has {
+        let room = self.open.len() + self.complete < self.config.max_open;
+        let source = self.sources.get(&link).filter(|_| room);
+        let waits = source.is_some_and(|s| match &s.has {
             Has::Nothing => false,
             Has::Some(_) => s.candidates > 0,
             Has::All => !self.picker.is_empty(),
