@@ -45,7 +45,11 @@ impl Storage for Shelf {
         });
         // It keeps nothing of an interrupted download.
         let present = Bitfield::none(of.geometry().chunks());
-        Ok(Partial { blob, present })
+        Ok(Partial {
+            blob,
+            verified: present.clone(),
+            present,
+        })
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -209,7 +209,7 @@ async fn poll_and_drop<F: Future>(future: F, polls: u32) {
 
 async fn round_trip(storage: &dyn Storage, length: u64) {
     let content = Sample::new("round trip", length, length);
-    let Partial { blob, present } = content.created(storage).await;
+    let Partial { blob, present, .. } = content.created(storage).await;
     check_present(&content, &*blob, &present).await;
     content.write_all(&*blob).await;
     content.check(&*blob, "reading what was written").await;
@@ -510,7 +510,7 @@ async fn resumed(storage: &dyn Storage, content: &Sample) {
     content
         .check_invisible(storage, "when it was interrupted")
         .await;
-    let Partial { blob, present } = content.created(storage).await;
+    let Partial { blob, present, .. } = content.created(storage).await;
     check_present(content, &*blob, &present).await;
     for chunk in present.iter_missing() {
         content.write(&*blob, chunk).await;

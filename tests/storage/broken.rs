@@ -67,7 +67,11 @@ impl Storage for Broken {
             }
             created => created,
         };
-        let Partial { blob, mut present } = created?;
+        let Partial {
+            blob,
+            mut present,
+            verified,
+        } = created?;
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
             Fault::NeverUnlocks => keep(),
@@ -89,7 +93,11 @@ impl Storage for Broken {
             of: self.clone(),
             finished: Mutex::new(false),
         });
-        Ok(Partial { blob, present })
+        Ok(Partial {
+            blob,
+            present,
+            verified,
+        })
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
