@@ -264,11 +264,20 @@ impl<D: Disk> Part<D> {
             }
             return Err(error);
         }
+        if let Err(error) = self.place.dir.sync() {
+            drop(stage);
+            // The new name may never reach the disk, whatever a later sync
+            // says; under the old one the file can be finished again.
+            let (name, part) = (self.name.as_str(), &self.names.part);
+            if let Err(error) = self.place.dir.publish(name, part, &self.file) {
+                tracing::debug!(name, %error, "name not taken back");
+            }
+            return Err(self.fail(failed("syncing", &self.place.path, 0, &error)));
+        }
         let settled = stamped && stat.modified == Stamp::from(now);
         let _ = self.published.set((stat, settled));
         *stage = Stage::Finished;
         drop(stage);
-        self.sync_names()?;
         self.tidy(&syncing);
         Ok(())
     }
@@ -333,9 +342,22 @@ impl<D: Disk> Part<D> {
         }
     }
 
+    /// Makes the names of the unfinished file and its journal durable.
     fn sync_names(&self) -> Result<(), StorageError> {
-        let synced = self.place.dir.sync();
-        synced.map_err(|e| self.fail(failed("syncing", &self.place.path, 0, &e)))
+        let dir = &self.place.dir;
+        let Err(error) = dir.sync() else {
+            return Ok(());
+        };
+        if self.known().claimed.is_empty() {
+            // These names may never reach the disk, whatever a later sync says,
+            // and nothing is lost with them; new ones will.
+            for name in [&self.names.part, &self.names.journal] {
+                if let Err(error) = dir.remove(name) {
+                    tracing::debug!(name, %error, "unfinished file not dropped");
+                }
+            }
+        }
+        Err(self.fail(failed("syncing", &self.place.path, 0, &error)))
     }
 
     /// Takes nothing more from now on.

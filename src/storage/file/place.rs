@@ -230,6 +230,9 @@ impl<D: Disk> Place<D> {
                 && self.dir.kind(&names.part)?.is_none()
                 && self.dir.is_at(&names.journal, &journal)?
             {
+                // Were the journal gone first, a power failure could bring the
+                // file back under its old name with nothing that vouches for it.
+                self.dir.sync()?;
                 self.dir.remove(&names.journal)?;
             }
             Ok(())
