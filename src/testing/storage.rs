@@ -79,6 +79,7 @@ where
     name_taken_meanwhile(&place()().await).await;
     unlocked_after_dropped_create(&place()().await).await;
     unlocked_after_dropped_calls(&place()().await).await;
+    committed_anew(&place()().await).await;
 
     let open = place();
     written_by_one(&open().await, &open().await).await;
@@ -89,6 +90,8 @@ where
         let content = interrupted(&open().await, commits).await;
         resumed(&open().await, &content).await;
     }
+    let open = place();
+    remembered(&open().await, &open().await).await;
 }
 
 /// A content to store: random bytes, so that no two places look the same, and
@@ -209,8 +212,9 @@ async fn poll_and_drop<F: Future>(future: F, polls: u32) {
 
 async fn round_trip(storage: &dyn Storage, length: u64) {
     let content = Sample::new("round trip", length, length);
-    let Partial { blob, present, .. } = content.created(storage).await;
-    check_present(&content, &*blob, &present).await;
+    let partial = content.created(storage).await;
+    check_present(&content, &partial).await;
+    let blob = partial.blob;
     content.write_all(&*blob).await;
     content.check(&*blob, "reading what was written").await;
     must(blob.finish().await, "finishing a whole content");
@@ -510,8 +514,9 @@ async fn resumed(storage: &dyn Storage, content: &Sample) {
     content
         .check_invisible(storage, "when it was interrupted")
         .await;
-    let Partial { blob, present, .. } = content.created(storage).await;
-    check_present(content, &*blob, &present).await;
+    let partial = content.created(storage).await;
+    check_present(content, &partial).await;
+    let Partial { blob, present, .. } = partial;
     for chunk in present.iter_missing() {
         content.write(&*blob, chunk).await;
     }
@@ -522,13 +527,118 @@ async fn resumed(storage: &dyn Storage, content: &Sample) {
         .await;
 }
 
-/// Whatever the storage vouches for must be there and right.
-async fn check_present(content: &Sample, blob: &dyn Blob, present: &Bitfield) {
+/// A chunk that turns out to be wrong after it was committed: it is committed
+/// no longer, and fetched again.
+async fn committed_anew(storage: &dyn Storage) {
+    let content = Sample::new("committed anew", LENGTH, 18);
     let geometry = content.manifest.geometry();
+    let (bad, mut verified) = (ChunkIndex(2), Bitfield::all(geometry.chunks()));
+    let blob = content.created(storage).await.blob;
+    content.write_all(&*blob).await;
+    let wrong = Bytes::from(vec![0x5a; geometry.chunk_len() as usize]);
+    let written = blob.write_at(geometry.offset_of(bad), vec![wrong]).await;
+    must(written, "writing a chunk");
+    must(blob.commit(&verified).await, "committing all chunks");
+    verified.remove(bad);
+    must(
+        blob.commit(&verified).await,
+        "committing all chunks but one",
+    );
+    drop(blob);
+
+    let partial = content.created(storage).await;
+    check_present(&content, &partial).await;
+    for chunk in partial.present.iter_missing() {
+        content.write(&*partial.blob, chunk).await;
+    }
+    // And one that was right, written again.
+    content.write(&*partial.blob, ChunkIndex(1)).await;
+    must(partial.blob.finish().await, "finishing");
+    content
+        .check_stored(storage, "reading what was written again")
+        .await;
+}
+
+/// A storage that keeps no list conforms as well.
+async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
+    let first = Sample::new("remembered", LENGTH, 19);
+    let second = Sample::new("remembered, too", LENGTH + 1, 20);
+    must(storage.forget(&first.name).await, "forgetting nothing");
+    check_catalogue(storage, &[], &[]).await;
+    for content in [&first, &second] {
+        let blob = content.store(storage).await;
+        for when in ["remembering a finished content", "doing so again"] {
+            let kept = storage.remember(&content.name, &content.manifest, &*blob);
+            must(kept.await, when);
+        }
+        drop(blob);
+        let blob = must(storage.open(&content.name).await, "opening it");
+        let kept = storage.remember(&content.name, &content.manifest, &*blob);
+        must(kept.await, "remembering a content that is open for reading");
+    }
+    for storage in [storage, again] {
+        check_catalogue(storage, &[&first, &second], &[]).await;
+    }
+    for when in ["forgetting a content", "doing so again"] {
+        must(storage.forget(&first.name).await, when);
+        for storage in [storage, again] {
+            check_catalogue(storage, &[&second], &[&first]).await;
+            first
+                .check_stored(storage, "reading what was forgotten")
+                .await;
+        }
+    }
+}
+
+/// The catalogue has these contents, or none; and not those.
+async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Sample]) {
+    let mut found = must(storage.catalogue().await, "reading the catalogue");
+    assert!(
+        found.is_empty() || found.len() == there.len(),
+        "the catalogue must have all that is remembered, once, or nothing"
+    );
+    for content in gone {
+        assert!(
+            found.iter().all(|stored| stored.name != content.name),
+            "what was forgotten must not be in the catalogue"
+        );
+    }
+    let there = if found.is_empty() { &[] } else { there };
+    for content in there {
+        let at = found.iter().position(|stored| stored.name == content.name);
+        let Some(at) = at else {
+            panic!("{} must be in the catalogue", content.name);
+        };
+        let stored = found.swap_remove(at);
+        assert!(
+            stored.manifest == content.manifest,
+            "the catalogue must give the manifest that was remembered"
+        );
+        content
+            .check(&*stored.blob, "reading from the catalogue")
+            .await;
+    }
+}
+
+/// Whatever the storage vouches for must be there and right.
+async fn check_present(content: &Sample, partial: &Partial) {
+    let Partial {
+        blob,
+        present,
+        verified,
+    } = partial;
+    let geometry = content.manifest.geometry();
+    for set in [present, verified] {
+        assert_eq!(
+            set.chunks(),
+            geometry.chunks(),
+            "`present` and `verified` must be of the content's chunks"
+        );
+    }
     assert_eq!(
-        present.chunks(),
-        geometry.chunks(),
-        "`present` must be of the content's chunks"
+        verified.first_not_in(present),
+        None,
+        "a chunk must be present to be verified"
     );
     for chunk in present.iter() {
         let range = geometry.range_of(chunk);

@@ -7,6 +7,7 @@
 //! touched, and what was reported durable is there. The checker itself is
 //! checked by mistakes that are planted under the storage.
 
+mod blocks;
 mod model;
 
 use std::sync::{Arc, LazyLock};
@@ -20,6 +21,7 @@ use super::part::Names;
 use super::place::{Options, Place};
 use crate::content::{Bitfield, ChunkIndex, ContentName, MIN_CHUNK_LEN, Manifest};
 use crate::storage::StorageError;
+use blocks::Blocks;
 use model::{FOREIGN, Failure, Model, Planted, State, Trouble};
 
 const CHUNKS: u32 = 64;
@@ -56,10 +58,9 @@ impl Sample {
         self.bytes.slice(range.start as usize..range.end as usize)
     }
 
-    fn holds(&self, file: &[u8], chunk: ChunkIndex) -> bool {
-        let range = self.manifest.geometry().range_of(chunk);
-        let found = file.get(range.start as usize..range.end as usize);
-        found == Some(&self.chunk(chunk)[..])
+    fn is_in(&self, file: Option<&Blocks>, chunk: ChunkIndex) -> bool {
+        let start = self.manifest.geometry().offset_of(chunk);
+        file.is_some_and(|file| file.has(start as usize, &self.chunk(chunk)))
     }
 }
 
@@ -78,11 +79,11 @@ const SCRIPTS: [Script; 3] = [
         shuffled: None,
     },
     Script {
-        every: 3,
+        every: 4,
         shuffled: Some(1),
     },
     Script {
-        every: 1,
+        every: 2,
         shuffled: Some(2),
     },
 ];
@@ -129,8 +130,8 @@ fn check_present(state: &State, present: &Bitfield) -> Checked<()> {
     if let Some(chunk) = state.promise.chunks.first_not_in(present) {
         return Err(format!("chunk {chunk} was durable, and is not present"));
     }
-    let file = state.file(&SAMPLE.names.part).unwrap_or_default();
-    match present.iter().find(|&chunk| !SAMPLE.holds(file, chunk)) {
+    let file = state.file(&SAMPLE.names.part);
+    match present.iter().find(|&chunk| !SAMPLE.is_in(file, chunk)) {
         Some(chunk) => Err(format!("chunk {chunk} is present, and wrong")),
         None => Ok(()),
     }
@@ -140,8 +141,8 @@ fn check_present(state: &State, present: &Bitfield) -> Checked<()> {
 fn check_disk(state: &State) -> Checked<()> {
     let finished = match state.file(NAME) {
         None => false,
-        Some(file) if file == FOREIGN => false,
-        Some(file) if *file == SAMPLE.bytes => true,
+        Some(file) if *file == *FOREIGN => false,
+        Some(file) if *file == SAMPLE.bytes[..] => true,
         Some(_) => return Err("the name stands for wrong bytes".into()),
     };
     if state.promise.finished && !finished {
@@ -150,11 +151,11 @@ fn check_disk(state: &State) -> Checked<()> {
     if finished {
         return Ok(());
     }
-    let part = state.file(&SAMPLE.names.part).unwrap_or_default();
-    let mut bytes = state
-        .file(&SAMPLE.names.journal)
-        .unwrap_or_default()
-        .to_vec();
+    let part = state.file(&SAMPLE.names.part);
+    let journal = state.file(&SAMPLE.names.journal);
+    let mut bytes = journal
+        .and_then(|file| file.read(0, file.len()))
+        .unwrap_or_default();
     if state.planted == Some(Planted::TrustsTornRecord) {
         bytes = journal::sealed_anew(bytes);
     }
@@ -166,10 +167,14 @@ fn check_disk(state: &State) -> Checked<()> {
     if let Some(chunk) = state.promise.chunks.first_not_in(&claimed) {
         return Err(format!("chunk {chunk} was durable, and is not claimed"));
     }
-    match claimed.iter().find(|&chunk| !SAMPLE.holds(part, chunk)) {
+    match claimed.iter().find(|&chunk| !SAMPLE.is_in(part, chunk)) {
         Some(chunk) => Err(format!("chunk {chunk} is claimed, and wrong")),
         None => Ok(()),
     }
+}
+
+fn is_finished(file: Option<&Blocks>) -> bool {
+    file.is_some_and(|file| *file == SAMPLE.bytes[..])
 }
 
 /// Goes on until the content is finished.
@@ -177,7 +182,7 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
     match download(disk, script)? {
         Ok(()) => {}
         // It was finished just before.
-        Err(StorageError::Exists { .. }) if disk.state().file(NAME) == Some(&SAMPLE.bytes) => {}
+        Err(StorageError::Exists { .. }) if is_finished(disk.state().file(NAME)) => {}
         Err(error) => return Err(format!("resuming failed: {error}")),
     }
     let state = disk.state();
@@ -188,7 +193,7 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
         // A content that was found finished was made durable before it was
         // found, or will be found again.
         None if !state.promise.finished => Ok(()),
-        None => match state.durable_file(NAME) == Some(&SAMPLE.bytes) {
+        None => match is_finished(state.durable_file(NAME)) {
             true => Ok(()),
             false => Err("the content is finished, and not durable".into()),
         },
@@ -202,10 +207,14 @@ struct Tally {
 }
 
 impl Tally {
-    /// A crash, then another one somewhere in what follows, then the rest.
+    /// A crash (now and then of the process only), another one somewhere in
+    /// what follows, and the rest.
     fn crash(&mut self, state: &State, script: Script, seed: u64) -> Checked<()> {
         let mut rng = Rng::with_seed(seed);
-        let crashed = state.crashed(rng.u64(..));
+        let crashed = match rng.u8(..8) {
+            0 => state.killed(),
+            _ => state.crashed(rng.u64(..)),
+        };
         self.states += 1;
         check_disk(&crashed)?;
         let disk = Model::of(crashed);
@@ -222,7 +231,7 @@ impl Tally {
 
     /// Crashes after each operation of a download that changes something.
     fn crashes(&mut self, planted: Option<Planted>) -> Checked<()> {
-        for (n, script) in SCRIPTS.into_iter().enumerate() {
+        for (n, script) in SCRIPTS.into_iter().enumerate().rev() {
             for at in 0.. {
                 let disk = Model::new(CHUNKS);
                 disk.state().planted = planted;
@@ -354,7 +363,7 @@ fn name_taken(planted: Option<Planted>) -> Checked<()> {
     disk.state().planted = planted;
     disk.set_trouble(Trouble::NameTaken("publish"));
     let ended = download(&disk, SCRIPTS[0])?;
-    if disk.state().file(NAME) != Some(FOREIGN) {
+    if disk.state().file(NAME).is_none_or(|file| *file != *FOREIGN) {
         return Err("what had the name is gone".into());
     }
     match ended {
@@ -399,7 +408,7 @@ fn missing_room_is_found_before_anything_is_created() {
             available: Some(length - 1),
         })
     );
-    assert_eq!(disk.state().file(&SAMPLE.names.part), None);
+    assert!(disk.state().file(&SAMPLE.names.part).is_none());
     disk.state().room = length;
     complete(&disk, SCRIPTS[0]).unwrap();
 }

@@ -17,14 +17,13 @@ use fastrand::Rng;
 use super::super::dir::{Kind, Refused};
 use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::super::journal;
+use super::blocks::{Blocks, PAGE};
 use crate::content::Bitfield;
 
 /// What a crash tears a write into, in bytes: less than any disk does, so that
 /// every field of a record in the journal is torn off the others.
 const JOURNAL_UNIT: usize = 4;
-/// The same for everything else: a page.
-const PAGE: usize = 4096;
-const ZEROS: [u8; PAGE] = [0; PAGE];
+const GARBAGE: [[u8; PAGE]; 2] = [[1; PAGE], [0xff; PAGE]];
 
 /// The disk. A clone is the same one.
 #[derive(Debug, Clone)]
@@ -53,8 +52,8 @@ type Names = BTreeMap<String, usize>;
 
 #[derive(Debug, Clone)]
 struct Inode {
-    cache: Arc<Vec<u8>>,
-    durable: Arc<Vec<u8>>,
+    cache: Blocks,
+    durable: Blocks,
     pending: Vec<FileOp>,
     modified: Stamp,
     durable_modified: Stamp,
@@ -161,13 +160,13 @@ impl State {
     }
 
     /// The bytes under a name.
-    pub(super) fn file(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn file(&self, name: &str) -> Option<&Blocks> {
         let inode = *self.names.get(name)?;
         Some(&self.inodes[inode].cache)
     }
 
     /// The bytes that are durable, under a name that is.
-    pub(super) fn durable_file(&self, name: &str) -> Option<&[u8]> {
+    pub(super) fn durable_file(&self, name: &str) -> Option<&Blocks> {
         let inode = *self.durable_names.get(name)?;
         Some(&self.inodes[inode].durable)
     }
@@ -190,6 +189,15 @@ impl State {
             promise: self.promise.clone(),
             ..*self
         }
+    }
+
+    /// What is seen after the process was killed, and the machine went on.
+    pub(super) fn killed(&self) -> Self {
+        let mut state = self.clone();
+        for inode in &mut state.inodes {
+            inode.locked = false;
+        }
+        state
     }
 
     /// Counts an operation, and lets it fail if that is due.
@@ -219,8 +227,8 @@ impl State {
     fn create(&mut self, name: &str, bytes: &[u8]) -> usize {
         let modified = self.tick();
         self.inodes.push(Inode {
-            cache: Arc::new(bytes.to_vec()),
-            durable: Arc::new(bytes.to_vec()),
+            cache: Blocks::of(bytes),
+            durable: Blocks::of(bytes),
             pending: Vec::new(),
             modified,
             durable_modified: modified,
@@ -255,7 +263,7 @@ impl State {
                 // Some of it arrives; the rest counts as clean from now on.
                 let half = file.pending.len() / 2;
                 file.pending.truncate(half);
-                let durable = Arc::make_mut(&mut file.durable);
+                let durable = &mut file.durable;
                 file.pending.drain(..).for_each(|op| op.apply(durable));
                 if retries {
                     Ok(())
@@ -266,7 +274,7 @@ impl State {
             None => {
                 // What a failed sync dropped is in the cache only, so this
                 // cannot simply take the cache over.
-                let durable = Arc::make_mut(&mut file.durable);
+                let durable = &mut file.durable;
                 file.pending.drain(..).for_each(|op| op.apply(durable));
                 file.durable_modified = file.modified;
                 Ok(())
@@ -304,40 +312,29 @@ impl NameOp {
 }
 
 impl FileOp {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, bytes: &mut Blocks) {
         match self {
-            Self::Write { at, bytes: new } => put(bytes, *at as usize, new),
-            Self::SetLen(len) => bytes.resize(*len as usize, 0),
+            Self::Write { at, bytes: new } => bytes.put(*at as usize, new),
+            Self::SetLen(len) => bytes.set_len(*len as usize),
         }
     }
 
     /// Applies some parts of it, and garbage for others where nothing was.
-    fn tear(&self, bytes: &mut Vec<u8>, unit: usize, rng: &mut Rng) {
+    fn tear(&self, bytes: &mut Blocks, unit: usize, rng: &mut Rng) {
         let Self::Write { at, bytes: new } = self else {
             return self.apply(bytes);
         };
         let mut at = *at as usize;
         for part in new.chunks(unit) {
-            // A page of zeros is one that was never written, in this sample.
-            let hole = match bytes.get(at..at + part.len()) {
-                None => at >= bytes.len(),
-                Some(old) => *old == ZEROS[..],
-            };
+            let hole = bytes.is_hole(at);
             match rng.u8(..3) {
-                0 => put(bytes, at, part),
-                1 if hole => put(bytes, at, &vec![rng.u8(1..); part.len()]),
+                0 => bytes.put(at, part),
+                1 if hole => bytes.put(at, &GARBAGE[rng.usize(..2)][..part.len()]),
                 _ => {}
             }
             at += part.len();
         }
     }
-}
-
-fn put(bytes: &mut Vec<u8>, at: usize, new: &[u8]) {
-    if bytes.len() < at + new.len() {
-        bytes.resize(at + new.len(), 0);
-    }
-    bytes[at..at + new.len()].copy_from_slice(new);
 }
 
 /// Which of the operations that were not synced a crash keeps, in which order.
@@ -360,7 +357,7 @@ impl Inode {
     fn crashed(&self, rng: &mut Rng) -> Self {
         let mut image = self.durable.clone();
         if !self.pending.is_empty() {
-            let bytes = Arc::make_mut(&mut image);
+            let bytes = &mut image;
             let tears = rng.bool();
             for op in survivors(&self.pending, rng) {
                 match tears && rng.bool() {
@@ -385,7 +382,7 @@ impl Inode {
     }
 
     fn change(&mut self, op: FileOp, modified: Stamp) {
-        op.apply(Arc::make_mut(&mut self.cache));
+        op.apply(&mut self.cache);
         self.pending.push(op);
         self.modified = modified;
     }
@@ -571,10 +568,8 @@ impl DiskFile for ModelFile {
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut state = self.disk.state();
         state.whole_step(false)?;
-        let bytes = &state.inodes[self.inode].cache;
-        let start = offset as usize;
-        let read = bytes.get(start..start + len);
-        let read = read.ok_or(io::ErrorKind::UnexpectedEof)?.to_vec();
+        let read = state.inodes[self.inode].cache.read(offset as usize, len);
+        let read = read.ok_or(io::ErrorKind::UnexpectedEof)?;
         match state.planted {
             Some(Planted::TrustsTornRecord) if self.journal => {
                 Ok(journal::sealed_anew(read).into())
@@ -590,8 +585,7 @@ impl DiskFile for ModelFile {
         };
         if self.journal {
             let state = self.disk.state();
-            let range = offset as usize..offset as usize + bytes.len();
-            let same = state.inodes[self.inode].cache.get(range) == Some(&bytes[..]);
+            let same = state.inodes[self.inode].cache.has(offset as usize, &bytes);
             if same && state.planted == Some(Planted::KeepsUnsyncedJournal) {
                 return Ok(());
             }
