@@ -8,7 +8,7 @@
 //! storage; break one (leave out a check, say) to see the suite complain.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bt_lite::storage::{Blob, Partial, check_range};
@@ -22,14 +22,38 @@ struct Shelf(Arc<Mutex<Contents>>);
 
 #[derive(Default)]
 struct Contents {
-    finished: HashMap<ContentName, Bytes>,
+    finished: HashMap<ContentName, Arc<Mutex<Vec<u8>>>>,
     being_written: HashSet<ContentId>,
+}
+
+/// A content of it. Dropping the one that is being written lets others write.
+struct Book {
+    shelf: Shelf,
+    name: ContentName,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    /// What it will be, while it is being written.
+    draft: Mutex<Option<ContentId>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics while holding it")
+}
+
+impl Shelf {
+    fn book(&self, name: &ContentName, bytes: Arc<Mutex<Vec<u8>>>, id: Option<ContentId>) -> Book {
+        Book {
+            shelf: self.clone(),
+            name: name.clone(),
+            bytes,
+            draft: Mutex::new(id),
+        }
+    }
 }
 
 #[async_trait]
 impl Storage for Shelf {
     async fn create(&self, name: &ContentName, of: &Manifest) -> Result<Partial, StorageError> {
-        let mut contents = self.0.lock().expect("no holder panics");
+        let mut contents = lock(&self.0);
         if contents.finished.contains_key(name) {
             return Err(StorageError::Exists { name: name.clone() });
         }
@@ -37,75 +61,43 @@ impl Storage for Shelf {
             return Err(StorageError::Locked { id: of.id() });
         }
         let bytes = vec![0; of.geometry().length() as usize];
-        let blob = Arc::new(Draft {
-            shelf: self.clone(),
-            name: name.clone(),
-            id: of.id(),
-            state: Mutex::new(State::Writing(bytes)),
-        });
-        // It keeps nothing of an interrupted download.
-        let present = Bitfield::none(of.geometry().chunks());
         Ok(Partial {
-            blob,
-            verified: present.clone(),
-            present,
+            blob: Arc::new(self.book(name, Arc::new(Mutex::new(bytes)), Some(of.id()))),
+            // It keeps nothing of an interrupted download.
+            present: Bitfield::none(of.geometry().chunks()),
+            verified: Bitfield::none(of.geometry().chunks()),
         })
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
-        match self.0.lock().expect("no holder panics").finished.get(name) {
-            Some(bytes) => Ok(Arc::new(Finished(bytes.clone()))),
+        match lock(&self.0).finished.get(name) {
+            Some(bytes) => Ok(Arc::new(self.book(name, bytes.clone(), None))),
             None => Err(StorageError::NotFound { name: name.clone() }),
         }
     }
 }
 
-/// A content that is being written. Dropping it lets others write.
-struct Draft {
-    shelf: Shelf,
-    name: ContentName,
-    id: ContentId,
-    state: Mutex<State>,
-}
-
-enum State {
-    Writing(Vec<u8>),
-    Finished(Bytes),
-}
-
-impl State {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Writing(bytes) => bytes,
-            Self::Finished(bytes) => bytes,
-        }
-    }
-}
-
 #[async_trait]
-impl Blob for Draft {
+impl Blob for Book {
     fn length(&self) -> u64 {
-        self.state.lock().expect("no holder panics").bytes().len() as u64
+        lock(&self.bytes).len() as u64
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.length())?;
-        let state = self.state.lock().expect("no holder panics");
-        Ok(Bytes::copy_from_slice(
-            &state.bytes()[offset as usize..][..len],
-        ))
+        let part = &lock(&self.bytes)[offset as usize..][..len];
+        Ok(Bytes::copy_from_slice(part))
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        let pieces = pieces.concat();
-        check_range(offset, pieces.len() as u64, self.length())?;
-        match &mut *self.state.lock().expect("no holder panics") {
-            State::Writing(bytes) => {
-                bytes[offset as usize..][..pieces.len()].copy_from_slice(&pieces);
-                Ok(())
-            }
-            State::Finished(_) => Err(StorageError::ReadOnly),
+        let new = pieces.concat();
+        check_range(offset, new.len() as u64, self.length())?;
+        let draft = lock(&self.draft);
+        if draft.is_none() {
+            return Err(StorageError::ReadOnly);
         }
+        lock(&self.bytes)[offset as usize..][..new.len()].copy_from_slice(&new);
+        Ok(())
     }
 
     async fn commit(&self, _verified: &Bitfield) -> Result<(), StorageError> {
@@ -113,55 +105,25 @@ impl Blob for Draft {
     }
 
     async fn finish(&self) -> Result<(), StorageError> {
-        let mut state = self.state.lock().expect("no holder panics");
-        let State::Writing(bytes) = &mut *state else {
-            return Ok(());
-        };
-        let mut contents = self.shelf.0.lock().expect("no holder panics");
-        if contents.finished.contains_key(&self.name) {
-            let name = self.name.clone();
+        let mut draft = lock(&self.draft);
+        let Some(id) = *draft else { return Ok(()) };
+        let mut contents = lock(&self.shelf.0);
+        let name = self.name.clone();
+        if contents.finished.contains_key(&name) {
             return Err(StorageError::Exists { name });
         }
-        let bytes = Bytes::from(std::mem::take(bytes));
-        contents.finished.insert(self.name.clone(), bytes.clone());
-        *state = State::Finished(bytes);
+        contents.finished.insert(name, self.bytes.clone());
+        contents.being_written.remove(&id);
+        *draft = None;
         Ok(())
     }
 }
 
-impl Drop for Draft {
+impl Drop for Book {
     fn drop(&mut self) {
-        let mut contents = self.shelf.0.lock().expect("no holder panics");
-        contents.being_written.remove(&self.id);
-    }
-}
-
-/// A content that is there.
-struct Finished(Bytes);
-
-#[async_trait]
-impl Blob for Finished {
-    fn length(&self) -> u64 {
-        self.0.len() as u64
-    }
-
-    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        check_range(offset, len as u64, self.length())?;
-        Ok(self.0.slice(offset as usize..offset as usize + len))
-    }
-
-    async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        check_range(offset, len, self.length())?;
-        Err(StorageError::ReadOnly)
-    }
-
-    async fn commit(&self, _verified: &Bitfield) -> Result<(), StorageError> {
-        Err(StorageError::ReadOnly)
-    }
-
-    async fn finish(&self) -> Result<(), StorageError> {
-        Err(StorageError::ReadOnly)
+        if let Some(id) = *lock(&self.draft) {
+            lock(&self.shelf.0).being_written.remove(&id);
+        }
     }
 }
 

@@ -58,6 +58,10 @@ pub enum PeerMessage {
     Have(ChunkIndex),
     /// A chunk that the speaker would like the other to ask for (BEP 6).
     Suggest(ChunkIndex),
+    /// Would ask, were it not choked (BEP 3). A link starts interested.
+    Interested,
+    /// Has nothing to ask for at present, and needs no slot (BEP 3).
+    NotInterested,
     /// Asks for a block.
     Request(BlockRange),
     /// Takes a request back.

@@ -230,6 +230,18 @@ pub enum Refusal {
         /// The bound.
         max: u32,
     },
+    /// The content has as many names as one content may.
+    #[error("this content has {max} names, which is the most")]
+    NamesPerContent {
+        /// The bound.
+        max: u32,
+    },
+    /// The name stands for as many contents as one name may.
+    #[error("this name stands for {max} contents, which is the most")]
+    ContentsPerName {
+        /// The bound.
+        max: u32,
+    },
     /// The request cannot be read.
     #[error("the request is malformed, or of another version")]
     Malformed,

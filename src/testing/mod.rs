@@ -4,5 +4,6 @@
 //! Each suite is a function that panics where an implementation breaks its
 //! contract; call it from a test of your own.
 
+pub mod simulation;
 pub mod storage;
 pub mod transport;

@@ -1,1 +1,16 @@
 //! The tracker: who is there, who owns what, and how fast each uploads.
+//!
+//! [`registry`] is what a tracker knows and decides, pure: a request and the
+//! time in, a reply out. [`Tracker`] serves a registry over a transport, and
+//! [`TrackerClient`] is the other side: what a peer, or any other program,
+//! asks trackers with.
+
+mod client;
+pub mod registry;
+mod server;
+
+pub use client::{ClientConfig, TrackerClient, TrackerError};
+pub use registry::{AddressRule, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts};
+pub use server::{
+    BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,
+};

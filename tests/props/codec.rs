@@ -121,6 +121,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             PeerMessage::KeepAlive,
             PeerMessage::HaveAll,
             PeerMessage::HaveNone,
+            PeerMessage::Interested,
+            PeerMessage::NotInterested,
             PeerMessage::Choke,
             PeerMessage::Unchoke,
         ]),
@@ -182,11 +184,13 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    let bounded = (0..5, any::<u32>()).prop_map(|(which, max)| match which {
+    let bounded = (0..7, any::<u32>()).prop_map(|(which, max)| match which {
         0 => Refusal::PeersPerHost { max },
         1 => Refusal::Peers { max },
         2 => Refusal::ContentsPerPeer { max },
         3 => Refusal::OwnersPerContent { max },
+        4 => Refusal::NamesPerContent { max },
+        5 => Refusal::ContentsPerName { max },
         _ => Refusal::Contents { max },
     });
     prop_oneof![

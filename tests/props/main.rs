@@ -1,7 +1,17 @@
 //! Properties of the pure parts, against naive models and arbitrary input.
 
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
+mod assembler;
 mod bitfield;
 mod codec;
 mod codec_limits;
 mod content;
 mod manifest;
+mod picker;
+mod planner;
+mod protocol_md;
+mod registry;
+mod swarm;
+mod swarm_world;
+mod uploader;

@@ -8,48 +8,49 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{BlockGrid, LinkId};
+use super::BlockGrid;
 use crate::content::{BlockRange, ChunkIndex};
 
-/// Collects the blocks of the chunks that are on their way.
+/// Collects the blocks of the chunks that are on their way. `S` is whatever
+/// tells one sender from another.
 #[derive(Debug)]
-pub struct Assembler {
+pub struct Assembler<S> {
     grid: BlockGrid,
-    chunks: BTreeMap<ChunkIndex, Pieces>,
+    chunks: BTreeMap<ChunkIndex, Pieces<S>>,
     bytes: u64,
 }
 
 #[derive(Debug)]
-struct Pieces {
-    blocks: Vec<Option<(LinkId, Bytes)>>,
+struct Pieces<S> {
+    blocks: Vec<Option<(S, Bytes)>>,
     missing: u32,
 }
 
 /// A chunk of which every block is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assembled {
+pub struct Assembled<S> {
     /// Which chunk.
     pub chunk: ChunkIndex,
     /// Its bytes, in order.
     pub pieces: Vec<Bytes>,
     /// Who sent each of the pieces.
-    pub senders: Vec<LinkId>,
+    pub senders: Vec<S>,
 }
 
 /// What became of a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inserted {
+pub enum Inserted<S> {
     /// Kept; the chunk still lacks others.
     Kept,
     /// It was the last one of its chunk, which is handed out.
-    Complete(Assembled),
+    Complete(Assembled<S>),
     /// That block is there already; these bytes are dropped.
     Duplicate,
     /// No block of the grid; these bytes are dropped.
     OffGrid,
 }
 
-impl Assembler {
+impl<S> Assembler<S> {
     /// An assembler for the chunks of one content.
     pub fn new(grid: BlockGrid) -> Self {
         Self {
@@ -62,23 +63,19 @@ impl Assembler {
     /// Takes a block that came from `sender`.
     pub fn insert(
         &mut self,
-        sender: LinkId,
+        sender: S,
         chunk: ChunkIndex,
         offset: u32,
         data: Bytes,
-    ) -> Inserted {
-        let block = BlockRange {
-            chunk,
-            offset,
-            len: data.len() as u32,
-        };
-        let Some(position) = self.grid.position(block) else {
+    ) -> Inserted<S> {
+        let block = u32::try_from(data.len()).map(|len| BlockRange { chunk, offset, len });
+        let Some(position) = block.ok().and_then(|block| self.grid.position(block)) else {
             return Inserted::OffGrid;
         };
         let pieces = self.chunks.entry(chunk).or_insert_with(|| {
             let blocks = self.grid.blocks(chunk);
             Pieces {
-                blocks: vec![None; blocks as usize],
+                blocks: (0..blocks).map(|_| None).collect(),
                 missing: blocks,
             }
         });
@@ -102,7 +99,7 @@ impl Assembler {
     }
 
     /// Forgets what came of a chunk, and returns it in order.
-    pub fn discard(&mut self, chunk: ChunkIndex) -> Vec<(LinkId, Bytes)> {
+    pub fn discard(&mut self, chunk: ChunkIndex) -> Vec<(S, Bytes)> {
         let pieces = self.chunks.remove(&chunk);
         let blocks: Vec<_> = pieces
             .into_iter()

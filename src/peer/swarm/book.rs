@@ -23,6 +23,7 @@ pub(super) struct Book {
     banned_addrs: BTreeSet<Addr>,
     banned_peers: BTreeSet<PeerId>,
     dialling: usize,
+    idle: usize,
 }
 
 #[derive(Debug)]
@@ -48,16 +49,23 @@ impl Book {
         {
             return;
         }
-        let entry = self.entries.entry(addr).or_insert(Entry {
-            state: State::Idle(now),
-            complete,
-            failures: 0,
+        let idle = &mut self.idle;
+        let entry = self.entries.entry(addr).or_insert_with(|| {
+            *idle += 1;
+            Entry {
+                state: State::Idle(now),
+                complete,
+                failures: 0,
+            }
         });
         entry.complete |= complete;
     }
 
     /// The next owner to dial: seeders first, then who failed least.
     pub(super) fn dial(&mut self, now: Instant) -> Option<Addr> {
+        if self.idle == 0 {
+            return None;
+        }
         let (addr, entry) = self
             .entries
             .iter_mut()
@@ -65,12 +73,17 @@ impl Book {
             .min_by_key(|(_, entry)| (!entry.complete, entry.failures))?;
         entry.state = State::Dialling;
         self.dialling += 1;
+        self.idle -= 1;
         Some(addr.clone())
     }
 
-    /// An address did not answer, or refused.
+    /// An address did not answer, or refused. Means nothing where a link that
+    /// the other side dialled came first: then this side was refused for it.
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
-        self.pause(now, addr);
+        let dialled = |entry: &&Entry| entry.state == State::Dialling;
+        if self.entries.get(addr).filter(dialled).is_some() {
+            self.pause(now, addr);
+        }
     }
 
     /// A link to an address is up, whoever dialled.
@@ -90,6 +103,7 @@ impl Book {
         self.pause(now, addr);
     }
 
+    /// Never again a link to this peer, nor to this address.
     pub(super) fn ban(&mut self, peer: PeerId, addr: Option<&Addr>) {
         if self.banned_peers.len() < MAX_ENTRIES {
             self.banned_peers.insert(peer);
@@ -115,8 +129,7 @@ impl Book {
 
     /// Whether an owner is left to dial, now or after its pause.
     pub(super) fn has_candidates(&self) -> bool {
-        let idle = |entry: &Entry| matches!(entry.state, State::Idle(_));
-        self.entries.values().any(idle)
+        self.idle > 0
     }
 
     /// When the next owner's pause ends.
@@ -134,6 +147,8 @@ impl Book {
             let before = std::mem::replace(&mut entry.state, state);
             self.dialling += usize::from(state == State::Dialling);
             self.dialling -= usize::from(before == State::Dialling);
+            self.idle += usize::from(matches!(state, State::Idle(_)));
+            self.idle -= usize::from(matches!(before, State::Idle(_)));
         }
     }
 
@@ -143,12 +158,12 @@ impl Book {
         };
         entry.failures += 1;
         let failures = entry.failures;
-        self.set(
-            addr,
-            State::Idle(now + FIRST_PAUSE * 2u32.pow(failures.min(MAX_FAILURES) - 1)),
-        );
         if failures >= MAX_FAILURES {
+            self.set(addr, State::Linked);
             self.entries.remove(addr);
+        } else {
+            let pause = FIRST_PAUSE * 2u32.pow(failures - 1);
+            self.set(addr, State::Idle(now + pause));
         }
     }
 
@@ -159,5 +174,10 @@ impl Book {
             self.entries.values().filter(dialling).count(),
             self.dialling
         );
+        let idle = |entry: &&Entry| matches!(entry.state, State::Idle(_));
+        assert_eq!(self.entries.values().filter(idle).count(), self.idle);
+        assert!(self.entries.len() <= MAX_ENTRIES);
+        let banned = |addr: &Addr| self.banned_addrs.contains(addr);
+        assert!(!self.entries.keys().any(banned));
     }
 }

@@ -1,36 +1,70 @@
 //! One link, as the machine sees it.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use super::{Has, LinkInfo};
-use crate::content::{Bitfield, ChunkIndex};
+use super::{Has, LinkId, LinkInfo};
+use crate::content::{Bitfield, ChunkIndex, MAX_CHUNKS};
+use crate::protocol::Addr;
+use crate::protocol::PeerId;
+
+/// Who sent a block, remembered beyond the end of its link.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Sender {
+    pub(super) link: LinkId,
+    pub(super) peer: PeerId,
+    pub(super) addr: Option<Addr>,
+    /// Whether this side dialled: only then the address is proven.
+    pub(super) dialled: bool,
+}
 
 /// The state of a link, beyond what it is as a source or a receiver.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) info: LinkInfo,
+    pub(super) sender: Arc<Sender>,
     pub(super) remote: Remote,
     pub(super) choked: bool,
+    /// The other side was told that this one wants nothing from it.
+    pub(super) declined: bool,
     /// Messages that were not handed to the network yet.
     pub(super) queued: usize,
+    /// Messages that were, and where among all of them parts of the manifest
+    /// wait: a part is long, and asking for one is short.
+    pub(super) handed: u64,
+    pub(super) parts: VecDeque<u64>,
+    /// Requests of this side that were unanswered when the download ended.
+    pub(super) owed: usize,
     /// How much of the log of stored chunks the other side was told.
     pub(super) told: usize,
 }
 
 impl Link {
     /// A link whose greeting tells of the first `told` chunks of the log.
-    pub(super) fn new(info: LinkInfo, told: usize) -> Self {
+    pub(super) fn new(id: LinkId, info: LinkInfo, told: usize) -> Self {
         Self {
+            sender: Arc::new(Sender {
+                link: id,
+                peer: info.peer,
+                addr: info.addr.clone(),
+                dialled: info.dialled,
+            }),
             info,
             remote: Remote::Unknown,
             choked: false,
+            declined: false,
             queued: 0,
+            handed: 0,
+            parts: VecDeque::new(),
+            owed: 0,
             told,
         }
     }
 }
 
-/// What the other side says to have. Its bitfield means nothing before the
+/// What the other side says to have. Its words mean nothing before the
 /// content's length is known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Remote {
@@ -38,80 +72,122 @@ pub(super) enum Remote {
     Unknown,
     None,
     All,
-    /// A bitfield that was not read yet.
-    Raw(Bytes),
     Some(Bitfield),
-    /// Single chunks, before the length is known.
-    Single(Vec<ChunkIndex>),
+    /// Not read yet.
+    Unread(Unread),
 }
 
-/// How many single chunks are remembered before the length is known: beyond
-/// them the other side is asked once it has said all.
-const MAX_SINGLE: usize = 4096;
+/// What was said before the length of the content was known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Unread {
+    bitfield: Option<Bytes>,
+    /// The single chunks, a bit each, up to the highest of them.
+    single: Vec<u64>,
+    count: u32,
+}
 
 impl Remote {
+    /// A bitfield as it came.
+    pub(super) fn unread(bytes: Bytes) -> Self {
+        Self::Unread(Unread {
+            bitfield: Some(bytes),
+            ..Unread::default()
+        })
+    }
+
     /// Whether there is anything at all.
     pub(super) fn is_anything(&self) -> bool {
         !matches!(self, Self::Unknown | Self::None)
     }
 
-    /// How many chunks there are, as far as that is known.
-    pub(super) fn count(&self) -> u32 {
+    /// Whether a chunk is among them, as far as that is known.
+    pub(super) fn has(&self, chunk: ChunkIndex) -> bool {
         match self {
-            Self::Unknown | Self::None | Self::Raw(_) => 0,
-            Self::All => u32::MAX,
-            Self::Some(chunks) => chunks.count(),
-            Self::Single(chunks) => chunks.len() as u32,
+            Self::All => true,
+            Self::Some(chunks) => chunks.contains(chunk),
+            Self::Unknown | Self::None | Self::Unread(_) => false,
         }
     }
 
-    /// One chunk more, of so many if that is known.
-    pub(super) fn gained(&mut self, chunk: ChunkIndex, chunks: Option<u32>) {
-        if let (Self::Unknown | Self::None, Some(chunks)) = (&self, chunks) {
+    /// How many chunks there are, as far as that is known.
+    pub(super) fn count(&self) -> u32 {
+        match self {
+            Self::Unknown | Self::None => 0,
+            Self::All => u32::MAX,
+            Self::Some(chunks) => chunks.count(),
+            Self::Unread(unread) => unread.count,
+        }
+    }
+
+    /// One chunk more, before the length is known; `false` if no content has
+    /// such a chunk.
+    pub(super) fn gained_unread(&mut self, chunk: ChunkIndex) -> bool {
+        if chunk.0 >= MAX_CHUNKS {
+            return false;
+        }
+        if let Self::Unknown | Self::None = self {
+            *self = Self::Unread(Unread::default());
+        }
+        if let Self::Unread(unread) = self {
+            let (word, bit) = (chunk.as_usize() / 64, 1 << (chunk.0 % 64));
+            if unread.single.len() <= word {
+                unread.single.resize(word + 1, 0);
+            }
+            unread.count += u32::from(unread.single[word] & bit == 0);
+            unread.single[word] |= bit;
+        }
+        true
+    }
+
+    /// One chunk more, of so many; everything said before was resolved.
+    pub(super) fn gained(&mut self, chunk: ChunkIndex, chunks: u32) {
+        if let Self::Unknown | Self::None = self {
             *self = Self::Some(Bitfield::none(chunks));
         }
-        match self {
-            Self::All => {}
-            Self::Some(chunks) if chunk.0 < chunks.chunks() => {
-                chunks.insert(chunk);
-                if chunks.is_complete() {
-                    *self = Self::All;
-                }
+        if let Self::Some(chunks) = self {
+            chunks.insert(chunk);
+            if chunks.is_complete() {
+                *self = Self::All;
             }
-            Self::Single(chunks) if chunks.len() < MAX_SINGLE => chunks.push(chunk),
-            Self::Unknown | Self::None => *self = Self::Single(vec![chunk]),
-            Self::Some(_) | Self::Single(_) | Self::Raw(_) => {}
         }
     }
 
     /// Reads what was said before the number of chunks was known; `None` if
     /// that contradicts it.
     pub(super) fn resolve(&mut self, chunks: u32) -> Option<Has> {
-        let some = match self {
-            Self::Unknown | Self::None => return Some(Has::Nothing),
-            Self::All => return Some(Has::All),
-            Self::Some(has) => has.clone(),
-            Self::Raw(bytes) => Bitfield::from_bytes(bytes, chunks).ok()?,
-            Self::Single(single) => {
-                let mut has = Bitfield::none(chunks);
-                for &chunk in single.iter() {
-                    if chunk.0 >= chunks {
-                        return None;
-                    }
-                    has.insert(chunk);
-                }
-                has
-            }
-        };
-        *self = if some.is_complete() {
-            Self::All
-        } else {
-            Self::Some(some.clone())
-        };
-        Some(if some.is_complete() {
-            Has::All
-        } else {
-            Has::Some(some)
+        if let Self::Unread(unread) = self {
+            let has = unread.read(chunks)?;
+            *self = if has.is_complete() {
+                Self::All
+            } else {
+                Self::Some(has)
+            };
+        }
+        Some(match self {
+            Self::Unknown | Self::None | Self::Unread(_) => Has::Nothing,
+            Self::All => Has::All,
+            Self::Some(has) => Has::Some(has.clone()),
         })
+    }
+}
+
+impl Unread {
+    fn read(&self, chunks: u32) -> Option<Bitfield> {
+        let mut has = match &self.bitfield {
+            Some(bytes) => Bitfield::from_bytes(bytes, chunks).ok()?,
+            None => Bitfield::none(chunks),
+        };
+        for (at, &word) in self.single.iter().enumerate() {
+            let mut bits = word;
+            while bits != 0 {
+                let chunk = at as u32 * 64 + bits.trailing_zeros();
+                if chunk >= chunks {
+                    return None;
+                }
+                has.insert(ChunkIndex(chunk));
+                bits &= bits - 1;
+            }
+        }
+        Some(has)
     }
 }

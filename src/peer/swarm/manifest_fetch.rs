@@ -1,7 +1,7 @@
 //! Getting the manifest: all of it from one link, so that whoever lies is
 //! known.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::content::{ChunkHash, ContentId, Geometry, LengthProof, Manifest};
 use crate::protocol::PeerMessage;
 use crate::protocol::limits::HASHES_PER_PART;
 
-/// How long a part may take.
+/// How long a part may take, the first time that a link is asked.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many parts are asked for at a time: enough to keep a link busy, few
@@ -24,14 +24,19 @@ const PARTS_AHEAD: u32 = 8;
 pub(super) struct ManifestFetch {
     id: ContentId,
     running: Option<Running>,
-    /// Links that said they have none, or were too slow.
-    passed: BTreeSet<LinkId>,
+    /// Links that said they have none.
+    without: BTreeSet<LinkId>,
+    /// How often a link was too slow: the others come first, and it gets
+    /// longer the next time.
+    slow: BTreeMap<LinkId, u32>,
 }
 
 #[derive(Debug)]
 struct Running {
     link: LinkId,
     deadline: Instant,
+    /// How long a part may take.
+    patience: Duration,
     /// Known from part 0 on.
     length: Option<(Geometry, LengthProof)>,
     hashes: Vec<ChunkHash>,
@@ -58,7 +63,8 @@ impl ManifestFetch {
         Self {
             id,
             running: None,
-            passed: BTreeSet::new(),
+            without: BTreeSet::new(),
+            slow: BTreeMap::new(),
         }
     }
 
@@ -67,15 +73,20 @@ impl ManifestFetch {
     pub(super) fn start(
         &mut self,
         now: Instant,
-        links: impl Iterator<Item = LinkId> + Clone,
+        links: impl Iterator<Item = LinkId>,
     ) -> Option<LinkId> {
         if self.running.is_some() {
             return None;
         }
-        let link = links.clone().find(|link| !self.passed.contains(link))?;
+        let slow = |link: LinkId| self.slow.get(&link).copied().unwrap_or(0);
+        let link = links
+            .filter(|link| !self.without.contains(link))
+            .min_by_key(|&link| (slow(link), link))?;
+        let patience = PART_TIMEOUT.saturating_mul(1 + slow(link));
         self.running = Some(Running {
             link,
-            deadline: now + PART_TIMEOUT,
+            deadline: now + patience,
+            patience,
             length: None,
             hashes: Vec::new(),
             asked: 1,
@@ -87,16 +98,17 @@ impl ManifestFetch {
     /// A link is gone, or has no manifest.
     pub(super) fn passed(&mut self, link: LinkId, gone: bool) {
         if gone {
-            self.passed.remove(&link);
+            self.without.remove(&link);
+            self.slow.remove(&link);
         } else {
-            self.passed.insert(link);
+            self.without.insert(link);
         }
         self.running.take_if(|running| running.link == link);
     }
 
     /// A link has something new: it may have the manifest by now.
     pub(super) fn retry(&mut self, link: LinkId) {
-        self.passed.remove(&link);
+        self.without.remove(&link);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -106,7 +118,8 @@ impl ManifestFetch {
     /// Passes a link that is too slow; returns it.
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<LinkId> {
         let running = self.running.take_if(|running| running.deadline <= now)?;
-        self.passed.insert(running.link);
+        let times = self.slow.entry(running.link).or_default();
+        *times = times.saturating_add(1);
         Some(running.link)
     }
 
@@ -183,7 +196,7 @@ impl ManifestFetch {
 
 impl Running {
     fn more(&mut self, now: Instant) -> Part {
-        self.deadline = now + PART_TIMEOUT;
+        self.deadline = now + self.patience;
         let chunks = self.length.as_ref().map_or(0, |(g, _)| g.chunks());
         let parts = 1 + chunks.div_ceil(HASHES_PER_PART);
         let until = parts.min(self.came + PARTS_AHEAD);

@@ -28,9 +28,12 @@ pub struct Picker {
 
 const ABSENT: u32 = u32::MAX;
 
-/// Below one candidate in so many waiting chunks, the candidates are looked up
-/// by index, a word of bits at a time, and not by rarity.
-const SPARSE: u32 = 64;
+/// How many chunks are looked at in order of rarity for one that a link has.
+/// Past them, chunks that the link has are looked at by index instead.
+const SCAN: usize = 1024;
+
+/// Of how many of those the rarest is taken.
+const SAMPLE: usize = 64;
 
 impl Picker {
     /// A picker in which no chunk waits yet.
@@ -84,7 +87,8 @@ impl Picker {
         for above in (level + 1..self.levels.len()).rev() {
             let start = self.levels[above] as usize;
             self.levels[above] += 1;
-            if above + 1 < self.levels.len() {
+            // An empty level has no first: its hole is the one there is.
+            if above + 1 < self.levels.len() && start != hole {
                 self.set(hole, self.order[start]);
                 hole = start;
             }
@@ -103,8 +107,10 @@ impl Picker {
         for above in level + 1..self.levels.len() {
             self.levels[above] -= 1;
             let last = self.levels[above] as usize;
-            self.set(hole, self.order[last]);
-            hole = last;
+            if last != hole {
+                self.set(hole, self.order[last]);
+                hole = last;
+            }
         }
         self.order.pop();
         self.place[chunk.as_usize()] = ABSENT;
@@ -138,25 +144,31 @@ impl Picker {
     }
 
     /// The rarest waiting chunk among `has` (all, without one), ties by
-    /// chance; `candidates` is how many waiting chunks are in `has`.
+    /// chance. `has` is that of a link which counts among the copies.
     ///
-    /// O(1) when most waiting chunks are candidates; else about
-    /// `len / candidates` steps, and at most `chunks / 64 + candidates`.
-    pub fn rarest(&self, has: Option<&Bitfield>, candidates: u32) -> Option<ChunkIndex> {
+    /// O(1) without `has`. With one, some chunk of a level is found after
+    /// about `links / level` steps; where it takes more than a bounded number
+    /// of them, the answer is the rarest of a sample, in `chunks / 64` steps
+    /// at the most.
+    pub fn rarest(&mut self, has: Option<&Bitfield>) -> Option<ChunkIndex> {
         let Some(has) = has else {
             return self.order.first().copied().map(ChunkIndex);
         };
-        if candidates == 0 {
-            return None;
+        // Nobody who has only a part has a chunk of the first level.
+        let held = &self.order[self.levels[1] as usize..];
+        let mut chunks = held.iter().copied().map(ChunkIndex);
+        let found = chunks.by_ref().take(SCAN).find(|&c| has.contains(c));
+        if found.is_some() || held.len() <= SCAN {
+            return found;
         }
-        if candidates < self.len() / SPARSE {
-            return self
-                .waiting
-                .iter_common(has, 0)
-                .min_by_key(|&chunk| self.place[chunk.as_usize()]);
-        }
-        let mut chunks = self.order.iter().copied().map(ChunkIndex);
-        chunks.find(|&chunk| has.contains(chunk))
+        let start = self.rng.u32(0..self.waiting.chunks());
+        let behind = self.waiting.iter_common(has, start);
+        let before = self.waiting.iter_common(has, 0);
+        let before = before.take_while(|chunk| chunk.0 < start);
+        behind
+            .chain(before)
+            .take(SAMPLE)
+            .min_by_key(|&chunk| self.place[chunk.as_usize()])
     }
 
     /// The first waiting chunk of a range of indices that is in `has`.

@@ -13,13 +13,17 @@
 //!
 //! The planner knows no bytes, no clock and no network.
 
+mod check;
+mod choose;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::picker::Picker;
 use super::source::{Has, Source};
 use super::{BlockGrid, LinkId};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, split_evenly};
+use crate::content::{Bitfield, BlockRange, ChunkIndex};
+use crate::protocol::limits::MAX_REQUESTS;
 
 /// The bounds of a planner.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +32,7 @@ pub struct PlannerConfig {
     /// Chunks of which blocks were asked for, or that are being verified or
     /// written: they are in memory.
     pub max_open: usize,
-    /// Requests outstanding on a link.
+    /// Requests outstanding on a link; more than [`MAX_REQUESTS`] count as that.
     pub max_requests: usize,
     /// Bytes outstanding on a link.
     pub max_window: u64,
@@ -50,7 +54,7 @@ impl Default for PlannerConfig {
     fn default() -> Self {
         Self {
             max_open: 64,
-            max_requests: crate::protocol::limits::MAX_REQUESTS,
+            max_requests: MAX_REQUESTS,
             max_window: 16 << 20,
             slack: Duration::from_millis(5),
             silence: Duration::from_secs(4),
@@ -76,6 +80,9 @@ pub enum Strategy {
 /// An overtaking link must promise to be so much faster than the one that a
 /// block is taken from, or both would take it from each other.
 const OVERTAKE: f64 = 1.25;
+
+/// How many suggestions of a link are remembered.
+const MAX_SUGGESTED: usize = 8;
 
 /// How often a link that found nothing to do looks again, at the least.
 const RETRY: Duration = Duration::from_millis(5);
@@ -103,6 +110,15 @@ pub enum Arrival {
     Late,
     /// Nobody asked for it.
     Unasked,
+}
+
+/// What is given up, when a link stops being counted on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Released {
+    /// Chunks whose blocks are to be forgotten.
+    pub forgotten: Vec<ChunkIndex>,
+    /// Requests to cancel, on links that are there.
+    pub cancelled: Vec<(LinkId, BlockRange)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +169,8 @@ pub struct Planner {
     hungry: BTreeSet<LinkId>,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
+    /// No link is silent before.
+    silence: Option<Instant>,
 }
 
 impl Planner {
@@ -167,7 +185,10 @@ impl Planner {
         }
         Self {
             grid,
-            config,
+            config: PlannerConfig {
+                max_requests: config.max_requests.min(MAX_REQUESTS),
+                ..config
+            },
             states,
             picker,
             open: BTreeMap::new(),
@@ -179,6 +200,7 @@ impl Planner {
             homes_valid: false,
             hungry: BTreeSet::new(),
             retry: None,
+            silence: None,
         }
     }
 
@@ -190,6 +212,7 @@ impl Planner {
     /// Changes the order from the next pick on.
     pub fn set_strategy(&mut self, strategy: Strategy) {
         self.config.strategy = strategy;
+        self.homes_valid = false;
     }
 
     /// A link is a source from now on; it has nothing yet.
@@ -197,16 +220,17 @@ impl Planner {
         self.sources.insert(link, Source::new());
     }
 
-    /// A link is gone: what was asked of it is free again. Returns the chunks
-    /// whose blocks are to be forgotten.
-    pub fn link_removed(&mut self, link: LinkId) -> Vec<ChunkIndex> {
+    /// A link is gone: what was asked of it is free again.
+    pub fn link_removed(&mut self, link: LinkId) -> Released {
         self.set_has(link, Has::Nothing);
         let Some(source) = self.sources.remove(&link) else {
-            return Vec::new();
+            return Released::default();
         };
         self.hungry.remove(&link);
         let led = self.led_by(link);
-        self.release(link, source.live_asks().map(|ask| ask.block), led)
+        let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
+        self.forget_unobtainable(&mut released);
+        released
     }
 
     /// A link's chunks, said all at once. O(chunks) for a partial owner, O(1)
@@ -217,7 +241,37 @@ impl Planner {
             Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
             has => has,
         };
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.said = true;
+        }
         self.set_has(link, has);
+    }
+
+    /// The other side would like to be asked for a chunk: it is, if no other
+    /// is rarer. Only the latest few suggestions count.
+    pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if self.grid.geometry().contains(chunk)
+            && let Some(source) = self.sources.get_mut(&link)
+        {
+            if source.suggested.len() == MAX_SUGGESTED {
+                source.suggested.pop_front();
+            }
+            source.suggested.push_back(chunk);
+        }
+    }
+
+    /// Whether a link has something that is free to be asked for.
+    pub fn has_free(&self, link: LinkId) -> bool {
+        let waits = self.sources.get(&link).is_some_and(|s| match &s.has {
+            Has::Nothing => false,
+            Has::Some(_) => s.candidates > 0,
+            Has::All => !self.picker.is_empty(),
+        });
+        waits
+            || self
+                .joinable(link, false)
+                .or(self.joinable(link, true))
+                .is_some()
     }
 
     /// A link has one more chunk. O(1).
@@ -236,7 +290,8 @@ impl Planner {
                 if !chunks.insert(chunk) {
                     return;
                 }
-                if chunks.is_complete() {
+                source.wanted += u32::from(self.states[chunk.as_usize()] != State::Stored);
+                if chunks.is_complete() && !source.unreliable {
                     let chunks = chunks.clone();
                     self.set_partial_copies(&chunks, false, Some(chunk));
                     if let Some(source) = self.sources.get_mut(&link) {
@@ -253,11 +308,19 @@ impl Planner {
         self.hungry.remove(&link);
     }
 
-    /// Whether a link answers requests.
-    pub fn link_choked(&mut self, link: LinkId, choked: bool) {
-        if let Some(source) = self.sources.get_mut(&link) {
-            source.choked = choked;
+    /// Whether a link answers requests. One that does not leads no chunk, for
+    /// nothing would tell when to stop waiting for it.
+    pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return Released::default();
+        };
+        source.choked = choked;
+        if !choked {
+            return Released::default();
         }
+        source.lead = None;
+        let led = self.led_by(link);
+        self.release(link, [], led)
     }
 
     /// Whether a link has a chunk that is not stored yet.
@@ -267,9 +330,7 @@ impl Planner {
             .is_some_and(|source| match &source.has {
                 Has::Nothing => false,
                 Has::All => !self.is_done(),
-                Has::Some(has) => {
-                    source.candidates > 0 || self.open.keys().any(|&chunk| has.contains(chunk))
-                }
+                Has::Some(_) => source.wanted > 0,
             })
     }
 
@@ -284,19 +345,22 @@ impl Planner {
         {
             return None;
         }
-        let request = self
-            .free_block(link)
-            .map(|block| (block, None))
-            .or_else(|| self.overtake(now, link));
+        let (request, contested) = match self.free_block(link) {
+            Some(block) => (Some((block, None)), false),
+            None => self.overtake(now, link),
+        };
         let source = self.sources.get(&link)?;
         let Some((block, overtaken)) = request else {
+            self.hungry.insert(link);
+            if !contested {
+                return None;
+            }
             let pace = source
                 .rate(now)
                 .map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
             let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
-            let retry = now + pace.clamp(RETRY, self.config.silence);
+            let retry = now + pace.min(self.config.silence).max(RETRY);
             self.retry = Some(self.retry.map_or(retry, |sooner| sooner.min(retry)));
-            self.hungry.insert(link);
             return None;
         };
         self.hungry.remove(&link);
@@ -308,6 +372,8 @@ impl Planner {
         open.free -= u32::from(open.blocks[position] == Block::Free);
         open.blocks[position] = Block::Asked(link);
         self.sources.get_mut(&link)?.asked(now, block);
+        let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
+        self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
     }
 
@@ -328,7 +394,9 @@ impl Planner {
             Block::Here => return Arrival::Late,
             // What others send of an exclusive chunk must not be mixed in.
             _ if open.exclusive && open.lead != Some(link) => return Arrival::Late,
-            Block::Asked(holder) if holder == link => None,
+            Block::Asked(holder) if holder == link && ask.live => None,
+            // Perhaps of the same link, which was asked again after its first
+            // request had been given up: it need not answer twice.
             Block::Asked(holder) => Some(holder),
             Block::Free => {
                 open.free -= 1;
@@ -343,31 +411,54 @@ impl Planner {
     }
 
     /// A link will not send a block. It counts as lacking that chunk, unless
-    /// the request had been given up. Returns the chunk if its blocks are to
-    /// be forgotten; `None` in the outer option if nobody had asked.
-    pub fn rejected(
-        &mut self,
-        now: Instant,
-        link: LinkId,
-        block: BlockRange,
-    ) -> Option<Vec<ChunkIndex>> {
+    /// it is choked or the request had been given up. `None` if nobody had
+    /// asked. O(chunks) for the first rejection of a seeder, O(links) else.
+    pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
         let source = self.sources.get_mut(&link)?;
         let ask = source.answered(now, block)?;
         if !ask.live {
-            return Some(Vec::new());
+            return Some(Released::default());
         }
         if source.lead == Some(block.chunk) {
             source.lead = None;
         }
-        if !source.choked {
-            let mut has = match &source.has {
-                Has::Some(has) => has.clone(),
-                _ => Bitfield::all(self.grid.geometry().chunks()),
-            };
-            has.remove(block.chunk);
-            self.link_has(link, Has::Some(has));
+        if source.choked {
+            return Some(self.release(link, [block], vec![block.chunk]));
         }
-        Some(self.release(link, std::iter::once(block), vec![block.chunk]))
+        source.rejections = source.rejections.saturating_add(1);
+        let of_chunk = source.live_asks().map(|ask| ask.block);
+        let others: Vec<BlockRange> = of_chunk.filter(|b| b.chunk == block.chunk).collect();
+        for &other in &others {
+            source.take_back(other);
+        }
+        self.lost(link, block.chunk);
+        let blocks = others.iter().copied().chain([block]);
+        let mut released = self.release(link, blocks, vec![block.chunk]);
+        let others = others.into_iter().map(|other| (link, other));
+        released.cancelled.extend(others);
+        self.forget_unobtainable(&mut released);
+        Some(released)
+    }
+
+    /// A link lacks a chunk after all. A seeder becomes a partial owner for
+    /// good, so that going back and forth is not paid for by the content's
+    /// length.
+    fn lost(&mut self, link: LinkId, chunk: ChunkIndex) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        if source.has == Has::All {
+            source.unreliable = true;
+            let mut has = Bitfield::all(self.grid.geometry().chunks());
+            has.remove(chunk);
+            self.set_has(link, Has::Some(has));
+        } else if let Has::Some(has) = &mut source.has
+            && has.remove(chunk)
+        {
+            source.candidates -= u32::from(self.picker.is_waiting(chunk));
+            source.wanted -= u32::from(self.states[chunk.as_usize()] != State::Stored);
+            self.picker.lost(chunk);
+        }
     }
 
     /// All blocks of a chunk are there: it goes to be verified and written.
@@ -387,6 +478,13 @@ impl Planner {
             self.exclusive.remove(&chunk);
             self.complete -= 1;
             self.stored += 1;
+            for source in self.sources.values_mut() {
+                if let Has::Some(has) = &source.has
+                    && has.contains(chunk)
+                {
+                    source.wanted -= 1;
+                }
+            }
         }
     }
 
@@ -401,12 +499,14 @@ impl Planner {
         }
     }
 
-    /// Takes the requests of silent links back: who was asked for what, and
-    /// the chunks whose blocks are to be forgotten.
-    pub fn handle_timeout(&mut self, now: Instant) -> (Vec<(LinkId, BlockRange)>, Vec<ChunkIndex>) {
+    /// Takes the requests of silent links back. Returns these links with what
+    /// is given up.
+    pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
         self.retry = self.retry.filter(|&retry| retry > now);
-        let mut taken_back = Vec::new();
-        let mut forgotten = Vec::new();
+        let mut all = Released::default();
+        if self.silence.is_none_or(|silence| silence > now) {
+            return (Vec::new(), all);
+        }
         let silent: Vec<LinkId> = self
             .sources
             .iter()
@@ -416,35 +516,48 @@ impl Planner {
             })
             .map(|(&link, _)| link)
             .collect();
-        for link in silent {
+        for &link in &silent {
             let Some(source) = self.sources.get_mut(&link) else {
                 continue;
             };
-            source.snubs += 1;
-            let blocks: Vec<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
-            for &block in &blocks {
-                source.take_back(block);
-            }
-            source.lead = None;
+            let blocks = source.silent(now);
             let led = self.led_by(link);
-            forgotten.extend(self.release(link, blocks.iter().copied(), led));
-            taken_back.extend(blocks.into_iter().map(|block| (link, block)));
+            let released = self.release(link, blocks.iter().copied(), led);
+            all.forgotten.extend(released.forgotten);
+            all.cancelled.extend(released.cancelled);
+            all.cancelled.extend(blocks.into_iter().map(|b| (link, b)));
         }
-        (taken_back, forgotten)
+        let deadlines = self.sources.values();
+        let deadlines = deadlines.filter_map(|source| source.deadline(&self.config));
+        self.silence = deadlines.min();
+        (silent, all)
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
     /// [`next_request`](Self::next_request) for the [`hungry`](Self::hungry).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = self.sources.values();
-        let silent = deadlines.filter_map(|source| source.deadline(&self.config));
         let retry = self.retry.filter(|_| !self.open.is_empty());
-        silent.chain(retry).min()
+        self.silence.into_iter().chain(retry).min()
     }
 
     /// The links that found nothing to ask for, though something is missing.
     pub fn hungry(&self) -> impl Iterator<Item = LinkId> + '_ {
         self.hungry.iter().copied()
+    }
+
+    /// How many requests a link was sent and has not answered, counted on or
+    /// given up.
+    pub fn unanswered(&self, link: LinkId) -> usize {
+        self.sources
+            .get(&link)
+            .map_or(0, |source| source.asks.len())
+    }
+
+    /// How many chunks a link has refused since its last block.
+    pub fn rejections(&self, link: LinkId) -> u32 {
+        self.sources
+            .get(&link)
+            .map_or(0, |source| source.rejections)
     }
 
     /// How often in a row a link has been silent.
@@ -468,132 +581,6 @@ impl Planner {
         self.sources
             .get(&link)
             .map_or(&Has::Nothing, |source| &source.has)
-    }
-
-    /// A free block for a link: of its own chunk, of one that nobody leads, of
-    /// a new one, or of one that somebody else leads.
-    fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
-        let lead = self.sources.get(&link)?.lead;
-        if let Some(block) = lead.and_then(|chunk| self.first_free(chunk)) {
-            return Some(block);
-        }
-        if let Some(orphan) = self.joinable(link, false) {
-            self.lead(link, orphan);
-            return self.first_free(orphan);
-        }
-        if self.open.len() + self.complete < self.config.max_open
-            && let Some(chunk) = self.pick(link)
-        {
-            self.open_chunk(chunk);
-            self.lead(link, chunk);
-            return self.first_free(chunk);
-        }
-        let chunk = self.joinable(link, true)?;
-        self.first_free(chunk)
-    }
-
-    /// An open chunk with a free block that a link could send, and that has a
-    /// leader or none.
-    fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
-        let source = self.sources.get(&link)?;
-        let mut chunks = self.open.iter();
-        chunks.find_map(|(&chunk, open)| {
-            let fits = open.free > 0
-                && !open.exclusive
-                && open.lead.is_some() == led
-                && source.has.contains(chunk);
-            fits.then_some(chunk)
-        })
-    }
-
-    fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
-        let open = self.open.get(&chunk).filter(|open| open.free > 0)?;
-        let position = open.blocks.iter().position(|b| *b == Block::Free)?;
-        Some(self.grid.block(chunk, position as u32))
-    }
-
-    /// Takes over the block that would come last, if this link would have it
-    /// sooner.
-    fn overtake(&self, now: Instant, link: LinkId) -> Option<(BlockRange, Option<LinkId>)> {
-        let thief = self.sources.get(&link)?;
-        let rates = self.sources.values().filter_map(|source| source.rate(now));
-        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
-        if count == 0 {
-            return None;
-        }
-        let typical = sum / f64::from(count);
-        let (victim, block, theirs) = self
-            .sources
-            .iter()
-            .filter(|(other, _)| **other != link)
-            .filter_map(|(&other, source)| {
-                let last = source.live_asks().rev().find(|ask| {
-                    let open = self.open.get(&ask.block.chunk);
-                    open.is_some_and(|open| !open.exclusive) && thief.has.contains(ask.block.chunk)
-                })?;
-                Some((other, last.block, source.finish_in(now, 0, typical)))
-            })
-            .max_by(|a, b| a.2.total_cmp(&b.2))?;
-        let mine = thief.finish_in(now, block.len.into(), typical);
-        (mine * OVERTAKE < theirs).then_some((block, Some(victim)))
-    }
-
-    /// The chunk that a link should open next.
-    fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let chunks = self.grid.geometry().chunks();
-        let source = self.sources.get(&link)?;
-        let has = match &source.has {
-            Has::Nothing => return None,
-            Has::Some(has) => Some(has),
-            Has::All => None,
-        };
-        match self.config.strategy {
-            Strategy::Sequential => self.picker.first_in(0..chunks, has),
-            Strategy::RarestFirst if self.partial == 0 => self.pick_at_home(link),
-            Strategy::RarestFirst => self.picker.rarest(has, source.candidates),
-        }
-    }
-
-    /// Among seeders only: the next chunk of this link's part of the content;
-    /// when that is done, a share of the part that would be done last.
-    fn pick_at_home(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        if !self.homes_valid {
-            self.split_homes();
-        }
-        loop {
-            let home = self.sources.get(&link)?.home.clone();
-            if let Some(chunk) = self.picker.first_in(home.clone(), None) {
-                self.sources.get_mut(&link)?.home.start = chunk.0 + 1;
-                return Some(chunk);
-            }
-            let (&richest, source) = self
-                .sources
-                .iter()
-                .filter(|(other, source)| **other != link && !source.home.is_empty())
-                .max_by_key(|(_, source)| source.home.len())?;
-            let theirs = source.home.clone();
-            let middle = theirs.start + theirs.len() as u32 / 2;
-            self.sources.get_mut(&richest)?.home.end = middle;
-            self.sources.get_mut(&link)?.home = middle..theirs.end;
-        }
-    }
-
-    /// The plain split: each seeder gets its own contiguous S/N of what waits.
-    fn split_homes(&mut self) {
-        self.homes_valid = true;
-        let chunks = self.grid.geometry().chunks();
-        let is_seeder = |source: &&mut Source| source.has == Has::All;
-        let seeders = self.sources.values_mut().filter(is_seeder).count();
-        let mut waiting = self.picker.waiting().iter();
-        let mut start = 0;
-        let shares = split_evenly(self.picker.len().into(), seeders as u32);
-        for (source, share) in self.sources.values_mut().filter(is_seeder).zip(shares) {
-            let len = (share.end - share.start) as usize;
-            let last = len.checked_sub(1).and_then(|skip| waiting.nth(skip));
-            let end = last.map_or(start, |chunk| chunk.0 + 1).min(chunks);
-            source.home = start..end;
-            start = end;
-        }
     }
 
     fn open_chunk(&mut self, chunk: ChunkIndex) {
@@ -650,7 +637,8 @@ impl Planner {
         link: LinkId,
         blocks: impl IntoIterator<Item = BlockRange>,
         led: Vec<ChunkIndex>,
-    ) -> Vec<ChunkIndex> {
+    ) -> Released {
+        let mut released = Released::default();
         let mut touched: BTreeSet<ChunkIndex> = led.into_iter().collect();
         for block in blocks {
             let position = self.grid.position(block);
@@ -663,7 +651,6 @@ impl Planner {
                 }
             }
         }
-        let mut forgotten = Vec::new();
         for chunk in touched {
             let Some(open) = self.open.get_mut(&chunk) else {
                 continue;
@@ -673,24 +660,48 @@ impl Planner {
             }
             let orphaned_exclusive = open.exclusive && open.lead.is_none();
             if orphaned_exclusive || open.free as usize == open.blocks.len() {
-                let lead = open.lead;
-                self.open.remove(&chunk);
-                self.drop_lead(chunk, lead);
-                self.states[chunk.as_usize()] = State::Missing;
-                self.put(chunk);
-                forgotten.push(chunk);
+                self.close(chunk, &mut released);
             }
         }
-        forgotten
+        released
+    }
+
+    /// Open chunks that no link has, and of which nothing is on its way, would
+    /// hold their places for ever.
+    fn forget_unobtainable(&mut self, released: &mut Released) {
+        let stuck = self.open.iter().filter(|(chunk, open)| {
+            let asked = |block: &Block| matches!(block, Block::Asked(_));
+            !open.blocks.iter().any(asked)
+                && !self.sources.values().any(|s| s.has.contains(**chunk))
+        });
+        let stuck: Vec<ChunkIndex> = stuck.map(|(&chunk, _)| chunk).collect();
+        for chunk in stuck {
+            self.close(chunk, released);
+        }
+    }
+
+    /// An open chunk is missing again, with all that was asked for it.
+    fn close(&mut self, chunk: ChunkIndex, released: &mut Released) {
+        let Some(open) = self.open.remove(&chunk) else {
+            return;
+        };
+        self.drop_lead(chunk, open.lead);
+        for (position, state) in open.blocks.iter().enumerate() {
+            if let Block::Asked(link) = *state {
+                let block = self.grid.block(chunk, position as u32);
+                self.give_up(link, block);
+                released.cancelled.push((link, block));
+            }
+        }
+        self.states[chunk.as_usize()] = State::Missing;
+        self.put(chunk);
+        released.forgotten.push(chunk);
     }
 
     /// A chunk waits again to be asked for. O(links).
     fn put(&mut self, chunk: ChunkIndex) {
         self.picker.put(chunk);
         self.count_candidate(chunk, true);
-        // Homes only move forward, so one that was passed over is found again
-        // by splitting anew.
-        self.homes_valid = false;
     }
 
     fn take(&mut self, chunk: ChunkIndex) {
@@ -717,9 +728,15 @@ impl Planner {
             return;
         };
         let before = std::mem::replace(&mut source.has, has.clone());
-        source.candidates = match &has {
-            Has::Some(has) => self.picker.waiting().iter_common(has, 0).count() as u32,
-            _ => 0,
+        (source.candidates, source.wanted) = match &has {
+            Has::Some(has) => {
+                let wanted = |chunk: &ChunkIndex| self.states[chunk.as_usize()] != State::Stored;
+                (
+                    self.picker.waiting().iter_common(has, 0).count() as u32,
+                    has.iter().filter(wanted).count() as u32,
+                )
+            }
+            _ => (0, 0),
         };
         source.home = 0..0;
         self.homes_valid = false;
@@ -742,47 +759,6 @@ impl Planner {
                 self.picker.gained(chunk);
             } else {
                 self.picker.lost(chunk);
-            }
-        }
-    }
-
-    /// Panics where the plan contradicts itself. For tests.
-    pub fn check_invariants(&self) {
-        self.picker.check_invariants();
-        let count = |state| self.states.iter().filter(|s| **s == state).count();
-        assert_eq!(count(State::Missing), self.picker.len() as usize);
-        assert_eq!(count(State::Open), self.open.len());
-        assert_eq!(count(State::Complete), self.complete);
-        assert_eq!(count(State::Stored), self.stored as usize);
-        let mut asked: BTreeMap<LinkId, BTreeSet<BlockRange>> = BTreeMap::new();
-        for (&chunk, open) in &self.open {
-            assert_eq!(self.states[chunk.as_usize()], State::Open);
-            let free = open.blocks.iter().filter(|b| **b == Block::Free).count();
-            assert_eq!(free, open.free as usize);
-            assert!(open.blocks.iter().any(|b| *b != Block::Here) || free == 0);
-            assert!(
-                open.lead
-                    .is_none_or(|lead| self.sources.contains_key(&lead))
-            );
-            for (position, block) in open.blocks.iter().enumerate() {
-                if let Block::Asked(link) = block {
-                    assert!(self.sources.contains_key(link), "asked of a dead link");
-                    assert!(!open.exclusive || open.lead == Some(*link));
-                    let block = self.grid.block(chunk, position as u32);
-                    asked.entry(*link).or_default().insert(block);
-                }
-            }
-        }
-        let partial = |source: &&Source| matches!(source.has, Has::Some(_));
-        assert_eq!(self.sources.values().filter(partial).count(), self.partial);
-        for (link, source) in &self.sources {
-            let live: BTreeSet<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
-            assert_eq!(live, asked.remove(link).unwrap_or_default());
-            let bytes: u64 = live.iter().map(|block| u64::from(block.len)).sum();
-            assert_eq!(bytes, source.live_bytes);
-            if let Has::Some(has) = &source.has {
-                let candidates = self.picker.waiting().iter_common(has, 0).count();
-                assert_eq!(candidates, source.candidates as usize);
             }
         }
     }

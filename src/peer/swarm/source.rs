@@ -40,6 +40,10 @@ impl Has {
     }
 }
 
+/// How often the shortest silence doubles for a link that is silent again and
+/// again.
+const MAX_DOUBLINGS: u32 = 4;
+
 /// A request that the other side has not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
@@ -56,12 +60,23 @@ pub(super) struct Source {
     pub(super) has: Has,
     /// How many waiting chunks are in `has`, when that is `Some`.
     pub(super) candidates: u32,
+    /// How many chunks in `has` are not stored yet, when that is `Some`.
+    pub(super) wanted: u32,
+    /// It rejected something that it said to have, and counts no longer as one
+    /// that has everything, whatever it says.
+    pub(super) unreliable: bool,
+    /// Rejections of what was counted on, since the last block.
+    pub(super) rejections: u32,
     /// The other side does not answer requests at present.
     pub(super) choked: bool,
     /// The other side missed its deadline, and has sent nothing since.
     pub(super) snubs: u32,
     pub(super) asks: VecDeque<Ask>,
     pub(super) live_bytes: u64,
+    /// Whether it has said what it has.
+    pub(super) said: bool,
+    /// Chunks that the other side would like to be asked for.
+    pub(super) suggested: VecDeque<ChunkIndex>,
     /// The chunk whose blocks this link asks for first.
     pub(super) lead: Option<ChunkIndex>,
     /// The part of the content that is this link's by the plain split.
@@ -69,7 +84,8 @@ pub(super) struct Source {
     meter: RateMeter,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
-    last_arrival: Option<Instant>,
+    /// When it last answered, or was last found silent.
+    last_sign: Option<Instant>,
 }
 
 impl Source {
@@ -77,15 +93,20 @@ impl Source {
         Self {
             has: Has::Nothing,
             candidates: 0,
+            wanted: 0,
+            unreliable: false,
+            rejections: 0,
             choked: false,
             snubs: 0,
             asks: VecDeque::new(),
             live_bytes: 0,
+            said: false,
+            suggested: VecDeque::new(),
             lead: None,
             home: 0..0,
             meter: RateMeter::default(),
             round_trip: None,
-            last_arrival: None,
+            last_sign: None,
         }
     }
 
@@ -129,6 +150,7 @@ impl Source {
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
+        self.last_sign = Some(now);
         Some(ask)
     }
 
@@ -142,8 +164,23 @@ impl Source {
         }
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
-        self.last_arrival = Some(now);
         self.snubs = 0;
+        self.rejections = 0;
+    }
+
+    /// It was silent for too long: nothing is counted on any more. Returns
+    /// what was.
+    pub(super) fn silent(&mut self, now: Instant) -> Vec<BlockRange> {
+        self.snubs = self.snubs.saturating_add(1);
+        self.last_sign = Some(now);
+        self.lead = None;
+        self.live_bytes = 0;
+        let live = self.asks.iter_mut().filter(|ask| ask.live);
+        live.map(|ask| {
+            ask.live = false;
+            ask.block
+        })
+        .collect()
     }
 
     /// No longer counts on a request.
@@ -162,17 +199,26 @@ impl Source {
     /// Since when the next answer has been waited for.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         let asked = self.live_asks().next()?.at;
-        Some(self.last_arrival.map_or(asked, |last| last.max(asked)))
+        Some(self.last_sign.map_or(asked, |last| last.max(asked)))
     }
 
-    /// When the link counts as silent: it should have answered long ago.
+    /// When the link counts as silent: it should have answered long ago. What
+    /// was taken back is owed an answer as well, but not urgently.
     pub(super) fn deadline(&self, config: &PlannerConfig) -> Option<Instant> {
-        let ask = self.live_asks().next()?;
+        let Some(ask) = self.live_asks().next() else {
+            let asked = self.asks.front()?.at;
+            let since = self.last_sign.map_or(asked, |last| last.max(asked));
+            return since.checked_add(config.max_silence);
+        };
         let rate = self.meter.measured();
         let expected = rate.map_or(0.0, |rate| f64::from(ask.block.len) / rate);
         let expected = Duration::try_from_secs_f64(expected).unwrap_or(config.max_silence);
-        let patience = (expected * 4).clamp(config.silence, config.max_silence);
-        Some(self.waiting_since()? + patience)
+        let earliest = config
+            .silence
+            .saturating_mul(1 << self.snubs.min(MAX_DOUBLINGS));
+        let patience = expected.saturating_mul(4).max(earliest);
+        self.waiting_since()?
+            .checked_add(patience.min(config.max_silence))
     }
 
     /// Seconds until `extra` bytes behind everything outstanding are there, if

@@ -1,25 +1,60 @@
-//! The uploader: whose request is answered next.
+//! The uploader: whose requests are taken, and which is answered next.
+//!
+//! A peer that sends to everybody at once is slow to each, and everybody waits
+//! for their first whole chunk; one that serves a few at full speed has others
+//! who help it sooner. So only a few links have a *slot*: the others are
+//! choked, and ask elsewhere. A slot passes on when its chunk is done, to the
+//! most deprived peer that wants something, and there are as many slots as it
+//! takes to keep the line busy.
 //!
 //! A bounded number of bytes is on its way to the network at any time, so that
-//! the choice stays open as long as possible; it then falls on the most
-//! deprived receiver. Every link may have one block on its way whatever the
-//! others do, so that links that do not read hold nobody up.
+//! the choice stays open as long as possible. What lies before a link that does
+//! not read counts no longer after a while, so that it holds nobody up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::LinkId;
+use super::rate::RateMeter;
 use crate::content::BlockRange;
+
+/// For how long, at the rate at which the network takes blocks, they are on
+/// their way: longer than the pauses of a busy program.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// And requests wait behind them: an unchoked link needs a round trip to ask.
+const BACKLOG: Duration = Duration::from_millis(50);
+
+/// A link that has taken nothing for so long does not read at present.
+const STALLED: Duration = Duration::from_secs(1);
+
+/// The bounds of an [`Uploader`].
+#[derive(Debug, Clone, Copy)]
+pub struct UploadLimits {
+    /// Bytes on their way, over all links.
+    pub window: u64,
+    /// Requests that wait on one link.
+    pub requests: usize,
+    /// Links that are served at a time, if that keeps the line busy.
+    pub slots: usize,
+}
 
 /// The requests of all links, and the bytes on their way.
 #[derive(Debug)]
 pub struct Uploader {
-    /// Bytes that may be on their way, over all links.
-    window: u64,
-    /// And on one link.
-    link_window: u64,
-    max_requests: usize,
+    limits: UploadLimits,
+    /// The length of a block and of a chunk, in bytes.
+    block_len: u64,
+    chunk_len: u64,
     under_way: u64,
+    /// Requests that wait, over all links.
+    waiting: usize,
+    meter: RateMeter,
     receivers: BTreeMap<LinkId, Receiver>,
+    /// Something has changed that slots depend on.
+    unsettled: bool,
+    /// When a link that holds the window up counts as stalled.
+    look_again: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -27,29 +62,123 @@ struct Receiver {
     waiting: VecDeque<BlockRange>,
     /// Bytes that are being read, or queued for the network.
     under_way: u64,
-    /// Bytes that were handed to the network.
+    /// When it last took some, or was first given some.
+    moved: Option<Instant>,
+    /// Bytes that were handed to the network, and those since it got its slot.
     sent: u64,
+    turn: u64,
+    choked: bool,
+    /// It said that it wants nothing.
+    declined: bool,
+    /// How many chunks it has, and how many of those that are here it lacks.
+    has: u32,
+    lacks: u32,
+}
+
+impl Receiver {
+    fn wants(&self) -> bool {
+        self.lacks > 0 && !self.declined
+    }
+
+    fn is_stalled(&self, now: Instant) -> bool {
+        let still = |moved: Instant| now.duration_since(moved) >= STALLED;
+        self.under_way > 0 && self.moved.is_some_and(still)
+    }
+
+    /// The more deprived, the less; then who was sent least.
+    fn rank(&self) -> (u32, u64) {
+        (self.has, self.sent + self.under_way)
+    }
+}
+
+/// A change of slots, to be told to the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// A link has no slot any more; what it had asked for is rejected.
+    Choke {
+        /// Which.
+        link: LinkId,
+        /// Its requests that waited.
+        rejected: Vec<BlockRange>,
+    },
+    /// A link has a slot.
+    Unchoke {
+        /// Which.
+        link: LinkId,
+    },
 }
 
 impl Uploader {
-    /// With a window in bytes for all links, and a bound on the requests that
-    /// wait on one of them.
-    pub fn new(window: u64, max_requests: usize) -> Self {
+    /// An uploader without links.
+    pub fn new(limits: UploadLimits) -> Self {
         Self {
-            window,
-            link_window: window / 4,
-            max_requests,
+            limits,
+            block_len: 0,
+            chunk_len: 0,
             under_way: 0,
+            waiting: 0,
+            meter: RateMeter::default(),
             receivers: BTreeMap::new(),
+            unsettled: false,
+            look_again: None,
         }
     }
 
-    /// Takes a request, or refuses it (`false`) because too many wait.
+    /// The lengths of a block and of a chunk in bytes, once they are known.
+    pub fn measures(&mut self, block_len: u64, chunk_len: u64) {
+        (self.block_len, self.chunk_len) = (block_len, chunk_len);
+    }
+
+    /// A link is there. It has a slot until it is told otherwise.
+    pub fn link_added(&mut self, link: LinkId) {
+        self.receivers.insert(link, Receiver::default());
+    }
+
+    /// How many chunks a link has, and how many it lacks of those that are
+    /// here.
+    pub fn link_has(&mut self, link: LinkId, has: u32, lacks: u32) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            self.unsettled |= (receiver.lacks == 0) != (lacks == 0);
+            (receiver.has, receiver.lacks) = (has, lacks);
+        }
+    }
+
+    /// A link has one chunk more, which is here as well or not.
+    pub fn link_gained(&mut self, link: LinkId, here: bool) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.has = receiver.has.saturating_add(1);
+            receiver.lacks = receiver.lacks.saturating_sub(here.into());
+            self.unsettled |= here && receiver.lacks == 0;
+        }
+    }
+
+    /// There is one chunk more here that a link lacks.
+    pub fn link_lacks(&mut self, link: LinkId) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.lacks += 1;
+            self.unsettled |= receiver.lacks == 1;
+        }
+    }
+
+    /// A link wants something, or nothing.
+    pub fn link_declined(&mut self, link: LinkId, declined: bool) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.declined = declined;
+            self.unsettled = true;
+        }
+    }
+
+    /// Takes a request, or refuses it (`false`): the link is choked, or too
+    /// many wait.
     pub fn requested(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let receiver = self.receivers.entry(link).or_default();
-        let fits = receiver.waiting.len() < self.max_requests;
+        let Some(receiver) = self.receivers.get_mut(&link) else {
+            return false;
+        };
+        receiver.declined = false;
+        let fits = !receiver.choked && receiver.waiting.len() < self.limits.requests;
         if fits {
             receiver.waiting.push_back(block);
+            self.waiting += 1;
         }
         fits
     }
@@ -61,40 +190,189 @@ impl Uploader {
             return false;
         };
         let waiting = receiver.waiting.iter().position(|asked| *asked == block);
-        waiting.is_some_and(|at| receiver.waiting.remove(at).is_some())
+        let found = waiting.is_some_and(|at| receiver.waiting.remove(at).is_some());
+        self.waiting -= usize::from(found);
+        self.unsettled |= found;
+        found
     }
 
-    /// The next block to read and send, if the window has room: to the link
-    /// with the lowest rank, among equals to the one that was sent least.
-    pub fn next_block(&mut self, rank: impl Fn(LinkId) -> u32) -> Option<(LinkId, BlockRange)> {
-        let room = self.under_way < self.window;
+    /// The next block to read and send, if the window has room: to the most
+    /// deprived link with a slot.
+    pub fn next_block(&mut self, now: Instant) -> Option<(LinkId, BlockRange)> {
+        self.look_again = None;
+        if self.waiting == 0 {
+            return None;
+        }
+        let window = self.window(now);
+        if self.under_way >= window {
+            let stalled = self.receivers.values().filter(|r| r.is_stalled(now));
+            let stalled: u64 = stalled.map(|receiver| receiver.under_way).sum();
+            if self.under_way - stalled >= window {
+                let owing = self.receivers.values().filter(|r| r.under_way > 0);
+                let stalls = owing.filter_map(|r| r.moved?.checked_add(STALLED));
+                self.look_again = stalls.filter(|&stall| stall > now).min();
+                return None;
+            }
+        }
+        let link_window = self.link_window();
         let (&link, receiver) = self
             .receivers
             .iter_mut()
-            .filter(|(_, receiver)| {
-                !receiver.waiting.is_empty()
-                    && (receiver.under_way == 0 || room && receiver.under_way < self.link_window)
-            })
-            .min_by_key(|(link, receiver)| (rank(**link), receiver.sent + receiver.under_way))?;
+            .filter(|(_, r)| !r.waiting.is_empty() && r.under_way < link_window)
+            .filter(|(_, r)| !r.is_stalled(now))
+            .min_by_key(|(_, receiver)| receiver.rank())?;
+        if receiver.under_way == 0 {
+            receiver.moved = Some(now);
+        }
         let block = receiver.waiting.pop_front()?;
+        self.waiting -= 1;
         receiver.under_way += u64::from(block.len);
+        receiver.turn += u64::from(block.len);
         self.under_way += u64::from(block.len);
+        self.meter.began(now);
+        self.unsettled = true;
         Some((link, block))
     }
 
-    /// Bytes are with the network, or will never be.
-    pub fn sent(&mut self, link: LinkId, bytes: u64) {
+    /// When to look again, because the window is full of what links do not
+    /// take.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.look_again
+    }
+
+    /// Who gets a slot next, and who loses one; `None` when all is well.
+    /// O(links), and nothing when nothing has changed.
+    pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        if !self.unsettled {
+            return None;
+        }
+        let turn = self.turn(now);
+        self.unsettled = turn.is_some();
+        turn
+    }
+
+    fn turn(&mut self, now: Instant) -> Option<Turn> {
+        let link_window = self.link_window();
+        let (mut served, mut ready, mut expected) = (0, 0, 0);
+        let mut next: Option<((u32, u64), LinkId)> = None;
+        let mut last: Option<((u32, u64), LinkId)> = None;
+        for (&link, receiver) in self.receivers.iter().filter(|(_, r)| r.wants()) {
+            let rank = receiver.rank();
+            if receiver.choked {
+                if next.is_none_or(|(best, _)| rank < best) {
+                    next = Some((rank, link));
+                }
+                continue;
+            }
+            served += 1;
+            if receiver.under_way < link_window && !receiver.is_stalled(now) {
+                let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));
+                ready += waiting.sum::<u64>();
+                expected += usize::from(receiver.waiting.is_empty() && receiver.under_way == 0);
+            }
+            // Between two chunks nothing is lost by waiting.
+            let over = receiver.turn >= self.chunk_len
+                || receiver.turn == 0
+                || receiver.waiting.is_empty();
+            if over && last.is_none_or(|worst| (rank, link) > worst) {
+                last = Some((rank, link));
+            }
+        }
+        let backlog = self.backlog(now);
+        let starved = ready < backlog && expected == 0;
+        match (next, last) {
+            (Some((_, next)), _) if served < self.limits.slots || starved => {
+                Some(self.unchoke(next))
+            }
+            (Some((rank, _)), Some((worst, last))) if rank.0 < worst.0 => Some(self.choke(last)),
+            (_, Some((_, last))) if served > self.limits.slots && ready > 2 * backlog => {
+                Some(self.choke(last))
+            }
+            _ => None,
+        }
+    }
+
+    fn choke(&mut self, link: LinkId) -> Turn {
+        let mut rejected = Vec::new();
         if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.choked = true;
+            rejected.extend(receiver.waiting.drain(..));
+            self.waiting -= rejected.len();
+        }
+        Turn::Choke { link, rejected }
+    }
+
+    fn unchoke(&mut self, link: LinkId) -> Turn {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.choked = false;
+            receiver.turn = 0;
+        }
+        Turn::Unchoke { link }
+    }
+
+    /// Bytes that may be on their way: what the network takes in [`AHEAD`].
+    fn window(&self, now: Instant) -> u64 {
+        self.during(now, AHEAD)
+            .clamp(self.block_len, self.limits.window.max(self.block_len))
+    }
+
+    /// No single link fills the window.
+    fn link_window(&self) -> u64 {
+        (self.limits.window / 4).max(self.block_len)
+    }
+
+    /// Bytes that should wait behind them.
+    fn backlog(&self, now: Instant) -> u64 {
+        self.during(now, BACKLOG)
+            .clamp(self.block_len, self.limits.window.max(self.block_len))
+    }
+
+    fn during(&self, now: Instant, time: Duration) -> u64 {
+        let rate = self.meter.rate(now).unwrap_or(0.0);
+        (rate * time.as_secs_f64()) as u64
+    }
+
+    /// Bytes are with the network. More than are on their way count as all
+    /// that are.
+    pub fn sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             receiver.sent += bytes;
+            receiver.moved = Some(now);
             self.under_way -= bytes;
+            if bytes > 0 {
+                self.meter.arrived(now, bytes);
+                self.unsettled = true;
+            }
+            self.rest(now);
+        }
+    }
+
+    /// Bytes that were on their way will never be with the network: they
+    /// could not be read.
+    pub fn failed(&mut self, now: Instant, link: LinkId, bytes: u64) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            let bytes = bytes.min(receiver.under_way);
+            receiver.under_way -= bytes;
+            self.under_way -= bytes;
+            self.rest(now);
         }
     }
 
     /// A link is gone, with all that it asked for and all that was on its way.
-    pub fn link_removed(&mut self, link: LinkId) {
+    pub fn link_removed(&mut self, now: Instant, link: LinkId) {
         if let Some(receiver) = self.receivers.remove(&link) {
             self.under_way -= receiver.under_way;
+            self.waiting -= receiver.waiting.len();
+            self.unsettled = true;
+            self.rest(now);
+        }
+    }
+
+    fn rest(&mut self, now: Instant) {
+        if self.under_way == 0 {
+            self.meter.rested(now);
         }
     }
 
@@ -103,14 +381,19 @@ impl Uploader {
         self.under_way
     }
 
+    /// Whether a link has no slot.
+    pub fn is_choked(&self, link: LinkId) -> bool {
+        self.receivers.get(&link).is_some_and(|r| r.choked)
+    }
+
     /// Panics where the counts contradict each other. For tests.
     pub fn check_invariants(&self) {
         let sum: u64 = self.receivers.values().map(|r| r.under_way).sum();
         assert_eq!(sum, self.under_way);
-        assert!(
-            self.receivers
-                .values()
-                .all(|r| r.waiting.len() <= self.max_requests)
-        );
+        let waiting: usize = self.receivers.values().map(|r| r.waiting.len()).sum();
+        assert_eq!(waiting, self.waiting);
+        assert!(self.receivers.values().all(
+            |r| r.waiting.len() <= self.limits.requests && (!r.choked || r.waiting.is_empty())
+        ));
     }
 }

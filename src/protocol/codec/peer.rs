@@ -22,6 +22,8 @@ const BLOCK: u8 = 0x07;
 const CANCEL: u8 = 0x08;
 const SUGGEST: u8 = 0x0d;
 const HAVE_ALL: u8 = 0x0e;
+const INTERESTED: u8 = 0x02;
+const NOT_INTERESTED: u8 = 0x03;
 const HAVE_NONE: u8 = 0x0f;
 const REJECT: u8 = 0x10;
 const HELLO: u8 = 0x20;
@@ -54,6 +56,8 @@ impl PeerMessage {
             Self::Bitfield(bits) => Writer::new(BITFIELD, 0).frame_with(bits),
             Self::HaveAll => Writer::new(HAVE_ALL, 0).frame(),
             Self::HaveNone => Writer::new(HAVE_NONE, 0).frame(),
+            Self::Interested => Writer::new(INTERESTED, 0).frame(),
+            Self::NotInterested => Writer::new(NOT_INTERESTED, 0).frame(),
             Self::Have(chunk) => Writer::new(HAVE, 4).u32(chunk.0).frame(),
             Self::Suggest(chunk) => Writer::new(SUGGEST, 4).u32(chunk.0).frame(),
             Self::Request(block) => write_block(REQUEST, block),
@@ -82,6 +86,20 @@ impl PeerMessage {
 
     /// The message in a frame, whose body becomes part of it as it is.
     ///
+    /// ```
+    /// use bt_lite::ChunkIndex;
+    /// use bt_lite::protocol::{Frame, PeerMessage, ProtocolError};
+    ///
+    /// let have = PeerMessage::Have(ChunkIndex(258));
+    /// let frame = have.clone().encode();
+    /// assert_eq!(frame.head[..], [4, 0, 0, 1, 2]);
+    /// assert_eq!(PeerMessage::decode(frame), Ok(have));
+    ///
+    /// let unknown = Frame::head(vec![0xff]);
+    /// let error = PeerMessage::decode(unknown);
+    /// assert_eq!(error, Err(ProtocolError::Type { found: 0xff }));
+    /// ```
+    ///
     /// # Errors
     /// [`ProtocolError`]; whoever sent the frame does not keep to the
     /// protocol, or speaks another version of it
@@ -103,6 +121,8 @@ impl PeerMessage {
             BITFIELD => Self::Bitfield(bitfield(mem::take(&mut body))?),
             HAVE_ALL => Self::HaveAll,
             HAVE_NONE => Self::HaveNone,
+            INTERESTED => Self::Interested,
+            NOT_INTERESTED => Self::NotInterested,
             HAVE => Self::Have(chunk(&mut head)?),
             SUGGEST => Self::Suggest(chunk(&mut head)?),
             REQUEST => Self::Request(read_block(&mut head)?),

@@ -269,6 +269,8 @@ fn write_refusal(head: Writer, refusal: &Refusal) -> Writer {
         Refusal::Malformed => head.u8(9),
         Refusal::Busy => head.u8(10),
         Refusal::ShuttingDown => head.u8(11),
+        Refusal::NamesPerContent { max } => head.u8(12).u32(*max),
+        Refusal::ContentsPerName { max } => head.u8(13).u32(*max),
     }
 }
 
@@ -285,6 +287,8 @@ fn read_refusal(head: &mut Reader<'_>) -> Result<Refusal, ProtocolError> {
         9 => Refusal::Malformed,
         10 => Refusal::Busy,
         11 => Refusal::ShuttingDown,
+        12 => Refusal::NamesPerContent { max: head.u32()? },
+        13 => Refusal::ContentsPerName { max: head.u32()? },
         found => {
             return Err(ProtocolError::Choice {
                 field: "refusal",

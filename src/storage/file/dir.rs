@@ -23,6 +23,7 @@ pub(super) use unix::{DataFile, Dir, open_path};
 
 /// What a directory entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code))]
 pub(super) enum Kind {
     File,
     /// A regular file that has another name besides, so that writing to it

@@ -212,6 +212,8 @@ impl<D: Disk> Part<D> {
     /// Writes down what is claimed from now on, durably.
     fn record(&self, syncing: &mut Syncing<D>, claimed: &Bitfield) -> Result<(), StorageError> {
         let before = self.claimed();
+        // A stamp of its own makes any later change show, as in `finish`.
+        let _ = self.file.set_modified(SystemTime::now());
         let done = self
             .file
             .stat()
@@ -387,6 +389,19 @@ impl<D: Disk> Part<D> {
 
     fn syncing(&self) -> MutexGuard<'_, Syncing<D>> {
         self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Disk> Drop for Part<D> {
+    /// Gives up the locks by name: closing the files does not while a child
+    /// process that was just forked still has them.
+    fn drop(&mut self) {
+        let syncing = self.syncing.get_mut();
+        let syncing = syncing.unwrap_or_else(PoisonError::into_inner);
+        let unlocked = syncing.ledger.file().unlock().and(self.file.unlock());
+        if let Err(error) = unlocked {
+            tracing::debug!(name = %self.name, %error, "not unlocked");
+        }
     }
 }
 

@@ -105,6 +105,11 @@ impl<D: Disk> Place<D> {
         let path = self.path.join(name);
         let opened = self.dir.open_or_create(name);
         let file = opened.map_err(|e| refused(&path, "opening", e))?;
+        self.lock(name, file)
+    }
+
+    fn lock(&self, name: &str, file: D::File) -> Result<Locked<D::File>, StorageError> {
+        let path = self.path.join(name);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(Locked::Theirs),
@@ -296,6 +301,29 @@ pub(super) fn failed(doing: &str, path: &Path, needed: u64, error: &io::Error) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::file::dir::Dir;
+
+    #[test]
+    fn file_that_was_published_before_the_lock_is_no_unfinished_one() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
+        let place = Place::new(dir, root.path().into(), Options::default());
+        let Ok(Locked::Ours(holder)) = place.open_locked("p") else {
+            panic!("nobody else has it");
+        };
+        let late = place.dir.open_or_create("p").unwrap();
+        assert!(matches!(place.open_locked("p"), Ok(Locked::Theirs)));
+        place.dir.publish("p", "a", &holder).unwrap();
+        drop(holder);
+        assert!(matches!(place.lock("p", late), Ok(Locked::Gone)));
+
+        // Nor is it the one that stands there since.
+        let late = place.dir.open_or_create("p").unwrap();
+        place.dir.publish("p", "b", &late).unwrap();
+        place.dir.open_or_create("p").unwrap();
+        #[cfg(unix)]
+        assert!(matches!(place.lock("p", late), Ok(Locked::Gone)));
+    }
 
     #[test]
     fn full_disk_and_quota_are_told_apart_from_other_failures() {

@@ -13,7 +13,8 @@
 //!   few bytes of it that came along with something else are copied.
 //! - A frame that does not complete within
 //!   [`FRAME_TIMEOUT`](crate::protocol::limits::FRAME_TIMEOUT) of its first
-//!   byte ends the connection with [`TransportError::FrameTimeout`].
+//!   byte ends the connection with [`TransportError::FrameTimeout`]. The clock
+//!   does not stop while nobody polls, so a reader polls until it has the frame.
 //! - The end of the byte stream between two frames is the end of the frames;
 //!   inside one it is [`TransportError::Truncated`]. After an error the stream
 //!   ends.

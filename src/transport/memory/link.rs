@@ -14,8 +14,9 @@ use std::task::{Context, Poll, Waker, ready};
 
 use futures::{Sink, Stream};
 
-use super::network::{Parcel, Shared, lock};
+use super::network::Parcel;
 use super::rates::FlowId;
+use super::shared::{Shared, lock};
 use crate::protocol::Frame;
 use crate::transport::framed::PREFIX_LEN;
 use crate::transport::{LimitHandle, TransportError, check_sendable};

@@ -48,12 +48,12 @@
 //! network.set_upload_rate("seed", Some(100_000)); // bytes per second
 //! network.set_latency("seed", Duration::from_millis(20));
 //!
-//! let mut listener = network.endpoint("seed").listen(&"memory:seed".parse()?).await?;
+//! let addr = "memory:seed".parse()?;
+//! let mut listener = network.endpoint("seed").listen(&addr).await?;
 //! let leech = network.endpoint("leech");
-//! let (mut there, here) = tokio::try_join!(listener.accept(), leech.connect(listener.local_addr()))?;
+//! let (mut there, mut here) = tokio::try_join!(listener.accept(), leech.connect(&addr))?;
 //!
 //! let begun = tokio::time::Instant::now();
-//! let mut here = here;
 //! there.sink.send(Frame { head: "block".into(), body: vec![0; 50_000].into() }).await?;
 //! here.stream.next().await.expect("one frame")?;
 //! assert_eq!(begun.elapsed().as_millis(), 521); // 50,011 bytes, and the way
@@ -70,6 +70,7 @@ mod faults;
 mod link;
 mod network;
 mod rates;
+mod shared;
 mod trace;
 
 use std::sync::Arc;
@@ -80,8 +81,8 @@ pub use endpoint::{BACKLOG, MemoryTransport};
 pub use link::LINK_BYTES;
 pub use trace::{Trace, TraceEvent, TraceKind};
 
-use network::Shared;
 use rates::{EndpointId, Way};
+use shared::Shared;
 use trace::Log;
 
 /// A network inside the process. Clones are handles to the same network;

@@ -1,34 +1,23 @@
-//! The state of a network: its endpoints, its links, and the task that lets
-//! time pass on it.
-//!
-//! All that is shaped goes through one lock, in the order of the calls. The
-//! task runs only while something is bound to happen by itself (a frame in
-//! service or on its way) and ends with it, so a network that is no longer
-//! used leaves nothing behind.
+//! The state of a network: its endpoints, its flows, and what happens to a
+//! parcel on its way. It is told the time and wakes nobody; see the module
+//! `shared` for that.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Latency;
-use super::link::{MemorySink, MemoryStream, Pipe, cost};
+use super::link::{Pipe, cost};
 use super::rates::{EndpointId, FlowId, Schedule};
 use super::trace::{Log, TraceEvent, TraceKind};
 use crate::protocol::Frame;
-use crate::transport::{Addr, Connection, LimitHandle};
-
-/// Locks; what a panicking holder left behind is still consistent, for nothing
-/// here panics between two writes that belong together.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::transport::{Addr, Connection};
 
 /// Where the ports that nobody asked for begin, as the IANA has it.
 const FIRST_EPHEMERAL: u16 = 49152;
@@ -42,22 +31,9 @@ pub(super) enum Parcel {
 }
 
 #[derive(Debug)]
-pub(super) struct Shared {
-    /// Nothing was ever shaped or recorded: frames need no lock but their
-    /// link's. It never becomes true again, so that no frame overtakes one
-    /// that is still on its way.
-    plain: AtomicBool,
-    core: Mutex<Core>,
-    /// The way between two endpoints may have opened.
-    opened: Notify,
-    /// Something happens earlier than the task waits for.
-    earlier: Notify,
-}
-
-#[derive(Debug)]
 pub(super) struct Core {
-    /// When the network was first used.
-    start: Option<Instant>,
+    /// When the network was first used inside a runtime.
+    pub(super) start: Option<Instant>,
     pub(super) rng: fastrand::Rng,
     names: BTreeMap<Arc<str>, EndpointId>,
     endpoints: Vec<Endpoint>,
@@ -67,11 +43,11 @@ pub(super) struct Core {
     /// Numbers flows and listeners.
     counter: u64,
     pub(super) log: Option<Log>,
-    runtime: Option<Handle>,
+    pub(super) runtime: Option<Handle>,
     /// Until when the task waits, while there is one.
-    driven_until: Option<Duration>,
+    pub(super) driven_until: Option<Duration>,
     /// To be woken once the lock is released.
-    wakers: Vec<Waker>,
+    pub(super) wakers: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -90,7 +66,7 @@ pub(super) struct Endpoint {
 #[derive(Debug)]
 pub(super) struct ListenerSlot {
     pub(super) id: u64,
-    backlog: mpsc::Sender<Connection>,
+    pub(super) backlog: mpsc::Sender<Connection>,
 }
 
 /// A flow, from the network's side.
@@ -101,174 +77,8 @@ struct FlowEnds {
     pipe: Arc<Pipe>,
 }
 
-/// What came of knocking at an address.
-pub(super) struct Knock {
-    /// For the one who dialled.
-    pub(super) dialled: Connection,
-    /// For the listener, which has room for it or not.
-    pub(super) accepted: Connection,
-    pub(super) backlog: mpsc::Sender<Connection>,
-}
-
-impl Shared {
-    pub(super) fn new(seed: u64) -> Self {
-        Self {
-            plain: AtomicBool::new(true),
-            core: Mutex::new(Core::new(seed)),
-            opened: Notify::new(),
-            earlier: Notify::new(),
-        }
-    }
-
-    pub(super) fn is_plain(&self) -> bool {
-        self.plain.load(Ordering::Acquire)
-    }
-
-    /// From now on all goes through the schedule.
-    pub(super) fn shape(&self) {
-        self.plain.store(false, Ordering::Release);
-    }
-
-    /// The way between two endpoints may be open now.
-    pub(super) fn notify_opened(&self) {
-        self.opened.notify_waiters();
-    }
-
-    /// Does something to the network, then lets happen what is due, and wakes
-    /// whom it concerns.
-    pub(super) fn with<R>(self: &Arc<Self>, act: impl FnOnce(&mut Core, Duration) -> R) -> R {
-        let mut core = lock(&self.core);
-        let now = core.now();
-        let result = act(&mut core, now);
-        core.deliver(now);
-        let wakers = std::mem::take(&mut core.wakers);
-        let start_task = match (core.schedule.next_event(), core.driven_until) {
-            (Some(next), None) => {
-                let runtime = Handle::try_current().ok().or_else(|| core.runtime.clone());
-                if runtime.is_some() {
-                    core.driven_until = Some(next);
-                }
-                runtime
-            }
-            (Some(next), Some(until)) if next < until => {
-                core.driven_until = Some(next);
-                self.earlier.notify_one();
-                None
-            }
-            _ => None,
-        };
-        drop(core);
-        if let Some(runtime) = start_task {
-            let task = Driving {
-                shared: self.clone(),
-                done: false,
-            };
-            runtime.spawn(task.run());
-        }
-        wakers.into_iter().for_each(Waker::wake);
-        result
-    }
-
-    /// Sends something on a flow; at once, if nothing holds it up.
-    pub(super) fn send(self: &Arc<Self>, flow: FlowId, parcel: Parcel) {
-        self.with(|core, now| core.send(now, flow, parcel));
-    }
-
-    /// Returns once something can pass between two endpoints.
-    pub(super) async fn passable(self: &Arc<Self>, one: EndpointId, other: EndpointId) {
-        loop {
-            let mut opened = std::pin::pin!(self.opened.notified());
-            opened.as_mut().enable();
-            if self.with(|core, _| core.is_passable(one, other)) {
-                return;
-            }
-            opened.await;
-        }
-    }
-
-    /// Dials: both directions of a connection, if somebody listens there.
-    pub(super) fn knock(
-        self: &Arc<Self>,
-        from: EndpointId,
-        to: EndpointId,
-        port: Option<u16>,
-        addr: &Addr,
-    ) -> Option<Knock> {
-        self.with(|core, now| {
-            core.runtime = Handle::try_current().ok();
-            let dialler = core.next_addr(from);
-            let endpoint = core.endpoint(to);
-            let slot = endpoint.listeners.get(&port).filter(|_| !endpoint.refuses);
-            let Some(backlog) = slot.map(|slot| slot.backlog.clone()) else {
-                core.record(now, &dialler, addr, TraceKind::Refused, 0);
-                return None;
-            };
-            core.record(now, &dialler, addr, TraceKind::Connected, 0);
-            let (here, there) = ((from, dialler), (to, addr.clone()));
-            let forth = core.open_flow(&here, &there);
-            let back = core.open_flow(&there, &here);
-            Some(Knock {
-                dialled: self.connection(there.1, &forth, &back),
-                accepted: self.connection(here.1, &back, &forth),
-                backlog,
-            })
-        })
-    }
-
-    fn connection(
-        self: &Arc<Self>,
-        remote: Addr,
-        (flow, out): &(FlowId, Arc<Pipe>),
-        (_, inward): &(FlowId, Arc<Pipe>),
-    ) -> Connection {
-        let limits = LimitHandle::default();
-        let sink = MemorySink::new(self.clone(), out.clone(), *flow);
-        let stream = MemoryStream::new(inward.clone(), limits.clone());
-        Connection::new(remote, sink, stream, limits)
-    }
-}
-
-/// The task that lets time pass; unregisters itself when it is dropped with
-/// its runtime.
-struct Driving {
-    shared: Arc<Shared>,
-    /// Unregistered already, so that another one may be there by now.
-    done: bool,
-}
-
-impl Driving {
-    async fn run(mut self) {
-        loop {
-            let shared = self.shared.clone();
-            let earlier = shared.earlier.notified();
-            let next = shared.with(|core, now| {
-                core.deliver(now);
-                core.driven_until = core.schedule.next_event();
-                core.driven_until
-                    .and_then(|at| core.start.map(|start| start + at))
-            });
-            let Some(next) = next else {
-                self.done = true;
-                return;
-            };
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = earlier => {}
-            }
-        }
-    }
-}
-
-impl Drop for Driving {
-    fn drop(&mut self) {
-        if !self.done {
-            lock(&self.shared.core).driven_until = None;
-        }
-    }
-}
-
 impl Core {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self {
             start: None,
             rng: fastrand::Rng::with_seed(seed),
@@ -285,9 +95,16 @@ impl Core {
         }
     }
 
-    fn now(&mut self) -> Duration {
-        let now = Instant::now();
-        now.saturating_duration_since(*self.start.get_or_insert(now))
+    /// The time on this network. It begins with the first use inside a
+    /// runtime: before, there is no clock that could be paused.
+    pub(super) fn now(&mut self) -> Duration {
+        match self.start {
+            Some(start) => Instant::now().saturating_duration_since(start),
+            None => {
+                self.start = Handle::try_current().is_ok().then(Instant::now);
+                Duration::ZERO
+            }
+        }
     }
 
     /// The endpoint of this name, if the network met it.
@@ -319,7 +136,7 @@ impl Core {
         &mut self.endpoints[id.0]
     }
 
-    fn is_passable(&self, one: EndpointId, other: EndpointId) -> bool {
+    pub(super) fn is_passable(&self, one: EndpointId, other: EndpointId) -> bool {
         !self.schedule.is_parted(one, other)
             && !self.schedule.is_held(one)
             && !self.schedule.is_held(other)
@@ -350,13 +167,13 @@ impl Core {
     }
 
     /// The address from which an endpoint dials next.
-    fn next_addr(&mut self, id: EndpointId) -> Addr {
+    pub(super) fn next_addr(&mut self, id: EndpointId) -> Addr {
         let endpoint = self.endpoint(id);
         let port = endpoint.free_port().unwrap_or(FIRST_EPHEMERAL);
         super::addr::join(&endpoint.name, Some(port))
     }
 
-    fn open_flow(
+    pub(super) fn open_flow(
         &mut self,
         from: &(EndpointId, Addr),
         to: &(EndpointId, Addr),
@@ -393,7 +210,7 @@ impl Core {
         }
     }
 
-    fn send(&mut self, now: Duration, flow: FlowId, parcel: Parcel) {
+    pub(super) fn send(&mut self, now: Duration, flow: FlowId, parcel: Parcel) {
         let Some(ends) = self.flows.get(&flow) else {
             return;
         };
@@ -433,7 +250,7 @@ impl Core {
     }
 
     /// Hands over what has arrived by now.
-    fn deliver(&mut self, now: Duration) {
+    pub(super) fn deliver(&mut self, now: Duration) {
         while let Some(delivery) = self.schedule.poll(now) {
             let (at, flow) = (delivery.at, delivery.flow);
             let Some(ends) = self.flows.get(&flow) else {
@@ -482,7 +299,14 @@ impl Core {
         }
     }
 
-    fn record(&mut self, at: Duration, from: &Addr, to: &Addr, kind: TraceKind, bytes: usize) {
+    pub(super) fn record(
+        &mut self,
+        at: Duration,
+        from: &Addr,
+        to: &Addr,
+        kind: TraceKind,
+        bytes: usize,
+    ) {
         if let Some(log) = &mut self.log {
             log.push(TraceEvent {
                 at,

@@ -329,7 +329,7 @@ impl<T> Schedule<T> {
         }
         let arrival = (at + parcel.delay).max(path.last_arrival);
         path.last_arrival = arrival;
-        if arrival <= at && path.travelling == 0 {
+        if parcel.delay.is_zero() && path.travelling == 0 {
             let id = (path.to, Way::Down);
             self.queue(at, id, flow, parcel);
         } else {
@@ -393,6 +393,17 @@ mod tests {
         assert_eq!(drain(&mut schedule, ms(329)), []);
         assert_eq!(drain(&mut schedule, ms(330)), [(330, 1, 0)]);
         assert_eq!(drain(&mut schedule, ms(1000)), [(530, 1, 1)]);
+    }
+
+    #[test]
+    fn frame_sent_late_does_not_begin_in_the_past() {
+        let mut schedule = Schedule::default();
+        schedule.open(FlowId(1), A, B);
+        schedule.set_rate(ms(0), (A, Way::Up), Some(1000));
+        schedule.send(ms(0), FlowId(1), 0, 10, Duration::ZERO);
+        // Nobody polled meanwhile.
+        schedule.send(ms(30), FlowId(1), 1, 10, Duration::ZERO);
+        assert_eq!(drain(&mut schedule, ms(99)), [(10, 1, 0), (40, 1, 1)]);
     }
 
     #[test]

@@ -395,6 +395,28 @@ fn rename_that_replaces_is_caught() {
 }
 
 #[test]
+fn failed_sync_is_final() {
+    let chunk = SAMPLE.chunk(ChunkIndex(0));
+    let place = Place::new(Model::new(CHUNKS), "model".into(), Options::default());
+    let place = Arc::new(place);
+    let name = Sample::name();
+    let opened = Place::open_part(place.clone(), name, SAMPLE.manifest.clone(), None);
+    let Ok(resumed) = opened else {
+        panic!("nobody else has it");
+    };
+    let part = resumed.part;
+    let none = Bitfield::none(CHUNKS);
+    part.commit(&none).unwrap();
+    place.dir.set_trouble(Trouble::Fails(1, Failure::Io));
+    let error = part.commit(&none).unwrap_err();
+    assert!(error.to_string().starts_with("syncing model/"), "{error}");
+    let written = part.write(0, chunk.len() as u64, &[chunk]);
+    assert_eq!(written, Err(error.clone()));
+    assert_eq!(part.commit(&none), Err(error.clone()));
+    assert_eq!(part.finish(), Err(error));
+}
+
+#[test]
 fn missing_room_is_found_before_anything_is_created() {
     let disk = Model::new(CHUNKS);
     let length = SAMPLE.bytes.len() as u64;

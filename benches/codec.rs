@@ -1,0 +1,68 @@
+//! What a message costs: encoded, and decoded again.
+//!
+//! `cargo bench --bench codec`
+
+use std::hint::black_box;
+
+use bt_lite::content::{BlockRange, ChunkIndex, ContentId};
+use bt_lite::protocol::limits::{MAX_BLOCK_LEN, MAX_OWNERS};
+use bt_lite::protocol::{Found, ListedOwner, OwnerRef, PeerMessage, TrackerReply};
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+fn there_and_back(message: PeerMessage) -> PeerMessage {
+    PeerMessage::decode(black_box(message.encode())).expect("what is encoded decodes")
+}
+
+fn link(c: &mut Criterion) {
+    let (chunk, offset) = (ChunkIndex(7), 0);
+    let range = BlockRange {
+        chunk,
+        offset,
+        len: MAX_BLOCK_LEN,
+    };
+    let data = Bytes::from(vec![0; MAX_BLOCK_LEN as usize]);
+    let block = PeerMessage::Block {
+        chunk,
+        offset,
+        data,
+    };
+    let mut group = c.benchmark_group("there_and_back");
+    for (name, message) in [
+        ("have", PeerMessage::Have(chunk)),
+        ("request", PeerMessage::Request(range)),
+        ("block", block),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| there_and_back(black_box(message.clone())));
+        });
+    }
+    group.finish();
+}
+
+fn tracker(c: &mut Criterion) {
+    let owner = |i: u16| ListedOwner {
+        owner: OwnerRef(i.into()),
+        addr: format!("10.0.{}.{}:7000", i / 256, i % 256)
+            .parse()
+            .expect("an address"),
+        complete: i.is_multiple_of(2),
+    };
+    let reply = TrackerReply::Found(Found {
+        id: ContentId::of(b"bt_lite"),
+        name: "ubuntu.iso".parse().expect("a name"),
+        length: 1 << 30,
+        owners: (0..MAX_OWNERS).map(owner).collect(),
+    });
+    let frame = reply.encode().expect("a reply within its bounds");
+    let mut group = c.benchmark_group("need_reply");
+    group.throughput(Throughput::Elements(MAX_OWNERS.into()));
+    group.bench_function("encode", |b| b.iter(|| black_box(&reply).encode()));
+    group.bench_function("decode", |b| {
+        b.iter(|| TrackerReply::decode(black_box(frame.clone())));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, link, tracker);
+criterion_main!(benches);

@@ -1,0 +1,214 @@
+//! One seeder, a crowd of leechers that all come at once, and the shipped swarm
+//! machine in virtual time.
+//!
+//! ```text
+//! cargo run --release --example flash_crowd -- --leechers 1000 --chunks 1000 --seed 1
+//! ```
+//! Also `--latency 0.1` (round trip, in chunk times), `--churn 0.1` (a share of
+//! the leechers leaves at random times, and as many come), `--free-riders 0.3`
+//! (a share of the leechers never uploads) and `--svg FILE` (the completion
+//! curve beside the bound). The last line is the time of the last finisher over
+//! the bound of Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer
+//! file dissemination", Journal of Scheduling 11, 2008): with equal upload rates
+//! u, a content of F bytes in M chunks and N leechers, nobody can do better than
+//! (F/u)(1 + floor(log2 N)/M).
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::testing::simulation::{Member, Simulation};
+
+/// The length of a chunk, in bytes.
+const CHUNK: u64 = 16 << 10;
+/// The time of a chunk on an uplink, in seconds.
+const CHUNK_TIME: f64 = 0.1;
+/// Upload rate of everybody, in bytes per second.
+const UPLOAD: f64 = CHUNK as f64 / CHUNK_TIME;
+
+struct Setting {
+    leechers: usize,
+    chunks: u64,
+    seed: u64,
+    latency: f64,
+    churn: f64,
+    free_riders: f64,
+    svg: Option<String>,
+}
+
+impl Setting {
+    fn from_args() -> Result<Self, String> {
+        let mut setting = Self {
+            leechers: 1000,
+            chunks: 1000,
+            seed: 1,
+            latency: 0.0,
+            churn: 0.0,
+            free_riders: 0.0,
+            svg: None,
+        };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let value = args.next().ok_or(format!("{arg} needs a value"))?;
+            let bad = |_| format!("{value} is no value for {arg}");
+            let share = || match value.parse::<f64>() {
+                Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
+                _ => Err(format!("{value} is no value for {arg}")),
+            };
+            match arg.as_str() {
+                "--leechers" => setting.leechers = value.parse().map_err(bad)?,
+                "--chunks" => setting.chunks = value.parse().map_err(bad)?,
+                "--seed" => setting.seed = value.parse().map_err(bad)?,
+                "--latency" => setting.latency = share()?,
+                "--churn" => setting.churn = share()?,
+                "--free-riders" => setting.free_riders = share()?,
+                "--svg" => setting.svg = Some(value),
+                _ => return Err(format!("unknown argument {arg}")),
+            }
+        }
+        if setting.leechers == 0 || setting.chunks == 0 || setting.chunks > 1024 {
+            return Err("there is at least one leecher, and 1 to 1024 chunks".into());
+        }
+        Ok(setting)
+    }
+
+    /// Seconds in which nobody can do better.
+    fn bound(&self) -> f64 {
+        let content = self.chunks as f64 * CHUNK_TIME;
+        let spread = f64::from(self.leechers.ilog2()) / self.chunks as f64;
+        // Free riders receive and do not send: everybody else's uplink, the
+        // seeder's included, carries them as well.
+        let riders = (self.leechers as f64 * self.free_riders).floor();
+        let uplinks = self.leechers as f64 - riders + 1.0;
+        let capacity = (self.leechers as f64 / uplinks).max(1.0);
+        content * (capacity + spread)
+    }
+}
+
+fn main() -> ExitCode {
+    let setting = match Setting::from_args() {
+        Ok(setting) => setting,
+        Err(error) => {
+            eprintln!("flash_crowd: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let started = Instant::now();
+    let mut swarm = Simulation::new(setting.chunks * CHUNK, SwarmConfig::default(), setting.seed);
+    swarm.set_latency(Duration::from_secs_f64(setting.latency * CHUNK_TIME / 2.0));
+    let bound = setting.bound();
+    swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+    let riders = (setting.leechers as f64 * setting.free_riders) as usize;
+    let leechers: Vec<Member> = (0..setting.leechers)
+        .map(|i| swarm.leecher(if i < riders { 0.0 } else { UPLOAD }, 2.0 * UPLOAD))
+        .collect();
+    let mut rng = fastrand::Rng::with_seed(setting.seed);
+    let churned = (setting.leechers as f64 * setting.churn) as usize;
+    for &member in leechers.iter().take(churned) {
+        let at = |share: f64| Duration::from_secs_f64(bound * share);
+        swarm.leave_at(at(rng.f64()), member);
+        // Who comes needs the whole content as well: it comes early enough.
+        swarm.leecher_at(at(rng.f64() * 0.1), UPLOAD, 2.0 * UPLOAD);
+    }
+    let complete = swarm.run(Duration::from_secs_f64(20.0 * bound));
+    let members = (0..swarm.members()).map(Member);
+    let counted = members.filter(|member| member.0 > riders);
+    let mut times: Vec<f64> = counted
+        .filter_map(|member| Some(swarm.finished(member)?.as_secs_f64()))
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let Some(&last) = times.last().filter(|_| complete) else {
+        eprintln!(
+            "flash_crowd: {} leechers did not complete",
+            swarm.leeching()
+        );
+        return ExitCode::FAILURE;
+    };
+    println!(
+        "1 seeder, {} leechers, {} chunks, round trip {} chunk times, churn {}, free riders {}, seed {}",
+        setting.leechers,
+        setting.chunks,
+        setting.latency,
+        setting.churn,
+        setting.free_riders,
+        setting.seed
+    );
+    println!("{:<28}{:>12}{:>9}", "", "chunk times", "ratio");
+    let row = |what: &str, time: f64| {
+        println!("{what:<28}{:>12.1}{:>9.3}", time / CHUNK_TIME, time / bound);
+    };
+    row("lower bound", bound);
+    row("first finisher", times[0]);
+    row("median", times[times.len() / 2]);
+    row("last finisher", last);
+    let (down, wasted) = (0..swarm.members())
+        .map(Member)
+        .fold((0, 0), |(down, wasted), member| {
+            let progress = swarm.progress(member);
+            (down + progress.downloaded, wasted + progress.wasted)
+        });
+    println!(
+        "bytes that came twice: {:.3} %",
+        100.0 * wasted as f64 / down as f64
+    );
+    println!(
+        "{} events in {:.1} s",
+        swarm.steps(),
+        started.elapsed().as_secs_f64()
+    );
+    if let Some(file) = &setting.svg {
+        if let Err(error) = std::fs::write(file, svg(&setting, &times, bound)) {
+            eprintln!("flash_crowd: {file}: {error}");
+            return ExitCode::FAILURE;
+        }
+        println!("drawn in {file}");
+    }
+    println!("ratio {:.4}", last / bound);
+    ExitCode::SUCCESS
+}
+
+/// The share of leechers that are done over time, and the bound.
+fn svg(setting: &Setting, times: &[f64], bound: f64) -> String {
+    let (width, height, margin) = (720.0, 360.0, 48.0);
+    let end = times.last().copied().unwrap_or(bound).max(bound) * 1.05;
+    let x = |time: f64| margin + time / end * (width - 2.0 * margin);
+    let y = |share: f64| height - margin - share * (height - 2.0 * margin);
+    let mut curve = format!("M{:.1},{:.1}", x(0.0), y(0.0));
+    for (i, time) in times.iter().enumerate() {
+        let (before, after) = (
+            i as f64 / times.len() as f64,
+            (i + 1) as f64 / times.len() as f64,
+        );
+        let _ = write!(
+            curve,
+            " L{0:.2},{1:.2} L{0:.2},{2:.2}",
+            x(*time),
+            y(before),
+            y(after)
+        );
+    }
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">
+<rect width="{width}" height="{height}" fill="white"/>
+<path d="M{left:.1},{top:.1} V{bottom:.1} H{right:.1}" fill="none" stroke="#444"/>
+<path d="M{bound_x:.1},{top:.1} V{bottom:.1}" stroke="#c33" stroke-dasharray="5 4"/>
+<text x="{bound_x:.1}" y="{label:.1}" fill="#c33" text-anchor="middle">lower bound</text>
+<path d="{curve}" fill="none" stroke="#26c" stroke-width="2"/>
+<text x="{left:.1}" y="{foot:.1}">0</text>
+<text x="{right:.1}" y="{foot:.1}" text-anchor="end">{chunk_times:.0} chunk times</text>
+<text x="{left:.1}" y="20">{leechers} leechers, {chunks} chunks, one seeder: share of leechers that are complete</text>
+</svg>
+"##,
+        left = margin,
+        right = width - margin,
+        top = margin,
+        bottom = height - margin,
+        bound_x = x(bound),
+        label = margin - 6.0,
+        foot = height - margin + 18.0,
+        chunk_times = end / CHUNK_TIME,
+        leechers = setting.leechers,
+        chunks = setting.chunks,
+    )
+}

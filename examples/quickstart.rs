@@ -1,0 +1,122 @@
+//! A tracker, three owners of a file and a downloader, in one process over
+//! TCP.
+//!
+//! ```text
+//! cargo run --release --example quickstart [FILE]
+//! ```
+//!
+//! fetches FILE (without one, 64 MiB of pseudo-random bytes) from all three
+//! owners into a directory that is removed in the end. The last line is
+//! `verified <id> <bytes> bytes from <n> owners in <seconds> s`; the id is what
+//! `b3sum FILE` prints.
+
+mod common;
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bt_lite::protocol::PeerMessage;
+use bt_lite::transport::{Connection, Listener};
+use bt_lite::{
+    Addr, FileStorage, MemoryStorage, Peer, TcpTransport, Tracker, Transport, TransportError,
+};
+use futures::StreamExt;
+
+const OWNERS: usize = 3;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let temporary = tempfile::tempdir()?;
+    let file = match std::env::args_os().nth(1) {
+        Some(file) => PathBuf::from(file),
+        None => random_file(temporary.path())?,
+    };
+
+    let tracker = Tracker::builder(TcpTransport::new())
+        .bind("127.0.0.1:0")
+        .await?;
+    let mut owners = Vec::new();
+    for _ in 0..OWNERS {
+        let owner = Peer::builder(TcpTransport::new(), MemoryStorage::new())
+            .tracker(tracker.local_addr())
+            .listen("127.0.0.1:0")
+            .start()
+            .await?;
+        let content = owner.share(file.as_path()).await?;
+        println!("an owner shares {} as {}", content.id, content.name);
+        owners.push(owner);
+    }
+    let shared = owners[0].contents();
+
+    let transport = SenderLog::default();
+    let senders = Arc::clone(&transport.senders);
+    let storage = FileStorage::open(temporary.path().join("downloads"))?;
+    let peer = Peer::builder(transport, storage)
+        .tracker(tracker.local_addr())
+        .start()
+        .await?;
+    let begun = Instant::now();
+    let download = peer.download(shared[0].id);
+    common::follow(&download, |_| {}).await;
+    let content = download.await?;
+    let seconds = begun.elapsed().as_secs_f64();
+
+    peer.shutdown().await;
+    for owner in owners {
+        owner.shutdown().await;
+    }
+    tracker.shutdown().await;
+    temporary.close()?;
+
+    let senders = senders.lock().unwrap_or_else(PoisonError::into_inner).len();
+    let (id, length) = (content.id, content.length);
+    println!("verified {id} {length} bytes from {senders} owners in {seconds:.2} s");
+    Ok(())
+}
+
+fn random_file(dir: &Path) -> std::io::Result<PathBuf> {
+    let path = dir.join("quickstart.bin");
+    let mut file = File::create(&path)?;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut piece = vec![0; 1 << 20];
+    for _ in 0..64 {
+        rng.fill(&mut piece);
+        file.write_all(&piece)?;
+    }
+    Ok(path)
+}
+
+/// TCP that takes down which owners have sent a block.
+#[derive(Default)]
+struct SenderLog {
+    tcp: TcpTransport,
+    senders: Arc<Mutex<HashSet<Addr>>>,
+}
+
+#[async_trait]
+impl Transport for SenderLog {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        let mut connection = self.tcp.connect(addr).await?;
+        let (owner, senders) = (connection.remote.clone(), Arc::clone(&self.senders));
+        connection.stream = Box::new(connection.stream.inspect(move |frame| {
+            let message = frame
+                .as_ref()
+                .map(|frame| PeerMessage::decode(frame.clone()));
+            if let Ok(Ok(PeerMessage::Block { .. })) = message {
+                let mut senders = senders.lock().unwrap_or_else(PoisonError::into_inner);
+                senders.insert(owner.clone());
+            }
+        }));
+        Ok(connection)
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        self.tcp.listen(addr).await
+    }
+}

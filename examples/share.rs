@@ -1,0 +1,43 @@
+//! Shares files where they lie, until Ctrl-C or SIGTERM.
+//!
+//! ```text
+//! cargo run --release --example share -- --tracker 127.0.0.1:7000 FILE...
+//! ```
+//!
+//! prints `sharing <id> <name>` for each file once others can fetch it. With
+//! `--listen ADDR` others reach it there and not at any free port.
+
+mod common;
+
+use std::process::ExitCode;
+
+use bt_lite::{MemoryStorage, Peer, TcpTransport};
+use common::{Args, Outcome};
+
+const USAGE: &str = "share --tracker ADDR [--listen ADDR] FILE...";
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit("share", run().await)
+}
+
+async fn run() -> Outcome<()> {
+    let args = Args::read(USAGE, &["--tracker", "--listen"], &[])?;
+    let files = args.some_rest()?;
+
+    let interrupted = common::interrupt()?;
+    // It downloads nothing, so nothing is ever put into its storage.
+    let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
+        .tracker(args.required("--tracker")?)
+        .listen(args.option("--listen").unwrap_or("0.0.0.0:0"))
+        .start()
+        .await?;
+    for file in files {
+        let content = peer.share(file.as_str()).await?;
+        println!("sharing {} {}", content.id, content.name);
+    }
+
+    interrupted.await;
+    peer.shutdown().await;
+    Ok(())
+}

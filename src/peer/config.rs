@@ -1,0 +1,61 @@
+//! The bounds of a peer.
+
+use std::time::Duration;
+
+use super::swarm::SwarmConfig;
+use crate::error::ConfigError;
+use crate::tracker::ClientConfig;
+
+/// How a peer behaves; every field has a default that is meant to stay.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PeerConfig {
+    /// How many owners a tracker is asked for at a time. Default 32: twice the
+    /// sources of a swarm, as some are gone when they are dialled.
+    pub owners_wanted: u16,
+    /// Links over all contents. Default 500.
+    pub max_links: usize,
+    /// Links that one host may open here, over all contents. Default 100.
+    pub max_links_per_host: usize,
+    /// How long [`shutdown`](crate::Peer::shutdown) waits for what is under
+    /// way before it ends it. Default 3 s.
+    pub shutdown_timeout: Duration,
+    /// Bounds of each content.
+    pub swarm: SwarmConfig,
+    /// Bounds of what is said to trackers.
+    pub tracker: ClientConfig,
+}
+
+impl Default for PeerConfig {
+    fn default() -> Self {
+        Self {
+            owners_wanted: 32,
+            max_links: 500,
+            max_links_per_host: 100,
+            shutdown_timeout: Duration::from_secs(3),
+            swarm: SwarmConfig::default(),
+            tracker: ClientConfig::default(),
+        }
+    }
+}
+
+impl PeerConfig {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let bounds = [
+            ("owners_wanted", usize::from(self.owners_wanted)),
+            ("max_links", self.max_links),
+            ("max_links_per_host", self.max_links_per_host),
+            ("swarm.sources", self.swarm.sources),
+            ("swarm.max_links", self.swarm.max_links),
+            ("tracker.max_contents", self.tracker.max_contents),
+            (
+                "swarm.planner.max_requests",
+                self.swarm.planner.max_requests,
+            ),
+        ];
+        match bounds.into_iter().find(|(_, bound)| *bound == 0) {
+            Some((field, _)) => Err(ConfigError::Zero { field }),
+            None => Ok(()),
+        }
+    }
+}

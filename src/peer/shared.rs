@@ -1,0 +1,246 @@
+//! What all tasks of one peer share.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::PeerConfig;
+use super::download::Status;
+use super::driver::Input;
+use super::swarm::{LinkId, SwarmConfig};
+use crate::content::{Content, ContentId};
+use crate::protocol::{Addr, Hello, PeerId};
+use crate::storage::Storage;
+use crate::tracker::TrackerClient;
+use crate::transport::Transport;
+
+/// How many connections are told at a time that there is no place for them.
+/// Further ones are dropped, which costs nothing.
+const MAX_TURNED_AWAY: usize = 32;
+
+pub(super) struct Shared {
+    pub(super) id: PeerId,
+    pub(super) config: PeerConfig,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) trackers: TrackerClient,
+    /// Where others reach this peer, if it listens.
+    pub(super) addr: Option<Addr>,
+    /// One place per link, dialled or accepted.
+    pub(super) places: Arc<Semaphore>,
+    /// One per connection that is being told that there is no place for it.
+    pub(super) turning_away: Arc<Semaphore>,
+    /// Every task of this peer.
+    pub(super) tasks: TaskTracker,
+    /// Everything is to end in order, and then: at once.
+    pub(super) stop: CancellationToken,
+    pub(super) kill: CancellationToken,
+    next_link: AtomicU64,
+    seed: AtomicU64,
+    swarms: Mutex<BTreeMap<ContentId, SwarmHandle>>,
+    hosts: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// How the rest of the peer reaches the driver of a content.
+#[derive(Clone)]
+pub(super) struct SwarmHandle {
+    pub(super) inbox: mpsc::Sender<Input>,
+    pub(super) status: watch::Receiver<Status>,
+    /// Ends the driver.
+    pub(super) stop: CancellationToken,
+    /// Ends it as long as the content is not complete.
+    pub(super) cancel: CancellationToken,
+}
+
+/// What a content that has a driver turned out to be.
+pub(super) enum Settled {
+    /// It is complete here.
+    There(Content),
+    /// It is being downloaded.
+    Running,
+    /// Its driver has ended, and given the content back.
+    Ended,
+}
+
+impl SwarmHandle {
+    /// Waits as long as the driver is about to end, or the content is about
+    /// to be shared.
+    pub(super) async fn settled(mut self) -> Settled {
+        loop {
+            if self.inbox.is_closed() {
+                return Settled::Ended;
+            }
+            if !self.stop.is_cancelled() {
+                let status = self.status.borrow_and_update();
+                match status.complete() {
+                    Some(content) => return Settled::There(content.clone()),
+                    None if status.is_sharing() || self.cancel.is_cancelled() => {}
+                    None => return Settled::Running,
+                }
+            }
+            tokio::select! {
+                () = self.inbox.closed() => {}
+                Ok(()) = self.status.changed() => {}
+            }
+        }
+    }
+}
+
+/// The right to drive a content; given back when dropped.
+pub(super) struct Claim {
+    shared: Arc<Shared>,
+    id: ContentId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.swarms).remove(&self.id);
+    }
+}
+
+/// The right to one more connection from a host; given back when dropped.
+pub(super) struct HostPlace {
+    hosts: Arc<Mutex<HashMap<String, usize>>>,
+    host: String,
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: PeerId,
+        config: PeerConfig,
+        transport: Arc<dyn Transport>,
+        storage: Arc<dyn Storage>,
+        trackers: TrackerClient,
+        addr: Option<Addr>,
+        seed: u64,
+    ) -> Self {
+        Self {
+            id,
+            places: Arc::new(Semaphore::new(config.max_links)),
+            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            config,
+            transport,
+            storage,
+            trackers,
+            addr,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            next_link: AtomicU64::new(0),
+            seed: AtomicU64::new(seed),
+            swarms: Mutex::default(),
+            hosts: Arc::default(),
+        }
+    }
+
+    /// Starts a task that ends with the peer at the latest.
+    pub(super) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        self.tasks.spawn(async move {
+            kill.run_until_cancelled_owned(task).await;
+        });
+    }
+
+    pub(super) fn hello(&self, content: ContentId) -> Hello {
+        Hello {
+            content,
+            peer: self.id,
+            listen: self.addr.clone(),
+        }
+    }
+
+    pub(super) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The configuration of one more swarm, with a seed of its own.
+    pub(super) fn swarm_config(&self) -> SwarmConfig {
+        let mut config = self.config.swarm.clone();
+        config.planner.seed = self.seed.fetch_add(1, Ordering::Relaxed);
+        config
+    }
+
+    /// A place for one more link.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
+    }
+
+    /// A place for one more connection from this remote's host.
+    pub(super) fn host_place(&self, remote: &Addr) -> Option<HostPlace> {
+        let host = format!("{:?}", remote.host());
+        let mut hosts = lock(&self.hosts);
+        let count = hosts.entry(host.clone()).or_default();
+        if *count >= self.config.max_links_per_host {
+            return None;
+        }
+        *count += 1;
+        Some(HostPlace {
+            hosts: Arc::clone(&self.hosts),
+            host,
+        })
+    }
+
+    pub(super) fn swarm(&self, id: &ContentId) -> Option<SwarmHandle> {
+        lock(&self.swarms).get(id).cloned()
+    }
+
+    /// Registers the driver of a content, unless it has one. Waits for one
+    /// that is about to end.
+    ///
+    /// Cancel safe: nothing is claimed unless a claim is returned.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        id: ContentId,
+        handle: &SwarmHandle,
+    ) -> Result<Claim, Settled> {
+        loop {
+            let taken = match lock(&self.swarms).entry(id) {
+                Entry::Occupied(taken) => taken.get().clone(),
+                Entry::Vacant(free) => {
+                    free.insert(handle.clone());
+                    let shared = Arc::clone(self);
+                    return Ok(Claim { shared, id });
+                }
+            };
+            match taken.settled().await {
+                Settled::Ended => {}
+                settled => return Err(settled),
+            }
+        }
+    }
+
+    /// The contents that are complete here.
+    pub(super) fn contents(&self) -> Vec<Content> {
+        let swarms = lock(&self.swarms);
+        let contents = swarms.values().filter_map(|swarm| {
+            let status = swarm.status.borrow();
+            status.complete().cloned()
+        });
+        contents.collect()
+    }
+}
+
+impl Drop for HostPlace {
+    fn drop(&mut self) {
+        let mut hosts = lock(&self.hosts);
+        if let Some(count) = hosts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&self.host);
+            }
+        }
+    }
+}
+
+/// Nothing is left half done under these locks, so a panic elsewhere does not
+/// spoil what they guard.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

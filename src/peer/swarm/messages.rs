@@ -1,0 +1,181 @@
+//! What comes over links, and who takes it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::link::Remote;
+use super::manifest_fetch::{ManifestFetch, Part};
+use super::{DropReason, Has, LinkId, Output, Phase, Swarm};
+use crate::content::ChunkIndex;
+use crate::protocol::{PeerMessage, RefuseReason};
+
+impl Swarm {
+    /// A message came from a link. Messages of unknown links are ignored.
+    pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
+        if !self.links.contains_key(&link) {
+            return;
+        }
+        match message {
+            PeerMessage::KeepAlive => {}
+            PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
+            PeerMessage::Refuse(reason) => self.drop_link(now, link, DropReason::Left(reason)),
+            PeerMessage::Bitfield(bytes) => self.has_came(now, link, Remote::unread(bytes)),
+            PeerMessage::HaveAll => self.has_came(now, link, Remote::All),
+            PeerMessage::HaveNone => self.has_came(now, link, Remote::None),
+            PeerMessage::Have(chunk) => self.have_came(now, link, chunk),
+            PeerMessage::Suggest(chunk) => self.suggested(link, chunk),
+            PeerMessage::Interested => self.uploader.link_declined(link, false),
+            PeerMessage::NotInterested => self.uploader.link_declined(link, true),
+            PeerMessage::Request(block) => self.requested(now, link, block),
+            PeerMessage::Cancel(block) => {
+                if self.uploader.cancelled(link, block) {
+                    self.send(link, PeerMessage::Reject(block));
+                }
+            }
+            PeerMessage::Reject(block) => self.rejected(now, link, block),
+            PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            } => self.block_came(now, link, chunk, offset, data),
+            PeerMessage::Choke => self.choked(link, true),
+            PeerMessage::Unchoke => self.choked(link, false),
+            PeerMessage::ManifestRequest { part } => {
+                self.manifest_requested(link, part);
+            }
+            PeerMessage::ManifestLength { length, proof } => {
+                self.manifest_part(now, link, |fetch| {
+                    fetch.length_came(now, link, length, &proof)
+                });
+            }
+            PeerMessage::ManifestHashes { part, hashes } => {
+                self.manifest_part(now, link, |fetch| {
+                    fetch.hashes_came(now, link, part, &hashes)
+                });
+            }
+            PeerMessage::ManifestReject { .. } => {
+                if let Phase::Manifest(fetch) = &mut self.phase {
+                    fetch.passed(link, false);
+                }
+            }
+        }
+        self.check_queue(now, link);
+        self.settle(now);
+    }
+
+    pub(super) fn has_came(&mut self, now: Instant, id: LinkId, remote: Remote) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        if link.remote != Remote::Unknown {
+            return self.violated(now, id, "a second Bitfield");
+        }
+        link.remote = remote;
+        self.use_remote(now, id);
+    }
+
+    /// Reads what a link said to have, once the length is known, and gives it
+    /// to the planner.
+    pub(super) fn use_remote(&mut self, now: Instant, id: LinkId) {
+        let (Some(manifest), Some(link)) = (self.phase.manifest(), self.links.get_mut(&id)) else {
+            return;
+        };
+        let Some(has) = link.remote.resolve(manifest.geometry().chunks()) else {
+            return self.violated(now, id, "a Bitfield of another content");
+        };
+        self.count_lacks(id);
+        match &mut self.phase {
+            Phase::Transfer(transfer) => {
+                transfer.planner.link_has(id, has);
+                self.wake.insert(id);
+            }
+            Phase::Seeding(_) if has == Has::All => {
+                self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn have_came(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        let chunks = self.phase.manifest().map(|m| m.geometry().chunks());
+        let known = match chunks {
+            None => link.remote.gained_unread(chunk),
+            Some(chunks) => chunk.0 < chunks && link.remote.resolve(chunks).is_some(),
+        };
+        if !known {
+            return self.violated(now, id, "a chunk that the content lacks");
+        }
+        if let Some(chunks) = chunks {
+            link.remote.gained(chunk, chunks);
+        }
+        let here = self.phase.has(chunk);
+        self.uploader.link_gained(id, here);
+        match &mut self.phase {
+            Phase::Manifest(fetch) => fetch.retry(id),
+            Phase::Transfer(transfer) => {
+                transfer.planner.link_gained(id, chunk);
+                self.wake.insert(id);
+            }
+            Phase::Seeding(_) if link.remote == Remote::All => {
+                self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        // Of no use before the manifest is there, and then soon outdated.
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.suggested(link, chunk);
+            self.wake.insert(link);
+        }
+    }
+
+    pub(super) fn choked(&mut self, link: LinkId, choked: bool) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            let released = transfer.planner.link_choked(link, choked);
+            self.released(released);
+            self.wake.insert(link);
+        }
+        if let Some(link) = self.links.get_mut(&link) {
+            link.choked = choked;
+        }
+    }
+
+    pub(super) fn manifest_part(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        step: impl FnOnce(&mut ManifestFetch) -> Part,
+    ) {
+        let Phase::Manifest(fetch) = &mut self.phase else {
+            // The answer of a link that was passed over meanwhile.
+            return;
+        };
+        match step(fetch) {
+            Part::More(parts) => {
+                self.last_gain = now;
+                self.gave_up = false;
+                for part in parts {
+                    self.send(link, PeerMessage::ManifestRequest { part });
+                }
+            }
+            Part::Done(manifest) => {
+                self.last_gain = now;
+                let open = Output::Open(Arc::clone(&manifest));
+                self.outputs.push_back(open);
+                self.phase = Phase::Opening(manifest);
+                self.measure();
+            }
+            Part::Lie => {
+                if let Some(liar) = self.links.get(&link).map(|l| Arc::clone(&l.sender)) {
+                    self.ban(now, &liar);
+                }
+            }
+            Part::Unasked => {}
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Serving: what is offered, and the answers to what others ask for.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::link::Remote;
+use super::{LinkId, Output, Phase, Swarm, Turn, manifest_fetch};
+use crate::content::BlockRange;
+use crate::protocol::PeerMessage;
+use crate::protocol::limits::MAX_BLOCK_LEN;
+
+/// How many messages may wait for a link before it is told of further chunks.
+const MAX_QUEUED_HAVES: usize = 256;
+
+impl Swarm {
+    /// Tells a link of the chunks that were stored meanwhile, as long as it
+    /// takes messages.
+    pub(super) fn tell_haves(&mut self, id: LinkId) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        while link.queued < MAX_QUEUED_HAVES
+            && let Some(&chunk) = self.log.get(link.told)
+        {
+            link.told += 1;
+            if link.remote != Remote::All {
+                link.queued += 1;
+                let message = PeerMessage::Have(chunk);
+                self.outputs.push_back(Output::Send { link: id, message });
+            }
+        }
+    }
+
+    pub(super) fn requested(&mut self, now: Instant, link: LinkId, block: BlockRange) {
+        let known = self.manifest().map(|manifest| manifest.geometry());
+        if block.len > MAX_BLOCK_LEN || known.is_some_and(|g| !g.contains_block(block)) {
+            return self.violated(now, link, "a request past the end of a chunk");
+        }
+        if !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
+            self.send(link, PeerMessage::Reject(block));
+        }
+    }
+
+    /// A block was read for a link; without its bytes (the storage failed,
+    /// or gave another number of bytes), it is rejected.
+    pub fn block_read(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        block: BlockRange,
+        data: Option<Bytes>,
+    ) {
+        if self.links.contains_key(&link) {
+            match data.filter(|data| data.len() as u64 == u64::from(block.len)) {
+                Some(data) => self.send(
+                    link,
+                    PeerMessage::Block {
+                        chunk: block.chunk,
+                        offset: block.offset,
+                        data,
+                    },
+                ),
+                None => {
+                    self.uploader.failed(now, link, block.len.into());
+                    self.send(link, PeerMessage::Reject(block));
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Reads what is sent next, and passes the slots on.
+    pub(super) fn upload(&mut self, now: Instant) {
+        loop {
+            while let Some((link, block)) = self.uploader.next_block(now) {
+                if block.offset == 0 && self.is_seeding() {
+                    self.spread.sent(block.chunk);
+                }
+                self.outputs.push_back(Output::Read { link, block });
+            }
+            match self.uploader.next_turn(now) {
+                Some(Turn::Choke { link, rejected }) => {
+                    self.send(link, PeerMessage::Choke);
+                    for block in rejected {
+                        self.send(link, PeerMessage::Reject(block));
+                    }
+                }
+                Some(Turn::Unchoke { link }) => {
+                    self.suggest(link);
+                    self.send(link, PeerMessage::Unchoke);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Tells a link that has got a slot which chunks a seeder sent least.
+    fn suggest(&mut self, id: LinkId) {
+        let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(&id)) else {
+            return;
+        };
+        let chunks = manifest.geometry().chunks();
+        let lacks = |chunk| !link.remote.has(chunk);
+        let suggested = self.spread.suggest(chunks, lacks);
+        for chunk in suggested {
+            self.send(id, PeerMessage::Suggest(chunk));
+        }
+    }
+
+    /// Counts anew what a link lacks of the chunks that are here. O(chunks).
+    pub(super) fn count_lacks(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        let lacks = match (&self.phase, &link.remote) {
+            (_, Remote::All) => 0,
+            (Phase::Seeding(manifest), remote) => {
+                manifest.geometry().chunks().saturating_sub(remote.count())
+            }
+            (Phase::Transfer(transfer), Remote::Some(has)) => {
+                let both = transfer.stored.iter_common(has, 0).count() as u32;
+                transfer.stored.count() - both
+            }
+            (Phase::Transfer(transfer), _) => transfer.stored.count(),
+            _ => 0,
+        };
+        self.uploader.link_has(id, link.remote.count(), lacks);
+    }
+
+    pub(super) fn manifest_requested(&mut self, link: LinkId, part: u32) {
+        let reply = match self.phase.manifest() {
+            Some(manifest) => manifest_fetch::serve(manifest, part),
+            None => PeerMessage::ManifestReject { part },
+        };
+        if let (Some(state), PeerMessage::ManifestHashes { .. }) =
+            (self.links.get_mut(&link), &reply)
+        {
+            state.parts.push_back(state.handed + state.queued as u64);
+        }
+        self.send(link, reply);
+    }
+}

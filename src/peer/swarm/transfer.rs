@@ -1,0 +1,76 @@
+//! What a download holds while blocks travel.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::link::Sender;
+use super::{Assembled, Assembler, Counts, Planner, SwarmConfig};
+use crate::content::{Bitfield, ChunkIndex, Manifest};
+
+/// What a download holds while blocks travel.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) planner: Planner,
+    pub(super) assembler: Assembler<Arc<Sender>>,
+    /// Chunks that are being verified or written.
+    pub(super) checking: BTreeMap<ChunkIndex, Checking>,
+    /// Bad copies that several peers had sent, to be held against a good one.
+    pub(super) suspects: BTreeMap<ChunkIndex, Vec<Suspect>>,
+    pub(super) stored: Bitfield,
+    pub(super) commit: Commit,
+    /// All is stored, and the storage publishes it.
+    pub(super) finishing: bool,
+}
+
+/// A chunk that is being verified or written.
+#[derive(Debug)]
+pub(super) struct Checking {
+    pub(super) assembled: Assembled<Arc<Sender>>,
+    pub(super) verified: bool,
+}
+
+/// A block of a bad copy, and who sent it. Of the bytes only the hash is kept,
+/// so that liars cannot fill the memory.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) sender: Arc<Sender>,
+    pub(super) hash: blake3::Hash,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Commit {
+    /// Bytes stored since the last commit began, and when the first was.
+    pub(super) bytes: u64,
+    pub(super) since: Option<Instant>,
+    pub(super) running: bool,
+}
+
+impl Transfer {
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let geometry = self.manifest.geometry();
+        let full = u64::from(self.stored.count()) * geometry.chunk_len();
+        let last = geometry.last();
+        if self.stored.contains(last) {
+            full - (geometry.chunk_len() - geometry.len_of(last))
+        } else {
+            full
+        }
+    }
+
+    pub(super) fn forget(&mut self, chunk: ChunkIndex, counts: &mut Counts) {
+        let blocks = self.assembler.discard(chunk);
+        counts.wasted += blocks
+            .iter()
+            .map(|(_, data)| data.len() as u64)
+            .sum::<u64>();
+    }
+}
+
+impl Commit {
+    pub(super) fn due(&self, config: &SwarmConfig) -> Option<Instant> {
+        let since = self.since.filter(|_| !self.running)?;
+        since.checked_add(config.commit_interval)
+    }
+}

@@ -1,0 +1,665 @@
+//! A whole swarm in one thread and in virtual time: the machines that peers
+//! run, joined by a model of a network.
+//!
+//! The machines are the shipped ones ([`Swarm`]), to the last decision; what
+//! is modelled is what lies between them. Each peer has an uplink, on which
+//! blocks go out one behind the other at its upload rate, and a downlink, on
+//! which they come in at its download rate at the most; messages without a
+//! block take no time but the latency, and stay in order with the blocks of
+//! their link. Hashing and storing take no time. A tracker names random
+//! members of the swarm. The same seed gives the same run, event for event.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::content::Manifest;
+use crate::peer::swarm::{LinkId, LinkInfo, Output, Progress, Swarm, SwarmConfig};
+use crate::protocol::{Addr, PeerId, PeerMessage};
+
+/// A peer of a [`Simulation`], in the order of joining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member(pub usize);
+
+/// A swarm in virtual time. See the [module docs](self).
+#[derive(Debug)]
+pub struct Simulation {
+    epoch: Instant,
+    now: Duration,
+    manifest: Arc<Manifest>,
+    config: SwarmConfig,
+    /// How long a message is on its way.
+    latency: Duration,
+    /// How many members the tracker names at a time.
+    named: usize,
+    rng: fastrand::Rng,
+    members: Vec<State>,
+    /// Members that the tracker lists.
+    listed: Vec<Member>,
+    events: BinaryHeap<Event>,
+    /// Events of this very moment, in order.
+    immediate: VecDeque<What>,
+    sequence: u64,
+    next_link: u64,
+    leeching: usize,
+    /// What every block is made of: nobody looks into it.
+    zeros: Bytes,
+    steps: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    swarm: Swarm,
+    alive: bool,
+    upload: f64,
+    download: f64,
+    links: BTreeMap<LinkId, Wire>,
+    /// What waits for the uplink; the first is being sent.
+    uplink: VecDeque<Outgoing>,
+    /// Bytes of the first that are still to be sent, as of `since`.
+    remaining: f64,
+    since: Duration,
+    /// Makes earlier plans for the end of the first void.
+    plan: u64,
+    downlink_free: Duration,
+    timer: Option<Duration>,
+    joined: Duration,
+    finished: Option<Duration>,
+    listed: bool,
+    busy: bool,
+}
+
+/// One direction's far end.
+#[derive(Debug)]
+struct Wire {
+    to: Member,
+    link: LinkId,
+    /// Blocks of this link that wait for the uplink.
+    queued: usize,
+    last_delivery: Duration,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    link: LinkId,
+    message: PeerMessage,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Event {
+    at: Duration,
+    sequence: u64,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Deliver {
+        to: Member,
+        link: LinkId,
+        message: PeerMessage,
+    },
+    /// The uplink has sent its first, if the plan still holds.
+    Sent {
+        from: Member,
+        plan: u64,
+    },
+    Timer(Member),
+    Dial {
+        from: Member,
+        to: Member,
+    },
+    Rate {
+        of: Member,
+        upload: f64,
+    },
+    Join(Box<Newcomer>),
+    Leave(Member),
+    Owners(Member),
+    Down {
+        of: Member,
+        link: LinkId,
+    },
+}
+
+#[derive(Debug)]
+struct Newcomer {
+    upload: f64,
+    download: f64,
+    seeder: bool,
+}
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Event {}
+
+impl PartialOrd for Event {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Event {
+    /// The earliest is the greatest, for the heap.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+impl Simulation {
+    /// An empty swarm about a content of zeros of `length` bytes.
+    ///
+    /// # Panics
+    /// If the content is too long.
+    pub fn new(length: u64, config: SwarmConfig, seed: u64) -> Self {
+        let zeros = std::io::Read::take(std::io::repeat(0), length);
+        let manifest = Manifest::from_reader(zeros, length).expect("the length is in bounds");
+        Self {
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            manifest: Arc::new(manifest),
+            config,
+            latency: Duration::ZERO,
+            named: 32,
+            rng: fastrand::Rng::with_seed(seed),
+            members: Vec::new(),
+            listed: Vec::new(),
+            events: BinaryHeap::new(),
+            immediate: VecDeque::new(),
+            sequence: 0,
+            next_link: 0,
+            leeching: 0,
+            zeros: Bytes::from(vec![0; crate::protocol::limits::MAX_BLOCK_LEN as usize]),
+            steps: 0,
+        }
+    }
+
+    /// How long every message is on its way, from now on.
+    pub fn set_latency(&mut self, latency: Duration) {
+        self.latency = latency;
+    }
+
+    /// The content.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A seeder joins. Rates in bytes per second.
+    pub fn seeder(&mut self, upload: f64, download: f64) -> Member {
+        self.join(Newcomer {
+            upload,
+            download,
+            seeder: true,
+        })
+    }
+
+    /// A leecher joins. Rates in bytes per second.
+    pub fn leecher(&mut self, upload: f64, download: f64) -> Member {
+        self.join(Newcomer {
+            upload,
+            download,
+            seeder: false,
+        })
+    }
+
+    /// A leecher joins later.
+    pub fn leecher_at(&mut self, at: Duration, upload: f64, download: f64) {
+        self.schedule(
+            at,
+            What::Join(Box::new(Newcomer {
+                upload,
+                download,
+                seeder: false,
+            })),
+        );
+    }
+
+    /// A member's upload rate changes later; 0 stops it.
+    pub fn set_upload_at(&mut self, at: Duration, of: Member, upload: f64) {
+        self.schedule(at, What::Rate { of, upload });
+    }
+
+    /// A member leaves without a word.
+    pub fn leave_at(&mut self, at: Duration, member: Member) {
+        self.schedule(at, What::Leave(member));
+    }
+
+    /// The time since the start.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// How many events have happened.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// How many members leech at present.
+    pub fn leeching(&self) -> usize {
+        self.leeching
+    }
+
+    /// How many members have joined so far, those that left included.
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// When a member completed its download, if it did.
+    pub fn finished(&self, member: Member) -> Option<Duration> {
+        self.members[member.0].finished
+    }
+
+    /// When a member joined.
+    pub fn joined(&self, member: Member) -> Duration {
+        self.members[member.0].joined
+    }
+
+    /// Whether a member is (still) there.
+    pub fn is_alive(&self, member: Member) -> bool {
+        self.members[member.0].alive
+    }
+
+    /// How many members are sending blocks at this moment.
+    pub fn sending(&self) -> usize {
+        let sends = |state: &&State| state.alive && !state.uplink.is_empty();
+        self.members.iter().filter(sends).count()
+    }
+
+    /// How far a member is.
+    pub fn progress(&self, member: Member) -> Progress {
+        let state = &self.members[member.0];
+        state.swarm.progress(self.epoch + self.now)
+    }
+
+    /// Does the next event; `false` when there is none.
+    pub fn step(&mut self) -> bool {
+        let what = match self.immediate.pop_front() {
+            Some(what) => what,
+            None => match self.events.pop() {
+                Some(event) => {
+                    self.now = event.at;
+                    event.what
+                }
+                None => return false,
+            },
+        };
+        self.steps += 1;
+        self.happen(what);
+        true
+    }
+
+    /// Runs until nobody leeches and nobody is to join, or until `limit`;
+    /// returns whether everybody is done.
+    pub fn run(&mut self, limit: Duration) -> bool {
+        loop {
+            let joins = |event: &Event| matches!(event.what, What::Join(_));
+            if self.leeching == 0 && !self.events.iter().any(joins) {
+                return true;
+            }
+            if self.now > limit || !self.step() {
+                return false;
+            }
+        }
+    }
+
+    fn join(&mut self, newcomer: Newcomer) -> Member {
+        let member = Member(self.members.len());
+        let now = self.epoch + self.now;
+        let mut config = self.config.clone();
+        config.planner.seed = self.rng.u64(..);
+        let me = PeerId(self.rng.u128(..).to_be_bytes());
+        let swarm = if newcomer.seeder {
+            Swarm::seeder(now, config, me, Arc::clone(&self.manifest))
+        } else {
+            Swarm::leecher(now, config, me, self.manifest.id())
+        };
+        self.leeching += usize::from(!newcomer.seeder);
+        self.members.push(State {
+            swarm,
+            alive: true,
+            upload: newcomer.upload,
+            download: newcomer.download,
+            links: BTreeMap::new(),
+            uplink: VecDeque::new(),
+            remaining: 0.0,
+            since: self.now,
+            plan: 0,
+            downlink_free: Duration::ZERO,
+            timer: None,
+            joined: self.now,
+            finished: None,
+            listed: false,
+            busy: false,
+        });
+        if newcomer.seeder {
+            self.list(member);
+        } else {
+            self.schedule(self.now, What::Owners(member));
+        }
+        member
+    }
+
+    fn list(&mut self, member: Member) {
+        let state = &mut self.members[member.0];
+        if !std::mem::replace(&mut state.listed, true) {
+            self.listed.push(member);
+        }
+    }
+
+    fn schedule(&mut self, at: Duration, what: What) {
+        if at <= self.now {
+            self.immediate.push_back(what);
+            return;
+        }
+        self.sequence += 1;
+        self.events.push(Event {
+            at,
+            sequence: self.sequence,
+            what,
+        });
+    }
+
+    fn happen(&mut self, what: What) {
+        let now = self.epoch + self.now;
+        match what {
+            What::Deliver { to, link, message } => {
+                let state = &mut self.members[to.0];
+                if state.alive && state.links.contains_key(&link) {
+                    state.swarm.handle_message(now, link, message);
+                    self.settle(to);
+                }
+            }
+            What::Sent { from, plan } => {
+                let state = &self.members[from.0];
+                if state.alive && state.plan == plan {
+                    self.sent(from);
+                }
+            }
+            What::Timer(member) => {
+                let state = &mut self.members[member.0];
+                if state.alive && state.timer == Some(self.now) {
+                    state.timer = None;
+                    state.swarm.handle_timeout(now);
+                    self.settle(member);
+                }
+            }
+            What::Dial { from, to } => self.dial(from, to),
+            What::Rate { of, upload } => {
+                self.progress_uplink(of);
+                self.members[of.0].upload = upload;
+                self.plan_uplink(of);
+            }
+            What::Join(newcomer) => {
+                self.join(*newcomer);
+            }
+            What::Leave(member) => self.leave(member),
+            What::Owners(member) => {
+                let owners = self.owners(member);
+                let state = &mut self.members[member.0];
+                if state.alive {
+                    state.swarm.owners_found(now, owners);
+                    self.settle(member);
+                }
+            }
+            What::Down { of, link } => {
+                let state = &mut self.members[of.0];
+                if state.alive && state.links.remove(&link).is_some() {
+                    state.swarm.link_down(now, link);
+                    self.settle(of);
+                }
+            }
+        }
+    }
+
+    /// What the tracker says: some members by chance.
+    fn owners(&mut self, asker: Member) -> Vec<(Addr, bool)> {
+        let others = self.listed.len();
+        let wanted = self.named.min(others);
+        for i in 0..wanted {
+            let j = self.rng.usize(i..others);
+            self.listed.swap(i, j);
+        }
+        let chosen = self.listed[..wanted].iter().filter(|m| **m != asker);
+        chosen
+            .map(|&member| {
+                let complete = self.members[member.0].swarm.is_seeding();
+                (addr_of(member), complete)
+            })
+            .collect()
+    }
+
+    fn dial(&mut self, from: Member, to: Member) {
+        let now = self.epoch + self.now;
+        if !self.members[from.0].alive {
+            return;
+        }
+        if !self.members[to.0].alive {
+            self.members[from.0].swarm.dial_failed(now, &addr_of(to));
+            return self.settle(from);
+        }
+        let ids = [LinkId(self.next_link), LinkId(self.next_link + 1)];
+        self.next_link += 2;
+        let ends = [(from, to, ids[0], ids[1]), (to, from, ids[1], ids[0])];
+        for (end, other, link, far) in ends {
+            self.members[end.0].links.insert(
+                link,
+                Wire {
+                    to: other,
+                    link: far,
+                    queued: 0,
+                    last_delivery: Duration::ZERO,
+                },
+            );
+        }
+        for (end, other, link, _) in ends {
+            let info = LinkInfo {
+                peer: self.peer_id(other),
+                addr: Some(addr_of(other)),
+                dialled: end == from,
+            };
+            let state = &mut self.members[end.0];
+            if state.links.contains_key(&link) {
+                state.swarm.link_up(now, link, info);
+                self.settle(end);
+            }
+        }
+    }
+
+    fn peer_id(&self, member: Member) -> PeerId {
+        self.members[member.0].swarm.me()
+    }
+
+    fn leave(&mut self, member: Member) {
+        let state = &mut self.members[member.0];
+        if !std::mem::replace(&mut state.alive, false) {
+            return;
+        }
+        let links = std::mem::take(&mut state.links);
+        state.uplink.clear();
+        if !state.swarm.is_seeding() {
+            self.leeching -= 1;
+        }
+        self.listed.retain(|listed| *listed != member);
+        for wire in links.into_values() {
+            let what = What::Down {
+                of: wire.to,
+                link: wire.link,
+            };
+            self.schedule(self.now + self.latency, what);
+        }
+    }
+
+    /// Does what a machine asks for, and sets its timer.
+    fn settle(&mut self, member: Member) {
+        if std::mem::replace(&mut self.members[member.0].busy, true) {
+            return;
+        }
+        let now = self.epoch + self.now;
+        while let Some(output) = self.members[member.0].swarm.poll_output() {
+            let state = &mut self.members[member.0];
+            match output {
+                Output::Send { link, message } => self.send(member, link, message),
+                Output::Dial { addr } => {
+                    let to = member_of(&addr);
+                    self.schedule(self.now + 2 * self.latency, What::Dial { from: member, to });
+                }
+                Output::Drop { link, .. } => {
+                    if let Some(wire) = state.links.remove(&link) {
+                        let what = What::Down {
+                            of: wire.to,
+                            link: wire.link,
+                        };
+                        self.schedule(self.now + self.latency, what);
+                    }
+                }
+                Output::FindOwners => {
+                    self.schedule(self.now + 2 * self.latency, What::Owners(member));
+                }
+                Output::Open(manifest) => {
+                    let none = crate::content::Bitfield::none(manifest.geometry().chunks());
+                    state.swarm.opened(now, &none);
+                }
+                Output::Verify { chunk, .. } => state.swarm.chunk_verified(now, chunk, true),
+                Output::Store { chunk, .. } => state.swarm.chunk_stored(now, chunk),
+                Output::Read { link, block } => {
+                    let data = self.zeros.slice(..block.len as usize);
+                    state.swarm.block_read(now, link, block, Some(data));
+                }
+                Output::Commit { .. } => state.swarm.committed(now),
+                Output::Finish => {
+                    state.swarm.finished(now);
+                    state.finished = Some(self.now);
+                    self.leeching -= 1;
+                }
+                Output::Announce(_) => self.list(member),
+                Output::Credit { .. } | Output::GaveUp => {}
+            }
+        }
+        let state = &mut self.members[member.0];
+        state.busy = false;
+        let due = state.swarm.poll_timeout();
+        let due = due.map(|due| due.saturating_duration_since(self.epoch).max(self.now));
+        if due != state.timer {
+            state.timer = due;
+            if let Some(due) = due {
+                self.schedule(due, What::Timer(member));
+            }
+        }
+    }
+
+    fn send(&mut self, from: Member, link: LinkId, message: PeerMessage) {
+        let now = self.epoch + self.now;
+        let state = &mut self.members[from.0];
+        let Some(wire) = state.links.get_mut(&link) else {
+            return;
+        };
+        let bytes = match &message {
+            PeerMessage::Block { data, .. } => data.len() as u64,
+            _ => 0,
+        };
+        if bytes == 0 && wire.queued == 0 {
+            let at = (self.now + self.latency).max(wire.last_delivery);
+            wire.last_delivery = at;
+            let (to, link_there) = (wire.to, wire.link);
+            state.swarm.messages_sent(now, link, 1, 0);
+            let deliver = What::Deliver {
+                to,
+                link: link_there,
+                message,
+            };
+            return self.schedule(at, deliver);
+        }
+        wire.queued += 1;
+        state.uplink.push_back(Outgoing {
+            link,
+            message,
+            bytes,
+        });
+        if state.uplink.len() == 1 {
+            state.remaining = bytes as f64;
+            state.since = self.now;
+            self.plan_uplink(from);
+        }
+    }
+
+    /// The uplink's first is out: it arrives, and the next one starts.
+    fn sent(&mut self, from: Member) {
+        let now = self.epoch + self.now;
+        let state = &mut self.members[from.0];
+        let Some(Outgoing {
+            link,
+            message,
+            bytes,
+        }) = state.uplink.pop_front()
+        else {
+            return;
+        };
+        state.remaining = state.uplink.front().map_or(0.0, |next| next.bytes as f64);
+        state.since = self.now;
+        if let Some(wire) = state.links.get_mut(&link) {
+            wire.queued -= 1;
+            let (to, link_there, last) = (wire.to, wire.link, wire.last_delivery);
+            let receiver = &mut self.members[to.0];
+            let drained =
+                receiver.downlink_free + Duration::from_secs_f64(bytes as f64 / receiver.download);
+            let at = (self.now + self.latency).max(drained).max(last);
+            if bytes > 0 {
+                receiver.downlink_free = at;
+            }
+            let state = &mut self.members[from.0];
+            if let Some(wire) = state.links.get_mut(&link) {
+                wire.last_delivery = at;
+            }
+            state.swarm.messages_sent(now, link, 1, bytes);
+            let deliver = What::Deliver {
+                to,
+                link: link_there,
+                message,
+            };
+            self.schedule(at, deliver);
+        }
+        self.plan_uplink(from);
+        self.settle(from);
+    }
+
+    /// Books what the uplink has sent of its first since it was last looked at.
+    fn progress_uplink(&mut self, member: Member) {
+        let state = &mut self.members[member.0];
+        let time = (self.now - state.since).as_secs_f64();
+        state.remaining = (state.remaining - time * state.upload).max(0.0);
+        state.since = self.now;
+    }
+
+    fn plan_uplink(&mut self, member: Member) {
+        let state = &mut self.members[member.0];
+        state.plan += 1;
+        if state.uplink.is_empty() || state.upload <= 0.0 {
+            return;
+        }
+        let plan = state.plan;
+        let at = self.now + Duration::from_secs_f64(state.remaining / state.upload);
+        self.schedule(at, What::Sent { from: member, plan });
+    }
+}
+
+fn addr_of(member: Member) -> Addr {
+    let text = format!("sim:{}", member.0);
+    text.parse().expect("a printable address")
+}
+
+fn member_of(addr: &Addr) -> Member {
+    let number = addr.as_str().strip_prefix("sim:");
+    Member(
+        number
+            .and_then(|n| n.parse().ok())
+            .expect("an address of this network"),
+    )
+}

@@ -1,0 +1,452 @@
+//! One tracker's task: it owns the connection, and asks one thing at a time.
+//!
+//! ```text
+//! connect and register ──▶ serve ──▶ farewell
+//!     ▲        │ failed      │ lost       ▲
+//!     └── pause ◀────────────┘            │ told to leave, from anywhere
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures::{SinkExt, StreamExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::state::State;
+use super::{ClientConfig, TrackerError};
+use crate::content::ContentId;
+use crate::protocol::limits::TRACKER_FRAMES;
+use crate::protocol::{
+    Addr, ContentKey, Found, OwnEntry, Refusal, Token, TrackerReply, TrackerRequest,
+};
+use crate::transport::{Connection, Transport, TransportError};
+
+pub(super) type Outcome<T> = Result<T, TrackerError>;
+
+/// No tracker makes a client send heartbeats more often than this.
+const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// What the client asks of a session.
+pub(super) enum Command {
+    /// Tells what stands in the state about this content.
+    Own {
+        id: ContentId,
+        done: oneshot::Sender<Outcome<()>>,
+    },
+    Need {
+        key: ContentKey,
+        max_owners: u16,
+        done: oneshot::Sender<Outcome<Found>>,
+    },
+}
+
+impl Command {
+    /// Whoever asked may have gone; then nobody is told.
+    fn fail(self, error: TrackerError) {
+        match self {
+            Self::Own { done, .. } => drop(done.send(Err(error))),
+            Self::Need { done, .. } => drop(done.send(Err(error))),
+        }
+    }
+}
+
+/// What a session is made of.
+pub(super) struct Setup {
+    pub(super) index: usize,
+    pub(super) tracker: Addr,
+    pub(super) listen: Option<Addr>,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) config: ClientConfig,
+    pub(super) state: Arc<State>,
+    /// The outcome of the last attempt, or the first success.
+    pub(super) status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
+    pub(super) leave: CancellationToken,
+    pub(super) seed: u64,
+}
+
+pub(super) struct Session {
+    setup: Setup,
+    rng: Rng,
+    connection: Option<Connection>,
+    token: Option<Token>,
+    heartbeat: Instant,
+}
+
+impl Session {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self {
+            rng: Rng::with_seed(setup.seed),
+            setup,
+            connection: None,
+            token: None,
+            heartbeat: Instant::now(),
+        }
+    }
+
+    /// Keeps the tracker up to date until told to leave.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let leave = self.setup.leave.clone();
+        let mut failures = 0;
+        let mut last_error = None;
+        loop {
+            let connected = tokio::select! {
+                biased;
+                () = leave.cancelled() => None,
+                connected = self.connect() => Some(connected),
+                () = fail_all(&mut commands, last_error.as_ref()) => None,
+            };
+            let Some(connected) = connected else {
+                // The answer to what was being asked is not to be mistaken.
+                self.connection = None;
+                break;
+            };
+            let begun = Instant::now();
+            let served = match connected {
+                Ok(()) => {
+                    self.note(Ok(()));
+                    last_error = None;
+                    self.serve(&mut commands).await
+                }
+                Err(error) => {
+                    self.note(Err(error.clone()));
+                    last_error = Some(error.clone());
+                    Err(error)
+                }
+            };
+            let Err(error) = served else {
+                break;
+            };
+            self.connection = None;
+            let (first, longest) = self.setup.config.backoff;
+            if last_error.is_none() && begun.elapsed() >= longest {
+                failures = 0;
+            }
+            let pause = first.saturating_mul(1 << failures.min(16)).min(longest);
+            let pause = pause.mul_f64(1.0 - self.rng.f64() / 2.0);
+            failures += 1;
+            debug!(tracker = %self.setup.tracker, %error, ?pause, "tracker session failed");
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => break,
+                () = sleep_until(Instant::now() + pause) => {}
+                () = fail_all(&mut commands, last_error.as_ref()) => break,
+            }
+        }
+        // Nobody is kept waiting for what will not be done any more.
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            command.fail(TrackerError::Closed);
+        }
+        if let Err(error) = self.say_farewell().await {
+            debug!(tracker = %self.setup.tracker, %error, "no farewell");
+        }
+    }
+
+    fn note(&self, outcome: Outcome<()>) {
+        self.setup.status.send_modify(|all| {
+            if let Some(status) = all.get_mut(self.setup.index)
+                && !matches!(status, Some(Ok(())))
+            {
+                *status = Some(outcome);
+            }
+        });
+    }
+
+    async fn connect(&mut self) -> Outcome<()> {
+        self.open().await?;
+        self.register().await
+    }
+
+    async fn open(&mut self) -> Outcome<()> {
+        let connect = self.setup.transport.connect(&self.setup.tracker);
+        let connection = match timeout(self.setup.config.request_timeout, connect).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(source)) => return Err(self.unreachable(source)),
+            Err(_) => return Err(self.timed_out()),
+        };
+        connection.limits.set(TRACKER_FRAMES);
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    /// Does what there is to do until told to leave (`Ok`) or until the
+    /// connection is of no more use.
+    async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Outcome<()> {
+        let leave = self.setup.leave.clone();
+        let mut reports = interval(self.setup.config.report_interval.max(MIN_REPORT));
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.tell_untold().await?;
+            let heartbeat = self.heartbeat;
+            let Some(connection) = &mut self.connection else {
+                return Err(self.unreachable(TransportError::Closed));
+            };
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => return Ok(()),
+                () = sleep_until(heartbeat) => self.register().await?,
+                _ = reports.tick() => self.report().await?,
+                command = commands.recv() => match command {
+                    Some(command) => self.obey(command).await?,
+                    None => return Ok(()),
+                },
+                // Nothing was asked: whatever comes is the end, or wrong.
+                item = connection.stream.next() => return Err(match item {
+                    Some(Ok(_)) => self.unexpected(),
+                    Some(Err(source)) => self.unreachable(source),
+                    None => self.unreachable(TransportError::Closed),
+                }),
+            }
+        }
+    }
+
+    /// REGISTER, which is the heartbeat as well.
+    async fn register(&mut self) -> Outcome<()> {
+        if self.setup.state.renews(self.setup.index) {
+            self.token = None;
+        }
+        let request = TrackerRequest::Register {
+            listen: self.setup.listen.clone(),
+            token: self.token,
+        };
+        let registered = match self.request(&request).await? {
+            TrackerReply::Registered(registered) => registered,
+            other => return Err(self.refused(other)),
+        };
+        if self.token != Some(registered.token) {
+            info!(
+                tracker = %self.setup.tracker,
+                epoch = registered.epoch,
+                listed = ?registered.listed,
+                "registered",
+            );
+            self.setup.state.registered_anew(self.setup.index);
+            self.token = Some(registered.token);
+        }
+        let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
+        // Early by up to a tenth, so that peers which began together part.
+        self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
+        Ok(())
+    }
+
+    async fn tell_untold(&mut self) -> Outcome<()> {
+        loop {
+            let entries = self.setup.state.untold(self.setup.index);
+            if entries.is_empty() {
+                return Ok(());
+            }
+            if let Err(error) = self.tell(&entries).await {
+                let TrackerError::Refused { refusal, .. } = &error else {
+                    return Err(error);
+                };
+                if ends_session(refusal) {
+                    return Err(error);
+                }
+                warn!(tracker = %self.setup.tracker, %refusal, "a content is not listed");
+            }
+        }
+    }
+
+    /// Tells about one content together with whatever else is untold, and once
+    /// more alone if some of that was refused.
+    async fn tell_one(&mut self, id: &ContentId) -> Outcome<()> {
+        self.tell_untold().await?;
+        match self.setup.state.to_tell(self.setup.index, id) {
+            Some(entry) => self.tell(&[entry]).await,
+            None => Ok(()),
+        }
+    }
+
+    /// OWN. Told is told, even if some of it was refused.
+    async fn tell(&mut self, entries: &[OwnEntry]) -> Outcome<()> {
+        let request = |token| TrackerRequest::Own {
+            token,
+            entries: entries.to_vec(),
+        };
+        let reply = self.ask(request).await?;
+        let outcome = match reply {
+            TrackerReply::Done => Ok(()),
+            other => Err(self.refused(other)),
+        };
+        if let Ok(()) | Err(TrackerError::Refused { .. }) = outcome {
+            let taken = outcome.is_ok();
+            self.setup.state.told(self.setup.index, entries, taken);
+        }
+        outcome
+    }
+
+    async fn obey(&mut self, command: Command) -> Outcome<()> {
+        let failure = match command {
+            Command::Own { id, done } => {
+                let outcome = self.tell_one(&id).await;
+                let failure = outcome.clone().err();
+                drop(done.send(outcome));
+                failure
+            }
+            Command::Need {
+                key,
+                max_owners,
+                done,
+            } => {
+                let outcome = self.need(&key, max_owners).await;
+                let failure = outcome.as_ref().err().cloned();
+                drop(done.send(outcome));
+                failure
+            }
+        };
+        match failure {
+            Some(TrackerError::Refused { refusal, .. }) if !ends_session(&refusal) => Ok(()),
+            None | Some(TrackerError::Ambiguous { .. }) => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
+    async fn need(&mut self, key: &ContentKey, max_owners: u16) -> Outcome<Found> {
+        let request = |token| TrackerRequest::Need {
+            token,
+            key: key.clone(),
+            max_owners,
+        };
+        match self.ask(request).await? {
+            TrackerReply::Found(found) => {
+                self.setup.state.named(self.setup.index, &found);
+                Ok(found)
+            }
+            TrackerReply::Ambiguous(candidates) => Err(TrackerError::Ambiguous { candidates }),
+            other => Err(self.refused(other)),
+        }
+    }
+
+    /// UPDATE, with all that was credited. Not asked again after a new
+    /// registration: a tracker that has forgotten this peer has forgotten how
+    /// it called the others.
+    async fn report(&mut self) -> Outcome<()> {
+        while let Some(token) = self.token {
+            let uploads = self.setup.state.take_credits(self.setup.index);
+            if uploads.is_empty() {
+                break;
+            }
+            match self
+                .request(&TrackerRequest::Update { token, uploads })
+                .await?
+            {
+                TrackerReply::Done => {}
+                TrackerReply::Refused(Refusal::UnknownToken) => return self.register().await,
+                other => return Err(self.refused(other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the tracker that this peer leaves, if it ever came.
+    async fn say_farewell(&mut self) -> Outcome<()> {
+        if self.token.is_some() && self.connection.is_none() {
+            self.open().await?;
+        }
+        self.report().await?;
+        if let Some(token) = self.token {
+            self.request(&TrackerRequest::Exit { token }).await?;
+        }
+        if let Some(mut connection) = self.connection.take() {
+            let closed = connection.sink.close().await;
+            closed.map_err(|source| self.unreachable(source))?;
+        }
+        Ok(())
+    }
+
+    /// Asks with the token; if it has been forgotten, registers and asks once
+    /// more.
+    async fn ask(&mut self, request: impl Fn(Token) -> TrackerRequest) -> Outcome<TrackerReply> {
+        for last in [false, true] {
+            let Some(token) = self.token else {
+                self.register().await?;
+                continue;
+            };
+            match self.request(&request(token)).await? {
+                TrackerReply::Refused(Refusal::UnknownToken) if !last => self.register().await?,
+                reply => return Ok(reply),
+            }
+        }
+        Err(self.unexpected())
+    }
+
+    async fn request(&mut self, request: &TrackerRequest) -> Outcome<TrackerReply> {
+        let frame = request.encode().map_err(TrackerError::Invalid)?;
+        let Some(connection) = &mut self.connection else {
+            return Err(self.unreachable(TransportError::Closed));
+        };
+        let exchange = async {
+            connection.sink.send(frame).await?;
+            connection
+                .stream
+                .next()
+                .await
+                .unwrap_or(Err(TransportError::Closed))
+        };
+        match timeout(self.setup.config.request_timeout, exchange).await {
+            Ok(Ok(frame)) => TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
+                tracker: self.setup.tracker.clone(),
+                source,
+            }),
+            Ok(Err(source)) => Err(self.unreachable(source)),
+            Err(_) => Err(self.timed_out()),
+        }
+    }
+
+    /// What a reply means that is not the one hoped for.
+    fn refused(&self, reply: TrackerReply) -> TrackerError {
+        match reply {
+            TrackerReply::Refused(refusal) => TrackerError::Refused {
+                tracker: self.setup.tracker.clone(),
+                refusal,
+            },
+            _ => self.unexpected(),
+        }
+    }
+
+    fn unexpected(&self) -> TrackerError {
+        TrackerError::Unexpected {
+            tracker: self.setup.tracker.clone(),
+        }
+    }
+
+    fn unreachable(&self, source: TransportError) -> TrackerError {
+        TrackerError::Unreachable {
+            tracker: self.setup.tracker.clone(),
+            source,
+        }
+    }
+
+    fn timed_out(&self) -> TrackerError {
+        TrackerError::TimedOut {
+            tracker: self.setup.tracker.clone(),
+        }
+    }
+}
+
+/// Reports are not sent more often than this, whatever is configured.
+const MIN_REPORT: Duration = Duration::from_millis(10);
+
+/// Whether the tracker closes the connection with this refusal, or has said
+/// twice that it does not know this peer.
+fn ends_session(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::UnknownToken | Refusal::Malformed | Refusal::Busy | Refusal::ShuttingDown
+    )
+}
+
+/// Fails all commands, as long as the tracker is known to be out of reach.
+/// Ends when there will be no more of them.
+async fn fail_all(commands: &mut mpsc::Receiver<Command>, error: Option<&TrackerError>) {
+    let Some(error) = error else {
+        return std::future::pending().await;
+    };
+    while let Some(command) = commands.recv().await {
+        command.fail(error.clone());
+    }
+}

@@ -1,0 +1,229 @@
+//! What the model of lists and scans does not show: rates, many owners, and
+//! how much is done at a time.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::protocol::{Found, OwnEntry, OwnState, OwnerRef};
+
+struct World {
+    registry: Registry,
+    now: Instant,
+}
+
+impl World {
+    fn new(config: RegistryConfig) -> Self {
+        Self {
+            registry: Registry::new(config, [9; 32], 1),
+            now: Instant::now(),
+        }
+    }
+
+    fn wait(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+    }
+
+    fn handle(&mut self, request: &TrackerRequest) -> TrackerReply {
+        let source = "10.0.0.1:1".parse().unwrap();
+        self.registry.handle(self.now, &source, request)
+    }
+
+    fn register(&mut self, listen: &str) -> Token {
+        let request = TrackerRequest::Register {
+            listen: Some(listen.parse().unwrap()),
+            token: None,
+        };
+        match self.handle(&request) {
+            TrackerReply::Registered(registered) => registered.token,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn own(&mut self, token: Token) {
+        let entries = vec![OwnEntry {
+            id: crate::ContentId::from_bytes([1; 32]),
+            name: "name".parse().unwrap(),
+            length: 1,
+            state: OwnState::Complete,
+        }];
+        let reply = self.handle(&TrackerRequest::Own { token, entries });
+        assert_eq!(reply, TrackerReply::Done);
+    }
+
+    fn need(&mut self, token: Token, max_owners: u16) -> Found {
+        let key = crate::ContentId::from_bytes([1; 32]).into();
+        let request = TrackerRequest::Need {
+            token,
+            key,
+            max_owners,
+        };
+        match self.handle(&request) {
+            TrackerReply::Found(found) => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn update(&mut self, token: Token, owner: OwnerRef, bytes: u64) {
+        let uploads = vec![Upload { owner, bytes }];
+        let reply = self.handle(&TrackerRequest::Update { token, uploads });
+        assert_eq!(reply, TrackerReply::Done);
+    }
+
+    /// This many owners on as many ports, and who asks about them.
+    fn swarm(owners: u16) -> (Self, Vec<Token>, Token) {
+        let mut world = Self::new(RegistryConfig {
+            max_peers_per_host: u32::MAX,
+            ..RegistryConfig::default()
+        });
+        let asker = world.register("10.0.0.1:9");
+        let owners = (0..owners).map(|number| {
+            let token = world.register(&format!("10.0.0.1:{}", 1000 + number));
+            world.own(token);
+            token
+        });
+        let owners = owners.collect();
+        (world, owners, asker)
+    }
+
+    fn score(&self, owner: OwnerRef) -> f64 {
+        let slot = self.registry.peers.by_ref(owner).unwrap();
+        self.registry.peers[slot].score
+    }
+}
+
+#[test]
+fn credited_owners_are_named_first_among_few_and_many() {
+    for count in [10, 63, 64, 300] {
+        let (mut world, _, asker) = World::swarm(count);
+        let fast: Vec<OwnerRef> = world
+            .need(asker, 3)
+            .owners
+            .iter()
+            .map(|o| o.owner)
+            .collect();
+        for (owner, rate) in fast.iter().zip([1_000, 100_000, 10_000_000]) {
+            world.wait(1);
+            world.update(asker, *owner, rate);
+            world.registry.check_invariants();
+        }
+        for _ in 0..50 {
+            let found = world.need(asker, 4);
+            let named: Vec<OwnerRef> = found.owners.iter().map(|o| o.owner).collect();
+            assert_eq!(named.len(), 4);
+            assert!(named[..3].iter().eq(fast.iter().rev()), "of {count}");
+        }
+        // Long silence does not turn the order, a new upload does.
+        world.wait(10);
+        world.update(asker, fast[0], 100_000_000);
+        assert_eq!(world.need(asker, 1).owners[0].owner, fast[0]);
+        world.registry.check_invariants();
+    }
+}
+
+#[test]
+fn credit_is_bounded_by_what_can_have_been_received() {
+    let (mut world, _, asker) = World::swarm(2);
+    let found = world.need(asker, 2);
+    let (honest, liar) = (found.owners[0].owner, found.owners[1].owner);
+    world.wait(2);
+    world.update(asker, honest, 2 * world.registry.config.max_credit_rate);
+    let full = world.score(honest);
+    world.wait(2);
+    world.update(asker, liar, u64::MAX);
+    let tenth_of_half_life = 0.1;
+    assert!((world.score(liar) - full - tenth_of_half_life).abs() < 1e-9);
+    // At once again, nothing can have been received.
+    world.update(asker, honest, u64::MAX);
+    assert_eq!(world.score(honest), full);
+    // And a long silence counts as one lease.
+    world.wait(15);
+    let listen = Some("10.0.0.1:9".parse().unwrap());
+    let token = Some(asker);
+    world.handle(&TrackerRequest::Register { listen, token });
+    world.wait(15);
+    world.update(asker, liar, u64::MAX);
+    let lease = world.registry.config.lease().as_secs_f64();
+    let most = lease * world.registry.config.max_credit_rate as f64;
+    let rate = (most * std::f64::consts::LN_2 / 20.0).log2() + 34.0 / 20.0;
+    assert!((world.score(liar) - rate).abs() < 0.2);
+}
+
+#[test]
+fn nobody_credits_itself() {
+    let (mut world, owners, asker) = World::swarm(1);
+    let owner = world.need(asker, 1).owners[0].owner;
+    world.wait(1);
+    world.update(owners[0], owner, 1000);
+    assert_eq!(world.score(owner), f64::NEG_INFINITY);
+    world.update(asker, owner, 1000);
+    assert!(world.score(owner).is_finite());
+}
+
+#[test]
+fn owner_whose_lease_is_over_is_not_named_even_before_it_is_forgotten() {
+    for count in [5, 100] {
+        let (mut world, _, asker) = World::swarm(count);
+        world.wait(15);
+        let listen = Some("10.0.0.1:9".parse().unwrap());
+        let token = Some(asker);
+        world.handle(&TrackerRequest::Register { listen, token });
+        assert!(!world.need(asker, 5).owners.is_empty());
+        world.wait(15);
+        assert!(world.need(asker, 5).owners.is_empty());
+    }
+}
+
+#[test]
+fn many_leases_end_in_bounded_steps() {
+    let (mut world, _, _) = World::swarm(5000);
+    world.wait(60);
+    let mut steps = 0;
+    let mut before = world.registry.stats().peers;
+    while let Some(at) = world.registry.poll_timeout() {
+        assert!(at <= world.now);
+        world.registry.handle_timeout(world.now);
+        let after = world.registry.stats().peers;
+        assert!(before - after <= EXPIRE_BATCH as u64);
+        (before, steps) = (after, steps + 1);
+    }
+    assert_eq!(before, 0);
+    assert!(steps >= 5);
+    world.registry.check_invariants();
+}
+
+#[test]
+fn peer_that_stops_to_listen_is_taken_off_the_lists_and_put_back() {
+    let (mut world, owners, asker) = World::swarm(100);
+    for token in &owners {
+        let token = Some(*token);
+        world.handle(&TrackerRequest::Register {
+            listen: None,
+            token,
+        });
+        world.registry.check_invariants();
+    }
+    assert!(world.need(asker, 50).owners.is_empty());
+    assert_eq!(world.registry.stats().ownerships, 100);
+    let listen = Some("10.0.0.1:77".parse().unwrap());
+    let token = Some(owners[3]);
+    world.handle(&TrackerRequest::Register { listen, token });
+    let found = world.need(asker, 50);
+    assert_eq!(found.owners[0].addr.as_str(), "10.0.0.1:77");
+    world.registry.check_invariants();
+}
+
+#[test]
+fn registry_that_was_empty_for_long_forgets_on_time_again() {
+    let mut world = World::new(RegistryConfig::default());
+    world.register("10.0.0.1:1");
+    world.wait(30 * 24 * 3600);
+    world.registry.handle_timeout(world.now);
+    assert_eq!(world.registry.poll_timeout(), None);
+    world.wait(30 * 24 * 3600);
+    world.register("10.0.0.1:2");
+    let turn = world.registry.poll_timeout().unwrap();
+    let late = turn - world.now - world.registry.config.lease();
+    assert!(late <= Duration::from_millis(350), "{late:?}");
+    world.registry.handle_timeout(turn);
+    assert_eq!(world.registry.stats().peers, 0);
+}

@@ -1,0 +1,76 @@
+//! What holds for every file of the project, tests and all.
+
+use crate::lexer::{follows, tokens};
+use crate::{Finding, expect_none, sources};
+
+/// The most lines of a file.
+const MAX_LINES: usize = 600;
+
+/// What stands nowhere, token by token, and why.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&["unbounded_channel"], "a queue without a bound"),
+    (&["mpsc", "::", "unbounded"], "a queue without a bound"),
+    (&["thread", "::", "sleep"], "waits for real time"),
+    (
+        &["thread", "::", "{", "self", ",", "sleep"],
+        "waits for real time",
+    ),
+    (&["thread", "::", "{", "sleep"], "waits for real time"),
+    (&["#", "[", "ignore"], "a test that does not run"),
+    (&["todo", "!"], "not done"),
+    (&["unimplemented", "!"], "not done"),
+];
+
+fn check(source: &str) -> Vec<Finding> {
+    let tokens = tokens(source);
+    let mut findings = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        for (texts, why) in REFUSED {
+            if follows(&tokens, at, texts) {
+                findings.push((token.line, format!("{}: {why}", texts.concat())));
+            }
+        }
+    }
+    let lines = source.lines().count();
+    if lines > MAX_LINES {
+        findings.push((lines, format!("a file of more than {MAX_LINES} lines")));
+    }
+    findings
+}
+
+#[test]
+fn tree_keeps_the_rules() {
+    let files = sources(&["src", "tests", "benches", "examples"]);
+    assert!(files.len() >= 20, "the project is not where it should be");
+    let findings = files.iter().flat_map(|(path, text)| {
+        let found = check(text);
+        found.into_iter().map(|finding| (path.clone(), finding))
+    });
+    expect_none(findings.collect());
+}
+
+#[test]
+fn each_breach_is_caught_where_it_is_planted() {
+    for planted in [
+        "let (tx, rx) = tokio::sync::mpsc::unbounded_channel();",
+        "let (tx, rx) = futures::channel::mpsc::unbounded();",
+        "std::thread::sleep(d);",
+        "use std::thread::{self, sleep};",
+        "use std::thread::{sleep, spawn};",
+        "#[test]\n#[ignore = \"slow\"]\nfn f() {}",
+        "fn f() { todo!() }",
+        "fn f() { unimplemented!() }",
+        &"\n".repeat(MAX_LINES + 1),
+    ] {
+        assert!(!check(planted).is_empty(), "not caught: {planted}");
+    }
+}
+
+#[test]
+fn what_keeps_the_rules_is_let_through() {
+    let source = format!(
+        "// thread::sleep\nlet a = \"todo!()\"; sleep(d).await; {}",
+        "\n".repeat(MAX_LINES - 2)
+    );
+    assert_eq!(check(&source), []);
+}

@@ -1,0 +1,13 @@
+//! Transports and the wire, on real sockets and on pipes.
+
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
+
+mod broken;
+mod conformance;
+mod framing;
+mod peer_errors;
+mod peer_handles;
+mod peer_transfer;
+#[path = "../world/mod.rs"]
+mod world;

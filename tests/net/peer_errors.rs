@@ -1,0 +1,401 @@
+//! Every error of the public API: which one it is, and what it leaves behind.
+
+use bt_lite::peer::PeerConfig;
+use bt_lite::protocol::ContentKey;
+use bt_lite::storage::StorageError;
+use bt_lite::tracker::TrackerError;
+use bt_lite::{
+    ConfigError, ContentId, DownloadError, DownloadOptions, FileStorage, MemoryStorage, NameError,
+    Peer, ShareError, ShareSource, StartError, Storage, TransportError,
+};
+
+use crate::on_both_networks;
+use crate::world::storages::{Call, Trouble, Troubled};
+use crate::world::{World, content, named, soon};
+
+on_both_networks! {
+    async fn name_of_two_contents_is_ambiguous_and_each_id_exact(world: World) {
+        let (one, two) = (content(30_000, 1), content(40_000, 2));
+        let (a, b) = (world.node("a").await, world.node("b").await);
+        a.share("same", &one).await;
+        b.share("same", &two).await;
+        let leecher = world.node("leecher").await;
+        let error = leecher.peer.download("same").await.unwrap_err();
+        let mut ids = vec![(ContentId::of(&one), 30_000), (ContentId::of(&two), 40_000)];
+        ids.sort();
+        let text = error.to_string();
+        assert!(ids.iter().all(|(id, _)| text.contains(&id.to_string())), "{text}");
+        let name = named("same");
+        assert_eq!(error, DownloadError::Ambiguous { name, candidates: ids });
+
+        leecher.peer.download(ContentId::of(&two)).await.unwrap();
+        assert_eq!(leecher.bytes("same").unwrap(), two);
+        // The other one finds the name taken, and takes another.
+        let id = ContentId::of(&one);
+        let taken = DownloadError::TargetExists { name: named("same"), id };
+        assert_eq!(leecher.peer.download(id).await, Err(taken));
+        let options = DownloadOptions::new().name(named("other"));
+        leecher.peer.download_with(id, options).await.unwrap();
+        assert_eq!(leecher.bytes("same").unwrap(), two);
+        assert_eq!(leecher.bytes("other").unwrap(), one);
+    }
+
+    async fn content_that_nobody_has_is_not_found(world: World) {
+        let leecher = world.node("leecher").await;
+        let key = ContentKey::Name(named("nothing"));
+        let error = leecher.peer.download("nothing").await.unwrap_err();
+        assert_eq!(error, DownloadError::NotFound { key });
+        let id = ContentId::of(b"nothing");
+        let error = leecher.peer.download(id).await.unwrap_err();
+        assert_eq!(error, DownloadError::NotFound { key: id.into() });
+    }
+
+    async fn bad_name_is_said_without_asking_anybody(world: World) {
+        let leecher = world.node("leecher").await;
+        let asked = world.tracker.stats().registry.requests.need;
+        for (text, expected) in [("..", NameError::Dots), ("", "".parse::<bt_lite::ContentName>().unwrap_err())] {
+            assert_eq!(leecher.peer.download(text).await, Err(DownloadError::Name(expected)));
+        }
+        assert_eq!(world.tracker.stats().registry.requests.need, asked);
+        let error = leecher.peer.share("/").await.unwrap_err();
+        assert!(matches!(error, ShareError::Name { .. }), "{error}");
+    }
+
+    async fn tracker_out_of_reach_is_said_by_start(world: World) {
+        let builder = || {
+            Peer::builder(world.transport("peer"), MemoryStorage::new()).tracker(world.nowhere())
+        };
+        let error = builder().start().await.unwrap_err();
+        let StartError::Tracker(TrackerError::Unreachable { tracker, .. }) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(tracker, world.nowhere());
+
+        let peer = builder().trackers_optional().start().await.unwrap();
+        let error = peer.download("x").await.unwrap_err();
+        assert!(matches!(error, DownloadError::Tracker(TrackerError::Unreachable { .. })), "{error}");
+        let source = || ShareSource::bytes(named("x"), "x");
+        let error = peer.share(source()).await.unwrap_err();
+        assert!(matches!(error, ShareError::Tracker(TrackerError::Unreachable { .. })), "{error}");
+        // It was not shared, and may be tried again, with the same outcome.
+        assert!(peer.contents().is_empty());
+        assert!(peer.share(source()).await.is_err());
+        assert!(peer.contents().is_empty());
+        peer.shutdown().await;
+    }
+
+    async fn tracker_that_dies_leaves_what_runs_alone(world: World) {
+        let bytes = content(200_000, 1);
+        let owner = world.node("owner").await;
+        let id = owner.share("x", &bytes).await.id;
+        let leecher = world.node("leecher").await;
+        world.tracker.shutdown().await;
+        let options = DownloadOptions::new().owner(owner.addr()).name(named("x"));
+        let got = leecher.peer.download_with(id, options).await.unwrap();
+        assert_eq!((got.id, got.length), (id, 200_000));
+        assert_eq!(leecher.bytes("x").unwrap(), bytes);
+        let error = leecher.peer.download("another").await.unwrap_err();
+        assert!(matches!(error, DownloadError::Tracker(_)), "{error}");
+    }
+
+    async fn peer_without_a_tracker_says_so_when_it_needs_one(world: World) {
+        let bytes = content(1000, 1);
+        let owner = Peer::builder(world.transport("owner"), MemoryStorage::new())
+            .listen(world.at("owner"))
+            .start()
+            .await
+            .unwrap();
+        let id = owner.share(ShareSource::bytes(named("x"), bytes)).await.unwrap().id;
+        let peer = Peer::builder(world.transport("peer"), MemoryStorage::new());
+        let peer = peer.start().await.unwrap();
+        let error = peer.download("x").await.unwrap_err();
+        assert_eq!(error, DownloadError::Tracker(TrackerError::NoTracker));
+        let options = DownloadOptions::new().owner(owner.local_addr().unwrap().clone());
+        let got = peer.download_with(id, options).await.unwrap();
+        assert_eq!(got.name.as_str(), id.to_string());
+    }
+
+    async fn bad_address_is_said_before_anything_is_touched(world: World) {
+        let connections = world.tracker.stats().accepted;
+        let builder = || world.builder("peer", MemoryStorage::new());
+        for builder in [
+            builder().tracker("no spaces please"),
+            builder().listen("no spaces please"),
+            builder().advertise("no spaces please"),
+        ] {
+            let error = builder.start().await.unwrap_err();
+            let StartError::Config(ConfigError::Addr { text, .. }) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(text, "no spaces please");
+        }
+        let error = builder().tracker("").start().await.unwrap_err();
+        assert!(matches!(error, StartError::Config(ConfigError::Addr { .. })), "{error}");
+        assert_eq!(world.tracker.stats().accepted, connections);
+    }
+
+    async fn zero_bounds_are_refused_by_name(world: World) {
+        let connections = world.tracker.stats().accepted;
+        let set: [(&str, fn(&mut PeerConfig)); 7] = [
+            ("owners_wanted", |c| c.owners_wanted = 0),
+            ("max_links", |c| c.max_links = 0),
+            ("max_links_per_host", |c| c.max_links_per_host = 0),
+            ("swarm.sources", |c| c.swarm.sources = 0),
+            ("swarm.max_links", |c| c.swarm.max_links = 0),
+            ("swarm.planner.max_requests", |c| c.swarm.planner.max_requests = 0),
+            ("tracker.max_contents", |c| c.tracker.max_contents = 0),
+        ];
+        for (zero, set) in set {
+            let mut config = PeerConfig::default();
+            set(&mut config);
+            let builder = world.builder("peer", MemoryStorage::new()).config(config);
+            let error = builder.start().await.unwrap_err();
+            let StartError::Config(ConfigError::Zero { field }) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(field, zero);
+        }
+        assert_eq!(world.tracker.stats().accepted, connections);
+    }
+
+    async fn address_that_cannot_be_listened_at_is_named(world: World) {
+        let first = world.node("first").await;
+        let taken = first.addr();
+        let storage = MemoryStorage::new();
+        let builder = Peer::builder(world.transport("first"), storage).listen(taken.clone());
+        let error = builder.start().await.unwrap_err();
+        let StartError::Listen { addr, source: TransportError::Io { kind, .. } } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((addr, kind), (taken, std::io::ErrorKind::AddrInUse));
+        let builder = world.mute("first", MemoryStorage::new()).listen("not-of-here:x");
+        let error = builder.start().await.unwrap_err();
+        assert!(
+            matches!(error, StartError::Listen { source: TransportError::Address { .. }, .. }),
+            "{error}"
+        );
+    }
+
+    async fn failing_disk_ends_the_download_and_leaves_no_lock(world: World) {
+        let bytes = content(10 * (16 << 10), 1);
+        let owners = world.owners(1, "x", &bytes).await;
+        let id = ContentId::of(&bytes);
+        for (number, (call, nth)) in [
+            (Call::Create, 0),
+            (Call::Write, 0),
+            (Call::Write, 7),
+            (Call::Finish, 0),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let storage = Troubled::new(call, nth, Trouble::Fails);
+            let builder = world.builder(&format!("leecher-{number}"), storage.clone());
+            let peer = builder.start().await.unwrap();
+            let error = peer.download("x").await.unwrap_err();
+            let DownloadError::Storage { id: of, chunk, source } = error else {
+                panic!("{error}");
+            };
+            assert_eq!((of, source), (id, Troubled::error()));
+            assert_eq!(chunk.is_some(), call == Call::Write, "{call:?}");
+            assert_eq!(storage.inner.bytes(&named("x")), None);
+            assert!(peer.contents().is_empty());
+            // Mended, the same download goes through at once.
+            storage.mend();
+            peer.download("x").await.unwrap();
+            assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+            peer.shutdown().await;
+        }
+        assert_eq!(owners.len(), 1);
+    }
+
+    async fn failing_disk_of_an_owner_is_no_lie(world: World) {
+        let bytes = content(10 * (16 << 10), 1);
+        let storage = Troubled::new(Call::Read, 1 + 3, Trouble::Fails);
+        storage.inner.insert(named("x"), bytes.clone()).unwrap();
+        let bad = world.builder("bad", storage.clone()).start().await.unwrap();
+        bad.share(named("x")).await.unwrap();
+        let good = world.node("good").await;
+        good.share("x", &bytes).await;
+        let leecher = world.node("leecher").await;
+        leecher.peer.download("x").await.unwrap();
+        assert_eq!(leecher.bytes("x").unwrap(), bytes);
+
+        let broken = Troubled::new(Call::Read, 0, Trouble::Fails);
+        broken.inner.insert(named("y"), bytes).unwrap();
+        let peer = world.builder("broken", broken).start().await.unwrap();
+        let error = peer.share(named("y")).await.unwrap_err();
+        assert_eq!(error, ShareError::Storage(Troubled::error()));
+    }
+
+    async fn existing_target_is_kept_or_shared(world: World) {
+        let bytes = content(70_000, 1);
+        let owners = world.owners(1, "x", &bytes).await;
+        let id = ContentId::of(&bytes);
+        for other in [content(70_000, 2), content(10, 2)] {
+            let leecher = world.node("leecher").await;
+            leecher.storage.insert(named("x"), other.clone()).unwrap();
+            let error = leecher.peer.download("x").await.unwrap_err();
+            assert_eq!(error, DownloadError::TargetExists { name: named("x"), id });
+            assert_eq!(leecher.bytes("x").unwrap(), other);
+            leecher.peer.shutdown().await;
+        }
+        let same = world.node("same").await;
+        same.storage.insert(named("x"), bytes.clone()).unwrap();
+        let download = same.peer.download("x");
+        let got = download.await.unwrap();
+        assert_eq!(got.id, id);
+        assert_eq!(same.peer.contents(), [got]);
+        // It is served: the first owner is not needed any more.
+        owners[0].peer.shutdown().await;
+        let last = world.node("last").await;
+        last.peer.download("x").await.unwrap();
+        assert_eq!(last.bytes("x").unwrap(), bytes);
+    }
+
+    async fn target_that_cannot_be_compared_is_a_storage_error(world: World) {
+        let bytes = content(70_000, 1);
+        let _owners = world.owners(1, "x", &bytes).await;
+        for call in [Call::Open, Call::Read] {
+            let storage = Troubled::new(call, 0, Trouble::Fails);
+            storage.inner.insert(named("x"), bytes.clone()).unwrap();
+            let peer = world.builder("leecher", storage).start().await.unwrap();
+            let error = peer.download("x").await.unwrap_err();
+            let DownloadError::Storage { source, .. } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(source, Troubled::error());
+            peer.shutdown().await;
+        }
+    }
+
+    async fn same_download_twice_is_already_running(world: World) {
+        let bytes = content(20 * (16 << 10), 1);
+        let storage = Troubled::new(Call::Read, 1, Trouble::Hangs);
+        storage.inner.insert(named("x"), bytes.clone()).unwrap();
+        let owner = world.builder("owner", storage).start().await.unwrap();
+        let id = owner.share(named("x")).await.unwrap().id;
+        let leecher = world.node("leecher").await;
+        let mut first = leecher.peer.download("x");
+        crate::peer_handles::found(&first).await;
+        for again in [leecher.peer.download("x"), leecher.peer.download(id)] {
+            assert_eq!(again.await, Err(DownloadError::AlreadyRunning { id }));
+        }
+        // What is being downloaded is not to be shared.
+        let share = ShareSource::bytes(named("x"), bytes.clone());
+        assert_eq!(leecher.peer.share(share).await, Err(ShareError::Downloading { id }));
+        assert!(!leecher.peer.unshare(&id).await);
+        // Once the first one is cancelled, the next starts in the same place.
+        first.cancel();
+        let second = leecher.peer.download("x");
+        assert_eq!((&mut first).await, Err(DownloadError::Cancelled));
+        let good = world.node("good").await;
+        good.share("x", &bytes).await;
+        let third = leecher.peer.download("x");
+        assert_eq!(third.await, Err(DownloadError::AlreadyRunning { id }));
+        drop(second);
+        leecher.peer.download("x").await.unwrap();
+        assert_eq!(leecher.bytes("x").unwrap(), bytes);
+        let there = leecher.peer.download(id).await.unwrap();
+        assert_eq!(there.id, id);
+    }
+
+    async fn content_is_shared_twice_as_once_and_unshared_for_all(world: World) {
+        let bytes = content(50_000, 1);
+        let owner = world.node("owner").await;
+        let source = || ShareSource::bytes(named("x"), bytes.clone());
+        let (one, two) = futures::join!(owner.peer.share(source()), owner.peer.share(source()));
+        let id = one.clone().unwrap().id;
+        assert_eq!(one, two);
+        let other_name = source().named(named("y"));
+        assert_eq!(owner.peer.share(other_name).await, one);
+        assert_eq!(owner.peer.contents().len(), 1);
+        assert!(owner.peer.unshare(&id).await);
+        assert!(!owner.peer.unshare(&id).await);
+        assert!(owner.peer.contents().is_empty());
+        let leecher = world.node("leecher").await;
+        let key = ContentKey::Name(named("x"));
+        assert_eq!(leecher.peer.download("x").await, Err(DownloadError::NotFound { key }));
+        // And again.
+        owner.peer.share(source()).await.unwrap();
+        leecher.peer.download("x").await.unwrap();
+    }
+
+    async fn peer_that_was_shut_down_says_so(world: World) {
+        let peer = world.node("peer").await.peer;
+        let waiting = peer.download("x").await.unwrap_err();
+        assert!(matches!(waiting, DownloadError::NotFound { .. }));
+        peer.shutdown().await;
+        assert_eq!(peer.download("x").await, Err(DownloadError::ShutDown));
+        let source = ShareSource::bytes(named("x"), "x");
+        assert_eq!(peer.share(source).await, Err(ShareError::ShutDown));
+        assert!(!peer.unshare(&ContentId::of(b"x")).await);
+        assert!(peer.contents().is_empty());
+    }
+
+    async fn advertised_address_is_told_to_others_alone(world: World) {
+        let advertised = world.nowhere();
+        let builder = world.builder("peer", MemoryStorage::new()).advertise(advertised.clone());
+        let started = builder.start().await;
+        match &world.net {
+            crate::world::Net::Memory(_) => {
+                // Of another host than the connection, so this tracker refuses.
+                assert!(matches!(started, Err(StartError::Tracker(TrackerError::Refused { .. }))));
+            }
+            crate::world::Net::Tcp => {
+                let peer = started.unwrap();
+                assert_ne!(peer.local_addr(), Some(&advertised));
+                peer.share(ShareSource::bytes(named("x"), "x")).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn file_that_is_not_there_is_a_storage_error() {
+    let peer = Peer::builder(bt_lite::TcpTransport::new(), MemoryStorage::new());
+    let peer = peer.start().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let error = peer.share(dir.path().join("gone")).await.unwrap_err();
+    assert!(matches!(error, ShareError::Storage(_)), "{error}");
+    let error = peer.share(named("gone")).await.unwrap_err();
+    let name = named("gone");
+    assert_eq!(error, ShareError::Storage(StorageError::NotFound { name }));
+}
+
+#[tokio::test]
+async fn file_storage_keeps_a_file_of_the_same_name() {
+    soon(async {
+        let world = World::tcp().await;
+        let bytes = content(70_000, 1);
+        let _owners = world.owners(1, "x", &bytes).await;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("x"), "mine").unwrap();
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let peer = world
+            .builder("peer", storage.clone())
+            .start()
+            .await
+            .unwrap();
+        let error = peer.download("x").await.unwrap_err();
+        assert!(
+            matches!(error, DownloadError::TargetExists { .. }),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"mine");
+        std::fs::remove_file(dir.path().join("x")).unwrap();
+        peer.download("x").await.unwrap();
+        let blob = storage.open(&named("x")).await.unwrap();
+        assert_eq!(blob.read_at(0, bytes.len()).await.unwrap(), bytes);
+    })
+    .await;
+}
+
+#[test]
+fn errors_are_plain_values() {
+    fn plain<T: Clone + PartialEq + Eq + std::error::Error + Send + Sync + 'static>() {}
+    plain::<ConfigError>();
+    plain::<StartError>();
+    plain::<ShareError>();
+    plain::<DownloadError>();
+}

@@ -1,0 +1,519 @@
+//! The examples as programs of their own: what they print, how they end, and
+//! that a file arrives byte for byte whatever happens to the others.
+//!
+//! Nothing here waits for time. Where something has to happen in the middle of
+//! a download, the owners are reached through [`Gate`]s, which hold their bytes
+//! back until the test has done it.
+
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bt_lite::content::MIN_CHUNK_LEN;
+use bt_lite::protocol::{OwnEntry, OwnState};
+use bt_lite::tracker::ClientConfig;
+use bt_lite::{Addr, ContentId, TcpTransport, TrackerClient};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+
+/// In bytes: enough chunks to be in the middle of them.
+const LENGTH: usize = 2 << 20;
+
+/// What each of three owners may send before a test opens its gate: together
+/// well less than the file.
+const HELD_BACK: usize = LENGTH / 10;
+
+/// What opens a gate for good, in bytes.
+const OPEN: usize = 1 << 30;
+
+/// How many lines of a program may wait to be looked at.
+const MAX_LINES: usize = 1024;
+
+/// Only ends a test that would hang.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// One of the examples, running. Killed when it is dropped.
+struct Program {
+    name: &'static str,
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Program {
+    fn start(name: &'static str, args: &[&str]) -> Self {
+        let mut child = Command::new(example(name))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let (sender, lines) = sync_channel(MAX_LINES);
+        std::thread::spawn(move || {
+            let lines = stdout.lines().map_while(Result::ok);
+            for line in lines {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self {
+            name,
+            child,
+            lines,
+            stderr: Some(stderr),
+        }
+    }
+
+    /// The next line, or `None` when there will be no more.
+    fn line(&self) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("{} says nothing", self.name),
+        }
+    }
+
+    /// What stands behind `prefix` in the next line.
+    fn said(&self, prefix: &str) -> String {
+        let line = self.line().unwrap_or_else(|| panic!("{} ended", self.name));
+        let rest = line.strip_prefix(prefix);
+        rest.unwrap_or_else(|| panic!("{}: {line}", self.name))
+            .to_owned()
+    }
+
+    /// Waits for the end: how it ended, its last line, and all of its stderr.
+    fn ended(&mut self) -> (ExitStatus, String, String) {
+        let mut last = String::new();
+        while let Some(line) = self.line() {
+            last = line;
+        }
+        let status = self.child.wait().unwrap();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        (status, last, stderr)
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    #[cfg(unix)]
+    fn terminate(&self) {
+        let kill = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        assert!(kill.unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where cargo has put an example, seen from where it has put this test.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.ancestors().nth(2).unwrap();
+    let path = profile
+        .join("examples")
+        .join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        path.exists(),
+        "{} is not built: cargo build --examples",
+        path.display()
+    );
+    path
+}
+
+/// A tracker, a file, and owners of copies of it.
+struct Stage {
+    dir: TempDir,
+    bytes: Vec<u8>,
+    id: ContentId,
+    tracker: Program,
+    tracker_addr: String,
+    owners: Vec<Program>,
+}
+
+impl Stage {
+    fn new(owners: usize) -> Self {
+        let mut bytes = vec![0; LENGTH - 321];
+        fastrand::Rng::with_seed(7).fill(&mut bytes);
+        let tracker = Program::start("tracker", &["--listen", "127.0.0.1:0"]);
+        let tracker_addr = tracker.said("listening ");
+        let mut stage = Self {
+            dir: tempfile::tempdir().unwrap(),
+            id: ContentId::of(&bytes),
+            bytes,
+            tracker,
+            tracker_addr,
+            owners: Vec::new(),
+        };
+        for _ in 0..owners {
+            stage.add_owner();
+        }
+        stage
+    }
+
+    fn add_owner(&mut self) {
+        let copy = self.copy_of(self.owners.len());
+        fs::create_dir(copy.parent().unwrap()).unwrap();
+        fs::write(&copy, &self.bytes).unwrap();
+        let tracker = &self.tracker_addr;
+        let args = ["--tracker", tracker, "--listen", "127.0.0.1:0", text(&copy)];
+        let owner = Program::start("share", &args);
+        // The id is the one that b3sum prints.
+        assert_eq!(owner.said("sharing "), format!("{} file.bin", self.id));
+        self.owners.push(owner);
+    }
+
+    fn copy_of(&self, owner: usize) -> PathBuf {
+        self.dir
+            .path()
+            .join(format!("owner-{owner}"))
+            .join("file.bin")
+    }
+
+    fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    fn fetch(&self, tracker: &str, key: &str) -> Program {
+        let out = self.out();
+        let args = [
+            "--tracker",
+            tracker,
+            "--out",
+            text(&out),
+            "--progress-lines",
+            key,
+        ];
+        Program::start("fetch", &args)
+    }
+
+    fn expect_verified(&self, mut fetch: Program) {
+        let (status, last, stderr) = fetch.ended();
+        assert!(status.success(), "{stderr}");
+        let expected = format!("verified {} {} bytes in ", self.id, self.bytes.len());
+        assert!(
+            last.starts_with(&expected) && last.ends_with(" s"),
+            "{last}"
+        );
+        assert!(
+            fs::read(self.out().join("file.bin")).unwrap() == self.bytes,
+            "the file is another one"
+        );
+        let left: Vec<_> = fs::read_dir(self.out())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["file.bin"], "nothing else stays");
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Stands between an owner and whoever downloads from it, and lets through as
+/// many of the owner's bytes as it is allowed.
+struct Gate {
+    allowed: Arc<Semaphore>,
+    seen: watch::Receiver<Seen>,
+    /// Tells a tracker that the owner is where the gate is.
+    _client: TrackerClient,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Connections that began, and that ended.
+    began: usize,
+    ended: usize,
+    /// Bytes let through.
+    bytes: usize,
+}
+
+impl Gate {
+    async fn new(owner: SocketAddr, tracker: &str, entry: OwnEntry, allowed: usize) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(tracker, Some(listener.local_addr().unwrap().into()));
+        client.own(entry).await.unwrap();
+        let allowed = Arc::new(Semaphore::new(allowed));
+        let (seen, watched) = watch::channel(Seen::default());
+        let (permits, seen) = (allowed.clone(), Arc::new(seen));
+        tokio::spawn(async move {
+            loop {
+                let (dialler, _) = listener.accept().await.unwrap();
+                let (permits, seen) = (permits.clone(), seen.clone());
+                tokio::spawn(async move {
+                    seen.send_modify(|seen| seen.began += 1);
+                    carry(dialler, owner, &permits, &seen).await;
+                    seen.send_modify(|seen| seen.ended += 1);
+                });
+            }
+        });
+        Self {
+            allowed,
+            seen: watched,
+            _client: client,
+        }
+    }
+
+    fn open(&self) {
+        self.allowed.add_permits(OPEN);
+    }
+
+    async fn wait_for(&self, condition: impl Fn(&Seen) -> bool) {
+        let mut seen = self.seen.clone();
+        let met = tokio::time::timeout(PATIENCE, seen.wait_for(|seen| condition(seen))).await;
+        met.expect("it happens at the gate").unwrap();
+    }
+}
+
+/// Carries both ways until either side is gone.
+async fn carry(
+    mut dialler: TcpStream,
+    owner: SocketAddr,
+    allowed: &Semaphore,
+    seen: &watch::Sender<Seen>,
+) {
+    let Ok(mut owner) = TcpStream::connect(owner).await else {
+        return;
+    };
+    let (mut from_dialler, mut to_dialler) = dialler.split();
+    let (mut from_owner, mut to_owner) = owner.split();
+    let down = async {
+        let mut buffer = vec![0; 4096];
+        while let Ok(read @ 1..) = from_owner.read(&mut buffer).await {
+            allowed.acquire_many(read as u32).await.unwrap().forget();
+            if to_dialler.write_all(&buffer[..read]).await.is_err() {
+                break;
+            }
+            seen.send_modify(|seen| seen.bytes += read);
+        }
+    };
+    tokio::select! {
+        () = down => {}
+        _ = tokio::io::copy(&mut from_dialler, &mut to_owner) => {}
+    }
+}
+
+fn client(tracker: &str, listen: Option<Addr>) -> TrackerClient {
+    TrackerClient::start(
+        Arc::new(TcpTransport::new()),
+        vec![tracker.parse().unwrap()],
+        listen,
+        ClientConfig::default(),
+    )
+}
+
+/// A stage whose owners are known to a second tracker by their gates only.
+struct Gated {
+    stage: Stage,
+    tracker: Program,
+    tracker_addr: String,
+    gates: Vec<Gate>,
+    runtime: Runtime,
+}
+
+impl Gated {
+    /// With one owner per allowance, in bytes.
+    fn new(allowed: &[usize]) -> Self {
+        let mut stage = Stage::new(0);
+        let tracker = Program::start("tracker", &["--listen", "127.0.0.1:0"]);
+        let tracker_addr = tracker.said("listening ");
+        let runtime = Runtime::new().unwrap();
+        let asker = {
+            let _inside = runtime.enter();
+            client(&stage.tracker_addr, None)
+        };
+        let (mut gates, mut known) = (Vec::new(), Vec::new());
+        for &allowed in allowed {
+            stage.add_owner();
+            let gate = runtime.block_on(async {
+                let found = asker.need(stage.id.into(), 10).await.unwrap();
+                let addrs = found.owners.iter().filter_map(|o| o.addr.socket_addr());
+                let new: Vec<_> = addrs.filter(|addr| !known.contains(addr)).collect();
+                assert_eq!(new.len(), 1, "the owner that has just come");
+                known.extend(&new);
+                let entry = OwnEntry {
+                    id: found.id,
+                    name: found.name,
+                    length: found.length,
+                    state: OwnState::Complete,
+                };
+                Gate::new(new[0], &tracker_addr, entry, allowed).await
+            });
+            gates.push(gate);
+        }
+        Self {
+            stage,
+            tracker,
+            tracker_addr,
+            gates,
+            runtime,
+        }
+    }
+
+    /// A download that all owners have sent something for, and that cannot go
+    /// on before their gates are opened.
+    fn fetch_to_the_middle(&self) -> Program {
+        let fetch = self.stage.fetch(&self.tracker_addr, "file.bin");
+        self.runtime.block_on(async {
+            for gate in &self.gates {
+                gate.wait_for(|seen| seen.bytes > HELD_BACK / 2).await;
+            }
+        });
+        loop {
+            let progress = fetch.said("progress ");
+            let (verified, rest) = progress.split_once(" of ").unwrap();
+            assert!(rest.starts_with(&format!("{} bytes from ", self.stage.bytes.len())));
+            let verified: usize = verified.parse().unwrap();
+            assert!(verified < self.stage.bytes.len());
+            if verified > 0 {
+                return fetch;
+            }
+        }
+    }
+
+    fn open(&self) {
+        for gate in &self.gates {
+            gate.open();
+        }
+    }
+}
+
+#[test]
+fn file_arrives_from_three_owners() {
+    let stage = Stage::new(3);
+    let by_name = stage.fetch(&stage.tracker_addr, "file.bin");
+    stage.expect_verified(by_name);
+    let again_by_id = stage.fetch(&stage.tracker_addr, &stage.id.to_string());
+    stage.expect_verified(again_by_id);
+}
+
+#[test]
+fn file_arrives_though_an_owner_is_killed() {
+    let mut gated = Gated::new(&[HELD_BACK; 3]);
+    let fetch = gated.fetch_to_the_middle();
+    gated.stage.owners[1].kill();
+    gated.open();
+    gated.stage.expect_verified(fetch);
+}
+
+#[test]
+fn file_arrives_though_the_trackers_are_killed() {
+    let mut gated = Gated::new(&[HELD_BACK; 3]);
+    let fetch = gated.fetch_to_the_middle();
+    gated.tracker.kill();
+    gated.stage.tracker.kill();
+    gated.open();
+    gated.stage.expect_verified(fetch);
+}
+
+#[test]
+fn file_arrives_though_an_owner_altered_its_copy() {
+    // Whoever is honest is silent until the other one has been found out.
+    let gated = Gated::new(&[OPEN, 0, 0]);
+    let altered: Vec<u8> = gated.stage.bytes.iter().map(|byte| !byte).collect();
+    fs::write(gated.stage.copy_of(0), altered).unwrap();
+
+    let fetch = gated.stage.fetch(&gated.tracker_addr, "file.bin");
+    let found_out = |seen: &Seen| seen.ended == 1 && seen.bytes > MIN_CHUNK_LEN as usize;
+    gated.runtime.block_on(gated.gates[0].wait_for(found_out));
+    gated.open();
+    gated.stage.expect_verified(fetch);
+    let began = gated.gates[0].seen.borrow().began;
+    assert_eq!(began, 1, "it is not asked again");
+}
+
+#[test]
+fn fetch_that_fails_says_why_in_one_line() {
+    let stage = Stage::new(1);
+    let in_the_way = stage.dir.path().join("in-the-way");
+    fs::write(&in_the_way, "").unwrap();
+    let (tracker, out) = (stage.tracker_addr.as_str(), stage.out());
+    let (out, in_the_way) = (text(&out), text(&in_the_way));
+    for (args, reason) in [
+        (["--tracker", tracker, "--out", out, "nothing"], "nobody"),
+        (["--tracker", tracker, "--out", out, "a/b"], "content name"),
+        (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
+        (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
+        (["--tracker", tracker, "--to", out, "a"], "--to is unknown"),
+    ] {
+        let (status, last, stderr) = Program::start("fetch", &args).ended();
+        assert!(!status.success());
+        assert_eq!(last, "");
+        let line = stderr.strip_prefix("fetch: ").unwrap();
+        assert!(line.contains(reason), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn owner_and_tracker_that_are_told_to_stop_leave_in_order() {
+    let mut stage = Stage::new(1);
+    let mut owner = stage.owners.remove(0);
+    owner.terminate();
+    let (status, _, stderr) = owner.ended();
+    assert!(status.success(), "{stderr}");
+
+    let (status, _, stderr) = stage.fetch(&stage.tracker_addr, "file.bin").ended();
+    assert!(!status.success());
+    assert!(stderr.contains("nobody is known to own"), "{stderr}");
+
+    stage.tracker.terminate();
+    let (status, _, stderr) = stage.tracker.ended();
+    assert!(status.success(), "{stderr}");
+}
+
+#[test]
+fn quickstart_ends_with_its_verified_line_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, temporary) = (dir.path().join("a.bin"), dir.path().join("tmp"));
+    let bytes = vec![3; LENGTH];
+    fs::write(&file, &bytes).unwrap();
+    fs::create_dir(&temporary).unwrap();
+    let places = ["TMPDIR", "TMP", "TEMP"].map(|name| (name, &temporary));
+    let output = Command::new(example("quickstart"))
+        .arg(&file)
+        .envs(places)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let last = stdout.lines().last().unwrap();
+    let (what, from) = last.split_once(" from ").unwrap();
+    let id = ContentId::of(&bytes);
+    assert_eq!(what, format!("verified {id} {LENGTH} bytes"));
+    // How many there are time for is open; nobody but the three is counted.
+    let (owners, seconds) = from.split_once(" owners in ").unwrap();
+    assert!(["1", "2", "3"].contains(&owners), "{last}");
+    let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
+    assert!(seconds >= 0.0);
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}

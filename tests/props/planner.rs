@@ -1,0 +1,435 @@
+//! The planner, under arbitrary scripts: its own invariants, and a naive
+//! record of every request and what it came to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{
+    Arrival, BlockGrid, Has, LinkId, Planner, PlannerConfig, Released, Strategy as Order,
+};
+use bt_lite::{Bitfield, ChunkIndex, Geometry};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const LINKS: u64 = 5;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Added(u64, Option<Vec<bool>>),
+    Removed(u64),
+    Gained(u64, u32),
+    Choked(u64, bool),
+    Next(u64, u8),
+    /// Answers an outstanding request of a link, whichever.
+    Arrived(u64, prop::sample::Index),
+    Rejected(u64, prop::sample::Index),
+    Unasked(u64, BlockRange),
+    Verified(prop::sample::Index, bool),
+    Wait(u64),
+    Timeout,
+    Strategy(bool),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let link = 0..LINKS;
+    let index = any::<prop::sample::Index>();
+    let block = (any::<u32>(), any::<u32>(), any::<u32>());
+    let block = block.prop_map(|(chunk, offset, len)| BlockRange {
+        chunk: ChunkIndex(chunk % 12),
+        offset: offset & 0x1ffff,
+        len,
+    });
+    let has = prop::option::of(vec(any::<bool>(), 12));
+    let op = prop_oneof![
+        4 => (link.clone(), has).prop_map(|(l, has)| Op::Added(l, has)),
+        1 => link.clone().prop_map(Op::Removed),
+        2 => (link.clone(), 0u32..12).prop_map(|(l, c)| Op::Gained(l, c)),
+        1 => (link.clone(), any::<bool>()).prop_map(|(l, c)| Op::Choked(l, c)),
+        8 => (link.clone(), 1u8..6).prop_map(|(l, n)| Op::Next(l, n)),
+        12 => (link.clone(), index.clone()).prop_map(|(l, i)| Op::Arrived(l, i)),
+        2 => (link.clone(), index.clone()).prop_map(|(l, i)| Op::Rejected(l, i)),
+        1 => (link, block).prop_map(|(l, b)| Op::Unasked(l, b)),
+        6 => (index, prop::bool::weighted(0.7)).prop_map(|(i, good)| Op::Verified(i, good)),
+        4 => (0u64..3000).prop_map(Op::Wait),
+        2 => Just(Op::Timeout),
+        1 => any::<bool>().prop_map(Op::Strategy),
+    ];
+    vec(op, 0..250)
+}
+
+/// Every block of every chunk: who was asked, and which are there.
+struct World {
+    grid: BlockGrid,
+    planner: Planner,
+    now: Instant,
+    /// Unanswered requests by link.
+    owed: BTreeMap<u64, Vec<BlockRange>>,
+    here: BTreeMap<ChunkIndex, BTreeMap<u32, u64>>,
+    complete: BTreeMap<ChunkIndex, BTreeSet<u64>>,
+    stored: BTreeSet<ChunkIndex>,
+    failed: BTreeSet<ChunkIndex>,
+    has: BTreeMap<u64, BTreeSet<u32>>,
+    max_open: usize,
+}
+
+impl World {
+    fn new(geometry: Geometry, config: PlannerConfig) -> Self {
+        let grid = BlockGrid::of(geometry);
+        let max_open = config.max_open;
+        Self {
+            grid,
+            planner: Planner::new(grid, &Bitfield::none(geometry.chunks()), config),
+            now: Instant::now(),
+            owed: BTreeMap::new(),
+            here: BTreeMap::new(),
+            complete: BTreeMap::new(),
+            stored: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            has: BTreeMap::new(),
+            max_open,
+        }
+    }
+
+    fn chunks(&self) -> u32 {
+        self.grid.geometry().chunks()
+    }
+
+    fn added(&mut self, link: u64, has: Option<Vec<bool>>) {
+        if self.has.contains_key(&link) {
+            return;
+        }
+        self.planner.link_added(LinkId(link));
+        let chunks = self.chunks();
+        let mut bits = Bitfield::none(chunks);
+        for chunk in (0..chunks).map(ChunkIndex) {
+            if has.as_ref().is_none_or(|has| has[chunk.as_usize() % 12]) {
+                bits.insert(chunk);
+            }
+        }
+        let open = bits.iter().filter(|chunk| !self.stored.contains(chunk));
+        self.has.insert(link, open.map(|c| c.0).collect());
+        let has = if has.is_none() {
+            Has::All
+        } else {
+            Has::Some(bits)
+        };
+        self.planner.link_has(LinkId(link), has);
+        self.owed.insert(link, Vec::new());
+    }
+
+    fn released(&mut self, released: Released) {
+        for chunk in released.forgotten {
+            assert!(!self.stored.contains(&chunk) && !self.complete.contains_key(&chunk));
+            self.here.remove(&chunk);
+        }
+        for (link, block) in released.cancelled {
+            assert!(
+                self.owed[&link.0].contains(&block),
+                "cancelled and never asked"
+            );
+        }
+    }
+
+    fn next(&mut self, link: u64) -> bool {
+        let Some(request) = self.planner.next_request(self.now, LinkId(link)) else {
+            return false;
+        };
+        let block = request.block;
+        assert!(
+            self.has[&link].contains(&block.chunk.0),
+            "asked for what it lacks"
+        );
+        let position = self.grid.position(block).unwrap();
+        assert!(!self.stored.contains(&block.chunk) && !self.complete.contains_key(&block.chunk));
+        let here = self.here.get(&block.chunk);
+        assert!(
+            here.is_none_or(|here| !here.contains_key(&position)),
+            "asked for what is there"
+        );
+        if let Some(other) = request.overtaken {
+            assert_ne!(other.0, link);
+            assert!(self.owed[&other.0].contains(&block));
+        }
+        self.owed.get_mut(&link).unwrap().push(block);
+        true
+    }
+
+    fn arrived(&mut self, link: u64, block: BlockRange) {
+        let asked = self.owed.get_mut(&link).and_then(|owed| {
+            let at = owed.iter().position(|b| *b == block)?;
+            Some(owed.remove(at))
+        });
+        let arrival = self.planner.block_arrived(self.now, LinkId(link), block);
+        assert_eq!(asked.is_none(), arrival == Arrival::Unasked);
+        let Arrival::Wanted { overtaken } = arrival else {
+            return;
+        };
+        if let Some(other) = overtaken {
+            assert!(self.owed[&other.0].contains(&block));
+        }
+        let chunk = block.chunk;
+        let here = self.here.entry(chunk).or_default();
+        let before = here.insert(self.grid.position(block).unwrap(), link);
+        assert_eq!(before, None, "the same block was wanted twice");
+        if here.len() == self.grid.blocks(chunk) as usize {
+            let senders: BTreeSet<u64> = here.values().copied().collect();
+            assert!(
+                !self.failed.contains(&chunk) || senders.len() == 1,
+                "a second copy is mixed"
+            );
+            self.here.remove(&chunk);
+            self.complete.insert(chunk, senders);
+            self.planner.chunk_complete(chunk);
+        }
+    }
+
+    fn verified(&mut self, chunk: ChunkIndex, good: bool) {
+        self.complete.remove(&chunk);
+        if good {
+            self.planner.chunk_stored(chunk);
+            self.stored.insert(chunk);
+        } else {
+            self.planner.chunk_failed(chunk);
+            self.failed.insert(chunk);
+        }
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Added(link, has) => self.added(link, has),
+            Op::Removed(link) => {
+                self.has.remove(&link);
+                self.owed.remove(&link);
+                let released = self.planner.link_removed(LinkId(link));
+                self.released(released);
+            }
+            Op::Gained(link, chunk) => {
+                let chunk = chunk % self.chunks();
+                if let Some(has) = self.has.get_mut(&link) {
+                    has.insert(chunk);
+                }
+                self.planner.link_gained(LinkId(link), ChunkIndex(chunk));
+            }
+            Op::Choked(link, choked) => {
+                let released = self.planner.link_choked(LinkId(link), choked);
+                self.released(released);
+            }
+            Op::Next(link, times) => {
+                for _ in 0..times {
+                    if !self.next(link) {
+                        break;
+                    }
+                }
+            }
+            Op::Arrived(link, index) => {
+                if let Some(owed) = self.owed.get(&link).filter(|owed| !owed.is_empty()) {
+                    self.arrived(link, *index.get(owed));
+                }
+            }
+            Op::Rejected(link, index) => {
+                if let Some(owed) = self.owed.get_mut(&link).filter(|owed| !owed.is_empty()) {
+                    let block = owed.remove(index.index(owed.len()));
+                    let rejected = self.planner.rejected(self.now, LinkId(link), block);
+                    self.released(rejected.unwrap());
+                    for (&link, has) in &mut self.has {
+                        let said = self.planner.has(LinkId(link));
+                        has.retain(|&chunk| said.contains(ChunkIndex(chunk)));
+                    }
+                }
+            }
+            Op::Unasked(link, block) => {
+                let owed = self.owed.get(&link);
+                if owed.is_none_or(|owed| !owed.contains(&block)) {
+                    let arrival = self.planner.block_arrived(self.now, LinkId(link), block);
+                    assert_eq!(arrival, Arrival::Unasked);
+                    let rejected = self.planner.rejected(self.now, LinkId(link), block);
+                    assert_eq!(rejected, None);
+                }
+            }
+            Op::Verified(index, good) => {
+                if !self.complete.is_empty() {
+                    let complete: Vec<ChunkIndex> = self.complete.keys().copied().collect();
+                    self.verified(*index.get(&complete), good);
+                }
+            }
+            Op::Wait(ms) => self.now += Duration::from_millis(ms),
+            Op::Timeout => {
+                if let Some(at) = self.planner.poll_timeout() {
+                    self.now = self.now.max(at);
+                }
+                let (_, released) = self.planner.handle_timeout(self.now);
+                self.released(released);
+                let at = self.planner.poll_timeout();
+                assert!(
+                    at.is_none_or(|at| at > self.now),
+                    "a deadline that does not pass"
+                );
+            }
+            Op::Strategy(sequential) => self.planner.set_strategy(match sequential {
+                true => Order::Sequential,
+                false => Order::RarestFirst,
+            }),
+        }
+        self.planner.check_invariants();
+        assert!(self.here.len() + self.complete.len() <= self.max_open);
+        for (&link, owed) in &self.owed {
+            assert_eq!(self.planner.unanswered(LinkId(link)), owed.len());
+            let useful = self.has[&link]
+                .iter()
+                .any(|&c| !self.stored.contains(&ChunkIndex(c)));
+            assert_eq!(self.planner.is_useful(LinkId(link)), useful);
+        }
+        assert_eq!(
+            self.planner.is_done(),
+            self.stored.len() == self.chunks() as usize
+        );
+    }
+
+    /// Lets a fresh seeder bring all that is missing, when the others are gone.
+    fn drain(&mut self) {
+        for link in 0..LINKS {
+            self.apply(Op::Removed(link));
+        }
+        self.added(LINKS, None);
+        for _ in 0..10_000 {
+            if self.planner.is_done() {
+                return;
+            }
+            let asked = self.next(LINKS);
+            self.now += Duration::from_millis(1);
+            match self.owed[&LINKS].first().copied() {
+                Some(block) if !asked => self.arrived(LINKS, block),
+                _ => {}
+            }
+            if let Some((&chunk, _)) = self.complete.first_key_value() {
+                self.verified(chunk, true);
+            }
+            if !asked && self.owed[&LINKS].is_empty() {
+                self.apply(Op::Timeout);
+            }
+            self.planner.check_invariants();
+        }
+        panic!("a seeder alone does not bring the rest");
+    }
+}
+
+proptest! {
+    #[test]
+    fn planner_after_any_script_keeps_its_promises(
+        ops in ops(),
+        chunks in 1u64..13,
+        max_open in 2usize..6,
+        max_requests in 1usize..8,
+        seed: u64,
+    ) {
+        let geometry = Geometry::of(chunks * (16 << 10) - 1).unwrap();
+        let mut config = PlannerConfig::default();
+        config.max_open = max_open;
+        config.max_requests = max_requests;
+        config.seed = seed;
+        let mut world = World::new(geometry, config);
+        for op in ops {
+            world.apply(op);
+        }
+        world.drain();
+    }
+
+}
+
+proptest! {
+    // The shortest content with several blocks a chunk has 513 chunks.
+    #![proptest_config(ProptestConfig {
+        cases: (ProptestConfig::default().cases / 8).max(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn planner_of_many_blocks_per_chunk_keeps_its_promises(
+        ops in ops(),
+        chunks in 1040u32..1052,
+        max_open in 2usize..6,
+        max_requests in 1usize..12,
+        seed: u64,
+    ) {
+        let length = (u64::from(chunks) - 512) * (128 << 10) - 1;
+        let geometry = Geometry::of(length).unwrap();
+        let grid = BlockGrid::of(geometry);
+        let mut present = Bitfield::all(geometry.chunks());
+        for chunk in 0..12 {
+            present.remove(ChunkIndex(chunk));
+        }
+        let mut config = PlannerConfig::default();
+        config.max_open = max_open;
+        config.max_requests = max_requests;
+        config.seed = seed;
+        let mut world = World::new(geometry, config.clone());
+        world.planner = Planner::new(grid, &present, config);
+        world.stored = present.iter().collect();
+        for op in ops {
+            match op {
+                Op::Gained(link, chunk) => world.apply(Op::Gained(link, chunk % 12)),
+                op => world.apply(op),
+            }
+        }
+        world.drain();
+    }
+
+}
+
+proptest! {
+    #[test]
+    fn seeders_alone_start_with_their_own_contiguous_parts(
+        chunks in 1u32..3000, seeders in 1u64..17, seed: u64,
+    ) {
+        let geometry = Geometry::of(u64::from(chunks.min(1024)) * (16 << 10)).unwrap();
+        let grid = BlockGrid::of(geometry);
+        let mut config = PlannerConfig::default();
+        config.max_open = geometry.chunks() as usize;
+        config.seed = seed;
+        let mut planner = Planner::new(grid, &Bitfield::none(geometry.chunks()), config);
+        let now = Instant::now();
+        for link in (0..seeders).map(LinkId) {
+            planner.link_added(link);
+            planner.link_has(link, Has::All);
+        }
+        let total = u64::from(geometry.chunks());
+        let homes: Vec<_> = bt_lite::split_evenly(total, seeders as u32).collect();
+        let mut seen = BTreeSet::new();
+        let mut expected: Vec<u64> = homes.iter().map(|home| home.start).collect();
+        let mut now = now;
+        let mut turn = 0;
+        while seen.len() < total as usize {
+            // Every link answers at the same pace.
+            for link in 0..seeders {
+                let mut asked = Vec::new();
+                while let Some(request) = planner.next_request(now, LinkId(link)) {
+                    prop_assert_eq!(request.overtaken, None, "nobody is slow");
+                    let chunk = u64::from(request.block.chunk.0);
+                    let home = &homes[link as usize];
+                    if expected[link as usize] < home.end {
+                        prop_assert_eq!(chunk, expected[link as usize]);
+                        expected[link as usize] += 1;
+                    }
+                    prop_assert!(seen.insert(request.block), "asked for twice");
+                    asked.push(request.block);
+                    if asked.len() == 2 {
+                        break;
+                    }
+                }
+                now += Duration::from_micros(1);
+                for block in asked {
+                    let arrival = planner.block_arrived(now, LinkId(link), block);
+                    prop_assert_eq!(arrival, Arrival::Wanted { overtaken: None });
+                    planner.chunk_complete(block.chunk);
+                    planner.chunk_stored(block.chunk);
+                }
+            }
+            turn += 1;
+            prop_assert!(turn <= total, "no progress");
+        }
+        prop_assert!(planner.is_done());
+        let bytes: u64 = seen.iter().map(|block| u64::from(block.len)).sum();
+        prop_assert_eq!(bytes, geometry.length());
+    }
+}

@@ -1,0 +1,230 @@
+//! A small world for tests of whole peers: a tracker and peers over one
+//! network, TCP on loopback or in memory.
+
+// Each test binary uses its own part of it.
+#![allow(dead_code)]
+
+pub(crate) mod storages;
+
+use std::time::Duration;
+
+use bt_lite::peer::{PeerBuilder, PeerConfig};
+use bt_lite::protocol::OwnState;
+use bt_lite::tracker::{ClientConfig, TrackerClient};
+use bt_lite::{
+    Addr, Content, ContentName, MemoryNetwork, MemoryStorage, Peer, ShareSource, Storage,
+    TcpTransport, Tracker, Transport,
+};
+use bytes::Bytes;
+
+/// One test body for both networks.
+#[macro_export]
+macro_rules! on_both_networks {
+    ($(async fn $name:ident($world:ident: World) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn body($world: World) $body
+
+            #[tokio::test]
+            async fn over_tcp() {
+                soon(async { body(World::tcp().await).await }).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn in_memory() {
+                soon(async { body(World::memory(1).await).await }).await;
+            }
+        }
+    )*};
+}
+
+/// Fails a test that hangs. No test waits for so long when all is well.
+pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(600);
+    tokio::time::timeout(limit, something)
+        .await
+        .expect("it hangs")
+}
+
+/// Where the peers of a test live.
+pub(crate) enum Net {
+    Tcp,
+    Memory(MemoryNetwork),
+}
+
+pub(crate) struct World {
+    pub(crate) net: Net,
+    pub(crate) tracker: Tracker,
+}
+
+/// A peer with a storage in memory.
+pub(crate) struct Node {
+    pub(crate) peer: Peer,
+    pub(crate) storage: MemoryStorage,
+}
+
+impl World {
+    pub(crate) async fn tcp() -> Self {
+        let tracker = Tracker::builder(TcpTransport::new());
+        let tracker = tracker.bind("127.0.0.1:0").await.unwrap();
+        let net = Net::Tcp;
+        Self { net, tracker }
+    }
+
+    pub(crate) async fn memory(seed: u64) -> Self {
+        let network = MemoryNetwork::new(seed);
+        let tracker = bind_tracker(&network).await;
+        let net = Net::Memory(network);
+        Self { net, tracker }
+    }
+
+    /// The network of a world in memory.
+    pub(crate) fn network(&self) -> &MemoryNetwork {
+        match &self.net {
+            Net::Memory(network) => network,
+            Net::Tcp => panic!("this world is on TCP"),
+        }
+    }
+
+    pub(crate) fn transport(&self, name: &str) -> Box<dyn Transport> {
+        match &self.net {
+            Net::Tcp => Box::new(TcpTransport::new()),
+            Net::Memory(network) => Box::new(network.endpoint(name)),
+        }
+    }
+
+    /// Where a listener of this name listens.
+    pub(crate) fn at(&self, name: &str) -> Addr {
+        let text = match &self.net {
+            Net::Tcp => "127.0.0.1:0".into(),
+            Net::Memory(_) => format!("memory:{name}"),
+        };
+        text.parse().unwrap()
+    }
+
+    /// An address where nobody is.
+    pub(crate) fn nowhere(&self) -> Addr {
+        let text = match &self.net {
+            // Port 9 is "discard": nobody serves it.
+            Net::Tcp => "127.0.0.1:9",
+            Net::Memory(_) => "memory:nowhere",
+        };
+        text.parse().unwrap()
+    }
+
+    /// A peer to be, which listens and has the tracker.
+    pub(crate) fn builder(&self, name: &str, storage: impl Storage) -> PeerBuilder {
+        self.mute(name, storage).listen(self.at(name))
+    }
+
+    /// A peer to be, which does not listen.
+    pub(crate) fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
+        Peer::builder(self.transport(name), storage)
+            .tracker(self.tracker.local_addr())
+            .seed(seed_of(name))
+    }
+
+    pub(crate) async fn node(&self, name: &str) -> Node {
+        self.node_with(name, PeerConfig::default()).await
+    }
+
+    pub(crate) async fn node_with(&self, name: &str, config: PeerConfig) -> Node {
+        let storage = MemoryStorage::new();
+        let builder = self.builder(name, storage.clone()).config(config);
+        let peer = builder.start().await.unwrap();
+        Node { peer, storage }
+    }
+
+    /// Peers that all share the same bytes.
+    pub(crate) async fn owners(&self, count: usize, name: &str, bytes: &Bytes) -> Vec<Node> {
+        let mut owners = Vec::new();
+        for number in 0..count {
+            let owner = self.node(&format!("owner-{number}")).await;
+            owner.share(name, bytes).await;
+            owners.push(owner);
+        }
+        owners
+    }
+
+    /// Waits until the tracker lists so many owners of a content, complete
+    /// ones and others.
+    pub(crate) async fn listed(&self, content: &Content, owners: usize) {
+        let mut config = ClientConfig::default();
+        config.seed = Some(1);
+        let transport = self.transport("asker").into();
+        let trackers = vec![self.tracker.local_addr().clone()];
+        let client = TrackerClient::start(transport, trackers, None, config);
+        loop {
+            let found = client.need(content.id.into(), 50).await;
+            if found.map_or(0, |found| found.owners.len()) == owners {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.shutdown().await;
+    }
+}
+
+impl Node {
+    pub(crate) async fn share(&self, name: &str, bytes: &Bytes) -> Content {
+        let source = ShareSource::bytes(named(name), bytes.clone());
+        self.peer.share(source).await.unwrap()
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Option<Bytes> {
+        self.storage.bytes(&named(name))
+    }
+
+    pub(crate) fn addr(&self) -> Addr {
+        self.peer.local_addr().unwrap().clone()
+    }
+}
+
+pub(crate) async fn bind_tracker(network: &MemoryNetwork) -> Tracker {
+    Tracker::builder(network.endpoint("tracker"))
+        .key_and_epoch([7; 32], 1)
+        .bind("memory:tracker")
+        .await
+        .unwrap()
+}
+
+pub(crate) fn named(name: &str) -> ContentName {
+    name.parse().unwrap()
+}
+
+/// Bytes that look like nothing else, the same each time.
+pub(crate) fn content(len: usize, seed: u64) -> Bytes {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes.into()
+}
+
+/// A seed for a peer of this name.
+pub(crate) fn seed_of(name: &str) -> u64 {
+    let seed = |seed: u64, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, seed)
+}
+
+/// How many tasks the runtime has at this moment.
+pub(crate) fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// Yields until the runtime has so many tasks again; fails when time alone
+/// would have to help.
+pub(crate) async fn tasks_settle(expected: usize) {
+    for _ in 0..10_000 {
+        if alive_tasks() == expected {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(alive_tasks(), expected, "tasks are left behind");
+}
+
+/// What an owner without doubt says.
+pub(crate) const COMPLETE: OwnState = OwnState::Complete;
