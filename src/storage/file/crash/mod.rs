@@ -8,6 +8,7 @@
 //! checked by mistakes that are planted under the storage.
 
 mod blocks;
+mod files;
 mod model;
 
 use std::sync::{Arc, LazyLock};
@@ -79,11 +80,11 @@ const SCRIPTS: [Script; 3] = [
         shuffled: None,
     },
     Script {
-        every: 4,
+        every: 5,
         shuffled: Some(1),
     },
     Script {
-        every: 2,
+        every: 3,
         shuffled: Some(2),
     },
 ];

@@ -6,17 +6,13 @@
 //! it was to write and forgets the rest, as operating systems do.
 
 use std::collections::BTreeMap;
-use std::fs::TryLockError;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::super::dir::{Kind, Refused};
-use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
-use super::super::journal;
+use super::super::disk::Stamp;
 use super::blocks::{Blocks, PAGE};
 use crate::content::Bitfield;
 
@@ -31,10 +27,10 @@ pub(super) struct Model(Arc<Mutex<State>>);
 
 #[derive(Debug, Clone)]
 pub(super) struct State {
-    inodes: Vec<Inode>,
-    names: Names,
-    durable_names: Names,
-    pending_names: Vec<NameOp>,
+    pub(super) inodes: Vec<Inode>,
+    pub(super) names: Names,
+    pub(super) durable_names: Names,
+    pub(super) pending_names: Vec<NameOp>,
     /// The next modification time.
     clock: i64,
     /// Operations so far, and how many of them changed something.
@@ -43,32 +39,32 @@ pub(super) struct State {
     pub(super) trouble: Trouble,
     pub(super) planted: Option<Planted>,
     /// Of the file that is synced too late, if that is planted.
-    deferred: Option<usize>,
+    pub(super) deferred: Option<usize>,
     pub(super) promise: Promise,
     pub(super) room: u64,
 }
 
-type Names = BTreeMap<String, usize>;
+pub(super) type Names = BTreeMap<String, usize>;
 
 #[derive(Debug, Clone)]
-struct Inode {
-    cache: Blocks,
+pub(super) struct Inode {
+    pub(super) cache: Blocks,
     durable: Blocks,
     pending: Vec<FileOp>,
-    modified: Stamp,
+    pub(super) modified: Stamp,
     durable_modified: Stamp,
-    locked: bool,
+    pub(super) locked: bool,
     unit: usize,
 }
 
 #[derive(Debug, Clone)]
-enum FileOp {
+pub(super) enum FileOp {
     Write { at: u64, bytes: Bytes },
     SetLen(u64),
 }
 
 #[derive(Debug, Clone)]
-enum NameOp {
+pub(super) enum NameOp {
     Link(String, usize),
     Rename(String, String, usize),
     Unlink(String),
@@ -201,7 +197,7 @@ impl State {
     }
 
     /// Counts an operation, and lets it fail if that is due.
-    fn step(&mut self, changes: bool) -> io::Result<Option<Failure>> {
+    pub(super) fn step(&mut self, changes: bool) -> io::Result<Option<Failure>> {
         self.ops += 1;
         self.changes += u64::from(changes);
         match self.trouble {
@@ -212,11 +208,11 @@ impl State {
     }
 
     /// The same for an operation that fails as a whole.
-    fn whole_step(&mut self, changes: bool) -> io::Result<()> {
+    pub(super) fn whole_step(&mut self, changes: bool) -> io::Result<()> {
         self.step(changes)?.map_or(Ok(()), |f| Err(f.error()))
     }
 
-    fn tick(&mut self) -> Stamp {
+    pub(super) fn tick(&mut self) -> Stamp {
         self.clock += 1;
         Stamp {
             seconds: self.clock,
@@ -224,7 +220,7 @@ impl State {
         }
     }
 
-    fn create(&mut self, name: &str, bytes: &[u8]) -> usize {
+    pub(super) fn create(&mut self, name: &str, bytes: &[u8]) -> usize {
         let modified = self.tick();
         self.inodes.push(Inode {
             cache: Blocks::of(bytes),
@@ -244,17 +240,17 @@ impl State {
         inode
     }
 
-    fn change_names(&mut self, op: NameOp) {
+    pub(super) fn change_names(&mut self, op: NameOp) {
         op.apply(&mut self.names);
         self.pending_names.push(op);
     }
 
-    fn sync_names(&mut self) {
+    pub(super) fn sync_names(&mut self) {
         self.durable_names = self.names.clone();
         self.pending_names.clear();
     }
 
-    fn sync_file(&mut self, inode: usize) -> io::Result<()> {
+    pub(super) fn sync_file(&mut self, inode: usize) -> io::Result<()> {
         let failure = self.step(true)?;
         let retries = self.planted == Some(Planted::RetriesFailedSync);
         let file = &mut self.inodes[inode];
@@ -284,7 +280,7 @@ impl State {
 }
 
 impl Failure {
-    fn error(self) -> io::Error {
+    pub(super) fn error(self) -> io::Error {
         match self {
             Self::Io => io::Error::other("the disk is broken"),
             Self::NoSpace | Self::Short => io::ErrorKind::StorageFull.into(),
@@ -293,7 +289,7 @@ impl Failure {
 }
 
 impl NameOp {
-    fn apply(&self, names: &mut Names) {
+    pub(super) fn apply(&self, names: &mut Names) {
         match self {
             Self::Link(name, inode) => {
                 names.insert(name.clone(), *inode);
@@ -381,252 +377,9 @@ impl Inode {
         }
     }
 
-    fn change(&mut self, op: FileOp, modified: Stamp) {
+    pub(super) fn change(&mut self, op: FileOp, modified: Stamp) {
         op.apply(&mut self.cache);
         self.pending.push(op);
         self.modified = modified;
-    }
-}
-
-impl Disk for Model {
-    type File = ModelFile;
-
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
-        let mut state = self.state();
-        state.whole_step(false)?;
-        Ok(state.names.get(name).map(|_| Kind::File))
-    }
-
-    fn names(&self) -> io::Result<Vec<String>> {
-        let mut state = self.state();
-        state.whole_step(false)?;
-        Ok(state.names.keys().cloned().collect())
-    }
-
-    fn open_existing(&self, name: &str) -> Result<ModelFile, Refused> {
-        let mut state = self.state();
-        state.whole_step(false)?;
-        match state.names.get(name) {
-            Some(&inode) => Ok(ModelFile::new(self, inode, name)),
-            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
-        }
-    }
-
-    fn open_or_create(&self, name: &str) -> Result<ModelFile, Refused> {
-        let mut state = self.state();
-        let there = state.names.get(name).copied();
-        state.whole_step(there.is_none())?;
-        let inode = there.unwrap_or_else(|| state.create(name, &[]));
-        Ok(ModelFile::new(self, inode, name))
-    }
-
-    fn is_at(&self, name: &str, file: &ModelFile) -> Result<bool, Refused> {
-        let mut state = self.state();
-        state.whole_step(false)?;
-        Ok(state.names.get(name) == Some(&file.inode))
-    }
-
-    fn publish(&self, part: &str, name: &str, file: &ModelFile) -> io::Result<()> {
-        let mut state = self.state();
-        state.whole_step(true)?;
-        if state.trouble == Trouble::NameTaken("publish") {
-            state.create(name, FOREIGN);
-            state.sync_names();
-        }
-        let replaces = state.planted == Some(Planted::RenameReplaces);
-        if state.names.contains_key(name) && !replaces {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let op = NameOp::Rename(part.to_owned(), name.to_owned(), file.inode);
-        state.change_names(op);
-        Ok(())
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.state();
-        state.whole_step(true)?;
-        if !state.names.contains_key(name) {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        state.change_names(NameOp::Unlink(name.to_owned()));
-        Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut state = self.state();
-        let failure = state.step(true)?;
-        match (state.planted, failure) {
-            (Some(Planted::NoDirectorySync), _) => Ok(()),
-            (_, None) => {
-                // What a failed sync dropped stays dropped.
-                let mut names = std::mem::take(&mut state.durable_names);
-                state
-                    .pending_names
-                    .drain(..)
-                    .for_each(|op| op.apply(&mut names));
-                state.durable_names = names;
-                Ok(())
-            }
-            (planted, Some(failure)) => {
-                state.pending_names.clear();
-                match planted {
-                    Some(Planted::RetriesFailedSync) => Ok(()),
-                    _ => Err(failure.error()),
-                }
-            }
-        }
-    }
-
-    fn available(&self) -> Option<u64> {
-        Some(self.state().room)
-    }
-}
-
-/// An open file of the model.
-#[derive(Debug)]
-pub(super) struct ModelFile {
-    disk: Model,
-    inode: usize,
-    journal: bool,
-    locks: Mutex<bool>,
-}
-
-impl ModelFile {
-    fn new(disk: &Model, inode: usize, name: &str) -> Self {
-        Self {
-            disk: disk.clone(),
-            inode,
-            journal: name.ends_with(".journal"),
-            locks: Mutex::new(false),
-        }
-    }
-
-    fn locks(&self) -> MutexGuard<'_, bool> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Applies an operation, which may fail half way.
-    fn change(&self, op: FileOp) -> io::Result<()> {
-        let mut state = self.disk.state();
-        let failure = state.step(true)?;
-        let modified = state.tick();
-        let inode = &mut state.inodes[self.inode];
-        match (failure, op) {
-            (None, op) => inode.change(op, modified),
-            (Some(failure), FileOp::Write { at, bytes }) if failure != Failure::NoSpace => {
-                let bytes = bytes.slice(..bytes.len() / 2);
-                inode.change(FileOp::Write { at, bytes }, modified);
-                return Err(failure.error());
-            }
-            (Some(failure), _) => return Err(failure.error()),
-        }
-        Ok(())
-    }
-}
-
-impl Drop for ModelFile {
-    fn drop(&mut self) {
-        if *self.locks() {
-            self.disk.state().inodes[self.inode].locked = false;
-        }
-    }
-}
-
-impl DiskFile for ModelFile {
-    fn stat(&self) -> io::Result<FileStat> {
-        let mut state = self.disk.state();
-        state.whole_step(false)?;
-        let inode = &state.inodes[self.inode];
-        Ok(FileStat {
-            len: inode.cache.len() as u64,
-            allocated: 0,
-            modified: inode.modified,
-        })
-    }
-
-    fn try_lock(&self) -> Result<(), TryLockError> {
-        let mut state = self.disk.state();
-        state.whole_step(false).map_err(TryLockError::Error)?;
-        let inode = &mut state.inodes[self.inode];
-        if inode.locked {
-            return Err(TryLockError::WouldBlock);
-        }
-        inode.locked = true;
-        *self.locks() = true;
-        Ok(())
-    }
-
-    fn unlock(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        state.whole_step(false)?;
-        if std::mem::take(&mut *self.locks()) {
-            state.inodes[self.inode].locked = false;
-        }
-        Ok(())
-    }
-
-    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut state = self.disk.state();
-        state.whole_step(false)?;
-        let read = state.inodes[self.inode].cache.read(offset as usize, len);
-        let read = read.ok_or(io::ErrorKind::UnexpectedEof)?;
-        match state.planted {
-            Some(Planted::TrustsTornRecord) if self.journal => {
-                Ok(journal::sealed_anew(read).into())
-            }
-            _ => Ok(read.into()),
-        }
-    }
-
-    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        let bytes = match pieces {
-            [only] => only.clone(),
-            pieces => pieces.concat().into(),
-        };
-        if self.journal {
-            let state = self.disk.state();
-            let same = state.inodes[self.inode].cache.has(offset as usize, &bytes);
-            if same && state.planted == Some(Planted::KeepsUnsyncedJournal) {
-                return Ok(());
-            }
-        }
-        self.change(FileOp::Write { at: offset, bytes })
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(FileOp::SetLen(len))
-    }
-
-    fn allocate(&self, _len: u64) -> io::Result<()> {
-        self.disk.state().whole_step(false)
-    }
-
-    fn set_modified(&self, time: SystemTime) -> io::Result<()> {
-        let mut state = self.disk.state();
-        state.whole_step(true)?;
-        state.inodes[self.inode].modified = time.into();
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        if state.planted == Some(Planted::RecordBeforeSync) {
-            match (self.journal, state.deferred.take()) {
-                (false, _) => {
-                    state.deferred = Some(self.inode);
-                    return Ok(());
-                }
-                (true, Some(data)) => {
-                    state.sync_file(self.inode)?;
-                    return state.sync_file(data);
-                }
-                (true, None) => {}
-            }
-        }
-        state.sync_file(self.inode)
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        self.disk.state().sync_file(self.inode)
     }
 }

@@ -4,6 +4,8 @@
 //! promises, from outside: it knows nothing of how a storage keeps its bytes,
 //! and cannot see what a power failure would leave.
 
+mod catalogue;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -91,7 +93,7 @@ where
         resumed(&open().await, &content).await;
     }
     let open = place();
-    remembered(&open().await, &open().await).await;
+    catalogue::remembered(&open().await, &open().await).await;
 }
 
 /// A content to store: random bytes, so that no two places look the same, and
@@ -557,67 +559,6 @@ async fn committed_anew(storage: &dyn Storage) {
     content
         .check_stored(storage, "reading what was written again")
         .await;
-}
-
-/// A storage that keeps no list conforms as well.
-async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
-    let first = Sample::new("remembered", LENGTH, 19);
-    let second = Sample::new("remembered, too", LENGTH + 1, 20);
-    must(storage.forget(&first.name).await, "forgetting nothing");
-    check_catalogue(storage, &[], &[]).await;
-    for content in [&first, &second] {
-        let blob = content.store(storage).await;
-        for when in ["remembering a finished content", "doing so again"] {
-            let kept = storage.remember(&content.name, &content.manifest, &*blob);
-            must(kept.await, when);
-        }
-        drop(blob);
-        let blob = must(storage.open(&content.name).await, "opening it");
-        let kept = storage.remember(&content.name, &content.manifest, &*blob);
-        must(kept.await, "remembering a content that is open for reading");
-    }
-    for storage in [storage, again] {
-        check_catalogue(storage, &[&first, &second], &[]).await;
-    }
-    for when in ["forgetting a content", "doing so again"] {
-        must(storage.forget(&first.name).await, when);
-        for storage in [storage, again] {
-            check_catalogue(storage, &[&second], &[&first]).await;
-            first
-                .check_stored(storage, "reading what was forgotten")
-                .await;
-        }
-    }
-}
-
-/// The catalogue has these contents, or none; and not those.
-async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Sample]) {
-    let mut found = must(storage.catalogue().await, "reading the catalogue");
-    assert!(
-        found.is_empty() || found.len() == there.len(),
-        "the catalogue must have all that is remembered, once, or nothing"
-    );
-    for content in gone {
-        assert!(
-            found.iter().all(|stored| stored.name != content.name),
-            "what was forgotten must not be in the catalogue"
-        );
-    }
-    let there = if found.is_empty() { &[] } else { there };
-    for content in there {
-        let at = found.iter().position(|stored| stored.name == content.name);
-        let Some(at) = at else {
-            panic!("{} must be in the catalogue", content.name);
-        };
-        let stored = found.swap_remove(at);
-        assert!(
-            stored.manifest == content.manifest,
-            "the catalogue must give the manifest that was remembered"
-        );
-        content
-            .check(&*stored.blob, "reading from the catalogue")
-            .await;
-    }
 }
 
 /// Whatever the storage vouches for must be there and right.
