@@ -13,6 +13,9 @@ use crate::on_both_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
+/// Sets one bound to zero.
+type SetZero = fn(&mut PeerConfig);
+
 on_both_networks! {
     async fn name_of_two_contents_is_ambiguous_and_each_id_exact(world: World) {
         let (one, two) = (content(30_000, 1), content(40_000, 2));
@@ -136,7 +139,7 @@ on_both_networks! {
 
     async fn zero_bounds_are_refused_by_name(world: World) {
         let connections = world.tracker.stats().accepted;
-        let set: [(&str, fn(&mut PeerConfig)); 7] = [
+        let set: [(&str, SetZero); 7] = [
             ("owners_wanted", |c| c.owners_wanted = 0),
             ("max_links", |c| c.max_links = 0),
             ("max_links_per_host", |c| c.max_links_per_host = 0),

@@ -1,133 +1,278 @@
-//! The uploader: windows, fairness, and that nothing is lost.
+//! The uploader: windows, slots, fairness, and that nothing is lost.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bt_lite::ChunkIndex;
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, Uploader};
+use bt_lite::peer::swarm::{LinkId, Turn, UploadLimits, Uploader};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-const WINDOW: u64 = 1000;
-const MAX_LEN: u64 = 300;
-const MAX_REQUESTS: usize = 4;
+const LIMITS: UploadLimits = UploadLimits {
+    window: 4000,
+    requests: 4,
+    slots: 2,
+};
+const BLOCK: u64 = 100;
+const CHUNK: u64 = 400;
+const LINKS: u64 = 6;
 
 #[derive(Debug, Clone)]
 enum Op {
+    Add(u64),
+    Has(u64, u32, u32),
+    Gained(u64, bool),
+    Lacks(u64),
+    Declined(u64, bool),
     Request(u64, u32),
     Cancel(u64, u32),
     Next,
+    Turns,
     Sent(u64),
     Failed(u64),
     Misreported(u64, u64),
     Remove(u64),
+    Wait(u64),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let link = 0u64..4;
+    let link = || 0..LINKS;
     let op = prop_oneof![
-        6 => (link.clone(), 0u32..=MAX_LEN as u32).prop_map(|(l, n)| Op::Request(l, n)),
-        2 => (link.clone(), 0u32..=MAX_LEN as u32).prop_map(|(l, n)| Op::Cancel(l, n)),
-        6 => Just(Op::Next),
-        3 => link.clone().prop_map(Op::Sent),
-        1 => link.clone().prop_map(Op::Failed),
-        1 => (link.clone(), any::<u64>()).prop_map(|(l, n)| Op::Misreported(l, n)),
-        1 => link.prop_map(Op::Remove),
+        4 => link().prop_map(Op::Add),
+        4 => (link(), 0u32..9, 0u32..5).prop_map(|(l, has, lacks)| Op::Has(l, has, lacks)),
+        1 => (link(), any::<bool>()).prop_map(|(l, here)| Op::Gained(l, here)),
+        1 => link().prop_map(Op::Lacks),
+        1 => (link(), any::<bool>()).prop_map(|(l, d)| Op::Declined(l, d)),
+        9 => (link(), 1u32..=BLOCK as u32).prop_map(|(l, n)| Op::Request(l, n)),
+        2 => (link(), 1u32..=BLOCK as u32).prop_map(|(l, n)| Op::Cancel(l, n)),
+        9 => Just(Op::Next),
+        5 => Just(Op::Turns),
+        5 => link().prop_map(Op::Sent),
+        1 => link().prop_map(Op::Failed),
+        1 => (link(), any::<u64>()).prop_map(|(l, n)| Op::Misreported(l, n)),
+        1 => link().prop_map(Op::Remove),
+        3 => (1u64..1500).prop_map(Op::Wait),
     ];
-    vec(op, 0..200)
+    vec(op, 0..250)
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Receiver {
     waiting: VecDeque<BlockRange>,
     under_way: VecDeque<u64>,
     sent: u64,
+    has: u32,
+    lacks: u32,
+    declined: bool,
+    choked: bool,
+    moved: Option<Instant>,
 }
 
 impl Receiver {
     fn bytes(&self) -> u64 {
         self.under_way.iter().sum()
     }
+
+    fn wants(&self) -> bool {
+        self.lacks > 0 && !self.declined
+    }
+
+    fn is_stalled(&self, now: Instant) -> bool {
+        let moved = self.moved.filter(|_| self.bytes() > 0);
+        moved.is_some_and(|moved| now - moved >= Duration::from_secs(1))
+    }
+
+    fn may_be_sent(&self, now: Instant) -> bool {
+        !self.waiting.is_empty() && self.bytes() < LIMITS.window / 4 && !self.is_stalled(now)
+    }
+}
+
+fn block(len: u32) -> BlockRange {
+    BlockRange {
+        chunk: ChunkIndex(0),
+        offset: 0,
+        len,
+    }
+}
+
+/// Takes all turns and checks each against the model.
+fn take_turns(
+    uploader: &mut Uploader,
+    model: &mut BTreeMap<u64, Receiver>,
+    now: Instant,
+) -> Result<(), TestCaseError> {
+    for turns in 0.. {
+        prop_assert!(turns < 10 * LINKS, "slots go round without end");
+        match uploader.next_turn(now) {
+            Some(Turn::Choke { link, rejected }) => {
+                let receiver = model.get_mut(&link.0).unwrap();
+                prop_assert!(!receiver.choked);
+                prop_assert_eq!(&rejected, &Vec::from_iter(receiver.waiting.drain(..)));
+                receiver.choked = true;
+            }
+            Some(Turn::Unchoke { link }) => {
+                let receiver = &model[&link.0];
+                prop_assert!(receiver.choked && receiver.wants());
+                let choked = model.values().filter(|r| r.choked && r.wants());
+                let deprived = choked.map(|r| (r.has, r.sent + r.bytes())).min();
+                prop_assert_eq!(
+                    Some((receiver.has, receiver.sent + receiver.bytes())),
+                    deprived
+                );
+                model.get_mut(&link.0).unwrap().choked = false;
+            }
+            None => break,
+        }
+    }
+    // As many are served as there are slots, or all who want something.
+    let wanting = model.values().filter(|r| r.wants()).count();
+    let served = model.values().filter(|r| r.wants() && !r.choked).count();
+    prop_assert!(served >= wanting.min(LIMITS.slots), "{served} of {wanting}");
+    Ok(())
 }
 
 proptest! {
     #[test]
     fn uploader_after_any_script_agrees_with_queues(ops in ops()) {
-        let mut uploader = Uploader::new(WINDOW, MAX_REQUESTS);
+        let mut uploader = Uploader::new(LIMITS);
+        uploader.measures(BLOCK, CHUNK);
         let mut model: BTreeMap<u64, Receiver> = BTreeMap::new();
-        let rank = |link: LinkId| (link.0 / 2) as u32;
+        let mut now = Instant::now();
         for op in ops {
             match op {
-                Op::Request(link, len) => {
-                    let block = BlockRange { chunk: ChunkIndex(0), offset: 0, len };
-                    let receiver = model.entry(link).or_default();
-                    let fits = receiver.waiting.len() < MAX_REQUESTS;
-                    prop_assert_eq!(uploader.requested(LinkId(link), block), fits);
-                    receiver.waiting.extend(fits.then_some(block));
-                }
-                Op::Cancel(link, len) => {
-                    let block = BlockRange { chunk: ChunkIndex(0), offset: 0, len };
-                    let receiver = model.entry(link).or_default();
-                    let at = receiver.waiting.iter().position(|b| *b == block);
-                    prop_assert_eq!(uploader.cancelled(LinkId(link), block), at.is_some());
-                    at.and_then(|at| receiver.waiting.remove(at));
-                }
-                Op::Next => {
-                    let total: u64 = model.values().map(Receiver::bytes).sum();
-                    let may = |r: &Receiver| {
-                        let room = total < WINDOW && r.bytes() < WINDOW / 4;
-                        !r.waiting.is_empty() && (r.bytes() == 0 || room)
-                    };
-                    let key = |(&link, r): (&u64, &Receiver)| {
-                        (rank(LinkId(link)), r.sent + r.bytes(), link)
-                    };
-                    let most = model.iter().filter(|(_, r)| may(r)).min_by_key(|&entry| key(entry));
-                    let most = most.map(|(&link, r)| (LinkId(link), r.waiting[0]));
-                    prop_assert_eq!(uploader.next_block(rank), most);
-                    if let Some((link, block)) = most {
-                        let receiver = model.get_mut(&link.0).unwrap();
-                        receiver.waiting.pop_front();
-                        receiver.under_way.push_back(block.len.into());
-                        prop_assert!(receiver.bytes() < WINDOW / 4 + MAX_LEN);
+                Op::Add(link) => {
+                    if let std::collections::btree_map::Entry::Vacant(free) = model.entry(link) {
+                        free.insert(Receiver::default());
+                        uploader.link_added(LinkId(link));
                     }
                 }
+                Op::Has(link, has, lacks) => {
+                    uploader.link_has(LinkId(link), has, lacks);
+                    if let Some(receiver) = model.get_mut(&link) {
+                        (receiver.has, receiver.lacks) = (has, lacks);
+                    }
+                }
+                Op::Gained(link, here) => {
+                    uploader.link_gained(LinkId(link), here);
+                    if let Some(receiver) = model.get_mut(&link) {
+                        receiver.has += 1;
+                        receiver.lacks = receiver.lacks.saturating_sub(here.into());
+                    }
+                }
+                Op::Lacks(link) => {
+                    uploader.link_lacks(LinkId(link));
+                    if let Some(receiver) = model.get_mut(&link) {
+                        receiver.lacks += 1;
+                    }
+                }
+                Op::Declined(link, declined) => {
+                    uploader.link_declined(LinkId(link), declined);
+                    if let Some(receiver) = model.get_mut(&link) {
+                        receiver.declined = declined;
+                    }
+                }
+                Op::Request(link, len) => {
+                    let receiver = model.get_mut(&link);
+                    let fits = receiver.as_ref().is_some_and(|r| {
+                        !r.choked && r.waiting.len() < LIMITS.requests
+                    });
+                    prop_assert_eq!(uploader.requested(LinkId(link), block(len)), fits);
+                    if let Some(receiver) = receiver {
+                        receiver.declined = false;
+                        receiver.waiting.extend(fits.then_some(block(len)));
+                    }
+                }
+                Op::Cancel(link, len) => {
+                    let receiver = model.get_mut(&link);
+                    let at = receiver.as_ref().and_then(|r| {
+                        r.waiting.iter().position(|b| *b == block(len))
+                    });
+                    prop_assert_eq!(uploader.cancelled(LinkId(link), block(len)), at.is_some());
+                    if let (Some(receiver), Some(at)) = (receiver, at) {
+                        receiver.waiting.remove(at);
+                    }
+                }
+                Op::Next => {
+                    let may = model.iter().filter(|(_, r)| r.may_be_sent(now));
+                    let rank = |r: &Receiver| (r.has, r.sent + r.bytes());
+                    let best = may.clone().map(|(_, r)| rank(r)).min();
+                    match uploader.next_block(now) {
+                        Some((link, block)) => {
+                            let receiver = &model[&link.0];
+                            prop_assert!(receiver.may_be_sent(now));
+                            prop_assert_eq!(Some(rank(receiver)), best);
+                            let receiver = model.get_mut(&link.0).unwrap();
+                            prop_assert_eq!(receiver.waiting.pop_front(), Some(block));
+                            if receiver.bytes() == 0 {
+                                receiver.moved = Some(now);
+                            }
+                            receiver.under_way.push_back(block.len.into());
+                        }
+                        None if best.is_some() => {
+                            let moving = model.values().filter(|r| !r.is_stalled(now));
+                            let moving: u64 = moving.map(Receiver::bytes).sum();
+                            prop_assert!(moving >= BLOCK, "room, and nothing is sent");
+                            // Whoever holds the window up counts as stalled some day.
+                            prop_assert!(uploader.poll_timeout().is_some_and(|at| at > now));
+                        }
+                        None => {}
+                    }
+                }
+                Op::Turns => take_turns(&mut uploader, &mut model, now)?,
                 Op::Sent(link) => {
-                    let receiver = model.entry(link).or_default();
-                    if let Some(len) = receiver.under_way.pop_front() {
-                        uploader.sent(LinkId(link), len);
+                    let receiver = model.get_mut(&link);
+                    if let Some((receiver, len)) = receiver.and_then(|r| {
+                        let len = r.under_way.pop_front()?;
+                        Some((r, len))
+                    }) {
+                        uploader.sent(now, LinkId(link), len);
                         receiver.sent += len;
+                        receiver.moved = Some(now);
                     }
                 }
                 Op::Failed(link) => {
-                    let receiver = model.entry(link).or_default();
-                    if let Some(len) = receiver.under_way.pop_front() {
-                        uploader.failed(LinkId(link), len);
+                    let len = model.get_mut(&link).and_then(|r| r.under_way.pop_front());
+                    if let Some(len) = len {
+                        uploader.failed(now, LinkId(link), len);
                     }
                 }
                 Op::Misreported(link, more) => {
-                    let receiver = model.entry(link).or_default();
-                    let bytes = receiver.bytes();
-                    uploader.sent(LinkId(link), bytes.saturating_add(more));
-                    receiver.sent += bytes;
-                    receiver.under_way.clear();
+                    if let Some(receiver) = model.get_mut(&link) {
+                        let bytes = receiver.bytes();
+                        uploader.sent(now, LinkId(link), bytes.saturating_add(more));
+                        receiver.sent += bytes;
+                        receiver.under_way.clear();
+                        receiver.moved = Some(now);
+                    }
                 }
                 Op::Remove(link) => {
-                    uploader.link_removed(LinkId(link));
+                    uploader.link_removed(now, LinkId(link));
                     model.remove(&link);
                 }
+                Op::Wait(ms) => now += Duration::from_millis(ms),
             }
             uploader.check_invariants();
             let total: u64 = model.values().map(Receiver::bytes).sum();
             prop_assert_eq!(uploader.under_way(), total);
-            prop_assert!(total < WINDOW + 4 * MAX_LEN);
+            for (&link, receiver) in &model {
+                prop_assert_eq!(uploader.is_choked(LinkId(link)), receiver.choked);
+                prop_assert!(receiver.bytes() < LIMITS.window / 4 + BLOCK);
+            }
         }
         // What still waits goes out in order, link by link, as room is made.
-        while let Some((link, block)) = uploader.next_block(rank) {
+        loop {
+            for (&link, receiver) in &mut model {
+                uploader.sent(now, LinkId(link), receiver.bytes());
+                receiver.under_way.clear();
+            }
+            let Some((link, block)) = uploader.next_block(now) else {
+                break;
+            };
             let receiver = model.get_mut(&link.0).unwrap();
             prop_assert_eq!(receiver.waiting.pop_front(), Some(block));
-            uploader.sent(link, receiver.bytes() + u64::from(block.len));
-            receiver.under_way.clear();
+            receiver.under_way.push_back(block.len.into());
         }
-        prop_assert!(model.values().all(|r| r.waiting.is_empty() || r.bytes() > 0));
+        prop_assert!(model.values().all(|r| r.waiting.is_empty()));
     }
 }

@@ -4,6 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod network;
+mod peer_cancel;
 mod peer_faults;
+mod peer_hostile;
+mod peer_replay;
+mod peer_shutdown;
 #[path = "../world/mod.rs"]
 mod world;

@@ -1,1 +1,338 @@
+//! Whole peers among owners that die, stall, refuse and lie, in virtual time.
 
+use std::time::Duration;
+
+use bt_lite::peer::PeerConfig;
+use bt_lite::transport::memory::TraceKind;
+use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, DownloadOptions};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Node, World, bind_tracker, content, soon};
+
+const LEN: usize = 60 * (16 << 10);
+
+/// Owners with slow lines, so that there is a middle of a download.
+async fn slow_world(owners: usize) -> (World, Vec<Node>, Bytes) {
+    let world = World::memory(1).await;
+    let bytes = content(LEN, 1);
+    let nodes = world.owners(owners, "x", &bytes).await;
+    for owner in 0..owners {
+        let network = world.network();
+        network.set_upload_rate(&format!("owner-{owner}"), Some(100_000));
+        network.set_latency(&format!("owner-{owner}"), Duration::from_millis(10));
+    }
+    (world, nodes, bytes)
+}
+
+/// Waits until so many chunks are stored.
+async fn stored(download: &Download, chunks: u32) {
+    let mut events = download.events();
+    while let Some(event) = events.next().await {
+        match event {
+            DownloadEvent::Progress(progress) if progress.verified_chunks >= chunks => return,
+            DownloadEvent::Progress(_) | DownloadEvent::Found(_) => {}
+            end => panic!("{end:?}"),
+        }
+    }
+}
+
+async fn completes(leecher: &Node, download: Download, bytes: &Bytes) {
+    download.await.unwrap();
+    assert_eq!(leecher.bytes("x").unwrap(), *bytes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_survives_owners_that_are_killed_one_by_one() {
+    let (world, _owners, bytes) = slow_world(4).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    for dead in 0..3 {
+        stored(&download, 8 * (dead + 1)).await;
+        world.network().kill(&format!("owner-{dead}"));
+    }
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_survives_links_that_are_cut_again_and_again() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    for chunks in 1..10 {
+        stored(&download, 4 * chunks).await;
+        let owner = format!("owner-{}", chunks % 2);
+        world.network().cut(&owner, "leecher");
+    }
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_survives_owners_that_stall() {
+    let (world, _owners, bytes) = slow_world(3).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    stored(&download, 5).await;
+    world.network().stall("owner-0");
+    stored(&download, 10).await;
+    world.network().stall("owner-1");
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_survives_owners_that_refuse() {
+    let (world, _owners, bytes) = slow_world(3).await;
+    for owner in ["owner-0", "owner-1"] {
+        world.network().refuse(owner, true);
+    }
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn liar_is_found_and_not_asked_again() {
+    let (world, _owners, bytes) = slow_world(3).await;
+    world.network().corrupt("owner-1", 1.0);
+    let leecher = world.node("leecher").await;
+    world.network().record(100_000);
+    let download = leecher.peer.download("x");
+    soon(completes(&leecher, download, &bytes)).await;
+
+    let events = world.network().trace().events;
+    let lied = |at: usize| {
+        let event = &events[at];
+        event.kind == TraceKind::Corrupted && event.from.as_str().contains("owner-1")
+    };
+    let lie = (0..events.len()).find(|&at| lied(at)).unwrap();
+    // From a second after its lie arrived, nothing goes to the liar.
+    let delivered = events[lie..].iter().find(|event| {
+        event.kind == TraceKind::Delivered
+            && event.from.as_str().contains("owner-1")
+            && event.bytes > 1000
+    });
+    let caught = delivered.unwrap().at + Duration::from_secs(1);
+    let asked = events.iter().filter(|event| {
+        event.at > caught
+            && matches!(event.kind, TraceKind::Sent | TraceKind::Connected)
+            && event.from.as_str().starts_with("memory:leecher")
+            && event.to.as_str().starts_with("memory:owner-1")
+    });
+    assert_eq!(asked.count(), 0);
+    assert!(events.last().unwrap().at > caught + Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn occasional_lies_of_everybody_do_not_end_a_download_that_one_can_serve() {
+    let (world, _owners, bytes) = slow_world(3).await;
+    world.network().corrupt("owner-0", 0.05);
+    world.network().corrupt("owner-1", 0.05);
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn owners_that_come_back_are_found_through_the_tracker() {
+    let (world, mut owners, bytes) = slow_world(1).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    stored(&download, 10).await;
+    owners.pop().unwrap().peer.shutdown().await;
+    let asked = world.tracker.stats().registry.requests.need;
+    sleep(Duration::from_secs(35)).await;
+    assert!(world.tracker.stats().registry.requests.need > asked);
+    // Another host brings it.
+    let other = world.node("other").await;
+    other.share("x", &bytes).await;
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn download_without_owners_is_given_up_after_its_patience() {
+    let (world, mut owners, _) = slow_world(1).await;
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Duration::from_secs(33);
+    let leecher = world.node_with("leecher", config).await;
+    let mut download = leecher.peer.download("x");
+    stored(&download, 10).await;
+    owners.pop().unwrap().peer.shutdown().await;
+    let missing = 60 - download.progress().verified_chunks;
+    let begun = Instant::now();
+    let error = soon(&mut download).await.unwrap_err();
+    let DownloadError::GaveUp { id, missing: said } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((id, said), (ContentId::of(&content(LEN, 1)), missing));
+    let waited = begun.elapsed();
+    let patience = Duration::from_secs(31)..Duration::from_secs(34);
+    assert!(patience.contains(&waited), "{waited:?}");
+    assert!(leecher.peer.contents().is_empty());
+
+    // What was committed is there when it goes on.
+    let other = world.node("other").await;
+    other.share("x", &content(LEN, 1)).await;
+    let again = leecher.peer.download("x");
+    soon(again).await.unwrap();
+    assert_eq!(leecher.bytes("x").unwrap(), content(LEN, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_never_answers_is_given_up_without_a_manifest() {
+    let (world, _owners, bytes) = slow_world(1).await;
+    let leecher = world.node("leecher").await;
+    world.network().stall("owner-0");
+    let error = soon(leecher.peer.download("x")).await.unwrap_err();
+    let id = ContentId::of(&bytes);
+    assert_eq!(error, DownloadError::GaveUp { id, missing: 0 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_dies_after_the_start_is_not_missed() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    stored(&download, 3).await;
+    world.network().kill("tracker");
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracker_that_does_not_answer_holds_the_end_up_for_a_moment_only() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    stored(&download, 3).await;
+    world.network().stall("tracker");
+    let mut events = download.events();
+    let mut whole = None;
+    while let Some(event) = soon(events.next()).await {
+        if let DownloadEvent::Progress(progress) = event
+            && progress.verified_bytes == LEN as u64
+        {
+            whole.get_or_insert_with(Instant::now);
+        }
+    }
+    let late = whole.unwrap().elapsed();
+    assert!(late < Duration::from_secs(4), "{late:?}");
+    completes(&leecher, download, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn restarted_tracker_knows_the_owners_again() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    world.network().kill("tracker");
+    world.tracker.shutdown().await;
+    let World { net, .. } = world;
+    let crate::world::Net::Memory(network) = &net else {
+        unreachable!()
+    };
+    let tracker = bind_tracker(network, 2).await;
+    let world = World { net, tracker };
+    sleep(Duration::from_secs(30)).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn partition_is_waited_out() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    stored(&download, 10).await;
+    world
+        .network()
+        .partition(&["leecher"], &["owner-0", "owner-1"]);
+    sleep(Duration::from_secs(20)).await;
+    world.network().heal();
+    soon(completes(&leecher, download, &bytes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fast_owner_is_listed_before_a_slow_one() {
+    let (world, _owners, bytes) = slow_world(2).await;
+    world.network().set_upload_rate("owner-1", Some(1_000_000));
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download("x");
+    soon(completes(&leecher, download, &bytes)).await;
+    sleep(Duration::from_secs(6)).await;
+    assert!(world.tracker.stats().registry.requests.update > 0);
+    // One place, which goes to the fastest.
+    let mut config = PeerConfig::default();
+    config.owners_wanted = 1;
+    leecher.peer.shutdown().await;
+    let next = world.node_with("next", config).await;
+    world.network().record(100_000);
+    let download = next.peer.download("x");
+    soon(completes(&next, download, &bytes)).await;
+    let dialled = world.network().trace().events.into_iter().filter(|event| {
+        event.kind == TraceKind::Connected && event.from.as_str().starts_with("memory:next")
+    });
+    let first = dialled
+        .map(|event| event.to)
+        .find(|to| to.as_str().contains("owner"));
+    assert_eq!(first.unwrap().as_str(), "memory:owner-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn swarm_keeps_to_its_bound_of_links() {
+    const PEERS: usize = 10;
+    let world = World::memory(1).await;
+    let mut config = PeerConfig::default();
+    config.swarm.max_links = 3;
+    config.swarm.sources = 2;
+    config.max_links = 5;
+    let mut nodes = Vec::new();
+    for number in 0..PEERS {
+        let name = format!("peer-{number}");
+        let node = world.node_with(&name, config.clone()).await;
+        world.network().set_upload_rate(&name, Some(500_000));
+        node.share(
+            &format!("content-{number}"),
+            &content(100_000, number as u64),
+        )
+        .await;
+        nodes.push(node);
+    }
+    let mut fetches = Vec::new();
+    for node in &nodes {
+        for number in 0..PEERS {
+            fetches.push(node.peer.download(format!("content-{number}")));
+        }
+    }
+    let watched: Vec<_> = fetches.iter().map(Download::events).collect();
+    let watch = futures::stream::select_all(watched).for_each(|event| {
+        if let DownloadEvent::Progress(progress) = event {
+            assert!(progress.links <= 3, "{progress:?}");
+        }
+        std::future::ready(())
+    });
+    let all = async {
+        for fetch in fetches {
+            fetch.await.unwrap();
+        }
+    };
+    soon(async { futures::join!(watch, all) }).await;
+    for (at, node) in nodes.iter().enumerate() {
+        for number in (0..PEERS).filter(|&number| number != at) {
+            let bytes = node.bytes(&format!("content-{number}")).unwrap();
+            assert_eq!(bytes, content(100_000, number as u64));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_is_known_beside_the_tracker_is_asked_too() {
+    let (world, _owners, bytes) = slow_world(1).await;
+    world.network().stall("tracker");
+    let storage = bt_lite::MemoryStorage::new();
+    let peer = bt_lite::Peer::builder(world.transport("peer"), storage.clone());
+    let peer = peer.start().await.unwrap();
+    let id = ContentId::of(&bytes);
+    let options = DownloadOptions::new()
+        .owner(world.nowhere())
+        .owner("memory:owner-0".parse().unwrap());
+    soon(peer.download_with(id, options)).await.unwrap();
+}

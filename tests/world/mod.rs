@@ -9,7 +9,6 @@ pub(crate) mod storages;
 use std::time::Duration;
 
 use bt_lite::peer::{PeerBuilder, PeerConfig};
-use bt_lite::protocol::OwnState;
 use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::{
     Addr, Content, ContentName, MemoryNetwork, MemoryStorage, Peer, ShareSource, Storage,
@@ -75,7 +74,7 @@ impl World {
 
     pub(crate) async fn memory(seed: u64) -> Self {
         let network = MemoryNetwork::new(seed);
-        let tracker = bind_tracker(&network).await;
+        let tracker = bind_tracker(&network, 1).await;
         let net = Net::Memory(network);
         Self { net, tracker }
     }
@@ -182,9 +181,9 @@ impl Node {
     }
 }
 
-pub(crate) async fn bind_tracker(network: &MemoryNetwork) -> Tracker {
+pub(crate) async fn bind_tracker(network: &MemoryNetwork, epoch: u8) -> Tracker {
     Tracker::builder(network.endpoint("tracker"))
-        .key_and_epoch([7; 32], 1)
+        .key_and_epoch([epoch; 32], epoch.into())
         .bind("memory:tracker")
         .await
         .unwrap()
@@ -225,6 +224,3 @@ pub(crate) async fn tasks_settle(expected: usize) {
     }
     assert_eq!(alive_tasks(), expected, "tasks are left behind");
 }
-
-/// What an owner without doubt says.
-pub(crate) const COMPLETE: OwnState = OwnState::Complete;

@@ -105,7 +105,9 @@ impl Swarm {
         };
         self.wake.remove(&id);
         self.uploader.link_removed(now, id);
-        if let Some(addr) = &link.info.addr {
+        let addr = link.info.addr.as_ref();
+        let same = |other: &Link| other.info.addr.as_ref() == addr;
+        if let Some(addr) = addr.filter(|_| !self.links.values().any(same)) {
             self.book.unlinked(now, addr);
         }
         match &mut self.phase {

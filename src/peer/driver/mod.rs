@@ -1,6 +1,8 @@
 //! Between the swarm machine of one content and the world: carries messages,
 //! bytes and time, and decides nothing.
 
+mod jobs;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,28 +10,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::INLINE_HASH_LEN;
 use super::download::Status;
-use super::handshake::{HandshakeError, dial};
+use super::handshake::HandshakeError;
 use super::link;
-use super::share::{HashError, manifest_of, off_thread};
 use super::shared::{Claim, HostPlace, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, OwnEntry, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
-use crate::tracker::TrackerError;
 use crate::transport::Connection;
 
 /// How many inputs may wait for a driver: with a block each, 16 MiB.
-pub(super) const INBOX_LEN: usize = 64;
+pub(in crate::peer) const INBOX_LEN: usize = 64;
 
 /// How often the progress is looked at when nothing happens.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,7 +38,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What comes from outside.
-pub(super) enum Input {
+pub(in crate::peer) enum Input {
     /// A link that has shaken hands.
     Link(Box<NewLink>),
     /// A message came.
@@ -57,11 +56,11 @@ pub(super) enum Input {
 }
 
 /// A link that was not given to the machine yet.
-pub(super) struct NewLink {
-    pub(super) connection: Connection,
-    pub(super) info: LinkInfo,
+pub(in crate::peer) struct NewLink {
+    pub(in crate::peer) connection: Connection,
+    pub(in crate::peer) info: LinkInfo,
     /// Given back when the link ends.
-    pub(super) places: (Option<OwnedSemaphorePermit>, Option<HostPlace>),
+    pub(in crate::peer) places: (Option<OwnedSemaphorePermit>, Option<HostPlace>),
 }
 
 /// What the driver started has ended.
@@ -106,7 +105,7 @@ struct Outlet {
     _closing: DropGuard,
 }
 
-pub(super) struct Driver {
+pub(in crate::peer) struct Driver {
     shared: Arc<Shared>,
     /// Given back before the inbox closes: who waits for that finds it free.
     claim: Claim,
@@ -129,7 +128,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
+    pub(in crate::peer) fn new(
         shared: Arc<Shared>,
         claim: Claim,
         swarm: Swarm,
@@ -157,13 +156,13 @@ impl Driver {
     }
 
     /// Owners that are known from the start.
-    pub(super) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
+    pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
     }
 
     /// Runs until it is stopped, or a download fails. `cancel` ends a download
     /// and leaves a content alone that is complete, or being published.
-    pub(super) async fn run(mut self, stop: CancellationToken, cancel: CancellationToken) {
+    pub(in crate::peer) async fn run(mut self, stop: CancellationToken, cancel: CancellationToken) {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut seen = Instant::now();
@@ -245,17 +244,12 @@ impl Driver {
             _ => RefuseReason::NotNeeded,
         };
         tracing::debug!(content = %content.id, %reason, "content ended");
-        // Noted before anybody can share the content again.
-        let gone = announced && !stopping;
-        let mut gone = pin!(gone.then(|| shared.trackers.own(entry(&content, OwnState::Gone))));
-        let gone = async {
-            match gone.as_mut().as_pin_mut() {
-                // A tracker that does not hear it finds out by the owner's refusal.
-                Some(own) => drop(own.await),
-                None => {}
-            }
-        };
-        let mut gone = pin!(gone);
+        // Noted before anybody can share the content again. A tracker that does
+        // not hear it finds out by the owner's refusal.
+        let gone = (announced && !stopping).then(|| entry(&content, OwnState::Gone));
+        let mut gone = pin!(OptionFuture::from(
+            gone.map(|gone| shared.trackers.own(gone))
+        ));
         let told = futures::poll!(gone.as_mut());
         drop(claim);
         for outlet in links.into_values() {
@@ -487,127 +481,10 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, addr: Addr) {
-        let shared = Arc::clone(&self.shared);
-        let id = self.content.id;
-        self.job(async move {
-            let link = async {
-                let place = shared.place().ok_or(HandshakeError::Full)?;
-                let (connection, hello) = dial(&shared, &addr, id).await?;
-                Ok(Box::new(NewLink {
-                    connection,
-                    info: LinkInfo {
-                        peer: hello.peer,
-                        addr: Some(addr.clone()),
-                        dialled: true,
-                    },
-                    places: (Some(place), None),
-                }))
-            };
-            let link = link.await;
-            Done::Dialled { addr, link }
-        });
-    }
-
-    fn find_owners(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let id = self.content.id;
-        self.job(async move {
-            let wanted = shared.config.owners_wanted;
-            let owners = match shared.trackers.need(id.into(), wanted).await {
-                Ok(found) => found.owners,
-                Err(error) => {
-                    if error != TrackerError::NoTracker {
-                        tracing::warn!(content = %id, %error, "finding owners failed");
-                    }
-                    Vec::new()
-                }
-            };
-            let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
-            Done::Found(owners.collect())
-        });
-    }
-
-    fn open(&mut self, manifest: Arc<Manifest>) {
-        // Only the manifest proves the length; a tracker merely repeats it.
-        self.content.length = manifest.geometry().length();
-        let content = self.content.clone();
-        self.status.send_modify(|status| status.found(content));
-        self.show_progress();
-        let shared = Arc::clone(&self.shared);
-        let name = self.content.name.clone();
-        self.job(async move {
-            let opened = match shared.storage.create(&name, &manifest).await {
-                Ok(partial) => Ok(Opened::Partial(partial)),
-                Err(StorageError::Exists { .. }) => existing(&shared, &name, &manifest).await,
-                Err(error) => Err(error),
-            };
-            Done::Opened(opened)
-        });
-    }
-
-    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>) {
-        let Some(manifest) = self.swarm.manifest().cloned() else {
-            return;
-        };
-        let len = pieces.iter().map(Bytes::len).sum::<usize>();
-        let verify = move || manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
-        if len <= INLINE_HASH_LEN {
-            self.swarm.chunk_verified(now(), chunk, verify());
-        } else {
-            self.job(async move {
-                let good = off_thread(verify).await;
-                Done::Verified { chunk, good }
-            });
-        }
-    }
-
-    fn on_blob<F: Future<Output = Done> + Send + 'static>(
-        &mut self,
-        work: impl FnOnce(Arc<dyn Blob>) -> F,
-    ) {
-        if let Some(blob) = &self.blob {
-            let work = work(Arc::clone(blob));
-            self.job(work);
-        }
-    }
-
-    fn job(&mut self, job: impl Future<Output = Done> + Send + 'static) {
-        self.jobs.push(Box::pin(job));
-    }
-
-    fn offset_of(&self, chunk: ChunkIndex) -> u64 {
-        let manifest = self.swarm.manifest();
-        manifest.map_or(0, |manifest| manifest.geometry().offset_of(chunk))
-    }
-
     fn show_progress(&mut self) {
         let progress = self.swarm.progress(now());
         self.status
             .send_if_modified(|status| status.moved(progress));
-    }
-}
-
-/// What stands under the name already: the content itself, or something else.
-async fn existing(
-    shared: &Shared,
-    name: &ContentName,
-    manifest: &Manifest,
-) -> Result<Opened, StorageError> {
-    let blob = match shared.storage.open(name).await {
-        Ok(blob) => blob,
-        Err(error @ (StorageError::Io { .. } | StorageError::NotFound { .. })) => {
-            return Err(error);
-        }
-        Err(_) => return Ok(Opened::Other),
-    };
-    if blob.length() != manifest.geometry().length() {
-        return Ok(Opened::Other);
-    }
-    match manifest_of(&*blob).await {
-        Ok(found) if found.id() == manifest.id() => Ok(Opened::Whole(blob)),
-        Err(HashError::Storage(error)) => Err(error),
-        Ok(_) | Err(HashError::Manifest(_)) => Ok(Opened::Other),
     }
 }
 

@@ -1,0 +1,135 @@
+//! What the driver starts, and hears the end of.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::INLINE_HASH_LEN;
+use super::super::handshake::{HandshakeError, dial};
+use super::super::share::{HashError, manifest_of, off_thread};
+use super::super::shared::Shared;
+use super::super::swarm::LinkInfo;
+use super::{Done, Driver, NewLink, Opened, now};
+use crate::content::{ChunkIndex, ContentName, Manifest};
+use crate::protocol::Addr;
+use crate::storage::{Blob, StorageError};
+use crate::tracker::TrackerError;
+
+impl Driver {
+    pub(super) fn dial(&mut self, addr: Addr) {
+        let shared = Arc::clone(&self.shared);
+        let id = self.content.id;
+        self.job(async move {
+            let link = async {
+                let place = shared.place().ok_or(HandshakeError::Full)?;
+                let (connection, hello) = dial(&shared, &addr, id).await?;
+                Ok(Box::new(NewLink {
+                    connection,
+                    info: LinkInfo {
+                        peer: hello.peer,
+                        addr: Some(addr.clone()),
+                        dialled: true,
+                    },
+                    places: (Some(place), None),
+                }))
+            };
+            let link = link.await;
+            Done::Dialled { addr, link }
+        });
+    }
+
+    pub(super) fn find_owners(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let id = self.content.id;
+        self.job(async move {
+            let wanted = shared.config.owners_wanted;
+            let owners = match shared.trackers.need(id.into(), wanted).await {
+                Ok(found) => found.owners,
+                Err(error) => {
+                    if error != TrackerError::NoTracker {
+                        tracing::warn!(content = %id, %error, "finding owners failed");
+                    }
+                    Vec::new()
+                }
+            };
+            let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
+            Done::Found(owners.collect())
+        });
+    }
+
+    pub(super) fn open(&mut self, manifest: Arc<Manifest>) {
+        // Only the manifest proves the length; a tracker merely repeats it.
+        self.content.length = manifest.geometry().length();
+        let content = self.content.clone();
+        self.status.send_modify(|status| status.found(content));
+        self.show_progress();
+        let shared = Arc::clone(&self.shared);
+        let name = self.content.name.clone();
+        self.job(async move {
+            let opened = match shared.storage.create(&name, &manifest).await {
+                Ok(partial) => Ok(Opened::Partial(partial)),
+                Err(StorageError::Exists { .. }) => existing(&shared, &name, &manifest).await,
+                Err(error) => Err(error),
+            };
+            Done::Opened(opened)
+        });
+    }
+
+    pub(super) fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>) {
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let len = pieces.iter().map(Bytes::len).sum::<usize>();
+        let verify = move || manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
+        if len <= INLINE_HASH_LEN {
+            self.swarm.chunk_verified(now(), chunk, verify());
+        } else {
+            self.job(async move {
+                let good = off_thread(verify).await;
+                Done::Verified { chunk, good }
+            });
+        }
+    }
+
+    pub(super) fn on_blob<F: Future<Output = Done> + Send + 'static>(
+        &mut self,
+        work: impl FnOnce(Arc<dyn Blob>) -> F,
+    ) {
+        if let Some(blob) = &self.blob {
+            let work = work(Arc::clone(blob));
+            self.job(work);
+        }
+    }
+
+    pub(super) fn job(&mut self, job: impl Future<Output = Done> + Send + 'static) {
+        self.jobs.push(Box::pin(job));
+    }
+
+    pub(super) fn offset_of(&self, chunk: ChunkIndex) -> u64 {
+        let manifest = self.swarm.manifest();
+        manifest.map_or(0, |manifest| manifest.geometry().offset_of(chunk))
+    }
+}
+
+/// What stands under the name already: the content itself, or something else.
+async fn existing(
+    shared: &Shared,
+    name: &ContentName,
+    manifest: &Manifest,
+) -> Result<Opened, StorageError> {
+    let blob = match shared.storage.open(name).await {
+        Ok(blob) => blob,
+        Err(error @ (StorageError::Io { .. } | StorageError::NotFound { .. })) => {
+            return Err(error);
+        }
+        Err(_) => return Ok(Opened::Other),
+    };
+    if blob.length() != manifest.geometry().length() {
+        return Ok(Opened::Other);
+    }
+    match manifest_of(&*blob).await {
+        Ok(found) if found.id() == manifest.id() => Ok(Opened::Whole(blob)),
+        Err(HashError::Storage(error)) => Err(error),
+        Ok(_) | Err(HashError::Manifest(_)) => Ok(Opened::Other),
+    }
+}

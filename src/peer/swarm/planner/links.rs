@@ -1,0 +1,193 @@
+//! What the links have, as the planner counts it.
+
+use super::super::LinkId;
+use super::super::source::{Has, Source};
+use super::{MAX_SUGGESTED, Planner, Released, State};
+use crate::content::{Bitfield, ChunkIndex};
+
+impl Planner {
+    /// A link is a source from now on; it has nothing yet.
+    pub fn link_added(&mut self, link: LinkId) {
+        self.sources.insert(link, Source::new());
+    }
+
+    /// A link is gone: what was asked of it is free again.
+    pub fn link_removed(&mut self, link: LinkId) -> Released {
+        self.set_has(link, Has::Nothing);
+        let Some(source) = self.sources.remove(&link) else {
+            return Released::default();
+        };
+        self.hungry.remove(&link);
+        let led = self.led_by(link);
+        let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
+        self.forget_unobtainable(&mut released);
+        released
+    }
+
+    /// A link's chunks, said all at once. O(chunks) for a partial owner, O(1)
+    /// for a seeder.
+    pub fn link_has(&mut self, link: LinkId, has: Has) {
+        let has = match has {
+            Has::Some(chunks) if chunks.is_complete() => Has::All,
+            Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
+            has => has,
+        };
+        if let Some(source) = self.sources.get_mut(&link) {
+            source.said = true;
+        }
+        self.set_has(link, has);
+    }
+
+    /// The other side would like to be asked for a chunk: it is, if no other
+    /// is rarer. Only the latest few suggestions count.
+    pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if self.grid.geometry().contains(chunk)
+            && let Some(source) = self.sources.get_mut(&link)
+        {
+            if source.suggested.len() == MAX_SUGGESTED {
+                source.suggested.pop_front();
+            }
+            source.suggested.push_back(chunk);
+        }
+    }
+
+    /// Whether a link has something that is free to be asked for.
+    pub fn has_free(&self, link: LinkId) -> bool {
+        let waits = self.sources.get(&link).is_some_and(|s| match &s.has {
+            Has::Nothing => false,
+            Has::Some(_) => s.candidates > 0,
+            Has::All => !self.picker.is_empty(),
+        });
+        waits
+            || self
+                .joinable(link, false)
+                .or(self.joinable(link, true))
+                .is_some()
+    }
+
+    /// A link has one more chunk. O(1).
+    pub fn link_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        match &mut source.has {
+            Has::All => return,
+            Has::Nothing => {
+                let mut chunks = Bitfield::none(self.grid.geometry().chunks());
+                chunks.insert(chunk);
+                return self.link_has(link, Has::Some(chunks));
+            }
+            Has::Some(chunks) => {
+                if !chunks.insert(chunk) {
+                    return;
+                }
+                source.wanted += u32::from(self.states[chunk.as_usize()] != State::Stored);
+                if chunks.is_complete() && !source.unreliable {
+                    let chunks = chunks.clone();
+                    self.set_partial_copies(&chunks, false, Some(chunk));
+                    if let Some(source) = self.sources.get_mut(&link) {
+                        source.has = Has::All;
+                    }
+                    self.partial -= 1;
+                    self.homes_valid = false;
+                } else {
+                    source.candidates += u32::from(self.picker.is_waiting(chunk));
+                    self.picker.gained(chunk);
+                }
+            }
+        }
+        self.hungry.remove(&link);
+    }
+
+    /// Whether a link answers requests. One that does not leads no chunk, for
+    /// nothing would tell when to stop waiting for it.
+    pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return Released::default();
+        };
+        source.choked = choked;
+        if !choked {
+            return Released::default();
+        }
+        source.lead = None;
+        let led = self.led_by(link);
+        self.release(link, [], led)
+    }
+
+    /// Whether a link has a chunk that is not stored yet.
+    pub fn is_useful(&self, link: LinkId) -> bool {
+        self.sources
+            .get(&link)
+            .is_some_and(|source| match &source.has {
+                Has::Nothing => false,
+                Has::All => !self.is_done(),
+                Has::Some(_) => source.wanted > 0,
+            })
+    }
+
+    /// A link lacks a chunk after all. A seeder becomes a partial owner for
+    /// good, so that going back and forth is not paid for by the content's
+    /// length.
+    pub(super) fn lost(&mut self, link: LinkId, chunk: ChunkIndex) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        if source.has == Has::All {
+            source.unreliable = true;
+            let mut has = Bitfield::all(self.grid.geometry().chunks());
+            has.remove(chunk);
+            self.set_has(link, Has::Some(has));
+        } else if let Has::Some(has) = &mut source.has
+            && has.remove(chunk)
+        {
+            source.candidates -= u32::from(self.picker.is_waiting(chunk));
+            source.wanted -= u32::from(self.states[chunk.as_usize()] != State::Stored);
+            self.picker.lost(chunk);
+        }
+    }
+
+    pub(super) fn set_has(&mut self, link: LinkId, has: Has) {
+        let Some(source) = self.sources.get_mut(&link) else {
+            return;
+        };
+        let before = std::mem::replace(&mut source.has, has.clone());
+        (source.candidates, source.wanted) = match &has {
+            Has::Some(has) => {
+                let wanted = |chunk: &ChunkIndex| self.states[chunk.as_usize()] != State::Stored;
+                (
+                    self.picker.waiting().iter_common(has, 0).count() as u32,
+                    has.iter().filter(wanted).count() as u32,
+                )
+            }
+            _ => (0, 0),
+        };
+        source.home = 0..0;
+        self.homes_valid = false;
+        self.hungry.remove(&link);
+        for (has, gained) in [(before, false), (has, true)] {
+            if let Has::Some(chunks) = has {
+                self.set_partial_copies(&chunks, gained, None);
+                if gained {
+                    self.partial += 1;
+                } else {
+                    self.partial -= 1;
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_partial_copies(
+        &mut self,
+        chunks: &Bitfield,
+        gained: bool,
+        except: Option<ChunkIndex>,
+    ) {
+        for chunk in chunks.iter().filter(|&chunk| Some(chunk) != except) {
+            if gained {
+                self.picker.gained(chunk);
+            } else {
+                self.picker.lost(chunk);
+            }
+        }
+    }
+}

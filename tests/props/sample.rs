@@ -1,0 +1,102 @@
+//! Contents that all cases share, so that each is hashed once.
+
+use std::sync::{Arc, LazyLock};
+
+use bt_lite::content::BlockRange;
+use bt_lite::protocol::PeerMessage;
+use bt_lite::{ChunkIndex, Manifest};
+use bytes::Bytes;
+
+/// Random bytes and what tells them from others.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) content: Bytes,
+    pub(crate) manifest: Arc<Manifest>,
+}
+
+/// Contents of few chunks, each of a single block.
+pub(crate) static SMALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
+    let lengths = [0, 1, 16 << 10, (48 << 10) + 5, 96 << 10];
+    lengths.into_iter().map(Sample::new).collect()
+});
+
+/// The shortest content whose chunks have four blocks, and some bytes more:
+/// its last chunk has three, the last of them short.
+pub(crate) static LARGE: LazyLock<Sample> = LazyLock::new(|| Sample::new((32 << 20) + 33_000));
+
+impl Sample {
+    pub(crate) fn new(length: usize) -> Self {
+        let mut content = vec![0; length];
+        fastrand::Rng::with_seed(length as u64).fill(&mut content);
+        let manifest = Arc::new(Manifest::of(&content).unwrap());
+        let content = content.into();
+        Self { content, manifest }
+    }
+
+    pub(crate) fn chunk(&self, chunk: ChunkIndex) -> Bytes {
+        let range = self.manifest.geometry().range_of(chunk);
+        self.content.slice(range.start as usize..range.end as usize)
+    }
+
+    /// Bytes of their own, so that their address tells who sent them.
+    pub(crate) fn block(&self, block: BlockRange) -> Bytes {
+        let start = block.offset as usize;
+        let chunk = self.chunk(block.chunk);
+        Bytes::copy_from_slice(&chunk[start..start + block.len as usize])
+    }
+
+    /// What verification says, without hashing.
+    pub(crate) fn is_good(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> bool {
+        let chunk = self.chunk(chunk);
+        let mut rest = &chunk[..];
+        let fits = pieces.iter().all(|piece| {
+            let after = rest.strip_prefix(&piece[..]);
+            rest = after.unwrap_or_default();
+            after.is_some()
+        });
+        fits && rest.is_empty()
+    }
+
+    /// The honest answer to a question about the manifest; `None` about a part
+    /// that there is not.
+    pub(crate) fn part(&self, part: u32) -> Option<PeerMessage> {
+        match part {
+            0 => {
+                let mut proof = self.manifest.proof().siblings.concat();
+                proof.extend_from_slice(&self.manifest.proof().leaf);
+                Some(PeerMessage::ManifestLength {
+                    length: self.content.len() as u64,
+                    proof: proof.into(),
+                })
+            }
+            1 => Some(PeerMessage::ManifestHashes {
+                part,
+                hashes: self.manifest.hashes().concat().into(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn verdict_without_hashing_is_that_of_the_hash() {
+    let sample = &SMALL[3];
+    for chunk in sample.manifest.geometry().indices() {
+        let good = sample.chunk(chunk);
+        let mut bad = good.to_vec();
+        bad[0] ^= 1;
+        let middle = good.len() / 2;
+        let copies = [
+            vec![good.slice(..middle), good.slice(middle..)],
+            vec![good.slice(..middle)],
+            vec![bad.into()],
+            vec![],
+        ];
+        for pieces in copies {
+            let verdict = sample
+                .manifest
+                .verify(chunk, pieces.iter().map(|piece| &piece[..]));
+            assert_eq!(sample.is_good(chunk, &pieces), verdict);
+        }
+    }
+}

@@ -1,0 +1,662 @@
+//! One machine under arbitrary scripts: whatever comes in, in whatever order,
+//! it keeps its promises, and in the end a single honest seeder beside links
+//! that say nothing is enough.
+
+use std::time::{Duration, Instant};
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, Strategy as Order, Swarm, SwarmConfig};
+use bt_lite::protocol::{Addr, Hello, PeerId, PeerMessage, RefuseReason};
+use bt_lite::{Bitfield, ChunkIndex};
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::sample::{LARGE, SMALL, Sample};
+use crate::swarm_observer::Observer;
+
+/// Among so few peers and addresses, duplicates and bans are frequent.
+const PEERS: u8 = 6;
+const ADDRS: u8 = 5;
+/// Of a long content, only these chunks are missing.
+const MISSING: u32 = 6;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Up(u8, Option<u8>, bool, Option<Says>),
+    Down(Index),
+    Says(Index, Says),
+    /// Answers what the machine asked a link.
+    Answers(Index, Index, Answer),
+    /// The driver does one thing, or everything, that it was told to.
+    Does(Index, bool),
+    DoesAll,
+    Owners(Vec<(u8, bool)>),
+    Unbidden(Unbidden),
+    Wait(u64),
+    Timeout,
+    Order(bool),
+}
+
+#[derive(Debug, Clone)]
+enum Says {
+    All,
+    None,
+    Some(Vec<bool>),
+    Bits(Vec<u8>),
+    Have(u32),
+    Suggest(u32),
+    Request(u32, u32, u32),
+    Cancel(Index),
+    CancelAny(u32),
+    Choke(bool),
+    Part(u32),
+    Length(u64, Vec<u8>),
+    Hashes(u32, Vec<u8>),
+    NoPart(u32),
+    Block(u32, u32, usize),
+    Reject(u32, u32, u32),
+    Hello,
+    Refuse,
+    KeepAlive,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Truth,
+    Lie,
+    Refusal,
+}
+
+/// What a driver reports though it was not asked to.
+#[derive(Debug, Clone)]
+enum Unbidden {
+    DialFailed(u8),
+    Opened,
+    Verified(u32, bool),
+    Stored(u32),
+    Committed,
+    Finished,
+    /// For a link that is gone.
+    Read(u64),
+    Sent(Index, usize, u64),
+    Down(u64),
+}
+
+/// Something that the driver was told to do.
+#[derive(Debug)]
+enum Job {
+    Sent(LinkId, u64),
+    Dial(Addr),
+    Find,
+    Open,
+    Verify(ChunkIndex),
+    Store(ChunkIndex),
+    Read(LinkId, BlockRange),
+    Commit,
+    Finish,
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    let bytes = || vec(any::<u8>(), 0..70);
+    // Most that asks for something stays inside the content.
+    let near = (0u32..8, 0u32..4, 0u32..4);
+    let near = near.prop_map(|(chunk, at, len)| (chunk, at * 4096, len * 4097));
+    let block = prop_oneof![20 => near, 1 => any::<(u32, u32, u32)>()];
+    prop_oneof![
+        3 => Just(Says::All),
+        1 => Just(Says::None),
+        3 => vec(any::<bool>(), 8).prop_map(Says::Some),
+        1 => bytes().prop_map(Says::Bits),
+        12 => (0u32..6).prop_map(Says::Have),
+        1 => any::<u32>().prop_map(Says::Have),
+        1 => any::<u32>().prop_map(Says::Suggest),
+        30 => block.clone().prop_map(|(c, o, n)| Says::Request(c, o, n)),
+        6 => any::<Index>().prop_map(Says::Cancel),
+        1 => any::<u32>().prop_map(Says::CancelAny),
+        8 => any::<bool>().prop_map(Says::Choke),
+        4 => (0u32..3).prop_map(Says::Part),
+        1 => any::<u32>().prop_map(Says::Part),
+        1 => (any::<u64>(), bytes()).prop_map(|(n, b)| Says::Length(n, b)),
+        1 => (0u32..3, bytes()).prop_map(|(p, b)| Says::Hashes(p, b)),
+        1 => any::<u32>().prop_map(Says::NoPart),
+        1 => (any::<u32>(), any::<u32>(), 0usize..99).prop_map(|(c, o, n)| Says::Block(c, o, n)),
+        1 => block.prop_map(|(c, o, n)| Says::Reject(c, o, n)),
+        1 => Just(Says::Hello),
+        1 => Just(Says::Refuse),
+        2 => Just(Says::KeepAlive),
+    ]
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let index = any::<Index>;
+    let addr = prop::option::of(0..ADDRS);
+    let has = prop_oneof![
+        4 => Just(Some(Says::All)),
+        4 => vec(any::<bool>(), 8).prop_map(|has| Some(Says::Some(has))),
+        1 => Just(None),
+    ];
+    let answer = prop_oneof![
+        8 => Just(Answer::Truth),
+        2 => Just(Answer::Lie),
+        1 => Just(Answer::Refusal),
+    ];
+    let unbidden = prop_oneof![
+        (0..ADDRS).prop_map(Unbidden::DialFailed),
+        Just(Unbidden::Opened),
+        any::<(u32, bool)>().prop_map(|(chunk, good)| Unbidden::Verified(chunk, good)),
+        any::<u32>().prop_map(Unbidden::Stored),
+        Just(Unbidden::Committed),
+        Just(Unbidden::Finished),
+        (1u64..30).prop_map(Unbidden::Read),
+        (index(), 0usize..9, 0u64..99_999).prop_map(|(l, n, b)| Unbidden::Sent(l, n, b)),
+        (1u64..60).prop_map(Unbidden::Down),
+    ];
+    let up = (0..PEERS, addr, any::<bool>(), has);
+    let op = prop_oneof![
+        12 => up.prop_map(|(peer, addr, dialled, has)| Op::Up(peer, addr, dialled, has)),
+        2 => index().prop_map(Op::Down),
+        20 => (index(), says()).prop_map(|(link, says)| Op::Says(link, says)),
+        50 => (index(), index(), answer).prop_map(|(link, at, a)| Op::Answers(link, at, a)),
+        30 => (index(), any::<bool>()).prop_map(|(at, works)| Op::Does(at, works)),
+        6 => Just(Op::DoesAll),
+        3 => vec((0..ADDRS, any::<bool>()), 0..4).prop_map(Op::Owners),
+        4 => unbidden.prop_map(Op::Unbidden),
+        8 => prop_oneof![0u64..50, 0u64..20_000].prop_map(Op::Wait),
+        5 => Just(Op::Timeout),
+        1 => any::<bool>().prop_map(Op::Order),
+    ];
+    vec(op, 0..300)
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId([n; 16])
+}
+
+fn addr(n: u8) -> Addr {
+    format!("memory:{n}").parse().unwrap()
+}
+
+struct Script {
+    swarm: Swarm,
+    observer: Observer,
+    sample: Sample,
+    now: Instant,
+    jobs: Vec<Job>,
+    links: u64,
+}
+
+impl Script {
+    fn new(sample: &Sample, seeding: bool, seed: u64) -> Self {
+        let mut config = SwarmConfig::default();
+        config.sources = 3;
+        config.max_links = 4;
+        config.send_window = 32 << 10;
+        config.max_unverified = 4 * sample.manifest.geometry().chunk_len();
+        config.commit_bytes = 40 << 10;
+        config.planner.max_requests = 5;
+        config.planner.seed = seed;
+        let (now, me) = (Instant::now(), peer(0));
+        let bounds = (config.max_links, config.planner.max_requests);
+        let manifest = sample.manifest.clone();
+        Self {
+            swarm: match seeding {
+                true => Swarm::seeder(now, config, me, manifest),
+                false => Swarm::leecher(now, config, me, manifest.id()),
+            },
+            observer: Observer::new(sample, me, seeding, bounds),
+            sample: sample.clone(),
+            now,
+            jobs: Vec::new(),
+            links: 0,
+        }
+    }
+
+    fn chunks(&self) -> u32 {
+        self.sample.manifest.geometry().chunks()
+    }
+
+    /// Collects what the machine wants, after every input.
+    fn settle(&mut self) {
+        self.swarm.check_invariants();
+        while let Some(output) = self.swarm.poll_output() {
+            self.observer.output(&output);
+            self.jobs.extend(match output {
+                Output::Send { link, message } => Some(Job::Sent(
+                    link,
+                    match message {
+                        PeerMessage::Block { data, .. } => data.len() as u64,
+                        _ => 0,
+                    },
+                )),
+                Output::Dial { addr } => Some(Job::Dial(addr)),
+                Output::FindOwners => Some(Job::Find),
+                Output::Open(_) => Some(Job::Open),
+                Output::Verify { chunk, .. } => Some(Job::Verify(chunk)),
+                Output::Store { chunk, .. } => Some(Job::Store(chunk)),
+                Output::Read { link, block } => Some(Job::Read(link, block)),
+                Output::Commit { .. } => Some(Job::Commit),
+                Output::Finish => Some(Job::Finish),
+                _ => None,
+            });
+        }
+        self.observer.settled();
+        let progress = self.swarm.progress(self.now);
+        let known = progress.chunks.is_some();
+        assert!(!known || progress.verified_chunks as usize == self.observer.stored.len());
+        assert_eq!(progress.links as usize, self.observer.links.len());
+        assert_eq!(self.swarm.is_seeding(), self.observer.seeding);
+    }
+
+    fn up(&mut self, who: u8, at: Option<u8>, dialled: bool) -> LinkId {
+        self.links += 1;
+        let link = LinkId(self.links);
+        let info = LinkInfo {
+            peer: peer(who),
+            addr: at.map(addr),
+            dialled,
+        };
+        self.observer.up(link, info.clone());
+        self.swarm.link_up(self.now, link, info);
+        self.settle();
+        link
+    }
+
+    fn down(&mut self, link: LinkId) {
+        self.observer.down(link);
+        self.swarm.link_down(self.now, link);
+        self.settle();
+    }
+
+    fn hears(&mut self, link: LinkId, message: PeerMessage) {
+        self.observer.hears(link, &message);
+        self.swarm.handle_message(self.now, link, message);
+        self.settle();
+    }
+
+    /// One of the links that are up.
+    fn link(&self, index: Index) -> Option<LinkId> {
+        let links: Vec<LinkId> = self.observer.links.keys().copied().collect();
+        (!links.is_empty()).then(|| *index.get(&links))
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Up(who, at, dialled, has) => {
+                let link = self.up(who, at, dialled);
+                if let Some(has) = has {
+                    self.says(link, has);
+                }
+            }
+            Op::Down(index) => {
+                if let Some(link) = self.link(index) {
+                    self.down(link);
+                }
+            }
+            Op::Says(index, says) => {
+                if let Some(link) = self.link(index) {
+                    self.says(link, says);
+                }
+            }
+            Op::Answers(index, at, answer) => {
+                if let Some(link) = self.link(index) {
+                    self.answers(link, Some(at), answer);
+                }
+            }
+            Op::Does(index, works) => {
+                if !self.jobs.is_empty() {
+                    let job = self.jobs.swap_remove(index.index(self.jobs.len()));
+                    self.does(job, works);
+                }
+            }
+            Op::DoesAll => self.does_all(),
+            Op::Owners(owners) => {
+                let owners = owners.into_iter().map(|(n, complete)| (addr(n), complete));
+                let owners: Vec<(Addr, bool)> = owners.collect();
+                self.observer
+                    .named(owners.iter().map(|owner| owner.0.clone()));
+                self.swarm.owners_found(self.now, owners);
+                self.settle();
+            }
+            Op::Unbidden(what) => self.unbidden(what),
+            Op::Wait(ms) => self.now += Duration::from_millis(ms),
+            Op::Timeout => self.timeout(),
+            Op::Order(sequential) => self.swarm.set_strategy(match sequential {
+                true => Order::Sequential,
+                false => Order::RarestFirst,
+            }),
+        }
+    }
+
+    fn says(&mut self, link: LinkId, says: Says) {
+        let block = |chunk, offset, len| BlockRange {
+            chunk: ChunkIndex(chunk),
+            offset,
+            len,
+        };
+        let message = match says {
+            Says::All => PeerMessage::HaveAll,
+            Says::None => PeerMessage::HaveNone,
+            Says::Some(has) => {
+                let mut bits = Bitfield::none(self.chunks());
+                let indices = self.sample.manifest.geometry().indices();
+                for chunk in indices.filter(|c| has[c.as_usize() % has.len()]) {
+                    bits.insert(chunk);
+                }
+                PeerMessage::Bitfield(bits.to_bytes())
+            }
+            Says::Bits(bytes) => PeerMessage::Bitfield(bytes.into()),
+            Says::Have(chunk) => PeerMessage::Have(ChunkIndex(chunk)),
+            Says::Suggest(chunk) => PeerMessage::Suggest(ChunkIndex(chunk)),
+            Says::Request(chunk, offset, len) => PeerMessage::Request(block(chunk, offset, len)),
+            Says::Cancel(at) => {
+                let theirs = &self.observer.links[&link].theirs;
+                match theirs.is_empty() {
+                    true => return,
+                    false => PeerMessage::Cancel(*at.get(theirs)),
+                }
+            }
+            Says::CancelAny(chunk) => PeerMessage::Cancel(block(chunk, 0, 1)),
+            Says::Choke(true) => PeerMessage::Choke,
+            Says::Choke(false) => PeerMessage::Unchoke,
+            Says::Part(part) => PeerMessage::ManifestRequest { part },
+            Says::Length(length, proof) => {
+                self.observer.lies(link);
+                let proof = proof.into();
+                PeerMessage::ManifestLength { length, proof }
+            }
+            Says::Hashes(part, hashes) => {
+                self.observer.lies(link);
+                let hashes = hashes.into();
+                PeerMessage::ManifestHashes { part, hashes }
+            }
+            Says::NoPart(part) => PeerMessage::ManifestReject { part },
+            Says::Block(chunk, offset, len) => PeerMessage::Block {
+                chunk: ChunkIndex(chunk),
+                offset,
+                data: vec![0; len].into(),
+            },
+            Says::Reject(chunk, offset, len) => PeerMessage::Reject(block(chunk, offset, len)),
+            Says::Hello => PeerMessage::Hello(Hello {
+                content: self.sample.manifest.id(),
+                peer: peer(1),
+                listen: None,
+            }),
+            Says::Refuse => PeerMessage::Refuse(RefuseReason::Busy),
+            Says::KeepAlive => PeerMessage::KeepAlive,
+        };
+        self.hears(link, message);
+    }
+
+    /// Answers one request, the first without a choice. Whether there was one.
+    fn answers(&mut self, link: LinkId, at: Option<Index>, answer: Answer) -> bool {
+        let Some(seen) = self.observer.links.get_mut(&link) else {
+            return false;
+        };
+        if !seen.parts.is_empty() {
+            let part = seen.parts.remove(0);
+            let truth = self.sample.part(part).expect("there is such a part");
+            let message = match answer {
+                Answer::Truth => truth,
+                Answer::Lie => {
+                    self.observer.lies(link);
+                    lie(truth)
+                }
+                Answer::Refusal => PeerMessage::ManifestReject { part },
+            };
+            self.hears(link, message);
+            return true;
+        }
+        if seen.asked.is_empty() {
+            return false;
+        }
+        let at = at.map_or(0, |at| at.index(seen.asked.len()));
+        let (block, _) = seen.asked[at];
+        let data = self.sample.block(block);
+        let truth = PeerMessage::Block {
+            chunk: block.chunk,
+            offset: block.offset,
+            data,
+        };
+        let message = match answer {
+            Answer::Truth => truth,
+            Answer::Lie if block.len > 0 => {
+                self.observer.lies(link);
+                lie(truth)
+            }
+            _ => PeerMessage::Reject(block),
+        };
+        self.hears(link, message);
+        true
+    }
+
+    fn does(&mut self, job: Job, works: bool) {
+        let now = self.now;
+        match job {
+            Job::Sent(link, bytes) => self.swarm.messages_sent(now, link, 1, bytes),
+            Job::Dial(addr) => {
+                self.observer.dial_failed(&addr);
+                self.swarm.dial_failed(now, &addr);
+            }
+            Job::Find => {
+                self.observer.named(std::iter::empty());
+                self.swarm.owners_found(now, Vec::new());
+            }
+            Job::Open => {
+                let mut present = Bitfield::none(self.chunks());
+                let indices = self.sample.manifest.geometry().indices();
+                for chunk in indices.filter(|chunk| chunk.0 >= MISSING) {
+                    present.insert(chunk);
+                }
+                if !works && self.chunks() > 1 {
+                    present.insert(ChunkIndex(0));
+                }
+                self.observer.opened(&present);
+                self.swarm.opened(now, &present);
+            }
+            Job::Verify(chunk) => {
+                let good = self.observer.verified(chunk);
+                self.swarm.chunk_verified(now, chunk, good);
+            }
+            Job::Store(chunk) => {
+                self.observer.stored(chunk);
+                self.swarm.chunk_stored(now, chunk);
+            }
+            Job::Read(link, block) => {
+                self.observer.read(link, block);
+                let data = works.then(|| self.sample.block(block));
+                self.swarm.block_read(now, link, block, data);
+            }
+            Job::Commit => {
+                self.observer.committed();
+                self.swarm.committed(now);
+            }
+            Job::Finish => {
+                self.observer.finished();
+                self.swarm.finished(now);
+            }
+        }
+        self.settle();
+    }
+
+    /// Until there is nothing to do, which must be soon.
+    fn does_all(&mut self) {
+        for _ in 0..5_000 {
+            if self.jobs.is_empty() {
+                return self.observer.drained();
+            }
+            let job = self.jobs.swap_remove(0);
+            self.does(job, true);
+        }
+        panic!("the driver has something to do for ever");
+    }
+
+    fn unbidden(&mut self, what: Unbidden) {
+        let now = self.now;
+        match what {
+            Unbidden::DialFailed(n) => {
+                self.observer.dial_failed(&addr(n));
+                self.swarm.dial_failed(now, &addr(n));
+            }
+            Unbidden::Opened => {
+                if !self.jobs.iter().any(|job| matches!(job, Job::Open)) {
+                    let present = Bitfield::all(self.chunks());
+                    self.swarm.opened(now, &present);
+                }
+            }
+            Unbidden::Verified(chunk, good) => {
+                let chunk = ChunkIndex(chunk % 8);
+                let hashes = |job: &Job| matches!(job, Job::Verify(c) if *c == chunk);
+                if !self.jobs.iter().any(hashes) {
+                    self.swarm.chunk_verified(now, chunk, good);
+                }
+            }
+            Unbidden::Stored(chunk) => {
+                let chunk = ChunkIndex(chunk % 8);
+                let writes = |job: &Job| matches!(job, Job::Store(c) if *c == chunk);
+                if !self.jobs.iter().any(writes) {
+                    self.swarm.chunk_stored(now, chunk);
+                }
+            }
+            Unbidden::Committed => {
+                if !self.jobs.iter().any(|job| matches!(job, Job::Commit)) {
+                    self.swarm.committed(now);
+                }
+            }
+            Unbidden::Finished => {
+                if !self.jobs.iter().any(|job| matches!(job, Job::Finish)) {
+                    self.swarm.finished(now);
+                }
+            }
+            Unbidden::Read(link) => {
+                let (link, chunk) = (LinkId(link), ChunkIndex(0));
+                if !self.observer.links.contains_key(&link) {
+                    let (offset, len) = (0, 1);
+                    let block = BlockRange { chunk, offset, len };
+                    let data = Some(Bytes::from_static(b"x"));
+                    self.swarm.block_read(now, link, block, data);
+                }
+            }
+            Unbidden::Sent(index, messages, bytes) => {
+                if let Some(link) = self.link(index) {
+                    self.swarm.messages_sent(now, link, messages, bytes);
+                }
+            }
+            Unbidden::Down(link) => {
+                let link = LinkId(link);
+                if !self.observer.links.contains_key(&link) {
+                    self.swarm.link_down(now, link);
+                }
+            }
+        }
+        self.settle();
+    }
+
+    /// Waits until the machine wants to be called, and calls it until it wants
+    /// to be called later.
+    fn timeout(&mut self) {
+        if let Some(at) = self.swarm.poll_timeout() {
+            self.now = self.now.max(at);
+        }
+        for _ in 0..4 {
+            self.swarm.handle_timeout(self.now);
+            self.settle();
+            let next = self.swarm.poll_timeout();
+            if next.is_none_or(|next| next > self.now) {
+                return;
+            }
+        }
+        panic!("the time does not move on");
+    }
+
+    /// An honest seeder comes, and the other links say nothing any more.
+    fn finish(&mut self) {
+        self.does_all();
+        while self.observer.links.len() >= 4 {
+            let link = *self.observer.links.keys().next().unwrap();
+            self.down(link);
+        }
+        let seeder = self.up(PEERS, None, false);
+        let was_seeding = self.observer.seeding;
+        self.hears(seeder, PeerMessage::HaveAll);
+        for _ in 0..2_000 {
+            self.does_all();
+            if self.swarm.is_seeding() {
+                let up = self.observer.links.contains_key(&seeder);
+                assert!(!up, "two seeders need no link, before {was_seeding}");
+                return;
+            }
+            assert!(
+                self.observer.links.contains_key(&seeder),
+                "who is honest stays"
+            );
+            self.now += Duration::from_millis(1);
+            if !self.answers(seeder, None, Answer::Truth) {
+                self.timeout();
+            }
+        }
+        panic!("an honest seeder is not enough");
+    }
+}
+
+/// The same with other bytes.
+fn lie(truth: PeerMessage) -> PeerMessage {
+    let flip = |bytes: &Bytes| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Bytes::from(bytes)
+    };
+    match truth {
+        PeerMessage::Block {
+            chunk,
+            offset,
+            data,
+        } => PeerMessage::Block {
+            chunk,
+            offset,
+            data: flip(&data),
+        },
+        PeerMessage::ManifestHashes { part, hashes } => PeerMessage::ManifestHashes {
+            part,
+            hashes: flip(&hashes),
+        },
+        PeerMessage::ManifestLength { length, proof } => PeerMessage::ManifestLength {
+            length: length + 1,
+            proof,
+        },
+        other => other,
+    }
+}
+
+fn run(sample: &Sample, seeding: bool, seed: u64, ops: Vec<Op>) {
+    let mut script = Script::new(sample, seeding, seed);
+    script.settle();
+    for op in ops {
+        script.apply(op);
+    }
+    script.finish();
+}
+
+proptest! {
+    #[test]
+    fn machine_after_any_script_keeps_its_promises(
+        ops in ops(), sample in 0usize..5, seeding in prop::bool::weighted(0.15), seed: u64,
+    ) {
+        run(&SMALL[sample], seeding, seed, ops);
+    }
+}
+
+proptest! {
+    // So many chunks take longer to check.
+    #![proptest_config(ProptestConfig {
+        cases: (ProptestConfig::default().cases / 8).max(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn machine_with_several_blocks_a_chunk_keeps_its_promises(ops in ops(), seed: u64) {
+        run(&LARGE, false, seed, ops);
+    }
+}

@@ -1,0 +1,500 @@
+//! Peers that do not keep to anything: what a peer takes from them is bounded,
+//! they are told why where the protocol says so, and the others are served.
+
+use std::time::Duration;
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::PeerConfig;
+use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
+use bt_lite::protocol::{Frame, Hello, PeerId, PeerMessage, RefuseReason};
+use bt_lite::transport::{Connection, Listener};
+use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, Transport};
+use bytes::Bytes;
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::time::{Instant, sleep};
+
+use crate::world::{Node, World, alive_tasks, content, soon, tasks_settle};
+
+const LEN: usize = 60 * (16 << 10);
+
+/// One end of a link, by hand.
+struct Raw(Connection);
+
+impl Raw {
+    async fn connect(world: &World, name: &str, addr: &Addr) -> Self {
+        let connection = world.network().endpoint(name).connect(addr).await;
+        Self(connection.expect("it listens"))
+    }
+
+    /// A link that has shaken hands, and heard what the other side has.
+    async fn link(world: &World, name: &str, owner: &Node, id: ContentId, peer: u8) -> Self {
+        let mut raw = Self::connect(world, name, &owner.addr()).await;
+        raw.say(hello(id, peer)).await;
+        assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+        assert_eq!(raw.hear().await, Some(PeerMessage::HaveAll));
+        raw
+    }
+
+    async fn say(&mut self, message: PeerMessage) {
+        self.0
+            .sink
+            .send(message.encode())
+            .await
+            .expect("it is sent");
+    }
+
+    /// The next message, or `None` at the end, however the link ended.
+    async fn hear(&mut self) -> Option<PeerMessage> {
+        let frame = soon(self.0.stream.next()).await?.ok()?;
+        Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
+    }
+
+    /// Reads up to the end of the link; what came last.
+    async fn last_words(&mut self) -> Option<PeerMessage> {
+        let mut last = None;
+        while let Some(message) = self.hear().await {
+            last = Some(message);
+        }
+        last
+    }
+}
+
+fn hello(content: ContentId, peer: u8) -> PeerMessage {
+    PeerMessage::Hello(Hello {
+        content,
+        peer: PeerId([peer; 16]),
+        listen: None,
+    })
+}
+
+fn request(chunk: u32, offset: u32, len: u32) -> PeerMessage {
+    PeerMessage::Request(BlockRange {
+        chunk: ChunkIndex(chunk),
+        offset,
+        len,
+    })
+}
+
+async fn world_with_owner(config: PeerConfig) -> (World, Node, Content, Bytes) {
+    let world = World::memory(1).await;
+    let owner = world.node_with("owner", config).await;
+    let bytes = content(LEN, 1);
+    let content = owner.share("x", &bytes).await;
+    (world, owner, content, bytes)
+}
+
+async fn serves_others(world: &World, bytes: &Bytes) {
+    let leecher = world.node("leecher").await;
+    soon(leecher.peer.download("x")).await.unwrap();
+    assert_eq!(leecher.bytes("x").unwrap(), *bytes);
+    leecher.peer.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_instead_of_a_hello_ends_the_connection() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let before = alive_tasks();
+    let frames = [
+        Frame::head("GET / HTTP/1.1"),
+        Frame::default(),
+        Frame::head(vec![0xff; 1000]),
+        Frame {
+            head: Bytes::new(),
+            body: vec![0; 1000].into(),
+        },
+        PeerMessage::KeepAlive.encode(),
+        request(0, 0, 1).encode(),
+        PeerMessage::Refuse(RefuseReason::Busy).encode(),
+    ];
+    for frame in frames {
+        let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
+        raw.0.sink.send(frame).await.unwrap();
+        assert_eq!(raw.hear().await, None);
+        // Nothing that it says later comes to anything.
+        let _ = raw.0.sink.send(hello(content.id, 1).encode()).await;
+    }
+    tasks_settle(before).await;
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_without_a_hello_is_cut_off_in_time() {
+    let (world, owner, _, bytes) = world_with_owner(PeerConfig::default()).await;
+    let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
+    let begun = Instant::now();
+    assert_eq!(raw.hear().await, None);
+    let late = begun.elapsed().saturating_sub(HANDSHAKE_TIMEOUT);
+    assert!(late < Duration::from_millis(10), "{late:?}");
+    assert!(begun.elapsed() >= HANDSHAKE_TIMEOUT);
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_say_why() {
+    let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
+    let mut other_version = hello(content.id, 1).encode();
+    let mut head = other_version.head.to_vec();
+    // Behind the type and the mark of the protocol.
+    head[8] += 1;
+    other_version.head = head.into();
+    let itself = PeerMessage::Hello(Hello {
+        content: content.id,
+        peer: owner.peer.id(),
+        listen: None,
+    });
+    for (frame, reason) in [
+        (other_version, RefuseReason::Version),
+        (
+            hello(ContentId::of(b"other"), 1).encode(),
+            RefuseReason::UnknownContent,
+        ),
+        (itself.encode(), RefuseReason::SelfConnection),
+    ] {
+        let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
+        raw.0.sink.send(frame).await.unwrap();
+        assert_eq!(raw.hear().await, Some(PeerMessage::Refuse(reason)));
+        assert_eq!(raw.hear().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn breach_on_a_link_ends_that_link_alone() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let before = alive_tasks();
+    let id = content.id;
+    let breaches = [
+        hello(id, 1),
+        request(60, 0, 1),
+        request(0, 1, 16 << 10),
+        request(u32::MAX, u32::MAX, 1),
+        PeerMessage::Have(ChunkIndex(60)),
+        PeerMessage::Bitfield(vec![0xff; 9].into()),
+        PeerMessage::Block {
+            chunk: ChunkIndex(0),
+            offset: 0,
+            data: vec![1].into(),
+        },
+        PeerMessage::Reject(BlockRange {
+            chunk: ChunkIndex(0),
+            offset: 0,
+            len: 1,
+        }),
+    ];
+    for breach in breaches {
+        let mut good = Raw::link(&world, "good", &owner, id, 1).await;
+        let mut bad = Raw::link(&world, "bad", &owner, id, 2).await;
+        bad.say(breach.clone()).await;
+        assert!(bad.last_words().await.is_none(), "{breach:?}");
+        good.say(request(3, 0, 5)).await;
+        let block = PeerMessage::Block {
+            chunk: ChunkIndex(3),
+            offset: 0,
+            data: bytes.slice(3 * (16 << 10)..3 * (16 << 10) + 5),
+        };
+        assert_eq!(good.hear().await, Some(block));
+    }
+    sleep(Duration::from_secs(2)).await;
+    tasks_settle(before).await;
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_on_a_link_ends_it() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let mut raw = Raw::link(&world, "bad", &owner, content.id, 1).await;
+    raw.0.sink.send(Frame::head("nonsense")).await.unwrap();
+    assert_eq!(raw.hear().await, None);
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_without_reading_are_bounded_and_harm_nobody() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let before = alive_tasks();
+    let mut greedy = Vec::new();
+    for number in 0..5 {
+        let name = format!("greedy-{number}");
+        greedy.push(Raw::link(&world, &name, &owner, content.id, number + 1).await);
+    }
+    for raw in &mut greedy {
+        for count in 0..10_000u32 {
+            let frame = request(count % 60, 0, 16 << 10).encode();
+            if raw
+                .0
+                .sink
+                .send(frame)
+                .now_or_never()
+                .is_none_or(|sent| sent.is_err())
+            {
+                // Pushed back, or thrown out: either is a bound.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    serves_others(&world, &bytes).await;
+    // Whoever reads nothing is dropped in the end.
+    sleep(Duration::from_secs(300)).await;
+    for raw in &mut greedy {
+        let sent = raw.0.sink.send(PeerMessage::KeepAlive.encode()).await;
+        assert!(sent.is_err());
+    }
+    drop(greedy);
+    tasks_settle(before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn manifest_requests_without_reading_are_bounded() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let before = alive_tasks();
+    let mut raw = Raw::link(&world, "greedy", &owner, content.id, 1).await;
+    for _ in 0..20_000 {
+        let frame = PeerMessage::ManifestRequest { part: 1 }.encode();
+        if raw
+            .0
+            .sink
+            .send(frame)
+            .now_or_never()
+            .is_none_or(|sent| sent.is_err())
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+    serves_others(&world, &bytes).await;
+    sleep(Duration::from_secs(300)).await;
+    assert!(
+        raw.0
+            .sink
+            .send(PeerMessage::KeepAlive.encode())
+            .await
+            .is_err()
+    );
+    tasks_settle(before).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_of_one_host_are_bounded_and_told_so() {
+    let mut config = PeerConfig::default();
+    config.max_links_per_host = 5;
+    let (world, owner, content, bytes) = world_with_owner(config).await;
+    let before = alive_tasks();
+    let mut taken = Vec::new();
+    for _ in 0..5 {
+        taken.push(Raw::connect(&world, "bad", &owner.addr()).await);
+    }
+    let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
+    assert_eq!(
+        raw.hear().await,
+        Some(PeerMessage::Refuse(RefuseReason::Busy))
+    );
+    assert_eq!(raw.hear().await, None);
+    serves_others(&world, &bytes).await;
+    // A place is free again when its connection has gone.
+    taken.pop();
+    tokio::task::yield_now().await;
+    let _link = Raw::link(&world, "bad", &owner, content.id, 1).await;
+    drop((taken, _link));
+    sleep(Duration::from_secs(11)).await;
+    for peer in 0..5 {
+        taken_and_left(&world, &owner, content.id, peer).await;
+    }
+    sleep(Duration::from_secs(2)).await;
+    tasks_settle(before).await;
+}
+
+async fn taken_and_left(world: &World, owner: &Node, id: ContentId, peer: u8) {
+    let _raw = Raw::link(world, "bad", owner, id, peer + 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_over_all_hosts_are_bounded() {
+    let mut config = PeerConfig::default();
+    config.max_links = 20;
+    let (world, owner, _, bytes) = world_with_owner(config).await;
+    let before = alive_tasks();
+    let mut taken = Vec::new();
+    for number in 0..200 {
+        taken.push(Raw::connect(&world, &format!("bad-{number}"), &owner.addr()).await);
+    }
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    // A task for each place, and for each that is being told.
+    assert!(
+        alive_tasks() <= before + 20 + 32,
+        "{} tasks",
+        alive_tasks() - before
+    );
+    let mut told = 0;
+    for raw in &mut taken[20..] {
+        match raw.hear().await {
+            Some(PeerMessage::Refuse(RefuseReason::Busy)) => told += 1,
+            None => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(told >= 32, "{told}");
+    // All are cut off in time, and the others come to their right.
+    sleep(HANDSHAKE_TIMEOUT).await;
+    tasks_settle(before).await;
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_of_one_content_are_bounded_and_told_so() {
+    let mut config = PeerConfig::default();
+    config.swarm.max_links = 4;
+    let (world, owner, content, bytes) = world_with_owner(config).await;
+    let mut links = Vec::new();
+    for peer in 0..4 {
+        links.push(
+            Raw::link(
+                &world,
+                &format!("peer-{peer}"),
+                &owner,
+                content.id,
+                peer + 1,
+            )
+            .await,
+        );
+    }
+    let mut raw = Raw::connect(&world, "one-too-many", &owner.addr()).await;
+    raw.say(hello(content.id, 9)).await;
+    assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+    assert_eq!(
+        raw.hear().await,
+        Some(PeerMessage::Refuse(RefuseReason::Busy))
+    );
+    assert_eq!(raw.hear().await, None);
+    links.pop();
+    serves_others(&world, &bytes).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn farewells_say_why() {
+    let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
+    let mut raw = Raw::link(&world, "one", &owner, content.id, 1).await;
+    assert!(owner.peer.unshare(&content.id).await);
+    let unknown = PeerMessage::Refuse(RefuseReason::UnknownContent);
+    assert_eq!(raw.last_words().await, Some(unknown));
+
+    owner.share("x", &crate::world::content(LEN, 1)).await;
+    let mut raw = Raw::link(&world, "one", &owner, content.id, 1).await;
+    // Busy on its way in and on its way out.
+    for chunk in 0..20 {
+        raw.say(request(chunk, 0, 16 << 10)).await;
+        raw.say(PeerMessage::KeepAlive).await;
+    }
+    owner.peer.shutdown().now_or_never();
+    for _ in 0..50 {
+        let _ = raw
+            .0
+            .sink
+            .send(PeerMessage::KeepAlive.encode())
+            .now_or_never();
+    }
+    let stops = PeerMessage::Refuse(RefuseReason::ShuttingDown);
+    assert_eq!(raw.last_words().await, Some(stops));
+}
+
+/// What a listener of one's own does with who dials it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reception {
+    Silence,
+    Close,
+    Garbage,
+    OtherContent,
+    Refusal,
+    NothingAfterHello,
+    Echo,
+}
+
+async fn receive(mut listener: Box<dyn Listener>, reception: Reception, id: ContentId) {
+    let mut kept = Vec::new();
+    loop {
+        let mut raw = Raw(listener.accept().await.unwrap());
+        let say = match reception {
+            Reception::Silence => None,
+            Reception::Close => continue,
+            Reception::Garbage => Some(Frame::head("garbage")),
+            Reception::OtherContent => Some(hello(ContentId::of(b"other"), 77).encode()),
+            Reception::Refusal => Some(PeerMessage::Refuse(RefuseReason::Busy).encode()),
+            Reception::NothingAfterHello => Some(hello(id, 78).encode()),
+            Reception::Echo => soon(raw.0.stream.next()).await.and_then(Result::ok),
+        };
+        if let Some(frame) = say {
+            let _ = raw.0.sink.send(frame).await;
+        }
+        kept.push(raw);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_owners_do_not_keep_a_download_from_the_good_one() {
+    for reception in [
+        Reception::Silence,
+        Reception::Close,
+        Reception::Garbage,
+        Reception::OtherContent,
+        Reception::Refusal,
+        Reception::NothingAfterHello,
+        Reception::Echo,
+    ] {
+        let (world, _owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+        let mut options = bt_lite::DownloadOptions::new();
+        let mut tasks = Vec::new();
+        // More of them than a download has sources.
+        for number in 0..20 {
+            let name = format!("bad-{number}");
+            let addr: Addr = format!("memory:{name}").parse().unwrap();
+            let listener = world.network().endpoint(&name).listen(&addr).await.unwrap();
+            tasks.push(tokio::spawn(receive(listener, reception, content.id)));
+            options = options.owner(addr);
+        }
+        let leecher = world.node("leecher").await;
+        let download = leecher.peer.download_with(content.id, options);
+        soon(download)
+            .await
+            .unwrap_or_else(|error| panic!("{reception:?}: {error}"));
+        assert_eq!(leecher.bytes("x").unwrap(), bytes, "{reception:?}");
+        soon(leecher.peer.shutdown()).await;
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn owners_that_only_chatter_are_given_up() {
+    let world = World::memory(1).await;
+    let id = ContentId::of(b"never");
+    let addr: Addr = "memory:bad".parse().unwrap();
+    let mut listener = world.network().endpoint("bad").listen(&addr).await.unwrap();
+    let chatter = tokio::spawn(async move {
+        let mut raw = Raw(listener.accept().await.unwrap());
+        raw.say(hello(id, 1)).await;
+        raw.say(PeerMessage::HaveAll).await;
+        loop {
+            if raw
+                .0
+                .sink
+                .send(PeerMessage::KeepAlive.encode())
+                .await
+                .is_err()
+            {
+                return;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let leecher = world.node("leecher").await;
+    let options = bt_lite::DownloadOptions::new().owner(addr);
+    let begun = Instant::now();
+    let error = soon(leecher.peer.download_with(id, options))
+        .await
+        .unwrap_err();
+    assert_eq!(error, DownloadError::GaveUp { id, missing: 0 });
+    assert!(
+        begun.elapsed() < Duration::from_secs(62),
+        "{:?}",
+        begun.elapsed()
+    );
+    chatter.abort();
+}
