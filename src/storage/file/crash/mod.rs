@@ -89,6 +89,12 @@ const SCRIPTS: [Script; 3] = [
     },
 ];
 
+/// The most commits for the fewest chunks, to find a mistake soon.
+const DENSE: Script = Script {
+    every: 1,
+    shuffled: Some(3),
+};
+
 /// What is wrong.
 type Checked<T> = Result<T, String>;
 
@@ -231,8 +237,8 @@ impl Tally {
     }
 
     /// Crashes after each operation of a download that changes something.
-    fn crashes(&mut self, planted: Option<Planted>) -> Checked<()> {
-        for (n, script) in SCRIPTS.into_iter().enumerate().rev() {
+    fn crashes(&mut self, planted: Option<Planted>, scripts: &[Script]) -> Checked<()> {
+        for (n, &script) in scripts.iter().enumerate() {
             for at in 0.. {
                 let disk = Model::new(CHUNKS);
                 disk.state().planted = planted;
@@ -312,7 +318,7 @@ fn check_typed(ended: &Result<(), StorageError>, failure: Failure) -> Checked<()
 #[test]
 fn crash_after_any_operation_loses_nothing_that_was_durable() {
     let (mut tally, start) = (Tally::default(), Instant::now());
-    tally.crashes(None).unwrap();
+    tally.crashes(None, &SCRIPTS).unwrap();
     println!("{} states in {:?}", tally.states, start.elapsed());
     assert!(tally.states >= 20_000, "{}", tally.states);
 }
@@ -328,7 +334,7 @@ fn failure_of_any_operation_is_typed_and_the_download_goes_on_after_it() {
 fn complaint(planted: Planted) -> String {
     let mut tally = Tally::default();
     let failures = tally.failures(Some(planted));
-    let found = failures.and_then(|()| tally.crashes(Some(planted)));
+    let found = failures.and_then(|()| tally.crashes(Some(planted), &[DENSE]));
     println!("{planted:?} after {} states: {found:?}", tally.states);
     found.expect_err("the mistake was not noticed")
 }
