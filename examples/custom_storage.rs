@@ -65,6 +65,7 @@ impl Storage for Shelf {
             blob: Arc::new(self.book(name, Arc::new(Mutex::new(bytes)), Some(of.id()))),
             // It keeps nothing of an interrupted download.
             present: Bitfield::none(of.geometry().chunks()),
+            verified: Bitfield::none(of.geometry().chunks()),
         })
     }
 

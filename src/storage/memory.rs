@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 
-use super::{Blob, Partial, Storage, StorageError, check_range};
+use super::{Blob, Partial, Storage, StorageError, Stored, check_range};
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 
 /// Contents in memory, for as long as the storage or a clone of it lives. A
@@ -36,6 +36,8 @@ pub struct MemoryStorage(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     finished: HashMap<ContentName, Arc<Body>>,
+    /// In order of the names, so that a catalogue is the same every time.
+    remembered: BTreeMap<ContentName, Manifest>,
     unfinished: HashMap<ContentId, Unfinished>,
     /// The most bytes of content, if there is a bound.
     capacity: Option<u64>,
@@ -117,6 +119,7 @@ impl State {
             return Err(StorageError::Full {
                 what: name.to_string(),
                 needed: length,
+                available: self.capacity.map(|capacity| capacity - self.reserved),
             });
         }
         self.reserved = reserved;
@@ -163,7 +166,12 @@ impl Storage for MemoryStorage {
             body,
             finished: Mutex::new(false),
         });
-        Ok(Partial { blob, present })
+        Ok(Partial {
+            blob,
+            // Nobody else can reach the memory.
+            verified: present.clone(),
+            present,
+        })
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
@@ -171,6 +179,36 @@ impl Storage for MemoryStorage {
             Some(body) => Ok(Arc::new(ReadBlob(body.clone()))),
             None => Err(StorageError::NotFound { name: name.clone() }),
         }
+    }
+
+    async fn remember(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        blob: &dyn Blob,
+    ) -> Result<(), StorageError> {
+        let mut state = self.state();
+        let length = manifest.geometry().length();
+        // A blob from elsewhere cannot be found again.
+        let ours = state.finished.get(name);
+        if blob.length() == length && ours.is_some_and(|body| body.length == length) {
+            state.remembered.insert(name.clone(), manifest.clone());
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        self.state().remembered.remove(name);
+        Ok(())
+    }
+
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        let state = self.state();
+        let stored = |(name, manifest): (&ContentName, &Manifest)| {
+            let blob = Arc::new(ReadBlob(state.finished.get(name)?.clone()));
+            Some(Stored::new(name.clone(), manifest.clone(), blob))
+        };
+        Ok(state.remembered.iter().filter_map(stored).collect())
     }
 }
 

@@ -10,8 +10,13 @@
 //! | [`Blob::finish`] | yes | yes, whole | yes | yes |
 //!
 //! [`MemoryStorage`] keeps for its own lifetime what others keep for good. A
-//! storage verifies nothing: it is told which chunks are verified, and trusts
-//! that whoever calls [`Blob::finish`] has verified them all.
+//! storage is told which chunks are verified, and trusts that whoever calls
+//! [`Blob::finish`] has verified all that came since it was opened. What it
+//! found there from an earlier download it answers for itself, by
+//! [`Partial::verified`].
+//!
+//! Sharing survives a restart by [`Storage::remember`] and
+//! [`Storage::catalogue`], for storages that keep such a list.
 //!
 //! To bring your own (a database, an object store), implement [`Storage`] and
 //! [`Blob`], and run the conformance suite `bt_lite::testing::storage` on it
@@ -28,9 +33,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::content::{Bitfield, ContentId, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, ContentId, ContentName, Manifest};
 
-pub use file::{FileStorage, open_file};
+pub use file::{FileStamp, FileStorage, FileStorageBuilder, open_file};
 pub use memory::MemoryStorage;
 
 /// A place that holds contents by name.
@@ -65,20 +70,106 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::NotFound`] when there is none.
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError>;
+
+    /// Keeps in mind, durably, that this blob is this content under this name,
+    /// so that [`catalogue`](Self::catalogue) gives it after a restart without
+    /// hashing it again. Replaces what was kept under the name.
+    ///
+    /// The blob is one that was opened for reading or is finished, and the
+    /// manifest is that of the bytes read from it. What the storage has no
+    /// means to find again is not kept, which is no error. By default nothing
+    /// is kept.
+    ///
+    /// Cancel safe: it is kept, or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`].
+    async fn remember(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        blob: &dyn Blob,
+    ) -> Result<(), StorageError> {
+        let _ = (name, manifest, blob);
+        Ok(())
+    }
+
+    /// Drops what was kept under a name; the content stays. Nothing happens if
+    /// there is none.
+    ///
+    /// Cancel safe: it is dropped, or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// All contents that were [remembered](Self::remember) and are still there,
+    /// unchanged as far as can be told without reading them. Each is open. By
+    /// default none.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the list cannot be had at all; a single content
+    /// that fails is left out.
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        Ok(Vec::new())
+    }
 }
 
 /// A content that is open for writing.
 pub struct Partial {
     /// Where its bytes go.
     pub blob: Arc<dyn Blob>,
-    /// The chunks that are there already, which the storage vouches for.
+    /// The chunks that are there already, which the storage vouches for: they
+    /// need not be fetched, and [`Blob::finish`] does not make a wrong content
+    /// visible because of them.
     pub present: Bitfield,
+    /// Those of them whose bytes are known to be right, because they were
+    /// verified since the storage was opened. The others are here by the word
+    /// of a record from before a restart: verify one before it is served to
+    /// anybody for the first time, and write it again if it is wrong.
+    pub verified: Bitfield,
+}
+
+/// A finished content that a storage has kept in mind.
+#[non_exhaustive]
+pub struct Stored {
+    /// Its name.
+    pub name: ContentName,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its bytes, open for reading. If they change, reading fails with
+    /// [`StorageError::Changed`].
+    pub blob: Arc<dyn Blob>,
+}
+
+impl Stored {
+    /// A content that a storage of your own has kept in mind.
+    pub fn new(name: ContentName, manifest: Manifest, blob: Arc<dyn Blob>) -> Self {
+        Self {
+            name,
+            manifest,
+            blob,
+        }
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stored")
+            .field("name", &self.name)
+            .field("id", &self.manifest.id())
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Partial {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Partial")
             .field("present", &self.present)
+            .field("verified", &self.verified)
             .finish_non_exhaustive()
     }
 }
@@ -96,7 +187,8 @@ pub trait Blob: Send + Sync + 'static {
     /// Reads exactly `len` bytes from `offset` on.
     ///
     /// # Errors
-    /// [`StorageError::OutOfBounds`] past the end, and
+    /// [`StorageError::OutOfBounds`] past the end,
+    /// [`StorageError::Changed`] when somebody changed a finished content, and
     /// [`StorageError::Io`] when reading fails or the bytes are gone.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
@@ -110,21 +202,34 @@ pub trait Blob: Send + Sync + 'static {
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
 
     /// Makes durable what was written before the call, and that these chunks
-    /// (all that are verified so far) may be trusted when the content is
-    /// opened again.
+    /// (all that are verified so far) and no others may be trusted when the
+    /// content is opened again.
     ///
     /// # Errors
-    /// [`StorageError::Full`] and [`StorageError::Io`]; nothing that was
-    /// written since the last successful commit counts as durable then.
+    /// [`StorageError::Full`] and [`StorageError::Io`]. The blob is of no use
+    /// for writing then: nothing that was written since the last successful
+    /// commit counts as durable, and to go on from there the content has to be
+    /// created again.
+    ///
+    /// # Panics
+    /// May panic if `verified` is of another number of chunks.
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError>;
 
     /// Makes the content, which is whole now, visible under its name, never
     /// replacing anything; durable when it returns. May be repeated.
     ///
     /// # Errors
-    /// [`StorageError::Exists`] when the name was taken meanwhile, and what
-    /// [`commit`](Self::commit) may meet.
+    /// [`StorageError::Exists`] when the name was taken meanwhile,
+    /// [`StorageError::Altered`] when a chunk that was there when the content
+    /// was created is wrong, and what [`commit`](Self::commit) may meet.
     async fn finish(&self) -> Result<(), StorageError>;
+
+    /// The file behind a content that was opened for reading or is finished, if
+    /// there is one: by what [`Storage::remember`] can find it again. Who wraps
+    /// a blob passes this on. By default there is none.
+    fn file(&self) -> Option<FileStamp> {
+        None
+    }
 }
 
 /// What can go wrong on this side's storage. Never blamed on a peer.
@@ -178,13 +283,32 @@ pub enum StorageError {
     /// The content was opened for reading.
     #[error("the content is open for reading only")]
     ReadOnly,
+    /// A finished content is not what it was when it was opened: somebody
+    /// changed its file. It is left alone.
+    #[error("{} has changed since it was opened", path.display())]
+    Changed {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// What an earlier download left behind is not what it was. The chunks that
+    /// are wrong are no longer counted as present: a new download fetches them
+    /// again, and keeps the others.
+    #[error("chunk {chunk} of {} was altered since it was written", path.display())]
+    Altered {
+        /// Where it is.
+        path: PathBuf,
+        /// The first chunk that is wrong.
+        chunk: ChunkIndex,
+    },
     /// There is no room.
-    #[error("no space for {what}: {needed} bytes needed")]
+    #[error("no space for {what}: {needed} bytes needed{}", free(*available))]
     Full {
         /// What did not fit.
         what: String,
-        /// How many bytes were to be written.
+        /// How many bytes are needed.
         needed: u64,
+        /// How many bytes there are, if that is known.
+        available: Option<u64>,
     },
     /// The operating system, or whatever is behind the storage, failed.
     #[error("{what}: {detail}")]
@@ -207,6 +331,11 @@ impl StorageError {
             detail: error.to_string(),
         }
     }
+}
+
+/// The end of a message about room.
+fn free(available: Option<u64>) -> String {
+    available.map_or_else(String::new, |bytes| format!(", {bytes} available"))
 }
 
 /// Checks that `len` bytes from `offset` on lie in a content of `length`

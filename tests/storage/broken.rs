@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Partial};
+use bt_lite::storage::{Blob, Partial, Stored};
 use bt_lite::testing::storage::conformance;
 use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
@@ -26,6 +26,10 @@ enum Fault {
     ClaimsUncommitted,
     TakesWritesWhenFinished,
     ReadsPastTheEnd,
+    VerifiedIsNotPresent,
+    KeepsBadCommit,
+    NeverForgets,
+    RemembersOthers,
 }
 
 #[derive(Clone)]
@@ -67,7 +71,11 @@ impl Storage for Broken {
             }
             created => created,
         };
-        let Partial { blob, mut present } = created?;
+        let Partial {
+            blob,
+            mut present,
+            mut verified,
+        } = created?;
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
             Fault::NeverUnlocks => keep(),
@@ -81,6 +89,7 @@ impl Storage for Broken {
                 shown.insert(name.clone(), blob.clone());
             }
             Fault::ClaimsAllPresent => present = Bitfield::all(present.chunks()),
+            Fault::VerifiedIsNotPresent => verified = Bitfield::all(present.chunks()),
             _ => {}
         }
         let blob = Arc::new(BrokenBlob {
@@ -89,7 +98,11 @@ impl Storage for Broken {
             of: self.clone(),
             finished: Mutex::new(false),
         });
-        Ok(Partial { blob, present })
+        Ok(Partial {
+            blob,
+            present,
+            verified,
+        })
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
@@ -99,6 +112,30 @@ impl Storage for Broken {
             (None, Fault::NeverVisible) => Err(StorageError::NotFound { name: name.clone() }),
             (None, _) => self.inner.open(name).await,
         }
+    }
+
+    async fn remember(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        blob: &dyn Blob,
+    ) -> Result<(), StorageError> {
+        self.inner.remember(name, manifest, blob).await
+    }
+
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        match self.fault {
+            Fault::NeverForgets => Ok(()),
+            _ => self.inner.forget(name).await,
+        }
+    }
+
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        let mut stored = self.inner.catalogue().await?;
+        if let (Fault::RemembersOthers, Some(first)) = (self.fault, stored.first_mut()) {
+            first.manifest = Manifest::of(b"another").unwrap();
+        }
+        Ok(stored)
     }
 }
 
@@ -133,7 +170,11 @@ impl Blob for BrokenBlob {
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
-        self.inner.commit(verified).await
+        let nearly_all = verified.count() + 1 == verified.chunks();
+        match self.of.fault {
+            Fault::KeepsBadCommit if nearly_all => Ok(()),
+            _ => self.inner.commit(verified).await,
+        }
     }
 
     async fn finish(&self) -> Result<(), StorageError> {
@@ -250,4 +291,27 @@ fn writes_to_a_finished_content_are_caught() {
 #[test]
 fn reads_past_the_end_are_caught() {
     check_caught(Fault::ReadsPastTheEnd, "must be out of bounds");
+}
+
+#[test]
+fn verified_chunks_that_are_not_present_are_caught() {
+    check_caught(
+        Fault::VerifiedIsNotPresent,
+        "a chunk must be present to be verified",
+    );
+}
+
+#[test]
+fn commit_that_cannot_be_taken_back_is_caught() {
+    check_caught(Fault::KeepsBadCommit, "chunk 2 is said to be present");
+}
+
+#[test]
+fn content_that_is_never_forgotten_is_caught() {
+    check_caught(Fault::NeverForgets, "catalogue must have all");
+}
+
+#[test]
+fn manifest_of_another_content_is_caught() {
+    check_caught(Fault::RemembersOthers, "the manifest that was remembered");
 }

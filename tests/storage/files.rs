@@ -212,27 +212,47 @@ async fn finished_content_can_be_downloaded_again_under_another_name() {
 }
 
 #[tokio::test]
-async fn truncated_file_is_an_error_that_names_it() {
+async fn truncated_unfinished_file_is_an_error_that_names_it() {
     let place = Place::new();
     let blob = place.written("a").await;
-    let check = async |blob: &dyn Blob, path: &Path| {
-        let file = File::options().write(true).open(path).unwrap();
-        file.set_len(40_000).unwrap();
-        match blob.read_at(30_000, 20_000).await {
-            Err(StorageError::Io { what, kind, .. }) => {
-                assert_eq!(kind, ErrorKind::UnexpectedEof);
-                assert!(what.contains(path.to_str().unwrap()), "{what}");
-            }
-            other => panic!("{other:?}"),
+    let file = File::options().write(true).open(place.part()).unwrap();
+    file.set_len(40_000).unwrap();
+    match blob.read_at(30_000, 20_000).await {
+        Err(StorageError::Io { what, kind, .. }) => {
+            assert_eq!(kind, ErrorKind::UnexpectedEof);
+            assert!(what.contains(place.part().to_str().unwrap()), "{what}");
         }
-        let read = blob.read_at(30_000, 10_000).await.unwrap();
-        assert_eq!(read, place.content[30_000..40_000]);
-    };
-    check(&*blob, &place.part()).await;
-    blob.write_at(0, vec![place.content.clone()]).await.unwrap();
-    blob.finish().await.unwrap();
+        other => panic!("{other:?}"),
+    }
+    let read = blob.read_at(30_000, 10_000).await.unwrap();
+    assert_eq!(read, place.content[30_000..40_000]);
+}
+
+#[tokio::test]
+async fn file_that_changes_while_it_is_open_is_an_error_that_names_it() {
+    let place = Place::new();
+    let finished = place.written("a").await;
+    finished.finish().await.unwrap();
+    let path = place.dir().join("a");
     let opened = place.open("a").await.unwrap();
-    check(&*opened, &place.dir().join("a")).await;
+    let by_path = open_file(&path).await.unwrap();
+    let read = || async { [&finished, &opened, &by_path].map(|blob| blob.read_at(10, 20)) };
+    for read in read().await {
+        assert_eq!(read.await.unwrap(), place.content[10..30]);
+    }
+    // The same length, at once: only the modification time tells.
+    let mut other = place.content.to_vec();
+    other[15] ^= 1;
+    fs::write(&path, &other).unwrap();
+    for read in read().await {
+        let path = path.clone();
+        assert_eq!(read.await, Err(StorageError::Changed { path }));
+    }
+    fs::write(&path, "short").unwrap();
+    for read in read().await {
+        let path = path.clone();
+        assert_eq!(read.await, Err(StorageError::Changed { path }));
+    }
 }
 
 #[tokio::test]
@@ -323,7 +343,7 @@ async fn every_name_is_taken_but_the_reserved_ones() {
         assert_eq!(read, place.content, "{name}");
         assert_eq!(fs::read(place.dir().join(name)).unwrap(), place.content);
     }
-    for ending in ["part", "journal"] {
+    for ending in ["part", "journal", "manifest"] {
         let name = format!("{}.{ending}", place.manifest.id());
         fs::write(place.dir().join(&name), "x").unwrap();
         let reserved = || Err(StorageError::Reserved { name: named(&name) });

@@ -24,7 +24,8 @@ async fn committed_chunks_outlive_the_blob_and_others_do_not() {
     blob.commit(&verified).await.unwrap();
     drop(blob);
 
-    let Partial { blob, present } = storage.clone().create(&name, &manifest).await.unwrap();
+    let again = storage.clone().create(&name, &manifest).await.unwrap();
+    let Partial { blob, present, .. } = again;
     verified.remove(ChunkIndex(3));
     assert_eq!(present, verified);
     for (chunk, fill) in [(0, 3), (1, 0), (2, 3), (3, 0)] {
@@ -37,19 +38,20 @@ async fn committed_chunks_outlive_the_blob_and_others_do_not() {
 async fn capacity_is_taken_at_the_start_and_given_back_when_nothing_is_kept() {
     let storage = MemoryStorage::with_capacity(100);
     let name = |text: &str| text.parse().unwrap();
-    let full = |what: &str, needed| {
-        let what = what.to_string();
-        StorageError::Full { what, needed }
+    let full = |what: &str, needed, available| StorageError::Full {
+        what: what.to_string(),
+        needed,
+        available: Some(available),
     };
     storage.insert(name("a"), vec![1; 40]).unwrap();
     let refused = storage.insert(name("b"), vec![2; 61]);
-    assert_eq!(refused, Err(full("b", 61)));
+    assert_eq!(refused, Err(full("b", 61, 60)));
 
     let manifest = Manifest::of(&[3; 60]).unwrap();
     for _ in 0..3 {
         let blob = storage.create(&name("c"), &manifest).await.unwrap().blob;
         let refused = storage.insert(name("d"), vec![4; 1]);
-        assert_eq!(refused, Err(full("d", 1)));
+        assert_eq!(refused, Err(full("d", 1, 0)));
         drop(blob);
     }
     let blob = storage.create(&name("c"), &manifest).await.unwrap().blob;
@@ -57,7 +59,7 @@ async fn capacity_is_taken_at_the_start_and_given_back_when_nothing_is_kept() {
     blob.finish().await.unwrap();
     drop(blob);
     let refused = storage.insert(name("d"), vec![4; 1]);
-    assert_eq!(refused, Err(full("d", 1)));
+    assert_eq!(refused, Err(full("d", 1, 0)));
     assert_eq!(storage.bytes(&name("c")).unwrap(), vec![3; 60]);
     assert_eq!(storage.bytes(&name("d")), None);
     storage.insert(name("empty"), Bytes::new()).unwrap();

@@ -87,10 +87,10 @@ impl Storage for Troubled {
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
         self.pass(Call::Create).await?;
-        let Partial { blob, present } = self.inner.create(name, manifest).await?;
-        let (of, inner) = (self.clone(), blob);
-        let blob = Arc::new(TroubledBlob { of, inner });
-        Ok(Partial { blob, present })
+        let mut partial = self.inner.create(name, manifest).await?;
+        let (of, inner) = (self.clone(), partial.blob);
+        partial.blob = Arc::new(TroubledBlob { of, inner });
+        Ok(partial)
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -111,27 +111,28 @@ mod tests {
     macro_rules! both_variants {
         ($($variant:ident),*) => { $(
             mod $variant {
-                use super::super::$variant::{DataFile, Dir, open_path};
+                use super::super::$variant::{Dir, open_path};
+                use super::super::super::disk::{Disk, DiskFile};
                 use super::*;
 
                 #[test]
                 fn publish_moves_the_file_and_replaces_nothing() {
                     let place = tempfile::tempdir().unwrap();
                     let dir = Dir::open(place.path()).unwrap();
-                    let file = DataFile::new(dir.open_part("p").unwrap());
+                    let file = dir.open_or_create("p").unwrap();
                     file.write_at(0, &[Bytes::from_static(b"new")]).unwrap();
                     fs::write(place.path().join("taken"), "old").unwrap();
-                    let error = dir.publish("p", "taken", file.file()).unwrap_err();
+                    let error = dir.publish("p", "taken", &file).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
                     assert_eq!(fs::read(place.path().join("taken")).unwrap(), b"old");
-                    assert!(dir.is_at("p", file.file()).unwrap());
+                    assert!(dir.is_at("p", &file).unwrap());
 
-                    dir.publish("p", "free", file.file()).unwrap();
+                    dir.publish("p", "free", &file).unwrap();
                     dir.sync().unwrap();
                     assert_eq!(dir.kind("p").unwrap(), None);
                     assert_eq!(dir.kind("free").unwrap(), Some(Kind::File));
                     assert_eq!(fs::read(place.path().join("free")).unwrap(), b"new");
-                    assert!(!dir.is_at("p", file.file()).unwrap());
+                    assert!(!dir.is_at("p", &file).unwrap());
                 }
 
                 #[test]
@@ -143,7 +144,7 @@ mod tests {
                     let whole = pieces.concat();
                     let place = tempfile::tempdir().unwrap();
                     let dir = Dir::open(place.path()).unwrap();
-                    let file = DataFile::new(dir.open_part("p").unwrap());
+                    let file = dir.open_or_create("p").unwrap();
                     file.write_at(5, &pieces).unwrap();
                     assert_eq!(file.read_at(5, whole.len()).unwrap(), whole);
                     assert_eq!(file.read_at(0, 5).unwrap(), [0; 5][..]);
@@ -158,7 +159,7 @@ mod tests {
                     let dir = Dir::open(place.path()).unwrap();
                     for refused in [
                         dir.open_existing("d"),
-                        dir.open_part("d"),
+                        dir.open_or_create("d"),
                         open_path(&place.path().join("d")),
                     ] {
                         assert!(matches!(refused, Err(Refused::Kind(Kind::Directory))));
@@ -173,7 +174,7 @@ mod tests {
                     std::os::unix::fs::symlink(outside.path(), place.path().join("l")).unwrap();
                     let dir = Dir::open(place.path()).unwrap();
                     assert_eq!(dir.kind("l").unwrap(), Some(Kind::Link));
-                    for refused in [dir.open_existing("l"), dir.open_part("l")] {
+                    for refused in [dir.open_existing("l"), dir.open_or_create("l")] {
                         assert!(matches!(refused, Err(Refused::Kind(Kind::Link))));
                     }
                 }

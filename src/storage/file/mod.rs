@@ -1,57 +1,83 @@
-//! Contents as files in a directory.
+//! Contents as files in a directory, kept as a database keeps its rows.
 //!
 //! A content is the file with its name; while it is being downloaded it is
 //! `<content id>.part` beside it: by id, so that two contents of one name do
-//! not meet before the end, and a name may have its full length.
+//! not meet before the end, and a name may have its full length. Beside it,
+//! `<content id>.journal` says which of its chunks may be trusted.
 //!
 //! What is promised: nothing outside the directory is read or written,
-//! whatever names and links are in it; nothing that is there is replaced; and
-//! one writer at a time, across processes, by a lock on the unfinished file.
-//! This module does not know what the bytes are and verifies none of them.
+//! whatever names and links are in it; nothing that is there is replaced; one
+//! writer at a time, across processes, by locks on the two files; and what was
+//! reported durable is there after a crash at any moment. This module does not
+//! know what the bytes are.
+//!
+//! `place` takes up an unfinished file, `part` brings it to its name, `journal`
+//! and `ledger` keep the claims, `catalogue` what is remembered of finished
+//! contents. All of them stand on the seam `disk`, and block; `blob` runs them
+//! on threads that may.
 
 mod blob;
+mod catalogue;
+#[cfg(test)]
+mod crash;
 mod dir;
+mod disk;
+mod journal;
+mod ledger;
+mod part;
+mod place;
+mod stamp;
 mod writers;
 
-use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Blob, Partial, Storage, StorageError};
+use super::{Blob, Partial, Storage, StorageError, Stored};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
-use blob::{Part, PartBlob, ReadBlob};
+use blob::{PartBlob, ReadBlob};
 use dir::{Dir, Refused};
-use writers::{Turn, Writers};
+use disk::Disk;
+use place::{Options, Place, refused};
 
-/// How often opening an unfinished file starts again because somebody finished
-/// it between the opening and the lock.
-const OPEN_ATTEMPTS: u32 = 8;
-
-/// The endings of the files that a storage keeps for itself.
-const RESERVED_ENDINGS: [&str; 2] = [".part", ".journal"];
+pub use stamp::FileStamp;
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
-/// A file in the directory is a content by its name; an unfinished download is
-/// `<content id>.part` beside it. Names of exactly that form, and
-/// `<content id>.journal`, are [`StorageError::Reserved`]. Links and whatever
-/// else is no regular file are left alone: [`StorageError::NotAFile`].
+/// A file in the directory is a content by its name. Beside them the storage
+/// keeps files of its own, whose names are [`StorageError::Reserved`]:
+/// `<content id>.part` for an unfinished download, `<content id>.journal` for
+/// what is known of it, and `<64 hex digits>.manifest` for what was to be
+/// [remembered](Storage::remember). Links and whatever else is no regular file
+/// are left alone: [`StorageError::NotAFile`].
 ///
 /// Files are read and written on tokio's blocking threads, so the methods
-/// of [`Storage`] and [`Blob`] must be called inside a tokio runtime. An
-/// operation that has begun runs to its end even if its future is dropped;
-/// until then the file stays locked for other processes and other storages,
-/// while this storage and its clones wait for it.
+/// of [`Storage`] and [`Blob`] must be called inside a tokio runtime; a
+/// current-thread one is fine. An operation that has begun runs to its end
+/// even if its future is dropped; until then the file stays locked for other
+/// processes and other storages, while this storage and its clones wait for
+/// it.
 ///
-/// How far the bytes are: what [`Blob::write_at`] took survives the process,
-/// what was written before a [`Blob::commit`] survives the machine, and after
-/// [`Blob::finish`] the name does too. A failed sync may have lost any write
-/// before it, so from then on the blob takes nothing more, and repeats the
-/// error. A download that is taken up again starts with no chunk present:
-/// nothing tells which bytes of an unfinished file are right.
+/// # How far the bytes are
+/// What [`Blob::write_at`] took survives the process, what was written before
+/// a [`Blob::commit`] survives the machine, and after [`Blob::finish`] the name
+/// does too. A failed sync may have lost any write before it, so from then on
+/// the blob takes nothing more, and repeats the error; whoever creates the
+/// content again starts at the last commit.
+///
+/// # Resuming
+/// A download that was interrupted goes on from the last commit, and no chunk
+/// is hashed for that, unless [`verify_on_resume`] is set. Where the file has
+/// been written to since the last commit (the process was killed, or somebody
+/// altered the file), the chunks of before are read and verified once, when the
+/// content is finished: it gets its name only if they are right, and is
+/// [`StorageError::Altered`] otherwise, with nothing lost but the bad chunks.
+///
+/// # Changed files
+/// A file that changes while it is open for reading (its length or its
+/// modification time does) is [`StorageError::Changed`] from then on.
 ///
 /// # Example
 /// ```no_run
@@ -65,15 +91,24 @@ const RESERVED_ENDINGS: [&str; 2] = [".part", ".journal"];
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`verify_on_resume`]: FileStorageBuilder::verify_on_resume
 #[derive(Debug, Clone)]
-pub struct FileStorage(Arc<Place>);
+pub struct FileStorage(Arc<Place<Dir>>);
 
-#[derive(Debug)]
-struct Place {
-    dir: Dir,
-    /// For messages only: the directory may be moved while it is open.
+/// Options for a [`FileStorage`].
+///
+/// ```no_run
+/// use bt_lite::FileStorage;
+///
+/// let storage = FileStorage::builder("downloads").preallocate(true).open()?;
+/// # Ok::<(), bt_lite::StorageError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct FileStorageBuilder {
     path: PathBuf,
-    writers: Writers,
+    options: Options,
 }
 
 impl FileStorage {
@@ -84,23 +119,55 @@ impl FileStorage {
     /// [`StorageError::Io`] when it is no directory, or cannot be created or
     /// opened.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let path = dir.as_ref();
-        let opened = create_durably(path).and_then(|()| Dir::open(path));
+        Self::builder(dir).open()
+    }
+
+    /// A storage with options.
+    pub fn builder(dir: impl AsRef<Path>) -> FileStorageBuilder {
+        FileStorageBuilder {
+            path: dir.as_ref().to_path_buf(),
+            options: Options::default(),
+        }
+    }
+}
+
+impl FileStorageBuilder {
+    /// Whether a download takes all of its room when it starts, so that it
+    /// cannot run out of it later. By default (`false`) the file is sparse, and
+    /// grows with what is written. Where the file system cannot do it the file
+    /// stays sparse.
+    pub fn preallocate(mut self, preallocate: bool) -> Self {
+        self.options.preallocate = preallocate;
+        self
+    }
+
+    /// Whether taking up an interrupted download reads and verifies all that is
+    /// there, whatever the journal says: those chunks and no others are present
+    /// then. This takes as long as hashing the content, and also finds what the
+    /// journal lost. `false` by default.
+    pub fn verify_on_resume(mut self, verify: bool) -> Self {
+        self.options.verify_on_resume = verify;
+        self
+    }
+
+    /// Opens the storage: as [`FileStorage::open`].
+    ///
+    /// # Errors
+    /// Those of [`FileStorage::open`].
+    pub fn open(self) -> Result<FileStorage, StorageError> {
+        let path = self.path;
+        let opened = create_durably(&path).and_then(|()| Dir::open(&path));
         let dir =
             opened.map_err(|e| StorageError::io(format!("opening {}", path.display()), &e))?;
-        Ok(Self(Arc::new(Place {
-            dir,
-            path: path.to_path_buf(),
-            writers: Writers::default(),
-        })))
+        Ok(FileStorage(Arc::new(Place::new(dir, path, self.options))))
     }
 }
 
 /// Opens a file of the user's, wherever it is, for reading: what a peer needs
 /// to share it. Follows links, as it was asked for by its path.
 ///
-/// The file must not change while it is open. When it shrinks, reads past its
-/// end fail; what it grows by is not part of the content.
+/// The file must not change while it is open: once its length or modification
+/// time does, reads fail.
 ///
 /// Cancel safe. Must be called inside a tokio runtime, and so must the methods
 /// of the blob.
@@ -126,21 +193,25 @@ impl Storage for FileStorage {
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
         check_name(name)?;
-        let (id, geometry) = (manifest.id(), manifest.geometry());
-        let locked = StorageError::Locked { id };
-        let Some(claim) = self.0.writers.claim(id) else {
+        let id = manifest.id();
+        let (place, name) = (self.0.clone(), name.clone());
+        let Some(claim) = place.writers.claim(id) else {
             // What has the name says more than what has the lock.
-            let (place, name) = (self.0.clone(), name.clone());
-            return blob::run(move || place.check_free(&name).and(Err(locked))).await;
+            let locked = StorageError::Locked { id };
+            return blob::run(move || place.check_free(&name, id).and(Err(locked))).await;
         };
         let turn = claim.turn().await;
-        let (place, name) = (self.0.clone(), name.clone());
-        let part =
-            blob::run(move || Place::open_part(place, name, id, geometry.length(), turn)).await?;
+        let manifest = manifest.clone();
+        let resumed =
+            blob::run(move || Place::open_part(place, name, manifest, Some(turn))).await?;
+        let verified = match resumed.verified {
+            true => resumed.present.clone(),
+            false => Bitfield::none(resumed.present.chunks()),
+        };
         Ok(Partial {
-            blob: Arc::new(PartBlob::new(part, claim)),
-            // Nothing tells which bytes of an earlier download are right.
-            present: Bitfield::none(geometry.chunks()),
+            blob: Arc::new(PartBlob::new(resumed.part, claim)),
+            present: resumed.present,
+            verified,
         })
     }
 
@@ -159,78 +230,60 @@ impl Storage for FileStorage {
         })
         .await
     }
-}
 
-impl Place {
-    /// Opens the unfinished file of a content, and locks it.
-    fn open_part(
-        place: Arc<Self>,
-        name: ContentName,
-        id: ContentId,
-        length: u64,
-        turn: Turn,
-    ) -> Result<Arc<Part>, StorageError> {
-        let part_name = format!("{id}.part");
-        let path = place.path.join(&part_name);
-        for _ in 0..OPEN_ATTEMPTS {
-            place.check_free(&name)?;
-            let file = place
-                .dir
-                .open_part(&part_name)
-                .map_err(|e| refused(&path, "opening", e))?;
-            if !place.lock_part(&part_name, id, &file)? {
-                continue;
-            }
-            place.check_free(&name)?;
-            file.set_len(length)
-                .map_err(|e| failed("reserving", &path, length, &e))?;
-            return Ok(Arc::new(Part::new(
-                file, place, name, part_name, length, turn,
-            )));
-        }
-        Err(StorageError::Locked { id })
+    async fn remember(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        blob: &dyn Blob,
+    ) -> Result<(), StorageError> {
+        let Some(stamp) = blob.file() else {
+            return Ok(());
+        };
+        let (place, name, manifest) = (self.0.clone(), name.clone(), manifest.clone());
+        blob::run(move || place.remember(name, manifest, stamp)).await
     }
 
-    /// Locks an unfinished file, and tells whether it still is one: before the
-    /// lock was ours, its holder may have published it, and then it is not to
-    /// be touched.
-    fn lock_part(&self, part_name: &str, id: ContentId, file: &File) -> Result<bool, StorageError> {
-        let path = self.path.join(part_name);
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StorageError::Locked { id }),
-            Err(TryLockError::Error(e)) => return Err(failed("locking", &path, 0, &e)),
-        }
-        self.dir
-            .is_at(part_name, file)
-            .map_err(|e| refused(&path, "opening", e))
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        let (place, name) = (self.0.clone(), name.clone());
+        blob::run(move || place.forget(&name)).await
     }
 
-    fn check_free(&self, name: &ContentName) -> Result<(), StorageError> {
-        match self.dir.kind(name.as_str()) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => Err(StorageError::Exists { name: name.clone() }),
-            Err(e) => Err(failed("looking for", &self.path.join(name.as_str()), 0, &e)),
-        }
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        let place = self.0.clone();
+        blob::run(move || place.catalogue()).await
     }
 }
 
 fn check_name(name: &ContentName) -> Result<(), StorageError> {
-    if is_reserved(name.as_str()) || !Dir::allows(name.as_str()) {
+    if reserved_id(name.as_str()).is_some() || !Dir::allows(name.as_str()) {
         return Err(StorageError::Reserved { name: name.clone() });
     }
     Ok(())
 }
 
-/// In either case: a file system may not tell the two apart.
-fn is_reserved(name: &str) -> bool {
-    name.split_at_checked(2 * ContentId::LEN)
-        .is_some_and(|(id, ending)| {
-            id.bytes().all(|digit| digit.is_ascii_hexdigit())
-                && RESERVED_ENDINGS
-                    .iter()
-                    .any(|reserved| ending.eq_ignore_ascii_case(reserved))
-        })
+/// What a file that the storage keeps for itself is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suffix {
+    Part,
+    Journal,
+    Manifest,
+}
+
+/// The parts of a name that the storage keeps for itself: a hash, and what the
+/// file is for. In either case, as a file system may not tell the two apart.
+fn reserved_id(name: &str) -> Option<(ContentId, Suffix)> {
+    let (id, ending) = name.split_at_checked(2 * ContentId::LEN)?;
+    let id = id.parse().ok()?;
+    let suffixes = [
+        (".part", Suffix::Part),
+        (".journal", Suffix::Journal),
+        (".manifest", Suffix::Manifest),
+    ];
+    suffixes
+        .into_iter()
+        .find(|(reserved, _)| ending.eq_ignore_ascii_case(reserved))
+        .map(|(_, suffix)| (id, suffix))
 }
 
 /// Creates a directory and those above it, each durable in the one above.
@@ -250,27 +303,6 @@ fn create_durably(path: &Path) -> io::Result<()> {
     }
 }
 
-fn refused(path: &Path, doing: &str, error: Refused) -> StorageError {
-    match error {
-        Refused::Kind(kind) => StorageError::NotAFile {
-            path: path.to_path_buf(),
-            found: kind.describe(),
-        },
-        Refused::Io(error) => failed(doing, path, 0, &error),
-    }
-}
-
-/// What the operating system said, where `needed` bytes were to be written.
-fn failed(doing: &str, path: &Path, needed: u64, error: &io::Error) -> StorageError {
-    let what = format!("{doing} {}", path.display());
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StorageError::Full { what, needed }
-        }
-        _ => StorageError::io(what, error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -281,9 +313,10 @@ mod tests {
         for reserved in [
             format!("{id}.part"),
             format!("{id}.journal"),
+            format!("{id}.manifest"),
             format!("{}.PART", id.to_uppercase()),
         ] {
-            assert!(is_reserved(&reserved), "{reserved}");
+            assert!(reserved_id(&reserved).is_some(), "{reserved}");
         }
         for free in [
             id.clone(),
@@ -296,54 +329,7 @@ mod tests {
             // A character across the place where the ending would begin.
             format!("{}é.part", &id[1..]),
         ] {
-            assert!(!is_reserved(&free), "{free}");
+            assert!(reserved_id(&free).is_none(), "{free}");
         }
-    }
-
-    #[test]
-    fn file_that_was_published_before_the_lock_is_no_unfinished_one() {
-        let root = tempfile::tempdir().unwrap();
-        let storage = FileStorage::open(root.path()).unwrap();
-        let (place, id) = (&storage.0, ContentId::of(b"x"));
-        let holder = place.dir.open_part("p").unwrap();
-        assert_eq!(place.lock_part("p", id, &holder), Ok(true));
-        let late = place.dir.open_part("p").unwrap();
-        assert_eq!(
-            place.lock_part("p", id, &late),
-            Err(StorageError::Locked { id })
-        );
-        place.dir.publish("p", "a", &holder).unwrap();
-        drop(holder);
-        assert_eq!(place.lock_part("p", id, &late), Ok(false));
-        drop(late);
-
-        // Nor is it the one that stands there since.
-        let late = place.dir.open_part("p").unwrap();
-        place.dir.publish("p", "b", &late).unwrap();
-        place.dir.open_part("p").unwrap();
-        #[cfg(unix)]
-        assert_eq!(place.lock_part("p", id, &late), Ok(false));
-    }
-
-    #[test]
-    fn full_disk_and_quota_are_told_apart_from_other_failures() {
-        let path = Path::new("p");
-        let full = |e: io::Error| failed("writing", path, 7, &e);
-        let expected = StorageError::Full {
-            what: "writing p".into(),
-            needed: 7,
-        };
-        #[cfg(unix)]
-        for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
-            assert_eq!(full(errno.into()), expected);
-        }
-        assert_eq!(full(io::ErrorKind::StorageFull.into()), expected);
-        assert!(matches!(
-            full(io::ErrorKind::PermissionDenied.into()),
-            StorageError::Io {
-                kind: io::ErrorKind::PermissionDenied,
-                ..
-            }
-        ));
     }
 }

@@ -1,13 +1,15 @@
 //! The directory where the standard library is all there is: paths, and
 //! checks before each step.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
+use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::{Kind, Refused, too_short};
 
 /// Characters that mean something else than themselves in a Windows path.
@@ -36,9 +38,12 @@ impl Dir {
         };
         !device && !name.contains(SPECIAL) && !name.ends_with(['.', ' '])
     }
+}
 
-    /// What stands under a name; a link counts as itself.
-    pub(in super::super) fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+impl Disk for Dir {
+    type File = DataFile;
+
+    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
         match fs::symlink_metadata(self.0.join(name)) {
             Ok(metadata) => Ok(Some(metadata.file_type().into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -46,16 +51,22 @@ impl Dir {
         }
     }
 
-    /// Opens a file for reading.
-    pub(in super::super) fn open_existing(&self, name: &str) -> Result<File, Refused> {
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            names.extend(entry?.file_name().into_string().ok());
+        }
+        Ok(names)
+    }
+
+    fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) | None => Ok(File::open(self.0.join(name))?),
+            Some(Kind::File) | None => Ok(DataFile::new(File::open(self.0.join(name))?)),
             Some(other) => Err(Refused::Kind(other)),
         }
     }
 
-    /// Opens a file for reading and writing, or creates it.
-    pub(in super::super) fn open_part(&self, name: &str) -> Result<File, Refused> {
+    fn open_or_create(&self, name: &str) -> Result<DataFile, Refused> {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match self.kind(name)? {
@@ -64,12 +75,12 @@ impl Dir {
             None => options.create_new(true),
             Some(other) => return Err(Refused::Kind(other)),
         };
-        Ok(options.open(self.0.join(name))?)
+        Ok(DataFile::new(options.open(self.0.join(name))?))
     }
 
-    /// Whether the name stands for a file, which then is taken to be this one:
-    /// the standard library cannot tell two files apart.
-    pub(in super::super) fn is_at(&self, name: &str, _file: &File) -> Result<bool, Refused> {
+    /// The name stands for a file, which then is taken to be this one: the
+    /// standard library cannot tell two files apart.
+    fn is_at(&self, name: &str, _file: &DataFile) -> Result<bool, Refused> {
         match self.kind(name)? {
             Some(Kind::File) => Ok(true),
             Some(other) => Err(Refused::Kind(other)),
@@ -77,27 +88,31 @@ impl Dir {
         }
     }
 
-    /// Gives the file, which stands under `part`, the name `name` instead.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something has that name.
-    pub(in super::super) fn publish(&self, part: &str, name: &str, _file: &File) -> io::Result<()> {
+    fn publish(&self, part: &str, name: &str, _file: &DataFile) -> io::Result<()> {
         // A rename would replace what is there.
         fs::hard_link(self.0.join(part), self.0.join(name))?;
         fs::remove_file(self.0.join(part))
     }
 
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
     /// Names are as durable as the file system makes them by itself: a
     /// directory cannot be synced everywhere.
-    pub(in super::super) fn sync(&self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn available(&self) -> Option<u64> {
+        None
     }
 }
 
 /// Opens a file anywhere for reading, following links.
-pub(in super::super) fn open_path(path: &Path) -> Result<File, Refused> {
+pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     match fs::metadata(path)?.file_type().into() {
-        Kind::File => Ok(File::open(path)?),
+        Kind::File => Ok(DataFile::new(File::open(path)?)),
         other => Err(Refused::Kind(other)),
     }
 }
@@ -111,19 +126,40 @@ pub(in super::super) struct DataFile {
 }
 
 impl DataFile {
-    pub(in super::super) fn new(file: File) -> Self {
+    fn new(file: File) -> Self {
         Self {
             file,
             cursor: Mutex::new(()),
         }
     }
 
-    pub(in super::super) fn file(&self) -> &File {
-        &self.file
+    fn seek(&self, offset: u64) -> io::Result<MutexGuard<'_, ()>> {
+        let turn = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.file).seek(SeekFrom::Start(offset))?;
+        Ok(turn)
+    }
+}
+
+impl DiskFile for DataFile {
+    fn stat(&self) -> io::Result<FileStat> {
+        let metadata = self.file.metadata()?;
+        Ok(FileStat {
+            len: metadata.len(),
+            // Not to be had from the standard library.
+            allocated: 0,
+            modified: Stamp::from(metadata.modified()?),
+        })
     }
 
-    /// Reads exactly `len` bytes.
-    pub(in super::super) fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        self.file.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let _turn = self.seek(offset)?;
         let mut buffer = Vec::with_capacity(len);
         let read = (&self.file).take(len as u64).read_to_end(&mut buffer)?;
@@ -133,18 +169,32 @@ impl DataFile {
         Ok(buffer.into())
     }
 
-    /// Writes all pieces one behind the other.
-    pub(in super::super) fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         let _turn = self.seek(offset)?;
         pieces
             .iter()
             .try_for_each(|piece| (&self.file).write_all(piece))
     }
 
-    fn seek(&self, offset: u64) -> io::Result<MutexGuard<'_, ()>> {
-        let turn = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        (&self.file).seek(SeekFrom::Start(offset))?;
-        Ok(turn)
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    /// The file stays sparse, where it is.
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_modified(&self, time: SystemTime) -> io::Result<()> {
+        self.file.set_modified(time)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
     }
 }
 

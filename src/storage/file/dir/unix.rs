@@ -1,19 +1,24 @@
 //! The directory on Unix: held open, every step relative to it.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
 use std::path::Path;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::{Kind, Refused, too_short};
 
 /// How many pieces one system call takes, at least: `IOV_MAX` on Linux, macOS
 /// and the BSDs.
 const PIECES_PER_CALL: usize = 1024;
+
+/// The unit in which a file's blocks are counted, in bytes.
+const STAT_BLOCK_LEN: u64 = 512;
 
 /// `NONBLOCK`, so that a pipe that slipped in cannot hold the thread.
 const CAREFUL: OFlags = OFlags::CLOEXEC
@@ -35,74 +40,16 @@ impl Dir {
         true
     }
 
-    /// What stands under a name; a link counts as itself.
-    pub(in super::super) fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
-        Ok(self.stat(name)?.as_ref().map(kind_of))
-    }
-
-    /// Opens a file for reading.
-    pub(in super::super) fn open_existing(&self, name: &str) -> Result<File, Refused> {
-        // Opening a device can have effects of its own, so look before.
-        match self.kind(name)? {
-            Some(Kind::File) => self.open_at(name, OFlags::RDONLY),
-            Some(other) => Err(Refused::Kind(other)),
-            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
-        }
-    }
-
-    /// Opens a file for reading and writing, or creates it.
-    pub(in super::super) fn open_part(&self, name: &str) -> Result<File, Refused> {
-        match self.kind(name)? {
-            Some(Kind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
-            Some(other) => Err(Refused::Kind(other)),
-        }
-    }
-
-    /// Whether the name stands for this very file.
-    ///
-    /// # Errors
-    /// [`Kind::SharedFile`] if it does, and another name too.
-    pub(in super::super) fn is_at(&self, name: &str, file: &File) -> Result<bool, Refused> {
-        let Some(there) = self.stat(name)? else {
-            return Ok(false);
-        };
-        let here = fs::fstat(file)?;
-        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
-            return Ok(false);
-        }
-        if here.st_nlink > 1 {
-            return Err(Refused::Kind(Kind::SharedFile));
-        }
-        Ok(true)
-    }
-
-    /// Gives `file`, which stands under `part`, the name `name` instead.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something else has that name.
-    pub(in super::super) fn publish(&self, part: &str, name: &str, file: &File) -> io::Result<()> {
-        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-        match fs::renameat_with(&self.0, part, &self.0, name, fs::RenameFlags::NOREPLACE) {
-            // The file system or the kernel cannot do it in one step.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-            done => return Ok(done?),
-        }
-        self.link_then_unlink(part, name, file)
-    }
-
     /// Publishing in two steps. When it was cut off between them, it goes on
     /// from there.
-    fn link_then_unlink(&self, part: &str, name: &str, file: &File) -> io::Result<()> {
+    fn link_then_unlink(&self, part: &str, name: &str, file: &DataFile) -> io::Result<()> {
         match fs::linkat(&self.0, part, &self.0, name, AtFlags::empty()) {
             Err(Errno::EXIST) if matches!(self.is_at(name, file), Err(Refused::Kind(_))) => {}
             done => done?,
         }
+        // Were the old name gone first, a power failure could leave neither.
+        self.sync()?;
         Ok(fs::unlinkat(&self.0, part, AtFlags::empty())?)
-    }
-
-    /// Makes the names durable.
-    pub(in super::super) fn sync(&self) -> io::Result<()> {
-        self.0.sync_all()
     }
 
     fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
@@ -113,7 +60,7 @@ impl Dir {
         }
     }
 
-    fn open_at(&self, name: &str, flags: OFlags) -> Result<File, Refused> {
+    fn open_at(&self, name: &str, flags: OFlags) -> Result<DataFile, Refused> {
         let mode = Mode::from_raw_mode(0o666);
         match fs::openat(&self.0, name, flags | CAREFUL, mode) {
             Ok(fd) => regular(fd.into()),
@@ -123,8 +70,78 @@ impl Dir {
     }
 }
 
+impl Disk for Dir {
+    type File = DataFile;
+
+    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+        Ok(self.stat(name)?.as_ref().map(kind_of))
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.0)? {
+            names.extend(entry?.file_name().to_str().ok().map(str::to_owned));
+        }
+        names.retain(|name| name != "." && name != "..");
+        Ok(names)
+    }
+
+    fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
+        // Opening a device can have effects of its own, so look before.
+        match self.kind(name)? {
+            Some(Kind::File) => self.open_at(name, OFlags::RDONLY),
+            Some(other) => Err(Refused::Kind(other)),
+            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        }
+    }
+
+    fn open_or_create(&self, name: &str) -> Result<DataFile, Refused> {
+        match self.kind(name)? {
+            Some(Kind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
+            Some(other) => Err(Refused::Kind(other)),
+        }
+    }
+
+    fn is_at(&self, name: &str, file: &DataFile) -> Result<bool, Refused> {
+        let Some(there) = self.stat(name)? else {
+            return Ok(false);
+        };
+        let here = fs::fstat(&file.0)?;
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Ok(false);
+        }
+        if here.st_nlink > 1 {
+            return Err(Refused::Kind(Kind::SharedFile));
+        }
+        Ok(true)
+    }
+
+    fn publish(&self, part: &str, name: &str, file: &DataFile) -> io::Result<()> {
+        #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+        match fs::renameat_with(&self.0, part, &self.0, name, fs::RenameFlags::NOREPLACE) {
+            // The file system or the kernel cannot do it in one step.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            done => return Ok(done?),
+        }
+        self.link_then_unlink(part, name, file)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn available(&self) -> Option<u64> {
+        let volume = fs::fstatvfs(&self.0).ok()?;
+        volume.f_bavail.checked_mul(volume.f_frsize)
+    }
+}
+
 /// Opens a file anywhere for reading, following links.
-pub(in super::super) fn open_path(path: &Path) -> Result<File, Refused> {
+pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     let kind = std::fs::metadata(path)?.file_type().into();
     if kind != Kind::File {
         return Err(Refused::Kind(kind));
@@ -133,9 +150,9 @@ pub(in super::super) fn open_path(path: &Path) -> Result<File, Refused> {
     regular(fs::open(path, flags, Mode::empty())?.into())
 }
 
-fn regular(file: File) -> Result<File, Refused> {
+fn regular(file: File) -> Result<DataFile, Refused> {
     match kind_of(&fs::fstat(&file)?) {
-        Kind::File => Ok(file),
+        Kind::File => Ok(DataFile(file)),
         other => Err(Refused::Kind(other)),
     }
 }
@@ -156,17 +173,26 @@ fn kind_of(stat: &Stat) -> Kind {
 #[derive(Debug)]
 pub(in super::super) struct DataFile(File);
 
-impl DataFile {
-    pub(in super::super) fn new(file: File) -> Self {
-        Self(file)
+impl DiskFile for DataFile {
+    fn stat(&self) -> io::Result<FileStat> {
+        let metadata = self.0.metadata()?;
+        Ok(FileStat {
+            len: metadata.len(),
+            allocated: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_LEN,
+            modified: Stamp::from(metadata.modified()?),
+        })
     }
 
-    pub(in super::super) fn file(&self) -> &File {
-        &self.0
+    fn try_lock(&self) -> Result<(), TryLockError> {
+        self.0.try_lock()
     }
 
-    /// Reads exactly `len` bytes, into memory that is not zeroed before.
-    pub(in super::super) fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        // Into memory that is not zeroed before.
         let mut buffer: Vec<u8> = Vec::with_capacity(len);
         while buffer.len() < len {
             let at = offset + buffer.len() as u64;
@@ -181,8 +207,7 @@ impl DataFile {
         Ok(buffer.into())
     }
 
-    /// Writes all pieces one behind the other, from where they lie.
-    pub(in super::super) fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
+    fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
         let mut slices: Vec<IoSlice<'_>> = pieces
             .iter()
             .filter(|piece| !piece.is_empty())
@@ -203,6 +228,38 @@ impl DataFile {
         }
         Ok(())
     }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        #[cfg(any(
+            target_os = "linux",
+            target_os = "android",
+            target_os = "freebsd",
+            target_vendor = "apple"
+        ))]
+        if len > 0 {
+            match fs::fallocate(&self.0, fs::FallocateFlags::empty(), 0, len) {
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set_modified(&self, time: SystemTime) -> io::Result<()> {
+        self.0.set_modified(time)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
 }
 
 #[cfg(test)]
@@ -213,7 +270,7 @@ mod tests {
     fn publish_in_two_steps_goes_on_after_the_first_and_replaces_nothing() {
         let place = tempfile::tempdir().unwrap();
         let dir = Dir::open(place.path()).unwrap();
-        let file = dir.open_part("p").unwrap();
+        let file = dir.open_or_create("p").unwrap();
         std::fs::write(place.path().join("taken"), "old").unwrap();
         let error = dir.link_then_unlink("p", "taken", &file).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -229,7 +286,7 @@ mod tests {
     fn part_with_another_name_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let dir = Dir::open(place.path()).unwrap();
-        let file = dir.open_part("p").unwrap();
+        let file = dir.open_or_create("p").unwrap();
         std::fs::hard_link(place.path().join("p"), place.path().join("other")).unwrap();
         assert!(matches!(
             dir.is_at("p", &file),

@@ -4,6 +4,8 @@
 //! promises, from outside: it knows nothing of how a storage keeps its bytes,
 //! and cannot see what a power failure would leave.
 
+mod catalogue;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -79,6 +81,7 @@ where
     name_taken_meanwhile(&place()().await).await;
     unlocked_after_dropped_create(&place()().await).await;
     unlocked_after_dropped_calls(&place()().await).await;
+    committed_anew(&place()().await).await;
 
     let open = place();
     written_by_one(&open().await, &open().await).await;
@@ -89,6 +92,8 @@ where
         let content = interrupted(&open().await, commits).await;
         resumed(&open().await, &content).await;
     }
+    let open = place();
+    catalogue::remembered(&open().await, &open().await).await;
 }
 
 /// A content to store: random bytes, so that no two places look the same, and
@@ -209,8 +214,9 @@ async fn poll_and_drop<F: Future>(future: F, polls: u32) {
 
 async fn round_trip(storage: &dyn Storage, length: u64) {
     let content = Sample::new("round trip", length, length);
-    let Partial { blob, present } = content.created(storage).await;
-    check_present(&content, &*blob, &present).await;
+    let partial = content.created(storage).await;
+    check_present(&content, &partial).await;
+    let blob = partial.blob;
     content.write_all(&*blob).await;
     content.check(&*blob, "reading what was written").await;
     must(blob.finish().await, "finishing a whole content");
@@ -510,8 +516,9 @@ async fn resumed(storage: &dyn Storage, content: &Sample) {
     content
         .check_invisible(storage, "when it was interrupted")
         .await;
-    let Partial { blob, present } = content.created(storage).await;
-    check_present(content, &*blob, &present).await;
+    let partial = content.created(storage).await;
+    check_present(content, &partial).await;
+    let Partial { blob, present, .. } = partial;
     for chunk in present.iter_missing() {
         content.write(&*blob, chunk).await;
     }
@@ -522,13 +529,57 @@ async fn resumed(storage: &dyn Storage, content: &Sample) {
         .await;
 }
 
-/// Whatever the storage vouches for must be there and right.
-async fn check_present(content: &Sample, blob: &dyn Blob, present: &Bitfield) {
+/// A chunk that turns out to be wrong after it was committed: it is committed
+/// no longer, and fetched again.
+async fn committed_anew(storage: &dyn Storage) {
+    let content = Sample::new("committed anew", LENGTH, 18);
     let geometry = content.manifest.geometry();
+    let (bad, mut verified) = (ChunkIndex(2), Bitfield::all(geometry.chunks()));
+    let blob = content.created(storage).await.blob;
+    content.write_all(&*blob).await;
+    let wrong = Bytes::from(vec![0x5a; geometry.chunk_len() as usize]);
+    let written = blob.write_at(geometry.offset_of(bad), vec![wrong]).await;
+    must(written, "writing a chunk");
+    must(blob.commit(&verified).await, "committing all chunks");
+    verified.remove(bad);
+    must(
+        blob.commit(&verified).await,
+        "committing all chunks but one",
+    );
+    drop(blob);
+
+    let partial = content.created(storage).await;
+    check_present(&content, &partial).await;
+    for chunk in partial.present.iter_missing() {
+        content.write(&*partial.blob, chunk).await;
+    }
+    // And one that was right, written again.
+    content.write(&*partial.blob, ChunkIndex(1)).await;
+    must(partial.blob.finish().await, "finishing");
+    content
+        .check_stored(storage, "reading what was written again")
+        .await;
+}
+
+/// Whatever the storage vouches for must be there and right.
+async fn check_present(content: &Sample, partial: &Partial) {
+    let Partial {
+        blob,
+        present,
+        verified,
+    } = partial;
+    let geometry = content.manifest.geometry();
+    for set in [present, verified] {
+        assert_eq!(
+            set.chunks(),
+            geometry.chunks(),
+            "`present` and `verified` must be of the content's chunks"
+        );
+    }
     assert_eq!(
-        present.chunks(),
-        geometry.chunks(),
-        "`present` must be of the content's chunks"
+        verified.first_not_in(present),
+        None,
+        "a chunk must be present to be verified"
     );
     for chunk in present.iter() {
         let range = geometry.range_of(chunk);

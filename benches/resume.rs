@@ -1,0 +1,90 @@
+//! Opening an interrupted download whose chunks are all committed, beside
+//! verifying it.
+//!
+//! ```text
+//! cargo bench --bench resume
+//! ```
+//!
+//! The content is 10 GiB of zeros in a sparse file, so it needs no room, and
+//! the check is all hashing and no disk. With `-- --test` it is smaller, and
+//! everything runs once.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bt_lite::storage::Partial;
+use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageError};
+use criterion::Criterion;
+use tokio::runtime::Runtime;
+
+const LENGTH: u64 = 10 << 30;
+const TEST_LENGTH: u64 = 64 << 20;
+
+fn main() {
+    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
+    let test = std::env::args().any(|arg| arg == "--test");
+    let length = if test { TEST_LENGTH } else { LENGTH };
+    let place = Place::new(length).expect("preparing the download");
+
+    criterion.bench_function("resume", |b| b.iter(|| place.resume(false)));
+
+    let resumed = median((0..9).map(|_| timed(|| place.resume(false))).collect());
+    let checked = timed(|| place.resume(true));
+    println!(
+        "opening {} MiB, all committed: {resumed:?}; verifying it: {checked:?}; ratio {:.0}",
+        length >> 20,
+        checked.as_secs_f64() / resumed.as_secs_f64(),
+    );
+    criterion.final_summary();
+}
+
+/// A directory with an interrupted download.
+struct Place {
+    runtime: Runtime,
+    dir: tempfile::TempDir,
+    name: ContentName,
+    manifest: Manifest,
+}
+
+impl Place {
+    fn new(length: u64) -> Result<Self, Box<dyn std::error::Error>> {
+        let place = Self {
+            runtime: tokio::runtime::Builder::new_current_thread().build()?,
+            dir: tempfile::tempdir()?,
+            name: "zeros".parse()?,
+            manifest: Manifest::from_reader(
+                std::io::Read::take(std::io::repeat(0), length),
+                length,
+            )?,
+        };
+        let partial = place.open(false)?;
+        // A file that was extended reads as zeros, so all chunks are right.
+        let all = Bitfield::all(place.manifest.geometry().chunks());
+        place.runtime.block_on(partial.blob.commit(&all))?;
+        Ok(place)
+    }
+
+    fn open(&self, verify: bool) -> Result<Partial, StorageError> {
+        let dir: &Path = self.dir.path();
+        let storage = FileStorage::builder(dir).verify_on_resume(verify).open()?;
+        self.runtime
+            .block_on(storage.create(&self.name, &self.manifest))
+    }
+
+    fn resume(&self, verify: bool) {
+        let partial = self.open(verify).expect("nobody else has the directory");
+        assert!(partial.present.is_complete());
+        assert_eq!(partial.verified.is_complete(), verify);
+    }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
