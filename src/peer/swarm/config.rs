@@ -21,7 +21,7 @@ pub struct SwarmConfig {
     pub send_window: u64,
     /// How many links are sent to at a time, if that keeps the line busy: each
     /// gets whole chunks at full speed, and the others their turn behind it.
-    /// Default 2.
+    /// Default 3.
     pub upload_slots: usize,
     /// Stored bytes after which a commit is due. Default 32 MiB.
     pub commit_bytes: u64,
@@ -45,7 +45,7 @@ impl Default for SwarmConfig {
             max_links: 50,
             max_unverified: 64 << 20,
             send_window: 4 << 20,
-            upload_slots: 2,
+            upload_slots: 3,
             commit_bytes: 32 << 20,
             commit_interval: Duration::from_secs(1),
             find_retry: Duration::from_secs(1),
