@@ -191,11 +191,12 @@ impl World {
         (0..len).map(random).collect()
     }
 
-    /// How long this many announces take, one peer after the other.
-    fn time(&self, registry: &mut impl Handle, announces: usize) -> Duration {
+    /// How many nanoseconds one announce takes, by the median batch: what else
+    /// the machine does meanwhile falls on few of them.
+    fn time(&self, registry: &mut impl Handle, announces: usize) -> f64 {
         let mut rng = Rng::with_seed(1);
         let mut out = Vec::with_capacity(4096);
-        let mut sum = Duration::ZERO;
+        let mut times = Vec::new();
         for _ in 0..announces.div_ceil(BATCH) {
             let batch = self.batch(&mut rng, BATCH);
             let start = Instant::now();
@@ -206,9 +207,9 @@ impl World {
                 }
                 black_box(&out);
             }
-            sum += start.elapsed();
+            times.push(start.elapsed());
         }
-        sum
+        median(times)
     }
 
     /// How long one request of each kind takes by itself, in nanoseconds.
@@ -216,9 +217,8 @@ impl World {
         let mut rng = Rng::with_seed(2);
         let mut out = Vec::with_capacity(4096);
         std::array::from_fn(|part| {
-            let mut sum = Duration::ZERO;
-            let batches = announces.div_ceil(4 * BATCH);
-            for _ in 0..batches {
+            let mut times = Vec::new();
+            for _ in 0..announces.div_ceil(4 * BATCH) {
                 let batch = self.batch(&mut rng, BATCH);
                 let start = Instant::now();
                 for announce in &batch {
@@ -227,11 +227,17 @@ impl World {
                     registry.answer(self.now, &announce.source, request, &mut out);
                     black_box(&out);
                 }
-                sum += start.elapsed();
+                times.push(start.elapsed());
             }
-            sum.as_nanos() as f64 / (batches * BATCH) as f64
+            median(times)
         })
     }
+}
+
+/// Nanoseconds for each of a batch, in the median batch.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64 / BATCH as f64
 }
 
 fn per_second(announces: usize, time: Duration) -> f64 {
@@ -274,13 +280,13 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
     per_second(count, last - first)
 }
 
-/// Seconds for one announce in a swarm of this many peers.
+/// Nanoseconds for one announce in a swarm of this many peers.
 fn in_one_swarm(peers: u32, announces: usize) -> f64 {
     let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
     let mut world = World::new(1);
     world.populate(peers, &mut registry);
     world.time(&mut registry, announces / 4);
-    world.time(&mut registry, announces).as_secs_f64() / announces as f64
+    world.time(&mut registry, announces)
 }
 
 /// Lets all leases run out, and returns how many steps that took, the longest
@@ -319,8 +325,7 @@ fn main() {
     assert_eq!(registry.stats().peers, u64::from(peers));
 
     world.time(&mut registry, announces / 4);
-    let time = world.time(&mut registry, announces);
-    let lone = per_second(announces.div_ceil(BATCH) * BATCH, time);
+    let lone = 1e9 / world.time(&mut registry, announces);
     let [register, own, need] = world.parts(&mut registry, announces);
     println!("one core: REGISTER {register:.0} ns, OWN {own:.0} ns, NEED {need:.0} ns");
     let (steps, longest, median) = expire(&mut registry, world.now);
@@ -342,8 +347,7 @@ fn main() {
     let few = in_one_swarm(1_000, announces);
     println!(
         "one swarm: {:.0} ns with 1000 peers, {:.0} ns with {peers}",
-        few * 1e9,
-        many * 1e9
+        few, many
     );
 
     println!("announces_per_second_per_core {lone:.0}");

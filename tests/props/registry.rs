@@ -7,8 +7,8 @@ use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply,
     TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
 use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, RegistryStats, ShardedRegistry};
 use bt_lite::{Addr, ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -317,8 +317,51 @@ impl Model {
     }
 }
 
+/// The registry for one caller, and the one for several.
+enum Subject {
+    One(Box<Registry>),
+    Sharded(Box<ShardedRegistry>),
+}
+
+impl Subject {
+    fn handle(&mut self, now: Instant, source: &Addr, request: &TrackerRequest) -> TrackerReply {
+        match self {
+            Self::One(one) => one.handle(now, source, request),
+            Self::Sharded(sharded) => sharded.handle(now, source, request),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        match self {
+            Self::One(one) => one.handle_timeout(now),
+            Self::Sharded(sharded) => sharded.handle_timeout(now),
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::One(one) => one.poll_timeout(),
+            Self::Sharded(sharded) => sharded.poll_timeout(),
+        }
+    }
+
+    fn stats(&self) -> RegistryStats {
+        match self {
+            Self::One(one) => one.stats(),
+            Self::Sharded(sharded) => sharded.stats(),
+        }
+    }
+
+    fn check_invariants(&self) {
+        match self {
+            Self::One(one) => one.check_invariants(),
+            Self::Sharded(sharded) => sharded.check_invariants(),
+        }
+    }
+}
+
 struct Rig {
-    registry: Registry,
+    registry: Subject,
     model: Model,
     start: Instant,
     issued: Vec<Token>,
@@ -326,11 +369,18 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(shards: Option<u32>) -> Self {
+        let start = Instant::now();
         Self {
-            registry: Registry::new(config(), [3; 32], 1),
+            registry: match shards {
+                None => Subject::One(Registry::new(config(), [3; 32], 1).into()),
+                Some(shards) => {
+                    let sharded = ShardedRegistry::new(config(), [3; 32], 1, shards, start);
+                    Subject::Sharded(sharded.into())
+                }
+            },
             model: Model::default(),
-            start: Instant::now(),
+            start,
             issued: Vec::new(),
             refs: vec![OwnerRef(0), OwnerRef(u64::MAX)],
         }
@@ -491,8 +541,11 @@ impl Rig {
 
 proptest! {
     #[test]
-    fn registry_agrees_with_lists_and_scans(ops in vec(op(), 1..120)) {
-        let mut rig = Rig::new();
+    fn registry_agrees_with_lists_and_scans(
+        shards in prop_oneof![2 => Just(None), 1 => (1u32..9).prop_map(Some)],
+        ops in vec(op(), 1..120),
+    ) {
+        let mut rig = Rig::new(shards);
         for op in &ops {
             rig.step(op);
         }
@@ -506,7 +559,7 @@ proptest! {
 
     #[test]
     fn registry_with_the_same_key_and_calls_gives_the_same_replies(ops in vec(op(), 1..60)) {
-        let (mut one, mut two) = (Rig::new(), Rig::new());
+        let (mut one, mut two) = (Rig::new(None), Rig::new(None));
         two.start = one.start;
         for op in &ops {
             one.step(op);
@@ -521,7 +574,7 @@ proptest! {
     fn token_that_was_not_issued_changes_nothing_of_anybody(
         forgeries in vec((proof(), op()), 1..30),
     ) {
-        let mut rig = Rig::new();
+        let mut rig = Rig::new(None);
         // Two peers that know of each other, and one that has left.
         for op in [
             Op::Register(0, 3, Proof::None),

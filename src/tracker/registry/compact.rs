@@ -114,33 +114,67 @@ impl Texts {
     }
 }
 
-/// The text of an IPv4 socket, and how long its IP is in it, without an
-/// allocation: this is most of what a reply consists of.
+/// The text of an IPv4 socket, and how long its IP is in it: made from tables
+/// and without a branch, for this is most of what a reply consists of.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct V4Text {
-    text: [u8; V4Text::MAX],
-    ip_len: u8,
-    len: u8,
+    /// Of which the first `len` bytes count.
+    pub(super) text: [u8; V4Text::ROOM],
+    host_len: u8,
+    pub(super) len: u8,
 }
 
+/// Each byte in decimal, a dot, and then anything.
+const OCTETS: [[u8; 4]; 256] = {
+    let mut octets = [*b"0..."; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (a, b, c) = (octet / 100, octet / 10 % 10, octet % 10);
+        octets[octet] = match octet {
+            0..10 => [b'0' + c as u8, b'.', 0, 0],
+            10..100 => [b'0' + b as u8, b'0' + c as u8, b'.', 0],
+            _ => [b'0' + a as u8, b'0' + b as u8, b'0' + c as u8, b'.'],
+        };
+        octet += 1;
+    }
+    octets
+};
+
 impl V4Text {
-    /// Three digits and a separator for each of four bytes, and a port.
-    const MAX: usize = 21;
+    /// Room for three digits and a separator for each of four bytes, and for a
+    /// port of five digits.
+    pub(super) const ROOM: usize = 21;
 
     pub(super) fn new(ip: [u8; 4], port: [u8; 2]) -> Self {
-        let mut text = [0; Self::MAX];
+        let mut text = [0; Self::ROOM];
         let mut at = 0;
         for octet in ip {
-            at = digits(&mut text, at, octet.into());
-            text[at] = b'.';
-            at += 1;
+            text[at..at + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
+            at += 2 + usize::from(octet > 9) + usize::from(octet > 99);
         }
-        let ip_len = at - 1;
-        text[ip_len] = b':';
-        let len = digits(&mut text, at, u16::from_be_bytes(port));
+        text[at - 1] = b':';
+        let port = u32::from(u16::from_be_bytes(port));
+        let digit = |ten: u32| b'0' + (port / ten % 10) as u8;
+        let digits = [
+            digit(10_000),
+            digit(1000),
+            digit(100),
+            digit(10),
+            digit(1),
+            0,
+            0,
+            0,
+            0,
+        ];
+        let more = usize::from(port > 9)
+            + usize::from(port > 99)
+            + usize::from(port > 999)
+            + usize::from(port > 9999);
+        text[at..at + 5].copy_from_slice(&digits[4 - more..9 - more]);
         Self {
             text,
-            ip_len: ip_len as u8,
-            len: len as u8,
+            host_len: at as u8,
+            len: (at + 1 + more) as u8,
         }
     }
 
@@ -150,23 +184,8 @@ impl V4Text {
 
     /// The IP and the colon behind it.
     pub(super) fn host(&self) -> &[u8] {
-        &self.text[..=usize::from(self.ip_len)]
+        &self.text[..usize::from(self.host_len)]
     }
-}
-
-/// Writes a number, and returns where it ends.
-fn digits(text: &mut [u8; V4Text::MAX], at: usize, number: u16) -> usize {
-    let len = 1
-        + usize::from(number > 9)
-        + usize::from(number > 99)
-        + usize::from(number > 999)
-        + usize::from(number > 9999);
-    let mut left = number;
-    for place in (at..at + len).rev() {
-        text[place] = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    at + len
 }
 
 #[cfg(test)]

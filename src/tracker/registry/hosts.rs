@@ -84,7 +84,7 @@ impl Hosts {
 impl Part {
     fn ideal(&self, host: u32) -> usize {
         // The high bits choose: those of the part are among the low ones.
-        (u64::from(host) * self.places.len() as u64 >> 32) as usize
+        ((u64::from(host) * self.places.len() as u64) >> 32) as usize
     }
 
     fn find(&self, host: u32) -> Option<usize> {

@@ -60,7 +60,7 @@ impl Owner {
     }
 
     pub(super) fn set_complete(&mut self, complete: bool) {
-        self.marks = self.marks & !COMPLETE | u16::from(complete) * COMPLETE;
+        self.marks = self.marks & !COMPLETE | (u16::from(complete) * COMPLETE);
     }
 
     pub(super) fn set_v4(&mut self, ip: [u8; 4], port: [u8; 2]) {
@@ -136,7 +136,7 @@ const DONE: u8 = 0x51;
 const FOUND: u8 = 0x52;
 
 /// The bytes of one owner with an IPv4 address, at the most.
-const V4_ENTRY: usize = 8 + 1 + 1 + 21;
+const V4_ENTRY: usize = 8 + 1 + 1 + V4Text::ROOM;
 
 impl Out for Vec<u8> {
     fn registered(
@@ -165,16 +165,30 @@ impl Out for Vec<u8> {
         self.extend_from_slice(&view.length.to_be_bytes());
         text(self, view.name.as_str().as_bytes());
         self.extend_from_slice(&(view.owners.len() as u16).to_be_bytes());
+        // Each entry is written with all of its room, of which the next one
+        // takes back what was too much.
+        let mut at = self.len();
+        self.resize(at + view.owners.len() * V4_ENTRY, 0);
         for owner in view.owners {
-            let mut head = [0; 9];
-            head[..8].copy_from_slice(&owner.owner_ref().0.to_be_bytes());
-            head[8] = owner.complete().into();
-            self.extend_from_slice(&head);
-            match owner.text() {
-                None => text(self, V4Text::new(owner.word, owner.port).as_bytes()),
-                Some(index) => text(self, view.texts.text(index).as_str().as_bytes()),
+            let mut entry = [0; V4_ENTRY];
+            entry[..8].copy_from_slice(&owner.owner_ref().0.to_be_bytes());
+            entry[8] = owner.complete().into();
+            if let Some(index) = owner.text() {
+                let addr = view.texts.text(index).as_str().as_bytes();
+                entry[9] = addr.len() as u8;
+                let end = at + V4_ENTRY;
+                self[at..end].copy_from_slice(&entry);
+                self.splice(at + 10..end, addr.iter().copied());
+                at += 10 + addr.len();
+            } else {
+                let addr = V4Text::new(owner.word, owner.port);
+                entry[9] = addr.len;
+                entry[10..].copy_from_slice(&addr.text);
+                self[at..at + V4_ENTRY].copy_from_slice(&entry);
+                at += 10 + usize::from(addr.len);
             }
         }
+        self.truncate(at);
     }
 
     fn reply(&mut self, reply: TrackerReply) {

@@ -31,6 +31,9 @@ pub(super) struct Wheel {
     /// The last tick that was asked for, for others ask for the same one, with
     /// the nanoseconds in which it lasts.
     current: (Tick, u64, u64),
+    /// The last time that was told, and how long that is after the first: each
+    /// request asks for it several times.
+    last: Option<(Instant, Duration)>,
 }
 
 impl Wheel {
@@ -44,12 +47,21 @@ impl Wheel {
             places: vec![Vec::new(); PLACES],
             entries: 0,
             current: (0, 0, 0),
+            last: None,
         }
     }
 
     /// The time since the first one that the wheel was told.
     pub(super) fn elapsed(&mut self, now: Instant) -> Duration {
-        now.saturating_duration_since(*self.base.get_or_insert(now))
+        match self.last {
+            Some((last, elapsed)) if last == now => elapsed,
+            _ => {
+                let base = *self.base.get_or_insert(now);
+                let elapsed = now.saturating_duration_since(base);
+                self.last = Some((now, elapsed));
+                elapsed
+            }
+        }
     }
 
     /// The tick that `now` lies in.
