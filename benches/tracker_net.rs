@@ -3,11 +3,11 @@
 //!
 //! `cargo bench --bench tracker_net -- --clients 64`
 //!
-//! Both ends run on this machine, over loopback, in one runtime of two threads,
-//! one of which so to speak is the clients'. Each client has one connection, on
+//! Both ends run on this machine, over loopback, in one runtime of two threads
+//! that they share. Each client has one connection, on
 //! which it keeps a fixed number of announces under way; an announce is one
-//! frame to the tracker and one back: NEED of a content with 16 owners, of which
-//! each eighth is a heartbeat. The echo server reads the same requests and
+//! frame to the tracker and one back: seven times NEED of
+//! a content with 16 owners, and then a heartbeat. The echo server reads the same requests and
 //! writes a frame as long as the reply, and does nothing else: what it reaches
 //! is what TCP, the framing and the runtime leave to any tracker here.
 
@@ -206,8 +206,8 @@ async fn run(setting: Setting) {
     let len = reply.encode().expect("it fits").len();
     tokens.truncate(setting.clients);
 
-    let listener = TcpTransport::new().listen(&"127.0.0.1:0".parse().expect("an address"));
-    let listener = listener.await.expect("it binds");
+    let any: Addr = "127.0.0.1:0".parse().expect("an address");
+    let listener = TcpTransport::new().listen(&any).await.expect("it binds");
     let echo_addr = listener.local_addr().clone();
     let echo = tokio::spawn(echo(listener, len));
 

@@ -9,3 +9,4 @@ mod content;
 mod manifest;
 mod protocol_md;
 mod registry;
+mod tracker_abuse;

@@ -290,7 +290,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let (id, name) = match key {
             ContentKey::Id(id) => (*id, None),
             ContentKey::Name(name) => {
-                let bearing = self.named(name);
+                let bearing = self.named(now, name);
                 match bearing.as_slice() {
                     [] => return Err(Refusal::UnknownContent),
                     [(id, _)] => (*id, Some(name)),
@@ -322,10 +322,11 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
     }
 
     /// Some of the contents of a name, as many as an answer can list.
-    fn named(&mut self, name: &ContentName) -> Vec<(ContentId, u64)> {
+    fn named(&mut self, now: Instant, name: &ContentName) -> Vec<(ContentId, u64)> {
         let mut bearing = Vec::new();
         for shard in 0..self.catalogs.shards() {
-            let (catalog, _) = self.catalogs.at(shard);
+            let (mut catalog, _) = self.catalogs.at(shard);
+            catalog.recalled.tick(now);
             let named = catalog.named(name);
             bearing.extend(named.take(MAX_AMBIGUOUS - bearing.len()));
         }

@@ -285,14 +285,20 @@ impl Sessions {
 
     /// The score that is remembered of whoever listens here, who is back.
     pub(super) fn recall(&mut self, now: Instant, place: &Place) -> Option<f32> {
-        let until = self.remembered_until?;
-        if until <= now || self.remembered.is_empty() {
-            self.remembered.clear();
-            self.remembered.shrink_to_fit();
-            self.remembered_until = None;
+        self.tick_remembered(now);
+        if self.remembered.is_empty() {
             return None;
         }
         self.remembered.remove(&place.addr())
+    }
+
+    /// Forgets all that is remembered when its time is over.
+    pub(super) fn tick_remembered(&mut self, now: Instant) {
+        if self.remembered_until.is_some_and(|until| until <= now) {
+            self.remembered.clear();
+            self.remembered.shrink_to_fit();
+            self.remembered_until = None;
+        }
     }
 
     /// When the next lease may end.

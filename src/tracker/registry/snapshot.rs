@@ -135,6 +135,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let mut snapshot = Snapshot::default();
         for shard in 0..self.sessions.shards() {
             let (mut sessions, _) = self.sessions.at(shard);
+            sessions.tick_remembered(now);
             let age = sessions.wheel.elapsed(now);
             let credits = sessions.credits(age).map(|(addr, rate)| Credit {
                 addr,
@@ -144,7 +145,8 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
             snapshot.credits.extend(credits);
         }
         for shard in 0..self.catalogs.shards() {
-            let (catalog, _) = self.catalogs.at(shard);
+            let (mut catalog, _) = self.catalogs.at(shard);
+            catalog.recalled.tick(now);
             let contents = catalog.contents.iter();
             let contents = contents.map(|(index, content)| KnownContent {
                 id: content.id,
