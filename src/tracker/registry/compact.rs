@@ -114,8 +114,8 @@ impl Texts {
     }
 }
 
-/// The text of an IPv4 socket, and how long its IP is in it: made from tables
-/// and without a branch, for this is most of what a reply consists of.
+/// The text of an IPv4 socket, and how long its IP is in it: put together in
+/// registers, for this is most of what a reply consists of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct V4Text {
     /// Of which the first `len` bytes count.
@@ -124,57 +124,66 @@ pub(super) struct V4Text {
     pub(super) len: u8,
 }
 
-/// Each byte in decimal, a dot, and then anything.
-const OCTETS: [[u8; 4]; 256] = {
-    let mut octets = [*b"0..."; 256];
+/// Each byte in decimal with a dot behind it, the first digit lowest.
+const OCTETS: [u32; 256] = {
+    let mut octets = [0; 256];
     let mut octet = 0;
     while octet < 256 {
         let (a, b, c) = (octet / 100, octet / 10 % 10, octet % 10);
-        octets[octet] = match octet {
+        let digits = match octet {
             0..10 => [b'0' + c as u8, b'.', 0, 0],
             10..100 => [b'0' + b as u8, b'0' + c as u8, b'.', 0],
             _ => [b'0' + a as u8, b'0' + b as u8, b'0' + c as u8, b'.'],
         };
+        octets[octet] = u32::from_le_bytes(digits);
         octet += 1;
     }
     octets
 };
 
+/// Each number of two digits, the first digit lowest.
+const PAIRS: [u16; 100] = {
+    let mut pairs = [0; 100];
+    let mut pair = 0;
+    while pair < 100 {
+        pairs[pair] = u16::from_le_bytes([b'0' + (pair / 10) as u8, b'0' + (pair % 10) as u8]);
+        pair += 1;
+    }
+    pairs
+};
+
 impl V4Text {
     /// Room for three digits and a separator for each of four bytes, and for a
-    /// port of five digits.
-    pub(super) const ROOM: usize = 21;
+    /// port of five digits, written as a word.
+    pub(super) const ROOM: usize = 24;
 
     pub(super) fn new(ip: [u8; 4], port: [u8; 2]) -> Self {
-        let mut text = [0; Self::ROOM];
-        let mut at = 0;
+        let (mut host, mut bits) = (0_u128, 0);
         for octet in ip {
-            text[at..at + 4].copy_from_slice(&OCTETS[usize::from(octet)]);
-            at += 2 + usize::from(octet > 9) + usize::from(octet > 99);
+            let word = OCTETS[usize::from(octet)];
+            host |= u128::from(word) << bits;
+            // The bytes of the word that are used.
+            bits += 32 - (word.leading_zeros() & 0b11000);
         }
-        text[at - 1] = b':';
-        let port = u32::from(u16::from_be_bytes(port));
-        let digit = |ten: u32| b'0' + (port / ten % 10) as u8;
-        let digits = [
-            digit(10_000),
-            digit(1000),
-            digit(100),
-            digit(10),
-            digit(1),
-            0,
-            0,
-            0,
-            0,
-        ];
-        let more = usize::from(port > 9)
-            + usize::from(port > 99)
-            + usize::from(port > 999)
-            + usize::from(port > 9999);
-        text[at..at + 5].copy_from_slice(&digits[4 - more..9 - more]);
+        host ^= u128::from(b'.' ^ b':') << (bits - 8);
+        let port = usize::from(u16::from_be_bytes(port));
+        let rest = port % 10_000;
+        let digits = u64::from(b'0' + (port / 10_000) as u8)
+            | u64::from(PAIRS[rest / 100]) << 8
+            | u64::from(PAIRS[rest % 100]) << 24;
+        let zeros = usize::from(port < 10)
+            + usize::from(port < 100)
+            + usize::from(port < 1000)
+            + usize::from(port < 10_000);
+        let host_len = (bits / 8) as usize;
+        let mut text = [0; Self::ROOM];
+        text[..16].copy_from_slice(&host.to_le_bytes());
+        let digits = digits >> (8 * zeros);
+        text[host_len..host_len + 8].copy_from_slice(&digits.to_le_bytes());
         Self {
             text,
-            host_len: at as u8,
-            len: (at + 1 + more) as u8,
+            host_len: host_len as u8,
+            len: (host_len + 5 - zeros) as u8,
         }
     }
 
