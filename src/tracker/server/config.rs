@@ -26,8 +26,8 @@ pub struct TrackerConfig {
     pub max_connections_per_host: usize,
     /// Into how many shards the registry is split, so that several cores use it
     /// at once: rounded up to a power of two, at most
-    /// [`MAX_SHARDS`](crate::tracker::MAX_SHARDS). Default 16, for up to four
-    /// cores; another number draws other owners at random.
+    /// [`MAX_SHARDS`](crate::tracker::MAX_SHARDS). Default 64: two cores want
+    /// the same one seldom enough. Another number draws other owners at random.
     pub shards: u32,
 }
 
@@ -37,7 +37,7 @@ impl Default for TrackerConfig {
             registry: RegistryConfig::default(),
             max_connections: 4096,
             max_connections_per_host: 256,
-            shards: 16,
+            shards: 64,
         }
     }
 }
