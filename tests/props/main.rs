@@ -9,4 +9,5 @@ mod content;
 mod manifest;
 mod protocol_md;
 mod registry;
+mod subject;
 mod tracker_abuse;

@@ -8,10 +8,12 @@ use bt_lite::protocol::{
     TrackerRequest, Upload,
 };
 use bt_lite::tracker::registry::Registry;
-use bt_lite::tracker::{RegistryConfig, RegistryStats, ShardedRegistry};
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use crate::subject::Subject;
 
 /// Three hosts that tell IP from IP, and one of another transport.
 const SOURCES: [&str; 4] = [
@@ -314,49 +316,6 @@ impl Model {
         let contents = self.lengths.len();
         let owned = self.owned().count();
         (self.peers.len() as u64, contents as u64, owned as u64)
-    }
-}
-
-/// The registry for one caller, and the one for several.
-enum Subject {
-    One(Box<Registry>),
-    Sharded(Box<ShardedRegistry>),
-}
-
-impl Subject {
-    fn handle(&mut self, now: Instant, source: &Addr, request: &TrackerRequest) -> TrackerReply {
-        match self {
-            Self::One(one) => one.handle(now, source, request),
-            Self::Sharded(sharded) => sharded.handle(now, source, request),
-        }
-    }
-
-    fn handle_timeout(&mut self, now: Instant) {
-        match self {
-            Self::One(one) => one.handle_timeout(now),
-            Self::Sharded(sharded) => sharded.handle_timeout(now),
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        match self {
-            Self::One(one) => one.poll_timeout(),
-            Self::Sharded(sharded) => sharded.poll_timeout(),
-        }
-    }
-
-    fn stats(&self) -> RegistryStats {
-        match self {
-            Self::One(one) => one.stats(),
-            Self::Sharded(sharded) => sharded.stats(),
-        }
-    }
-
-    fn check_invariants(&self) {
-        match self {
-            Self::One(one) => one.check_invariants(),
-            Self::Sharded(sharded) => sharded.check_invariants(),
-        }
     }
 }
 

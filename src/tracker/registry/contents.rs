@@ -68,6 +68,7 @@ impl Contents {
         }
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

@@ -40,6 +40,7 @@ pub(super) struct Owners {
 }
 
 impl Owners {
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn as_slice(&self) -> &[Owner] {
         &self.list
     }
