@@ -7,13 +7,13 @@ use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply,
     TrackerRequest, Upload,
 };
+use bt_lite::tracker::ShardedRegistry;
 use bt_lite::tracker::registry::Registry;
-use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::subject::Subject;
+use crate::subject::{Subject, config};
 
 /// Three hosts that tell IP from IP, and one of another transport.
 const SOURCES: [&str; 4] = [
@@ -37,20 +37,6 @@ const LISTENS: [Option<&str>; 8] = [
 /// A lease of 22.5 s ends between two of the whole seconds in which the test
 /// counts, wherever its last tick ends.
 const LEASE_SECONDS: u64 = 23;
-
-fn config() -> RegistryConfig {
-    let mut config = RegistryConfig::default();
-    config.grace = Duration::from_millis(2500);
-    config.max_owners = 5;
-    config.max_peers = 7;
-    config.max_peers_per_host = 3;
-    config.max_contents = 5;
-    config.max_contents_per_peer = 3;
-    config.max_owners_per_content = 4;
-    config.max_names_per_content = 2;
-    config.max_contents_per_name = 2;
-    config
-}
 
 #[derive(Debug, Clone)]
 enum Proof {

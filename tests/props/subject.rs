@@ -1,11 +1,11 @@
 //! The two kinds of registry, to be held against one model.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bt_lite::Addr;
 use bt_lite::protocol::{TrackerReply, TrackerRequest};
 use bt_lite::tracker::registry::Registry;
-use bt_lite::tracker::{RegistryStats, ShardedRegistry};
+use bt_lite::tracker::{RegistryConfig, RegistryStats, ShardedRegistry};
 
 /// The registry for one caller, and the one for several.
 pub(crate) enum Subject {
@@ -53,4 +53,19 @@ impl Subject {
             Self::Sharded(sharded) => sharded.check_invariants(),
         }
     }
+}
+
+/// Quotas so small that each is met soon.
+pub(crate) fn config() -> RegistryConfig {
+    let mut config = RegistryConfig::default();
+    config.grace = Duration::from_millis(2500);
+    config.max_owners = 5;
+    config.max_peers = 7;
+    config.max_peers_per_host = 3;
+    config.max_contents = 5;
+    config.max_contents_per_peer = 3;
+    config.max_owners_per_content = 4;
+    config.max_names_per_content = 2;
+    config.max_contents_per_name = 2;
+    config
 }
