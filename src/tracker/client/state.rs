@@ -242,7 +242,7 @@ mod tests {
         state.told(0, &[one.clone(), two.clone()], false);
         assert!(state.untold(0).is_empty());
         assert_eq!(state.to_tell(0, &one.id), Some(one.clone()));
-        state.told(0, &[one.clone()], true);
+        state.told(0, std::slice::from_ref(&one), true);
         assert_eq!(state.to_tell(0, &one.id), None);
         state.own(&entry(2, OwnState::Gone));
         state.told(0, &[entry(2, OwnState::Gone)], true);
