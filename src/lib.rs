@@ -96,6 +96,8 @@ pub mod content;
 mod error;
 pub mod peer;
 pub mod protocol;
+#[cfg(feature = "serde")]
+mod serde;
 pub mod storage;
 #[cfg(feature = "testing")]
 pub mod testing;

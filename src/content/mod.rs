@@ -24,6 +24,7 @@ pub use name::{ContentName, MAX_NAME_LEN, NameError};
 /// download returns.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Content {
     /// What it is: the BLAKE3 hash of its bytes.
     pub id: ContentId,

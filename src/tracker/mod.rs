@@ -8,9 +8,14 @@
 mod client;
 pub mod registry;
 mod server;
+mod sharded;
 
 pub use client::{ClientConfig, TrackerClient, TrackerError};
-pub use registry::{AddressRule, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts};
+pub use registry::{
+    AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,
+    RequestRates, Snapshot,
+};
 pub use server::{
     BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,
 };
+pub use sharded::{MAX_SHARDS, ShardedRegistry};

@@ -27,6 +27,7 @@ const ALLOWED: &[&str] = &[
     "crate::peer::swarm",
     "blake3",
     "bytes",
+    "serde", // in attributes, behind a feature
     "fastrand::Rng",
     "thiserror",
     "clippy", // in attributes, as the next one

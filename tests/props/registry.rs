@@ -7,11 +7,13 @@ use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply,
     TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
+use bt_lite::tracker::ShardedRegistry;
 use bt_lite::tracker::registry::Registry;
 use bt_lite::{Addr, ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use crate::subject::{Subject, config};
 
 /// Three hosts that tell IP from IP, and one of another transport.
 const SOURCES: [&str; 4] = [
@@ -35,20 +37,6 @@ const LISTENS: [Option<&str>; 8] = [
 /// A lease of 22.5 s ends between two of the whole seconds in which the test
 /// counts, wherever its last tick ends.
 const LEASE_SECONDS: u64 = 23;
-
-fn config() -> RegistryConfig {
-    let mut config = RegistryConfig::default();
-    config.grace = Duration::from_millis(2500);
-    config.max_owners = 5;
-    config.max_peers = 7;
-    config.max_peers_per_host = 3;
-    config.max_contents = 5;
-    config.max_contents_per_peer = 3;
-    config.max_owners_per_content = 4;
-    config.max_names_per_content = 2;
-    config.max_contents_per_name = 2;
-    config
-}
 
 #[derive(Debug, Clone)]
 enum Proof {
@@ -318,7 +306,7 @@ impl Model {
 }
 
 struct Rig {
-    registry: Registry,
+    registry: Subject,
     model: Model,
     start: Instant,
     issued: Vec<Token>,
@@ -326,11 +314,18 @@ struct Rig {
 }
 
 impl Rig {
-    fn new() -> Self {
+    fn new(shards: Option<u32>) -> Self {
+        let start = Instant::now();
         Self {
-            registry: Registry::new(config(), [3; 32], 1),
+            registry: match shards {
+                None => Subject::One(Registry::new(config(), [3; 32], 1).into()),
+                Some(shards) => {
+                    let sharded = ShardedRegistry::new(config(), [3; 32], 1, shards, start);
+                    Subject::Sharded(sharded.into())
+                }
+            },
             model: Model::default(),
-            start: Instant::now(),
+            start,
             issued: Vec::new(),
             refs: vec![OwnerRef(0), OwnerRef(u64::MAX)],
         }
@@ -491,8 +486,11 @@ impl Rig {
 
 proptest! {
     #[test]
-    fn registry_agrees_with_lists_and_scans(ops in vec(op(), 1..120)) {
-        let mut rig = Rig::new();
+    fn registry_agrees_with_lists_and_scans(
+        shards in prop_oneof![2 => Just(None), 1 => (1u32..9).prop_map(Some)],
+        ops in vec(op(), 1..120),
+    ) {
+        let mut rig = Rig::new(shards);
         for op in &ops {
             rig.step(op);
         }
@@ -506,7 +504,7 @@ proptest! {
 
     #[test]
     fn registry_with_the_same_key_and_calls_gives_the_same_replies(ops in vec(op(), 1..60)) {
-        let (mut one, mut two) = (Rig::new(), Rig::new());
+        let (mut one, mut two) = (Rig::new(None), Rig::new(None));
         two.start = one.start;
         for op in &ops {
             one.step(op);
@@ -521,7 +519,7 @@ proptest! {
     fn token_that_was_not_issued_changes_nothing_of_anybody(
         forgeries in vec((proof(), op()), 1..30),
     ) {
-        let mut rig = Rig::new();
+        let mut rig = Rig::new(None);
         // Two peers that know of each other, and one that has left.
         for op in [
             Op::Register(0, 3, Proof::None),

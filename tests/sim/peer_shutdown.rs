@@ -147,7 +147,11 @@ async fn cancelling_does_not_guess_at_what_is_being_published() {
     let mut download = peer.download("x");
     sleep(Duration::from_secs(5)).await;
     download.cancel();
-    assert!(timeout(Duration::from_secs(5), &mut download).await.is_err());
+    assert!(
+        timeout(Duration::from_secs(5), &mut download)
+            .await
+            .is_err()
+    );
     shuts_down_in_time(&peer).await;
     assert_eq!(soon(download).await, Err(DownloadError::ShutDown));
 }

@@ -2,6 +2,7 @@
 //! time; and once over TCP.
 
 mod client;
+mod restart;
 mod server;
 
 use std::sync::Arc;

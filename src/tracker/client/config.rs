@@ -24,6 +24,12 @@ pub struct ClientConfig {
     /// 500 ms and 15 s, less than a heartbeat, so that owners are back within
     /// one after a tracker's restart.
     pub backoff: (Duration, Duration),
+    /// Over which time the clients that lost a tracker come back to it: each
+    /// waits a part of it drawn at random, or of the pause after a failure where
+    /// that is longer, unless the connection has only just been lost and the
+    /// client is asked for something. So a restarted tracker is not overrun by
+    /// all at once. Default 8 s.
+    pub return_spread: Duration,
     /// How many contents may be owned at a time. Default 10,000.
     pub max_contents: usize,
     /// For how many owners per tracker uploads can be credited: those that it
@@ -40,6 +46,7 @@ impl Default for ClientConfig {
             need_grace: Duration::from_millis(500),
             report_interval: Duration::from_secs(5),
             backoff: (Duration::from_millis(500), Duration::from_secs(15)),
+            return_spread: Duration::from_secs(8),
             max_contents: 10_000,
             max_known_owners: 10_000,
             seed: None,

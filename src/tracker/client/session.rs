@@ -126,7 +126,20 @@ impl Session {
                 failures = 0;
             }
             let pause = first.saturating_mul(1 << failures.min(16)).min(longest);
-            let pause = pause.mul_f64(1.0 - self.rng.f64() / 2.0);
+            // Whoever was registered lost the tracker together with others, and
+            // is not to come back together with them.
+            let away = self.setup.config.return_spread;
+            let (pause, spread) = match last_error {
+                Some(_) if self.token.is_some() => {
+                    let most = pause.max(away);
+                    (first.max(most.mul_f64(self.rng.f64())), Duration::ZERO)
+                }
+                Some(_) => (pause.mul_f64(1.0 - self.rng.f64() / 2.0), Duration::ZERO),
+                None => {
+                    let pause = pause.mul_f64(1.0 - self.rng.f64() / 2.0);
+                    (pause, away.mul_f64(self.rng.f64()))
+                }
+            };
             failures += 1;
             debug!(tracker = %self.setup.tracker, %error, ?pause, "tracker session failed");
             tokio::select! {
@@ -134,6 +147,12 @@ impl Session {
                 () = leave.cancelled() => break,
                 () = sleep_until(Instant::now() + pause) => {}
                 () = fail_all(&mut commands, last_error.as_ref()) => break,
+            }
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => break,
+                () = sleep_until(Instant::now() + spread) => {}
+                () = asked_for(&commands), if !spread.is_zero() => {}
             }
         }
         // Nobody is kept waiting for what will not be done any more.
@@ -438,6 +457,16 @@ fn ends_session(refusal: &Refusal) -> bool {
         refusal,
         Refusal::UnknownToken | Refusal::Malformed | Refusal::Busy | Refusal::ShuttingDown
     )
+}
+
+/// How often a session that waits looks whether it is asked for something.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Returns once a command is waiting.
+async fn asked_for(commands: &mpsc::Receiver<Command>) {
+    while commands.is_empty() {
+        sleep_until(Instant::now() + LOOK).await;
+    }
 }
 
 /// Fails all commands, as long as the tracker is known to be out of reach.

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Registry;
 use super::compact::Compact;
-use super::owners::Owner;
-use super::peers::UNLISTED;
+use super::peers::State;
+use super::{Catalog, Registry, Sessions};
 
 impl Registry {
     /// Checks that all parts agree with each other.
@@ -13,48 +12,57 @@ impl Registry {
     /// # Panics
     /// When they do not.
     pub fn check_invariants(&self) {
-        self.contents.check();
+        let totals = (self.sessions.total, self.catalog.total);
+        check(&[&self.sessions.one], &[&self.catalog.one], totals);
+    }
+}
+
+/// Checks all shards and the totals of peers and contents.
+pub(crate) fn check(sessions: &[&Sessions], catalogs: &[&Catalog], (peers, contents): (u32, u32)) {
+    let live = sessions
+        .iter()
+        .map(|sessions| sessions.check())
+        .sum::<usize>();
+    assert_eq!(live, peers as usize);
+    let mut owned = 0;
+    for (shard, catalog) in catalogs.iter().enumerate() {
+        let held = sessions.iter().flat_map(|sessions| {
+            sessions.peers.iter().flat_map(move |(index, _)| {
+                let held = sessions.peers.owned(index);
+                held.map(move |held| (held, sessions.card(index)))
+            })
+        });
+        let mask = catalogs.len() - 1;
+        owned += catalog.check(held.filter(|(held, _)| held.content as usize & mask == shard));
+    }
+    let held = sessions.iter().flat_map(|sessions| {
+        let peers = sessions.peers.iter();
+        peers.map(|(index, _)| sessions.peers.owned_len(index))
+    });
+    assert_eq!(owned, held.sum::<usize>());
+    let listed = catalogs.iter().map(|catalog| catalog.contents.len());
+    assert_eq!(listed.sum::<usize>(), contents as usize);
+}
+
+impl Sessions {
+    /// Checks one shard, and returns how many peers it has.
+    fn check(&self) -> usize {
         let mut hosts = BTreeMap::<u32, u32>::new();
-        let (mut ownerships, mut listed, mut unlisted) = (0, 0, 0);
-        for (slot, peer) in self.peers.iter() {
-            assert!(peer.in_wheel, "a peer without an end of its lease");
-            *hosts.entry(peer.host).or_default() += 1;
-            peer.owned.check();
-            for (place, ownership) in (0..).zip(peer.owned.as_slice()) {
-                ownerships += 1;
-                let owners = self.contents[ownership.content].owners.as_slice();
-                if peer.addr == Compact::None {
-                    assert_eq!(ownership.pos, UNLISTED);
-                    unlisted += 1;
-                } else {
-                    let owner = Owner { peer: slot, place };
-                    assert_eq!(owners[ownership.pos as usize], owner);
-                    listed += 1;
-                }
+        let (mut texts, mut in_wheel) = (0, Vec::new());
+        for (index, peer) in self.peers.check() {
+            if peer.state != State::Free {
+                in_wheel.push(index);
+            }
+            if peer.state == State::Live {
+                *hosts.entry(peer.host).or_default() += 1;
+                texts += usize::from(matches!(peer.addr, Compact::Text(_)));
             }
         }
-        assert_eq!(ownerships, self.ownerships);
-        assert_eq!(hosts.len(), self.hosts.len());
-        for (host, count) in hosts {
-            assert_eq!(self.hosts.get(&host), Some(&count));
-        }
-        let (mut in_lists, mut not_listening, mut name_uses) = (0, 0, 0);
-        for (_, content) in self.contents.iter() {
-            assert!(content.owner_count() > 0, "a content without owners");
-            content.owners.check(&self.peers);
-            in_lists += content.owners.len();
-            not_listening += content.unlisted as usize;
-            name_uses += content.name_uses().sum::<u32>() as usize;
-        }
-        assert_eq!((in_lists, not_listening), (listed, unlisted));
-        assert_eq!(name_uses, ownerships);
-        let texts = self.peers.iter().map(|(_, peer)| peer.addr);
-        let texts = texts.filter(|addr| matches!(addr, Compact::Text(_)));
-        assert_eq!(texts.count(), self.texts.len());
+        assert_eq!(hosts, self.hosts.iter().collect());
+        assert_eq!(texts, self.texts.len());
         let mut entries: Vec<u32> = self.wheel.entries().collect();
         entries.sort_unstable();
-        let in_wheel = self.peers.slots().iter().zip(0..);
-        let in_wheel = in_wheel.filter(|(peer, _)| peer.in_wheel);
-        assert!(entries.into_iter().eq(in_wheel.map(|(_, slot)| slot)));
+        assert_eq!(entries, in_wheel);
+        self.peers.iter().count()
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::config::RegistryConfig;
-use super::keyed::Keyed;
+use super::keyed::{Hashed, Keyed, Through};
 use super::owners::Owners;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Refusal;
@@ -13,6 +13,7 @@ use crate::protocol::Refusal;
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) id: ContentId,
+    hash: u64,
     /// As the seeder says that spoke last, or else the first leecher.
     pub(super) length: u64,
     pub(super) owners: Owners,
@@ -49,7 +50,7 @@ struct Name {
 pub(super) struct Contents {
     slots: Vec<Option<Content>>,
     free: Vec<u32>,
-    by_id: HashMap<ContentId, u32, Keyed>,
+    by_id: HashMap<Hashed, u32, Through>,
     names: Vec<Option<Name>>,
     free_names: Vec<u32>,
     by_name: HashMap<ContentName, u32, Keyed>,
@@ -60,19 +61,21 @@ impl Contents {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_id: HashMap::with_hasher(keyed.clone()),
+            by_id: HashMap::with_hasher(Through::default()),
             names: Vec::new(),
             free_names: Vec::new(),
             by_name: HashMap::with_hasher(keyed),
         }
     }
 
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    pub(super) fn by_id(&self, id: &ContentId) -> Option<u32> {
-        self.by_id.get(id).copied()
+    /// The content with this id, which has this hash.
+    pub(super) fn by_id(&self, hash: u64, id: &ContentId) -> Option<u32> {
+        self.by_id.get(&Hashed(hash, *id)).copied()
     }
 
     /// The contents of this name, in the order in which they got it.
@@ -93,62 +96,79 @@ impl Contents {
         self.name(used.name).map(|name| &name.name)
     }
 
+    /// All names of a content.
+    pub(super) fn names(&self, content: u32) -> impl Iterator<Item = &ContentName> {
+        let used = self[content].names.iter().filter(|name| name.uses > 0);
+        used.filter_map(|used| Some(&self.name(used.name)?.name))
+    }
+
+    /// Whether one of a content's names, by its place there, is this one.
+    pub(super) fn is_name(&self, content: u32, at: u8, name: &ContentName) -> bool {
+        let used = self[content].names[usize::from(at)];
+        self.name(used.name).is_some_and(|used| used.name == *name)
+    }
+
+    /// Whether an owner of the content uses this name already.
+    pub(super) fn has_name(&self, content: u32, name: &ContentName) -> bool {
+        let known = self.by_name.get(name);
+        let mut used = self[content].names.iter().filter(|name| name.uses > 0);
+        used.any(|used| Some(&used.name) == known)
+    }
+
     /// A content without owners, who are to follow.
-    pub(super) fn insert(&mut self, id: ContentId, length: u64) -> u32 {
+    pub(super) fn insert(&mut self, hash: u64, id: ContentId, length: u64) -> u32 {
         let content = Some(Content {
             id,
+            hash,
             length,
             owners: Owners::default(),
             unlisted: 0,
             names: Vec::new(),
         });
         let index = place(&mut self.slots, &mut self.free, content);
-        self.by_id.insert(id, index);
+        self.by_id.insert(Hashed(hash, id), index);
         index
     }
 
-    /// Forgets a content that has no owner left, and so no name.
-    pub(super) fn remove_if_unowned(&mut self, index: u32) {
+    /// Forgets a content that has no owner left, and so no name. Returns
+    /// whether that was so.
+    pub(super) fn remove_if_unowned(&mut self, index: u32) -> bool {
         if self[index].owner_count() == 0
             && let Some(content) = self.slots[index as usize].take()
         {
-            self.by_id.remove(&content.id);
+            self.by_id.remove(&Hashed(content.hash, content.id));
             self.free.push(index);
+            return true;
         }
+        false
     }
 
-    /// Whether one more owner could use this name: for a content, or a new
-    /// one. Constant but for a scan of the content's and the name's lists,
-    /// which are bounded by the configuration.
+    /// Whether one more owner could use a name that none of a content's (or,
+    /// without one, a new content's) owners uses. The name stands for this many
+    /// contents `elsewhere`.
     ///
     /// # Errors
     /// [`Refusal::NamesPerContent`] and [`Refusal::ContentsPerName`].
-    pub(super) fn check_name(
+    pub(super) fn check_new_name(
         &self,
         content: Option<u32>,
         name: &ContentName,
+        elsewhere: usize,
         config: &RegistryConfig,
     ) -> Result<(), Refusal> {
-        let known = self.by_name.get(name);
-        if let Some(content) = content {
-            let used = self[content].names.iter().filter(|name| name.uses > 0);
-            if used.clone().any(|used| Some(&used.name) == known) {
-                return Ok(());
-            }
-            let max = config.max_names_per_content.into();
-            if used.count() as u32 >= max {
-                return Err(Refusal::NamesPerContent { max });
-            }
+        let max = config.max_names_per_content.into();
+        if content.is_some_and(|content| self.names(content).count() as u32 >= max) {
+            return Err(Refusal::NamesPerContent { max });
         }
         let max = config.max_contents_per_name;
-        if self.by_name(name).len() as u32 >= max {
+        if self.by_name(name).len() + elsewhere >= max as usize {
             return Err(Refusal::ContentsPerName { max });
         }
         Ok(())
     }
 
-    /// One more owner uses this name, which [`check_name`](Self::check_name)
-    /// has passed. [`release_name`](Self::release_name) takes it back.
+    /// One more owner uses this name, which
+    /// [`check_new_name`](Self::check_new_name) has passed if it is new. [`release_name`](Self::release_name) takes it back.
     pub(super) fn use_name(&mut self, content: u32, name: &ContentName) -> u8 {
         let index = match self.by_name.get(name) {
             Some(&index) => index,
@@ -207,8 +227,7 @@ impl Contents {
         }
     }
 
-    /// All contents, for checks.
-    #[cfg(any(test, feature = "testing"))]
+    /// All contents.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Content)> {
         (0..)
             .zip(&self.slots)
@@ -223,7 +242,7 @@ impl Contents {
         assert_eq!(self.names.len() - self.free_names.len(), self.by_name.len());
         let mut pairs = 0;
         for (index, content) in self.iter() {
-            assert_eq!(self.by_id(&content.id), Some(index));
+            assert_eq!(self.by_id(content.hash, &content.id), Some(index));
             for used in content.names.iter().filter(|name| name.uses > 0) {
                 let name = self.name(used.name).expect("a used name is stored");
                 assert!(name.contents.contains(&index));

@@ -4,6 +4,7 @@
 use core::net::IpAddr;
 use std::hash::BuildHasher;
 
+use crate::content::ContentId;
 use crate::protocol::{Addr, Host, Token};
 
 /// Builds keyed hashers. The same key gives the same hashes.
@@ -46,12 +47,17 @@ impl BuildHasher for Keyed {
     }
 }
 
-/// Issues and checks tokens: the slot of the peer in clear, then 96 bits of a
-/// keyed hash of slot and generation, which together are a counter that never
-/// repeats. Nothing is kept for a token, and checking one is constant work.
+/// Issues tokens: the number of the peer and its generation in clear, which
+/// together are a counter that never repeats, then 64 bits of their keyed hash.
+/// The hash is stored with the peer, so that checking is a comparison. A guess
+/// is right once in 2^64 requests, each of which names one peer only: tens of
+/// thousands of years at millions of requests a second.
 pub(super) struct Mint {
     key: [u8; 32],
 }
+
+/// The part of a token that is not to be guessed.
+pub(super) type Proof = [u32; 2];
 
 impl Mint {
     pub(super) fn new(key: &[u8; 32], epoch: u64) -> Self {
@@ -62,30 +68,94 @@ impl Mint {
         }
     }
 
-    pub(super) fn token(&self, slot: u32, generation: u32) -> Token {
+    pub(super) fn proof(&self, peer: u32, generation: u32) -> Proof {
+        let [a, b, _, _] = words(&token(peer, generation, [0; 2]));
         let mut counter = [0; 8];
-        counter[..4].copy_from_slice(&slot.to_le_bytes());
-        counter[4..].copy_from_slice(&generation.to_le_bytes());
+        counter[..4].copy_from_slice(&a.to_le_bytes());
+        counter[4..].copy_from_slice(&b.to_le_bytes());
         let mac = blake3::keyed_hash(&self.key, &counter);
-        let mut token = [0; 16];
-        token[..4].copy_from_slice(&counter[..4]);
-        token[4..].copy_from_slice(&mac.as_bytes()[..12]);
-        Token(token)
+        let mac = word(&mac.as_bytes()[..8]);
+        [mac as u32, (mac >> 32) as u32]
+    }
+}
+
+pub(super) fn token(peer: u32, generation: u32, [low, high]: Proof) -> Token {
+    let mut token = [0; 16];
+    for (bytes, word) in token.chunks_mut(4).zip([peer, generation, low, high]) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    Token(token)
+}
+
+/// What a token claims: peer, generation, and the two words of its proof.
+pub(super) fn words(token: &Token) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = token.0;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_le_bytes)
+}
+
+/// Hashes content ids: four words, folded by two wide products with the key.
+/// An id that somebody made up without the key lands anywhere.
+#[derive(Clone)]
+pub(super) struct KeyedIds {
+    key: [u64; 4],
+}
+
+impl KeyedIds {
+    pub(super) fn derive(key: &[u8; 32], purpose: &str) -> Self {
+        let hash = blake3::keyed_hash(key, purpose.as_bytes());
+        let mut words = hash.as_bytes().chunks(8).map(word);
+        Self {
+            key: std::array::from_fn(|_| words.next().unwrap_or_default()),
+        }
     }
 
-    /// Which slot a token claims; [`matches`](Self::matches) tells whether
-    /// rightly.
-    pub(super) fn slot(token: &Token) -> u32 {
-        let [a, b, c, d, ..] = token.0;
-        u32::from_le_bytes([a, b, c, d])
+    pub(super) fn hash(&self, id: &ContentId) -> u64 {
+        let mut words = id.as_bytes().chunks_exact(8).map(word);
+        let mut next = |key: u64| words.next().unwrap_or_default() ^ key;
+        let [a, b, c, d] = self.key.map(&mut next);
+        fold(fold(a, b) ^ self.key[2], fold(c, d) ^ self.key[3])
+    }
+}
+
+/// Both halves of a product together.
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// A key of a map that is its own hash already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hashed(pub(super) u64, pub(super) ContentId);
+
+impl std::hash::Hash for Hashed {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0);
+    }
+}
+
+/// Hands a hash that was computed already through.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Through(u64);
+
+impl std::hash::Hasher for Through {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
-    /// Whether the token is this slot's, taking the same time wherever it
-    /// differs.
-    pub(super) fn matches(&self, token: &Token, slot: u32, generation: u32) -> bool {
-        let real = self.token(slot, generation);
-        let differing = real.0.iter().zip(&token.0).fold(0, |d, (a, b)| d | (a ^ b));
-        std::hint::black_box(differing) == 0
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = self.0.rotate_left(8) ^ word(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl BuildHasher for Through {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
     }
 }
 
@@ -102,6 +172,12 @@ impl std::fmt::Debug for Keyed {
     }
 }
 
+impl std::fmt::Debug for KeyedIds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyedIds(..)")
+    }
+}
+
 impl std::fmt::Debug for Mint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Mint(..)")
@@ -113,19 +189,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn token_of_another_slot_generation_key_or_epoch_does_not_match() {
+    fn proof_of_another_peer_generation_key_or_epoch_is_another() {
         let mint = Mint::new(&[1; 32], 7);
-        let token = mint.token(3, 9);
-        assert_eq!(Mint::slot(&token), 3);
-        assert!(mint.matches(&token, 3, 9));
-        assert!(!mint.matches(&token, 3, 10));
-        assert!(!mint.matches(&token, 4, 9));
-        assert!(!Mint::new(&[1; 32], 8).matches(&token, 3, 9));
-        assert!(!Mint::new(&[2; 32], 7).matches(&token, 3, 9));
-        for bit in 0..128 {
-            let mut forged = token;
-            forged.0[bit / 8] ^= 1 << (bit % 8);
-            assert!(!mint.matches(&forged, 3, 9), "bit {bit}");
+        let proof = mint.proof(3, 9);
+        assert_eq!(words(&token(3, 9, proof)), [3, 9, proof[0], proof[1]]);
+        assert_eq!(proof, mint.proof(3, 9));
+        for other in [
+            mint.proof(3, 10),
+            mint.proof(4, 9),
+            Mint::new(&[1; 32], 8).proof(3, 9),
+            Mint::new(&[2; 32], 7).proof(3, 9),
+        ] {
+            assert_ne!(other[0], proof[0]);
+            assert_ne!(other[1], proof[1]);
+        }
+    }
+
+    #[test]
+    fn hash_of_an_id_hangs_on_each_of_its_bits_and_on_the_key() {
+        let keyed = KeyedIds::derive(&[1; 32], "ids");
+        let id = [7; 32];
+        let hash = keyed.hash(&ContentId::from_bytes(id));
+        let other = KeyedIds::derive(&[2; 32], "ids");
+        assert_ne!(hash, other.hash(&ContentId::from_bytes(id)));
+        for bit in 0..256 {
+            let mut id = id;
+            id[bit / 8] ^= 1 << (bit % 8);
+            let changed = hash ^ keyed.hash(&ContentId::from_bytes(id));
+            assert!(changed.count_ones() > 8, "bit {bit}");
         }
     }
 

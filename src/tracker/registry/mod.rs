@@ -6,47 +6,57 @@
 //! itself; nothing of a peer stays behind once it has left or its lease has
 //! run out; memory is bounded by the quotas of [`RegistryConfig`].
 //!
-//! A peer with one content takes about 90 bytes (its slot 64, its places in the
-//! content's list and in the wheel 12, its host's count the rest), before what
-//! growing arrays hold in reserve; a further ownership about 40.
+//! It has two halves. The *sessions* know the peers: tokens, leases, hosts,
+//! rates, and as mere numbers what each owns. The *catalog* knows the contents:
+//! names, and lists of owners whose entries hold all that a reply says, so that
+//! NEED reads one short array and no peer. Each half may be split into shards,
+//! the sessions by host and the catalog by content;
+//! [`ShardedRegistry`](super::ShardedRegistry) does that, for several cores.
+//!
+//! A peer on IPv4 with one content takes 48 bytes in its slot, 16 in the
+//! content's list, 8 for the ownership between them, 4 in the wheel, and about
+//! 11 where its host is counted; with what arrays hold in reserve, about 95. A
+//! further ownership takes about 50, an address that is no IPv4 about 100.
 
+mod catalog;
 #[cfg(any(test, feature = "testing"))]
 mod check;
 mod compact;
 mod config;
 mod contents;
+mod desk;
+mod half;
+mod hosts;
 mod keyed;
-mod own;
+mod meter;
 mod owners;
 mod peers;
 mod rate;
-mod select;
+mod reply;
+mod sessions;
+mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
 mod wheel;
 
-use std::collections::HashMap;
 use std::time::Instant;
 
-use fastrand::Rng;
+use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
+use half::Lone;
 
-use crate::protocol::{
-    Addr, ContentKey, Refusal, Registered, Token, TrackerReply, TrackerRequest, Upload,
-};
-use compact::{Compact, Texts};
-use contents::Contents;
-use keyed::{Keyed, Mint};
-use owners::{Book, Owner};
-use peers::{Peers, UNLISTED};
-use rate::Clockwork;
-use wheel::Wheel;
+pub(super) use catalog::Catalog;
+#[cfg(any(test, feature = "testing"))]
+pub(super) use check::check;
+pub(super) use desk::{Desk, Terms};
+pub(super) use half::{Half, Total};
+pub(super) use reply::Built;
+pub(super) use sessions::Sessions;
+pub(super) use stats::gather;
 
 pub use config::{AddressRule, RegistryConfig};
-pub use stats::{RefusalCounts, RegistryStats, RequestCounts};
-
-/// How many leases one [`Registry::handle_timeout`] looks at.
-const EXPIRE_BATCH: usize = 1024;
+pub use snapshot::{Credit, KnownContent, Snapshot};
+pub use stats::{RefusalCounts, RegistryStats, RequestCounts, RequestRates};
 
 /// Who is there, who owns what, and how fast each owner uploads.
 ///
@@ -69,21 +79,9 @@ const EXPIRE_BATCH: usize = 1024;
 /// ```
 #[derive(Debug)]
 pub struct Registry {
-    config: RegistryConfig,
-    epoch: u64,
-    mint: Mint,
-    keyed: Keyed,
-    rng: Rng,
-    clockwork: Clockwork,
-    wheel: Wheel,
-    peers: Peers,
-    texts: Texts,
-    contents: Contents,
-    ownerships: usize,
-    hosts: HashMap<u32, u32, Keyed>,
-    requests: RequestCounts,
-    refusals: RefusalCounts,
-    expired: u64,
+    terms: Terms,
+    sessions: Lone<Sessions>,
+    catalog: Lone<Catalog>,
 }
 
 impl Registry {
@@ -91,34 +89,32 @@ impl Registry {
     /// with it, and hash maps and draws are seeded from it. The epoch tells
     /// peers one start of a tracker from the next.
     pub fn new(config: RegistryConfig, key: [u8; 32], epoch: u64) -> Self {
-        let keyed = Keyed::derive(&key, "bt_lite registry maps");
+        let terms = Terms::new(config, &key, epoch);
         Self {
-            epoch,
-            mint: Mint::new(&key, epoch),
-            rng: Rng::with_seed(Keyed::derive(&key, "bt_lite registry draws").seed()),
-            clockwork: Clockwork::new(config.half_life),
-            wheel: Wheel::new(config.lease()),
-            peers: Peers::new(Keyed::derive(&key, "bt_lite owners").seed() as u32 ^ epoch as u32),
-            texts: Texts::default(),
-            contents: Contents::new(keyed.clone()),
-            ownerships: 0,
-            hosts: HashMap::with_hasher(keyed.clone()),
-            requests: RequestCounts::default(),
-            refusals: RefusalCounts::default(),
-            expired: 0,
-            keyed,
-            config,
+            sessions: Lone::new(terms.sessions(&key, (0, 0), None)),
+            catalog: Lone::new(Catalog::new(&key, 0, 0)),
+            terms,
+        }
+    }
+
+    fn desk(&mut self) -> Desk<'_, &mut Lone<Sessions>, &mut Lone<Catalog>> {
+        Desk {
+            terms: &self.terms,
+            sessions: &mut self.sessions,
+            catalogs: &mut self.catalog,
         }
     }
 
     /// Answers one request, which came from `source` at `now`. Time must not
     /// go backwards from call to call.
     ///
-    /// Costs, beside a keyed hash that checks the token: REGISTER, constant,
-    /// and one step per content owned when the peer starts or stops to listen;
-    /// OWN, constant per entry; NEED, the number of owners wanted; UPDATE,
-    /// constant per entry, and one step per content of more than 64 owners
-    /// that the credited owner has; EXIT, one step per content owned.
+    /// Costs: REGISTER, constant, with a keyed hash for a new peer, and one step
+    /// per content owned when the peer listens elsewhere from now on; OWN,
+    /// constant per entry (a keyed hash of the id, and of the name where it is
+    /// new to the content); NEED, the number of owners wanted; UPDATE, constant
+    /// per entry, and one step per content of the credited owner each time its
+    /// rate doubles; EXIT, one step per content owned. A step moves one owner
+    /// for each of at most 32 levels of speed in its list.
     ///
     /// - REGISTER with a token that is unknown here counts as one without. A
     ///   listening address of port 0 counts as none. A peer may change its
@@ -129,7 +125,8 @@ impl Registry {
     ///   listed is the one that a seeder said last.
     /// - NEED leaves out the asker, whoever has the asker's listening address,
     ///   and all but one of the owners that share an address. A known content
-    ///   without any other owner is found with an empty list.
+    ///   without any other owner is found with an empty list. An owner is named
+    ///   until [`handle_timeout`](Self::handle_timeout) has forgotten it.
     /// - UPDATE credits no more than the reporter can have received since its
     ///   last one (or, at the most, within one lease); owners that are gone,
     ///   and the reporter itself, are passed over.
@@ -139,266 +136,59 @@ impl Registry {
         source: &Addr,
         request: &TrackerRequest,
     ) -> TrackerReply {
-        self.requests.count(request);
-        let outcome = match request {
-            TrackerRequest::Register { listen, token } => {
-                self.register(now, source, listen.as_ref(), token.as_ref())
-            }
-            TrackerRequest::Own { token, entries } => self.own(now, token, entries),
-            TrackerRequest::Need {
-                token,
-                key,
-                max_owners,
-            } => self.need(now, token, key, (*max_owners).into()),
-            TrackerRequest::Update { token, uploads } => self.update(now, token, uploads),
-            TrackerRequest::Exit { token } => self.authenticate(now, token).map(|peer| {
-                self.forget(peer);
-                TrackerReply::Done
-            }),
-        };
-        outcome.unwrap_or_else(|refusal| {
-            self.refusals.count(&refusal);
-            TrackerReply::Refused(refusal)
-        })
+        let mut reply = Built::default();
+        // A refusal is also the reply.
+        let _refusal = self.desk().handle(now, source, request, &mut reply);
+        reply.reply()
+    }
+
+    /// Like [`handle`](Self::handle), and appends the reply to `reply` as the
+    /// head of its frame, without making a value of it: several times as fast
+    /// where owners are named. A buffer that is used again is not allocated
+    /// again.
+    ///
+    /// # Errors
+    /// The refusal, which is in the buffer as well.
+    pub fn handle_into(
+        &mut self,
+        now: Instant,
+        source: &Addr,
+        request: &TrackerRequest,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.desk().handle(now, source, request, reply)
     }
 
     /// Forgets peers whose lease has run out by `now`: a bounded number of
     /// them, so that no call takes long. Call it again while
     /// [`poll_timeout`](Self::poll_timeout) lies in the past.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let tick = self.wheel.tick_at(now);
-        let mut work = 0;
-        while work < EXPIRE_BATCH
-            && let Some(slot) = self.wheel.pop(tick)
-        {
-            work += 1;
-            let peer = &mut self.peers[slot];
-            peer.in_wheel = false;
-            if !peer.live {
-                continue;
-            }
-            if peer.deadline > tick {
-                peer.in_wheel = true;
-                self.wheel.insert(slot, peer.deadline);
-            } else {
-                work += peer.owned.as_slice().len();
-                self.expired += 1;
-                self.forget(slot);
-            }
-        }
+        self.desk().expire(now, 0);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next; in the past
     /// while it has more to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next_turn()
+        self.sessions.one.wheel.next_turn()
     }
 
     /// What there is, and what was asked and refused so far.
     pub fn stats(&self) -> RegistryStats {
-        RegistryStats {
-            peers: self.peers.len() as u64,
-            contents: self.contents.len() as u64,
-            ownerships: self.ownerships as u64,
-            expired: self.expired,
-            requests: self.requests,
-            refusals: self.refusals,
-        }
+        let counts = (self.sessions.total, self.catalog.total);
+        gather([&self.sessions.one], [&self.catalog.one], counts)
     }
 
-    /// Whose token this is. The lease counts here even before
-    /// [`handle_timeout`](Self::handle_timeout) comes by.
-    fn authenticate(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
-        let tick = self.wheel.tick_at(now);
-        let slot = Mint::slot(token);
-        match self.peers.live(slot) {
-            Some(peer)
-                if self.mint.matches(token, slot, peer.generation) && peer.deadline > tick =>
-            {
-                Ok(slot)
-            }
-            _ => Err(Refusal::UnknownToken),
-        }
+    /// What is worth keeping when the tracker ends: the rates of those that
+    /// listen, by address, and the contents. Costs a step for each of them.
+    pub fn snapshot(&mut self, now: Instant) -> Snapshot {
+        self.desk().snapshot(now)
     }
 
-    fn register(
-        &mut self,
-        now: Instant,
-        source: &Addr,
-        listen: Option<&Addr>,
-        token: Option<&Token>,
-    ) -> Result<TrackerReply, Refusal> {
-        let listen = self.listed_addr(source, listen)?;
-        let known = token.and_then(|token| self.authenticate(now, token).ok());
-        let slot = match known {
-            Some(slot) => slot,
-            None => self.admit(now, source)?,
-        };
-        self.extend(now, slot);
-        self.list_at(slot, listen.as_ref());
-        let peer = &self.peers[slot];
-        Ok(TrackerReply::Registered(Registered {
-            token: self.mint.token(slot, peer.generation),
-            epoch: self.epoch,
-            heartbeat: self.config.heartbeat,
-            listed: self.texts.addr(peer.addr),
-        }))
-    }
-
-    fn listed_addr(&self, source: &Addr, listen: Option<&Addr>) -> Result<Option<Addr>, Refusal> {
-        let Some(listen) = listen else {
-            return Ok(None);
-        };
-        if listen.socket_addr().is_some_and(|addr| addr.port() == 0) {
-            return Ok(None);
-        }
-        let addr = listen.filled_in_from(source);
-        if self.config.addresses == AddressRule::SourceHost && !addr.same_host(source) {
-            return Err(Refusal::ForeignAddress { addr });
-        }
-        Ok(Some(addr))
-    }
-
-    fn admit(&mut self, now: Instant, source: &Addr) -> Result<u32, Refusal> {
-        let max = self.config.max_peers;
-        if self.peers.len() >= max as usize {
-            return Err(Refusal::Peers { max });
-        }
-        let max = self.config.max_peers_per_host;
-        let host = self.keyed.host(source);
-        if self.hosts.get(&host).is_some_and(|&count| count >= max) || max == 0 {
-            return Err(Refusal::PeersPerHost { max });
-        }
-        *self.hosts.entry(host).or_default() += 1;
-        let slot = self.peers.claim();
-        let reported = self.wheel.elapsed(now).as_millis() as u32;
-        let peer = &mut self.peers[slot];
-        peer.host = host;
-        peer.reported = reported;
-        Ok(slot)
-    }
-
-    /// Begins a lease: writes the deadline, and no more where the wheel knows
-    /// the slot already.
-    fn extend(&mut self, now: Instant, slot: u32) {
-        let deadline = self.wheel.deadline(now);
-        let peer = &mut self.peers[slot];
-        peer.deadline = deadline;
-        if !std::mem::replace(&mut peer.in_wheel, true) {
-            self.wheel.insert(slot, deadline);
-        }
-    }
-
-    /// Sets where a peer listens, and lists or unlists it accordingly.
-    fn list_at(&mut self, slot: u32, listen: Option<&Addr>) {
-        let old = self.peers[slot].addr;
-        let new = listen.map_or(Compact::None, |addr| self.texts.insert(addr));
-        self.texts.remove(old);
-        self.peers[slot].addr = new;
-        let (was, is) = (old != Compact::None, new != Compact::None);
-        if was == is {
-            return;
-        }
-        for place in 0..self.peers[slot].owned.as_slice().len() {
-            if is {
-                self.list(slot, place as u32);
-            } else {
-                self.unlist(slot, place as u32);
-            }
-        }
-    }
-
-    /// The one place where a peer ends.
-    fn forget(&mut self, slot: u32) {
-        while let Some(last) = self.peers[slot].owned.as_slice().len().checked_sub(1) {
-            self.disown(slot, last as u32);
-        }
-        let peer = &mut self.peers[slot];
-        self.texts.remove(std::mem::take(&mut peer.addr));
-        let host = peer.host;
-        if let Some(count) = self.hosts.get_mut(&host) {
-            *count -= 1;
-            if *count == 0 {
-                self.hosts.remove(&host);
-            }
-        }
-        self.peers.release(slot);
-    }
-
-    fn need(
-        &mut self,
-        now: Instant,
-        token: &Token,
-        key: &ContentKey,
-        max_owners: usize,
-    ) -> Result<TrackerReply, Refusal> {
-        let asker = self.authenticate(now, token)?;
-        let content = match key {
-            ContentKey::Id(id) => self.contents.by_id(id),
-            ContentKey::Name(name) => match self.contents.by_name(name) {
-                [] => None,
-                [one] => Some(*one),
-                several => return Ok(self.ambiguous(several)),
-            },
-        };
-        let content = content.ok_or(Refusal::UnknownContent)?;
-        Ok(TrackerReply::Found(
-            self.found(now, asker, content, key, max_owners),
-        ))
-    }
-
-    fn update(
-        &mut self,
-        now: Instant,
-        token: &Token,
-        uploads: &[Upload],
-    ) -> Result<TrackerReply, Refusal> {
-        let reporter = self.authenticate(now, token)?;
-        let elapsed = self.wheel.elapsed(now);
-        let millis = elapsed.as_millis() as u32;
-        let since = millis.wrapping_sub(self.peers[reporter].reported);
-        self.peers[reporter].reported = millis;
-        let since = u128::from(since).min(self.config.lease().as_millis());
-        let plausible = since * u128::from(self.config.max_credit_rate) / 1000;
-        let mut left = u64::try_from(plausible).unwrap_or(u64::MAX);
-        for upload in uploads {
-            let Some(owner) = self.peers.by_ref(upload.owner) else {
-                continue;
-            };
-            if owner == reporter {
-                continue;
-            }
-            let bytes = upload.bytes.min(left);
-            left -= bytes;
-            let old = self.peers[owner].score;
-            let new = self.clockwork.credited(old, bytes, elapsed);
-            self.peers[owner].score = new;
-            if rate::level(old) != rate::level(new) {
-                self.relevel(owner);
-            }
-        }
-        Ok(TrackerReply::Done)
-    }
-
-    /// Puts an owner of another level where it belongs in all of its contents.
-    fn relevel(&mut self, slot: u32) {
-        let level = rate::level(self.peers[slot].score);
-        for place in 0..self.peers[slot].owned.as_slice().len() {
-            let ownership = self.peers[slot].owned.as_slice()[place];
-            let owners = &mut self.contents[ownership.content].owners;
-            if ownership.pos != UNLISTED && owners.is_ordered() {
-                owners.relevel(ownership.pos, level, &mut self.peers);
-            }
-        }
-    }
-}
-
-impl Book for Peers {
-    fn level(&self, peer: u32) -> i32 {
-        rate::level(self[peer].score)
-    }
-
-    fn moved(&mut self, owner: Owner, pos: u32) {
-        self[owner.peer].owned.as_mut_slice()[owner.place as usize].pos = pos;
+    /// Recalls what an earlier registry knew, as much of it as the quotas allow
+    /// and for ten leases: whoever registers with an address of the snapshot
+    /// has the rate that it had, and a content of it is found, without owners,
+    /// until somebody owns it again.
+    pub fn restore(&mut self, now: Instant, snapshot: &Snapshot) {
+        self.desk().restore(now, snapshot);
     }
 }

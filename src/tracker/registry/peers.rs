@@ -1,131 +1,50 @@
-//! The peers, in slots of 64 bytes that are used again.
+//! The peers, in slots of 48 bytes that are used again.
 
-use super::compact::Compact;
-use super::wheel::Tick;
-use crate::protocol::OwnerRef;
 use std::collections::BTreeMap;
 
-/// The position of an ownership that no content lists: its peer does not
-/// listen.
-pub(super) const UNLISTED: u32 = u32::MAX;
+use super::compact::Compact;
+use super::keyed::Proof;
+use super::wheel::Tick;
+
+/// How many low bits of a generation an [`OwnerRef`](crate::protocol::OwnerRef)
+/// shows: so often must a slot be used again before a report could credit a
+/// later peer of it.
+pub(super) const SHOWN_GENERATION: u32 = (1 << 14) - 1;
 
 /// One content that a peer owns.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ownership {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holding {
     pub(super) content: u32,
-    /// Where the content lists the peer, or [`UNLISTED`].
-    pub(super) pos: u32,
-    /// Which of the content's names the peer uses.
-    pub(super) name: u8,
-    pub(super) complete: bool,
+    /// The number that the ownership has where the content is.
+    pub(super) ownership: u32,
 }
 
 /// What a peer owns: most own one content, which then needs no allocation.
-#[derive(Debug, Default)]
-pub(super) enum Owned {
+#[derive(Debug, Clone, Copy, Default)]
+enum Owned {
     #[default]
     None,
-    One(Ownership),
-    Many(Box<Many>),
+    One(Holding),
+    /// An index into [`Peers::many`].
+    Many(u32),
 }
 
-#[derive(Debug)]
-pub(super) struct Many {
-    list: Vec<Ownership>,
-    /// From the content to its place in the list.
-    places: BTreeMap<u32, u32>,
-}
-
-impl Owned {
-    pub(super) fn as_slice(&self) -> &[Ownership] {
-        match self {
-            Self::None => &[],
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => &many.list,
-        }
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [Ownership] {
-        match self {
-            Self::None => &mut [],
-            Self::One(one) => std::slice::from_mut(one),
-            Self::Many(many) => &mut many.list,
-        }
-    }
-
-    /// Where the list has this content.
-    pub(super) fn place(&self, content: u32) -> Option<u32> {
-        match self {
-            Self::None => None,
-            Self::One(one) => (one.content == content).then_some(0),
-            Self::Many(many) => many.places.get(&content).copied(),
-        }
-    }
-
-    /// Appends, and returns the place.
-    pub(super) fn push(&mut self, ownership: Ownership) -> u32 {
-        match std::mem::take(self) {
-            Self::None => {
-                *self = Self::One(ownership);
-                0
-            }
-            Self::One(one) => {
-                let places = BTreeMap::from([(one.content, 0), (ownership.content, 1)]);
-                *self = Self::Many(Box::new(Many {
-                    list: vec![one, ownership],
-                    places,
-                }));
-                1
-            }
-            Self::Many(mut many) => {
-                let place = many.list.len() as u32;
-                many.places.insert(ownership.content, place);
-                many.list.push(ownership);
-                *self = Self::Many(many);
-                place
-            }
-        }
-    }
-
-    /// Takes one out; the last one takes its place.
-    pub(super) fn swap_remove(&mut self, place: u32) -> Ownership {
-        match std::mem::take(self) {
-            Self::None => unreachable!("a place in an empty list"),
-            Self::One(one) => one,
-            Self::Many(mut many) => {
-                let removed = many.list.swap_remove(place as usize);
-                many.places.remove(&removed.content);
-                if let Some(moved) = many.list.get(place as usize) {
-                    many.places.insert(moved.content, place);
-                }
-                *self = match many.list.as_slice() {
-                    [one] => Self::One(*one),
-                    _ => Self::Many(many),
-                };
-                removed
-            }
-        }
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(super) fn check(&self) {
-        if let Self::Many(many) = self {
-            assert!(many.list.len() > 1);
-            assert_eq!(many.list.len(), many.places.len());
-        }
-        for (place, ownership) in self.as_slice().iter().enumerate() {
-            assert_eq!(self.place(ownership.content), Some(place as u32));
-        }
-    }
+/// Whether there is a peer in a slot. [`Left`](Self::Left) and
+/// [`Live`](Self::Live) have an entry in the wheel, [`Free`](Self::Free) none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// There is none.
+    Free,
+    /// There is none any more.
+    Left,
+    /// There is one.
+    Live,
 }
 
 /// One registered peer, or the place of one.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) live: bool,
-    /// Whether the wheel has an entry for this slot; it may be one of the
-    /// slot's previous peer.
-    pub(super) in_wheel: bool,
+    pub(super) proof: Proof,
     /// Another one for each peer of this slot.
     pub(super) generation: u32,
     pub(super) deadline: Tick,
@@ -133,18 +52,22 @@ pub(super) struct Peer {
     pub(super) host: u32,
     /// When it last reported uploads, in wrapping milliseconds.
     pub(super) reported: u32,
+    /// The decayed upload rate; see [`Clockwork`](super::rate::Clockwork).
+    pub(super) score: f32,
+    owned: Owned,
     /// Where it is listed.
     pub(super) addr: Compact,
-    /// The decayed upload rate; see [`Clockwork`](super::rate::Clockwork).
-    pub(super) score: f64,
-    pub(super) owned: Owned,
+    pub(super) state: State,
 }
 
-/// All slots. A slot's number and generation together name a peer for good.
+/// All slots. A slot's index and generation together name a peer for good.
 #[derive(Debug)]
 pub(super) struct Peers {
     slots: Vec<Peer>,
     free: Vec<u32>,
+    /// Of those that own several contents: the ownership of each content.
+    many: Vec<BTreeMap<u32, u32>>,
+    free_many: Vec<u32>,
     first_generation: u32,
 }
 
@@ -155,73 +78,146 @@ impl Peers {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
+            many: Vec::new(),
+            free_many: Vec::new(),
             first_generation,
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
-    }
-
-    /// A slot for a new peer, live, with a new generation.
+    /// A slot for a new peer, with a new generation. It is not live until its
+    /// lease begins.
     pub(super) fn claim(&mut self) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
+            if self.slots.len() == self.slots.capacity() {
+                let more = (self.slots.len() / 8).max(16);
+                self.slots.reserve_exact(more);
+            }
             self.slots.push(Peer {
-                live: false,
-                in_wheel: false,
+                proof: [0; 2],
                 generation: self.first_generation,
                 deadline: 0,
                 host: 0,
                 reported: 0,
-                addr: Compact::None,
-                score: f64::NEG_INFINITY,
+                score: f32::NEG_INFINITY,
                 owned: Owned::None,
+                addr: Compact::None,
+                state: State::Free,
             });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
-        slot.live = true;
         slot.generation = slot.generation.wrapping_add(1);
-        slot.score = f64::NEG_INFINITY;
+        slot.score = f32::NEG_INFINITY;
         index
     }
 
-    /// Gives a slot back. What the peer owned and where it was listed must
-    /// have been taken away before.
-    pub(super) fn release(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        slot.live = false;
+    /// Gives a live slot back: [`State::Left`], or [`State::Free`] if the wheel
+    /// has no entry of it. What the peer owned and where it was listed must have
+    /// been taken away before.
+    pub(super) fn release(&mut self, index: u32, state: State) {
+        self.slots[index as usize].state = state;
         self.free.push(index);
     }
 
     /// The live peer in a slot, if there is one.
     pub(super) fn live(&self, index: u32) -> Option<&Peer> {
-        self.slots.get(index as usize).filter(|peer| peer.live)
+        self.slots
+            .get(index as usize)
+            .filter(|peer| peer.state == State::Live)
     }
 
-    pub(super) fn owner_ref(&self, index: u32) -> OwnerRef {
-        OwnerRef(u64::from(self[index].generation) << 32 | u64::from(index))
+    pub(super) fn owned_len(&self, index: u32) -> usize {
+        match self[index].owned {
+            Owned::None => 0,
+            Owned::One(_) => 1,
+            Owned::Many(many) => self.many[many as usize].len(),
+        }
     }
 
-    /// The slot that an [`OwnerRef`] names, while that peer is there.
-    pub(super) fn by_ref(&self, owner: OwnerRef) -> Option<u32> {
-        let index = owner.0 as u32;
-        let generation = (owner.0 >> 32) as u32;
-        self.live(index)
-            .filter(|peer| peer.generation == generation)
-            .map(|_| index)
+    /// All that a peer owns.
+    pub(super) fn owned(&self, index: u32) -> impl Iterator<Item = Holding> {
+        let (one, many) = match self[index].owned {
+            Owned::None => (None, None),
+            Owned::One(one) => (Some(one), None),
+            Owned::Many(many) => (None, Some(&self.many[many as usize])),
+        };
+        let many = many.into_iter().flatten();
+        let many = many.map(|(&content, &ownership)| Holding { content, ownership });
+        one.into_iter().chain(many)
     }
 
-    /// All live peers, for checks.
-    #[cfg(any(test, feature = "testing"))]
+    /// Any content that a peer owns, if there is one.
+    pub(super) fn any_owned(&self, index: u32) -> Option<Holding> {
+        self.owned(index).next()
+    }
+
+    /// The ownership of a content, if the peer owns it.
+    pub(super) fn ownership(&self, index: u32, content: u32) -> Option<u32> {
+        match self[index].owned {
+            Owned::None => None,
+            Owned::One(one) => (one.content == content).then_some(one.ownership),
+            Owned::Many(many) => self.many[many as usize].get(&content).copied(),
+        }
+    }
+
+    /// Notes what a peer owns from now on.
+    pub(super) fn hold(&mut self, index: u32, holding: Holding) {
+        let owned = &mut self.slots[index as usize].owned;
+        match *owned {
+            Owned::None => *owned = Owned::One(holding),
+            Owned::One(one) => {
+                let both = [one, holding].map(|held| (held.content, held.ownership));
+                let both = BTreeMap::from(both);
+                *owned = Owned::Many(match self.free_many.pop() {
+                    Some(many) => {
+                        self.many[many as usize] = both;
+                        many
+                    }
+                    None => {
+                        self.many.push(both);
+                        (self.many.len() - 1) as u32
+                    }
+                });
+            }
+            Owned::Many(many) => {
+                let many = &mut self.many[many as usize];
+                many.insert(holding.content, holding.ownership);
+            }
+        }
+    }
+
+    /// The opposite of [`hold`](Self::hold).
+    pub(super) fn drop_holding(&mut self, index: u32, content: u32) {
+        let owned = &mut self.slots[index as usize].owned;
+        match *owned {
+            Owned::None => {}
+            Owned::One(_) => *owned = Owned::None,
+            Owned::Many(at) => {
+                let many = &mut self.many[at as usize];
+                many.remove(&content);
+                if many.len() == 1
+                    && let Some((content, ownership)) = many.pop_first()
+                {
+                    *owned = Owned::One(Holding { content, ownership });
+                    self.free_many.push(at);
+                }
+            }
+        }
+    }
+
+    /// All live peers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Peer)> {
-        (0..).zip(&self.slots).filter(|(_, peer)| peer.live)
+        let all = (0..).zip(&self.slots);
+        all.filter(|(_, peer)| peer.state == State::Live)
     }
 
     /// All slots, for checks.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn slots(&self) -> &[Peer] {
-        &self.slots
+    pub(super) fn check(&self) -> impl Iterator<Item = (u32, &Peer)> {
+        let several = |peer: &&Peer| matches!(peer.owned, Owned::Many(_));
+        let several = self.slots.iter().filter(several).count();
+        assert_eq!(several, self.many.len() - self.free_many.len());
+        (0..).zip(&self.slots)
     }
 }
 
@@ -244,19 +240,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slot_of_a_peer_takes_a_cache_line() {
-        assert!(std::mem::size_of::<Peer>() <= 64);
+    fn slot_of_a_peer_takes_less_than_a_cache_line() {
+        assert_eq!(std::mem::size_of::<Peer>(), 48);
     }
 
     #[test]
-    fn owner_ref_of_a_left_peer_names_nobody() {
+    fn holdings_come_and_go_by_content() {
         let mut peers = Peers::new(7);
-        let first = peers.claim();
-        let owner = peers.owner_ref(first);
-        assert_eq!(peers.by_ref(owner), Some(first));
-        peers.release(first);
-        assert_eq!(peers.by_ref(owner), None);
-        assert_eq!(peers.claim(), first);
-        assert_eq!(peers.by_ref(owner), None);
+        let (one, other) = (peers.claim(), peers.claim());
+        let holding = |content| Holding {
+            content,
+            ownership: content + 100,
+        };
+        for content in 0..10 {
+            peers.hold(one, holding(content));
+            peers.hold(other, holding(content));
+            assert_eq!(peers.ownership(one, content), Some(content + 100));
+        }
+        for content in 0..10 {
+            assert_eq!(peers.owned_len(one), 10 - content as usize);
+            assert_eq!(peers.any_owned(one), Some(holding(content)));
+            peers.drop_holding(one, content);
+            assert_eq!(peers.ownership(one, content), None);
+            peers.check().count();
+        }
+        assert_eq!(peers.any_owned(one), None);
+        assert!(peers.owned(other).eq((0..10).map(holding)));
     }
 }

@@ -1,5 +1,9 @@
 //! What a registry counts.
 
+use std::ops::Deref;
+
+use super::catalog::Catalog;
+use super::sessions::Sessions;
 use crate::protocol::{Refusal, TrackerRequest};
 
 /// What a registry holds, and what it was asked and refused since its start.
@@ -16,6 +20,9 @@ pub struct RegistryStats {
     pub expired: u64,
     /// How many requests of each kind were answered.
     pub requests: RequestCounts,
+    /// How many requests of each kind come in a second, as of the last request
+    /// or turn of a lease: an average that halves every five seconds.
+    pub rates: RequestRates,
     /// How many of them were refused, by reason.
     pub refusals: RefusalCounts,
 }
@@ -36,7 +43,38 @@ pub struct RequestCounts {
     pub exit: u64,
 }
 
+/// Requests per second, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RequestRates {
+    /// REGISTER, heartbeats included.
+    pub register: u64,
+    /// OWN.
+    pub own: u64,
+    /// NEED.
+    pub need: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// EXIT.
+    pub exit: u64,
+}
+
 impl RequestCounts {
+    /// The counts in the order of the fields.
+    pub(super) fn values(&self) -> [u64; 5] {
+        [self.register, self.own, self.need, self.update, self.exit]
+    }
+
+    /// Adds those of another shard.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.register += other.register;
+        self.own += other.own;
+        self.need += other.need;
+        self.update += other.update;
+        self.exit += other.exit;
+    }
+
+    /// Counts one.
     pub(crate) fn count(&mut self, request: &TrackerRequest) {
         *match request {
             TrackerRequest::Register { .. } => &mut self.register,
@@ -69,6 +107,23 @@ pub struct RefusalCounts {
 }
 
 impl RefusalCounts {
+    /// Adds those of another shard.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.unknown_token += other.unknown_token;
+        self.unknown_content += other.unknown_content;
+        self.foreign_address += other.foreign_address;
+        self.peers_per_host += other.peers_per_host;
+        self.peers += other.peers;
+        self.contents_per_peer += other.contents_per_peer;
+        self.owners_per_content += other.owners_per_content;
+        self.contents += other.contents;
+        self.names_per_content += other.names_per_content;
+        self.contents_per_name += other.contents_per_name;
+        self.malformed += other.malformed;
+        self.busy += other.busy;
+        self.shutting_down += other.shutting_down;
+    }
+
     pub(crate) fn count(&mut self, refusal: &Refusal) {
         *match refusal {
             Refusal::UnknownToken => &mut self.unknown_token,
@@ -86,4 +141,29 @@ impl RefusalCounts {
             Refusal::ShuttingDown => &mut self.shutting_down,
         } += 1;
     }
+}
+
+/// Adds up all shards, one at a time, of which there are so many peers and
+/// contents.
+pub(crate) fn gather(
+    sessions: impl IntoIterator<Item: Deref<Target = Sessions>>,
+    catalogs: impl IntoIterator<Item: Deref<Target = Catalog>>,
+    (peers, contents): (u32, u32),
+) -> RegistryStats {
+    let mut stats = RegistryStats {
+        peers: peers.into(),
+        contents: contents.into(),
+        ..RegistryStats::default()
+    };
+    let rates = sessions.into_iter().map(|sessions| {
+        stats.expired += sessions.expired;
+        stats.requests.add(&sessions.requests);
+        stats.refusals.add(&sessions.refusals);
+        sessions.meter.rates()
+    });
+    stats.rates = RequestRates::of(rates);
+    for catalog in catalogs {
+        stats.ownerships += catalog.ownership_count() as u64;
+    }
+    stats
 }

@@ -14,6 +14,10 @@ const PLACES: usize = 2 * TICKS_PER_LEASE as usize;
 /// A tick's number, from the first one on.
 pub(super) type Tick = u32;
 
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[derive(Debug)]
 pub(super) struct Wheel {
     tick: Duration,
@@ -24,36 +28,63 @@ pub(super) struct Wheel {
     next: Tick,
     places: Vec<Vec<u32>>,
     entries: usize,
+    /// The last tick that was asked for, for others ask for the same one, with
+    /// the nanoseconds in which it lasts.
+    current: (Tick, u64, u64),
+    /// The last time that was told, and how long that is after the first: each
+    /// request asks for it several times.
+    last: Option<(Instant, Duration)>,
 }
 
 impl Wheel {
-    pub(super) fn new(lease: Duration) -> Self {
+    /// A wheel that counts from `base` on, or from the first time it is told.
+    pub(super) fn new(lease: Duration, base: Option<Instant>) -> Self {
         Self {
             tick: (lease / TICKS_PER_LEASE).max(Duration::from_millis(1)),
             lease,
-            base: None,
+            base,
             next: 0,
             places: vec![Vec::new(); PLACES],
             entries: 0,
+            current: (0, 0, 0),
+            last: None,
         }
     }
 
     /// The time since the first one that the wheel was told.
     pub(super) fn elapsed(&mut self, now: Instant) -> Duration {
-        now.saturating_duration_since(*self.base.get_or_insert(now))
+        match self.last {
+            Some((last, elapsed)) if last == now => elapsed,
+            _ => {
+                let base = *self.base.get_or_insert(now);
+                let elapsed = now.saturating_duration_since(base);
+                self.last = Some((now, elapsed));
+                elapsed
+            }
+        }
     }
 
     /// The tick that `now` lies in.
     pub(super) fn tick_at(&mut self, now: Instant) -> Tick {
-        let ticks = self.elapsed(now).as_nanos() / self.tick.as_nanos();
-        ticks.min(u128::from(Tick::MAX / 2)) as Tick
+        let elapsed = nanos(self.elapsed(now));
+        let (tick, from, until) = self.current;
+        if (from..until).contains(&elapsed) {
+            return tick;
+        }
+        let tick_nanos = nanos(self.tick);
+        let tick = (elapsed / tick_nanos).min(u64::from(Tick::MAX / 2));
+        let from = tick * tick_nanos;
+        self.current = (tick as Tick, from, from.saturating_add(tick_nanos));
+        tick as Tick
     }
 
     /// The tick at which a lease ends that begins now.
     pub(super) fn deadline(&mut self, now: Instant) -> Tick {
-        let end = self.elapsed(now) + self.lease;
-        let ticks = end.as_nanos().div_ceil(self.tick.as_nanos());
-        ticks.min(u128::from(Tick::MAX / 2)) as Tick
+        let tick = nanos(self.tick);
+        let from_tick = nanos(self.elapsed(now)) - u64::from(self.tick_at(now)) * tick;
+        let ticks = (from_tick + nanos(self.lease)).div_ceil(tick);
+        let ticks = u64::from(self.tick_at(now)).saturating_add(ticks);
+        ticks.min(u64::from(Tick::MAX / 2)) as Tick
     }
 
     /// Enters a slot for its deadline, or, where the ring is too short while

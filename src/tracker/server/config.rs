@@ -24,6 +24,11 @@ pub struct TrackerConfig {
     /// the sake of peers behind one address translator. IPv6 hosts are counted
     /// by their /64 network.
     pub max_connections_per_host: usize,
+    /// Into how many shards the registry is split, so that several cores use it
+    /// at once: rounded up to a power of two, at most
+    /// [`MAX_SHARDS`](crate::tracker::MAX_SHARDS). Default 64: two cores want
+    /// the same one seldom enough. Another number draws other owners at random.
+    pub shards: u32,
 }
 
 impl Default for TrackerConfig {
@@ -32,6 +37,7 @@ impl Default for TrackerConfig {
             registry: RegistryConfig::default(),
             max_connections: 4096,
             max_connections_per_host: 256,
+            shards: 64,
         }
     }
 }

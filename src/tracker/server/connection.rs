@@ -120,24 +120,17 @@ fn answer(
     remote: &Addr,
     frame: Result<Frame, TransportError>,
 ) -> (Option<Frame>, bool) {
-    let (reply, readable) = match frame.map(TrackerRequest::decode) {
-        Ok(Ok(request)) => (shared.answer(remote, &request), true),
+    match frame.map(TrackerRequest::decode) {
+        Ok(Ok(request)) => (Some(Frame::head(shared.answer(remote, &request))), true),
         Ok(Err(error)) => {
             debug!(%remote, %error, "malformed request");
-            (shared.refuse(Refusal::Malformed), false)
+            (shared.refuse(Refusal::Malformed).encode().ok(), false)
         }
         Err(error @ TransportError::FrameTooLarge { .. }) => {
             debug!(%remote, %error, "malformed request");
-            (shared.refuse(Refusal::Malformed), false)
+            (shared.refuse(Refusal::Malformed).encode().ok(), false)
         }
-        Err(_) => return (None, false),
-    };
-    match reply.encode() {
-        Ok(reply) => (Some(reply), readable),
-        Err(error) => {
-            debug!(%remote, %error, "a reply that fits no frame");
-            (None, false)
-        }
+        Err(_) => (None, false),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Serves a registry over a transport.
 //!
 //! One task accepts, one forgets the silent, and one per connection answers.
-//! They share the registry behind a mutex that is held for one pure call at a
-//! time and never across an await: a call takes microseconds, which a channel
-//! to a task of its own would not undercut, and no client can make it longer.
+//! They share a registry in shards, whose locks are held for one pure step at a
+//! time and never across an await: a step takes less than a microsecond, which
+//! a channel to a task of its own would not undercut.
 //! What a client does to its connection delays that connection only.
 
 mod admission;
@@ -11,8 +11,8 @@ mod config;
 mod connection;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use super::registry::{Registry, RegistryConfig, RegistryStats};
+use super::registry::{RegistryConfig, RegistryStats, Snapshot};
+use super::sharded::ShardedRegistry;
 use crate::protocol::limits::MAX_HEARTBEAT;
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Listener, Transport, TransportError};
@@ -31,6 +32,9 @@ pub use config::{BindError, TrackerConfig};
 
 /// How long a stopping tracker lets its connections write what they still owe.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a reply is in bytes that names few or no owners: longer ones grow.
+const REPLY_LEN: usize = 64;
 
 /// The first and the longest pause after an error of accepting, so that a
 /// lasting one (no more file descriptors, say) costs next to nothing.
@@ -81,7 +85,7 @@ impl fmt::Debug for Handle {
 
 /// What all tasks of a tracker share.
 struct Shared {
-    registry: Mutex<Registry>,
+    registry: ShardedRegistry,
     admission: Arc<Admission>,
     malformed: AtomicU64,
     stopping: AtomicU64,
@@ -92,18 +96,18 @@ struct Shared {
 }
 
 impl Shared {
-    fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn answer(&self, source: &Addr, request: &TrackerRequest) -> TrackerReply {
-        let reply = self.registry().handle(now(), source, request);
-        match &reply {
-            TrackerReply::Registered(_) => self.registered.notify_one(),
-            TrackerReply::Refused(refusal) => {
-                debug!(%source, %refusal, "announce refused");
+    /// Answers a request, with the head of a frame.
+    fn answer(&self, source: &Addr, request: &TrackerRequest) -> Vec<u8> {
+        let mut reply = Vec::with_capacity(REPLY_LEN);
+        let outcome = self
+            .registry
+            .handle_into(now(), source, request, &mut reply);
+        match outcome {
+            Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
+                self.registered.notify_one();
             }
-            _ => {}
+            Ok(()) => {}
+            Err(refusal) => debug!(%source, %refusal, "announce refused"),
         }
         reply
     }
@@ -138,6 +142,7 @@ pub struct TrackerBuilder {
     config: TrackerConfig,
     key: Option<[u8; 32]>,
     epoch: Option<u64>,
+    snapshot: Option<Snapshot>,
 }
 
 impl fmt::Debug for TrackerBuilder {
@@ -187,6 +192,16 @@ impl TrackerBuilder {
         self
     }
 
+    /// Begins with what an earlier tracker knew ([`Tracker::snapshot`]): peers
+    /// that come back have the upload rate that they had, and contents are
+    /// known by name before their owners are back. The epoch is a new one all
+    /// the same, so that peers come back by themselves.
+    #[must_use]
+    pub fn restore(mut self, snapshot: Snapshot) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+
     /// Listens at an address, and serves there until the tracker is stopped.
     /// Must be called inside a tokio runtime.
     ///
@@ -211,8 +226,14 @@ impl TrackerBuilder {
             .map_or_else(|| random().map(u64::from_be_bytes), Ok)?;
         let listener = self.transport.listen(&addr).await?;
         let local_addr = listener.local_addr().clone();
+        let now = now();
+        let shards = self.config.shards;
+        let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
+        if let Some(snapshot) = &self.snapshot {
+            registry.restore(now, snapshot);
+        }
         let shared = Arc::new(Shared {
-            registry: Mutex::new(Registry::new(self.config.registry, key, epoch)),
+            registry,
             admission: Arc::new(Admission::new(
                 self.config.max_connections,
                 self.config.max_connections_per_host,
@@ -240,6 +261,7 @@ impl Tracker {
             config: TrackerConfig::default(),
             key: None,
             epoch: None,
+            snapshot: None,
         }
     }
 
@@ -251,7 +273,7 @@ impl Tracker {
     /// What it holds and has done.
     pub fn stats(&self) -> TrackerStats {
         let shared = &self.handle.shared;
-        let mut registry = shared.registry().stats();
+        let mut registry = shared.registry.stats();
         registry.refusals.malformed += shared.malformed.load(Ordering::Relaxed);
         registry.refusals.shutting_down += shared.stopping.load(Ordering::Relaxed);
         registry.refusals.busy += shared.admission.refused();
@@ -260,6 +282,14 @@ impl Tracker {
             connections: shared.admission.open(),
             accepted: shared.admission.accepted(),
         }
+    }
+
+    /// What is worth keeping for [`TrackerBuilder::restore`]: upload rates by
+    /// address, and contents with their names. It may be taken at any time,
+    /// after [`shutdown`](Self::shutdown) too. Costs a step for each peer and
+    /// content, shard by shard.
+    pub fn snapshot(&self) -> Snapshot {
+        self.handle.shared.registry.snapshot(now())
     }
 
     /// Stops: accepts no more, answers what it has read, closes its
@@ -332,7 +362,7 @@ async fn accept(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
 /// get the registry.
 async fn expire(shared: Arc<Shared>) {
     loop {
-        let next = shared.registry().poll_timeout();
+        let next = shared.registry.poll_timeout();
         let wait = async {
             match next {
                 // All leases are equally long: nobody who registers meanwhile
@@ -345,7 +375,7 @@ async fn expire(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
             () = wait => {}
         }
-        shared.registry().handle_timeout(now());
+        shared.registry.handle_timeout(now());
         tokio::task::yield_now().await;
     }
 }

@@ -1,0 +1,386 @@
+//! What a tracker's registry bears: announces a second on one core and on two,
+//! bytes for each peer, how both grow, and the longest pause of expiry.
+//!
+//! `cargo bench --bench tracker_load -- --peers 1000000 --contents 10000`
+//!
+//! One **announce** is what one announce is in BitTorrent: "I am still here, I
+//! own this, and who else does?" Here that is three requests, REGISTER with a
+//! token (the heartbeat), OWN of the content that the peer owns, and NEED of it
+//! by its id with K = 16, and three replies, written as bytes into a buffer that
+//! is used again. The requests are there as values: decoding is not counted, nor
+//! is any I/O. Peers take turns at random, so that nearly every announce finds
+//! its peer outside of the processor's inner caches.
+//!
+//! What limits it: memory. With all in the caches (1000 peers) an announce takes
+//! some 400 ns, half of them for writing 17 addresses and the draw of 16 owners;
+//! the rest, with a million peers, is waiting: for the peer's slot, its
+//! ownership, the content, its name, and some eight lines of the owners' list,
+//! most of them with a page to look up before.
+//!
+//! The scaling is that of two threads on one registry in shards; beside it
+//! stands what two threads come to that compute and share nothing, which on a
+//! machine with other things to do, or with one core for two threads, is less
+//! than two.
+//!
+//! Every peer has a host of its own on IPv4, and owns one content. A tenth of
+//! them have uploaded. Bytes are those that the allocator was asked for, what
+//! arrays hold in reserve included.
+
+use std::alloc::System;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use bt_lite::protocol::{OwnEntry, OwnState, Token, TrackerReply, TrackerRequest, Upload};
+use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
+use bt_lite::{Addr, ContentId};
+use fastrand::Rng;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// How many owners a NEED asks for.
+const K: u16 = 16;
+
+/// How many announces are prepared, and then timed, at a time.
+const BATCH: usize = 1024;
+
+/// How many shards the shared registry has.
+const SHARDS: u32 = 64;
+
+struct Setting {
+    peers: u32,
+    contents: u32,
+    announces: usize,
+}
+
+impl Setting {
+    fn from_args() -> Self {
+        let args: Vec<String> = std::env::args().collect();
+        let number = |name: &str| {
+            let at = args.iter().position(|arg| arg == name)?;
+            args.get(at + 1)?.parse::<u32>().ok()
+        };
+        let small = args.iter().any(|arg| arg == "--test");
+        let (peers, contents) = if small {
+            (1_000, 10)
+        } else {
+            (1_000_000, 10_000)
+        };
+        Self {
+            peers: number("--peers").unwrap_or(peers).max(1_000),
+            contents: number("--contents").unwrap_or(contents).max(1),
+            announces: if small { BATCH } else { 2_000_000 },
+        }
+    }
+}
+
+/// Both kinds of registry.
+trait Handle {
+    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>);
+}
+
+impl Handle for Registry {
+    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
+        self.handle_into(now, source, request, out)
+            .expect("nothing is refused here");
+    }
+}
+
+impl Handle for &ShardedRegistry {
+    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
+        self.handle_into(now, source, request, out)
+            .expect("nothing is refused here");
+    }
+}
+
+/// What one announce says.
+struct Announce {
+    source: Addr,
+    requests: [TrackerRequest; 3],
+}
+
+struct World {
+    now: Instant,
+    contents: Vec<OwnEntry>,
+    tokens: Vec<Token>,
+}
+
+fn source(peer: usize) -> Addr {
+    let ip = Ipv4Addr::from_bits(0x0a00_0000 + peer as u32);
+    format!("{ip}:4000").parse().expect("an address")
+}
+
+impl World {
+    fn new(contents: u32) -> Self {
+        let entry = |number: u32| OwnEntry {
+            id: ContentId::of(&number.to_le_bytes()),
+            name: format!("content-{number}").parse().expect("a name"),
+            length: 1 << 30,
+            state: OwnState::Complete,
+        };
+        Self {
+            now: Instant::now(),
+            contents: (0..contents).map(entry).collect(),
+            tokens: Vec::new(),
+        }
+    }
+
+    fn entry(&self, peer: usize) -> &OwnEntry {
+        &self.contents[peer % self.contents.len()]
+    }
+
+    /// Registers all peers, at steady times over one heartbeat.
+    fn populate(&mut self, peers: u32, registry: &mut impl Handle) {
+        self.tokens.reserve_exact(peers as usize);
+        let start = self.now;
+        let heartbeat = RegistryConfig::default().heartbeat;
+        let mut out = Vec::with_capacity(4096);
+        for peer in 0..peers as usize {
+            self.now = start + heartbeat * peer as u32 / peers;
+            let source = source(peer);
+            out.clear();
+            let request = TrackerRequest::Register {
+                listen: Some(source.clone()),
+                token: None,
+            };
+            registry.answer(self.now, &source, &request, &mut out);
+            let token = Token(out[1..17].try_into().expect("16 bytes"));
+            self.tokens.push(token);
+            let entries = vec![self.entry(peer).clone()];
+            let request = TrackerRequest::Own { token, entries };
+            registry.answer(self.now, &source, &request, &mut out);
+        }
+        // As many reports, each of one of the owners that are named.
+        for peer in (0..peers as usize).step_by(10) {
+            let announce = self.announce(peer);
+            out.clear();
+            registry.answer(self.now, &announce.source, &announce.requests[2], &mut out);
+            let reply = TrackerReply::decode(bt_lite::protocol::Frame::head(out.clone()));
+            if let Ok(TrackerReply::Found(found)) = reply
+                && let Some(owner) = found.owners.last()
+            {
+                let token = self.tokens[peer];
+                let bytes = 1000 * (peer as u64 + 1);
+                let uploads = vec![Upload {
+                    owner: owner.owner,
+                    bytes,
+                }];
+                let request = TrackerRequest::Update { token, uploads };
+                registry.answer(self.now, &announce.source, &request, &mut out);
+            }
+        }
+    }
+
+    fn announce(&self, peer: usize) -> Announce {
+        let (token, entry) = (self.tokens[peer], self.entry(peer));
+        let source = source(peer);
+        let register = TrackerRequest::Register {
+            listen: Some(source.clone()),
+            token: Some(token),
+        };
+        let own = TrackerRequest::Own {
+            token,
+            entries: vec![entry.clone()],
+        };
+        let need = TrackerRequest::Need {
+            token,
+            key: entry.id.into(),
+            max_owners: K,
+        };
+        Announce {
+            source,
+            requests: [register, own, need],
+        }
+    }
+
+    fn batch(&self, rng: &mut Rng, len: usize) -> Vec<Announce> {
+        let random = |_| self.announce(rng.usize(..self.tokens.len()));
+        (0..len).map(random).collect()
+    }
+
+    /// How many nanoseconds one announce takes, by the median batch: what else
+    /// the machine does meanwhile falls on few of them.
+    fn time(&self, registry: &mut impl Handle, announces: usize) -> f64 {
+        let mut rng = Rng::with_seed(1);
+        let mut out = Vec::with_capacity(4096);
+        let mut times = Vec::new();
+        for _ in 0..announces.div_ceil(BATCH) {
+            let batch = self.batch(&mut rng, BATCH);
+            let start = Instant::now();
+            for announce in &batch {
+                out.clear();
+                for request in &announce.requests {
+                    registry.answer(self.now, &announce.source, request, &mut out);
+                }
+                black_box(&out);
+            }
+            times.push(start.elapsed());
+        }
+        median(times)
+    }
+
+    /// How long one request of each kind takes by itself, in nanoseconds.
+    fn parts(&self, registry: &mut impl Handle, announces: usize) -> [f64; 3] {
+        let mut rng = Rng::with_seed(2);
+        let mut out = Vec::with_capacity(4096);
+        std::array::from_fn(|part| {
+            let mut times = Vec::new();
+            for _ in 0..announces.div_ceil(4 * BATCH) {
+                let batch = self.batch(&mut rng, BATCH);
+                let start = Instant::now();
+                for announce in &batch {
+                    out.clear();
+                    let request = &announce.requests[part];
+                    registry.answer(self.now, &announce.source, request, &mut out);
+                    black_box(&out);
+                }
+                times.push(start.elapsed());
+            }
+            median(times)
+        })
+    }
+}
+
+/// Nanoseconds for each of a batch, in the median batch.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_nanos() as f64 / BATCH as f64
+}
+
+fn per_second(announces: usize, time: Duration) -> f64 {
+    announces as f64 / time.as_secs_f64()
+}
+
+/// How many announces a second so many threads come to, over one registry.
+fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: usize) -> f64 {
+    let barrier = Barrier::new(threads);
+    let work = |thread: usize| {
+        let mut rng = Rng::with_seed(thread as u64);
+        let batch = world.batch(&mut rng, announces.div_ceil(8).max(1));
+        let mut registry = registry;
+        let mut out = Vec::with_capacity(4096);
+        barrier.wait();
+        let start = Instant::now();
+        let mut count = 0;
+        for _ in 0..4 {
+            for announce in &batch {
+                out.clear();
+                for request in &announce.requests {
+                    registry.answer(world.now, &announce.source, request, &mut out);
+                }
+                black_box(&out);
+                count += 1;
+            }
+        }
+        (count, start, Instant::now())
+    };
+    let outcomes: Vec<(usize, Instant, Instant)> = std::thread::scope(|scope| {
+        let spawn = |thread| scope.spawn(move || work(thread));
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        let joined = running.into_iter().map(|thread| thread.join());
+        joined.map(|outcome| outcome.expect("it ends")).collect()
+    });
+    let count: usize = outcomes.iter().map(|outcome| outcome.0).sum();
+    let first = outcomes.iter().map(|outcome| outcome.1).min();
+    let last = outcomes.iter().map(|outcome| outcome.2).max();
+    let (first, last) = first.zip(last).expect("there are threads");
+    per_second(count, last - first)
+}
+
+/// How many steps a second so many threads come to that share nothing.
+fn alone_together(threads: usize) -> f64 {
+    const STEPS: u32 = 30_000_000;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                let mut rng = Rng::with_seed(thread as u64);
+                (0..STEPS).fold(0, |sum: u64, _| black_box(sum ^ rng.u64(..)))
+            });
+        }
+    });
+    per_second(threads * STEPS as usize, start.elapsed())
+}
+
+/// Nanoseconds for one announce in a swarm of this many peers.
+fn in_one_swarm(peers: u32, announces: usize) -> f64 {
+    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
+    let mut world = World::new(1);
+    world.populate(peers, &mut registry);
+    world.time(&mut registry, announces / 4);
+    world.time(&mut registry, announces)
+}
+
+/// Lets all leases run out, and returns how many steps that took, the longest
+/// and the median.
+fn expire(registry: &mut Registry, now: Instant) -> (usize, Duration, Duration) {
+    let now = now + 2 * RegistryConfig::default().lease();
+    let mut steps = Vec::new();
+    while registry.poll_timeout().is_some_and(|turn| turn <= now) {
+        let start = Instant::now();
+        registry.handle_timeout(now);
+        steps.push(start.elapsed());
+    }
+    steps.sort_unstable();
+    let longest = steps.last().copied().unwrap_or_default();
+    (steps.len(), longest, steps[steps.len() / 2])
+}
+
+fn main() {
+    let setting = Setting::from_args();
+    let Setting {
+        peers,
+        contents,
+        announces,
+    } = setting;
+    println!("setting: {peers} peers, {contents} contents, K = {K}, {announces} announces");
+
+    let mut world = World::new(contents);
+    world.tokens.reserve_exact(peers as usize);
+    let before = ALLOCATOR.stats();
+    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
+    world.populate(peers, &mut registry);
+    let used = ALLOCATOR.stats() - before;
+    let grown = i64::try_from(used.bytes_allocated).unwrap_or(i64::MAX)
+        - i64::try_from(used.bytes_deallocated).unwrap_or(0);
+    let bytes_per_peer = grown as f64 / f64::from(peers);
+    assert_eq!(registry.stats().peers, u64::from(peers));
+
+    world.time(&mut registry, announces / 4);
+    let lone = 1e9 / world.time(&mut registry, announces);
+    let [register, own, need] = world.parts(&mut registry, announces);
+    println!("one core: REGISTER {register:.0} ns, OWN {own:.0} ns, NEED {need:.0} ns");
+    let (steps, longest, median) = expire(&mut registry, world.now);
+    println!("expiry of all: {steps} steps, median {median:?}, longest {longest:?}");
+    drop(registry);
+
+    let start = Instant::now();
+    let sharded = ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, SHARDS, start);
+    let mut world = World::new(contents);
+    world.now = start;
+    world.populate(peers, &mut &sharded);
+    shared(&world, &sharded, 1, announces / 4);
+    let one = shared(&world, &sharded, 1, announces);
+    let two = shared(&world, &sharded, 2, announces);
+    println!("in {SHARDS} shards: one thread {one:.0}, two threads {two:.0} announces a second");
+    let computing = alone_together(2) / alone_together(1);
+    println!("two threads that share nothing: {computing:.2} times one");
+    drop(sharded);
+
+    let many = in_one_swarm(peers, announces);
+    let few = in_one_swarm(1_000, announces);
+    println!(
+        "one swarm: {:.0} ns with 1000 peers, {:.0} ns with {peers}",
+        few, many
+    );
+
+    println!("announces_per_second_per_core {lone:.0}");
+    println!("two_core_scaling {:.2}", two / one);
+    println!("bytes_per_peer {bytes_per_peer:.1}");
+    println!("growth_1k_to_1m {:.2}", many / few);
+    println!("longest_expiry_pause_us {}", longest.as_micros());
+}

@@ -1,0 +1,432 @@
+//! The half that knows the contents: who owns them, under which names, and
+//! whom to name. It knows a peer only as a number and an address.
+
+use fastrand::Rng;
+
+use super::compact::{Place, Texts};
+use super::config::RegistryConfig;
+use super::contents::Contents;
+use super::half::Total;
+use super::keyed::Keyed;
+use super::owners::Owner;
+use super::peers::Holding;
+use super::reply::{Out, View};
+use super::snapshot::Recalled;
+use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
+use crate::protocol::limits::MAX_OWNERS;
+use crate::protocol::{OwnEntry, OwnState, Refusal};
+
+/// The position of an ownership that no content lists: its peer does not
+/// listen.
+const UNLISTED: u32 = u32::MAX;
+
+/// That a peer owns a content.
+#[derive(Debug, Clone, Copy)]
+struct Ownership {
+    /// Where the content lists the peer, or [`UNLISTED`].
+    pos: u32,
+    /// Which of the content's names the peer uses.
+    name: u8,
+    complete: bool,
+}
+
+/// What a content's list must know of a peer.
+#[derive(Debug)]
+pub(super) struct Card {
+    pub(super) peer: u32,
+    pub(super) generation: u32,
+    pub(super) level: i32,
+    /// Where it listens, if it does.
+    pub(super) place: Option<Place>,
+}
+
+/// What a peer says to own, and what it owned of it so far.
+pub(super) struct Claim<'a> {
+    pub(super) hash: u64,
+    pub(super) entry: &'a OwnEntry,
+    /// As many contents are owned as one peer may.
+    pub(super) full: bool,
+    /// For how many contents of other shards the name stands, if that is known.
+    pub(super) elsewhere: Option<usize>,
+}
+
+/// What came of a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Owned {
+    /// It was held already, and is now as it was claimed.
+    Before,
+    /// It is held from now on.
+    Anew(Holding),
+    /// The name is new to the content, and the claim must say how many contents
+    /// bear it elsewhere.
+    NameUncounted,
+}
+
+/// Whom NEED is answered for, and with how many owners.
+pub(super) struct Wish<'a> {
+    pub(super) asker: Option<&'a Place>,
+    /// The name by which the content was asked for.
+    pub(super) name: Option<&'a ContentName>,
+    pub(super) max_owners: usize,
+}
+
+/// The contents of one shard.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    shard: u32,
+    bits: u32,
+    rng: Rng,
+    pub(super) contents: Contents,
+    ownerships: Vec<Ownership>,
+    free: Vec<u32>,
+    pub(super) texts: Texts,
+    pub(super) recalled: Recalled,
+    /// Used again for each reply.
+    picks: Vec<Owner>,
+}
+
+impl Catalog {
+    pub(crate) fn new(key: &[u8; 32], shard: u32, bits: u32) -> Self {
+        let seed = Keyed::derive(key, "bt_lite registry draws").seed();
+        Self {
+            shard,
+            bits,
+            rng: Rng::with_seed(seed.wrapping_add(shard.into())),
+            contents: Contents::new(Keyed::derive(key, "bt_lite registry maps")),
+            ownerships: Vec::new(),
+            free: Vec::new(),
+            texts: Texts::default(),
+            recalled: Recalled::default(),
+            picks: Vec::with_capacity(MAX_OWNERS.into()),
+        }
+    }
+
+    /// How many pairs of a peer and a content there are.
+    pub(super) fn ownership_count(&self) -> usize {
+        self.ownerships.len() - self.free.len()
+    }
+
+    /// How other shards call a content.
+    fn outward(&self, content: u32) -> u32 {
+        content << self.bits | self.shard
+    }
+
+    fn inward(&self, content: u32) -> u32 {
+        content >> self.bits
+    }
+
+    /// How other shards call the content of this id.
+    pub(super) fn by_id(&self, hash: u64, id: &ContentId) -> Option<u32> {
+        let content = self.contents.by_id(hash, id)?;
+        Some(self.outward(content))
+    }
+
+    /// Applies one entry of OWN that is not GONE. What is refused changes
+    /// nothing.
+    pub(super) fn own(
+        &mut self,
+        claim: &Claim<'_>,
+        held: Option<u32>,
+        card: &Card,
+        config: &RegistryConfig,
+        total: &mut impl Total,
+    ) -> Result<Owned, Refusal> {
+        let entry = claim.entry;
+        if entry.length > MAX_CONTENT_LEN {
+            return Err(Refusal::Malformed);
+        }
+        let complete = entry.state == OwnState::Complete;
+        let content = self.contents.by_id(claim.hash, &entry.id);
+        if let (Some(content), Some(held)) = (content, held) {
+            let old = self.ownerships[held as usize];
+            if !self.contents.is_name(content, old.name, &entry.name) {
+                if !self.contents.has_name(content, &entry.name) {
+                    let Some(elsewhere) = claim.elsewhere else {
+                        return Ok(Owned::NameUncounted);
+                    };
+                    let contents = &self.contents;
+                    contents.check_new_name(Some(content), &entry.name, elsewhere, config)?;
+                }
+                let name = self.contents.use_name(content, &entry.name);
+                self.ownerships[held as usize].name = name;
+                self.contents.release_name(content, old.name);
+            }
+            if complete {
+                self.contents[content].length = entry.length;
+            }
+            if old.complete != complete {
+                self.ownerships[held as usize].complete = complete;
+                if old.pos != UNLISTED {
+                    let owners = &mut self.contents[content].owners;
+                    owners.at_mut(old.pos).set_complete(complete);
+                }
+            }
+            return Ok(Owned::Before);
+        }
+        if claim.full {
+            let max = config.max_contents_per_peer;
+            return Err(Refusal::ContentsPerPeer { max });
+        }
+        match content {
+            Some(content) => {
+                let max = config.max_owners_per_content;
+                if self.contents[content].owner_count() >= max as usize {
+                    return Err(Refusal::OwnersPerContent { max });
+                }
+            }
+            None => {
+                let max = config.max_contents;
+                if total.count() >= max {
+                    return Err(Refusal::Contents { max });
+                }
+            }
+        }
+        if !content.is_some_and(|content| self.contents.has_name(content, &entry.name)) {
+            let Some(elsewhere) = claim.elsewhere else {
+                return Ok(Owned::NameUncounted);
+            };
+            let contents = &self.contents;
+            contents.check_new_name(content, &entry.name, elsewhere, config)?;
+        }
+        let content = match content {
+            Some(content) => content,
+            None => {
+                let max = config.max_contents;
+                if !total.add(max) {
+                    return Err(Refusal::Contents { max });
+                }
+                self.recalled.remove(&entry.id);
+                self.contents.insert(claim.hash, entry.id, entry.length)
+            }
+        };
+        if complete {
+            self.contents[content].length = entry.length;
+        }
+        let name = self.contents.use_name(content, &entry.name);
+        let ownership = self.begin(Ownership {
+            pos: UNLISTED,
+            name,
+            complete,
+        });
+        self.contents[content].unlisted += 1;
+        self.list(content, ownership, card);
+        Ok(Owned::Anew(Holding {
+            content: self.outward(content),
+            ownership,
+        }))
+    }
+
+    fn begin(&mut self, ownership: Ownership) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.ownerships[number as usize] = ownership;
+            return number;
+        }
+        if self.ownerships.len() == self.ownerships.capacity() {
+            let more = (self.ownerships.len() / 8).max(16);
+            self.ownerships.reserve_exact(more);
+        }
+        self.ownerships.push(ownership);
+        (self.ownerships.len() - 1) as u32
+    }
+
+    /// Puts an unlisted ownership onto its content's list, if its peer listens.
+    fn list(&mut self, content: u32, ownership: u32, card: &Card) {
+        let Some(place) = &card.place else {
+            return;
+        };
+        let complete = self.ownerships[ownership as usize].complete;
+        let mut owner = Owner::new(ownership, card.peer, card.generation, complete);
+        match place {
+            Place::V4(ip, port) => owner.set_v4(*ip, *port),
+            Place::Text(addr) => owner.set_text(self.texts.insert_text(addr.clone())),
+        }
+        let content = &mut self.contents[content];
+        content.unlisted -= 1;
+        let ownerships = &mut self.ownerships;
+        content.owners.insert(owner, card.level, &mut |owner, pos| {
+            ownerships[owner.ownership as usize].pos = pos;
+        });
+    }
+
+    /// The opposite of [`list`](Self::list), for whom it listed.
+    fn unlist(&mut self, content: u32, ownership: u32) {
+        let pos = self.ownerships[ownership as usize].pos;
+        if pos == UNLISTED {
+            return;
+        }
+        let content = &mut self.contents[content];
+        content.unlisted += 1;
+        if let Some(index) = content.owners.at_mut(pos).text() {
+            self.texts.remove_text(index);
+        }
+        let ownerships = &mut self.ownerships;
+        content.owners.remove(pos, &mut |owner, pos| {
+            ownerships[owner.ownership as usize].pos = pos;
+        });
+        // Last, for the removal moves it first.
+        self.ownerships[ownership as usize].pos = UNLISTED;
+    }
+
+    /// Lists an owner as it listens now.
+    pub(super) fn relist(&mut self, held: Holding, card: &Card) {
+        let content = self.inward(held.content);
+        self.unlist(content, held.ownership);
+        self.list(content, held.ownership, card);
+    }
+
+    /// Puts an owner of another level where it belongs.
+    pub(super) fn relevel(&mut self, held: Holding, level: i32) {
+        let pos = self.ownerships[held.ownership as usize].pos;
+        if pos == UNLISTED {
+            return;
+        }
+        let content = held.content >> self.bits;
+        let ownerships = &mut self.ownerships;
+        let owners = &mut self.contents[content].owners;
+        owners.relevel(pos, level, &mut |owner, pos| {
+            ownerships[owner.ownership as usize].pos = pos;
+        });
+    }
+
+    /// The one place where an ownership ends.
+    pub(super) fn disown(&mut self, held: Holding, total: &mut impl Total) {
+        let content = self.inward(held.content);
+        self.unlist(content, held.ownership);
+        self.contents[content].unlisted -= 1;
+        let name = self.ownerships[held.ownership as usize].name;
+        self.contents.release_name(content, name);
+        self.free.push(held.ownership);
+        if self.contents.remove_if_unowned(content) {
+            total.sub();
+        }
+    }
+
+    /// Answers NEED for a content that is there: with its owners, the fastest
+    /// first.
+    pub(super) fn found(
+        &mut self,
+        content: u32,
+        wish: &Wish<'_>,
+        config: &RegistryConfig,
+        out: &mut impl Out,
+    ) {
+        let content = self.inward(content);
+        let bound = config.max_owners.min(MAX_OWNERS);
+        let k = wish.max_owners.min(bound.into());
+        let fast = config.fast_places(k);
+        let Self {
+            contents,
+            texts,
+            rng,
+            picks,
+            ..
+        } = self;
+        picks.clear();
+        // Which of 64 classes of addresses are among the picks: most new ones
+        // are of none of them.
+        let mut classes = 0_u64;
+        let owned = &contents[content];
+        if k > 0 {
+            owned.owners.choose(rng, fast, k - fast, |owner| {
+                let class = 1 << class(owner);
+                let new =
+                    classes & class == 0 || !picks.iter().any(|other| same(other, owner, texts));
+                let fit = new && !wish.asker.is_some_and(|asker| is(owner, asker, texts));
+                if fit {
+                    classes |= class;
+                    picks.push(*owner);
+                }
+                fit
+            });
+        }
+        let name = wish.name.or_else(|| contents.any_name(content));
+        out.found(&View {
+            id: owned.id,
+            length: owned.length,
+            name: name.expect("each of a content's owners has a name for it"),
+            owners: picks,
+            texts,
+        });
+    }
+
+    /// The contents of a name, with their lengths.
+    pub(super) fn named(&self, name: &ContentName) -> impl Iterator<Item = (ContentId, u64)> {
+        let owned = self.contents.by_name(name).iter().map(|&content| {
+            let content = &self.contents[content];
+            (content.id, content.length)
+        });
+        owned.chain(self.recalled.named(name))
+    }
+
+    /// For how many contents that are owned a name stands.
+    pub(super) fn count_named(&self, name: &ContentName) -> usize {
+        self.contents.by_name(name).len()
+    }
+
+    /// Checks all that can be seen from here. Ownerships must be those that
+    /// peers hold, with how they listen; returns how many there were.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn check(&self, held: impl Iterator<Item = (Holding, Card)>) -> usize {
+        self.contents.check();
+        let (mut count, mut texts) = (0, 0);
+        let mut levels = std::collections::BTreeMap::new();
+        for (holding, card) in held {
+            count += 1;
+            let content = &self.contents[self.inward(holding.content)];
+            let pos = self.ownerships[holding.ownership as usize].pos;
+            levels.insert(holding.ownership, card.level);
+            let Some(place) = &card.place else {
+                assert_eq!(pos, UNLISTED);
+                continue;
+            };
+            let owner = content.owners.as_slice()[pos as usize];
+            assert_eq!(
+                (owner.ownership, owner.peer),
+                (holding.ownership, card.peer)
+            );
+            assert!(is(&owner, place, &self.texts), "listed elsewhere");
+            texts += usize::from(owner.text().is_some());
+            let complete = self.ownerships[holding.ownership as usize].complete;
+            assert_eq!(owner.complete(), complete);
+        }
+        assert_eq!(count, self.ownership_count());
+        assert_eq!(texts, self.texts.len());
+        let (mut owners, mut names) = (0, 0);
+        for (_, content) in self.contents.iter() {
+            assert!(content.owner_count() > 0, "a content without owners");
+            content.owners.check(|owner| levels[&owner.ownership]);
+            owners += content.owner_count();
+            names += content.name_uses().sum::<u32>() as usize;
+        }
+        assert_eq!((owners, names), (count, count));
+        count
+    }
+}
+
+/// A number below 64 that equal addresses have in common.
+fn class(owner: &Owner) -> u32 {
+    if owner.text().is_some() {
+        return 0;
+    }
+    let port = u32::from(u16::from_le_bytes(owner.port));
+    let mixed = (u32::from_le_bytes(owner.word) ^ port << 16).wrapping_mul(0x9e37_79b1);
+    mixed >> 26
+}
+
+/// Whether two owners have the same address.
+fn same(one: &Owner, other: &Owner, texts: &Texts) -> bool {
+    match (one.text(), other.text()) {
+        (None, None) => (one.word, one.port) == (other.word, other.port),
+        (Some(one), Some(other)) => texts.text(one) == texts.text(other),
+        _ => false,
+    }
+}
+
+/// Whether an owner has this address.
+fn is(owner: &Owner, place: &Place, texts: &Texts) -> bool {
+    match (owner.text(), place) {
+        (None, Place::V4(ip, port)) => (owner.word, owner.port) == (*ip, *port),
+        (Some(index), Place::Text(addr)) => texts.text(index) == addr,
+        _ => false,
+    }
+}

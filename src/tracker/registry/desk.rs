@@ -1,0 +1,425 @@
+//! What each request does to the two halves, whatever they are split into.
+
+use std::time::Instant;
+
+use super::catalog::{Catalog, Claim, Owned, Wish};
+use super::compact::Place;
+use super::config::{AddressRule, RegistryConfig};
+use super::half::Half;
+use super::keyed::{self, Keyed, KeyedIds};
+use super::peers::{Holding, State};
+use super::reply::Out;
+use super::sessions::Sessions;
+use crate::content::{ContentId, ContentName};
+use crate::protocol::limits::MAX_AMBIGUOUS;
+use crate::protocol::{
+    Addr, ContentKey, OwnEntry, OwnState, Refusal, Token, TrackerReply, TrackerRequest, Upload,
+};
+
+/// How many slots and ownerships one step of expiry looks at, in one shard.
+const EXPIRE_BATCH: usize = 256;
+
+/// What does not change, for all shards.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(super) config: RegistryConfig,
+    pub(super) epoch: u64,
+    hosts: Keyed,
+    ids: KeyedIds,
+}
+
+impl Terms {
+    pub(crate) fn new(config: RegistryConfig, key: &[u8; 32], epoch: u64) -> Self {
+        Self {
+            config,
+            epoch,
+            hosts: Keyed::derive(key, "bt_lite hosts"),
+            ids: KeyedIds::derive(key, "bt_lite ids"),
+        }
+    }
+
+    /// The first sessions or catalog of a shard, of `1 << bits`.
+    pub(crate) fn sessions(
+        &self,
+        key: &[u8; 32],
+        shard: (u32, u32),
+        base: Option<Instant>,
+    ) -> Sessions {
+        Sessions::new(&self.config, key, self.epoch, shard, base)
+    }
+}
+
+/// Handles requests. Whoever is at it has both halves.
+pub(crate) struct Desk<'a, S, C> {
+    pub(crate) terms: &'a Terms,
+    pub(crate) sessions: S,
+    pub(crate) catalogs: C,
+}
+
+impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
+    pub(crate) fn handle(
+        &mut self,
+        now: Instant,
+        source: &Addr,
+        request: &TrackerRequest,
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let (shard, outcome) = match request {
+            TrackerRequest::Register { listen, token } => {
+                let host = self.terms.hosts.host(source);
+                let home = host >> 16 & self.sessions.mask();
+                let shard = token.as_ref().map_or(home, |token| self.shard(token));
+                self.sessions.at(shard).0.count(now, request);
+                let known = match token {
+                    Some(token) => self.heartbeat(now, source, listen.as_ref(), token, out),
+                    None => Ok(false),
+                };
+                let outcome = match known {
+                    Ok(true) => Ok(()),
+                    Ok(false) => self.register(now, source, listen.as_ref(), (home, host), out),
+                    Err(refusal) => Err(refusal),
+                };
+                (shard, outcome)
+            }
+            TrackerRequest::Own { token, entries } => (
+                self.shard(token),
+                self.own(now, token, entries, request, out),
+            ),
+            TrackerRequest::Need {
+                token,
+                key,
+                max_owners,
+            } => {
+                let outcome = self.need(now, token, key, (*max_owners).into(), request, out);
+                (self.shard(token), outcome)
+            }
+            TrackerRequest::Update { token, uploads } => (
+                self.shard(token),
+                self.update(now, token, uploads, request, out),
+            ),
+            TrackerRequest::Exit { token } => {
+                (self.shard(token), self.exit(now, token, request, out))
+            }
+        };
+        if let Err(refusal) = &outcome {
+            self.sessions.at(shard).0.refusals.count(refusal);
+            out.reply(TrackerReply::Refused(refusal.clone()));
+        }
+        outcome
+    }
+
+    fn shard(&self, token: &Token) -> u32 {
+        keyed::words(token)[0] & self.sessions.mask()
+    }
+
+    /// The shard of the peers of a host.
+    pub(super) fn session_home(&self, addr: &Addr) -> u32 {
+        self.terms.hosts.host(addr) >> 16 & self.sessions.mask()
+    }
+
+    /// The hash of an id, and the shard of that content.
+    pub(super) fn catalog_home(&self, id: &ContentId) -> (u64, u32) {
+        let hash = self.terms.ids.hash(id);
+        (hash, (hash >> 32) as u32 & self.catalogs.mask())
+    }
+
+    /// Where a peer is listed that says to listen here.
+    fn listed(&self, source: &Addr, listen: Option<&Addr>) -> Result<Option<Place>, Refusal> {
+        let Some(listen) = listen else {
+            return Ok(None);
+        };
+        if listen.socket_addr().is_some_and(|addr| addr.port() == 0) {
+            return Ok(None);
+        }
+        let addr = listen.filled_in_from(source);
+        if self.terms.config.addresses == AddressRule::SourceHost && !addr.same_host(source) {
+            return Err(Refusal::ForeignAddress { addr });
+        }
+        Ok(Some(Place::from(&addr)))
+    }
+
+    /// Extends the lease of a known peer. Returns whether the token was one.
+    fn heartbeat(
+        &mut self,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+        token: &Token,
+        out: &mut impl Out,
+    ) -> Result<bool, Refusal> {
+        let (shard, mask) = (self.shard(token), self.catalogs.mask());
+        let place = {
+            let (mut sessions, _) = self.sessions.at(shard);
+            let Ok(index) = sessions.authenticate(now, token) else {
+                return Ok(false);
+            };
+            if sessions.is_as_before(index, source, listen) {
+                sessions.extend(now, index);
+                let standing = sessions.standing(index);
+                drop(sessions);
+                let Terms { config, epoch, .. } = self.terms;
+                out.registered(*token, *epoch, config.heartbeat, standing.listed.as_ref());
+                return Ok(true);
+            }
+            drop(sessions);
+            self.listed(source, listen)?
+        };
+        let (mut sessions, _) = self.sessions.at(shard);
+        let Ok(index) = sessions.authenticate(now, token) else {
+            return Ok(false);
+        };
+        sessions.extend(now, index);
+        if sessions.listen_at(index, place.as_ref()) {
+            let card = sessions.card(index);
+            for held in sessions.peers.owned(index) {
+                let (mut catalog, _) = self.catalogs.at(held.content & mask);
+                catalog.relist(held, &card);
+            }
+        }
+        let Terms { config, epoch, .. } = self.terms;
+        out.registered(*token, *epoch, config.heartbeat, place.as_ref());
+        Ok(true)
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+        (home, host): (u32, u32),
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let place = self.listed(source, listen)?;
+        let Terms { config, epoch, .. } = self.terms;
+        let score = place.as_ref().and_then(|place| {
+            let home = match place {
+                Place::Text(addr) => self.session_home(addr),
+                Place::V4(..) if config.addresses == AddressRule::SourceHost => home,
+                Place::V4(..) => self.session_home(&place.addr()),
+            };
+            self.sessions.at(home).0.recall(now, place)
+        });
+        let (mut sessions, mut total) = self.sessions.at(home);
+        let index = sessions.admit(now, host, config, &mut total)?;
+        if let Some(score) = score {
+            sessions.peers[index].score = score;
+        }
+        sessions.extend(now, index);
+        sessions.listen_at(index, place.as_ref());
+        let standing = sessions.standing(index);
+        drop(sessions);
+        let listed = standing.listed.as_ref();
+        out.registered(standing.token, *epoch, config.heartbeat, listed);
+        Ok(())
+    }
+
+    fn own(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        entries: &[OwnEntry],
+        request: &TrackerRequest,
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard(token);
+        let mut outcome = Ok(());
+        let (mut sessions, _) = self.sessions.at(shard);
+        sessions.count(now, request);
+        let index = sessions.authenticate(now, token)?;
+        let card = sessions.card(index);
+        let max = self.terms.config.max_contents_per_peer as usize;
+        let mask = self.catalogs.mask();
+        let lone = mask == 0;
+        for entry in entries {
+            let hash = self.terms.ids.hash(&entry.id);
+            let home = (hash >> 32) as u32 & mask;
+            let (mut catalog, mut total) = self.catalogs.at(home);
+            let content = catalog.by_id(hash, &entry.id);
+            let held = content.and_then(|content| sessions.peers.ownership(index, content));
+            if entry.state == OwnState::Gone {
+                if let (Some(content), Some(ownership)) = (content, held) {
+                    catalog.disown(Holding { content, ownership }, &mut total);
+                    sessions.peers.drop_holding(index, content);
+                }
+                continue;
+            }
+            let mut claim = Claim {
+                hash,
+                entry,
+                full: sessions.peers.owned_len(index) >= max,
+                elsewhere: lone.then_some(0),
+            };
+            let config = &self.terms.config;
+            let mut owned = catalog.own(&claim, held, &card, config, &mut total);
+            drop((catalog, total));
+            if owned == Ok(Owned::NameUncounted) {
+                let others = (0..=mask).filter(|other| *other != home);
+                let bearing =
+                    others.map(|other| self.catalogs.at(other).0.count_named(&entry.name));
+                claim.elsewhere = Some(bearing.sum());
+                let (mut catalog, mut total) = self.catalogs.at(home);
+                owned = catalog.own(&claim, held, &card, config, &mut total);
+            }
+            match owned {
+                Ok(Owned::Anew(holding)) => sessions.peers.hold(index, holding),
+                Ok(_) => {}
+                Err(refusal) if outcome.is_ok() => outcome = Err(refusal),
+                Err(_) => {}
+            }
+        }
+        drop(sessions);
+        outcome.map(|()| out.reply(TrackerReply::Done))
+    }
+
+    fn need(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        key: &ContentKey,
+        max_owners: usize,
+        request: &TrackerRequest,
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard(token);
+        let (mut sessions, _) = self.sessions.at(shard);
+        sessions.count(now, request);
+        let index = sessions.authenticate(now, token)?;
+        let addr = sessions.peers[index].addr;
+        let asker = sessions.texts.place(addr);
+        drop(sessions);
+        let (id, name) = match key {
+            ContentKey::Id(id) => (*id, None),
+            ContentKey::Name(name) => {
+                let bearing = self.named(now, name);
+                match bearing.as_slice() {
+                    [] => return Err(Refusal::UnknownContent),
+                    [(id, _)] => (*id, Some(name)),
+                    _ => {
+                        out.reply(TrackerReply::Ambiguous(bearing));
+                        return Ok(());
+                    }
+                }
+            }
+        };
+        let (hash, home) = self.catalog_home(&id);
+        let (mut catalog, _) = self.catalogs.at(home);
+        let Some(content) = catalog.by_id(hash, &id) else {
+            catalog.recalled.tick(now);
+            let recalled = catalog.recalled.found(&id, name, out);
+            return if recalled {
+                Ok(())
+            } else {
+                Err(Refusal::UnknownContent)
+            };
+        };
+        let wish = Wish {
+            asker: asker.as_ref(),
+            name,
+            max_owners,
+        };
+        catalog.found(content, &wish, &self.terms.config, out);
+        Ok(())
+    }
+
+    /// Some of the contents of a name, as many as an answer can list.
+    fn named(&mut self, now: Instant, name: &ContentName) -> Vec<(ContentId, u64)> {
+        let mut bearing = Vec::new();
+        for shard in 0..self.catalogs.shards() {
+            let (mut catalog, _) = self.catalogs.at(shard);
+            catalog.recalled.tick(now);
+            let named = catalog.named(name);
+            bearing.extend(named.take(MAX_AMBIGUOUS - bearing.len()));
+        }
+        bearing
+    }
+
+    fn update(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        uploads: &[Upload],
+        request: &TrackerRequest,
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard(token);
+        let (mut sessions, _) = self.sessions.at(shard);
+        sessions.count(now, request);
+        let reporter = sessions.authenticate(now, token)?;
+        let mut left = sessions.plausible(now, reporter, &self.terms.config);
+        drop(sessions);
+        let [reporter, ..] = keyed::words(token);
+        let (sessions_mask, mask) = (self.sessions.mask(), self.catalogs.mask());
+        for upload in uploads {
+            if upload.owner.0 as u32 == reporter {
+                continue;
+            }
+            let home = upload.owner.0 as u32 & sessions_mask;
+            let (mut sessions, _) = self.sessions.at(home);
+            let Some(index) = sessions.by_ref(upload.owner) else {
+                continue;
+            };
+            let bytes = upload.bytes.min(left);
+            left -= bytes;
+            if let Some(level) = sessions.credit(now, index, bytes) {
+                for held in sessions.peers.owned(index) {
+                    self.catalogs.at(held.content & mask).0.relevel(held, level);
+                }
+            }
+        }
+        out.reply(TrackerReply::Done);
+        Ok(())
+    }
+
+    fn exit(
+        &mut self,
+        now: Instant,
+        token: &Token,
+        request: &TrackerRequest,
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard(token);
+        let (mut sessions, mut total) = self.sessions.at(shard);
+        sessions.count(now, request);
+        let index = sessions.authenticate(now, token)?;
+        Self::disown_some(&mut sessions, &mut self.catalogs, index, usize::MAX);
+        sessions.release(index, State::Left, &mut total);
+        drop(sessions);
+        out.reply(TrackerReply::Done);
+        Ok(())
+    }
+
+    /// Takes away what a peer owns, at most so much. Returns how much that was.
+    fn disown_some(sessions: &mut Sessions, catalogs: &mut C, index: u32, most: usize) -> usize {
+        let mask = catalogs.mask();
+        let mut taken = 0;
+        while taken < most
+            && let Some(held) = sessions.peers.any_owned(index)
+        {
+            let (mut catalog, mut total) = catalogs.at(held.content & mask);
+            catalog.disown(held, &mut total);
+            sessions.peers.drop_holding(index, held.content);
+            taken += 1;
+        }
+        taken
+    }
+
+    /// One step of expiry in one shard: a bounded number of slots and
+    /// ownerships. What is left of a peer that owns more has its turn in the
+    /// next step; its token is worth nothing already.
+    pub(crate) fn expire(&mut self, now: Instant, shard: u32) {
+        let (mut sessions, mut total) = self.sessions.at(shard);
+        let mut budget = EXPIRE_BATCH;
+        while let Some(index) = sessions.pop_expired(now, &mut budget) {
+            let most = budget.max(1);
+            let taken = Self::disown_some(&mut sessions, &mut self.catalogs, index, most);
+            budget = budget.saturating_sub(taken);
+            if sessions.peers.owned_len(index) > 0 {
+                let deadline = sessions.peers[index].deadline;
+                sessions.wheel.insert(index, deadline);
+            } else {
+                sessions.expired += 1;
+                sessions.release(index, State::Free, &mut total);
+            }
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The half that knows the peers: who they are, until when, where they listen,
+//! how fast they upload, and, as numbers, what they own.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::catalog::Card;
+use super::compact::{Compact, Place, Texts, V4Text};
+use super::config::RegistryConfig;
+use super::half::Total;
+use super::hosts::Hosts;
+use super::keyed::{self, Keyed, Mint};
+use super::meter::Meter;
+use super::peers::{Peer, Peers, SHOWN_GENERATION, State};
+use super::rate::{self, Clockwork};
+use super::stats::{RefusalCounts, RequestCounts};
+use super::wheel::Wheel;
+use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest};
+
+/// The peers of one shard.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    shard: u32,
+    bits: u32,
+    mint: Mint,
+    clockwork: Clockwork,
+    pub(super) wheel: Wheel,
+    pub(super) peers: Peers,
+    pub(super) texts: Texts,
+    pub(super) hosts: Hosts,
+    pub(super) expired: u64,
+    pub(super) requests: RequestCounts,
+    pub(super) refusals: RefusalCounts,
+    pub(super) meter: Meter,
+    /// The scores of peers of an earlier tracker, until they come back.
+    remembered: HashMap<Addr, f32, Keyed>,
+    /// Until when, at the latest.
+    remembered_until: Option<Instant>,
+}
+
+/// What [`Sessions::heartbeat`] and [`Sessions::register`] answer.
+pub(super) struct Standing {
+    pub(super) token: Token,
+    pub(super) listed: Option<Place>,
+}
+
+impl Sessions {
+    pub(super) fn new(
+        config: &RegistryConfig,
+        key: &[u8; 32],
+        epoch: u64,
+        (shard, bits): (u32, u32),
+        base: Option<Instant>,
+    ) -> Self {
+        let first_generation = Keyed::derive(key, "bt_lite owners").seed() as u32 ^ epoch as u32;
+        Self {
+            shard,
+            bits,
+            mint: Mint::new(key, epoch),
+            clockwork: Clockwork::new(config.half_life),
+            wheel: Wheel::new(config.lease(), base),
+            peers: Peers::new(first_generation),
+            texts: Texts::default(),
+            hosts: Hosts::default(),
+            expired: 0,
+            requests: RequestCounts::default(),
+            refusals: RefusalCounts::default(),
+            meter: Meter::default(),
+            remembered: HashMap::with_hasher(Keyed::derive(key, "bt_lite remembered")),
+            remembered_until: None,
+        }
+    }
+
+    /// How others call a peer of this shard.
+    fn outward(&self, index: u32) -> u32 {
+        index << self.bits | self.shard
+    }
+
+    /// Counts a request, which came at `now`.
+    pub(super) fn count(&mut self, now: Instant, request: &TrackerRequest) {
+        self.requests.count(request);
+        let tick = self.wheel.tick_at(now);
+        if self.meter.is_due(tick) {
+            let elapsed = self.wheel.elapsed(now);
+            self.meter.turn(tick, elapsed, &self.requests);
+        }
+    }
+
+    /// Whose token this is. The lease counts here even before the wheel comes
+    /// by.
+    pub(super) fn authenticate(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
+        let tick = self.wheel.tick_at(now);
+        let [peer, generation, low, high] = keyed::words(token);
+        let index = peer >> self.bits;
+        let live = self.peers.live(index).filter(|peer| {
+            // Takes the same time wherever the proof differs.
+            let differing = (low ^ peer.proof[0]) | (high ^ peer.proof[1]);
+            differing | (generation ^ peer.generation) == 0 && peer.deadline > tick
+        });
+        match live {
+            Some(_) if peer & ((1 << self.bits) - 1) == self.shard => Ok(index),
+            _ => Err(Refusal::UnknownToken),
+        }
+    }
+
+    /// Whether a peer listens already where it says to, and does so on the host
+    /// that it speaks from: what most heartbeats say, found out without reading
+    /// the addresses.
+    pub(super) fn is_as_before(&self, index: u32, source: &Addr, listen: Option<&Addr>) -> bool {
+        match (self.peers[index].addr, listen) {
+            (Compact::None, None) => true,
+            (Compact::V4(ip, port), Some(listen)) => {
+                let text = V4Text::new(ip, port);
+                let source = source.as_str().as_bytes();
+                let same_host = source
+                    .strip_prefix(text.host())
+                    .is_some_and(|port| port.iter().all(u8::is_ascii_digit));
+                listen.as_str().as_bytes() == text.as_bytes() && same_host
+            }
+            _ => false,
+        }
+    }
+
+    /// A new peer, unless there are too many. Its lease has not begun.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        host: u32,
+        config: &RegistryConfig,
+        total: &mut impl Total,
+    ) -> Result<u32, Refusal> {
+        let full = Refusal::Peers {
+            max: config.max_peers,
+        };
+        if total.count() >= config.max_peers {
+            return Err(full);
+        }
+        let max = config.max_peers_per_host;
+        if self.hosts.count(host) >= max {
+            return Err(Refusal::PeersPerHost { max });
+        }
+        if !total.add(config.max_peers) {
+            return Err(full);
+        }
+        self.hosts.add(host);
+        let index = self.peers.claim();
+        let reported = self.wheel.elapsed(now).as_millis() as u32;
+        let number = self.outward(index);
+        let peer = &mut self.peers[index];
+        peer.proof = self.mint.proof(number, peer.generation);
+        peer.host = host;
+        peer.reported = reported;
+        Ok(index)
+    }
+
+    /// Begins a lease: writes the deadline, and no more where the wheel knows
+    /// the slot already.
+    pub(super) fn extend(&mut self, now: Instant, index: u32) {
+        let deadline = self.wheel.deadline(now);
+        let peer = &mut self.peers[index];
+        peer.deadline = deadline;
+        if std::mem::replace(&mut peer.state, State::Live) == State::Free {
+            self.wheel.insert(index, deadline);
+        }
+    }
+
+    /// Sets where a peer listens. Returns whether that is another place.
+    pub(super) fn listen_at(&mut self, index: u32, place: Option<&Place>) -> bool {
+        let old = self.peers[index].addr;
+        if self.texts.place(old).as_ref() == place {
+            return false;
+        }
+        self.texts.remove(old);
+        self.peers[index].addr = self.texts.insert(place);
+        true
+    }
+
+    pub(super) fn standing(&self, index: u32) -> Standing {
+        let peer = &self.peers[index];
+        Standing {
+            token: keyed::token(self.outward(index), peer.generation, peer.proof),
+            listed: self.texts.place(peer.addr),
+        }
+    }
+
+    /// What the lists of contents must know of a peer.
+    pub(super) fn card(&self, index: u32) -> Card {
+        let peer = &self.peers[index];
+        Card {
+            peer: self.outward(index),
+            generation: peer.generation,
+            level: rate::level(peer.score),
+            place: self.texts.place(peer.addr),
+        }
+    }
+
+    /// The peer that an [`OwnerRef`] names, while it is there.
+    pub(super) fn by_ref(&self, owner: OwnerRef) -> Option<u32> {
+        let index = owner.0 as u32 >> self.bits;
+        let generation = (owner.0 >> 32) as u32;
+        let shown = |peer: &Peer| peer.generation & SHOWN_GENERATION == generation;
+        self.peers.live(index).is_some_and(shown).then_some(index)
+    }
+
+    /// How many bytes a peer can have received since it last reported; it
+    /// reports now.
+    pub(super) fn plausible(&mut self, now: Instant, index: u32, config: &RegistryConfig) -> u64 {
+        let millis = self.wheel.elapsed(now).as_millis() as u32;
+        let peer = &mut self.peers[index];
+        let since = millis.wrapping_sub(std::mem::replace(&mut peer.reported, millis));
+        let since = u128::from(since).min(config.lease().as_millis());
+        let plausible = since * u128::from(config.max_credit_rate) / 1000;
+        u64::try_from(plausible).unwrap_or(u64::MAX)
+    }
+
+    /// Credits an upload. Returns the new level of the peer, if it is another.
+    pub(super) fn credit(&mut self, now: Instant, index: u32, bytes: u64) -> Option<i32> {
+        let elapsed = self.wheel.elapsed(now);
+        let old = self.peers[index].score;
+        let new = self.clockwork.credited(old, bytes, elapsed);
+        self.peers[index].score = new;
+        let level = rate::level(new);
+        (rate::level(old) != level).then_some(level)
+    }
+
+    /// Forgets a peer that owns nothing any more. Afterwards its slot is in
+    /// this state.
+    pub(super) fn release(&mut self, index: u32, state: State, total: &mut impl Total) {
+        let peer = &mut self.peers[index];
+        let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
+        self.texts.remove(addr);
+        self.hosts.remove(host);
+        self.peers.release(index, state);
+        total.sub();
+    }
+
+    /// The next peer whose lease has run out. Each look costs one of `budget`.
+    pub(super) fn pop_expired(&mut self, now: Instant, budget: &mut usize) -> Option<u32> {
+        let tick = self.wheel.tick_at(now);
+        while *budget > 0
+            && let Some(index) = self.wheel.pop(tick)
+        {
+            *budget -= 1;
+            let peer = &mut self.peers[index];
+            if peer.state != State::Live {
+                peer.state = State::Free;
+            } else if peer.deadline > tick {
+                let deadline = peer.deadline;
+                self.wheel.insert(index, deadline);
+            } else {
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    /// The upload rates of those that listen and were ever credited, and of
+    /// those that have not come back yet, in bytes per second.
+    pub(super) fn credits(&self, age: Duration) -> impl Iterator<Item = (Addr, f64)> {
+        let peers = self.peers.iter().filter_map(|(_, peer)| {
+            let place = self.texts.place(peer.addr)?;
+            Some((place.addr(), peer.score))
+        });
+        let remembered = self.remembered.iter();
+        let all = peers.chain(remembered.map(|(addr, score)| (addr.clone(), *score)));
+        let rated = all.map(move |(addr, score)| {
+            let rate = self.clockwork.bytes_per_second(score, age);
+            (addr, rate)
+        });
+        rated.filter(|(_, rate)| *rate >= 1.0)
+    }
+
+    /// Remembers the upload rate of a peer until it registers, or until then.
+    pub(super) fn remember(
+        &mut self,
+        addr: Addr,
+        bytes_per_second: f64,
+        age: Duration,
+        until: Instant,
+    ) {
+        let score = self.clockwork.score(bytes_per_second, age);
+        self.remembered.insert(addr, score);
+        self.remembered_until = Some(until);
+    }
+
+    /// The score that is remembered of whoever listens here, who is back.
+    pub(super) fn recall(&mut self, now: Instant, place: &Place) -> Option<f32> {
+        self.tick_remembered(now);
+        if self.remembered.is_empty() {
+            return None;
+        }
+        self.remembered.remove(&place.addr())
+    }
+
+    /// Forgets all that is remembered when its time is over.
+    pub(super) fn tick_remembered(&mut self, now: Instant) {
+        if self.remembered_until.is_some_and(|until| until <= now) {
+            self.remembered.clear();
+            self.remembered.shrink_to_fit();
+            self.remembered_until = None;
+        }
+    }
+
+    /// When the next lease may end.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        self.wheel.next_turn()
+    }
+}
