@@ -24,6 +24,7 @@ pub(super) struct Book {
     banned_peers: BTreeSet<PeerId>,
     dialling: usize,
     idle: usize,
+    named: u64,
 }
 
 #[derive(Debug)]
@@ -31,6 +32,8 @@ struct Entry {
     state: State,
     complete: bool,
     failures: u32,
+    /// Its place in the order of naming.
+    order: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +52,25 @@ impl Book {
         {
             return;
         }
-        let idle = &mut self.idle;
+        self.named += 1;
+        let (idle, order) = (&mut self.idle, self.named);
         let entry = self.entries.entry(addr).or_insert_with(|| {
             *idle += 1;
             Entry {
                 state: State::Idle(now),
                 complete,
                 failures: 0,
+                order,
             }
         });
         entry.complete |= complete;
     }
 
-    /// The next owner to dial: seeders first, then who failed least.
-    pub(super) fn dial(&mut self, now: Instant) -> Option<Addr> {
+    /// The next owner to dial: a seeder, if that is wanted; then who failed
+    /// least, in the order of naming. The tracker's order is the best first and
+    /// the rest by chance; an order of our own would lead everybody to the same
+    /// few.
+    pub(super) fn dial(&mut self, now: Instant, seeder_first: bool) -> Option<Addr> {
         if self.idle == 0 {
             return None;
         }
@@ -70,7 +78,9 @@ impl Book {
             .entries
             .iter_mut()
             .filter(|(_, entry)| matches!(entry.state, State::Idle(from) if from <= now))
-            .min_by_key(|(_, entry)| (!entry.complete, entry.failures))?;
+            .min_by_key(|(_, entry)| {
+                (seeder_first && !entry.complete, entry.failures, entry.order)
+            })?;
         entry.state = State::Dialling;
         self.dialling += 1;
         self.idle -= 1;

@@ -325,7 +325,10 @@ impl Swarm {
     /// Does what the last input made possible.
     fn settle(&mut self, now: Instant) {
         while self.wants_links() {
-            let Some(addr) = self.book.dial(now) else {
+            // The manifest comes first, and leechers that have just come have
+            // none.
+            let seeder_first = self.book.dialling() == 0 && !self.is_supplied();
+            let Some(addr) = self.book.dial(now, seeder_first) else {
                 break;
             };
             self.outputs.push_back(Output::Dial { addr });
