@@ -10,8 +10,8 @@ use crate::tracker::ClientConfig;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PeerConfig {
-    /// How many owners a tracker is asked for at a time. Default 32: twice the
-    /// sources of a swarm, as some are gone when they are dialled.
+    /// How many owners a tracker is asked for at a time. Default 50: more than
+    /// the sources of a swarm, as some are gone when they are dialled.
     pub owners_wanted: u16,
     /// Links over all contents. Default 500.
     pub max_links: usize,
@@ -29,7 +29,7 @@ pub struct PeerConfig {
 impl Default for PeerConfig {
     fn default() -> Self {
         Self {
-            owners_wanted: 32,
+            owners_wanted: 50,
             max_links: 500,
             max_links_per_host: 100,
             shutdown_timeout: Duration::from_secs(3),

@@ -8,8 +8,9 @@ use super::PlannerConfig;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SwarmConfig {
-    /// How many links a download looks for: each is a source, and more of them
-    /// bring little once the own line is full. Default 16.
+    /// How many links a download looks for: each is a source, and in a crowd
+    /// everybody reaches everybody over a few of them. Default 30, the degree
+    /// with which crowds are served near the lower bound.
     pub sources: usize,
     /// How many links there may be, dialled or accepted. Default 50.
     pub max_links: usize,
@@ -41,7 +42,7 @@ pub struct SwarmConfig {
 impl Default for SwarmConfig {
     fn default() -> Self {
         Self {
-            sources: 16,
+            sources: 30,
             max_links: 50,
             max_unverified: 64 << 20,
             send_window: 4 << 20,
