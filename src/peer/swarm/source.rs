@@ -223,18 +223,81 @@ impl Source {
 
     /// Seconds until `extra` bytes behind everything outstanding are there, if
     /// the rate holds; `typical` stands in for a rate that is not known yet.
+    /// A next answer that is overdue is expected to take as long again as it
+    /// is overdue: the longer a link is silent, the less it promises.
     pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
-        let waited = self
-            .waiting_since()
-            .map_or(0.0, |since| now.duration_since(since).as_secs_f64());
         let bytes = (self.live_bytes + extra) as f64;
+        let next = self.live_asks().next();
+        let waited = self.waiting_since().map(|since| now.duration_since(since));
+        let waited = waited.unwrap_or_default().as_secs_f64();
         let Some(rate) = self.rate(now) else {
             return (bytes / typical).max(waited);
         };
-        let head = self
-            .live_asks()
-            .next()
-            .map_or(0.0, |ask| f64::from(ask.block.len));
-        bytes / rate - waited.min(head / rate)
+        let Some(next) = next else {
+            return bytes / rate;
+        };
+        let head = f64::from(next.block.len);
+        // It cannot come sooner than a round trip after it was asked for.
+        let asked = now.duration_since(next.at).as_secs_f64();
+        let on_its_way = self.round_trip.unwrap_or_default().as_secs_f64() - asked;
+        let due = (head / rate - waited).max(on_its_way);
+        (bytes - head) / rate + due.abs()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_link_promises_less_the_longer_its_answer_is_overdue() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..4 {
+            source.asked(at(0), block(index));
+        }
+        for index in 0..2 {
+            let now = at(100 * u64::from(index + 1));
+            let ask = source.answered(now, block(index)).unwrap();
+            source.delivered(now, &ask);
+        }
+        let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
+        assert!(close(source.finish_in(at(200), 0, 1.0), 0.2));
+        assert!(close(source.finish_in(at(250), 0, 1.0), 0.15));
+        source.take_back(block(3));
+        assert!(close(source.finish_in(at(300), 0, 1.0), 0.0));
+        let promises: Vec<f64> = [400, 1000, 10_000]
+            .map(|ms| source.finish_in(at(ms), 0, 1.0))
+            .to_vec();
+        assert!(promises.is_sorted() && promises[2] > 4.0, "{promises:?}");
+    }
+
+    #[test]
+    fn answer_is_not_overdue_within_the_shortest_round_trip() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..2 {
+            source.asked(at(0), block(index));
+        }
+        for index in 0..2 {
+            let ask = source.answered(at(100), block(index)).unwrap();
+            source.delivered(at(100), &ask);
+        }
+        source.asked(at(100), block(2));
+        // Two blocks a round trip are 50 ms each.
+        let promise = source.finish_in(at(180), 0, 1.0);
+        assert!((promise - 0.02).abs() < 1e-9, "{promise}");
     }
 }

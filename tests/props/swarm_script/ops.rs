@@ -1,0 +1,143 @@
+//! What happens to one machine in an arbitrary script.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+/// Among so few peers and addresses, duplicates and bans are frequent.
+pub(super) const PEERS: u8 = 6;
+pub(super) const ADDRS: u8 = 5;
+
+#[derive(Debug, Clone)]
+pub(super) enum Op {
+    Up(u8, Option<u8>, bool, Option<Says>),
+    Down(Index),
+    Says(Index, Says),
+    /// Answers what the machine asked a link.
+    Answers(Index, Index, Answer),
+    /// The driver does one thing, or everything, that it was told to.
+    Does(Index, bool),
+    DoesAll,
+    Owners(Vec<(u8, bool)>),
+    Unbidden(Unbidden),
+    Wait(u64),
+    Timeout,
+    Order(bool),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Says {
+    All,
+    None,
+    Some(Vec<bool>),
+    Bits(Vec<u8>),
+    Have(u32),
+    Suggest(u32),
+    Request(u32, u32, u32),
+    Cancel(Index),
+    CancelAny(u32),
+    Choke(bool),
+    Part(u32),
+    Length(u64, Vec<u8>),
+    Hashes(u32, Vec<u8>),
+    NoPart(u32),
+    Block(u32, u32, usize),
+    Reject(u32, u32, u32),
+    Hello,
+    Refuse,
+    KeepAlive,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer {
+    Truth,
+    Lie,
+    Refusal,
+}
+
+/// What a driver reports though it was not asked to.
+#[derive(Debug, Clone)]
+pub(super) enum Unbidden {
+    DialFailed(u8),
+    Opened,
+    Verified(u32, bool),
+    Stored(u32),
+    Committed,
+    Finished,
+    /// For a link that is gone.
+    Read(u64),
+    Sent(Index, usize, u64),
+    Down(u64),
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    let bytes = || vec(any::<u8>(), 0..70);
+    // Most that asks for something stays inside the content.
+    let near = (0u32..8, 0u32..4, 0u32..4);
+    let near = near.prop_map(|(chunk, at, len)| (chunk, at * 4096, len * 4097));
+    let block = prop_oneof![20 => near, 1 => any::<(u32, u32, u32)>()];
+    prop_oneof![
+        3 => Just(Says::All),
+        1 => Just(Says::None),
+        3 => vec(any::<bool>(), 8).prop_map(Says::Some),
+        1 => bytes().prop_map(Says::Bits),
+        12 => (0u32..6).prop_map(Says::Have),
+        1 => any::<u32>().prop_map(Says::Have),
+        1 => any::<u32>().prop_map(Says::Suggest),
+        30 => block.clone().prop_map(|(c, o, n)| Says::Request(c, o, n)),
+        6 => any::<Index>().prop_map(Says::Cancel),
+        1 => any::<u32>().prop_map(Says::CancelAny),
+        8 => any::<bool>().prop_map(Says::Choke),
+        4 => (0u32..3).prop_map(Says::Part),
+        1 => any::<u32>().prop_map(Says::Part),
+        1 => (any::<u64>(), bytes()).prop_map(|(n, b)| Says::Length(n, b)),
+        1 => (0u32..3, bytes()).prop_map(|(p, b)| Says::Hashes(p, b)),
+        1 => any::<u32>().prop_map(Says::NoPart),
+        1 => (any::<u32>(), any::<u32>(), 0usize..99).prop_map(|(c, o, n)| Says::Block(c, o, n)),
+        1 => block.prop_map(|(c, o, n)| Says::Reject(c, o, n)),
+        1 => Just(Says::Hello),
+        1 => Just(Says::Refuse),
+        2 => Just(Says::KeepAlive),
+    ]
+}
+
+pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let index = any::<Index>;
+    let addr = prop::option::of(0..ADDRS);
+    let has = prop_oneof![
+        4 => Just(Some(Says::All)),
+        4 => vec(any::<bool>(), 8).prop_map(|has| Some(Says::Some(has))),
+        1 => Just(None),
+    ];
+    let answer = prop_oneof![
+        8 => Just(Answer::Truth),
+        2 => Just(Answer::Lie),
+        1 => Just(Answer::Refusal),
+    ];
+    let unbidden = prop_oneof![
+        (0..ADDRS).prop_map(Unbidden::DialFailed),
+        Just(Unbidden::Opened),
+        any::<(u32, bool)>().prop_map(|(chunk, good)| Unbidden::Verified(chunk, good)),
+        any::<u32>().prop_map(Unbidden::Stored),
+        Just(Unbidden::Committed),
+        Just(Unbidden::Finished),
+        (1u64..30).prop_map(Unbidden::Read),
+        (index(), 0usize..9, 0u64..99_999).prop_map(|(l, n, b)| Unbidden::Sent(l, n, b)),
+        (1u64..60).prop_map(Unbidden::Down),
+    ];
+    let up = (0..PEERS, addr, any::<bool>(), has);
+    let op = prop_oneof![
+        12 => up.prop_map(|(peer, addr, dialled, has)| Op::Up(peer, addr, dialled, has)),
+        2 => index().prop_map(Op::Down),
+        20 => (index(), says()).prop_map(|(link, says)| Op::Says(link, says)),
+        50 => (index(), index(), answer).prop_map(|(link, at, a)| Op::Answers(link, at, a)),
+        30 => (index(), any::<bool>()).prop_map(|(at, works)| Op::Does(at, works)),
+        6 => Just(Op::DoesAll),
+        3 => vec((0..ADDRS, any::<bool>()), 0..4).prop_map(Op::Owners),
+        4 => unbidden.prop_map(Op::Unbidden),
+        8 => prop_oneof![0u64..50, 0u64..20_000].prop_map(Op::Wait),
+        5 => Just(Op::Timeout),
+        1 => any::<bool>().prop_map(Op::Order),
+    ];
+    vec(op, 0..300)
+}

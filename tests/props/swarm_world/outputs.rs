@@ -1,0 +1,236 @@
+//! What the machines of a whole swarm want done, and what no machine may want.
+
+use std::collections::BTreeSet;
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{DropReason, LinkId, Output};
+use bt_lite::protocol::{PeerMessage, RefuseReason};
+use bt_lite::{Bitfield, ChunkIndex};
+use bytes::Bytes;
+
+use super::{Event, Kind, World, addr};
+use crate::sample::Sample;
+
+impl World {
+    pub(super) fn outputs(&mut self, node: usize) {
+        // Of a long content this takes its time, and few events matter to it.
+        if !self.is_long() || self.sequence.is_multiple_of(32) {
+            self.nodes[node].swarm.check_invariants();
+        }
+        while let Some(output) = self.nodes[node].swarm.poll_output() {
+            match output {
+                Output::Send { link, message } => self.send(node, link, message),
+                Output::Dial { addr } => {
+                    let (after, life) = (self.soon(), self.nodes[node].life);
+                    self.push(after, Event::Dial { node, life, addr });
+                }
+                Output::Drop { link, reason } => {
+                    let Some(other) = self.nodes[node].links.remove(&link) else {
+                        continue;
+                    };
+                    if reason == DropReason::Refused(RefuseReason::Banned) {
+                        self.counts.bans += 1;
+                        let lied = self.nodes[node].lied_to_by.contains(&other);
+                        assert!(lied, "{other} is honest and banned");
+                    }
+                    if let DropReason::Violation(what) = reason {
+                        let kind = self.nodes[other].kind;
+                        assert!(
+                            kind == Kind::Silent || kind == Kind::Rejecting,
+                            "{kind:?}: {what}"
+                        );
+                    }
+                    self.nodes[node].owes.remove(&link);
+                    self.in_order(node, other, link, Event::Down { node: other, link });
+                }
+                Output::FindOwners => {
+                    let others = (0..self.nodes.len()).filter(|&at| at != node);
+                    let others = others.filter(|&at| !self.nodes[at].dead);
+                    let owners: Vec<_> = others
+                        .map(|at| (addr(at), !self.nodes[at].leecher))
+                        .collect();
+                    self.later(node, move |swarm, now| swarm.owners_found(now, owners));
+                }
+                Output::Open(_) => {
+                    let present = self.nodes[node].stored.clone();
+                    self.later(node, move |swarm, now| swarm.opened(now, &present));
+                }
+                Output::Verify { chunk, pieces } => {
+                    let liars = self.judge(node, chunk, &pieces);
+                    let (after, life) = (self.soon(), self.nodes[node].life);
+                    let verified = Event::Verified {
+                        node,
+                        life,
+                        chunk,
+                        liars,
+                    };
+                    self.push(after, verified);
+                }
+                Output::Store { chunk, pieces } => {
+                    assert!(self.sample.is_good(chunk, &pieces), "unverified bytes");
+                    let caught = self.nodes[node].suspects.remove(&chunk);
+                    let caught = caught.unwrap_or_default();
+                    self.counts.convicted += caught.len() as u64;
+                    self.nodes[node].caught.extend(caught);
+                    let (after, life) = (self.soon(), self.nodes[node].life);
+                    self.push(after, Event::Store { node, life, chunk });
+                }
+                Output::Read { link, block } => {
+                    assert!(self.nodes[node].stored.contains(block.chunk));
+                    let fails = self
+                        .faults
+                        .bad_reads
+                        .is_some_and(|n| self.rng.u32(0..n) == 0);
+                    let data = (!fails || self.calm).then(|| self.sample.block(block));
+                    self.later(node, move |s, now| s.block_read(now, link, block, data));
+                }
+                Output::Commit { .. } => self.later(node, |swarm, now| swarm.committed(now)),
+                Output::Finish => self.later(node, |swarm, now| swarm.finished(now)),
+                Output::GaveUp => self.lament(&format!("{node} gave up")),
+                _ => {}
+            }
+        }
+        let this = &mut self.nodes[node];
+        this.timer = this.swarm.poll_timeout();
+        let linked = |liar: &usize| this.links.values().any(|other| other == liar);
+        assert!(!this.caught.iter().any(linked), "a liar got away at {node}");
+    }
+
+    /// Of a bad chunk, who must be banned at once.
+    fn judge(
+        &mut self,
+        node: usize,
+        chunk: ChunkIndex,
+        pieces: &[Bytes],
+    ) -> Option<BTreeSet<usize>> {
+        let sender = |piece: &Bytes| self.senders.get(&(piece.as_ptr() as usize)).map(|s| s.1);
+        let senders: BTreeSet<usize> = pieces.iter().filter_map(sender).collect();
+        let this = &mut self.nodes[node];
+        if this.suspects.contains_key(&chunk) {
+            self.counts.exclusive += 1;
+            assert_eq!(senders.len(), 1, "a second copy is mixed");
+        }
+        if self.sample.is_good(chunk, pieces) {
+            return None;
+        }
+        if senders.len() == 1 {
+            return Some(senders);
+        }
+        self.counts.co_sent += 1;
+        let good = self.sample.chunk(chunk);
+        let mut start = 0;
+        let mut liars = BTreeSet::new();
+        for piece in pieces {
+            let end = start + piece.len();
+            liars.extend(sender(piece).filter(|_| good[start..end] != piece[..]));
+            start = end;
+        }
+        this.suspects.insert(chunk, liars);
+        Some(BTreeSet::new())
+    }
+
+    fn send(&mut self, node: usize, link: LinkId, mut message: PeerMessage) {
+        let bytes = match &message {
+            PeerMessage::Block { data, .. } => data.len() as u64,
+            _ => 0,
+        };
+        self.later(node, move |swarm, now| {
+            swarm.messages_sent(now, link, 1, bytes)
+        });
+        let stored = &self.nodes[node].stored;
+        let answer = match &message {
+            PeerMessage::Have(chunk) => {
+                assert!(stored.contains(*chunk), "offers what is not stored");
+                None
+            }
+            PeerMessage::Bitfield(bytes) => {
+                let chunks = stored.chunks();
+                let offered = Bitfield::from_bytes(bytes, chunks).unwrap();
+                assert_eq!(offered.first_not_in(stored), None);
+                None
+            }
+            PeerMessage::HaveAll => {
+                assert!(stored.is_complete());
+                None
+            }
+            PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            } => {
+                assert!(!is_lie(&self.sample, &message), "bad bytes are served");
+                self.counts.shared += u64::from(self.nodes[node].leecher);
+                Some(BlockRange {
+                    chunk: *chunk,
+                    offset: *offset,
+                    len: data.len() as u32,
+                })
+            }
+            PeerMessage::Cancel(_) => {
+                self.counts.cancels += 1;
+                None
+            }
+            PeerMessage::Reject(block) => Some(*block),
+            _ => None,
+        };
+        if let Some(block) = answer {
+            let owes = self.nodes[node].owes.entry(link).or_default();
+            let at = owes.iter().position(|b| *b == block);
+            owes.remove(at.expect("an answer without a request"));
+        }
+        if let PeerMessage::Block {
+            chunk,
+            offset,
+            data,
+        } = &mut message
+        {
+            let block = BlockRange {
+                chunk: *chunk,
+                offset: *offset,
+                len: data.len() as u32,
+            };
+            match self.nodes[node].kind {
+                Kind::Liar(always) if !data.is_empty() && (always || self.rng.bool()) => {
+                    let mut bytes = data.to_vec();
+                    let at = self.rng.usize(0..bytes.len());
+                    bytes[at] ^= 1;
+                    *data = bytes.into();
+                }
+                Kind::Silent => return,
+                Kind::Rejecting => message = PeerMessage::Reject(block),
+                _ => {}
+            }
+        }
+        if let PeerMessage::ManifestHashes { hashes, .. } = &mut message
+            && self.nodes[node].kind == Kind::Liar(false)
+            && self.rng.bool()
+        {
+            let mut bytes = hashes.to_vec();
+            bytes[0] ^= 1;
+            *hashes = bytes.into();
+        }
+        if let Some(&other) = self.nodes[node].links.get(&link) {
+            let event = Event::Message {
+                node: other,
+                link,
+                message,
+            };
+            self.in_order(node, other, link, event);
+        }
+    }
+}
+
+pub(super) fn is_lie(sample: &Sample, message: &PeerMessage) -> bool {
+    match message {
+        PeerMessage::Block {
+            chunk,
+            offset,
+            data,
+        } => {
+            let start = *offset as usize;
+            sample.chunk(*chunk)[start..start + data.len()] != data[..]
+        }
+        PeerMessage::ManifestHashes { .. } => sample.part(1).as_ref() != Some(message),
+        _ => false,
+    }
+}
