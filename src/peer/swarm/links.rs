@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::link::{Link, Sender};
+use super::link::{Link, Remote, Sender};
 use super::planner::Released;
 use super::{DropReason, LinkId, LinkInfo, Output, Phase, Swarm};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
@@ -41,6 +41,9 @@ impl Swarm {
             self.settle_duplicate(now, &info)
         };
         let refused = refused.or_else(|| {
+            if self.links.len() >= self.config.max_links {
+                self.make_room(now);
+            }
             let full = self.links.len() >= self.config.max_links;
             full.then_some(DropReason::Refused(RefuseReason::Busy))
         });
@@ -74,6 +77,23 @@ impl Swarm {
         self.count_lacks(id);
         self.send(id, greeting);
         self.settle(now);
+    }
+
+    /// Drops the oldest link of which neither side wants anything.
+    fn make_room(&mut self, now: Instant) {
+        let is_idle = |(id, link): &(&LinkId, &Link)| {
+            let useful = match &self.phase {
+                Phase::Transfer(transfer) => transfer.planner.is_useful(**id),
+                Phase::Seeding(_) => false,
+                // Nobody knows yet who will be of use.
+                _ => true,
+            };
+            link.remote != Remote::Unknown && !useful && !self.uploader.is_wanted(**id)
+        };
+        let idle = self.links.iter().find(is_idle).map(|(&id, _)| id);
+        if let Some(idle) = idle {
+            self.drop_link(now, idle, DropReason::Refused(RefuseReason::NotNeeded));
+        }
     }
 
     /// Of two links between the same two peers, the one that the smaller id

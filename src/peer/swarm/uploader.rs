@@ -394,6 +394,12 @@ impl Uploader {
         self.under_way
     }
 
+    /// Whether a link lacks something that is here, or is owed something.
+    pub fn is_wanted(&self, link: LinkId) -> bool {
+        let receiver = self.receivers.get(&link);
+        receiver.is_some_and(|r| r.lacks > 0 || r.under_way > 0 || !r.waiting.is_empty())
+    }
+
     /// Whether a link has no slot.
     pub fn is_choked(&self, link: LinkId) -> bool {
         self.receivers.get(&link).is_some_and(|r| r.choked)
