@@ -272,3 +272,56 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
     assert_eq!(first.len(), 2, "both sent a part of the first copy");
     assert_eq!(banned, [liar]);
 }
+
+#[test]
+fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
+    let manifest = Manifest::of(&[7; 50_000]).unwrap();
+    let now = Instant::now();
+    let mut config = SwarmConfig::default();
+    config.max_links = 2;
+    let mut swarm = Swarm::leecher(now, config, PeerId([9; 16]), manifest.id());
+    let up = |swarm: &mut Swarm, link: u64| {
+        let info = LinkInfo {
+            peer: PeerId([link as u8; 16]),
+            addr: None,
+            dialled: false,
+        };
+        swarm.link_up(now, LinkId(link), info);
+    };
+    let (seeder, same) = (LinkId(1), LinkId(2));
+    up(&mut swarm, 1);
+    swarm.handle_message(now, seeder, PeerMessage::HaveAll);
+    let mut proof = manifest.proof().siblings.concat();
+    proof.extend_from_slice(&manifest.proof().leaf);
+    let length = PeerMessage::ManifestLength {
+        length: manifest.geometry().length(),
+        proof: proof.into(),
+    };
+    swarm.handle_message(now, seeder, length);
+    let hashes = manifest.hashes().concat().into();
+    swarm.handle_message(now, seeder, PeerMessage::ManifestHashes { part: 1, hashes });
+    outputs(&mut swarm);
+    let mut present = Bitfield::all(manifest.geometry().chunks());
+    present.remove(ChunkIndex(0));
+    swarm.opened(now, &present);
+    up(&mut swarm, 2);
+    swarm.handle_message(now, same, PeerMessage::Bitfield(present.to_bytes()));
+    outputs(&mut swarm);
+
+    let dropped = |swarm: &mut Swarm| {
+        let drops = outputs(swarm)
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Drop { link, reason } => Some((link, reason)),
+                _ => None,
+            });
+        drops.collect::<Vec<_>>()
+    };
+    up(&mut swarm, 3);
+    let not_needed = DropReason::Refused(RefuseReason::NotNeeded);
+    assert_eq!(dropped(&mut swarm), [(same, not_needed)]);
+    // The seeder is of use, and the newest has not said yet whether it is.
+    up(&mut swarm, 4);
+    let busy = DropReason::Refused(RefuseReason::Busy);
+    assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
+}
