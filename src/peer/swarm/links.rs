@@ -138,6 +138,16 @@ impl Swarm {
             }
             _ => {}
         }
+        self.look_soon(now);
+    }
+
+    /// When the last useful link is gone, owners are looked for soon.
+    fn look_soon(&mut self, now: Instant) {
+        if !self.is_seeding() && !self.is_supplied() {
+            self.find.times = 0;
+            let soon = now.checked_add(self.config.find_retry);
+            self.find.next = self.find.next.min(soon).or(soon);
+        }
     }
 
     pub(super) fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
@@ -221,7 +231,13 @@ impl Swarm {
         let doubled = 2u32.pow(self.find.times.min(MAX_FIND_DOUBLINGS));
         self.find.times = self.find.times.saturating_add(1);
         let pause = self.config.find_retry.saturating_mul(doubled);
-        let pause = pause.min(self.config.find_interval);
+        let longest = if self.is_supplied() {
+            self.config.find_interval
+        } else {
+            // Several times before the patience ends.
+            self.config.find_interval.min(self.config.patience / 6)
+        };
+        let pause = pause.min(longest);
         self.find.next = now.checked_add(pause);
         self.settle(now);
     }
