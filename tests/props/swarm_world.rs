@@ -265,7 +265,7 @@ impl World {
                 this.swarm.owners_found(now, []);
             }
         }
-        this.swarm.opened(now, &this.stored);
+        this.swarm.opened(now, &this.stored, &this.stored);
         self.outputs(node);
     }
 
@@ -580,7 +580,9 @@ impl World {
                 }
                 Output::Open(_) => {
                     let present = self.nodes[node].stored.clone();
-                    self.later(node, move |swarm, now| swarm.opened(now, &present));
+                    self.later(node, move |swarm, now| {
+                        swarm.opened(now, &present, &present)
+                    });
                 }
                 Output::Verify { chunk, pieces } => {
                     let liars = self.judge(node, chunk, &pieces);

@@ -75,6 +75,10 @@ enum Done {
         chunk: ChunkIndex,
         good: bool,
     },
+    Rechecked {
+        chunk: ChunkIndex,
+        result: Result<bool, StorageError>,
+    },
     Stored {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
@@ -213,6 +217,8 @@ impl Driver {
             };
             let patience = self.shared.config.shutdown_timeout;
             self.published |= timeout(patience, published).await.unwrap_or(false);
+        } else if !matches!(reason, DownloadError::Storage { .. }) {
+            self.save().await;
         }
         let Self {
             shared,
@@ -269,6 +275,39 @@ impl Driver {
         }
     }
 
+    /// Makes durable what has come, so that nothing is fetched twice. Within
+    /// half of the time that a peer has to stop, so that the farewells have the
+    /// rest.
+    async fn save(&mut self) {
+        let patience = self.shared.config.shutdown_timeout / 2;
+        let id = self.content.id;
+        self.swarm.stop(now());
+        let saved = timeout(patience, async {
+            loop {
+                while let Some(output) = self.swarm.poll_output() {
+                    if let Output::Verify { .. } | Output::Store { .. } | Output::Commit { .. } =
+                        output
+                    {
+                        self.perform(output);
+                    }
+                }
+                if self.swarm.is_saved() || self.failed.is_some() {
+                    return;
+                }
+                match self.jobs.next().await {
+                    Some(
+                        done @ (Done::Verified { .. } | Done::Stored { .. } | Done::Committed(_)),
+                    ) => self.done(done),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        });
+        if saved.await.is_err() {
+            tracing::warn!(content = %id, "not all that came could be made durable in time");
+        }
+    }
+
     fn input(&mut self, input: Input) {
         match input {
             Input::Link(link) => self.link_up(*link),
@@ -322,6 +361,17 @@ impl Driver {
             Done::Found(owners) => self.swarm.owners_found(now(), owners),
             Done::Opened(Ok(opened)) => self.opened(opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
+            Done::Rechecked {
+                chunk,
+                result: Ok(good),
+            } => {
+                if !good {
+                    let content = self.content.id;
+                    tracing::warn!(%content, %chunk, "altered since it was written");
+                }
+                self.swarm.chunk_rechecked(now(), chunk, good);
+                self.show_progress();
+            }
             Done::Stored {
                 chunk,
                 result: Ok(()),
@@ -329,7 +379,11 @@ impl Driver {
                 self.swarm.chunk_stored(now(), chunk);
                 self.show_progress();
             }
-            Done::Stored {
+            Done::Rechecked {
+                chunk,
+                result: Err(source),
+            }
+            | Done::Stored {
                 chunk,
                 result: Err(source),
             } => self.storage_failed(Some(chunk), source),
@@ -365,12 +419,13 @@ impl Driver {
     }
 
     fn opened(&mut self, opened: Opened) {
-        let (blob, present) = match opened {
-            Opened::Partial(partial) => (partial.blob, partial.present),
+        let (blob, present, verified) = match opened {
+            Opened::Partial(partial) => (partial.blob, partial.present, partial.verified),
             Opened::Whole(blob) => {
                 self.published = true;
                 let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
-                (blob, Bitfield::all(chunks.unwrap_or_default()))
+                let all = Bitfield::all(chunks.unwrap_or_default());
+                (blob, all.clone(), all)
             }
             Opened::Other => {
                 self.failed = Some(DownloadError::TargetExists {
@@ -381,7 +436,7 @@ impl Driver {
             }
         };
         self.blob = Some(blob);
-        self.swarm.opened(now(), &present);
+        self.swarm.opened(now(), &present, &verified);
         self.show_progress();
     }
 
@@ -414,6 +469,7 @@ impl Driver {
             Output::FindOwners => self.find_owners(),
             Output::Open(manifest) => self.open(manifest),
             Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
+            Output::Recheck { chunk } => self.recheck(chunk),
             Output::Store { chunk, pieces } => {
                 let offset = self.offset_of(chunk);
                 self.on_blob(move |blob| async move {
