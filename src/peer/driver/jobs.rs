@@ -91,6 +91,27 @@ impl Driver {
         }
     }
 
+    /// Publishes the content, and keeps in mind that it is here.
+    pub(super) fn finish(&mut self) {
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let (shared, content) = (Arc::clone(&self.shared), self.content.clone());
+        let published = self.published;
+        self.on_blob(move |blob| async move {
+            let result = match published {
+                true => Ok(()),
+                false => blob.finish().await,
+            };
+            if result.is_ok()
+                && let Err(error) = shared.remember(&content, &manifest, &*blob).await
+            {
+                tracing::warn!(content = %content.id, %error, "not shared after a restart");
+            }
+            Done::Finished(result)
+        });
+    }
+
     /// Reads and hashes what an earlier download left behind.
     pub(super) fn recheck(&mut self, chunk: ChunkIndex) {
         let Some(manifest) = self.swarm.manifest().cloned() else {

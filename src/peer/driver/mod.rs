@@ -247,6 +247,7 @@ impl Driver {
         let farewell = match reason {
             DownloadError::ShutDown if stopping => RefuseReason::ShuttingDown,
             DownloadError::ShutDown => RefuseReason::UnknownContent,
+            _ if swarm.is_seeding() => RefuseReason::UnknownContent,
             _ => RefuseReason::NotNeeded,
         };
         tracing::debug!(content = %content.id, %reason, "content ended");
@@ -257,6 +258,12 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
+        if swarm.is_seeding() && !stopping {
+            shared
+                .stop
+                .run_until_cancelled(shared.forget(&content))
+                .await;
+        }
         drop(claim);
         for outlet in links.into_values() {
             // A link whose queue is full ends without a word.
@@ -394,6 +401,10 @@ impl Driver {
             } => {
                 if let Err(error) = &result {
                     tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
+                    if matches!(error, StorageError::Changed { .. }) && self.swarm.is_seeding() {
+                        // It is another content now.
+                        self.storage_failed(Some(block.chunk), error.clone());
+                    }
                 }
                 self.swarm.block_read(now(), link, block, result.ok());
             }
@@ -492,14 +503,7 @@ impl Driver {
                 .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
             Output::Finish => {
                 self.publishing = true;
-                let published = self.published;
-                self.on_blob(move |blob| async move {
-                    Done::Finished(if published {
-                        Ok(())
-                    } else {
-                        blob.finish().await
-                    })
-                });
+                self.finish();
             }
             Output::Announce(state) => {
                 self.announced = true;
