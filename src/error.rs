@@ -51,6 +51,10 @@ pub enum StartError {
     /// None of its trackers took it.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
+    /// The storage does not say what it has; see
+    /// [`PeerBuilder::share_stored`](crate::peer::PeerBuilder::share_stored).
+    #[error("what was shared before is not known: {0}")]
+    Storage(#[from] StorageError),
 }
 
 /// Why a content is not shared.

@@ -31,7 +31,7 @@ use fastrand::Rng;
 use tempfile::TempDir;
 
 const CHUNKS: u32 = 256;
-/// A commit follows so many chunks.
+/// So many chunks may be written and not be durable.
 const WINDOW: u32 = 16;
 const NAME: &str = "file.bin";
 const ROLE: &str = "BT_LITE_TEST_ROLE";
@@ -276,6 +276,7 @@ impl Downloads {
             self.take_away(&target);
         } else {
             let lost = here.saturating_sub(self.committed);
+            assert!(lost <= WINDOW, "{lost} chunks are fetched again");
             self.again += lost;
             self.most_again = self.most_again.max(lost);
         }

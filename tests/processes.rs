@@ -440,7 +440,14 @@ fn file_arrives_though_an_owner_altered_its_copy() {
     // Whoever is honest is silent until the other one has been found out.
     let gated = Gated::new(&[OPEN, 0, 0]);
     let altered: Vec<u8> = gated.stage.bytes.iter().map(|byte| !byte).collect();
-    fs::write(gated.stage.copy_of(0), altered).unwrap();
+    // With its old modification time, the owner does not notice it itself.
+    let copy = fs::File::options()
+        .write(true)
+        .open(gated.stage.copy_of(0))
+        .unwrap();
+    let modified = copy.metadata().unwrap().modified().unwrap();
+    std::io::Write::write_all(&mut &copy, &altered).unwrap();
+    copy.set_modified(modified).unwrap();
 
     let fetch = gated.stage.fetch(&gated.tracker_addr, "file.bin");
     let found_out = |seen: &Seen| seen.ended == 1 && seen.bytes > MIN_CHUNK_LEN as usize;

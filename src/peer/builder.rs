@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
+use super::serve::{announce, serve_stored};
 use super::shared::Shared;
 use super::{Handle, Peer, PeerConfig, accept};
 use crate::error::{ConfigError, StartError};
@@ -19,6 +20,7 @@ pub struct PeerBuilder {
     storage: Arc<dyn Storage>,
     trackers: Vec<Addr>,
     trackers_optional: bool,
+    share_stored: bool,
     listen: Option<Addr>,
     advertise: Option<Addr>,
     config: PeerConfig,
@@ -34,6 +36,7 @@ impl PeerBuilder {
             storage,
             trackers: Vec::new(),
             trackers_optional: false,
+            share_stored: false,
             listen: None,
             advertise: None,
             config: PeerConfig::default(),
@@ -58,6 +61,20 @@ impl PeerBuilder {
     /// the background.
     pub fn trackers_optional(mut self) -> Self {
         self.trackers_optional = true;
+        self
+    }
+
+    /// Shares after a restart what was complete before: what was shared or
+    /// downloaded, and not [unshared](Peer::unshare), is kept in mind by the
+    /// storage ([`Storage::remember`]), and served from
+    /// [`start`](Self::start) on without being hashed again. What has changed
+    /// meanwhile is left out. A storage that keeps nothing in mind, as
+    /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
+    ///
+    /// Without it the peer starts with nothing to share, and leaves no list
+    /// behind.
+    pub fn share_stored(mut self) -> Self {
+        self.share_stored = true;
         self
     }
 
@@ -103,7 +120,8 @@ impl PeerBuilder {
     ///
     /// # Errors
     /// [`StartError`]: a configuration that cannot work, an address that cannot
-    /// be listened at, or no tracker that takes this peer.
+    /// be listened at, no tracker that takes this peer, or a storage that does
+    /// not say what it has.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -138,7 +156,7 @@ impl PeerBuilder {
             addr.clone(),
             config.tracker.clone(),
         );
-        let shared = Arc::new(Shared::new(
+        let mut shared = Shared::new(
             id,
             config,
             self.transport,
@@ -146,12 +164,24 @@ impl PeerBuilder {
             trackers,
             addr,
             rng.u64(..),
-        ));
+        );
+        shared.share_stored = self.share_stored;
+        let shared = Arc::new(shared);
         // Dropped from here on, the handle stops what was started.
         let peer = Peer(Arc::new(Handle {
             shared: Arc::clone(&shared),
             bound,
         }));
+        let mut stored = Vec::new();
+        if self.share_stored {
+            match serve_stored(&shared).await {
+                Ok(entries) => stored = entries,
+                Err(error) => {
+                    peer.shutdown().await;
+                    return Err(error.into());
+                }
+            }
+        }
         if let Some(listener) = listener {
             shared.spawn(accept::run(Arc::clone(&shared), listener));
         }
@@ -160,6 +190,12 @@ impl PeerBuilder {
         {
             peer.shutdown().await;
             return Err(error.into());
+        }
+        let announced = announce(Arc::clone(&shared), stored);
+        if self.trackers_optional {
+            shared.spawn(announced);
+        } else {
+            announced.await;
         }
         Ok(peer)
     }

@@ -13,6 +13,7 @@ mod download;
 mod driver;
 mod handshake;
 mod link;
+mod serve;
 mod share;
 mod shared;
 pub mod swarm;
@@ -31,13 +32,14 @@ pub use share::ShareSource;
 
 use download::Status;
 use driver::{Driver, INBOX_LEN};
+use serve::{complete, serve};
 use share::{HashError, manifest_of};
 use shared::{Claim, Settled, Shared, SwarmHandle};
 use swarm::Swarm;
 
 use crate::content::{Content, ContentId, NameError};
 use crate::error::{DownloadError, ShareError};
-use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState, PeerId};
+use crate::protocol::{Addr, ContentKey, Found, PeerId};
 use crate::storage::Storage;
 use crate::tracker::TrackerError;
 use crate::transport::Transport;
@@ -129,8 +131,8 @@ impl Peer {
     /// already changes nothing.
     ///
     /// A file must stay as it is while it is shared: it is read where it lies.
-    /// Were it altered, other peers would notice the bad chunks, drop them, and
-    /// no longer ask this peer.
+    /// As soon as a read shows that it has changed it is no longer shared. With
+    /// [`PeerBuilder::share_stored`] it is shared after a restart as well.
     ///
     /// Cancel safe: with the future dropped, the content is shared or it is
     /// not.
@@ -148,55 +150,37 @@ impl Peer {
         let shared = self.shared();
         let (name, blob) = source.open(&*shared.storage).await?;
         let manifest = match manifest_of(&*blob).await {
-            Ok(manifest) => Arc::new(manifest),
+            Ok(manifest) => manifest,
             Err(HashError::Storage(error)) => return Err(error.into()),
             Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
         };
         let id = manifest.id();
         let content = Content::new(id, name, blob.length());
         let (status, watched) = watch::channel(Status::sharing(content.clone()));
-        let inbox = mpsc::channel(INBOX_LEN);
-        let handle = SwarmHandle {
-            inbox: inbox.0.clone(),
-            status: watched,
-            stop: shared.stop.child_token(),
-            cancel: CancellationToken::new(),
-        };
-        let claim = match shared.claim(id, &handle).await {
-            Ok(claim) => claim,
+        let started = serve(
+            shared,
+            manifest.clone(),
+            content.clone(),
+            Arc::clone(&blob),
+            (status.clone(), watched),
+        );
+        let stop = match started.await {
+            Ok(stop) => stop,
             Err(Settled::There(content)) => return Ok(content),
             Err(_) => return Err(ShareError::Downloading { id }),
         };
-        let now = tokio::time::Instant::now().into_std();
-        let swarm = Swarm::seeder(now, shared.swarm_config(), shared.id, manifest);
-        let driver = Driver::new(
-            Arc::clone(shared),
-            claim,
-            swarm,
-            content.clone(),
-            Some(blob),
-            inbox,
-            status.clone(),
-        );
         // Dropped half way, or refused: not shared.
-        let undo = handle.stop.clone().drop_guard();
-        shared.spawn(driver.run(handle.stop.clone(), handle.cancel.clone()));
-        shared
-            .trackers
-            .own(OwnEntry {
-                id,
-                name: content.name.clone(),
-                length: content.length,
-                state: OwnState::Complete,
-            })
-            .await?;
+        let undo = stop.drop_guard();
+        shared.trackers.own(complete(&content)).await?;
+        shared.remember(&content, &manifest, &*blob).await?;
         undo.disarm();
         status.send_modify(|status| status.ended(Ok(content.clone())));
         Ok(content)
     }
 
     /// No longer serves a content that is complete here, and tells the
-    /// trackers; what is in the storage stays. `false` if there is none such.
+    /// trackers, nor after a restart; what is in the storage stays. `false` if
+    /// there is none such.
     ///
     /// Cancel safe: the content is no longer served once the future was polled.
     pub async fn unshare(&self, id: &ContentId) -> bool {

@@ -13,9 +13,9 @@ use super::PeerConfig;
 use super::download::Status;
 use super::driver::Input;
 use super::swarm::{LinkId, SwarmConfig};
-use crate::content::{Content, ContentId};
+use crate::content::{Content, ContentId, Manifest};
 use crate::protocol::{Addr, Hello, PeerId};
-use crate::storage::Storage;
+use crate::storage::{Blob, Storage, StorageError};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
 
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) trackers: TrackerClient,
+    /// Whether what is complete here is kept in mind for the next start.
+    pub(super) share_stored: bool,
     /// Where others reach this peer, if it listens.
     pub(super) addr: Option<Addr>,
     /// One place per link, dialled or accepted.
@@ -127,6 +129,7 @@ impl Shared {
             transport,
             storage,
             trackers,
+            share_stored: false,
             addr,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -211,6 +214,30 @@ impl Shared {
                 Settled::Ended => {}
                 settled => return Err(settled),
             }
+        }
+    }
+
+    /// Keeps a complete content in mind for the next start, if that is wanted.
+    pub(super) async fn remember(
+        &self,
+        content: &Content,
+        manifest: &Manifest,
+        blob: &dyn Blob,
+    ) -> Result<(), StorageError> {
+        if !self.share_stored {
+            return Ok(());
+        }
+        self.storage.remember(&content.name, manifest, blob).await
+    }
+
+    /// Takes that back, unless another content has the name meanwhile.
+    pub(super) async fn forget(&self, content: &Content) {
+        let taken = |other: &Content| other.name == content.name && other.id != content.id;
+        if !self.share_stored || self.contents().iter().any(taken) {
+            return;
+        }
+        if let Err(error) = self.storage.forget(&content.name).await {
+            tracing::warn!(content = %content.id, %error, "not forgotten");
         }
     }
 

@@ -199,7 +199,7 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
     outputs(&mut swarm);
     let mut present = Bitfield::all(manifest.geometry().chunks());
     present.remove(ChunkIndex(0));
-    swarm.opened(now, &present);
+    swarm.opened(now, &present, &present);
 
     let unstored = BlockRange {
         chunk: ChunkIndex(0),
@@ -303,7 +303,7 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     outputs(&mut swarm);
     let mut present = Bitfield::all(manifest.geometry().chunks());
     present.remove(ChunkIndex(0));
-    swarm.opened(now, &present);
+    swarm.opened(now, &present, &present);
     up(&mut swarm, 2);
     swarm.handle_message(now, same, PeerMessage::Bitfield(present.to_bytes()));
     outputs(&mut swarm);

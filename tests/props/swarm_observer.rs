@@ -47,6 +47,8 @@ pub(crate) struct Observer {
     pub(crate) sample: Sample,
     pub(crate) links: BTreeMap<LinkId, Seen>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
+    /// Chunks of before that nobody has looked at, and whether it was asked.
+    held: BTreeMap<ChunkIndex, bool>,
     pub(crate) seeding: bool,
     me: PeerId,
     max_links: usize,
@@ -81,6 +83,7 @@ impl Observer {
             sample: sample.clone(),
             links: BTreeMap::new(),
             stored: indices.filter(|_| seeding).collect(),
+            held: BTreeMap::new(),
             seeding,
             me,
             max_links: bounds.0,
@@ -153,12 +156,19 @@ impl Observer {
         self.dialling.remove(addr);
     }
 
-    pub(crate) fn opened(&mut self, present: &Bitfield) {
+    pub(crate) fn opened(&mut self, present: &Bitfield, verified: &Bitfield) {
         if std::mem::take(&mut self.opening) {
             self.opened = true;
-            self.stored = present.iter().collect();
+            self.stored = verified.iter().collect();
+            let held = present.iter().filter(|chunk| !verified.contains(*chunk));
+            self.held = held.map(|chunk| (chunk, false)).collect();
             self.gave_up = false;
         }
+    }
+
+    pub(crate) fn rechecked(&mut self, chunk: ChunkIndex, good: bool) {
+        self.held.remove(&chunk);
+        self.stored.extend(good.then_some(chunk));
     }
 
     pub(crate) fn committed(&mut self) {
@@ -336,6 +346,9 @@ impl Observer {
                 let before = self.verifying.insert(*chunk, pieces.clone());
                 assert_eq!(before, None, "hashed twice at a time");
             }
+            Output::Recheck { chunk } => {
+                assert_eq!(self.held.insert(*chunk, true), Some(false));
+            }
             Output::Store { chunk, pieces } => {
                 assert_eq!(self.storing.get(chunk), Some(pieces), "unverified bytes");
             }
@@ -350,7 +363,8 @@ impl Observer {
             }
             Output::Commit { verified } => {
                 assert!(!self.committing && !self.finishing && !self.seeding);
-                assert!(verified.iter().eq(self.stored.iter().copied()));
+                let kept: BTreeSet<_> = self.stored.iter().chain(self.held.keys()).collect();
+                assert!(verified.iter().eq(kept.into_iter().copied()));
                 self.committing = true;
             }
             Output::Finish => {
@@ -423,6 +437,7 @@ impl Observer {
                 assert!(self.opened && !self.seeding, "needs nothing");
                 assert!(self.sample.manifest.geometry().contains_block(*block));
                 assert!(!self.stored.contains(&block.chunk), "it is here");
+                assert!(!self.held.contains_key(&block.chunk), "it may be here");
                 assert!(seen.has.contains(&block.chunk.0), "asks for what it lacks");
                 assert!(!seen.choked, "asks who does not answer");
                 assert!(!seen.asked.contains(&(*block, false)), "asks twice");

@@ -29,6 +29,7 @@ enum Job {
     Find,
     Open,
     Verify(ChunkIndex),
+    Recheck(ChunkIndex),
     Store(ChunkIndex),
     Read(LinkId, BlockRange),
     Commit,
@@ -99,6 +100,7 @@ impl Script {
                 Output::FindOwners => Some(Job::Find),
                 Output::Open(_) => Some(Job::Open),
                 Output::Verify { chunk, .. } => Some(Job::Verify(chunk)),
+                Output::Recheck { chunk } => Some(Job::Recheck(chunk)),
                 Output::Store { chunk, .. } => Some(Job::Store(chunk)),
                 Output::Read { link, block } => Some(Job::Read(link, block)),
                 Output::Commit { .. } => Some(Job::Commit),
@@ -317,12 +319,20 @@ impl Script {
                 if !works && self.chunks() > 1 {
                     present.insert(ChunkIndex(0));
                 }
-                self.observer.opened(&present);
-                self.swarm.opened(now, &present);
+                let mut verified = present.clone();
+                for chunk in present.iter().filter(|chunk| chunk.0 % 2 == 0) {
+                    verified.remove(chunk);
+                }
+                self.observer.opened(&present, &verified);
+                self.swarm.opened(now, &present, &verified);
             }
             Job::Verify(chunk) => {
                 let good = self.observer.verified(chunk);
                 self.swarm.chunk_verified(now, chunk, good);
+            }
+            Job::Recheck(chunk) => {
+                self.observer.rechecked(chunk, works);
+                self.swarm.chunk_rechecked(now, chunk, works);
             }
             Job::Store(chunk) => {
                 self.observer.stored(chunk);
@@ -367,7 +377,7 @@ impl Script {
             Unbidden::Opened => {
                 if !self.jobs.iter().any(|job| matches!(job, Job::Open)) {
                     let present = Bitfield::all(self.chunks());
-                    self.swarm.opened(now, &present);
+                    self.swarm.opened(now, &present, &present);
                 }
             }
             Unbidden::Verified(chunk, good) => {

@@ -212,7 +212,7 @@ impl World {
                 this.swarm.owners_found(now, []);
             }
         }
-        this.swarm.opened(now, &this.stored);
+        this.swarm.opened(now, &this.stored, &this.stored);
         self.outputs(node);
     }
 

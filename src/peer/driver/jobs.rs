@@ -91,6 +91,44 @@ impl Driver {
         }
     }
 
+    /// Publishes the content, and keeps in mind that it is here.
+    pub(super) fn finish(&mut self) {
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let (shared, content) = (Arc::clone(&self.shared), self.content.clone());
+        let published = self.published;
+        self.on_blob(move |blob| async move {
+            let result = match published {
+                true => Ok(()),
+                false => blob.finish().await,
+            };
+            if result.is_ok()
+                && let Err(error) = shared.remember(&content, &manifest, &*blob).await
+            {
+                tracing::warn!(content = %content.id, %error, "not shared after a restart");
+            }
+            Done::Finished(result)
+        });
+    }
+
+    /// Reads and hashes what an earlier download left behind.
+    pub(super) fn recheck(&mut self, chunk: ChunkIndex) {
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let range = manifest.geometry().range_of(chunk);
+        let len = (range.end - range.start) as usize;
+        self.on_blob(move |blob| async move {
+            let result = match blob.read_at(range.start, len).await {
+                Ok(bytes) if len <= INLINE_HASH_LEN => Ok(manifest.verify(chunk, [&bytes[..]])),
+                Ok(bytes) => Ok(off_thread(move || manifest.verify(chunk, [&bytes[..]])).await),
+                Err(error) => Err(error),
+            };
+            Done::Rechecked { chunk, result }
+        });
+    }
+
     pub(super) fn on_blob<F: Future<Output = Done> + Send + 'static>(
         &mut self,
         work: impl FnOnce(Arc<dyn Blob>) -> F,

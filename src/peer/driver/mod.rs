@@ -75,6 +75,10 @@ enum Done {
         chunk: ChunkIndex,
         good: bool,
     },
+    Rechecked {
+        chunk: ChunkIndex,
+        result: Result<bool, StorageError>,
+    },
     Stored {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
@@ -213,6 +217,8 @@ impl Driver {
             };
             let patience = self.shared.config.shutdown_timeout;
             self.published |= timeout(patience, published).await.unwrap_or(false);
+        } else if !matches!(reason, DownloadError::Storage { .. }) {
+            self.save().await;
         }
         let Self {
             shared,
@@ -241,6 +247,7 @@ impl Driver {
         let farewell = match reason {
             DownloadError::ShutDown if stopping => RefuseReason::ShuttingDown,
             DownloadError::ShutDown => RefuseReason::UnknownContent,
+            _ if swarm.is_seeding() => RefuseReason::UnknownContent,
             _ => RefuseReason::NotNeeded,
         };
         tracing::debug!(content = %content.id, %reason, "content ended");
@@ -251,6 +258,12 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
+        if swarm.is_seeding() && !stopping {
+            shared
+                .stop
+                .run_until_cancelled(shared.forget(&content))
+                .await;
+        }
         drop(claim);
         for outlet in links.into_values() {
             // A link whose queue is full ends without a word.
@@ -266,6 +279,39 @@ impl Driver {
         drop(inbox);
         if told.is_pending() {
             shared.stop.run_until_cancelled(gone).await;
+        }
+    }
+
+    /// Makes durable what has come, so that nothing is fetched twice. Within
+    /// half of the time that a peer has to stop, so that the farewells have the
+    /// rest.
+    async fn save(&mut self) {
+        let patience = self.shared.config.shutdown_timeout / 2;
+        let id = self.content.id;
+        self.swarm.stop(now());
+        let saved = timeout(patience, async {
+            loop {
+                while let Some(output) = self.swarm.poll_output() {
+                    if let Output::Verify { .. } | Output::Store { .. } | Output::Commit { .. } =
+                        output
+                    {
+                        self.perform(output);
+                    }
+                }
+                if self.swarm.is_saved() || self.failed.is_some() {
+                    return;
+                }
+                match self.jobs.next().await {
+                    Some(
+                        done @ (Done::Verified { .. } | Done::Stored { .. } | Done::Committed(_)),
+                    ) => self.done(done),
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        });
+        if saved.await.is_err() {
+            tracing::warn!(content = %id, "not all that came could be made durable in time");
         }
     }
 
@@ -322,6 +368,17 @@ impl Driver {
             Done::Found(owners) => self.swarm.owners_found(now(), owners),
             Done::Opened(Ok(opened)) => self.opened(opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
+            Done::Rechecked {
+                chunk,
+                result: Ok(good),
+            } => {
+                if !good {
+                    let content = self.content.id;
+                    tracing::warn!(%content, %chunk, "altered since it was written");
+                }
+                self.swarm.chunk_rechecked(now(), chunk, good);
+                self.show_progress();
+            }
             Done::Stored {
                 chunk,
                 result: Ok(()),
@@ -329,7 +386,11 @@ impl Driver {
                 self.swarm.chunk_stored(now(), chunk);
                 self.show_progress();
             }
-            Done::Stored {
+            Done::Rechecked {
+                chunk,
+                result: Err(source),
+            }
+            | Done::Stored {
                 chunk,
                 result: Err(source),
             } => self.storage_failed(Some(chunk), source),
@@ -340,6 +401,10 @@ impl Driver {
             } => {
                 if let Err(error) = &result {
                     tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
+                    if matches!(error, StorageError::Changed { .. }) && self.swarm.is_seeding() {
+                        // It is another content now.
+                        self.storage_failed(Some(block.chunk), error.clone());
+                    }
                 }
                 self.swarm.block_read(now(), link, block, result.ok());
             }
@@ -365,12 +430,13 @@ impl Driver {
     }
 
     fn opened(&mut self, opened: Opened) {
-        let (blob, present) = match opened {
-            Opened::Partial(partial) => (partial.blob, partial.present),
+        let (blob, present, verified) = match opened {
+            Opened::Partial(partial) => (partial.blob, partial.present, partial.verified),
             Opened::Whole(blob) => {
                 self.published = true;
                 let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
-                (blob, Bitfield::all(chunks.unwrap_or_default()))
+                let all = Bitfield::all(chunks.unwrap_or_default());
+                (blob, all.clone(), all)
             }
             Opened::Other => {
                 self.failed = Some(DownloadError::TargetExists {
@@ -381,7 +447,7 @@ impl Driver {
             }
         };
         self.blob = Some(blob);
-        self.swarm.opened(now(), &present);
+        self.swarm.opened(now(), &present, &verified);
         self.show_progress();
     }
 
@@ -414,6 +480,7 @@ impl Driver {
             Output::FindOwners => self.find_owners(),
             Output::Open(manifest) => self.open(manifest),
             Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
+            Output::Recheck { chunk } => self.recheck(chunk),
             Output::Store { chunk, pieces } => {
                 let offset = self.offset_of(chunk);
                 self.on_blob(move |blob| async move {
@@ -436,14 +503,7 @@ impl Driver {
                 .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
             Output::Finish => {
                 self.publishing = true;
-                let published = self.published;
-                self.on_blob(move |blob| async move {
-                    Done::Finished(if published {
-                        Ok(())
-                    } else {
-                        blob.finish().await
-                    })
-                });
+                self.finish();
             }
             Output::Announce(state) => {
                 self.announced = true;

@@ -24,9 +24,12 @@ pub struct SwarmConfig {
     /// gets whole chunks at full speed, and the others their turn behind it.
     /// Default 3.
     pub upload_slots: usize,
-    /// Stored bytes after which a commit is due. Default 32 MiB.
+    /// Bytes that may be written and not be durable yet: what is fetched twice
+    /// if the process is killed. A commit begins at half of it, and nothing is
+    /// written beyond it; a single chunk always may be. Default 32 MiB.
     pub commit_bytes: u64,
-    /// And the time. Default 1 s.
+    /// How long a stored chunk waits at the most until a commit begins.
+    /// Default 1 s.
     pub commit_interval: Duration,
     /// The first pause before more owners are looked for, while there are
     /// fewer than `sources`. Default 1 s; doubles up to `find_interval`.

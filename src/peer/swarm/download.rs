@@ -1,14 +1,14 @@
 //! Downloading: blocks come in, verified chunks go to the storage, and whoever
 //! lied is found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::link::{Remote, Sender};
-use super::transfer::{Checking, Commit, Suspect, Transfer};
+use super::transfer::{Checking, Commit, Stage, Suspect, Transfer};
 use super::{
     Arrival, Assembler, BlockGrid, DropReason, Inserted, LinkId, MAX_SENDERS, Output, Phase,
     Planner, Request, Swarm,
@@ -21,16 +21,27 @@ use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, RefuseReason};
 const MAX_REJECTIONS: u32 = 32;
 
 impl Swarm {
-    /// The storage is open, with these chunks in it. Ignored unless it was
-    /// asked for.
+    /// The storage is open, with these chunks in it, of which some are verified
+    /// already. The others are not asked for, and not offered either before
+    /// [`chunk_rechecked`](Self::chunk_rechecked) has called them good. Ignored
+    /// unless it was asked for.
     ///
     /// # Panics
-    /// If `present` is not of this content.
-    pub fn opened(&mut self, now: Instant, present: &Bitfield) {
+    /// If `present` or `verified` is not of this content.
+    pub fn opened(&mut self, now: Instant, present: &Bitfield, verified: &Bitfield) {
         let Phase::Opening(manifest) = &self.phase else {
             return;
         };
         assert_eq!(present.chunks(), manifest.geometry().chunks());
+        assert_eq!(verified.chunks(), present.chunks());
+        let (mut stored, mut unchecked) = (present.clone(), present.clone());
+        for chunk in present.iter() {
+            if verified.contains(chunk) {
+                unchecked.remove(chunk);
+            } else {
+                stored.remove(chunk);
+            }
+        }
         let grid = BlockGrid::of(manifest.geometry());
         let mut planner = self.config.planner.clone();
         let in_memory = self.config.max_unverified / manifest.geometry().chunk_len();
@@ -41,17 +52,21 @@ impl Swarm {
             assembler: Assembler::new(grid),
             checking: BTreeMap::new(),
             suspects: BTreeMap::new(),
-            stored: present.clone(),
+            stored,
+            unchecked,
+            recheck_from: 0,
+            unwritten: VecDeque::new(),
             commit: Commit::default(),
             finishing: false,
         };
+        transfer.planner.hold(&transfer.unchecked);
         for (&id, link) in &mut self.links {
             transfer.planner.link_added(id);
             transfer.planner.link_choked(id, link.choked);
         }
+        self.log.extend(transfer.stored.iter());
         self.phase = Phase::Transfer(Box::new(transfer));
         self.last_gain = now;
-        self.log.extend(present.iter());
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.count_lacks(link);
@@ -100,11 +115,8 @@ impl Swarm {
                         chunk,
                         pieces: assembled.pieces.clone(),
                     });
-                    let verified = false;
-                    let checking = Checking {
-                        assembled,
-                        verified,
-                    };
+                    let stage = Stage::Hashing;
+                    let checking = Checking { assembled, stage };
                     transfer.checking.insert(chunk, checking);
                 }
                 if let Some(other) = overtaken {
@@ -166,20 +178,19 @@ impl Swarm {
         let Some(checking) = transfer.checking.get_mut(&chunk) else {
             return;
         };
-        if checking.verified {
+        if checking.stage != Stage::Hashing {
             return;
         }
         let liars: Vec<Arc<Sender>> = if good {
-            checking.verified = true;
-            let pieces = checking.assembled.pieces.clone();
+            checking.stage = Stage::Verified;
+            transfer.unwritten.push_back(chunk);
+            let pieces = &checking.assembled.pieces;
             let suspects = transfer.suspects.remove(&chunk).unwrap_or_default();
             let lied = suspects
                 .into_iter()
-                .zip(&pieces)
+                .zip(pieces)
                 .filter(|(suspect, piece)| suspect.hash != blake3::hash(piece));
-            let liars = lied.map(|(suspect, _)| suspect.sender).collect();
-            self.outputs.push_back(Output::Store { chunk, pieces });
-            liars
+            lied.map(|(suspect, _)| suspect.sender).collect()
         } else {
             self.last_gain = now;
             let Some(Checking { assembled, .. }) = transfer.checking.remove(&chunk) else {
@@ -212,24 +223,17 @@ impl Swarm {
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };
-        if !transfer.checking.get(&chunk).is_some_and(|c| c.verified) {
+        let writing = |checking: &Checking| checking.stage == Stage::Writing;
+        if !transfer.checking.get(&chunk).is_some_and(writing) {
             return;
         }
         let Some(Checking { assembled, .. }) = transfer.checking.remove(&chunk) else {
             return;
         };
-        self.last_gain = now;
-        transfer.planner.chunk_stored(chunk);
-        transfer.stored.insert(chunk);
-        self.log.push(chunk);
         let length = transfer.manifest.geometry().len_of(chunk);
+        transfer.commit.writing -= length;
         transfer.commit.bytes += length;
         transfer.commit.since.get_or_insert(now);
-        for (&id, link) in &self.links {
-            if !link.remote.has(chunk) {
-                self.uploader.link_lacks(id);
-            }
-        }
         let mut credits: BTreeMap<Addr, u64> = BTreeMap::new();
         for (sender, piece) in assembled.senders.iter().zip(&assembled.pieces) {
             if self.counts.senders.len() < MAX_SENDERS {
@@ -242,6 +246,24 @@ impl Swarm {
         let credits = credits.into_iter();
         self.outputs
             .extend(credits.map(|(owner, bytes)| Output::Credit { owner, bytes }));
+        self.offer(now, chunk);
+        self.settle(now);
+    }
+
+    /// A chunk is here and verified: it is offered from now on.
+    pub(super) fn offer(&mut self, now: Instant, chunk: ChunkIndex) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        self.last_gain = now;
+        transfer.planner.chunk_stored(chunk);
+        transfer.stored.insert(chunk);
+        self.log.push(chunk);
+        for (&id, link) in &self.links {
+            if !link.remote.has(chunk) {
+                self.uploader.link_lacks(id);
+            }
+        }
         self.wake_hungry = true;
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
@@ -250,15 +272,6 @@ impl Swarm {
                 self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
             }
         }
-        self.settle(now);
-    }
-
-    /// What was stored before the commit began is durable.
-    pub fn committed(&mut self, now: Instant) {
-        if let Phase::Transfer(transfer) = &mut self.phase {
-            transfer.commit.running = false;
-        }
-        self.settle(now);
     }
 
     /// The storage has published the content: it is complete, and seeded.
@@ -337,33 +350,6 @@ impl Swarm {
                 self.send(other, PeerMessage::Cancel(block));
             }
             self.send(link, PeerMessage::Request(block));
-        }
-    }
-
-    pub(super) fn finish_or_commit(&mut self, now: Instant) {
-        let Phase::Transfer(transfer) = &mut self.phase else {
-            return;
-        };
-        if transfer.finishing || transfer.commit.running {
-            return;
-        }
-        if transfer.planner.is_done() {
-            transfer.finishing = true;
-            transfer.commit = Commit::default();
-            self.outputs.push_back(Output::Finish);
-        } else if transfer
-            .commit
-            .due(&self.config)
-            .is_some_and(|due| due <= now)
-            || transfer.commit.bytes >= self.config.commit_bytes
-        {
-            transfer.commit = Commit {
-                running: true,
-                ..Commit::default()
-            };
-            self.outputs.push_back(Output::Commit {
-                verified: transfer.stored.clone(),
-            });
         }
     }
 }

@@ -21,13 +21,16 @@
 //!   (fetch)     (storage)   (blocks)      (publish)
 //! ```
 //! A chunk that was verified and written is offered to others from then on.
-//! Nothing else ever is.
+//! Nothing else ever is: what an earlier download left behind is read and
+//! verified first, a little at a time beside all else, and the content is
+//! finished when no chunk is left that was not.
 
 mod assembler;
 mod book;
 mod config;
 mod download;
 mod grid;
+mod keep;
 mod link;
 mod links;
 mod manifest_fetch;
@@ -86,6 +89,8 @@ pub struct Swarm {
     last_gain: Instant,
     /// It was said that nothing comes.
     gave_up: bool,
+    /// Only what has come is still kept.
+    stopping: bool,
     /// The chunks of a download in the order in which they were stored: what
     /// each link has yet to be told.
     log: Vec<ChunkIndex>,
@@ -170,6 +175,7 @@ impl Swarm {
             },
             last_gain: now,
             gave_up: false,
+            stopping: false,
             log: Vec::new(),
             counts,
             spread: Spread::default(),
@@ -312,7 +318,9 @@ impl Swarm {
         let others = match &self.phase {
             Phase::Manifest(_) => true,
             Phase::Transfer(transfer) => {
-                transfer.checking.is_empty() && !transfer.planner.is_done()
+                transfer.checking.is_empty()
+                    && transfer.unchecked.is_empty()
+                    && !transfer.planner.is_done()
             }
             Phase::Opening(_) | Phase::Seeding(_) => false,
         };
@@ -324,6 +332,10 @@ impl Swarm {
 
     /// Does what the last input made possible.
     fn settle(&mut self, now: Instant) {
+        if self.stopping {
+            self.store();
+            return self.finish_or_commit(now);
+        }
         while self.wants_links() {
             // The manifest comes first, and leechers that have just come have
             // none.
@@ -347,8 +359,10 @@ impl Swarm {
             }
         }
         self.ask(now);
+        self.store();
         self.finish_or_commit(now);
         self.upload(now);
+        self.recheck();
     }
 
     /// Panics where the machine contradicts itself. For tests.
@@ -366,7 +380,12 @@ impl Swarm {
             for chunk in transfer.checking.keys() {
                 assert!(!transfer.stored.contains(*chunk));
             }
+            for chunk in transfer.unchecked.iter() {
+                assert!(!transfer.stored.contains(chunk));
+            }
             assert!(!transfer.finishing || transfer.planner.is_done());
+            let window = self.config.commit_bytes.max(geometry.chunk_len());
+            assert!(transfer.commit.at_risk() <= window);
         }
     }
 }

@@ -65,6 +65,12 @@ pub enum Output {
         /// Its bytes, in order.
         pieces: Vec<Bytes>,
     },
+    /// Read a chunk that an earlier download left behind, and hash it; report
+    /// [`chunk_rechecked`](super::Swarm::chunk_rechecked). It may take its time.
+    Recheck {
+        /// Which chunk.
+        chunk: ChunkIndex,
+    },
     /// Read; report [`block_read`](super::Swarm::block_read).
     Read {
         /// For whom.
@@ -74,7 +80,8 @@ pub enum Output {
     },
     /// Make durable; report [`committed`](super::Swarm::committed).
     Commit {
-        /// All chunks that are stored.
+        /// All chunks that are stored, and those of an earlier download that
+        /// are still to be looked at.
         verified: Bitfield,
     },
     /// Publish; report [`finished`](super::Swarm::finished).

@@ -6,6 +6,9 @@
 //!     ▲                 │ no block, no request       │
 //!     └─────────────────┴────────────────────────────┘ failed verification
 //! ```
+//! What an earlier download left behind is Held until somebody has looked at
+//! it: good, it is Stored, and bad, it is Missing.
+//!
 //! A chunk is in exactly one of these states, and each block of an open chunk
 //! is free, asked of exactly one link, or there. A request that is given up
 //! (its link went down, is silent, or is overtaken by a faster one) makes its
@@ -128,6 +131,7 @@ enum State {
     Missing,
     Open,
     Complete,
+    Held,
     Stored,
 }
 
@@ -159,6 +163,7 @@ pub struct Planner {
     picker: Picker,
     open: BTreeMap<ChunkIndex, Open>,
     complete: usize,
+    held: u32,
     stored: u32,
     /// Chunks whose next copy must come from one link.
     exclusive: BTreeSet<ChunkIndex>,
@@ -197,6 +202,7 @@ impl Planner {
             picker,
             open: BTreeMap::new(),
             complete: 0,
+            held: 0,
             stored: present.count(),
             exclusive: BTreeSet::new(),
             sources: BTreeMap::new(),
@@ -206,6 +212,21 @@ impl Planner {
             retry: None,
             free: 0,
             silence: None,
+        }
+    }
+
+    /// Some of the present chunks are here only as far as is known: not asked
+    /// for, and not done either, until [`chunk_stored`](Self::chunk_stored) or
+    /// [`chunk_failed`](Self::chunk_failed) says what they are. To be told
+    /// before there are links.
+    pub fn hold(&mut self, chunks: &Bitfield) {
+        for chunk in chunks.iter() {
+            let state = &mut self.states[chunk.as_usize()];
+            if *state == State::Stored {
+                *state = State::Held;
+                self.stored -= 1;
+                self.held += 1;
+            }
         }
     }
 
@@ -338,32 +359,38 @@ impl Planner {
         }
     }
 
-    /// A complete chunk is verified and written.
+    /// A complete chunk is verified and written, or a held one verified.
     pub fn chunk_stored(&mut self, chunk: ChunkIndex) {
-        if self.states[chunk.as_usize()] == State::Complete {
-            self.states[chunk.as_usize()] = State::Stored;
-            self.exclusive.remove(&chunk);
-            self.complete -= 1;
-            self.stored += 1;
-            for source in self.sources.values_mut() {
-                if let Has::Some(has) = &source.has
-                    && has.contains(chunk)
-                {
-                    source.wanted -= 1;
-                }
+        match self.states[chunk.as_usize()] {
+            State::Complete => self.complete -= 1,
+            State::Held => self.held -= 1,
+            _ => return,
+        }
+        self.states[chunk.as_usize()] = State::Stored;
+        self.exclusive.remove(&chunk);
+        self.stored += 1;
+        for source in self.sources.values_mut() {
+            if let Has::Some(has) = &source.has
+                && has.contains(chunk)
+            {
+                source.wanted -= 1;
             }
         }
     }
 
-    /// A complete chunk was bad: it is missing again, and its next copy comes
-    /// from a single link.
+    /// A complete or held chunk was bad: it is missing again. The next copy of
+    /// a complete one comes from a single link.
     pub fn chunk_failed(&mut self, chunk: ChunkIndex) {
-        if self.states[chunk.as_usize()] == State::Complete {
-            self.states[chunk.as_usize()] = State::Missing;
-            self.exclusive.insert(chunk);
-            self.complete -= 1;
-            self.put(chunk);
+        match self.states[chunk.as_usize()] {
+            State::Complete => {
+                self.exclusive.insert(chunk);
+                self.complete -= 1;
+            }
+            State::Held => self.held -= 1,
+            _ => return,
         }
+        self.states[chunk.as_usize()] = State::Missing;
+        self.put(chunk);
     }
 
     /// Takes the requests of silent links back. Returns these links with what

@@ -1,6 +1,6 @@
 //! What a download holds while blocks travel.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +19,12 @@ pub(super) struct Transfer {
     /// Bad copies that several peers had sent, to be held against a good one.
     pub(super) suspects: BTreeMap<ChunkIndex, Vec<Suspect>>,
     pub(super) stored: Bitfield,
+    /// Chunks that an earlier download left behind, and that were not verified
+    /// since; those before `recheck_from` are being read.
+    pub(super) unchecked: Bitfield,
+    pub(super) recheck_from: u32,
+    /// Verified chunks that are to be written.
+    pub(super) unwritten: VecDeque<ChunkIndex>,
     pub(super) commit: Commit,
     /// All is stored, and the storage publishes it.
     pub(super) finishing: bool,
@@ -28,7 +34,15 @@ pub(super) struct Transfer {
 #[derive(Debug)]
 pub(super) struct Checking {
     pub(super) assembled: Assembled<Arc<Sender>>,
-    pub(super) verified: bool,
+    pub(super) stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Hashing,
+    /// It is good, and is to be written.
+    Verified,
+    Writing,
 }
 
 /// A block of a bad copy, and who sent it. Of the bytes only the hash is kept,
@@ -41,10 +55,13 @@ pub(super) struct Suspect {
 
 #[derive(Debug, Default)]
 pub(super) struct Commit {
+    /// Bytes that are being written.
+    pub(super) writing: u64,
     /// Bytes stored since the last commit began, and when the first was.
     pub(super) bytes: u64,
     pub(super) since: Option<Instant>,
-    pub(super) running: bool,
+    /// The bytes of the commit that is under way.
+    pub(super) running: Option<u64>,
 }
 
 impl Transfer {
@@ -59,6 +76,15 @@ impl Transfer {
         }
     }
 
+    /// The chunks that a later download may take up.
+    pub(super) fn kept(&self) -> Bitfield {
+        let mut kept = self.stored.clone();
+        for chunk in self.unchecked.iter() {
+            kept.insert(chunk);
+        }
+        kept
+    }
+
     pub(super) fn forget(&mut self, chunk: ChunkIndex, counts: &mut Counts) {
         let blocks = self.assembler.discard(chunk);
         counts.wasted += blocks
@@ -69,8 +95,13 @@ impl Transfer {
 }
 
 impl Commit {
+    /// Bytes that are written, or being so, and are not known to be durable.
+    pub(super) fn at_risk(&self) -> u64 {
+        self.writing + self.bytes + self.running.unwrap_or(0)
+    }
+
     pub(super) fn due(&self, config: &SwarmConfig) -> Option<Instant> {
-        let since = self.since.filter(|_| !self.running)?;
+        let since = self.since.filter(|_| self.running.is_none())?;
         since.checked_add(config.commit_interval)
     }
 }

@@ -528,7 +528,7 @@ impl Simulation {
                 }
                 Output::Open(manifest) => {
                     let none = crate::content::Bitfield::none(manifest.geometry().chunks());
-                    state.swarm.opened(now, &none);
+                    state.swarm.opened(now, &none, &none);
                 }
                 Output::Verify { chunk, .. } => state.swarm.chunk_verified(now, chunk, true),
                 Output::Store { chunk, .. } => state.swarm.chunk_stored(now, chunk),
@@ -543,7 +543,7 @@ impl Simulation {
                     self.leeching -= 1;
                 }
                 Output::Announce(_) => self.list(member),
-                Output::Credit { .. } | Output::GaveUp => {}
+                Output::Credit { .. } | Output::GaveUp | Output::Recheck { .. } => {}
             }
         }
         let state = &mut self.members[member.0];

@@ -53,7 +53,9 @@ impl World {
                 }
                 Output::Open(_) => {
                     let present = self.nodes[node].stored.clone();
-                    self.later(node, move |swarm, now| swarm.opened(now, &present));
+                    self.later(node, move |swarm, now| {
+                        swarm.opened(now, &present, &present)
+                    });
                 }
                 Output::Verify { chunk, pieces } => {
                     let liars = self.judge(node, chunk, &pieces);

@@ -15,6 +15,7 @@ impl Planner {
         assert_eq!(count(State::Missing), self.picker.len() as usize);
         assert_eq!(count(State::Open), self.open.len());
         assert_eq!(count(State::Complete), self.complete);
+        assert_eq!(count(State::Held), self.held as usize);
         assert_eq!(count(State::Stored), self.stored as usize);
         let mut asked: BTreeMap<LinkId, BTreeSet<BlockRange>> = BTreeMap::new();
         for (&chunk, open) in &self.open {

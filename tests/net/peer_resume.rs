@@ -1,0 +1,230 @@
+//! Downloads that were interrupted, and peers that are started again, on files.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use bt_lite::{
+    ContentId, Download, DownloadError, DownloadEvent, DownloadOptions, FileStorage, Peer,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use tempfile::TempDir;
+
+use crate::on_both_networks;
+use crate::world::storages::{Call, Trouble, Troubled};
+use crate::world::{World, content, named, soon};
+
+const CHUNK: usize = 16 << 10;
+const CHUNKS: usize = 64;
+const HALF: u64 = (CHUNKS * CHUNK / 2) as u64;
+
+/// How often a content of 1 MiB is read when it is hashed.
+const HASHING_READS: usize = 1;
+
+/// An owner whose disk hangs after half of the chunks.
+async fn hanging_owner(world: &World, bytes: &Bytes) -> Peer {
+    let reads = HASHING_READS + CHUNKS / 2;
+    let storage = Troubled::new(Call::Read, reads, Trouble::Hangs);
+    storage.inner.insert(named("x"), bytes.clone()).unwrap();
+    let owner = world.builder("hanging", storage).start().await.unwrap();
+    owner.share(named("x")).await.unwrap();
+    owner
+}
+
+async fn on_files(world: &World, name: &str, dir: &Path) -> Peer {
+    let storage = FileStorage::open(dir).unwrap();
+    world.builder(name, storage).start().await.unwrap()
+}
+
+async fn sharing_again(world: &World, name: &str, dir: &Path) -> Peer {
+    let storage = FileStorage::open(dir).unwrap();
+    let builder = world.builder(name, storage).share_stored();
+    builder.start().await.unwrap()
+}
+
+/// Waits until so many bytes are verified.
+async fn verified(download: &Download, bytes: u64) {
+    let mut events = download.events();
+    while let Some(event) = events.next().await {
+        match event {
+            DownloadEvent::Found(_) => {}
+            DownloadEvent::Progress(progress) if progress.verified_bytes < bytes => {}
+            DownloadEvent::Progress(_) => return,
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+/// Changes a byte of a file, and nothing that its metadata would show.
+fn alter(path: &Path, at: usize) {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+fn part(dir: &TempDir, id: ContentId) -> PathBuf {
+    dir.path().join(format!("{id}.part"))
+}
+
+/// The first chunk of an unfinished file that has been written.
+fn first_written(dir: &TempDir, id: ContentId) -> usize {
+    let bytes = fs::read(part(dir, id)).unwrap();
+    let mut chunks = bytes.chunks(CHUNK);
+    let written = chunks.position(|chunk| chunk.iter().any(|byte| *byte != 0));
+    written.expect("something was written")
+}
+
+on_both_networks! {
+    async fn cancelled_download_goes_on_with_the_missing_chunks(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 1));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let leecher = on_files(&world, "leecher", dir.path()).await;
+        let mut download = leecher.download(id);
+        verified(&download, HALF).await;
+        download.cancel();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        hanging.shutdown().await;
+
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        let mut again = leecher.download(id);
+        (&mut again).await.unwrap();
+        assert_eq!(again.progress().downloaded, HALF);
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
+    async fn download_of_a_peer_that_stopped_goes_on_in_the_next(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 2));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let leecher = on_files(&world, "leecher", dir.path()).await;
+        let download = leecher.download(id);
+        verified(&download, HALF).await;
+        leecher.shutdown().await;
+        drop(download);
+        hanging.shutdown().await;
+
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        let leecher = on_files(&world, "leecher-again", dir.path()).await;
+        let mut again = leecher.download(id);
+        (&mut again).await.unwrap();
+        assert_eq!(again.progress().downloaded, HALF);
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
+    async fn dropped_download_goes_on_with_the_missing_chunks(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 3));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let leecher = on_files(&world, "leecher", dir.path()).await;
+        let download = leecher.download(id);
+        verified(&download, HALF).await;
+        drop(download);
+        hanging.shutdown().await;
+
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        let mut again = leecher.download(id);
+        (&mut again).await.unwrap();
+        assert_eq!(again.progress().downloaded, HALF);
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
+    async fn chunk_that_was_altered_is_found_before_it_is_served(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 4));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let leecher = on_files(&world, "leecher", dir.path()).await;
+        let download = leecher.download(id);
+        verified(&download, HALF).await;
+        leecher.shutdown().await;
+        drop(download);
+        alter(&part(&dir, id), first_written(&dir, id) * CHUNK + 7);
+
+        // Who asks gets the others, and nothing that is bad.
+        let good = HALF - CHUNK as u64;
+        let leecher = on_files(&world, "leecher-again", dir.path()).await;
+        let mut again = leecher.download(id);
+        verified(&again, good).await;
+        let second = world.node("second").await;
+        let addr = leecher.local_addr().unwrap().clone();
+        let options = DownloadOptions::new().owner(addr);
+        let other = second.peer.download_with(id, options);
+        verified(&other, good).await;
+        let progress = other.progress();
+        assert_eq!((progress.verified_bytes, progress.wasted), (good, 0));
+        assert_eq!(again.progress().verified_bytes, good);
+
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        hanging.shutdown().await;
+        (&mut again).await.unwrap();
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
+    async fn peer_that_is_started_again_shares_what_it_had(world: World) {
+        let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (shared, fetched) = (content(100_000, 5), content(200_000, 6));
+        let path = files.path().join("shared");
+        fs::write(&path, &shared).unwrap();
+        let origin = world.node("origin").await;
+        origin.share("fetched", &fetched).await;
+        let peer = sharing_again(&world, "peer", dir.path()).await;
+        peer.share(&*path).await.unwrap();
+        peer.download("fetched").await.unwrap();
+        let before = peer.contents();
+        assert_eq!(before.len(), 2);
+        peer.shutdown().await;
+        origin.peer.shutdown().await;
+
+        let peer = sharing_again(&world, "peer-again", dir.path()).await;
+        assert_eq!(peer.contents(), before);
+        let last = world.node("last").await;
+        for (name, bytes) in [("shared", &shared), ("fetched", &fetched)] {
+            last.peer.download(name).await.unwrap();
+            assert_eq!(last.bytes(name).unwrap(), bytes);
+        }
+
+        // What is shared no longer stays so, and a changed file is left out.
+        let id = ContentId::of(&fetched);
+        assert!(peer.unshare(&id).await);
+        peer.shutdown().await;
+        let peer = sharing_again(&world, "peer-third", dir.path()).await;
+        let ids: Vec<_> = peer.contents().iter().map(|c| c.id).collect();
+        assert_eq!(ids, [ContentId::of(&shared)]);
+        peer.shutdown().await;
+        fs::write(&path, b"another content").unwrap();
+        let peer = sharing_again(&world, "peer-fourth", dir.path()).await;
+        assert_eq!(peer.contents(), []);
+    }
+
+    async fn file_that_changes_is_shared_no_longer(world: World) {
+        let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let path = files.path().join("x");
+        let bytes = content(CHUNKS * CHUNK, 7);
+        fs::write(&path, &bytes).unwrap();
+        let peer = sharing_again(&world, "peer", dir.path()).await;
+        let shared = peer.share(&*path).await.unwrap();
+        fs::write(&path, content(CHUNKS * CHUNK - 1, 8)).unwrap();
+
+        let wants = world.node("wants").await;
+        let download = wants.peer.download(shared.id);
+        // It hears that when somebody asks for a block.
+        while !peer.contents().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(download.progress().verified_bytes, 0);
+        drop(download);
+        wants.peer.shutdown().await;
+        // No tracker names it any more.
+        world.listed(&shared, 0).await;
+        peer.shutdown().await;
+        let peer = sharing_again(&world, "peer-again", dir.path()).await;
+        assert_eq!(peer.contents(), []);
+    }
+}
