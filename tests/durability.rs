@@ -276,7 +276,9 @@ impl Downloads {
             self.take_away(&target);
         } else {
             let lost = here.saturating_sub(self.committed);
-            assert!(lost <= WINDOW, "{lost} chunks are fetched again");
+            // A commit may be done and not be told before the kill, with the
+            // next window being written behind it: both are counted here.
+            assert!(lost <= 2 * WINDOW, "{lost} chunks are fetched again");
             self.again += lost;
             self.most_again = self.most_again.max(lost);
         }
