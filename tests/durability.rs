@@ -211,6 +211,8 @@ struct Downloads {
     tracker: TrackerProcess,
     /// How many chunks the last process reported durable.
     committed: u32,
+    /// Chunks that were there when the process before ended.
+    written: u32,
     kills: u32,
     files: u32,
     again: u32,
@@ -249,6 +251,11 @@ impl Downloads {
                         "{} chunks were durable, and {value} are present",
                         self.committed
                     );
+                    // What the kill before has cost is what this start lacks.
+                    let lost = self.written.saturating_sub(value);
+                    assert!(lost <= WINDOW, "{lost} chunks are fetched again");
+                    self.again += lost;
+                    self.most_again = self.most_again.max(lost);
                     here = value;
                 }
                 "stored" => here += 1,
@@ -275,12 +282,7 @@ impl Downloads {
         if target.exists() {
             self.take_away(&target);
         } else {
-            let lost = here.saturating_sub(self.committed);
-            // A commit may be done and not be told before the kill, with the
-            // next window being written behind it: both are counted here.
-            assert!(lost <= 2 * WINDOW, "{lost} chunks are fetched again");
-            self.again += lost;
-            self.most_again = self.most_again.max(lost);
+            self.written = here;
         }
     }
 
@@ -289,6 +291,7 @@ impl Downloads {
         assert!(fs::read(target).unwrap() == self.bytes, "the file is wrong");
         fs::remove_file(target).unwrap();
         self.committed = 0;
+        self.written = 0;
         self.files += 1;
     }
 }
@@ -324,6 +327,7 @@ fn download_that_is_killed_again_and_again_loses_nothing_that_was_durable() {
         owner: owner.local_addr().unwrap().to_string(),
         tracker,
         committed: 0,
+        written: 0,
         kills: 0,
         files: 0,
         again: 0,
