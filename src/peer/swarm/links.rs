@@ -125,6 +125,7 @@ impl Swarm {
         };
         self.wake.remove(&id);
         self.uploader.link_removed(now, id);
+        self.spread.returned(id);
         let addr = link.info.addr.as_ref();
         let same = |other: &Link| other.info.addr.as_ref() == addr;
         if let Some(addr) = addr.filter(|_| !self.links.values().any(same)) {

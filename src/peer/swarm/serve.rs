@@ -38,7 +38,13 @@ impl Swarm {
             return self.violated(now, link, "a request past the end of a chunk");
         }
         if !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
-            self.send(link, PeerMessage::Reject(block));
+            return self.send(link, PeerMessage::Reject(block));
+        }
+        if block.offset == 0 && self.is_seeding() {
+            self.spread.asked(link, block.chunk);
+            if self.uploader.is_contended() {
+                self.suggest(link);
+            }
         }
     }
 
@@ -75,12 +81,13 @@ impl Swarm {
         loop {
             while let Some((link, block)) = self.uploader.next_block(now) {
                 if block.offset == 0 && self.is_seeding() {
-                    self.spread.sent(block.chunk);
+                    self.spread.sent(link, block.chunk);
                 }
                 self.outputs.push_back(Output::Read { link, block });
             }
             match self.uploader.next_turn(now) {
                 Some(Turn::Choke { link, rejected }) => {
+                    self.spread.returned(link);
                     self.send(link, PeerMessage::Choke);
                     for block in rejected {
                         self.send(link, PeerMessage::Reject(block));
@@ -95,14 +102,14 @@ impl Swarm {
         }
     }
 
-    /// Tells a link that has got a slot which chunks a seeder sent least.
+    /// Tells a link that has a slot which chunks a seeder sent least.
     fn suggest(&mut self, id: LinkId) {
         let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(&id)) else {
             return;
         };
         let chunks = manifest.geometry().chunks();
         let lacks = |chunk| !link.remote.has(chunk);
-        let suggested = self.spread.suggest(chunks, lacks);
+        let suggested = self.spread.suggest(id, chunks, lacks);
         for chunk in suggested {
             self.send(id, PeerMessage::Suggest(chunk));
         }

@@ -278,7 +278,7 @@ impl Uploader {
             if receiver.under_way < link_window && !receiver.is_stalled(now) {
                 let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));
                 ready += waiting.sum::<u64>();
-                expected += usize::from(receiver.waiting.is_empty() && receiver.under_way == 0);
+                expected += usize::from(receiver.waiting.is_empty() && receiver.under_way == 0 && receiver.turn == 0);
             }
             // Between two chunks nothing is lost by waiting.
             let over = receiver.turn >= self.chunk_len
@@ -398,6 +398,11 @@ impl Uploader {
     pub fn is_wanted(&self, link: LinkId) -> bool {
         let receiver = self.receivers.get(&link);
         receiver.is_some_and(|r| r.lacks > 0 || r.under_way > 0 || !r.waiting.is_empty())
+    }
+
+    /// Whether more links want something than are served.
+    pub fn is_contended(&self) -> bool {
+        self.receivers.values().any(|r| r.choked && r.wants())
     }
 
     /// Whether a link has no slot.
