@@ -98,6 +98,8 @@ impl Swarm {
             offset,
             len: len as u32,
         };
+        // Others may be asked again.
+        self.wake_hungry |= transfer.planner.is_sated(now);
         match transfer.planner.block_arrived(now, link, block) {
             Arrival::Unasked => {
                 self.counts.wasted += len;
@@ -330,7 +332,7 @@ impl Swarm {
             if requests.len() > before {
                 state.declined = false;
             } else if state.declined {
-                if state.choked && transfer.planner.has_free(link) {
+                if state.choked && transfer.planner.has_free(now, link) {
                     state.declined = false;
                     interests.push((link, PeerMessage::Interested));
                 }

@@ -25,7 +25,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::picker::Picker;
-use super::source::{Has, Source};
+use super::rate::RateMeter;
+use super::source::{Ask, Has, Source};
 use super::{BlockGrid, LinkId};
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
@@ -85,6 +86,13 @@ pub enum Strategy {
 /// An overtaking link must promise to be so much faster than the one that a
 /// block is taken from, or both would take it from each other.
 const OVERTAKE: f64 = 1.25;
+
+/// How many chunks links that take turns are asked for at a time, if that keeps
+/// the line busy: one comes while the next is waited for, and one to spare.
+const MAX_TURNS: u64 = 3;
+
+/// How many round trips' worth of bytes they are asked for, if that is more.
+const SATED: f64 = 1.5;
 
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
@@ -180,6 +188,11 @@ pub struct Planner {
     free: u32,
     /// No link is silent before.
     silence: Option<Instant>,
+    /// Bytes that are asked for and counted on, over all links, how fast they
+    /// come, and the shortest time from a request to its block.
+    live: u64,
+    meter: RateMeter,
+    round_trip: Option<Duration>,
 }
 
 impl Planner {
@@ -212,6 +225,9 @@ impl Planner {
             retry: None,
             free: 0,
             silence: None,
+            live: 0,
+            meter: RateMeter::default(),
+            round_trip: None,
         }
     }
 
@@ -247,8 +263,12 @@ impl Planner {
         if source.choked
             || matches!(source.has, Has::Nothing)
             || source.asks.len() >= self.config.max_requests
-            || source.live_bytes >= source.window(now, &self.config, self.grid.block_len())
+            || !source.has_room(now, &self.config, &self.grid)
         {
+            return None;
+        }
+        if source.takes_turns() && self.is_sated(now) {
+            self.hungry.insert(link);
             return None;
         }
         let (request, contested) = match self.free_block(link) {
@@ -280,6 +300,8 @@ impl Planner {
         self.free -= was_free;
         open.blocks[position] = Block::Asked(link);
         self.sources.get_mut(&link)?.asked(now, block);
+        self.meter.began(now);
+        self.live += u64::from(block.len);
         let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
         self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
@@ -294,6 +316,10 @@ impl Planner {
             return Arrival::Unasked;
         };
         source.delivered(now, &ask);
+        let took = now.duration_since(ask.at);
+        self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
+        self.meter.arrived(now, block.len.into());
+        self.answered(now, &ask);
         let position = self.grid.position(block).expect("asked on the grid") as usize;
         let Some(open) = self.open.get_mut(&block.chunk) else {
             return Arrival::Late;
@@ -325,6 +351,8 @@ impl Planner {
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
         let source = self.sources.get_mut(&link)?;
         let ask = source.answered(now, block)?;
+        self.answered(now, &ask);
+        let source = self.sources.get_mut(&link)?;
         if !ask.live {
             return Some(Released::default());
         }
@@ -338,7 +366,7 @@ impl Planner {
         let of_chunk = source.live_asks().map(|ask| ask.block);
         let others: Vec<BlockRange> = of_chunk.filter(|b| b.chunk == block.chunk).collect();
         for &other in &others {
-            source.take_back(other);
+            self.live -= source.take_back(other);
         }
         self.lost(link, block.chunk);
         let blocks = others.iter().copied().chain([block]);
@@ -347,6 +375,29 @@ impl Planner {
         released.cancelled.extend(others);
         self.forget_unobtainable(&mut released);
         Some(released)
+    }
+
+    /// Counts an answer, whatever it was.
+    fn answered(&mut self, now: Instant, ask: &Ask) {
+        self.live -= if ask.live { ask.block.len.into() } else { 0 };
+        if self.live == 0 {
+            self.meter.rested(now);
+        }
+    }
+
+    /// Whether so much is asked for that links which take turns are not asked
+    /// as well: what waits in many lines at once comes no sooner, and others
+    /// could have had the turn.
+    pub fn is_sated(&self, now: Instant) -> bool {
+        let least = MAX_TURNS * self.grid.geometry().chunk_len();
+        if self.live < least {
+            return false;
+        }
+        let (Some(rate), Some(round_trip)) = (self.meter.rate(now), self.round_trip) else {
+            return true;
+        };
+        let pipe = rate * (round_trip.mul_f64(SATED) + self.config.slack).as_secs_f64();
+        self.live >= least.max(pipe as u64)
     }
 
     /// All blocks of a chunk are there: it goes to be verified and written.
@@ -414,6 +465,7 @@ impl Planner {
             let Some(source) = self.sources.get_mut(&link) else {
                 continue;
             };
+            self.live -= source.live_bytes;
             let blocks = source.silent(now);
             let led = self.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::PlannerConfig;
 use super::rate::RateMeter;
+use super::{BlockGrid, PlannerConfig};
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 
 /// The chunks that the other side of a link has.
@@ -69,6 +69,10 @@ pub(super) struct Source {
     pub(super) rejections: u32,
     /// The other side does not answer requests at present.
     pub(super) choked: bool,
+    /// Bytes that were asked for in this turn, where the other side makes its
+    /// links take turns; and how often the turn went on without a choke.
+    turn: Option<u64>,
+    turns: u32,
     /// The other side missed its deadline, and has sent nothing since.
     pub(super) snubs: u32,
     pub(super) asks: VecDeque<Ask>,
@@ -97,6 +101,8 @@ impl Source {
             unreliable: false,
             rejections: 0,
             choked: false,
+            turn: None,
+            turns: 0,
             snubs: 0,
             asks: VecDeque::new(),
             live_bytes: 0,
@@ -114,12 +120,18 @@ impl Source {
         self.meter.rate(now)
     }
 
-    /// How many bytes may be outstanding: rate × (two round trips + slack), so
-    /// that a link which could be faster shows it, and one block on its way
-    /// plus one behind it at the least.
-    pub(super) fn window(&self, now: Instant, config: &PlannerConfig, block_len: u64) -> u64 {
+    /// Whether another block may be asked for: outstanding may be rate × (two
+    /// round trips + slack), so that a link which could be faster shows it, and
+    /// one block on its way plus one behind it at the least. A turn is good
+    /// for one chunk at first, and for twice as much each time that it goes on.
+    pub(super) fn has_room(&self, now: Instant, config: &PlannerConfig, grid: &BlockGrid) -> bool {
+        let block_len = grid.block_len();
         if self.snubs > 0 {
-            return block_len;
+            return self.live_bytes < block_len;
+        }
+        let turn_len = grid.geometry().chunk_len() << self.turns.min(MAX_DOUBLINGS);
+        if self.turn.is_some_and(|asked| asked >= turn_len) {
+            return false;
         }
         let pipe = match (self.rate(now), self.round_trip) {
             (Some(rate), Some(round_trip)) => {
@@ -127,12 +139,33 @@ impl Source {
             }
             _ => 0,
         };
-        pipe.clamp(2 * block_len, config.max_window.max(2 * block_len))
+        self.live_bytes < pipe.clamp(2 * block_len, config.max_window.max(2 * block_len))
+    }
+
+    /// The other side answers requests, or does not. Once it has refused, its
+    /// links take turns.
+    pub(super) fn choked(&mut self, choked: bool) {
+        self.choked = choked;
+        if choked {
+            self.turn = Some(0);
+            self.turns = 0;
+            self.lead = None;
+            // Others are told to ask for the same meanwhile.
+            self.suggested.clear();
+        }
+    }
+
+    /// Whether the other side makes its links take turns.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.turn.is_some()
     }
 
     pub(super) fn asked(&mut self, now: Instant, block: BlockRange) {
         self.meter.began(now);
         self.live_bytes += u64::from(block.len);
+        if let Some(turn) = &mut self.turn {
+            *turn += u64::from(block.len);
+        }
         self.asks.push_back(Ask {
             block,
             at: now,
@@ -149,6 +182,10 @@ impl Source {
         }
         if self.asks.is_empty() {
             self.meter.rested(now);
+            if let Some(turn) = &mut self.turn {
+                self.turns += u32::from(*turn > 0);
+                *turn = 0;
+            }
         }
         self.last_sign = Some(now);
         Some(ask)
@@ -183,13 +220,15 @@ impl Source {
         .collect()
     }
 
-    /// No longer counts on a request.
-    pub(super) fn take_back(&mut self, block: BlockRange) {
+    /// No longer counts on a request; returns for how many bytes it was.
+    pub(super) fn take_back(&mut self, block: BlockRange) -> u64 {
         let live = |ask: &&mut Ask| ask.block == block && ask.live;
-        if let Some(ask) = self.asks.iter_mut().find(live) {
-            ask.live = false;
-            self.live_bytes -= u64::from(block.len);
-        }
+        let Some(ask) = self.asks.iter_mut().find(live) else {
+            return 0;
+        };
+        ask.live = false;
+        self.live_bytes -= u64::from(block.len);
+        block.len.into()
     }
 
     pub(super) fn live_asks(&self) -> impl DoubleEndedIterator<Item = &Ask> {

@@ -2,14 +2,14 @@
 //!
 //! A peer that sends to everybody at once is slow to each, and everybody waits
 //! for their first whole chunk; one that serves a few at full speed has others
-//! who help it sooner. So only a few links have a *slot*: the others are
-//! choked, and ask elsewhere. A slot passes on when its chunk is done, to the
-//! most deprived peer that wants something, and there are as many slots as it
-//! takes to keep the line busy.
+//! who help it sooner. So when more links want something than there are slots,
+//! they take turns: see [`turns`].
 //!
 //! A bounded number of bytes is on its way to the network at any time, so that
 //! the choice stays open as long as possible. What lies before a link that does
 //! not read counts no longer after a while, so that it holds nobody up.
+
+mod turns;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ pub struct UploadLimits {
     pub window: u64,
     /// Requests that wait on one link.
     pub requests: usize,
-    /// Links that are served at a time, if that keeps the line busy.
+    /// Links that are served without taking turns.
     pub slots: usize,
 }
 
@@ -51,8 +51,10 @@ pub struct Uploader {
     waiting: usize,
     meter: RateMeter,
     receivers: BTreeMap<LinkId, Receiver>,
-    /// Something has changed that slots depend on.
+    /// Something has changed that turns depend on.
     unsettled: bool,
+    /// When an invited link has been waited for long enough.
+    invitation_ends: Option<Instant>,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Something has changed that sending depends on.
@@ -66,10 +68,13 @@ struct Receiver {
     under_way: u64,
     /// When it last took some, or was first given some.
     moved: Option<Instant>,
-    /// Bytes that were handed to the network, and those since it got its slot.
+    /// Bytes that were handed to the network, and those of this turn, which
+    /// may be on their way.
     sent: u64,
     turn: u64,
     choked: bool,
+    /// Since when its turn has waited for its first request.
+    invited: Option<Instant>,
     /// It said that it wants nothing.
     declined: bool,
     /// How many chunks it has, and how many of those that are here it lacks.
@@ -93,17 +98,17 @@ impl Receiver {
     }
 }
 
-/// A change of slots, to be told to the link.
+/// A change of turns, to be told to the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// A link has no slot any more; what it had asked for is rejected.
+    /// A link's turn is over; what it had asked for is rejected.
     Choke {
         /// Which.
         link: LinkId,
         /// Its requests that waited.
         rejected: Vec<BlockRange>,
     },
-    /// A link has a slot.
+    /// It is a link's turn.
     Unchoke {
         /// Which.
         link: LinkId,
@@ -122,6 +127,7 @@ impl Uploader {
             meter: RateMeter::default(),
             receivers: BTreeMap::new(),
             unsettled: false,
+            invitation_ends: None,
             look_again: None,
             movable: false,
         }
@@ -132,7 +138,7 @@ impl Uploader {
         (self.block_len, self.chunk_len) = (block_len, chunk_len);
     }
 
-    /// A link is there. It has a slot until it is told otherwise.
+    /// A link is there. It may ask until it is told otherwise.
     pub fn link_added(&mut self, link: LinkId) {
         self.receivers.insert(link, Receiver::default());
     }
@@ -178,6 +184,7 @@ impl Uploader {
             return false;
         };
         receiver.declined = false;
+        receiver.invited = None;
         let fits = !receiver.choked && receiver.waiting.len() < self.limits.requests;
         if fits {
             receiver.waiting.push_back(block);
@@ -245,79 +252,12 @@ impl Uploader {
     }
 
     /// When to look again, because the window is full of what links do not
-    /// take.
+    /// take, or a link does not use its turn.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.look_again
-    }
-
-    /// Who gets a slot next, and who loses one; `None` when all is well.
-    /// O(links), and nothing when nothing has changed.
-    pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
-        if !self.unsettled {
-            return None;
-        }
-        let turn = self.turn(now);
-        self.unsettled = turn.is_some();
-        turn
-    }
-
-    fn turn(&mut self, now: Instant) -> Option<Turn> {
-        let link_window = self.link_window();
-        let (mut served, mut ready, mut expected) = (0, 0, 0);
-        let mut next: Option<((u32, u64), LinkId)> = None;
-        let mut last: Option<((u32, u64), LinkId)> = None;
-        for (&link, receiver) in self.receivers.iter().filter(|(_, r)| r.wants()) {
-            let rank = receiver.rank();
-            if receiver.choked {
-                if next.is_none_or(|(best, _)| rank < best) {
-                    next = Some((rank, link));
-                }
-                continue;
-            }
-            served += 1;
-            if receiver.under_way < link_window && !receiver.is_stalled(now) {
-                let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));
-                ready += waiting.sum::<u64>();
-                expected += usize::from(receiver.waiting.is_empty() && receiver.under_way == 0 && receiver.turn == 0);
-            }
-            // Between two chunks nothing is lost by waiting.
-            let over = receiver.turn >= self.chunk_len
-                || receiver.turn == 0
-                || receiver.waiting.is_empty();
-            if over && last.is_none_or(|worst| (rank, link) > worst) {
-                last = Some((rank, link));
-            }
-        }
-        let backlog = self.backlog(now);
-        let starved = ready < backlog && expected == 0;
-        match (next, last) {
-            (Some((_, next)), _) if served < self.limits.slots || starved => {
-                Some(self.unchoke(next))
-            }
-            (Some((rank, _)), Some((worst, last))) if rank.0 < worst.0 => Some(self.choke(last)),
-            (_, Some((_, last))) if served > self.limits.slots && ready > 2 * backlog => {
-                Some(self.choke(last))
-            }
-            _ => None,
-        }
-    }
-
-    fn choke(&mut self, link: LinkId) -> Turn {
-        let mut rejected = Vec::new();
-        if let Some(receiver) = self.receivers.get_mut(&link) {
-            receiver.choked = true;
-            rejected.extend(receiver.waiting.drain(..));
-            self.waiting -= rejected.len();
-        }
-        Turn::Choke { link, rejected }
-    }
-
-    fn unchoke(&mut self, link: LinkId) -> Turn {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
-            receiver.choked = false;
-            receiver.turn = 0;
-        }
-        Turn::Unchoke { link }
+            .into_iter()
+            .chain(self.invitation_ends)
+            .min()
     }
 
     /// Bytes that may be on their way: what the network takes in [`AHEAD`].
@@ -400,12 +340,12 @@ impl Uploader {
         receiver.is_some_and(|r| r.lacks > 0 || r.under_way > 0 || !r.waiting.is_empty())
     }
 
-    /// Whether more links want something than are served.
+    /// Whether links take turns.
     pub fn is_contended(&self) -> bool {
         self.receivers.values().any(|r| r.choked && r.wants())
     }
 
-    /// Whether a link has no slot.
+    /// Whether it is not a link's turn.
     pub fn is_choked(&self, link: LinkId) -> bool {
         self.receivers.get(&link).is_some_and(|r| r.choked)
     }

@@ -36,6 +36,8 @@ impl Planner {
                 }
             }
         }
+        let live: u64 = self.sources.values().map(|source| source.live_bytes).sum();
+        assert_eq!(live, self.live);
         let free: u32 = self.open.values().map(|open| open.free).sum();
         assert_eq!(free, self.free);
         let partial = |source: &&Source| matches!(source.has, Has::Some(_));

@@ -1,5 +1,7 @@
 //! What the links have, as the planner counts it.
 
+use std::time::Instant;
+
 use super::super::LinkId;
 use super::super::source::{Has, Source};
 use super::{MAX_SUGGESTED, Planner, Released, State};
@@ -18,6 +20,7 @@ impl Planner {
             return Released::default();
         };
         self.hungry.remove(&link);
+        self.live -= source.live_bytes;
         let led = self.led_by(link);
         let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
         self.forget_unobtainable(&mut released);
@@ -51,8 +54,11 @@ impl Planner {
         }
     }
 
-    /// Whether a link has something that is free to be asked for.
-    pub fn has_free(&self, link: LinkId) -> bool {
+    /// Whether a link has something to be asked for now.
+    pub fn has_free(&self, now: Instant, link: LinkId) -> bool {
+        if self.is_sated(now) {
+            return false;
+        }
         let room = self.open.len() + self.complete < self.config.max_open;
         let source = self.sources.get(&link).filter(|_| room);
         let waits = source.is_some_and(|s| match &s.has {
@@ -107,11 +113,10 @@ impl Planner {
         let Some(source) = self.sources.get_mut(&link) else {
             return Released::default();
         };
-        source.choked = choked;
+        source.choked(choked);
         if !choked {
             return Released::default();
         }
-        source.lead = None;
         let led = self.led_by(link);
         self.release(link, [], led)
     }

@@ -52,7 +52,7 @@ impl Planner {
     /// it is.
     pub(super) fn give_up(&mut self, link: LinkId, block: BlockRange) {
         if let Some(source) = self.sources.get_mut(&link) {
-            source.take_back(block);
+            self.live -= source.take_back(block);
         }
     }
 

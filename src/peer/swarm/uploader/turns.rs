@@ -1,0 +1,154 @@
+//! Whose turn it is.
+//!
+//! As long as no more links want something than there are slots, all may ask.
+//! Beyond, a turn is an invitation to ask for one chunk, and goes to the most
+//! deprived. It is given as late as the line allows, when no more than the
+//! backlog waits: what a link has asked for here it asks for nowhere else, so
+//! requests that wait long are worse than none. A link that does not answer in
+//! time, or says that it wants nothing, is passed over until it speaks again.
+
+use std::time::{Duration, Instant};
+
+use super::{LinkId, Turn, Uploader};
+
+/// For how long the line waits for an invited link before it invites another:
+/// a round trip between most hosts.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// How deprived a link is, and which link it is.
+type Ranked = ((u32, u64), LinkId);
+
+/// The links that want something, as the next turn depends on them.
+#[derive(Debug, Default)]
+struct Look {
+    wanting: usize,
+    /// Bytes that wait on links whose turn it is.
+    ready: u64,
+    /// Links that were invited and have not answered.
+    expected: usize,
+    /// The most deprived of those whose turn it is not.
+    next: Option<Ranked>,
+    /// The least deprived of those that had their chunk.
+    spent: Option<Ranked>,
+    /// The least deprived of those that were sent nothing yet, the bytes that
+    /// wait on it, and whether it was invited only now.
+    unused: Option<(Ranked, u64, bool)>,
+}
+
+impl Uploader {
+    /// Whose turn begins or ends now; `None` when all is well. O(links), and
+    /// nothing when nothing has changed.
+    pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        let lapsed = self.invitation_ends.is_some_and(|end| end <= now);
+        if !self.unsettled && !lapsed {
+            return None;
+        }
+        let turn = self.turn(now);
+        self.unsettled = turn.is_some();
+        turn
+    }
+
+    fn turn(&mut self, now: Instant) -> Option<Turn> {
+        let backlog = self.backlog(now);
+        loop {
+            let look = self.look(now);
+            let crowded = look.wanting > self.limits.slots;
+            let starved = look.ready < backlog && look.expected == 0;
+            if let Some((rank, spent)) = look.spent {
+                if crowded && look.next.is_some_and(|(best, _)| best <= rank) {
+                    return Some(self.choke(spent));
+                }
+                if starved || !crowded {
+                    // It is still the most deprived, or alone.
+                    self.begin_turn(spent);
+                    continue;
+                }
+            }
+            if let Some((_, next)) = look.next.filter(|_| starved || !crowded) {
+                return Some(self.unchoke(next));
+            }
+            let ((_, unused), waiting, invited) = look.unused.filter(|_| crowded)?;
+            let others_answer = invited && look.expected > 1;
+            let dispensable = look.ready - waiting >= backlog || others_answer;
+            return dispensable.then(|| self.choke(unused));
+        }
+    }
+
+    fn look(&mut self, now: Instant) -> Look {
+        let link_window = self.link_window();
+        let mut look = Look::default();
+        self.invitation_ends = None;
+        for (&link, receiver) in &mut self.receivers {
+            if !receiver.wants() {
+                receiver.invited = None;
+                continue;
+            }
+            let ranked = (receiver.rank(), link);
+            if receiver.choked {
+                look.wanting += 1;
+                if look.next.is_none_or(|best| ranked < best) {
+                    look.next = Some(ranked);
+                }
+                continue;
+            }
+            let mut invited = false;
+            if receiver.turn == 0 && receiver.waiting.is_empty() && receiver.under_way == 0 {
+                let end = *receiver.invited.get_or_insert(now) + ANSWER;
+                if end <= now {
+                    receiver.invited = None;
+                    receiver.declined = true;
+                    continue;
+                }
+                invited = true;
+                let sooner = self.invitation_ends.is_none_or(|first| end < first);
+                if sooner {
+                    self.invitation_ends = Some(end);
+                }
+            }
+            look.wanting += 1;
+            if receiver.turn >= self.chunk_len.max(1) {
+                if look.spent.is_none_or(|last| ranked > last) {
+                    look.spent = Some(ranked);
+                }
+                continue;
+            }
+            if receiver.under_way >= link_window || receiver.is_stalled(now) {
+                continue;
+            }
+            let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));
+            let waiting: u64 = waiting.sum();
+            look.ready += waiting;
+            look.expected += usize::from(invited);
+            let unused = receiver.turn == 0 && receiver.under_way == 0;
+            if unused && look.unused.is_none_or(|(last, ..)| ranked > last) {
+                look.unused = Some((ranked, waiting, invited));
+            }
+        }
+        look
+    }
+
+    fn choke(&mut self, link: LinkId) -> Turn {
+        let mut rejected = Vec::new();
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.choked = true;
+            receiver.invited = None;
+            rejected.extend(receiver.waiting.drain(..));
+            self.waiting -= rejected.len();
+        }
+        Turn::Choke { link, rejected }
+    }
+
+    fn unchoke(&mut self, link: LinkId) -> Turn {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.choked = false;
+        }
+        self.begin_turn(link);
+        Turn::Unchoke { link }
+    }
+
+    fn begin_turn(&mut self, link: LinkId) {
+        if let Some(receiver) = self.receivers.get_mut(&link) {
+            receiver.turn = 0;
+        }
+    }
+}
