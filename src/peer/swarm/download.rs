@@ -258,7 +258,7 @@ impl Swarm {
             return;
         };
         self.last_gain = now;
-        transfer.planner.chunk_stored(chunk);
+        self.wake_hungry |= transfer.planner.chunk_stored(chunk);
         transfer.stored.insert(chunk);
         self.log.push(chunk);
         for (&id, link) in &self.links {
@@ -266,7 +266,6 @@ impl Swarm {
                 self.uploader.link_lacks(id);
             }
         }
-        self.wake_hungry = true;
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for link in links {
             self.tell_haves(link);
@@ -310,15 +309,9 @@ impl Swarm {
         let mut requests = Vec::new();
         let mut interests = Vec::new();
         // Links that were silent get what the others leave.
-        let mut silent = BTreeSet::new();
-        let is_silent = |link: &LinkId| transfer.planner.snubs(*link) > 0;
-        if self.wake.iter().any(is_silent) {
-            (silent, self.wake) = std::mem::take(&mut self.wake)
-                .into_iter()
-                .partition(is_silent);
-        }
-        let mut silent = silent.into_iter();
-        while let Some(link) = self.wake.pop_first().or_else(|| silent.next()) {
+        let mut silent = transfer.planner.snubbed().clone();
+        silent.retain(|link| self.wake.remove(link));
+        while let Some(link) = self.wake.pop_first().or_else(|| silent.pop_first()) {
             let before = requests.len();
             while let Some(request) = transfer.planner.next_request(now, link) {
                 requests.push((link, request));

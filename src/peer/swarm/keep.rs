@@ -62,6 +62,9 @@ impl Swarm {
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };
+        if transfer.unchecked.is_empty() {
+            return;
+        }
         let given_out = |chunk: &ChunkIndex| chunk.0 < transfer.recheck_from;
         let mut running = transfer.unchecked.iter().take_while(given_out).count();
         while running < MAX_RECHECKS {

@@ -152,22 +152,29 @@ impl Remote {
         }
     }
 
-    /// Reads what was said before the number of chunks was known; `None` if
+    /// Reads what was said before the number of chunks was known; `false` if
     /// that contradicts it.
-    pub(super) fn resolve(&mut self, chunks: u32) -> Option<Has> {
+    pub(super) fn resolve(&mut self, chunks: u32) -> bool {
         if let Self::Unread(unread) = self {
-            let has = unread.read(chunks)?;
+            let Some(has) = unread.read(chunks) else {
+                return false;
+            };
             *self = if has.is_complete() {
                 Self::All
             } else {
                 Self::Some(has)
             };
         }
-        Some(match self {
+        true
+    }
+
+    /// What there is, as far as that is known.
+    pub(super) fn known(&self) -> Has {
+        match self {
             Self::Unknown | Self::None | Self::Unread(_) => Has::Nothing,
             Self::All => Has::All,
             Self::Some(has) => Has::Some(has.clone()),
-        })
+        }
     }
 }
 

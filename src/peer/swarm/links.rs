@@ -215,10 +215,12 @@ impl Swarm {
             while state.parts.front().is_some_and(|&at| at < state.handed) {
                 state.parts.pop_front();
             }
-            self.counts.uploaded += bytes;
-            self.uploader.sent(now, link, bytes);
             self.tell_haves(link);
-            self.settle(now);
+            if bytes > 0 {
+                self.counts.uploaded += bytes;
+                self.uploader.sent(now, link, bytes);
+                self.settle(now);
+            }
         }
     }
 

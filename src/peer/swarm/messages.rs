@@ -22,7 +22,13 @@ impl Swarm {
             PeerMessage::Bitfield(bytes) => self.has_came(now, link, Remote::unread(bytes)),
             PeerMessage::HaveAll => self.has_came(now, link, Remote::All),
             PeerMessage::HaveNone => self.has_came(now, link, Remote::None),
-            PeerMessage::Have(chunk) => self.have_came(now, link, chunk),
+            PeerMessage::Have(chunk) => {
+                if !self.have_came(now, link, chunk) {
+                    // Most of what comes in a crowd is this, and of no
+                    // consequence yet.
+                    return;
+                }
+            }
             PeerMessage::Suggest(chunk) => self.suggested(link, chunk),
             PeerMessage::Interested => self.uploader.link_declined(link, false),
             PeerMessage::NotInterested => self.uploader.link_declined(link, true),
@@ -80,9 +86,10 @@ impl Swarm {
         let (Some(manifest), Some(link)) = (self.phase.manifest(), self.links.get_mut(&id)) else {
             return;
         };
-        let Some(has) = link.remote.resolve(manifest.geometry().chunks()) else {
+        if !link.remote.resolve(manifest.geometry().chunks()) {
             return self.violated(now, id, "a Bitfield of another content");
-        };
+        }
+        let has = link.remote.known();
         self.count_lacks(id);
         match &mut self.phase {
             Phase::Transfer(transfer) => {
@@ -96,37 +103,45 @@ impl Swarm {
         }
     }
 
-    pub(super) fn have_came(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) {
+    /// Returns whether something may follow from it now.
+    pub(super) fn have_came(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
         let Some(link) = self.links.get_mut(&id) else {
-            return;
+            return false;
         };
         let chunks = self.phase.manifest().map(|m| m.geometry().chunks());
         let known = match chunks {
             None => link.remote.gained_unread(chunk),
-            Some(chunks) => chunk.0 < chunks && link.remote.resolve(chunks).is_some(),
+            Some(chunks) => chunk.0 < chunks && link.remote.resolve(chunks),
         };
         if !known {
-            return self.violated(now, id, "a chunk that the content lacks");
+            self.violated(now, id, "a chunk that the content lacks");
+            return true;
         }
         if let Some(chunks) = chunks {
             link.remote.gained(chunk, chunks);
         }
         let here = self.phase.has(chunk);
-        self.uploader.link_gained(id, here);
+        let sated = self.uploader.link_gained(id, here);
         match &mut self.phase {
-            Phase::Manifest(fetch) => fetch.retry(id),
+            Phase::Manifest(fetch) => {
+                fetch.retry(id);
+                true
+            }
             Phase::Transfer(transfer) => {
                 transfer.planner.link_gained(id, chunk);
                 // Nothing can be asked of a link that is choked and knows
                 // that it would be.
-                if !link.choked || link.declined {
+                let askable = !link.choked || link.declined;
+                if askable {
                     self.wake.insert(id);
                 }
+                askable || sated
             }
             Phase::Seeding(_) if link.remote == Remote::All => {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+                true
             }
-            _ => {}
+            _ => sated,
         }
     }
 

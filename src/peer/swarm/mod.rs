@@ -266,23 +266,26 @@ impl Swarm {
         if self.is_seeding() {
             return self.uploader.poll_timeout();
         }
-        let next = self.patience_ends().into_iter();
-        let mut next: Vec<Instant> = next.chain(self.uploader.poll_timeout()).collect();
-        if !self.find.running && self.wants_owners() {
-            next.extend(self.find.next);
-        }
-        if self.wants_links() {
-            next.extend(self.book.poll_timeout());
-        }
-        match &self.phase {
-            Phase::Manifest(fetch) => next.extend(fetch.poll_timeout()),
-            Phase::Transfer(transfer) => {
-                next.extend(transfer.planner.poll_timeout());
-                next.extend(transfer.commit.due(&self.config));
-            }
-            _ => {}
-        }
-        next.into_iter().min()
+        let find = self.find.next.filter(|_| !self.find.running);
+        let phase = match &self.phase {
+            Phase::Manifest(fetch) => [fetch.poll_timeout(), None],
+            Phase::Transfer(transfer) => [
+                transfer.planner.poll_timeout(),
+                transfer.commit.due(&self.config),
+            ],
+            _ => [None, None],
+        };
+        let dial = self.wants_links().then(|| self.book.poll_timeout());
+        [
+            self.patience_ends(),
+            self.uploader.poll_timeout(),
+            find.filter(|_| self.wants_owners()),
+            dial.flatten(),
+        ]
+        .into_iter()
+        .chain(phase)
+        .flatten()
+        .min()
     }
 
     /// Time has passed.

@@ -182,6 +182,8 @@ pub struct Planner {
     homes_valid: bool,
     /// Sources that found nothing to ask for.
     hungry: BTreeSet<LinkId>,
+    /// Sources that were silent, and have sent nothing since.
+    snubbed: BTreeSet<LinkId>,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
     /// How many blocks of open chunks are free.
@@ -193,6 +195,8 @@ pub struct Planner {
     live: u64,
     meter: RateMeter,
     round_trip: Option<Duration>,
+    /// How many bytes are worth asking for at a time, as of that moment.
+    appetite: Option<(Instant, u64)>,
 }
 
 impl Planner {
@@ -222,12 +226,14 @@ impl Planner {
             partial: 0,
             homes_valid: false,
             hungry: BTreeSet::new(),
+            snubbed: BTreeSet::new(),
             retry: None,
             free: 0,
             silence: None,
             live: 0,
             meter: RateMeter::default(),
             round_trip: None,
+            appetite: None,
         }
     }
 
@@ -316,6 +322,7 @@ impl Planner {
             return Arrival::Unasked;
         };
         source.delivered(now, &ask);
+        self.snubbed.remove(&link);
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
         self.meter.arrived(now, block.len.into());
@@ -388,16 +395,22 @@ impl Planner {
     /// Whether so much is asked for that links which take turns are not asked
     /// as well: what waits in many lines at once comes no sooner, and others
     /// could have had the turn.
-    pub fn is_sated(&self, now: Instant) -> bool {
+    pub fn is_sated(&mut self, now: Instant) -> bool {
         let least = MAX_TURNS * self.grid.geometry().chunk_len();
         if self.live < least {
             return false;
         }
-        let (Some(rate), Some(round_trip)) = (self.meter.rate(now), self.round_trip) else {
-            return true;
-        };
-        let pipe = rate * (round_trip.mul_f64(SATED) + self.config.slack).as_secs_f64();
-        self.live >= least.max(pipe as u64)
+        // Many links are looked at in the same moment.
+        if self.appetite.is_none_or(|(at, _)| at != now) {
+            let pipe = match (self.meter.rate(now), self.round_trip) {
+                (Some(rate), Some(round_trip)) => {
+                    rate * (round_trip.mul_f64(SATED) + self.config.slack).as_secs_f64()
+                }
+                _ => 0.0,
+            };
+            self.appetite = Some((now, pipe as u64));
+        }
+        self.appetite.is_none_or(|(_, pipe)| self.live >= pipe)
     }
 
     /// All blocks of a chunk are there: it goes to be verified and written.
@@ -411,11 +424,13 @@ impl Planner {
     }
 
     /// A complete chunk is verified and written, or a held one verified.
-    pub fn chunk_stored(&mut self, chunk: ChunkIndex) {
+    /// Returns whether the hungry may find something now.
+    pub fn chunk_stored(&mut self, chunk: ChunkIndex) -> bool {
+        let was_full = !self.may_open();
         match self.states[chunk.as_usize()] {
             State::Complete => self.complete -= 1,
             State::Held => self.held -= 1,
-            _ => return,
+            _ => return false,
         }
         self.states[chunk.as_usize()] = State::Stored;
         self.exclusive.remove(&chunk);
@@ -427,6 +442,12 @@ impl Planner {
                 source.wanted -= 1;
             }
         }
+        was_full && self.may_open()
+    }
+
+    /// Whether there is room in memory for one more chunk.
+    fn may_open(&self) -> bool {
+        self.open.len() + self.complete < self.config.max_open
     }
 
     /// A complete or held chunk was bad: it is missing again. The next copy of
@@ -467,6 +488,7 @@ impl Planner {
             };
             self.live -= source.live_bytes;
             let blocks = source.silent(now);
+            self.snubbed.insert(link);
             let led = self.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);
             all.forgotten.extend(released.forgotten);
@@ -509,6 +531,11 @@ impl Planner {
     /// How often in a row a link has been silent.
     pub fn snubs(&self, link: LinkId) -> u32 {
         self.sources.get(&link).map_or(0, |source| source.snubs)
+    }
+
+    /// The links that were silent, and have sent nothing since.
+    pub fn snubbed(&self) -> &BTreeSet<LinkId> {
+        &self.snubbed
     }
 
     /// The measured rate of a link, in bytes per second.

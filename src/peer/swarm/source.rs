@@ -133,13 +133,16 @@ impl Source {
         if self.turn.is_some_and(|asked| asked >= turn_len) {
             return false;
         }
+        if self.live_bytes < 2 * block_len {
+            return true;
+        }
         let pipe = match (self.rate(now), self.round_trip) {
             (Some(rate), Some(round_trip)) => {
                 (rate * (2 * round_trip + config.slack).as_secs_f64()) as u64
             }
             _ => 0,
         };
-        self.live_bytes < pipe.clamp(2 * block_len, config.max_window.max(2 * block_len))
+        self.live_bytes < pipe.min(config.max_window)
     }
 
     /// The other side answers requests, or does not. Once it has refused, its

@@ -152,13 +152,17 @@ impl Uploader {
         }
     }
 
-    /// A link has one chunk more, which is here as well or not.
-    pub fn link_gained(&mut self, link: LinkId, here: bool) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
-            receiver.has = receiver.has.saturating_add(1);
-            receiver.lacks = receiver.lacks.saturating_sub(here.into());
-            self.unsettled |= here && receiver.lacks == 0;
-        }
+    /// A link has one chunk more, which is here as well or not. Returns whether
+    /// that was the last that it lacked.
+    pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
+        let Some(receiver) = self.receivers.get_mut(&link) else {
+            return false;
+        };
+        receiver.has = receiver.has.saturating_add(1);
+        receiver.lacks = receiver.lacks.saturating_sub(here.into());
+        let sated = here && receiver.lacks == 0;
+        self.unsettled |= sated;
+        sated
     }
 
     /// There is one chunk more here that a link lacks.

@@ -19,7 +19,7 @@ impl Planner {
             self.lead(link, orphan);
             return self.first_free(orphan);
         }
-        if self.open.len() + self.complete < self.config.max_open
+        if self.may_open()
             && let Some(chunk) = self.pick(link)
         {
             self.open_chunk(chunk);
@@ -59,8 +59,7 @@ impl Planner {
     ) -> (Option<(BlockRange, Option<LinkId>)>, bool) {
         // As long as chunks wait that may be opened, somebody will come for
         // them, and nobody is held up.
-        let waits =
-            !self.picker.is_empty() && self.open.len() + self.complete < self.config.max_open;
+        let waits = !self.picker.is_empty() && self.may_open();
         let Some(thief) = self.sources.get(&link).filter(|_| !waits) else {
             return (None, false);
         };

@@ -20,6 +20,7 @@ impl Planner {
             return Released::default();
         };
         self.hungry.remove(&link);
+        self.snubbed.remove(&link);
         self.live -= source.live_bytes;
         let led = self.led_by(link);
         let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
@@ -55,12 +56,11 @@ impl Planner {
     }
 
     /// Whether a link has something to be asked for now.
-    pub fn has_free(&self, now: Instant, link: LinkId) -> bool {
+    pub fn has_free(&mut self, now: Instant, link: LinkId) -> bool {
         if self.is_sated(now) {
             return false;
         }
-        let room = self.open.len() + self.complete < self.config.max_open;
-        let source = self.sources.get(&link).filter(|_| room);
+        let source = self.sources.get(&link).filter(|_| self.may_open());
         let waits = source.is_some_and(|s| match &s.has {
             Has::Nothing => false,
             Has::Some(_) => s.candidates > 0,
