@@ -53,6 +53,11 @@ impl Picker {
         self.order.len() as u32
     }
 
+    /// How many waiting chunks some partial link has.
+    pub fn held_in_part(&self) -> u32 {
+        self.len() - self.levels[1]
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()

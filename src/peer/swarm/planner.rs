@@ -89,10 +89,22 @@ const OVERTAKE: f64 = 1.25;
 
 /// How many chunks links that take turns are asked for at a time, if that keeps
 /// the line busy: one comes while the next is waited for, and one to spare.
-const MAX_TURNS: u64 = 3;
+const MAX_TURNS: u32 = 3;
+
+/// Who is behind takes more at a time: one chunk for each so many that other
+/// leechers have and that wait here, up to a bound. In a crowd that starts
+/// together, everybody is about as many behind as it takes to pass a chunk on
+/// to all.
+const BEHIND: u32 = 12;
+const MAX_MORE_TURNS: u32 = 5;
 
 /// How many round trips' worth of bytes they are asked for, if that is more.
 const SATED: f64 = 1.5;
+
+/// For how many blocks' time a new link may be silent, and how long at the
+/// least: a long round trip, and some.
+const FIRST_SILENCE: f64 = 8.0;
+const MIN_SILENCE: Duration = Duration::from_millis(500);
 
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
@@ -273,7 +285,9 @@ impl Planner {
         {
             return None;
         }
-        if source.takes_turns() && self.is_sated(now) {
+        // A link that was silent is asked when nothing is to come from others.
+        let passed_over = source.snubs > 0 && self.live > 0;
+        if passed_over || source.takes_turns() && self.is_sated(now) {
             self.hungry.insert(link);
             return None;
         }
@@ -308,7 +322,8 @@ impl Planner {
         self.sources.get_mut(&link)?.asked(now, block);
         self.meter.began(now);
         self.live += u64::from(block.len);
-        let earliest = now.checked_add(self.config.silence.min(self.config.max_silence));
+        let silence = self.first_silence(now).min(self.config.max_silence);
+        let earliest = now.checked_add(silence);
         self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
     }
@@ -322,11 +337,10 @@ impl Planner {
             return Arrival::Unasked;
         };
         source.delivered(now, &ask);
-        self.snubbed.remove(&link);
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
         self.meter.arrived(now, block.len.into());
-        self.answered(now, &ask);
+        self.answered(now, link, &ask);
         let position = self.grid.position(block).expect("asked on the grid") as usize;
         let Some(open) = self.open.get_mut(&block.chunk) else {
             return Arrival::Late;
@@ -358,7 +372,7 @@ impl Planner {
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
         let source = self.sources.get_mut(&link)?;
         let ask = source.answered(now, block)?;
-        self.answered(now, &ask);
+        self.answered(now, link, &ask);
         let source = self.sources.get_mut(&link)?;
         if !ask.live {
             return Some(Released::default());
@@ -385,18 +399,30 @@ impl Planner {
     }
 
     /// Counts an answer, whatever it was.
-    fn answered(&mut self, now: Instant, ask: &Ask) {
+    fn answered(&mut self, now: Instant, link: LinkId, ask: &Ask) {
+        self.snubbed.remove(&link);
         self.live -= if ask.live { ask.block.len.into() } else { 0 };
         if self.live == 0 {
             self.meter.rested(now);
         }
     }
 
+    /// How long a link that has sent nothing yet may take: several times as long
+    /// as a block takes at the rate at which the others deliver.
+    fn first_silence(&self, now: Instant) -> Duration {
+        let rate = self.meter.rate(now).unwrap_or(0.0);
+        let blocks = FIRST_SILENCE * self.grid.block_len() as f64 / rate;
+        let blocks = Duration::try_from_secs_f64(blocks).unwrap_or(self.config.silence);
+        blocks.max(MIN_SILENCE).min(self.config.silence)
+    }
+
     /// Whether so much is asked for that links which take turns are not asked
     /// as well: what waits in many lines at once comes no sooner, and others
     /// could have had the turn.
     pub fn is_sated(&mut self, now: Instant) -> bool {
-        let least = MAX_TURNS * self.grid.geometry().chunk_len();
+        let behind = self.picker.held_in_part() / BEHIND;
+        let turns = MAX_TURNS + behind.min(MAX_MORE_TURNS);
+        let least = u64::from(turns) * self.grid.geometry().chunk_len();
         if self.live < least {
             return false;
         }
@@ -473,11 +499,12 @@ impl Planner {
         if self.silence.is_none_or(|silence| silence > now) {
             return (Vec::new(), all);
         }
+        let first = self.first_silence(now);
         let silent: Vec<LinkId> = self
             .sources
             .iter()
             .filter(|(_, source)| {
-                let deadline = source.deadline(&self.config);
+                let deadline = source.deadline(&self.config, first);
                 deadline.is_some_and(|deadline| deadline <= now)
             })
             .map(|(&link, _)| link)
@@ -496,7 +523,7 @@ impl Planner {
             all.cancelled.extend(blocks.into_iter().map(|b| (link, b)));
         }
         let deadlines = self.sources.values();
-        let deadlines = deadlines.filter_map(|source| source.deadline(&self.config));
+        let deadlines = deadlines.filter_map(|source| source.deadline(&self.config, first));
         self.silence = deadlines.min();
         (silent, all)
     }

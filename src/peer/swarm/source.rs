@@ -191,6 +191,7 @@ impl Source {
             }
         }
         self.last_sign = Some(now);
+        self.snubs = 0;
         Some(ask)
     }
 
@@ -204,7 +205,6 @@ impl Source {
         }
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
-        self.snubs = 0;
         self.rejections = 0;
     }
 
@@ -246,7 +246,8 @@ impl Source {
 
     /// When the link counts as silent: it should have answered long ago. What
     /// was taken back is owed an answer as well, but not urgently.
-    pub(super) fn deadline(&self, config: &PlannerConfig) -> Option<Instant> {
+    /// `first` is for one that has sent nothing yet.
+    pub(super) fn deadline(&self, config: &PlannerConfig, first: Duration) -> Option<Instant> {
         let Some(ask) = self.live_asks().next() else {
             let asked = self.asks.front()?.at;
             let since = self.last_sign.map_or(asked, |last| last.max(asked));
@@ -255,9 +256,12 @@ impl Source {
         let rate = self.meter.measured();
         let expected = rate.map_or(0.0, |rate| f64::from(ask.block.len) / rate);
         let expected = Duration::try_from_secs_f64(expected).unwrap_or(config.max_silence);
-        let earliest = config
-            .silence
-            .saturating_mul(1 << self.snubs.min(MAX_DOUBLINGS));
+        let silence = if self.round_trip.is_some() {
+            config.silence
+        } else {
+            first
+        };
+        let earliest = silence.saturating_mul(1 << self.snubs.min(MAX_DOUBLINGS));
         let patience = expected.saturating_mul(4).max(earliest);
         self.waiting_since()?
             .checked_add(patience.min(config.max_silence))
@@ -275,15 +279,16 @@ impl Source {
         let Some(rate) = self.rate(now) else {
             return (bytes / typical).max(waited);
         };
+        // What is asked for now cannot come sooner than a round trip.
+        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
+        let extra_comes = if extra > 0 { round_trip } else { 0.0 };
         let Some(next) = next else {
-            return bytes / rate;
+            return (bytes / rate).max(extra_comes);
         };
         let head = f64::from(next.block.len);
-        // It cannot come sooner than a round trip after it was asked for.
         let asked = now.duration_since(next.at).as_secs_f64();
-        let on_its_way = self.round_trip.unwrap_or_default().as_secs_f64() - asked;
-        let due = (head / rate - waited).max(on_its_way);
-        (bytes - head) / rate + due.abs()
+        let due = (head / rate - waited).max(round_trip - asked);
+        ((bytes - head) / rate + due.abs()).max(extra_comes)
     }
 }
 

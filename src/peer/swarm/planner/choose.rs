@@ -76,7 +76,11 @@ impl Planner {
             .filter_map(|(&other, source)| {
                 let last = source.live_asks().rev().find(|ask| {
                     let open = self.open.get(&ask.block.chunk);
-                    open.is_some_and(|open| !open.exclusive) && thief.has.contains(ask.block.chunk)
+                    // What was asked for only now may have been taken from
+                    // this very link.
+                    ask.at < now
+                        && open.is_some_and(|open| !open.exclusive)
+                        && thief.has.contains(ask.block.chunk)
                 })?;
                 Some((other, last.block, source.finish_in(now, 0, typical)))
             })
