@@ -25,6 +25,7 @@
 mod file;
 mod memory;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -156,8 +157,8 @@ impl Stored {
     }
 }
 
-impl std::fmt::Debug for Stored {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored")
             .field("name", &self.name)
             .field("id", &self.manifest.id())
@@ -165,8 +166,8 @@ impl std::fmt::Debug for Stored {
     }
 }
 
-impl std::fmt::Debug for Partial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Partial")
             .field("present", &self.present)
             .field("verified", &self.verified)
@@ -237,16 +238,20 @@ pub trait Blob: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum StorageError {
     /// The name is taken by something else, which is left alone.
-    #[error("{name} exists already")]
+    #[error("{} exists already", located(path, name))]
     Exists {
         /// The name.
         name: ContentName,
+        /// Where it stands, in a storage that has paths.
+        path: Option<PathBuf>,
     },
     /// Another download writes this content in this place.
-    #[error("{id} is being downloaded into this place already")]
+    #[error("{} is being written by another download", located(path, id))]
     Locked {
         /// The content.
         id: ContentId,
+        /// The unfinished file, in a storage that has paths.
+        path: Option<PathBuf>,
     },
     /// There is no such content.
     #[error("{name} is not in the storage")]
@@ -330,6 +335,14 @@ impl StorageError {
             kind: error.kind(),
             detail: error.to_string(),
         }
+    }
+}
+
+/// What a message is about: its path where it has one.
+pub(crate) fn located(path: &Option<PathBuf>, what: impl fmt::Display) -> String {
+    match path {
+        Some(path) => path.display().to_string(),
+        None => what.to_string(),
     }
 }
 

@@ -182,6 +182,7 @@ impl Blob for BrokenBlob {
         match self.inner.finish().await {
             Ok(()) if again && self.of.fault == Fault::FinishesOnce => Err(StorageError::Exists {
                 name: self.name.clone(),
+                path: None,
             }),
             Err(_) if self.of.fault == Fault::ReplacesOnFinish => {
                 let mut shown = self.of.shown.lock().unwrap();
@@ -254,7 +255,7 @@ fn second_finish_that_fails_is_caught() {
 
 #[test]
 fn lock_that_is_never_released_is_caught() {
-    check_caught(Fault::NeverUnlocks, "is being downloaded into this place");
+    check_caught(Fault::NeverUnlocks, "is being written by another download");
 }
 
 #[test]

@@ -46,6 +46,13 @@ impl Place {
         self.dir.path().join(format!("{id}.{ending}"))
     }
 
+    fn exists(&self) -> StorageError {
+        StorageError::Exists {
+            name: name(),
+            path: Some(self.target()),
+        }
+    }
+
     fn target(&self) -> PathBuf {
         self.dir.path().join("a")
     }
@@ -391,7 +398,8 @@ async fn content_that_another_process_writes_is_locked_until_that_is_killed() {
     assert!(output.lines().any(|line| line.unwrap() == "held"));
     let locked = place.try_create(&place.storage()).await.map(|_| ());
     let id = place.manifest.id();
-    assert_eq!(locked, Err(StorageError::Locked { id }));
+    let path = Some(place.path("part"));
+    assert_eq!(locked, Err(StorageError::Locked { id, path }));
     holder.kill().unwrap();
     holder.wait().unwrap();
     let partial = place.create(&place.storage()).await;
@@ -502,7 +510,7 @@ async fn journal_of_a_finished_content_is_dropped_when_it_is_met() {
             true => assert!(place.offered().await.is_empty()),
             false => {
                 let created = place.try_create(&place.storage()).await.map(|_| ());
-                assert_eq!(created, Err(StorageError::Exists { name: name() }));
+                assert_eq!(created, Err(place.exists()));
             }
         }
         assert!(!place.path("journal").exists());

@@ -68,7 +68,9 @@ impl Driver {
         self.job(async move {
             let opened = match shared.storage.create(&name, &manifest).await {
                 Ok(partial) => Ok(Opened::Partial(partial)),
-                Err(StorageError::Exists { .. }) => existing(&shared, &name, &manifest).await,
+                Err(taken @ StorageError::Exists { .. }) => {
+                    existing(&shared, &name, &manifest, taken).await
+                }
                 Err(error) => Err(error),
             };
             Done::Opened(opened)
@@ -149,25 +151,27 @@ impl Driver {
     }
 }
 
-/// What stands under the name already: the content itself, or something else.
+/// What stands under the name already: the content itself, or something else,
+/// of which the storage has said that it is `taken`.
 async fn existing(
     shared: &Shared,
     name: &ContentName,
     manifest: &Manifest,
+    taken: StorageError,
 ) -> Result<Opened, StorageError> {
     let blob = match shared.storage.open(name).await {
         Ok(blob) => blob,
         Err(error @ (StorageError::Io { .. } | StorageError::NotFound { .. })) => {
             return Err(error);
         }
-        Err(_) => return Ok(Opened::Other),
+        Err(_) => return Err(taken),
     };
     if blob.length() != manifest.geometry().length() {
-        return Ok(Opened::Other);
+        return Err(taken);
     }
     match manifest_of(&*blob).await {
         Ok(found) if found.id() == manifest.id() => Ok(Opened::Whole(blob)),
         Err(HashError::Storage(error)) => Err(error),
-        Ok(_) | Err(HashError::Manifest(_)) => Ok(Opened::Other),
+        Ok(_) | Err(HashError::Manifest(_)) => Err(taken),
     }
 }

@@ -98,8 +98,6 @@ enum Opened {
     Partial(Partial),
     /// The very content is there under its name.
     Whole(Arc<dyn Blob>),
-    /// Something else is.
-    Other,
 }
 
 /// The driver's end of a link. Dropping it closes the link behind what is
@@ -438,13 +436,6 @@ impl Driver {
                 let all = Bitfield::all(chunks.unwrap_or_default());
                 (blob, all.clone(), all)
             }
-            Opened::Other => {
-                self.failed = Some(DownloadError::TargetExists {
-                    name: self.content.name.clone(),
-                    id: self.content.id,
-                });
-                return;
-            }
         };
         self.blob = Some(blob);
         self.swarm.opened(now(), &present, &verified);
@@ -454,7 +445,7 @@ impl Driver {
     fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
         let Content { id, name, .. } = self.content.clone();
         self.failed = Some(match source {
-            StorageError::Exists { .. } => DownloadError::TargetExists { name, id },
+            StorageError::Exists { path, .. } => DownloadError::TargetExists { name, id, path },
             source => DownloadError::Storage { id, chunk, source },
         });
     }

@@ -197,8 +197,8 @@ impl Storage for FileStorage {
         let (place, name) = (self.0.clone(), name.clone());
         let Some(claim) = place.writers.claim(id) else {
             // What has the name says more than what has the lock.
-            let locked = StorageError::Locked { id };
-            return blob::run(move || place.check_free(&name, id).and(Err(locked))).await;
+            let locked = move || place.check_free(&name, id).and(Err(place.locked(id)));
+            return blob::run(locked).await;
         };
         let turn = claim.turn().await;
         let manifest = manifest.clone();
@@ -297,7 +297,10 @@ fn create_durably(path: &Path) -> io::Result<()> {
     };
     create_durably(above)?;
     match std::fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        },
         Err(e) => Err(e),
         Ok(()) => Dir::open(above)?.sync(),
     }

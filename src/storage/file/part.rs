@@ -337,9 +337,9 @@ impl<D: Disk> Part<D> {
             Err(error) => return Err(refused(&path, "publishing", error)),
         }
         match dir.publish(part, self.name.as_str(), &self.file) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StorageError::Exists {
-                name: self.name.clone(),
-            }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(self.place.exists(&self.name))
+            }
             done => done.map_err(|e| failed("publishing", &path, 0, &e)),
         }
     }

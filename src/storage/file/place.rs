@@ -98,7 +98,7 @@ impl<D: Disk> Place<D> {
                 verified: verified.is_some(),
             });
         }
-        Err(StorageError::Locked { id })
+        Err(place.locked(id))
     }
 
     fn open_locked(&self, name: &str) -> Result<Locked<D::File>, StorageError> {
@@ -201,7 +201,21 @@ impl<D: Disk> Place<D> {
         }
         // It may be this content, finished just before a crash.
         self.drop_orphan(id);
-        Err(StorageError::Exists { name: name.clone() })
+        Err(self.exists(name))
+    }
+
+    pub(super) fn exists(&self, name: &ContentName) -> StorageError {
+        StorageError::Exists {
+            name: name.clone(),
+            path: Some(self.path.join(name.as_str())),
+        }
+    }
+
+    pub(super) fn locked(&self, id: ContentId) -> StorageError {
+        StorageError::Locked {
+            id,
+            path: Some(self.path.join(Names::of(id).part)),
+        }
     }
 
     fn kind(&self, name: &str) -> Result<Option<super::dir::Kind>, StorageError> {
