@@ -97,7 +97,7 @@ impl Place<Dir> {
             file.set_len(0)?;
             file.write_at(0, &[bytes.into()])?;
             file.sync_data()?;
-            self.dir.sync()?;
+            self.sync()?;
         }
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Place<Dir> {
         match self.dir.remove(&record) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done
-                .and_then(|()| self.dir.sync())
+                .and_then(|()| self.sync())
                 .map_err(|e| self.refused_record(&record, "removing", 0, e.into())),
         }
     }

@@ -248,8 +248,9 @@ impl<D: Disk> Part<D> {
         let now = SystemTime::now();
         let stamped = self.file.set_modified(now).is_ok();
         if let Err(e) = self.file.sync_all() {
-            drop(stage);
-            return Err(self.fail(failed("syncing", &self.path(), 0, &e)));
+            let error = failed("syncing", &self.path(), 0, &e);
+            *stage = Stage::Failed(error.clone());
+            return Err(error);
         }
         let stat = match self.file.stat() {
             Ok(stat) => stat,
@@ -266,15 +267,16 @@ impl<D: Disk> Part<D> {
             }
             return Err(error);
         }
-        if let Err(error) = self.place.dir.sync() {
-            drop(stage);
+        if let Err(e) = self.place.sync() {
+            let error = failed("syncing", &self.place.path, 0, &e);
+            *stage = Stage::Failed(error.clone());
             // The new name may never reach the disk, whatever a later sync
             // says; under the old one the file can be finished again.
             let (name, part) = (self.name.as_str(), &self.names.part);
-            if let Err(error) = self.place.dir.publish(name, part, &self.file) {
+            if let Err(error) = self.place.publish(name, part, &self.file) {
                 tracing::debug!(name, %error, "name not taken back");
             }
-            return Err(self.fail(failed("syncing", &self.place.path, 0, &error)));
+            return Err(error);
         }
         let settled = stamped && stat.modified == Stamp::from(now);
         let _ = self.published.set((stat, settled));
@@ -336,7 +338,7 @@ impl<D: Disk> Part<D> {
             }
             Err(error) => return Err(refused(&path, "publishing", error)),
         }
-        match dir.publish(part, self.name.as_str(), &self.file) {
+        match self.place.publish(part, self.name.as_str(), &self.file) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 Err(self.place.exists(&self.name))
             }
@@ -347,7 +349,7 @@ impl<D: Disk> Part<D> {
     /// Makes the names of the unfinished file and its journal durable.
     fn sync_names(&self) -> Result<(), StorageError> {
         let dir = &self.place.dir;
-        let Err(error) = dir.sync() else {
+        let Err(error) = self.place.sync() else {
             return Ok(());
         };
         if self.known().claimed.is_empty() {
