@@ -89,6 +89,10 @@ impl Blob for TellingBlob {
         Ok(())
     }
 
+    async fn sync(&self) -> Result<(), StorageError> {
+        self.0.sync().await
+    }
+
     fn file(&self) -> Option<FileStamp> {
         self.0.file()
     }

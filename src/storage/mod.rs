@@ -225,6 +225,18 @@ pub trait Blob: Send + Sync + 'static {
     /// was created is wrong, and what [`commit`](Self::commit) may meet.
     async fn finish(&self) -> Result<(), StorageError>;
 
+    /// Makes a content durable, with its name, that was
+    /// [opened](Storage::open) for reading: it was found there, and whoever put
+    /// it there may have done so a moment ago. By default nothing is done, for
+    /// storages in which what can be opened is durable. Who wraps a blob passes
+    /// this on.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// The file behind a content that was opened for reading or is finished, if
     /// there is one: by what [`Storage::remember`] can find it again. Who wraps
     /// a blob passes this on. By default there is none.

@@ -243,6 +243,19 @@ on_both_networks! {
             assert_eq!(leecher.bytes("x").unwrap(), other);
             leecher.peer.shutdown().await;
         }
+        // What is found is not reported before it is durable.
+        let broken = Troubled::new(Call::Sync, 0, Trouble::Fails);
+        broken.inner.insert(named("x"), bytes.clone()).unwrap();
+        let peer = world.builder("broken", broken.clone()).start().await.unwrap();
+        let error = peer.download("x").await.unwrap_err();
+        let (source, chunk) = (Troubled::error(), None);
+        assert_eq!(error, DownloadError::Storage { id, chunk, source });
+        assert_eq!(peer.contents(), []);
+        broken.mend();
+        peer.download("x").await.unwrap();
+        assert_eq!(broken.count(Call::Sync), 2);
+        peer.shutdown().await;
+
         let same = world.node("same").await;
         same.storage.insert(named("x"), bytes.clone()).unwrap();
         let download = same.peer.download("x");

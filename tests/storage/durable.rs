@@ -502,10 +502,14 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
 #[tokio::test]
 async fn journal_of_a_finished_content_is_dropped_when_it_is_met() {
     let place = Place::new();
-    for by_catalogue in [true, false] {
+    for (by_catalogue, linked) in [(true, false), (false, false), (false, true)] {
         place.interrupted(&[0, 1, 2, 3, 4, 5]).await;
-        // As if the process had been killed just after publishing.
-        fs::rename(place.path("part"), place.target()).unwrap();
+        // As if the process had been killed just after publishing, or between
+        // the steps of it where there are two.
+        match linked {
+            true => fs::hard_link(place.path("part"), place.target()).unwrap(),
+            false => fs::rename(place.path("part"), place.target()).unwrap(),
+        }
         match by_catalogue {
             true => assert!(place.offered().await.is_empty()),
             false => {
@@ -514,6 +518,9 @@ async fn journal_of_a_finished_content_is_dropped_when_it_is_met() {
             }
         }
         assert!(!place.path("journal").exists());
+        assert!(!place.path("part").exists());
+        let found = place.storage().open(&name()).await.unwrap();
+        found.sync().await.unwrap();
         fs::remove_file(place.target()).unwrap();
     }
 }

@@ -102,7 +102,8 @@ impl Driver {
         let published = self.published;
         self.on_blob(move |blob| async move {
             let result = match published {
-                true => Ok(()),
+                // It was found, and is not durable for that.
+                true => blob.sync().await,
                 false => blob.finish().await,
             };
             if result.is_ok()

@@ -214,7 +214,7 @@ impl Driver {
                 false
             };
             let patience = self.shared.config.shutdown_timeout;
-            self.published |= timeout(patience, published).await.unwrap_or(false);
+            self.published = timeout(patience, published).await.unwrap_or(false);
         } else if !matches!(reason, DownloadError::Storage { .. }) {
             self.save().await;
         }

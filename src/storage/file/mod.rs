@@ -180,7 +180,7 @@ pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageE
     let path = path.as_ref().to_path_buf();
     blob::run(move || {
         let file = dir::open_path(&path).map_err(|e| refused(&path, "opening", e))?;
-        Ok(Arc::new(ReadBlob::new(file, path)?) as Arc<dyn Blob>)
+        Ok(Arc::new(ReadBlob::new(file, path, None)?) as Arc<dyn Blob>)
     })
     .await
 }
@@ -221,7 +221,10 @@ impl Storage for FileStorage {
         blob::run(move || {
             let path = place.path.join(name.as_str());
             match place.dir.open_existing(name.as_str()) {
-                Ok(file) => Ok(Arc::new(ReadBlob::new(file, path)?) as Arc<dyn Blob>),
+                Ok(file) => {
+                    let blob = ReadBlob::new(file, path, Some(place.clone()))?;
+                    Ok(Arc::new(blob) as Arc<dyn Blob>)
+                }
                 Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
                     Err(StorageError::NotFound { name })
                 }
