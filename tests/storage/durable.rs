@@ -123,6 +123,12 @@ impl Place {
         stored.iter().map(|s| s.name.to_string()).collect()
     }
 
+    fn record(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|e| e == "manifest"))
+    }
+
     fn records(&self) -> usize {
         let entries = fs::read_dir(self.dir.path()).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name());
@@ -471,6 +477,27 @@ async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
 }
 
 #[tokio::test]
+async fn content_is_offered_also_where_its_record_cannot_be_written_anew() {
+    let (place, elsewhere) = (Place::new(), tempfile::tempdir().unwrap());
+    let path = elsewhere.path().join("file");
+    fs::write(&path, &place.content).unwrap();
+    let blob = open_file(&path).await.unwrap();
+    let (storage, name) = (place.storage(), name());
+    storage
+        .remember(&name, &place.manifest, &*blob)
+        .await
+        .unwrap();
+    // Its file was just written, so it is hashed, and then to be remembered
+    // as one that need not be. The record has got another name, which is not
+    // the storage's to write through.
+    let record = place.record().unwrap();
+    fs::hard_link(&record, elsewhere.path().join("record")).unwrap();
+    let before = fs::read(&record).unwrap();
+    assert_eq!(place.offered().await, ["a"]);
+    assert_eq!(fs::read(&record).unwrap(), before);
+}
+
+#[tokio::test]
 async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
     let place = Place::new();
     let storage = place.finished().await;
@@ -479,11 +506,6 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
     assert!(place.offered().await.is_empty());
 
     let blob = storage.open(&name()).await.unwrap();
-    let record = || {
-        let entries = fs::read_dir(place.dir.path()).unwrap();
-        let mut paths = entries.map(|entry| entry.unwrap().path());
-        paths.find(|path| path.extension().is_some_and(|e| e == "manifest"))
-    };
     for damage in [
         |path: &Path| alter(path, 50),
         |path: &Path| fs::write(path, "short").unwrap(),
@@ -493,7 +515,7 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
         let kept = storage.remember(&name, &place.manifest, &*blob);
         kept.await.unwrap();
         assert_eq!(place.offered().await, ["a"]);
-        damage(&record().unwrap());
+        damage(&place.record().unwrap());
         assert!(place.offered().await.is_empty());
         assert_eq!(fs::read(place.target()).unwrap(), place.content);
     }

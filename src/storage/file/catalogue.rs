@@ -204,7 +204,11 @@ impl Place<Dir> {
                 return Ok(None);
             }
             // From now on its modification time is enough, if it has settled.
-            self.remember(record.name.clone(), record.manifest.clone(), stamp.clone())?;
+            // Where that cannot be written down, it is hashed again.
+            let (name, manifest) = (record.name.clone(), record.manifest.clone());
+            if let Err(error) = self.remember(name, manifest, stamp.clone()) {
+                tracing::debug!(name = %record.name, %error, "record not written anew");
+            }
         }
         Ok(Some(Stored {
             blob: std::sync::Arc::new(ReadBlob::with(file, stamp)),

@@ -77,7 +77,18 @@ pub use stamp::FileStamp;
 ///
 /// # Changed files
 /// A file that changes while it is open for reading (its length or its
-/// modification time does) is [`StorageError::Changed`] from then on.
+/// modification time does) is [`StorageError::Changed`] from then on, and by the
+/// same two a file is told to be the one that was
+/// [remembered](Storage::remember). Where the modification time may have stood
+/// still, the file is hashed instead. The limit: bytes that were altered while
+/// the length stayed and the modification time was set back, on purpose or by a
+/// tool that copies times, are served; whoever fetches them notices.
+///
+/// # A directory that goes
+/// The directory is held open and followed when it is moved. When it is
+/// removed, or its volume is, every operation fails with
+/// [`StorageError::Io`], also when another takes its place: open a new storage
+/// there.
 ///
 /// # Example
 /// ```no_run

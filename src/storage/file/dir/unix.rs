@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::{Kind, Refused, too_short};
@@ -50,7 +50,7 @@ impl Dir {
 
     fn open_at(&self, name: &str, flags: OFlags) -> Result<DataFile, Refused> {
         let mode = Mode::from_raw_mode(0o666);
-        match fs::openat(&self.0, name, flags | CAREFUL, mode) {
+        match retry_on_intr(|| fs::openat(&self.0, name, flags | CAREFUL, mode)) {
             Ok(fd) => regular(fd.into()),
             Err(Errno::LOOP) => Err(Refused::Kind(Kind::Link)),
             Err(error) => Err(error.into()),
@@ -243,7 +243,7 @@ impl DiskFile for DataFile {
             target_vendor = "apple"
         ))]
         if len > 0 {
-            match fs::fallocate(&self.0, fs::FallocateFlags::empty(), 0, len) {
+            match retry_on_intr(|| fs::fallocate(&self.0, fs::FallocateFlags::empty(), 0, len)) {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
                 done => done?,
             }
