@@ -72,6 +72,7 @@ impl Storage for Shelf {
             // It keeps nothing of an interrupted download.
             present: Bitfield::none(of.geometry().chunks()),
             verified: Bitfield::none(of.geometry().chunks()),
+            untouched: true,
         })
     }
 

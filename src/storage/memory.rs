@@ -176,6 +176,7 @@ impl Storage for MemoryStorage {
             // Nobody else can reach the memory.
             verified: present.clone(),
             present,
+            untouched: true,
         })
     }
 

@@ -132,6 +132,10 @@ pub struct Partial {
     /// of a record from before a restart: verify one before it is served to
     /// anybody for the first time, and write it again if it is wrong.
     pub verified: Bitfield,
+    /// Whether nobody has touched the bytes of those present since they were
+    /// recorded, as far as the storage can tell: then finishing need not wait
+    /// until all of them were looked at. `false` is always right.
+    pub untouched: bool,
 }
 
 /// A finished content that a storage has kept in mind.
@@ -171,6 +175,7 @@ impl fmt::Debug for Partial {
         f.debug_struct("Partial")
             .field("present", &self.present)
             .field("verified", &self.verified)
+            .field("untouched", &self.untouched)
             .finish_non_exhaustive()
     }
 }

@@ -75,6 +75,7 @@ impl Storage for Broken {
             blob,
             mut present,
             mut verified,
+            untouched,
         } = created?;
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
@@ -102,6 +103,7 @@ impl Storage for Broken {
             blob,
             present,
             verified,
+            untouched,
         })
     }
 

@@ -114,6 +114,8 @@ pub(in crate::peer) struct Driver {
     swarm: Swarm,
     content: Content,
     blob: Option<Arc<dyn Blob>>,
+    /// Chunks of an earlier download that were not verified since.
+    unchecked: Option<Bitfield>,
     /// The content is visible under its name already.
     published: bool,
     /// It is becoming so at this moment.
@@ -148,6 +150,7 @@ impl Driver {
             publishing: false,
             content,
             blob,
+            unchecked: None,
             inbox: inbox.1,
             to_inbox: inbox.0,
             links: BTreeMap::new(),
@@ -374,6 +377,7 @@ impl Driver {
                     let content = self.content.id;
                     tracing::warn!(%content, %chunk, "altered since it was written");
                 }
+                self.is_checked(chunk);
                 self.swarm.chunk_rechecked(now(), chunk, good);
                 self.show_progress();
             }
@@ -399,10 +403,17 @@ impl Driver {
             } => {
                 if let Err(error) = &result {
                     tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
-                    if matches!(error, StorageError::Changed { .. }) && self.swarm.is_seeding() {
+                    let changed = matches!(
+                        error,
+                        StorageError::Changed { .. } | StorageError::Altered { .. }
+                    );
+                    if changed && self.swarm.is_seeding() {
                         // It is another content now.
                         self.storage_failed(Some(block.chunk), error.clone());
                     }
+                }
+                if result.is_ok() {
+                    self.is_checked(block.chunk);
                 }
                 self.swarm.block_read(now(), link, block, result.ok());
             }
@@ -428,17 +439,37 @@ impl Driver {
     }
 
     fn opened(&mut self, opened: Opened) {
-        let (blob, present, verified) = match opened {
-            Opened::Partial(partial) => (partial.blob, partial.present, partial.verified),
+        let Partial {
+            blob,
+            present,
+            verified,
+            untouched,
+        } = match opened {
+            Opened::Partial(partial) => partial,
             Opened::Whole(blob) => {
                 self.published = true;
                 let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
                 let all = Bitfield::all(chunks.unwrap_or_default());
-                (blob, all.clone(), all)
+                Partial {
+                    blob,
+                    present: all.clone(),
+                    verified: all,
+                    untouched: true,
+                }
             }
         };
         self.blob = Some(blob);
         self.swarm.opened(now(), &present, &verified);
+        let mut unchecked = present;
+        for chunk in verified.iter() {
+            unchecked.remove(chunk);
+        }
+        if !unchecked.is_empty() {
+            self.unchecked = Some(unchecked);
+            if untouched {
+                self.swarm.left_untouched(now());
+            }
+        }
         self.show_progress();
     }
 
@@ -479,17 +510,7 @@ impl Driver {
                     Done::Stored { chunk, result }
                 });
             }
-            Output::Read { link, block } => {
-                let offset = self.offset_of(block.chunk) + u64::from(block.offset);
-                self.on_blob(move |blob| async move {
-                    let result = blob.read_at(offset, block.len as usize).await;
-                    Done::Read {
-                        link,
-                        block,
-                        result,
-                    }
-                });
-            }
+            Output::Read { link, block } => self.read(link, block),
             Output::Commit { verified } => self
                 .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
             Output::Finish => {

@@ -23,6 +23,8 @@ pub(super) struct Transfer {
     /// since; those before `recheck_from` are being read.
     pub(super) unchecked: Bitfield,
     pub(super) recheck_from: u32,
+    /// Publishing need not wait until all of them are verified.
+    pub(super) untouched: bool,
     /// Verified chunks that are to be written.
     pub(super) unwritten: VecDeque<ChunkIndex>,
     pub(super) commit: Commit,
@@ -74,6 +76,19 @@ impl Transfer {
         } else {
             full
         }
+    }
+
+    /// How many chunks that were left behind are being read.
+    pub(super) fn rechecking(&self) -> usize {
+        let given_out = |chunk: &ChunkIndex| chunk.0 < self.recheck_from;
+        self.unchecked.iter().take_while(given_out).count()
+    }
+
+    /// Whether all is here that can be had, and the rest was left untouched by
+    /// an earlier download.
+    pub(super) fn is_whole_untouched(&self) -> bool {
+        let here = self.stored.count() + self.unchecked.count();
+        self.untouched && !self.unchecked.is_empty() && here == self.stored.chunks()
     }
 
     /// The chunks that a later download may take up.

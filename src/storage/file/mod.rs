@@ -220,6 +220,7 @@ impl Storage for FileStorage {
             false => Bitfield::none(resumed.present.chunks()),
         };
         Ok(Partial {
+            untouched: resumed.part.is_proven(),
             blob: Arc::new(PartBlob::new(resumed.part, claim)),
             present: resumed.present,
             verified,

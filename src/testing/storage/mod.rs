@@ -567,6 +567,7 @@ async fn check_present(content: &Sample, partial: &Partial) {
         blob,
         present,
         verified,
+        ..
     } = partial;
     let geometry = content.manifest.geometry();
     for set in [present, verified] {

@@ -445,6 +445,43 @@ fn failed_sync_is_final() {
 }
 
 #[test]
+fn chunk_that_was_read_whole_is_not_read_again_to_be_proven() {
+    let disk = Model::new(CHUNKS);
+    disk.set_trouble(Trouble::PowerOff(80));
+    download(&disk, SCRIPTS[0]).unwrap().unwrap_err();
+    // The process was killed between two commits.
+    let state = disk.state().killed();
+    let finishing = |looks: bool| {
+        let disk = Model::of(state.clone());
+        disk.set_trouble(Trouble::None);
+        let place = Place::new(disk.clone(), "model".into(), Options::default());
+        let name = Sample::name();
+        let opened = Place::open_part(Arc::new(place), name, SAMPLE.manifest.clone(), None);
+        let resumed = opened.map_err(|e| e.to_string()).unwrap();
+        assert!(!resumed.part.is_proven());
+        let geometry = SAMPLE.manifest.geometry();
+        for chunk in resumed.present.iter().filter(|_| looks) {
+            let len = geometry.len_of(chunk) as usize;
+            resumed.part.read(geometry.offset_of(chunk), len).unwrap();
+        }
+        assert_eq!(resumed.part.is_proven(), looks);
+        for chunk in resumed.present.iter_missing() {
+            let bytes = SAMPLE.chunk(chunk);
+            let offset = geometry.offset_of(chunk);
+            let written = resumed.part.write(offset, bytes.len() as u64, &[bytes]);
+            written.unwrap();
+        }
+        let before = disk.state().counts().0;
+        resumed.part.finish().unwrap();
+        let ops = disk.state().counts().0 - before;
+        (ops, u64::from(resumed.present.count()))
+    };
+    let ((proving, present), (proven, _)) = (finishing(false), finishing(true));
+    assert!(present > 0);
+    assert_eq!(proving - proven, present);
+}
+
+#[test]
 fn missing_room_is_found_before_anything_is_created() {
     let disk = Model::new(CHUNKS);
     let length = SAMPLE.bytes.len() as u64;
