@@ -227,7 +227,7 @@ pub trait Blob: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::Exists`] when the name was taken meanwhile,
     /// [`StorageError::Altered`] when a chunk that was there when the content
-    /// was created is wrong, and what [`commit`](Self::commit) may meet.
+    /// was created, and was not [untouched](Partial::untouched), is wrong, and what [`commit`](Self::commit) may meet.
     async fn finish(&self) -> Result<(), StorageError>;
 
     /// Makes a content durable, with its name, that was
@@ -323,11 +323,11 @@ pub enum StorageError {
         chunk: ChunkIndex,
     },
     /// There is no room.
-    #[error("no space for {what}: {needed} bytes needed{}", free(*available))]
+    #[error("no space for {what}{}", room(*needed, *available))]
     Full {
         /// What did not fit.
         what: String,
-        /// How many bytes are needed.
+        /// How many bytes are needed; 0 if that is not known.
         needed: u64,
         /// How many bytes there are, if that is known.
         available: Option<u64>,
@@ -364,8 +364,12 @@ pub(crate) fn located(path: &Option<PathBuf>, what: impl fmt::Display) -> String
 }
 
 /// The end of a message about room.
-fn free(available: Option<u64>) -> String {
-    available.map_or_else(String::new, |bytes| format!(", {bytes} available"))
+fn room(needed: u64, available: Option<u64>) -> String {
+    match (needed, available) {
+        (0, None) => String::new(),
+        (needed, None) => format!(": {needed} bytes needed"),
+        (needed, Some(available)) => format!(": {needed} bytes needed, {available} available"),
+    }
 }
 
 /// Checks that `len` bytes from `offset` on lie in a content of `length`

@@ -179,6 +179,7 @@ on_both_networks! {
         let mut again = leecher.download(id);
         (&mut again).await.unwrap();
         assert_eq!(again.progress().downloaded, 0);
+        assert_eq!(again.durable_bytes(), bytes.len() as u64);
         // Two of them are looked at at a time.
         let read = reads.load(Ordering::Relaxed);
         assert!(read <= 2, "{read} chunks were read");
@@ -206,6 +207,7 @@ on_both_networks! {
         verified(&download, HALF).await;
         download.cancel();
         assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        assert_eq!(download.durable_bytes(), HALF);
         hanging.shutdown().await;
 
         let owner = world.node("owner").await;

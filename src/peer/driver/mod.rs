@@ -88,7 +88,10 @@ enum Done {
         block: BlockRange,
         result: Result<Bytes, StorageError>,
     },
-    Committed(Result<(), StorageError>),
+    Committed {
+        bytes: u64,
+        result: Result<(), StorageError>,
+    },
     Finished(Result<(), StorageError>),
     Told(OwnState),
 }
@@ -304,7 +307,9 @@ impl Driver {
                 }
                 match self.jobs.next().await {
                     Some(
-                        done @ (Done::Verified { .. } | Done::Stored { .. } | Done::Committed(_)),
+                        done @ (Done::Verified { .. }
+                        | Done::Stored { .. }
+                        | Done::Committed { .. }),
                     ) => self.done(done),
                     Some(_) => {}
                     None => return,
@@ -417,10 +422,17 @@ impl Driver {
                 }
                 self.swarm.block_read(now(), link, block, result.ok());
             }
-            Done::Committed(Ok(())) => self.swarm.committed(now()),
+            Done::Committed {
+                bytes,
+                result: Ok(()),
+            } => {
+                self.are_durable(bytes);
+                self.swarm.committed(now());
+            }
             Done::Finished(Ok(())) => {
                 self.published = true;
                 self.publishing = false;
+                self.are_durable(self.content.length);
                 self.swarm.finished(now());
                 self.show_progress();
             }
@@ -430,7 +442,10 @@ impl Driver {
             }
             Done::Told(_) => {}
             Done::Opened(Err(source))
-            | Done::Committed(Err(source))
+            | Done::Committed {
+                result: Err(source),
+                ..
+            }
             | Done::Finished(Err(source)) => {
                 self.publishing = false;
                 self.storage_failed(None, source);
@@ -460,6 +475,9 @@ impl Driver {
         };
         self.blob = Some(blob);
         self.swarm.opened(now(), &present, &verified);
+        if !self.published {
+            self.are_durable(self.bytes_of(&present));
+        }
         let mut unchecked = present;
         for chunk in verified.iter() {
             unchecked.remove(chunk);
@@ -511,8 +529,13 @@ impl Driver {
                 });
             }
             Output::Read { link, block } => self.read(link, block),
-            Output::Commit { verified } => self
-                .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
+            Output::Commit { verified } => {
+                let bytes = self.bytes_of(&verified);
+                self.on_blob(move |blob| async move {
+                    let result = blob.commit(&verified).await;
+                    Done::Committed { bytes, result }
+                });
+            }
             Output::Finish => {
                 self.publishing = true;
                 self.finish();
@@ -551,6 +574,19 @@ impl Driver {
             self.links.remove(&link);
             self.swarm.link_down(now(), link);
         }
+    }
+
+    fn bytes_of(&self, chunks: &Bitfield) -> u64 {
+        let manifest = self.swarm.manifest();
+        manifest.map_or(0, |manifest| manifest.geometry().bytes_of(chunks))
+    }
+
+    /// So many bytes of the content are durable. No event says so.
+    fn are_durable(&self, bytes: u64) {
+        self.status.send_if_modified(|status| {
+            status.are_durable(bytes);
+            false
+        });
     }
 
     fn show_progress(&mut self) {

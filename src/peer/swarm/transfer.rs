@@ -68,14 +68,7 @@ pub(super) struct Commit {
 
 impl Transfer {
     pub(super) fn stored_bytes(&self) -> u64 {
-        let geometry = self.manifest.geometry();
-        let full = u64::from(self.stored.count()) * geometry.chunk_len();
-        let last = geometry.last();
-        if self.stored.contains(last) {
-            full - (geometry.chunk_len() - geometry.len_of(last))
-        } else {
-            full
-        }
+        self.manifest.geometry().bytes_of(&self.stored)
     }
 
     /// How many chunks that were left behind are being read.

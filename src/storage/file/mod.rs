@@ -69,9 +69,12 @@ pub use stamp::FileStamp;
 ///
 /// # Resuming
 /// A download that was interrupted goes on from the last commit, and no chunk
-/// is hashed for that, unless [`verify_on_resume`] is set. Where the file has
-/// been written to since the last commit (the process was killed, or somebody
-/// altered the file), the chunks of before are read and verified once, when the
+/// is hashed for that, unless [`verify_on_resume`] is set. If the file is as the
+/// last commit left it (the download was cancelled or shut down), it is
+/// [`untouched`](Partial::untouched), and finished on the word of the journal
+/// for what nobody has looked at meanwhile. Where it has been written to since
+/// (the process was killed, or somebody altered the file), the chunks of before
+/// are verified once, when they are first read as a whole, or else when the
 /// content is finished: it gets its name only if they are right, and is
 /// [`StorageError::Altered`] otherwise, with nothing lost but the bad chunks.
 ///

@@ -447,6 +447,12 @@ mod tests {
             assert_eq!(full(errno.into()), expected);
         }
         assert_eq!(full(io::ErrorKind::StorageFull.into()), expected);
+        let told = |needed| failed("writing", path, needed, &io::ErrorKind::StorageFull.into());
+        assert_eq!(
+            told(7).to_string(),
+            "no space for writing p: 7 bytes needed"
+        );
+        assert_eq!(told(0).to_string(), "no space for writing p");
         assert!(matches!(
             full(io::ErrorKind::PermissionDenied.into()),
             StorageError::Io {
