@@ -185,14 +185,15 @@ impl Download {
         self.status.borrow().progress.clone()
     }
 
-    /// How many bytes are durable at this moment: recorded by the storage, so
-    /// that they survive the machine as well and are not fetched again, if the
+    /// How many bytes are known to be durable: recorded by the storage, so that
+    /// they survive the machine as well and are not fetched again, if the
     /// storage can do that. What is verified ([`Progress::verified_bytes`])
-    /// survives the process until then, and becomes durable a
-    /// [`commit_bytes`](crate::peer::swarm::SwarmConfig::commit_bytes) or a
-    /// [`commit_interval`](crate::peer::swarm::SwarmConfig::commit_interval) later. What
-    /// an interrupted download left behind is durable from the start, and is
-    /// counted as verified when it was verified again.
+    /// survives the process only, until [`commit_bytes`] or [`commit_interval`]
+    /// later it is durable. What an interrupted download left behind is counted
+    /// from the first commit of this one on.
+    ///
+    /// [`commit_bytes`]: crate::peer::swarm::SwarmConfig::commit_bytes
+    /// [`commit_interval`]: crate::peer::swarm::SwarmConfig::commit_interval
     pub fn durable_bytes(&self) -> u64 {
         self.status.borrow().durable
     }

@@ -198,6 +198,33 @@ on_both_networks! {
         assert!(progress.verified_bytes < bytes.len() as u64);
     }
 
+    async fn second_peer_on_one_target_is_told_what_is_written_where(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 10));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let first = world.builder("first", storage.clone()).start().await.unwrap();
+        let download = first.download(id);
+        verified(&download, HALF).await;
+        // The same storage, and another one there, as in another process.
+        let other = FileStorage::open(dir.path()).unwrap();
+        for (name, storage) in [("same", storage), ("other", other)] {
+            let second = world.builder(name, storage).start().await.unwrap();
+            let error = second.download(id).await.unwrap_err();
+            let path = Some(part(&dir, id));
+            let (source, chunk) = (StorageError::Locked { id, path }, None);
+            assert_eq!(error, DownloadError::Storage { id, chunk, source });
+            let path = part(&dir, id);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            second.shutdown().await;
+        }
+        hanging.shutdown().await;
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        download.await.unwrap();
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
     async fn cancelled_download_goes_on_with_the_missing_chunks(world: World) {
         let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 1));
         let id = ContentId::of(&bytes);

@@ -10,9 +10,10 @@ use super::super::share::{HashError, manifest_of, off_thread};
 use super::super::shared::Shared;
 use super::super::swarm::{LinkId, LinkInfo};
 use super::{Done, Driver, NewLink, Opened, now};
-use crate::content::{BlockRange, ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
+use crate::error::DownloadError;
 use crate::protocol::Addr;
-use crate::storage::{Blob, StorageError};
+use crate::storage::{Blob, Partial, StorageError};
 use crate::tracker::TrackerError;
 
 impl Driver {
@@ -74,6 +75,49 @@ impl Driver {
                 Err(error) => Err(error),
             };
             Done::Opened(opened)
+        });
+    }
+
+    pub(super) fn opened(&mut self, opened: Opened) {
+        let Partial {
+            blob,
+            present,
+            verified,
+            untouched,
+        } = match opened {
+            Opened::Partial(partial) => partial,
+            Opened::Whole(blob) => {
+                self.published = true;
+                let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
+                let all = Bitfield::all(chunks.unwrap_or_default());
+                Partial {
+                    blob,
+                    present: all.clone(),
+                    verified: all,
+                    untouched: true,
+                }
+            }
+        };
+        self.blob = Some(blob);
+        self.swarm.opened(now(), &present, &verified);
+        let mut unchecked = present;
+        for chunk in verified.iter() {
+            unchecked.remove(chunk);
+        }
+        if !unchecked.is_empty() {
+            self.unchecked = Some(unchecked);
+            if untouched {
+                self.swarm.left_untouched(now());
+            }
+        }
+        self.show_progress();
+    }
+
+    pub(super) fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
+        let Content { id, name, .. } = self.content.clone();
+        self.failed = Some(match source {
+            StorageError::Exists { path, .. } => DownloadError::TargetExists { name, id, path },
+            source => DownloadError::Storage { id, chunk, source },
         });
     }
 
@@ -182,6 +226,19 @@ impl Driver {
 
     pub(super) fn job(&mut self, job: impl Future<Output = Done> + Send + 'static) {
         self.jobs.push(Box::pin(job));
+    }
+
+    pub(super) fn bytes_of(&self, chunks: &Bitfield) -> u64 {
+        let manifest = self.swarm.manifest();
+        manifest.map_or(0, |manifest| manifest.geometry().bytes_of(chunks))
+    }
+
+    /// So many bytes of the content are durable. No event says so.
+    pub(super) fn are_durable(&self, bytes: u64) {
+        self.status.send_if_modified(|status| {
+            status.are_durable(bytes);
+            false
+        });
     }
 
     pub(super) fn offset_of(&self, chunk: ChunkIndex) -> u64 {

@@ -453,52 +453,6 @@ impl Driver {
         }
     }
 
-    fn opened(&mut self, opened: Opened) {
-        let Partial {
-            blob,
-            present,
-            verified,
-            untouched,
-        } = match opened {
-            Opened::Partial(partial) => partial,
-            Opened::Whole(blob) => {
-                self.published = true;
-                let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
-                let all = Bitfield::all(chunks.unwrap_or_default());
-                Partial {
-                    blob,
-                    present: all.clone(),
-                    verified: all,
-                    untouched: true,
-                }
-            }
-        };
-        self.blob = Some(blob);
-        self.swarm.opened(now(), &present, &verified);
-        if !self.published {
-            self.are_durable(self.bytes_of(&present));
-        }
-        let mut unchecked = present;
-        for chunk in verified.iter() {
-            unchecked.remove(chunk);
-        }
-        if !unchecked.is_empty() {
-            self.unchecked = Some(unchecked);
-            if untouched {
-                self.swarm.left_untouched(now());
-            }
-        }
-        self.show_progress();
-    }
-
-    fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
-        let Content { id, name, .. } = self.content.clone();
-        self.failed = Some(match source {
-            StorageError::Exists { path, .. } => DownloadError::TargetExists { name, id, path },
-            source => DownloadError::Storage { id, chunk, source },
-        });
-    }
-
     fn perform_outputs(&mut self) {
         while let Some(output) = self.swarm.poll_output() {
             self.perform(output);
@@ -574,19 +528,6 @@ impl Driver {
             self.links.remove(&link);
             self.swarm.link_down(now(), link);
         }
-    }
-
-    fn bytes_of(&self, chunks: &Bitfield) -> u64 {
-        let manifest = self.swarm.manifest();
-        manifest.map_or(0, |manifest| manifest.geometry().bytes_of(chunks))
-    }
-
-    /// So many bytes of the content are durable. No event says so.
-    fn are_durable(&self, bytes: u64) {
-        self.status.send_if_modified(|status| {
-            status.are_durable(bytes);
-            false
-        });
     }
 
     fn show_progress(&mut self) {

@@ -7,23 +7,8 @@
 //! convenience: one that is torn, or does not fit its file any more, is as
 //! good as none, so it is written in place and needs no order of steps.
 //!
-//! # Format, version 1
-//! All integers are little-endian.
-//!
-//! | bytes | |
-//! |---|---|
-//! | 8 | `btl.mfst` |
-//! | 4 | version: 1 |
-//! | 32 | content id |
-//! | 8 | length in bytes |
-//! | 8, 4 | modification time: seconds since 1970 (signed), nanoseconds |
-//! | 1 | 1 if that time had settled: any later change must show in it; else 0, and the content is hashed before it is offered |
-//! | 2, n | the name |
-//! | 4, n | the path of the file; empty for the file in this directory that has the name |
-//! | 4, 32 each | the chunk hashes |
-//! | 2, n | the last leaf |
-//! | 1, 32 each | its siblings |
-//! | 32 | BLAKE3 of all before |
+//! The format is in `FORMAT.md`, which is part of the documentation of
+//! [`FileStorage`](super::FileStorage).
 
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -107,6 +107,8 @@ pub use stamp::FileStamp;
 /// ```
 ///
 /// [`verify_on_resume`]: FileStorageBuilder::verify_on_resume
+///
+#[doc = include_str!("FORMAT.md")]
 #[derive(Debug, Clone)]
 pub struct FileStorage(Arc<Place<Dir>>);
 

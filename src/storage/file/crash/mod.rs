@@ -223,6 +223,8 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
 #[derive(Default)]
 struct Tally {
     states: u64,
+    /// Moments of a download at which it crashed.
+    points: u64,
 }
 
 impl Tally {
@@ -257,6 +259,7 @@ impl Tally {
                 disk.set_trouble(Trouble::PowerOff(at));
                 let done = download(&disk, script)?;
                 let state = disk.state().clone();
+                self.points += 1;
                 for variant in 0..VARIANTS {
                     let seed = (n as u64) << 48 | at << 16 | variant;
                     self.crash(&state, script, seed)
@@ -334,7 +337,12 @@ fn check_typed(ended: &Result<(), StorageError>, failure: Failure) -> Checked<()
 fn crash_after_any_operation_loses_nothing_that_was_durable() {
     let (mut tally, start) = (Tally::default(), Instant::now());
     tally.crashes(None, &SCRIPTS).unwrap();
-    println!("{} states in {:?}", tally.states, start.elapsed());
+    println!(
+        "{} states: crashes at {} points, {VARIANTS} variants of each, in {:?}",
+        tally.states,
+        tally.points,
+        start.elapsed()
+    );
     assert!(tally.states >= 20_000, "{}", tally.states);
 }
 
@@ -342,7 +350,11 @@ fn crash_after_any_operation_loses_nothing_that_was_durable() {
 fn failure_of_any_operation_is_typed_and_the_download_goes_on_after_it() {
     let (mut tally, start) = (Tally::default(), Instant::now());
     tally.failures(None).unwrap();
-    println!("{} states in {:?}", tally.states, start.elapsed());
+    println!(
+        "{} states after a failure, in {:?}",
+        tally.states,
+        start.elapsed()
+    );
 }
 
 /// What the checker says of a mistake.

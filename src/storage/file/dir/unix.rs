@@ -123,13 +123,13 @@ impl Disk for Dir {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_all()
+        sync_names(&self.0)
     }
 
     fn sync_above(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat(&self.0, "..", flags, Mode::empty()) {
-            Ok(above) => File::from(above).sync_all(),
+            Ok(above) => sync_names(&above.into()),
             // It may be somebody else's, and closed to this process.
             Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
@@ -139,6 +139,15 @@ impl Disk for Dir {
     fn available(&self) -> Option<u64> {
         let volume = fs::fstatvfs(&self.0).ok()?;
         volume.f_bavail.checked_mul(volume.f_frsize)
+    }
+}
+
+/// Syncs a directory. Where a file system has no such thing, its names are as
+/// durable as it makes them by itself.
+fn sync_names(dir: &File) -> io::Result<()> {
+    match dir.sync_all().map_err(|e| (e.kind(), e)) {
+        Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) => Ok(()),
+        done => done.map_err(|(_, e)| e),
     }
 }
 
