@@ -190,7 +190,7 @@ on_both_networks! {
         alter(&path, (CHUNKS - 1) * CHUNK + 3);
         let second = world.node("second").await;
         let other = second.peer.download(id);
-        while !leecher.contents().is_empty() {
+        while !leecher.contents().is_empty() && other.progress().wasted == 0 {
             tokio::task::yield_now().await;
         }
         let progress = other.progress();
