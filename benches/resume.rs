@@ -2,12 +2,13 @@
 //! verifying it.
 //!
 //! ```text
-//! cargo bench --bench resume
+//! cargo bench --bench resume -- --gib 10
 //! ```
 //!
-//! The content is 10 GiB of zeros in a sparse file, so it needs no room, and
-//! the check is all hashing and no disk. With `-- --test` it is smaller, and
-//! everything runs once.
+//! The content is zeros in a sparse file, so it needs no room, and the check is
+//! all hashing and no disk. Its journal has a record for every 32 MiB, as a
+//! download leaves it. `--gib` says how long it is, and is 10 by default.
+//! Under `cargo test` it is 64 MiB, and everything runs once.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,25 +18,48 @@ use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageErro
 use criterion::Criterion;
 use tokio::runtime::Runtime;
 
-const LENGTH: u64 = 10 << 30;
+const GIB: u64 = 1 << 30;
 const TEST_LENGTH: u64 = 64 << 20;
+/// How much a download writes between two commits, in bytes.
+const WINDOW: u64 = 32 << 20;
+/// How often opening is measured for the line at the end.
+const TIMES: usize = 9;
 
 fn main() {
-    let mut criterion = Criterion::default().sample_size(20).configure_from_args();
-    let test = std::env::args().any(|arg| arg == "--test");
-    let length = if test { TEST_LENGTH } else { LENGTH };
+    let (length, test) = arguments();
     let place = Place::new(length).expect("preparing the download");
-
+    let sample = Criterion::default().sample_size(20);
+    // `--gib` is not criterion's.
+    let mut criterion = match test {
+        true => sample.configure_from_args(),
+        false => sample,
+    };
     criterion.bench_function("resume", |b| b.iter(|| place.resume(false)));
 
-    let resumed = median((0..9).map(|_| timed(|| place.resume(false))).collect());
+    let resumed = median((0..TIMES).map(|_| timed(|| place.resume(false))).collect());
     let checked = timed(|| place.resume(true));
     println!(
-        "opening {} MiB, all committed: {resumed:?}; verifying it: {checked:?}; ratio {:.0}",
+        "opening {} MiB, all {} chunks committed: {resumed:.2?}; verifying it: {checked:.2?}; ratio {:.0}",
         length >> 20,
+        place.manifest.geometry().chunks(),
         checked.as_secs_f64() / resumed.as_secs_f64(),
     );
     criterion.final_summary();
+}
+
+/// The length in bytes, and whether everything is to run once only.
+fn arguments() -> (u64, bool) {
+    let args: Vec<String> = std::env::args().collect();
+    // `cargo test` does not say that it is to be measured.
+    let has = |flag| args.iter().any(|arg| arg == flag);
+    if has("--test") || !has("--bench") {
+        return (TEST_LENGTH, true);
+    }
+    let gib = args.iter().position(|arg| arg == "--gib").map(|at| {
+        let value = args.get(at + 1).and_then(|value| value.parse().ok());
+        value.expect("--gib takes a whole number of GiB")
+    });
+    (gib.unwrap_or(10) * GIB, false)
 }
 
 /// A directory with an interrupted download.
@@ -59,8 +83,16 @@ impl Place {
         };
         let partial = place.open(false)?;
         // A file that was extended reads as zeros, so all chunks are right.
-        let all = Bitfield::all(place.manifest.geometry().chunks());
-        place.runtime.block_on(partial.blob.commit(&all))?;
+        let geometry = place.manifest.geometry();
+        let (mut committed, mut bytes) = (Bitfield::none(geometry.chunks()), 0);
+        for chunk in geometry.indices() {
+            committed.insert(chunk);
+            bytes += geometry.len_of(chunk);
+            if bytes >= WINDOW || committed.is_complete() {
+                place.runtime.block_on(partial.blob.commit(&committed))?;
+                bytes = 0;
+            }
+        }
         Ok(place)
     }
 

@@ -55,10 +55,16 @@ impl Storage for Shelf {
     async fn create(&self, name: &ContentName, of: &Manifest) -> Result<Partial, StorageError> {
         let mut contents = lock(&self.0);
         if contents.finished.contains_key(name) {
-            return Err(StorageError::Exists { name: name.clone() });
+            return Err(StorageError::Exists {
+                name: name.clone(),
+                path: None,
+            });
         }
         if !contents.being_written.insert(of.id()) {
-            return Err(StorageError::Locked { id: of.id() });
+            return Err(StorageError::Locked {
+                id: of.id(),
+                path: None,
+            });
         }
         let bytes = vec![0; of.geometry().length() as usize];
         Ok(Partial {
@@ -66,6 +72,7 @@ impl Storage for Shelf {
             // It keeps nothing of an interrupted download.
             present: Bitfield::none(of.geometry().chunks()),
             verified: Bitfield::none(of.geometry().chunks()),
+            untouched: true,
         })
     }
 
@@ -110,7 +117,7 @@ impl Blob for Book {
         let mut contents = lock(&self.shelf.0);
         let name = self.name.clone();
         if contents.finished.contains_key(&name) {
-            return Err(StorageError::Exists { name });
+            return Err(StorageError::Exists { name, path: None });
         }
         contents.finished.insert(name, self.bytes.clone());
         contents.being_written.remove(&id);

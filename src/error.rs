@@ -5,11 +5,13 @@
 //!
 //! [`ProtocolError`]: crate::protocol::ProtocolError
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
 use crate::protocol::{Addr, AddrError, ContentKey};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
 use crate::transport::TransportError;
 
@@ -141,10 +143,12 @@ pub enum DownloadError {
         id: ContentId,
     },
     /// Something else has the content's name in the storage. It is left alone.
-    #[error("{name} exists already, and is not {id}")]
+    #[error("{} exists already, and is not {id}", located(path, name))]
     TargetExists {
         /// The name.
         name: ContentName,
+        /// Where it stands, in a storage that has paths.
+        path: Option<PathBuf>,
         /// The content that was to get it.
         id: ContentId,
     },

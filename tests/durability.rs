@@ -89,6 +89,10 @@ impl Blob for TellingBlob {
         Ok(())
     }
 
+    async fn sync(&self) -> Result<(), StorageError> {
+        self.0.sync().await
+    }
+
     fn file(&self) -> Option<FileStamp> {
         self.0.file()
     }
@@ -187,18 +191,27 @@ impl Drop for Process {
 struct TrackerProcess {
     process: Process,
     addr: String,
+    kills: u32,
 }
 
 impl TrackerProcess {
     fn start(addr: &str) -> Self {
         let mut process = Process::start("tracker", &[("ADDR", addr)]);
         let (_, addr) = process.next(&["listening"]).expect("the tracker starts");
-        Self { process, addr }
+        Self {
+            process,
+            addr,
+            kills: 0,
+        }
     }
 
     fn restart(&mut self) {
         self.process.kill();
-        *self = Self::start(&self.addr);
+        let kills = self.kills + 1;
+        *self = Self {
+            kills,
+            ..Self::start(&self.addr)
+        };
     }
 }
 
@@ -241,7 +254,7 @@ impl Downloads {
             "verified",
         ];
         let (mut here, mut finished, mut told) = (0, false, 0);
-        let mut killed = false;
+        let (mut killed, mut kill_tracker) = (false, kill_tracker);
         while let Some((what, value)) = process.next(&forms) {
             let value: u32 = value.parse().unwrap();
             match what.as_str() {
@@ -270,9 +283,14 @@ impl Downloads {
                 process.child.kill().unwrap();
                 killed = true;
             }
-            if told == steps / 2 && kill_tracker {
+            if kill_tracker && told >= steps / 2 {
+                kill_tracker = false;
                 self.tracker.restart();
             }
+        }
+        if kill_tracker {
+            // It ended sooner.
+            self.tracker.restart();
         }
         let status = process.child.wait().unwrap();
         assert!(killed || status.success(), "the download failed");
@@ -346,8 +364,12 @@ fn download_that_is_killed_again_and_again_loses_nothing_that_was_durable() {
         downloads.run(u32::MAX, false);
     }
     println!(
-        "{} kills, {} files, {} chunks fetched again, at most {} after one kill",
-        downloads.kills, downloads.files, downloads.again, downloads.most_again
+        "{} kills, {} of the tracker, {} files, {} chunks fetched again, at most {} after one kill",
+        downloads.kills,
+        downloads.tracker.kills,
+        downloads.files,
+        downloads.again,
+        downloads.most_again
     );
     runtime.block_on(owner.shutdown());
 }

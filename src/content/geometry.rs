@@ -7,6 +7,8 @@ use std::ops::Range;
 
 use thiserror::Error;
 
+use super::Bitfield;
+
 /// The shortest chunk, in bytes: BLAKE3 reaches its speed from here on.
 pub const MIN_CHUNK_LEN: u64 = 16 << 10;
 /// The longest chunk, in bytes: what a leecher holds unverified per chunk.
@@ -141,6 +143,19 @@ impl Geometry {
     pub fn offset_of(&self, chunk: ChunkIndex) -> u64 {
         assert!(self.contains(chunk), "chunk {chunk} of {}", self.chunks);
         u64::from(chunk.0) * self.chunk_len
+    }
+
+    /// How many bytes these chunks have together.
+    ///
+    /// # Panics
+    /// If the set is of another number of chunks.
+    pub fn bytes_of(&self, chunks: &Bitfield) -> u64 {
+        assert_eq!(chunks.chunks(), self.chunks());
+        let full = u64::from(chunks.count()) * self.chunk_len();
+        match chunks.contains(self.last()) {
+            true => full - (self.chunk_len() - self.len_of(self.last())),
+            false => full,
+        }
     }
 
     /// How many bytes a chunk has.

@@ -68,7 +68,9 @@ impl PeerBuilder {
     /// downloaded, and not [unshared](Peer::unshare), is kept in mind by the
     /// storage ([`Storage::remember`]), and served from
     /// [`start`](Self::start) on without being hashed again. What has changed
-    /// meanwhile is left out. A storage that keeps nothing in mind, as
+    /// meanwhile, as far as the storage can tell (a
+    /// [`FileStorage`](crate::FileStorage#changed-files) by length and
+    /// modification time), is left out. A storage that keeps nothing in mind, as
     /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
     ///
     /// Without it the peer starts with nothing to share, and leaves no list

@@ -20,6 +20,7 @@ use crate::protocol::Addr;
 pub(super) struct Status {
     found: Option<Content>,
     progress: Progress,
+    durable: u64,
     outcome: Option<Result<Content, DownloadError>>,
     /// The trackers have yet to take it.
     sharing: bool,
@@ -38,6 +39,7 @@ impl Status {
             ..Progress::default()
         };
         Self {
+            durable: content.length,
             found: Some(content),
             progress,
             outcome: None,
@@ -65,6 +67,10 @@ impl Status {
         let changed = self.progress != progress;
         self.progress = progress;
         changed
+    }
+
+    pub(super) fn are_durable(&mut self, bytes: u64) {
+        self.durable = bytes;
     }
 
     /// The outcome of a download is said once; a content that is complete and
@@ -177,6 +183,19 @@ impl Download {
     /// How far it is at this moment.
     pub fn progress(&self) -> Progress {
         self.status.borrow().progress.clone()
+    }
+
+    /// How many bytes are known to be durable: recorded by the storage, so that
+    /// they survive the machine as well and are not fetched again, if the
+    /// storage can do that. What is verified ([`Progress::verified_bytes`])
+    /// survives the process only, until [`commit_bytes`] or [`commit_interval`]
+    /// later it is durable. What an interrupted download left behind is counted
+    /// from the first commit of this one on.
+    ///
+    /// [`commit_bytes`]: crate::peer::swarm::SwarmConfig::commit_bytes
+    /// [`commit_interval`]: crate::peer::swarm::SwarmConfig::commit_interval
+    pub fn durable_bytes(&self) -> u64 {
+        self.status.borrow().durable
     }
 
     /// The content, once its manifest is known.

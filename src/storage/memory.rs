@@ -108,7 +108,10 @@ impl MemoryStorage {
 impl State {
     fn check_free(&self, name: &ContentName) -> Result<(), StorageError> {
         if self.finished.contains_key(name) {
-            return Err(StorageError::Exists { name: name.clone() });
+            return Err(StorageError::Exists {
+                name: name.clone(),
+                path: None,
+            });
         }
         Ok(())
     }
@@ -138,7 +141,9 @@ impl Storage for MemoryStorage {
         let mut state = self.state();
         state.check_free(name)?;
         let (body, present) = match state.unfinished.get_mut(&id) {
-            Some(unfinished) if unfinished.open => return Err(StorageError::Locked { id }),
+            Some(unfinished) if unfinished.open => {
+                return Err(StorageError::Locked { id, path: None });
+            }
             Some(unfinished) => {
                 unfinished.open = true;
                 (unfinished.body.clone(), unfinished.committed.clone())
@@ -171,6 +176,7 @@ impl Storage for MemoryStorage {
             // Nobody else can reach the memory.
             verified: present.clone(),
             present,
+            untouched: true,
         })
     }
 

@@ -25,6 +25,7 @@
 mod file;
 mod memory;
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,6 +132,10 @@ pub struct Partial {
     /// of a record from before a restart: verify one before it is served to
     /// anybody for the first time, and write it again if it is wrong.
     pub verified: Bitfield,
+    /// Whether nobody has touched the bytes of those present since they were
+    /// recorded, as far as the storage can tell: then finishing need not wait
+    /// until all of them were looked at. `false` is always right.
+    pub untouched: bool,
 }
 
 /// A finished content that a storage has kept in mind.
@@ -156,8 +161,8 @@ impl Stored {
     }
 }
 
-impl std::fmt::Debug for Stored {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored")
             .field("name", &self.name)
             .field("id", &self.manifest.id())
@@ -165,11 +170,12 @@ impl std::fmt::Debug for Stored {
     }
 }
 
-impl std::fmt::Debug for Partial {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Partial")
             .field("present", &self.present)
             .field("verified", &self.verified)
+            .field("untouched", &self.untouched)
             .finish_non_exhaustive()
     }
 }
@@ -221,8 +227,20 @@ pub trait Blob: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::Exists`] when the name was taken meanwhile,
     /// [`StorageError::Altered`] when a chunk that was there when the content
-    /// was created is wrong, and what [`commit`](Self::commit) may meet.
+    /// was created, and was not [untouched](Partial::untouched), is wrong, and what [`commit`](Self::commit) may meet.
     async fn finish(&self) -> Result<(), StorageError>;
+
+    /// Makes a content durable, with its name, that was
+    /// [opened](Storage::open) for reading: it was found there, and whoever put
+    /// it there may have done so a moment ago. By default nothing is done, for
+    /// storages in which what can be opened is durable. Who wraps a blob passes
+    /// this on.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
 
     /// The file behind a content that was opened for reading or is finished, if
     /// there is one: by what [`Storage::remember`] can find it again. Who wraps
@@ -237,16 +255,20 @@ pub trait Blob: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum StorageError {
     /// The name is taken by something else, which is left alone.
-    #[error("{name} exists already")]
+    #[error("{} exists already", located(path, name))]
     Exists {
         /// The name.
         name: ContentName,
+        /// Where it stands, in a storage that has paths.
+        path: Option<PathBuf>,
     },
     /// Another download writes this content in this place.
-    #[error("{id} is being downloaded into this place already")]
+    #[error("{} is being written by another download", located(path, id))]
     Locked {
         /// The content.
         id: ContentId,
+        /// The unfinished file, in a storage that has paths.
+        path: Option<PathBuf>,
     },
     /// There is no such content.
     #[error("{name} is not in the storage")]
@@ -301,11 +323,11 @@ pub enum StorageError {
         chunk: ChunkIndex,
     },
     /// There is no room.
-    #[error("no space for {what}: {needed} bytes needed{}", free(*available))]
+    #[error("no space for {what}{}", room(*needed, *available))]
     Full {
         /// What did not fit.
         what: String,
-        /// How many bytes are needed.
+        /// How many bytes are needed; 0 if that is not known.
         needed: u64,
         /// How many bytes there are, if that is known.
         available: Option<u64>,
@@ -333,9 +355,21 @@ impl StorageError {
     }
 }
 
+/// What a message is about: its path where it has one.
+pub(crate) fn located(path: &Option<PathBuf>, what: impl fmt::Display) -> String {
+    match path {
+        Some(path) => path.display().to_string(),
+        None => what.to_string(),
+    }
+}
+
 /// The end of a message about room.
-fn free(available: Option<u64>) -> String {
-    available.map_or_else(String::new, |bytes| format!(", {bytes} available"))
+fn room(needed: u64, available: Option<u64>) -> String {
+    match (needed, available) {
+        (0, None) => String::new(),
+        (needed, None) => format!(": {needed} bytes needed"),
+        (needed, Some(available)) => format!(": {needed} bytes needed, {available} available"),
+    }
 }
 
 /// Checks that `len` bytes from `offset` on lie in a content of `length`

@@ -35,7 +35,7 @@ on_both_networks! {
         assert_eq!(leecher.bytes("same").unwrap(), two);
         // The other one finds the name taken, and takes another.
         let id = ContentId::of(&one);
-        let taken = DownloadError::TargetExists { name: named("same"), id };
+        let taken = DownloadError::TargetExists { name: named("same"), id, path: None };
         assert_eq!(leecher.peer.download(id).await, Err(taken));
         let options = DownloadOptions::new().name(named("other"));
         leecher.peer.download_with(id, options).await.unwrap();
@@ -239,10 +239,23 @@ on_both_networks! {
             let leecher = world.node("leecher").await;
             leecher.storage.insert(named("x"), other.clone()).unwrap();
             let error = leecher.peer.download("x").await.unwrap_err();
-            assert_eq!(error, DownloadError::TargetExists { name: named("x"), id });
+            assert_eq!(error, DownloadError::TargetExists { name: named("x"), id, path: None });
             assert_eq!(leecher.bytes("x").unwrap(), other);
             leecher.peer.shutdown().await;
         }
+        // What is found is not reported before it is durable.
+        let broken = Troubled::new(Call::Sync, 0, Trouble::Fails);
+        broken.inner.insert(named("x"), bytes.clone()).unwrap();
+        let peer = world.builder("broken", broken.clone()).start().await.unwrap();
+        let error = peer.download("x").await.unwrap_err();
+        let (source, chunk) = (Troubled::error(), None);
+        assert_eq!(error, DownloadError::Storage { id, chunk, source });
+        assert_eq!(peer.contents(), []);
+        broken.mend();
+        peer.download("x").await.unwrap();
+        assert_eq!(broken.count(Call::Sync), 2);
+        peer.shutdown().await;
+
         let same = world.node("same").await;
         same.storage.insert(named("x"), bytes.clone()).unwrap();
         let download = same.peer.download("x");
@@ -381,10 +394,9 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
             .await
             .unwrap();
         let error = peer.download("x").await.unwrap_err();
-        assert!(
-            matches!(error, DownloadError::TargetExists { .. }),
-            "{error}"
-        );
+        let (path, id) = (dir.path().join("x"), ContentId::of(&bytes));
+        let expected = format!("{} exists already, and is not {id}", path.display());
+        assert_eq!(error.to_string(), expected);
         assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"mine");
         std::fs::remove_file(dir.path().join("x")).unwrap();
         peer.download("x").await.unwrap();

@@ -2,9 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
+use bt_lite::storage::{Blob, FileStamp, Partial};
 use bt_lite::{
-    ContentId, Download, DownloadError, DownloadEvent, DownloadOptions, FileStorage, Peer,
+    Bitfield, ContentId, ContentName, Download, DownloadError, DownloadEvent, DownloadOptions,
+    FileStorage, Manifest, Peer, Storage, StorageError,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -77,7 +82,149 @@ fn first_written(dir: &TempDir, id: ContentId) -> usize {
     written.expect("something was written")
 }
 
+/// Counts what is read of the contents that are being written, and may have
+/// something else take their name just before they get it.
+#[derive(Clone)]
+struct Counting {
+    inner: FileStorage,
+    reads: Arc<AtomicUsize>,
+    taken: Option<PathBuf>,
+}
+
+struct CountingBlob {
+    of: Counting,
+    inner: Arc<dyn Blob>,
+}
+
+impl Counting {
+    fn new(dir: &Path, taken: Option<&Path>) -> Self {
+        Self {
+            inner: FileStorage::open(dir).unwrap(),
+            reads: Arc::default(),
+            taken: taken.map(Path::to_path_buf),
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for Counting {
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let mut partial = self.inner.create(name, manifest).await?;
+        let (of, inner) = (self.clone(), partial.blob);
+        partial.blob = Arc::new(CountingBlob { of, inner });
+        Ok(partial)
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        self.inner.open(name).await
+    }
+}
+
+#[async_trait]
+impl Blob for CountingBlob {
+    fn length(&self) -> u64 {
+        self.inner.length()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        self.of.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.read_at(offset, len).await
+    }
+
+    async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        self.inner.write_at(offset, pieces).await
+    }
+
+    async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        self.inner.commit(verified).await
+    }
+
+    async fn finish(&self) -> Result<(), StorageError> {
+        if let Some(path) = &self.of.taken {
+            fs::write(path, "mine").unwrap();
+        }
+        self.inner.finish().await
+    }
+
+    fn file(&self) -> Option<FileStamp> {
+        self.inner.file()
+    }
+}
+
 on_both_networks! {
+    async fn untouched_chunks_hold_up_no_end_and_are_verified_before_they_are_served(
+        world: World
+    ) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 9));
+        let id = ContentId::of(&bytes);
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        // All is there, and cannot have its name yet.
+        let path = dir.path().join("x");
+        let refused = Counting::new(dir.path(), Some(&path));
+        let leecher = world.builder("leecher", refused).start().await.unwrap();
+        let ended = leecher.download(id).await;
+        assert!(matches!(ended, Err(DownloadError::TargetExists { .. })), "{ended:?}");
+        leecher.shutdown().await;
+        fs::remove_file(&path).unwrap();
+
+        let counting = Counting::new(dir.path(), None);
+        let reads = counting.reads.clone();
+        let leecher = world.builder("leecher-again", counting);
+        let leecher = leecher.start().await.unwrap();
+        let mut again = leecher.download(id);
+        (&mut again).await.unwrap();
+        assert_eq!(again.progress().downloaded, 0);
+        assert_eq!(again.durable_bytes(), bytes.len() as u64);
+        // Two of them are looked at at a time.
+        let read = reads.load(Ordering::Relaxed);
+        assert!(read <= 2, "{read} chunks were read");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+
+        // Nobody could see that from outside.
+        owner.peer.shutdown().await;
+        alter(&path, (CHUNKS - 1) * CHUNK + 3);
+        let second = world.node("second").await;
+        let other = second.peer.download(id);
+        while !leecher.contents().is_empty() && other.progress().wasted == 0 {
+            tokio::task::yield_now().await;
+        }
+        let progress = other.progress();
+        assert_eq!(progress.wasted, 0);
+        assert!(progress.verified_bytes < bytes.len() as u64);
+    }
+
+    async fn second_peer_on_one_target_is_told_what_is_written_where(world: World) {
+        let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 10));
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let first = world.builder("first", storage.clone()).start().await.unwrap();
+        let download = first.download(id);
+        verified(&download, HALF).await;
+        // The same storage, and another one there, as in another process.
+        let other = FileStorage::open(dir.path()).unwrap();
+        for (name, storage) in [("same", storage), ("other", other)] {
+            let second = world.builder(name, storage).start().await.unwrap();
+            let error = second.download(id).await.unwrap_err();
+            let path = Some(part(&dir, id));
+            let (source, chunk) = (StorageError::Locked { id, path }, None);
+            assert_eq!(error, DownloadError::Storage { id, chunk, source });
+            let path = part(&dir, id);
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            second.shutdown().await;
+        }
+        hanging.shutdown().await;
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        download.await.unwrap();
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
     async fn cancelled_download_goes_on_with_the_missing_chunks(world: World) {
         let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 1));
         let id = ContentId::of(&bytes);
@@ -87,6 +234,7 @@ on_both_networks! {
         verified(&download, HALF).await;
         download.cancel();
         assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        assert_eq!(download.durable_bytes(), HALF);
         hanging.shutdown().await;
 
         let owner = world.node("owner").await;

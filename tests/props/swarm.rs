@@ -325,3 +325,69 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     let busy = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
 }
+
+#[test]
+fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
+    let manifest = Manifest::of(&[7; 90_000]).unwrap();
+    let chunks = manifest.geometry().chunks();
+    let (all, none) = (Bitfield::all(chunks), Bitfield::none(chunks));
+    let (now, seeder) = (Instant::now(), LinkId(1));
+    for bad in [false, true] {
+        let config = SwarmConfig::default();
+        let mut swarm = Swarm::leecher(now, config, PeerId([9; 16]), manifest.id());
+        let info = LinkInfo {
+            peer: PeerId([1; 16]),
+            addr: None,
+            dialled: false,
+        };
+        swarm.link_up(now, seeder, info);
+        swarm.handle_message(now, seeder, PeerMessage::HaveAll);
+        let mut proof = manifest.proof().siblings.concat();
+        proof.extend_from_slice(&manifest.proof().leaf);
+        let length = PeerMessage::ManifestLength {
+            length: manifest.geometry().length(),
+            proof: proof.into(),
+        };
+        swarm.handle_message(now, seeder, length);
+        let hashes = manifest.hashes().concat().into();
+        swarm.handle_message(now, seeder, PeerMessage::ManifestHashes { part: 1, hashes });
+        outputs(&mut swarm);
+        swarm.opened(now, &all, &none);
+        swarm.left_untouched(now);
+
+        let rechecked = |swarm: &mut Swarm| {
+            let (mut looked_at, mut finish, mut asked) = (Vec::new(), false, Vec::new());
+            for output in outputs(swarm) {
+                match output {
+                    Output::Recheck { chunk } => looked_at.push(chunk),
+                    Output::Finish => finish = true,
+                    Output::Send {
+                        message: PeerMessage::Request(block),
+                        ..
+                    } => asked.push(block.chunk),
+                    _ => {}
+                }
+            }
+            swarm.check_invariants();
+            (looked_at, finish, asked)
+        };
+        // Those that were begun are waited for in any case.
+        let (begun, finish, _) = rechecked(&mut swarm);
+        assert_eq!((begun.len(), finish), (2, false));
+        swarm.chunk_rechecked(now, begun[0], true);
+        let (looked_at, finish, _) = rechecked(&mut swarm);
+        assert_eq!((looked_at, finish), (vec![], false));
+        swarm.chunk_rechecked(now, begun[1], !bad);
+        let (looked_at, finish, asked) = rechecked(&mut swarm);
+        if !bad {
+            assert_eq!((looked_at, finish, asked), (vec![], true, vec![]));
+            swarm.finished(now);
+            assert!(swarm.is_seeding());
+            continue;
+        }
+        assert!(!finish);
+        assert!(!looked_at.is_empty());
+        assert_eq!(asked, [begun[1]]);
+        assert_eq!(swarm.progress(now).verified_chunks, 1);
+    }
+}

@@ -75,6 +75,7 @@ impl Storage for Broken {
             blob,
             mut present,
             mut verified,
+            untouched,
         } = created?;
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
@@ -102,6 +103,7 @@ impl Storage for Broken {
             blob,
             present,
             verified,
+            untouched,
         })
     }
 
@@ -182,6 +184,7 @@ impl Blob for BrokenBlob {
         match self.inner.finish().await {
             Ok(()) if again && self.of.fault == Fault::FinishesOnce => Err(StorageError::Exists {
                 name: self.name.clone(),
+                path: None,
             }),
             Err(_) if self.of.fault == Fault::ReplacesOnFinish => {
                 let mut shown = self.of.shown.lock().unwrap();
@@ -254,7 +257,7 @@ fn second_finish_that_fails_is_caught() {
 
 #[test]
 fn lock_that_is_never_released_is_caught() {
-    check_caught(Fault::NeverUnlocks, "is being downloaded into this place");
+    check_caught(Fault::NeverUnlocks, "is being written by another download");
 }
 
 #[test]

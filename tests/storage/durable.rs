@@ -46,6 +46,13 @@ impl Place {
         self.dir.path().join(format!("{id}.{ending}"))
     }
 
+    fn exists(&self) -> StorageError {
+        StorageError::Exists {
+            name: name(),
+            path: Some(self.target()),
+        }
+    }
+
     fn target(&self) -> PathBuf {
         self.dir.path().join("a")
     }
@@ -114,6 +121,12 @@ impl Place {
             assert_eq!(stored.manifest, self.manifest);
         }
         stored.iter().map(|s| s.name.to_string()).collect()
+    }
+
+    fn record(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|e| e == "manifest"))
     }
 
     fn records(&self) -> usize {
@@ -391,7 +404,8 @@ async fn content_that_another_process_writes_is_locked_until_that_is_killed() {
     assert!(output.lines().any(|line| line.unwrap() == "held"));
     let locked = place.try_create(&place.storage()).await.map(|_| ());
     let id = place.manifest.id();
-    assert_eq!(locked, Err(StorageError::Locked { id }));
+    let path = Some(place.path("part"));
+    assert_eq!(locked, Err(StorageError::Locked { id, path }));
     holder.kill().unwrap();
     holder.wait().unwrap();
     let partial = place.create(&place.storage()).await;
@@ -463,6 +477,27 @@ async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
 }
 
 #[tokio::test]
+async fn content_is_offered_also_where_its_record_cannot_be_written_anew() {
+    let (place, elsewhere) = (Place::new(), tempfile::tempdir().unwrap());
+    let path = elsewhere.path().join("file");
+    fs::write(&path, &place.content).unwrap();
+    let blob = open_file(&path).await.unwrap();
+    let (storage, name) = (place.storage(), name());
+    storage
+        .remember(&name, &place.manifest, &*blob)
+        .await
+        .unwrap();
+    // Its file was just written, so it is hashed, and then to be remembered
+    // as one that need not be. The record has got another name, which is not
+    // the storage's to write through.
+    let record = place.record().unwrap();
+    fs::hard_link(&record, elsewhere.path().join("record")).unwrap();
+    let before = fs::read(&record).unwrap();
+    assert_eq!(place.offered().await, ["a"]);
+    assert_eq!(fs::read(&record).unwrap(), before);
+}
+
+#[tokio::test]
 async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
     let place = Place::new();
     let storage = place.finished().await;
@@ -471,11 +506,6 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
     assert!(place.offered().await.is_empty());
 
     let blob = storage.open(&name()).await.unwrap();
-    let record = || {
-        let entries = fs::read_dir(place.dir.path()).unwrap();
-        let mut paths = entries.map(|entry| entry.unwrap().path());
-        paths.find(|path| path.extension().is_some_and(|e| e == "manifest"))
-    };
     for damage in [
         |path: &Path| alter(path, 50),
         |path: &Path| fs::write(path, "short").unwrap(),
@@ -485,7 +515,7 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
         let kept = storage.remember(&name, &place.manifest, &*blob);
         kept.await.unwrap();
         assert_eq!(place.offered().await, ["a"]);
-        damage(&record().unwrap());
+        damage(&place.record().unwrap());
         assert!(place.offered().await.is_empty());
         assert_eq!(fs::read(place.target()).unwrap(), place.content);
     }
@@ -494,18 +524,25 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
 #[tokio::test]
 async fn journal_of_a_finished_content_is_dropped_when_it_is_met() {
     let place = Place::new();
-    for by_catalogue in [true, false] {
+    for (by_catalogue, linked) in [(true, false), (false, false), (false, true)] {
         place.interrupted(&[0, 1, 2, 3, 4, 5]).await;
-        // As if the process had been killed just after publishing.
-        fs::rename(place.path("part"), place.target()).unwrap();
+        // As if the process had been killed just after publishing, or between
+        // the steps of it where there are two.
+        match linked {
+            true => fs::hard_link(place.path("part"), place.target()).unwrap(),
+            false => fs::rename(place.path("part"), place.target()).unwrap(),
+        }
         match by_catalogue {
             true => assert!(place.offered().await.is_empty()),
             false => {
                 let created = place.try_create(&place.storage()).await.map(|_| ());
-                assert_eq!(created, Err(StorageError::Exists { name: name() }));
+                assert_eq!(created, Err(place.exists()));
             }
         }
         assert!(!place.path("journal").exists());
+        assert!(!place.path("part").exists());
+        let found = place.storage().open(&name()).await.unwrap();
+        found.sync().await.unwrap();
         fs::remove_file(place.target()).unwrap();
     }
 }

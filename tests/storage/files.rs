@@ -68,7 +68,10 @@ impl Place {
     }
 
     fn exists<T>(&self, name: &str) -> Result<T, StorageError> {
-        Err(StorageError::Exists { name: named(name) })
+        Err(StorageError::Exists {
+            name: named(name),
+            path: Some(self.dir().join(name)),
+        })
     }
 
     fn check_outside(&self) {
@@ -182,7 +185,10 @@ async fn unfinished_file_is_locked_against_other_opens() {
     let place = Place::new();
     let locked = || {
         let id = place.manifest.id();
-        Err(StorageError::Locked { id })
+        Err(StorageError::Locked {
+            id,
+            path: Some(place.part()),
+        })
     };
     // A lock is of an open file, so this is what another process would do.
     let foreign = File::create(place.part()).unwrap();
@@ -362,7 +368,11 @@ async fn directory_is_created_with_those_above_it() {
     fs::write(root.path().join("file"), "x").unwrap();
     for bad in ["file", "file/below"] {
         let error = FileStorage::open(root.path().join(bad)).unwrap_err();
-        assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+        let StorageError::Io { what, kind, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(kind, ErrorKind::NotADirectory);
+        assert!(what.contains(root.path().to_str().unwrap()), "{what}");
     }
 }
 

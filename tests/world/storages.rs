@@ -17,6 +17,7 @@ pub(crate) enum Call {
     Write,
     Commit,
     Finish,
+    Sync,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,5 +125,10 @@ impl Blob for TroubledBlob {
     async fn finish(&self) -> Result<(), StorageError> {
         self.of.pass(Call::Finish).await?;
         self.inner.finish().await
+    }
+
+    async fn sync(&self) -> Result<(), StorageError> {
+        self.of.pass(Call::Sync).await?;
+        self.inner.sync().await
     }
 }

@@ -8,11 +8,12 @@ use super::super::INLINE_HASH_LEN;
 use super::super::handshake::{HandshakeError, dial};
 use super::super::share::{HashError, manifest_of, off_thread};
 use super::super::shared::Shared;
-use super::super::swarm::LinkInfo;
+use super::super::swarm::{LinkId, LinkInfo};
 use super::{Done, Driver, NewLink, Opened, now};
-use crate::content::{ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
+use crate::error::DownloadError;
 use crate::protocol::Addr;
-use crate::storage::{Blob, StorageError};
+use crate::storage::{Blob, Partial, StorageError};
 use crate::tracker::TrackerError;
 
 impl Driver {
@@ -68,10 +69,55 @@ impl Driver {
         self.job(async move {
             let opened = match shared.storage.create(&name, &manifest).await {
                 Ok(partial) => Ok(Opened::Partial(partial)),
-                Err(StorageError::Exists { .. }) => existing(&shared, &name, &manifest).await,
+                Err(taken @ StorageError::Exists { .. }) => {
+                    existing(&shared, &name, &manifest, taken).await
+                }
                 Err(error) => Err(error),
             };
             Done::Opened(opened)
+        });
+    }
+
+    pub(super) fn opened(&mut self, opened: Opened) {
+        let Partial {
+            blob,
+            present,
+            verified,
+            untouched,
+        } = match opened {
+            Opened::Partial(partial) => partial,
+            Opened::Whole(blob) => {
+                self.published = true;
+                let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
+                let all = Bitfield::all(chunks.unwrap_or_default());
+                Partial {
+                    blob,
+                    present: all.clone(),
+                    verified: all,
+                    untouched: true,
+                }
+            }
+        };
+        self.blob = Some(blob);
+        self.swarm.opened(now(), &present, &verified);
+        let mut unchecked = present;
+        for chunk in verified.iter() {
+            unchecked.remove(chunk);
+        }
+        if !unchecked.is_empty() {
+            self.unchecked = Some(unchecked);
+            if untouched {
+                self.swarm.left_untouched(now());
+            }
+        }
+        self.show_progress();
+    }
+
+    pub(super) fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
+        let Content { id, name, .. } = self.content.clone();
+        self.failed = Some(match source {
+            StorageError::Exists { path, .. } => DownloadError::TargetExists { name, id, path },
+            source => DownloadError::Storage { id, chunk, source },
         });
     }
 
@@ -100,7 +146,8 @@ impl Driver {
         let published = self.published;
         self.on_blob(move |blob| async move {
             let result = match published {
-                true => Ok(()),
+                // It was found, and is not durable for that.
+                true => blob.sync().await,
                 false => blob.finish().await,
             };
             if result.is_ok()
@@ -117,16 +164,54 @@ impl Driver {
         let Some(manifest) = self.swarm.manifest().cloned() else {
             return;
         };
-        let range = manifest.geometry().range_of(chunk);
-        let len = (range.end - range.start) as usize;
         self.on_blob(move |blob| async move {
-            let result = match blob.read_at(range.start, len).await {
-                Ok(bytes) if len <= INLINE_HASH_LEN => Ok(manifest.verify(chunk, [&bytes[..]])),
-                Ok(bytes) => Ok(off_thread(move || manifest.verify(chunk, [&bytes[..]])).await),
-                Err(error) => Err(error),
-            };
+            let result = read_checked(&*blob, manifest, chunk).await;
+            let result = result.map(|bytes| bytes.is_some());
             Done::Rechecked { chunk, result }
         });
+    }
+
+    /// Reads for a peer. A chunk that an earlier download left behind, and that
+    /// nobody has looked at since, is verified first.
+    pub(super) fn read(&mut self, link: LinkId, block: BlockRange) {
+        let unchecked = self.unchecked.as_ref();
+        let unchecked = unchecked.is_some_and(|unchecked| unchecked.contains(block.chunk));
+        let manifest = self.swarm.manifest().filter(|_| unchecked).cloned();
+        let offset = self.offset_of(block.chunk) + u64::from(block.offset);
+        let name = self.content.name.clone();
+        self.on_blob(move |blob| async move {
+            let (chunk, len) = (block.chunk, block.len as usize);
+            let result = match manifest {
+                None => blob.read_at(offset, len).await,
+                Some(manifest) => match read_checked(&*blob, manifest, chunk).await {
+                    Ok(Some(bytes)) => {
+                        let from = block.offset as usize;
+                        Ok(bytes.slice(from..from + len))
+                    }
+                    Ok(None) => {
+                        let file = blob.file().map(|file| file.path().to_path_buf());
+                        let path = file.unwrap_or_else(|| name.as_str().into());
+                        Err(StorageError::Altered { path, chunk })
+                    }
+                    Err(error) => Err(error),
+                },
+            };
+            Done::Read {
+                link,
+                block,
+                result,
+            }
+        });
+    }
+
+    /// A chunk of an earlier download was verified, or is missing again.
+    pub(super) fn is_checked(&mut self, chunk: ChunkIndex) {
+        if let Some(unchecked) = &mut self.unchecked
+            && unchecked.remove(chunk)
+            && unchecked.is_empty()
+        {
+            self.unchecked = None;
+        }
     }
 
     pub(super) fn on_blob<F: Future<Output = Done> + Send + 'static>(
@@ -143,31 +228,66 @@ impl Driver {
         self.jobs.push(Box::pin(job));
     }
 
+    pub(super) fn bytes_of(&self, chunks: &Bitfield) -> u64 {
+        let manifest = self.swarm.manifest();
+        manifest.map_or(0, |manifest| manifest.geometry().bytes_of(chunks))
+    }
+
+    /// So many bytes of the content are durable. No event says so.
+    pub(super) fn are_durable(&self, bytes: u64) {
+        self.status.send_if_modified(|status| {
+            status.are_durable(bytes);
+            false
+        });
+    }
+
     pub(super) fn offset_of(&self, chunk: ChunkIndex) -> u64 {
         let manifest = self.swarm.manifest();
         manifest.map_or(0, |manifest| manifest.geometry().offset_of(chunk))
     }
 }
 
-/// What stands under the name already: the content itself, or something else.
+/// A whole chunk, read and verified; nothing if it is bad.
+async fn read_checked(
+    blob: &dyn Blob,
+    manifest: Arc<Manifest>,
+    chunk: ChunkIndex,
+) -> Result<Option<Bytes>, StorageError> {
+    let range = manifest.geometry().range_of(chunk);
+    let len = (range.end - range.start) as usize;
+    let bytes = blob.read_at(range.start, len).await?;
+    let verify = {
+        let bytes = bytes.clone();
+        move || manifest.verify(chunk, [&bytes[..]])
+    };
+    let good = match len <= INLINE_HASH_LEN {
+        true => verify(),
+        false => off_thread(verify).await,
+    };
+    Ok(good.then_some(bytes))
+}
+
+/// What stands under the name already: the content itself, or something else,
+/// of which the storage has said that it is `taken`.
 async fn existing(
     shared: &Shared,
     name: &ContentName,
     manifest: &Manifest,
+    taken: StorageError,
 ) -> Result<Opened, StorageError> {
     let blob = match shared.storage.open(name).await {
         Ok(blob) => blob,
         Err(error @ (StorageError::Io { .. } | StorageError::NotFound { .. })) => {
             return Err(error);
         }
-        Err(_) => return Ok(Opened::Other),
+        Err(_) => return Err(taken),
     };
     if blob.length() != manifest.geometry().length() {
-        return Ok(Opened::Other);
+        return Err(taken);
     }
     match manifest_of(&*blob).await {
         Ok(found) if found.id() == manifest.id() => Ok(Opened::Whole(blob)),
         Err(HashError::Storage(error)) => Err(error),
-        Ok(_) | Err(HashError::Manifest(_)) => Ok(Opened::Other),
+        Ok(_) | Err(HashError::Manifest(_)) => Err(taken),
     }
 }

@@ -88,7 +88,10 @@ enum Done {
         block: BlockRange,
         result: Result<Bytes, StorageError>,
     },
-    Committed(Result<(), StorageError>),
+    Committed {
+        bytes: u64,
+        result: Result<(), StorageError>,
+    },
     Finished(Result<(), StorageError>),
     Told(OwnState),
 }
@@ -98,8 +101,6 @@ enum Opened {
     Partial(Partial),
     /// The very content is there under its name.
     Whole(Arc<dyn Blob>),
-    /// Something else is.
-    Other,
 }
 
 /// The driver's end of a link. Dropping it closes the link behind what is
@@ -116,6 +117,8 @@ pub(in crate::peer) struct Driver {
     swarm: Swarm,
     content: Content,
     blob: Option<Arc<dyn Blob>>,
+    /// Chunks of an earlier download that were not verified since.
+    unchecked: Option<Bitfield>,
     /// The content is visible under its name already.
     published: bool,
     /// It is becoming so at this moment.
@@ -150,6 +153,7 @@ impl Driver {
             publishing: false,
             content,
             blob,
+            unchecked: None,
             inbox: inbox.1,
             to_inbox: inbox.0,
             links: BTreeMap::new(),
@@ -216,7 +220,7 @@ impl Driver {
                 false
             };
             let patience = self.shared.config.shutdown_timeout;
-            self.published |= timeout(patience, published).await.unwrap_or(false);
+            self.published = timeout(patience, published).await.unwrap_or(false);
         } else if !matches!(reason, DownloadError::Storage { .. }) {
             self.save().await;
         }
@@ -303,7 +307,9 @@ impl Driver {
                 }
                 match self.jobs.next().await {
                     Some(
-                        done @ (Done::Verified { .. } | Done::Stored { .. } | Done::Committed(_)),
+                        done @ (Done::Verified { .. }
+                        | Done::Stored { .. }
+                        | Done::Committed { .. }),
                     ) => self.done(done),
                     Some(_) => {}
                     None => return,
@@ -376,6 +382,7 @@ impl Driver {
                     let content = self.content.id;
                     tracing::warn!(%content, %chunk, "altered since it was written");
                 }
+                self.is_checked(chunk);
                 self.swarm.chunk_rechecked(now(), chunk, good);
                 self.show_progress();
             }
@@ -401,17 +408,31 @@ impl Driver {
             } => {
                 if let Err(error) = &result {
                     tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
-                    if matches!(error, StorageError::Changed { .. }) && self.swarm.is_seeding() {
+                    let changed = matches!(
+                        error,
+                        StorageError::Changed { .. } | StorageError::Altered { .. }
+                    );
+                    if changed && self.swarm.is_seeding() {
                         // It is another content now.
                         self.storage_failed(Some(block.chunk), error.clone());
                     }
                 }
+                if result.is_ok() {
+                    self.is_checked(block.chunk);
+                }
                 self.swarm.block_read(now(), link, block, result.ok());
             }
-            Done::Committed(Ok(())) => self.swarm.committed(now()),
+            Done::Committed {
+                bytes,
+                result: Ok(()),
+            } => {
+                self.are_durable(bytes);
+                self.swarm.committed(now());
+            }
             Done::Finished(Ok(())) => {
                 self.published = true;
                 self.publishing = false;
+                self.are_durable(self.content.length);
                 self.swarm.finished(now());
                 self.show_progress();
             }
@@ -421,42 +442,15 @@ impl Driver {
             }
             Done::Told(_) => {}
             Done::Opened(Err(source))
-            | Done::Committed(Err(source))
+            | Done::Committed {
+                result: Err(source),
+                ..
+            }
             | Done::Finished(Err(source)) => {
                 self.publishing = false;
                 self.storage_failed(None, source);
             }
         }
-    }
-
-    fn opened(&mut self, opened: Opened) {
-        let (blob, present, verified) = match opened {
-            Opened::Partial(partial) => (partial.blob, partial.present, partial.verified),
-            Opened::Whole(blob) => {
-                self.published = true;
-                let chunks = self.swarm.manifest().map(|m| m.geometry().chunks());
-                let all = Bitfield::all(chunks.unwrap_or_default());
-                (blob, all.clone(), all)
-            }
-            Opened::Other => {
-                self.failed = Some(DownloadError::TargetExists {
-                    name: self.content.name.clone(),
-                    id: self.content.id,
-                });
-                return;
-            }
-        };
-        self.blob = Some(blob);
-        self.swarm.opened(now(), &present, &verified);
-        self.show_progress();
-    }
-
-    fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
-        let Content { id, name, .. } = self.content.clone();
-        self.failed = Some(match source {
-            StorageError::Exists { .. } => DownloadError::TargetExists { name, id },
-            source => DownloadError::Storage { id, chunk, source },
-        });
     }
 
     fn perform_outputs(&mut self) {
@@ -488,19 +482,14 @@ impl Driver {
                     Done::Stored { chunk, result }
                 });
             }
-            Output::Read { link, block } => {
-                let offset = self.offset_of(block.chunk) + u64::from(block.offset);
+            Output::Read { link, block } => self.read(link, block),
+            Output::Commit { verified } => {
+                let bytes = self.bytes_of(&verified);
                 self.on_blob(move |blob| async move {
-                    let result = blob.read_at(offset, block.len as usize).await;
-                    Done::Read {
-                        link,
-                        block,
-                        result,
-                    }
+                    let result = blob.commit(&verified).await;
+                    Done::Committed { bytes, result }
                 });
             }
-            Output::Commit { verified } => self
-                .on_blob(move |blob| async move { Done::Committed(blob.commit(&verified).await) }),
             Output::Finish => {
                 self.publishing = true;
                 self.finish();

@@ -55,6 +55,7 @@ impl Swarm {
             stored,
             unchecked,
             recheck_from: 0,
+            untouched: false,
             unwritten: VecDeque::new(),
             commit: Commit::default(),
             finishing: false,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::transfer::{Commit, Stage};
 use super::{Output, Phase, Swarm};
-use crate::content::ChunkIndex;
+use crate::content::{Bitfield, ChunkIndex};
 
 /// How many chunks of an earlier download are read at a time: one is hashed
 /// while the next is read, and the disk is left to what comes.
@@ -34,8 +34,22 @@ impl Swarm {
         if good {
             self.offer(now, chunk);
         } else {
+            // Somebody has touched it after all.
+            transfer.untouched = false;
             transfer.planner.chunk_failed(chunk);
             self.wake_hungry = true;
+        }
+        self.settle(now);
+    }
+
+    /// What an earlier download left behind is as it was recorded, as far as the
+    /// storage can tell. So when the rest has come, the content is published
+    /// without a look at every chunk of it; whoever reads one that
+    /// [`chunk_rechecked`](Self::chunk_rechecked) was not called for verifies it
+    /// before it is served.
+    pub fn left_untouched(&mut self, now: Instant) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.untouched = true;
         }
         self.settle(now);
     }
@@ -62,11 +76,10 @@ impl Swarm {
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };
-        if transfer.unchecked.is_empty() {
+        if transfer.unchecked.is_empty() || transfer.is_whole_untouched() {
             return;
         }
-        let given_out = |chunk: &ChunkIndex| chunk.0 < transfer.recheck_from;
-        let mut running = transfer.unchecked.iter().take_while(given_out).count();
+        let mut running = transfer.rechecking();
         while running < MAX_RECHECKS {
             let mut rest = transfer.unchecked.iter_from(transfer.recheck_from);
             let Some(chunk) = rest.next() else {
@@ -100,7 +113,24 @@ impl Swarm {
         }
     }
 
+    /// Takes what was left untouched for stored, when nothing else is missing.
+    fn trust_untouched(&mut self, now: Instant) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        // Those that are being looked at may prove bad in a moment.
+        if !transfer.is_whole_untouched() || transfer.rechecking() > 0 || self.stopping {
+            return;
+        }
+        let chunks = transfer.unchecked.chunks();
+        let trusted = std::mem::replace(&mut transfer.unchecked, Bitfield::none(chunks));
+        for chunk in trusted.iter() {
+            self.offer(now, chunk);
+        }
+    }
+
     pub(super) fn finish_or_commit(&mut self, now: Instant) {
+        self.trust_untouched(now);
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };

@@ -23,6 +23,8 @@ pub(super) struct Transfer {
     /// since; those before `recheck_from` are being read.
     pub(super) unchecked: Bitfield,
     pub(super) recheck_from: u32,
+    /// Publishing need not wait until all of them are verified.
+    pub(super) untouched: bool,
     /// Verified chunks that are to be written.
     pub(super) unwritten: VecDeque<ChunkIndex>,
     pub(super) commit: Commit,
@@ -66,14 +68,20 @@ pub(super) struct Commit {
 
 impl Transfer {
     pub(super) fn stored_bytes(&self) -> u64 {
-        let geometry = self.manifest.geometry();
-        let full = u64::from(self.stored.count()) * geometry.chunk_len();
-        let last = geometry.last();
-        if self.stored.contains(last) {
-            full - (geometry.chunk_len() - geometry.len_of(last))
-        } else {
-            full
-        }
+        self.manifest.geometry().bytes_of(&self.stored)
+    }
+
+    /// How many chunks that were left behind are being read.
+    pub(super) fn rechecking(&self) -> usize {
+        let given_out = |chunk: &ChunkIndex| chunk.0 < self.recheck_from;
+        self.unchecked.iter().take_while(given_out).count()
+    }
+
+    /// Whether all is here that can be had, and the rest was left untouched by
+    /// an earlier download.
+    pub(super) fn is_whole_untouched(&self) -> bool {
+        let here = self.stored.count() + self.unchecked.count();
+        self.untouched && !self.unchecked.is_empty() && here == self.stored.chunks()
     }
 
     /// The chunks that a later download may take up.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::dir::{DataFile, Dir};
 use super::disk::DiskFile;
 use super::part::Part;
-use super::place::failed;
+use super::place::{Place, failed};
 use super::stamp::FileStamp;
 use super::writers::Claim;
 use crate::content::Bitfield;
@@ -95,17 +95,24 @@ pub(super) struct ReadBlob(Arc<ReadFile>);
 struct ReadFile {
     file: DataFile,
     stamp: FileStamp,
+    /// Where its name is, if it is a content of the storage.
+    place: Option<Arc<Place<Dir>>>,
 }
 
 impl ReadBlob {
-    pub(super) fn new(file: DataFile, path: PathBuf) -> Result<Self, StorageError> {
+    pub(super) fn new(
+        file: DataFile,
+        path: PathBuf,
+        place: Option<Arc<Place<Dir>>>,
+    ) -> Result<Self, StorageError> {
         let stamp = FileStamp::of(&file, path)?;
-        Ok(Self::with(file, stamp))
+        Ok(Self(Arc::new(ReadFile { file, stamp, place })))
     }
 
     /// With the stamp that the file must keep.
     pub(super) fn with(file: DataFile, stamp: FileStamp) -> Self {
-        Self(Arc::new(ReadFile { file, stamp }))
+        let place = None;
+        Self(Arc::new(ReadFile { file, stamp, place }))
     }
 }
 
@@ -140,6 +147,16 @@ impl Blob for ReadBlob {
     async fn finish(&self) -> Result<(), StorageError> {
         Err(StorageError::ReadOnly)
     }
+
+    async fn sync(&self) -> Result<(), StorageError> {
+        let this = self.0.clone();
+        run(move || match &this.place {
+            Some(place) => place.make_durable(&this.file, &this.stamp.path),
+            None => Ok(()),
+        })
+        .await
+    }
+
     fn file(&self) -> Option<FileStamp> {
         Some(self.0.stamp.clone())
     }

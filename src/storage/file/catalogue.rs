@@ -7,23 +7,8 @@
 //! convenience: one that is torn, or does not fit its file any more, is as
 //! good as none, so it is written in place and needs no order of steps.
 //!
-//! # Format, version 1
-//! All integers are little-endian.
-//!
-//! | bytes | |
-//! |---|---|
-//! | 8 | `btl.mfst` |
-//! | 4 | version: 1 |
-//! | 32 | content id |
-//! | 8 | length in bytes |
-//! | 8, 4 | modification time: seconds since 1970 (signed), nanoseconds |
-//! | 1 | 1 if that time had settled: any later change must show in it; else 0, and the content is hashed before it is offered |
-//! | 2, n | the name |
-//! | 4, n | the path of the file; empty for the file in this directory that has the name |
-//! | 4, 32 each | the chunk hashes |
-//! | 2, n | the last leaf |
-//! | 1, 32 each | its siblings |
-//! | 32 | BLAKE3 of all before |
+//! The format is in `FORMAT.md`, which is part of the documentation of
+//! [`FileStorage`](super::FileStorage).
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -97,7 +82,7 @@ impl Place<Dir> {
             file.set_len(0)?;
             file.write_at(0, &[bytes.into()])?;
             file.sync_data()?;
-            self.dir.sync()?;
+            self.sync()?;
         }
         Ok(())
     }
@@ -108,7 +93,7 @@ impl Place<Dir> {
         match self.dir.remove(&record) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done
-                .and_then(|()| self.dir.sync())
+                .and_then(|()| self.sync())
                 .map_err(|e| self.refused_record(&record, "removing", 0, e.into())),
         }
     }
@@ -204,7 +189,11 @@ impl Place<Dir> {
                 return Ok(None);
             }
             // From now on its modification time is enough, if it has settled.
-            self.remember(record.name.clone(), record.manifest.clone(), stamp.clone())?;
+            // Where that cannot be written down, it is hashed again.
+            let (name, manifest) = (record.name.clone(), record.manifest.clone());
+            if let Err(error) = self.remember(name, manifest, stamp.clone()) {
+                tracing::debug!(name = %record.name, %error, "record not written anew");
+            }
         }
         Ok(Some(Stored {
             blob: std::sync::Arc::new(ReadBlob::with(file, stamp)),

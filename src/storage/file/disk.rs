@@ -39,18 +39,29 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + Sized + 'static {
     /// [`Kind::SharedFile`] if it does, and another name too.
     fn is_at(&self, name: &str, file: &Self::File) -> Result<bool, Refused>;
 
-    /// Gives `file`, which stands under `part`, the name `name` instead, and
-    /// never replaces anything.
+    /// Gives what has the name `from` the name `to` instead, in one step that
+    /// replaces nothing.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something else has that name.
-    fn publish(&self, part: &str, name: &str, file: &Self::File) -> io::Result<()>;
+    /// [`io::ErrorKind::AlreadyExists`] when something has that name, and
+    /// [`io::ErrorKind::Unsupported`] where there is no such step.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Gives what has the name `from` the name `to` as well.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something has that name.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a name.
     fn remove(&self, name: &str) -> io::Result<()>;
 
     /// Makes the names durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes the name of the directory itself durable, in the one above, as far
+    /// as that one can be reached.
+    fn sync_above(&self) -> io::Result<()>;
 
     /// How many bytes there is room for, if that can be told.
     fn available(&self) -> Option<u64>;

@@ -1,38 +1,10 @@
 //! The journal of a download: which chunks of the unfinished file may be
 //! trusted after a restart. Pure: bytes in, claims out; `ledger` has the file.
 //!
-//! # Format, version 1
-//! A header, then records, back to back. All integers are little-endian.
-//!
-//! | header, 72 bytes | |
-//! |---|---|
-//! | 8 | `btl.jrnl` |
-//! | 4 | version: 1 |
-//! | 4 | how many chunks the content has |
-//! | 8 | its length in bytes |
-//! | 32 | its content id |
-//! | 16 | check |
-//!
-//! | record, 32 bytes and 8 per range | |
-//! |---|---|
-//! | 4 | how many ranges follow |
-//! | 8, 4 | the modification time of the unfinished file when the record was written: seconds since 1970 (signed), nanoseconds |
-//! | 8 each | ranges: first chunk, with the top bit set if the chunks are withdrawn and clear if they are claimed; how many chunks |
-//! | 16 | check |
-//!
-//! A check is the first 16 bytes of the BLAKE3 hash of what is before it: in
-//! the header of all of it; in a record of the check before and the record's
-//! own bytes. So a record is bound to the whole journal before it, and what an
-//! earlier, longer journal left in the file behind the end is never taken for
-//! a part of this one.
-//!
-//! # Rules
-//! A record that claims a chunk is written only after the chunk's bytes were
-//! synced, and one that withdraws a chunk is synced before the chunk's bytes
-//! are touched. The claims of a journal are those of its records in order, up
-//! to the first that is cut off, does not check, or names a chunk that the
-//! content lacks. A header of another content or version makes no claim at
-//! all.
+//! The format is in `FORMAT.md`, which is part of the documentation of
+//! [`FileStorage`](super::FileStorage). In short: a header that names the
+//! content, then records, each with a check over itself and the check before,
+//! so that none is trusted behind one that is not.
 
 use crate::content::{Bitfield, ChunkIndex, ContentId, Geometry};
 
@@ -356,6 +328,39 @@ mod tests {
             bytes.extend(check);
             assert_eq!(read(&bytes).as_ref(), states.last());
         }
+    }
+
+    #[test]
+    fn documented_example_is_what_is_written_and_read() {
+        let document = include_str!("FORMAT.md");
+        let (_, example) = document.split_once("```text\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let digits = example.lines().flat_map(|line| {
+            let (hex, _) = line.split_once('#').unwrap_or((line, ""));
+            hex.split_whitespace()
+        });
+        let documented: String = digits.collect();
+
+        let bytes = vec![0; 40_000];
+        let (id, geometry) = (ContentId::of(&bytes), Geometry::of(40_000).unwrap());
+        let set = |chunks: &[u32]| {
+            let mut set = Bitfield::none(3);
+            for &chunk in chunks {
+                set.insert(ChunkIndex(chunk));
+            }
+            set
+        };
+        let stamp = |seconds| Stamp { seconds, nanos: 5 };
+        let (header, chain) = header(id, &geometry);
+        let first = stamp(1_700_000_000);
+        let (one, chain) = record(chain, &set(&[]), &set(&[0, 1]), first).unwrap();
+        let second = stamp(1_700_000_001);
+        let (two, _) = record(chain, &set(&[0, 1]), &set(&[1, 2]), second).unwrap();
+        let journal = [&header[..], &one, &two].concat();
+        let written: String = journal.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(written, documented);
+        let read = replay(&journal, id, &geometry).unwrap();
+        assert_eq!((read.claimed, read.stamp), (set(&[1, 2]), Some(second)));
     }
 
     #[test]

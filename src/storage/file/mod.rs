@@ -69,15 +69,29 @@ pub use stamp::FileStamp;
 ///
 /// # Resuming
 /// A download that was interrupted goes on from the last commit, and no chunk
-/// is hashed for that, unless [`verify_on_resume`] is set. Where the file has
-/// been written to since the last commit (the process was killed, or somebody
-/// altered the file), the chunks of before are read and verified once, when the
+/// is hashed for that, unless [`verify_on_resume`] is set. If the file is as the
+/// last commit left it (the download was cancelled or shut down), it is
+/// [`untouched`](Partial::untouched), and finished on the word of the journal
+/// for what nobody has looked at meanwhile. Where it has been written to since
+/// (the process was killed, or somebody altered the file), the chunks of before
+/// are verified once, when they are first read as a whole, or else when the
 /// content is finished: it gets its name only if they are right, and is
 /// [`StorageError::Altered`] otherwise, with nothing lost but the bad chunks.
 ///
 /// # Changed files
 /// A file that changes while it is open for reading (its length or its
-/// modification time does) is [`StorageError::Changed`] from then on.
+/// modification time does) is [`StorageError::Changed`] from then on, and by the
+/// same two a file is told to be the one that was
+/// [remembered](Storage::remember). Where the modification time may have stood
+/// still, the file is hashed instead. The limit: bytes that were altered while
+/// the length stayed and the modification time was set back, on purpose or by a
+/// tool that copies times, are served; whoever fetches them notices.
+///
+/// # A directory that goes
+/// The directory is held open and followed when it is moved. When it is
+/// removed, or its volume is, every operation fails with
+/// [`StorageError::Io`], also when another takes its place: open a new storage
+/// there.
 ///
 /// # Example
 /// ```no_run
@@ -93,6 +107,8 @@ pub use stamp::FileStamp;
 /// ```
 ///
 /// [`verify_on_resume`]: FileStorageBuilder::verify_on_resume
+///
+#[doc = include_str!("FORMAT.md")]
 #[derive(Debug, Clone)]
 pub struct FileStorage(Arc<Place<Dir>>);
 
@@ -180,7 +196,7 @@ pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageE
     let path = path.as_ref().to_path_buf();
     blob::run(move || {
         let file = dir::open_path(&path).map_err(|e| refused(&path, "opening", e))?;
-        Ok(Arc::new(ReadBlob::new(file, path)?) as Arc<dyn Blob>)
+        Ok(Arc::new(ReadBlob::new(file, path, None)?) as Arc<dyn Blob>)
     })
     .await
 }
@@ -197,8 +213,8 @@ impl Storage for FileStorage {
         let (place, name) = (self.0.clone(), name.clone());
         let Some(claim) = place.writers.claim(id) else {
             // What has the name says more than what has the lock.
-            let locked = StorageError::Locked { id };
-            return blob::run(move || place.check_free(&name, id).and(Err(locked))).await;
+            let locked = move || place.check_free(&name, id).and(Err(place.locked(id)));
+            return blob::run(locked).await;
         };
         let turn = claim.turn().await;
         let manifest = manifest.clone();
@@ -209,6 +225,7 @@ impl Storage for FileStorage {
             false => Bitfield::none(resumed.present.chunks()),
         };
         Ok(Partial {
+            untouched: resumed.part.is_proven(),
             blob: Arc::new(PartBlob::new(resumed.part, claim)),
             present: resumed.present,
             verified,
@@ -221,7 +238,10 @@ impl Storage for FileStorage {
         blob::run(move || {
             let path = place.path.join(name.as_str());
             match place.dir.open_existing(name.as_str()) {
-                Ok(file) => Ok(Arc::new(ReadBlob::new(file, path)?) as Arc<dyn Blob>),
+                Ok(file) => {
+                    let blob = ReadBlob::new(file, path, Some(place.clone()))?;
+                    Ok(Arc::new(blob) as Arc<dyn Blob>)
+                }
                 Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
                     Err(StorageError::NotFound { name })
                 }
@@ -297,7 +317,10 @@ fn create_durably(path: &Path) -> io::Result<()> {
     };
     create_durably(above)?;
     match std::fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        },
         Err(e) => Err(e),
         Ok(()) => Dir::open(above)?.sync(),
     }

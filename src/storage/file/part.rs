@@ -141,12 +141,30 @@ impl<D: Disk> Part<D> {
         self.known().claimed.clone()
     }
 
+    /// Whether none of what is here by the journal's word need be looked at
+    /// before the file gets its name.
+    pub(super) fn is_proven(&self) -> bool {
+        self.known().unproven.is_empty()
+    }
+
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let read = self.file.read_at(offset, len);
         if let Some(stamp) = self.published() {
             stamp.check(&self.file)?;
         }
-        read.map_err(|e| failed("reading", &self.path(), 0, &e))
+        let bytes = read.map_err(|e| failed("reading", &self.path(), 0, &e))?;
+        // Who reads a chunk as a whole looks at what was left behind: then it
+        // need not be read once more to be proven.
+        let range = offset..offset + len as u64;
+        let chunk = self.chunks_in(offset, len as u64).next();
+        let whole = chunk.filter(|&chunk| self.manifest.geometry().range_of(chunk) == range);
+        if let Some(chunk) = whole
+            && self.known().unproven.contains(chunk)
+            && self.manifest.verify(chunk, [&bytes[..]])
+        {
+            self.known().unproven.remove(chunk);
+        }
+        Ok(bytes)
     }
 
     pub(super) fn write(
@@ -248,8 +266,9 @@ impl<D: Disk> Part<D> {
         let now = SystemTime::now();
         let stamped = self.file.set_modified(now).is_ok();
         if let Err(e) = self.file.sync_all() {
-            drop(stage);
-            return Err(self.fail(failed("syncing", &self.path(), 0, &e)));
+            let error = failed("syncing", &self.path(), 0, &e);
+            *stage = Stage::Failed(error.clone());
+            return Err(error);
         }
         let stat = match self.file.stat() {
             Ok(stat) => stat,
@@ -266,15 +285,16 @@ impl<D: Disk> Part<D> {
             }
             return Err(error);
         }
-        if let Err(error) = self.place.dir.sync() {
-            drop(stage);
+        if let Err(e) = self.place.sync() {
+            let error = failed("syncing", &self.place.path, 0, &e);
+            *stage = Stage::Failed(error.clone());
             // The new name may never reach the disk, whatever a later sync
             // says; under the old one the file can be finished again.
             let (name, part) = (self.name.as_str(), &self.names.part);
-            if let Err(error) = self.place.dir.publish(name, part, &self.file) {
+            if let Err(error) = self.place.publish(name, part, &self.file) {
                 tracing::debug!(name, %error, "name not taken back");
             }
-            return Err(self.fail(failed("syncing", &self.place.path, 0, &error)));
+            return Err(error);
         }
         let settled = stamped && stat.modified == Stamp::from(now);
         let _ = self.published.set((stat, settled));
@@ -302,14 +322,10 @@ impl<D: Disk> Part<D> {
         let mut bad = Vec::new();
         for chunk in unproven {
             let range = self.manifest.geometry().range_of(chunk);
-            let bytes = self.read(range.start, (range.end - range.start) as usize)?;
-            match self.manifest.verify(chunk, [&bytes[..]]) {
-                true => self.known().unproven.remove(chunk),
-                false => {
-                    bad.push(chunk);
-                    false
-                }
-            };
+            self.read(range.start, (range.end - range.start) as usize)?;
+            if self.known().unproven.contains(chunk) {
+                bad.push(chunk);
+            }
         }
         let Some(&chunk) = bad.first() else {
             return Ok(());
@@ -336,10 +352,10 @@ impl<D: Disk> Part<D> {
             }
             Err(error) => return Err(refused(&path, "publishing", error)),
         }
-        match dir.publish(part, self.name.as_str(), &self.file) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(StorageError::Exists {
-                name: self.name.clone(),
-            }),
+        match self.place.publish(part, self.name.as_str(), &self.file) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(self.place.exists(&self.name))
+            }
             done => done.map_err(|e| failed("publishing", &path, 0, &e)),
         }
     }
@@ -347,7 +363,7 @@ impl<D: Disk> Part<D> {
     /// Makes the names of the unfinished file and its journal durable.
     fn sync_names(&self) -> Result<(), StorageError> {
         let dir = &self.place.dir;
-        let Err(error) = dir.sync() else {
+        let Err(error) = self.place.sync() else {
             return Ok(());
         };
         if self.known().claimed.is_empty() {

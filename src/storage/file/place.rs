@@ -5,8 +5,9 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::dir::Refused;
+use super::dir::{Kind, Refused};
 use super::disk::{Disk, DiskFile};
 use super::ledger::Ledger;
 use super::part::{Names, Opened, Part};
@@ -32,6 +33,8 @@ pub(super) struct Place<D> {
     pub(super) path: PathBuf,
     pub(super) options: Options,
     pub(super) writers: Writers,
+    /// The directory's own name is durable.
+    placed: AtomicBool,
 }
 
 /// An unfinished file that was taken up.
@@ -58,6 +61,7 @@ impl<D: Disk> Place<D> {
             path,
             options,
             writers: Writers::default(),
+            placed: AtomicBool::new(false),
         }
     }
 
@@ -98,7 +102,7 @@ impl<D: Disk> Place<D> {
                 verified: verified.is_some(),
             });
         }
-        Err(StorageError::Locked { id })
+        Err(place.locked(id))
     }
 
     fn open_locked(&self, name: &str) -> Result<Locked<D::File>, StorageError> {
@@ -194,17 +198,80 @@ impl<D: Disk> Place<D> {
         Ok((opened, verified))
     }
 
+    /// Makes a finished file durable that was found under its name: whoever
+    /// put it there may have done so a moment ago.
+    pub(super) fn make_durable(&self, file: &D::File, path: &Path) -> Result<(), StorageError> {
+        let synced = file.sync_all();
+        synced.map_err(|e| failed("syncing", path, 0, &e))?;
+        self.sync()
+            .map_err(|e| failed("syncing", &self.path, 0, &e))
+    }
+
+    /// Makes the names durable, and the first time that of the directory too:
+    /// it may have been created a moment ago, by whoever.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if !self.placed.load(Ordering::Acquire) {
+            self.dir.sync_above()?;
+            self.placed.store(true, Ordering::Release);
+        }
+        self.dir.sync()
+    }
+
+    /// Gives `file`, which stands under `from`, the name `to` instead, and never
+    /// replaces anything. Where that takes two steps, and was cut off between
+    /// them, it goes on from there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something else has that name.
+    pub(super) fn publish(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
+        match self.dir.rename(from, to) {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
+            done => return done,
+        }
+        // This very file, under another name too.
+        let has_both = || matches!(self.dir.is_at(to, file), Err(Refused::Kind(_)));
+        match self.dir.link(from, to) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && has_both() => {}
+            done => done?,
+        }
+        // Were the old name gone first, a power failure could leave neither.
+        if let Err(error) = self.sync() {
+            // Nor may the new one ever reach the disk, whatever a later sync
+            // says.
+            if has_both() {
+                self.dir.remove(to)?;
+            }
+            return Err(error);
+        }
+        self.dir.remove(from)
+    }
+
     /// Fails if something has the name.
     pub(super) fn check_free(&self, name: &ContentName, id: ContentId) -> Result<(), StorageError> {
         if self.kind(name.as_str())?.is_none() {
             return Ok(());
         }
         // It may be this content, finished just before a crash.
+        self.drop_twin(name, id);
         self.drop_orphan(id);
-        Err(StorageError::Exists { name: name.clone() })
+        Err(self.exists(name))
     }
 
-    fn kind(&self, name: &str) -> Result<Option<super::dir::Kind>, StorageError> {
+    pub(super) fn exists(&self, name: &ContentName) -> StorageError {
+        StorageError::Exists {
+            name: name.clone(),
+            path: Some(self.path.join(name.as_str())),
+        }
+    }
+
+    pub(super) fn locked(&self, id: ContentId) -> StorageError {
+        StorageError::Locked {
+            id,
+            path: Some(self.path.join(Names::of(id).part)),
+        }
+    }
+
+    fn kind(&self, name: &str) -> Result<Option<Kind>, StorageError> {
         let kind = self.dir.kind(name);
         kind.map_err(|e| failed("looking for", &self.path.join(name), 0, &e))
     }
@@ -218,6 +285,30 @@ impl<D: Disk> Place<D> {
                 available: Some(available),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// Drops the unfinished name of a file that has its final name as well:
+    /// what the last step of publishing in two would have done.
+    fn drop_twin(&self, name: &ContentName, id: ContentId) {
+        let (name, part) = (name.as_str(), Names::of(id).part);
+        let dropped = || -> Result<(), Refused> {
+            let is_file = |name| Ok::<_, io::Error>(self.dir.kind(name)? == Some(Kind::File));
+            if !is_file(name)? || !is_file(&part)? {
+                return Ok(());
+            }
+            let file = self.dir.open_existing(name)?;
+            let same = self.dir.is_at(&part, &file);
+            // Whoever is between the two steps at this moment has the lock.
+            if matches!(same, Err(Refused::Kind(Kind::SharedFile))) && file.try_lock().is_ok() {
+                self.sync()?;
+                self.dir.remove(&part)?;
+                file.unlock()?;
+            }
+            Ok(())
+        };
+        if let Err(error) = dropped() {
+            tracing::debug!(%id, ?error, "unfinished name not dropped");
         }
     }
 
@@ -237,7 +328,7 @@ impl<D: Disk> Place<D> {
             {
                 // Were the journal gone first, a power failure could bring the
                 // file back under its old name with nothing that vouches for it.
-                self.dir.sync()?;
+                self.sync()?;
                 self.dir.remove(&names.journal)?;
             }
             Ok(())
@@ -303,23 +394,40 @@ mod tests {
     use super::*;
     use crate::storage::file::dir::Dir;
 
+    fn place_in(root: &Path) -> Place<Dir> {
+        Place::new(Dir::open(root).unwrap(), root.into(), Options::default())
+    }
+
+    #[test]
+    fn publishing_replaces_nothing_and_goes_on_after_its_first_step() {
+        let root = tempfile::tempdir().unwrap();
+        let (place, at) = (place_in(root.path()), |name| root.path().join(name));
+        let file = place.dir.open_or_create("p").unwrap();
+        std::fs::write(at("taken"), "old").unwrap();
+        let error = place.publish("p", "taken", &file).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(at("taken")).unwrap(), b"old");
+        assert!(at("p").exists());
+        place.publish("p", "free", &file).unwrap();
+        assert!(at("free").exists() && !at("p").exists());
+    }
+
     #[test]
     fn file_that_was_published_before_the_lock_is_no_unfinished_one() {
         let root = tempfile::tempdir().unwrap();
-        let dir = Dir::open(root.path()).unwrap();
-        let place = Place::new(dir, root.path().into(), Options::default());
+        let place = place_in(root.path());
         let Ok(Locked::Ours(holder)) = place.open_locked("p") else {
             panic!("nobody else has it");
         };
         let late = place.dir.open_or_create("p").unwrap();
         assert!(matches!(place.open_locked("p"), Ok(Locked::Theirs)));
-        place.dir.publish("p", "a", &holder).unwrap();
+        place.publish("p", "a", &holder).unwrap();
         drop(holder);
         assert!(matches!(place.lock("p", late), Ok(Locked::Gone)));
 
         // Nor is it the one that stands there since.
         let late = place.dir.open_or_create("p").unwrap();
-        place.dir.publish("p", "b", &late).unwrap();
+        place.publish("p", "b", &late).unwrap();
         place.dir.open_or_create("p").unwrap();
         #[cfg(unix)]
         assert!(matches!(place.lock("p", late), Ok(Locked::Gone)));
@@ -339,6 +447,12 @@ mod tests {
             assert_eq!(full(errno.into()), expected);
         }
         assert_eq!(full(io::ErrorKind::StorageFull.into()), expected);
+        let told = |needed| failed("writing", path, needed, &io::ErrorKind::StorageFull.into());
+        assert_eq!(
+            told(7).to_string(),
+            "no space for writing p: 7 bytes needed"
+        );
+        assert_eq!(told(0).to_string(), "no space for writing p");
         assert!(matches!(
             full(io::ErrorKind::PermissionDenied.into()),
             StorageError::Io {

@@ -177,14 +177,14 @@ impl Sample {
 
     fn check_exists<T>(&self, result: Result<T, StorageError>, when: &str) {
         match result.map(|_| ()) {
-            Err(StorageError::Exists { name }) if name == self.name => {}
+            Err(StorageError::Exists { name, .. }) if name == self.name => {}
             other => panic!("{when} must say that the name exists, and gave {other:?}"),
         }
     }
 
     fn check_locked<T>(&self, result: Result<T, StorageError>, when: &str) {
         match result.map(|_| ()) {
-            Err(StorageError::Locked { id }) if id == self.manifest.id() => {}
+            Err(StorageError::Locked { id, .. }) if id == self.manifest.id() => {}
             other => panic!("{when} must say that the content is locked, and gave {other:?}"),
         }
     }
@@ -567,6 +567,7 @@ async fn check_present(content: &Sample, partial: &Partial) {
         blob,
         present,
         verified,
+        ..
     } = partial;
     let geometry = content.manifest.geometry();
     for set in [present, verified] {

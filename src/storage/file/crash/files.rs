@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::super::dir::{Kind, Refused};
 use super::super::disk::{Disk, DiskFile, FileStat};
 use super::super::journal;
-use super::model::{FOREIGN, Failure, FileOp, Model, NameOp, Planted, Trouble};
+use super::model::{FOREIGN, Failure, FileOp, Model, NameOp, Planted, State, Trouble};
 
 impl Disk for Model {
     type File = ModelFile;
@@ -48,22 +48,26 @@ impl Disk for Model {
     fn is_at(&self, name: &str, file: &ModelFile) -> Result<bool, Refused> {
         let mut state = self.state();
         state.whole_step(false)?;
-        Ok(state.names.get(name) == Some(&file.inode))
+        match state.names.get(name) == Some(&file.inode) {
+            true if state.names_of(file.inode) > 1 => Err(Refused::Kind(Kind::SharedFile)),
+            is_at => Ok(is_at),
+        }
     }
 
-    fn publish(&self, part: &str, name: &str, file: &ModelFile) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        state.whole_step(true)?;
-        if state.trouble == Trouble::NameTaken("publish") {
-            state.create(name, FOREIGN);
-            state.sync_names();
+        if state.two_steps {
+            return Err(io::ErrorKind::Unsupported.into());
         }
-        let replaces = state.planted == Some(Planted::RenameReplaces);
-        if state.names.contains_key(name) && !replaces {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let op = NameOp::Rename(part.to_owned(), name.to_owned(), file.inode);
-        state.change_names(op);
+        let inode = state.new_name(from, to)?;
+        state.change_names(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let inode = state.new_name(from, to)?;
+        state.change_names(NameOp::Link(to.to_owned(), inode));
         Ok(())
     }
 
@@ -102,8 +106,32 @@ impl Disk for Model {
         }
     }
 
+    fn sync_above(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.whole_step(true)?;
+        state.placed = state.planted != Some(Planted::NoSyncAbove);
+        Ok(())
+    }
+
     fn available(&self) -> Option<u64> {
         Some(self.state().room)
+    }
+}
+
+impl State {
+    /// Begins to give a file another name, which must be free.
+    fn new_name(&mut self, from: &str, to: &str) -> io::Result<usize> {
+        self.whole_step(true)?;
+        if self.trouble == Trouble::NameTaken("publish") {
+            self.create(to, FOREIGN);
+            self.sync_names();
+        }
+        let replaces = self.planted == Some(Planted::RenameReplaces);
+        if self.names.contains_key(to) && !replaces {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = self.names.get(from).copied();
+        inode.ok_or(io::ErrorKind::NotFound.into())
     }
 }
 

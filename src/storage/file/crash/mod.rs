@@ -17,6 +17,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::disk::Disk;
 use super::journal;
 use super::part::Names;
 use super::place::{Options, Place};
@@ -72,20 +73,25 @@ struct Script {
     every: u32,
     /// In which order the chunks come; by the index if none.
     shuffled: Option<u64>,
+    /// The file gets its name in two steps.
+    two_steps: bool,
 }
 
 const SCRIPTS: [Script; 3] = [
     Script {
         every: 8,
         shuffled: None,
+        two_steps: false,
     },
     Script {
         every: 5,
         shuffled: Some(1),
+        two_steps: true,
     },
     Script {
         every: 3,
         shuffled: Some(2),
+        two_steps: false,
     },
 ];
 
@@ -93,6 +99,7 @@ const SCRIPTS: [Script; 3] = [
 const DENSE: Script = Script {
     every: 1,
     shuffled: Some(3),
+    two_steps: false,
 };
 
 /// What is wrong.
@@ -100,6 +107,7 @@ type Checked<T> = Result<T, String>;
 
 /// Goes on with a download, as a peer does, and ends it at the first error.
 fn download(disk: &Model, script: Script) -> Checked<Result<(), StorageError>> {
+    disk.state().two_steps = script.two_steps;
     let place = Place::new(disk.clone(), "model".into(), Options::default());
     let name = Sample::name();
     let opened = Place::open_part(Arc::new(place), name, SAMPLE.manifest.clone(), None);
@@ -189,7 +197,14 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
     match download(disk, script)? {
         Ok(()) => {}
         // It was finished just before.
-        Err(StorageError::Exists { .. }) if is_finished(disk.state().file(NAME)) => {}
+        Err(StorageError::Exists { .. }) if is_finished(disk.state().file(NAME)) => {
+            let place = Place::new(disk.clone(), "model".into(), Options::default());
+            let file = disk.open_existing(NAME).map_err(|e| format!("{e:?}"))?;
+            place
+                .make_durable(&file, NAME.as_ref())
+                .map_err(|e| e.to_string())?;
+            disk.state().promise.finished = true;
+        }
         Err(error) => return Err(format!("resuming failed: {error}")),
     }
     let state = disk.state();
@@ -197,10 +212,7 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
     let left = [&SAMPLE.names.part, &SAMPLE.names.journal];
     match left.into_iter().find(|name| state.file(name).is_some()) {
         Some(name) => Err(format!("{name} is left")),
-        // A content that was found finished was made durable before it was
-        // found, or will be found again.
-        None if !state.promise.finished => Ok(()),
-        None => match is_finished(state.durable_file(NAME)) {
+        None => match state.placed && is_finished(state.durable_file(NAME)) {
             true => Ok(()),
             false => Err("the content is finished, and not durable".into()),
         },
@@ -211,6 +223,8 @@ fn complete(disk: &Model, script: Script) -> Checked<()> {
 #[derive(Default)]
 struct Tally {
     states: u64,
+    /// Moments of a download at which it crashed.
+    points: u64,
 }
 
 impl Tally {
@@ -245,6 +259,7 @@ impl Tally {
                 disk.set_trouble(Trouble::PowerOff(at));
                 let done = download(&disk, script)?;
                 let state = disk.state().clone();
+                self.points += 1;
                 for variant in 0..VARIANTS {
                     let seed = (n as u64) << 48 | at << 16 | variant;
                     self.crash(&state, script, seed)
@@ -261,8 +276,11 @@ impl Tally {
     /// Fails each operation of a download in turn. The download ends with a
     /// typed error, or well; then the cause goes away, with or without a crash.
     fn failures(&mut self, planted: Option<Planted>) -> Checked<()> {
-        let script = SCRIPTS[0];
         for failure in [Failure::Io, Failure::NoSpace, Failure::Short] {
+            let script = Script {
+                two_steps: failure == Failure::Short,
+                ..SCRIPTS[0]
+            };
             for at in 1.. {
                 let disk = Model::new(CHUNKS);
                 disk.state().planted = planted;
@@ -319,7 +337,12 @@ fn check_typed(ended: &Result<(), StorageError>, failure: Failure) -> Checked<()
 fn crash_after_any_operation_loses_nothing_that_was_durable() {
     let (mut tally, start) = (Tally::default(), Instant::now());
     tally.crashes(None, &SCRIPTS).unwrap();
-    println!("{} states in {:?}", tally.states, start.elapsed());
+    println!(
+        "{} states: crashes at {} points, {VARIANTS} variants of each, in {:?}",
+        tally.states,
+        tally.points,
+        start.elapsed()
+    );
     assert!(tally.states >= 20_000, "{}", tally.states);
 }
 
@@ -327,7 +350,11 @@ fn crash_after_any_operation_loses_nothing_that_was_durable() {
 fn failure_of_any_operation_is_typed_and_the_download_goes_on_after_it() {
     let (mut tally, start) = (Tally::default(), Instant::now());
     tally.failures(None).unwrap();
-    println!("{} states in {:?}", tally.states, start.elapsed());
+    println!(
+        "{} states after a failure, in {:?}",
+        tally.states,
+        start.elapsed()
+    );
 }
 
 /// What the checker says of a mistake.
@@ -350,6 +377,11 @@ fn missing_directory_sync_is_caught() {
 }
 
 #[test]
+fn missing_sync_of_the_directory_above_is_caught() {
+    assert!(complaint(Planted::NoSyncAbove).contains("durable"));
+}
+
+#[test]
 fn trusted_torn_record_is_caught() {
     assert!(complaint(Planted::TrustsTornRecord).contains("wrong"));
 }
@@ -365,11 +397,11 @@ fn journal_that_was_never_written_again_is_caught() {
 }
 
 /// Something takes the name while the content is published.
-fn name_taken(planted: Option<Planted>) -> Checked<()> {
+fn name_taken(planted: Option<Planted>, script: Script) -> Checked<()> {
     let disk = Model::new(CHUNKS);
     disk.state().planted = planted;
     disk.set_trouble(Trouble::NameTaken("publish"));
-    let ended = download(&disk, SCRIPTS[0])?;
+    let ended = download(&disk, script)?;
     if disk.state().file(NAME).is_none_or(|file| *file != *FOREIGN) {
         return Err("what had the name is gone".into());
     }
@@ -382,22 +414,23 @@ fn name_taken(planted: Option<Planted>) -> Checked<()> {
     check_disk(&state)?;
     state.promise.chunks = Bitfield::all(CHUNKS);
     let disk = Model::of(state);
-    match download(&disk, SCRIPTS[0])? {
+    match download(&disk, script)? {
         Err(StorageError::Exists { .. }) => {}
         other => return Err(format!("{other:?} where the name was taken")),
     }
-    super::disk::Disk::remove(&disk, NAME).unwrap();
-    complete(&disk, SCRIPTS[0])
+    disk.remove(NAME).unwrap();
+    complete(&disk, script)
 }
 
 #[test]
 fn name_that_is_taken_at_the_end_is_left_and_nothing_is_fetched_again() {
-    name_taken(None).unwrap();
+    name_taken(None, SCRIPTS[0]).unwrap();
+    name_taken(None, SCRIPTS[1]).unwrap();
 }
 
 #[test]
 fn rename_that_replaces_is_caught() {
-    let found = name_taken(Some(Planted::RenameReplaces)).unwrap_err();
+    let found = name_taken(Some(Planted::RenameReplaces), SCRIPTS[0]).unwrap_err();
     assert!(found.contains("is gone"), "{found}");
 }
 
@@ -421,6 +454,43 @@ fn failed_sync_is_final() {
     assert_eq!(written, Err(error.clone()));
     assert_eq!(part.commit(&none), Err(error.clone()));
     assert_eq!(part.finish(), Err(error));
+}
+
+#[test]
+fn chunk_that_was_read_whole_is_not_read_again_to_be_proven() {
+    let disk = Model::new(CHUNKS);
+    disk.set_trouble(Trouble::PowerOff(80));
+    download(&disk, SCRIPTS[0]).unwrap().unwrap_err();
+    // The process was killed between two commits.
+    let state = disk.state().killed();
+    let finishing = |looks: bool| {
+        let disk = Model::of(state.clone());
+        disk.set_trouble(Trouble::None);
+        let place = Place::new(disk.clone(), "model".into(), Options::default());
+        let name = Sample::name();
+        let opened = Place::open_part(Arc::new(place), name, SAMPLE.manifest.clone(), None);
+        let resumed = opened.map_err(|e| e.to_string()).unwrap();
+        assert!(!resumed.part.is_proven());
+        let geometry = SAMPLE.manifest.geometry();
+        for chunk in resumed.present.iter().filter(|_| looks) {
+            let len = geometry.len_of(chunk) as usize;
+            resumed.part.read(geometry.offset_of(chunk), len).unwrap();
+        }
+        assert_eq!(resumed.part.is_proven(), looks);
+        for chunk in resumed.present.iter_missing() {
+            let bytes = SAMPLE.chunk(chunk);
+            let offset = geometry.offset_of(chunk);
+            let written = resumed.part.write(offset, bytes.len() as u64, &[bytes]);
+            written.unwrap();
+        }
+        let before = disk.state().counts().0;
+        resumed.part.finish().unwrap();
+        let ops = disk.state().counts().0 - before;
+        (ops, u64::from(resumed.present.count()))
+    };
+    let ((proving, present), (proven, _)) = (finishing(false), finishing(true));
+    assert!(present > 0);
+    assert_eq!(proving - proven, present);
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub(super) struct State {
     pub(super) deferred: Option<usize>,
     pub(super) promise: Promise,
     pub(super) room: u64,
+    /// The name of the directory itself is durable.
+    pub(super) placed: bool,
+    /// A file gets its name by a second one, and loses the first.
+    pub(super) two_steps: bool,
 }
 
 pub(super) type Names = BTreeMap<String, usize>;
@@ -102,6 +106,8 @@ pub(super) enum Failure {
 pub(super) enum Planted {
     RecordBeforeSync,
     NoDirectorySync,
+    /// The directory itself is new, and not synced in the one above.
+    NoSyncAbove,
     RenameReplaces,
     TrustsTornRecord,
     RetriesFailedSync,
@@ -130,6 +136,8 @@ impl Model {
                 finished: false,
             },
             room: u64::MAX,
+            placed: false,
+            two_steps: false,
         })
     }
 
@@ -174,6 +182,10 @@ impl State {
         for op in survivors(&self.pending_names, &mut rng) {
             op.apply(&mut names);
         }
+        if !self.placed && rng.bool() {
+            // With the directory goes all that is in it.
+            names.clear();
+        }
         let inodes = self.inodes.iter().map(|inode| inode.crashed(&mut rng));
         Self {
             inodes: inodes.collect(),
@@ -194,6 +206,11 @@ impl State {
             inode.locked = false;
         }
         state
+    }
+
+    /// How many names a file has.
+    pub(super) fn names_of(&self, inode: usize) -> usize {
+        self.names.values().filter(|&&other| other == inode).count()
     }
 
     /// Counts an operation, and lets it fail if that is due.

@@ -88,10 +88,13 @@ impl Disk for Dir {
         }
     }
 
-    fn publish(&self, part: &str, name: &str, _file: &DataFile) -> io::Result<()> {
-        // A rename would replace what is there.
-        fs::hard_link(self.0.join(part), self.0.join(name))?;
-        fs::remove_file(self.0.join(part))
+    /// The one of the standard library would replace what is there.
+    fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::hard_link(self.0.join(from), self.0.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -101,6 +104,10 @@ impl Disk for Dir {
     /// Names are as durable as the file system makes them by itself: a
     /// directory cannot be synced everywhere.
     fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync_above(&self) -> io::Result<()> {
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::{Kind, Refused, too_short};
@@ -40,18 +40,6 @@ impl Dir {
         true
     }
 
-    /// Publishing in two steps. When it was cut off between them, it goes on
-    /// from there.
-    fn link_then_unlink(&self, part: &str, name: &str, file: &DataFile) -> io::Result<()> {
-        match fs::linkat(&self.0, part, &self.0, name, AtFlags::empty()) {
-            Err(Errno::EXIST) if matches!(self.is_at(name, file), Err(Refused::Kind(_))) => {}
-            done => done?,
-        }
-        // Were the old name gone first, a power failure could leave neither.
-        self.sync()?;
-        Ok(fs::unlinkat(&self.0, part, AtFlags::empty())?)
-    }
-
     fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
         match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -62,7 +50,7 @@ impl Dir {
 
     fn open_at(&self, name: &str, flags: OFlags) -> Result<DataFile, Refused> {
         let mode = Mode::from_raw_mode(0o666);
-        match fs::openat(&self.0, name, flags | CAREFUL, mode) {
+        match retry_on_intr(|| fs::openat(&self.0, name, flags | CAREFUL, mode)) {
             Ok(fd) => regular(fd.into()),
             Err(Errno::LOOP) => Err(Refused::Kind(Kind::Link)),
             Err(error) => Err(error.into()),
@@ -116,14 +104,18 @@ impl Disk for Dir {
         Ok(true)
     }
 
-    fn publish(&self, part: &str, name: &str, file: &DataFile) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-        match fs::renameat_with(&self.0, part, &self.0, name, fs::RenameFlags::NOREPLACE) {
-            // The file system or the kernel cannot do it in one step.
+        match fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE) {
+            // The file system or the kernel cannot do it.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             done => return Ok(done?),
         }
-        self.link_then_unlink(part, name, file)
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::linkat(&self.0, from, &self.0, to, AtFlags::empty())?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -131,12 +123,31 @@ impl Disk for Dir {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_all()
+        sync_names(&self.0)
+    }
+
+    fn sync_above(&self) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::openat(&self.0, "..", flags, Mode::empty()) {
+            Ok(above) => sync_names(&above.into()),
+            // It may be somebody else's, and closed to this process.
+            Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn available(&self) -> Option<u64> {
         let volume = fs::fstatvfs(&self.0).ok()?;
         volume.f_bavail.checked_mul(volume.f_frsize)
+    }
+}
+
+/// Syncs a directory. Where a file system has no such thing, its names are as
+/// durable as it makes them by itself.
+fn sync_names(dir: &File) -> io::Result<()> {
+    match dir.sync_all().map_err(|e| (e.kind(), e)) {
+        Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) => Ok(()),
+        done => done.map_err(|(_, e)| e),
     }
 }
 
@@ -241,7 +252,7 @@ impl DiskFile for DataFile {
             target_vendor = "apple"
         ))]
         if len > 0 {
-            match fs::fallocate(&self.0, fs::FallocateFlags::empty(), 0, len) {
+            match retry_on_intr(|| fs::fallocate(&self.0, fs::FallocateFlags::empty(), 0, len)) {
                 Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
                 done => done?,
             }
@@ -265,22 +276,6 @@ impl DiskFile for DataFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn publish_in_two_steps_goes_on_after_the_first_and_replaces_nothing() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = Dir::open(place.path()).unwrap();
-        let file = dir.open_or_create("p").unwrap();
-        std::fs::write(place.path().join("taken"), "old").unwrap();
-        let error = dir.link_then_unlink("p", "taken", &file).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(dir.kind("p").unwrap(), Some(Kind::File));
-
-        std::fs::hard_link(place.path().join("p"), place.path().join("free")).unwrap();
-        dir.link_then_unlink("p", "free", &file).unwrap();
-        assert_eq!(dir.kind("p").unwrap(), None);
-        assert!(dir.is_at("free", &file).unwrap());
-    }
 
     #[test]
     fn part_with_another_name_is_refused() {
