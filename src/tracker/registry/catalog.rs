@@ -9,26 +9,13 @@ use super::contents::Contents;
 use super::half::Total;
 use super::keyed::Keyed;
 use super::owners::Owner;
+use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::reply::{Out, View};
 use super::snapshot::Recalled;
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{OwnEntry, OwnState, Refusal};
-
-/// The position of an ownership that no content lists: its peer does not
-/// listen.
-const UNLISTED: u32 = u32::MAX;
-
-/// That a peer owns a content.
-#[derive(Debug, Clone, Copy)]
-struct Ownership {
-    /// Where the content lists the peer, or [`UNLISTED`].
-    pos: u32,
-    /// Which of the content's names the peer uses.
-    name: u8,
-    complete: bool,
-}
 
 /// What a content's list must know of a peer.
 #[derive(Debug)]
@@ -77,8 +64,7 @@ pub(crate) struct Catalog {
     bits: u32,
     rng: Rng,
     pub(super) contents: Contents,
-    ownerships: Vec<Ownership>,
-    free: Vec<u32>,
+    ownerships: Ownerships,
     pub(super) texts: Texts,
     pub(super) recalled: Recalled,
     /// Used again for each reply.
@@ -93,8 +79,7 @@ impl Catalog {
             bits,
             rng: Rng::with_seed(seed.wrapping_add(shard.into())),
             contents: Contents::new(Keyed::derive(key, "bt_lite registry maps")),
-            ownerships: Vec::new(),
-            free: Vec::new(),
+            ownerships: Ownerships::default(),
             texts: Texts::default(),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
@@ -103,7 +88,7 @@ impl Catalog {
 
     /// How many pairs of a peer and a content there are.
     pub(super) fn ownership_count(&self) -> usize {
-        self.ownerships.len() - self.free.len()
+        self.ownerships.len()
     }
 
     /// How other shards call a content.
@@ -138,8 +123,8 @@ impl Catalog {
         let complete = entry.state == OwnState::Complete;
         let content = self.contents.by_id(claim.hash, &entry.id);
         if let (Some(content), Some(held)) = (content, held) {
-            let old = self.ownerships[held as usize];
-            if !self.contents.is_name(content, old.name, &entry.name) {
+            let old = self.ownerships.name(held);
+            if !self.contents.is_name(content, old, &entry.name) {
                 if !self.contents.has_name(content, &entry.name) {
                     let Some(elsewhere) = claim.elsewhere else {
                         return Ok(Owned::NameUncounted);
@@ -148,17 +133,18 @@ impl Catalog {
                     contents.check_new_name(Some(content), &entry.name, elsewhere, config)?;
                 }
                 let name = self.contents.use_name(content, &entry.name);
-                self.ownerships[held as usize].name = name;
-                self.contents.release_name(content, old.name);
+                self.ownerships.set_name(held, name);
+                self.contents.release_name(content, old);
             }
             if complete {
                 self.contents[content].length = entry.length;
             }
-            if old.complete != complete {
-                self.ownerships[held as usize].complete = complete;
-                if old.pos != UNLISTED {
+            if self.ownerships.complete(held) != complete {
+                self.ownerships.set_complete(held, complete);
+                let pos = self.ownerships.pos(held);
+                if pos != UNLISTED {
                     let owners = &mut self.contents[content].owners;
-                    owners.at_mut(old.pos).set_complete(complete);
+                    owners.at_mut(pos).set_complete(complete);
                 }
             }
             return Ok(Owned::Before);
@@ -196,18 +182,15 @@ impl Catalog {
                     return Err(Refusal::Contents { max });
                 }
                 self.recalled.remove(&entry.id);
-                self.contents.insert(claim.hash, entry.id, entry.length)
+                let (hash, length) = (claim.hash, entry.length);
+                self.contents.insert(hash, entry.id, length, &entry.name)
             }
         };
         if complete {
             self.contents[content].length = entry.length;
         }
         let name = self.contents.use_name(content, &entry.name);
-        let ownership = self.begin(Ownership {
-            pos: UNLISTED,
-            name,
-            complete,
-        });
+        let ownership = self.ownerships.begin(name, complete);
         self.contents[content].unlisted += 1;
         self.list(content, ownership, card);
         Ok(Owned::Anew(Holding {
@@ -216,25 +199,12 @@ impl Catalog {
         }))
     }
 
-    fn begin(&mut self, ownership: Ownership) -> u32 {
-        if let Some(number) = self.free.pop() {
-            self.ownerships[number as usize] = ownership;
-            return number;
-        }
-        if self.ownerships.len() == self.ownerships.capacity() {
-            let more = (self.ownerships.len() / 8).max(16);
-            self.ownerships.reserve_exact(more);
-        }
-        self.ownerships.push(ownership);
-        (self.ownerships.len() - 1) as u32
-    }
-
     /// Puts an unlisted ownership onto its content's list, if its peer listens.
     fn list(&mut self, content: u32, ownership: u32, card: &Card) {
         let Some(place) = &card.place else {
             return;
         };
-        let complete = self.ownerships[ownership as usize].complete;
+        let complete = self.ownerships.complete(ownership);
         let mut owner = Owner::new(ownership, card.peer, card.generation, complete);
         match place {
             Place::V4(ip, port) => owner.set_v4(*ip, *port),
@@ -244,13 +214,13 @@ impl Catalog {
         content.unlisted -= 1;
         let ownerships = &mut self.ownerships;
         content.owners.insert(owner, card.level, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
     }
 
     /// The opposite of [`list`](Self::list), for whom it listed.
     fn unlist(&mut self, content: u32, ownership: u32) {
-        let pos = self.ownerships[ownership as usize].pos;
+        let pos = self.ownerships.pos(ownership);
         if pos == UNLISTED {
             return;
         }
@@ -261,10 +231,10 @@ impl Catalog {
         }
         let ownerships = &mut self.ownerships;
         content.owners.remove(pos, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
         // Last, for the removal moves it first.
-        self.ownerships[ownership as usize].pos = UNLISTED;
+        self.ownerships.set_pos(ownership, UNLISTED);
     }
 
     /// Lists an owner as it listens now.
@@ -276,7 +246,7 @@ impl Catalog {
 
     /// Puts an owner of another level where it belongs.
     pub(super) fn relevel(&mut self, held: Holding, level: i32) {
-        let pos = self.ownerships[held.ownership as usize].pos;
+        let pos = self.ownerships.pos(held.ownership);
         if pos == UNLISTED {
             return;
         }
@@ -284,7 +254,7 @@ impl Catalog {
         let ownerships = &mut self.ownerships;
         let owners = &mut self.contents[content].owners;
         owners.relevel(pos, level, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
     }
 
@@ -293,9 +263,9 @@ impl Catalog {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
         self.contents[content].unlisted -= 1;
-        let name = self.ownerships[held.ownership as usize].name;
+        let name = self.ownerships.name(held.ownership);
         self.contents.release_name(content, name);
-        self.free.push(held.ownership);
+        self.ownerships.end(held.ownership);
         if self.contents.remove_if_unowned(content) {
             total.sub();
         }
@@ -373,7 +343,7 @@ impl Catalog {
         for (holding, card) in held {
             count += 1;
             let content = &self.contents[self.inward(holding.content)];
-            let pos = self.ownerships[holding.ownership as usize].pos;
+            let pos = self.ownerships.pos(holding.ownership);
             levels.insert(holding.ownership, card.level);
             let Some(place) = &card.place else {
                 assert_eq!(pos, UNLISTED);
@@ -386,7 +356,7 @@ impl Catalog {
             );
             assert!(is(&owner, place, &self.texts), "listed elsewhere");
             texts += usize::from(owner.text().is_some());
-            let complete = self.ownerships[holding.ownership as usize].complete;
+            let complete = self.ownerships.complete(holding.ownership);
             assert_eq!(owner.complete(), complete);
         }
         assert_eq!(count, self.ownership_count());

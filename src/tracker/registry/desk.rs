@@ -415,7 +415,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
             budget = budget.saturating_sub(taken);
             if sessions.peers.owned_len(index) > 0 {
                 let deadline = sessions.peers[index].deadline;
-                sessions.wheel.insert(index, deadline);
+                sessions.enter(index, deadline);
             } else {
                 sessions.expired += 1;
                 sessions.release(index, State::Free, &mut total);

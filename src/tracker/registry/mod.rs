@@ -26,16 +26,17 @@ mod config;
 mod contents;
 mod desk;
 mod half;
-mod hosts;
 mod keyed;
 mod meter;
 mod owners;
+mod ownerships;
 mod peers;
 mod rate;
 mod reply;
 mod sessions;
 mod snapshot;
 mod stats;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wheel;
