@@ -46,7 +46,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const K: u16 = 16;
 
 /// How many announces are prepared, and then timed, at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 
 /// How many shards the shared registry has.
 const SHARDS: u32 = 64;

@@ -66,17 +66,21 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
     ) -> Result<(), Refusal> {
         let (shard, outcome) = match request {
             TrackerRequest::Register { listen, token } => {
-                let host = self.terms.hosts.host(source);
-                let home = host >> 16 & self.sessions.mask();
-                let shard = token.as_ref().map_or(home, |token| self.shard(token));
-                self.sessions.at(shard).0.count(now, request);
-                let known = match token {
-                    Some(token) => self.heartbeat(now, source, listen.as_ref(), token, out),
-                    None => Ok(false),
+                let listen = listen.as_ref();
+                let (shard, known) = match token {
+                    Some(token) => (
+                        self.shard(token),
+                        self.heartbeat(now, source, listen, token, request, out),
+                    ),
+                    None => {
+                        let home = self.session_home(source);
+                        self.sessions.at(home).0.count(now, request);
+                        (home, Ok(false))
+                    }
                 };
                 let outcome = match known {
                     Ok(true) => Ok(()),
-                    Ok(false) => self.register(now, source, listen.as_ref(), (home, host), out),
+                    Ok(false) => self.register(now, source, listen, out),
                     Err(refusal) => Err(refusal),
                 };
                 (shard, outcome)
@@ -145,11 +149,13 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         source: &Addr,
         listen: Option<&Addr>,
         token: &Token,
+        request: &TrackerRequest,
         out: &mut impl Out,
     ) -> Result<bool, Refusal> {
         let (shard, mask) = (self.shard(token), self.catalogs.mask());
         let place = {
             let (mut sessions, _) = self.sessions.at(shard);
+            sessions.count(now, request);
             let Ok(index) = sessions.authenticate(now, token) else {
                 return Ok(false);
             };
@@ -186,9 +192,10 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         now: Instant,
         source: &Addr,
         listen: Option<&Addr>,
-        (home, host): (u32, u32),
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
+        let host = self.terms.hosts.host(source);
+        let home = host >> 16 & self.sessions.mask();
         let place = self.listed(source, listen)?;
         let Terms { config, epoch, .. } = self.terms;
         let score = place.as_ref().and_then(|place| {

@@ -12,8 +12,12 @@ const LEVELS: usize = 32;
 /// sake of those that are not fit.
 const SPARE: usize = 64;
 
+/// How many owners are drawn at once: as many as are drawn for one reply, by
+/// default.
+const AHEAD: usize = 12;
+
 /// One listed owner, in 16 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Owner {
     /// The number of the ownership.
     pub(super) ownership: u32,
@@ -167,6 +171,17 @@ impl Owners {
         rest: usize,
         mut take: impl FnMut(&Owner) -> bool,
     ) {
+        // Drawn before they are needed, so that the memory has all of them on
+        // their way while the fastest are looked up.
+        let mut ahead = [Owner::default(); AHEAD];
+        let len = self.list.len();
+        let ahead = match len > SPARE {
+            true => &mut ahead[..rest.min(AHEAD)],
+            false => &mut ahead[..0],
+        };
+        for owner in &mut *ahead {
+            *owner = self.list[rng.usize(..len)];
+        }
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
         let mut start = 0;
@@ -185,7 +200,13 @@ impl Owners {
                 }
             }
         }
-        self.draw(rng, rest + wanted, &mut take);
+        wanted += rest;
+        for owner in ahead {
+            if wanted > 0 {
+                wanted -= usize::from(take(owner));
+            }
+        }
+        self.draw(rng, wanted, &mut take);
     }
 
     /// Offers different owners at random until `wanted` were taken.
