@@ -295,15 +295,25 @@ impl Catalog {
         // Which of 64 classes of addresses are among the picks: most new ones
         // are of none of them.
         let mut classes = 0_u64;
+        let asker = match wish.asker {
+            Some(Place::V4(ip, port)) => Some(v4_key(*ip, *port)),
+            _ => None,
+        };
         let owned = &contents[content];
         if k > 0 {
             owned.owners.choose(rng, fast, k - fast, |owner| {
-                let class = 1 << class(owner);
-                let new =
-                    classes & class == 0 || !picks.iter().any(|other| same(other, owner, texts));
-                let fit = new && !wish.asker.is_some_and(|asker| is(owner, asker, texts));
-                if fit {
+                let fit = if owner.text().is_some() {
+                    let asker = wish.asker.is_some_and(|asker| is(owner, asker, texts));
+                    !asker && !picks.iter().any(|other| same(other, owner, texts))
+                } else {
+                    let key = v4_key(owner.word, owner.port);
+                    let class = 1 << (key.wrapping_mul(MIX) >> 58);
+                    let known =
+                        classes & class != 0 && picks.iter().any(|other| same(other, owner, texts));
                     classes |= class;
+                    Some(key) != asker && !known
+                };
+                if fit {
                     picks.push(*owner);
                 }
                 fit
@@ -373,14 +383,12 @@ impl Catalog {
     }
 }
 
-/// A number below 64 that equal addresses have in common.
-fn class(owner: &Owner) -> u32 {
-    if owner.text().is_some() {
-        return 0;
-    }
-    let port = u32::from(u16::from_le_bytes(owner.port));
-    let mixed = (u32::from_le_bytes(owner.word) ^ port << 16).wrapping_mul(0x9e37_79b1);
-    mixed >> 26
+/// The high bits of a product with it hang on all bits of the other factor.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// An IPv4 address as one number.
+fn v4_key(ip: [u8; 4], port: [u8; 2]) -> u64 {
+    u64::from(u32::from_le_bytes(ip)) | u64::from(u16::from_le_bytes(port)) << 32
 }
 
 /// Whether two owners have the same address.

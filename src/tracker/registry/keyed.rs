@@ -110,9 +110,9 @@ impl KeyedIds {
     }
 
     pub(super) fn hash(&self, id: &ContentId) -> u64 {
-        let mut words = id.as_bytes().chunks_exact(8).map(word);
-        let mut next = |key: u64| words.next().unwrap_or_default() ^ key;
-        let [a, b, c, d] = self.key.map(&mut next);
+        let (words, _) = id.as_bytes().as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at]) ^ self.key[at];
+        let [a, b, c, d] = [word(0), word(1), word(2), word(3)];
         fold(fold(a, b) ^ self.key[2], fold(c, d) ^ self.key[3])
     }
 }

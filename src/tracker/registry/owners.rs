@@ -192,11 +192,13 @@ impl Owners {
                 break;
             }
             let (front, back) = owners.split_at(rng.usize(..owners.len()));
-            for owner in back.iter().chain(front).take(tries) {
-                tries -= 1;
-                wanted -= usize::from(take(owner));
-                if wanted == 0 {
-                    break;
+            for owners in [back, front] {
+                for owner in &owners[..owners.len().min(tries)] {
+                    if wanted == 0 {
+                        break;
+                    }
+                    tries -= 1;
+                    wanted -= usize::from(take(owner));
                 }
             }
         }
