@@ -12,6 +12,7 @@ mod picker;
 mod planner;
 mod protocol_md;
 mod registry;
+mod registry_model;
 mod sample;
 mod subject;
 mod swarm;

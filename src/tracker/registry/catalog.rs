@@ -292,9 +292,9 @@ impl Catalog {
             ..
         } = self;
         picks.clear();
-        // Which of 64 classes of addresses are among the picks: most new ones
+        // Which of 256 classes of addresses are among the picks: most new ones
         // are of none of them.
-        let mut classes = 0_u64;
+        let mut classes = [0_u64; 4];
         let asker = match wish.asker {
             Some(Place::V4(ip, port)) => Some(v4_key(*ip, *port)),
             _ => None,
@@ -307,10 +307,11 @@ impl Catalog {
                     !asker && !picks.iter().any(|other| same(other, owner, texts))
                 } else {
                     let key = v4_key(owner.word, owner.port);
-                    let class = 1 << (key.wrapping_mul(MIX) >> 58);
-                    let known =
-                        classes & class != 0 && picks.iter().any(|other| same(other, owner, texts));
-                    classes |= class;
+                    let class = key.wrapping_mul(MIX) >> 56;
+                    let (classes, class) = (&mut classes[class as usize / 64], 1 << (class % 64));
+                    let known = *classes & class != 0
+                        && picks.iter().any(|other| same(other, owner, texts));
+                    *classes |= class;
                     Some(key) != asker && !known
                 };
                 if fit {

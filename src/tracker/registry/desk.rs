@@ -17,7 +17,7 @@ use crate::protocol::{
 };
 
 /// How many slots and ownerships one step of expiry looks at, in one shard.
-const EXPIRE_BATCH: usize = 256;
+const EXPIRE_BATCH: usize = 128;
 
 /// What does not change, for all shards.
 #[derive(Debug)]
@@ -232,7 +232,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let mut outcome = Ok(());
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
-        let index = sessions.authenticate(now, token)?;
+        let index = sessions.heard(now, token)?;
         let card = sessions.card(index);
         let max = self.terms.config.max_contents_per_peer as usize;
         let mask = self.catalogs.mask();
@@ -290,7 +290,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let shard = self.shard(token);
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
-        let index = sessions.authenticate(now, token)?;
+        let index = sessions.heard(now, token)?;
         let addr = sessions.peers[index].addr;
         let asker = sessions.texts.place(addr);
         drop(sessions);
@@ -351,7 +351,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let shard = self.shard(token);
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
-        let reporter = sessions.authenticate(now, token)?;
+        let reporter = sessions.heard(now, token)?;
         let mut left = sessions.plausible(now, reporter, &self.terms.config);
         drop(sessions);
         let [reporter, ..] = keyed::words(token);

@@ -107,6 +107,14 @@ impl Sessions {
         }
     }
 
+    /// Whose token this is, and extends the lease: who asks for something is
+    /// there.
+    pub(super) fn heard(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
+        let index = self.authenticate(now, token)?;
+        self.extend(now, index);
+        Ok(index)
+    }
+
     /// Whether a peer listens already where it says to, and does so on the host
     /// that it speaks from: what most heartbeats say, found out without reading
     /// the addresses.

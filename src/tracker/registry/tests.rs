@@ -195,7 +195,7 @@ fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
 }
 
 /// How many leases end in one step at the most.
-const STEP: u64 = 256;
+const STEP: u64 = 128;
 
 #[test]
 fn many_leases_end_in_bounded_steps() {
