@@ -14,13 +14,15 @@ use crate::protocol::Refusal;
 /// be quick, and there are few contents for a peer.
 const ID_CROWD: usize = 3;
 
-/// A content that somebody owns.
+/// A content that somebody owns. What NEED reads comes first, on two lines of
+/// memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Content {
     pub(super) id: ContentId,
+    pub(super) owners: Owners,
     /// As the seeder says that spoke last, or else the first leecher.
     pub(super) length: u64,
-    pub(super) owners: Owners,
     /// The first name, for most have one only.
     name: NameUse,
     other_names: Vec<NameUse>,

@@ -179,8 +179,13 @@ impl Owners {
             true => &mut ahead[..rest.min(AHEAD)],
             false => &mut ahead[..0],
         };
-        for owner in &mut *ahead {
-            *owner = self.list[rng.usize(..len)];
+        // In pairs, which are mostly on one line of memory.
+        for pair in ahead.chunks_mut(2) {
+            let at = rng.usize(..len);
+            pair[0] = self.list[at];
+            if let Some(next) = pair.get_mut(1) {
+                *next = self.list[if at + 1 < len { at + 1 } else { 0 }];
+            }
         }
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
