@@ -11,7 +11,7 @@ use super::keyed::Keyed;
 use super::owners::Owner;
 use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
-use super::reply::{Out, View};
+use super::reply::Out;
 use super::snapshot::Recalled;
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
 use crate::protocol::limits::MAX_OWNERS;
@@ -300,8 +300,14 @@ impl Catalog {
             _ => None,
         };
         let owned = &contents[content];
+        let name = wish.name.or_else(|| contents.any_name(content));
+        let name = name.expect("each of a content's owners has a name for it");
+        // Both before the choice, so that the memory has all on its way at once:
+        // the owners, and the name.
+        let drawn = owned.owners.draw_ahead(rng, k - fast);
+        out.found(owned.id, owned.length, name);
         if k > 0 {
-            owned.owners.choose(rng, fast, k - fast, |owner| {
+            owned.owners.choose(rng, &drawn, (fast, k - fast), |owner| {
                 let fit = if owner.text().is_some() {
                     let asker = wish.asker.is_some_and(|asker| is(owner, asker, texts));
                     !asker && !picks.iter().any(|other| same(other, owner, texts))
@@ -320,14 +326,7 @@ impl Catalog {
                 fit
             });
         }
-        let name = wish.name.or_else(|| contents.any_name(content));
-        out.found(&View {
-            id: owned.id,
-            length: owned.length,
-            name: name.expect("each of a content's owners has a name for it"),
-            owners: picks,
-            texts,
-        });
+        out.owners(picks, texts);
     }
 
     /// The contents of a name, with their lengths.

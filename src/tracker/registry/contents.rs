@@ -14,7 +14,7 @@ use crate::protocol::Refusal;
 /// be quick, and there are few contents for a peer.
 const ID_CROWD: usize = 3;
 
-/// A content that somebody owns. What NEED reads comes first, on two lines of
+/// A content that somebody owns. What NEED reads of it is on few lines of
 /// memory.
 #[derive(Debug)]
 #[repr(C, align(64))]

@@ -288,19 +288,25 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
         let shard = self.shard(token);
+        // Before memory is waited for, so that the next wait is not behind it.
+        let known = match key {
+            ContentKey::Id(id) => Some((*id, self.catalog_home(id))),
+            ContentKey::Name(_) => None,
+        };
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
         let index = sessions.heard(now, token)?;
         let addr = sessions.peers[index].addr;
         let asker = sessions.texts.place(addr);
         drop(sessions);
-        let (id, name) = match key {
-            ContentKey::Id(id) => (*id, None),
-            ContentKey::Name(name) => {
+        let (id, (hash, home), name) = match (known, key) {
+            (Some((id, home)), _) => (id, home, None),
+            (None, ContentKey::Id(id)) => (*id, self.catalog_home(id), None),
+            (None, ContentKey::Name(name)) => {
                 let bearing = self.named(now, name);
                 match bearing.as_slice() {
                     [] => return Err(Refusal::UnknownContent),
-                    [(id, _)] => (*id, Some(name)),
+                    [(id, _)] => (*id, self.catalog_home(id), Some(name)),
                     _ => {
                         out.reply(TrackerReply::Ambiguous(bearing));
                         return Ok(());
@@ -308,7 +314,6 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
                 }
             }
         };
-        let (hash, home) = self.catalog_home(&id);
         let (mut catalog, _) = self.catalogs.at(home);
         let Some(content) = catalog.by_id(hash, &id) else {
             catalog.recalled.tick(now);

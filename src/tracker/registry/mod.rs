@@ -33,6 +33,7 @@ mod ownerships;
 mod peers;
 mod rate;
 mod reply;
+mod runs;
 mod sessions;
 mod snapshot;
 mod stats;

@@ -4,9 +4,7 @@
 
 use fastrand::Rng;
 
-/// How many levels of speed are told apart, counted from the fastest one. All
-/// that are slower by more doublings share the last run.
-const LEVELS: usize = 32;
+use super::runs::{LEVELS, Run, Runs};
 
 /// How many owners beyond the wanted ones are looked at in one run, for the
 /// sake of those that are not fit.
@@ -18,7 +16,7 @@ const AHEAD: usize = 12;
 
 /// One listed owner, in 16 bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     /// The number of the ownership.
     pub(super) ownership: u32,
     pub(super) peer: u32,
@@ -29,18 +27,30 @@ pub(super) struct Owner {
     pub(super) marks: u16,
 }
 
-/// Owners of one level: those before `end`, from the end of the run before on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    level: i32,
-    end: u32,
+/// What was drawn for one choice.
+pub(super) struct Drawn {
+    /// Where to begin in each run.
+    turn: u64,
+    /// The one with whom the first run begins.
+    first: Owner,
+    owners: [Owner; AHEAD],
+    len: usize,
+}
+
+impl Drawn {
+    /// Where to begin in a run of this length.
+    fn start(&self, run: usize, len: usize) -> usize {
+        // Other bits for each of a few runs in a row.
+        let turn = self.turn.rotate_left(13 * run as u32);
+        ((turn & u64::from(u32::MAX)) * len as u64 >> 32) as usize
+    }
 }
 
 /// The owners of a content. Positions change; whoever moves is reported.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     list: Vec<Owner>,
-    runs: Vec<Run>,
+    runs: Runs,
 }
 
 impl Owners {
@@ -69,7 +79,7 @@ impl Owners {
         match self.runs.last_mut() {
             Some(last) => last.end += 1,
             None => {
-                self.runs = vec![Run { level, end: 1 }];
+                self.runs.insert(0, Run { level, end: 1 });
                 return;
             }
         }
@@ -89,7 +99,7 @@ impl Owners {
         if let Some(&owner) = self.list.get(pos as usize) {
             moved(owner, pos);
         }
-        self.drop_empty_runs();
+        self.runs.drop_empty();
         if self.list.capacity() > 2 * self.list.len() + 8 {
             self.list.shrink_to(self.list.len() + self.list.len() / 8);
         }
@@ -102,12 +112,6 @@ impl Owners {
 
     fn run_at(&self, pos: u32) -> usize {
         self.runs.partition_point(|run| run.end <= pos)
-    }
-
-    fn drop_empty_runs(&mut self) {
-        let mut before = 0;
-        self.runs
-            .retain(|run| std::mem::replace(&mut before, run.end) != run.end);
     }
 
     fn swap(&mut self, one: u32, other: u32, moved: &mut impl FnMut(Owner, u32)) -> u32 {
@@ -149,13 +153,40 @@ impl Owners {
             pos = self.swap(pos, self.runs[at].end, moved);
             at += 1;
         }
-        self.drop_empty_runs();
+        self.runs.drop_empty();
         while self.runs.len() > LEVELS {
             let last = self.runs.pop().map_or(0, |run| run.end);
             if let Some(run) = self.runs.last_mut() {
                 run.end = last;
             }
         }
+    }
+
+    /// Draws what chance decides about a choice of `rest` owners beside the
+    /// fastest, and has the memory fetch what will be needed first.
+    pub(super) fn draw_ahead(&self, rng: &mut Rng, rest: usize) -> Drawn {
+        let mut drawn = Drawn {
+            turn: rng.u64(..),
+            first: Owner::default(),
+            owners: [Owner::default(); AHEAD],
+            len: 0,
+        };
+        if let Some(run) = self.runs.first() {
+            drawn.first = self.list[drawn.start(0, run.end as usize)];
+        }
+        let len = self.list.len();
+        if len > SPARE {
+            drawn.len = rest.min(AHEAD);
+            // In pairs, which are mostly on one line of memory.
+            for pair in drawn.owners[..drawn.len].chunks_mut(2) {
+                let at = rng.usize(..len);
+                pair[0] = self.list[at];
+                if let Some(next) = pair.get_mut(1) {
+                    *next = self.list[if at + 1 < len { at + 1 } else { 0 }];
+                }
+            }
+        }
+        drawn
     }
 
     /// Offers owners to `take` until it has taken `fast` of the fastest, run by
@@ -167,36 +198,25 @@ impl Owners {
     pub(super) fn choose(
         &self,
         rng: &mut Rng,
-        fast: usize,
-        rest: usize,
+        drawn: &Drawn,
+        (fast, rest): (usize, usize),
         mut take: impl FnMut(&Owner) -> bool,
     ) {
-        // Drawn before they are needed, so that the memory has all of them on
-        // their way while the fastest are looked up.
-        let mut ahead = [Owner::default(); AHEAD];
-        let len = self.list.len();
-        let ahead = match len > SPARE {
-            true => &mut ahead[..rest.min(AHEAD)],
-            false => &mut ahead[..0],
-        };
-        // In pairs, which are mostly on one line of memory.
-        for pair in ahead.chunks_mut(2) {
-            let at = rng.usize(..len);
-            pair[0] = self.list[at];
-            if let Some(next) = pair.get_mut(1) {
-                *next = self.list[if at + 1 < len { at + 1 } else { 0 }];
-            }
-        }
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
         let mut start = 0;
-        for run in &self.runs {
+        for (at, run) in self.runs.iter().enumerate() {
             let owners = &self.list[start..run.end as usize];
             start = run.end as usize;
             if wanted == 0 || tries == 0 {
                 break;
             }
-            let (front, back) = owners.split_at(rng.usize(..owners.len()));
+            let (front, mut back) = owners.split_at(drawn.start(at, owners.len()));
+            if at == 0 {
+                tries -= 1;
+                wanted -= usize::from(take(&drawn.first));
+                back = &back[1..];
+            }
             for owners in [back, front] {
                 for owner in &owners[..owners.len().min(tries)] {
                     if wanted == 0 {
@@ -208,7 +228,7 @@ impl Owners {
             }
         }
         wanted += rest;
-        for owner in ahead {
+        for owner in &drawn.owners[..drawn.len] {
             if wanted > 0 {
                 wanted -= usize::from(take(owner));
             }
@@ -365,7 +385,8 @@ mod tests {
 
     fn chosen(owners: &Owners, rng: &mut Rng, fit: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut chosen = Vec::new();
-        owners.choose(rng, 6, 2, |owner| {
+        let drawn = owners.draw_ahead(rng, 2);
+        owners.choose(rng, &drawn, (6, 2), |owner| {
             let new = fit(owner.peer) && !chosen.contains(&owner.peer);
             if new {
                 chosen.push(owner.peer);

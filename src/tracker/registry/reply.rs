@@ -14,22 +14,16 @@ use crate::protocol::{Addr, Found, ListedOwner, OwnerRef, Registered, Token, Tra
 const COMPLETE: u16 = 1 << 14;
 const TEXT: u16 = 1 << 15;
 
-/// What a reply to NEED says.
-pub(crate) struct View<'a> {
-    pub(super) id: ContentId,
-    pub(super) length: u64,
-    pub(super) name: &'a ContentName,
-    pub(super) owners: &'a [Owner],
-    pub(super) texts: &'a Texts,
-}
-
 /// Takes one reply.
 pub(crate) trait Out {
     /// To REGISTER.
     fn registered(&mut self, token: Token, epoch: u64, heartbeat: Duration, listed: Option<&Place>);
 
-    /// To NEED.
-    fn found(&mut self, view: &View<'_>);
+    /// To NEED: which content it is. [`owners`](Self::owners) must follow.
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName);
+
+    /// The owners of the content that was found.
+    fn owners(&mut self, owners: &[Owner], texts: &Texts);
 
     /// Any other.
     fn reply(&mut self, reply: TrackerReply);
@@ -110,18 +104,24 @@ impl Out for Built {
         }));
     }
 
-    fn found(&mut self, view: &View<'_>) {
-        let owners = view.owners.iter().map(|owner| ListedOwner {
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+        self.0 = Some(TrackerReply::Found(Found {
+            id,
+            name: name.clone(),
+            length,
+            owners: Vec::new(),
+        }));
+    }
+
+    fn owners(&mut self, owners: &[Owner], texts: &Texts) {
+        let listed = owners.iter().map(|owner| ListedOwner {
             owner: owner.owner_ref(),
-            addr: owner.addr(view.texts),
+            addr: owner.addr(texts),
             complete: owner.complete(),
         });
-        self.0 = Some(TrackerReply::Found(Found {
-            id: view.id,
-            name: view.name.clone(),
-            length: view.length,
-            owners: owners.collect(),
-        }));
+        if let Some(TrackerReply::Found(found)) = &mut self.0 {
+            found.owners = listed.collect();
+        }
     }
 
     fn reply(&mut self, reply: TrackerReply) {
@@ -175,21 +175,21 @@ impl Out for Vec<u8> {
         }
     }
 
-    fn found(&mut self, view: &View<'_>) {
-        let name = view.name.as_str().as_bytes();
-        let owners = view.owners.len();
-        self.reserve(1 + 32 + 8 + 1 + name.len() + 2 + owners * V4_ENTRY + 1);
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
         self.push(FOUND);
-        self.extend_from_slice(view.id.as_bytes());
-        self.extend_from_slice(&view.length.to_be_bytes());
-        text(self, name);
-        self.extend_from_slice(&(owners as u16).to_be_bytes());
+        self.extend_from_slice(id.as_bytes());
+        self.extend_from_slice(&length.to_be_bytes());
+        text(self, name.as_str().as_bytes());
+    }
+
+    fn owners(&mut self, owners: &[Owner], texts: &Texts) {
+        self.extend_from_slice(&(owners.len() as u16).to_be_bytes());
         // The byte too many of each entry is the first of the next one.
         let mut at = self.len();
-        self.resize(at + owners * V4_ENTRY + 1, 0);
-        for owner in view.owners {
+        self.resize(at + owners.len() * V4_ENTRY + 1, 0);
+        for owner in owners {
             if let Some(index) = owner.text() {
-                let addr = view.texts.text(index).as_str().as_bytes();
+                let addr = texts.text(index).as_str().as_bytes();
                 let mut entry = Vec::with_capacity(8 + 1 + 1 + addr.len());
                 entry.extend_from_slice(&owner.owner_ref().0.to_be_bytes());
                 entry.push(u8::from(owner.complete()) * COMPLETE_MARK);

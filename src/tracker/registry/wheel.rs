@@ -39,10 +39,19 @@ pub(super) struct Wheel {
     entries: usize,
     /// The last tick that was asked for, for others ask for the same one, with
     /// the nanoseconds in which it lasts.
-    current: (Tick, u64, u64),
-    /// The last time that was told, and how long that is after the first: each
-    /// request asks for it several times.
-    last: Option<(Instant, Duration)>,
+    current: (u64, u64, u64),
+    /// The last time that was told.
+    last: Option<(Instant, Moment)>,
+}
+
+/// What a time comes to.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    /// Since the first time that was told.
+    elapsed: Duration,
+    tick: Tick,
+    /// When a lease ends that begins now.
+    deadline: Tick,
 }
 
 impl Wheel {
@@ -63,42 +72,53 @@ impl Wheel {
 
     /// The time since the first one that the wheel was told.
     pub(super) fn elapsed(&mut self, now: Instant) -> Duration {
-        match self.last {
-            Some((last, elapsed)) if last == now => elapsed,
-            _ => {
-                let base = *self.base.get_or_insert(now);
-                let elapsed = now.saturating_duration_since(base);
-                self.last = Some((now, elapsed));
-                elapsed
-            }
-        }
+        self.moment(now).elapsed
     }
 
     /// The tick that `now` lies in.
     pub(super) fn tick_at(&mut self, now: Instant) -> Tick {
-        let elapsed = nanos(self.elapsed(now));
-        let (tick, from, until) = self.current;
-        if (from..until).contains(&elapsed) {
-            return tick;
-        }
-        let tick_nanos = nanos(self.tick);
-        let tick = (elapsed / tick_nanos).min(u64::from(Tick::MAX / 2));
-        let from = tick * tick_nanos;
-        self.current = (tick as Tick, from, from.saturating_add(tick_nanos));
-        tick as Tick
+        self.moment(now).tick
     }
 
     /// The tick at which a lease ends that begins now.
     pub(super) fn deadline(&mut self, now: Instant) -> Tick {
-        let now_tick = self.tick_at(now);
-        let (_, from, until) = self.current;
+        self.moment(now).deadline
+    }
+
+    /// Computed once for each request, which asks for it several times.
+    fn moment(&mut self, now: Instant) -> Moment {
+        match self.last {
+            Some((last, moment)) if last == now => moment,
+            _ => {
+                let moment = self.reckon(now);
+                self.last = Some((now, moment));
+                moment
+            }
+        }
+    }
+
+    fn reckon(&mut self, now: Instant) -> Moment {
+        let base = *self.base.get_or_insert(now);
+        let elapsed = now.saturating_duration_since(base);
+        let at = nanos(elapsed);
+        if !(self.current.1..self.current.2).contains(&at) {
+            let tick = nanos(self.tick);
+            let number = (at / tick).min(u64::from(Tick::MAX / 2));
+            let from = number * tick;
+            self.current = (number, from, from.saturating_add(tick));
+        }
+        let (tick, from, until) = self.current;
         let (ticks, rest) = self.lease;
         // The part of a tick that has passed, and the one that is left over, are
         // less than a tick each.
-        let rest = nanos(self.elapsed(now)).saturating_sub(from) + rest;
+        let rest = at.saturating_sub(from) + rest;
         let more = u64::from(rest > 0) + u64::from(rest > until - from);
-        let ticks = u64::from(now_tick).saturating_add(ticks + more);
-        ticks.min(u64::from(Tick::MAX / 2)) as Tick
+        let deadline = tick.saturating_add(ticks + more);
+        Moment {
+            elapsed,
+            tick: tick as Tick,
+            deadline: deadline.min(u64::from(Tick::MAX / 2)) as Tick,
+        }
     }
 
     /// Enters a slot for its deadline, or, where the ring is too short while
