@@ -1,6 +1,8 @@
 //! The half that knows the contents: who owns them, under which names, and
 //! whom to name. It knows a peer only as a number and an address.
 
+use std::time::Instant;
+
 use fastrand::Rng;
 
 use super::compact::{Place, Texts};
@@ -8,7 +10,7 @@ use super::config::RegistryConfig;
 use super::contents::Contents;
 use super::half::Total;
 use super::keyed::Keyed;
-use super::owners::Owner;
+use super::owners::{Drawn, Owner};
 use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::reply::Out;
@@ -49,12 +51,12 @@ pub(super) enum Owned {
     NameUncounted,
 }
 
-/// Whom NEED is answered for, and with how many owners.
-pub(super) struct Wish<'a> {
-    pub(super) asker: Option<&'a Place>,
-    /// The name by which the content was asked for.
-    pub(super) name: Option<&'a ContentName>,
-    pub(super) max_owners: usize,
+/// A content that is asked for, and whom chance will name.
+pub(super) struct Search {
+    content: u32,
+    /// How many of the fastest are named, and how many others.
+    places: (usize, usize),
+    drawn: Drawn,
 }
 
 /// The contents of one shard.
@@ -271,19 +273,48 @@ impl Catalog {
         }
     }
 
-    /// Answers NEED for a content that is there: with its owners, the fastest
-    /// first.
-    pub(super) fn found(
+    /// The first half of NEED: finds a content, and has the memory fetch what
+    /// the other half needs.
+    pub(super) fn search(
         &mut self,
-        content: u32,
-        wish: &Wish<'_>,
+        hash: u64,
+        id: &ContentId,
+        max_owners: usize,
         config: &RegistryConfig,
-        out: &mut impl Out,
-    ) {
-        let content = self.inward(content);
+    ) -> Option<Search> {
+        let content = self.contents.by_id(hash, id)?;
         let bound = config.max_owners.min(MAX_OWNERS);
-        let k = wish.max_owners.min(bound.into());
+        let k = max_owners.min(bound.into());
         let fast = config.fast_places(k);
+        let owners = &self.contents[content].owners;
+        Some(Search {
+            content,
+            places: (fast, k - fast),
+            drawn: owners.draw_ahead(&mut self.rng, k - fast),
+        })
+    }
+
+    /// The other half: answers for this asker, who asked by this name or by id,
+    /// with the owners of what was found, the fastest first.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownContent`].
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        id: &ContentId,
+        search: Option<Search>,
+        (asker, name): (Option<&Place>, Option<&ContentName>),
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let Some(search) = search else {
+            self.recalled.tick(now);
+            return match self.recalled.found(id, name, out) {
+                true => Ok(()),
+                false => Err(Refusal::UnknownContent),
+            };
+        };
+        let content = search.content;
         let Self {
             contents,
             texts,
@@ -295,21 +326,20 @@ impl Catalog {
         // Which of 256 classes of addresses are among the picks: most new ones
         // are of none of them.
         let mut classes = [0_u64; 4];
-        let asker = match wish.asker {
+        let v4_asker = match asker {
             Some(Place::V4(ip, port)) => Some(v4_key(*ip, *port)),
             _ => None,
         };
         let owned = &contents[content];
-        let name = wish.name.or_else(|| contents.any_name(content));
+        let name = name.or_else(|| contents.any_name(content));
         let name = name.expect("each of a content's owners has a name for it");
-        // Both before the choice, so that the memory has all on its way at once:
-        // the owners, and the name.
-        let drawn = owned.owners.draw_ahead(rng, k - fast);
+        // Before the choice, so that the name is on its way as well.
         out.found(owned.id, owned.length, name);
-        if k > 0 {
-            owned.owners.choose(rng, &drawn, (fast, k - fast), |owner| {
+        let Search { places, drawn, .. } = search;
+        if places != (0, 0) {
+            owned.owners.choose(rng, &drawn, places, |owner| {
                 let fit = if owner.text().is_some() {
-                    let asker = wish.asker.is_some_and(|asker| is(owner, asker, texts));
+                    let asker = asker.is_some_and(|asker| is(owner, asker, texts));
                     !asker && !picks.iter().any(|other| same(other, owner, texts))
                 } else {
                     let key = v4_key(owner.word, owner.port);
@@ -318,7 +348,7 @@ impl Catalog {
                     let known = *classes & class != 0
                         && picks.iter().any(|other| same(other, owner, texts));
                     *classes |= class;
-                    Some(key) != asker && !known
+                    Some(key) != v4_asker && !known
                 };
                 if fit {
                     picks.push(*owner);
@@ -327,6 +357,7 @@ impl Catalog {
             });
         }
         out.owners(picks, texts);
+        Ok(())
     }
 
     /// The contents of a name, with their lengths.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::catalog::{Catalog, Claim, Owned, Wish};
+use super::catalog::{Catalog, Claim, Owned};
 use super::compact::Place;
 use super::config::{AddressRule, RegistryConfig};
 use super::half::Half;
@@ -287,50 +287,42 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         request: &TrackerRequest,
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
-        let shard = self.shard(token);
-        // Before memory is waited for, so that the next wait is not behind it.
-        let known = match key {
-            ContentKey::Id(id) => Some((*id, self.catalog_home(id))),
-            ContentKey::Name(_) => None,
-        };
-        let (mut sessions, _) = self.sessions.at(shard);
-        sessions.count(now, request);
-        let index = sessions.heard(now, token)?;
-        let addr = sessions.peers[index].addr;
-        let asker = sessions.texts.place(addr);
-        drop(sessions);
-        let (id, (hash, home), name) = match (known, key) {
-            (Some((id, home)), _) => (id, home, None),
-            (None, ContentKey::Id(id)) => (*id, self.catalog_home(id), None),
-            (None, ContentKey::Name(name)) => {
+        let config = &self.terms.config;
+        match key {
+            ContentKey::Id(id) => {
+                let (hash, home) = self.catalog_home(id);
+                let (mut sessions, _) = self.sessions.at(self.shard(token));
+                sessions.count(now, request);
+                // Before the token is looked at, so that the memory has the
+                // peer and the owners on their way at once.
+                let (mut catalog, _) = self.catalogs.at(home);
+                let search = catalog.search(hash, id, max_owners, config);
+                let index = sessions.heard(now, token)?;
+                let asker = sessions.place(index);
+                drop(sessions);
+                catalog.answer(now, id, search, (asker.as_ref(), None), out)
+            }
+            ContentKey::Name(name) => {
+                let (mut sessions, _) = self.sessions.at(self.shard(token));
+                sessions.count(now, request);
+                let index = sessions.heard(now, token)?;
+                let asker = sessions.place(index);
+                drop(sessions);
                 let bearing = self.named(now, name);
-                match bearing.as_slice() {
+                let id = match bearing.as_slice() {
                     [] => return Err(Refusal::UnknownContent),
-                    [(id, _)] => (*id, self.catalog_home(id), Some(name)),
+                    [(id, _)] => id,
                     _ => {
                         out.reply(TrackerReply::Ambiguous(bearing));
                         return Ok(());
                     }
-                }
+                };
+                let (hash, home) = self.catalog_home(id);
+                let (mut catalog, _) = self.catalogs.at(home);
+                let search = catalog.search(hash, id, max_owners, config);
+                catalog.answer(now, id, search, (asker.as_ref(), Some(name)), out)
             }
-        };
-        let (mut catalog, _) = self.catalogs.at(home);
-        let Some(content) = catalog.by_id(hash, &id) else {
-            catalog.recalled.tick(now);
-            let recalled = catalog.recalled.found(&id, name, out);
-            return if recalled {
-                Ok(())
-            } else {
-                Err(Refusal::UnknownContent)
-            };
-        };
-        let wish = Wish {
-            asker: asker.as_ref(),
-            name,
-            max_owners,
-        };
-        catalog.found(content, &wish, &self.terms.config, out);
-        Ok(())
+        }
     }
 
     /// Some of the contents of a name, as many as an answer can list.

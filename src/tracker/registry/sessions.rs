@@ -214,6 +214,11 @@ impl Sessions {
         }
     }
 
+    /// Where a peer listens, if it does.
+    pub(super) fn place(&self, index: u32) -> Option<Place> {
+        self.texts.place(self.peers[index].addr)
+    }
+
     /// The peer that an [`OwnerRef`] names, while it is there.
     pub(super) fn by_ref(&self, owner: OwnerRef) -> Option<u32> {
         let index = owner.0 as u32 >> self.bits;
