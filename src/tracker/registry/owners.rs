@@ -31,8 +31,9 @@ pub(crate) struct Owner {
 pub(super) struct Drawn {
     /// Where to begin in each run.
     turn: u64,
-    /// The one with whom the first run begins.
+    /// With whom the first run begins, and the last one, if it is another.
     first: Owner,
+    last: Owner,
     owners: [Owner; AHEAD],
     len: usize,
 }
@@ -168,11 +169,17 @@ impl Owners {
         let mut drawn = Drawn {
             turn: rng.u64(..),
             first: Owner::default(),
+            last: Owner::default(),
             owners: [Owner::default(); AHEAD],
             len: 0,
         };
-        if let Some(run) = self.runs.first() {
-            drawn.first = self.list[drawn.start(0, run.end as usize)];
+        if let [first, others @ ..] = &*self.runs {
+            drawn.first = self.list[drawn.start(0, first.end as usize)];
+            if let [.., last] = others {
+                let start = self.runs[others.len() - 1].end as usize;
+                let at = drawn.start(others.len(), last.end as usize - start);
+                drawn.last = self.list[start + at];
+            }
         }
         let len = self.list.len();
         if len > SPARE {
@@ -212,9 +219,13 @@ impl Owners {
                 break;
             }
             let (front, mut back) = owners.split_at(drawn.start(at, owners.len()));
-            if at == 0 {
+            let ahead = match at {
+                0 => Some(&drawn.first),
+                _ => (at + 1 == self.runs.len()).then_some(&drawn.last),
+            };
+            if let Some(owner) = ahead {
                 tries -= 1;
-                wanted -= usize::from(take(&drawn.first));
+                wanted -= usize::from(take(owner));
                 back = &back[1..];
             }
             for owners in [back, front] {
