@@ -13,6 +13,7 @@ mod planner;
 mod protocol_md;
 mod registry;
 mod registry_model;
+mod registry_threads;
 mod sample;
 mod subject;
 mod swarm;
