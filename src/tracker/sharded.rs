@@ -54,6 +54,8 @@ pub struct ShardedRegistry {
 struct Locked<T> {
     shards: Box<[Mutex<T>]>,
     total: AtomicU32,
+    #[cfg(any(test, feature = "testing"))]
+    yielding: bool,
 }
 
 impl<T> Locked<T> {
@@ -61,10 +63,16 @@ impl<T> Locked<T> {
         Self {
             shards: shards.map(Mutex::new).collect(),
             total: AtomicU32::new(0),
+            #[cfg(any(test, feature = "testing"))]
+            yielding: false,
         }
     }
 
     fn lock(&self, shard: u32) -> MutexGuard<'_, T> {
+        #[cfg(any(test, feature = "testing"))]
+        if self.yielding {
+            std::thread::yield_now();
+        }
         let shard = &self.shards[shard as usize];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,6 +216,15 @@ impl ShardedRegistry {
     /// [`Registry::restore`](super::registry::Registry::restore) does.
     pub fn restore(&self, now: Instant, snapshot: &Snapshot) {
         self.desk().restore(now, snapshot);
+    }
+
+    /// Lets other threads come between before each lock is taken, as they rarely
+    /// would: for tests that are to find what must not come apart.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn yielding(mut self) -> Self {
+        (self.sessions.yielding, self.catalogs.yielding) = (true, true);
+        self
     }
 
     /// Checks that all parts agree with each other.

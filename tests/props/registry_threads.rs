@@ -4,6 +4,7 @@
 //! what its model says; and whenever all stand still, everything must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ const THREADS: usize = 4;
 /// How many peers a thread has at the most, and how many are everybody's: so few
 /// that one reply can name all owners of a content.
 const OWN_PEERS: usize = 9;
-const COMMON_PEERS: usize = 4;
+const COMMON_PEERS: usize = 2;
 
 const CONTENTS: u8 = 12;
 
@@ -27,7 +28,7 @@ const CONTENTS: u8 = 12;
 const MAX_PEERS: u32 = (THREADS * OWN_PEERS) as u32;
 
 /// How many requests a thread makes in one round, which is one moment.
-const REQUESTS: usize = 150;
+const REQUESTS: usize = 250;
 
 /// The time between two rounds. A lease is 22 s, and so a bit more than four.
 const ROUND: Duration = Duration::from_secs(5);
@@ -121,7 +122,7 @@ impl Actor<'_> {
     /// One request of a peer of this thread, whose answer is known but for the
     /// owners of others.
     fn step(&mut self) {
-        if self.peers.is_empty() || self.rng.u8(..12) == 0 && self.peers.len() < OWN_PEERS {
+        if self.peers.is_empty() || self.rng.u8(..3) == 0 && self.peers.len() < OWN_PEERS {
             let addr = self.new_addr();
             if let Some(token) = self.register(addr.clone()) {
                 self.peers.push(Peer {
@@ -136,7 +137,7 @@ impl Actor<'_> {
         let at = self.rng.usize(..self.peers.len());
         let (addr, token) = (self.peers[at].addr.clone(), self.peers[at].token);
         let content = self.rng.u8(..CONTENTS);
-        let kind = self.rng.u8(..16);
+        let kind = self.rng.u8(..18);
         // Some are quiet, and forgotten in time.
         if kind < 15 && at > 0 {
             self.peers[at].heard = self.round;
@@ -234,7 +235,8 @@ impl Actor<'_> {
         let Some((addr, token)) = self.rng.choice(common) else {
             return;
         };
-        let content = self.rng.u8(..CONTENTS);
+        // Of few, so that they meet.
+        let content = self.rng.u8(..2);
         let state = match self.rng.bool() {
             true => OwnState::Complete,
             false => OwnState::Gone,
@@ -278,9 +280,9 @@ impl Actor<'_> {
             self.expire();
             self.stage.barrier.wait();
             for _ in 0..REQUESTS {
-                match self.rng.u8(..4) {
-                    0 => self.meddle(),
-                    _ => self.step(),
+                match self.rng.bool() {
+                    true => self.meddle(),
+                    false => self.step(),
                 }
             }
             self.tell();
@@ -363,7 +365,7 @@ fn threads_on_one_registry_see_their_own_peers_as_they_are() {
         let mut config = RegistryConfig::default();
         config.max_peers = MAX_PEERS;
         let stage = Stage {
-            registry: ShardedRegistry::new(config, [6; 32], 1, shards, start),
+            registry: ShardedRegistry::new(config, [6; 32], 1, shards, start).yielding(),
             start,
             barrier: Barrier::new(THREADS),
             common: Mutex::default(),
@@ -382,9 +384,14 @@ fn threads_on_one_registry_see_their_own_peers_as_they_are() {
                 refs: Vec::new(),
                 asked: RequestCounts::default(),
             };
-            // The others would wait at the barrier for ever.
             let run = std::panic::AssertUnwindSafe(|| actor.run(rounds));
-            std::panic::catch_unwind(run).unwrap_or_else(|_| std::process::exit(101))
+            std::panic::catch_unwind(run).unwrap_or_else(|why| {
+                // The others would wait at the barrier for ever, and what they
+                // print is not shown.
+                let why = why.downcast_ref::<String>();
+                let _ = writeln!(std::io::stderr(), "with {shards} shards: {why:?}");
+                std::process::exit(101)
+            })
         };
         let act = &act;
         let asked: Vec<RequestCounts> = std::thread::scope(|scope| {
