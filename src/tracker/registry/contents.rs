@@ -214,6 +214,10 @@ impl Contents {
             named.name_at(at).uses += 1;
             return at;
         }
+        // The same text for all contents that bear it.
+        let known = self.by_name.get_key_value(name);
+        let name = known.map_or(name, |(known, _)| known).clone();
+        let named = &mut self[content];
         let new = NameUse {
             name: name.clone(),
             uses: 1,
@@ -229,12 +233,7 @@ impl Contents {
                 named.other_names.len() as u8
             }
         };
-        match self.by_name.get_mut(name) {
-            Some(contents) => contents.push(content),
-            None => {
-                self.by_name.insert(name.clone(), vec![content]);
-            }
-        }
+        self.by_name.entry(name).or_default().push(content);
         at
     }
 
