@@ -167,7 +167,7 @@ impl World {
         }
         // As many reports, each of one of the owners that are named.
         let contents = self.contents.len();
-        for peer in (0..peers as usize).filter(|peer| (peer + peer / contents) % 10 == 0) {
+        for peer in (0..peers as usize).filter(|peer| (peer + peer / contents).is_multiple_of(10)) {
             let announce = self.announce(peer);
             out.clear();
             registry.answer(

@@ -43,7 +43,7 @@ impl Drawn {
     fn start(&self, run: usize, len: usize) -> usize {
         // Other bits for each of a few runs in a row.
         let turn = self.turn.rotate_left(13 * run as u32);
-        ((turn & u64::from(u32::MAX)) * len as u64 >> 32) as usize
+        (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
     }
 }
 

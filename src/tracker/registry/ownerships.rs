@@ -23,7 +23,7 @@ impl Ownerships {
 
     /// A new one, unlisted; [`end`](Self::end) gives its number back.
     pub(super) fn begin(&mut self, name: u8, complete: bool) -> u32 {
-        let place = UNLISTED | u32::from(complete) * COMPLETE;
+        let place = UNLISTED | (u32::from(complete) * COMPLETE);
         if let Some(number) = self.free.pop() {
             self.places[number as usize] = place;
             self.names[number as usize] = name;
@@ -59,7 +59,7 @@ impl Ownerships {
 
     pub(super) fn set_complete(&mut self, number: u32, complete: bool) {
         let place = &mut self.places[number as usize];
-        *place = *place & !COMPLETE | u32::from(complete) * COMPLETE;
+        *place = *place & !COMPLETE | (u32::from(complete) * COMPLETE);
     }
 
     /// Which of the content's names the peer uses.

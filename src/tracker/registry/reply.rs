@@ -148,7 +148,7 @@ impl Owner {
     fn v4_entry(&self) -> [u8; V4_ENTRY + 1] {
         let ip = u64::from(u32::from_le_bytes(self.word));
         let port = u64::from(u16::from_le_bytes(self.port));
-        let marks = u64::from(u8::from(self.complete()) * COMPLETE_MARK | V4_MARK);
+        let marks = u64::from((u8::from(self.complete()) * COMPLETE_MARK) | V4_MARK);
         let owner = self.owner_ref().0.swap_bytes();
         let rest = marks | ip << 8 | port << 40;
         (u128::from(owner) | u128::from(rest) << 64).to_le_bytes()
