@@ -80,7 +80,7 @@ impl Catalog {
             shard,
             bits,
             rng: Rng::with_seed(seed.wrapping_add(shard.into())),
-            contents: Contents::new(Keyed::derive(key, "bt_lite registry maps")),
+            contents: Contents::new(Keyed::derive(key, "bt_lite registry maps"), bits),
             ownerships: Ownerships::default(),
             texts: Texts::default(),
             recalled: Recalled::default(),

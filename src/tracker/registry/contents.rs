@@ -79,11 +79,11 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    pub(super) fn new(keyed: Keyed) -> Self {
+    pub(super) fn new(keyed: Keyed, bits: u32) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_id: Table::new(ID_CROWD),
+            by_id: Table::new(ID_CROWD, bits),
             by_name: HashMap::with_hasher(keyed),
         }
     }

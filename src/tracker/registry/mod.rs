@@ -124,7 +124,7 @@ impl Registry {
     /// content of the credited owner each time its rate doubles; EXIT, one step
     /// per content owned. A step moves one owner for each of at most 15 levels of
     /// speed in its list. An array that is full grows, which on some systems
-    /// copies it; the tables of hosts and ids do so in 64 parts.
+    /// copies it; the tables of hosts and ids do so in many parts.
     ///
     /// Every request with a good token extends the lease, by one write.
     ///

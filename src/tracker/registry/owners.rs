@@ -10,6 +10,11 @@ use super::runs::{LEVELS, Run, Runs};
 /// sake of those that are not fit.
 const SPARE: usize = 64;
 
+/// Up to how many owners a list that shrinks is copied, and a longer one cut off:
+/// what is cut off of thousands of lists, some allocators put in order all at
+/// once, while somebody waits.
+const COPIED: usize = 4096;
+
 /// How many owners are drawn at once: as many as are drawn for one reply, by
 /// default.
 const AHEAD: usize = 12;
@@ -102,7 +107,14 @@ impl Owners {
         }
         self.runs.drop_empty();
         if self.list.capacity() > 2 * self.list.len() + 8 {
-            self.list.shrink_to(self.list.len() + self.list.len() / 8);
+            let room = self.list.len() + self.list.len() / 8;
+            if self.list.len() <= COPIED {
+                let mut list = Vec::with_capacity(room);
+                list.extend_from_slice(&self.list);
+                self.list = list;
+            } else {
+                self.list.shrink_to(room);
+            }
         }
     }
 

@@ -12,20 +12,23 @@ pub(super) struct Ownerships {
     /// Positions, with [`COMPLETE`].
     places: Vec<u32>,
     names: Vec<u8>,
-    free: Vec<u32>,
+    /// One more than the first free one; the place of each tells the next.
+    free: u32,
+    len: usize,
 }
 
 impl Ownerships {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.len
     }
 
     /// A new one, unlisted; [`end`](Self::end) gives its number back.
     pub(super) fn begin(&mut self, name: u8, complete: bool) -> u32 {
         let place = UNLISTED | (u32::from(complete) * COMPLETE);
-        if let Some(number) = self.free.pop() {
-            self.places[number as usize] = place;
+        self.len += 1;
+        if let Some(number) = self.free.checked_sub(1) {
+            self.free = std::mem::replace(&mut self.places[number as usize], place);
             self.names[number as usize] = name;
             return number;
         }
@@ -40,7 +43,9 @@ impl Ownerships {
     }
 
     pub(super) fn end(&mut self, number: u32) {
-        self.free.push(number);
+        self.places[number as usize] = self.free;
+        self.free = number + 1;
+        self.len -= 1;
     }
 
     /// Where the content lists the owner, or [`UNLISTED`].

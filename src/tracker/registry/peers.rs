@@ -99,7 +99,9 @@ pub(super) struct Peer {
 #[derive(Debug)]
 pub(super) struct Peers {
     slots: Vec<Peer>,
-    free: Vec<u32>,
+    /// The first free slot, whose `host` is the next one: an array of them would
+    /// make somebody wait when it grows.
+    free: Link,
     /// Of those that own several contents: the ownership of each content.
     many: Vec<BTreeMap<u32, u32>>,
     free_many: Vec<u32>,
@@ -112,7 +114,7 @@ impl Peers {
     pub(super) fn new(first_generation: u32) -> Self {
         Self {
             slots: Vec::new(),
-            free: Vec::new(),
+            free: wheel::END,
             many: Vec::new(),
             free_many: Vec::new(),
             first_generation,
@@ -122,7 +124,11 @@ impl Peers {
     /// A slot for a new peer, with a new generation. It is not live until its
     /// lease begins.
     pub(super) fn claim(&mut self) -> u32 {
-        let index = self.free.pop().unwrap_or_else(|| {
+        let index = if self.free != wheel::END {
+            let index = self.free;
+            self.free = self.slots[index as usize].host;
+            index
+        } else {
             if self.slots.len() == self.slots.capacity() {
                 let more = (self.slots.len() / 16).max(16);
                 self.slots.reserve_exact(more);
@@ -140,7 +146,7 @@ impl Peers {
                 next: wheel::END,
             });
             (self.slots.len() - 1) as u32
-        });
+        };
         let slot = &mut self.slots[index as usize];
         slot.generation = slot.generation.wrapping_add(1);
         slot.score = f32::NEG_INFINITY;
@@ -151,8 +157,9 @@ impl Peers {
     /// has no entry of it. What the peer owned and where it was listed must have
     /// been taken away before.
     pub(super) fn release(&mut self, index: u32, state: State) {
-        self.slots[index as usize].state = state;
-        self.free.push(index);
+        let slot = &mut self.slots[index as usize];
+        slot.state = state;
+        slot.host = std::mem::replace(&mut self.free, index);
     }
 
     /// The live peer in a slot, if there is one.

@@ -65,7 +65,7 @@ impl Sessions {
             wheel: Wheel::new(config.lease(), base),
             peers: Peers::new(first_generation),
             texts: Texts::default(),
-            hosts: Table::new(HOST_CROWD),
+            hosts: Table::new(HOST_CROWD, bits),
             expired: 0,
             requests: RequestCounts::default(),
             refusals: RefusalCounts::default(),

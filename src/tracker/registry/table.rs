@@ -3,8 +3,10 @@
 //! and must not make anybody wait. It knows nothing of what the numbers stand
 //! for.
 
-/// How many parts the table has.
-const PARTS: usize = 64;
+/// How many parts the tables of all shards have together, and each at the least:
+/// with a million entries, one is small enough to grow within microseconds.
+const PARTS: usize = 1024;
+const LEAST_PARTS: usize = 16;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -29,10 +31,12 @@ struct Part {
 }
 
 impl Table {
-    /// An empty table, of which one in `crowd` places stays empty at the least:
-    /// the more, the smaller, and the longer to look.
-    pub(super) fn new(crowd: usize) -> Self {
-        let parts = (0..PARTS).map(|_| Part::default());
+    /// An empty table for one of `1 << bits` shards, of which one in `crowd`
+    /// places stays empty at the least: the more, the smaller, and the longer to
+    /// look.
+    pub(super) fn new(crowd: usize, bits: u32) -> Self {
+        let parts = (PARTS >> bits).max(LEAST_PARTS);
+        let parts = (0..parts).map(|_| Part::default());
         Self {
             parts: parts.collect(),
             crowd,
@@ -41,22 +45,24 @@ impl Table {
 
     /// The number of this hash that `fits`.
     pub(super) fn find(&self, hash: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
-        let part = &self.parts[hash as usize % PARTS];
+        let part = &self.parts[hash as usize % self.parts.len()];
         part.find(hash, fits).map(|at| part.places[at].number)
     }
 
     /// The number of this hash that `fits`, to be changed to any but zero.
     pub(super) fn find_mut(&mut self, hash: u32, fits: impl Fn(u32) -> bool) -> Option<&mut u32> {
-        let part = &mut self.parts[hash as usize % PARTS];
-        let at = part.find(hash, fits)?;
-        Some(&mut part.places[at].number)
+        let at = hash as usize % self.parts.len();
+        let part = &mut self.parts[at];
+        let found = part.find(hash, fits)?;
+        Some(&mut part.places[found].number)
     }
 
     /// Stores one more number, which is not zero. Constant, but for the growth
     /// of a part.
     pub(super) fn insert(&mut self, hash: u32, number: u32) {
         debug_assert_ne!(number, 0);
-        let part = &mut self.parts[hash as usize % PARTS];
+        let at = hash as usize % self.parts.len();
+        let part = &mut self.parts[at];
         if self.crowd * (part.used + 1) > (self.crowd - 1) * part.places.len() {
             part.resize((part.places.len() * 5 / 4).max(8));
         }
@@ -66,11 +72,12 @@ impl Table {
 
     /// Takes the number of this hash that `fits` out.
     pub(super) fn remove(&mut self, hash: u32, fits: impl Fn(u32) -> bool) {
-        let part = &mut self.parts[hash as usize % PARTS];
-        let Some(at) = part.find(hash, fits) else {
+        let at = hash as usize % self.parts.len();
+        let part = &mut self.parts[at];
+        let Some(found) = part.find(hash, fits) else {
             return;
         };
-        part.close_gap(at);
+        part.close_gap(found);
         part.used -= 1;
         if 4 * part.used < part.places.len() && part.places.len() > 8 {
             part.resize(part.used * 2 + 8);
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn numbers_agree_with_a_set_whatever_comes_and_goes() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let (mut table, mut set) = (Table::new(8), BTreeSet::<(u32, u32)>::new());
+        let (mut table, mut set) = (Table::new(8, 3), BTreeSet::<(u32, u32)>::new());
         for round in 0..60_000 {
             // Few hashes, so that many want the same places, some twice; first
             // many come, then many go.
