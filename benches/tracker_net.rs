@@ -4,12 +4,12 @@
 //! `cargo bench --bench tracker_net -- --clients 64`
 //!
 //! Both ends run on this machine, over loopback, in one runtime of two threads
-//! that they share. Each client has one connection, on
-//! which it keeps a fixed number of announces under way; an announce is one
-//! frame to the tracker and one back: seven times NEED of
-//! a content with 16 owners, and then a heartbeat. The echo server reads the same requests and
-//! writes a frame as long as the reply, and does nothing else: what it reaches
-//! is what TCP, the framing and the runtime leave to any tracker here.
+//! that they share. Each client has one connection, on which it keeps a fixed
+//! number of announces under way; an announce is one frame to the tracker and one
+//! back: seven times NEED of a content with 16 owners, and then a heartbeat. The
+//! echo server reads the same requests and writes a frame as long as the reply,
+//! and does nothing else: what it reaches is what TCP, the framing and the runtime
+//! leave to any tracker here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -220,6 +220,8 @@ async fn run(setting: Setting) {
     echo.abort();
     tracker.shutdown().await;
     println!("announces_per_second {announces:.0}");
+    // The clients' share of both cores is counted in.
+    println!("announces_per_second_per_core {:.0}", announces / 2.0);
     println!("echo_per_second {echoes:.0}");
     println!("ratio {:.2}", announces / echoes);
 }

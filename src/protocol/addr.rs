@@ -1,7 +1,7 @@
 //! Where a peer or a tracker is reached: a validated text to which each
 //! transport gives its own meaning.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -52,6 +52,17 @@ impl Addr {
     /// The address as IP and port, when it has that form.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         self.0.parse().ok()
+    }
+
+    /// The address as an IPv4 socket, when it is written exactly as such a one
+    /// is: then six bytes say all of it.
+    pub(crate) fn plain_v4(&self) -> Option<SocketAddrV4> {
+        let v4 = self.0.parse::<SocketAddrV4>().ok()?;
+        let port = v4.port();
+        // The parser takes zeros before a port.
+        let digits = self.0.len() - self.0.rfind(':')? - 1;
+        let zeros = digits != port.checked_ilog10().map_or(1, |log| log as usize + 1);
+        (!zeros).then_some(v4)
     }
 
     /// Whether both addresses are of one host: the same IP, or, for other
@@ -179,6 +190,27 @@ mod tests {
 
     fn addr(text: &str) -> Addr {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn plain_v4_is_what_its_socket_is_written_as() {
+        for text in ["1.2.3.4:5", "0.0.0.0:0", "255.10.9.8:65535", "1.2.3.4:10"] {
+            let v4 = addr(text).plain_v4().expect("plain");
+            assert_eq!(v4.to_string(), text);
+        }
+        for text in [
+            "1.2.3.4:05",
+            "1.2.3.4:00",
+            "1.2.3.4",
+            "01.2.3.4:5",
+            "1.2.3.4:65536",
+            "1.2.3.4:+5",
+            "1.2.3.4:",
+            "[::ffff:1.2.3.4]:5",
+            "memory:a",
+        ] {
+            assert_eq!(addr(text).plain_v4(), None, "{text}");
+        }
     }
 
     #[test]

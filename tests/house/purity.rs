@@ -36,6 +36,7 @@ const ALLOWED: &[&str] = &[
     "core::net::Ipv4Addr",
     "core::net::Ipv6Addr",
     "core::net::SocketAddr",
+    "core::net::SocketAddrV4",
     "std::array",
     "std::borrow",
     "std::cmp",

@@ -1,5 +1,6 @@
 //! Every message, there and back; and whatever else arrives.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bt_lite::Geometry;
@@ -30,10 +31,13 @@ fn token() -> impl Strategy<Value = Token> {
 }
 
 fn addr() -> impl Strategy<Value = Addr> {
-    vec(b'!'..=b'~', 1..=255).prop_map(|text| {
-        let text = String::from_utf8(text).unwrap();
-        text.parse().unwrap()
-    })
+    let text = vec(b'!'..=b'~', 1..=255).prop_map(|text| String::from_utf8(text).unwrap());
+    let v4 = any::<(std::net::Ipv4Addr, u16)>().prop_map(|v4| SocketAddr::from(v4).to_string());
+    let v6 = any::<(std::net::Ipv6Addr, u16)>().prop_map(|v6| SocketAddr::from(v6).to_string());
+    // Almost one.
+    let zeros = any::<(std::net::Ipv4Addr, u8)>().prop_map(|(ip, port)| format!("{ip}:0{port}"));
+    let any = prop_oneof![3 => text, 2 => v4, 1 => v6, 1 => zeros];
+    any.prop_map(|text| text.parse().unwrap())
 }
 
 fn name() -> impl Strategy<Value = ContentName> {

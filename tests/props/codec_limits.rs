@@ -361,6 +361,23 @@ fn bytes_that_stand_for_nothing_are_refused() {
         TrackerRequest::decode(frame(0x41, &entry, 0)).unwrap_err(),
         3,
     );
+    let found = |marks: u8, addr: &[u8]| {
+        let head: [&[u8]; 7] = [
+            &[0; 32],
+            &[0; 8],
+            b"\x01n",
+            &[0, 1],
+            &[0; 8],
+            &[marks],
+            addr,
+        ];
+        TrackerReply::decode(frame(0x52, &head, 0))
+    };
+    choice(found(4, b"\x01a").unwrap_err(), 4);
+    assert!(found(3, &[10, 0, 0, 7, 1, 1]).is_ok());
+    // What six bytes can say is not said in a text.
+    choice(found(1, b"\x0a10.0.0.7:1").unwrap_err(), 1);
+    assert!(found(1, b"\x0b10.0.0.7:01").is_ok());
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod picker;
 mod planner;
 mod protocol_md;
 mod registry;
+mod registry_model;
+mod registry_threads;
 mod sample;
 mod subject;
 mod swarm;

@@ -2,6 +2,7 @@
 //! time; and once over TCP.
 
 mod client;
+mod pipeline;
 mod restart;
 mod server;
 

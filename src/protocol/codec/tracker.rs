@@ -1,5 +1,6 @@
 //! The messages to and from a tracker: all in the head.
 
+use core::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::ProtocolError;
@@ -7,7 +8,7 @@ use super::wire::{Reader, Writer, content_len, within};
 use crate::content::ContentId;
 use crate::protocol::limits::{MAX_AMBIGUOUS, MAX_BATCH, MAX_HEARTBEAT, MAX_OWNERS};
 use crate::protocol::{
-    ContentKey, Found, Frame, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Registered,
+    Addr, ContentKey, Found, Frame, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Registered,
     TrackerReply, TrackerRequest, Upload,
 };
 
@@ -27,6 +28,12 @@ const REFUSED: u8 = 0x54;
 const OWN_ENTRY_LEN: usize = ContentId::LEN + 1 + 8 + 2;
 const UPLOAD_LEN: usize = 16;
 const LISTED_OWNER_LEN: usize = 8 + 1 + 2;
+
+/// Marks of an owner in Found: it has all of the content, and its address is an
+/// IPv4 socket in six bytes.
+const COMPLETE_MARK: u8 = 1 << 0;
+const V4_MARK: u8 = 1 << 1;
+
 const AMBIGUOUS_LEN: usize = ContentId::LEN + 8;
 
 impl TrackerRequest {
@@ -166,10 +173,15 @@ impl TrackerReply {
                 .u64(content_len(found.length)?)
                 .text(found.name.as_str())
                 .list("owners", MAX_OWNERS.into(), &found.owners, |head, owner| {
-                    Ok(head
-                        .u64(owner.owner.0)
-                        .u8(owner.complete.into())
-                        .text(owner.addr.as_str()))
+                    let complete = u8::from(owner.complete) * COMPLETE_MARK;
+                    let head = head.u64(owner.owner.0);
+                    Ok(match owner.addr.plain_v4() {
+                        Some(v4) => head
+                            .u8(complete | V4_MARK)
+                            .bytes(&v4.ip().octets())
+                            .u16(v4.port()),
+                        None => head.u8(complete).text(owner.addr.as_str()),
+                    })
                 })?,
             Self::Ambiguous(contents) => Writer::new(AMBIGUOUS, 2 + contents.len() * AMBIGUOUS_LEN)
                 .list(
@@ -203,10 +215,11 @@ impl TrackerReply {
                 length: head.content_len()?,
                 name: head.name()?,
                 owners: head.list("owners", MAX_OWNERS.into(), LISTED_OWNER_LEN, |head| {
+                    let (owner, marks) = (OwnerRef(head.u64()?), head.u8()?);
                     Ok(ListedOwner {
-                        owner: OwnerRef(head.u64()?),
-                        complete: head.flag("mark of a complete owner")?,
-                        addr: head.addr()?,
+                        owner,
+                        complete: marks & COMPLETE_MARK != 0,
+                        addr: owner_addr(head, marks)?,
                     })
                 })?,
             }),
@@ -222,6 +235,26 @@ impl TrackerReply {
         head.end(&frame.body)?;
         Ok(reply)
     }
+}
+
+/// The address of an owner with these marks, in the one form that it has.
+fn owner_addr(head: &mut Reader<'_>, marks: u8) -> Result<Addr, ProtocolError> {
+    let wrong = Err(ProtocolError::Choice {
+        field: "mark of an owner",
+        found: marks,
+    });
+    if marks & !(COMPLETE_MARK | V4_MARK) != 0 {
+        return wrong;
+    }
+    if marks & V4_MARK == 0 {
+        let addr = head.addr()?;
+        return match addr.plain_v4() {
+            Some(_) => wrong,
+            None => Ok(addr),
+        };
+    }
+    let (ip, port) = (Ipv4Addr::from(head.array::<4>()?), head.u16()?);
+    Ok(SocketAddr::from((ip, port)).into())
 }
 
 fn heartbeat_ms(heartbeat: Duration) -> Result<u32, ProtocolError> {

@@ -7,6 +7,7 @@
 
 mod config;
 mod merge;
+mod needs;
 mod session;
 mod state;
 
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, Token, TrackerRequest};
 use crate::transport::Transport;
 use merge::Answers;
+use needs::Need;
 use session::{Command, Outcome, Session};
 use state::{Noted, State};
 
@@ -251,6 +253,9 @@ impl TrackerClient {
     /// [`ClientConfig::need_grace`] to add theirs. A tracker that is known to
     /// be out of reach is not waited for.
     ///
+    /// Several calls at once do not wait for each other: up to 32 of them are
+    /// under way at a tracker, on one connection.
+    ///
     /// Cancel safe.
     ///
     /// # Errors
@@ -263,10 +268,13 @@ impl TrackerClient {
         if self.handle.trackers.is_empty() {
             return Err(TrackerError::NoTracker);
         }
-        let mut asked = self.tell_all(|done| Command::Need {
-            key: key.clone(),
-            max_owners,
-            done,
+        let mut asked = self.tell_all(|done| {
+            let key = key.clone();
+            Command::Need(Need {
+                key,
+                max_owners,
+                done,
+            })
         });
         let mut answers = Answers::new(key.clone());
         let mut until = Instant::now() + self.patience();

@@ -1,4 +1,5 @@
-//! One tracker's task: it owns the connection, and asks one thing at a time.
+//! One tracker's task: it owns the connection. NEEDs are pipelined
+//! ([`needs`](super::needs)); everything else is asked one at a time.
 //!
 //! ```text
 //! connect and register ──▶ serve ──▶ farewell
@@ -16,13 +17,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::needs::{Need, Needs};
 use super::state::State;
 use super::{ClientConfig, TrackerError};
 use crate::content::ContentId;
 use crate::protocol::limits::TRACKER_FRAMES;
-use crate::protocol::{
-    Addr, ContentKey, Found, OwnEntry, Refusal, Token, TrackerReply, TrackerRequest,
-};
+use crate::protocol::{Addr, OwnEntry, Refusal, Token, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, Transport, TransportError};
 
 pub(super) type Outcome<T> = Result<T, TrackerError>;
@@ -37,11 +37,7 @@ pub(super) enum Command {
         id: ContentId,
         done: oneshot::Sender<Outcome<()>>,
     },
-    Need {
-        key: ContentKey,
-        max_owners: u16,
-        done: oneshot::Sender<Outcome<Found>>,
-    },
+    Need(Need),
 }
 
 impl Command {
@@ -49,7 +45,7 @@ impl Command {
     fn fail(self, error: TrackerError) {
         match self {
             Self::Own { done, .. } => drop(done.send(Err(error))),
-            Self::Need { done, .. } => drop(done.send(Err(error))),
+            Self::Need(need) => need.end(Err(error)),
         }
     }
 }
@@ -69,11 +65,14 @@ pub(super) struct Setup {
 }
 
 pub(super) struct Session {
-    setup: Setup,
+    pub(super) setup: Setup,
     rng: Rng,
-    connection: Option<Connection>,
-    token: Option<Token>,
+    pub(super) connection: Option<Connection>,
+    pub(super) token: Option<Token>,
+    /// The tracker's start that the token is of.
+    epoch: Option<u64>,
     heartbeat: Instant,
+    pub(super) needs: Needs,
 }
 
 impl Session {
@@ -83,7 +82,9 @@ impl Session {
             setup,
             connection: None,
             token: None,
+            epoch: None,
             heartbeat: Instant::now(),
+            needs: Needs::default(),
         }
     }
 
@@ -120,6 +121,7 @@ impl Session {
             let Err(error) = served else {
                 break;
             };
+            self.needs.fail(&error);
             self.connection = None;
             let (first, longest) = self.setup.config.backoff;
             if last_error.is_none() && begun.elapsed() >= longest {
@@ -156,6 +158,11 @@ impl Session {
             }
         }
         // Nobody is kept waiting for what will not be done any more.
+        if !self.needs.is_empty() {
+            // The answers that are owed are not to be mistaken for others.
+            self.connection = None;
+        }
+        self.needs.fail(&TrackerError::Closed);
         commands.close();
         while let Ok(command) = commands.try_recv() {
             command.fail(TrackerError::Closed);
@@ -199,8 +206,10 @@ impl Session {
         let mut reports = interval(self.setup.config.report_interval.max(MIN_REPORT));
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            self.ask_again().await?;
             self.tell_untold().await?;
             let heartbeat = self.heartbeat;
+            let owed = self.needs.deadline();
             let Some(connection) = &mut self.connection else {
                 return Err(self.unreachable(TransportError::Closed));
             };
@@ -209,22 +218,25 @@ impl Session {
                 () = leave.cancelled() => return Ok(()),
                 () = sleep_until(heartbeat) => self.register().await?,
                 _ = reports.tick() => self.report().await?,
-                command = commands.recv() => match command {
-                    Some(command) => self.obey(command).await?,
+                command = commands.recv(), if self.needs.has_room() => match command {
+                    Some(command) => self.obey(command, commands).await?,
                     None => return Ok(()),
                 },
-                // Nothing was asked: whatever comes is the end, or wrong.
-                item = connection.stream.next() => return Err(match item {
-                    Some(Ok(_)) => self.unexpected(),
-                    Some(Err(source)) => self.unreachable(source),
-                    None => self.unreachable(TransportError::Closed),
-                }),
+                // Where nothing was asked, whatever comes is the end, or wrong.
+                item = connection.stream.next() => match item {
+                    Some(Ok(frame)) => self.answered(frame)?,
+                    Some(Err(source)) => return Err(self.unreachable(source)),
+                    None => return Err(self.unreachable(TransportError::Closed)),
+                },
+                () = sleep_until(owed.unwrap_or(heartbeat)), if owed.is_some() => {
+                    return Err(self.timed_out());
+                }
             }
         }
     }
 
     /// REGISTER, which is the heartbeat as well.
-    async fn register(&mut self) -> Outcome<()> {
+    pub(super) async fn register(&mut self) -> Outcome<()> {
         if self.setup.state.renews(self.setup.index) {
             self.token = None;
         }
@@ -236,7 +248,10 @@ impl Session {
             TrackerReply::Registered(registered) => registered,
             other => return Err(self.refused(other)),
         };
-        if self.token != Some(registered.token) {
+        // A tracker that started again knows nothing of before, whatever its
+        // tokens are made of.
+        let anew = (Some(registered.token), Some(registered.epoch)) != (self.token, self.epoch);
+        if anew {
             info!(
                 tracker = %self.setup.tracker,
                 epoch = registered.epoch,
@@ -244,7 +259,7 @@ impl Session {
                 "registered",
             );
             self.setup.state.registered_anew(self.setup.index);
-            self.token = Some(registered.token);
+            (self.token, self.epoch) = (Some(registered.token), Some(registered.epoch));
         }
         let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
         // Early by up to a tenth, so that peers which began together part.
@@ -298,46 +313,33 @@ impl Session {
         outcome
     }
 
-    async fn obey(&mut self, command: Command) -> Outcome<()> {
-        let failure = match command {
-            Command::Own { id, done } => {
-                let outcome = self.tell_one(&id).await;
-                let failure = outcome.clone().err();
-                drop(done.send(outcome));
-                failure
+    /// Does what is asked for, and what else is by then: NEEDs that were asked
+    /// for together travel together.
+    async fn obey(
+        &mut self,
+        first: Command,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Outcome<()> {
+        let mut next = Some(first);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Own { id, done } => {
+                    let outcome = self.tell_one(&id).await;
+                    let failure = outcome.clone().err();
+                    drop(done.send(outcome));
+                    match failure {
+                        Some(TrackerError::Refused { refusal, .. }) if !ends_session(&refusal) => {}
+                        Some(error) => return Err(error),
+                        None => {}
+                    }
+                }
+                Command::Need(need) => self.ask_for(need).await?,
             }
-            Command::Need {
-                key,
-                max_owners,
-                done,
-            } => {
-                let outcome = self.need(&key, max_owners).await;
-                let failure = outcome.as_ref().err().cloned();
-                drop(done.send(outcome));
-                failure
+            if self.needs.has_room() {
+                next = commands.try_recv().ok();
             }
-        };
-        match failure {
-            Some(TrackerError::Refused { refusal, .. }) if !ends_session(&refusal) => Ok(()),
-            None | Some(TrackerError::Ambiguous { .. }) => Ok(()),
-            Some(error) => Err(error),
         }
-    }
-
-    async fn need(&mut self, key: &ContentKey, max_owners: u16) -> Outcome<Found> {
-        let request = |token| TrackerRequest::Need {
-            token,
-            key: key.clone(),
-            max_owners,
-        };
-        match self.ask(request).await? {
-            TrackerReply::Found(found) => {
-                self.setup.state.named(self.setup.index, &found);
-                Ok(found)
-            }
-            TrackerReply::Ambiguous(candidates) => Err(TrackerError::Ambiguous { candidates }),
-            other => Err(self.refused(other)),
-        }
+        self.flush().await
     }
 
     /// UPDATE, with all that was credited. Not asked again after a new
@@ -394,30 +396,27 @@ impl Session {
     }
 
     async fn request(&mut self, request: &TrackerRequest) -> Outcome<TrackerReply> {
+        self.settle().await?;
         let frame = request.encode().map_err(TrackerError::Invalid)?;
         let Some(connection) = &mut self.connection else {
             return Err(self.unreachable(TransportError::Closed));
         };
+        let patience = self.setup.config.request_timeout;
         let exchange = async {
             connection.sink.send(frame).await?;
-            connection
-                .stream
-                .next()
-                .await
-                .unwrap_or(Err(TransportError::Closed))
+            let reply = connection.stream.next().await;
+            reply.unwrap_or(Err(TransportError::Closed))
         };
-        match timeout(self.setup.config.request_timeout, exchange).await {
-            Ok(Ok(frame)) => TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
-                tracker: self.setup.tracker.clone(),
-                source,
-            }),
-            Ok(Err(source)) => Err(self.unreachable(source)),
-            Err(_) => Err(self.timed_out()),
-        }
+        let exchanged = timeout(patience, exchange).await;
+        let frame = self.in_time(exchanged)?;
+        TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
+            tracker: self.setup.tracker.clone(),
+            source,
+        })
     }
 
     /// What a reply means that is not the one hoped for.
-    fn refused(&self, reply: TrackerReply) -> TrackerError {
+    pub(super) fn refused(&self, reply: TrackerReply) -> TrackerError {
         match reply {
             TrackerReply::Refused(refusal) => TrackerError::Refused {
                 tracker: self.setup.tracker.clone(),
@@ -427,20 +426,20 @@ impl Session {
         }
     }
 
-    fn unexpected(&self) -> TrackerError {
+    pub(super) fn unexpected(&self) -> TrackerError {
         TrackerError::Unexpected {
             tracker: self.setup.tracker.clone(),
         }
     }
 
-    fn unreachable(&self, source: TransportError) -> TrackerError {
+    pub(super) fn unreachable(&self, source: TransportError) -> TrackerError {
         TrackerError::Unreachable {
             tracker: self.setup.tracker.clone(),
             source,
         }
     }
 
-    fn timed_out(&self) -> TrackerError {
+    pub(super) fn timed_out(&self) -> TrackerError {
         TrackerError::TimedOut {
             tracker: self.setup.tracker.clone(),
         }
@@ -452,7 +451,7 @@ const MIN_REPORT: Duration = Duration::from_millis(10);
 
 /// Whether the tracker closes the connection with this refusal, or has said
 /// twice that it does not know this peer.
-fn ends_session(refusal: &Refusal) -> bool {
+pub(super) fn ends_session(refusal: &Refusal) -> bool {
     matches!(
         refusal,
         Refusal::UnknownToken | Refusal::Malformed | Refusal::Busy | Refusal::ShuttingDown

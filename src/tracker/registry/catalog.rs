@@ -1,6 +1,8 @@
 //! The half that knows the contents: who owns them, under which names, and
 //! whom to name. It knows a peer only as a number and an address.
 
+use std::time::Instant;
+
 use fastrand::Rng;
 
 use super::compact::{Place, Texts};
@@ -8,27 +10,14 @@ use super::config::RegistryConfig;
 use super::contents::Contents;
 use super::half::Total;
 use super::keyed::Keyed;
-use super::owners::Owner;
+use super::owners::{Drawn, Owner};
+use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
-use super::reply::{Out, View};
+use super::reply::Out;
 use super::snapshot::Recalled;
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{OwnEntry, OwnState, Refusal};
-
-/// The position of an ownership that no content lists: its peer does not
-/// listen.
-const UNLISTED: u32 = u32::MAX;
-
-/// That a peer owns a content.
-#[derive(Debug, Clone, Copy)]
-struct Ownership {
-    /// Where the content lists the peer, or [`UNLISTED`].
-    pos: u32,
-    /// Which of the content's names the peer uses.
-    name: u8,
-    complete: bool,
-}
 
 /// What a content's list must know of a peer.
 #[derive(Debug)]
@@ -62,12 +51,12 @@ pub(super) enum Owned {
     NameUncounted,
 }
 
-/// Whom NEED is answered for, and with how many owners.
-pub(super) struct Wish<'a> {
-    pub(super) asker: Option<&'a Place>,
-    /// The name by which the content was asked for.
-    pub(super) name: Option<&'a ContentName>,
-    pub(super) max_owners: usize,
+/// A content that is asked for, and whom chance will name.
+pub(super) struct Search {
+    content: u32,
+    /// How many of the fastest are named, and how many others.
+    places: (usize, usize),
+    drawn: Drawn,
 }
 
 /// The contents of one shard.
@@ -77,8 +66,7 @@ pub(crate) struct Catalog {
     bits: u32,
     rng: Rng,
     pub(super) contents: Contents,
-    ownerships: Vec<Ownership>,
-    free: Vec<u32>,
+    ownerships: Ownerships,
     pub(super) texts: Texts,
     pub(super) recalled: Recalled,
     /// Used again for each reply.
@@ -92,9 +80,8 @@ impl Catalog {
             shard,
             bits,
             rng: Rng::with_seed(seed.wrapping_add(shard.into())),
-            contents: Contents::new(Keyed::derive(key, "bt_lite registry maps")),
-            ownerships: Vec::new(),
-            free: Vec::new(),
+            contents: Contents::new(Keyed::derive(key, "bt_lite registry maps"), bits),
+            ownerships: Ownerships::default(),
             texts: Texts::default(),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
@@ -103,7 +90,7 @@ impl Catalog {
 
     /// How many pairs of a peer and a content there are.
     pub(super) fn ownership_count(&self) -> usize {
-        self.ownerships.len() - self.free.len()
+        self.ownerships.len()
     }
 
     /// How other shards call a content.
@@ -138,8 +125,8 @@ impl Catalog {
         let complete = entry.state == OwnState::Complete;
         let content = self.contents.by_id(claim.hash, &entry.id);
         if let (Some(content), Some(held)) = (content, held) {
-            let old = self.ownerships[held as usize];
-            if !self.contents.is_name(content, old.name, &entry.name) {
+            let old = self.ownerships.name(held);
+            if !self.contents.is_name(content, old, &entry.name) {
                 if !self.contents.has_name(content, &entry.name) {
                     let Some(elsewhere) = claim.elsewhere else {
                         return Ok(Owned::NameUncounted);
@@ -148,17 +135,18 @@ impl Catalog {
                     contents.check_new_name(Some(content), &entry.name, elsewhere, config)?;
                 }
                 let name = self.contents.use_name(content, &entry.name);
-                self.ownerships[held as usize].name = name;
-                self.contents.release_name(content, old.name);
+                self.ownerships.set_name(held, name);
+                self.contents.release_name(content, old);
             }
             if complete {
                 self.contents[content].length = entry.length;
             }
-            if old.complete != complete {
-                self.ownerships[held as usize].complete = complete;
-                if old.pos != UNLISTED {
+            if self.ownerships.complete(held) != complete {
+                self.ownerships.set_complete(held, complete);
+                let pos = self.ownerships.pos(held);
+                if pos != UNLISTED {
                     let owners = &mut self.contents[content].owners;
-                    owners.at_mut(old.pos).set_complete(complete);
+                    owners.at_mut(pos).set_complete(complete);
                 }
             }
             return Ok(Owned::Before);
@@ -196,18 +184,15 @@ impl Catalog {
                     return Err(Refusal::Contents { max });
                 }
                 self.recalled.remove(&entry.id);
-                self.contents.insert(claim.hash, entry.id, entry.length)
+                let (hash, length) = (claim.hash, entry.length);
+                self.contents.insert(hash, entry.id, length, &entry.name)
             }
         };
         if complete {
             self.contents[content].length = entry.length;
         }
         let name = self.contents.use_name(content, &entry.name);
-        let ownership = self.begin(Ownership {
-            pos: UNLISTED,
-            name,
-            complete,
-        });
+        let ownership = self.ownerships.begin(name, complete);
         self.contents[content].unlisted += 1;
         self.list(content, ownership, card);
         Ok(Owned::Anew(Holding {
@@ -216,25 +201,12 @@ impl Catalog {
         }))
     }
 
-    fn begin(&mut self, ownership: Ownership) -> u32 {
-        if let Some(number) = self.free.pop() {
-            self.ownerships[number as usize] = ownership;
-            return number;
-        }
-        if self.ownerships.len() == self.ownerships.capacity() {
-            let more = (self.ownerships.len() / 8).max(16);
-            self.ownerships.reserve_exact(more);
-        }
-        self.ownerships.push(ownership);
-        (self.ownerships.len() - 1) as u32
-    }
-
     /// Puts an unlisted ownership onto its content's list, if its peer listens.
     fn list(&mut self, content: u32, ownership: u32, card: &Card) {
         let Some(place) = &card.place else {
             return;
         };
-        let complete = self.ownerships[ownership as usize].complete;
+        let complete = self.ownerships.complete(ownership);
         let mut owner = Owner::new(ownership, card.peer, card.generation, complete);
         match place {
             Place::V4(ip, port) => owner.set_v4(*ip, *port),
@@ -244,13 +216,13 @@ impl Catalog {
         content.unlisted -= 1;
         let ownerships = &mut self.ownerships;
         content.owners.insert(owner, card.level, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
     }
 
     /// The opposite of [`list`](Self::list), for whom it listed.
     fn unlist(&mut self, content: u32, ownership: u32) {
-        let pos = self.ownerships[ownership as usize].pos;
+        let pos = self.ownerships.pos(ownership);
         if pos == UNLISTED {
             return;
         }
@@ -261,10 +233,10 @@ impl Catalog {
         }
         let ownerships = &mut self.ownerships;
         content.owners.remove(pos, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
         // Last, for the removal moves it first.
-        self.ownerships[ownership as usize].pos = UNLISTED;
+        self.ownerships.set_pos(ownership, UNLISTED);
     }
 
     /// Lists an owner as it listens now.
@@ -276,7 +248,7 @@ impl Catalog {
 
     /// Puts an owner of another level where it belongs.
     pub(super) fn relevel(&mut self, held: Holding, level: i32) {
-        let pos = self.ownerships[held.ownership as usize].pos;
+        let pos = self.ownerships.pos(held.ownership);
         if pos == UNLISTED {
             return;
         }
@@ -284,7 +256,7 @@ impl Catalog {
         let ownerships = &mut self.ownerships;
         let owners = &mut self.contents[content].owners;
         owners.relevel(pos, level, &mut |owner, pos| {
-            ownerships[owner.ownership as usize].pos = pos;
+            ownerships.set_pos(owner.ownership, pos);
         });
     }
 
@@ -293,27 +265,56 @@ impl Catalog {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
         self.contents[content].unlisted -= 1;
-        let name = self.ownerships[held.ownership as usize].name;
+        let name = self.ownerships.name(held.ownership);
         self.contents.release_name(content, name);
-        self.free.push(held.ownership);
+        self.ownerships.end(held.ownership);
         if self.contents.remove_if_unowned(content) {
             total.sub();
         }
     }
 
-    /// Answers NEED for a content that is there: with its owners, the fastest
-    /// first.
-    pub(super) fn found(
+    /// The first half of NEED: finds a content, and has the memory fetch what
+    /// the other half needs.
+    pub(super) fn search(
         &mut self,
-        content: u32,
-        wish: &Wish<'_>,
+        hash: u64,
+        id: &ContentId,
+        max_owners: usize,
         config: &RegistryConfig,
-        out: &mut impl Out,
-    ) {
-        let content = self.inward(content);
+    ) -> Option<Search> {
+        let content = self.contents.by_id(hash, id)?;
         let bound = config.max_owners.min(MAX_OWNERS);
-        let k = wish.max_owners.min(bound.into());
+        let k = max_owners.min(bound.into());
         let fast = config.fast_places(k);
+        let owners = &self.contents[content].owners;
+        Some(Search {
+            content,
+            places: (fast, k - fast),
+            drawn: owners.draw_ahead(&mut self.rng, k - fast),
+        })
+    }
+
+    /// The other half: answers for this asker, who asked by this name or by id,
+    /// with the owners of what was found, the fastest first.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownContent`].
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        id: &ContentId,
+        search: Option<Search>,
+        (asker, name): (Option<&Place>, Option<&ContentName>),
+        out: &mut impl Out,
+    ) -> Result<(), Refusal> {
+        let Some(search) = search else {
+            self.recalled.tick(now);
+            return match self.recalled.found(id, name, out) {
+                true => Ok(()),
+                false => Err(Refusal::UnknownContent),
+            };
+        };
+        let content = search.content;
         let Self {
             contents,
             texts,
@@ -322,31 +323,41 @@ impl Catalog {
             ..
         } = self;
         picks.clear();
-        // Which of 64 classes of addresses are among the picks: most new ones
+        // Which of 256 classes of addresses are among the picks: most new ones
         // are of none of them.
-        let mut classes = 0_u64;
+        let mut classes = [0_u64; 4];
+        let v4_asker = match asker {
+            Some(Place::V4(ip, port)) => Some(v4_key(*ip, *port)),
+            _ => None,
+        };
         let owned = &contents[content];
-        if k > 0 {
-            owned.owners.choose(rng, fast, k - fast, |owner| {
-                let class = 1 << class(owner);
-                let new =
-                    classes & class == 0 || !picks.iter().any(|other| same(other, owner, texts));
-                let fit = new && !wish.asker.is_some_and(|asker| is(owner, asker, texts));
+        let name = name.or_else(|| contents.any_name(content));
+        let name = name.expect("each of a content's owners has a name for it");
+        // Before the choice, so that the name is on its way as well.
+        out.found(owned.id, owned.length, name);
+        let Search { places, drawn, .. } = search;
+        if places != (0, 0) {
+            owned.owners.choose(rng, &drawn, places, |owner| {
+                let fit = if owner.text().is_some() {
+                    let asker = asker.is_some_and(|asker| is(owner, asker, texts));
+                    !asker && !picks.iter().any(|other| same(other, owner, texts))
+                } else {
+                    let key = v4_key(owner.word, owner.port);
+                    let class = key.wrapping_mul(MIX) >> 56;
+                    let (classes, class) = (&mut classes[class as usize / 64], 1 << (class % 64));
+                    let known = *classes & class != 0
+                        && picks.iter().any(|other| same(other, owner, texts));
+                    *classes |= class;
+                    Some(key) != v4_asker && !known
+                };
                 if fit {
-                    classes |= class;
                     picks.push(*owner);
                 }
                 fit
             });
         }
-        let name = wish.name.or_else(|| contents.any_name(content));
-        out.found(&View {
-            id: owned.id,
-            length: owned.length,
-            name: name.expect("each of a content's owners has a name for it"),
-            owners: picks,
-            texts,
-        });
+        out.owners(picks, texts);
+        Ok(())
     }
 
     /// The contents of a name, with their lengths.
@@ -373,7 +384,7 @@ impl Catalog {
         for (holding, card) in held {
             count += 1;
             let content = &self.contents[self.inward(holding.content)];
-            let pos = self.ownerships[holding.ownership as usize].pos;
+            let pos = self.ownerships.pos(holding.ownership);
             levels.insert(holding.ownership, card.level);
             let Some(place) = &card.place else {
                 assert_eq!(pos, UNLISTED);
@@ -386,7 +397,7 @@ impl Catalog {
             );
             assert!(is(&owner, place, &self.texts), "listed elsewhere");
             texts += usize::from(owner.text().is_some());
-            let complete = self.ownerships[holding.ownership as usize].complete;
+            let complete = self.ownerships.complete(holding.ownership);
             assert_eq!(owner.complete(), complete);
         }
         assert_eq!(count, self.ownership_count());
@@ -403,14 +414,12 @@ impl Catalog {
     }
 }
 
-/// A number below 64 that equal addresses have in common.
-fn class(owner: &Owner) -> u32 {
-    if owner.text().is_some() {
-        return 0;
-    }
-    let port = u32::from(u16::from_le_bytes(owner.port));
-    let mixed = (u32::from_le_bytes(owner.word) ^ port << 16).wrapping_mul(0x9e37_79b1);
-    mixed >> 26
+/// The high bits of a product with it hang on all bits of the other factor.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// An IPv4 address as one number.
+fn v4_key(ip: [u8; 4], port: [u8; 2]) -> u64 {
+    u64::from(u32::from_le_bytes(ip)) | u64::from(u16::from_le_bytes(port)) << 32
 }
 
 /// Whether two owners have the same address.

@@ -60,7 +60,7 @@ impl Sessions {
         }
         assert_eq!(hosts, self.hosts.iter().collect());
         assert_eq!(texts, self.texts.len());
-        let mut entries: Vec<u32> = self.wheel.entries().collect();
+        let mut entries = self.wheel.entries(|slot| self.peers[slot].next);
         entries.sort_unstable();
         assert_eq!(entries, in_wheel);
         self.peers.iter().count()

@@ -54,7 +54,7 @@ pub(super) fn v4(ip: [u8; 4], port: [u8; 2]) -> Addr {
 
 /// The addresses that are not of IPv4.
 #[derive(Debug, Default)]
-pub(super) struct Texts {
+pub(crate) struct Texts {
     texts: Vec<Option<Addr>>,
     free: Vec<u32>,
 }

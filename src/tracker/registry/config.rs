@@ -34,8 +34,9 @@ pub struct RegistryConfig {
     /// How often a peer is to REGISTER again. Default 20 s.
     pub heartbeat: Duration,
     /// How late a heartbeat may be. Default 2 s. Heartbeat and grace are the
-    /// lease: who lets it pass is forgotten with all that it owned, at most a
-    /// 64th of the lease later.
+    /// lease: who lets it pass in silence is forgotten with all that it owned,
+    /// at most a 64th of the lease later. Every request with a good token
+    /// extends it.
     pub grace: Duration,
     /// Which listening addresses are taken. Default: of the source's host.
     pub addresses: AddressRule,
@@ -94,7 +95,7 @@ impl Default for RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// How long a peer is remembered after its last REGISTER.
+    /// How long a peer is remembered after its last request.
     pub fn lease(&self) -> Duration {
         self.heartbeat + self.grace
     }

@@ -4,28 +4,37 @@
 use std::collections::HashMap;
 
 use super::config::RegistryConfig;
-use super::keyed::{Hashed, Keyed, Through};
+use super::keyed::Keyed;
 use super::owners::Owners;
+use super::table::Table;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Refusal;
 
-/// A content that somebody owns.
+/// How many places the table of ids has for an empty one: looking one up must
+/// be quick, and there are few contents for a peer.
+const ID_CROWD: usize = 3;
+
+/// A content that somebody owns. What NEED reads of it is on few lines of
+/// memory.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Content {
     pub(super) id: ContentId,
-    hash: u64,
+    pub(super) owners: Owners,
     /// As the seeder says that spoke last, or else the first leecher.
     pub(super) length: u64,
-    pub(super) owners: Owners,
+    /// The first name, for most have one only.
+    name: NameUse,
+    other_names: Vec<NameUse>,
     /// How many owners are not listed, for they do not listen.
     pub(super) unlisted: u32,
-    /// An entry without uses is free.
-    names: Vec<NameUse>,
+    hash: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How many owners use a name; without uses it is free.
+#[derive(Debug, Clone)]
 struct NameUse {
-    name: u32,
+    name: ContentName,
     uses: u32,
 }
 
@@ -34,99 +43,126 @@ impl Content {
         self.owners.len() + self.unlisted as usize
     }
 
+    fn names(&self) -> impl Iterator<Item = &NameUse> {
+        let names = std::iter::once(&self.name).chain(&self.other_names);
+        names.filter(|name| name.uses > 0)
+    }
+
+    fn name_at(&mut self, at: u8) -> &mut NameUse {
+        match at.checked_sub(1) {
+            None => &mut self.name,
+            Some(other) => &mut self.other_names[usize::from(other)],
+        }
+    }
+
+    fn position(&self, fits: impl Fn(&NameUse) -> bool) -> Option<u8> {
+        if fits(&self.name) {
+            return Some(0);
+        }
+        let other = self.other_names.iter().position(fits)?;
+        Some(other as u8 + 1)
+    }
+
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn name_uses(&self) -> impl Iterator<Item = u32> {
-        self.names.iter().map(|name| name.uses)
+        self.names().map(|name| name.uses)
     }
-}
-
-#[derive(Debug)]
-struct Name {
-    name: ContentName,
-    contents: Vec<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Contents {
     slots: Vec<Option<Content>>,
     free: Vec<u32>,
-    by_id: HashMap<Hashed, u32, Through>,
-    names: Vec<Option<Name>>,
-    free_names: Vec<u32>,
-    by_name: HashMap<ContentName, u32, Keyed>,
+    /// One more than the number of each content, by the hash of its id.
+    by_id: Table,
+    by_name: HashMap<ContentName, Vec<u32>, Keyed>,
 }
 
 impl Contents {
-    pub(super) fn new(keyed: Keyed) -> Self {
+    pub(super) fn new(keyed: Keyed, bits: u32) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_id: HashMap::with_hasher(Through::default()),
-            names: Vec::new(),
-            free_names: Vec::new(),
+            by_id: Table::new(ID_CROWD, bits),
             by_name: HashMap::with_hasher(keyed),
         }
     }
 
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
-        self.by_id.len()
+        self.slots.len() - self.free.len()
     }
 
     /// The content with this id, which has this hash.
     pub(super) fn by_id(&self, hash: u64, id: &ContentId) -> Option<u32> {
-        self.by_id.get(&Hashed(hash, *id)).copied()
+        let number = self.by_id.find(hash as u32, |number| {
+            let content = &self.slots[number as usize - 1];
+            content.as_ref().is_some_and(|content| content.id == *id)
+        });
+        number.map(|number| number - 1)
     }
 
     /// The contents of this name, in the order in which they got it.
     pub(super) fn by_name(&self, name: &ContentName) -> &[u32] {
-        match self.by_name.get(name) {
-            Some(&index) => self.name(index).map_or(&[], |name| &name.contents),
-            None => &[],
-        }
-    }
-
-    fn name(&self, index: u32) -> Option<&Name> {
-        self.names[index as usize].as_ref()
+        self.by_name.get(name).map_or(&[], |contents| contents)
     }
 
     /// One of a content's names.
     pub(super) fn any_name(&self, content: u32) -> Option<&ContentName> {
-        let used = self[content].names.iter().find(|name| name.uses > 0)?;
-        self.name(used.name).map(|name| &name.name)
+        self.names(content).next()
     }
 
     /// All names of a content.
     pub(super) fn names(&self, content: u32) -> impl Iterator<Item = &ContentName> {
-        let used = self[content].names.iter().filter(|name| name.uses > 0);
-        used.filter_map(|used| Some(&self.name(used.name)?.name))
+        self[content].names().map(|used| &used.name)
     }
 
     /// Whether one of a content's names, by its place there, is this one.
     pub(super) fn is_name(&self, content: u32, at: u8, name: &ContentName) -> bool {
-        let used = self[content].names[usize::from(at)];
-        self.name(used.name).is_some_and(|used| used.name == *name)
+        let content = &self[content];
+        let used = match at.checked_sub(1) {
+            None => &content.name,
+            Some(other) => &content.other_names[usize::from(other)],
+        };
+        used.name == *name
     }
 
     /// Whether an owner of the content uses this name already.
     pub(super) fn has_name(&self, content: u32, name: &ContentName) -> bool {
-        let known = self.by_name.get(name);
-        let mut used = self[content].names.iter().filter(|name| name.uses > 0);
-        used.any(|used| Some(&used.name) == known)
+        self[content].names().any(|used| used.name == *name)
     }
 
-    /// A content without owners, who are to follow.
-    pub(super) fn insert(&mut self, hash: u64, id: ContentId, length: u64) -> u32 {
+    /// A content without owners, who are to follow, and to use this name first.
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        id: ContentId,
+        length: u64,
+        name: &ContentName,
+    ) -> u32 {
         let content = Some(Content {
             id,
-            hash,
+            hash: hash as u32,
             length,
             owners: Owners::default(),
             unlisted: 0,
-            names: Vec::new(),
+            name: NameUse {
+                name: name.clone(),
+                uses: 0,
+            },
+            other_names: Vec::new(),
         });
-        let index = place(&mut self.slots, &mut self.free, content);
-        self.by_id.insert(Hashed(hash, id), index);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = content;
+                index
+            }
+            None => {
+                self.slots.push(content);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        self.by_id.insert(hash as u32, index + 1);
         index
     }
 
@@ -136,7 +172,8 @@ impl Contents {
         if self[index].owner_count() == 0
             && let Some(content) = self.slots[index as usize].take()
         {
-            self.by_id.remove(&Hashed(content.hash, content.id));
+            let number = index + 1;
+            self.by_id.remove(content.hash, |other| other == number);
             self.free.push(index);
             return true;
         }
@@ -168,61 +205,49 @@ impl Contents {
     }
 
     /// One more owner uses this name, which
-    /// [`check_new_name`](Self::check_new_name) has passed if it is new. [`release_name`](Self::release_name) takes it back.
+    /// [`check_new_name`](Self::check_new_name) has passed if it is new.
+    /// [`release_name`](Self::release_name) takes it back.
     pub(super) fn use_name(&mut self, content: u32, name: &ContentName) -> u8 {
-        let index = match self.by_name.get(name) {
-            Some(&index) => index,
-            None => {
-                let new = Some(Name {
-                    name: name.clone(),
-                    contents: Vec::with_capacity(1),
-                });
-                let index = place(&mut self.names, &mut self.free_names, new);
-                self.by_name.insert(name.clone(), index);
-                index
-            }
-        };
-        let names = &mut self[content].names;
-        let used = |entry: &NameUse| entry.uses > 0 && entry.name == index;
-        if let Some(at) = names.iter().position(used) {
-            names[at].uses += 1;
-            return at as u8;
+        let named = &mut self[content];
+        let used = |used: &NameUse| used.uses > 0 && used.name == *name;
+        if let Some(at) = named.position(used) {
+            named.name_at(at).uses += 1;
+            return at;
         }
+        // The same text for all contents that bear it.
+        let known = self.by_name.get_key_value(name);
+        let name = known.map_or(name, |(known, _)| known).clone();
+        let named = &mut self[content];
         let new = NameUse {
-            name: index,
+            name: name.clone(),
             uses: 1,
         };
-        let at = match names.iter().position(|entry| entry.uses == 0) {
+        let at = match named.position(|used| used.uses == 0) {
             Some(at) => {
-                names[at] = new;
+                *named.name_at(at) = new;
                 at
             }
             None => {
-                names.reserve_exact(1);
-                names.push(new);
-                names.len() - 1
+                named.other_names.reserve_exact(1);
+                named.other_names.push(new);
+                named.other_names.len() as u8
             }
         };
-        if let Some(name) = &mut self.names[index as usize] {
-            name.contents.push(content);
-        }
-        at as u8
+        self.by_name.entry(name).or_default().push(content);
+        at
     }
 
     pub(super) fn release_name(&mut self, content: u32, at: u8) {
-        let entry = &mut self[content].names[usize::from(at)];
-        entry.uses -= 1;
-        if entry.uses > 0 {
+        let used = self[content].name_at(at);
+        used.uses -= 1;
+        if used.uses > 0 {
             return;
         }
-        let index = entry.name;
-        let slot = &mut self.names[index as usize];
-        if let Some(name) = slot {
-            name.contents.retain(|&other| other != content);
-            if name.contents.is_empty() {
-                self.by_name.remove(&name.name);
-                *slot = None;
-                self.free_names.push(index);
+        let name = used.name.clone();
+        if let Some(contents) = self.by_name.get_mut(&name) {
+            contents.retain(|&other| other != content);
+            if contents.is_empty() {
+                self.by_name.remove(&name);
             }
         }
     }
@@ -237,38 +262,20 @@ impl Contents {
     /// Checks ids and names against each other.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check(&self) {
-        assert_eq!(self.iter().count(), self.by_id.len());
-        assert_eq!(self.slots.len() - self.free.len(), self.by_id.len());
-        assert_eq!(self.names.len() - self.free_names.len(), self.by_name.len());
+        assert_eq!(self.iter().count(), self.len());
+        assert_eq!(self.by_id.iter().count(), self.len());
         let mut pairs = 0;
         for (index, content) in self.iter() {
-            assert_eq!(self.by_id(content.hash, &content.id), Some(index));
-            for used in content.names.iter().filter(|name| name.uses > 0) {
-                let name = self.name(used.name).expect("a used name is stored");
-                assert!(name.contents.contains(&index));
+            let number = index + 1;
+            let found = self.by_id.find(content.hash, |other| other == number);
+            assert_eq!(found, Some(number));
+            for used in content.names() {
+                assert!(self.by_name[&used.name].contains(&index));
                 pairs += 1;
             }
         }
-        let listed = self.names.iter().flatten();
-        assert_eq!(pairs, listed.map(|name| name.contents.len()).sum::<usize>());
-        for name in self.names.iter().flatten() {
-            assert!(!name.contents.is_empty());
-            let index = self.by_name[&name.name];
-            assert_eq!(self.name(index).map(|n| &n.name), Some(&name.name));
-        }
-    }
-}
-
-fn place<T>(slots: &mut Vec<Option<T>>, free: &mut Vec<u32>, value: Option<T>) -> u32 {
-    match free.pop() {
-        Some(index) => {
-            slots[index as usize] = value;
-            index
-        }
-        None => {
-            slots.push(value);
-            (slots.len() - 1) as u32
-        }
+        assert!(self.by_name.values().all(|contents| !contents.is_empty()));
+        assert_eq!(pairs, self.by_name.values().map(Vec::len).sum::<usize>());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::catalog::{Catalog, Claim, Owned, Wish};
+use super::catalog::{Catalog, Claim, Owned};
 use super::compact::Place;
 use super::config::{AddressRule, RegistryConfig};
 use super::half::Half;
@@ -17,7 +17,7 @@ use crate::protocol::{
 };
 
 /// How many slots and ownerships one step of expiry looks at, in one shard.
-const EXPIRE_BATCH: usize = 256;
+const EXPIRE_BATCH: usize = 128;
 
 /// What does not change, for all shards.
 #[derive(Debug)]
@@ -66,17 +66,21 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
     ) -> Result<(), Refusal> {
         let (shard, outcome) = match request {
             TrackerRequest::Register { listen, token } => {
-                let host = self.terms.hosts.host(source);
-                let home = host >> 16 & self.sessions.mask();
-                let shard = token.as_ref().map_or(home, |token| self.shard(token));
-                self.sessions.at(shard).0.count(now, request);
-                let known = match token {
-                    Some(token) => self.heartbeat(now, source, listen.as_ref(), token, out),
-                    None => Ok(false),
+                let listen = listen.as_ref();
+                let (shard, known) = match token {
+                    Some(token) => (
+                        self.shard(token),
+                        self.heartbeat(now, source, listen, token, request, out),
+                    ),
+                    None => {
+                        let home = self.session_home(source);
+                        self.sessions.at(home).0.count(now, request);
+                        (home, Ok(false))
+                    }
                 };
                 let outcome = match known {
                     Ok(true) => Ok(()),
-                    Ok(false) => self.register(now, source, listen.as_ref(), (home, host), out),
+                    Ok(false) => self.register(now, source, listen, out),
                     Err(refusal) => Err(refusal),
                 };
                 (shard, outcome)
@@ -145,11 +149,13 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         source: &Addr,
         listen: Option<&Addr>,
         token: &Token,
+        request: &TrackerRequest,
         out: &mut impl Out,
     ) -> Result<bool, Refusal> {
         let (shard, mask) = (self.shard(token), self.catalogs.mask());
         let place = {
             let (mut sessions, _) = self.sessions.at(shard);
+            sessions.count(now, request);
             let Ok(index) = sessions.authenticate(now, token) else {
                 return Ok(false);
             };
@@ -186,9 +192,10 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         now: Instant,
         source: &Addr,
         listen: Option<&Addr>,
-        (home, host): (u32, u32),
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
+        let host = self.terms.hosts.host(source);
+        let home = host >> 16 & self.sessions.mask();
         let place = self.listed(source, listen)?;
         let Terms { config, epoch, .. } = self.terms;
         let score = place.as_ref().and_then(|place| {
@@ -225,7 +232,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let mut outcome = Ok(());
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
-        let index = sessions.authenticate(now, token)?;
+        let index = sessions.heard(now, token)?;
         let card = sessions.card(index);
         let max = self.terms.config.max_contents_per_peer as usize;
         let mask = self.catalogs.mask();
@@ -280,45 +287,42 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         request: &TrackerRequest,
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
-        let shard = self.shard(token);
-        let (mut sessions, _) = self.sessions.at(shard);
-        sessions.count(now, request);
-        let index = sessions.authenticate(now, token)?;
-        let addr = sessions.peers[index].addr;
-        let asker = sessions.texts.place(addr);
-        drop(sessions);
-        let (id, name) = match key {
-            ContentKey::Id(id) => (*id, None),
+        let config = &self.terms.config;
+        match key {
+            ContentKey::Id(id) => {
+                let (hash, home) = self.catalog_home(id);
+                let (mut sessions, _) = self.sessions.at(self.shard(token));
+                sessions.count(now, request);
+                // Before the token is looked at, so that the memory has the
+                // peer and the owners on their way at once.
+                let (mut catalog, _) = self.catalogs.at(home);
+                let search = catalog.search(hash, id, max_owners, config);
+                let index = sessions.heard(now, token)?;
+                let asker = sessions.place(index);
+                drop(sessions);
+                catalog.answer(now, id, search, (asker.as_ref(), None), out)
+            }
             ContentKey::Name(name) => {
+                let (mut sessions, _) = self.sessions.at(self.shard(token));
+                sessions.count(now, request);
+                let index = sessions.heard(now, token)?;
+                let asker = sessions.place(index);
+                drop(sessions);
                 let bearing = self.named(now, name);
-                match bearing.as_slice() {
+                let id = match bearing.as_slice() {
                     [] => return Err(Refusal::UnknownContent),
-                    [(id, _)] => (*id, Some(name)),
+                    [(id, _)] => id,
                     _ => {
                         out.reply(TrackerReply::Ambiguous(bearing));
                         return Ok(());
                     }
-                }
+                };
+                let (hash, home) = self.catalog_home(id);
+                let (mut catalog, _) = self.catalogs.at(home);
+                let search = catalog.search(hash, id, max_owners, config);
+                catalog.answer(now, id, search, (asker.as_ref(), Some(name)), out)
             }
-        };
-        let (hash, home) = self.catalog_home(&id);
-        let (mut catalog, _) = self.catalogs.at(home);
-        let Some(content) = catalog.by_id(hash, &id) else {
-            catalog.recalled.tick(now);
-            let recalled = catalog.recalled.found(&id, name, out);
-            return if recalled {
-                Ok(())
-            } else {
-                Err(Refusal::UnknownContent)
-            };
-        };
-        let wish = Wish {
-            asker: asker.as_ref(),
-            name,
-            max_owners,
-        };
-        catalog.found(content, &wish, &self.terms.config, out);
-        Ok(())
+        }
     }
 
     /// Some of the contents of a name, as many as an answer can list.
@@ -344,7 +348,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let shard = self.shard(token);
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
-        let reporter = sessions.authenticate(now, token)?;
+        let reporter = sessions.heard(now, token)?;
         let mut left = sessions.plausible(now, reporter, &self.terms.config);
         drop(sessions);
         let [reporter, ..] = keyed::words(token);
@@ -415,7 +419,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
             budget = budget.saturating_sub(taken);
             if sessions.peers.owned_len(index) > 0 {
                 let deadline = sessions.peers[index].deadline;
-                sessions.wheel.insert(index, deadline);
+                sessions.enter(index, deadline);
             } else {
                 sessions.expired += 1;
                 sessions.release(index, State::Free, &mut total);

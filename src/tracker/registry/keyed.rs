@@ -110,9 +110,9 @@ impl KeyedIds {
     }
 
     pub(super) fn hash(&self, id: &ContentId) -> u64 {
-        let mut words = id.as_bytes().chunks_exact(8).map(word);
-        let mut next = |key: u64| words.next().unwrap_or_default() ^ key;
-        let [a, b, c, d] = self.key.map(&mut next);
+        let (words, _) = id.as_bytes().as_chunks::<8>();
+        let word = |at: usize| u64::from_le_bytes(words[at]) ^ self.key[at];
+        let [a, b, c, d] = [word(0), word(1), word(2), word(3)];
         fold(fold(a, b) ^ self.key[2], fold(c, d) ^ self.key[3])
     }
 }
@@ -121,42 +121,6 @@ impl KeyedIds {
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
-}
-
-/// A key of a map that is its own hash already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hashed(pub(super) u64, pub(super) ContentId);
-
-impl std::hash::Hash for Hashed {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        state.write_u64(self.0);
-    }
-}
-
-/// Hands a hash that was computed already through.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Through(u64);
-
-impl std::hash::Hasher for Through {
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = self.0.rotate_left(8) ^ word(bytes);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-impl BuildHasher for Through {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        Self(0)
-    }
 }
 
 fn word(bytes: &[u8]) -> u64 {

@@ -13,10 +13,16 @@
 //! the sessions by host and the catalog by content;
 //! [`ShardedRegistry`](super::ShardedRegistry) does that, for several cores.
 //!
-//! A peer on IPv4 with one content takes 48 bytes in its slot, 16 in the
-//! content's list, 8 for the ownership between them, 4 in the wheel, and about
-//! 11 where its host is counted; with what arrays hold in reserve, about 95. A
-//! further ownership takes about 50, an address that is no IPv4 about 100.
+//! A peer on IPv4 with one content takes 48 bytes in its slot, through which the
+//! wheel is linked, 16 in the content's list, 5 for the ownership between them,
+//! and about 10 where its host is counted; with what arrays hold in reserve,
+//! about 85. A further ownership takes about 50, an address that is no IPv4 about
+//! 100, a content about 400.
+//!
+//! With a million peers a request costs what it waits for memory. So whatever
+//! NEED reads lies together: the id, the levels of speed and the address of a
+//! content's list; all that a reply says of an owner in its 16 bytes of that
+//! list; and it is asked for as early as can be, so that several waits are one.
 
 mod catalog;
 #[cfg(any(test, feature = "testing"))]
@@ -26,16 +32,18 @@ mod config;
 mod contents;
 mod desk;
 mod half;
-mod hosts;
 mod keyed;
 mod meter;
 mod owners;
+mod ownerships;
 mod peers;
 mod rate;
 mod reply;
+mod runs;
 mod sessions;
 mod snapshot;
 mod stats;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wheel;
@@ -111,10 +119,14 @@ impl Registry {
     /// Costs: REGISTER, constant, with a keyed hash for a new peer, and one step
     /// per content owned when the peer listens elsewhere from now on; OWN,
     /// constant per entry (a keyed hash of the id, and of the name where it is
-    /// new to the content); NEED, the number of owners wanted; UPDATE, constant
-    /// per entry, and one step per content of the credited owner each time its
-    /// rate doubles; EXIT, one step per content owned. A step moves one owner
-    /// for each of at most 32 levels of speed in its list.
+    /// new to the content); NEED, the number of owners wanted, and by name also
+    /// a look into each shard; UPDATE, constant per entry, and one step per
+    /// content of the credited owner each time its rate doubles; EXIT, one step
+    /// per content owned. A step moves one owner for each of at most 15 levels of
+    /// speed in its list. An array that is full grows, which on some systems
+    /// copies it; the tables of hosts and ids do so in many parts.
+    ///
+    /// Every request with a good token extends the lease, by one write.
     ///
     /// - REGISTER with a token that is unknown here counts as one without. A
     ///   listening address of port 0 counts as none. A peer may change its
@@ -159,20 +171,20 @@ impl Registry {
         self.desk().handle(now, source, request, reply)
     }
 
-    /// Forgets peers whose lease has run out by `now`: a bounded number of
-    /// them, so that no call takes long. Call it again while
+    /// Forgets peers whose lease has run out by `now`: it looks at 128 peers and
+    /// ownerships at the most, so that no call takes long. Call it again while
     /// [`poll_timeout`](Self::poll_timeout) lies in the past.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk().expire(now, 0);
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next; in the past
-    /// while it has more to do.
+    /// while it has more to do. Looks at 128 places at the most.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.sessions.one.wheel.next_turn()
     }
 
-    /// What there is, and what was asked and refused so far.
+    /// What there is, and what was asked and refused so far. Constant.
     pub fn stats(&self) -> RegistryStats {
         let counts = (self.sessions.total, self.catalog.total);
         gather([&self.sessions.one], [&self.catalog.one], counts)

@@ -4,17 +4,24 @@
 
 use fastrand::Rng;
 
-/// How many levels of speed are told apart, counted from the fastest one. All
-/// that are slower by more doublings share the last run.
-const LEVELS: usize = 32;
+use super::runs::{LEVELS, Run, Runs};
 
 /// How many owners beyond the wanted ones are looked at in one run, for the
 /// sake of those that are not fit.
 const SPARE: usize = 64;
 
+/// Up to how many owners a list that shrinks is copied, and a longer one cut off:
+/// what is cut off of thousands of lists, some allocators put in order all at
+/// once, while somebody waits.
+const COPIED: usize = 4096;
+
+/// How many owners are drawn at once: as many as are drawn for one reply, by
+/// default.
+const AHEAD: usize = 12;
+
 /// One listed owner, in 16 bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
     /// The number of the ownership.
     pub(super) ownership: u32,
     pub(super) peer: u32,
@@ -25,18 +32,31 @@ pub(super) struct Owner {
     pub(super) marks: u16,
 }
 
-/// Owners of one level: those before `end`, from the end of the run before on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
-    level: i32,
-    end: u32,
+/// What was drawn for one choice.
+pub(super) struct Drawn {
+    /// Where to begin in each run.
+    turn: u64,
+    /// With whom the first run begins, and the last one, if it is another.
+    first: Owner,
+    last: Owner,
+    owners: [Owner; AHEAD],
+    len: usize,
+}
+
+impl Drawn {
+    /// Where to begin in a run of this length.
+    fn start(&self, run: usize, len: usize) -> usize {
+        // Other bits for each of a few runs in a row.
+        let turn = self.turn.rotate_left(13 * run as u32);
+        (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
+    }
 }
 
 /// The owners of a content. Positions change; whoever moves is reported.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     list: Vec<Owner>,
-    runs: Vec<Run>,
+    runs: Runs,
 }
 
 impl Owners {
@@ -65,7 +85,7 @@ impl Owners {
         match self.runs.last_mut() {
             Some(last) => last.end += 1,
             None => {
-                self.runs = vec![Run { level, end: 1 }];
+                self.runs.insert(0, Run { level, end: 1 });
                 return;
             }
         }
@@ -85,9 +105,16 @@ impl Owners {
         if let Some(&owner) = self.list.get(pos as usize) {
             moved(owner, pos);
         }
-        self.drop_empty_runs();
+        self.runs.drop_empty();
         if self.list.capacity() > 2 * self.list.len() + 8 {
-            self.list.shrink_to(self.list.len() + self.list.len() / 8);
+            let room = self.list.len() + self.list.len() / 8;
+            if self.list.len() <= COPIED {
+                let mut list = Vec::with_capacity(room);
+                list.extend_from_slice(&self.list);
+                self.list = list;
+            } else {
+                self.list.shrink_to(room);
+            }
         }
     }
 
@@ -98,12 +125,6 @@ impl Owners {
 
     fn run_at(&self, pos: u32) -> usize {
         self.runs.partition_point(|run| run.end <= pos)
-    }
-
-    fn drop_empty_runs(&mut self) {
-        let mut before = 0;
-        self.runs
-            .retain(|run| std::mem::replace(&mut before, run.end) != run.end);
     }
 
     fn swap(&mut self, one: u32, other: u32, moved: &mut impl FnMut(Owner, u32)) -> u32 {
@@ -145,13 +166,46 @@ impl Owners {
             pos = self.swap(pos, self.runs[at].end, moved);
             at += 1;
         }
-        self.drop_empty_runs();
+        self.runs.drop_empty();
         while self.runs.len() > LEVELS {
             let last = self.runs.pop().map_or(0, |run| run.end);
             if let Some(run) = self.runs.last_mut() {
                 run.end = last;
             }
         }
+    }
+
+    /// Draws what chance decides about a choice of `rest` owners beside the
+    /// fastest, and has the memory fetch what will be needed first.
+    pub(super) fn draw_ahead(&self, rng: &mut Rng, rest: usize) -> Drawn {
+        let mut drawn = Drawn {
+            turn: rng.u64(..),
+            first: Owner::default(),
+            last: Owner::default(),
+            owners: [Owner::default(); AHEAD],
+            len: 0,
+        };
+        if let [first, others @ ..] = &*self.runs {
+            drawn.first = self.list[drawn.start(0, first.end as usize)];
+            if let [.., last] = others {
+                let start = self.runs[others.len() - 1].end as usize;
+                let at = drawn.start(others.len(), last.end as usize - start);
+                drawn.last = self.list[start + at];
+            }
+        }
+        let len = self.list.len();
+        if len > SPARE {
+            drawn.len = rest.min(AHEAD);
+            // In pairs, which are mostly on one line of memory.
+            for pair in drawn.owners[..drawn.len].chunks_mut(2) {
+                let at = rng.usize(..len);
+                pair[0] = self.list[at];
+                if let Some(next) = pair.get_mut(1) {
+                    *next = self.list[if at + 1 < len { at + 1 } else { 0 }];
+                }
+            }
+        }
+        drawn
     }
 
     /// Offers owners to `take` until it has taken `fast` of the fastest, run by
@@ -163,29 +217,46 @@ impl Owners {
     pub(super) fn choose(
         &self,
         rng: &mut Rng,
-        fast: usize,
-        rest: usize,
+        drawn: &Drawn,
+        (fast, rest): (usize, usize),
         mut take: impl FnMut(&Owner) -> bool,
     ) {
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
         let mut start = 0;
-        for run in &self.runs {
+        for (at, run) in self.runs.iter().enumerate() {
             let owners = &self.list[start..run.end as usize];
             start = run.end as usize;
             if wanted == 0 || tries == 0 {
                 break;
             }
-            let (front, back) = owners.split_at(rng.usize(..owners.len()));
-            for owner in back.iter().chain(front).take(tries) {
+            let (front, mut back) = owners.split_at(drawn.start(at, owners.len()));
+            let ahead = match at {
+                0 => Some(&drawn.first),
+                _ => (at + 1 == self.runs.len()).then_some(&drawn.last),
+            };
+            if let Some(owner) = ahead {
                 tries -= 1;
                 wanted -= usize::from(take(owner));
-                if wanted == 0 {
-                    break;
+                back = &back[1..];
+            }
+            for owners in [back, front] {
+                for owner in &owners[..owners.len().min(tries)] {
+                    if wanted == 0 {
+                        break;
+                    }
+                    tries -= 1;
+                    wanted -= usize::from(take(owner));
                 }
             }
         }
-        self.draw(rng, rest + wanted, &mut take);
+        wanted += rest;
+        for owner in &drawn.owners[..drawn.len] {
+            if wanted > 0 {
+                wanted -= usize::from(take(owner));
+            }
+        }
+        self.draw(rng, wanted, &mut take);
     }
 
     /// Offers different owners at random until `wanted` were taken.
@@ -337,7 +408,8 @@ mod tests {
 
     fn chosen(owners: &Owners, rng: &mut Rng, fit: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut chosen = Vec::new();
-        owners.choose(rng, 6, 2, |owner| {
+        let drawn = owners.draw_ahead(rng, 2);
+        owners.choose(rng, &drawn, (6, 2), |owner| {
             let new = fit(owner.peer) && !chosen.contains(&owner.peer);
             if new {
                 chosen.push(owner.peer);

@@ -14,22 +14,16 @@ use crate::protocol::{Addr, Found, ListedOwner, OwnerRef, Registered, Token, Tra
 const COMPLETE: u16 = 1 << 14;
 const TEXT: u16 = 1 << 15;
 
-/// What a reply to NEED says.
-pub(crate) struct View<'a> {
-    pub(super) id: ContentId,
-    pub(super) length: u64,
-    pub(super) name: &'a ContentName,
-    pub(super) owners: &'a [Owner],
-    pub(super) texts: &'a Texts,
-}
-
 /// Takes one reply.
 pub(crate) trait Out {
     /// To REGISTER.
     fn registered(&mut self, token: Token, epoch: u64, heartbeat: Duration, listed: Option<&Place>);
 
-    /// To NEED.
-    fn found(&mut self, view: &View<'_>);
+    /// To NEED: which content it is. [`owners`](Self::owners) must follow.
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName);
+
+    /// The owners of the content that was found.
+    fn owners(&mut self, owners: &[Owner], texts: &Texts);
 
     /// Any other.
     fn reply(&mut self, reply: TrackerReply);
@@ -110,18 +104,24 @@ impl Out for Built {
         }));
     }
 
-    fn found(&mut self, view: &View<'_>) {
-        let owners = view.owners.iter().map(|owner| ListedOwner {
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
+        self.0 = Some(TrackerReply::Found(Found {
+            id,
+            name: name.clone(),
+            length,
+            owners: Vec::new(),
+        }));
+    }
+
+    fn owners(&mut self, owners: &[Owner], texts: &Texts) {
+        let listed = owners.iter().map(|owner| ListedOwner {
             owner: owner.owner_ref(),
-            addr: owner.addr(view.texts),
+            addr: owner.addr(texts),
             complete: owner.complete(),
         });
-        self.0 = Some(TrackerReply::Found(Found {
-            id: view.id,
-            name: view.name.clone(),
-            length: view.length,
-            owners: owners.collect(),
-        }));
+        if let Some(TrackerReply::Found(found)) = &mut self.0 {
+            found.owners = listed.collect();
+        }
     }
 
     fn reply(&mut self, reply: TrackerReply) {
@@ -135,8 +135,25 @@ const REGISTERED: u8 = 0x50;
 const DONE: u8 = 0x51;
 const FOUND: u8 = 0x52;
 
-/// The bytes of one owner with an IPv4 address, at the most.
-const V4_ENTRY: usize = 8 + 1 + 1 + V4Text::ROOM;
+/// The marks of an owner in the reply.
+const COMPLETE_MARK: u8 = 1 << 0;
+const V4_MARK: u8 = 1 << 1;
+
+/// The bytes of one owner with an IPv4 address: reference, marks, IP and port.
+const V4_ENTRY: usize = 8 + 1 + 4 + 2;
+
+impl Owner {
+    /// What the reply says of an owner with an IPv4 address, and a byte more,
+    /// so that it is written as a whole.
+    fn v4_entry(&self) -> [u8; V4_ENTRY + 1] {
+        let ip = u64::from(u32::from_le_bytes(self.word));
+        let port = u64::from(u16::from_le_bytes(self.port));
+        let marks = u64::from((u8::from(self.complete()) * COMPLETE_MARK) | V4_MARK);
+        let owner = self.owner_ref().0.swap_bytes();
+        let rest = marks | ip << 8 | port << 40;
+        (u128::from(owner) | u128::from(rest) << 64).to_le_bytes()
+    }
+}
 
 impl Out for Vec<u8> {
     fn registered(
@@ -158,34 +175,31 @@ impl Out for Vec<u8> {
         }
     }
 
-    fn found(&mut self, view: &View<'_>) {
-        self.reserve(1 + 32 + 8 + 256 + 2 + view.owners.len() * V4_ENTRY);
+    fn found(&mut self, id: ContentId, length: u64, name: &ContentName) {
         self.push(FOUND);
-        self.extend_from_slice(view.id.as_bytes());
-        self.extend_from_slice(&view.length.to_be_bytes());
-        text(self, view.name.as_str().as_bytes());
-        self.extend_from_slice(&(view.owners.len() as u16).to_be_bytes());
-        // Each entry is written with all of its room, of which the next one
-        // takes back what was too much.
+        self.extend_from_slice(id.as_bytes());
+        self.extend_from_slice(&length.to_be_bytes());
+        text(self, name.as_str().as_bytes());
+    }
+
+    fn owners(&mut self, owners: &[Owner], texts: &Texts) {
+        self.extend_from_slice(&(owners.len() as u16).to_be_bytes());
+        // The byte too many of each entry is the first of the next one.
         let mut at = self.len();
-        self.resize(at + view.owners.len() * V4_ENTRY, 0);
-        for owner in view.owners {
-            let mut entry = [0; V4_ENTRY];
-            entry[..8].copy_from_slice(&owner.owner_ref().0.to_be_bytes());
-            entry[8] = owner.complete().into();
+        self.resize(at + owners.len() * V4_ENTRY + 1, 0);
+        for owner in owners {
             if let Some(index) = owner.text() {
-                let addr = view.texts.text(index).as_str().as_bytes();
-                entry[9] = addr.len() as u8;
-                let end = at + V4_ENTRY;
-                self[at..end].copy_from_slice(&entry);
-                self.splice(at + 10..end, addr.iter().copied());
-                at += 10 + addr.len();
+                let addr = texts.text(index).as_str().as_bytes();
+                let mut entry = Vec::with_capacity(8 + 1 + 1 + addr.len());
+                entry.extend_from_slice(&owner.owner_ref().0.to_be_bytes());
+                entry.push(u8::from(owner.complete()) * COMPLETE_MARK);
+                text(&mut entry, addr);
+                let len = entry.len();
+                self.splice(at..at + V4_ENTRY, entry);
+                at += len;
             } else {
-                let addr = V4Text::new(owner.word, owner.port);
-                entry[9] = addr.len;
-                entry[10..].copy_from_slice(&addr.text);
-                self[at..at + V4_ENTRY].copy_from_slice(&entry);
-                at += 10 + usize::from(addr.len);
+                self[at..=at + V4_ENTRY].copy_from_slice(&owner.v4_entry());
+                at += V4_ENTRY;
             }
         }
         self.truncate(at);

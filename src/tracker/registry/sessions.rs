@@ -8,14 +8,17 @@ use super::catalog::Card;
 use super::compact::{Compact, Place, Texts, V4Text};
 use super::config::RegistryConfig;
 use super::half::Total;
-use super::hosts::Hosts;
 use super::keyed::{self, Keyed, Mint};
 use super::meter::Meter;
 use super::peers::{Peer, Peers, SHOWN_GENERATION, State};
 use super::rate::{self, Clockwork};
 use super::stats::{RefusalCounts, RequestCounts};
-use super::wheel::Wheel;
+use super::table::Table;
+use super::wheel::{Tick, Wheel};
 use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest};
+
+/// How many places the table of hosts has for an empty one.
+const HOST_CROWD: usize = 8;
 
 /// The peers of one shard.
 #[derive(Debug)]
@@ -27,7 +30,8 @@ pub(crate) struct Sessions {
     pub(super) wheel: Wheel,
     pub(super) peers: Peers,
     pub(super) texts: Texts,
-    pub(super) hosts: Hosts,
+    /// How many peers each host has, by the host's hash.
+    pub(super) hosts: Table,
     pub(super) expired: u64,
     pub(super) requests: RequestCounts,
     pub(super) refusals: RefusalCounts,
@@ -61,7 +65,7 @@ impl Sessions {
             wheel: Wheel::new(config.lease(), base),
             peers: Peers::new(first_generation),
             texts: Texts::default(),
-            hosts: Hosts::default(),
+            hosts: Table::new(HOST_CROWD, bits),
             expired: 0,
             requests: RequestCounts::default(),
             refusals: RefusalCounts::default(),
@@ -103,6 +107,14 @@ impl Sessions {
         }
     }
 
+    /// Whose token this is, and extends the lease: who asks for something is
+    /// there.
+    pub(super) fn heard(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
+        let index = self.authenticate(now, token)?;
+        self.extend(now, index);
+        Ok(index)
+    }
+
     /// Whether a peer listens already where it says to, and does so on the host
     /// that it speaks from: what most heartbeats say, found out without reading
     /// the addresses.
@@ -136,13 +148,16 @@ impl Sessions {
             return Err(full);
         }
         let max = config.max_peers_per_host;
-        if self.hosts.count(host) >= max {
+        if self.hosts.find(host, |_| true).unwrap_or(0) >= max {
             return Err(Refusal::PeersPerHost { max });
         }
         if !total.add(config.max_peers) {
             return Err(full);
         }
-        self.hosts.add(host);
+        match self.hosts.find_mut(host, |_| true) {
+            Some(count) => *count += 1,
+            None => self.hosts.insert(host, 1),
+        }
         let index = self.peers.claim();
         let reported = self.wheel.elapsed(now).as_millis() as u32;
         let number = self.outward(index);
@@ -160,8 +175,13 @@ impl Sessions {
         let peer = &mut self.peers[index];
         peer.deadline = deadline;
         if std::mem::replace(&mut peer.state, State::Live) == State::Free {
-            self.wheel.insert(index, deadline);
+            self.enter(index, deadline);
         }
+    }
+
+    /// Enters a slot into the wheel, which has no entry of it.
+    pub(super) fn enter(&mut self, index: u32, deadline: Tick) {
+        self.peers[index].next = self.wheel.insert(index, deadline);
     }
 
     /// Sets where a peer listens. Returns whether that is another place.
@@ -192,6 +212,11 @@ impl Sessions {
             level: rate::level(peer.score),
             place: self.texts.place(peer.addr),
         }
+    }
+
+    /// Where a peer listens, if it does.
+    pub(super) fn place(&self, index: u32) -> Option<Place> {
+        self.texts.place(self.peers[index].addr)
     }
 
     /// The peer that an [`OwnerRef`] names, while it is there.
@@ -229,7 +254,10 @@ impl Sessions {
         let peer = &mut self.peers[index];
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
-        self.hosts.remove(host);
+        match self.hosts.find_mut(host, |_| true) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => self.hosts.remove(host, |_| true),
+        }
         self.peers.release(index, state);
         total.sub();
     }
@@ -238,7 +266,7 @@ impl Sessions {
     pub(super) fn pop_expired(&mut self, now: Instant, budget: &mut usize) -> Option<u32> {
         let tick = self.wheel.tick_at(now);
         while *budget > 0
-            && let Some(index) = self.wheel.pop(tick)
+            && let Some(index) = self.wheel.pop(tick, |slot| self.peers[slot].next)
         {
             *budget -= 1;
             let peer = &mut self.peers[index];
@@ -246,7 +274,7 @@ impl Sessions {
                 peer.state = State::Free;
             } else if peer.deadline > tick {
                 let deadline = peer.deadline;
-                self.wheel.insert(index, deadline);
+                self.enter(index, deadline);
             } else {
                 return Some(index);
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::compact::Texts;
 use super::desk::Desk;
 use super::half::Half;
-use super::reply::{Out, View};
+use super::reply::Out;
 use super::{Catalog, Sessions};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Addr;
@@ -118,13 +118,8 @@ impl Recalled {
         let Some(name) = name.or(content.names.first()) else {
             return false;
         };
-        out.found(&View {
-            id: content.id,
-            length: content.length,
-            name,
-            owners: &[],
-            texts: &Texts::default(),
-        });
+        out.found(content.id, content.length, name);
+        out.owners(&[], &Texts::default());
         true
     }
 }

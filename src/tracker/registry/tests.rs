@@ -195,7 +195,7 @@ fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
 }
 
 /// How many leases end in one step at the most.
-const STEP: u64 = 256;
+const STEP: u64 = 128;
 
 #[test]
 fn many_leases_end_in_bounded_steps() {
@@ -338,5 +338,44 @@ fn reply_in_bytes_is_the_reply_as_a_value() {
             assert_eq!(bytes[..2], [1, 2]);
             assert_eq!(bytes[2..], value.encode().unwrap().head[..]);
         }
+    }
+}
+
+#[test]
+fn owners_of_all_kinds_of_addresses_are_written_as_they_are_read() {
+    let config = RegistryConfig {
+        addresses: AddressRule::Any,
+        max_peers_per_host: u32::MAX,
+        ..RegistryConfig::default()
+    };
+    let (mut one, mut other) = (World::new(config.clone()), World::new(config));
+    let mut asker = None;
+    for number in 0..40 {
+        for world in [&mut one, &mut other] {
+            let token = world.register(&match number % 4 {
+                0 => format!("10.0.0.{number}:{number}0"),
+                1 => format!("memory:{number}"),
+                2 => format!("[2001:db8::{number}]:{number}"),
+                _ => format!("[::ffff:10.0.1.{number}]:7"),
+            });
+            world.own(token);
+            asker = Some(token);
+        }
+    }
+    for max_owners in 0..50 {
+        let request = TrackerRequest::Need {
+            token: asker.unwrap(),
+            key: crate::ContentId::from_bytes([1; 32]).into(),
+            max_owners,
+        };
+        let value = one.handle(&request);
+        let mut bytes = Vec::new();
+        let source = "10.0.0.1:1".parse().unwrap();
+        let registry = &mut other.registry;
+        let outcome = registry.handle_into(other.now, &source, &request, &mut bytes);
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(bytes, value.encode().unwrap().head);
+        let read = TrackerReply::decode(crate::protocol::Frame::head(bytes));
+        assert_eq!(read, Ok(value));
     }
 }

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::registry::{RegistryConfig, RegistryStats, Snapshot};
 use super::sharded::ShardedRegistry;
-use crate::protocol::limits::MAX_HEARTBEAT;
+use crate::protocol::limits::{MAX_HEARTBEAT, MAX_OWNERS};
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Listener, Transport, TransportError};
 use admission::Admission;
@@ -33,8 +33,9 @@ pub use config::{BindError, TrackerConfig};
 /// How long a stopping tracker lets its connections write what they still owe.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a reply is in bytes that names few or no owners: longer ones grow.
-const REPLY_LEN: usize = 64;
+/// How many bytes a reply has for the most part, without owners and for each.
+const REPLY_LEN: usize = 96;
+const OWNER_LEN: usize = 16;
 
 /// The first and the longest pause after an error of accepting, so that a
 /// lasting one (no more file descriptors, say) costs next to nothing.
@@ -98,7 +99,11 @@ struct Shared {
 impl Shared {
     /// Answers a request, with the head of a frame.
     fn answer(&self, source: &Addr, request: &TrackerRequest) -> Vec<u8> {
-        let mut reply = Vec::with_capacity(REPLY_LEN);
+        let owners = match request {
+            TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
+            _ => 0,
+        };
+        let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
         let outcome = self
             .registry
             .handle_into(now(), source, request, &mut reply);
