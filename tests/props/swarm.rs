@@ -45,8 +45,10 @@ fn faults() -> impl Strategy<Value = Faults> {
             |((latency, lag), cuts, stalls, bad_reads, max_open)| Faults {
                 latency,
                 lag,
-                cuts,
-                stalls,
+                // Between two cuts a chunk can come, and between two stalls a
+                // node lives: else nobody could promise an end.
+                cuts: cuts.map(|often| often + 8 * (latency.max(30) + lag)),
+                stalls: stalls.map(|(often, longest)| (often + longest, longest)),
                 bad_reads,
                 max_open,
             },

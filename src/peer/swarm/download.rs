@@ -128,8 +128,14 @@ impl Swarm {
                 }
             }
         }
-        if let Some(addr) = self.links.get(&link).and_then(|l| l.info.addr.as_ref()) {
-            self.book.proved(addr);
+        if let Some(state) = self.links.get(&link) {
+            let choked = state.choked;
+            if let Some(addr) = &state.info.addr {
+                self.book.proved(addr);
+            }
+            if choked {
+                self.choked(link, true);
+            }
         }
         self.wake.insert(link);
     }

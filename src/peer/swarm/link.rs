@@ -139,17 +139,20 @@ impl Remote {
         true
     }
 
-    /// One chunk more, of so many; everything said before was resolved.
-    pub(super) fn gained(&mut self, chunk: ChunkIndex, chunks: u32) {
+    /// One chunk more, of so many; everything said before was resolved. Returns
+    /// whether it is new.
+    pub(super) fn gained(&mut self, chunk: ChunkIndex, chunks: u32) -> bool {
         if let Self::Unknown | Self::None = self {
             *self = Self::Some(Bitfield::none(chunks));
         }
-        if let Self::Some(chunks) = self {
-            chunks.insert(chunk);
-            if chunks.is_complete() {
-                *self = Self::All;
-            }
+        let Self::Some(chunks) = self else {
+            return false;
+        };
+        let new = chunks.insert(chunk);
+        if chunks.is_complete() {
+            *self = Self::All;
         }
+        new
     }
 
     /// Reads what was said before the number of chunks was known; `false` if

@@ -117,8 +117,10 @@ impl Swarm {
             self.violated(now, id, "a chunk that the content lacks");
             return true;
         }
-        if let Some(chunks) = chunks {
-            link.remote.gained(chunk, chunks);
+        if let Some(chunks) = chunks
+            && !link.remote.gained(chunk, chunks)
+        {
+            return false;
         }
         let here = self.phase.has(chunk);
         let sated = self.uploader.link_gained(id, here);

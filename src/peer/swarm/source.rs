@@ -152,7 +152,6 @@ impl Source {
         if choked {
             self.turn = Some(0);
             self.turns = 0;
-            self.lead = None;
             // Others are told to ask for the same meanwhile.
             self.suggested.clear();
         }

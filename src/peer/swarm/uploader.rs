@@ -187,6 +187,7 @@ impl Uploader {
         let Some(receiver) = self.receivers.get_mut(&link) else {
             return false;
         };
+        self.unsettled |= receiver.declined;
         receiver.declined = false;
         receiver.invited = None;
         let fits = !receiver.choked && receiver.waiting.len() < self.limits.requests;

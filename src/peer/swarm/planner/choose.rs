@@ -63,11 +63,12 @@ impl Planner {
         let Some(thief) = self.sources.get(&link).filter(|_| !waits) else {
             return (None, false);
         };
-        let rates = self.sources.values().filter_map(|source| source.rate(now));
-        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
-        if count == 0 {
+        // Who has sent nothing yet promises nothing.
+        if thief.rate(now).is_none() {
             return (None, false);
         }
+        let rates = self.sources.values().filter_map(|source| source.rate(now));
+        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
         let typical = sum / f64::from(count);
         let last = self
             .sources

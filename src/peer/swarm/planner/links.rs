@@ -107,8 +107,9 @@ impl Planner {
         self.hungry.remove(&link);
     }
 
-    /// Whether a link answers requests. One that does not leads no chunk, for
-    /// nothing would tell when to stop waiting for it.
+    /// Whether a link answers requests. One that does not leads no chunk but
+    /// those of which something is on its way, for nothing would tell when to
+    /// stop waiting for it; to be told again when that has come.
     pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
         let Some(source) = self.sources.get_mut(&link) else {
             return Released::default();
@@ -117,7 +118,13 @@ impl Planner {
         if !choked {
             return Released::default();
         }
-        let led = self.led_by(link);
+        // What is on its way already still comes, and ends the lead then.
+        let mut led = self.led_by(link);
+        if let Some(source) = self.sources.get_mut(&link) {
+            let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
+            led.retain(|&chunk| !comes(chunk));
+            source.lead = source.lead.filter(|lead| !led.contains(lead));
+        }
         self.release(link, [], led)
     }
 
