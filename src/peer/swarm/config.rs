@@ -20,9 +20,9 @@ pub struct SwarmConfig {
     /// Bytes of blocks on their way to the network, over all links. Default
     /// 4 MiB.
     pub send_window: u64,
-    /// How many links are sent to at a time, if that keeps the line busy: each
-    /// gets whole chunks at full speed, and the others their turn behind it.
-    /// Default 3.
+    /// How many links may be sent to at a time. When more than these want
+    /// something, they take turns of one chunk each, so that each gets a whole
+    /// chunk soon and can pass it on. Default 3.
     pub upload_slots: usize,
     /// Bytes that may be written and not be durable yet: what is fetched twice
     /// if the process is killed. A commit begins at half of it, and nothing is

@@ -310,15 +310,24 @@ impl Swarm {
             self.wake.clear();
             return;
         };
+        let mut hungry = BTreeSet::new();
         if std::mem::take(&mut self.wake_hungry) {
-            self.wake.extend(transfer.planner.hungry());
+            hungry.extend(transfer.planner.hungry());
         }
         let mut requests = Vec::new();
         let mut interests = Vec::new();
         // Links that were silent get what the others leave.
         let mut silent = transfer.planner.snubbed().clone();
-        silent.retain(|link| self.wake.remove(link));
-        while let Some(link) = self.wake.pop_first().or_else(|| silent.pop_first()) {
+        silent.retain(|link| self.wake.remove(link) | hungry.remove(link));
+        loop {
+            if !hungry.is_empty() && transfer.planner.is_served(now) {
+                // They are woken again when something has come.
+                hungry.clear();
+            }
+            let next = [&mut self.wake, &mut hungry, &mut silent];
+            let Some(link) = next.into_iter().find_map(BTreeSet::pop_first) else {
+                break;
+            };
             let before = requests.len();
             while let Some(request) = transfer.planner.next_request(now, link) {
                 requests.push((link, request));

@@ -207,6 +207,8 @@ pub struct Planner {
     live: u64,
     meter: RateMeter,
     round_trip: Option<Duration>,
+    /// How many sources make their links take turns.
+    turn_takers: usize,
     /// How many bytes are worth asking for at a time, as of that moment.
     appetite: Option<(Instant, u64)>,
 }
@@ -245,6 +247,7 @@ impl Planner {
             live: 0,
             meter: RateMeter::default(),
             round_trip: None,
+            turn_takers: 0,
             appetite: None,
         }
     }
@@ -437,6 +440,11 @@ impl Planner {
             self.appetite = Some((now, pipe as u64));
         }
         self.appetite.is_none_or(|(_, pipe)| self.live >= pipe)
+    }
+
+    /// Whether no link at all is asked for more at present.
+    pub fn is_served(&mut self, now: Instant) -> bool {
+        self.turn_takers == self.sources.len() && self.is_sated(now)
     }
 
     /// All blocks of a chunk are there: it goes to be verified and written.

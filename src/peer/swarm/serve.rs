@@ -76,7 +76,7 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Reads what is sent next, and passes the slots on.
+    /// Reads what is sent next, and passes the turns on.
     pub(super) fn upload(&mut self, now: Instant) {
         loop {
             while let Some((link, block)) = self.uploader.next_block(now) {
@@ -102,7 +102,7 @@ impl Swarm {
         }
     }
 
-    /// Tells a link that has a slot which chunks a seeder sent least.
+    /// Tells a link whose turn it is which chunks a seeder sent least.
     fn suggest(&mut self, id: LinkId) {
         let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(&id)) else {
             return;

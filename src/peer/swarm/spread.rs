@@ -2,7 +2,7 @@
 //!
 //! A chunk is counted for a link when it is suggested to it, or asked for by
 //! it, and stays counted once it is sent. What was counted and is not sent,
-//! because the link lost its slot or is gone, is suggested to the next.
+//! because the link's turn ended or it is gone, is suggested to the next.
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ impl Spread {
         }
     }
 
-    /// A link lost its slot, or is gone: nothing is promised to it any more.
+    /// A link's turn ended, or it is gone: nothing is promised to it any more.
     pub(super) fn returned(&mut self, link: LinkId) {
         for Promise { chunk, .. } in self.promised.remove(&link).unwrap_or_default() {
             let times = &mut self.times[chunk.as_usize()];
@@ -115,5 +115,33 @@ impl Spread {
             });
         }
         best
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promise_that_came_to_nothing_goes_to_the_next_link() {
+        let mut spread = Spread::default();
+        let [one, two] = [LinkId(1), LinkId(2)];
+        let first = spread.suggest(one, 5, |_| true);
+        assert_eq!(first, [ChunkIndex(0), ChunkIndex(1)]);
+        // The first is asked for and sent, and another is promised for it.
+        spread.asked(one, ChunkIndex(0));
+        spread.sent(one, ChunkIndex(0));
+        assert_eq!(spread.suggest(one, 5, |_| true), [ChunkIndex(2)]);
+        spread.returned(one);
+        let mut next = spread.suggest(two, 5, |_| true);
+        next.sort();
+        assert_eq!(next, [ChunkIndex(1), ChunkIndex(2)]);
+        for chunk in next {
+            spread.asked(two, chunk);
+            spread.sent(two, chunk);
+        }
+        let rest = spread.suggest(two, 5, |_| true);
+        assert_eq!(rest, [ChunkIndex(3), ChunkIndex(4)]);
+        assert_eq!(spread.times, [1; 5], "every chunk once before any twice");
     }
 }

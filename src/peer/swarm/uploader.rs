@@ -213,7 +213,7 @@ impl Uploader {
     }
 
     /// The next block to read and send, if the window has room: to the most
-    /// deprived link with a slot.
+    /// deprived link whose turn it is.
     pub fn next_block(&mut self, now: Instant) -> Option<(LinkId, BlockRange)> {
         if self.waiting == 0 {
             self.look_again = None;

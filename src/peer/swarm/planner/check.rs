@@ -38,6 +38,8 @@ impl Planner {
         }
         let snubbed = self.sources.iter().filter(|(_, source)| source.snubs > 0);
         assert!(snubbed.map(|(link, _)| link).eq(&self.snubbed));
+        let takers = self.sources.values().filter(|source| source.takes_turns());
+        assert_eq!(takers.count(), self.turn_takers);
         let live: u64 = self.sources.values().map(|source| source.live_bytes).sum();
         assert_eq!(live, self.live);
         let free: u32 = self.open.values().map(|open| open.free).sum();

@@ -22,6 +22,7 @@ impl Planner {
         self.hungry.remove(&link);
         self.snubbed.remove(&link);
         self.live -= source.live_bytes;
+        self.turn_takers -= usize::from(source.takes_turns());
         let led = self.led_by(link);
         let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
         self.forget_unobtainable(&mut released);
@@ -114,6 +115,7 @@ impl Planner {
         let Some(source) = self.sources.get_mut(&link) else {
             return Released::default();
         };
+        self.turn_takers += usize::from(choked && !source.takes_turns());
         source.choked(choked);
         if !choked {
             return Released::default();
