@@ -390,7 +390,10 @@ impl Simulation {
                 let state = &mut self.members[member.0];
                 if state.alive && state.timer == Some(self.now) {
                     state.timer = None;
-                    state.swarm.handle_timeout(now);
+                    let due = state.swarm.poll_timeout();
+                    if due.is_some_and(|due| due <= now) {
+                        state.swarm.handle_timeout(now);
+                    }
                     self.settle(member);
                 }
             }
@@ -550,11 +553,12 @@ impl Simulation {
         state.busy = false;
         let due = state.swarm.poll_timeout();
         let due = due.map(|due| due.saturating_duration_since(self.epoch).max(self.now));
-        if due != state.timer {
-            state.timer = due;
-            if let Some(due) = due {
-                self.schedule(due, What::Timer(member));
-            }
+        // A timer that is early looks again when it fires.
+        if let Some(due) = due
+            && state.timer.is_none_or(|timer| due < timer)
+        {
+            state.timer = Some(due);
+            self.schedule(due, What::Timer(member));
         }
     }
 }
