@@ -325,7 +325,10 @@ impl Observer {
                 let linked = |seen: &Seen| seen.info.addr.as_ref() == Some(addr);
                 assert!(!self.links.values().any(linked), "dials who is linked");
                 assert!(self.dialling.insert(addr.clone()), "dials twice");
-                assert!(self.links.len() + self.dialling.len() <= self.max_links);
+                // A dial to whoever was banned meanwhile leads to no link.
+                let banned = |addr: &&Addr| self.banned_addrs.contains(*addr);
+                let dialling = self.dialling.len() - self.dialling.iter().filter(banned).count();
+                assert!(self.links.len() + dialling <= self.max_links);
             }
             Output::Drop { link, reason } => self.dropped(*link, *reason),
             Output::FindOwners => {
