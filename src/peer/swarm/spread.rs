@@ -1,10 +1,10 @@
 //! What a seeder suggests: every chunk once before any twice.
 //!
-//! A chunk is counted for a link when it is suggested to it, or asked for by
-//! it, and stays counted once it is sent. What was counted and is not sent,
-//! because the link's turn ended or it is gone, is suggested to the next.
+//! A chunk is counted for a link when it is suggested to it, and stays counted
+//! once it is sent. What was suggested and is not sent, because the link's turn
+//! ended or it is gone, is suggested to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::LinkId;
 use crate::content::ChunkIndex;
@@ -13,6 +13,10 @@ use crate::content::ChunkIndex;
 /// that it asks for first, and the next, for which it asks while the first is
 /// sent.
 const SUGGESTED: usize = 2;
+
+/// How many suggestions to a link may wait to be sent, whatever it asks for and
+/// takes back.
+const MAX_PROMISED: usize = 16;
 
 /// How many chunks are looked at for a suggestion, at the most.
 const SCAN: u32 = 4096;
@@ -23,10 +27,10 @@ pub(super) struct Spread {
     /// Empty before the first suggestion.
     times: Vec<u16>,
     cursor: u32,
-    /// What is counted for each link and was not sent yet.
+    /// What was suggested to each link and not sent yet.
     promised: BTreeMap<LinkId, Vec<Promise>>,
-    /// Promises that came to nothing.
-    returned: Vec<ChunkIndex>,
+    /// Chunks that nobody was sent after all.
+    returned: BTreeSet<ChunkIndex>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,23 +42,22 @@ struct Promise {
 impl Spread {
     /// A link asks for a chunk, which is here.
     pub(super) fn asked(&mut self, link: LinkId, chunk: ChunkIndex) {
-        let Some(times) = self.times.get_mut(chunk.as_usize()) else {
-            return;
-        };
-        let promised = self.promised.entry(link).or_default();
-        match promised.iter_mut().find(|promise| promise.chunk == chunk) {
-            Some(promise) => promise.asked = true,
-            None => {
-                *times = times.saturating_add(1);
-                promised.push(Promise { chunk, asked: true });
-            }
+        let promised = self.promised.get_mut(&link).into_iter().flatten();
+        for promise in promised.filter(|promise| promise.chunk == chunk) {
+            promise.asked = true;
         }
     }
 
-    /// A link is sent a chunk.
+    /// A link is sent a chunk, suggested or not.
     pub(super) fn sent(&mut self, link: LinkId, chunk: ChunkIndex) {
-        if let Some(promised) = self.promised.get_mut(&link) {
-            promised.retain(|promise| promise.chunk != chunk);
+        let promised = self.promised.get_mut(&link).and_then(|promised| {
+            let at = promised.iter().position(|p| p.chunk == chunk)?;
+            Some(promised.swap_remove(at))
+        });
+        if promised.is_none()
+            && let Some(times) = self.times.get_mut(chunk.as_usize())
+        {
+            *times = times.saturating_add(1);
         }
     }
 
@@ -63,7 +66,9 @@ impl Spread {
         for Promise { chunk, .. } in self.promised.remove(&link).unwrap_or_default() {
             let times = &mut self.times[chunk.as_usize()];
             *times = times.saturating_sub(1);
-            self.returned.push(chunk);
+            if *times == 0 {
+                self.returned.insert(chunk);
+            }
         }
     }
 
@@ -80,11 +85,12 @@ impl Spread {
         let promised = self.promised.entry(link).or_default();
         let open = promised.iter().filter(|promise| !promise.asked).count();
         let wanted = SUGGESTED.saturating_sub(open);
+        let wanted = wanted.min(MAX_PROMISED.saturating_sub(promised.len()));
         let mut best: Vec<ChunkIndex> = Vec::with_capacity(wanted);
         while best.len() < wanted
-            && let Some(chunk) = self.returned.pop()
+            && let Some(chunk) = self.returned.pop_first()
         {
-            if lacks(chunk) && !promised.iter().any(|p| p.chunk == chunk) {
+            if lacks(chunk) && self.times[chunk.as_usize()] == 0 {
                 best.push(chunk);
             }
         }
@@ -133,8 +139,7 @@ mod tests {
         spread.sent(one, ChunkIndex(0));
         assert_eq!(spread.suggest(one, 5, |_| true), [ChunkIndex(2)]);
         spread.returned(one);
-        let mut next = spread.suggest(two, 5, |_| true);
-        next.sort();
+        let next = spread.suggest(two, 5, |_| true);
         assert_eq!(next, [ChunkIndex(1), ChunkIndex(2)]);
         for chunk in next {
             spread.asked(two, chunk);
@@ -143,5 +148,21 @@ mod tests {
         let rest = spread.suggest(two, 5, |_| true);
         assert_eq!(rest, [ChunkIndex(3), ChunkIndex(4)]);
         assert_eq!(spread.times, [1; 5], "every chunk once before any twice");
+    }
+
+    #[test]
+    fn asking_for_all_that_is_suggested_and_taking_it_back_is_bounded() {
+        let mut spread = Spread::default();
+        for _ in 0..100 {
+            for chunk in spread.suggest(LinkId(1), 1000, |_| true) {
+                spread.asked(LinkId(1), chunk);
+            }
+        }
+        assert_eq!(spread.promised[&LinkId(1)].len(), MAX_PROMISED);
+        for _ in 0..100 {
+            spread.returned(LinkId(1));
+            spread.suggest(LinkId(1), 1000, |_| true);
+        }
+        assert!(spread.returned.len() <= MAX_PROMISED);
     }
 }
