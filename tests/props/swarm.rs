@@ -293,15 +293,7 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     let (seeder, same) = (LinkId(1), LinkId(2));
     up(&mut swarm, 1);
     swarm.handle_message(now, seeder, PeerMessage::HaveAll);
-    let mut proof = manifest.proof().siblings.concat();
-    proof.extend_from_slice(&manifest.proof().leaf);
-    let length = PeerMessage::ManifestLength {
-        length: manifest.geometry().length(),
-        proof: proof.into(),
-    };
-    swarm.handle_message(now, seeder, length);
-    let hashes = manifest.hashes().concat().into();
-    swarm.handle_message(now, seeder, PeerMessage::ManifestHashes { part: 1, hashes });
+    tell_manifest(&mut swarm, now, seeder, &manifest);
     outputs(&mut swarm);
     let mut present = Bitfield::all(manifest.geometry().chunks());
     present.remove(ChunkIndex(0));
@@ -344,15 +336,7 @@ fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
         };
         swarm.link_up(now, seeder, info);
         swarm.handle_message(now, seeder, PeerMessage::HaveAll);
-        let mut proof = manifest.proof().siblings.concat();
-        proof.extend_from_slice(&manifest.proof().leaf);
-        let length = PeerMessage::ManifestLength {
-            length: manifest.geometry().length(),
-            proof: proof.into(),
-        };
-        swarm.handle_message(now, seeder, length);
-        let hashes = manifest.hashes().concat().into();
-        swarm.handle_message(now, seeder, PeerMessage::ManifestHashes { part: 1, hashes });
+        tell_manifest(&mut swarm, now, seeder, &manifest);
         outputs(&mut swarm);
         swarm.opened(now, &all, &none);
         swarm.left_untouched(now);
@@ -392,4 +376,17 @@ fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
         assert_eq!(asked, [begun[1]]);
         assert_eq!(swarm.progress(now).verified_chunks, 1);
     }
+}
+
+/// A link sends the whole manifest.
+fn tell_manifest(swarm: &mut Swarm, now: Instant, link: LinkId, manifest: &Manifest) {
+    let mut proof = manifest.proof().siblings.concat();
+    proof.extend_from_slice(&manifest.proof().leaf);
+    let length = PeerMessage::ManifestLength {
+        length: manifest.geometry().length(),
+        proof: proof.into(),
+    };
+    swarm.handle_message(now, link, length);
+    let hashes = manifest.hashes().concat().into();
+    swarm.handle_message(now, link, PeerMessage::ManifestHashes { part: 1, hashes });
 }

@@ -129,12 +129,14 @@ impl Swarm {
             }
         }
         if let Some(state) = self.links.get(&link) {
-            let choked = state.choked;
             if let Some(addr) = &state.info.addr {
                 self.book.proved(addr);
             }
-            if choked {
-                self.choked(link, true);
+            if state.choked
+                && let Phase::Transfer(transfer) = &mut self.phase
+            {
+                let released = transfer.planner.leads_no_more(link);
+                self.released(released);
             }
         }
         self.wake.insert(link);

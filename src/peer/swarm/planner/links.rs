@@ -110,7 +110,7 @@ impl Planner {
 
     /// Whether a link answers requests. One that does not leads no chunk but
     /// those of which something is on its way, for nothing would tell when to
-    /// stop waiting for it; to be told again when that has come.
+    /// stop waiting for it; see [`leads_no_more`](Self::leads_no_more).
     pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
         let Some(source) = self.sources.get_mut(&link) else {
             return Released::default();
@@ -120,7 +120,12 @@ impl Planner {
         if !choked {
             return Released::default();
         }
-        // What is on its way already still comes, and ends the lead then.
+        self.leads_no_more(link)
+    }
+
+    /// Leaves the chunks of which nothing is on its way from a link to others:
+    /// for a choked one, when something has come.
+    pub fn leads_no_more(&mut self, link: LinkId) -> Released {
         let mut led = self.led_by(link);
         if let Some(source) = self.sources.get_mut(&link) {
             let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
