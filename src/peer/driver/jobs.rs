@@ -176,14 +176,14 @@ impl Driver {
     pub(super) fn read(&mut self, link: LinkId, block: BlockRange) {
         let unchecked = self.unchecked.as_ref();
         let unchecked = unchecked.is_some_and(|unchecked| unchecked.contains(block.chunk));
-        let manifest = self.swarm.manifest().filter(|_| unchecked).cloned();
+        let manifest = self.swarm.manifest().filter(|_| unchecked);
+        let check = manifest.map(|manifest| (Arc::clone(manifest), self.content.name.clone()));
         let offset = self.offset_of(block.chunk) + u64::from(block.offset);
-        let name = self.content.name.clone();
         self.on_blob(move |blob| async move {
             let (chunk, len) = (block.chunk, block.len as usize);
-            let result = match manifest {
+            let result = match check {
                 None => blob.read_at(offset, len).await,
-                Some(manifest) => match read_checked(&*blob, manifest, chunk).await {
+                Some((manifest, name)) => match read_checked(&*blob, manifest, chunk).await {
                     Ok(Some(bytes)) => {
                         let from = block.offset as usize;
                         Ok(bytes.slice(from..from + len))
