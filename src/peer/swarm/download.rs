@@ -8,6 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::link::{Remote, Sender};
+use super::link_map::LinkSet;
 use super::transfer::{Checking, Commit, Stage, Suspect, Transfer};
 use super::{
     Arrival, Assembler, BlockGrid, DropReason, Inserted, LinkId, MAX_SENDERS, Output, Phase,
@@ -61,14 +62,14 @@ impl Swarm {
             finishing: false,
         };
         transfer.planner.hold(&transfer.unchecked);
-        for (&id, link) in &mut self.links {
+        for (id, link) in self.links.iter_mut() {
             transfer.planner.link_added(id);
             transfer.planner.link_choked(id, link.choked);
         }
         self.log.extend(transfer.stored.iter());
         self.phase = Phase::Transfer(Box::new(transfer));
         self.last_gain = now;
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        let links: Vec<LinkId> = self.links.keys().collect();
         for link in links {
             self.count_lacks(link);
             self.use_remote(now, link);
@@ -87,7 +88,7 @@ impl Swarm {
     ) {
         let len = data.len() as u64;
         self.counts.downloaded += len;
-        let Some(sender) = self.links.get(&link).map(|l| Arc::clone(&l.sender)) else {
+        let Some(sender) = self.links.get(link).map(|l| Arc::clone(&l.sender)) else {
             return;
         };
         let Phase::Transfer(transfer) = &mut self.phase else {
@@ -124,11 +125,11 @@ impl Swarm {
                 }
                 if let Some(other) = overtaken {
                     self.send(other, PeerMessage::Cancel(block));
-                    self.wake.insert(other);
+                    self.wake.add(other);
                 }
             }
         }
-        if let Some(state) = self.links.get(&link) {
+        if let Some(state) = self.links.get(link) {
             if let Some(addr) = &state.info.addr {
                 self.book.proved(addr);
             }
@@ -139,7 +140,7 @@ impl Swarm {
                 self.released(released);
             }
         }
-        self.wake.insert(link);
+        self.wake.add(link);
     }
 
     pub(super) fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) {
@@ -151,7 +152,7 @@ impl Swarm {
         };
         let useless = transfer.planner.rejections(link) >= MAX_REJECTIONS;
         self.released(released);
-        self.wake.insert(link);
+        self.wake.add(link);
         if useless || self.is_exhausted(link) {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
         }
@@ -160,7 +161,7 @@ impl Swarm {
     /// Whether nothing of use is left of a link but what it rejected. Linked
     /// anew, it may give what it could not give this once.
     fn is_exhausted(&self, id: LinkId) -> bool {
-        let (Phase::Transfer(transfer), Some(link)) = (&self.phase, self.links.get(&id)) else {
+        let (Phase::Transfer(transfer), Some(link)) = (&self.phase, self.links.get(id)) else {
             return false;
         };
         let planner = &transfer.planner;
@@ -172,7 +173,7 @@ impl Swarm {
 
     /// The answer to a request came when nothing is asked for any more.
     pub(super) fn answered_late(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return;
         };
         match link.owed.checked_sub(1) {
@@ -270,12 +271,12 @@ impl Swarm {
         self.wake_hungry |= transfer.planner.chunk_stored(chunk);
         transfer.stored.insert(chunk);
         self.log.push(chunk);
-        for (&id, link) in &self.links {
+        for (id, link) in self.links.iter() {
             if !link.remote.has(chunk) {
                 self.uploader.link_lacks(id);
             }
         }
-        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        let links: Vec<LinkId> = self.links.keys().collect();
         for link in links {
             self.tell_haves(link);
             if self.is_exhausted(link) {
@@ -292,14 +293,14 @@ impl Swarm {
         if !transfer.finishing {
             return;
         }
-        for (&id, link) in &mut self.links {
+        for (id, link) in self.links.iter_mut() {
             link.owed = transfer.planner.unanswered(id);
         }
         let manifest = Arc::clone(&transfer.manifest);
         self.phase = Phase::Seeding(manifest);
         self.outputs.push_back(Output::Announce(OwnState::Complete));
         let seeders = self.links.iter().filter(|(_, l)| l.remote == Remote::All);
-        let seeders: Vec<LinkId> = seeders.map(|(&id, _)| id).collect();
+        let seeders: Vec<LinkId> = seeders.map(|(id, _)| id).collect();
         for link in seeders {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
         }
@@ -312,35 +313,45 @@ impl Swarm {
             self.wake.clear();
             return;
         };
-        let mut hungry = BTreeSet::new();
-        if std::mem::take(&mut self.wake_hungry) {
-            hungry.extend(transfer.planner.hungry());
-        }
         let mut requests = Vec::new();
         let mut interests = Vec::new();
+        let mut hungry = std::mem::take(&mut self.wake_hungry).then_some(LinkId(0));
         // Links that were silent get what the others leave.
-        let mut silent = transfer.planner.snubbed().clone();
-        silent.retain(|link| self.wake.remove(link) | hungry.remove(link));
+        let mut silent = LinkSet::default();
         loop {
-            if !hungry.is_empty() && transfer.planner.is_served(now) {
-                // They are woken again when something has come.
-                hungry.clear();
+            let woken = self.wake.pop_first();
+            // The hungry are woken again when something has come.
+            let next = woken.or_else(|| {
+                let next = transfer.planner.next_hungry(hungry?)?;
+                let served = transfer.planner.is_served(now);
+                hungry = (!served).then_some(LinkId(next.0 + 1));
+                (!served).then_some(next)
+            });
+            if let Some(link) = next
+                && transfer.planner.snubs(link) > 0
+            {
+                silent.add(link);
+                continue;
             }
-            let next = [&mut self.wake, &mut hungry, &mut silent];
-            let Some(link) = next.into_iter().find_map(BTreeSet::pop_first) else {
+            let Some(link) = next.or_else(|| silent.pop_first()) else {
                 break;
             };
             let before = requests.len();
             while let Some(request) = transfer.planner.next_request(now, link) {
                 requests.push((link, request));
                 if let Some(other) = request.overtaken {
-                    self.wake.insert(other);
+                    self.wake.add(other);
                 }
             }
-            let Some(state) = self.links.get_mut(&link) else {
+            let asked = requests.len() > before;
+            if !asked && woken.is_none() && !transfer.planner.is_choked(link) {
+                // As hungry as it was.
+                continue;
+            }
+            let Some(state) = self.links.get_mut(link) else {
                 continue;
             };
-            if requests.len() > before {
+            if asked {
                 state.declined = false;
             } else if state.declined {
                 if state.choked && transfer.planner.has_free(now, link) {

@@ -81,16 +81,16 @@ impl Swarm {
 
     /// Drops the oldest link of which neither side wants anything.
     fn make_room(&mut self, now: Instant) {
-        let is_idle = |(id, link): &(&LinkId, &Link)| {
+        let is_idle = |(id, link): &(LinkId, &Link)| {
             let useful = match &self.phase {
-                Phase::Transfer(transfer) => transfer.planner.is_useful(**id),
+                Phase::Transfer(transfer) => transfer.planner.is_useful(*id),
                 Phase::Seeding(_) => false,
                 // Nobody knows yet who will be of use.
                 _ => true,
             };
-            link.remote != Remote::Unknown && !useful && !self.uploader.is_wanted(**id)
+            link.remote != Remote::Unknown && !useful && !self.uploader.is_wanted(*id)
         };
-        let idle = self.links.iter().find(is_idle).map(|(&id, _)| id);
+        let idle = self.links.iter().find(is_idle).map(|(id, _)| id);
         if let Some(idle) = idle {
             self.drop_link(now, idle, DropReason::Refused(RefuseReason::NotNeeded));
         }
@@ -100,7 +100,7 @@ impl Swarm {
     /// dialled stays; of two that the same side dialled, the newer.
     pub(super) fn settle_duplicate(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
         let mut links = self.links.iter();
-        let (&old, existing) = links.find(|(_, link)| link.info.peer == info.peer)?;
+        let (old, existing) = links.find(|(_, link)| link.info.peer == info.peer)?;
         let reason = DropReason::Refused(RefuseReason::Duplicate);
         if existing.info.dialled != info.dialled && info.dialled != (self.me < info.peer) {
             return Some(reason);
@@ -120,10 +120,10 @@ impl Swarm {
     }
 
     pub(super) fn remove_link(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else {
+        let Some(link) = self.links.remove(id) else {
             return;
         };
-        self.wake.remove(&id);
+        self.wake.take(id);
         self.uploader.link_removed(now, id);
         self.spread.returned(id);
         let addr = link.info.addr.as_ref();
@@ -152,7 +152,7 @@ impl Swarm {
     }
 
     pub(super) fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
-        if self.links.contains_key(&link) {
+        if self.links.contains(link) {
             self.outputs.push_back(Output::Drop { link, reason });
             self.remove_link(now, link);
         }
@@ -167,7 +167,7 @@ impl Swarm {
         }
         for (link, block) in released.cancelled {
             self.send(link, PeerMessage::Cancel(block));
-            self.wake.insert(link);
+            self.wake.add(link);
         }
         self.wake_hungry = true;
     }
@@ -179,8 +179,8 @@ impl Swarm {
     pub(super) fn ban(&mut self, now: Instant, liar: &Sender) {
         let addr = liar.addr.as_ref().filter(|_| liar.dialled);
         self.book.ban(liar.peer, addr);
-        let same = |(_, link): &(&LinkId, &Link)| link.info.peer == liar.peer;
-        if let Some((&id, link)) = self.links.iter().find(same) {
+        let same = |(_, link): &(LinkId, &Link)| link.info.peer == liar.peer;
+        if let Some((id, link)) = self.links.iter().find(same) {
             let addr = link.info.addr.clone().filter(|_| link.info.dialled);
             self.book.ban(liar.peer, addr.as_ref());
             self.drop_link(now, id, DropReason::Refused(RefuseReason::Banned));
@@ -192,7 +192,7 @@ impl Swarm {
     }
 
     pub(super) fn send(&mut self, link: LinkId, message: PeerMessage) {
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             state.queued += 1;
             self.outputs.push_back(Output::Send { link, message });
         }
@@ -201,14 +201,14 @@ impl Swarm {
     /// Whether a link takes what it causes; else it is dropped.
     pub(super) fn check_queue(&mut self, now: Instant, link: LinkId) {
         let queued = |link: &Link| link.queued > MAX_QUEUED || link.parts.len() > MAX_QUEUED_PARTS;
-        if self.links.get(&link).is_some_and(queued) {
+        if self.links.get(link).is_some_and(queued) {
             self.violated(now, link, "more questions than it reads answers");
         }
     }
 
     /// Messages were handed to the network, with so many bytes of blocks.
     pub fn messages_sent(&mut self, now: Instant, link: LinkId, messages: usize, bytes: u64) {
-        if let Some(state) = self.links.get_mut(&link) {
+        if let Some(state) = self.links.get_mut(link) {
             let messages = messages.min(state.queued);
             state.queued -= messages;
             state.handed += messages as u64;
@@ -259,7 +259,7 @@ impl Swarm {
             }
             Phase::Transfer(transfer) => {
                 let mut links = self.links.keys();
-                links.any(|link| transfer.planner.is_useful(*link))
+                links.any(|link| transfer.planner.is_useful(link))
             }
             Phase::Seeding(_) => false,
         }

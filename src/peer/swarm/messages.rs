@@ -12,7 +12,7 @@ use crate::protocol::{PeerMessage, RefuseReason};
 impl Swarm {
     /// A message came from a link. Messages of unknown links are ignored.
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
-        if !self.links.contains_key(&link) {
+        if !self.links.contains(link) {
             return;
         }
         match message {
@@ -70,7 +70,7 @@ impl Swarm {
     }
 
     pub(super) fn has_came(&mut self, now: Instant, id: LinkId, remote: Remote) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return;
         };
         if link.remote != Remote::Unknown {
@@ -83,7 +83,7 @@ impl Swarm {
     /// Reads what a link said to have, once the length is known, and gives it
     /// to the planner.
     pub(super) fn use_remote(&mut self, now: Instant, id: LinkId) {
-        let (Some(manifest), Some(link)) = (self.phase.manifest(), self.links.get_mut(&id)) else {
+        let (Some(manifest), Some(link)) = (self.phase.manifest(), self.links.get_mut(id)) else {
             return;
         };
         if !link.remote.resolve(manifest.geometry().chunks()) {
@@ -94,7 +94,7 @@ impl Swarm {
         match &mut self.phase {
             Phase::Transfer(transfer) => {
                 transfer.planner.link_has(id, has);
-                self.wake.insert(id);
+                self.wake.add(id);
             }
             Phase::Seeding(_) if has == Has::All => {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
@@ -105,7 +105,7 @@ impl Swarm {
 
     /// Returns whether something may follow from it now.
     pub(super) fn have_came(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return false;
         };
         let chunks = self.phase.manifest().map(|m| m.geometry().chunks());
@@ -135,7 +135,7 @@ impl Swarm {
                 // that it would be.
                 let askable = !link.choked || link.declined;
                 if askable {
-                    self.wake.insert(id);
+                    self.wake.add(id);
                 }
                 askable || sated
             }
@@ -151,7 +151,7 @@ impl Swarm {
         // Of no use before the manifest is there, and then soon outdated.
         if let Phase::Transfer(transfer) = &mut self.phase {
             transfer.planner.suggested(link, chunk);
-            self.wake.insert(link);
+            self.wake.add(link);
         }
     }
 
@@ -159,9 +159,9 @@ impl Swarm {
         if let Phase::Transfer(transfer) = &mut self.phase {
             let released = transfer.planner.link_choked(link, choked);
             self.released(released);
-            self.wake.insert(link);
+            self.wake.add(link);
         }
-        if let Some(link) = self.links.get_mut(&link) {
+        if let Some(link) = self.links.get_mut(link) {
             link.choked = choked;
         }
     }
@@ -192,7 +192,7 @@ impl Swarm {
                 self.measure();
             }
             Part::Lie => {
-                if let Some(liar) = self.links.get(&link).map(|l| Arc::clone(&l.sender)) {
+                if let Some(liar) = self.links.get(link).map(|l| Arc::clone(&l.sender)) {
                     self.ban(now, &liar);
                 }
             }

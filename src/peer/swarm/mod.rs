@@ -32,6 +32,7 @@ mod download;
 mod grid;
 mod keep;
 mod link;
+mod link_map;
 mod links;
 mod manifest_fetch;
 mod messages;
@@ -45,13 +46,14 @@ mod spread;
 mod transfer;
 mod uploader;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 pub use assembler::{Assembled, Assembler, Inserted};
 pub use config::SwarmConfig;
 pub use grid::BlockGrid;
+pub(crate) use link_map::LinkMap;
 pub use output::{DropReason, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
 pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};
@@ -60,6 +62,7 @@ pub use uploader::{Turn, UploadLimits, Uploader};
 
 use book::Book;
 use link::Link;
+use link_map::LinkSet;
 use manifest_fetch::ManifestFetch;
 use rate::RateMeter;
 use spread::Spread;
@@ -76,12 +79,12 @@ pub struct Swarm {
     me: PeerId,
     config: SwarmConfig,
     phase: Phase,
-    links: BTreeMap<LinkId, Link>,
+    links: LinkMap<Link>,
     book: Book,
     uploader: Uploader,
     outputs: VecDeque<Output>,
     /// Links that may have something to ask for.
-    wake: BTreeSet<LinkId>,
+    wake: LinkSet,
     /// Blocks became free, or chunks changed: the hungry look again.
     wake_hungry: bool,
     find: Find,
@@ -163,10 +166,10 @@ impl Swarm {
             }),
             config,
             phase,
-            links: BTreeMap::new(),
+            links: LinkMap::default(),
             book: Book::default(),
             outputs: VecDeque::new(),
-            wake: BTreeSet::new(),
+            wake: LinkSet::default(),
             wake_hungry: false,
             find: Find {
                 running: false,
@@ -299,7 +302,9 @@ impl Swarm {
                 let snubs = |link: &LinkId| transfer.planner.snubs(*link);
                 let lost = silent.iter().filter(|link| snubs(link) >= MAX_SNUBS);
                 let lost: Vec<LinkId> = lost.copied().collect();
-                self.wake.extend(&silent);
+                for &link in &silent {
+                    self.wake.add(link);
+                }
                 self.released(released);
                 for link in lost {
                     self.drop_link(now, link, DropReason::Silent);
@@ -357,7 +362,7 @@ impl Swarm {
         }
         if let Phase::Manifest(fetch) = &mut self.phase {
             let links = self.links.iter().filter(|(_, l)| l.remote.is_anything());
-            if let Some(link) = fetch.start(now, links.map(|(&id, _)| id)) {
+            if let Some(link) = fetch.start(now, links.map(|(id, _)| id)) {
                 self.send(link, PeerMessage::ManifestRequest { part: 0 });
             }
         }

@@ -24,6 +24,7 @@ mod open;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::link_map::{LinkMap, LinkSet};
 use super::picker::Picker;
 use super::rate::RateMeter;
 use super::source::{Ask, Has, Source};
@@ -187,15 +188,15 @@ pub struct Planner {
     stored: u32,
     /// Chunks whose next copy must come from one link.
     exclusive: BTreeSet<ChunkIndex>,
-    sources: BTreeMap<LinkId, Source>,
+    sources: LinkMap<Source>,
     /// How many sources have some chunks and not all.
     partial: usize,
     /// Whether the homes are those of the seeders that are there.
     homes_valid: bool,
     /// Sources that found nothing to ask for.
-    hungry: BTreeSet<LinkId>,
+    hungry: LinkSet,
     /// Sources that were silent, and have sent nothing since.
-    snubbed: BTreeSet<LinkId>,
+    snubbed: LinkSet,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
     /// How many blocks of open chunks are free.
@@ -236,11 +237,11 @@ impl Planner {
             held: 0,
             stored: present.count(),
             exclusive: BTreeSet::new(),
-            sources: BTreeMap::new(),
+            sources: LinkMap::default(),
             partial: 0,
             homes_valid: false,
-            hungry: BTreeSet::new(),
-            snubbed: BTreeSet::new(),
+            hungry: LinkSet::default(),
+            snubbed: LinkSet::default(),
             retry: None,
             free: 0,
             silence: None,
@@ -280,7 +281,7 @@ impl Planner {
 
     /// What to ask a link for now, if anything: call it until it says `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
-        let source = self.sources.get(&link)?;
+        let source = self.sources.get(link)?;
         if source.choked
             || matches!(source.has, Has::Nothing)
             || source.asks.len() >= self.config.max_requests
@@ -291,16 +292,16 @@ impl Planner {
         // A link that was silent is asked when nothing is to come from others.
         let passed_over = source.snubs > 0 && self.live > 0;
         if passed_over || source.takes_turns() && self.is_sated(now) {
-            self.hungry.insert(link);
+            self.hungry.add(link);
             return None;
         }
         let (request, contested) = match self.free_block(link) {
             Some(block) => (Some((block, None)), false),
             None => self.overtake(now, link),
         };
-        let source = self.sources.get(&link)?;
+        let source = self.sources.get(link)?;
         let Some((block, overtaken)) = request else {
-            self.hungry.insert(link);
+            self.hungry.add(link);
             if !contested {
                 return None;
             }
@@ -312,7 +313,7 @@ impl Planner {
             self.retry = Some(self.retry.map_or(retry, |sooner| sooner.min(retry)));
             return None;
         };
-        self.hungry.remove(&link);
+        self.hungry.take(link);
         if let Some(victim) = overtaken {
             self.give_up(victim, block);
         }
@@ -322,7 +323,7 @@ impl Planner {
         open.free -= was_free;
         self.free -= was_free;
         open.blocks[position] = Block::Asked(link);
-        self.sources.get_mut(&link)?.asked(now, block);
+        self.sources.get_mut(link)?.asked(now, block);
         self.meter.began(now);
         self.live += u64::from(block.len);
         let silence = self.first_silence(now).min(self.config.max_silence);
@@ -333,7 +334,7 @@ impl Planner {
 
     /// A block arrived from a link.
     pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
-        let Some(source) = self.sources.get_mut(&link) else {
+        let Some(source) = self.sources.get_mut(link) else {
             return Arrival::Unasked;
         };
         let Some(ask) = source.answered(now, block) else {
@@ -373,10 +374,10 @@ impl Planner {
     /// it is choked or the request had been given up. `None` if nobody had
     /// asked. O(chunks) for the first rejection of a seeder, O(links) else.
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
-        let source = self.sources.get_mut(&link)?;
+        let source = self.sources.get_mut(link)?;
         let ask = source.answered(now, block)?;
         self.answered(now, link, &ask);
-        let source = self.sources.get_mut(&link)?;
+        let source = self.sources.get_mut(link)?;
         if !ask.live {
             return Some(Released::default());
         }
@@ -403,7 +404,7 @@ impl Planner {
 
     /// Counts an answer, whatever it was.
     fn answered(&mut self, now: Instant, link: LinkId, ask: &Ask) {
-        self.snubbed.remove(&link);
+        self.snubbed.take(link);
         self.live -= if ask.live { ask.block.len.into() } else { 0 };
         if self.live == 0 {
             self.meter.rested(now);
@@ -515,15 +516,15 @@ impl Planner {
                 let deadline = source.deadline(&self.config, first);
                 deadline.is_some_and(|deadline| deadline <= now)
             })
-            .map(|(&link, _)| link)
+            .map(|(link, _)| link)
             .collect();
         for &link in &silent {
-            let Some(source) = self.sources.get_mut(&link) else {
+            let Some(source) = self.sources.get_mut(link) else {
                 continue;
             };
             self.live -= source.live_bytes;
             let blocks = source.silent(now);
-            self.snubbed.insert(link);
+            self.snubbed.add(link);
             let led = self.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);
             all.forgotten.extend(released.forgotten);
@@ -543,39 +544,36 @@ impl Planner {
         self.silence.into_iter().chain(retry).min()
     }
 
-    /// The links that found nothing to ask for, though something is missing.
-    pub fn hungry(&self) -> impl Iterator<Item = LinkId> + '_ {
-        self.hungry.iter().copied()
+    /// The first link at or behind `from` that found nothing to ask for, though
+    /// something is missing.
+    pub fn next_hungry(&self, from: LinkId) -> Option<LinkId> {
+        self.hungry.next_from(from)
+    }
+
+    /// Whether a link does not answer requests at present.
+    pub fn is_choked(&self, link: LinkId) -> bool {
+        self.sources.get(link).is_some_and(|source| source.choked)
     }
 
     /// How many requests a link was sent and has not answered, counted on or
     /// given up.
     pub fn unanswered(&self, link: LinkId) -> usize {
-        self.sources
-            .get(&link)
-            .map_or(0, |source| source.asks.len())
+        self.sources.get(link).map_or(0, |source| source.asks.len())
     }
 
     /// How many chunks a link has refused since its last block.
     pub fn rejections(&self, link: LinkId) -> u32 {
-        self.sources
-            .get(&link)
-            .map_or(0, |source| source.rejections)
+        self.sources.get(link).map_or(0, |source| source.rejections)
     }
 
     /// How often in a row a link has been silent.
     pub fn snubs(&self, link: LinkId) -> u32 {
-        self.sources.get(&link).map_or(0, |source| source.snubs)
-    }
-
-    /// The links that were silent, and have sent nothing since.
-    pub fn snubbed(&self) -> &BTreeSet<LinkId> {
-        &self.snubbed
+        self.sources.get(link).map_or(0, |source| source.snubs)
     }
 
     /// The measured rate of a link, in bytes per second.
     pub fn rate(&self, now: Instant, link: LinkId) -> Option<f64> {
-        self.sources.get(&link)?.rate(now)
+        self.sources.get(link)?.rate(now)
     }
 
     /// How many links owe a block.
@@ -587,7 +585,7 @@ impl Planner {
     /// What a link has.
     pub fn has(&self, link: LinkId) -> &Has {
         self.sources
-            .get(&link)
+            .get(link)
             .map_or(&Has::Nothing, |source| &source.has)
     }
 }

@@ -17,7 +17,7 @@ impl Swarm {
     /// Tells a link of the chunks that were stored meanwhile, as long as it
     /// takes messages.
     pub(super) fn tell_haves(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.get_mut(id) else {
             return;
         };
         while link.queued < MAX_QUEUED_HAVES
@@ -57,7 +57,7 @@ impl Swarm {
         block: BlockRange,
         data: Option<Bytes>,
     ) {
-        if self.links.contains_key(&link) {
+        if self.links.contains(link) {
             match data.filter(|data| data.len() as u64 == u64::from(block.len)) {
                 Some(data) => self.send(
                     link,
@@ -104,7 +104,7 @@ impl Swarm {
 
     /// Tells a link whose turn it is which chunks a seeder sent least.
     fn suggest(&mut self, id: LinkId) {
-        let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(&id)) else {
+        let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(id)) else {
             return;
         };
         let chunks = manifest.geometry().chunks();
@@ -117,7 +117,7 @@ impl Swarm {
 
     /// Counts anew what a link lacks of the chunks that are here. O(chunks).
     pub(super) fn count_lacks(&mut self, id: LinkId) {
-        let Some(link) = self.links.get(&id) else {
+        let Some(link) = self.links.get(id) else {
             return;
         };
         let lacks = match (&self.phase, &link.remote) {
@@ -141,7 +141,7 @@ impl Swarm {
             None => PeerMessage::ManifestReject { part },
         };
         if let (Some(state), PeerMessage::ManifestHashes { .. }) =
-            (self.links.get_mut(&link), &reply)
+            (self.links.get_mut(link), &reply)
         {
             state.parts.push_back(state.handed + state.queued as u64);
         }

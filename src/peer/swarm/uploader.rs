@@ -11,10 +11,11 @@
 
 mod turns;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::LinkId;
+use super::link_map::LinkMap;
 use super::rate::RateMeter;
 use crate::content::BlockRange;
 
@@ -50,7 +51,7 @@ pub struct Uploader {
     /// Requests that wait, over all links.
     waiting: usize,
     meter: RateMeter,
-    receivers: BTreeMap<LinkId, Receiver>,
+    receivers: LinkMap<Receiver>,
     /// Something has changed that turns depend on.
     unsettled: bool,
     /// When an invited link has been waited for long enough.
@@ -125,7 +126,7 @@ impl Uploader {
             under_way: 0,
             waiting: 0,
             meter: RateMeter::default(),
-            receivers: BTreeMap::new(),
+            receivers: LinkMap::default(),
             unsettled: false,
             invitation_ends: None,
             look_again: None,
@@ -146,7 +147,7 @@ impl Uploader {
     /// How many chunks a link has, and how many it lacks of those that are
     /// here.
     pub fn link_has(&mut self, link: LinkId, has: u32, lacks: u32) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             self.unsettled |= (receiver.lacks == 0) != (lacks == 0);
             (receiver.has, receiver.lacks) = (has, lacks);
         }
@@ -155,7 +156,7 @@ impl Uploader {
     /// A link has one chunk more, which is here as well or not. Returns whether
     /// that was the last that it lacked.
     pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
-        let Some(receiver) = self.receivers.get_mut(&link) else {
+        let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
         receiver.has = receiver.has.saturating_add(1);
@@ -167,7 +168,7 @@ impl Uploader {
 
     /// There is one chunk more here that a link lacks.
     pub fn link_lacks(&mut self, link: LinkId) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.lacks += 1;
             self.unsettled |= receiver.lacks == 1;
         }
@@ -175,7 +176,7 @@ impl Uploader {
 
     /// A link wants something, or nothing.
     pub fn link_declined(&mut self, link: LinkId, declined: bool) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.declined = declined;
             self.unsettled = true;
         }
@@ -184,7 +185,7 @@ impl Uploader {
     /// Takes a request, or refuses it (`false`): the link is choked, or too
     /// many wait.
     pub fn requested(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let Some(receiver) = self.receivers.get_mut(&link) else {
+        let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
         self.unsettled |= receiver.declined;
@@ -202,7 +203,7 @@ impl Uploader {
     /// Takes a request back; `false` if its block is on its way already, or
     /// was never asked for.
     pub fn cancelled(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let Some(receiver) = self.receivers.get_mut(&link) else {
+        let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
         let waiting = receiver.waiting.iter().position(|asked| *asked == block);
@@ -236,7 +237,7 @@ impl Uploader {
             }
         }
         let link_window = self.link_window();
-        let (&link, receiver) = self
+        let (link, receiver) = self
             .receivers
             .iter_mut()
             .filter(|(_, r)| !r.waiting.is_empty() && r.under_way < link_window)
@@ -290,7 +291,7 @@ impl Uploader {
     /// Bytes are with the network. More than are on their way count as all
     /// that are.
     pub fn sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             receiver.sent += bytes;
@@ -308,7 +309,7 @@ impl Uploader {
     /// Bytes that were on their way will never be with the network: they
     /// could not be read.
     pub fn failed(&mut self, now: Instant, link: LinkId, bytes: u64) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             self.under_way -= bytes;
@@ -319,7 +320,7 @@ impl Uploader {
 
     /// A link is gone, with all that it asked for and all that was on its way.
     pub fn link_removed(&mut self, now: Instant, link: LinkId) {
-        if let Some(receiver) = self.receivers.remove(&link) {
+        if let Some(receiver) = self.receivers.remove(link) {
             self.under_way -= receiver.under_way;
             self.waiting -= receiver.waiting.len();
             self.unsettled = true;
@@ -341,7 +342,7 @@ impl Uploader {
 
     /// Whether a link lacks something that is here, or is owed something.
     pub fn is_wanted(&self, link: LinkId) -> bool {
-        let receiver = self.receivers.get(&link);
+        let receiver = self.receivers.get(link);
         receiver.is_some_and(|r| r.lacks > 0 || r.under_way > 0 || !r.waiting.is_empty())
     }
 
@@ -352,7 +353,7 @@ impl Uploader {
 
     /// Whether it is not a link's turn.
     pub fn is_choked(&self, link: LinkId) -> bool {
-        self.receivers.get(&link).is_some_and(|r| r.choked)
+        self.receivers.get(link).is_some_and(|r| r.choked)
     }
 
     /// Panics where the counts contradict each other. For tests.

@@ -11,7 +11,7 @@ impl Simulation {
     pub(super) fn send(&mut self, from: Member, link: LinkId, message: PeerMessage) {
         let now = self.epoch + self.now;
         let state = &mut self.members[from.0];
-        let Some(wire) = state.links.get_mut(&link) else {
+        let Some(wire) = state.links.get_mut(link) else {
             return;
         };
         let bytes = match &message {
@@ -57,7 +57,7 @@ impl Simulation {
         };
         state.remaining = state.uplink.front().map_or(0.0, |next| next.bytes as f64);
         state.since = self.now;
-        if let Some(wire) = state.links.get_mut(&link) {
+        if let Some(wire) = state.links.get_mut(link) {
             wire.queued -= 1;
             let (to, link_there, last) = (wire.to, wire.link, wire.last_delivery);
             let receiver = &mut self.members[to.0];
@@ -68,7 +68,7 @@ impl Simulation {
                 receiver.downlink_free = at;
             }
             let state = &mut self.members[from.0];
-            if let Some(wire) = state.links.get_mut(&link) {
+            if let Some(wire) = state.links.get_mut(link) {
                 wire.last_delivery = at;
             }
             state.swarm.messages_sent(now, link, 1, bytes);

@@ -12,14 +12,14 @@
 mod lines;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::content::Manifest;
-use crate::peer::swarm::{LinkId, LinkInfo, Output, Progress, Swarm, SwarmConfig};
+use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, Swarm, SwarmConfig};
 use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// A peer of a [`Simulation`], in the order of joining.
@@ -58,7 +58,7 @@ struct State {
     alive: bool,
     upload: f64,
     download: f64,
-    links: BTreeMap<LinkId, Wire>,
+    links: LinkMap<Wire>,
     /// What waits for the uplink; the first is being sent.
     uplink: VecDeque<Outgoing>,
     /// Bytes of the first that are still to be sent, as of `since`.
@@ -329,7 +329,7 @@ impl Simulation {
             alive: true,
             upload: newcomer.upload,
             download: newcomer.download,
-            links: BTreeMap::new(),
+            links: LinkMap::default(),
             uplink: VecDeque::new(),
             remaining: 0.0,
             since: self.now,
@@ -375,7 +375,7 @@ impl Simulation {
         match what {
             What::Deliver { to, link, message } => {
                 let state = &mut self.members[to.0];
-                if state.alive && state.links.contains_key(&link) {
+                if state.alive && state.links.contains(link) {
                     state.swarm.handle_message(now, link, message);
                     self.settle(to);
                 }
@@ -417,7 +417,7 @@ impl Simulation {
             }
             What::Down { of, link } => {
                 let state = &mut self.members[of.0];
-                if state.alive && state.links.remove(&link).is_some() {
+                if state.alive && state.links.remove(link).is_some() {
                     state.swarm.link_down(now, link);
                     self.settle(of);
                 }
@@ -472,7 +472,7 @@ impl Simulation {
                 dialled: end == from,
             };
             let state = &mut self.members[end.0];
-            if state.links.contains_key(&link) {
+            if state.links.contains(link) {
                 state.swarm.link_up(now, link, info);
                 self.settle(end);
             }
@@ -518,7 +518,7 @@ impl Simulation {
                     self.schedule(self.now + 2 * self.latency, What::Dial { from: member, to });
                 }
                 Output::Drop { link, .. } => {
-                    if let Some(wire) = state.links.remove(&link) {
+                    if let Some(wire) = state.links.remove(link) {
                         let what = What::Down {
                             of: wire.to,
                             link: wire.link,

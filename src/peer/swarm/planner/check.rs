@@ -23,13 +23,10 @@ impl Planner {
             let free = open.blocks.iter().filter(|b| **b == Block::Free).count();
             assert_eq!(free, open.free as usize);
             assert!(open.blocks.iter().any(|b| *b != Block::Here) || free == 0);
-            assert!(
-                open.lead
-                    .is_none_or(|lead| self.sources.contains_key(&lead))
-            );
+            assert!(open.lead.is_none_or(|lead| self.sources.contains(lead)));
             for (position, block) in open.blocks.iter().enumerate() {
                 if let Block::Asked(link) = block {
-                    assert!(self.sources.contains_key(link), "asked of a dead link");
+                    assert!(self.sources.contains(*link), "asked of a dead link");
                     assert!(!open.exclusive || open.lead == Some(*link));
                     let block = self.grid.block(chunk, position as u32);
                     asked.entry(*link).or_default().insert(block);
@@ -37,7 +34,7 @@ impl Planner {
             }
         }
         let snubbed = self.sources.iter().filter(|(_, source)| source.snubs > 0);
-        assert!(snubbed.map(|(link, _)| link).eq(&self.snubbed));
+        assert!(snubbed.map(|(link, _)| link).eq(self.snubbed.keys()));
         let takers = self.sources.values().filter(|source| source.takes_turns());
         assert_eq!(takers.count(), self.turn_takers);
         let live: u64 = self.sources.values().map(|source| source.live_bytes).sum();
@@ -46,9 +43,9 @@ impl Planner {
         assert_eq!(free, self.free);
         let partial = |source: &&Source| matches!(source.has, Has::Some(_));
         assert_eq!(self.sources.values().filter(partial).count(), self.partial);
-        for (link, source) in &self.sources {
+        for (link, source) in self.sources.iter() {
             let live: BTreeSet<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
-            assert_eq!(live, asked.remove(link).unwrap_or_default());
+            assert_eq!(live, asked.remove(&link).unwrap_or_default());
             let bytes: u64 = live.iter().map(|block| u64::from(block.len)).sum();
             assert_eq!(bytes, source.live_bytes);
             assert_eq!(live.len(), source.live_asks().count(), "asked twice");
@@ -63,7 +60,7 @@ impl Planner {
             }
             if let Some(lead) = source.lead {
                 let open = self.open.get(&lead).expect("a led chunk is open");
-                assert_eq!(open.lead, Some(*link));
+                assert_eq!(open.lead, Some(link));
             }
         }
         assert!(asked.is_empty());

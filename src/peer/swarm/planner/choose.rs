@@ -11,7 +11,7 @@ impl Planner {
     /// A free block for a link: of its own chunk, of one that nobody leads, of
     /// a new one, or of one that somebody else leads.
     pub(super) fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
-        let lead = self.sources.get(&link)?.lead;
+        let lead = self.sources.get(link)?.lead;
         if let Some(block) = lead.and_then(|chunk| self.first_free(chunk)) {
             return Some(block);
         }
@@ -33,7 +33,7 @@ impl Planner {
     /// An open chunk with a free block that a link could send, and that has a
     /// leader or none.
     pub(super) fn joinable(&self, link: LinkId, led: bool) -> Option<ChunkIndex> {
-        let source = self.sources.get(&link).filter(|_| self.free > 0)?;
+        let source = self.sources.get(link).filter(|_| self.free > 0)?;
         let mut chunks = self.open.iter();
         chunks.find_map(|(&chunk, open)| {
             let fits = open.free > 0
@@ -60,7 +60,7 @@ impl Planner {
         // As long as chunks wait that may be opened, somebody will come for
         // them, and nobody is held up.
         let waits = !self.picker.is_empty() && self.may_open();
-        let Some(thief) = self.sources.get(&link).filter(|_| !waits) else {
+        let Some(thief) = self.sources.get(link).filter(|_| !waits) else {
             return (None, false);
         };
         // Who has sent nothing yet promises nothing.
@@ -73,8 +73,8 @@ impl Planner {
         let last = self
             .sources
             .iter()
-            .filter(|(other, _)| **other != link)
-            .filter_map(|(&other, source)| {
+            .filter(|(other, _)| *other != link)
+            .filter_map(|(other, source)| {
                 let last = source.live_asks().rev().find(|ask| {
                     let open = self.open.get(&ask.block.chunk);
                     // What was asked for only now may have been taken from
@@ -102,7 +102,7 @@ impl Planner {
         {
             return Some(chunk);
         }
-        let source = self.sources.get(&link)?;
+        let source = self.sources.get(link)?;
         let has = match &source.has {
             Has::Nothing => return None,
             Has::Some(has) => Some(has),
@@ -124,7 +124,7 @@ impl Planner {
 
     /// A suggested chunk, unless a rarer one waits.
     fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let source = self.sources.get_mut(&link)?;
+        let source = self.sources.get_mut(link)?;
         while let Some(chunk) = source.suggested.pop_front() {
             if source.has.contains(chunk) && self.picker.is_waiting(chunk) {
                 let rarest = self.picker.rarest(None)?;
@@ -141,24 +141,23 @@ impl Planner {
             self.split_homes();
         }
         loop {
-            let home = self.sources.get(&link)?.home.clone();
+            let home = self.sources.get(link)?.home.clone();
             if let Some(chunk) = self.picker.first_in(home.clone(), None) {
-                self.sources.get_mut(&link)?.home.start = chunk.0 + 1;
+                self.sources.get_mut(link)?.home.start = chunk.0 + 1;
                 return Some(chunk);
             }
             let others = self
                 .sources
                 .iter()
-                .filter(|(other, source)| **other != link && !source.home.is_empty());
-            let Some((&richest, source)) = others.max_by_key(|(_, source)| source.home.len())
-            else {
+                .filter(|(other, source)| *other != link && !source.home.is_empty());
+            let Some((richest, source)) = others.max_by_key(|(_, source)| source.home.len()) else {
                 // What was given back behind the start of a home.
                 return self.picker.first_in(0..self.grid.geometry().chunks(), None);
             };
             let theirs = source.home.clone();
             let middle = theirs.start + theirs.len() as u32 / 2;
-            self.sources.get_mut(&richest)?.home.end = middle;
-            self.sources.get_mut(&link)?.home = middle..theirs.end;
+            self.sources.get_mut(richest)?.home.end = middle;
+            self.sources.get_mut(link)?.home = middle..theirs.end;
         }
     }
 

@@ -16,11 +16,11 @@ impl Planner {
     /// A link is gone: what was asked of it is free again.
     pub fn link_removed(&mut self, link: LinkId) -> Released {
         self.set_has(link, Has::Nothing);
-        let Some(source) = self.sources.remove(&link) else {
+        let Some(source) = self.sources.remove(link) else {
             return Released::default();
         };
-        self.hungry.remove(&link);
-        self.snubbed.remove(&link);
+        self.hungry.take(link);
+        self.snubbed.take(link);
         self.live -= source.live_bytes;
         self.turn_takers -= usize::from(source.takes_turns());
         let led = self.led_by(link);
@@ -37,7 +37,7 @@ impl Planner {
             Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
             has => has,
         };
-        if let Some(source) = self.sources.get_mut(&link) {
+        if let Some(source) = self.sources.get_mut(link) {
             source.said = true;
         }
         self.set_has(link, has);
@@ -47,7 +47,7 @@ impl Planner {
     /// is rarer. Only the latest few suggestions count.
     pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
         if self.grid.geometry().contains(chunk)
-            && let Some(source) = self.sources.get_mut(&link)
+            && let Some(source) = self.sources.get_mut(link)
         {
             if source.suggested.len() == MAX_SUGGESTED {
                 source.suggested.pop_front();
@@ -61,7 +61,7 @@ impl Planner {
         if self.is_sated(now) {
             return false;
         }
-        let source = self.sources.get(&link).filter(|_| self.may_open());
+        let source = self.sources.get(link).filter(|_| self.may_open());
         let waits = source.is_some_and(|s| match &s.has {
             Has::Nothing => false,
             Has::Some(_) => s.candidates > 0,
@@ -76,7 +76,7 @@ impl Planner {
 
     /// A link has one more chunk. O(1).
     pub fn link_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
-        let Some(source) = self.sources.get_mut(&link) else {
+        let Some(source) = self.sources.get_mut(link) else {
             return;
         };
         match &mut source.has {
@@ -94,7 +94,7 @@ impl Planner {
                 if chunks.is_complete() && !source.unreliable {
                     let chunks = chunks.clone();
                     self.set_partial_copies(&chunks, false, Some(chunk));
-                    if let Some(source) = self.sources.get_mut(&link) {
+                    if let Some(source) = self.sources.get_mut(link) {
                         source.has = Has::All;
                     }
                     self.partial -= 1;
@@ -105,14 +105,14 @@ impl Planner {
                 }
             }
         }
-        self.hungry.remove(&link);
+        self.hungry.take(link);
     }
 
     /// Whether a link answers requests. One that does not leads no chunk but
     /// those of which something is on its way, for nothing would tell when to
     /// stop waiting for it; see [`leads_no_more`](Self::leads_no_more).
     pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
-        let Some(source) = self.sources.get_mut(&link) else {
+        let Some(source) = self.sources.get_mut(link) else {
             return Released::default();
         };
         self.turn_takers += usize::from(choked && !source.takes_turns());
@@ -127,7 +127,7 @@ impl Planner {
     /// for a choked one, when something has come.
     pub fn leads_no_more(&mut self, link: LinkId) -> Released {
         let mut led = self.led_by(link);
-        if let Some(source) = self.sources.get_mut(&link) {
+        if let Some(source) = self.sources.get_mut(link) {
             let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
             led.retain(|&chunk| !comes(chunk));
             source.lead = source.lead.filter(|lead| !led.contains(lead));
@@ -138,7 +138,7 @@ impl Planner {
     /// Whether a link has a chunk that is not stored yet.
     pub fn is_useful(&self, link: LinkId) -> bool {
         self.sources
-            .get(&link)
+            .get(link)
             .is_some_and(|source| match &source.has {
                 Has::Nothing => false,
                 Has::All => !self.is_done(),
@@ -150,7 +150,7 @@ impl Planner {
     /// good, so that going back and forth is not paid for by the content's
     /// length.
     pub(super) fn lost(&mut self, link: LinkId, chunk: ChunkIndex) {
-        let Some(source) = self.sources.get_mut(&link) else {
+        let Some(source) = self.sources.get_mut(link) else {
             return;
         };
         if source.has == Has::All {
@@ -168,7 +168,7 @@ impl Planner {
     }
 
     pub(super) fn set_has(&mut self, link: LinkId, has: Has) {
-        let Some(source) = self.sources.get_mut(&link) else {
+        let Some(source) = self.sources.get_mut(link) else {
             return;
         };
         let before = std::mem::replace(&mut source.has, has.clone());
@@ -184,7 +184,7 @@ impl Planner {
         };
         source.home = 0..0;
         self.homes_valid = false;
-        self.hungry.remove(&link);
+        self.hungry.take(link);
         for (has, gained) in [(before, false), (has, true)] {
             if let Has::Some(chunks) = has {
                 self.set_partial_copies(&chunks, gained, None);

@@ -25,7 +25,7 @@ impl Planner {
     }
 
     pub(super) fn lead(&mut self, link: LinkId, chunk: ChunkIndex) {
-        if let (Some(open), Some(source)) = (self.open.get_mut(&chunk), self.sources.get_mut(&link))
+        if let (Some(open), Some(source)) = (self.open.get_mut(&chunk), self.sources.get_mut(link))
         {
             let before = source.lead.replace(chunk);
             open.lead = Some(link);
@@ -41,7 +41,7 @@ impl Planner {
     }
 
     pub(super) fn drop_lead(&mut self, chunk: ChunkIndex, lead: Option<LinkId>) {
-        if let Some(source) = lead.and_then(|link| self.sources.get_mut(&link))
+        if let Some(source) = lead.and_then(|link| self.sources.get_mut(link))
             && source.lead == Some(chunk)
         {
             source.lead = None;
@@ -51,7 +51,7 @@ impl Planner {
     /// A block is no longer expected from a link; the caller decides from whom
     /// it is.
     pub(super) fn give_up(&mut self, link: LinkId, block: BlockRange) {
-        if let Some(source) = self.sources.get_mut(&link) {
+        if let Some(source) = self.sources.get_mut(link) {
             self.live -= source.take_back(block);
         }
     }

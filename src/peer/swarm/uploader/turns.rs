@@ -78,7 +78,7 @@ impl Uploader {
         let link_window = self.link_window();
         let mut look = Look::default();
         self.invitation_ends = None;
-        for (&link, receiver) in &mut self.receivers {
+        for (link, receiver) in self.receivers.iter_mut() {
             if !receiver.wants() {
                 receiver.invited = None;
                 continue;
@@ -129,7 +129,7 @@ impl Uploader {
 
     fn choke(&mut self, link: LinkId) -> Turn {
         let mut rejected = Vec::new();
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = true;
             receiver.invited = None;
             rejected.extend(receiver.waiting.drain(..));
@@ -139,7 +139,7 @@ impl Uploader {
     }
 
     fn unchoke(&mut self, link: LinkId) -> Turn {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = false;
         }
         self.begin_turn(link);
@@ -147,7 +147,7 @@ impl Uploader {
     }
 
     fn begin_turn(&mut self, link: LinkId) {
-        if let Some(receiver) = self.receivers.get_mut(&link) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.turn = 0;
         }
     }
