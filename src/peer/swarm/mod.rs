@@ -279,16 +279,16 @@ impl Swarm {
             _ => [None, None],
         };
         let dial = self.wants_links().then(|| self.book.poll_timeout());
-        [
+        let first = [
             self.patience_ends(),
             self.uploader.poll_timeout(),
-            find.filter(|_| self.wants_owners()),
             dial.flatten(),
-        ]
-        .into_iter()
-        .chain(phase)
-        .flatten()
-        .min()
+        ];
+        let first = first.into_iter().chain(phase).flatten().min();
+        // Whether owners are wanted is looked up only where it matters.
+        let is_first = |find: &Instant| first.is_none_or(|first| *find < first);
+        find.filter(|find| is_first(find) && self.wants_owners())
+            .or(first)
     }
 
     /// Time has passed.

@@ -17,6 +17,18 @@ pub(super) struct RateMeter {
     total: u64,
     /// (busy time, total bytes) at the start and at each arrival.
     samples: VecDeque<(Duration, u64)>,
+    /// What lies between the first and the last of them.
+    span: Option<Span>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    bytes: u64,
+    time: Duration,
+    /// The usual time between two arrivals.
+    pause: Duration,
+    /// The busy time at the last.
+    last: Duration,
 }
 
 impl RateMeter {
@@ -42,31 +54,31 @@ impl RateMeter {
         if self.samples.len() > SAMPLES {
             self.samples.pop_front();
         }
-        self.samples.push_back((self.busy_time(now), self.total));
+        let last = (self.busy_time(now), self.total);
+        self.samples.push_back(last);
+        let arrivals = self.samples.len() as u32 - 1;
+        let first = self.samples.front().filter(|_| arrivals > 0);
+        self.span = first.map(|first| Span {
+            bytes: last.1 - first.1,
+            time: last.0 - first.0,
+            pause: (last.0 - first.0) / arrivals,
+            last: last.0,
+        });
     }
 
     /// Bytes per second; unknown before the first arrival. Falls while an
     /// arrival is overdue.
     pub(super) fn rate(&self, now: Instant) -> Option<f64> {
-        let (bytes, measured) = self.span()?;
-        let last = self.samples.back()?.0;
-        let overdue = self
-            .busy_time(now)
-            .saturating_sub(last)
-            .saturating_sub(measured / (self.samples.len() as u32 - 1));
-        per_second(bytes, measured + overdue)
+        let span = self.span?;
+        let waited = self.busy_time(now).saturating_sub(span.last);
+        let overdue = waited.saturating_sub(span.pause);
+        per_second(span.bytes, span.time + overdue)
     }
 
     /// Bytes per second up to the last arrival, overdue or not.
     pub(super) fn measured(&self) -> Option<f64> {
-        let (bytes, measured) = self.span()?;
-        per_second(bytes, measured)
-    }
-
-    /// Bytes and busy time between the first and the last sample.
-    fn span(&self) -> Option<(u64, Duration)> {
-        let (first, last) = (self.samples.front()?, self.samples.back()?);
-        (self.samples.len() > 1).then(|| (last.1 - first.1, last.0 - first.0))
+        let span = self.span?;
+        per_second(span.bytes, span.time)
     }
 
     fn busy_time(&self, now: Instant) -> Duration {
