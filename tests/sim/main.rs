@@ -3,6 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod crowd;
 mod network;
 mod peer_cancel;
 mod peer_faults;

@@ -16,6 +16,7 @@
 //!
 //! The planner knows no bytes, no clock and no network.
 
+mod appetite;
 mod check;
 mod choose;
 mod links;
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use super::link_map::{LinkMap, LinkSet};
 use super::picker::Picker;
 use super::rate::RateMeter;
-use super::source::{Ask, Has, Source};
+use super::source::{Has, Source};
 use super::{BlockGrid, LinkId};
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
@@ -37,7 +38,8 @@ use crate::protocol::limits::MAX_REQUESTS;
 #[non_exhaustive]
 pub struct PlannerConfig {
     /// Chunks of which blocks were asked for, or that are being verified or
-    /// written: they are in memory.
+    /// written. In memory are no more than `SwarmConfig::max_unverified` allows;
+    /// this bounds the work of looking through many small ones.
     pub max_open: usize,
     /// Requests outstanding on a link; more than [`MAX_REQUESTS`] count as that.
     pub max_requests: usize,
@@ -60,7 +62,7 @@ pub struct PlannerConfig {
 impl Default for PlannerConfig {
     fn default() -> Self {
         Self {
-            max_open: 64,
+            max_open: 1024,
             max_requests: MAX_REQUESTS,
             max_window: 16 << 20,
             slack: Duration::from_millis(5),
@@ -87,25 +89,6 @@ pub enum Strategy {
 /// An overtaking link must promise to be so much faster than the one that a
 /// block is taken from, or both would take it from each other.
 const OVERTAKE: f64 = 1.25;
-
-/// How many chunks links that take turns are asked for at a time, if that keeps
-/// the line busy: one comes while the next is waited for, and one to spare.
-const MAX_TURNS: u32 = 3;
-
-/// Who is behind takes more at a time: one chunk for each so many that other
-/// leechers have and that wait here, up to a bound. In a crowd that starts
-/// together, everybody is about as many behind as it takes to pass a chunk on
-/// to all.
-const BEHIND: u32 = 12;
-const MAX_MORE_TURNS: u32 = 5;
-
-/// How many round trips' worth of bytes they are asked for, if that is more.
-const SATED: f64 = 1.5;
-
-/// For how many blocks' time a new link may be silent, and how long at the
-/// least: a long round trip, and some.
-const FIRST_SILENCE: f64 = 8.0;
-const MIN_SILENCE: Duration = Duration::from_millis(500);
 
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
@@ -206,6 +189,8 @@ pub struct Planner {
     /// Bytes that are asked for and counted on, over all links, how fast they
     /// come, and the shortest time from a request to its block.
     live: u64,
+    /// How many of those are asked of links that have not proved themselves.
+    doubtful: u64,
     meter: RateMeter,
     round_trip: Option<Duration>,
     /// How many sources make their links take turns.
@@ -246,6 +231,7 @@ impl Planner {
             free: 0,
             silence: None,
             live: 0,
+            doubtful: 0,
             meter: RateMeter::default(),
             round_trip: None,
             turn_takers: 0,
@@ -289,9 +275,7 @@ impl Planner {
         {
             return None;
         }
-        // A link that was silent is asked when nothing is to come from others.
-        let passed_over = source.snubs > 0 && self.live > 0;
-        if passed_over || source.takes_turns() && self.is_sated(now) {
+        if self.passes_over(now, link) {
             self.hungry.add(link);
             return None;
         }
@@ -309,8 +293,7 @@ impl Planner {
                 .rate(now)
                 .map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
             let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
-            let retry = now + pace.min(self.config.silence).max(RETRY);
-            self.retry = Some(self.retry.map_or(retry, |sooner| sooner.min(retry)));
+            self.look_again(Some(now + pace.min(self.config.silence).max(RETRY)));
             return None;
         };
         self.hungry.take(link);
@@ -323,10 +306,9 @@ impl Planner {
         open.free -= was_free;
         self.free -= was_free;
         open.blocks[position] = Block::Asked(link);
-        self.sources.get_mut(link)?.asked(now, block);
+        self.with_source(link, |source| source.asked(now, block));
         self.meter.began(now);
-        self.live += u64::from(block.len);
-        let silence = self.first_silence(now).min(self.config.max_silence);
+        let silence = self.first_silence().min(self.config.max_silence);
         let earliest = now.checked_add(silence);
         self.silence = [self.silence, earliest].into_iter().flatten().min();
         Some(Request { block, overtaken })
@@ -334,17 +316,18 @@ impl Planner {
 
     /// A block arrived from a link.
     pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
-        let Some(source) = self.sources.get_mut(link) else {
+        let answered = self.with_source(link, |source| {
+            let ask = source.answered(now, block)?;
+            source.delivered(now, &ask);
+            Some(ask)
+        });
+        let Some(ask) = answered.flatten() else {
             return Arrival::Unasked;
         };
-        let Some(ask) = source.answered(now, block) else {
-            return Arrival::Unasked;
-        };
-        source.delivered(now, &ask);
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
         self.meter.arrived(now, block.len.into());
-        self.answered(now, link, &ask);
+        self.answered(now, link);
         let position = self.grid.position(block).expect("asked on the grid") as usize;
         let Some(open) = self.open.get_mut(&block.chunk) else {
             return Arrival::Late;
@@ -374,9 +357,8 @@ impl Planner {
     /// it is choked or the request had been given up. `None` if nobody had
     /// asked. O(chunks) for the first rejection of a seeder, O(links) else.
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
-        let source = self.sources.get_mut(link)?;
-        let ask = source.answered(now, block)?;
-        self.answered(now, link, &ask);
+        let ask = self.with_source(link, |source| source.answered(now, block))??;
+        self.answered(now, link);
         let source = self.sources.get_mut(link)?;
         if !ask.live {
             return Some(Released::default());
@@ -391,7 +373,7 @@ impl Planner {
         let of_chunk = source.live_asks().map(|ask| ask.block);
         let others: Vec<BlockRange> = of_chunk.filter(|b| b.chunk == block.chunk).collect();
         for &other in &others {
-            self.live -= source.take_back(other);
+            self.give_up(link, other);
         }
         self.lost(link, block.chunk);
         let blocks = others.iter().copied().chain([block]);
@@ -402,50 +384,29 @@ impl Planner {
         Some(released)
     }
 
+    /// Changes a source, and counts on what it promises then.
+    fn with_source<R>(&mut self, link: LinkId, change: impl FnOnce(&mut Source) -> R) -> Option<R> {
+        let source = self.sources.get_mut(link)?;
+        let doubtful = |source: &Source| {
+            if source.is_proven() {
+                0
+            } else {
+                source.live_bytes
+            }
+        };
+        let before = (source.live_bytes, doubtful(source));
+        let result = change(source);
+        self.live = self.live + source.live_bytes - before.0;
+        self.doubtful = self.doubtful + doubtful(source) - before.1;
+        Some(result)
+    }
+
     /// Counts an answer, whatever it was.
-    fn answered(&mut self, now: Instant, link: LinkId, ask: &Ask) {
+    fn answered(&mut self, now: Instant, link: LinkId) {
         self.snubbed.take(link);
-        self.live -= if ask.live { ask.block.len.into() } else { 0 };
         if self.live == 0 {
             self.meter.rested(now);
         }
-    }
-
-    /// How long a link that has sent nothing yet may take: several times as long
-    /// as a block takes at the rate at which the others deliver.
-    fn first_silence(&self, now: Instant) -> Duration {
-        let rate = self.meter.rate(now).unwrap_or(0.0);
-        let blocks = FIRST_SILENCE * self.grid.block_len() as f64 / rate;
-        let blocks = Duration::try_from_secs_f64(blocks).unwrap_or(self.config.silence);
-        blocks.max(MIN_SILENCE).min(self.config.silence)
-    }
-
-    /// Whether so much is asked for that links which take turns are not asked
-    /// as well: what waits in many lines at once comes no sooner, and others
-    /// could have had the turn.
-    pub fn is_sated(&mut self, now: Instant) -> bool {
-        let behind = self.picker.held_in_part() / BEHIND;
-        let turns = MAX_TURNS + behind.min(MAX_MORE_TURNS);
-        let least = u64::from(turns) * self.grid.geometry().chunk_len();
-        if self.live < least {
-            return false;
-        }
-        // Many links are looked at in the same moment.
-        if self.appetite.is_none_or(|(at, _)| at != now) {
-            let pipe = match (self.meter.rate(now), self.round_trip) {
-                (Some(rate), Some(round_trip)) => {
-                    rate * (round_trip.mul_f64(SATED) + self.config.slack).as_secs_f64()
-                }
-                _ => 0.0,
-            };
-            self.appetite = Some((now, pipe as u64));
-        }
-        self.appetite.is_none_or(|(_, pipe)| self.live >= pipe)
-    }
-
-    /// Whether no link at all is asked for more at present.
-    pub fn is_served(&mut self, now: Instant) -> bool {
-        self.turn_takers == self.sources.len() && self.is_sated(now)
     }
 
     /// All blocks of a chunk are there: it goes to be verified and written.
@@ -508,7 +469,7 @@ impl Planner {
         if self.silence.is_none_or(|silence| silence > now) {
             return (Vec::new(), all);
         }
-        let first = self.first_silence(now);
+        let first = self.first_silence();
         let silent: Vec<LinkId> = self
             .sources
             .iter()
@@ -519,11 +480,9 @@ impl Planner {
             .map(|(link, _)| link)
             .collect();
         for &link in &silent {
-            let Some(source) = self.sources.get_mut(link) else {
+            let Some(blocks) = self.with_source(link, |source| source.silent(now)) else {
                 continue;
             };
-            self.live -= source.live_bytes;
-            let blocks = source.silent(now);
             self.snubbed.add(link);
             let led = self.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);

@@ -116,6 +116,12 @@ impl Source {
         }
     }
 
+    /// Whether what it was asked for is likely to come: it has sent something,
+    /// and was not silent since.
+    pub(super) fn is_proven(&self) -> bool {
+        self.round_trip.is_some() && self.snubs == 0
+    }
+
     pub(super) fn rate(&self, now: Instant) -> Option<f64> {
         self.meter.rate(now)
     }
@@ -222,15 +228,13 @@ impl Source {
         .collect()
     }
 
-    /// No longer counts on a request; returns for how many bytes it was.
-    pub(super) fn take_back(&mut self, block: BlockRange) -> u64 {
+    /// No longer counts on a request.
+    pub(super) fn take_back(&mut self, block: BlockRange) {
         let live = |ask: &&mut Ask| ask.block == block && ask.live;
-        let Some(ask) = self.asks.iter_mut().find(live) else {
-            return 0;
-        };
-        ask.live = false;
-        self.live_bytes -= u64::from(block.len);
-        block.len.into()
+        if let Some(ask) = self.asks.iter_mut().find(live) {
+            ask.live = false;
+            self.live_bytes -= u64::from(block.len);
+        }
     }
 
     pub(super) fn live_asks(&self) -> impl DoubleEndedIterator<Item = &Ask> {

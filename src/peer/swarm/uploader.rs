@@ -62,8 +62,17 @@ pub struct Uploader {
     movable: bool,
 }
 
+/// How deprived a link is; see [`Receiver::rank`].
+type Rank = (u32, u64, u64);
+
+/// Spreads the lots of consecutive links: 2^64 divided by the golden ratio
+/// (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+const LOT: u64 = 0x9E37_79B9_7F4A_7C15;
+
 #[derive(Debug, Default)]
 struct Receiver {
+    /// Decides between links that are equally deprived.
+    lot: u64,
     waiting: VecDeque<BlockRange>,
     /// Bytes that are being read, or queued for the network.
     under_way: u64,
@@ -93,9 +102,10 @@ impl Receiver {
         self.under_way > 0 && self.moved.is_some_and(still)
     }
 
-    /// The more deprived, the less; then who was sent least.
-    fn rank(&self) -> (u32, u64) {
-        (self.has, self.sent + self.under_way)
+    /// The more deprived, the less; then who was sent least; then by chance, or
+    /// everybody would serve the links first that came first.
+    fn rank(&self) -> Rank {
+        (self.has, self.sent + self.under_way, self.lot)
     }
 }
 
@@ -141,7 +151,11 @@ impl Uploader {
 
     /// A link is there. It may ask until it is told otherwise.
     pub fn link_added(&mut self, link: LinkId) {
-        self.receivers.insert(link, Receiver::default());
+        let receiver = Receiver {
+            lot: link.0.wrapping_mul(LOT),
+            ..Receiver::default()
+        };
+        self.receivers.insert(link, receiver);
     }
 
     /// How many chunks a link has, and how many it lacks of those that are

@@ -6,7 +6,8 @@
 //! blocks go out one behind the other at its upload rate, and a downlink, on
 //! which they come in at its download rate at the most; messages without a
 //! block take no time but the latency, and stay in order with the blocks of
-//! their link. Hashing and storing take no time. A tracker names random
+//! their link; of a peer that never uploads, its rate being 0, they get through
+//! all the same. Hashing and storing take no time. A tracker names random
 //! members of the swarm. The same seed gives the same run, event for event.
 
 mod lines;
@@ -271,7 +272,7 @@ impl Simulation {
 
     /// How many members are sending blocks at this moment.
     pub fn sending(&self) -> usize {
-        let sends = |state: &&State| state.alive && !state.uplink.is_empty();
+        let sends = |state: &&State| state.alive && state.upload > 0.0 && !state.uplink.is_empty();
         self.members.iter().filter(sends).count()
     }
 

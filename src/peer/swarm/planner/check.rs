@@ -38,6 +38,11 @@ impl Planner {
         let takers = self.sources.values().filter(|source| source.takes_turns());
         assert_eq!(takers.count(), self.turn_takers);
         let live: u64 = self.sources.values().map(|source| source.live_bytes).sum();
+        let doubtful = self.sources.values().filter(|source| !source.is_proven());
+        assert_eq!(
+            doubtful.map(|source| source.live_bytes).sum::<u64>(),
+            self.doubtful
+        );
         assert_eq!(live, self.live);
         let free: u32 = self.open.values().map(|open| open.free).sum();
         assert_eq!(free, self.free);

@@ -22,6 +22,9 @@ impl Planner {
         self.hungry.take(link);
         self.snubbed.take(link);
         self.live -= source.live_bytes;
+        if !source.is_proven() {
+            self.doubtful -= source.live_bytes;
+        }
         self.turn_takers -= usize::from(source.takes_turns());
         let led = self.led_by(link);
         let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
@@ -58,7 +61,7 @@ impl Planner {
 
     /// Whether a link has something to be asked for now.
     pub fn has_free(&mut self, now: Instant, link: LinkId) -> bool {
-        if self.is_sated(now) {
+        if self.passes_over(now, link) {
             return false;
         }
         let source = self.sources.get(link).filter(|_| self.may_open());

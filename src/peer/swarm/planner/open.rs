@@ -51,9 +51,7 @@ impl Planner {
     /// A block is no longer expected from a link; the caller decides from whom
     /// it is.
     pub(super) fn give_up(&mut self, link: LinkId, block: BlockRange) {
-        if let Some(source) = self.sources.get_mut(link) {
-            self.live -= source.take_back(block);
-        }
+        self.with_source(link, |source| source.take_back(block));
     }
 
     /// Makes blocks free that were asked of a link, and leaves chunks that it

@@ -9,14 +9,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LinkId, Turn, Uploader};
+use super::{LinkId, Rank, Turn, Uploader};
 
 /// For how long the line waits for an invited link before it invites another:
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
 
 /// How deprived a link is, and which link it is.
-type Ranked = ((u32, u64), LinkId);
+type Ranked = (Rank, LinkId);
 
 /// The links that want something, as the next turn depends on them.
 #[derive(Debug, Default)]

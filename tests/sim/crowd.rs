@@ -1,0 +1,182 @@
+//! Whole swarms of the shipped machine in virtual time: how near they come to
+//! what is possible. All is decided by the seed, so each figure is exact, and
+//! the bounds leave room for other orders of the same events only.
+
+use std::time::Duration;
+
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::testing::simulation::{Member, Simulation};
+
+const CHUNK: u64 = 16 << 10;
+/// A chunk takes a tenth of a second on an uplink.
+const UPLOAD: f64 = CHUNK as f64 * 10.0;
+
+struct Crowd {
+    leechers: usize,
+    chunks: u64,
+    /// How many of them never upload.
+    riders: usize,
+    round_trip: Duration,
+    /// How many of them leave, one after the other, each replaced by another.
+    leavers: usize,
+}
+
+impl Crowd {
+    fn new(leechers: usize, chunks: u64) -> Self {
+        Self {
+            leechers,
+            chunks,
+            riders: 0,
+            round_trip: Duration::ZERO,
+            leavers: 0,
+        }
+    }
+
+    /// Seconds in which nobody can do better; see `examples/flash_crowd.rs`.
+    fn bound(&self) -> f64 {
+        let uplinks = self.leechers - self.riders + 1;
+        let load = (self.leechers as f64 / uplinks as f64).max(1.0);
+        (self.chunks as f64 * load + f64::from(self.leechers.ilog2())) / 10.0
+    }
+
+    /// Starts the crowd; whoever rides free comes first, right after the seeder.
+    fn start(&self, seed: u64) -> Simulation {
+        let mut swarm = Simulation::new(self.chunks * CHUNK, SwarmConfig::default(), seed);
+        swarm.set_latency(self.round_trip / 2);
+        swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+        for i in 0..self.leechers {
+            let upload = if i < self.riders { 0.0 } else { UPLOAD };
+            swarm.leecher(upload, 2.0 * UPLOAD);
+        }
+        for i in 0..self.leavers {
+            let share = (i + 1) as f64 / (self.leavers + 1) as f64;
+            let at = Duration::from_secs_f64(self.bound() * share);
+            swarm.leave_at(at, Member(1 + i));
+            swarm.leecher_at(at / 10, UPLOAD, 2.0 * UPLOAD);
+        }
+        swarm
+    }
+
+    /// The last of those who upload finishes after so many times the bound.
+    fn ratio(&self, seed: u64) -> f64 {
+        let mut swarm = self.start(seed);
+        assert!(swarm.run(Duration::from_secs(10_000)), "all complete");
+        let uploaders = (1 + self.riders..swarm.members()).map(Member);
+        let times = uploaders.filter_map(|member| swarm.finished(member));
+        let last = times.max().expect("somebody has finished").as_secs_f64();
+        let ratio = last / self.bound();
+        eprintln!("ratio {ratio:.4}");
+        ratio
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_crowd_event_for_event() {
+    let trace = |seed| {
+        let crowd = Crowd {
+            leavers: 3,
+            round_trip: Duration::from_millis(10),
+            ..Crowd::new(20, 20)
+        };
+        let mut swarm = crowd.start(seed);
+        let mut trace = Vec::new();
+        while swarm.leeching() > 0 && swarm.step() {
+            let have = |member| swarm.progress(Member(member)).verified_chunks;
+            let have: Vec<u32> = (0..swarm.members()).map(have).collect();
+            trace.push((swarm.now(), swarm.sending(), have));
+        }
+        trace
+    };
+    let first = trace(1);
+    assert!(first.len() > 1000);
+    assert!(first == trace(1), "the same seed");
+    assert!(first != trace(2), "another seed");
+}
+
+#[test]
+fn crowd_is_served_near_the_lower_bound() {
+    assert!(Crowd::new(40, 80).ratio(1) < 1.12);
+}
+
+#[test]
+fn crowd_is_served_as_well_where_messages_take_their_time() {
+    let crowd = Crowd {
+        round_trip: Duration::from_millis(10),
+        ..Crowd::new(40, 80)
+    };
+    assert!(crowd.ratio(1) < 1.15);
+}
+
+#[test]
+fn crowd_that_changes_is_served_as_well() {
+    let crowd = Crowd {
+        leavers: 4,
+        ..Crowd::new(40, 80)
+    };
+    assert!(crowd.ratio(1) < 1.2);
+}
+
+#[test]
+fn free_riders_do_not_hold_up_who_uploads() {
+    let crowd = Crowd {
+        riders: 12,
+        ..Crowd::new(40, 80)
+    };
+    assert!(crowd.ratio(1) < 1.15);
+}
+
+/// One leecher and several seeders, of these rates in units of 10 MiB/s: the
+/// time over that of all together, and the share of the bytes that came twice.
+fn from_seeders(rates: &[f64], latency: Duration, drop: Option<(usize, f64)>) -> (f64, f64) {
+    const UNIT: f64 = 10.0 * 1024.0 * 1024.0;
+    let length = 1000 * (64 << 10);
+    let mut swarm = Simulation::new(length, SwarmConfig::default(), 1);
+    swarm.set_latency(latency);
+    let join = |rate: &f64| swarm.seeder(rate * UNIT, f64::MAX);
+    let owners: Vec<Member> = rates.iter().map(join).collect();
+    let leecher = swarm.leecher(UNIT, f64::MAX);
+    let sum = rates.iter().sum::<f64>() * UNIT;
+    let mut ideal = length as f64 / sum;
+    if let Some((owner, to)) = drop {
+        // Midway, so that the other half takes longer.
+        let at = Duration::from_secs_f64(ideal / 2.0);
+        let before = rates[owner] * UNIT;
+        swarm.set_upload_at(at, owners[owner], to * before);
+        ideal = ideal / 2.0 + length as f64 / 2.0 / (sum - before * (1.0 - to));
+    }
+    assert!(swarm.run(Duration::from_secs(1000)));
+    let time = swarm.finished(leecher).expect("it has").as_secs_f64();
+    let progress = swarm.progress(leecher);
+    let twice = progress.wasted as f64 / progress.downloaded as f64;
+    eprintln!("ratio {:.4}, twice {twice:.5}", time / ideal);
+    (time / ideal, twice)
+}
+
+#[test]
+fn nobody_waits_for_the_slowest_owner() {
+    for rates in [
+        &[1.0, 1.0, 1.0, 0.1][..],
+        &[1.0, 1.0, 1.0, 0.01],
+        &[0.03, 1.0],
+        &[0.1, 0.2, 0.3, 0.4, 0.5],
+    ] {
+        let (ratio, twice) = from_seeders(rates, Duration::ZERO, None);
+        assert!(ratio < 1.01 && twice < 0.005, "{rates:?}: {ratio}, {twice}");
+    }
+}
+
+#[test]
+fn nobody_waits_for_an_owner_that_falls_or_disappears() {
+    for to in [0.5, 0.01, 0.0] {
+        let (ratio, _) = from_seeders(&[1.0; 4], Duration::ZERO, Some((2, to)));
+        assert!(ratio < 1.03, "{to}: {ratio}");
+    }
+}
+
+#[test]
+fn small_chunks_fill_a_long_line_and_come_once() {
+    // A round trip of 100 ms, and 40 MiB/s: 4 MiB, or 64 chunks, are on their
+    // way at any time. The first few round trips are spent on growing to that.
+    let (ratio, twice) = from_seeders(&[1.0; 4], Duration::from_millis(50), None);
+    assert!(ratio < 1.7 && twice < 0.005, "{ratio}, {twice}");
+}
