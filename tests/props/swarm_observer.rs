@@ -40,6 +40,21 @@ pub(crate) struct Seen {
     told: BTreeSet<ChunkIndex>,
 }
 
+impl Seen {
+    /// A request was answered, with a block or not. Of a download that has
+    /// ended, it is only counted how many answers are owed.
+    fn is_answered(&mut self, block: BlockRange, ended: bool) {
+        let at = self.asked.iter().position(|(asked, _)| *asked == block);
+        let any = (ended && !self.asked.is_empty()).then_some(0);
+        match at.or(any) {
+            Some(at) => {
+                self.asked.remove(at);
+            }
+            None => self.must_go = true,
+        }
+    }
+}
+
 /// Who sent some bytes, and whether its address is proven.
 type Sent = (Bytes, PeerId, Option<Addr>, bool);
 
@@ -287,22 +302,14 @@ impl Observer {
                     offset: *offset,
                     len: data.len() as u32,
                 };
-                let at = seen.asked.iter().position(|(b, _)| *b == block);
-                seen.must_go |= at.is_none();
-                if let Some(at) = at {
-                    seen.asked.remove(at);
-                }
+                seen.is_answered(block, self.seeding);
                 let info = &seen.info;
                 let sent = (data.clone(), info.peer, info.addr.clone(), info.dialled);
                 self.sent.insert(data.as_ptr() as usize, sent);
                 self.gave_up = false;
             }
             PeerMessage::Reject(block) => {
-                let at = seen.asked.iter().position(|(b, _)| b == block);
-                seen.must_go |= at.is_none();
-                if let Some(at) = at {
-                    seen.asked.remove(at);
-                }
+                seen.is_answered(*block, self.seeding);
             }
             PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
                 self.gave_up = false;

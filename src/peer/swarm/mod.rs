@@ -351,6 +351,12 @@ impl Swarm {
             let Some(addr) = self.book.dial(now, seeder_first) else {
                 break;
             };
+            let is_linked = |link: &Link| link.info.addr.as_ref() == Some(&addr);
+            if self.links.values().any(is_linked) {
+                // It had been forgotten, and was named again since.
+                self.book.linked(&addr);
+                continue;
+            }
             self.outputs.push_back(Output::Dial { addr });
         }
         if !self.find.running

@@ -22,8 +22,13 @@ impl Planner {
             assert_eq!(self.states[chunk.as_usize()], State::Open);
             let free = open.blocks.iter().filter(|b| **b == Block::Free).count();
             assert_eq!(free, open.free as usize);
-            assert!(open.blocks.iter().any(|b| *b != Block::Here) || free == 0);
+            assert!(free < open.blocks.len(), "open, and nothing came of it");
             assert!(open.lead.is_none_or(|lead| self.sources.contains(lead)));
+            if open.exclusive && free > 0 {
+                let leader = open.lead.and_then(|lead| self.sources.get(lead));
+                let leads = |leader: &Source| leader.lead == Some(chunk);
+                assert!(leader.is_some_and(leads), "nobody may ask for the rest");
+            }
             for (position, block) in open.blocks.iter().enumerate() {
                 if let Block::Asked(link) = block {
                     assert!(self.sources.contains(*link), "asked of a dead link");
