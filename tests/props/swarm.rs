@@ -321,6 +321,61 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
 }
 
 #[test]
+fn silent_link_is_asked_again_only_where_nothing_else_comes() {
+    let manifest = Manifest::of(&[7; 400_000]).unwrap();
+    let (start, silent, good) = (Instant::now(), LinkId(1), LinkId(2));
+    for alone in [true, false] {
+        let config = SwarmConfig::default();
+        let mut swarm = Swarm::leecher(start, config, PeerId([9; 16]), manifest.id());
+        for link in [silent, good].into_iter().take(2 - usize::from(alone)) {
+            let info = LinkInfo {
+                peer: PeerId([link.0 as u8; 16]),
+                addr: None,
+                dialled: false,
+            };
+            swarm.link_up(start, link, info);
+            swarm.handle_message(start, link, PeerMessage::HaveAll);
+        }
+        tell_manifest(&mut swarm, start, silent, &manifest);
+        let none = Bitfield::none(manifest.geometry().chunks());
+        swarm.opened(start, &none, &none);
+        // The good one answers what it is asked; the silent one does not.
+        let (mut now, mut asked) = (start, 0);
+        while now < start + Duration::from_secs(6) {
+            for output in outputs(&mut swarm) {
+                match output {
+                    Output::Send {
+                        link,
+                        message: PeerMessage::Request(block),
+                    } if link == good => {
+                        now += Duration::from_millis(1);
+                        let message = PeerMessage::Block {
+                            chunk: block.chunk,
+                            offset: block.offset,
+                            data: vec![7; block.len as usize].into(),
+                        };
+                        // The last is still under way when the other falls silent.
+                        if !swarm.is_seeding() && block.chunk != ChunkIndex(0) {
+                            swarm.handle_message(now, good, message);
+                        }
+                    }
+                    Output::Send {
+                        link,
+                        message: PeerMessage::Request(_),
+                    } => {
+                        asked += usize::from(link == silent && now > start);
+                    }
+                    _ => {}
+                }
+            }
+            now = swarm.poll_timeout().unwrap().max(now);
+            swarm.handle_timeout(now);
+        }
+        assert_eq!(asked, usize::from(alone), "alone: {alone}");
+    }
+}
+
+#[test]
 fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
     let manifest = Manifest::of(&[7; 90_000]).unwrap();
     let chunks = manifest.geometry().chunks();
