@@ -43,7 +43,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// A request was answered, with a block or not. Of a download that has
     /// ended, it is only counted how many answers are owed.
-    fn is_answered(&mut self, block: BlockRange, ended: bool) {
+    fn answered(&mut self, block: BlockRange, ended: bool) {
         let at = self.asked.iter().position(|(asked, _)| *asked == block);
         let any = (ended && !self.asked.is_empty()).then_some(0);
         match at.or(any) {
@@ -302,14 +302,14 @@ impl Observer {
                     offset: *offset,
                     len: data.len() as u32,
                 };
-                seen.is_answered(block, self.seeding);
+                seen.answered(block, self.seeding);
                 let info = &seen.info;
                 let sent = (data.clone(), info.peer, info.addr.clone(), info.dialled);
                 self.sent.insert(data.as_ptr() as usize, sent);
                 self.gave_up = false;
             }
             PeerMessage::Reject(block) => {
-                seen.is_answered(*block, self.seeding);
+                seen.answered(*block, self.seeding);
             }
             PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
                 self.gave_up = false;

@@ -137,7 +137,7 @@ fn take_turns(
 proptest! {
     #[test]
     fn uploader_after_any_script_agrees_with_queues(ops in ops()) {
-        let mut uploader = Uploader::new(LIMITS);
+        let mut uploader = Uploader::new(LIMITS, 1);
         uploader.measures(BLOCK, CHUNK);
         let mut model: BTreeMap<u64, Receiver> = BTreeMap::new();
         let mut now = Instant::now();
@@ -283,7 +283,7 @@ proptest! {
 /// Six links want something, and nobody ever asks: the turn goes round.
 #[test]
 fn turn_that_nobody_uses_passes_on_to_all() {
-    let mut uploader = Uploader::new(LIMITS);
+    let mut uploader = Uploader::new(LIMITS, 1);
     uploader.measures(BLOCK, CHUNK);
     let mut now = Instant::now();
     for link in 0..LINKS {
@@ -313,7 +313,7 @@ fn turn_that_nobody_uses_passes_on_to_all() {
 /// less deprived.
 #[test]
 fn turn_ends_with_its_chunk_for_whoever_is_no_longer_the_most_deprived() {
-    let mut uploader = Uploader::new(LIMITS);
+    let mut uploader = Uploader::new(LIMITS, 1);
     uploader.measures(BLOCK, CHUNK);
     let now = Instant::now();
     for link in 0..4 {

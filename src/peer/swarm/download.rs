@@ -101,7 +101,7 @@ impl Swarm {
             len: len as u32,
         };
         // Others may be asked again.
-        self.wake_hungry |= transfer.planner.holds_back(now);
+        self.wake_hungry |= transfer.planner.take_passed_over();
         match transfer.planner.block_arrived(now, link, block) {
             Arrival::Unasked => {
                 self.counts.wasted += len;

@@ -159,11 +159,14 @@ impl Swarm {
         let mut swarm = Self {
             id,
             me,
-            uploader: Uploader::new(UploadLimits {
-                window: config.send_window,
-                requests: MAX_REQUESTS,
-                slots: config.upload_slots,
-            }),
+            uploader: Uploader::new(
+                UploadLimits {
+                    window: config.send_window,
+                    requests: MAX_REQUESTS,
+                    slots: config.upload_slots,
+                },
+                config.planner.seed,
+            ),
             config,
             phase,
             links: LinkMap::default(),
@@ -386,6 +389,12 @@ impl Swarm {
         assert!(self.links.len() <= self.config.max_links);
         if let Phase::Transfer(transfer) = &self.phase {
             transfer.planner.check_invariants();
+            for (id, link) in self.links.iter() {
+                // Else nothing would ever tell that it is wanted after all.
+                let waits = link.choked && link.declined && transfer.planner.is_useful(id);
+                let hungry = transfer.planner.next_hungry(id) == Some(id);
+                assert!(!waits || hungry || self.wake.contains(id), "given up");
+            }
             let geometry = transfer.manifest.geometry();
             let checking = transfer.checking.keys().map(|&c| geometry.len_of(c));
             let unverified = transfer.assembler.bytes() + checking.sum::<u64>();

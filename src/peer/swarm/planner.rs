@@ -178,25 +178,30 @@ pub struct Planner {
     homes_valid: bool,
     /// Sources that found nothing to ask for.
     hungry: LinkSet,
-    /// Sources that were silent, and have sent nothing since.
-    snubbed: LinkSet,
     /// When they look again, though nothing happened.
     retry: Option<Instant>,
     /// How many blocks of open chunks are free.
     free: u32,
     /// No link is silent before.
     silence: Option<Instant>,
-    /// Bytes that are asked for and counted on, over all links, how fast they
-    /// come, and the shortest time from a request to its block.
+    /// Bytes that are asked for and counted on, over all links, and how many of
+    /// those of links that have not proved themselves.
     live: u64,
-    /// How many of those are asked of links that have not proved themselves.
     doubtful: u64,
+    /// How fast they come, and the shortest time from a request to its block.
     meter: RateMeter,
     round_trip: Option<Duration>,
-    /// How many sources make their links take turns.
+    /// How many sources make their links take turns, and how many have not
+    /// proved themselves.
     turn_takers: usize,
+    unproven: usize,
     /// How many bytes are worth asking for at a time, as of that moment.
     appetite: Option<(Instant, u64)>,
+    /// Until when links that have not proved themselves are not asked, as of
+    /// that moment and so many doubtful bytes.
+    doubts: Option<(Instant, u64, Option<Instant>)>,
+    /// Some link was not asked, as others had been asked for enough.
+    passed_over: bool,
 }
 
 impl Planner {
@@ -226,7 +231,6 @@ impl Planner {
             partial: 0,
             homes_valid: false,
             hungry: LinkSet::default(),
-            snubbed: LinkSet::default(),
             retry: None,
             free: 0,
             silence: None,
@@ -235,7 +239,10 @@ impl Planner {
             meter: RateMeter::default(),
             round_trip: None,
             turn_takers: 0,
+            unproven: 0,
             appetite: None,
+            doubts: None,
+            passed_over: false,
         }
     }
 
@@ -327,7 +334,7 @@ impl Planner {
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
         self.meter.arrived(now, block.len.into());
-        self.answered(now, link);
+        self.answered(now);
         let position = self.grid.position(block).expect("asked on the grid") as usize;
         let Some(open) = self.open.get_mut(&block.chunk) else {
             return Arrival::Late;
@@ -358,7 +365,7 @@ impl Planner {
     /// asked. O(chunks) for the first rejection of a seeder, O(links) else.
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
         let ask = self.with_source(link, |source| source.answered(now, block))??;
-        self.answered(now, link);
+        self.answered(now);
         let source = self.sources.get_mut(link)?;
         if !ask.live {
             return Some(Released::default());
@@ -387,23 +394,22 @@ impl Planner {
     /// Changes a source, and counts on what it promises then.
     fn with_source<R>(&mut self, link: LinkId, change: impl FnOnce(&mut Source) -> R) -> Option<R> {
         let source = self.sources.get_mut(link)?;
-        let doubtful = |source: &Source| {
-            if source.is_proven() {
-                0
-            } else {
-                source.live_bytes
-            }
+        let count = |source: &Source| {
+            let unproven = !source.is_proven();
+            let doubtful = if unproven { source.live_bytes } else { 0 };
+            (source.live_bytes, doubtful, usize::from(unproven))
         };
-        let before = (source.live_bytes, doubtful(source));
+        let before = count(source);
         let result = change(source);
-        self.live = self.live + source.live_bytes - before.0;
-        self.doubtful = self.doubtful + doubtful(source) - before.1;
+        let after = count(source);
+        self.live = self.live - before.0 + after.0;
+        self.doubtful = self.doubtful - before.1 + after.1;
+        self.unproven = self.unproven - before.2 + after.2;
         Some(result)
     }
 
     /// Counts an answer, whatever it was.
-    fn answered(&mut self, now: Instant, link: LinkId) {
-        self.snubbed.take(link);
+    fn answered(&mut self, now: Instant) {
         if self.live == 0 {
             self.meter.rested(now);
         }
@@ -483,7 +489,6 @@ impl Planner {
             let Some(blocks) = self.with_source(link, |source| source.silent(now)) else {
                 continue;
             };
-            self.snubbed.add(link);
             let led = self.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);
             all.forgotten.extend(released.forgotten);
@@ -497,7 +502,8 @@ impl Planner {
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
-    /// [`next_request`](Self::next_request) for the [`hungry`](Self::hungry).
+    /// [`next_request`](Self::next_request) for the hungry; see
+    /// [`next_hungry`](Self::next_hungry).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.retry.filter(|_| !self.open.is_empty());
         self.silence.into_iter().chain(retry).min()

@@ -44,6 +44,7 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub struct Uploader {
     limits: UploadLimits,
+    seed: u64,
     /// The length of a block and of a chunk, in bytes.
     block_len: u64,
     chunk_len: u64,
@@ -62,16 +63,14 @@ pub struct Uploader {
     movable: bool,
 }
 
-/// How deprived a link is; see [`Receiver::rank`].
-type Rank = (u32, u64, u64);
-
 /// Spreads the lots of consecutive links: 2^64 divided by the golden ratio
 /// (Knuth, The Art of Computer Programming, volume 3, section 6.4).
 const LOT: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[derive(Debug, Default)]
 struct Receiver {
-    /// Decides between links that are equally deprived.
+    /// Decides between links that are equally deprived, or everybody would
+    /// serve the links first that came first.
     lot: u64,
     waiting: VecDeque<BlockRange>,
     /// Bytes that are being read, or queued for the network.
@@ -102,10 +101,9 @@ impl Receiver {
         self.under_way > 0 && self.moved.is_some_and(still)
     }
 
-    /// The more deprived, the less; then who was sent least; then by chance, or
-    /// everybody would serve the links first that came first.
-    fn rank(&self) -> Rank {
-        (self.has, self.sent + self.under_way, self.lot)
+    /// The more deprived, the less; then who was sent least.
+    fn rank(&self) -> (u32, u64) {
+        (self.has, self.sent + self.under_way)
     }
 }
 
@@ -127,10 +125,12 @@ pub enum Turn {
 }
 
 impl Uploader {
-    /// An uploader without links.
-    pub fn new(limits: UploadLimits) -> Self {
+    /// An uploader without links; the seed decides between links that are
+    /// equally deprived.
+    pub fn new(limits: UploadLimits, seed: u64) -> Self {
         Self {
             limits,
+            seed,
             block_len: 0,
             chunk_len: 0,
             under_way: 0,
@@ -152,7 +152,7 @@ impl Uploader {
     /// A link is there. It may ask until it is told otherwise.
     pub fn link_added(&mut self, link: LinkId) {
         let receiver = Receiver {
-            lot: link.0.wrapping_mul(LOT),
+            lot: (link.0 ^ self.seed).wrapping_mul(LOT),
             ..Receiver::default()
         };
         self.receivers.insert(link, receiver);
@@ -256,7 +256,7 @@ impl Uploader {
             .iter_mut()
             .filter(|(_, r)| !r.waiting.is_empty() && r.under_way < link_window)
             .filter(|(_, r)| !r.is_stalled(now))
-            .min_by_key(|(_, receiver)| receiver.rank())?;
+            .min_by_key(|(_, receiver)| (receiver.rank(), receiver.lot))?;
         if receiver.under_way == 0 {
             receiver.moved = Some(now);
         }

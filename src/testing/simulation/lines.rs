@@ -18,7 +18,7 @@ impl Simulation {
             PeerMessage::Block { data, .. } => data.len() as u64,
             _ => 0,
         };
-        if bytes == 0 && (wire.queued == 0 || state.upload <= 0.0) {
+        if bytes == 0 && (wire.queued == 0 || state.rides) {
             let at = (self.now + self.latency).max(wire.last_delivery);
             wire.last_delivery = at;
             let (to, link_there) = (wire.to, wire.link);

@@ -6,8 +6,8 @@
 //! blocks go out one behind the other at its upload rate, and a downlink, on
 //! which they come in at its download rate at the most; messages without a
 //! block take no time but the latency, and stay in order with the blocks of
-//! their link; of a peer that never uploads, its rate being 0, they get through
-//! all the same. Hashing and storing take no time. A tracker names random
+//! their link; only of a peer that joined with an upload rate of 0 they get
+//! through all the same. Hashing and storing take no time. A tracker names random
 //! members of the swarm. The same seed gives the same run, event for event.
 
 mod lines;
@@ -59,6 +59,8 @@ struct State {
     alive: bool,
     upload: f64,
     download: f64,
+    /// It joined without an upload rate.
+    rides: bool,
     links: LinkMap<Wire>,
     /// What waits for the uplink; the first is being sent.
     uplink: VecDeque<Outgoing>,
@@ -330,6 +332,7 @@ impl Simulation {
             alive: true,
             upload: newcomer.upload,
             download: newcomer.download,
+            rides: newcomer.upload <= 0.0,
             links: LinkMap::default(),
             uplink: VecDeque::new(),
             remaining: 0.0,
@@ -402,6 +405,7 @@ impl Simulation {
             What::Rate { of, upload } => {
                 self.progress_uplink(of);
                 self.members[of.0].upload = upload;
+                self.members[of.0].rides = false;
                 self.plan_uplink(of);
             }
             What::Join(newcomer) => {

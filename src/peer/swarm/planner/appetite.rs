@@ -50,16 +50,23 @@ impl Planner {
         let Some(source) = self.sources.get(link) else {
             return true;
         };
-        if source.snubs > 0 && self.live > 0 {
-            return true;
-        }
-        if source.is_proven() {
-            return source.takes_turns() && self.is_sated(now);
-        }
-        // Where nobody takes turns, all are tried at once.
-        let until = self.doubts_until(now).filter(|_| self.turn_takers > 0);
-        self.look_again(until);
-        until.is_some()
+        let passed = if source.snubs > 0 && self.live > 0 {
+            true
+        } else if source.is_proven() {
+            source.takes_turns() && self.is_sated(now)
+        } else {
+            let until = self.doubts_until(now);
+            self.look_again(until);
+            until.is_some()
+        };
+        self.passed_over |= passed;
+        passed
+    }
+
+    /// Whether some link was passed over since this was last asked: it may be
+    /// asked when something has come.
+    pub fn take_passed_over(&mut self) -> bool {
+        std::mem::take(&mut self.passed_over)
     }
 
     /// No later than that, the hungry look again.
@@ -92,11 +99,18 @@ impl Planner {
     }
 
     /// Until when no more is asked of links that have not proved themselves:
-    /// enough was asked for only now, and may well come.
-    fn doubts_until(&self, now: Instant) -> Option<Instant> {
+    /// enough was asked for only now, and may well come. Where nobody takes
+    /// turns, all are tried at once. O(links).
+    fn doubts_until(&mut self, now: Instant) -> Option<Instant> {
         let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
-        if self.doubtful < enough {
+        if self.turn_takers == 0 || self.doubtful < enough {
             return None;
+        }
+        // Many links are looked at in the same moment.
+        if let Some((at, doubtful, until)) = self.doubts
+            && (at, doubtful) == (now, self.doubtful)
+        {
+            return until;
         }
         let patience = self.first_silence() / DOUBT;
         let mut fresh = 0;
@@ -109,16 +123,20 @@ impl Planner {
                 until = until.into_iter().chain([ask.at + patience]).min();
             }
         }
-        until.filter(|_| fresh >= enough)
-    }
-
-    /// Whether some links are not asked for more before something has come.
-    pub fn holds_back(&mut self, now: Instant) -> bool {
-        self.turn_takers > 0 && (self.doubts_until(now).is_some() || self.is_sated(now))
+        let until = until.filter(|_| fresh >= enough);
+        self.doubts = Some((now, self.doubtful, until));
+        until
     }
 
     /// Whether no link at all is asked for more at present.
     pub fn is_served(&mut self, now: Instant) -> bool {
-        self.turn_takers == self.sources.len() && self.is_sated(now)
+        if self.turn_takers < self.sources.len() || !self.is_sated(now) {
+            return false;
+        }
+        let until = self.doubts_until(now);
+        self.look_again(until);
+        let served = self.unproven == 0 || until.is_some();
+        self.passed_over |= served;
+        served
     }
 }

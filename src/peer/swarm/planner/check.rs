@@ -38,16 +38,13 @@ impl Planner {
                 }
             }
         }
-        let snubbed = self.sources.iter().filter(|(_, source)| source.snubs > 0);
-        assert!(snubbed.map(|(link, _)| link).eq(self.snubbed.keys()));
         let takers = self.sources.values().filter(|source| source.takes_turns());
         assert_eq!(takers.count(), self.turn_takers);
         let live: u64 = self.sources.values().map(|source| source.live_bytes).sum();
-        let doubtful = self.sources.values().filter(|source| !source.is_proven());
-        assert_eq!(
-            doubtful.map(|source| source.live_bytes).sum::<u64>(),
-            self.doubtful
-        );
+        let unproven = self.sources.values().filter(|source| !source.is_proven());
+        let doubtful: Vec<u64> = unproven.map(|source| source.live_bytes).collect();
+        assert_eq!(doubtful.len(), self.unproven);
+        assert_eq!(doubtful.iter().sum::<u64>(), self.doubtful);
         assert_eq!(live, self.live);
         let free: u32 = self.open.values().map(|open| open.free).sum();
         assert_eq!(free, self.free);

@@ -10,7 +10,9 @@ use crate::content::{Bitfield, ChunkIndex};
 impl Planner {
     /// A link is a source from now on; it has nothing yet.
     pub fn link_added(&mut self, link: LinkId) {
-        self.sources.insert(link, Source::new());
+        if self.sources.insert(link, Source::new()).is_none() {
+            self.unproven += 1;
+        }
     }
 
     /// A link is gone: what was asked of it is free again.
@@ -20,9 +22,9 @@ impl Planner {
             return Released::default();
         };
         self.hungry.take(link);
-        self.snubbed.take(link);
         self.live -= source.live_bytes;
         if !source.is_proven() {
+            self.unproven -= 1;
             self.doubtful -= source.live_bytes;
         }
         self.turn_takers -= usize::from(source.takes_turns());
@@ -59,11 +61,16 @@ impl Planner {
         }
     }
 
-    /// Whether a link has something to be asked for now.
+    /// Whether a link has something to be asked for now; if not, it is hungry.
     pub fn has_free(&mut self, now: Instant, link: LinkId) -> bool {
-        if self.passes_over(now, link) {
-            return false;
+        let free = !self.passes_over(now, link) && self.offers(link);
+        if !free && self.sources.contains(link) {
+            self.hungry.add(link);
         }
+        free
+    }
+
+    fn offers(&self, link: LinkId) -> bool {
         let source = self.sources.get(link).filter(|_| self.may_open());
         let waits = source.is_some_and(|s| match &s.has {
             Has::Nothing => false,
@@ -83,11 +90,11 @@ impl Planner {
             return;
         };
         match &mut source.has {
-            Has::All => return,
+            Has::All => {}
             Has::Nothing => {
                 let mut chunks = Bitfield::none(self.grid.geometry().chunks());
                 chunks.insert(chunk);
-                return self.link_has(link, Has::Some(chunks));
+                self.link_has(link, Has::Some(chunks));
             }
             Has::Some(chunks) => {
                 if !chunks.insert(chunk) {
@@ -108,7 +115,6 @@ impl Planner {
                 }
             }
         }
-        self.hungry.take(link);
     }
 
     /// Whether a link answers requests. One that does not leads no chunk but
@@ -187,7 +193,6 @@ impl Planner {
         };
         source.home = 0..0;
         self.homes_valid = false;
-        self.hungry.take(link);
         for (has, gained) in [(before, false), (has, true)] {
             if let Has::Some(chunks) = has {
                 self.set_partial_copies(&chunks, gained, None);

@@ -9,14 +9,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LinkId, Rank, Turn, Uploader};
+use super::{LinkId, Turn, Uploader};
 
 /// For how long the line waits for an invited link before it invites another:
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
 
-/// How deprived a link is, and which link it is.
-type Ranked = (Rank, LinkId);
+/// How deprived a link is, its lot, and which link it is.
+type Ranked = ((u32, u64), u64, LinkId);
 
 /// The links that want something, as the next turn depends on them.
 #[derive(Debug, Default)]
@@ -54,8 +54,8 @@ impl Uploader {
             let look = self.look(now);
             let crowded = look.wanting > self.limits.slots;
             let starved = look.ready < backlog && look.expected == 0;
-            if let Some((rank, spent)) = look.spent {
-                if crowded && look.next.is_some_and(|(best, _)| best <= rank) {
+            if let Some((rank, _, spent)) = look.spent {
+                if crowded && look.next.is_some_and(|(best, ..)| best <= rank) {
                     return Some(self.choke(spent));
                 }
                 if starved || !crowded {
@@ -64,10 +64,10 @@ impl Uploader {
                     continue;
                 }
             }
-            if let Some((_, next)) = look.next.filter(|_| starved || !crowded) {
+            if let Some((.., next)) = look.next.filter(|_| starved || !crowded) {
                 return Some(self.unchoke(next));
             }
-            let ((_, unused), waiting, invited) = look.unused.filter(|_| crowded)?;
+            let ((.., unused), waiting, invited) = look.unused.filter(|_| crowded)?;
             let others_answer = invited && look.expected > 1;
             let dispensable = look.ready - waiting >= backlog || others_answer;
             return dispensable.then(|| self.choke(unused));
@@ -83,7 +83,7 @@ impl Uploader {
                 receiver.invited = None;
                 continue;
             }
-            let ranked = (receiver.rank(), link);
+            let ranked = (receiver.rank(), receiver.lot, link);
             if receiver.choked {
                 look.wanting += 1;
                 if look.next.is_none_or(|best| ranked < best) {
