@@ -5,9 +5,9 @@
 //! cargo run --release --example flash_crowd -- --leechers 1000 --chunks 1000 --seed 1
 //! ```
 //! Also `--latency 0.1` (round trip, in chunk times), `--churn 0.1` (a share of
-//! the leechers leaves at random times, and as many come), `--free-riders 0.3`
-//! (a share of the leechers never uploads) and `--svg FILE` (the completion
-//! curve beside the bound). The last line is the time of the last finisher over
+//! the leechers leaves at random times, and as many come, in the first tenth of
+//! the time), `--free-riders 0.3` (a share of the leechers takes requests and
+//! never sends) and `--svg FILE` (the completion curve beside the bound). The last line is the time of the last finisher over
 //! the bound of Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer
 //! file dissemination", Journal of Scheduling 11, 2008): with equal upload rates
 //! u, a content of F bytes in M chunks and N leechers, nobody can do better than
