@@ -324,7 +324,8 @@ impl Swarm {
             let next = woken.or_else(|| {
                 let next = transfer.planner.next_hungry(hungry?)?;
                 let served = transfer.planner.is_served(now);
-                hungry = (!served).then_some(LinkId(next.0 + 1));
+                let after = next.0.checked_add(1).map(LinkId);
+                hungry = after.filter(|_| !served);
                 (!served).then_some(next)
             });
             if let Some(link) = next
