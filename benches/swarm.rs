@@ -3,11 +3,19 @@
 //!
 //! `cargo bench --bench swarm`
 
+use std::collections::VecDeque;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bt_lite::peer::swarm::{BlockGrid, Has, LinkId, Picker, Planner, PlannerConfig};
-use bt_lite::{Bitfield, ChunkIndex, Geometry};
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use bt_lite::content::{BlockRange, ChunkHash, LengthProof};
+use bt_lite::peer::swarm::{
+    BlockGrid, Has, LinkId, LinkInfo, Output, Picker, Planner, PlannerConfig, Swarm, SwarmConfig,
+};
+use bt_lite::protocol::{PeerId, PeerMessage};
+use bt_lite::{Bitfield, ChunkIndex, ContentId, Geometry, Manifest};
+use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 const LINKS: u64 = 50;
@@ -23,10 +31,10 @@ fn geometry(chunks: u32) -> Geometry {
     Geometry::of(length).expect("within the bounds")
 }
 
-fn has(chunks: u32, rng: &mut fastrand::Rng) -> Bitfield {
+fn has(chunks: u32, share: f64, rng: &mut fastrand::Rng) -> Bitfield {
     let mut has = Bitfield::none(chunks);
     for chunk in (0..chunks).map(ChunkIndex) {
-        if rng.f64() < SHARE {
+        if rng.f64() < share {
             has.insert(chunk);
         }
     }
@@ -38,7 +46,7 @@ fn picker(c: &mut Criterion) {
     for chunks in [1_000, 10_000, 100_000, 1_000_000] {
         let mut rng = fastrand::Rng::with_seed(3);
         let mut picker = Picker::new(chunks, 1);
-        let links: Vec<Bitfield> = (0..LINKS).map(|_| has(chunks, &mut rng)).collect();
+        let links: Vec<Bitfield> = (0..LINKS).map(|_| has(chunks, SHARE, &mut rng)).collect();
         for chunk in (0..chunks).map(ChunkIndex) {
             picker.put(chunk);
             for link in &links {
@@ -79,7 +87,7 @@ fn planner(c: &mut Criterion) {
                 planner.link_added(LinkId(link));
                 let has = match link {
                     0 => Has::All,
-                    _ => Has::Some(has(geometry.chunks(), &mut rng)),
+                    _ => Has::Some(has(geometry.chunks(), SHARE, &mut rng)),
                 };
                 planner.link_has(LinkId(link), has);
             }
@@ -117,5 +125,178 @@ fn planner(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, picker, planner);
+/// A manifest of so many chunks of 16 MiB, of which nobody has the bytes: the
+/// hashes are drawn, but for the last chunk, which has one byte.
+fn manifest(chunks: u32) -> Manifest {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let length = u64::from(chunks - 1) * (16 << 20) + 1;
+    let mut hashes: Vec<ChunkHash> = (1..chunks)
+        .map(|_| std::array::from_fn(|_| rng.u8(..)))
+        .collect();
+    let last = blake3::Hasher::new()
+        .set_input_offset(length - 1)
+        .update(&[0])
+        .finalize_non_root();
+    hashes.push(last);
+    let (left, right) = hashes.split_at(hashes.len().next_power_of_two() / 2);
+    let id = merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash);
+    let proof = LengthProof {
+        leaf: Bytes::from_static(&[0]),
+        siblings: Vec::new(),
+    };
+    Manifest::check(ContentId::from_bytes(*id.as_bytes()), length, hashes, proof).expect("consistent")
+}
+
+fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
+    let [hash] = hashes else {
+        let (left, right) = hashes.split_at(hashes.len().next_power_of_two() / 2);
+        return merge_subtrees_non_root(&subtree(left), &subtree(right), Mode::Hash);
+    };
+    *hash
+}
+
+/// A leecher with its links, and what it has asked for.
+struct World {
+    swarm: Swarm,
+    now: Instant,
+    requests: VecDeque<(LinkId, BlockRange)>,
+    zeros: Bytes,
+}
+
+impl World {
+    /// Gets the manifest from a seeder, and links to leechers then.
+    fn new(manifest: &Arc<Manifest>, share: f64) -> Self {
+        let (now, link) = (Instant::now(), LinkId(0));
+        let config = SwarmConfig::default();
+        let mut seeder = Swarm::seeder(now, config.clone(), PeerId([1; 16]), Arc::clone(manifest));
+        let mut world = Self {
+            swarm: Swarm::leecher(now, config, PeerId([0xff; 16]), manifest.id()),
+            now,
+            requests: VecDeque::new(),
+            zeros: vec![0; 256 << 10].into(),
+        };
+        seeder.link_up(now, link, info(0xff));
+        world.swarm.link_up(now, link, info(1));
+        while world.swarm.manifest().is_none() {
+            while let Some(output) = world.swarm.poll_output() {
+                if let Output::Send { message, .. } = output {
+                    seeder.handle_message(now, link, message);
+                }
+            }
+            while let Some(output) = seeder.poll_output() {
+                if let Output::Send { message, .. } = output {
+                    world.swarm.handle_message(now, link, message);
+                }
+            }
+        }
+        let chunks = manifest.geometry().chunks();
+        let none = Bitfield::none(chunks);
+        world.swarm.opened(now, &none, &none);
+        let mut rng = fastrand::Rng::with_seed(9);
+        for link in 1..LINKS {
+            world.swarm.link_up(now, LinkId(link), info(link as u8 + 1));
+            let has = has(chunks, share, &mut rng).to_bytes();
+            let message = PeerMessage::Bitfield(has);
+            world.swarm.handle_message(now, LinkId(link), message);
+        }
+        world.pump();
+        world
+    }
+
+    /// Does what the machine asks for at once, but for sending blocks.
+    fn pump(&mut self) {
+        while let Some(output) = self.swarm.poll_output() {
+            match output {
+                Output::Send { link, message } => {
+                    self.swarm.messages_sent(self.now, link, 1, 0);
+                    if let PeerMessage::Request(block) = message {
+                        self.requests.push_back((link, block));
+                    }
+                }
+                Output::Verify { chunk, .. } => self.swarm.chunk_verified(self.now, chunk, true),
+                Output::Store { chunk, .. } => self.swarm.chunk_stored(self.now, chunk),
+                Output::Commit { .. } => self.swarm.committed(self.now),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next requested block comes; `false` if nothing was asked for.
+    fn block(&mut self) -> bool {
+        let Some((link, block)) = self.requests.pop_front() else {
+            return false;
+        };
+        self.now += Duration::from_micros(100);
+        let message = PeerMessage::Block {
+            chunk: block.chunk,
+            offset: block.offset,
+            data: self.zeros.slice(..block.len as usize),
+        };
+        self.swarm.handle_message(self.now, link, message);
+        self.pump();
+        true
+    }
+
+    /// A link tells of a chunk.
+    fn have(&mut self, link: u64, chunk: ChunkIndex) {
+        let message = PeerMessage::Have(chunk);
+        self.swarm.handle_message(self.now, LinkId(link), message);
+        self.pump();
+    }
+}
+
+fn info(peer: u8) -> LinkInfo {
+    LinkInfo {
+        peer: PeerId([peer; 16]),
+        addr: None,
+        dialled: peer == 1,
+    }
+}
+
+fn swarm(c: &mut Criterion) {
+    let mut group = c.benchmark_group("swarm");
+    group.sample_size(10);
+    for chunks in [1_000, 10_000, 100_000, 1_000_000] {
+        let manifest = Arc::new(manifest(chunks));
+        group.bench_function(BenchmarkId::new("block", chunks), |b| {
+            let mut world = World::new(&manifest, SHARE);
+            b.iter_custom(|events| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..events {
+                    let started = Instant::now();
+                    let came = world.block();
+                    spent += started.elapsed();
+                    if !came {
+                        world = World::new(&manifest, SHARE);
+                    }
+                }
+                spent
+            });
+        });
+        group.bench_function(BenchmarkId::new("have", chunks), |b| {
+            // Leechers that have nothing yet tell of one chunk after the other.
+            let mut world = World::new(&manifest, 0.0);
+            let mut told = 0;
+            b.iter_custom(|events| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..events {
+                    let (link, chunk) = (1 + told % (LINKS - 1), told / (LINKS - 1));
+                    if chunk >= u64::from(chunks) {
+                        world = World::new(&manifest, 0.0);
+                        told = 0;
+                        continue;
+                    }
+                    told += 1;
+                    let started = Instant::now();
+                    world.have(link, ChunkIndex(chunk as u32));
+                    spent += started.elapsed();
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, picker, planner, swarm);
 criterion_main!(benches);
