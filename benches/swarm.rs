@@ -144,7 +144,8 @@ fn manifest(chunks: u32) -> Manifest {
         leaf: Bytes::from_static(&[0]),
         siblings: Vec::new(),
     };
-    Manifest::check(ContentId::from_bytes(*id.as_bytes()), length, hashes, proof).expect("consistent")
+    Manifest::check(ContentId::from_bytes(*id.as_bytes()), length, hashes, proof)
+        .expect("consistent")
 }
 
 fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
@@ -180,11 +181,13 @@ impl World {
         while world.swarm.manifest().is_none() {
             while let Some(output) = world.swarm.poll_output() {
                 if let Output::Send { message, .. } = output {
+                    world.swarm.messages_sent(now, link, 1, 0);
                     seeder.handle_message(now, link, message);
                 }
             }
             while let Some(output) = seeder.poll_output() {
                 if let Output::Send { message, .. } = output {
+                    seeder.messages_sent(now, link, 1, 0);
                     world.swarm.handle_message(now, link, message);
                 }
             }
