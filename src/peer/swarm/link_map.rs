@@ -11,7 +11,7 @@ use std::slice::Iter;
 use super::LinkId;
 
 /// A map by link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct LinkMap<T> {
     ids: Vec<LinkId>,
     values: Vec<T>,
@@ -101,14 +101,12 @@ impl<T> LinkMap<T> {
 }
 
 impl LinkSet {
-    /// Whether it is new.
-    pub(crate) fn add(&mut self, link: LinkId) -> bool {
-        self.insert(link, ()).is_none()
+    pub(crate) fn add(&mut self, link: LinkId) {
+        self.insert(link, ());
     }
 
-    /// Whether it was there.
-    pub(crate) fn take(&mut self, link: LinkId) -> bool {
-        self.remove(link).is_some()
+    pub(crate) fn take(&mut self, link: LinkId) {
+        self.remove(link);
     }
 
     pub(crate) fn pop_first(&mut self) -> Option<LinkId> {

@@ -77,7 +77,7 @@ impl Planner {
     /// Whether so much is asked for that links which take turns are not asked
     /// as well: what waits in many lines at once comes no sooner, and others
     /// could have had the turn.
-    pub fn is_sated(&mut self, now: Instant) -> bool {
+    fn is_sated(&mut self, now: Instant) -> bool {
         let behind = self.picker.held_in_part() / BEHIND;
         let turns = MAX_TURNS + behind.min(MAX_MORE_TURNS);
         let least = u64::from(turns) * self.grid.geometry().chunk_len();
