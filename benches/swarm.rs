@@ -14,7 +14,7 @@ use bt_lite::peer::swarm::{
     BlockGrid, Has, LinkId, LinkInfo, Output, Picker, Planner, PlannerConfig, Swarm, SwarmConfig,
 };
 use bt_lite::protocol::{PeerId, PeerMessage};
-use bt_lite::{Bitfield, ChunkIndex, ContentId, Geometry, Manifest};
+use bt_lite::{Addr, Bitfield, ChunkIndex, ContentId, Geometry, Manifest};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
@@ -249,10 +249,11 @@ impl World {
 }
 
 fn info(peer: u8) -> LinkInfo {
-    LinkInfo {
-        peer: PeerId([peer; 16]),
-        addr: None,
-        dialled: peer == 1,
+    let (peer, dialled) = (PeerId([peer; 16]), peer == 1);
+    let addr: Addr = format!("{peer}:1").parse().expect("a printable address");
+    match dialled {
+        true => LinkInfo::dialled(peer, addr),
+        false => LinkInfo::accepted(peer, &addr, None),
     }
 }
 

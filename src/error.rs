@@ -57,6 +57,13 @@ pub enum StartError {
     /// [`PeerBuilder::share_stored`](crate::peer::PeerBuilder::share_stored).
     #[error("what was shared before is not known: {0}")]
     Storage(#[from] StorageError),
+    /// The operating system gives no random bytes, and without them others
+    /// could guess the secrets of links.
+    #[error("no random bytes: {detail}")]
+    Entropy {
+        /// What the operating system says.
+        detail: String,
+    },
 }
 
 /// Why a content is not shared.

@@ -87,20 +87,13 @@ async fn introduce(
         _ if hello.peer == shared.id => RefuseReason::SelfConnection,
         None => RefuseReason::UnknownContent,
         Some(swarm) => {
-            let answer = PeerMessage::Hello(shared.hello(hello.content));
-            say(&mut connection, answer).await.ok()?;
-            // Nobody can aim this peer at a third party.
-            let listen = hello
-                .listen
-                .map(|addr| addr.filled_in_from(&connection.remote));
-            let info = LinkInfo {
-                peer: hello.peer,
-                addr: listen.filter(|addr| addr.same_host(&connection.remote)),
-                dialled: false,
-            };
+            let said = shared.hello(hello.content);
+            let cookie = said.cookie;
+            say(&mut connection, PeerMessage::Hello(said)).await.ok()?;
+            let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
             let link = NewLink {
                 connection,
-                info,
+                info: info.with_cookies(cookie, hello.cookie),
                 places: (None, None),
             };
             return Some((swarm.inbox, link));

@@ -132,6 +132,7 @@ impl PeerBuilder {
             return Err(wrong.into());
         }
         self.config.check()?;
+        let secret = self.secret()?;
         let listener = match &self.listen {
             Some(addr) => match self.transport.listen(addr).await {
                 Ok(listener) => Some(listener),
@@ -166,6 +167,7 @@ impl PeerBuilder {
             trackers,
             addr,
             rng.u64(..),
+            secret,
         );
         shared.share_stored = self.share_stored;
         let shared = Arc::new(shared);
@@ -200,6 +202,21 @@ impl PeerBuilder {
             announced.await;
         }
         Ok(peer)
+    }
+
+    /// The key of the secrets of links.
+    fn secret(&self) -> Result<[u8; 32], StartError> {
+        if let Some(seed) = self.seed {
+            return Ok(blake3::derive_key(
+                "bt_lite link cookies",
+                &seed.to_le_bytes(),
+            ));
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| StartError::Entropy {
+            detail: error.to_string(),
+        })?;
+        Ok(secret)
     }
 
     fn addr<A>(&mut self, addr: A) -> Option<Addr>

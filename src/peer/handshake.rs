@@ -6,6 +6,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
 use super::shared::Shared;
+use super::swarm::LinkInfo;
 use crate::content::ContentId;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
 use crate::protocol::{Addr, Hello, PeerMessage, ProtocolError, RefuseReason};
@@ -38,16 +39,19 @@ pub(super) async fn dial(
     shared: &Shared,
     addr: &Addr,
     content: ContentId,
-) -> Result<(Connection, Hello), HandshakeError> {
+) -> Result<(Connection, LinkInfo), HandshakeError> {
     let shake = async {
         let mut connection = shared.transport.connect(addr).await?;
         connection.limits.set(LINK_FRAMES);
-        say(&mut connection, PeerMessage::Hello(shared.hello(content))).await?;
+        let said = shared.hello(content);
+        let cookie = said.cookie;
+        say(&mut connection, PeerMessage::Hello(said)).await?;
         let hello = hear(&mut connection).await?;
         if hello.content != content {
             return Err(HandshakeError::OtherContent);
         }
-        Ok((connection, hello))
+        let info = LinkInfo::dialled(hello.peer, addr.clone());
+        Ok((connection, info.with_cookies(cookie, hello.cookie)))
     };
     timeout(HANDSHAKE_TIMEOUT, shake)
         .await

@@ -14,7 +14,7 @@ use super::download::Status;
 use super::driver::Input;
 use super::swarm::{LinkId, SwarmConfig};
 use crate::content::{Content, ContentId, Manifest};
-use crate::protocol::{Addr, Hello, PeerId};
+use crate::protocol::{Addr, Hello, LinkCookie, PeerId};
 use crate::storage::{Blob, Storage, StorageError};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
@@ -43,6 +43,9 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
     pub(super) kill: CancellationToken,
     next_link: AtomicU64,
+    /// Makes the secrets of links, which nobody can guess.
+    secret: [u8; 32],
+    next_cookie: AtomicU64,
     seed: AtomicU64,
     swarms: Mutex<BTreeMap<ContentId, SwarmHandle>>,
     hosts: Arc<Mutex<HashMap<String, usize>>>,
@@ -120,6 +123,7 @@ impl Shared {
         trackers: TrackerClient,
         addr: Option<Addr>,
         seed: u64,
+        secret: [u8; 32],
     ) -> Self {
         Self {
             id,
@@ -135,6 +139,8 @@ impl Shared {
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             next_link: AtomicU64::new(0),
+            secret,
+            next_cookie: AtomicU64::new(0),
             seed: AtomicU64::new(seed),
             swarms: Mutex::default(),
             hosts: Arc::default(),
@@ -149,11 +155,18 @@ impl Shared {
         });
     }
 
+    /// What this side says first on a link; the secret in it is another one
+    /// each time.
     pub(super) fn hello(&self, content: ContentId) -> Hello {
+        let number = self.next_cookie.fetch_add(1, Ordering::Relaxed);
+        let hash = blake3::keyed_hash(&self.secret, &number.to_le_bytes());
+        let mut cookie = [0; 16];
+        cookie.copy_from_slice(&hash.as_bytes()[..16]);
         Hello {
             content,
             peer: self.id,
             listen: self.addr.clone(),
+            cookie: LinkCookie(cookie),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where a peer or a tracker is reached: a validated text to which each
 //! transport gives its own meaning.
 
-use core::net::{IpAddr, SocketAddr, SocketAddrV4};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -107,6 +107,31 @@ pub enum Host<'a> {
     Ip(IpAddr),
     /// Whatever another transport writes before the port.
     Text(&'a str),
+}
+
+/// A host as limits count it, beyond the life of its address: like [`Host`],
+/// but an IPv6 address stands for its /64 network, which is what one customer
+/// of a provider has at the least (RFC 6177).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostKey {
+    /// An IPv4 address, or the first address of a /64 network.
+    Ip(IpAddr),
+    /// Whatever another transport writes before the port.
+    Text(Box<str>),
+}
+
+impl HostKey {
+    /// The host that an address is of.
+    pub fn of(addr: &Addr) -> Self {
+        match addr.host() {
+            Host::Ip(IpAddr::V6(ip)) => {
+                let network = ip.to_bits() & !u128::from(u64::MAX);
+                Self::Ip(Ipv6Addr::from_bits(network).into())
+            }
+            Host::Ip(ip) => Self::Ip(ip),
+            Host::Text(text) => Self::Text(text.into()),
+        }
+    }
 }
 
 impl FromStr for Addr {

@@ -6,7 +6,7 @@ use super::FrameLimits;
 use crate::content::MAX_CHUNKS;
 
 /// The version of the peer and the tracker protocol.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What an opening message (Hello, REGISTER) starts with behind its type, in
 /// every version: the mark of this protocol.

@@ -12,10 +12,10 @@ pub mod limits;
 mod peer;
 mod tracker;
 
-pub use addr::{Addr, AddrError, Host, MAX_ADDR_LEN};
+pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
 pub use codec::ProtocolError;
 pub use frame::{Frame, FrameLimits};
-pub use peer::{Hello, PeerId, PeerMessage, RefuseReason};
+pub use peer::{Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 pub use tracker::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Registered, Token,
     TrackerReply, TrackerRequest, Upload,

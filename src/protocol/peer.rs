@@ -25,6 +25,26 @@ impl fmt::Debug for PeerId {
     }
 }
 
+/// What a peer tells the other end of one link and nobody else: 16 random
+/// bytes, made anew for each link. Who can repeat it holds the other end of
+/// that link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkCookie(pub [u8; 16]);
+
+impl fmt::Debug for LinkCookie {
+    /// Keeps the secret out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkCookie(..)")
+    }
+}
+
+/// What only the two ends of an older link can say on a newer one: the first
+/// 16 bytes of the BLAKE3 hash of the newer link's cookies, keyed with the
+/// older one's. The speaker's own cookie comes first in both, so that nobody
+/// can send a proof back to whom it came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LinkProof(pub [u8; 16]);
+
 /// The first message on a link, from both sides; the dialler speaks first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
@@ -35,6 +55,8 @@ pub struct Hello {
     /// Where the speaker listens, if it does: as it knows its own address, so
     /// an unspecified IP is to be filled in from the connection.
     pub listen: Option<Addr>,
+    /// The secret of this link, from its speaker.
+    pub cookie: LinkCookie,
 }
 
 /// Everything that a peer says.
@@ -47,6 +69,9 @@ pub enum PeerMessage {
     Refuse(RefuseReason),
     /// Nothing to say, and still there.
     KeepAlive,
+    /// There is another link between these two peers about this content, and
+    /// here is the proof of it: see [`LinkProof`].
+    SamePeer(LinkProof),
     /// The chunks that the speaker has, as [`Bitfield`](crate::Bitfield)
     /// bytes. They are checked once the content's length is known.
     Bitfield(Bytes),

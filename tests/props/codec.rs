@@ -13,9 +13,9 @@ use bt_lite::protocol::limits::{
     MAX_MANIFEST_PART, TRACKER_FRAMES,
 };
 use bt_lite::protocol::{
-    Addr, ContentKey, Found, Frame, FrameLimits, Hello, ListedOwner, OwnEntry, OwnState, OwnerRef,
-    PeerId, PeerMessage, ProtocolError, Refusal, RefuseReason, Registered, Token, TrackerReply,
-    TrackerRequest, Upload,
+    Addr, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner,
+    OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal, RefuseReason,
+    Registered, Token, TrackerReply, TrackerRequest, Upload,
 };
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -111,15 +111,22 @@ fn manifest_hashes() -> impl Strategy<Value = PeerMessage> {
 }
 
 fn peer_message() -> impl Strategy<Value = PeerMessage> {
-    let hello = (id(), any::<[u8; 16]>(), proptest::option::of(addr()));
+    let hello = (
+        id(),
+        any::<[u8; 16]>(),
+        proptest::option::of(addr()),
+        any::<[u8; 16]>(),
+    );
     let bitfield = prop_oneof![9 => 1..200usize, 1 => Just(Bitfield::byte_len(MAX_CHUNKS))];
     let part = || 0..=MAX_MANIFEST_PART;
     prop_oneof![
-        hello.prop_map(|(content, peer, listen)| PeerMessage::Hello(Hello {
+        hello.prop_map(|(content, peer, listen, cookie)| PeerMessage::Hello(Hello {
             content,
             peer: PeerId(peer),
-            listen
+            listen,
+            cookie: LinkCookie(cookie),
         })),
+        any::<[u8; 16]>().prop_map(|proof| PeerMessage::SamePeer(LinkProof(proof))),
         reason().prop_map(PeerMessage::Refuse),
         select(vec![
             PeerMessage::KeepAlive,

@@ -11,8 +11,9 @@ use bt_lite::protocol::limits::{
     MAX_HEARTBEAT, MAX_MANIFEST_PART, MAX_OWNERS, TRACKER_FRAMES, VERSION,
 };
 use bt_lite::protocol::{
-    Addr, AddrError, Found, Frame, Hello, ListedOwner, OwnEntry, OwnState, OwnerRef, PeerId,
-    PeerMessage, ProtocolError, Refusal, Registered, Token, TrackerReply, TrackerRequest, Upload,
+    Addr, AddrError, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState, OwnerRef,
+    PeerId, PeerMessage, ProtocolError, Refusal, Registered, Token, TrackerReply, TrackerRequest,
+    Upload,
 };
 use bytes::Bytes;
 
@@ -464,6 +465,7 @@ fn longest_link_messages_fit_their_frames() {
             content: id(),
             peer: PeerId([1; 16]),
             listen: Some(longest_addr()),
+            cookie: LinkCookie([1; 16]),
         }),
         PeerMessage::Block {
             chunk: block.chunk,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bt_lite::Bitfield;
 use bt_lite::content::{BlockRange, ChunkIndex, ContentId, Manifest};
 use bt_lite::protocol::{
-    ContentKey, Found, Frame, FrameLimits, Hello, ListedOwner, OwnEntry, OwnState, OwnerRef,
-    PeerId, PeerMessage, Refusal, Token, TrackerReply, TrackerRequest, limits,
+    ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState,
+    OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply, TrackerRequest, limits,
 };
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -67,6 +67,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
                 content: ContentId::of(b""),
                 peer: PeerId(std::array::from_fn(|i| i as u8)),
                 listen: Some("[::]:7000".parse().unwrap()),
+                cookie: LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
             }),
         ),
         (

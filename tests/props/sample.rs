@@ -3,8 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use bt_lite::content::BlockRange;
-use bt_lite::protocol::PeerMessage;
-use bt_lite::{ChunkIndex, Manifest};
+use bt_lite::peer::swarm::LinkInfo;
+use bt_lite::protocol::{PeerId, PeerMessage};
+use bt_lite::{Addr, ChunkIndex, Manifest};
 use bytes::Bytes;
 
 /// Random bytes and what tells them from others.
@@ -98,5 +99,14 @@ fn verdict_without_hashing_is_that_of_the_hash() {
                 .verify(chunk, pieces.iter().map(|piece| &piece[..]));
             assert_eq!(sample.is_good(chunk, &pieces), verdict);
         }
+    }
+}
+
+/// A link with a peer: from its own host, if its address says nothing else.
+pub(crate) fn link_info(peer: PeerId, addr: Option<Addr>, dialled: bool) -> LinkInfo {
+    let own = || format!("{peer}:1").parse().expect("a printable address");
+    match (addr, dialled) {
+        (addr, true) => LinkInfo::dialled(peer, addr.unwrap_or_else(own)),
+        (addr, false) => LinkInfo::accepted(peer, &addr.clone().unwrap_or_else(own), addr),
     }
 }

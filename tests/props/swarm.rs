@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{DropReason, LinkId, Output, Swarm, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex, Manifest};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use crate::sample::{LARGE, Sample};
+use crate::sample::{LARGE, Sample, link_info};
 use crate::swarm_world::{Counts, Faults, Kind, World};
 
 /// Others than the honest: with the whole content, or without it.
@@ -174,15 +174,7 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
     let mut swarm = Swarm::leecher(now, SwarmConfig::default(), PeerId([9; 16]), manifest.id());
     for link in [liar, honest] {
         let peer = PeerId([link.0 as u8; 16]);
-        swarm.link_up(
-            now,
-            link,
-            LinkInfo {
-                peer,
-                addr: None,
-                dialled: false,
-            },
-        );
+        swarm.link_up(now, link, link_info(peer, None, false));
         swarm.handle_message(now, link, PeerMessage::HaveAll);
     }
     let mut proof = manifest.proof().siblings.concat();
@@ -283,11 +275,7 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     config.max_links = 2;
     let mut swarm = Swarm::leecher(now, config, PeerId([9; 16]), manifest.id());
     let up = |swarm: &mut Swarm, link: u64| {
-        let info = LinkInfo {
-            peer: PeerId([link as u8; 16]),
-            addr: None,
-            dialled: false,
-        };
+        let info = link_info(PeerId([link as u8; 16]), None, false);
         swarm.link_up(now, LinkId(link), info);
     };
     let (seeder, same) = (LinkId(1), LinkId(2));
@@ -328,11 +316,7 @@ fn silent_link_is_asked_again_only_where_nothing_else_comes() {
         let config = SwarmConfig::default();
         let mut swarm = Swarm::leecher(start, config, PeerId([9; 16]), manifest.id());
         for link in [silent, good].into_iter().take(2 - usize::from(alone)) {
-            let info = LinkInfo {
-                peer: PeerId([link.0 as u8; 16]),
-                addr: None,
-                dialled: false,
-            };
+            let info = link_info(PeerId([link.0 as u8; 16]), None, false);
             swarm.link_up(start, link, info);
             swarm.handle_message(start, link, PeerMessage::HaveAll);
         }
@@ -384,11 +368,7 @@ fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
     for bad in [false, true] {
         let config = SwarmConfig::default();
         let mut swarm = Swarm::leecher(now, config, PeerId([9; 16]), manifest.id());
-        let info = LinkInfo {
-            peer: PeerId([1; 16]),
-            addr: None,
-            dialled: false,
-        };
+        let info = link_info(PeerId([1; 16]), None, false);
         swarm.link_up(now, seeder, info);
         swarm.handle_message(now, seeder, PeerMessage::HaveAll);
         tell_manifest(&mut swarm, now, seeder, &manifest);

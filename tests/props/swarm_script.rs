@@ -7,15 +7,15 @@ mod ops;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, Strategy as Order, Swarm, SwarmConfig};
-use bt_lite::protocol::{Addr, Hello, PeerId, PeerMessage, RefuseReason};
+use bt_lite::peer::swarm::{LinkId, Output, Strategy as Order, Swarm, SwarmConfig};
+use bt_lite::protocol::{Addr, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use self::ops::{Answer, Op, PEERS, Says, Unbidden, ops};
-use crate::sample::{LARGE, SMALL, Sample};
+use crate::sample::{LARGE, SMALL, Sample, link_info};
 use crate::swarm_observer::Observer;
 
 /// Of a long content, only these chunks are missing.
@@ -119,11 +119,7 @@ impl Script {
     fn up(&mut self, who: u8, at: Option<u8>, dialled: bool) -> LinkId {
         self.links += 1;
         let link = LinkId(self.links);
-        let info = LinkInfo {
-            peer: peer(who),
-            addr: at.map(addr),
-            dialled,
-        };
+        let info = link_info(peer(who), at.map(addr), dialled);
         self.observer.up(link, info.clone());
         self.swarm.link_up(self.now, link, info);
         self.settle();
@@ -249,6 +245,7 @@ impl Script {
                 content: self.sample.manifest.id(),
                 peer: peer(1),
                 listen: None,
+                cookie: LinkCookie([0; 16]),
             }),
             Says::Refuse => PeerMessage::Refuse(RefuseReason::Busy),
             Says::KeepAlive => PeerMessage::KeepAlive,

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{LinkId, Output, Swarm, SwarmConfig};
 use bt_lite::protocol::{Addr, PeerId, PeerMessage};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 
 pub(crate) use self::kind::{Counts, Faults, Kind};
 use self::outputs::is_lie;
-use crate::sample::Sample;
+use crate::sample::{Sample, link_info};
 
 struct Node {
     peer: PeerId,
@@ -196,11 +196,7 @@ impl World {
         if !this.leecher {
             return;
         }
-        let info = LinkInfo {
-            peer: PeerId([0xff; 16]),
-            addr: None,
-            dialled: false,
-        };
+        let info = link_info(PeerId([0xff; 16]), None, false);
         this.swarm.link_up(now, link, info);
         this.swarm.handle_message(now, link, PeerMessage::HaveAll);
         for part in [0, 1].into_iter().filter_map(|part| sample.part(part)) {
@@ -341,11 +337,7 @@ impl World {
                 dialled,
             } => {
                 let peer = self.nodes[other].peer;
-                let info = LinkInfo {
-                    peer,
-                    addr: Some(addr(other)),
-                    dialled,
-                };
+                let info = link_info(peer, Some(addr(other)), dialled);
                 let this = &mut self.nodes[node];
                 if this.dead {
                     return self.in_order(node, other, link, Event::Down { node: other, link });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
-use bt_lite::protocol::{Frame, Hello, PeerId, PeerMessage, RefuseReason};
+use bt_lite::protocol::{Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::transport::{Connection, Listener};
 use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, Transport};
 use bytes::Bytes;
@@ -64,6 +64,7 @@ fn hello(content: ContentId, peer: u8) -> PeerMessage {
         content,
         peer: PeerId([peer; 16]),
         listen: None,
+        cookie: LinkCookie([0; 16]),
     })
 }
 
@@ -141,6 +142,7 @@ async fn refusals_say_why() {
         content: content.id,
         peer: owner.peer.id(),
         listen: None,
+        cookie: LinkCookie([0; 16]),
     });
     for (frame, reason) in [
         (other_version, RefuseReason::Version),

@@ -8,7 +8,7 @@ use super::super::INLINE_HASH_LEN;
 use super::super::handshake::{HandshakeError, dial};
 use super::super::share::{HashError, manifest_of, off_thread};
 use super::super::shared::Shared;
-use super::super::swarm::{LinkId, LinkInfo};
+use super::super::swarm::LinkId;
 use super::{Done, Driver, NewLink, Opened, now};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
@@ -23,14 +23,10 @@ impl Driver {
         self.job(async move {
             let link = async {
                 let place = shared.place().ok_or(HandshakeError::Full)?;
-                let (connection, hello) = dial(&shared, &addr, id).await?;
+                let (connection, info) = dial(&shared, &addr, id).await?;
                 Ok(Box::new(NewLink {
                     connection,
-                    info: LinkInfo {
-                        peer: hello.peer,
-                        addr: Some(addr.clone()),
-                        dialled: true,
-                    },
+                    info,
                     places: (Some(place), None),
                 }))
             };

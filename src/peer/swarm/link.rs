@@ -39,6 +39,8 @@ pub(super) struct Link {
     pub(super) owed: usize,
     /// How much of the log of stored chunks the other side was told.
     pub(super) told: usize,
+    /// How often the other side has proved that another link is the same peer's.
+    pub(super) proofs: usize,
 }
 
 impl Link {
@@ -60,6 +62,7 @@ impl Link {
             parts: VecDeque::new(),
             owed: 0,
             told,
+            proofs: 0,
         }
     }
 }

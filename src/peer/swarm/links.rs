@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::link::{Link, Remote, Sender};
 use super::planner::Released;
 use super::{DropReason, LinkId, LinkInfo, Output, Phase, Swarm};
-use crate::protocol::{Addr, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, LinkProof, PeerMessage, RefuseReason};
 
 /// How often the pause before the next search for owners doubles.
 const MAX_FIND_DOUBLINGS: u32 = 8;
@@ -16,6 +16,10 @@ const MAX_QUEUED: usize = 4096;
 
 /// And how many parts of the manifest among them, each as long as a block.
 const MAX_QUEUED_PARTS: usize = 32;
+
+/// To how many links of one name a new one proves itself, and how many proofs
+/// it may give: two links come from two peers that dialled each other.
+const MAX_PROOFS: usize = 4;
 
 impl Swarm {
     /// A link is up: the handshake is done. The machine may drop it at once,
@@ -38,7 +42,7 @@ impl Swarm {
             }
             Some(DropReason::Refused(RefuseReason::Banned))
         } else {
-            self.settle_duplicate(now, &info)
+            None
         };
         let refused = refused.or_else(|| {
             if self.links.len() >= self.config.max_links {
@@ -76,6 +80,7 @@ impl Swarm {
         self.uploader.link_added(id);
         self.count_lacks(id);
         self.send(id, greeting);
+        self.tell_same_peer(id);
         self.settle(now);
     }
 
@@ -96,20 +101,62 @@ impl Swarm {
         }
     }
 
-    /// Of two links between the same two peers, the one that the smaller id
-    /// dialled stays; of two that the same side dialled, the newer.
-    pub(super) fn settle_duplicate(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
-        let mut links = self.links.iter();
-        let (old, existing) = links.find(|(_, link)| link.info.peer == info.peer)?;
-        let reason = DropReason::Refused(RefuseReason::Duplicate);
-        if existing.info.dialled != info.dialled && info.dialled != (self.me < info.peer) {
-            return Some(reason);
+    /// Another link has the id of this one: if it is the same peer, it hears so
+    /// by what only that can know. A name alone proves nothing, so links of one
+    /// name stay side by side until then.
+    fn tell_same_peer(&mut self, id: LinkId) {
+        let Some((peer, Some(cookies))) = self.links.get(id).map(|l| (l.info.peer, l.info.cookies))
+        else {
+            return;
+        };
+        let others = self
+            .links
+            .iter()
+            .filter(|(other, link)| *other != id && link.info.peer == peer);
+        let others = others.filter_map(|(_, link)| link.info.cookies);
+        let proofs: Vec<LinkProof> = others
+            .take(MAX_PROOFS)
+            .map(|older| cookies.proof(&older))
+            .collect();
+        for proof in proofs {
+            self.send(id, PeerMessage::SamePeer(proof));
         }
-        self.drop_link(now, old, reason);
-        if let Some(addr) = &info.addr {
-            self.book.linked(addr);
+    }
+
+    /// The other side proves that another link is with the same peer: of the
+    /// two the one with the smaller lot stays, which both ends choose alike. It
+    /// has the address that was dialled, if one of them was.
+    pub(super) fn same_peer(&mut self, now: Instant, id: LinkId, proof: LinkProof) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.proofs += 1;
+        if link.proofs > MAX_PROOFS {
+            return self.violated(now, id, "too many proofs");
         }
-        None
+        let Some(cookies) = link.info.cookies else {
+            return;
+        };
+        let older = self.links.iter().find_map(|(other, link)| {
+            let older = link.info.cookies.filter(|_| other != id)?;
+            (cookies.expected(&older) == proof).then_some((other, older))
+        });
+        let Some((other, older)) = older else {
+            // That link has ended, here or at the other side.
+            return;
+        };
+        let (stays, goes) = if cookies.lot() < older.lot() {
+            (id, other)
+        } else {
+            (other, id)
+        };
+        if let Some(dialled) = self.links.get(goes).filter(|link| link.info.dialled)
+            && let Some(addr) = dialled.info.addr.clone()
+            && let Some(link) = self.links.get_mut(stays)
+        {
+            link.info.addr = Some(addr);
+        }
+        self.drop_link(now, goes, DropReason::Refused(RefuseReason::Duplicate));
     }
 
     /// A link went down. Unknown links are ignored, so that a link which the

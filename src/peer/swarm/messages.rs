@@ -17,6 +17,7 @@ impl Swarm {
         }
         match message {
             PeerMessage::KeepAlive => {}
+            PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
             PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
             PeerMessage::Refuse(reason) => self.drop_link(now, link, DropReason::Left(reason)),
             PeerMessage::Bitfield(bytes) => self.has_came(now, link, Remote::unread(bytes)),

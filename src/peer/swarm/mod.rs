@@ -54,7 +54,7 @@ pub use assembler::{Assembled, Assembler, Inserted};
 pub use config::SwarmConfig;
 pub use grid::BlockGrid;
 pub(crate) use link_map::LinkMap;
-pub use output::{DropReason, LinkId, LinkInfo, Output, Progress};
+pub use output::{DropReason, LinkCookies, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
 pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};
 pub use source::Has;

@@ -11,7 +11,7 @@ use crate::content::{
     Bitfield, BlockRange, ChunkIndex, Geometry, LengthProof, MAX_CHUNK_LEN, MAX_CHUNKS,
 };
 use crate::protocol::limits::{HASHES_PER_PART, MAX_BLOCK_LEN, MAX_MANIFEST_PART};
-use crate::protocol::{Frame, Hello, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Frame, Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 
 const CHOKE: u8 = 0x00;
 const UNCHOKE: u8 = 0x01;
@@ -33,6 +33,7 @@ const MANIFEST_REQUEST: u8 = 0x23;
 const MANIFEST_LENGTH: u8 = 0x24;
 const MANIFEST_HASHES: u8 = 0x25;
 const MANIFEST_REJECT: u8 = 0x26;
+const SAME_PEER: u8 = 0x27;
 
 const HASH_LEN: usize = size_of::<crate::content::ChunkHash>();
 
@@ -46,13 +47,15 @@ impl PeerMessage {
     /// not loses nothing here, and is refused by whoever decodes it.
     pub fn encode(self) -> Frame {
         match self {
-            Self::Hello(hello) => Writer::opening(HELLO, 304)
+            Self::Hello(hello) => Writer::opening(HELLO, 320)
                 .id(&hello.content)
                 .bytes(&hello.peer.0)
                 .optional_addr(hello.listen.as_ref())
+                .bytes(&hello.cookie.0)
                 .frame(),
             Self::Refuse(reason) => Writer::new(REFUSE, 1).u8(reason_code(reason)).frame(),
             Self::KeepAlive => Writer::new(KEEP_ALIVE, 0).frame(),
+            Self::SamePeer(proof) => Writer::new(SAME_PEER, 16).bytes(&proof.0).frame(),
             Self::Bitfield(bits) => Writer::new(BITFIELD, 0).frame_with(bits),
             Self::HaveAll => Writer::new(HAVE_ALL, 0).frame(),
             Self::HaveNone => Writer::new(HAVE_NONE, 0).frame(),
@@ -114,10 +117,12 @@ impl PeerMessage {
                     content: head.id()?,
                     peer: PeerId(head.array()?),
                     listen: head.optional_addr()?,
+                    cookie: LinkCookie(head.array()?),
                 })
             }
             REFUSE => Self::Refuse(reason(head.u8()?)?),
             KEEP_ALIVE => Self::KeepAlive,
+            SAME_PEER => Self::SamePeer(LinkProof(head.array()?)),
             BITFIELD => Self::Bitfield(bitfield(mem::take(&mut body))?),
             HAVE_ALL => Self::HaveAll,
             HAVE_NONE => Self::HaveNone,

@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 use crate::content::Manifest;
 use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, Swarm, SwarmConfig};
-use crate::protocol::{Addr, PeerId, PeerMessage};
+use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
 
 /// A peer of a [`Simulation`], in the order of joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -470,11 +470,14 @@ impl Simulation {
                 },
             );
         }
+        let cookies = [(); 2].map(|()| LinkCookie(self.rng.u128(..).to_be_bytes()));
         for (end, other, link, _) in ends {
-            let info = LinkInfo {
-                peer: self.peer_id(other),
-                addr: Some(addr_of(other)),
-                dialled: end == from,
+            let (peer, addr) = (self.peer_id(other), addr_of(other));
+            let info = if end == from {
+                LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
+            } else {
+                let remote = addr.clone();
+                LinkInfo::accepted(peer, &remote, Some(addr)).with_cookies(cookies[1], cookies[0])
             };
             let state = &mut self.members[end.0];
             if state.links.contains(link) {

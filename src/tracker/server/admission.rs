@@ -2,11 +2,10 @@
 //! only told that there are too many.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::protocol::{Addr, Host};
+use crate::protocol::{Addr, HostKey};
 
 /// How many connections may be about to be turned away at a time. Past them, a
 /// connection is dropped without a word.
@@ -27,25 +26,6 @@ struct Counts {
     open: usize,
     turned_away: usize,
     hosts: HashMap<HostKey, usize>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum HostKey {
-    Ip(IpAddr),
-    Text(Box<str>),
-}
-
-impl HostKey {
-    fn of(addr: &Addr) -> Self {
-        match addr.host() {
-            Host::Ip(IpAddr::V6(ip)) => {
-                let network = ip.to_bits() & !u128::from(u64::MAX);
-                Self::Ip(Ipv6Addr::from_bits(network).into())
-            }
-            Host::Ip(ip) => Self::Ip(ip),
-            Host::Text(text) => Self::Text(text.into()),
-        }
-    }
 }
 
 /// A connection's place, given back when it is dropped.
