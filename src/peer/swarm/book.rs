@@ -1,13 +1,24 @@
 //! The address book: owners that are known, whom to dial next, and who is
 //! banned.
+//!
+//! An address has one of three origins, and the better one counts. What the
+//! tracker or the user named is dialled first, and what a link that delivered
+//! says of itself next. What a link merely says is dialled never as long as the
+//! link is there, unless the tracker named the same address and nothing else
+//! helps; it is forgotten with its link. So strangers cannot fill the book, and
+//! none can keep an owner from being dialled by claiming its address.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Addr, PeerId};
+use super::LinkInfo;
+use crate::protocol::{Addr, HostKey};
 
 /// How many addresses are remembered: more than a swarm ever links to.
 const MAX_ENTRIES: usize = 1024;
+
+/// How many bans are remembered; the oldest give way.
+const MAX_BANS: usize = 1024;
 
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -20,10 +31,12 @@ const MAX_FAILURES: u32 = 6;
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: BTreeMap<Addr, Entry>,
-    banned_addrs: BTreeSet<Addr>,
-    banned_peers: BTreeSet<PeerId>,
+    banned: Bans,
     dialling: usize,
     idle: usize,
+    /// Addresses that somebody named, and that a link which this side did not
+    /// dial claims.
+    claimed: usize,
     named: u64,
 }
 
@@ -31,6 +44,10 @@ pub(super) struct Book {
 struct Entry {
     state: State,
     complete: bool,
+    /// The tracker or the user named it; else only a link did.
+    named: bool,
+    /// Something came from there.
+    proved: bool,
     failures: u32,
     /// Its place in the order of naming.
     order: u64,
@@ -41,15 +58,31 @@ enum State {
     /// To be dialled from then on.
     Idle(Instant),
     Dialling,
+    /// A link that the other side dialled says that it is there.
+    Claimed,
+    /// A link is there, which this side dialled or which has proved itself.
     Linked,
 }
 
+/// Who lied, by what was proven of it.
+#[derive(Debug, Default)]
+struct Bans(VecDeque<Ban>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ban {
+    /// It was dialled there.
+    Addr(Addr),
+    /// It came from there.
+    Host(HostKey),
+}
+
 impl Book {
-    /// Somebody named an owner.
+    /// The tracker or the user named an owner.
     pub(super) fn named(&mut self, now: Instant, addr: Addr, complete: bool) {
-        if self.banned_addrs.contains(&addr)
-            || self.entries.len() >= MAX_ENTRIES && !self.entries.contains_key(&addr)
-        {
+        if self.banned.has_addr(&addr) {
+            return;
+        }
+        if !self.entries.contains_key(&addr) && !self.has_place() {
             return;
         }
         self.named += 1;
@@ -59,36 +92,66 @@ impl Book {
             Entry {
                 state: State::Idle(now),
                 complete,
+                named: true,
+                proved: false,
                 failures: 0,
                 order,
             }
         });
         entry.complete |= complete;
+        let was_named = std::mem::replace(&mut entry.named, true);
+        self.claimed += usize::from(!was_named && entry.state == State::Claimed);
     }
 
-    /// The next owner to dial: a seeder, if that is wanted; then who failed
-    /// least, in the order of naming. The tracker's order is the best first and
-    /// the rest by chance; an order of our own would lead everybody to the same
-    /// few.
-    pub(super) fn dial(&mut self, now: Instant, seeder_first: bool) -> Option<Addr> {
-        if self.idle == 0 {
+    /// Makes a place for one more address: one that waits for its next dial
+    /// gives way, the one that failed most often.
+    fn has_place(&mut self) -> bool {
+        if self.entries.len() < MAX_ENTRIES {
+            return true;
+        }
+        let idle = self.entries.iter();
+        let idle = idle.filter(|(_, entry)| matches!(entry.state, State::Idle(_)));
+        let worst = idle.max_by_key(|(_, e)| (!e.named, !e.proved, e.failures, e.order));
+        let worst = worst.filter(|(_, e)| !e.named || e.failures > 0);
+        let Some(addr) = worst.map(|(addr, _)| addr.clone()) else {
+            return false;
+        };
+        self.forget(&addr);
+        true
+    }
+
+    /// The next owner to dial: a seeder, if that is wanted; then those that
+    /// were named, then who failed least, in the order of naming. The tracker's
+    /// order is the best first and the rest by chance; an order of our own would
+    /// lead everybody to the same few. If nothing comes, `starving`, what is
+    /// claimed by links is dialled as well.
+    pub(super) fn dial(
+        &mut self,
+        now: Instant,
+        seeder_first: bool,
+        starving: bool,
+    ) -> Option<Addr> {
+        if self.idle == 0 && !(starving && self.claimed > 0) {
             return None;
         }
-        let (addr, entry) = self
-            .entries
-            .iter_mut()
-            .filter(|(_, entry)| matches!(entry.state, State::Idle(from) if from <= now))
-            .min_by_key(|(_, entry)| {
-                (seeder_first && !entry.complete, entry.failures, entry.order)
-            })?;
-        entry.state = State::Dialling;
-        self.dialling += 1;
-        self.idle -= 1;
-        Some(addr.clone())
+        let due = |entry: &Entry| match entry.state {
+            State::Idle(from) => from <= now,
+            State::Claimed => starving && entry.named,
+            State::Dialling | State::Linked => false,
+        };
+        let rank = |entry: &Entry| {
+            let claimed = entry.state == State::Claimed;
+            let other = seeder_first && !entry.complete;
+            (claimed, other, !entry.named, entry.failures, entry.order)
+        };
+        let entries = self.entries.iter().filter(|(_, entry)| due(entry));
+        let (addr, _) = entries.min_by_key(|(_, entry)| rank(entry))?;
+        let addr = addr.clone();
+        self.set(&addr, State::Dialling);
+        Some(addr)
     }
 
-    /// An address did not answer, or refused. Means nothing where a link that
-    /// the other side dialled came first: then this side was refused for it.
+    /// An address did not answer, or refused.
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
         let dialled = |entry: &&Entry| entry.state == State::Dialling;
         if self.entries.get(addr).filter(dialled).is_some() {
@@ -96,40 +159,80 @@ impl Book {
         }
     }
 
-    /// A link to an address is up, whoever dialled.
-    pub(super) fn linked(&mut self, addr: &Addr) {
+    /// A link is up, and stays.
+    pub(super) fn linked(&mut self, info: &LinkInfo) {
+        let Some(addr) = &info.addr else {
+            return;
+        };
+        if info.dialled {
+            self.set(addr, State::Linked);
+            return;
+        }
+        if !self.entries.contains_key(addr) {
+            if self.entries.len() >= MAX_ENTRIES {
+                return;
+            }
+            self.named += 1;
+            let entry = Entry {
+                state: State::Claimed,
+                complete: false,
+                named: false,
+                proved: false,
+                failures: 0,
+                order: self.named,
+            };
+            self.entries.insert(addr.clone(), entry);
+        } else if self
+            .state(addr)
+            .is_some_and(|s| matches!(s, State::Idle(_)))
+        {
+            self.set(addr, State::Claimed);
+        }
+    }
+
+    /// An address turned out to have a link.
+    pub(super) fn is_linked(&mut self, addr: &Addr) {
         self.set(addr, State::Linked);
     }
 
-    /// The other side proved useful: its failures are forgiven.
+    /// A link delivered: its address is what it says, as far as that matters,
+    /// and its failures are forgiven.
     pub(super) fn proved(&mut self, addr: &Addr) {
-        if let Some(entry) = self.entries.get_mut(addr) {
-            entry.failures = 0;
-        }
-    }
-
-    /// A link went down: it may be dialled again after a pause.
-    pub(super) fn unlinked(&mut self, now: Instant, addr: &Addr) {
-        self.pause(now, addr);
-    }
-
-    /// Never again a link to this peer, nor to this address.
-    pub(super) fn ban(&mut self, peer: PeerId, addr: Option<&Addr>) {
-        if self.banned_peers.len() < MAX_ENTRIES {
-            self.banned_peers.insert(peer);
-        }
-        if let Some(addr) = addr {
+        let Some(entry) = self.entries.get_mut(addr) else {
+            return;
+        };
+        entry.failures = 0;
+        entry.proved = true;
+        if entry.state == State::Claimed {
             self.set(addr, State::Linked);
-            self.entries.remove(addr);
-            if self.banned_addrs.len() < MAX_ENTRIES {
-                self.banned_addrs.insert(addr.clone());
-            }
         }
     }
 
-    pub(super) fn is_banned(&self, peer: PeerId, addr: Option<&Addr>) -> bool {
-        self.banned_peers.contains(&peer)
-            || addr.is_some_and(|addr| self.banned_addrs.contains(addr))
+    /// The last link to an address went down: it may be dialled again after a
+    /// pause, if there is more to it than what that link said.
+    pub(super) fn unlinked(&mut self, now: Instant, addr: &Addr) {
+        match self.entries.get(addr) {
+            Some(entry) if entry.state == State::Dialling => {}
+            Some(entry) if entry.named || entry.proved => self.pause(now, addr),
+            _ => self.forget(addr),
+        }
+    }
+
+    /// No link again to who lied: not to the address, if this side dialled it,
+    /// and none from its host else. A name proves nothing, so none is banned.
+    pub(super) fn ban(&mut self, host: &HostKey, dialled: Option<&Addr>) {
+        match dialled {
+            Some(addr) => {
+                self.forget(addr);
+                self.banned.add(Ban::Addr(addr.clone()));
+            }
+            None => self.banned.add(Ban::Host(host.clone())),
+        }
+    }
+
+    pub(super) fn is_banned(&self, info: &LinkInfo) -> bool {
+        info.addr.as_ref().is_some_and(|a| self.banned.has_addr(a))
+            || !info.dialled && self.banned.has_host(&info.host)
     }
 
     /// How many dials are under way.
@@ -142,6 +245,20 @@ impl Book {
         self.idle > 0
     }
 
+    /// Whether an owner was named that was not dialled yet.
+    pub(super) fn has_untried(&self) -> bool {
+        let untried = |entry: &Entry| {
+            let waits = matches!(entry.state, State::Idle(_) | State::Dialling);
+            entry.named && entry.failures == 0 && waits
+        };
+        (self.idle > 0 || self.dialling > 0) && self.entries.values().any(untried)
+    }
+
+    /// Whether an owner that was named is claimed by a link alone.
+    pub(super) fn has_claimed(&self) -> bool {
+        self.claimed > 0
+    }
+
     /// When the next owner's pause ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pauses = self.entries.values().filter_map(|entry| match entry.state {
@@ -151,15 +268,34 @@ impl Book {
         pauses.min()
     }
 
-    /// Moves an entry to another state, and counts the dials.
+    fn state(&self, addr: &Addr) -> Option<State> {
+        self.entries.get(addr).map(|entry| entry.state)
+    }
+
+    /// Moves an entry to another state, and counts.
     fn set(&mut self, addr: &Addr, state: State) {
         if let Some(entry) = self.entries.get_mut(addr) {
             let before = std::mem::replace(&mut entry.state, state);
-            self.dialling += usize::from(state == State::Dialling);
-            self.dialling -= usize::from(before == State::Dialling);
-            self.idle += usize::from(matches!(state, State::Idle(_)));
-            self.idle -= usize::from(matches!(before, State::Idle(_)));
+            let named = entry.named;
+            self.count(before, named, false);
+            self.count(state, named, true);
         }
+    }
+
+    fn forget(&mut self, addr: &Addr) {
+        if let Some(entry) = self.entries.remove(addr) {
+            self.count(entry.state, entry.named, false);
+        }
+    }
+
+    fn count(&mut self, state: State, named: bool, more: bool) {
+        let count = match state {
+            State::Dialling => &mut self.dialling,
+            State::Idle(_) => &mut self.idle,
+            State::Claimed if named => &mut self.claimed,
+            State::Claimed | State::Linked => return,
+        };
+        *count = if more { *count + 1 } else { *count - 1 };
     }
 
     fn pause(&mut self, now: Instant, addr: &Addr) {
@@ -169,8 +305,7 @@ impl Book {
         entry.failures += 1;
         let failures = entry.failures;
         if failures >= MAX_FAILURES {
-            self.set(addr, State::Linked);
-            self.entries.remove(addr);
+            self.forget(addr);
         } else {
             let pause = FIRST_PAUSE * 2u32.pow(failures - 1);
             self.set(addr, State::Idle(now + pause));
@@ -179,15 +314,37 @@ impl Book {
 
     /// Panics where the counts contradict each other. For tests.
     pub(super) fn check_invariants(&self) {
-        let dialling = |entry: &&Entry| entry.state == State::Dialling;
+        let count = |is: &dyn Fn(&Entry) -> bool| self.entries.values().filter(|e| is(e)).count();
+        assert_eq!(count(&|e| e.state == State::Dialling), self.dialling);
+        assert_eq!(count(&|e| matches!(e.state, State::Idle(_))), self.idle);
         assert_eq!(
-            self.entries.values().filter(dialling).count(),
-            self.dialling
+            count(&|e| e.named && e.state == State::Claimed),
+            self.claimed
         );
-        let idle = |entry: &&Entry| matches!(entry.state, State::Idle(_));
-        assert_eq!(self.entries.values().filter(idle).count(), self.idle);
         assert!(self.entries.len() <= MAX_ENTRIES);
-        let banned = |addr: &Addr| self.banned_addrs.contains(addr);
-        assert!(!self.entries.keys().any(banned));
+        assert!(self.banned.0.len() <= MAX_BANS);
+        assert!(!self.entries.keys().any(|addr| self.banned.has_addr(addr)));
+    }
+}
+
+impl Bans {
+    fn add(&mut self, ban: Ban) {
+        if self.0.contains(&ban) {
+            return;
+        }
+        if self.0.len() >= MAX_BANS {
+            self.0.pop_front();
+        }
+        self.0.push_back(ban);
+    }
+
+    fn has_addr(&self, addr: &Addr) -> bool {
+        let is = |ban: &Ban| matches!(ban, Ban::Addr(banned) if banned == addr);
+        self.0.iter().any(is)
+    }
+
+    fn has_host(&self, host: &HostKey) -> bool {
+        let is = |ban: &Ban| matches!(ban, Ban::Host(banned) if banned == host);
+        self.0.iter().any(is)
     }
 }

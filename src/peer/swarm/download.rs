@@ -15,7 +15,7 @@ use super::{
     Planner, Request, Swarm,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
-use crate::protocol::{Addr, OwnState, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 
 /// A link that rejects so many chunks in a row which it said to have is of no
 /// use.
@@ -129,7 +129,9 @@ impl Swarm {
                 }
             }
         }
-        if let Some(state) = self.links.get(link) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.received += len;
+            state.solid = true;
             if let Some(addr) = &state.info.addr {
                 self.book.proved(addr);
             }
@@ -211,8 +213,8 @@ impl Swarm {
             self.counts.wasted += transfer.manifest.geometry().len_of(chunk);
             transfer.planner.chunk_failed(chunk);
             self.wake_hungry = true;
-            let peers: BTreeSet<PeerId> = assembled.senders.iter().map(|s| s.peer).collect();
-            if peers.len() == 1 {
+            let links: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
+            if links.len() == 1 {
                 assembled.senders
             } else {
                 let copies = assembled.senders.into_iter().zip(&assembled.pieces);
@@ -254,6 +256,10 @@ impl Swarm {
             if let Some(addr) = &sender.addr {
                 *credits.entry(addr.clone()).or_default() += piece.len() as u64;
             }
+        }
+        let senders: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
+        for link in senders {
+            self.tell_sender(link, chunk);
         }
         let credits = credits.into_iter();
         self.outputs

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::{Has, LinkId, LinkInfo};
 use crate::content::{Bitfield, ChunkIndex, MAX_CHUNKS};
-use crate::protocol::Addr;
-use crate::protocol::PeerId;
+use crate::protocol::{Addr, HostKey, PeerId};
 
 /// Who sent a block, remembered beyond the end of its link.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,12 +18,20 @@ pub(super) struct Sender {
     pub(super) addr: Option<Addr>,
     /// Whether this side dialled: only then the address is proven.
     pub(super) dialled: bool,
+    pub(super) host: HostKey,
 }
 
 /// The state of a link, beyond what it is as a source or a receiver.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) info: LinkInfo,
+    /// Since when it is up.
+    pub(super) since: Instant,
+    /// Its address is more than what the other side says: this side dialled
+    /// it, or the link has delivered.
+    pub(super) solid: bool,
+    /// Bytes of blocks that were asked for and came.
+    pub(super) received: u64,
     pub(super) sender: Arc<Sender>,
     pub(super) remote: Remote,
     pub(super) choked: bool,
@@ -35,6 +43,8 @@ pub(super) struct Link {
     /// wait: a part is long, and asking for one is short.
     pub(super) handed: u64,
     pub(super) parts: VecDeque<u64>,
+    /// Parts that were asked for and have to wait.
+    pub(super) parts_asked: VecDeque<u32>,
     /// Requests of this side that were unanswered when the download ended.
     pub(super) owed: usize,
     /// How much of the log of stored chunks the other side was told.
@@ -45,14 +55,18 @@ pub(super) struct Link {
 
 impl Link {
     /// A link whose greeting tells of the first `told` chunks of the log.
-    pub(super) fn new(id: LinkId, info: LinkInfo, told: usize) -> Self {
+    pub(super) fn new(now: Instant, id: LinkId, info: LinkInfo, told: usize) -> Self {
         Self {
             sender: Arc::new(Sender {
                 link: id,
                 peer: info.peer,
                 addr: info.addr.clone(),
                 dialled: info.dialled,
+                host: info.host.clone(),
             }),
+            since: now,
+            solid: info.dialled,
+            received: 0,
             info,
             remote: Remote::Unknown,
             choked: false,
@@ -60,6 +74,7 @@ impl Link {
             queued: 0,
             handed: 0,
             parts: VecDeque::new(),
+            parts_asked: VecDeque::new(),
             owed: 0,
             told,
             proofs: 0,

@@ -1,11 +1,12 @@
 //! Links: who is at the other end, which stay, and where more are found.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::link::{Link, Remote, Sender};
 use super::planner::Released;
 use super::{DropReason, LinkId, LinkInfo, Output, Phase, Swarm};
-use crate::protocol::{Addr, LinkProof, PeerMessage, RefuseReason};
+use crate::protocol::limits::HANDSHAKE_TIMEOUT;
+use crate::protocol::{Addr, HostKey, LinkProof, PeerMessage, RefuseReason};
 
 /// How often the pause before the next search for owners doubles.
 const MAX_FIND_DOUBLINGS: u32 = 8;
@@ -21,49 +22,27 @@ const MAX_QUEUED_PARTS: usize = 32;
 /// it may give: two links come from two peers that dialled each other.
 const MAX_PROOFS: usize = 4;
 
+/// How long a new link has until it must be of use, when others want its place:
+/// as long as it has to say what it has.
+const GRACE: Duration = HANDSHAKE_TIMEOUT;
+
+/// After so long without a block nothing is left untried: longer than a link
+/// that sends nothing keeps what was asked of it.
+const STARVED: Duration = Duration::from_secs(5);
+
 impl Swarm {
-    /// A link is up: the handshake is done. The machine may drop it at once,
-    /// if it is banned, a duplicate, or one too many.
+    /// A link is up: the handshake is done. The machine may drop it at once, if
+    /// it is banned, or one too many.
     pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
-        if let Some(addr) = &info.addr {
-            if !self.is_seeding() {
-                self.book.named(now, addr.clone(), false);
-            }
-            self.book.linked(addr);
-        }
-        let refused = if info.peer == self.me {
-            if info.dialled {
-                self.book.ban(info.peer, info.addr.as_ref());
-            }
-            Some(DropReason::Refused(RefuseReason::SelfConnection))
-        } else if self.book.is_banned(info.peer, info.addr.as_ref()) {
-            if info.dialled {
-                self.book.ban(info.peer, info.addr.as_ref());
-            }
-            Some(DropReason::Refused(RefuseReason::Banned))
-        } else {
-            None
-        };
-        let refused = refused.or_else(|| {
-            if self.links.len() >= self.config.max_links {
-                self.make_room(now);
-            }
-            let full = self.links.len() >= self.config.max_links;
-            full.then_some(DropReason::Refused(RefuseReason::Busy))
-        });
-        if let Some(reason) = refused {
+        if let Some(reason) = self.refusal(now, &info) {
             self.outputs.push_back(Output::Drop { link: id, reason });
-            if let Some(addr) = &info.addr
-                && !self
-                    .links
-                    .values()
-                    .any(|l| l.info.addr.as_ref() == Some(addr))
-            {
-                self.book.unlinked(now, addr);
+            if let Some(addr) = info.addr.filter(|_| info.dialled) {
+                self.book.dial_failed(now, &addr);
             }
-            return;
+            return self.settle(now);
         }
-        let link = Link::new(id, info, self.log.len());
+        self.book.linked(&info);
+        let link = Link::new(now, id, info, self.log.len());
         let greeting = match &mut self.phase {
             Phase::Transfer(transfer) => {
                 transfer.planner.link_added(id);
@@ -76,29 +55,135 @@ impl Swarm {
             Phase::Seeding(_) => PeerMessage::HaveAll,
             _ => PeerMessage::HaveNone,
         };
+        self.expect_bitfield(now, id);
+        self.uploader.link_added(id, &link.info.host);
         self.links.insert(id, link);
-        self.uploader.link_added(id);
         self.count_lacks(id);
         self.send(id, greeting);
         self.tell_same_peer(id);
         self.settle(now);
     }
 
-    /// Drops the oldest link of which neither side wants anything.
-    fn make_room(&mut self, now: Instant) {
-        let is_idle = |(id, link): &(LinkId, &Link)| {
-            let useful = match &self.phase {
-                Phase::Transfer(transfer) => transfer.planner.is_useful(*id),
-                Phase::Seeding(_) => false,
-                // Nobody knows yet who will be of use.
-                _ => true,
-            };
-            link.remote != Remote::Unknown && !useful && !self.uploader.is_wanted(*id)
+    /// Why a link is not taken, if so.
+    fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
+        let reason = if info.peer == self.me {
+            if info.dialled {
+                self.book.ban(&info.host, info.addr.as_ref());
+            }
+            RefuseReason::SelfConnection
+        } else if self.book.is_banned(info) {
+            RefuseReason::Banned
+        } else if !self.has_room(now, info) {
+            RefuseReason::Busy
+        } else {
+            return None;
         };
-        let idle = self.links.iter().find(is_idle).map(|(id, _)| id);
-        if let Some(idle) = idle {
-            self.drop_link(now, idle, DropReason::Refused(RefuseReason::NotNeeded));
+        Some(DropReason::Refused(reason))
+    }
+
+    /// Makes a place for a link, if there is none: the link that is of the least
+    /// use gives way, if it is of less use than a newcomer.
+    fn has_room(&mut self, now: Instant, newcomer: &LinkInfo) -> bool {
+        if self.links.len() < self.config.max_links {
+            return true;
         }
+        let Some(least) = self.least_useful(now, newcomer) else {
+            return false;
+        };
+        self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+        true
+    }
+
+    /// The link that gives way to a newcomer. First one of which neither side
+    /// wants anything. Then one that had its chance, and with which nothing was
+    /// exchanged. Then, if this side accepted it, one of a host that has more
+    /// links than the newcomer's would have, or any if this side dialled the
+    /// newcomer since nothing comes: of those, the one with which the least was
+    /// exchanged.
+    fn least_useful(&self, now: Instant, newcomer: &LinkInfo) -> Option<LinkId> {
+        let of_host = |host: &HostKey| {
+            let links = self.links.values().filter(|link| !link.info.dialled);
+            links.filter(|link| link.info.host == *host).count()
+        };
+        let crowd = of_host(&newcomer.host) + 1;
+        let wanted = newcomer.dialled && self.is_starving(now);
+        let rank = |(id, link): (LinkId, &Link)| {
+            let exchanged = link.received + self.uploader.sent_to(id);
+            let group = if self.is_idle(now, id, link) {
+                0
+            } else if self.is_barren(now, id, link) {
+                1
+            } else if !link.info.dialled && (wanted || of_host(&link.info.host) > crowd) {
+                2
+            } else {
+                return None;
+            };
+            Some((group, exchanged, id))
+        };
+        let ranked = self.links.iter().filter_map(rank).min();
+        ranked.map(|(_, _, id)| id)
+    }
+
+    /// Whether neither side wants anything of a link. Who is new may not have
+    /// come to it yet.
+    fn is_idle(&self, now: Instant, id: LinkId, link: &Link) -> bool {
+        let useful = match &self.phase {
+            Phase::Transfer(transfer) => transfer.planner.is_useful(id),
+            Phase::Seeding(_) => false,
+            // Nobody knows yet who will be of use.
+            Phase::Manifest(_) | Phase::Opening(_) => true,
+        };
+        let is_new = now.saturating_duration_since(link.since) < GRACE;
+        link.remote != Remote::Unknown
+            && !useful
+            && !self.uploader.is_wanted(id)
+            && (!is_new || self.uploader.has_declined(id))
+    }
+
+    /// Whether a link had time and reason to be of use to somebody, and was of
+    /// none: it took no block, and sent none.
+    fn is_barren(&self, now: Instant, id: LinkId, link: &Link) -> bool {
+        let is_new = now.saturating_duration_since(link.since) < GRACE;
+        !is_new
+            && link.received == 0
+            && self.uploader.sent_to(id) == 0
+            && self.uploader.has_passed(id)
+    }
+
+    /// A link is to say soon what it has.
+    fn expect_bitfield(&mut self, now: Instant, id: LinkId) {
+        let silent = |link: &Link| link.remote == Remote::Unknown;
+        while let Some((_, first)) = self.unsaid.front()
+            && !self.links.get(*first).is_some_and(silent)
+        {
+            self.unsaid.pop_front();
+        }
+        self.unsaid.push_back((now + HANDSHAKE_TIMEOUT, id));
+    }
+
+    /// Links that did not say in time what they have end.
+    pub(super) fn end_unsaid(&mut self, now: Instant) {
+        while let Some(&(deadline, id)) = self.unsaid.front()
+            && deadline <= now
+        {
+            self.unsaid.pop_front();
+            let silent = |link: &Link| link.remote == Remote::Unknown;
+            if self.links.get(id).is_some_and(silent) {
+                self.violated(now, id, "no Bitfield in time");
+            }
+        }
+    }
+
+    /// Whether nothing comes: no link has anything, or none has sent anything
+    /// for a while.
+    pub(super) fn is_starving(&self, now: Instant) -> bool {
+        let quiet = now.saturating_duration_since(self.last_gain) >= STARVED;
+        !self.is_seeding() && (quiet || !self.is_supplied())
+    }
+
+    /// When that is so, though nothing happens before.
+    pub(super) fn starves_at(&self) -> Option<Instant> {
+        self.last_gain.checked_add(STARVED)
     }
 
     /// Another link has the id of this one: if it is the same peer, it hears so
@@ -150,10 +235,12 @@ impl Swarm {
         } else {
             (other, id)
         };
-        if let Some(dialled) = self.links.get(goes).filter(|link| link.info.dialled)
-            && let Some(addr) = dialled.info.addr.clone()
+        if let Some(solid) = self.links.get(goes).filter(|link| link.solid)
+            && let Some(addr) = solid.info.addr.clone()
             && let Some(link) = self.links.get_mut(stays)
+            && !link.solid
         {
+            link.solid = true;
             link.info.addr = Some(addr);
         }
         self.drop_link(now, goes, DropReason::Refused(RefuseReason::Duplicate));
@@ -173,10 +260,16 @@ impl Swarm {
         self.wake.take(id);
         self.uploader.link_removed(now, id);
         self.spread.returned(id);
-        let addr = link.info.addr.as_ref();
-        let same = |other: &Link| other.info.addr.as_ref() == addr;
-        if let Some(addr) = addr.filter(|_| !self.links.values().any(same)) {
-            self.book.unlinked(now, addr);
+        if let Some(addr) = &link.info.addr {
+            // What another link merely says does not count beside it, and is
+            // no loss beside one that is there.
+            let same = |other: &Link| {
+                let matters = other.solid || !link.solid;
+                matters && other.info.addr.as_ref() == Some(addr)
+            };
+            if !self.links.values().any(same) {
+                self.book.unlinked(now, addr);
+            }
         }
         match &mut self.phase {
             Phase::Manifest(fetch) => fetch.passed(id, true),
@@ -219,19 +312,14 @@ impl Swarm {
         self.wake_hungry = true;
     }
 
-    /// Drops the link of a peer that lied, if there still is one, and never
-    /// links to that peer again. Its address is banned only where this side
-    /// dialled it: of a link that the other side dialled, it is mere talk, and
-    /// could be an honest peer's.
+    /// Drops the link that lied, if it still is there, and takes none from who
+    /// can be told again: the address, if this side dialled it, or else the
+    /// host that the link came from. Never the name or the address that the
+    /// other side said: it could be an honest peer's.
     pub(super) fn ban(&mut self, now: Instant, liar: &Sender) {
-        let addr = liar.addr.as_ref().filter(|_| liar.dialled);
-        self.book.ban(liar.peer, addr);
-        let same = |(_, link): &(LinkId, &Link)| link.info.peer == liar.peer;
-        if let Some((id, link)) = self.links.iter().find(same) {
-            let addr = link.info.addr.clone().filter(|_| link.info.dialled);
-            self.book.ban(liar.peer, addr.as_ref());
-            self.drop_link(now, id, DropReason::Refused(RefuseReason::Banned));
-        }
+        let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
+        self.book.ban(&liar.host, dialled);
+        self.drop_link(now, liar.link, DropReason::Refused(RefuseReason::Banned));
     }
 
     pub(super) fn violated(&mut self, now: Instant, link: LinkId, what: &'static str) {

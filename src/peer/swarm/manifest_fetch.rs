@@ -1,5 +1,15 @@
 //! Getting the manifest: all of it from one link, so that whoever lies is
-//! known.
+//! known, and from several links side by side when the first are slow.
+//!
+//! ```text
+//!            ask              all parts             consistent
+//!  waiting ───────▶ running ────────────▶ checking ────────────▶ done
+//!     ▲                │ too slow             │ a lie
+//!     └────────────────┘                      ▼ banned
+//! ```
+//! A link that says nothing costs [`HEDGE`], not the download. One that drips
+//! its parts keeps its place, but the others are asked as well, one after the
+//! other, until somebody's manifest is whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +18,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::LinkId;
-use crate::content::{ChunkHash, ContentId, Geometry, LengthProof, Manifest};
+use super::link::Sender;
+use crate::content::{ChunkHash, ChunkIndex, ContentId, Geometry, LengthProof, Manifest};
 use crate::protocol::PeerMessage;
 use crate::protocol::limits::HASHES_PER_PART;
 
@@ -19,30 +30,65 @@ const PART_TIMEOUT: Duration = Duration::from_secs(10);
 /// enough (2 MiB) to be no burden.
 const PARTS_AHEAD: u32 = 8;
 
-/// Fetches and checks the manifest of one content.
+/// When nothing came from anybody for so long, one more link is asked: a round
+/// trip between most hosts, and some.
+const HEDGE: Duration = Duration::from_millis(500);
+
+/// Though parts do come, one more link is asked after so long: an honest link
+/// has sent most manifests by then.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// How many links are asked at a time. Beyond, the one that has brought the
+/// least gives way.
+const MAX_RUNS: usize = 8;
+
+/// Bytes of hashes that may be held, over all links: twice the longest
+/// manifest. Beyond, the one that has brought the least is given up.
+const MAX_HELD: usize = 64 << 20;
+
+/// A link that was too slow so often and never sent a part is of no use.
+const MAX_SLOW: u32 = 2;
+
+/// Fetches the manifest of one content.
 #[derive(Debug)]
 pub(super) struct ManifestFetch {
     id: ContentId,
-    running: Option<Running>,
+    runs: Vec<Run>,
+    /// When the last link was asked, and when the last part came.
+    started: Option<Instant>,
+    came: Option<Instant>,
     /// Links that said they have none.
     without: BTreeSet<LinkId>,
     /// How often a link was too slow: the others come first, and it gets
     /// longer the next time.
     slow: BTreeMap<LinkId, u32>,
+    /// Who sent what is being checked; at most one claim of each link.
+    checks: Vec<Arc<Sender>>,
 }
 
+/// What one link was asked for, and has sent.
 #[derive(Debug)]
-struct Running {
+struct Run {
     link: LinkId,
     deadline: Instant,
     /// How long a part may take.
     patience: Duration,
     /// Known from part 0 on.
     length: Option<(Geometry, LengthProof)>,
-    hashes: Vec<ChunkHash>,
-    /// Parts asked for, and parts that came.
+    /// The parts with hashes, by their number less 1.
+    parts: Vec<Option<Bytes>>,
+    /// How many parts were asked for, and how many came, part 0 included.
     asked: u32,
     came: u32,
+}
+
+/// A manifest as a link has sent it, to be checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestClaim {
+    id: ContentId,
+    length: u64,
+    parts: Vec<Bytes>,
+    proof: LengthProof,
 }
 
 /// What became of a part.
@@ -50,49 +96,85 @@ struct Running {
 pub(super) enum Part {
     /// Ask the same link for these parts next.
     More(std::ops::Range<u32>),
-    /// That was all, and it is consistent.
-    Done(Arc<Manifest>),
+    /// That was all of it, to be checked.
+    Whole(ManifestClaim),
     /// The link lied.
     Lie,
     /// Nobody asked for it.
     Unasked,
 }
 
+impl ManifestClaim {
+    /// The manifest, if it is one of the content that was asked for. Takes
+    /// time: O(chunks) hashes.
+    pub fn check(self) -> Option<Manifest> {
+        let mut hashes: Vec<ChunkHash> = Vec::with_capacity(self.chunks());
+        for part in &self.parts {
+            hashes.extend_from_slice(part.as_chunks().0);
+        }
+        Manifest::check(self.id, self.length, hashes, self.proof).ok()
+    }
+
+    /// How many chunks it has.
+    pub fn chunks(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum::<usize>() / size_of::<ChunkHash>()
+    }
+}
+
 impl ManifestFetch {
     pub(super) fn new(id: ContentId) -> Self {
         Self {
             id,
-            running: None,
+            runs: Vec::new(),
+            started: None,
+            came: None,
             without: BTreeSet::new(),
             slow: BTreeMap::new(),
+            checks: Vec::new(),
         }
     }
 
-    /// Starts with one of the links, unless it is under way; returns the link
-    /// to ask for part 0.
+    /// Asks one of the links, if it is time to ask one more; returns the link
+    /// to ask for part 0. `links` are those that have something.
     pub(super) fn start(
         &mut self,
         now: Instant,
         links: impl Iterator<Item = LinkId>,
     ) -> Option<LinkId> {
-        if self.running.is_some() {
+        if self.next_start().is_some_and(|at| at > now) {
             return None;
         }
         let slow = |link: LinkId| self.slow.get(&link).copied().unwrap_or(0);
-        let link = links
-            .filter(|link| !self.without.contains(link))
-            .min_by_key(|&link| (slow(link), link))?;
+        let free = links.filter(|&link| self.is_free(link));
+        let link = free.min_by_key(|&link| (slow(link), link))?;
+        if self.runs.len() >= MAX_RUNS {
+            self.give_up_least();
+        }
         let patience = PART_TIMEOUT.saturating_mul(1 + slow(link));
-        self.running = Some(Running {
+        self.runs.push(Run {
             link,
             deadline: now + patience,
             patience,
             length: None,
-            hashes: Vec::new(),
+            parts: Vec::new(),
             asked: 1,
             came: 0,
         });
+        self.started = Some(now);
         Some(link)
+    }
+
+    /// When one more link is asked; at once, if none is.
+    fn next_start(&self) -> Option<Instant> {
+        let started = self.started.filter(|_| !self.runs.is_empty())?;
+        let last = self.came.map_or(started, |came| came.max(started));
+        Some((last + HEDGE).min(started + STEADY))
+    }
+
+    /// Whether some of the links was not asked yet, or has time to answer.
+    pub(super) fn is_waiting(&self, mut links: impl Iterator<Item = LinkId>) -> bool {
+        let open = |link: &LinkId| !self.without.contains(link) && !self.slow.contains_key(link);
+        links.any(|link| open(&link))
     }
 
     /// A link is gone, or has no manifest.
@@ -103,7 +185,7 @@ impl ManifestFetch {
         } else {
             self.without.insert(link);
         }
-        self.running.take_if(|running| running.link == link);
+        self.runs.retain(|run| run.link != link);
     }
 
     /// A link has something new: it may have the manifest by now.
@@ -111,16 +193,58 @@ impl ManifestFetch {
         self.without.remove(&link);
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.running.as_ref().map(|running| running.deadline)
+    /// When to look again: for a link that is too slow, or to ask one more of
+    /// `links`, which are those that have something.
+    pub(super) fn poll_timeout(&self, mut links: impl Iterator<Item = LinkId>) -> Option<Instant> {
+        let deadlines = self.runs.iter().map(|run| run.deadline);
+        let start = self.next_start().filter(|_| links.any(|link| self.is_free(link)));
+        deadlines.chain(start).min()
     }
 
-    /// Passes a link that is too slow; returns it.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<LinkId> {
-        let running = self.running.take_if(|running| running.deadline <= now)?;
-        let times = self.slow.entry(running.link).or_default();
-        *times = times.saturating_add(1);
-        Some(running.link)
+    fn is_free(&self, link: LinkId) -> bool {
+        !self.without.contains(&link)
+            && self.runs.iter().all(|run| run.link != link)
+            && self.checks.iter().all(|sender| sender.link != link)
+    }
+
+    /// A claim of a link is being checked, whose sender is to be known if it
+    /// proves to be a lie.
+    pub(super) fn checking(&mut self, sender: Arc<Sender>) {
+        self.checks.push(sender);
+    }
+
+    /// A claim was checked; who had sent it.
+    pub(super) fn checked(&mut self, link: LinkId) -> Option<Arc<Sender>> {
+        let at = self.checks.iter().position(|sender| sender.link == link)?;
+        Some(self.checks.swap_remove(at))
+    }
+
+    /// Whether a claim is being checked.
+    pub(super) fn is_checking(&self) -> bool {
+        !self.checks.is_empty()
+    }
+
+    /// Passes links that are too slow; returns those that are of no use.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LinkId> {
+        let (late, rest) = self.runs.drain(..).partition(|run| run.deadline <= now);
+        self.runs = rest;
+        let late: Vec<Run> = late;
+        let slow = late.iter().filter(|run| {
+            let times = self.slow.entry(run.link).or_default();
+            *times = times.saturating_add(1);
+            *times >= MAX_SLOW && run.came == 0
+        });
+        slow.map(|run| run.link).collect()
+    }
+
+    /// Another takes the place of the link that has brought the least.
+    fn give_up_least(&mut self) {
+        let least = self.runs.iter().enumerate();
+        let least = least.min_by_key(|(_, run)| (run.came, run.deadline));
+        if let Some((at, _)) = least {
+            let run = self.runs.remove(at);
+            *self.slow.entry(run.link).or_default() += 1;
+        }
     }
 
     pub(super) fn length_came(
@@ -130,12 +254,10 @@ impl ManifestFetch {
         length: u64,
         proof: &Bytes,
     ) -> Part {
-        let Some(running) = self.running.as_mut().filter(|r| r.link == link) else {
+        let run = self.runs.iter_mut().find(|run| run.link == link);
+        let Some(run) = run.filter(|run| run.length.is_none()) else {
             return Part::Unasked;
         };
-        if running.length.is_some() {
-            return Part::Unasked;
-        }
         let Ok(geometry) = Geometry::of(length) else {
             return Part::Lie;
         };
@@ -145,15 +267,18 @@ impl ManifestFetch {
         }
         let split = siblings * size_of::<ChunkHash>();
         let (siblings, _) = proof[..split].as_chunks();
-        running.length = Some((
+        let parts = geometry.chunks().div_ceil(HASHES_PER_PART);
+        run.length = Some((
             geometry,
             LengthProof {
                 leaf: Bytes::copy_from_slice(&proof[split..]),
                 siblings: siblings.to_vec(),
             },
         ));
-        running.came = 1;
-        running.more(now)
+        run.parts = vec![None; parts as usize];
+        run.came = 1;
+        self.came = Some(now);
+        run.more(now)
     }
 
     pub(super) fn hashes_came(
@@ -163,43 +288,61 @@ impl ManifestFetch {
         part: u32,
         hashes: &Bytes,
     ) -> Part {
-        let Some(running) = self.running.as_mut().filter(|r| r.link == link) else {
+        let Some(at) = self.runs.iter().position(|run| run.link == link) else {
             return Part::Unasked;
         };
-        let Some((geometry, _)) = running.length.as_ref().filter(|_| part == running.came) else {
+        let run = &mut self.runs[at];
+        let asked = part > 0 && part < run.asked;
+        let slot = run.parts.get_mut(part.wrapping_sub(1) as usize);
+        let (Some((geometry, _)), Some(slot @ None)) = (&run.length, slot.filter(|_| asked)) else {
             return Part::Unasked;
         };
-        let missing = geometry.chunks() - running.hashes.len() as u32;
-        let (hashes, rest) = hashes.as_chunks();
-        if !rest.is_empty() || hashes.len() as u32 != missing.min(HASHES_PER_PART) {
+        let before = (part - 1) * HASHES_PER_PART;
+        let expected = (geometry.chunks() - before).min(HASHES_PER_PART);
+        if hashes.len() != expected as usize * size_of::<ChunkHash>() {
             return Part::Lie;
         }
-        running.hashes.extend_from_slice(hashes);
-        running.came += 1;
-        if hashes.len() as u32 != missing {
-            return running.more(now);
+        *slot = Some(hashes.clone());
+        run.came += 1;
+        self.came = Some(now);
+        if run.parts.iter().any(Option::is_none) {
+            let more = run.more(now);
+            self.bound_held(link);
+            return more;
         }
-        let Some(Running {
-            length: Some((geometry, proof)),
-            hashes,
-            ..
-        }) = self.running.take()
-        else {
+        let run = self.runs.remove(at);
+        let Some((geometry, proof)) = run.length else {
             return Part::Unasked;
         };
-        match Manifest::check(self.id, geometry.length(), hashes, proof) {
-            Ok(manifest) => Part::Done(Arc::new(manifest)),
-            Err(_) => Part::Lie,
+        Part::Whole(ManifestClaim {
+            id: self.id,
+            length: geometry.length(),
+            parts: run.parts.into_iter().flatten().collect(),
+            proof,
+        })
+    }
+
+    /// Gives up what others have sent, the least first, when all together hold
+    /// too much.
+    fn bound_held(&mut self, link: LinkId) {
+        let held = |run: &Run| run.parts.iter().flatten().map(Bytes::len).sum::<usize>();
+        while self.runs.len() > 1 && self.runs.iter().map(held).sum::<usize>() > MAX_HELD {
+            let others = self.runs.iter().enumerate();
+            let others = others.filter(|(_, run)| run.link != link && run.came > 0);
+            let Some((at, _)) = others.min_by_key(|(_, run)| run.came) else {
+                return;
+            };
+            let run = self.runs.remove(at);
+            *self.slow.entry(run.link).or_default() += 1;
         }
     }
 }
 
-impl Running {
+impl Run {
     fn more(&mut self, now: Instant) -> Part {
         self.deadline = now + self.patience;
-        let chunks = self.length.as_ref().map_or(0, |(g, _)| g.chunks());
-        let parts = 1 + chunks.div_ceil(HASHES_PER_PART);
-        let until = parts.min(self.came + PARTS_AHEAD);
+        let parts = 1 + self.parts.len() as u32;
+        let until = parts.min(self.came + PARTS_AHEAD).max(self.asked);
         let from = std::mem::replace(&mut self.asked, until);
         Part::More(from..until)
     }
@@ -216,12 +359,10 @@ pub(super) fn serve(manifest: &Manifest, part: u32) -> PeerMessage {
             proof: bytes.into(),
         };
     };
-    let per_part = HASHES_PER_PART as usize;
-    match manifest.hashes().chunks(per_part).nth(first as usize) {
-        Some(hashes) => PeerMessage::ManifestHashes {
-            part,
-            hashes: hashes.concat().into(),
-        },
-        None => PeerMessage::ManifestReject { part },
+    let chunk = |part: u32| ChunkIndex(part.saturating_mul(HASHES_PER_PART));
+    let hashes = manifest.hash_bytes(chunk(first)..chunk(part));
+    if hashes.is_empty() {
+        return PeerMessage::ManifestReject { part };
     }
+    PeerMessage::ManifestHashes { part, hashes }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use super::link::Remote;
 use super::manifest_fetch::{ManifestFetch, Part};
 use super::{DropReason, Has, LinkId, Output, Phase, Swarm};
-use crate::content::ChunkIndex;
+use crate::content::{ChunkIndex, Manifest};
+use crate::protocol::limits::HASHES_PER_PART;
 use crate::protocol::{PeerMessage, RefuseReason};
 
 impl Swarm {
@@ -167,6 +168,30 @@ impl Swarm {
         }
     }
 
+    /// The manifest that a link has sent was checked; without one, the link
+    /// lied.
+    pub fn manifest_checked(&mut self, now: Instant, link: LinkId, manifest: Option<Manifest>) {
+        self.claim_checked(now, link, manifest);
+        self.settle(now);
+    }
+
+    fn claim_checked(&mut self, now: Instant, link: LinkId, manifest: Option<Manifest>) {
+        let Phase::Manifest(fetch) = &mut self.phase else {
+            return;
+        };
+        let Some(sender) = fetch.checked(link) else {
+            return;
+        };
+        let Some(manifest) = manifest else {
+            return self.ban(now, &sender);
+        };
+        let manifest = Arc::new(manifest);
+        self.last_gain = now;
+        self.outputs.push_back(Output::Open(Arc::clone(&manifest)));
+        self.phase = Phase::Opening(manifest);
+        self.measure();
+    }
+
     pub(super) fn manifest_part(
         &mut self,
         now: Instant,
@@ -185,12 +210,19 @@ impl Swarm {
                     self.send(link, PeerMessage::ManifestRequest { part });
                 }
             }
-            Part::Done(manifest) => {
+            Part::Whole(claim) => {
                 self.last_gain = now;
-                let open = Output::Open(Arc::clone(&manifest));
-                self.outputs.push_back(open);
-                self.phase = Phase::Opening(manifest);
-                self.measure();
+                let Some(sender) = self.links.get(link).map(|l| Arc::clone(&l.sender)) else {
+                    return;
+                };
+                fetch.checking(sender);
+                if claim.chunks() <= HASHES_PER_PART as usize {
+                    let manifest = claim.check();
+                    self.claim_checked(now, link, manifest);
+                } else {
+                    let check = Output::CheckManifest { link, claim };
+                    self.outputs.push_back(check);
+                }
             }
             Part::Lie => {
                 if let Some(liar) = self.links.get(link).map(|l| Arc::clone(&l.sender)) {

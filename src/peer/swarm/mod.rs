@@ -54,6 +54,7 @@ pub use assembler::{Assembled, Assembler, Inserted};
 pub use config::SwarmConfig;
 pub use grid::BlockGrid;
 pub(crate) use link_map::LinkMap;
+pub use manifest_fetch::ManifestClaim;
 pub use output::{DropReason, LinkCookies, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
 pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};
@@ -80,6 +81,9 @@ pub struct Swarm {
     config: SwarmConfig,
     phase: Phase,
     links: LinkMap<Link>,
+    /// Until when each link is to say what it has, in the order of coming;
+    /// those that have said are passed over.
+    unsaid: VecDeque<(Instant, LinkId)>,
     book: Book,
     uploader: Uploader,
     outputs: VecDeque<Output>,
@@ -170,6 +174,7 @@ impl Swarm {
             config,
             phase,
             links: LinkMap::default(),
+            unsaid: VecDeque::new(),
             book: Book::default(),
             outputs: VecDeque::new(),
             wake: LinkSet::default(),
@@ -269,23 +274,28 @@ impl Swarm {
     /// When to call [`handle_timeout`](Self::handle_timeout), if nothing else
     /// happens before.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let unsaid = self.unsaid.front().map(|&(deadline, _)| deadline);
         if self.is_seeding() {
-            return self.uploader.poll_timeout();
+            return self.uploader.poll_timeout().into_iter().chain(unsaid).min();
         }
         let find = self.find.next.filter(|_| !self.find.running);
         let phase = match &self.phase {
-            Phase::Manifest(fetch) => [fetch.poll_timeout(), None],
+            Phase::Manifest(fetch) => [fetch.poll_timeout(self.links_with_something()), None],
             Phase::Transfer(transfer) => [
                 transfer.planner.poll_timeout(),
                 transfer.commit.due(&self.config),
             ],
             _ => [None, None],
         };
-        let dial = self.wants_links().then(|| self.book.poll_timeout());
+        let wants_links = self.wants_links();
+        let dial = wants_links.then(|| self.book.poll_timeout());
+        let starves = self.starves_at();
         let first = [
             self.patience_ends(),
             self.uploader.poll_timeout(),
             dial.flatten(),
+            starves.filter(|_| wants_links && self.book.has_claimed()),
+            unsaid,
         ];
         let first = first.into_iter().chain(phase).flatten().min();
         // Whether owners are wanted is looked up only where it matters.
@@ -296,9 +306,12 @@ impl Swarm {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_unsaid(now);
         match &mut self.phase {
             Phase::Manifest(fetch) => {
-                fetch.handle_timeout(now);
+                for link in fetch.handle_timeout(now) {
+                    self.drop_link(now, link, DropReason::Silent);
+                }
             }
             Phase::Transfer(transfer) => {
                 let (silent, released) = transfer.planner.handle_timeout(now);
@@ -323,11 +336,20 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// When to give up waiting for others. What the storage takes its time
+    fn links_with_something(&self) -> impl Iterator<Item = LinkId> {
+        let links = self.links.iter().filter(|(_, l)| l.remote.is_anything());
+        links.map(|(id, _)| id)
+    }
+
+    /// When to give up waiting for others: not before everybody was asked. What the storage takes its time
     /// for, or the hashing, is not theirs.
     fn patience_ends(&self) -> Option<Instant> {
         let others = match &self.phase {
-            Phase::Manifest(_) => true,
+            Phase::Manifest(fetch) => {
+                !fetch.is_checking()
+                    && !fetch.is_waiting(self.links_with_something())
+                    && !(self.book.has_untried() && self.wants_links())
+            }
             Phase::Transfer(transfer) => {
                 transfer.checking.is_empty()
                     && transfer.unchecked.is_empty()
@@ -351,13 +373,14 @@ impl Swarm {
             // The manifest comes first, and leechers that have just come have
             // none.
             let seeder_first = self.book.dialling() == 0 && !self.is_supplied();
-            let Some(addr) = self.book.dial(now, seeder_first) else {
+            let starving = self.book.has_claimed() && self.is_starving(now);
+            let Some(addr) = self.book.dial(now, seeder_first, starving) else {
                 break;
             };
-            let is_linked = |link: &Link| link.info.addr.as_ref() == Some(&addr);
-            if self.links.values().any(is_linked) {
+            let leads_there = |link: &Link| link.solid && link.info.addr.as_ref() == Some(&addr);
+            if self.links.values().any(leads_there) {
                 // It had been forgotten, and was named again since.
-                self.book.linked(&addr);
+                self.book.is_linked(&addr);
                 continue;
             }
             self.outputs.push_back(Output::Dial { addr });

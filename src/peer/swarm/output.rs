@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::ManifestClaim;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::protocol::{
     Addr, HostKey, LinkCookie, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason,
@@ -133,6 +134,15 @@ pub enum Output {
     },
     /// Ask the trackers; report [`owners_found`](super::Swarm::owners_found).
     FindOwners,
+    /// Check a long manifest, which takes as long as hashing some megabytes
+    /// ([`ManifestClaim::check`]); report
+    /// [`manifest_checked`](super::Swarm::manifest_checked).
+    CheckManifest {
+        /// Who sent it.
+        link: LinkId,
+        /// What it sent.
+        claim: ManifestClaim,
+    },
     /// Open the storage; report [`opened`](super::Swarm::opened).
     Open(Arc<Manifest>),
     /// Hash; report [`chunk_verified`](super::Swarm::chunk_verified).

@@ -5,13 +5,16 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::link::Remote;
-use super::{LinkId, Output, Phase, Swarm, Turn, manifest_fetch};
-use crate::content::BlockRange;
+use super::{DropReason, LinkId, Output, Phase, Swarm, Turn, manifest_fetch};
+use crate::content::{BlockRange, ChunkIndex};
 use crate::protocol::PeerMessage;
 use crate::protocol::limits::MAX_BLOCK_LEN;
 
 /// How many messages may wait for a link before it is told of further chunks.
 const MAX_QUEUED_HAVES: usize = 256;
+
+/// How many parts of the manifest are handed to a link at a time.
+const MAX_PARTS_UNDER_WAY: usize = 2;
 
 impl Swarm {
     /// Tells a link of the chunks that were stored meanwhile, as long as it
@@ -29,6 +32,15 @@ impl Swarm {
                 let message = PeerMessage::Have(chunk);
                 self.outputs.push_back(Output::Send { link: id, message });
             }
+        }
+    }
+
+    /// Tells a seeder of a chunk that it sent. Others are told of all chunks, and
+    /// seeders of no others; but who never hears what became of its blocks may
+    /// take this side for one that only takes.
+    pub(super) fn tell_sender(&mut self, id: LinkId, chunk: ChunkIndex) {
+        if self.links.get(id).is_some_and(|link| link.remote == Remote::All) {
+            self.send(id, PeerMessage::Have(chunk));
         }
     }
 
@@ -78,6 +90,9 @@ impl Swarm {
 
     /// Reads what is sent next, and passes the turns on.
     pub(super) fn upload(&mut self, now: Instant) {
+        while let Some(link) = self.uploader.in_the_way(now) {
+            self.drop_link(now, link, DropReason::Silent);
+        }
         loop {
             while let Some((link, block)) = self.uploader.next_block(now) {
                 if block.offset == 0 && self.is_seeding() {
@@ -136,15 +151,26 @@ impl Swarm {
     }
 
     pub(super) fn manifest_requested(&mut self, link: LinkId, part: u32) {
-        let reply = match self.phase.manifest() {
-            Some(manifest) => manifest_fetch::serve(manifest, part),
-            None => PeerMessage::ManifestReject { part },
-        };
-        if let (Some(state), PeerMessage::ManifestHashes { .. }) =
-            (self.links.get_mut(link), &reply)
-        {
-            state.parts.push_back(state.handed + state.queued as u64);
+        if let Some(state) = self.links.get_mut(link) {
+            state.parts_asked.push_back(part);
+            self.send_parts(link);
         }
-        self.send(link, reply);
+    }
+
+    /// Sends parts of the manifest, few at a time: each is as long as a block.
+    pub(super) fn send_parts(&mut self, id: LinkId) {
+        while let Some(link) = self.links.get_mut(id)
+            && link.parts.len() < MAX_PARTS_UNDER_WAY
+            && let Some(part) = link.parts_asked.pop_front()
+        {
+            let reply = match self.phase.manifest() {
+                Some(manifest) => manifest_fetch::serve(manifest, part),
+                None => PeerMessage::ManifestReject { part },
+            };
+            if let PeerMessage::ManifestHashes { .. } = &reply {
+                link.parts.push_back(link.handed + link.queued as u64);
+            }
+            self.send(id, reply);
+        }
     }
 }

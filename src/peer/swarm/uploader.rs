@@ -9,15 +9,19 @@
 //! the choice stays open as long as possible. What lies before a link that does
 //! not read counts no longer after a while, so that it holds nobody up.
 
+mod accounts;
 mod turns;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use accounts::Accounts;
+
 use super::LinkId;
 use super::link_map::LinkMap;
 use super::rate::RateMeter;
 use crate::content::BlockRange;
+use crate::protocol::HostKey;
 
 /// For how long, at the rate at which the network takes blocks, they are on
 /// their way: longer than the pauses of a busy program.
@@ -53,6 +57,7 @@ pub struct Uploader {
     waiting: usize,
     meter: RateMeter,
     receivers: LinkMap<Receiver>,
+    accounts: Accounts,
     /// Something has changed that turns depend on.
     unsettled: bool,
     /// When an invited link has been waited for long enough.
@@ -72,6 +77,8 @@ struct Receiver {
     /// Decides between links that are equally deprived, or everybody would
     /// serve the links first that came first.
     lot: u64,
+    /// The account of its host.
+    host: usize,
     waiting: VecDeque<BlockRange>,
     /// Bytes that are being read, or queued for the network.
     under_way: u64,
@@ -84,8 +91,14 @@ struct Receiver {
     choked: bool,
     /// Since when its turn has waited for its first request.
     invited: Option<Instant>,
-    /// It said that it wants nothing.
+    /// It said that it wants nothing, or let a turn pass.
     declined: bool,
+    /// It said so.
+    said_so: bool,
+    /// How many turns it let pass since it last asked.
+    passed: u32,
+    /// Bytes that it was sent and has not told of yet.
+    untold: u64,
     /// How many chunks it has, and how many of those that are here it lacks.
     has: u32,
     lacks: u32,
@@ -100,12 +113,11 @@ impl Receiver {
         let still = |moved: Instant| now.duration_since(moved) >= STALLED;
         self.under_way > 0 && self.moved.is_some_and(still)
     }
-
-    /// The more deprived, the less; then who was sent least.
-    fn rank(&self) -> (u32, u64) {
-        (self.has, self.sent + self.under_way)
-    }
 }
+
+/// Who comes first, the least: who tells of what it got and had no more than
+/// its share; of those the most deprived, then who was sent least.
+type Rank = (bool, u64, u64);
 
 /// A change of turns, to be told to the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +149,7 @@ impl Uploader {
             waiting: 0,
             meter: RateMeter::default(),
             receivers: LinkMap::default(),
+            accounts: Accounts::default(),
             unsettled: false,
             invitation_ends: None,
             look_again: None,
@@ -147,12 +160,14 @@ impl Uploader {
     /// The lengths of a block and of a chunk in bytes, once they are known.
     pub fn measures(&mut self, block_len: u64, chunk_len: u64) {
         (self.block_len, self.chunk_len) = (block_len, chunk_len);
+        self.accounts.measures(chunk_len);
     }
 
     /// A link is there. It may ask until it is told otherwise.
-    pub fn link_added(&mut self, link: LinkId) {
+    pub fn link_added(&mut self, link: LinkId, host: &HostKey) {
         let receiver = Receiver {
             lot: (link.0 ^ self.seed).wrapping_mul(LOT),
+            host: self.accounts.open(host),
             ..Receiver::default()
         };
         self.receivers.insert(link, receiver);
@@ -174,6 +189,9 @@ impl Uploader {
             return false;
         };
         receiver.has = receiver.has.saturating_add(1);
+        let paid = receiver.untold.min(self.chunk_len);
+        receiver.untold -= paid;
+        self.accounts.told(receiver.host, self.chunk_len - paid);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
         self.unsettled |= sated;
@@ -192,6 +210,7 @@ impl Uploader {
     pub fn link_declined(&mut self, link: LinkId, declined: bool) {
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.declined = declined;
+            receiver.said_so = declined;
             self.unsettled = true;
         }
     }
@@ -204,7 +223,9 @@ impl Uploader {
         };
         self.unsettled |= receiver.declined;
         receiver.declined = false;
+        receiver.said_so = false;
         receiver.invited = None;
+        receiver.passed = 0;
         let fits = !receiver.choked && receiver.waiting.len() < self.limits.requests;
         if fits {
             receiver.waiting.push_back(block);
@@ -241,22 +262,20 @@ impl Uploader {
         self.movable = false;
         let window = self.window(now);
         if self.under_way >= window {
-            let stalled = self.receivers.values().filter(|r| r.is_stalled(now));
-            let stalled: u64 = stalled.map(|receiver| receiver.under_way).sum();
-            if self.under_way - stalled >= window {
+            let stalled = self.stalled(now);
+            if self.under_way - stalled >= window || self.under_way >= self.limits.window {
                 let owing = self.receivers.values().filter(|r| r.under_way > 0);
                 let stalls = owing.filter_map(|r| r.moved?.checked_add(STALLED));
                 self.look_again = stalls.filter(|&stall| stall > now).min();
                 return None;
             }
         }
-        let link_window = self.link_window();
-        let (link, receiver) = self
-            .receivers
-            .iter_mut()
-            .filter(|(_, r)| !r.waiting.is_empty() && r.under_way < link_window)
-            .filter(|(_, r)| !r.is_stalled(now))
-            .min_by_key(|(_, receiver)| (receiver.rank(), receiver.lot))?;
+        let ready = |r: &Receiver| {
+            !r.waiting.is_empty() && r.under_way < Self::link_window(self.limits, self.block_len, r) && !r.is_stalled(now)
+        };
+        let ready = self.receivers.iter().filter(|(_, r)| ready(r));
+        let (link, _) = ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot))?;
+        let receiver = self.receivers.get_mut(link)?;
         if receiver.under_way == 0 {
             receiver.moved = Some(now);
         }
@@ -269,6 +288,26 @@ impl Uploader {
         self.unsettled = true;
         self.movable = true;
         Some((link, block))
+    }
+
+    /// Bytes that lie before links which do not read.
+    fn stalled(&self, now: Instant) -> u64 {
+        let stalled = self.receivers.values().filter(|r| r.is_stalled(now));
+        stalled.map(|receiver| receiver.under_way).sum()
+    }
+
+    /// A link that does not read and holds up others: the window is full, for
+    /// the larger part of what such links do not take. The one that has taken
+    /// nothing for longest.
+    pub fn in_the_way(&self, now: Instant) -> Option<LinkId> {
+        if self.waiting == 0 || self.under_way < self.limits.window {
+            return None;
+        }
+        if self.stalled(now) < self.limits.window.div_ceil(2) {
+            return None;
+        }
+        let stalled = self.receivers.iter().filter(|(_, r)| r.is_stalled(now));
+        stalled.min_by_key(|(_, r)| r.moved).map(|(link, _)| link)
     }
 
     /// When to look again, because the window is full of what links do not
@@ -286,9 +325,11 @@ impl Uploader {
             .clamp(self.block_len, self.limits.window.max(self.block_len))
     }
 
-    /// No single link fills the window.
-    fn link_window(&self) -> u64 {
-        (self.limits.window / 4).max(self.block_len)
+    /// No single link fills the window, and one that has taken nothing yet has
+    /// little of it.
+    fn link_window(limits: UploadLimits, block_len: u64, receiver: &Receiver) -> u64 {
+        let most = (limits.window / 4).max(block_len);
+        (2 * block_len).max(receiver.sent).min(most)
     }
 
     /// Bytes that should wait behind them.
@@ -309,7 +350,9 @@ impl Uploader {
             let bytes = bytes.min(receiver.under_way);
             receiver.under_way -= bytes;
             receiver.sent += bytes;
+            receiver.untold += bytes;
             receiver.moved = Some(now);
+            self.accounts.sent(receiver.host, bytes);
             self.under_way -= bytes;
             self.movable = true;
             if bytes > 0 {
@@ -335,6 +378,7 @@ impl Uploader {
     /// A link is gone, with all that it asked for and all that was on its way.
     pub fn link_removed(&mut self, now: Instant, link: LinkId) {
         if let Some(receiver) = self.receivers.remove(link) {
+            self.accounts.close(receiver.host, receiver.untold);
             self.under_way -= receiver.under_way;
             self.waiting -= receiver.waiting.len();
             self.unsettled = true;
@@ -354,10 +398,28 @@ impl Uploader {
         self.under_way
     }
 
-    /// Whether a link lacks something that is here, or is owed something.
+    /// Whether a link wants something that is here, or is owed something.
     pub fn is_wanted(&self, link: LinkId) -> bool {
         let receiver = self.receivers.get(link);
-        receiver.is_some_and(|r| r.lacks > 0 || r.under_way > 0 || !r.waiting.is_empty())
+        receiver.is_some_and(|r| r.wants() || r.under_way > 0 || !r.waiting.is_empty())
+    }
+
+    /// Whether a link said that it wants nothing.
+    pub fn has_declined(&self, link: LinkId) -> bool {
+        self.receivers
+            .get(link)
+            .is_some_and(|r| r.said_so || r.lacks == 0)
+    }
+
+    /// Whether a link let turn after turn pass.
+    pub fn has_passed(&self, link: LinkId) -> bool {
+        let receiver = self.receivers.get(link);
+        receiver.is_some_and(|r| r.said_so || r.passed > 0)
+    }
+
+    /// Bytes of blocks that a link has taken.
+    pub fn sent_to(&self, link: LinkId) -> u64 {
+        self.receivers.get(link).map_or(0, |r| r.sent)
     }
 
     /// Whether links take turns.
@@ -376,6 +438,8 @@ impl Uploader {
         assert_eq!(sum, self.under_way);
         let waiting: usize = self.receivers.values().map(|r| r.waiting.len()).sum();
         assert_eq!(waiting, self.waiting);
+        let hosts = self.receivers.values().map(|receiver| receiver.host);
+        self.accounts.check_invariants(hosts);
         assert!(self.receivers.values().all(
             |r| r.waiting.len() <= self.limits.requests && (!r.choked || r.waiting.is_empty())
         ));

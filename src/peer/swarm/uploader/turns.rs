@@ -9,14 +9,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LinkId, Turn, Uploader};
+use super::{LinkId, Rank, Turn, Uploader};
 
 /// For how long the line waits for an invited link before it invites another:
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
 
 /// How deprived a link is, its lot, and which link it is.
-type Ranked = ((u32, u64), u64, LinkId);
+type Ranked = (Rank, u64, LinkId);
 
 /// The links that want something, as the next turn depends on them.
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Uploader {
     }
 
     fn look(&mut self, now: Instant) -> Look {
-        let link_window = self.link_window();
+        let (limits, block_len) = (self.limits, self.block_len);
         let mut look = Look::default();
         self.invitation_ends = None;
         for (link, receiver) in self.receivers.iter_mut() {
@@ -83,7 +83,7 @@ impl Uploader {
                 receiver.invited = None;
                 continue;
             }
-            let ranked = (receiver.rank(), receiver.lot, link);
+            let ranked = (self.accounts.rank(receiver), receiver.lot, link);
             if receiver.choked {
                 look.wanting += 1;
                 if look.next.is_none_or(|best| ranked < best) {
@@ -97,6 +97,7 @@ impl Uploader {
                 if end <= now {
                     receiver.invited = None;
                     receiver.declined = true;
+                    receiver.passed += 1;
                     continue;
                 }
                 invited = true;
@@ -112,7 +113,7 @@ impl Uploader {
                 }
                 continue;
             }
-            if receiver.under_way >= link_window || receiver.is_stalled(now) {
+            if receiver.under_way >= Self::link_window(limits, block_len, receiver) || receiver.is_stalled(now) {
                 continue;
             }
             let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));

@@ -1,0 +1,132 @@
+//! What each host was sent, and has not told of.
+//!
+//! Everybody is served by what it says to have, and nothing proves what a peer
+//! says to lack. So two things are counted that it cannot choose. A peer that
+//! is sent chunk after chunk and never says `Have` comes behind those that do.
+//! And the links of one host have the share of one host together: else many
+//! names behind one address would be served as often as so many hosts.
+//!
+//! A host is remembered beyond its links as long as it owes something, so that
+//! nobody is new again by dialling again.
+
+use super::{Rank, Receiver};
+use crate::protocol::HostKey;
+
+/// How many chunks a link may have been sent and not told of yet, before the
+/// others come first: the one that it is storing, and the next.
+const MAX_UNTOLD: u64 = 2;
+
+/// How many chunks the links of one host may have had beyond their share.
+const MAX_AHEAD: u64 = 2;
+
+/// How many hosts without a link are remembered.
+const MAX_REMEMBERED: usize = 256;
+
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    accounts: Vec<Account>,
+    chunk_len: u64,
+    /// Hosts that have links.
+    hosts: usize,
+    /// What one host was entitled to since the beginning, in bytes: the virtual
+    /// time of fair queueing (Demers, Keshav and Shenker, "Analysis and
+    /// Simulation of a Fair Queueing Algorithm", SIGCOMM 1989).
+    share: f64,
+}
+
+#[derive(Debug)]
+struct Account {
+    host: HostKey,
+    links: usize,
+    /// Bytes that earlier links were sent and did not tell of.
+    untold: u64,
+    /// Up to which share it was sent.
+    sent: f64,
+}
+
+impl Accounts {
+    pub(super) fn measures(&mut self, chunk_len: u64) {
+        self.chunk_len = chunk_len;
+    }
+
+    /// A link with a host is there: the number of its account. O(hosts).
+    pub(super) fn open(&mut self, host: &HostKey) -> usize {
+        let known = self
+            .accounts
+            .iter()
+            .position(|account| account.host == *host);
+        let at = known.unwrap_or_else(|| self.add(host));
+        let account = &mut self.accounts[at];
+        self.hosts += usize::from(account.links == 0);
+        account.links += 1;
+        at
+    }
+
+    fn add(&mut self, host: &HostKey) -> usize {
+        let account = Account {
+            host: host.clone(),
+            links: 0,
+            untold: 0,
+            sent: self.share,
+        };
+        let unused = self.accounts.iter().enumerate();
+        let unused = unused.filter(|(_, account)| account.links == 0);
+        let least = unused.min_by_key(|(_, account)| account.untold);
+        let full = self.accounts.len() - self.hosts >= MAX_REMEMBERED;
+        match least.filter(|(_, least)| full || least.untold == 0) {
+            Some((at, _)) => {
+                self.accounts[at] = account;
+                at
+            }
+            None => {
+                self.accounts.push(account);
+                self.accounts.len() - 1
+            }
+        }
+    }
+
+    /// A link is gone, which was sent so many bytes that it has not told of.
+    pub(super) fn close(&mut self, host: usize, untold: u64) {
+        let account = &mut self.accounts[host];
+        account.links -= 1;
+        account.untold = account.untold.saturating_add(untold);
+        self.hosts -= usize::from(account.links == 0);
+    }
+
+    /// A host was sent something.
+    pub(super) fn sent(&mut self, host: usize, bytes: u64) {
+        self.share += bytes as f64 / self.hosts.max(1) as f64;
+        let account = &mut self.accounts[host];
+        // What a host did not take it has no claim to later.
+        account.sent = (account.sent + bytes as f64).max(self.share);
+    }
+
+    /// A host told of so many bytes more than its link was sent.
+    pub(super) fn told(&mut self, host: usize, bytes: u64) {
+        let account = &mut self.accounts[host];
+        account.untold = account.untold.saturating_sub(bytes);
+    }
+
+    pub(super) fn rank(&self, receiver: &Receiver) -> Rank {
+        let account = &self.accounts[receiver.host];
+        let silent = receiver.untold + account.untold > MAX_UNTOLD * self.chunk_len;
+        let ahead = account.sent - self.share > (MAX_AHEAD * self.chunk_len) as f64;
+        let behind = silent || account.links > 1 && ahead;
+        let given = receiver.sent + receiver.under_way;
+        let has = given.checked_div(self.chunk_len).unwrap_or(0);
+        (behind, has.max(receiver.has.into()), given)
+    }
+
+    /// Panics where the counts contradict each other. For tests.
+    pub(super) fn check_invariants(&self, links: impl Iterator<Item = usize>) {
+        let mut counted = vec![0; self.accounts.len()];
+        for host in links {
+            counted[host] += 1;
+        }
+        let stored: Vec<usize> = self.accounts.iter().map(|account| account.links).collect();
+        assert_eq!(counted, stored);
+        let hosts = stored.iter().filter(|&&links| links > 0).count();
+        assert_eq!(hosts, self.hosts);
+        assert!(self.accounts.len() - hosts <= MAX_REMEMBERED.max(1));
+    }
+}
