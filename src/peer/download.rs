@@ -104,7 +104,8 @@ pub enum DownloadEvent {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DownloadOptions {
-    /// The name to store it under, instead of the one that its owners use.
+    /// The name to store it under, instead of the one that its owners use. It
+    /// stays here: no tracker and no other peer is told of it.
     pub name: Option<ContentName>,
     /// Which chunk comes next.
     pub strategy: Strategy,
@@ -119,7 +120,7 @@ impl DownloadOptions {
         Self::default()
     }
 
-    /// Stores the content under this name.
+    /// Stores the content under this name, which nobody else is told.
     #[must_use]
     pub fn name(mut self, name: ContentName) -> Self {
         self.name = Some(name);

@@ -13,7 +13,7 @@ use super::{Done, Driver, NewLink, Opened, now};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::protocol::Addr;
-use crate::storage::{Blob, Partial, StorageError};
+use crate::storage::{Blob, Partial, StorageError, Stored};
 use crate::tracker::TrackerError;
 
 impl Driver {
@@ -143,6 +143,7 @@ impl Driver {
             return;
         };
         let (shared, content) = (Arc::clone(&self.shared), self.content.clone());
+        let listed_as = self.listed_as.clone();
         let published = self.published;
         self.on_blob(move |blob| async move {
             let result = match published {
@@ -150,8 +151,10 @@ impl Driver {
                 true => blob.sync().await,
                 false => blob.finish().await,
             };
+            let stored = Stored::new(content.name, (*manifest).clone(), blob);
+            let stored = stored.listed_as(listed_as);
             if result.is_ok()
-                && let Err(error) = shared.remember(&content, &manifest, &*blob).await
+                && let Err(error) = shared.remember(&stored).await
             {
                 tracing::warn!(content = %content.id, %error, "not shared after a restart");
             }

@@ -19,11 +19,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::download::Status;
 use super::handshake::HandshakeError;
 use super::link;
+use super::serve::entry;
 use super::shared::{Claim, HostPlace, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName};
 use crate::error::DownloadError;
-use crate::protocol::{Addr, OwnEntry, OwnState, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use crate::transport::Connection;
 
@@ -116,6 +117,8 @@ pub(in crate::peer) struct Driver {
     claim: Claim,
     swarm: Swarm,
     content: Content,
+    /// What trackers are told that it is called.
+    listed_as: ContentName,
     blob: Option<Arc<dyn Blob>>,
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
@@ -139,7 +142,7 @@ impl Driver {
         shared: Arc<Shared>,
         claim: Claim,
         swarm: Swarm,
-        content: Content,
+        (content, listed_as): (Content, ContentName),
         blob: Option<Arc<dyn Blob>>,
         inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         status: watch::Sender<Status>,
@@ -152,6 +155,7 @@ impl Driver {
             announced: blob.is_some(),
             publishing: false,
             content,
+            listed_as,
             blob,
             unchecked: None,
             inbox: inbox.1,
@@ -229,6 +233,7 @@ impl Driver {
             claim,
             swarm,
             content,
+            listed_as,
             blob,
             published,
             announced,
@@ -257,7 +262,7 @@ impl Driver {
         tracing::debug!(content = %content.id, %reason, "content ended");
         // Noted before anybody can share the content again. A tracker that does
         // not hear it finds out by the owner's refusal.
-        let gone = (announced && !stopping).then(|| entry(&content, OwnState::Gone));
+        let gone = (announced && !stopping).then(|| entry(&content, &listed_as, OwnState::Gone));
         let mut gone = pin!(OptionFuture::from(
             gone.map(|gone| shared.trackers.own(gone))
         ));
@@ -496,7 +501,7 @@ impl Driver {
             }
             Output::Announce(state) => {
                 self.announced = true;
-                let entry = entry(&self.content, state);
+                let entry = entry(&self.content, &self.listed_as, state);
                 let trackers = self.shared.trackers.clone();
                 self.job(async move {
                     match timeout(TELL_TIMEOUT, trackers.own(entry)).await {
@@ -534,15 +539,6 @@ impl Driver {
         let progress = self.swarm.progress(now());
         self.status
             .send_if_modified(|status| status.moved(progress));
-    }
-}
-
-fn entry(content: &Content, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: content.id,
-        name: content.name.clone(),
-        length: content.length,
-        state,
     }
 }
 
