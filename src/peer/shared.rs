@@ -123,7 +123,7 @@ impl Shared {
     ) -> Self {
         Self {
             id,
-            places: Arc::new(Semaphore::new(config.max_links)),
+            places: Arc::new(Semaphore::new(config.max_links.min(Semaphore::MAX_PERMITS))),
             turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             config,
             transport,
