@@ -3,9 +3,18 @@
 use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
-use bt_lite::{ConfigError, ContentId, StartError};
+use bt_lite::{
+    ConfigError, ContentId, DownloadError, DownloadOptions, MemoryStorage, ShareSource, StartError,
+};
 
-use crate::world::{World, content, soon};
+use crate::world::{World, content, named, soon};
+
+/// The least patience that is taken.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How often a test steps back for the others: long enough for hundreds of
+/// questions, in no time at all.
+const YIELDS: usize = 5_000;
 
 /// Sets one field to its `n`th extreme; `false` if it has no so many.
 type Set = fn(&mut PeerConfig, usize) -> bool;
@@ -31,7 +40,7 @@ impl Extreme for Duration {
     const EXTREMES: &[Self] = &[
         Self::ZERO,
         Self::from_nanos(1),
-        Self::from_millis(10),
+        PATIENCE,
         // What just fits, in parts and in clocks that count seconds with a sign.
         Self::from_secs(i64::MAX as u64),
         Self::from_secs(u64::MAX / 4),
@@ -102,25 +111,37 @@ async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     let world = World::memory(1).await;
     let bytes = content(40 * (16 << 10) + 5, 1);
     let id = ContentId::of(&bytes);
-    for name in ["owner", "near", "far"] {
-        world
-            .network()
-            .set_latency(name, Duration::from_micros(200));
-    }
-    let builder = world.builder("owner", bt_lite::MemoryStorage::new());
+    // One is far away, and one so near that all takes no time.
+    let latency = Duration::from_micros(200);
+    world.network().set_latency("far", latency);
+    let builder = world.builder("owner", MemoryStorage::new());
     let owner = match builder.config(config.clone()).start().await {
         Ok(peer) => peer,
         Err(StartError::Config(error)) => return Some(error),
         Err(error) => panic!("{error}"),
     };
-    let source = bt_lite::ShareSource::bytes("x".parse().unwrap(), bytes.clone());
-    owner.share(source).await.unwrap();
     let near = world.node_with("near", config.clone()).await;
     let far = world.node_with("far", config.clone()).await;
-    let (one, other) = futures::join!(near.peer.download(id), far.peer.download("x"));
-    one.unwrap();
+    // Nobody has it yet: one looks for owners, and not without a rest.
+    let nobody = DownloadOptions::new().owner(world.nowhere());
+    let early = near.peer.download_with(id, nobody.name(named("x")));
+    for _ in 0..YIELDS {
+        tokio::task::yield_now().await;
+    }
+    let asked = world.tracker.stats().registry.requests.need;
+    assert!(asked < 10, "{asked} questions in a moment");
+    let source = ShareSource::bytes(named("x"), bytes.clone());
+    owner.share(source).await.unwrap();
+    let (one, other) = futures::join!(early, far.peer.download("x"));
     other.unwrap();
-    assert_eq!(near.bytes("x").unwrap(), bytes);
+    match one {
+        // The least of it ends before there is an owner.
+        Err(DownloadError::GaveUp { .. }) if config.swarm.patience <= PATIENCE => {}
+        one => {
+            one.unwrap();
+            assert_eq!(near.bytes("x").unwrap(), bytes);
+        }
+    }
     assert_eq!(far.bytes("x").unwrap(), bytes);
     for peer in [near.peer, far.peer, owner] {
         peer.shutdown().await;
