@@ -170,6 +170,17 @@ async fn extreme_of_every_field_is_refused_by_its_name_or_works() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn all_fields_at_their_most_work_together() {
+    let mut config = PeerConfig::default();
+    for (name, set) in FIELDS {
+        let most = (0..).take_while(|&nth| set(&mut config, nth)).count();
+        assert!(most > 0, "{name}");
+    }
+    assert_eq!(config.swarm.planner.silence, Duration::MAX);
+    assert_eq!(soon(small_swarm(&config)).await, None);
+}
+
 #[test]
 fn every_field_is_among_those_that_are_tried() {
     // Those of trackers have tests of their own, and the strategy no extreme.
