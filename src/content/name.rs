@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::ContentId;
+
 /// The longest name, in bytes of UTF-8: what every common file system takes.
 pub const MAX_NAME_LEN: usize = 255;
 
@@ -236,6 +238,13 @@ fn is_invisible(c: char) -> bool {
     after > 0 && c <= INVISIBLE[after - 1].1
 }
 
+/// The name of a content that has no other: its 64 hexadecimal digits.
+impl From<ContentId> for ContentName {
+    fn from(id: ContentId) -> Self {
+        Self(id.to_string().into())
+    }
+}
+
 impl FromStr for ContentName {
     type Err = NameError;
 
@@ -317,6 +326,8 @@ mod tests {
             "x".repeat(MAX_NAME_LEN + 1).parse::<ContentName>(),
             Err(NameError::TooLong { len: 256 })
         );
+        let id = ContentId::of(b"x");
+        assert_eq!(id.to_string().parse(), Ok(ContentName::from(id)));
         assert_eq!("".parse::<ContentName>(), Err(NameError::Empty));
         for dots in [".", ".."] {
             assert_eq!(dots.parse::<ContentName>(), Err(NameError::Dots));

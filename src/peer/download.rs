@@ -89,7 +89,9 @@ impl Status {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DownloadEvent {
-    /// The manifest is there: what the content is, and how long.
+    /// The manifest is there: what the content is, and how long. Comes again if
+    /// the storage has something else under a name that nobody here asked for;
+    /// then with the name that it gets instead.
     Found(Content),
     /// How far it is. Several of these become one when they are not read.
     Progress(Progress),
@@ -275,13 +277,13 @@ async fn outcome(mut status: watch::Receiver<Status>) -> Result<Content, Downloa
 fn events(status: watch::Receiver<Status>) -> BoxStream<'static, DownloadEvent> {
     struct Watch {
         status: watch::Receiver<Status>,
-        found: bool,
+        found: Option<Content>,
         shown: Option<Progress>,
         ended: bool,
     }
     let watch = Watch {
         status,
-        found: false,
+        found: None,
         shown: None,
         ended: false,
     };
@@ -295,13 +297,13 @@ fn events(status: watch::Receiver<Status>) -> BoxStream<'static, DownloadEvent> 
                 Status {
                     found: Some(content),
                     ..
-                } if !watch.found => {
-                    watch.found = true;
+                } if watch.found.as_ref() != Some(&content) => {
+                    watch.found = Some(content.clone());
                     DownloadEvent::Found(content)
                 }
                 Status {
                     progress, outcome, ..
-                } if watch.found
+                } if watch.found.is_some()
                     && watch.shown.as_ref() != Some(&progress)
                     && !matches!(outcome, Some(Err(_))) =>
                 {

@@ -215,15 +215,15 @@ impl Peer {
     /// Its name is [`DownloadOptions::name`], or else the one that was asked for;
     /// a name that the storage does not take ([`Storage::check_name`]) is
     /// [`DownloadError::Storage`], before anything is fetched. A content that was
-    /// asked for by its id gets a name that a tracker has for it, and the 64
-    /// digits of the id where there is none that the storage takes: anybody may
-    /// have chosen it.
+    /// asked for by its id gets a name that a tracker has for it; as anybody may
+    /// have chosen that, it gets the 64 digits of its id instead where the
+    /// storage does not take the name, or has something else under it.
     ///
     /// Trackers are told the name under which the content was asked for or
     /// found, and no other: the id where none was.
     ///
-    /// Errors come out of the handle. Is the very content in the storage
-    /// already, that is a success; is something else there under its name,
+    /// Errors come out of the handle. If the very content is in the storage
+    /// already under its name, that is a success; if something else is, it is
     /// [`DownloadError::TargetExists`].
     ///
     /// # Panics
@@ -272,11 +272,15 @@ impl Peer {
                         swarm,
                         content,
                         listed_as,
+                        is_name_wanted,
                         owners,
                     } = *start;
                     let names = (content, listed_as);
                     let mut driver = Driver::new(shared, claim, swarm, names, None, inbox, status);
                     driver.owners_found(owners);
+                    if !is_name_wanted {
+                        driver.name_is_optional();
+                    }
                     driver.run(handle.stop, cancel).await;
                 }
                 Ok(Started::There(content)) => {
@@ -335,6 +339,7 @@ struct Start {
     swarm: Swarm,
     content: Content,
     listed_as: ContentName,
+    is_name_wanted: bool,
     owners: Vec<(Addr, bool)>,
 }
 
@@ -388,6 +393,7 @@ async fn start_download(
         claim,
         swarm: Swarm::leecher(now, config, shared.id, id),
         content,
+        is_name_wanted: names.is_wanted(),
         listed_as: names.listed(),
         owners,
     })))
@@ -420,15 +426,20 @@ impl Names {
         }
         if self.found.as_str().parse::<ContentId>().is_ok() {
             // Perhaps that of another content.
-            return Ok(name_of(id)?);
+            return Ok(id.into());
         }
         match storage.check_name(&self.found) {
             Ok(()) => Ok(self.found.clone()),
             Err(error) => {
                 tracing::debug!(content = %id, %error, "stored by its id");
-                Ok(name_of(id)?)
+                Ok(id.into())
             }
         }
+    }
+
+    /// Whether the user has a part in the name that it is stored under.
+    fn is_wanted(&self) -> bool {
+        self.own.is_some() || self.asked.is_some()
     }
 
     /// The name to announce it under: one that trackers have, and never the
@@ -436,12 +447,6 @@ impl Names {
     fn listed(self) -> ContentName {
         self.asked.unwrap_or(self.found)
     }
-}
-
-/// The name of a content that has no other: its id. No text asks for it, as an
-/// id in hexadecimal digits is always taken as the id.
-fn name_of(id: ContentId) -> Result<ContentName, NameError> {
-    id.to_string().parse()
 }
 
 /// What starting means for a content that has a driver; nothing if that ended.
@@ -467,7 +472,9 @@ async fn find(
         (Ok(found), _) => Ok(found),
         (Err(_), ContentKey::Id(id)) if !options.owners.is_empty() => Ok(Found {
             id,
-            name: name_of(id)?,
+            // No text asks for it by this name, as digits of an id are taken as
+            // the id.
+            name: id.into(),
             length: 0,
             owners: Vec::new(),
         }),

@@ -6,9 +6,11 @@ use bt_lite::content::UnsafeName;
 use bt_lite::protocol::{ContentKey, OwnEntry, OwnState};
 use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::{
-    Addr, ContentId, DownloadError, DownloadOptions, FileStorage, MemoryStorage, Peer, ShareSource,
-    StorageError,
+    Addr, ContentId, DownloadError, DownloadEvent, DownloadOptions, FileStorage, MemoryStorage,
+    Peer, ShareSource, StorageError,
 };
+
+use futures::StreamExt;
 
 use crate::on_both_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
@@ -200,6 +202,44 @@ on_both_networks! {
             }
             attacker.shutdown().await;
         }
+    }
+
+    async fn name_that_is_taken_here_stops_no_download_by_id(world: World) {
+        let bytes = content(3 * CHUNK, 8);
+        let id = ContentId::of(&bytes);
+        let attacker = list_first(&world, id, "mine").await;
+        let owner = world.node("owner").await;
+        owner.share("honest", &bytes).await;
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("mine"), "mine").unwrap();
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let leecher = world.builder("leecher", storage).start().await.unwrap();
+        let download = leecher.download(id);
+        let events = download.events();
+        let got = download.await.unwrap();
+        let named_by_id = named(&id.to_string());
+        assert_eq!(got.name, named_by_id);
+        assert_eq!(files(dir.path()), {
+            let mut both = [id.to_string(), "mine".into()];
+            both.sort();
+            both
+        });
+        assert_eq!(fs::read(dir.path().join("mine")).unwrap(), b"mine");
+        assert_eq!(fs::read(dir.path().join(id.to_string())).unwrap(), bytes);
+        let events: Vec<_> = events.collect().await;
+        let found = events.iter().filter_map(|event| match event {
+            DownloadEvent::Found(content) => Some(&content.name),
+            _ => None,
+        });
+        assert_eq!(found.last(), Some(&named_by_id));
+        // Another start finds it there.
+        leecher.shutdown().await;
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let leecher = world.builder("again", storage).start().await.unwrap();
+        let mut again = leecher.download(id);
+        assert_eq!((&mut again).await.unwrap(), got);
+        assert_eq!(again.progress().downloaded, 0);
+        attacker.shutdown().await;
     }
 
     async fn name_that_hides_what_it_is_is_refused_to_who_wants_it(world: World) {

@@ -71,7 +71,7 @@ enum Done {
         link: Result<Box<NewLink>, HandshakeError>,
     },
     Found(Vec<(Addr, bool)>),
-    Opened(Result<Opened, StorageError>),
+    Opened(Result<(ContentName, Opened), StorageError>),
     Verified {
         chunk: ChunkIndex,
         good: bool,
@@ -119,6 +119,8 @@ pub(in crate::peer) struct Driver {
     content: Content,
     /// What trackers are told that it is called.
     listed_as: ContentName,
+    /// Strangers have chosen its name: it gets another if that is taken.
+    name_is_optional: bool,
     blob: Option<Arc<dyn Blob>>,
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
@@ -156,6 +158,7 @@ impl Driver {
             publishing: false,
             content,
             listed_as,
+            name_is_optional: false,
             blob,
             unchecked: None,
             inbox: inbox.1,
@@ -170,6 +173,11 @@ impl Driver {
     /// Owners that are known from the start.
     pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
+    }
+
+    /// Its name is not what the user wants it to have: it may become its id.
+    pub(in crate::peer) fn name_is_optional(&mut self) {
+        self.name_is_optional = true;
     }
 
     /// Runs until it is stopped, or a download fails. `cancel` ends a download
@@ -377,7 +385,7 @@ impl Driver {
                 self.swarm.dial_failed(now(), &addr);
             }
             Done::Found(owners) => self.swarm.owners_found(now(), owners),
-            Done::Opened(Ok(opened)) => self.opened(opened),
+            Done::Opened(Ok((name, opened))) => self.opened(name, opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
             Done::Rechecked {
                 chunk,
