@@ -103,7 +103,7 @@ on_both_networks! {
         owner.share("public", &bytes).await;
         let got = download.await.unwrap();
         assert_eq!(got.name, named("private"));
-        assert_eq!(leecher.contents(), [got.clone()]);
+        assert_eq!(leecher.contents(), std::slice::from_ref(&got));
         // ... of all of it, ...
         owner.peer.shutdown().await;
         check_listed(&world, id, 1, &names).await;
@@ -227,11 +227,11 @@ on_both_networks! {
         assert_eq!(fs::read(dir.path().join("mine")).unwrap(), b"mine");
         assert_eq!(fs::read(dir.path().join(id.to_string())).unwrap(), bytes);
         let events: Vec<_> = events.collect().await;
-        let found = events.iter().filter_map(|event| match event {
+        let mut found = events.iter().filter_map(|event| match event {
             DownloadEvent::Found(content) => Some(&content.name),
             _ => None,
         });
-        assert_eq!(found.last(), Some(&named_by_id));
+        assert_eq!(found.next_back(), Some(&named_by_id));
         // Another start finds it there.
         leecher.shutdown().await;
         let storage = FileStorage::open(dir.path()).unwrap();
