@@ -5,6 +5,7 @@
 //! and cannot see what a power failure would leave.
 
 mod catalogue;
+mod names;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ where
     read_only_when_finished(&place()().await).await;
     name_taken_before(&place()().await).await;
     name_taken_meanwhile(&place()().await).await;
-    names_judged_alike(&place()().await).await;
+    names::judged_alike(&place()().await).await;
     unlocked_after_dropped_create(&place()().await).await;
     unlocked_after_dropped_calls(&place()().await).await;
     committed_anew(&place()().await).await;
@@ -383,32 +384,6 @@ async fn read_only_when_finished(storage: &dyn Storage) {
             "writing to a content that is {what} must be refused"
         );
         content.check(&*blob, "reading after a refused write").await;
-    }
-}
-
-/// Names that some storages refuse, and one that none does.
-const NAMES: [&str; 6] = [
-    "plain.txt",
-    ".hidden",
-    "C:drive",
-    "nul",
-    "trailing.",
-    "\u{202e}gpj.exe",
-];
-
-/// Creating says of a name what was said when it was asked for before.
-async fn names_judged_alike(storage: &dyn Storage) {
-    for (seed, name) in (40..).zip(NAMES) {
-        let content = Sample::new(name, LENGTH, seed);
-        let judged = storage.check_name(&content.name);
-        match (judged, content.create(storage).await) {
-            (Ok(()), Ok(_)) => {}
-            (Err(judged), Err(created)) if judged == created => {}
-            (judged, created) => panic!(
-                "creating {name:?} must say what checking the name says, {judged:?}, not {:?}",
-                created.err()
-            ),
-        }
     }
 }
 
