@@ -372,10 +372,8 @@ async fn start_download(
         asked,
         found,
     };
-    let name = names.stored(&*shared.storage, id)?;
     let mut owners: Vec<_> = owners.into_iter().map(|o| (o.addr, o.complete)).collect();
     owners.extend(options.owners.into_iter().map(|addr| (addr, false)));
-    let content = Content::new(id, name, length);
     let claim = match shared.claim(id, handle).await {
         Ok(claim) => claim,
         Err(settled) => {
@@ -383,6 +381,7 @@ async fn start_download(
             return started.unwrap_or(Err(DownloadError::AlreadyRunning { id }));
         }
     };
+    let content = Content::new(id, names.stored(&*shared.storage, id)?, length);
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }

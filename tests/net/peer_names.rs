@@ -267,6 +267,8 @@ on_both_networks! {
         // A name of one's own is the way out, and so is a storage of other names.
         leecher.download_with(".hidden", own_name("seen")).await.unwrap();
         assert_eq!(fs::read(dir.path().join("seen")).unwrap(), bytes);
+        // What is here already is here, by whatever name it is asked for.
+        assert_eq!(leecher.download(".hidden").await.unwrap().name, named("seen"));
         let map = world.node("map").await;
         map.peer.download(".hidden").await.unwrap();
         assert_eq!(map.bytes(".hidden").unwrap(), bytes);
