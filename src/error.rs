@@ -33,6 +33,16 @@ pub enum ConfigError {
         /// The field of the configuration.
         field: &'static str,
     },
+    /// A figure with which it cannot work.
+    #[error("{field} is {found}, and must be {allowed}")]
+    OutOfRange {
+        /// The field of the configuration.
+        field: &'static str,
+        /// What it is set to.
+        found: String,
+        /// What it may be, in words.
+        allowed: String,
+    },
 }
 
 /// Why a peer did not start.

@@ -43,7 +43,9 @@ const READ_LEN: usize = 256 << 10;
 pub struct Manifest {
     id: ContentId,
     geometry: Geometry,
-    hashes: Vec<ChunkHash>,
+    /// The chunk hashes, one behind the other, so that a part of them is sent
+    /// as it lies here.
+    hashes: Bytes,
     proof: LengthProof,
 }
 
@@ -133,7 +135,7 @@ impl Manifest {
         Ok(Self {
             id,
             geometry,
-            hashes,
+            hashes: hashes.into_flattened().into(),
             proof,
         })
     }
@@ -179,7 +181,18 @@ impl Manifest {
 
     /// The hash of every chunk in order.
     pub fn hashes(&self) -> &[ChunkHash] {
-        &self.hashes
+        self.hashes.as_chunks().0
+    }
+
+    /// The hashes of these chunks, one behind the other, without a copy. Chunks
+    /// that the content does not have are left out.
+    pub(crate) fn hash_bytes(&self, chunks: Range<ChunkIndex>) -> Bytes {
+        let at = |chunk: ChunkIndex| {
+            let offset = chunk.as_usize().saturating_mul(size_of::<ChunkHash>());
+            offset.min(self.hashes.len())
+        };
+        let (start, end) = (at(chunks.start), at(chunks.end));
+        self.hashes.slice(start..end.max(start))
     }
 
     /// The proof of the length.
@@ -210,7 +223,8 @@ impl Manifest {
             }
             hasher.update(piece);
         }
-        left == 0 && finalize(&hasher, self.hashes.len() == 1) == self.hashes[chunk.as_usize()]
+        left == 0
+            && finalize(&hasher, self.geometry.chunks() == 1) == self.hashes()[chunk.as_usize()]
     }
 }
 
@@ -314,7 +328,7 @@ impl ManifestBuilder {
         Ok(Manifest {
             id: ContentId::from_bytes(merge(&self.hashes)),
             geometry: self.geometry,
-            hashes: self.hashes,
+            hashes: self.hashes.into_flattened().into(),
             proof: LengthProof {
                 leaf: self.leaf.into(),
                 siblings: self.siblings,
@@ -411,5 +425,32 @@ fn finalize(hasher: &Hasher, is_root: bool) -> ChunkHash {
         *hasher.finalize().as_bytes()
     } else {
         hasher.finalize_non_root()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::MIN_CHUNK_LEN;
+
+    #[test]
+    fn hashes_of_some_chunks_are_a_part_of_the_manifest_and_no_copy() {
+        let content = vec![7; 5 * MIN_CHUNK_LEN as usize + 1];
+        let manifest = Manifest::of(&content).unwrap();
+        let all = manifest.hashes().as_flattened();
+        assert_eq!(all.len(), 6 * size_of::<ChunkHash>());
+        for start in 0..8 {
+            for end in 0..8 {
+                let part = manifest.hash_bytes(ChunkIndex(start)..ChunkIndex(end));
+                let expected = manifest.hashes().iter().take(end as usize);
+                let expected: Vec<_> = expected.skip(start as usize).copied().collect();
+                assert_eq!(part, expected.as_flattened());
+                if !part.is_empty() {
+                    assert_eq!(part.as_ptr(), all[start as usize * 32..].as_ptr());
+                }
+            }
+        }
+        let most = ChunkIndex(0)..ChunkIndex(u32::MAX);
+        assert_eq!(manifest.hash_bytes(most), all);
     }
 }

@@ -18,7 +18,7 @@ pub use geometry::{
 };
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};
-pub use name::{ContentName, MAX_NAME_LEN, NameError};
+pub use name::{ContentName, MAX_NAME_LEN, NameError, UnsafeName};
 
 /// One shared content, as its owners describe it: what a share or a finished
 /// download returns.

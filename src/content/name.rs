@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::ContentId;
+
 /// The longest name, in bytes of UTF-8: what every common file system takes.
 pub const MAX_NAME_LEN: usize = 255;
 
@@ -54,10 +56,149 @@ pub enum NameError {
     Encoding,
 }
 
+/// Why a name is not one to give to a file; see
+/// [`ContentName::check_file_name`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
+pub enum UnsafeName {
+    /// A character that means something else than itself in a Windows path:
+    /// `C:evil` is a file of another drive, and `a:b` a stream of the file `a`.
+    #[error("{found:?} has a meaning of its own in a Windows path")]
+    Character {
+        /// The first such character.
+        found: char,
+    },
+    /// Windows takes the name for a device, whatever its extension.
+    #[error("it stands for a device on Windows")]
+    Device,
+    /// A space or another blank at the start or the end, or a dot at the end.
+    /// Windows drops some of them, so that the name stands for another file; and
+    /// people do not see them.
+    #[error("it starts or ends with {found:?}")]
+    Edge {
+        /// That character.
+        found: char,
+    },
+    /// A character that cannot be seen, or that changes the order in which
+    /// others are shown: so the name is another than people read.
+    #[error("it has the invisible character {found:?}")]
+    Invisible {
+        /// The first such character.
+        found: char,
+    },
+    /// A dot at the start hides a file on Unix, and many programs read files of
+    /// such names as their settings.
+    #[error("a dot at the start hides it")]
+    Hidden,
+}
+
+/// Characters that mean something else than themselves in a Windows path, beside
+/// the separators.
+const SPECIAL: [char; 7] = ['<', '>', ':', '"', '|', '?', '*'];
+
+/// Names that Windows takes for devices, beside the numbered ones.
+const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
+const NUMBERED_DEVICES: [&str; 2] = ["COM", "LPT"];
+/// What such a device is numbered with; Windows reads the superscripts of ISO
+/// 8859-1 as digits.
+const DEVICE_NUMBERS: [char; 13] = [
+    '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '\u{b9}', '\u{b2}', '\u{b3}',
+];
+
+/// What is not seen of a name, in order: the characters of the general category
+/// Cf (format; the bidi controls among them), those that are
+/// `Default_Ignorable_Code_Point` but for the variation selectors (they choose
+/// between shapes of the character before them, and emoji have them), and the
+/// line and paragraph separators. From `DerivedGeneralCategory.txt` and
+/// `DerivedCoreProperties.txt` of Unicode 16.0.
+const INVISIBLE: [(char, char); 25] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180e}', '\u{180e}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e00ff}'),
+    ('\u{e01f0}', '\u{e0fff}'),
+];
+
 impl ContentName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether a file of this name is what people take it for, on every system:
+    /// what a storage that keeps files asks of a name that a stranger may have
+    /// chosen. It is not one that
+    ///
+    /// - means something else to Windows: it has one of `< > : " | ? *` (a drive,
+    ///   a stream, a wildcard), or is a device (`NUL`, `com1.txt`);
+    /// - starts or ends with a blank, or ends with a dot;
+    /// - has a character that cannot be seen or that reorders others, so that
+    ///   `gpj.exe` is read as `exe.jpg`;
+    /// - starts with a dot.
+    ///
+    /// It does not tell letters apart that only look the same.
+    ///
+    /// The sources are Microsoft's [Naming Files, Paths, and Namespaces], the
+    /// Unicode Standard Annex 9 ([Unicode Bidirectional Algorithm]) and the
+    /// Unicode Technical Report 36 ([Unicode Security Considerations]).
+    ///
+    /// ```
+    /// use bt_lite::ContentName;
+    /// use bt_lite::content::UnsafeName;
+    ///
+    /// let check = |name: &str| name.parse::<ContentName>().unwrap().check_file_name();
+    /// assert_eq!(check("ubuntu.iso"), Ok(()));
+    /// assert_eq!(check(".bash_profile"), Err(UnsafeName::Hidden));
+    /// assert_eq!(check("C:evil"), Err(UnsafeName::Character { found: ':' }));
+    /// ```
+    ///
+    /// # Errors
+    /// [`UnsafeName`]: the first of the above that holds.
+    ///
+    /// [Naming Files, Paths, and Namespaces]: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
+    /// [Unicode Bidirectional Algorithm]: https://www.unicode.org/reports/tr9/
+    /// [Unicode Security Considerations]: https://www.unicode.org/reports/tr36/
+    pub fn check_file_name(&self) -> Result<(), UnsafeName> {
+        let name = self.as_str();
+        if let Some(found) = name.chars().find(|c| SPECIAL.contains(c)) {
+            return Err(UnsafeName::Character { found });
+        }
+        if is_device(name) {
+            return Err(UnsafeName::Device);
+        }
+        let first = name.chars().next().filter(|c| c.is_whitespace());
+        let last = name.chars().next_back();
+        let last = last.filter(|&c| c.is_whitespace() || c == '.');
+        if let Some(found) = first.or(last) {
+            return Err(UnsafeName::Edge { found });
+        }
+        if let Some(found) = name.chars().find(|&c| is_invisible(c)) {
+            return Err(UnsafeName::Invisible { found });
+        }
+        match name.starts_with('.') {
+            true => Err(UnsafeName::Hidden),
+            false => Ok(()),
+        }
     }
 
     fn check(text: &str) -> Result<(), NameError> {
@@ -76,6 +217,31 @@ impl ContentName {
             Some(found) => Err(NameError::Character { found }),
             None => Ok(()),
         }
+    }
+}
+
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end_matches(' ');
+    let stem = stem.to_ascii_uppercase();
+    let numbered = NUMBERED_DEVICES
+        .into_iter()
+        .find_map(|device| stem.strip_prefix(device));
+    let mut number = numbered.unwrap_or_default().chars();
+    match (number.next(), number.next()) {
+        (Some(number), None) => DEVICE_NUMBERS.contains(&number),
+        _ => DEVICES.contains(&&*stem),
+    }
+}
+
+fn is_invisible(c: char) -> bool {
+    let after = INVISIBLE.partition_point(|&(first, _)| first <= c);
+    after > 0 && c <= INVISIBLE[after - 1].1
+}
+
+/// The name of a content that has no other: its 64 hexadecimal digits.
+impl From<ContentId> for ContentName {
+    fn from(id: ContentId) -> Self {
+        Self(id.to_string().into())
     }
 }
 
@@ -160,6 +326,8 @@ mod tests {
             "x".repeat(MAX_NAME_LEN + 1).parse::<ContentName>(),
             Err(NameError::TooLong { len: 256 })
         );
+        let id = ContentId::of(b"x");
+        assert_eq!(id.to_string().parse(), Ok(ContentName::from(id)));
         assert_eq!("".parse::<ContentName>(), Err(NameError::Empty));
         for dots in [".", ".."] {
             assert_eq!(dots.parse::<ContentName>(), Err(NameError::Dots));
@@ -174,5 +342,112 @@ mod tests {
             ContentName::try_from(&[0xff, 0xfe][..]),
             Err(NameError::Encoding)
         );
+    }
+
+    fn unsafe_as_a_file(name: &str) -> Option<UnsafeName> {
+        let name: ContentName = name.parse().unwrap();
+        name.check_file_name().err()
+    }
+
+    #[test]
+    fn name_that_is_what_it_seems_is_safe() {
+        for safe in [
+            "a",
+            "a.b",
+            "ubuntu-26.04.iso",
+            "no extension",
+            "a..b",
+            "naïve 文件 файл ملف",
+            "❤\u{fe0f}.png",
+            "console.log",
+            "com.txt",
+            "com10",
+            "comx",
+            "nuls",
+            "x.nul",
+            "lpt-1",
+            "$a#b%c&d'e(f)g+h,i;j=k@l[m]n^o`p{q}r~s!",
+            &"x".repeat(MAX_NAME_LEN),
+        ] {
+            assert_eq!(unsafe_as_a_file(safe), None, "{safe:?}");
+        }
+    }
+
+    #[test]
+    fn name_with_a_meaning_on_windows_is_unsafe() {
+        for found in SPECIAL {
+            for name in [
+                format!("a{found}b"),
+                format!("{found}"),
+                format!(".{found} "),
+            ] {
+                let expected = UnsafeName::Character { found };
+                assert_eq!(unsafe_as_a_file(&name), Some(expected), "{name:?}");
+            }
+        }
+        let numbered = NUMBERED_DEVICES
+            .iter()
+            .flat_map(|device| DEVICE_NUMBERS.map(|number| format!("{device}{number}")));
+        for device in DEVICES.map(String::from).into_iter().chain(numbered) {
+            for name in [
+                device.clone(),
+                device.to_lowercase(),
+                format!("{device}.txt"),
+                format!("{device}.tar.gz"),
+                format!("{device} .txt"),
+                format!("{device}."),
+                format!("{device} "),
+            ] {
+                assert_eq!(
+                    unsafe_as_a_file(&name),
+                    Some(UnsafeName::Device),
+                    "{name:?}"
+                );
+            }
+        }
+        for (name, found) in [
+            ("a.", '.'),
+            ("a ", ' '),
+            (" a", ' '),
+            (" ", ' '),
+            ("...", '.'),
+            ("a. ", ' '),
+            ("\u{a0}a", '\u{a0}'),
+            ("a\u{3000}", '\u{3000}'),
+        ] {
+            assert_eq!(unsafe_as_a_file(name), Some(UnsafeName::Edge { found }));
+        }
+    }
+
+    #[test]
+    fn name_that_hides_something_is_unsafe() {
+        for name in [".bash_profile", ".a.b", "..a"] {
+            assert_eq!(unsafe_as_a_file(name), Some(UnsafeName::Hidden));
+        }
+        // From the lists of Unicode, by themselves: the bidi controls, what has
+        // no width, and what looks like nothing.
+        let hidden = [
+            '\u{ad}', '\u{34f}', '\u{61c}', '\u{115f}', '\u{180e}', '\u{3164}',
+        ]
+        .into_iter()
+        .chain('\u{200b}'..='\u{200f}')
+        .chain('\u{202a}'..='\u{202e}')
+        .chain('\u{2060}'..='\u{2069}')
+        .chain(['\u{feff}', '\u{ffa0}', '\u{fff9}', '\u{e0001}', '\u{e007f}']);
+        for found in hidden {
+            let name = format!("a{found}gpj.exe");
+            assert_eq!(
+                unsafe_as_a_file(&name),
+                Some(UnsafeName::Invisible { found })
+            );
+        }
+        let beside = [
+            '\u{ac}', '\u{ae}', '\u{606}', '\u{2027}', '\u{2070}', '\u{fffd}',
+        ];
+        for seen in beside {
+            assert_eq!(unsafe_as_a_file(&format!("a{seen}b")), None);
+        }
+        assert!(INVISIBLE.is_sorted());
+        assert!(INVISIBLE.iter().all(|(first, last)| first <= last));
     }
 }

@@ -6,6 +6,12 @@ use super::swarm::SwarmConfig;
 use crate::error::ConfigError;
 use crate::tracker::ClientConfig;
 
+/// The shortest pause before something is tried again, and the shortest time
+/// after which somebody counts as silent: what a busy program may need for an
+/// answer. With less a peer asks without a rest, or gives up whom it has only
+/// just asked.
+const MIN_WAIT: Duration = Duration::from_millis(10);
+
 /// How a peer behaves; every field has a default that is meant to stay.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -53,8 +59,23 @@ impl PeerConfig {
                 self.swarm.planner.max_requests,
             ),
         ];
-        match bounds.into_iter().find(|(_, bound)| *bound == 0) {
-            Some((field, _)) => Err(ConfigError::Zero { field }),
+        if let Some((field, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
+            return Err(ConfigError::Zero { field });
+        }
+        let (swarm, planner) = (&self.swarm, &self.swarm.planner);
+        let waits = [
+            ("swarm.find_retry", swarm.find_retry),
+            ("swarm.find_interval", swarm.find_interval),
+            ("swarm.patience", swarm.patience),
+            ("swarm.planner.silence", planner.silence),
+            ("swarm.planner.max_silence", planner.max_silence),
+        ];
+        match waits.into_iter().find(|(_, wait)| *wait < MIN_WAIT) {
+            Some((field, wait)) => Err(ConfigError::OutOfRange {
+                field,
+                found: format!("{wait:?}"),
+                allowed: format!("{MIN_WAIT:?} or more"),
+            }),
             None => Ok(()),
         }
     }

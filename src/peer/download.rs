@@ -89,7 +89,9 @@ impl Status {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DownloadEvent {
-    /// The manifest is there: what the content is, and how long.
+    /// The manifest is there: what the content is, and how long. Comes again if
+    /// the storage has something else under a name that nobody here asked for;
+    /// then with the name that it gets instead.
     Found(Content),
     /// How far it is. Several of these become one when they are not read.
     Progress(Progress),
@@ -104,7 +106,8 @@ pub enum DownloadEvent {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DownloadOptions {
-    /// The name to store it under, instead of the one that its owners use.
+    /// The name to store it under, instead of the one that its owners use. It
+    /// stays here: no tracker and no other peer is told of it.
     pub name: Option<ContentName>,
     /// Which chunk comes next.
     pub strategy: Strategy,
@@ -119,7 +122,7 @@ impl DownloadOptions {
         Self::default()
     }
 
-    /// Stores the content under this name.
+    /// Stores the content under this name, which nobody else is told.
     #[must_use]
     pub fn name(mut self, name: ContentName) -> Self {
         self.name = Some(name);
@@ -274,13 +277,13 @@ async fn outcome(mut status: watch::Receiver<Status>) -> Result<Content, Downloa
 fn events(status: watch::Receiver<Status>) -> BoxStream<'static, DownloadEvent> {
     struct Watch {
         status: watch::Receiver<Status>,
-        found: bool,
+        found: Option<Content>,
         shown: Option<Progress>,
         ended: bool,
     }
     let watch = Watch {
         status,
-        found: false,
+        found: None,
         shown: None,
         ended: false,
     };
@@ -294,13 +297,13 @@ fn events(status: watch::Receiver<Status>) -> BoxStream<'static, DownloadEvent> 
                 Status {
                     found: Some(content),
                     ..
-                } if !watch.found => {
-                    watch.found = true;
+                } if watch.found.as_ref() != Some(&content) => {
+                    watch.found = Some(content.clone());
                     DownloadEvent::Found(content)
                 }
                 Status {
                     progress, outcome, ..
-                } if watch.found
+                } if watch.found.is_some()
                     && watch.shown.as_ref() != Some(&progress)
                     && !matches!(outcome, Some(Err(_))) =>
                 {

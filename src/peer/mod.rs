@@ -32,15 +32,15 @@ pub use share::ShareSource;
 
 use download::Status;
 use driver::{Driver, INBOX_LEN};
-use serve::{complete, serve};
+use serve::{entry, serve};
 use share::{HashError, manifest_of};
 use shared::{Claim, Settled, Shared, SwarmHandle};
 use swarm::Swarm;
 
-use crate::content::{Content, ContentId, NameError};
+use crate::content::{Content, ContentId, ContentName, NameError};
 use crate::error::{DownloadError, ShareError};
-use crate::protocol::{Addr, ContentKey, Found, PeerId};
-use crate::storage::Storage;
+use crate::protocol::{Addr, ContentKey, Found, OwnState, PeerId};
+use crate::storage::{Storage, Stored};
 use crate::tracker::TrackerError;
 use crate::transport::Transport;
 
@@ -134,6 +134,12 @@ impl Peer {
     /// As soon as a read shows that it has changed it is no longer shared. With
     /// [`PeerBuilder::share_stored`] it is shared after a restart as well.
     ///
+    /// Any content name is taken, also one that others cannot give to a file
+    /// ([`ContentName::check_file_name`]; a dotfile's, say): who downloads it by
+    /// that name into files has to choose another one
+    /// ([`DownloadOptions::name`]), and who downloads it by id gets it under
+    /// the id. [`ShareSource::named`] offers a better one.
+    ///
     /// Cancel safe: with the future dropped, the content is shared or it is
     /// not.
     ///
@@ -155,13 +161,13 @@ impl Peer {
             Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
         };
         let id = manifest.id();
-        let content = Content::new(id, name, blob.length());
+        let content = Content::new(id, name.clone(), blob.length());
+        let stored = Stored::new(name, manifest, blob);
         let (status, watched) = watch::channel(Status::sharing(content.clone()));
         let started = serve(
             shared,
-            manifest.clone(),
             content.clone(),
-            Arc::clone(&blob),
+            stored.clone(),
             (status.clone(), watched),
         );
         let stop = match started.await {
@@ -171,8 +177,9 @@ impl Peer {
         };
         // Dropped half way, or refused: not shared.
         let undo = stop.drop_guard();
-        shared.trackers.own(complete(&content)).await?;
-        shared.remember(&content, &manifest, &*blob).await?;
+        let complete = entry(&content, &stored.listed_as, OwnState::Complete);
+        shared.trackers.own(complete).await?;
+        shared.remember(&stored).await?;
         undo.disarm();
         status.send_modify(|status| status.ended(Ok(content.clone())));
         Ok(content)
@@ -205,8 +212,18 @@ impl Peer {
     /// verified and durable, and is served to others from then on; chunks of it
     /// are served before.
     ///
-    /// Errors come out of the handle. Is the very content in the storage
-    /// already, that is a success; is something else there under its name,
+    /// Its name is [`DownloadOptions::name`], or else the one that was asked for;
+    /// a name that the storage does not take ([`Storage::check_name`]) is
+    /// [`DownloadError::Storage`], before anything is fetched. A content that was
+    /// asked for by its id gets a name that a tracker has for it; as anybody may
+    /// have chosen that, it gets the 64 digits of its id instead where the
+    /// storage does not take the name, or has something else under it.
+    ///
+    /// Trackers are told the name under which the content was asked for or
+    /// found, and no other: the id where none was.
+    ///
+    /// Errors come out of the handle. If the very content is in the storage
+    /// already under its name, that is a success; if something else is, it is
     /// [`DownloadError::TargetExists`].
     ///
     /// # Panics
@@ -254,11 +271,16 @@ impl Peer {
                         claim,
                         swarm,
                         content,
+                        listed_as,
+                        is_name_wanted,
                         owners,
                     } = *start;
-                    let mut driver =
-                        Driver::new(shared, claim, swarm, content, None, inbox, status);
+                    let names = (content, listed_as);
+                    let mut driver = Driver::new(shared, claim, swarm, names, None, inbox, status);
                     driver.owners_found(owners);
+                    if !is_name_wanted {
+                        driver.name_is_optional();
+                    }
                     driver.run(handle.stop, cancel).await;
                 }
                 Ok(Started::There(content)) => {
@@ -316,6 +338,8 @@ struct Start {
     claim: Claim,
     swarm: Swarm,
     content: Content,
+    listed_as: ContentName,
+    is_name_wanted: bool,
     owners: Vec<(Addr, bool)>,
 }
 
@@ -333,15 +357,23 @@ async fn start_download(
     {
         return started;
     }
+    let asked = match &key {
+        ContentKey::Name(name) => Some(name.clone()),
+        ContentKey::Id(_) => None,
+    };
     let Found {
         id,
-        name,
+        name: found,
         length,
         owners,
     } = find(shared, key, &options).await?;
+    let names = Names {
+        own: options.name,
+        asked,
+        found,
+    };
     let mut owners: Vec<_> = owners.into_iter().map(|o| (o.addr, o.complete)).collect();
     owners.extend(options.owners.into_iter().map(|addr| (addr, false)));
-    let content = Content::new(id, options.name.unwrap_or(name), length);
     let claim = match shared.claim(id, handle).await {
         Ok(claim) => claim,
         Err(settled) => {
@@ -349,6 +381,7 @@ async fn start_download(
             return started.unwrap_or(Err(DownloadError::AlreadyRunning { id }));
         }
     };
+    let content = Content::new(id, names.stored(&*shared.storage, id)?, length);
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }
@@ -359,8 +392,60 @@ async fn start_download(
         claim,
         swarm: Swarm::leecher(now, config, shared.id, id),
         content,
+        is_name_wanted: names.is_wanted(),
+        listed_as: names.listed(),
         owners,
     })))
+}
+
+/// What the content of a download may be called.
+struct Names {
+    /// The user's own name for it.
+    own: Option<ContentName>,
+    /// The name that it was asked for by, if it was not its id.
+    asked: Option<ContentName>,
+    /// Some name that a tracker has for it, whoever chose it; its id if there
+    /// is none.
+    found: ContentName,
+}
+
+impl Names {
+    /// The name to store it under: what the user has said, or what the storage
+    /// takes of what others have.
+    fn stored(&self, storage: &dyn Storage, id: ContentId) -> Result<ContentName, DownloadError> {
+        if let Some(wanted) = self.own.as_ref().or(self.asked.as_ref()) {
+            return match storage.check_name(wanted) {
+                Ok(()) => Ok(wanted.clone()),
+                Err(source) => Err(DownloadError::Storage {
+                    id,
+                    chunk: None,
+                    source,
+                }),
+            };
+        }
+        if self.found.as_str().parse::<ContentId>().is_ok() {
+            // Perhaps that of another content.
+            return Ok(id.into());
+        }
+        match storage.check_name(&self.found) {
+            Ok(()) => Ok(self.found.clone()),
+            Err(error) => {
+                tracing::debug!(content = %id, %error, "stored by its id");
+                Ok(id.into())
+            }
+        }
+    }
+
+    /// Whether the user has a part in the name that it is stored under.
+    fn is_wanted(&self) -> bool {
+        self.own.is_some() || self.asked.is_some()
+    }
+
+    /// The name to announce it under: one that trackers have, and never the
+    /// user's own.
+    fn listed(self) -> ContentName {
+        self.asked.unwrap_or(self.found)
+    }
 }
 
 /// What starting means for a content that has a driver; nothing if that ended.
@@ -386,8 +471,9 @@ async fn find(
         (Ok(found), _) => Ok(found),
         (Err(_), ContentKey::Id(id)) if !options.owners.is_empty() => Ok(Found {
             id,
-            // An id in hexadecimal digits is a valid name.
-            name: id.to_string().parse()?,
+            // No text asks for it by this name, as digits of an id are taken as
+            // the id.
+            name: id.into(),
             length: 0,
             owners: Vec::new(),
         }),

@@ -10,17 +10,16 @@ use super::download::Status;
 use super::driver::{Driver, INBOX_LEN};
 use super::shared::{Settled, Shared, SwarmHandle};
 use super::swarm::Swarm;
-use crate::content::{Content, Manifest};
+use crate::content::{Content, ContentName};
 use crate::protocol::{OwnEntry, OwnState};
-use crate::storage::{Blob, StorageError, Stored};
+use crate::storage::{StorageError, Stored};
 
 /// Serves a content from now on, unless it has a driver already. Cancelling
 /// what is returned ends that.
 pub(super) async fn serve(
     shared: &Arc<Shared>,
-    manifest: Manifest,
     content: Content,
-    blob: Arc<dyn Blob>,
+    stored: Stored,
     (status, watched): (watch::Sender<Status>, watch::Receiver<Status>),
 ) -> Result<CancellationToken, Settled> {
     let inbox = mpsc::channel(INBOX_LEN);
@@ -31,13 +30,19 @@ pub(super) async fn serve(
         cancel: CancellationToken::new(),
     };
     let claim = shared.claim(content.id, &handle).await?;
+    let Stored {
+        listed_as,
+        manifest,
+        blob,
+        ..
+    } = stored;
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::seeder(now, shared.swarm_config(), shared.id, Arc::new(manifest));
     let driver = Driver::new(
         Arc::clone(shared),
         claim,
         swarm,
-        content,
+        (content, listed_as),
         Some(blob),
         inbox,
         status,
@@ -51,16 +56,12 @@ pub(super) async fn serve(
 pub(super) async fn serve_stored(shared: &Arc<Shared>) -> Result<Vec<OwnEntry>, StorageError> {
     let mut entries = Vec::new();
     for stored in shared.storage.catalogue().await? {
-        let Stored {
-            name,
-            manifest,
-            blob,
-        } = stored;
-        let content = Content::new(manifest.id(), name, blob.length());
+        let (id, length) = (stored.manifest.id(), stored.blob.length());
+        let content = Content::new(id, stored.name.clone(), length);
         let status = watch::channel(Status::shared(content.clone()));
-        let entry = complete(&content);
+        let entry = entry(&content, &stored.listed_as, OwnState::Complete);
         // One content under two names is served under the first.
-        if serve(shared, manifest, content, blob, status).await.is_ok() {
+        if serve(shared, content, stored, status).await.is_ok() {
             entries.push(entry);
         }
     }
@@ -78,12 +79,13 @@ pub(super) async fn announce(shared: Arc<Shared>, entries: Vec<OwnEntry>) {
     shared.stop.run_until_cancelled(join_all(told)).await;
 }
 
-/// What trackers are told of a content that is complete here.
-pub(super) fn complete(content: &Content) -> OwnEntry {
+/// What trackers are told of a content. The name that it has here may be the
+/// user's own, and is nobody else's business.
+pub(super) fn entry(content: &Content, listed_as: &ContentName, state: OwnState) -> OwnEntry {
     OwnEntry {
         id: content.id,
-        name: content.name.clone(),
+        name: listed_as.clone(),
         length: content.length,
-        state: OwnState::Complete,
+        state,
     }
 }

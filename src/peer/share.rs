@@ -31,7 +31,8 @@ enum Place {
 }
 
 impl ShareSource {
-    /// A file. Its content name is its file name.
+    /// A file. Its content name is its file name, dotfiles included; see
+    /// [`Peer::share`](crate::Peer::share) for what others make of those.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
             place: Place::File(path.into()),

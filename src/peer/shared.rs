@@ -13,9 +13,9 @@ use super::PeerConfig;
 use super::download::Status;
 use super::driver::Input;
 use super::swarm::{LinkId, SwarmConfig};
-use crate::content::{Content, ContentId, Manifest};
+use crate::content::{Content, ContentId};
 use crate::protocol::{Addr, Hello, LinkCookie, PeerId};
-use crate::storage::{Blob, Storage, StorageError};
+use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
 
@@ -127,7 +127,7 @@ impl Shared {
     ) -> Self {
         Self {
             id,
-            places: Arc::new(Semaphore::new(config.max_links)),
+            places: Arc::new(Semaphore::new(config.max_links.min(Semaphore::MAX_PERMITS))),
             turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
             config,
             transport,
@@ -231,16 +231,11 @@ impl Shared {
     }
 
     /// Keeps a complete content in mind for the next start, if that is wanted.
-    pub(super) async fn remember(
-        &self,
-        content: &Content,
-        manifest: &Manifest,
-        blob: &dyn Blob,
-    ) -> Result<(), StorageError> {
+    pub(super) async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
         if !self.share_stored {
             return Ok(());
         }
-        self.storage.remember(&content.name, manifest, blob).await
+        self.storage.remember(stored).await
     }
 
     /// Takes that back, unless another content has the name meanwhile.

@@ -17,7 +17,7 @@ use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 /// Contents in memory, for as long as the storage or a clone of it lives. A
 /// clone is the same storage.
 ///
-/// It keeps what it promises within that time: the chunks that were committed
+/// It takes any name. It keeps what it promises within that time: the chunks that were committed
 /// outlive the blob of an interrupted download. A piece is kept as it was
 /// handed over, so a small slice of a large buffer holds all of the buffer.
 ///
@@ -37,12 +37,18 @@ pub struct MemoryStorage(Arc<Mutex<State>>);
 struct State {
     finished: HashMap<ContentName, Arc<Body>>,
     /// In order of the names, so that a catalogue is the same every time.
-    remembered: BTreeMap<ContentName, Manifest>,
+    remembered: BTreeMap<ContentName, Remembered>,
     unfinished: HashMap<ContentId, Unfinished>,
     /// The most bytes of content, if there is a bound.
     capacity: Option<u64>,
     /// The lengths of all contents, finished or not.
     reserved: u64,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    listed_as: ContentName,
+    manifest: Manifest,
 }
 
 #[derive(Debug)]
@@ -187,18 +193,17 @@ impl Storage for MemoryStorage {
         }
     }
 
-    async fn remember(
-        &self,
-        name: &ContentName,
-        manifest: &Manifest,
-        blob: &dyn Blob,
-    ) -> Result<(), StorageError> {
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
         let mut state = self.state();
-        let length = manifest.geometry().length();
+        let length = stored.manifest.geometry().length();
         // A blob from elsewhere cannot be found again.
-        let ours = state.finished.get(name);
-        if blob.length() == length && ours.is_some_and(|body| body.length == length) {
-            state.remembered.insert(name.clone(), manifest.clone());
+        let ours = state.finished.get(&stored.name);
+        if stored.blob.length() == length && ours.is_some_and(|body| body.length == length) {
+            let remembered = Remembered {
+                listed_as: stored.listed_as.clone(),
+                manifest: stored.manifest.clone(),
+            };
+            state.remembered.insert(stored.name.clone(), remembered);
         }
         Ok(())
     }
@@ -210,9 +215,10 @@ impl Storage for MemoryStorage {
 
     async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
         let state = self.state();
-        let stored = |(name, manifest): (&ContentName, &Manifest)| {
+        let stored = |(name, remembered): (&ContentName, &Remembered)| {
             let blob = Arc::new(ReadBlob(state.finished.get(name)?.clone()));
-            Some(Stored::new(name.clone(), manifest.clone(), blob))
+            let stored = Stored::new(name.clone(), remembered.manifest.clone(), blob);
+            Some(stored.listed_as(remembered.listed_as.clone()))
         };
         Ok(state.remembered.iter().filter_map(stored).collect())
     }

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use thiserror::Error;
 
-use crate::content::{Bitfield, ChunkIndex, ContentId, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, ContentId, ContentName, Manifest, UnsafeName};
 
 pub use file::{FileStamp, FileStorage, FileStorageBuilder, open_file};
 pub use memory::MemoryStorage;
@@ -59,12 +59,26 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::Exists`] when the name is taken (by whatever),
     /// [`StorageError::Locked`] while another download writes this content,
-    /// and whatever opening and reserving may meet.
+    /// what [`check_name`](Self::check_name) says of the name, and whatever
+    /// opening and reserving may meet.
     async fn create(
         &self,
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError>;
+
+    /// Whether [`create`](Self::create) takes a name, free or not: asked before
+    /// anything is fetched, and with names that strangers have chosen. A storage
+    /// that keeps files refuses what
+    /// [`ContentName::check_file_name`] does. Who wraps a storage passes this
+    /// on. By default any name is taken.
+    ///
+    /// # Errors
+    /// [`StorageError::UnsafeName`] and [`StorageError::Reserved`].
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        let _ = name;
+        Ok(())
+    }
 
     /// Opens a finished content for reading, by its name.
     ///
@@ -72,9 +86,9 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StorageError::NotFound`] when there is none.
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError>;
 
-    /// Keeps in mind, durably, that this blob is this content under this name,
-    /// so that [`catalogue`](Self::catalogue) gives it after a restart without
-    /// hashing it again. Replaces what was kept under the name.
+    /// Keeps in mind, durably, that this blob is this content under these
+    /// names, so that [`catalogue`](Self::catalogue) gives the same after a
+    /// restart without hashing it again. Replaces what was kept under the name.
     ///
     /// The blob is one that was opened for reading or is finished, and the
     /// manifest is that of the bytes read from it. What the storage has no
@@ -85,13 +99,8 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::Full`] and [`StorageError::Io`].
-    async fn remember(
-        &self,
-        name: &ContentName,
-        manifest: &Manifest,
-        blob: &dyn Blob,
-    ) -> Result<(), StorageError> {
-        let _ = (name, manifest, blob);
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        let _ = stored;
         Ok(())
     }
 
@@ -138,11 +147,15 @@ pub struct Partial {
     pub untouched: bool,
 }
 
-/// A finished content that a storage has kept in mind.
+/// A finished content that a storage keeps in mind.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Stored {
-    /// Its name.
+    /// Its name in the storage.
     pub name: ContentName,
+    /// What trackers are told that it is called: another name than in the
+    /// storage if it was downloaded under one of the user's own.
+    pub listed_as: ContentName,
     /// Its manifest.
     pub manifest: Manifest,
     /// Its bytes, open for reading. If they change, reading fails with
@@ -151,13 +164,21 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// A content that a storage of your own has kept in mind.
+    /// A content that bears the same name here and at trackers.
     pub fn new(name: ContentName, manifest: Manifest, blob: Arc<dyn Blob>) -> Self {
         Self {
+            listed_as: name.clone(),
             name,
             manifest,
             blob,
         }
+    }
+
+    /// Trackers are told another name.
+    #[must_use]
+    pub fn listed_as(mut self, name: ContentName) -> Self {
+        self.listed_as = name;
+        self
     }
 }
 
@@ -165,6 +186,7 @@ impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stored")
             .field("name", &self.name)
+            .field("listed_as", &self.listed_as)
             .field("id", &self.manifest.id())
             .finish_non_exhaustive()
     }
@@ -281,6 +303,14 @@ pub enum StorageError {
     Reserved {
         /// The name.
         name: ContentName,
+    },
+    /// The name is not safe as a file name.
+    #[error("{name:?} is no safe file name: {reason}")]
+    UnsafeName {
+        /// The name.
+        name: ContentName,
+        /// Why it is not.
+        reason: UnsafeName,
     },
     /// A read or write past the end of the content, in bytes.
     #[error("{len} bytes at {offset} of a content of {length}")]

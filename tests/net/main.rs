@@ -8,6 +8,7 @@ mod conformance;
 mod framing;
 mod peer_errors;
 mod peer_handles;
+mod peer_names;
 mod peer_resume;
 mod peer_transfer;
 #[path = "../world/mod.rs"]

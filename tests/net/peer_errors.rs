@@ -33,10 +33,18 @@ on_both_networks! {
 
         leecher.peer.download(ContentId::of(&two)).await.unwrap();
         assert_eq!(leecher.bytes("same").unwrap(), two);
-        // The other one finds the name taken, and takes another.
+        // Nobody asked for this name: the other one, which finds it taken, goes
+        // by its id.
         let id = ContentId::of(&one);
+        let by_id = leecher.peer.download(id).await.unwrap();
+        assert_eq!(by_id.name, named(&id.to_string()));
+        assert_eq!(leecher.bytes("same").unwrap(), two);
+        assert_eq!(leecher.bytes(&id.to_string()).unwrap(), one);
+        // Who wants a name hears that it is taken, and takes another.
+        assert!(leecher.peer.unshare(&id).await);
         let taken = DownloadError::TargetExists { name: named("same"), id, path: None };
-        assert_eq!(leecher.peer.download(id).await, Err(taken));
+        let options = DownloadOptions::new().name(named("same"));
+        assert_eq!(leecher.peer.download_with(id, options).await, Err(taken));
         let options = DownloadOptions::new().name(named("other"));
         leecher.peer.download_with(id, options).await.unwrap();
         assert_eq!(leecher.bytes("same").unwrap(), two);

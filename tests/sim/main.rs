@@ -6,6 +6,7 @@
 mod crowd;
 mod network;
 mod peer_cancel;
+mod peer_config;
 mod peer_faults;
 mod peer_hostile;
 mod peer_replay;

@@ -30,6 +30,8 @@ enum Fault {
     KeepsBadCommit,
     NeverForgets,
     RemembersOthers,
+    ForgetsTheListedName,
+    JudgesNamesOtherwise,
 }
 
 #[derive(Clone)]
@@ -107,6 +109,13 @@ impl Storage for Broken {
         })
     }
 
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        match self.fault {
+            Fault::JudgesNamesOtherwise => Err(StorageError::Reserved { name: name.clone() }),
+            _ => self.inner.check_name(name),
+        }
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         let shown = self.shown.lock().unwrap().get(name).cloned();
         match (shown, self.fault) {
@@ -116,13 +125,8 @@ impl Storage for Broken {
         }
     }
 
-    async fn remember(
-        &self,
-        name: &ContentName,
-        manifest: &Manifest,
-        blob: &dyn Blob,
-    ) -> Result<(), StorageError> {
-        self.inner.remember(name, manifest, blob).await
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        self.inner.remember(stored).await
     }
 
     async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
@@ -134,8 +138,12 @@ impl Storage for Broken {
 
     async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
         let mut stored = self.inner.catalogue().await?;
-        if let (Fault::RemembersOthers, Some(first)) = (self.fault, stored.first_mut()) {
-            first.manifest = Manifest::of(b"another").unwrap();
+        match (self.fault, stored.first_mut()) {
+            (Fault::RemembersOthers, Some(first)) => {
+                first.manifest = Manifest::of(b"another").unwrap();
+            }
+            (Fault::ForgetsTheListedName, Some(first)) => first.listed_as = first.name.clone(),
+            _ => {}
         }
         Ok(stored)
     }
@@ -317,4 +325,20 @@ fn content_that_is_never_forgotten_is_caught() {
 #[test]
 fn manifest_of_another_content_is_caught() {
     check_caught(Fault::RemembersOthers, "the manifest that was remembered");
+}
+
+#[test]
+fn name_for_trackers_that_is_lost_is_caught() {
+    check_caught(
+        Fault::ForgetsTheListedName,
+        "the name for trackers that was remembered",
+    );
+}
+
+#[test]
+fn name_that_is_taken_and_was_called_refused_is_caught() {
+    check_caught(
+        Fault::JudgesNamesOtherwise,
+        "must say what checking the name says",
+    );
 }

@@ -6,8 +6,9 @@ use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use bt_lite::storage::{Partial, open_file};
+use bt_lite::storage::{Blob, Partial, Stored, open_file};
 use bt_lite::{Bitfield, ChunkIndex, ContentName, FileStorage, Manifest, Storage, StorageError};
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -107,11 +108,13 @@ impl Place {
         let partial = self.create(&storage).await;
         let blob = partial.blob.clone();
         self.complete(partial).await.unwrap();
+        self.remember(&storage, "a", blob).await;
         storage
-            .remember(&name(), &self.manifest, &*blob)
-            .await
-            .unwrap();
-        storage
+    }
+
+    async fn remember(&self, storage: &FileStorage, name: &str, blob: Arc<dyn Blob>) {
+        let stored = Stored::new(name.parse().unwrap(), self.manifest.clone(), blob);
+        storage.remember(&stored).await.unwrap();
     }
 
     /// The names in the catalogue of a storage that was just opened.
@@ -460,12 +463,8 @@ async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
             let past = std::time::SystemTime::UNIX_EPOCH;
             file.set_modified(past).unwrap();
         }
-        let (storage, name) = (place.storage(), "shared".parse().unwrap());
         let blob = open_file(&path).await.unwrap();
-        storage
-            .remember(&name, &place.manifest, &*blob)
-            .await
-            .unwrap();
+        place.remember(&place.storage(), "shared", blob).await;
         for _ in 0..2 {
             assert_eq!(place.offered().await, ["shared"]);
         }
@@ -482,11 +481,7 @@ async fn content_is_offered_also_where_its_record_cannot_be_written_anew() {
     let path = elsewhere.path().join("file");
     fs::write(&path, &place.content).unwrap();
     let blob = open_file(&path).await.unwrap();
-    let (storage, name) = (place.storage(), name());
-    storage
-        .remember(&name, &place.manifest, &*blob)
-        .await
-        .unwrap();
+    place.remember(&place.storage(), "a", blob).await;
     // Its file was just written, so it is hashed, and then to be remembered
     // as one that need not be. The record has got another name, which is not
     // the storage's to write through.
@@ -511,9 +506,7 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
         |path: &Path| fs::write(path, "short").unwrap(),
         |path: &Path| fs::rename(path, path.with_file_name("0".repeat(64) + ".manifest")).unwrap(),
     ] {
-        let name = name();
-        let kept = storage.remember(&name, &place.manifest, &*blob);
-        kept.await.unwrap();
+        place.remember(&storage, "a", blob.clone()).await;
         assert_eq!(place.offered().await, ["a"]);
         damage(&place.record().unwrap());
         assert!(place.offered().await.is_empty());

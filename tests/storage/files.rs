@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use bt_lite::content::UnsafeName;
 use bt_lite::storage::{Blob, open_file};
 use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageError};
 use bytes::Bytes;
@@ -329,20 +330,11 @@ async fn neighbours_that_are_no_contents_are_ignored() {
 }
 
 #[tokio::test]
-async fn every_name_is_taken_but_the_reserved_ones() {
+async fn every_safe_name_is_taken_but_the_reserved_ones() {
     let place = Place::new();
     let longest = "é".repeat(127) + "x";
     assert_eq!(longest.len(), 255);
-    for name in [
-        "a:b",
-        " a b ",
-        "文件 ☃.iso",
-        "-rf",
-        ".hidden",
-        "...",
-        "~",
-        &longest,
-    ] {
+    for name in ["a b", "文件 ☃.iso", "-rf", "x.part", "~", &longest] {
         place.written(name).await.finish().await.unwrap();
         let blob = place.open(name).await.unwrap();
         let read = blob.read_at(0, place.content.len()).await.unwrap();
@@ -356,6 +348,41 @@ async fn every_name_is_taken_but_the_reserved_ones() {
         check_same(place.create(&name).await, reserved());
         check_same(place.open(&name).await, reserved());
     }
+}
+
+#[tokio::test]
+async fn name_that_is_not_safe_is_refused_to_a_download_and_read_where_it_lies() {
+    let place = Place::new();
+    for (name, reason) in [
+        (".bash_profile", UnsafeName::Hidden),
+        ("...", UnsafeName::Edge { found: '.' }),
+        (" a b ", UnsafeName::Edge { found: ' ' }),
+        ("C:evil", UnsafeName::Character { found: ':' }),
+        ("a*b", UnsafeName::Character { found: '*' }),
+        ("Aux.txt", UnsafeName::Device),
+        ("com\u{b2}", UnsafeName::Device),
+        (
+            "a\u{202e}gpj.exe",
+            UnsafeName::Invisible { found: '\u{202e}' },
+        ),
+        ("a\u{200b}", UnsafeName::Invisible { found: '\u{200b}' }),
+    ] {
+        let refused = StorageError::UnsafeName {
+            name: named(name),
+            reason,
+        };
+        let text = refused.to_string();
+        assert!(text.contains(&reason.to_string()), "{text}");
+        assert!(!text.contains(['\u{202e}', '\u{200b}']), "{text:?}");
+        assert_eq!(place.storage.check_name(&named(name)), Err(refused.clone()));
+        check_same(place.create(name).await, Err(refused));
+        assert!(!place.part().exists(), "{name}");
+        // The user's own files are the user's own.
+        fs::write(place.dir().join(name), "mine").unwrap();
+        let read = place.open(name).await.unwrap().read_at(0, 4).await;
+        assert_eq!(read.unwrap(), &b"mine"[..]);
+    }
+    place.check_outside();
 }
 
 #[tokio::test]

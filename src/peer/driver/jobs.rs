@@ -10,10 +10,10 @@ use super::super::share::{HashError, manifest_of, off_thread};
 use super::super::shared::Shared;
 use super::super::swarm::LinkId;
 use super::{Done, Driver, NewLink, Opened, now};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::protocol::Addr;
-use crate::storage::{Blob, Partial, StorageError};
+use crate::storage::{Blob, Partial, StorageError, Stored};
 use crate::tracker::TrackerError;
 
 impl Driver {
@@ -61,20 +61,23 @@ impl Driver {
         self.status.send_modify(|status| status.found(content));
         self.show_progress();
         let shared = Arc::clone(&self.shared);
-        let name = self.content.name.clone();
+        let (id, name) = (self.content.id, self.content.name.clone());
+        let instead = self.name_is_optional.then(|| ContentName::from(id));
         self.job(async move {
-            let opened = match shared.storage.create(&name, &manifest).await {
-                Ok(partial) => Ok(Opened::Partial(partial)),
-                Err(taken @ StorageError::Exists { .. }) => {
-                    existing(&shared, &name, &manifest, taken).await
-                }
-                Err(error) => Err(error),
-            };
+            let mut opened = open_target(&shared, name, &manifest).await;
+            if let (Err(StorageError::Exists { .. }), Some(name)) = (&opened, instead) {
+                opened = open_target(&shared, name, &manifest).await;
+            }
             Done::Opened(opened)
         });
     }
 
-    pub(super) fn opened(&mut self, opened: Opened) {
+    pub(super) fn opened(&mut self, name: ContentName, opened: Opened) {
+        if self.content.name != name {
+            self.content.name = name;
+            let content = self.content.clone();
+            self.status.send_modify(|status| status.found(content));
+        }
         let Partial {
             blob,
             present,
@@ -110,9 +113,9 @@ impl Driver {
     }
 
     pub(super) fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
-        let Content { id, name, .. } = self.content.clone();
+        let id = self.content.id;
         self.failed = Some(match source {
-            StorageError::Exists { path, .. } => DownloadError::TargetExists { name, id, path },
+            StorageError::Exists { name, path } => DownloadError::TargetExists { name, id, path },
             source => DownloadError::Storage { id, chunk, source },
         });
     }
@@ -139,6 +142,7 @@ impl Driver {
             return;
         };
         let (shared, content) = (Arc::clone(&self.shared), self.content.clone());
+        let listed_as = self.listed_as.clone();
         let published = self.published;
         self.on_blob(move |blob| async move {
             let result = match published {
@@ -146,8 +150,10 @@ impl Driver {
                 true => blob.sync().await,
                 false => blob.finish().await,
             };
+            let stored = Stored::new(content.name, (*manifest).clone(), blob);
+            let stored = stored.listed_as(listed_as);
             if result.is_ok()
-                && let Err(error) = shared.remember(&content, &manifest, &*blob).await
+                && let Err(error) = shared.remember(&stored).await
             {
                 tracing::warn!(content = %content.id, %error, "not shared after a restart");
             }
@@ -261,6 +267,22 @@ async fn read_checked(
         false => off_thread(verify).await,
     };
     Ok(good.then_some(bytes))
+}
+
+/// Opens a content for writing under a name, or takes what is there.
+async fn open_target(
+    shared: &Shared,
+    name: ContentName,
+    manifest: &Manifest,
+) -> Result<(ContentName, Opened), StorageError> {
+    let opened = match shared.storage.create(&name, manifest).await {
+        Ok(partial) => Opened::Partial(partial),
+        Err(taken @ StorageError::Exists { .. }) => {
+            existing(shared, &name, manifest, taken).await?
+        }
+        Err(error) => return Err(error),
+    };
+    Ok((name, opened))
 }
 
 /// What stands under the name already: the content itself, or something else,

@@ -19,11 +19,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::download::Status;
 use super::handshake::HandshakeError;
 use super::link;
+use super::serve::entry;
+use super::share::off_thread;
 use super::shared::{Claim, HostPlace, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
-use crate::protocol::{Addr, OwnEntry, OwnState, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use crate::transport::Connection;
 
@@ -70,7 +72,11 @@ enum Done {
         link: Result<Box<NewLink>, HandshakeError>,
     },
     Found(Vec<(Addr, bool)>),
-    Opened(Result<Opened, StorageError>),
+    ManifestChecked {
+        link: LinkId,
+        manifest: Option<Manifest>,
+    },
+    Opened(Result<(ContentName, Opened), StorageError>),
     Verified {
         chunk: ChunkIndex,
         good: bool,
@@ -116,6 +122,10 @@ pub(in crate::peer) struct Driver {
     claim: Claim,
     swarm: Swarm,
     content: Content,
+    /// What trackers are told that it is called.
+    listed_as: ContentName,
+    /// Strangers have chosen its name: it gets another if that is taken.
+    name_is_optional: bool,
     blob: Option<Arc<dyn Blob>>,
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
@@ -139,7 +149,7 @@ impl Driver {
         shared: Arc<Shared>,
         claim: Claim,
         swarm: Swarm,
-        content: Content,
+        (content, listed_as): (Content, ContentName),
         blob: Option<Arc<dyn Blob>>,
         inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
         status: watch::Sender<Status>,
@@ -152,6 +162,8 @@ impl Driver {
             announced: blob.is_some(),
             publishing: false,
             content,
+            listed_as,
+            name_is_optional: false,
             blob,
             unchecked: None,
             inbox: inbox.1,
@@ -166,6 +178,11 @@ impl Driver {
     /// Owners that are known from the start.
     pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
+    }
+
+    /// Its name is not what the user wants it to have: it may become its id.
+    pub(in crate::peer) fn name_is_optional(&mut self) {
+        self.name_is_optional = true;
     }
 
     /// Runs until it is stopped, or a download fails. `cancel` ends a download
@@ -229,6 +246,7 @@ impl Driver {
             claim,
             swarm,
             content,
+            listed_as,
             blob,
             published,
             announced,
@@ -257,7 +275,7 @@ impl Driver {
         tracing::debug!(content = %content.id, %reason, "content ended");
         // Noted before anybody can share the content again. A tracker that does
         // not hear it finds out by the owner's refusal.
-        let gone = (announced && !stopping).then(|| entry(&content, OwnState::Gone));
+        let gone = (announced && !stopping).then(|| entry(&content, &listed_as, OwnState::Gone));
         let mut gone = pin!(OptionFuture::from(
             gone.map(|gone| shared.trackers.own(gone))
         ));
@@ -372,7 +390,10 @@ impl Driver {
                 self.swarm.dial_failed(now(), &addr);
             }
             Done::Found(owners) => self.swarm.owners_found(now(), owners),
-            Done::Opened(Ok(opened)) => self.opened(opened),
+            Done::ManifestChecked { link, manifest } => {
+                self.swarm.manifest_checked(now(), link, manifest);
+            }
+            Done::Opened(Ok((name, opened))) => self.opened(name, opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
             Done::Rechecked {
                 chunk,
@@ -472,6 +493,10 @@ impl Driver {
                 }
             }
             Output::FindOwners => self.find_owners(),
+            Output::CheckManifest { link, claim } => self.job(async move {
+                let manifest = off_thread(move || claim.check()).await;
+                Done::ManifestChecked { link, manifest }
+            }),
             Output::Open(manifest) => self.open(manifest),
             Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
             Output::Recheck { chunk } => self.recheck(chunk),
@@ -496,7 +521,7 @@ impl Driver {
             }
             Output::Announce(state) => {
                 self.announced = true;
-                let entry = entry(&self.content, state);
+                let entry = entry(&self.content, &self.listed_as, state);
                 let trackers = self.shared.trackers.clone();
                 self.job(async move {
                     match timeout(TELL_TIMEOUT, trackers.own(entry)).await {
@@ -534,15 +559,6 @@ impl Driver {
         let progress = self.swarm.progress(now());
         self.status
             .send_if_modified(|status| status.moved(progress));
-    }
-}
-
-fn entry(content: &Content, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: content.id,
-        name: content.name.clone(),
-        length: content.length,
-        state,
     }
 }
 

@@ -32,11 +32,13 @@ pub struct SwarmConfig {
     /// Default 1 s.
     pub commit_interval: Duration,
     /// The first pause before more owners are looked for, while there are
-    /// fewer than `sources`. Default 1 s; doubles up to `find_interval`.
+    /// fewer than `sources`. Default 1 s, 10 ms at the least; doubles up to
+    /// `find_interval`.
     pub find_retry: Duration,
-    /// The longest pause. Default 30 s.
+    /// The longest pause. Default 30 s, 10 ms at the least.
     pub find_interval: Duration,
-    /// A download to which nothing comes for so long is given up. Default 60 s.
+    /// A download to which nothing comes for so long is given up. Default 60 s,
+    /// 10 ms at the least.
     pub patience: Duration,
     /// How requests are planned.
     pub planner: PlannerConfig,

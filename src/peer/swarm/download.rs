@@ -46,7 +46,8 @@ impl Swarm {
         let grid = BlockGrid::of(manifest.geometry());
         let mut planner = self.config.planner.clone();
         let in_memory = self.config.max_unverified / manifest.geometry().chunk_len();
-        planner.max_open = planner.max_open.min(in_memory as usize).max(2);
+        let in_memory = usize::try_from(in_memory).unwrap_or(usize::MAX);
+        planner.max_open = planner.max_open.min(in_memory).max(2);
         let mut transfer = Transfer {
             manifest: Arc::clone(manifest),
             planner: Planner::new(grid, present, planner),

@@ -15,7 +15,7 @@ const MAX_FIND_DOUBLINGS: u32 = 8;
 /// keeps to the protocol can cause.
 const MAX_QUEUED: usize = 4096;
 
-/// And how many parts of the manifest among them, each as long as a block.
+/// And how many parts of the manifest may be asked for and wait.
 const MAX_QUEUED_PARTS: usize = 32;
 
 /// To how many links of one name a new one proves itself, and how many proofs
@@ -335,7 +335,8 @@ impl Swarm {
 
     /// Whether a link takes what it causes; else it is dropped.
     pub(super) fn check_queue(&mut self, now: Instant, link: LinkId) {
-        let queued = |link: &Link| link.queued > MAX_QUEUED || link.parts.len() > MAX_QUEUED_PARTS;
+        let queued =
+            |link: &Link| link.queued > MAX_QUEUED || link.parts_asked.len() > MAX_QUEUED_PARTS;
         if self.links.get(link).is_some_and(queued) {
             self.violated(now, link, "more questions than it reads answers");
         }
@@ -350,6 +351,7 @@ impl Swarm {
             while state.parts.front().is_some_and(|&at| at < state.handed) {
                 state.parts.pop_front();
             }
+            self.send_parts(link);
             self.tell_haves(link);
             if bytes > 0 {
                 self.counts.uploaded += bytes;

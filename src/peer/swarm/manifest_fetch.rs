@@ -144,13 +144,12 @@ impl ManifestFetch {
         if self.next_start().is_some_and(|at| at > now) {
             return None;
         }
-        let slow = |link: LinkId| self.slow.get(&link).copied().unwrap_or(0);
         let free = links.filter(|&link| self.is_free(link));
-        let link = free.min_by_key(|&link| (slow(link), link))?;
+        let link = free.min_by_key(|&link| (self.slowness(link), link))?;
         if self.runs.len() >= MAX_RUNS {
             self.give_up_least();
         }
-        let patience = PART_TIMEOUT.saturating_mul(1 + slow(link));
+        let patience = PART_TIMEOUT.saturating_mul(1 + self.slowness(link));
         self.runs.push(Run {
             link,
             deadline: now + patience,
@@ -162,6 +161,10 @@ impl ManifestFetch {
         });
         self.started = Some(now);
         Some(link)
+    }
+
+    fn slowness(&self, link: LinkId) -> u32 {
+        self.slow.get(&link).copied().unwrap_or(0)
     }
 
     /// When one more link is asked; at once, if none is.
@@ -197,7 +200,9 @@ impl ManifestFetch {
     /// `links`, which are those that have something.
     pub(super) fn poll_timeout(&self, mut links: impl Iterator<Item = LinkId>) -> Option<Instant> {
         let deadlines = self.runs.iter().map(|run| run.deadline);
-        let start = self.next_start().filter(|_| links.any(|link| self.is_free(link)));
+        let start = self
+            .next_start()
+            .filter(|_| links.any(|link| self.is_free(link)));
         deadlines.chain(start).min()
     }
 

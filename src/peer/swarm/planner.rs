@@ -49,9 +49,9 @@ pub struct PlannerConfig {
     /// other side: covers the pauses of both programs.
     pub slack: Duration,
     /// A link that owes a block is silent after four times the time that a
-    /// block should take, and after this at the earliest.
+    /// block should take, and after this at the earliest. 10 ms at the least.
     pub silence: Duration,
-    /// And after this at the latest.
+    /// And after this at the latest. 10 ms at the least.
     pub max_silence: Duration,
     /// Which chunk comes next.
     pub strategy: Strategy,
@@ -300,7 +300,7 @@ impl Planner {
                 .rate(now)
                 .map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
             let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
-            self.look_again(Some(now + pace.min(self.config.silence).max(RETRY)));
+            self.look_again(now.checked_add(pace.min(self.config.silence).max(RETRY)));
             return None;
         };
         self.hungry.take(link);

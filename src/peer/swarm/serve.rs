@@ -39,7 +39,11 @@ impl Swarm {
     /// seeders of no others; but who never hears what became of its blocks may
     /// take this side for one that only takes.
     pub(super) fn tell_sender(&mut self, id: LinkId, chunk: ChunkIndex) {
-        if self.links.get(id).is_some_and(|link| link.remote == Remote::All) {
+        if self
+            .links
+            .get(id)
+            .is_some_and(|link| link.remote == Remote::All)
+        {
             self.send(id, PeerMessage::Have(chunk));
         }
     }

@@ -144,7 +144,8 @@ impl Source {
         }
         let pipe = match (self.rate(now), self.round_trip) {
             (Some(rate), Some(round_trip)) => {
-                (rate * (2 * round_trip + config.slack).as_secs_f64()) as u64
+                let time = round_trip.saturating_mul(2).saturating_add(config.slack);
+                (rate * time.as_secs_f64()) as u64
             }
             _ => 0,
         };

@@ -271,7 +271,9 @@ impl Uploader {
             }
         }
         let ready = |r: &Receiver| {
-            !r.waiting.is_empty() && r.under_way < Self::link_window(self.limits, self.block_len, r) && !r.is_stalled(now)
+            !r.waiting.is_empty()
+                && r.under_way < Self::link_window(self.limits, self.block_len, r)
+                && !r.is_stalled(now)
         };
         let ready = self.receivers.iter().filter(|(_, r)| ready(r));
         let (link, _) = ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot))?;

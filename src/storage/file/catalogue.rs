@@ -22,11 +22,15 @@ use super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::place::{Place, failed, refused};
 use super::stamp::FileStamp;
 use super::{Suffix, reserved_id};
-use crate::content::{ChunkHash, ContentId, ContentName, LengthProof, MAX_CHUNKS, Manifest};
+use crate::content::{
+    ChunkHash, ChunkIndex, ContentId, ContentName, LengthProof, MAX_CHUNKS, Manifest,
+};
 use crate::storage::{StorageError, Stored};
 
 const MAGIC: [u8; 8] = *b"btl.mfst";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Read as well: it has no name of its own for trackers.
+const VERSION_OF_ONE_NAME: u32 = 1;
 const HASH_LEN: usize = 32;
 /// The longest record, in bytes: the hashes of the longest content, and room
 /// for the rest.
@@ -38,6 +42,7 @@ const READ_LEN: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Record {
     name: ContentName,
+    listed_as: ContentName,
     /// Where the file is, unless it is in the directory under the name.
     path: Option<PathBuf>,
     len: u64,
@@ -51,6 +56,7 @@ impl Place<Dir> {
     pub(super) fn remember(
         &self,
         name: ContentName,
+        listed_as: ContentName,
         manifest: Manifest,
         stamp: FileStamp,
     ) -> Result<(), StorageError> {
@@ -60,6 +66,7 @@ impl Place<Dir> {
         };
         let record = Record {
             name,
+            listed_as,
             path,
             len: stamp.stat.len,
             modified: stamp.stat.modified,
@@ -190,14 +197,16 @@ impl Place<Dir> {
             }
             // From now on its modification time is enough, if it has settled.
             // Where that cannot be written down, it is hashed again.
-            let (name, manifest) = (record.name.clone(), record.manifest.clone());
-            if let Err(error) = self.remember(name, manifest, stamp.clone()) {
+            let (name, listed_as) = (record.name.clone(), record.listed_as.clone());
+            let manifest = record.manifest.clone();
+            if let Err(error) = self.remember(name, listed_as, manifest, stamp.clone()) {
                 tracing::debug!(name = %record.name, %error, "record not written anew");
             }
         }
         Ok(Some(Stored {
             blob: std::sync::Arc::new(ReadBlob::with(file, stamp)),
             name: record.name,
+            listed_as: record.listed_as,
             manifest: record.manifest,
         }))
     }
@@ -245,10 +254,17 @@ fn encode(record: &Record) -> Option<Vec<u8>> {
     bytes.push(record.settled.into());
     bytes.extend(u16::try_from(name.len()).ok()?.to_le_bytes());
     bytes.extend(name);
+    let listed_as = match &record.listed_as {
+        same if *same == record.name => &[],
+        other => other.as_str().as_bytes(),
+    };
+    bytes.extend(u16::try_from(listed_as.len()).ok()?.to_le_bytes());
+    bytes.extend(listed_as);
     bytes.extend(u32::try_from(path.len()).ok()?.to_le_bytes());
     bytes.extend(path);
-    bytes.extend(u32::try_from(manifest.hashes().len()).ok()?.to_le_bytes());
-    bytes.extend(manifest.hashes().as_flattened());
+    let chunks = manifest.geometry().chunks();
+    bytes.extend(chunks.to_le_bytes());
+    bytes.extend(manifest.hash_bytes(ChunkIndex(0)..ChunkIndex(chunks)));
     bytes.extend(u16::try_from(proof.leaf.len()).ok()?.to_le_bytes());
     bytes.extend(&proof.leaf);
     bytes.push(u8::try_from(proof.siblings.len()).ok()?);
@@ -263,7 +279,11 @@ fn decode(mut bytes: Bytes) -> Option<Record> {
     if blake3::hash(&bytes) != *<&[u8; HASH_LEN]>::try_from(&check[..]).ok()? {
         return None;
     }
-    if take::<8>(&mut bytes)? != MAGIC || bytes.try_get_u32_le().ok()? != VERSION {
+    if take::<8>(&mut bytes)? != MAGIC {
+        return None;
+    }
+    let version = bytes.try_get_u32_le().ok()?;
+    if ![VERSION_OF_ONE_NAME, VERSION].contains(&version) {
         return None;
     }
     let id = ContentId::from_bytes(take(&mut bytes)?);
@@ -272,6 +292,14 @@ fn decode(mut bytes: Bytes) -> Option<Record> {
     let settled = bytes.try_get_u8().ok()? != 0;
     let name_len = bytes.try_get_u16_le().ok()?;
     let name = ContentName::try_from(&split(&mut bytes, name_len.into())?[..]).ok()?;
+    let listed_len = match version {
+        VERSION => bytes.try_get_u16_le().ok()?,
+        _ => 0,
+    };
+    let listed_as = match &split(&mut bytes, listed_len.into())?[..] {
+        [] => name.clone(),
+        listed_as => ContentName::try_from(listed_as).ok()?,
+    };
     let path_len = bytes.try_get_u32_le().ok()?;
     let path = match &split(&mut bytes, path_len as usize)?[..] {
         [] => None,
@@ -286,6 +314,7 @@ fn decode(mut bytes: Bytes) -> Option<Record> {
     let proof = LengthProof { leaf, siblings };
     Some(Record {
         name,
+        listed_as,
         path,
         len,
         modified,
@@ -341,6 +370,7 @@ mod tests {
     fn record(content: &[u8]) -> Record {
         Record {
             name: "naïve 文件".parse().unwrap(),
+            listed_as: "ubuntu.iso".parse().unwrap(),
             path: Some("/some/where".into()),
             len: content.len() as u64,
             modified: Stamp {
@@ -356,8 +386,13 @@ mod tests {
     fn record_is_read_back_and_no_torn_or_altered_one() {
         for len in [0, 1, 40_000] {
             let mut record = record(&vec![9; len]);
-            for path in [None, Some("/some/where".into())] {
-                record.path = path;
+            let other = record.listed_as.clone();
+            for (path, listed_as) in [
+                (None, other.clone()),
+                (None, record.name.clone()),
+                (Some("/some/where".into()), other),
+            ] {
+                (record.path, record.listed_as) = (path, listed_as);
                 let bytes = encode(&record).unwrap();
                 assert_eq!(decode(bytes.clone().into()).as_ref(), Some(&record));
                 for cut in 0..bytes.len() {
@@ -368,6 +403,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn record_of_version_1_is_read_as_one_of_one_name() {
+        let mut record = record(&[7; 50]);
+        record.listed_as = record.name.clone();
+        let mut bytes = encode(&record).unwrap();
+        bytes.truncate(bytes.len() - HASH_LEN);
+        bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        // Behind magic, version, id, length, time, and whether that had settled.
+        let listed_at = 8 + 4 + 32 + 8 + 12 + 1 + 2 + record.name.as_str().len();
+        assert_eq!(bytes.drain(listed_at..listed_at + 2).as_slice(), [0, 0]);
+        bytes.extend(*blake3::hash(&bytes).as_bytes());
+        assert_eq!(decode(bytes.into()), Some(record));
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub use stamp::FileStamp;
 /// [remembered](Storage::remember). Links and whatever else is no regular file
 /// are left alone: [`StorageError::NotAFile`].
 ///
+/// # Names
+/// What is downloaded gets no name that hides what it is, or that means
+/// something else on another system ([`ContentName::check_file_name`]):
+/// [`Storage::create`] says [`StorageError::UnsafeName`]. A download by id
+/// avoids such a name; see [`Peer::download`](crate::Peer::download). What lies
+/// in the directory already can be read, and so shared, under any name that
+/// the system takes.
+///
+/// A name may have its full length; where the file system takes less, creating
+/// the content is [`StorageError::Io`].
+///
 /// Files are read and written on tokio's blocking threads, so the methods
 /// of [`Storage`] and [`Blob`] must be called inside a tokio runtime; a
 /// current-thread one is fine. An operation that has begun runs to its end
@@ -208,7 +219,7 @@ impl Storage for FileStorage {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
-        check_name(name)?;
+        self.check_name(name)?;
         let id = manifest.id();
         let (place, name) = (self.0.clone(), name.clone());
         let Some(claim) = place.writers.claim(id) else {
@@ -232,8 +243,16 @@ impl Storage for FileStorage {
         })
     }
 
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        check_free_for_use(name)?;
+        name.check_file_name().map_err(|reason| {
+            let name = name.clone();
+            StorageError::UnsafeName { name, reason }
+        })
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
-        check_name(name)?;
+        check_readable(name)?;
         let (place, name) = (self.0.clone(), name.clone());
         blob::run(move || {
             let path = place.path.join(name.as_str());
@@ -251,17 +270,13 @@ impl Storage for FileStorage {
         .await
     }
 
-    async fn remember(
-        &self,
-        name: &ContentName,
-        manifest: &Manifest,
-        blob: &dyn Blob,
-    ) -> Result<(), StorageError> {
-        let Some(stamp) = blob.file() else {
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        let Some(stamp) = stored.blob.file() else {
             return Ok(());
         };
-        let (place, name, manifest) = (self.0.clone(), name.clone(), manifest.clone());
-        blob::run(move || place.remember(name, manifest, stamp)).await
+        let (place, stored) = (self.0.clone(), stored.clone());
+        blob::run(move || place.remember(stored.name, stored.listed_as, stored.manifest, stamp))
+            .await
     }
 
     async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
@@ -275,11 +290,22 @@ impl Storage for FileStorage {
     }
 }
 
-fn check_name(name: &ContentName) -> Result<(), StorageError> {
-    if reserved_id(name.as_str()).is_some() || !Dir::allows(name.as_str()) {
-        return Err(StorageError::Reserved { name: name.clone() });
+/// Fails for a name that the storage keeps for itself.
+fn check_free_for_use(name: &ContentName) -> Result<(), StorageError> {
+    match is_reserved(name.as_str()) {
+        true => Err(StorageError::Reserved { name: name.clone() }),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// Fails for a name under which something else than a file of this directory
+/// would be read.
+fn check_readable(name: &ContentName) -> Result<(), StorageError> {
+    check_free_for_use(name)?;
+    Dir::check_readable(name).map_err(|reason| {
+        let name = name.clone();
+        StorageError::UnsafeName { name, reason }
+    })
 }
 
 /// What a file that the storage keeps for itself is for.
@@ -304,6 +330,19 @@ fn reserved_id(name: &str) -> Option<(ContentId, Suffix)> {
         .into_iter()
         .find(|(reserved, _)| ending.eq_ignore_ascii_case(reserved))
         .map(|(_, suffix)| (id, suffix))
+}
+
+/// Whether a file of this name could be one that the storage keeps for itself. A
+/// file system that ignores case may take other letters than ASCII for one of
+/// an ending's, too.
+fn is_reserved(name: &str) -> bool {
+    let foreign = |(id, ending): (&str, &str)| {
+        id.parse::<ContentId>().is_ok() && ending.starts_with('.') && !ending.is_ascii()
+    };
+    reserved_id(name).is_some()
+        || name
+            .split_at_checked(2 * ContentId::LEN)
+            .is_some_and(foreign)
 }
 
 /// Creates a directory and those above it, each durable in the one above.
@@ -340,7 +379,10 @@ mod tests {
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(reserved_id(&reserved).is_some(), "{reserved}");
+            assert!(is_reserved(&reserved), "{reserved}");
         }
+        // A long s is an s where case is ignored.
+        assert!(is_reserved(&format!("{id}.manife\u{17f}t")));
         for free in [
             id.clone(),
             format!("{id}.parts"),
@@ -352,7 +394,7 @@ mod tests {
             // A character across the place where the ending would begin.
             format!("{}é.part", &id[1..]),
         ] {
-            assert!(reserved_id(&free).is_none(), "{free}");
+            assert!(!is_reserved(&free), "{free}");
         }
     }
 }

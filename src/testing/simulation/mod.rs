@@ -537,6 +537,9 @@ impl Simulation {
                 Output::FindOwners => {
                     self.schedule(self.now + 2 * self.latency, What::Owners(member));
                 }
+                Output::CheckManifest { link, claim } => {
+                    state.swarm.manifest_checked(now, link, claim.check());
+                }
                 Output::Open(manifest) => {
                     let none = crate::content::Bitfield::none(manifest.geometry().chunks());
                     state.swarm.opened(now, &none, &none);

@@ -1,7 +1,14 @@
 //! What a storage remembers of finished contents.
 
 use super::{LENGTH, Sample, must};
-use crate::storage::Storage;
+use crate::content::ContentName;
+use crate::storage::{Storage, Stored};
+
+/// What trackers are told of a content, in place of its name.
+fn listed_as(content: &Sample) -> ContentName {
+    let name = format!("{} (listed)", content.name);
+    name.parse().expect("the suite uses plain names")
+}
 
 /// A storage that keeps no list conforms as well.
 pub(super) async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
@@ -12,13 +19,16 @@ pub(super) async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
     for content in [&first, &second] {
         let blob = content.store(storage).await;
         for when in ["remembering a finished content", "doing so again"] {
-            let kept = storage.remember(&content.name, &content.manifest, &*blob);
-            must(kept.await, when);
+            let (name, manifest) = (content.name.clone(), content.manifest.clone());
+            let stored = Stored::new(name, manifest, blob.clone());
+            must(storage.remember(&stored).await, when);
         }
         drop(blob);
         let blob = must(storage.open(&content.name).await, "opening it");
-        let kept = storage.remember(&content.name, &content.manifest, &*blob);
-        must(kept.await, "remembering a content that is open for reading");
+        let stored = Stored::new(content.name.clone(), content.manifest.clone(), blob);
+        let stored = stored.listed_as(listed_as(content));
+        let kept = storage.remember(&stored).await;
+        must(kept, "remembering a content that is open for reading");
     }
     for storage in [storage, again] {
         check_catalogue(storage, &[&first, &second], &[]).await;
@@ -57,6 +67,10 @@ async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Samp
         assert!(
             stored.manifest == content.manifest,
             "the catalogue must give the manifest that was remembered"
+        );
+        assert!(
+            stored.listed_as == listed_as(content),
+            "the catalogue must give the name for trackers that was remembered last"
         );
         content
             .check(&*stored.blob, "reading from the catalogue")

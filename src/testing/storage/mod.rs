@@ -5,6 +5,7 @@
 //! and cannot see what a power failure would leave.
 
 mod catalogue;
+mod names;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -79,6 +80,7 @@ where
     read_only_when_finished(&place()().await).await;
     name_taken_before(&place()().await).await;
     name_taken_meanwhile(&place()().await).await;
+    names::judged_alike(&place()().await).await;
     unlocked_after_dropped_create(&place()().await).await;
     unlocked_after_dropped_calls(&place()().await).await;
     committed_anew(&place()().await).await;

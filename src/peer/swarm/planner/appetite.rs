@@ -89,7 +89,8 @@ impl Planner {
         if self.appetite.is_none_or(|(at, _)| at != now) {
             let pipe = match (self.meter.rate(now), self.round_trip) {
                 (Some(rate), Some(round_trip)) => {
-                    rate * (round_trip.mul_f64(SATED) + self.config.slack).as_secs_f64()
+                    let time = round_trip.mul_f64(SATED);
+                    rate * time.saturating_add(self.config.slack).as_secs_f64()
                 }
                 _ => 0.0,
             };
@@ -116,11 +117,13 @@ impl Planner {
         let mut fresh = 0;
         let mut until = None;
         for source in self.sources.values().filter(|source| !source.is_proven()) {
-            if let Some(ask) = source.live_asks().next()
-                && ask.at + patience > now
-            {
+            let Some(ask) = source.live_asks().next() else {
+                continue;
+            };
+            if now.duration_since(ask.at) < patience {
                 fresh += source.live_bytes;
-                until = until.into_iter().chain([ask.at + patience]).min();
+                let end = ask.at.checked_add(patience);
+                until = until.into_iter().chain(end).min();
             }
         }
         let until = until.filter(|_| fresh >= enough);

@@ -113,7 +113,9 @@ impl Uploader {
                 }
                 continue;
             }
-            if receiver.under_way >= Self::link_window(limits, block_len, receiver) || receiver.is_stalled(now) {
+            if receiver.under_way >= Self::link_window(limits, block_len, receiver)
+                || receiver.is_stalled(now)
+            {
                 continue;
             }
             let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));

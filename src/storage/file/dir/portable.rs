@@ -11,9 +11,7 @@ use bytes::Bytes;
 
 use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
 use super::{Kind, Refused, too_short};
-
-/// Characters that mean something else than themselves in a Windows path.
-const SPECIAL: [char; 7] = ['<', '>', ':', '"', '|', '?', '*'];
+use crate::content::{ContentName, UnsafeName};
 
 #[derive(Debug)]
 pub(in super::super) struct Dir(PathBuf);
@@ -29,14 +27,11 @@ impl Dir {
 
     /// Whether the name is a plain file name: on Windows some stand for
     /// devices, for streams of other files, or for a shorter name.
-    pub(in super::super) fn allows(name: &str) -> bool {
-        let stem = name.split('.').next().unwrap_or(name).trim_end();
-        let stem = stem.to_ascii_uppercase();
-        let device = match stem.strip_prefix("COM").or(stem.strip_prefix("LPT")) {
-            Some(port) => port.chars().count() == 1,
-            None => ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"].contains(&stem.as_str()),
-        };
-        !device && !name.contains(SPECIAL) && !name.ends_with(['.', ' '])
+    pub(in super::super) fn check_readable(name: &ContentName) -> Result<(), UnsafeName> {
+        match name.check_file_name() {
+            Err(UnsafeName::Hidden | UnsafeName::Invisible { .. }) => Ok(()),
+            checked => checked,
+        }
     }
 }
 
@@ -210,14 +205,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_that_windows_reads_differently_is_not_allowed() {
-        for bad in [
-            "NUL", "con.txt", "Lpt1", "a:b", "a.", "a ", "what?", "AUX .x",
-        ] {
-            assert!(!Dir::allows(bad), "{bad}");
+    fn name_that_windows_reads_differently_is_not_read() {
+        let check = |name: &str| Dir::check_readable(&name.parse().unwrap());
+        for bad in ["NUL", ".a:b", "a.", "a "] {
+            assert!(check(bad).is_err(), "{bad}");
         }
-        for good in ["a", "a b", "null", "COM", "com10", "文件", ".hidden"] {
-            assert!(Dir::allows(good), "{good}");
+        for good in ["a", "null", ".hidden", "a\u{200b}"] {
+            assert_eq!(check(good), Ok(()), "{good}");
         }
     }
 }

@@ -1,0 +1,198 @@
+//! Configurations at their extremes: each is refused by name, or works.
+
+use std::time::Duration;
+
+use bt_lite::peer::PeerConfig;
+use bt_lite::{
+    ConfigError, ContentId, DownloadError, DownloadOptions, MemoryStorage, ShareSource, StartError,
+};
+
+use crate::world::{World, content, named, soon};
+
+/// The least patience that is taken.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// How often a test steps back for the others: long enough for hundreds of
+/// questions, in no time at all.
+const YIELDS: usize = 5_000;
+
+/// Sets one field to its `n`th extreme; `false` if it has no so many.
+type Set = fn(&mut PeerConfig, usize) -> bool;
+
+/// Sets a field to an extreme of its type.
+trait Extreme: Sized + 'static {
+    const EXTREMES: &[Self];
+}
+
+impl Extreme for u16 {
+    const EXTREMES: &[Self] = &[0, 1, Self::MAX];
+}
+
+impl Extreme for usize {
+    const EXTREMES: &[Self] = &[0, 1, Self::MAX];
+}
+
+impl Extreme for u64 {
+    const EXTREMES: &[Self] = &[0, 1, Self::MAX];
+}
+
+impl Extreme for Duration {
+    const EXTREMES: &[Self] = &[
+        Self::ZERO,
+        Self::from_nanos(1),
+        PATIENCE,
+        // What just fits, in parts and in clocks that count seconds with a sign.
+        Self::from_secs(i64::MAX as u64),
+        Self::from_secs(u64::MAX / 4),
+        Self::MAX,
+    ];
+}
+
+fn set<T: Extreme + Clone>(field: &mut T, nth: usize) -> bool {
+    let extreme = T::EXTREMES.get(nth);
+    extreme.is_some_and(|extreme| {
+        *field = extreme.clone();
+        true
+    })
+}
+
+const FIELDS: &[(&str, Set)] = &[
+    ("owners_wanted", |c, n| set(&mut c.owners_wanted, n)),
+    ("max_links", |c, n| set(&mut c.max_links, n)),
+    ("max_links_per_host", |c, n| {
+        set(&mut c.max_links_per_host, n)
+    }),
+    ("shutdown_timeout", |c, n| set(&mut c.shutdown_timeout, n)),
+    ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
+    ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),
+    ("swarm.max_unverified", |c, n| {
+        set(&mut c.swarm.max_unverified, n)
+    }),
+    ("swarm.send_window", |c, n| set(&mut c.swarm.send_window, n)),
+    ("swarm.upload_slots", |c, n| {
+        set(&mut c.swarm.upload_slots, n)
+    }),
+    ("swarm.commit_bytes", |c, n| {
+        set(&mut c.swarm.commit_bytes, n)
+    }),
+    ("swarm.commit_interval", |c, n| {
+        set(&mut c.swarm.commit_interval, n)
+    }),
+    ("swarm.find_retry", |c, n| set(&mut c.swarm.find_retry, n)),
+    ("swarm.find_interval", |c, n| {
+        set(&mut c.swarm.find_interval, n)
+    }),
+    ("swarm.patience", |c, n| set(&mut c.swarm.patience, n)),
+    ("swarm.planner.max_open", |c, n| {
+        set(&mut c.swarm.planner.max_open, n)
+    }),
+    ("swarm.planner.max_requests", |c, n| {
+        set(&mut c.swarm.planner.max_requests, n)
+    }),
+    ("swarm.planner.max_window", |c, n| {
+        set(&mut c.swarm.planner.max_window, n)
+    }),
+    ("swarm.planner.slack", |c, n| {
+        set(&mut c.swarm.planner.slack, n)
+    }),
+    ("swarm.planner.silence", |c, n| {
+        set(&mut c.swarm.planner.silence, n)
+    }),
+    ("swarm.planner.max_silence", |c, n| {
+        set(&mut c.swarm.planner.max_silence, n)
+    }),
+    ("swarm.planner.seed", |c, n| {
+        set(&mut c.swarm.planner.seed, n)
+    }),
+];
+
+/// An owner and two leechers with this configuration. Returns what refuses it.
+async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
+    let world = World::memory(1).await;
+    let bytes = content(40 * (16 << 10) + 5, 1);
+    let id = ContentId::of(&bytes);
+    // One is far away, and one so near that all takes no time.
+    let latency = Duration::from_micros(200);
+    world.network().set_latency("far", latency);
+    let builder = world.builder("owner", MemoryStorage::new());
+    let owner = match builder.config(config.clone()).start().await {
+        Ok(peer) => peer,
+        Err(StartError::Config(error)) => return Some(error),
+        Err(error) => panic!("{error}"),
+    };
+    let near = world.node_with("near", config.clone()).await;
+    let far = world.node_with("far", config.clone()).await;
+    // Nobody has it yet: one looks for owners, and not without a rest.
+    let nobody = DownloadOptions::new().owner(world.nowhere());
+    let early = near.peer.download_with(id, nobody.name(named("x")));
+    for _ in 0..YIELDS {
+        tokio::task::yield_now().await;
+    }
+    let asked = world.tracker.stats().registry.requests.need;
+    assert!(asked < 10, "{asked} questions in a moment");
+    let source = ShareSource::bytes(named("x"), bytes.clone());
+    owner.share(source).await.unwrap();
+    let (one, other) = futures::join!(early, far.peer.download("x"));
+    other.unwrap();
+    match one {
+        // The least of it ends before there is an owner.
+        Err(DownloadError::GaveUp { .. }) if config.swarm.patience <= PATIENCE => {}
+        one => {
+            one.unwrap();
+            assert_eq!(near.bytes("x").unwrap(), bytes);
+        }
+    }
+    assert_eq!(far.bytes("x").unwrap(), bytes);
+    for peer in [near.peer, far.peer, owner] {
+        peer.shutdown().await;
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn extreme_of_every_field_is_refused_by_its_name_or_works() {
+    for (name, set) in FIELDS {
+        for nth in 0.. {
+            let mut config = PeerConfig::default();
+            if !set(&mut config, nth) {
+                break;
+            }
+            let refused = soon(small_swarm(&config)).await;
+            match &refused {
+                None => {}
+                Some(ConfigError::Zero { field } | ConfigError::OutOfRange { field, .. }) => {
+                    assert_eq!(field, name);
+                    assert!(nth < 2, "{name} is refused at its extreme {nth}");
+                }
+                Some(error) => panic!("{name}: {error}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_fields_at_their_most_work_together() {
+    let mut config = PeerConfig::default();
+    for (name, set) in FIELDS {
+        let most = (0..).take_while(|&nth| set(&mut config, nth)).count();
+        assert!(most > 0, "{name}");
+    }
+    assert_eq!(config.swarm.planner.silence, Duration::MAX);
+    assert_eq!(soon(small_swarm(&config)).await, None);
+}
+
+#[test]
+fn every_field_is_among_those_that_are_tried() {
+    // Those of trackers have tests of their own, and the strategy no extreme.
+    let mut config = format!("{:#?}", PeerConfig::default());
+    let tracker = config.find("tracker: ").unwrap();
+    config.truncate(tracker);
+    let field = |line: &str| Some(line.split_once(": ")?.0.trim().to_string());
+    let mut found: Vec<String> = config.lines().filter_map(field).collect();
+    let last = |(name, _): &(&'static str, Set)| name.rsplit('.').next().unwrap().to_string();
+    let mut tried: Vec<String> = FIELDS.iter().map(last).collect();
+    tried.extend(["strategy", "swarm", "planner"].map(String::from));
+    found.sort();
+    tried.sort();
+    assert_eq!(found, tried);
+}
