@@ -22,7 +22,7 @@ impl Simulation {
             let at = (self.now + self.latency).max(wire.last_delivery);
             wire.last_delivery = at;
             let (to, link_there) = (wire.to, wire.link);
-            state.swarm.messages_sent(now, link, 1, 0);
+            state.machine.messages_sent(now, link, 1, 0);
             let deliver = What::Deliver {
                 to,
                 link: link_there,
@@ -71,7 +71,7 @@ impl Simulation {
             if let Some(wire) = state.links.get_mut(link) {
                 wire.last_delivery = at;
             }
-            state.swarm.messages_sent(now, link, 1, bytes);
+            state.machine.messages_sent(now, link, 1, bytes);
             let deliver = What::Deliver {
                 to,
                 link: link_there,

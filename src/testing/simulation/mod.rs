@@ -9,8 +9,15 @@
 //! their link; only of a peer that joined with an upload rate of 0 they get
 //! through all the same. Hashing and storing take no time. A tracker names random
 //! members of the swarm. The same seed gives the same run, event for event.
+//!
+//! Members may be adversaries, which keep to the protocol and harm: see
+//! [`Adversary`]. Every honest member is a host of its own.
 
+mod adversary;
 mod lines;
+mod machine;
+mod places;
+mod script;
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,9 +26,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::content::Manifest;
+pub use adversary::{Adversary, UnknownAdversary};
+
+use machine::Machine;
+use places::{Place, VACANT};
+use script::Script;
+
+use crate::content::{Bitfield, Manifest};
 use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, Swarm, SwarmConfig};
 use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
+
+/// How long a dial waits where nobody is, in chunk times of who had such
+/// addresses listed.
+const UNANSWERED: u32 = 20;
+
+/// A liar sends at its upload rate divided by this.
+const LIAR_SLOWS: f64 = 100.0;
 
 /// A peer of a [`Simulation`], in the order of joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,8 +60,12 @@ pub struct Simulation {
     named: usize,
     rng: fastrand::Rng,
     members: Vec<State>,
-    /// Members that the tracker lists.
-    listed: Vec<Member>,
+    /// What the tracker lists.
+    listed: Vec<Place>,
+    /// And what it names first, for the best: liars.
+    ranked: Vec<Place>,
+    /// What impostors show for the manifest, if there are any.
+    false_manifest: Option<Arc<Manifest>>,
     events: BinaryHeap<Event>,
     /// Events of this very moment, in order.
     immediate: VecDeque<What>,
@@ -55,7 +79,8 @@ pub struct Simulation {
 
 #[derive(Debug)]
 struct State {
-    swarm: Swarm,
+    machine: Machine,
+    addr: Addr,
     alive: bool,
     upload: f64,
     download: f64,
@@ -118,6 +143,11 @@ enum What {
         from: Member,
         to: Member,
     },
+    /// Nobody has answered a dial.
+    Unanswered {
+        from: Member,
+        addr: Addr,
+    },
     Rate {
         of: Member,
         upload: f64,
@@ -135,7 +165,14 @@ enum What {
 struct Newcomer {
     upload: f64,
     download: f64,
-    seeder: bool,
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Seeder,
+    Leecher,
+    Adversary(Adversary),
 }
 
 impl PartialEq for Event {
@@ -177,6 +214,8 @@ impl Simulation {
             rng: fastrand::Rng::with_seed(seed),
             members: Vec::new(),
             listed: Vec::new(),
+            ranked: Vec::new(),
+            false_manifest: None,
             events: BinaryHeap::new(),
             immediate: VecDeque::new(),
             sequence: 0,
@@ -202,7 +241,7 @@ impl Simulation {
         self.join(Newcomer {
             upload,
             download,
-            seeder: true,
+            role: Role::Seeder,
         })
     }
 
@@ -211,7 +250,21 @@ impl Simulation {
         self.join(Newcomer {
             upload,
             download,
-            seeder: false,
+            role: Role::Leecher,
+        })
+    }
+
+    /// An adversary joins. Rates in bytes per second; the upload rate sets its
+    /// pace, also where it never sends.
+    ///
+    /// # Panics
+    /// If the upload rate is not above zero.
+    pub fn adversary(&mut self, kind: Adversary, upload: f64, download: f64) -> Member {
+        assert!(upload > 0.0, "an adversary has a pace");
+        self.join(Newcomer {
+            upload,
+            download,
+            role: Role::Adversary(kind),
         })
     }
 
@@ -222,7 +275,7 @@ impl Simulation {
             What::Join(Box::new(Newcomer {
                 upload,
                 download,
-                seeder: false,
+                role: Role::Leecher,
             })),
         );
     }
@@ -247,7 +300,13 @@ impl Simulation {
         self.steps
     }
 
-    /// How many members leech at present.
+    /// Which kind of adversary a member is, unless it is honest.
+    pub fn adversary_kind(&self, member: Member) -> Option<Adversary> {
+        let script = self.members[member.0].machine.script();
+        script.map(Script::kind)
+    }
+
+    /// How many honest members leech at present.
     pub fn leeching(&self) -> usize {
         self.leeching
     }
@@ -278,10 +337,11 @@ impl Simulation {
         self.members.iter().filter(sends).count()
     }
 
-    /// How far a member is.
+    /// How far a member is. Of an adversary, what it took and sent and how
+    /// many links it has.
     pub fn progress(&self, member: Member) -> Progress {
         let state = &self.members[member.0];
-        state.swarm.progress(self.epoch + self.now)
+        state.machine.progress(self.epoch + self.now)
     }
 
     /// Does the next event; `false` when there is none.
@@ -318,19 +378,21 @@ impl Simulation {
     fn join(&mut self, newcomer: Newcomer) -> Member {
         let member = Member(self.members.len());
         let now = self.epoch + self.now;
-        let mut config = self.config.clone();
-        config.planner.seed = self.rng.u64(..);
+        let seed = self.rng.u64(..);
         let me = PeerId(self.rng.u128(..).to_be_bytes());
-        let swarm = if newcomer.seeder {
-            Swarm::seeder(now, config, me, Arc::clone(&self.manifest))
+        let machine = self.machine(now, member, &newcomer, me, seed);
+        self.leeching += usize::from(machine.leeches());
+        let kind = machine.script().map(Script::kind);
+        let slows = if kind == Some(Adversary::Liar) {
+            LIAR_SLOWS
         } else {
-            Swarm::leecher(now, config, me, self.manifest.id())
+            1.0
         };
-        self.leeching += usize::from(!newcomer.seeder);
         self.members.push(State {
-            swarm,
+            machine,
+            addr: Place::of(member).addr(kind),
             alive: true,
-            upload: newcomer.upload,
+            upload: newcomer.upload / slows,
             download: newcomer.download,
             rides: newcomer.upload <= 0.0,
             links: LinkMap::default(),
@@ -345,19 +407,77 @@ impl Simulation {
             listed: false,
             busy: false,
         });
-        if newcomer.seeder {
-            self.list(member);
-        } else {
-            self.settle(member);
-            self.schedule(self.now, What::Owners(member));
+        match newcomer.role {
+            Role::Seeder => self.list(member),
+            Role::Leecher => {
+                self.settle(member);
+                self.schedule(self.now, What::Owners(member));
+            }
+            Role::Adversary(kind) => {
+                self.list_adversary(member, kind);
+                self.settle(member);
+                self.schedule(self.now, What::Owners(member));
+            }
         }
         member
+    }
+
+    fn machine(
+        &mut self,
+        now: Instant,
+        member: Member,
+        newcomer: &Newcomer,
+        me: PeerId,
+        seed: u64,
+    ) -> Machine {
+        let mut config = self.config.clone();
+        config.planner.seed = seed;
+        let content = &self.manifest;
+        let kind = match newcomer.role {
+            Role::Seeder => {
+                let swarm = Swarm::seeder(now, config, me, Arc::clone(content));
+                return Machine::Honest(Box::new(swarm));
+            }
+            Role::Leecher => {
+                let swarm = Swarm::leecher(now, config, me, content.id());
+                return Machine::Honest(Box::new(swarm));
+            }
+            Role::Adversary(kind) => kind,
+        };
+        let shown = match kind {
+            Adversary::Silent if member.0 % 2 == 0 => None,
+            Adversary::Impostor => {
+                let shown = self
+                    .false_manifest
+                    .get_or_insert_with(|| Arc::new(another_manifest(content)));
+                Some(Arc::clone(shown))
+            }
+            _ => Some(Arc::clone(content)),
+        };
+        let chunk_len = content.geometry().chunk_len() as f64;
+        let chunk_time = Duration::from_secs_f64(chunk_len / newcomer.upload);
+        let script = Script::new(now, kind, me, content, shown, chunk_time, seed);
+        Machine::Adversary(Box::new(script))
     }
 
     fn list(&mut self, member: Member) {
         let state = &mut self.members[member.0];
         if !std::mem::replace(&mut state.listed, true) {
-            self.listed.push(member);
+            self.listed.push(Place::of(member));
+        }
+    }
+
+    fn list_adversary(&mut self, member: Member, kind: Adversary) {
+        match kind {
+            Adversary::Impostor => {}
+            Adversary::Liar => self.ranked.push(Place::of(member)),
+            Adversary::Squatter => {
+                let ports = 0..=VACANT;
+                self.listed.extend(ports.map(|port| Place { member, port }));
+            }
+            Adversary::Silent | Adversary::Sybil | Adversary::Taker | Adversary::Flapper => {
+                self.list(member);
+            }
         }
     }
 
@@ -380,7 +500,7 @@ impl Simulation {
             What::Deliver { to, link, message } => {
                 let state = &mut self.members[to.0];
                 if state.alive && state.links.contains(link) {
-                    state.swarm.handle_message(now, link, message);
+                    state.machine.handle_message(now, link, message);
                     self.settle(to);
                 }
             }
@@ -394,14 +514,21 @@ impl Simulation {
                 let state = &mut self.members[member.0];
                 if state.alive && state.timer == Some(self.now) {
                     state.timer = None;
-                    let due = state.swarm.poll_timeout();
+                    let due = state.machine.poll_timeout();
                     if due.is_some_and(|due| due <= now) {
-                        state.swarm.handle_timeout(now);
+                        state.machine.handle_timeout(now);
                     }
                     self.settle(member);
                 }
             }
             What::Dial { from, to } => self.dial(from, to),
+            What::Unanswered { from, addr } => {
+                let state = &mut self.members[from.0];
+                if state.alive {
+                    state.machine.dial_failed(now, &addr);
+                    self.settle(from);
+                }
+            }
             What::Rate { of, upload } => {
                 self.progress_uplink(of);
                 self.members[of.0].upload = upload;
@@ -416,35 +543,42 @@ impl Simulation {
                 let owners = self.owners(member);
                 let state = &mut self.members[member.0];
                 if state.alive {
-                    state.swarm.owners_found(now, owners);
+                    state.machine.owners_found(now, owners);
                     self.settle(member);
                 }
             }
             What::Down { of, link } => {
                 let state = &mut self.members[of.0];
                 if state.alive && state.links.remove(link).is_some() {
-                    state.swarm.link_down(now, link);
+                    state.machine.link_down(now, link);
                     self.settle(of);
                 }
             }
         }
     }
 
-    /// What the tracker says: some members by chance.
+    /// What the tracker says: the best first, if it ranks any, and the rest by
+    /// chance. An adversary gets to know all who are honest.
     fn owners(&mut self, asker: Member) -> Vec<(Addr, bool)> {
-        let others = self.listed.len();
-        let wanted = self.named.min(others);
-        for i in 0..wanted {
-            let j = self.rng.usize(i..others);
-            self.listed.swap(i, j);
+        if self.adversary_kind(asker).is_some() {
+            let listed = self.listed.iter().copied();
+            let honest = listed.filter(|place| self.adversary_kind(place.member).is_none());
+            return honest.map(|place| self.named(place)).collect();
         }
-        let chosen = self.listed[..wanted].iter().filter(|m| **m != asker);
-        chosen
-            .map(|&member| {
-                let complete = self.members[member.0].swarm.is_seeding();
-                (addr_of(member), complete)
-            })
-            .collect()
+        let best = self.ranked.len().min(self.named * 3 / 4);
+        pick(&mut self.rng, &mut self.ranked, best);
+        let wanted = (self.named - best).min(self.listed.len());
+        pick(&mut self.rng, &mut self.listed, wanted);
+        let chosen = self.ranked[..best].iter().chain(&self.listed[..wanted]);
+        let others = chosen.filter(|place| place.member != asker);
+        others.map(|&place| self.named(place)).collect()
+    }
+
+    /// A place as the tracker names it, and whether it is complete.
+    fn named(&self, place: Place) -> (Addr, bool) {
+        let machine = &self.members[place.member.0].machine;
+        let addr = place.addr(machine.script().map(Script::kind));
+        (addr, machine.is_complete())
     }
 
     fn dial(&mut self, from: Member, to: Member) {
@@ -452,8 +586,11 @@ impl Simulation {
         if !self.members[from.0].alive {
             return;
         }
-        if !self.members[to.0].alive {
-            self.members[from.0].swarm.dial_failed(now, &addr_of(to));
+        let dialled = &self.members[to.0];
+        let accepts = dialled.machine.script().is_none_or(Script::accepts);
+        if !dialled.alive || !accepts {
+            let addr = dialled.addr.clone();
+            self.members[from.0].machine.dial_failed(now, &addr);
             return self.settle(from);
         }
         let ids = [LinkId(self.next_link), LinkId(self.next_link + 1)];
@@ -472,7 +609,8 @@ impl Simulation {
         }
         let cookies = [(); 2].map(|()| LinkCookie(self.rng.u128(..).to_be_bytes()));
         for (end, other, link, _) in ends {
-            let (peer, addr) = (self.peer_id(other), addr_of(other));
+            let peer = self.name(other, end);
+            let addr = self.members[other.0].addr.clone();
             let info = if end == from {
                 LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
             } else {
@@ -481,14 +619,28 @@ impl Simulation {
             };
             let state = &mut self.members[end.0];
             if state.links.contains(link) {
-                state.swarm.link_up(now, link, info);
+                state.machine.link_up(now, link, info);
                 self.settle(end);
             }
         }
     }
 
-    fn peer_id(&self, member: Member) -> PeerId {
-        self.members[member.0].swarm.me()
+    /// How a member calls itself to another one: an impostor by the name of a
+    /// third, and every other time of one that is complete.
+    fn name(&mut self, member: Member, to: Member) -> PeerId {
+        let me = self.members[member.0].machine.me();
+        if self.adversary_kind(member) != Some(Adversary::Impostor) {
+            return me;
+        }
+        let complete = self.rng.bool();
+        let states = self.members.iter().enumerate();
+        let others = states.filter(|(i, state)| *i != to.0 && state.alive);
+        let honest = others.filter(|(_, state)| state.machine.script().is_none());
+        let (best, rest): (Vec<_>, Vec<_>) = honest
+            .map(|(_, state)| (state.machine.me(), state.machine.is_complete()))
+            .partition(|(_, is_complete)| *is_complete == complete);
+        let names = if best.is_empty() { rest } else { best };
+        self.rng.choice(names).map_or(me, |(name, _)| name)
     }
 
     fn leave(&mut self, member: Member) {
@@ -498,10 +650,11 @@ impl Simulation {
         }
         let links = std::mem::take(&mut state.links);
         state.uplink.clear();
-        if !state.swarm.is_seeding() {
+        if state.machine.leeches() {
             self.leeching -= 1;
         }
-        self.listed.retain(|listed| *listed != member);
+        self.listed.retain(|place| place.member != member);
+        self.ranked.retain(|place| place.member != member);
         for wire in links.into_values() {
             let what = What::Down {
                 of: wire.to,
@@ -516,53 +669,12 @@ impl Simulation {
         if std::mem::replace(&mut self.members[member.0].busy, true) {
             return;
         }
-        let now = self.epoch + self.now;
-        while let Some(output) = self.members[member.0].swarm.poll_output() {
-            let state = &mut self.members[member.0];
-            match output {
-                Output::Send { link, message } => self.send(member, link, message),
-                Output::Dial { addr } => {
-                    let to = member_of(&addr);
-                    self.schedule(self.now + 2 * self.latency, What::Dial { from: member, to });
-                }
-                Output::Drop { link, .. } => {
-                    if let Some(wire) = state.links.remove(link) {
-                        let what = What::Down {
-                            of: wire.to,
-                            link: wire.link,
-                        };
-                        self.schedule(self.now + self.latency, what);
-                    }
-                }
-                Output::FindOwners => {
-                    self.schedule(self.now + 2 * self.latency, What::Owners(member));
-                }
-                Output::CheckManifest { link, claim } => {
-                    state.swarm.manifest_checked(now, link, claim.check());
-                }
-                Output::Open(manifest) => {
-                    let none = crate::content::Bitfield::none(manifest.geometry().chunks());
-                    state.swarm.opened(now, &none, &none);
-                }
-                Output::Verify { chunk, .. } => state.swarm.chunk_verified(now, chunk, true),
-                Output::Store { chunk, .. } => state.swarm.chunk_stored(now, chunk),
-                Output::Read { link, block } => {
-                    let data = self.zeros.slice(..block.len as usize);
-                    state.swarm.block_read(now, link, block, Some(data));
-                }
-                Output::Commit { .. } => state.swarm.committed(now),
-                Output::Finish => {
-                    state.swarm.finished(now);
-                    state.finished = Some(self.now);
-                    self.leeching -= 1;
-                }
-                Output::Announce(_) => self.list(member),
-                Output::Credit { .. } | Output::GaveUp | Output::Recheck { .. } => {}
-            }
+        while let Some(output) = self.members[member.0].machine.poll_output() {
+            self.act(member, output);
         }
         let state = &mut self.members[member.0];
         state.busy = false;
-        let due = state.swarm.poll_timeout();
+        let due = state.machine.poll_timeout();
         let due = due.map(|due| due.saturating_duration_since(self.epoch).max(self.now));
         // A timer that is early looks again when it fires.
         if let Some(due) = due
@@ -572,18 +684,86 @@ impl Simulation {
             self.schedule(due, What::Timer(member));
         }
     }
+
+    fn act(&mut self, member: Member, output: Output) {
+        let now = self.epoch + self.now;
+        let state = &mut self.members[member.0];
+        match output {
+            Output::Send { link, message } => self.send(member, link, message),
+            Output::Dial { addr } => self.dialled(member, addr),
+            Output::Drop { link, .. } => {
+                if let Some(wire) = state.links.remove(link) {
+                    let what = What::Down {
+                        of: wire.to,
+                        link: wire.link,
+                    };
+                    self.schedule(self.now + self.latency, what);
+                }
+            }
+            Output::FindOwners => {
+                self.schedule(self.now + 2 * self.latency, What::Owners(member));
+            }
+            Output::Read { link, block } => {
+                let data = self.zeros.slice(..block.len as usize);
+                state.machine.block_read(now, link, block, data);
+            }
+            Output::Announce(_) => self.list(member),
+            output => self.store(member, output),
+        }
+    }
+
+    /// Does at once what a download asks its storage for.
+    fn store(&mut self, member: Member, output: Output) {
+        let now = self.epoch + self.now;
+        let state = &mut self.members[member.0];
+        let Some(swarm) = state.machine.honest() else {
+            return;
+        };
+        match output {
+            Output::CheckManifest { link, claim } => {
+                swarm.manifest_checked(now, link, claim.check());
+            }
+            Output::Open(manifest) => {
+                let none = Bitfield::none(manifest.geometry().chunks());
+                swarm.opened(now, &none, &none);
+            }
+            Output::Verify { chunk, .. } => swarm.chunk_verified(now, chunk, true),
+            Output::Store { chunk, .. } => swarm.chunk_stored(now, chunk),
+            Output::Commit { .. } => swarm.committed(now),
+            Output::Finish => {
+                swarm.finished(now);
+                state.finished = Some(self.now);
+                self.leeching -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn dialled(&mut self, from: Member, addr: Addr) {
+        let to = Place::at(&addr);
+        if to.port == 0 {
+            let to = to.member;
+            return self.schedule(self.now + 2 * self.latency, What::Dial { from, to });
+        }
+        let squatter = self.members[to.member.0].machine.script();
+        let chunk_time = squatter.map_or(Duration::ZERO, Script::chunk_time);
+        let at = self.now + UNANSWERED * chunk_time;
+        self.schedule(at, What::Unanswered { from, addr });
+    }
 }
 
-fn addr_of(member: Member) -> Addr {
-    let text = format!("sim:{}", member.0);
-    text.parse().expect("a printable address")
+/// Puts so many places first, by chance.
+fn pick(rng: &mut fastrand::Rng, places: &mut [Place], wanted: usize) {
+    for i in 0..wanted {
+        let j = rng.usize(i..places.len());
+        places.swap(i, j);
+    }
 }
 
-fn member_of(addr: &Addr) -> Member {
-    let number = addr.as_str().strip_prefix("sim:");
-    Member(
-        number
-            .and_then(|n| n.parse().ok())
-            .expect("an address of this network"),
-    )
+/// The manifest of a content of another length.
+fn another_manifest(content: &Manifest) -> Manifest {
+    let length = content.geometry().length();
+    let length = length.checked_sub(1).unwrap_or(1);
+    let zeros = std::io::Read::take(std::io::repeat(0), length);
+    Manifest::from_reader(zeros, length).expect("the length is in bounds")
 }
