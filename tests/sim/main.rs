@@ -3,6 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod adversaries;
 mod crowd;
 mod network;
 mod peer_cancel;

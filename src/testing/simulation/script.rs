@@ -229,8 +229,11 @@ impl Script {
             target.complete |= complete;
         }
         self.rng.shuffle(&mut self.order.make_contiguous()[known..]);
-        if self.kind != Adversary::Impostor {
-            self.dial_all(now);
+        match self.kind {
+            // The first at once: who has just come has no manifest yet.
+            Adversary::Impostor if known == 0 => self.dial_next(),
+            Adversary::Impostor => {}
+            _ => self.dial_all(now),
         }
     }
 
@@ -476,7 +479,7 @@ impl Script {
         while !link.choked && link.asked.len() < ASKED {
             let block = match self.kind {
                 Adversary::Taker => link.next_of_all(self.grid),
-                Adversary::Sybil => {
+                Adversary::Sybil if !link.has.is_empty() => {
                     let start = BlockRange {
                         chunk: ChunkIndex(self.rng.u32(..link.has.chunks())),
                         offset: 0,

@@ -1,0 +1,151 @@
+//! Crowds with adversaries among them: strangers who keep to the protocol and
+//! harm, as [`Adversary`] tells of each. The honest finish all the same.
+
+use std::time::Duration;
+
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::testing::simulation::{Adversary, Member, Simulation};
+
+const CHUNK: u64 = 16 << 10;
+const CHUNKS: u64 = 80;
+/// A chunk takes a tenth of a second on an uplink.
+const UPLOAD: f64 = CHUNK as f64 * 10.0;
+const HONEST: usize = 32;
+const ADVERSARIES: usize = 8;
+
+/// By which multiple of what their own uplinks and the seeder's could do for
+/// them the last of the honest finishes, at the most.
+const BOUNDS: [(Adversary, f64); 7] = [
+    (Adversary::Silent, 1.35),
+    (Adversary::Impostor, 1.35),
+    (Adversary::Squatter, 1.35),
+    (Adversary::Sybil, 1.35),
+    (Adversary::Taker, 1.35),
+    (Adversary::Flapper, 1.35),
+    (Adversary::Liar, 1.35),
+];
+
+/// One seeder, adversaries of these kinds in turn, and then the honest.
+fn start(kinds: &[Adversary], seed: u64) -> Simulation {
+    let mut swarm = Simulation::new(CHUNKS * CHUNK, SwarmConfig::default(), seed);
+    swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+    for &kind in kinds.iter().cycle().take(ADVERSARIES) {
+        swarm.adversary(kind, UPLOAD, 2.0 * UPLOAD);
+    }
+    for _ in 0..HONEST {
+        swarm.leecher(UPLOAD, 2.0 * UPLOAD);
+    }
+    swarm
+}
+
+/// Seconds in which the honest cannot do better; see `examples/flash_crowd.rs`.
+fn bound() -> f64 {
+    (CHUNKS as f64 + f64::from(HONEST.ilog2())) / 10.0
+}
+
+fn honest() -> impl Iterator<Item = Member> {
+    (1 + ADVERSARIES..=ADVERSARIES + HONEST).map(Member)
+}
+
+fn finishes_in_time(kind: Adversary) {
+    let (_, most) = BOUNDS
+        .into_iter()
+        .find(|(bounded, _)| *bounded == kind)
+        .expect("every kind has a bound");
+    let mut swarm = start(&[kind], 1);
+    let complete = swarm.run(Duration::from_secs_f64(20.0 * bound()));
+    let unfinished = honest().filter(|&member| swarm.finished(member).is_none());
+    let unfinished = unfinished.count();
+    assert!(complete, "{kind}: {unfinished} honest did not complete");
+    let times = honest().filter_map(|member| swarm.finished(member));
+    let ratio = times.max().expect("all have").as_secs_f64() / bound();
+    assert!(
+        ratio < most,
+        "{kind}: {ratio}, which should be below {most}"
+    );
+}
+
+#[test]
+fn crowd_with_silent_ones_finishes_in_time() {
+    finishes_in_time(Adversary::Silent);
+}
+
+#[test]
+fn crowd_with_impostors_finishes_in_time() {
+    finishes_in_time(Adversary::Impostor);
+}
+
+#[test]
+fn crowd_with_squatters_finishes_in_time() {
+    finishes_in_time(Adversary::Squatter);
+}
+
+#[test]
+fn crowd_with_sybils_finishes_in_time() {
+    finishes_in_time(Adversary::Sybil);
+}
+
+#[test]
+fn crowd_with_takers_finishes_in_time() {
+    finishes_in_time(Adversary::Taker);
+}
+
+#[test]
+fn crowd_with_flappers_finishes_in_time() {
+    finishes_in_time(Adversary::Flapper);
+}
+
+#[test]
+fn crowd_with_liars_finishes_in_time() {
+    finishes_in_time(Adversary::Liar);
+}
+
+#[test]
+fn every_kind_of_adversary_has_a_bound() {
+    assert_eq!(BOUNDS.map(|(kind, _)| kind), Adversary::ALL);
+}
+
+#[test]
+fn adversaries_take_and_send_what_their_kind_does() {
+    for kind in Adversary::ALL {
+        let mut swarm = start(&[kind], 1);
+        // A liar takes long until it has been asked so often, and then ten
+        // seconds for a block.
+        let until = if kind == Adversary::Liar { 25 } else { 5 };
+        while swarm.now() < Duration::from_secs(until) && swarm.step() {}
+        let (mut taken, mut sent, mut links) = (0, 0, 0);
+        for member in (1..=ADVERSARIES).map(Member) {
+            assert_eq!(swarm.adversary_kind(member), Some(kind));
+            let progress = swarm.progress(member);
+            taken += progress.downloaded;
+            sent += progress.uploaded;
+            links += progress.links;
+        }
+        assert!(honest().all(|member| swarm.adversary_kind(member).is_none()));
+        let takes = matches!(kind, Adversary::Sybil | Adversary::Taker);
+        assert_eq!(taken > 0, takes, "{kind} took {taken} bytes");
+        let sends = kind == Adversary::Liar;
+        assert_eq!(sent > 0, sends, "{kind} sent {sent} bytes");
+        let is_linked = kind != Adversary::Squatter;
+        assert_eq!(links > 0, is_linked, "{kind} has {links} links");
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_crowd_with_adversaries_event_for_event() {
+    let trace = |seed| {
+        let mut swarm = start(&Adversary::ALL, seed);
+        swarm.set_latency(Duration::from_millis(5));
+        let mut trace = Vec::new();
+        while trace.len() < 50_000 && swarm.leeching() > 0 && swarm.step() {
+            let taken = |member| swarm.progress(Member(member)).downloaded;
+            let taken: u64 = (0..swarm.members()).map(taken).sum();
+            trace.push((swarm.now(), swarm.sending(), taken));
+        }
+        trace
+    };
+    let first = trace(1);
+    assert!(first.len() > 1000);
+    assert!(first == trace(1), "the same seed");
+    assert!(first != trace(2), "another seed");
+}
