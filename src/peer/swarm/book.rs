@@ -17,8 +17,9 @@ use crate::protocol::{Addr, HostKey};
 /// How many addresses are remembered: more than a swarm ever links to.
 const MAX_ENTRIES: usize = 1024;
 
-/// How many bans are remembered; the oldest give way.
+/// How many bans are remembered, and how many suspects; the oldest give way.
 const MAX_BANS: usize = 1024;
+const MAX_SUSPECTS: usize = 1024;
 
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -32,6 +33,9 @@ const MAX_FAILURES: u32 = 6;
 pub(super) struct Book {
     entries: BTreeMap<Addr, Entry>,
     banned: Bans,
+    /// Hosts whose links were asked for something and sent nothing, the latest
+    /// last.
+    suspects: VecDeque<HostKey>,
     dialling: usize,
     idle: usize,
     /// Addresses that somebody named, and that a link which this side did not
@@ -230,6 +234,27 @@ impl Book {
         }
     }
 
+    /// A link of this host sent nothing of what it was asked for: its next links
+    /// are entrusted with little, until one of them delivers.
+    pub(super) fn suspect(&mut self, host: &HostKey) {
+        if self.is_suspect(host) {
+            return;
+        }
+        if self.suspects.len() >= MAX_SUSPECTS {
+            self.suspects.pop_front();
+        }
+        self.suspects.push_back(host.clone());
+    }
+
+    pub(super) fn is_suspect(&self, host: &HostKey) -> bool {
+        self.suspects.contains(host)
+    }
+
+    /// A link of this host delivered.
+    pub(super) fn trust(&mut self, host: &HostKey) {
+        self.suspects.retain(|suspect| suspect != host);
+    }
+
     pub(super) fn is_banned(&self, info: &LinkInfo) -> bool {
         info.addr.as_ref().is_some_and(|a| self.banned.has_addr(a))
             || !info.dialled && self.banned.has_host(&info.host)
@@ -323,6 +348,7 @@ impl Book {
         );
         assert!(self.entries.len() <= MAX_ENTRIES);
         assert!(self.banned.0.len() <= MAX_BANS);
+        assert!(self.suspects.len() <= MAX_SUSPECTS);
         assert!(!self.entries.keys().any(|addr| self.banned.has_addr(addr)));
     }
 }

@@ -65,6 +65,9 @@ impl Swarm {
         transfer.planner.hold(&transfer.unchecked);
         for (id, link) in self.links.iter_mut() {
             transfer.planner.link_added(id);
+            if self.book.is_suspect(&link.info.host) {
+                transfer.planner.suspect(id);
+            }
             transfer.planner.link_choked(id, link.choked);
         }
         self.log.extend(transfer.stored.iter());
@@ -131,6 +134,9 @@ impl Swarm {
             }
         }
         if let Some(state) = self.links.get_mut(link) {
+            if state.received == 0 {
+                self.book.trust(&state.info.host);
+            }
             state.received += len;
             state.solid = true;
             if let Some(addr) = &state.info.addr {

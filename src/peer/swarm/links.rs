@@ -42,10 +42,12 @@ impl Swarm {
             return self.settle(now);
         }
         self.book.linked(&info);
-        let link = Link::new(now, id, info, self.log.len());
         let greeting = match &mut self.phase {
             Phase::Transfer(transfer) => {
                 transfer.planner.link_added(id);
+                if self.book.is_suspect(&info.host) {
+                    transfer.planner.suspect(id);
+                }
                 if transfer.stored.is_empty() {
                     PeerMessage::HaveNone
                 } else {
@@ -56,6 +58,7 @@ impl Swarm {
             _ => PeerMessage::HaveNone,
         };
         self.expect_bitfield(now, id);
+        let link = Link::new(now, id, info, self.log.len());
         self.uploader.link_added(id, &link.info.host);
         self.links.insert(id, link);
         self.count_lacks(id);
@@ -73,12 +76,19 @@ impl Swarm {
             RefuseReason::SelfConnection
         } else if self.book.is_banned(info) {
             RefuseReason::Banned
-        } else if !self.has_room(now, info) {
+        } else if self.is_crowded_with_doubts(info) || !self.has_room(now, info) {
             RefuseReason::Busy
         } else {
             return None;
         };
         Some(DropReason::Refused(reason))
+    }
+
+    /// Whether a link is not worth a place that others could have: earlier ones
+    /// of its host sent nothing.
+    fn is_crowded_with_doubts(&self, info: &LinkInfo) -> bool {
+        let few = self.links.len() < self.config.max_links / 2;
+        !few && !info.dialled && self.book.is_suspect(&info.host)
     }
 
     /// Makes a place for a link, if there is none: the link that is of the least
@@ -140,14 +150,13 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
-    /// Whether a link had time and reason to be of use to somebody, and was of
-    /// none: it took no block, and sent none.
+    /// Whether a link had reason to be of use to somebody, and was of none: it
+    /// sent nothing of what it was asked for, or had the time and took nothing.
     fn is_barren(&self, now: Instant, id: LinkId, link: &Link) -> bool {
+        let nothing = link.received == 0 && self.uploader.sent_to(id) == 0;
+        let silent = matches!(&self.phase, Phase::Transfer(t) if t.planner.snubs(id) > 0);
         let is_new = now.saturating_duration_since(link.since) < GRACE;
-        !is_new
-            && link.received == 0
-            && self.uploader.sent_to(id) == 0
-            && self.uploader.has_passed(id)
+        nothing && (silent || !is_new && self.uploader.has_passed(id))
     }
 
     /// A link is to say soon what it has.
@@ -258,6 +267,12 @@ impl Swarm {
             return;
         };
         self.wake.take(id);
+        if let Phase::Transfer(transfer) = &self.phase
+            && link.received == 0
+            && transfer.planner.owes(id)
+        {
+            self.book.suspect(&link.info.host);
+        }
         self.uploader.link_removed(now, id);
         self.spread.returned(id);
         if let Some(addr) = &link.info.addr {
@@ -406,9 +421,14 @@ impl Swarm {
     /// of the links has anything.
     pub(super) fn wants_links(&self) -> bool {
         let links = self.links.len() + self.book.dialling();
+        let silent = match &self.phase {
+            Phase::Transfer(transfer) => transfer.planner.snubbed(),
+            _ => 0,
+        };
+        let sources = links - silent;
         !self.is_seeding()
             && links < self.config.max_links
-            && (links < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
+            && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
     }
 
     /// Whether to look for more owners.

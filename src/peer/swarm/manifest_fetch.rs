@@ -34,9 +34,16 @@ const PARTS_AHEAD: u32 = 8;
 /// trip between most hosts, and some.
 const HEDGE: Duration = Duration::from_millis(500);
 
+/// How many links are asked for the length at once: it is short, and whoever
+/// answers first is asked for the rest.
+const AT_ONCE: usize = 4;
+
 /// Though parts do come, one more link is asked after so long: an honest link
 /// has sent most manifests by then.
 const STEADY: Duration = Duration::from_secs(5);
+
+/// How long a link that has sent the length is held in reserve.
+const SPARE: Duration = Duration::from_secs(60);
 
 /// How many links are asked at a time. Beyond, the one that has brought the
 /// least gives way.
@@ -80,6 +87,8 @@ struct Run {
     /// How many parts were asked for, and how many came, part 0 included.
     asked: u32,
     came: u32,
+    /// It has sent the length, and is asked for more when others fail.
+    spare: bool,
 }
 
 /// A manifest as a link has sent it, to be checked.
@@ -158,9 +167,26 @@ impl ManifestFetch {
             parts: Vec::new(),
             asked: 1,
             came: 0,
+            spare: false,
         });
         self.started = Some(now);
         Some(link)
+    }
+
+    /// A link that has sent the length takes over, if it is time to ask one
+    /// more: the parts to ask it for.
+    pub(super) fn promote(&mut self, now: Instant) -> Option<(LinkId, std::ops::Range<u32>)> {
+        if !self.runs.iter().any(|run| run.spare) {
+            return None;
+        }
+        let runs = self.runs.iter().any(|run| !run.spare && run.came > 0);
+        if runs && self.next_start().is_some_and(|at| at > now) {
+            return None;
+        }
+        let run = self.runs.iter_mut().find(|run| run.spare)?;
+        run.spare = false;
+        self.started = Some(now);
+        Some((run.link, run.more(now)))
     }
 
     fn slowness(&self, link: LinkId) -> u32 {
@@ -169,7 +195,11 @@ impl ManifestFetch {
 
     /// When one more link is asked; at once, if none is.
     fn next_start(&self) -> Option<Instant> {
-        let started = self.started.filter(|_| !self.runs.is_empty())?;
+        let nothing = self.runs.iter().all(|run| run.came == 0);
+        if nothing && self.runs.len() < AT_ONCE {
+            return None;
+        }
+        let started = self.started?;
         let last = self.came.map_or(started, |came| came.max(started));
         Some((last + HEDGE).min(started + STEADY))
     }
@@ -283,7 +313,17 @@ impl ManifestFetch {
         run.parts = vec![None; parts as usize];
         run.came = 1;
         self.came = Some(now);
-        run.more(now)
+        let first = !self.runs.iter().any(|run| run.link != link && run.came > 0);
+        let run = self.runs.iter_mut().find(|run| run.link == link);
+        let Some(run) = run.filter(|_| first) else {
+            // Another sends already.
+            if let Some(run) = self.runs.iter_mut().find(|run| run.link == link) {
+                run.spare = true;
+                run.deadline = now + SPARE;
+            }
+            return Part::More(0..0);
+        };
+        Part::More(run.more(now))
     }
 
     pub(super) fn hashes_came(
@@ -313,7 +353,7 @@ impl ManifestFetch {
         if run.parts.iter().any(Option::is_none) {
             let more = run.more(now);
             self.bound_held(link);
-            return more;
+            return Part::More(more);
         }
         let run = self.runs.remove(at);
         let Some((geometry, proof)) = run.length else {
@@ -344,12 +384,12 @@ impl ManifestFetch {
 }
 
 impl Run {
-    fn more(&mut self, now: Instant) -> Part {
+    fn more(&mut self, now: Instant) -> std::ops::Range<u32> {
         self.deadline = now + self.patience;
         let parts = 1 + self.parts.len() as u32;
         let until = parts.min(self.came + PARTS_AHEAD).max(self.asked);
         let from = std::mem::replace(&mut self.asked, until);
-        Part::More(from..until)
+        from..until
     }
 }
 

@@ -393,9 +393,17 @@ impl Swarm {
             self.outputs.push_back(Output::FindOwners);
         }
         if let Phase::Manifest(fetch) = &mut self.phase {
+            let mut requests = Vec::new();
+            if let Some((link, parts)) = fetch.promote(now) {
+                requests.extend(parts.map(|part| (link, part)));
+            }
             let links = self.links.iter().filter(|(_, l)| l.remote.is_anything());
-            if let Some(link) = fetch.start(now, links.map(|(id, _)| id)) {
-                self.send(link, PeerMessage::ManifestRequest { part: 0 });
+            let links = links.map(|(id, _)| id);
+            while let Some(link) = fetch.start(now, links.clone()) {
+                requests.push((link, 0));
+            }
+            for (link, part) in requests {
+                self.send(link, PeerMessage::ManifestRequest { part });
             }
         }
         self.ask(now);

@@ -195,6 +195,8 @@ pub struct Planner {
     /// proved themselves.
     turn_takers: usize,
     unproven: usize,
+    /// How many were silent when they were last asked.
+    snubbed: usize,
     /// How many bytes are worth asking for at a time, as of that moment.
     appetite: Option<(Instant, u64)>,
     /// Until when links that have not proved themselves are not asked, as of
@@ -240,6 +242,7 @@ impl Planner {
             round_trip: None,
             turn_takers: 0,
             unproven: 0,
+            snubbed: 0,
             appetite: None,
             doubts: None,
             passed_over: false,
@@ -397,7 +400,8 @@ impl Planner {
         let count = |source: &Source| {
             let unproven = !source.is_proven();
             let doubtful = if unproven { source.live_bytes } else { 0 };
-            (source.live_bytes, doubtful, usize::from(unproven))
+            let snubbed = usize::from(source.snubs > 0);
+            (source.live_bytes, doubtful, usize::from(unproven), snubbed)
         };
         let before = count(source);
         let result = change(source);
@@ -405,6 +409,7 @@ impl Planner {
         self.live = self.live - before.0 + after.0;
         self.doubtful = self.doubtful - before.1 + after.1;
         self.unproven = self.unproven - before.2 + after.2;
+        self.snubbed = self.snubbed - before.3 + after.3;
         Some(result)
     }
 
@@ -534,6 +539,17 @@ impl Planner {
     /// How often in a row a link has been silent.
     pub fn snubs(&self, link: LinkId) -> u32 {
         self.sources.get(link).map_or(0, |source| source.snubs)
+    }
+
+    /// Whether a link was asked for something and sent nothing since.
+    pub fn owes(&self, link: LinkId) -> bool {
+        let owes = |s: &Source| !s.asks.is_empty() || s.snubs > 0;
+        self.sources.get(link).is_some_and(owes)
+    }
+
+    /// How many links were silent when they were last asked.
+    pub fn snubbed(&self) -> usize {
+        self.snubbed
     }
 
     /// The measured rate of a link, in bytes per second.

@@ -62,6 +62,10 @@ pub struct Uploader {
     unsettled: bool,
     /// When an invited link has been waited for long enough.
     invitation_ends: Option<Instant>,
+    /// When hosts that had more than their share are served, if no others want
+    /// anything before.
+    calm_from: Option<Instant>,
+    is_calm: bool,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Something has changed that sending depends on.
@@ -99,6 +103,8 @@ struct Receiver {
     passed: u32,
     /// Bytes that it was sent and has not told of yet.
     untold: u64,
+    /// Bytes that it was sent and has told of.
+    told: u64,
     /// How many chunks it has, and how many of those that are here it lacks.
     has: u32,
     lacks: u32,
@@ -152,6 +158,8 @@ impl Uploader {
             accounts: Accounts::default(),
             unsettled: false,
             invitation_ends: None,
+            calm_from: None,
+            is_calm: true,
             look_again: None,
             movable: false,
         }
@@ -191,6 +199,7 @@ impl Uploader {
         receiver.has = receiver.has.saturating_add(1);
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
+        receiver.told += paid;
         self.accounts.told(receiver.host, self.chunk_len - paid);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
@@ -318,6 +327,7 @@ impl Uploader {
         self.look_again
             .into_iter()
             .chain(self.invitation_ends)
+            .chain(self.calm_from.filter(|_| !self.is_calm))
             .min()
     }
 

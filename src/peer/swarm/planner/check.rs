@@ -44,6 +44,8 @@ impl Planner {
         let unproven = self.sources.values().filter(|source| !source.is_proven());
         let doubtful: Vec<u64> = unproven.map(|source| source.live_bytes).collect();
         assert_eq!(doubtful.len(), self.unproven);
+        let snubbed = self.sources.values().filter(|source| source.snubs > 0);
+        assert_eq!(snubbed.count(), self.snubbed);
         assert_eq!(doubtful.iter().sum::<u64>(), self.doubtful);
         assert_eq!(live, self.live);
         let free: u32 = self.open.values().map(|open| open.free).sum();

@@ -15,6 +15,11 @@ impl Planner {
         }
     }
 
+    /// A link may send nothing: it is asked as one that was silent before.
+    pub fn suspect(&mut self, link: LinkId) {
+        self.with_source(link, |source| source.snubs = source.snubs.max(1));
+    }
+
     /// A link is gone: what was asked of it is free again.
     pub fn link_removed(&mut self, link: LinkId) -> Released {
         self.set_has(link, Has::Nothing);
@@ -27,6 +32,7 @@ impl Planner {
             self.unproven -= 1;
             self.doubtful -= source.live_bytes;
         }
+        self.snubbed -= usize::from(source.snubs > 0);
         self.turn_takers -= usize::from(source.takes_turns());
         let led = self.led_by(link);
         let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);

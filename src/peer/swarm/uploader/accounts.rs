@@ -12,10 +12,6 @@
 use super::{Rank, Receiver};
 use crate::protocol::HostKey;
 
-/// How many chunks a link may have been sent and not told of yet, before the
-/// others come first: the one that it is storing, and the next.
-const MAX_UNTOLD: u64 = 2;
-
 /// How many chunks the links of one host may have had beyond their share.
 const MAX_AHEAD: u64 = 2;
 
@@ -107,11 +103,21 @@ impl Accounts {
         account.untold = account.untold.saturating_sub(bytes);
     }
 
-    pub(super) fn rank(&self, receiver: &Receiver) -> Rank {
+    /// Whether a link was sent more than it tells of. A new one may owe a chunk,
+    /// and for each that it told of one more.
+    pub(super) fn is_silent(&self, receiver: &Receiver) -> bool {
+        let untold = receiver.untold + self.accounts[receiver.host].untold;
+        untold >= self.chunk_len.saturating_add(receiver.told) && untold > 0
+    }
+
+    /// Whether a host, by several links, had more than its share.
+    pub(super) fn is_ahead(&self, receiver: &Receiver) -> bool {
         let account = &self.accounts[receiver.host];
-        let silent = receiver.untold + account.untold > MAX_UNTOLD * self.chunk_len;
-        let ahead = account.sent - self.share > (MAX_AHEAD * self.chunk_len) as f64;
-        let behind = silent || account.links > 1 && ahead;
+        account.links > 1 && account.sent - self.share > (MAX_AHEAD * self.chunk_len) as f64
+    }
+
+    pub(super) fn rank(&self, receiver: &Receiver) -> Rank {
+        let behind = self.is_silent(receiver) || self.is_ahead(receiver);
         let given = receiver.sent + receiver.under_way;
         let has = given.checked_div(self.chunk_len).unwrap_or(0);
         (behind, has.max(receiver.has.into()), given)

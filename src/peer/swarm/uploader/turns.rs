@@ -9,11 +9,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LinkId, Rank, Turn, Uploader};
+use super::{LinkId, Rank, Receiver, Turn, Uploader};
 
 /// For how long the line waits for an invited link before it invites another:
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
+
+/// The bounds of the time of a chunk, as far as it matters for whether others
+/// want something: what is shorter is no pause, and what is longer is waste.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// How deprived a link is, its lot, and which link it is.
 type Ranked = (Rank, u64, LinkId);
@@ -33,6 +38,9 @@ struct Look {
     /// The least deprived of those that were sent nothing yet, the bytes that
     /// wait on it, and whether it was invited only now.
     unused: Option<(Ranked, u64, bool)>,
+    /// One whose turn it is, though it does not tell of what it gets and others
+    /// lack something.
+    silent: Option<LinkId>,
 }
 
 impl Uploader {
@@ -40,7 +48,8 @@ impl Uploader {
     /// nothing when nothing has changed.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
         let lapsed = self.invitation_ends.is_some_and(|end| end <= now);
-        if !self.unsettled && !lapsed {
+        let calm = self.calm_from.is_some_and(|calm| calm <= now) && !self.is_calm;
+        if !self.unsettled && !lapsed && !calm {
             return None;
         }
         let turn = self.turn(now);
@@ -52,6 +61,9 @@ impl Uploader {
         let backlog = self.backlog(now);
         loop {
             let look = self.look(now);
+            if let Some(silent) = look.silent {
+                return Some(self.choke(silent));
+            }
             let crowded = look.wanting > self.limits.slots;
             let starved = look.ready < backlog && look.expected == 0;
             if let Some((rank, _, spent)) = look.spent {
@@ -78,14 +90,29 @@ impl Uploader {
         let (limits, block_len) = (self.limits, self.block_len);
         let mut look = Look::default();
         self.invitation_ends = None;
+        let silences = self.receivers.values().map(|r| self.accounts.is_silent(r));
+        let others_lack = self.receivers.values().zip(silences);
+        let others_lack = others_lack.filter(|(r, silent)| r.lacks > 0 && !silent);
+        let others_lack = others_lack.count() > 0;
+        self.note_calm(now);
+        let is_calm = self.is_calm;
         for (link, receiver) in self.receivers.iter_mut() {
             if !receiver.wants() {
                 receiver.invited = None;
                 continue;
             }
+            if others_lack && self.accounts.is_silent(receiver) {
+                if !receiver.choked {
+                    look.silent = Some(link);
+                }
+                continue;
+            }
             let ranked = (self.accounts.rank(receiver), receiver.lot, link);
             if receiver.choked {
                 look.wanting += 1;
+                if !is_calm && self.accounts.is_ahead(receiver) {
+                    continue;
+                }
                 if look.next.is_none_or(|best| ranked < best) {
                     look.next = Some(ranked);
                 }
@@ -128,6 +155,25 @@ impl Uploader {
             }
         }
         look
+    }
+
+    /// Hosts that had more than their share are served when the others have not
+    /// wanted anything for as long as a chunk takes: they often pause for less.
+    fn note_calm(&mut self, now: Instant) {
+        let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !self.accounts.is_ahead(r);
+        let waits = |r: &Receiver| r.wants() && r.choked && self.accounts.is_ahead(r);
+        if !self.receivers.values().any(waits) {
+            self.calm_from = None;
+            self.is_calm = true;
+        } else if self.calm_from.is_none() || self.receivers.values().any(others) {
+            let rate = self.meter.rate(now).unwrap_or(0.0);
+            let chunk = Duration::try_from_secs_f64(self.chunk_len as f64 / rate);
+            let pause = chunk.unwrap_or(MAX_PAUSE).clamp(MIN_PAUSE, MAX_PAUSE);
+            self.calm_from = Some(now + pause);
+            self.is_calm = false;
+        } else {
+            self.is_calm = self.calm_from.is_some_and(|calm| calm <= now);
+        }
     }
 
     fn choke(&mut self, link: LinkId) -> Turn {
