@@ -445,7 +445,7 @@ impl Simulation {
             Role::Adversary(kind) => kind,
         };
         let shown = match kind {
-            Adversary::Silent if member.0 % 2 == 0 => None,
+            Adversary::Silent if member.0.is_multiple_of(2) => None,
             Adversary::Impostor => {
                 let shown = self
                     .false_manifest

@@ -302,7 +302,8 @@ impl Script {
             return self.drop_link(now, id, RefuseReason::Busy);
         }
         self.greeted += 1;
-        let all = self.says_all() && (self.kind != Adversary::Impostor || self.greeted % 2 == 1);
+        let all = self.says_all()
+            && (self.kind != Adversary::Impostor || !self.greeted.is_multiple_of(2));
         let greeting = if all {
             PeerMessage::HaveAll
         } else if self.got.is_empty() {
@@ -415,7 +416,9 @@ impl Script {
                 self.send(id, PeerMessage::Reject(block));
             }
             Adversary::Flapper => link.held.push_back(block),
-            Adversary::Liar if self.requests % LIAR_ANSWERS == 0 && self.sending.is_none() => {
+            Adversary::Liar
+                if self.requests.is_multiple_of(LIAR_ANSWERS) && self.sending.is_none() =>
+            {
                 self.sending = Some(id);
                 self.outputs.push_back(Output::Read { link: id, block });
             }
