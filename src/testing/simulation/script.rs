@@ -58,7 +58,7 @@ pub(super) struct Script {
     /// When the list of members is asked for again.
     find: Instant,
     /// What a sybil lacks and has not asked for.
-    wanted: BTreeSet<BlockRange>,
+    wanted: Wanted,
     /// How many blocks of each chunk a sybil lacks.
     missing: Vec<u32>,
     got: Bitfield,
@@ -98,6 +98,14 @@ struct Link {
     held: VecDeque<BlockRange>,
 }
 
+/// Blocks to ask for, by chunk.
+#[derive(Debug)]
+struct Wanted {
+    blocks: BTreeSet<BlockRange>,
+    /// The chunks that they are of.
+    chunks: Bitfield,
+}
+
 impl Script {
     /// An adversary that joins now. It shows `manifest`, or does not answer.
     pub(super) fn new(
@@ -114,6 +122,11 @@ impl Script {
         let takes = kind == Adversary::Sybil;
         let all = (0..chunks).filter(|_| takes).map(ChunkIndex);
         let mut rng = fastrand::Rng::with_seed(seed);
+        let mut wanted = Wanted {
+            blocks: BTreeSet::new(),
+            chunks: Bitfield::none(chunks),
+        };
+        wanted.extend(all.clone().flat_map(|chunk| blocks_of(grid, chunk)));
         // Not all of them at the same moment.
         let phase = chunk_time.mul_f64(rng.f64());
         Self {
@@ -129,8 +142,8 @@ impl Script {
             outputs: VecDeque::new(),
             next: (kind != Adversary::Squatter).then(|| now + phase),
             find: now + FIND * chunk_time,
-            missing: all.clone().map(|chunk| grid.blocks(chunk)).collect(),
-            wanted: all.flat_map(|chunk| blocks_of(grid, chunk)).collect(),
+            missing: all.map(|chunk| grid.blocks(chunk)).collect(),
+            wanted,
             got: Bitfield::none(chunks),
             greeted: 0,
             requests: 0,
@@ -445,7 +458,7 @@ impl Script {
 
     fn rejected(&mut self, id: LinkId, block: BlockRange) {
         if self.answered(id, block) && self.kind == Adversary::Sybil {
-            self.wanted.insert(block);
+            self.wanted.extend([block]);
         }
     }
 
@@ -482,22 +495,15 @@ impl Script {
         while !link.choked && link.asked.len() < ASKED {
             let block = match self.kind {
                 Adversary::Taker => link.next_of_all(self.grid),
-                Adversary::Sybil if !link.has.is_empty() => {
-                    let start = BlockRange {
-                        chunk: ChunkIndex(self.rng.u32(..link.has.chunks())),
-                        offset: 0,
-                        len: 0,
-                    };
-                    let wanted = &self.wanted;
-                    let mut all = wanted.range(start..).chain(wanted.range(..start));
-                    all.find(|block| link.has.contains(block.chunk)).copied()
+                Adversary::Sybil => {
+                    let start = self.rng.u32(..link.has.chunks());
+                    self.wanted.take(&link.has, start)
                 }
                 _ => None,
             };
             let Some(block) = block else {
                 return;
             };
-            self.wanted.remove(&block);
             link.asked.push(block);
             let message = PeerMessage::Request(block);
             self.outputs.push_back(Output::Send { link: id, message });
@@ -548,6 +554,34 @@ impl Link {
         }
         let asked = self.asked.contains(self.rest.front()?);
         if asked { None } else { self.rest.pop_front() }
+    }
+}
+
+impl Wanted {
+    fn extend(&mut self, blocks: impl IntoIterator<Item = BlockRange>) {
+        for block in blocks {
+            self.chunks.insert(block.chunk);
+            self.blocks.insert(block);
+        }
+    }
+
+    /// Takes out a block of one of these chunks, of the first from `start` on
+    /// if there is one.
+    fn take(&mut self, has: &Bitfield, start: u32) -> Option<BlockRange> {
+        let from = |start| self.chunks.iter_common(has, start).next();
+        let chunk = from(start).or_else(|| from(0))?;
+        let first = BlockRange {
+            chunk,
+            offset: 0,
+            len: 0,
+        };
+        let mut blocks = self.blocks.range(first..).copied();
+        let block = blocks.next()?;
+        if blocks.next().is_none_or(|next| next.chunk != chunk) {
+            self.chunks.remove(chunk);
+        }
+        self.blocks.remove(&block);
+        Some(block)
     }
 }
 
