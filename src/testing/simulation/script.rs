@@ -1,13 +1,14 @@
 //! What an adversary does: see [`Adversary`]. It has the shape of the shipped
 //! machine, and knows the content without having asked for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Adversary;
+use super::wanted::Wanted;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::peer::swarm::{BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress};
 use crate::protocol::limits::{HASHES_PER_PART, MAX_REQUESTS};
@@ -98,14 +99,6 @@ struct Link {
     held: VecDeque<BlockRange>,
 }
 
-/// Blocks to ask for, by chunk.
-#[derive(Debug)]
-struct Wanted {
-    blocks: BTreeSet<BlockRange>,
-    /// The chunks that they are of.
-    chunks: Bitfield,
-}
-
 impl Script {
     /// An adversary that joins now. It shows `manifest`, or does not answer.
     pub(super) fn new(
@@ -122,10 +115,7 @@ impl Script {
         let takes = kind == Adversary::Sybil;
         let all = (0..chunks).filter(|_| takes).map(ChunkIndex);
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut wanted = Wanted {
-            blocks: BTreeSet::new(),
-            chunks: Bitfield::none(chunks),
-        };
+        let mut wanted = Wanted::none(chunks);
         wanted.extend(all.clone().flat_map(|chunk| blocks_of(grid, chunk)));
         // Not all of them at the same moment.
         let phase = chunk_time.mul_f64(rng.f64());
@@ -554,34 +544,6 @@ impl Link {
         }
         let asked = self.asked.contains(self.rest.front()?);
         if asked { None } else { self.rest.pop_front() }
-    }
-}
-
-impl Wanted {
-    fn extend(&mut self, blocks: impl IntoIterator<Item = BlockRange>) {
-        for block in blocks {
-            self.chunks.insert(block.chunk);
-            self.blocks.insert(block);
-        }
-    }
-
-    /// Takes out a block of one of these chunks, of the first from `start` on
-    /// if there is one.
-    fn take(&mut self, has: &Bitfield, start: u32) -> Option<BlockRange> {
-        let from = |start| self.chunks.iter_common(has, start).next();
-        let chunk = from(start).or_else(|| from(0))?;
-        let first = BlockRange {
-            chunk,
-            offset: 0,
-            len: 0,
-        };
-        let mut blocks = self.blocks.range(first..).copied();
-        let block = blocks.next()?;
-        if blocks.next().is_none_or(|next| next.chunk != chunk) {
-            self.chunks.remove(chunk);
-        }
-        self.blocks.remove(&block);
-        Some(block)
     }
 }
 
