@@ -9,16 +9,16 @@
 //! the time), `--free-riders 0.3` (a share of the leechers takes requests and
 //! never sends), `--adversaries taker=0.2` (a share of the leechers are
 //! adversaries of that kind instead; once for each kind, and the kinds are those
-//! of `bt_lite::testing::simulation::Adversary`) and `--svg FILE` (the
-//! completion curve beside the bound).
+//! of `bt_lite::testing::simulation::Adversary`), `--give-up 3` (after which
+//! multiple of the bound the run is given up, 20 if not said) and `--svg FILE`
+//! (the completion curve beside the bound).
 //!
 //! The last line is the time of the last finisher over
 //! the bound of Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer
 //! file dissemination", Journal of Scheduling 11, 2008): with equal upload rates
 //! u, a content of F bytes in M chunks and N leechers, nobody can do better than
 //! (F/u)(1 + floor(log2 N)/M). With adversaries, both are of the honest ones:
-//! what their own uplinks and the seeder's would do for them alone. The run is
-//! given up after twenty times the bound.
+//! what their own uplinks and the seeder's would do for them alone.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -43,6 +43,8 @@ struct Setting {
     free_riders: f64,
     /// Kinds of adversaries, and which share of the leechers is of each.
     adversaries: Vec<(Adversary, f64)>,
+    /// The multiple of the bound after which the run is given up.
+    give_up: f64,
     svg: Option<String>,
 }
 
@@ -56,6 +58,7 @@ impl Setting {
             churn: 0.0,
             free_riders: 0.0,
             adversaries: Vec::new(),
+            give_up: 20.0,
             svg: None,
         };
         let mut args = std::env::args().skip(1);
@@ -81,6 +84,12 @@ impl Setting {
                     let kind = kind.parse().map_err(|error| format!("{error}"))?;
                     setting.adversaries.push((kind, share_of(share)?));
                 }
+                "--give-up" => match value.parse() {
+                    Ok(multiple) if (1.0..=1000.0).contains(&multiple) => {
+                        setting.give_up = multiple;
+                    }
+                    _ => return Err(format!("{value} is no value for {arg}")),
+                },
                 "--svg" => setting.svg = Some(value),
                 _ => return Err(format!("unknown argument {arg}")),
             }
@@ -152,7 +161,7 @@ fn main() -> ExitCode {
         // Who comes needs the whole content as well: it comes early enough.
         swarm.leecher_at(at(rng.f64() * 0.1), UPLOAD, 2.0 * UPLOAD);
     }
-    let complete = swarm.run(Duration::from_secs_f64(20.0 * bound));
+    let complete = swarm.run(Duration::from_secs_f64(setting.give_up * bound));
     let members = (0..swarm.members()).map(Member);
     let counted = members.filter(|member| member.0 > adversaries.len() + riders);
     let mut times: Vec<f64> = counted

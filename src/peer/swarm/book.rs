@@ -21,6 +21,9 @@ const MAX_ENTRIES: usize = 1024;
 const MAX_BANS: usize = 1024;
 const MAX_SUSPECTS: usize = 1024;
 
+/// For how long a host is suspected after its last useless link.
+const SUSPICION: Duration = Duration::from_secs(60);
+
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -33,9 +36,8 @@ const MAX_FAILURES: u32 = 6;
 pub(super) struct Book {
     entries: BTreeMap<Addr, Entry>,
     banned: Bans,
-    /// Hosts whose links were asked for something and sent nothing, the latest
-    /// last.
-    suspects: VecDeque<HostKey>,
+    /// Hosts whose links were of no use, and until when, the latest last.
+    suspects: VecDeque<(HostKey, Instant)>,
     dialling: usize,
     idle: usize,
     /// Addresses that somebody named, and that a link which this side did not
@@ -234,25 +236,24 @@ impl Book {
         }
     }
 
-    /// A link of this host sent nothing of what it was asked for: its next links
-    /// are entrusted with little, until one of them delivers.
-    pub(super) fn suspect(&mut self, host: &HostKey) {
-        if self.is_suspect(host) {
-            return;
-        }
+    /// A link of this host only took, or was asked and sent nothing: its next
+    /// links are entrusted with little for a while, until one of them delivers.
+    pub(super) fn suspect(&mut self, now: Instant, host: &HostKey) {
+        self.trust(host);
         if self.suspects.len() >= MAX_SUSPECTS {
             self.suspects.pop_front();
         }
-        self.suspects.push_back(host.clone());
+        self.suspects.push_back((host.clone(), now + SUSPICION));
     }
 
-    pub(super) fn is_suspect(&self, host: &HostKey) -> bool {
-        self.suspects.contains(host)
+    pub(super) fn is_suspect(&self, now: Instant, host: &HostKey) -> bool {
+        let mut suspects = self.suspects.iter();
+        suspects.any(|(suspect, until)| suspect == host && *until > now)
     }
 
     /// A link of this host delivered.
     pub(super) fn trust(&mut self, host: &HostKey) {
-        self.suspects.retain(|suspect| suspect != host);
+        self.suspects.retain(|(suspect, _)| suspect != host);
     }
 
     pub(super) fn is_banned(&self, info: &LinkInfo) -> bool {

@@ -65,7 +65,7 @@ impl Swarm {
         transfer.planner.hold(&transfer.unchecked);
         for (id, link) in self.links.iter_mut() {
             transfer.planner.link_added(id);
-            if self.book.is_suspect(&link.info.host) {
+            if self.book.is_suspect(now, &link.info.host) {
                 transfer.planner.suspect(id);
             }
             transfer.planner.link_choked(id, link.choked);

@@ -1,5 +1,6 @@
 //! Links: who is at the other end, which stay, and where more are found.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::link::{Link, Remote, Sender};
@@ -45,7 +46,7 @@ impl Swarm {
         let greeting = match &mut self.phase {
             Phase::Transfer(transfer) => {
                 transfer.planner.link_added(id);
-                if self.book.is_suspect(&info.host) {
+                if self.book.is_suspect(now, &info.host) {
                     transfer.planner.suspect(id);
                 }
                 if transfer.stored.is_empty() {
@@ -76,7 +77,7 @@ impl Swarm {
             RefuseReason::SelfConnection
         } else if self.book.is_banned(info) {
             RefuseReason::Banned
-        } else if self.is_crowded_with_doubts(info) || !self.has_room(now, info) {
+        } else if self.is_not_worth_a_place(now, info) || !self.has_room(now, info) {
             RefuseReason::Busy
         } else {
             return None;
@@ -84,11 +85,44 @@ impl Swarm {
         Some(DropReason::Refused(reason))
     }
 
-    /// Whether a link is not worth a place that others could have: earlier ones
-    /// of its host sent nothing.
-    fn is_crowded_with_doubts(&self, info: &LinkInfo) -> bool {
-        let few = self.links.len() < self.config.max_links / 2;
-        !few && !info.dialled && self.book.is_suspect(&info.host)
+    /// Whether a link is not worth a place that others could have, when half of
+    /// the places are taken: earlier ones of its host were of no use, or its
+    /// host has twice as many as all would have if they had as many each. Links
+    /// that turned out to be of no use make way at the same time.
+    fn is_not_worth_a_place(&mut self, now: Instant, info: &LinkInfo) -> bool {
+        if self.links.len() < self.config.max_links / 2 {
+            return false;
+        }
+        let useless = self
+            .links
+            .iter()
+            .filter(|(id, link)| self.is_useless(now, *id, link));
+        let useless: Vec<LinkId> = useless.map(|(id, _)| id).collect();
+        for link in useless {
+            self.drop_link(now, link, DropReason::Silent);
+        }
+        if info.dialled {
+            return false;
+        }
+        let hosts: BTreeSet<&HostKey> = self.links.values().map(|link| &link.info.host).collect();
+        let share = (2 * self.config.max_links).div_ceil(hosts.len().max(1));
+        self.of_host(&info.host) >= share.max(2) || self.book.is_suspect(now, &info.host)
+    }
+
+    /// Whether a link was asked and sent nothing, or was sent something and
+    /// never told of it, and never sent anything either.
+    fn is_useless(&self, now: Instant, id: LinkId, link: &Link) -> bool {
+        let silent = match &self.phase {
+            Phase::Transfer(transfer) => transfer.planner.snubs(id) > 0,
+            _ => false,
+        };
+        link.received == 0 && (silent || self.uploader.is_mute(now, id))
+    }
+
+    /// How many of a host's links this side accepted.
+    fn of_host(&self, host: &HostKey) -> usize {
+        let links = self.links.values().filter(|link| !link.info.dialled);
+        links.filter(|link| link.info.host == *host).count()
     }
 
     /// Makes a place for a link, if there is none: the link that is of the least
@@ -111,11 +145,7 @@ impl Swarm {
     /// newcomer since nothing comes: of those, the one with which the least was
     /// exchanged.
     fn least_useful(&self, now: Instant, newcomer: &LinkInfo) -> Option<LinkId> {
-        let of_host = |host: &HostKey| {
-            let links = self.links.values().filter(|link| !link.info.dialled);
-            links.filter(|link| link.info.host == *host).count()
-        };
-        let crowd = of_host(&newcomer.host) + 1;
+        let crowd = self.of_host(&newcomer.host) + 1;
         let wanted = newcomer.dialled && self.is_starving(now);
         let rank = |(id, link): (LinkId, &Link)| {
             let exchanged = link.received + self.uploader.sent_to(id);
@@ -123,7 +153,7 @@ impl Swarm {
                 0
             } else if self.is_barren(now, id, link) {
                 1
-            } else if !link.info.dialled && (wanted || of_host(&link.info.host) > crowd) {
+            } else if !link.info.dialled && (wanted || self.of_host(&link.info.host) > crowd) {
                 2
             } else {
                 return None;
@@ -150,13 +180,11 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
-    /// Whether a link had reason to be of use to somebody, and was of none: it
-    /// sent nothing of what it was asked for, or had the time and took nothing.
+    /// Whether a link had the time to be of use to somebody, and was of none.
     fn is_barren(&self, now: Instant, id: LinkId, link: &Link) -> bool {
-        let nothing = link.received == 0 && self.uploader.sent_to(id) == 0;
-        let silent = matches!(&self.phase, Phase::Transfer(t) if t.planner.snubs(id) > 0);
         let is_new = now.saturating_duration_since(link.since) < GRACE;
-        nothing && (silent || !is_new && self.uploader.has_passed(id))
+        let nothing = link.received == 0 && self.uploader.sent_to(id) == 0;
+        !is_new && nothing && self.uploader.has_passed(id)
     }
 
     /// A link is to say soon what it has.
@@ -258,8 +286,21 @@ impl Swarm {
     /// A link went down. Unknown links are ignored, so that a link which the
     /// machine dropped may be reported as well.
     pub fn link_down(&mut self, now: Instant, link: LinkId) {
+        self.left(now, link);
         self.remove_link(now, link);
         self.settle(now);
+    }
+
+    /// The other side ends a link. One that came and went for nothing may do so
+    /// again and again.
+    pub(super) fn left(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let is_new = now.saturating_duration_since(link.since) < GRACE;
+        if is_new && !link.info.dialled && link.received == 0 && self.uploader.sent_to(id) == 0 {
+            self.book.suspect(now, &link.info.host);
+        }
     }
 
     pub(super) fn remove_link(&mut self, now: Instant, id: LinkId) {
@@ -267,11 +308,12 @@ impl Swarm {
             return;
         };
         self.wake.take(id);
-        if let Phase::Transfer(transfer) = &self.phase
-            && link.received == 0
-            && transfer.planner.owes(id)
-        {
-            self.book.suspect(&link.info.host);
+        let owes = match &self.phase {
+            Phase::Transfer(transfer) => transfer.planner.owes(id),
+            _ => false,
+        };
+        if link.received == 0 && (owes || self.uploader.is_mute(now, id)) {
+            self.book.suspect(now, &link.info.host);
         }
         self.uploader.link_removed(now, id);
         self.spread.returned(id);

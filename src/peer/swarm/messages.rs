@@ -20,7 +20,10 @@ impl Swarm {
             PeerMessage::KeepAlive => {}
             PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
             PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
-            PeerMessage::Refuse(reason) => self.drop_link(now, link, DropReason::Left(reason)),
+            PeerMessage::Refuse(reason) => {
+                self.left(now, link);
+                self.drop_link(now, link, DropReason::Left(reason));
+            }
             PeerMessage::Bitfield(bytes) => self.has_came(now, link, Remote::unread(bytes)),
             PeerMessage::HaveAll => self.has_came(now, link, Remote::All),
             PeerMessage::HaveNone => self.has_came(now, link, Remote::None),

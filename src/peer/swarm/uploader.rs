@@ -33,6 +33,10 @@ const BACKLOG: Duration = Duration::from_millis(50);
 /// A link that has taken nothing for so long does not read at present.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// How long a link may take to store a chunk and to tell of it, when others want
+/// its place.
+const TELL: Duration = Duration::from_secs(2);
+
 /// The bounds of an [`Uploader`].
 #[derive(Debug, Clone, Copy)]
 pub struct UploadLimits {
@@ -103,6 +107,8 @@ struct Receiver {
     passed: u32,
     /// Bytes that it was sent and has not told of yet.
     untold: u64,
+    /// Since when it has not told of a whole chunk.
+    mute: Option<Instant>,
     /// Bytes that it was sent and has told of.
     told: u64,
     /// How many chunks it has, and how many of those that are here it lacks.
@@ -200,6 +206,7 @@ impl Uploader {
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
         receiver.told += paid;
+        receiver.mute = None;
         self.accounts.told(receiver.host, self.chunk_len - paid);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
@@ -363,6 +370,9 @@ impl Uploader {
             receiver.under_way -= bytes;
             receiver.sent += bytes;
             receiver.untold += bytes;
+            if receiver.untold >= self.chunk_len {
+                receiver.mute.get_or_insert(now);
+            }
             receiver.moved = Some(now);
             self.accounts.sent(receiver.host, bytes);
             self.under_way -= bytes;
@@ -427,6 +437,14 @@ impl Uploader {
     pub fn has_passed(&self, link: LinkId) -> bool {
         let receiver = self.receivers.get(link);
         receiver.is_some_and(|r| r.said_so || r.passed > 0)
+    }
+
+    /// Whether a link was sent a chunk and has not told of it for so long that
+    /// it must have stored it.
+    pub fn is_mute(&self, now: Instant, link: LinkId) -> bool {
+        let late = |since: Instant| now.saturating_duration_since(since) >= TELL;
+        let receiver = self.receivers.get(link);
+        receiver.is_some_and(|r| r.mute.is_some_and(late))
     }
 
     /// Bytes of blocks that a link has taken.

@@ -13,11 +13,15 @@
 //! Members may be adversaries, which keep to the protocol and harm: see
 //! [`Adversary`]. Every honest member is a host of its own.
 
+mod acts;
 mod adversary;
+mod joining;
 mod lines;
 mod machine;
 mod places;
 mod script;
+mod tracker;
+mod wanted;
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -29,19 +33,12 @@ use bytes::Bytes;
 pub use adversary::{Adversary, UnknownAdversary};
 
 use machine::Machine;
-use places::{Place, VACANT};
+use places::Place;
 use script::Script;
 
-use crate::content::{Bitfield, Manifest};
-use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, Swarm, SwarmConfig};
+use crate::content::Manifest;
+use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Progress, SwarmConfig};
 use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
-
-/// How long a dial waits where nobody is, in chunk times of who had such
-/// addresses listed.
-const UNANSWERED: u32 = 20;
-
-/// A liar sends at its upload rate divided by this.
-const LIAR_SLOWS: f64 = 100.0;
 
 /// A peer of a [`Simulation`], in the order of joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -375,112 +372,6 @@ impl Simulation {
         }
     }
 
-    fn join(&mut self, newcomer: Newcomer) -> Member {
-        let member = Member(self.members.len());
-        let now = self.epoch + self.now;
-        let seed = self.rng.u64(..);
-        let me = PeerId(self.rng.u128(..).to_be_bytes());
-        let machine = self.machine(now, member, &newcomer, me, seed);
-        self.leeching += usize::from(machine.leeches());
-        let kind = machine.script().map(Script::kind);
-        let slows = if kind == Some(Adversary::Liar) {
-            LIAR_SLOWS
-        } else {
-            1.0
-        };
-        self.members.push(State {
-            machine,
-            addr: Place::of(member).addr(kind),
-            alive: true,
-            upload: newcomer.upload / slows,
-            download: newcomer.download,
-            rides: newcomer.upload <= 0.0,
-            links: LinkMap::default(),
-            uplink: VecDeque::new(),
-            remaining: 0.0,
-            since: self.now,
-            plan: 0,
-            downlink_free: Duration::ZERO,
-            timer: None,
-            joined: self.now,
-            finished: None,
-            listed: false,
-            busy: false,
-        });
-        match newcomer.role {
-            Role::Seeder => self.list(member),
-            Role::Leecher => {
-                self.settle(member);
-                self.schedule(self.now, What::Owners(member));
-            }
-            Role::Adversary(kind) => {
-                self.list_adversary(member, kind);
-                self.settle(member);
-                self.schedule(self.now, What::Owners(member));
-            }
-        }
-        member
-    }
-
-    fn machine(
-        &mut self,
-        now: Instant,
-        member: Member,
-        newcomer: &Newcomer,
-        me: PeerId,
-        seed: u64,
-    ) -> Machine {
-        let mut config = self.config.clone();
-        config.planner.seed = seed;
-        let content = &self.manifest;
-        let kind = match newcomer.role {
-            Role::Seeder => {
-                let swarm = Swarm::seeder(now, config, me, Arc::clone(content));
-                return Machine::Honest(Box::new(swarm));
-            }
-            Role::Leecher => {
-                let swarm = Swarm::leecher(now, config, me, content.id());
-                return Machine::Honest(Box::new(swarm));
-            }
-            Role::Adversary(kind) => kind,
-        };
-        let shown = match kind {
-            Adversary::Silent if member.0 % 2 == 0 => None,
-            Adversary::Impostor => {
-                let shown = self
-                    .false_manifest
-                    .get_or_insert_with(|| Arc::new(another_manifest(content)));
-                Some(Arc::clone(shown))
-            }
-            _ => Some(Arc::clone(content)),
-        };
-        let chunk_len = content.geometry().chunk_len() as f64;
-        let chunk_time = Duration::from_secs_f64(chunk_len / newcomer.upload);
-        let script = Script::new(now, kind, me, content, shown, chunk_time, seed);
-        Machine::Adversary(Box::new(script))
-    }
-
-    fn list(&mut self, member: Member) {
-        let state = &mut self.members[member.0];
-        if !std::mem::replace(&mut state.listed, true) {
-            self.listed.push(Place::of(member));
-        }
-    }
-
-    fn list_adversary(&mut self, member: Member, kind: Adversary) {
-        match kind {
-            Adversary::Impostor => {}
-            Adversary::Liar => self.ranked.push(Place::of(member)),
-            Adversary::Squatter => {
-                let ports = 0..=VACANT;
-                self.listed.extend(ports.map(|port| Place { member, port }));
-            }
-            Adversary::Silent | Adversary::Sybil | Adversary::Taker | Adversary::Flapper => {
-                self.list(member);
-            }
-        }
-    }
-
     fn schedule(&mut self, at: Duration, what: What) {
         if at <= self.now {
             self.immediate.push_back(what);
@@ -555,30 +446,6 @@ impl Simulation {
                 }
             }
         }
-    }
-
-    /// What the tracker says: the best first, if it ranks any, and the rest by
-    /// chance. An adversary gets to know all who are honest.
-    fn owners(&mut self, asker: Member) -> Vec<(Addr, bool)> {
-        if self.adversary_kind(asker).is_some() {
-            let listed = self.listed.iter().copied();
-            let honest = listed.filter(|place| self.adversary_kind(place.member).is_none());
-            return honest.map(|place| self.named(place)).collect();
-        }
-        let best = self.ranked.len().min(self.named * 3 / 4);
-        pick(&mut self.rng, &mut self.ranked, best);
-        let wanted = (self.named - best).min(self.listed.len());
-        pick(&mut self.rng, &mut self.listed, wanted);
-        let chosen = self.ranked[..best].iter().chain(&self.listed[..wanted]);
-        let others = chosen.filter(|place| place.member != asker);
-        others.map(|&place| self.named(place)).collect()
-    }
-
-    /// A place as the tracker names it, and whether it is complete.
-    fn named(&self, place: Place) -> (Addr, bool) {
-        let machine = &self.members[place.member.0].machine;
-        let addr = place.addr(machine.script().map(Script::kind));
-        (addr, machine.is_complete())
     }
 
     fn dial(&mut self, from: Member, to: Member) {
@@ -663,107 +530,4 @@ impl Simulation {
             self.schedule(self.now + self.latency, what);
         }
     }
-
-    /// Does what a machine asks for, and sets its timer.
-    fn settle(&mut self, member: Member) {
-        if std::mem::replace(&mut self.members[member.0].busy, true) {
-            return;
-        }
-        while let Some(output) = self.members[member.0].machine.poll_output() {
-            self.act(member, output);
-        }
-        let state = &mut self.members[member.0];
-        state.busy = false;
-        let due = state.machine.poll_timeout();
-        let due = due.map(|due| due.saturating_duration_since(self.epoch).max(self.now));
-        // A timer that is early looks again when it fires.
-        if let Some(due) = due
-            && state.timer.is_none_or(|timer| due < timer)
-        {
-            state.timer = Some(due);
-            self.schedule(due, What::Timer(member));
-        }
-    }
-
-    fn act(&mut self, member: Member, output: Output) {
-        let now = self.epoch + self.now;
-        let state = &mut self.members[member.0];
-        match output {
-            Output::Send { link, message } => self.send(member, link, message),
-            Output::Dial { addr } => self.dialled(member, addr),
-            Output::Drop { link, .. } => {
-                if let Some(wire) = state.links.remove(link) {
-                    let what = What::Down {
-                        of: wire.to,
-                        link: wire.link,
-                    };
-                    self.schedule(self.now + self.latency, what);
-                }
-            }
-            Output::FindOwners => {
-                self.schedule(self.now + 2 * self.latency, What::Owners(member));
-            }
-            Output::Read { link, block } => {
-                let data = self.zeros.slice(..block.len as usize);
-                state.machine.block_read(now, link, block, data);
-            }
-            Output::Announce(_) => self.list(member),
-            output => self.store(member, output),
-        }
-    }
-
-    /// Does at once what a download asks its storage for.
-    fn store(&mut self, member: Member, output: Output) {
-        let now = self.epoch + self.now;
-        let state = &mut self.members[member.0];
-        let Some(swarm) = state.machine.honest() else {
-            return;
-        };
-        match output {
-            Output::CheckManifest { link, claim } => {
-                swarm.manifest_checked(now, link, claim.check());
-            }
-            Output::Open(manifest) => {
-                let none = Bitfield::none(manifest.geometry().chunks());
-                swarm.opened(now, &none, &none);
-            }
-            Output::Verify { chunk, .. } => swarm.chunk_verified(now, chunk, true),
-            Output::Store { chunk, .. } => swarm.chunk_stored(now, chunk),
-            Output::Commit { .. } => swarm.committed(now),
-            Output::Finish => {
-                swarm.finished(now);
-                state.finished = Some(self.now);
-                self.leeching -= 1;
-            }
-            _ => {}
-        }
-    }
-
-    fn dialled(&mut self, from: Member, addr: Addr) {
-        let to = Place::at(&addr);
-        if to.port == 0 {
-            let to = to.member;
-            return self.schedule(self.now + 2 * self.latency, What::Dial { from, to });
-        }
-        let squatter = self.members[to.member.0].machine.script();
-        let chunk_time = squatter.map_or(Duration::ZERO, Script::chunk_time);
-        let at = self.now + UNANSWERED * chunk_time;
-        self.schedule(at, What::Unanswered { from, addr });
-    }
-}
-
-/// Puts so many places first, by chance.
-fn pick(rng: &mut fastrand::Rng, places: &mut [Place], wanted: usize) {
-    for i in 0..wanted {
-        let j = rng.usize(i..places.len());
-        places.swap(i, j);
-    }
-}
-
-/// The manifest of a content of another length.
-fn another_manifest(content: &Manifest) -> Manifest {
-    let length = content.geometry().length();
-    let length = length.checked_sub(1).unwrap_or(1);
-    let zeros = std::io::Read::take(std::io::repeat(0), length);
-    Manifest::from_reader(zeros, length).expect("the length is in bounds")
 }

@@ -1,13 +1,14 @@
 //! What an adversary does: see [`Adversary`]. It has the shape of the shipped
 //! machine, and knows the content without having asked for it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Adversary;
+use super::wanted::Wanted;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::peer::swarm::{BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress};
 use crate::protocol::limits::{HASHES_PER_PART, MAX_REQUESTS};
@@ -58,7 +59,7 @@ pub(super) struct Script {
     /// When the list of members is asked for again.
     find: Instant,
     /// What a sybil lacks and has not asked for.
-    wanted: BTreeSet<BlockRange>,
+    wanted: Wanted,
     /// How many blocks of each chunk a sybil lacks.
     missing: Vec<u32>,
     got: Bitfield,
@@ -114,6 +115,8 @@ impl Script {
         let takes = kind == Adversary::Sybil;
         let all = (0..chunks).filter(|_| takes).map(ChunkIndex);
         let mut rng = fastrand::Rng::with_seed(seed);
+        let mut wanted = Wanted::none(chunks);
+        wanted.extend(all.clone().flat_map(|chunk| blocks_of(grid, chunk)));
         // Not all of them at the same moment.
         let phase = chunk_time.mul_f64(rng.f64());
         Self {
@@ -129,8 +132,8 @@ impl Script {
             outputs: VecDeque::new(),
             next: (kind != Adversary::Squatter).then(|| now + phase),
             find: now + FIND * chunk_time,
-            missing: all.clone().map(|chunk| grid.blocks(chunk)).collect(),
-            wanted: all.flat_map(|chunk| blocks_of(grid, chunk)).collect(),
+            missing: all.map(|chunk| grid.blocks(chunk)).collect(),
+            wanted,
             got: Bitfield::none(chunks),
             greeted: 0,
             requests: 0,
@@ -302,7 +305,8 @@ impl Script {
             return self.drop_link(now, id, RefuseReason::Busy);
         }
         self.greeted += 1;
-        let all = self.says_all() && (self.kind != Adversary::Impostor || self.greeted % 2 == 1);
+        let all = self.says_all()
+            && (self.kind != Adversary::Impostor || !self.greeted.is_multiple_of(2));
         let greeting = if all {
             PeerMessage::HaveAll
         } else if self.got.is_empty() {
@@ -415,7 +419,9 @@ impl Script {
                 self.send(id, PeerMessage::Reject(block));
             }
             Adversary::Flapper => link.held.push_back(block),
-            Adversary::Liar if self.requests % LIAR_ANSWERS == 0 && self.sending.is_none() => {
+            Adversary::Liar
+                if self.requests.is_multiple_of(LIAR_ANSWERS) && self.sending.is_none() =>
+            {
                 self.sending = Some(id);
                 self.outputs.push_back(Output::Read { link: id, block });
             }
@@ -442,7 +448,7 @@ impl Script {
 
     fn rejected(&mut self, id: LinkId, block: BlockRange) {
         if self.answered(id, block) && self.kind == Adversary::Sybil {
-            self.wanted.insert(block);
+            self.wanted.extend([block]);
         }
     }
 
@@ -479,22 +485,15 @@ impl Script {
         while !link.choked && link.asked.len() < ASKED {
             let block = match self.kind {
                 Adversary::Taker => link.next_of_all(self.grid),
-                Adversary::Sybil if !link.has.is_empty() => {
-                    let start = BlockRange {
-                        chunk: ChunkIndex(self.rng.u32(..link.has.chunks())),
-                        offset: 0,
-                        len: 0,
-                    };
-                    let wanted = &self.wanted;
-                    let mut all = wanted.range(start..).chain(wanted.range(..start));
-                    all.find(|block| link.has.contains(block.chunk)).copied()
+                Adversary::Sybil => {
+                    let start = self.rng.u32(..link.has.chunks());
+                    self.wanted.take(&link.has, start)
                 }
                 _ => None,
             };
             let Some(block) = block else {
                 return;
             };
-            self.wanted.remove(&block);
             link.asked.push(block);
             let message = PeerMessage::Request(block);
             self.outputs.push_back(Output::Send { link: id, message });
