@@ -22,12 +22,12 @@ impl Driver {
         let id = self.content.id;
         self.job(async move {
             let link = async {
-                let place = shared.place().ok_or(HandshakeError::Full)?;
+                let place = shared.admission.dial().ok_or(HandshakeError::Full)?;
                 let (connection, info) = dial(&shared, &addr, id).await?;
                 Ok(Box::new(NewLink {
                     connection,
                     info,
-                    places: (Some(place), None),
+                    place,
                 }))
             };
             let link = link.await;

@@ -12,14 +12,15 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::admission::Place;
 use super::download::Status;
 use super::handshake::HandshakeError;
 use super::link;
-use super::shared::{Claim, HostPlace, Shared};
+use super::shared::{Claim, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Content};
 use crate::error::DownloadError;
@@ -60,7 +61,7 @@ pub(in crate::peer) struct NewLink {
     pub(in crate::peer) connection: Connection,
     pub(in crate::peer) info: LinkInfo,
     /// Given back when the link ends.
-    pub(in crate::peer) places: (Option<OwnedSemaphorePermit>, Option<HostPlace>),
+    pub(in crate::peer) place: Place,
 }
 
 /// What the driver started has ended.
@@ -342,7 +343,7 @@ impl Driver {
         let NewLink {
             connection,
             info,
-            places,
+            place,
         } = link;
         let id = self.shared.next_link();
         let (queue, messages) = mpsc::channel(link::QUEUE_LEN);
@@ -355,8 +356,7 @@ impl Driver {
         let inbox = self.to_inbox.clone();
         tracing::debug!(content = %self.content.id, link = id.0, peer = %info.peer, "link up");
         self.shared.spawn(async move {
-            let _places = places;
-            link::run(id, connection, messages, closing, inbox).await;
+            link::run(id, connection, place, messages, closing, inbox).await;
         });
         self.swarm.link_up(now(), id, info);
     }
