@@ -3,8 +3,9 @@
 //!
 //! What it promises:
 //! - Each of the three has a bound of its own, so that none takes the places of
-//!   another: connections that say nothing keep nobody from being heard, and
-//!   links that others open leave room to dial for the own downloads.
+//!   another: connections that say nothing keep nobody from being heard, links
+//!   that others open leave room to dial for the own downloads, and those leave
+//!   room for others, or a crowd of busy peers would turn each other away.
 //! - A host (by [`HostKey`]) is kept to its own bound, and where a bound over
 //!   all hosts is reached, the host that has most gives way. So a host with
 //!   less finds a place at once, whatever the others do.
@@ -20,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::PeerConfig;
 use crate::protocol::{Addr, HostKey};
 
-/// Of how many places for links one is kept for dialling.
-const DIAL_SHARE: usize = 4;
+/// Of how many places for links one is kept for those that this peer dials, and
+/// another for those that others open.
+const KEPT_SHARE: usize = 4;
 
 /// Gives out places.
 pub(super) struct Admission {
@@ -110,7 +112,7 @@ impl Admission {
         if of_host >= self.max_links_per_host {
             return None;
         }
-        let places = self.max_links - state.dialled.max(self.kept_for_dials());
+        let places = self.max_links - state.dialled.max(self.kept());
         if state.accepted >= places && !state.cut_link(of_host + 1) {
             return None;
         }
@@ -124,7 +126,7 @@ impl Admission {
     /// A place for a link that this peer opens.
     pub(super) fn dial(self: &Arc<Self>) -> Option<Place> {
         let mut state = self.state();
-        if state.accepted + state.dialled >= self.max_links {
+        if state.dialled >= self.max_links - state.accepted.max(self.kept()) {
             return None;
         }
         state.dialled += 1;
@@ -132,8 +134,8 @@ impl Admission {
     }
 
     /// A part of the places, at least one, unless there is no other.
-    fn kept_for_dials(&self) -> usize {
-        let part = (self.max_links / DIAL_SHARE).max(1);
+    fn kept(&self) -> usize {
+        let part = (self.max_links / KEPT_SHARE).max(1);
         part.min(self.max_links.saturating_sub(1))
     }
 
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_kept_for_dialling() {
+    fn neither_side_takes_all_places() {
         let admission = admission((4, 3), (8, 8));
         let remotes = (0..8).map(|host| addr(&format!("1.1.1.{host}:1")));
         let accepted: Vec<_> = remotes.filter_map(|r| admission.accept(&r)).collect();
@@ -345,9 +347,11 @@ mod tests {
         assert_eq!(dialled.len(), 2);
         drop(accepted);
         let more: Vec<_> = (0..8).filter_map(|_| admission.dial()).collect();
-        assert_eq!(more.len(), 6);
-        assert!(admission.accept(&addr("1.1.1.9:1")).is_none());
-        drop((dialled, more));
+        assert_eq!(more.len(), 4);
+        let remotes = (0..8).map(|host| addr(&format!("1.1.2.{host}:1")));
+        let accepted: Vec<_> = remotes.filter_map(|r| admission.accept(&r)).collect();
+        assert_eq!(accepted.len(), 2);
+        drop((dialled, more, accepted));
         assert_eq!(counts(&admission), [0; 4]);
     }
 

@@ -14,10 +14,11 @@ pub struct PeerConfig {
     /// the sources of a swarm, as some are gone when they are dialled.
     pub owners_wanted: u16,
     /// Links over all contents. A quarter of them (rounded down, but at least
-    /// one, where there are several) is kept for those that this peer dials.
-    /// When others have opened all the rest, the newest link of the host that
-    /// has opened most gives way to one of a host that has at least two fewer;
-    /// any other is refused as busy. Default 500.
+    /// one, where there are several) is kept for those that this peer dials,
+    /// and as many for those that others open. When others have opened as many
+    /// as they may, the newest link of the host that has opened most gives way
+    /// to one of a host that has at least two fewer; any other is refused as
+    /// busy. Default 500.
     pub max_links: usize,
     /// Links that one host may open here, over all contents; the addresses of
     /// one IPv6 /64 network are one host. More are refused as busy. Default 100.
