@@ -259,7 +259,10 @@ mod tests {
     }
 
     fn cut(places: &[Place]) -> Vec<bool> {
-        places.iter().map(|place| place.cut.is_cancelled()).collect()
+        places
+            .iter()
+            .map(|place| place.cut.is_cancelled())
+            .collect()
     }
 
     fn counts(admission: &Admission) -> [usize; 4] {

@@ -2,13 +2,13 @@
 //! bytes and time, and decides nothing.
 
 mod jobs;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
@@ -27,6 +27,7 @@ use crate::error::DownloadError;
 use crate::protocol::{Addr, OwnEntry, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use crate::transport::Connection;
+use reads::{Checks, ReadBlock};
 
 /// How many inputs may wait for a driver: with a block each, 16 MiB.
 pub(in crate::peer) const INBOX_LEN: usize = 64;
@@ -76,7 +77,7 @@ enum Done {
         chunk: ChunkIndex,
         good: bool,
     },
-    Rechecked {
+    Checked {
         chunk: ChunkIndex,
         result: Result<bool, StorageError>,
     },
@@ -84,11 +85,7 @@ enum Done {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
     },
-    Read {
-        link: LinkId,
-        block: BlockRange,
-        result: Result<Bytes, StorageError>,
-    },
+    Read(Vec<ReadBlock>),
     Committed {
         bytes: u64,
         result: Result<(), StorageError>,
@@ -120,6 +117,9 @@ pub(in crate::peer) struct Driver {
     blob: Option<Arc<dyn Blob>>,
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
+    checks: Checks,
+    /// Blocks that the machine wants read; none between two inputs.
+    reads: Vec<(LinkId, BlockRange)>,
     /// The content is visible under its name already.
     published: bool,
     /// It is becoming so at this moment.
@@ -155,6 +155,8 @@ impl Driver {
             content,
             blob,
             unchecked: None,
+            checks: Checks::default(),
+            reads: Vec::new(),
             inbox: inbox.1,
             to_inbox: inbox.0,
             links: BTreeMap::new(),
@@ -374,18 +376,7 @@ impl Driver {
             Done::Found(owners) => self.swarm.owners_found(now(), owners),
             Done::Opened(Ok(opened)) => self.opened(opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
-            Done::Rechecked {
-                chunk,
-                result: Ok(good),
-            } => {
-                if !good {
-                    let content = self.content.id;
-                    tracing::warn!(%content, %chunk, "altered since it was written");
-                }
-                self.is_checked(chunk);
-                self.swarm.chunk_rechecked(now(), chunk, good);
-                self.show_progress();
-            }
+            Done::Checked { chunk, result } => self.checked(chunk, result),
             Done::Stored {
                 chunk,
                 result: Ok(()),
@@ -393,35 +384,11 @@ impl Driver {
                 self.swarm.chunk_stored(now(), chunk);
                 self.show_progress();
             }
-            Done::Rechecked {
-                chunk,
-                result: Err(source),
-            }
-            | Done::Stored {
+            Done::Stored {
                 chunk,
                 result: Err(source),
             } => self.storage_failed(Some(chunk), source),
-            Done::Read {
-                link,
-                block,
-                result,
-            } => {
-                if let Err(error) = &result {
-                    tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
-                    let changed = matches!(
-                        error,
-                        StorageError::Changed { .. } | StorageError::Altered { .. }
-                    );
-                    if changed && self.swarm.is_seeding() {
-                        // It is another content now.
-                        self.storage_failed(Some(block.chunk), error.clone());
-                    }
-                }
-                if result.is_ok() {
-                    self.is_checked(block.chunk);
-                }
-                self.swarm.block_read(now(), link, block, result.ok());
-            }
+            Done::Read(blocks) => blocks.into_iter().for_each(|block| self.block_read(block)),
             Done::Committed {
                 bytes,
                 result: Ok(()),
@@ -454,8 +421,16 @@ impl Driver {
     }
 
     fn perform_outputs(&mut self) {
-        while let Some(output) = self.swarm.poll_output() {
-            self.perform(output);
+        loop {
+            while let Some(output) = self.swarm.poll_output() {
+                self.perform(output);
+            }
+            if self.reads.is_empty() {
+                return;
+            }
+            // What cannot be read makes more outputs.
+            let blocks = std::mem::take(&mut self.reads);
+            self.read(blocks);
         }
     }
 
@@ -482,7 +457,7 @@ impl Driver {
                     Done::Stored { chunk, result }
                 });
             }
-            Output::Read { link, block } => self.read(link, block),
+            Output::Read { link, block } => self.reads.push((link, block)),
             Output::Commit { verified } => {
                 let bytes = self.bytes_of(&verified);
                 self.on_blob(move |blob| async move {
