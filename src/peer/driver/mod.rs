@@ -22,12 +22,12 @@ use super::handshake::HandshakeError;
 use super::link;
 use super::shared::{Claim, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content};
+use crate::content::{Bitfield, ChunkIndex, Content};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, OwnEntry, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use crate::transport::Connection;
-use reads::{Checks, ReadBlock};
+use reads::{Checks, ReadBlock, Reads};
 
 /// How many inputs may wait for a driver: with a block each, 16 MiB.
 pub(in crate::peer) const INBOX_LEN: usize = 64;
@@ -118,8 +118,7 @@ pub(in crate::peer) struct Driver {
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
     checks: Checks,
-    /// Blocks that the machine wants read; none between two inputs.
-    reads: Vec<(LinkId, BlockRange)>,
+    reads: Reads,
     /// The content is visible under its name already.
     published: bool,
     /// It is becoming so at this moment.
@@ -156,7 +155,7 @@ impl Driver {
             blob,
             unchecked: None,
             checks: Checks::default(),
-            reads: Vec::new(),
+            reads: Reads::default(),
             inbox: inbox.1,
             to_inbox: inbox.0,
             links: BTreeMap::new(),
@@ -388,7 +387,7 @@ impl Driver {
                 chunk,
                 result: Err(source),
             } => self.storage_failed(Some(chunk), source),
-            Done::Read(blocks) => blocks.into_iter().for_each(|block| self.block_read(block)),
+            Done::Read(blocks) => self.batch_read(blocks),
             Done::Committed {
                 bytes,
                 result: Ok(()),
@@ -421,17 +420,10 @@ impl Driver {
     }
 
     fn perform_outputs(&mut self) {
-        loop {
-            while let Some(output) = self.swarm.poll_output() {
-                self.perform(output);
-            }
-            if self.reads.is_empty() {
-                return;
-            }
-            // What cannot be read makes more outputs.
-            let blocks = std::mem::take(&mut self.reads);
-            self.read(blocks);
+        while let Some(output) = self.swarm.poll_output() {
+            self.perform(output);
         }
+        self.start_reads();
     }
 
     fn perform(&mut self, output: Output) {
@@ -457,7 +449,7 @@ impl Driver {
                     Done::Stored { chunk, result }
                 });
             }
-            Output::Read { link, block } => self.reads.push((link, block)),
+            Output::Read { link, block } => self.read(link, block),
             Output::Commit { verified } => {
                 let bytes = self.bytes_of(&verified);
                 self.on_blob(move |blob| async move {

@@ -1,9 +1,9 @@
-//! Reading for other peers: what the machine hands out in one go is read in few
-//! steps, and nothing is verified twice at a time.
+//! Reading for other peers: much in few steps, and nothing verified twice at a
+//! time.
 //!
-//! What others ask for may be as short as a byte, and lie anywhere. So blocks
-//! are read in batches, each a job, and those that lie close together in one
-//! read. A chunk that an earlier download left behind, and that nobody has
+//! What others ask for may be as short as a byte, and lie anywhere. So few jobs
+//! read at a time, each a batch of what has been waiting, and blocks that lie
+//! close together in one read. A chunk that an earlier download left behind, and that nobody has
 //! looked at since, is verified first: once, for all blocks that wait for it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -36,11 +36,22 @@ const CUT_OUT: usize = 4;
 /// read while another is hashed. So they take 32 MiB at the most.
 const MAX_CHECKS: usize = 2;
 
+/// How many jobs read at a time, so many threads wait for the disk. What is
+/// asked for meanwhile makes full batches.
+const MAX_READS: usize = 4;
+
 /// A block for a link, and what became of it.
 pub(super) struct ReadBlock {
     pub(super) link: LinkId,
     pub(super) block: BlockRange,
     pub(super) result: Result<Bytes, StorageError>,
+}
+
+/// Blocks that wait to be read: no more than the machine lets be under way.
+#[derive(Default)]
+pub(super) struct Reads {
+    waiting: VecDeque<(LinkId, BlockRange)>,
+    running: usize,
 }
 
 /// The verification of chunks that an earlier download left behind.
@@ -63,46 +74,39 @@ struct Check {
 }
 
 impl Driver {
-    /// Reads for peers. Each block is reported once.
-    pub(super) fn read(&mut self, blocks: Vec<(LinkId, BlockRange)>) {
-        let mut plain = Vec::with_capacity(blocks.len());
-        for (link, block) in blocks {
-            let chunk = block.chunk;
-            let unchecked = self.unchecked.as_ref();
-            if !unchecked.is_some_and(|unchecked| unchecked.contains(chunk)) {
-                plain.push((link, block));
-            } else if self.checks.bad.contains(&chunk) {
-                let result = Err(self.altered(chunk));
-                self.block_read(ReadBlock {
-                    link,
-                    block,
-                    result,
-                });
-            } else if let Some(check) = self.checks.wanted.get_mut(&chunk) {
-                check.readers.push((link, block));
-            } else {
-                let check = self.checks.wanted.entry(chunk).or_default();
-                check.readers.push((link, block));
-                self.checks.waiting.push_back(chunk);
-            }
+    /// Reads for a peer, as soon as the chunk is known to be good. The block is
+    /// reported once, unless its link ends before.
+    pub(super) fn read(&mut self, link: LinkId, block: BlockRange) {
+        let chunk = block.chunk;
+        let unchecked = self.unchecked.as_ref();
+        if !unchecked.is_some_and(|unchecked| unchecked.contains(chunk)) {
+            self.reads.waiting.push_back((link, block));
+        } else if self.checks.bad.contains(&chunk) {
+            let result = Err(self.altered(chunk));
+            self.block_read(ReadBlock {
+                link,
+                block,
+                result,
+            });
+        } else if let Some(check) = self.checks.wanted.get_mut(&chunk) {
+            check.readers.push((link, block));
+        } else {
+            let (asked, readers) = (false, vec![(link, block)]);
+            self.checks.wanted.insert(chunk, Check { asked, readers });
+            self.checks.waiting.push_back(chunk);
         }
-        self.check_next();
-        self.read_plainly(plain);
     }
 
-    fn read_plainly(&mut self, blocks: Vec<(LinkId, BlockRange)>) {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for (link, block) in blocks {
-            let len = u64::from(block.len);
-            if batch.len() == BATCH_BLOCKS || !batch.is_empty() && bytes + len > BATCH_BYTES {
-                self.read_batch(std::mem::take(&mut batch));
-                bytes = 0;
+    /// Starts what may be read now.
+    pub(super) fn start_reads(&mut self) {
+        self.start_checks();
+        while self.reads.running < MAX_READS {
+            let links = &self.links;
+            let batch = next_batch(&mut self.reads.waiting, |link| links.contains_key(&link));
+            if batch.is_empty() {
+                return;
             }
-            batch.push((link, block));
-            bytes += len;
-        }
-        if !batch.is_empty() {
+            self.reads.running += 1;
             self.read_batch(batch);
         }
     }
@@ -141,8 +145,16 @@ impl Driver {
         });
     }
 
+    /// A batch was read.
+    pub(super) fn batch_read(&mut self, blocks: Vec<ReadBlock>) {
+        self.reads.running -= 1;
+        for block in blocks {
+            self.block_read(block);
+        }
+    }
+
     /// A block was read for a peer, or could not be.
-    pub(super) fn block_read(&mut self, read: ReadBlock) {
+    fn block_read(&mut self, read: ReadBlock) {
         let ReadBlock {
             link,
             block,
@@ -172,10 +184,9 @@ impl Driver {
                 self.checks.waiting.push_front(chunk);
             }
         }
-        self.check_next();
     }
 
-    fn check_next(&mut self) {
+    fn start_checks(&mut self) {
         while self.checks.running < MAX_CHECKS
             && let Some(manifest) = self.swarm.manifest().cloned()
             && let Some(chunk) = self.checks.waiting.pop_front()
@@ -213,10 +224,7 @@ impl Driver {
             }
         }
         let error = match result {
-            Ok(true) => {
-                self.read_plainly(readers);
-                return self.check_next();
-            }
+            Ok(true) => return self.reads.waiting.extend(readers),
             Ok(false) => self.altered(chunk),
             Err(error) => error,
         };
@@ -228,7 +236,6 @@ impl Driver {
                 result,
             });
         }
-        self.check_next();
     }
 
     /// A chunk of an earlier download was verified, or is missing again.
@@ -250,6 +257,29 @@ impl Driver {
         };
         StorageError::Altered { path, chunk }
     }
+}
+
+/// Takes blocks off the queue, for one job; those of links that are gone are
+/// dropped.
+fn next_batch(
+    waiting: &mut VecDeque<(LinkId, BlockRange)>,
+    is_up: impl Fn(LinkId) -> bool,
+) -> Vec<(LinkId, BlockRange)> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    while batch.len() < BATCH_BLOCKS
+        && let Some(&(link, block)) = waiting.front()
+    {
+        if is_up(link) {
+            bytes += u64::from(block.len);
+            if bytes > BATCH_BYTES && !batch.is_empty() {
+                break;
+            }
+            batch.push((link, block));
+        }
+        waiting.pop_front();
+    }
+    batch
 }
 
 /// What is read at once: a part of a chunk, and which blocks of a batch lie in
@@ -351,6 +381,17 @@ mod tests {
                 (1, 100, 100 + BATCH_BYTES as u32, vec![5]),
             ]
         );
+    }
+
+    #[test]
+    fn batches_are_bounded_and_leave_out_links_that_are_gone() {
+        let long = BATCH_BYTES as u32 / 4;
+        let mut waiting: VecDeque<_> = (0..6).map(|at| block(at, at as u32, 0, long)).collect();
+        waiting.extend((0..40).map(|at| block(1, 9, at, 1)));
+        waiting.push_back(block(1, 8, 0, u32::MAX));
+        let mut next = || next_batch(&mut waiting, |link| link != LinkId(2));
+        let lens = [(); 6].map(|()| next().len());
+        assert_eq!(lens, [4, 32, 9, 1, 0, 0]);
     }
 
     #[test]
