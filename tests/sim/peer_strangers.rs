@@ -299,18 +299,20 @@ async fn nothing_long_is_waited_for_before_the_hello() {
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
 
-/// Lets much pile up, and takes the first of it.
-async fn takes_a_little(read: &mut tokio::io::ReadHalf<DuplexStream>) {
-    sleep(Duration::from_secs(1)).await;
-    let mut little = vec![0; 3 * CHUNK as usize];
-    soon(read.read_exact(&mut little)).await.unwrap();
+/// Takes some at a good rate, so that much is under way when it stops.
+async fn takes_some(read: &mut tokio::io::ReadHalf<DuplexStream>) {
+    let mut some = vec![0; CHUNK as usize];
+    for _ in 0..200 {
+        soon(read.read_exact(&mut some)).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn link_that_takes_nothing_ends_whatever_it_says() {
     let owner = Piped::start(PeerConfig::default(), 5, 512 * CHUNK as usize).await;
     let (mut read, writer) = owner.asking(512).await;
-    takes_a_little(&mut read).await;
+    takes_some(&mut read).await;
     let begun = Instant::now();
     soon(writer.keep_alive()).await;
     let longest = FRAME_TIMEOUT + Duration::from_secs(6);
@@ -321,7 +323,7 @@ async fn link_that_takes_nothing_ends_whatever_it_says() {
 async fn link_that_takes_a_byte_a_second_ends() {
     let owner = Piped::start(PeerConfig::default(), 5, 512 * CHUNK as usize).await;
     let (mut read, writer) = owner.asking(512).await;
-    takes_a_little(&mut read).await;
+    takes_some(&mut read).await;
     let begun = Instant::now();
     let trickle = tokio::spawn(async move {
         while read.read(&mut [0]).await.unwrap() > 0 {
