@@ -10,5 +10,6 @@ mod peer_errors;
 mod peer_handles;
 mod peer_resume;
 mod peer_transfer;
+mod tcp;
 #[path = "../world/mod.rs"]
 mod world;
