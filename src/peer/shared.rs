@@ -45,6 +45,15 @@ pub(super) struct Shared {
     swarms: Mutex<BTreeMap<ContentId, SwarmHandle>>,
 }
 
+/// What is drawn when a peer starts.
+pub(super) struct Drawn {
+    pub(super) id: PeerId,
+    /// Seeds the choices of swarms.
+    pub(super) seed: u64,
+    /// Makes the secrets of links.
+    pub(super) secret: [u8; 32],
+}
+
 /// How the rest of the peer reaches the driver of a content.
 #[derive(Clone)]
 pub(super) struct SwarmHandle {
@@ -104,15 +113,14 @@ impl Drop for Claim {
 
 impl Shared {
     pub(super) fn new(
-        id: PeerId,
+        drawn: Drawn,
         config: PeerConfig,
         transport: Arc<dyn Transport>,
         storage: Arc<dyn Storage>,
         trackers: TrackerClient,
         addr: Option<Addr>,
-        seed: u64,
-        secret: [u8; 32],
     ) -> Self {
+        let Drawn { id, seed, secret } = drawn;
         Self {
             id,
             admission: Arc::new(Admission::new(&config)),
