@@ -1,20 +1,29 @@
-//! Incoming links: heard out, and handed to the content that they are about.
+//! Incoming connections: heard out, and handed to the content that they are
+//! about.
+//!
+//! A connection has a place among the handshakes until it has shaken hands, or
+//! was refused and has gone, and from then on one among the links; see
+//! [`admission`](super::admission). Whoever has to give way is told so, as far
+//! as that takes no waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::admission::Place;
 use super::driver::{Input, NewLink};
 use super::handshake::{HandshakeError, hear, refuse, say};
 use super::shared::Shared;
 use super::swarm::LinkInfo;
-use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
+use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, Listener, TransportError};
 
 /// The first pause after a failed accept; doubles up to [`MAX_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the peer stops.
@@ -33,6 +42,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting failed");
+                // Most likely there are too many open files, and a connection
+                // that says nothing has one of them.
+                shared.admission.make_room();
                 stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
@@ -40,40 +52,46 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
     }
 }
 
-/// Gives a connection a task of its own, if there is a place for it.
-fn admit(shared: &Arc<Shared>, connection: Connection) {
-    let (Some(place), Some(host_place)) = (shared.place(), shared.host_place(&connection.remote))
-    else {
-        tracing::debug!(remote = %connection.remote, "too many links");
-        if let Ok(place) = Arc::clone(&shared.turning_away).try_acquire_owned() {
-            let stop = shared.stop.clone();
-            shared.spawn(async move {
-                let _place = place;
-                let told = refuse(connection, RefuseReason::Busy);
-                stop.run_until_cancelled(told).await;
-            });
-        }
-        return;
-    };
+/// Gives a connection a task of its own.
+fn admit(shared: &Arc<Shared>, mut connection: Connection) {
+    let place = shared.admission.handshake(&connection.remote);
     let own = Arc::clone(shared);
     shared.spawn(async move {
-        let heard = timeout(HANDSHAKE_TIMEOUT, introduce(&own, connection));
-        let stop = own.stop.clone();
-        if let Some(Ok(Some((inbox, mut link)))) = stop.run_until_cancelled(heard).await {
-            link.places = (Some(place), Some(host_place));
-            // A driver that has ended meanwhile drops the link with its inbox.
-            let _ = inbox.send(Input::Link(Box::new(link))).await;
-        }
+        let shaken = timeout(HANDSHAKE_TIMEOUT, introduce(&own, &mut connection));
+        let welcome = tokio::select! {
+            biased;
+            () = own.stop.cancelled() => return,
+            () = place.cut() => {
+                let busy = PeerMessage::Refuse(RefuseReason::Busy);
+                let _ = say(&mut connection, busy).now_or_never();
+                return;
+            }
+            shaken = shaken => shaken,
+        };
+        let Ok(Some(Welcome { inbox, info, place })) = welcome else {
+            return;
+        };
+        let link = NewLink {
+            connection,
+            info,
+            place,
+        };
+        // A driver that has ended meanwhile drops the link with its inbox.
+        let sent = inbox.send(Input::Link(Box::new(link)));
+        own.stop.run_until_cancelled(sent).await;
     });
 }
 
+/// Where a connection that has shaken hands belongs.
+struct Welcome {
+    inbox: mpsc::Sender<Input>,
+    info: LinkInfo,
+    place: Place,
+}
+
 /// Hears the Hello and answers it.
-async fn introduce(
-    shared: &Shared,
-    mut connection: Connection,
-) -> Option<(tokio::sync::mpsc::Sender<Input>, NewLink)> {
-    connection.limits.set(LINK_FRAMES);
-    let hello = match hear(&mut connection).await {
+async fn introduce(shared: &Shared, connection: &mut Connection) -> Option<Welcome> {
+    let hello = match hear(connection).await {
         Ok(hello) => hello,
         Err(error) => {
             tracing::debug!(remote = %connection.remote, %error, "no handshake");
@@ -86,19 +104,22 @@ async fn introduce(
     let refusal = match shared.swarm(&hello.content) {
         _ if hello.peer == shared.id => RefuseReason::SelfConnection,
         None => RefuseReason::UnknownContent,
-        Some(swarm) => {
-            let said = shared.hello(hello.content);
-            let cookie = said.cookie;
-            say(&mut connection, PeerMessage::Hello(said)).await.ok()?;
-            let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
-            let link = NewLink {
-                connection,
-                info: info.with_cookies(cookie, hello.cookie),
-                places: (None, None),
-            };
-            return Some((swarm.inbox, link));
-        }
+        Some(swarm) => match shared.admission.accept(&connection.remote) {
+            None => RefuseReason::Busy,
+            Some(place) => {
+                let said = shared.hello(hello.content);
+                let cookie = said.cookie;
+                say(connection, PeerMessage::Hello(said)).await.ok()?;
+                let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
+                return Some(Welcome {
+                    inbox: swarm.inbox,
+                    info: info.with_cookies(cookie, hello.cookie),
+                    place,
+                });
+            }
+        },
     };
+    tracing::debug!(remote = %connection.remote, reason = %refusal, "refused");
     refuse(connection, refusal).await;
     None
 }

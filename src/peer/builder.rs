@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::serve::{announce, serve_stored};
-use super::shared::Shared;
+use super::shared::{Drawn, Shared};
 use super::{Handle, Peer, PeerConfig, accept};
 use crate::error::{ConfigError, StartError};
 use crate::protocol::{Addr, AddrError, PeerId};
@@ -159,16 +159,12 @@ impl PeerBuilder {
             addr.clone(),
             config.tracker.clone(),
         );
-        let mut shared = Shared::new(
+        let drawn = Drawn {
             id,
-            config,
-            self.transport,
-            self.storage,
-            trackers,
-            addr,
-            rng.u64(..),
+            seed: rng.u64(..),
             secret,
-        );
+        };
+        let mut shared = Shared::new(drawn, config, self.transport, self.storage, trackers, addr);
         shared.share_stored = self.share_stored;
         let shared = Arc::new(shared);
         // Dropped from here on, the handle stops what was started.

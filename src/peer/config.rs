@@ -19,10 +19,23 @@ pub struct PeerConfig {
     /// How many owners a tracker is asked for at a time. Default 50: more than
     /// the sources of a swarm, as some are gone when they are dialled.
     pub owners_wanted: u16,
-    /// Links over all contents. Default 500.
+    /// Links over all contents. A quarter of them (rounded down, but at least
+    /// one, where there are several) is kept for those that this peer dials,
+    /// and as many for those that others open. When others have opened as many
+    /// as they may, the newest link of the host that has opened most gives way
+    /// to one of a host that has at least two fewer; any other is refused as
+    /// busy. Default 500.
     pub max_links: usize,
-    /// Links that one host may open here, over all contents. Default 100.
+    /// Links that one host may open here, over all contents; the addresses of
+    /// one IPv6 /64 network are one host. More are refused as busy. Default 100.
     pub max_links_per_host: usize,
+    /// Accepted connections that have not shaken hands yet, or are being
+    /// refused. A further one is taken all the same: the oldest of the host
+    /// that has most is closed for it. Default 256: with the links, fewer than
+    /// the 1,024 files that a process may usually have open.
+    pub max_handshakes: usize,
+    /// The same for one host, whose own oldest is closed. Default 64.
+    pub max_handshakes_per_host: usize,
     /// How long [`shutdown`](crate::Peer::shutdown) waits for what is under
     /// way before it ends it. Default 3 s.
     pub shutdown_timeout: Duration,
@@ -38,6 +51,8 @@ impl Default for PeerConfig {
             owners_wanted: 50,
             max_links: 500,
             max_links_per_host: 100,
+            max_handshakes: 256,
+            max_handshakes_per_host: 64,
             shutdown_timeout: Duration::from_secs(3),
             swarm: SwarmConfig::default(),
             tracker: ClientConfig::default(),
@@ -51,6 +66,8 @@ impl PeerConfig {
             ("owners_wanted", usize::from(self.owners_wanted)),
             ("max_links", self.max_links),
             ("max_links_per_host", self.max_links_per_host),
+            ("max_handshakes", self.max_handshakes),
+            ("max_handshakes_per_host", self.max_handshakes_per_host),
             ("swarm.sources", self.swarm.sources),
             ("swarm.max_links", self.swarm.max_links),
             ("tracker.max_contents", self.tracker.max_contents),

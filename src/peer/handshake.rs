@@ -9,11 +9,18 @@ use super::shared::Shared;
 use super::swarm::LinkInfo;
 use crate::content::ContentId;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
-use crate::protocol::{Addr, Hello, PeerMessage, ProtocolError, RefuseReason};
+use crate::protocol::{Addr, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, TransportError};
 
 /// How long a connection that is refused has to take that message and go.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Frames before the Hello was heard: a stranger has no body to send. The room
+/// for one is for other versions, which are to be told that they are.
+const HELLO_FRAMES: FrameLimits = FrameLimits {
+    head: LINK_FRAMES.head,
+    body: LINK_FRAMES.head as u32,
+};
 
 /// Why no link came about.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +49,6 @@ pub(super) async fn dial(
 ) -> Result<(Connection, LinkInfo), HandshakeError> {
     let shake = async {
         let mut connection = shared.transport.connect(addr).await?;
-        connection.limits.set(LINK_FRAMES);
         let said = shared.hello(content);
         let cookie = said.cookie;
         say(&mut connection, PeerMessage::Hello(said)).await?;
@@ -58,9 +64,11 @@ pub(super) async fn dial(
         .unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// Hears what an accepted connection is about. The caller answers.
+/// Hears what the other side of a connection wants. An acceptor answers.
 pub(super) async fn hear(connection: &mut Connection) -> Result<Hello, HandshakeError> {
+    connection.limits.set(HELLO_FRAMES);
     let frame = connection.stream.next().await;
+    connection.limits.set(LINK_FRAMES);
     match PeerMessage::decode(frame.unwrap_or(Err(TransportError::Closed))?)? {
         PeerMessage::Hello(hello) => Ok(hello),
         PeerMessage::Refuse(reason) => Err(HandshakeError::Refused(reason)),
@@ -79,9 +87,9 @@ pub(super) async fn say(
 /// Refuses an accepted connection, closes it, and waits for the other side to
 /// do the same: what it sent meanwhile and nobody read would otherwise cost it
 /// the answer, on TCP.
-pub(super) async fn refuse(mut connection: Connection, reason: RefuseReason) {
+pub(super) async fn refuse(connection: &mut Connection, reason: RefuseReason) {
     let farewell = async {
-        say(&mut connection, PeerMessage::Refuse(reason)).await?;
+        say(connection, PeerMessage::Refuse(reason)).await?;
         connection.sink.close().await?;
         while connection
             .stream

@@ -1,16 +1,22 @@
 //! The task of one link: frames in, frames out, nothing decided.
+//!
+//! A link on which something waits to be sent moves, or ends: the other side
+//! takes each frame within [`FRAME_TIMEOUT`], or as many short ones as make
+//! [`GROUP`], whatever it says meanwhile. That is the least pace of a reader.
 
 use std::time::Duration;
 
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Place;
 use super::driver::Input;
 use super::swarm::LinkId;
-use crate::protocol::PeerMessage;
 use crate::protocol::limits::{FRAME_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
+use crate::protocol::{PeerMessage, RefuseReason};
+use crate::transport::framed::PREFIX_LEN;
 use crate::transport::{Connection, FrameSink, FrameStream};
 
 /// How many messages may wait for the network: all requests and answers that
@@ -22,22 +28,25 @@ pub(super) const QUEUE_LEN: usize = 2048;
 /// it, whatever it was waiting for.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many queued messages are handed to the network before the machine
-/// hears that they are gone.
-const BATCH: usize = 32;
+/// How many bytes of short messages go to the network together, before this
+/// side waits until all are taken. Longer ones go one by one, so that each has
+/// its time.
+const GROUP: usize = 4 << 10;
 
-/// Carries messages until either side ends the link; then reports that. This
-/// side ends it by dropping the queue's sender and cancelling `closing`.
+/// Carries messages until either side ends the link, or its place is given to
+/// another; then reports that. This side ends it by dropping the queue's sender
+/// and cancelling `closing`.
 pub(super) async fn run(
     id: LinkId,
     connection: Connection,
+    place: Place,
     queue: mpsc::Receiver<PeerMessage>,
     closing: CancellationToken,
     inbox: mpsc::Sender<Input>,
 ) {
     let Connection {
         remote,
-        sink,
+        mut sink,
         stream,
         ..
     } = connection;
@@ -47,10 +56,18 @@ pub(super) async fn run(
     };
     let ended = tokio::select! {
         biased;
-        ended = write(id, sink, queue, &inbox) => ended,
-        ended = read(id, stream, &inbox) => ended,
-        () = overdue => "the other side did not take the farewell".into(),
+        () = place.cut() => None,
+        ended = write(id, &mut sink, queue, &inbox) => Some(ended),
+        ended = read(id, stream, &inbox) => Some(ended),
+        () = overdue => Some("the other side did not take the farewell".into()),
     };
+    let ended = ended.unwrap_or_else(|| {
+        let busy = PeerMessage::Refuse(RefuseReason::Busy);
+        // As far as that takes no waiting.
+        let _ = sink.send(busy.encode()).now_or_never();
+        "another host needs the place".into()
+    });
+    drop((sink, place));
     tracing::debug!(link = id.0, %remote, %ended, "link ended");
     // When the swarm is gone already, nobody needs to know.
     let _ = inbox.send(Input::Down { link: id }).await;
@@ -78,48 +95,63 @@ async fn read(id: LinkId, mut stream: FrameStream, inbox: &mpsc::Sender<Input>) 
 
 async fn write(
     id: LinkId,
-    mut sink: FrameSink,
+    sink: &mut FrameSink,
     mut queue: mpsc::Receiver<PeerMessage>,
     inbox: &mpsc::Sender<Input>,
 ) -> String {
-    let mut batch = Vec::with_capacity(BATCH);
     loop {
-        let waited = timeout(KEEP_ALIVE, queue.recv_many(&mut batch, BATCH)).await;
-        let closed = waited == Ok(0);
-        let messages = batch.len();
-        if waited.is_err() {
-            batch.push(PeerMessage::KeepAlive);
-        }
-        let mut bytes = 0;
-        let sending = async {
-            for message in batch.drain(..) {
-                if let PeerMessage::Block { data, .. } = &message {
-                    bytes += data.len() as u64;
-                }
-                let frame = message.encode();
-                timeout(FRAME_TIMEOUT, sink.feed(frame)).await??;
+        let first = match timeout(KEEP_ALIVE, queue.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => {
+                return match sink.close().await {
+                    Ok(()) => "closed by this side".into(),
+                    Err(error) => error.to_string(),
+                };
             }
-            if closed {
-                sink.close().await?;
-            } else {
-                let all = FRAME_TIMEOUT * messages.max(1) as u32;
-                timeout(all, sink.flush()).await??;
-            }
-            Ok::<_, SendError>(())
+            Err(_) => PeerMessage::KeepAlive,
         };
-        match sending.await {
-            Ok(()) if closed => return "closed by this side".into(),
-            Ok(()) => {}
+        let sent = match send(id, sink, first, &mut queue).await {
+            Ok(sent) => sent,
             Err(error) => return error.to_string(),
-        }
-        let sent = Input::Sent {
-            link: id,
-            messages,
-            bytes,
         };
         // When the swarm is gone, what it had queued is still to be sent.
         let _ = inbox.send(sent).await;
     }
+}
+
+/// Sends a message and what waits behind it, up to a [`GROUP`].
+async fn send(
+    id: LinkId,
+    sink: &mut FrameSink,
+    first: PeerMessage,
+    queue: &mut mpsc::Receiver<PeerMessage>,
+) -> Result<Input, SendError> {
+    let (mut messages, mut bytes, mut group) = (0, 0, 0);
+    let mut next = Some(first);
+    while let Some(message) = next {
+        match &message {
+            // From here, and not from the machine.
+            PeerMessage::KeepAlive => {}
+            PeerMessage::Block { data, .. } => {
+                messages += 1;
+                bytes += data.len() as u64;
+            }
+            _ => messages += 1,
+        }
+        let frame = message.encode();
+        group += PREFIX_LEN + frame.len();
+        timeout(FRAME_TIMEOUT, sink.feed(frame)).await??;
+        next = match group < GROUP {
+            true => queue.try_recv().ok(),
+            false => None,
+        };
+    }
+    timeout(FRAME_TIMEOUT, sink.flush()).await??;
+    Ok(Input::Sent {
+        link: id,
+        messages,
+        bytes,
+    })
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,7 @@
 //! decided in [`swarm`].
 
 mod accept;
+mod admission;
 mod builder;
 mod config;
 mod download;

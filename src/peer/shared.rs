@@ -1,15 +1,16 @@
 //! What all tasks of one peer share.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::PeerConfig;
+use super::admission::Admission;
 use super::download::Status;
 use super::driver::Input;
 use super::swarm::{LinkId, SwarmConfig};
@@ -18,10 +19,6 @@ use crate::protocol::{Addr, Hello, LinkCookie, PeerId};
 use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
-
-/// How many connections are told at a time that there is no place for them.
-/// Further ones are dropped, which costs nothing.
-const MAX_TURNED_AWAY: usize = 32;
 
 pub(super) struct Shared {
     pub(super) id: PeerId,
@@ -33,10 +30,8 @@ pub(super) struct Shared {
     pub(super) share_stored: bool,
     /// Where others reach this peer, if it listens.
     pub(super) addr: Option<Addr>,
-    /// One place per link, dialled or accepted.
-    pub(super) places: Arc<Semaphore>,
-    /// One per connection that is being told that there is no place for it.
-    pub(super) turning_away: Arc<Semaphore>,
+    /// One place per connection.
+    pub(super) admission: Arc<Admission>,
     /// Every task of this peer.
     pub(super) tasks: TaskTracker,
     /// Everything is to end in order, and then: at once.
@@ -48,7 +43,15 @@ pub(super) struct Shared {
     next_cookie: AtomicU64,
     seed: AtomicU64,
     swarms: Mutex<BTreeMap<ContentId, SwarmHandle>>,
-    hosts: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// What is drawn when a peer starts.
+pub(super) struct Drawn {
+    pub(super) id: PeerId,
+    /// Seeds the choices of swarms.
+    pub(super) seed: u64,
+    /// Makes the secrets of links.
+    pub(super) secret: [u8; 32],
 }
 
 /// How the rest of the peer reaches the driver of a content.
@@ -108,27 +111,19 @@ impl Drop for Claim {
     }
 }
 
-/// The right to one more connection from a host; given back when dropped.
-pub(super) struct HostPlace {
-    hosts: Arc<Mutex<HashMap<String, usize>>>,
-    host: String,
-}
-
 impl Shared {
     pub(super) fn new(
-        id: PeerId,
+        drawn: Drawn,
         config: PeerConfig,
         transport: Arc<dyn Transport>,
         storage: Arc<dyn Storage>,
         trackers: TrackerClient,
         addr: Option<Addr>,
-        seed: u64,
-        secret: [u8; 32],
     ) -> Self {
+        let Drawn { id, seed, secret } = drawn;
         Self {
             id,
-            places: Arc::new(Semaphore::new(config.max_links.min(Semaphore::MAX_PERMITS))),
-            turning_away: Arc::new(Semaphore::new(MAX_TURNED_AWAY)),
+            admission: Arc::new(Admission::new(&config)),
             config,
             transport,
             storage,
@@ -143,7 +138,6 @@ impl Shared {
             next_cookie: AtomicU64::new(0),
             seed: AtomicU64::new(seed),
             swarms: Mutex::default(),
-            hosts: Arc::default(),
         }
     }
 
@@ -179,26 +173,6 @@ impl Shared {
         let mut config = self.config.swarm.clone();
         config.planner.seed = self.seed.fetch_add(1, Ordering::Relaxed);
         config
-    }
-
-    /// A place for one more link.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).try_acquire_owned().ok()
-    }
-
-    /// A place for one more connection from this remote's host.
-    pub(super) fn host_place(&self, remote: &Addr) -> Option<HostPlace> {
-        let host = format!("{:?}", remote.host());
-        let mut hosts = lock(&self.hosts);
-        let count = hosts.entry(host.clone()).or_default();
-        if *count >= self.config.max_links_per_host {
-            return None;
-        }
-        *count += 1;
-        Some(HostPlace {
-            hosts: Arc::clone(&self.hosts),
-            host,
-        })
     }
 
     pub(super) fn swarm(&self, id: &ContentId) -> Option<SwarmHandle> {
@@ -257,18 +231,6 @@ impl Shared {
             status.complete().cloned()
         });
         contents.collect()
-    }
-}
-
-impl Drop for HostPlace {
-    fn drop(&mut self) {
-        let mut hosts = lock(&self.hosts);
-        if let Some(count) = hosts.get_mut(&self.host) {
-            *count -= 1;
-            if *count == 0 {
-                hosts.remove(&self.host);
-            }
-        }
     }
 }
 

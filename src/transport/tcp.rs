@@ -4,16 +4,25 @@ use std::io;
 use std::net::SocketAddr;
 
 use async_trait::async_trait;
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::{Addr, Connection, Listener, Transport, TransportError, framed};
+
+/// How many connections may wait to be accepted, at the most: those of a crowd
+/// that comes at once, or of somebody who only knocks, while the program is
+/// busy. Where more wait, the system lets others try again after a second or
+/// later. The system may have a lower bound of its own (`net.core.somaxconn` on
+/// Linux, 4096 by default since 5.4).
+const BACKLOG: u32 = 1024;
 
 /// TCP. Addresses are an IP and a port, or a host name and a port; a name is
 /// looked up by the operating system, and all that it stands for is tried in
 /// turn.
 ///
 /// Small frames go out at once (`TCP_NODELAY`), and a listener takes an
-/// address again that was in use a moment ago (`SO_REUSEADDR`, on Unix). A
+/// address again that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to
+/// 1,024 connections wait to be accepted, where the operating system allows so
+/// many. One that has failed by then is passed over. A
 /// listener at `[::]` serves IPv4 too where the operating system does that;
 /// such remotes are given as IPv4.
 ///
@@ -48,7 +57,7 @@ impl Transport for TcpTransport {
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         let targets = resolve(addr).await?;
-        let listener = TcpListener::bind(&*targets).await?;
+        let listener = bind(&targets)?;
         let local = listener.local_addr()?.into();
         Ok(Box::new(TcpAcceptor { listener, local }))
     }
@@ -62,14 +71,62 @@ struct TcpAcceptor {
 #[async_trait]
 impl Listener for TcpAcceptor {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
-        // The one await: a future that is dropped there has taken nothing.
-        let (stream, remote) = self.listener.accept().await?;
-        Ok(connection(stream, remote)?)
+        loop {
+            // The one await: a future that is dropped there has taken nothing.
+            let failed = match self.listener.accept().await {
+                Ok((stream, remote)) => match connection(stream, remote) {
+                    Ok(connection) => return Ok(connection),
+                    Err(failed) => failed,
+                },
+                Err(failed) if is_of_the_other_side(&failed) => failed,
+                Err(error) => return Err(error.into()),
+            };
+            tracing::debug!(%failed, "a connection failed before it was accepted");
+        }
     }
 
     fn local_addr(&self) -> &Addr {
         &self.local
     }
+}
+
+/// Binds the first of the addresses that can be bound.
+fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
+    let mut failed = io::ErrorKind::AddrNotAvailable.into();
+    for target in targets {
+        let socket = match target {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let bound = socket.and_then(|socket| {
+            // Elsewhere it would share the address with another program.
+            #[cfg(unix)]
+            socket.set_reuseaddr(true)?;
+            socket.bind(*target)?;
+            socket.listen(BACKLOG)
+        });
+        match bound {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Whether accepting failed because of this one connection, as happens when its
+/// other side or the way there is gone already (accept(2)). Nobody else has to
+/// wait for that.
+fn is_of_the_other_side(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::Interrupted
+    )
 }
 
 fn connection(stream: TcpStream, mut remote: SocketAddr) -> io::Result<Connection> {

@@ -11,5 +11,6 @@ mod peer_handles;
 mod peer_names;
 mod peer_resume;
 mod peer_transfer;
+mod tcp;
 #[path = "../world/mod.rs"]
 mod world;

@@ -147,10 +147,12 @@ on_both_networks! {
 
     async fn zero_bounds_are_refused_by_name(world: World) {
         let connections = world.tracker.stats().accepted;
-        let set: [(&str, SetZero); 7] = [
+        let set: [(&str, SetZero); 9] = [
             ("owners_wanted", |c| c.owners_wanted = 0),
             ("max_links", |c| c.max_links = 0),
             ("max_links_per_host", |c| c.max_links_per_host = 0),
+            ("max_handshakes", |c| c.max_handshakes = 0),
+            ("max_handshakes_per_host", |c| c.max_handshakes_per_host = 0),
             ("swarm.sources", |c| c.swarm.sources = 0),
             ("swarm.max_links", |c| c.swarm.max_links = 0),
             ("swarm.planner.max_requests", |c| c.swarm.planner.max_requests = 0),

@@ -12,5 +12,6 @@ mod peer_faults;
 mod peer_hostile;
 mod peer_replay;
 mod peer_shutdown;
+mod peer_strangers;
 #[path = "../world/mod.rs"]
 mod world;

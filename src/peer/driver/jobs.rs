@@ -8,9 +8,8 @@ use super::super::INLINE_HASH_LEN;
 use super::super::handshake::{HandshakeError, dial};
 use super::super::share::{HashError, manifest_of, off_thread};
 use super::super::shared::Shared;
-use super::super::swarm::LinkId;
 use super::{Done, Driver, NewLink, Opened, now};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::protocol::Addr;
 use crate::storage::{Blob, Partial, StorageError, Stored};
@@ -22,12 +21,12 @@ impl Driver {
         let id = self.content.id;
         self.job(async move {
             let link = async {
-                let place = shared.place().ok_or(HandshakeError::Full)?;
+                let place = shared.admission.dial().ok_or(HandshakeError::Full)?;
                 let (connection, info) = dial(&shared, &addr, id).await?;
                 Ok(Box::new(NewLink {
                     connection,
                     info,
-                    places: (Some(place), None),
+                    place,
                 }))
             };
             let link = link.await;
@@ -161,61 +160,6 @@ impl Driver {
         });
     }
 
-    /// Reads and hashes what an earlier download left behind.
-    pub(super) fn recheck(&mut self, chunk: ChunkIndex) {
-        let Some(manifest) = self.swarm.manifest().cloned() else {
-            return;
-        };
-        self.on_blob(move |blob| async move {
-            let result = read_checked(&*blob, manifest, chunk).await;
-            let result = result.map(|bytes| bytes.is_some());
-            Done::Rechecked { chunk, result }
-        });
-    }
-
-    /// Reads for a peer. A chunk that an earlier download left behind, and that
-    /// nobody has looked at since, is verified first.
-    pub(super) fn read(&mut self, link: LinkId, block: BlockRange) {
-        let unchecked = self.unchecked.as_ref();
-        let unchecked = unchecked.is_some_and(|unchecked| unchecked.contains(block.chunk));
-        let manifest = self.swarm.manifest().filter(|_| unchecked);
-        let check = manifest.map(|manifest| (Arc::clone(manifest), self.content.name.clone()));
-        let offset = self.offset_of(block.chunk) + u64::from(block.offset);
-        self.on_blob(move |blob| async move {
-            let (chunk, len) = (block.chunk, block.len as usize);
-            let result = match check {
-                None => blob.read_at(offset, len).await,
-                Some((manifest, name)) => match read_checked(&*blob, manifest, chunk).await {
-                    Ok(Some(bytes)) => {
-                        let from = block.offset as usize;
-                        Ok(bytes.slice(from..from + len))
-                    }
-                    Ok(None) => {
-                        let file = blob.file().map(|file| file.path().to_path_buf());
-                        let path = file.unwrap_or_else(|| name.as_str().into());
-                        Err(StorageError::Altered { path, chunk })
-                    }
-                    Err(error) => Err(error),
-                },
-            };
-            Done::Read {
-                link,
-                block,
-                result,
-            }
-        });
-    }
-
-    /// A chunk of an earlier download was verified, or is missing again.
-    pub(super) fn is_checked(&mut self, chunk: ChunkIndex) {
-        if let Some(unchecked) = &mut self.unchecked
-            && unchecked.remove(chunk)
-            && unchecked.is_empty()
-        {
-            self.unchecked = None;
-        }
-    }
-
     pub(super) fn on_blob<F: Future<Output = Done> + Send + 'static>(
         &mut self,
         work: impl FnOnce(Arc<dyn Blob>) -> F,
@@ -247,26 +191,6 @@ impl Driver {
         let manifest = self.swarm.manifest();
         manifest.map_or(0, |manifest| manifest.geometry().offset_of(chunk))
     }
-}
-
-/// A whole chunk, read and verified; nothing if it is bad.
-async fn read_checked(
-    blob: &dyn Blob,
-    manifest: Arc<Manifest>,
-    chunk: ChunkIndex,
-) -> Result<Option<Bytes>, StorageError> {
-    let range = manifest.geometry().range_of(chunk);
-    let len = (range.end - range.start) as usize;
-    let bytes = blob.read_at(range.start, len).await?;
-    let verify = {
-        let bytes = bytes.clone();
-        move || manifest.verify(chunk, [&bytes[..]])
-    };
-    let good = match len <= INLINE_HASH_LEN {
-        true => verify(),
-        false => off_thread(verify).await,
-    };
-    Ok(good.then_some(bytes))
 }
 
 /// Opens a content for writing under a name, or takes what is there.

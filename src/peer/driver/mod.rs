@@ -2,32 +2,34 @@
 //! bytes and time, and decides nothing.
 
 mod jobs;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::admission::Place;
 use super::download::Status;
 use super::handshake::HandshakeError;
 use super::link;
 use super::serve::entry;
 use super::share::off_thread;
-use super::shared::{Claim, HostPlace, Shared};
+use super::shared::{Claim, Shared};
 use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use crate::transport::Connection;
+use reads::{Checks, ReadBlock, Reads};
 
 /// How many inputs may wait for a driver: with a block each, 16 MiB.
 pub(in crate::peer) const INBOX_LEN: usize = 64;
@@ -62,7 +64,7 @@ pub(in crate::peer) struct NewLink {
     pub(in crate::peer) connection: Connection,
     pub(in crate::peer) info: LinkInfo,
     /// Given back when the link ends.
-    pub(in crate::peer) places: (Option<OwnedSemaphorePermit>, Option<HostPlace>),
+    pub(in crate::peer) place: Place,
 }
 
 /// What the driver started has ended.
@@ -81,7 +83,7 @@ enum Done {
         chunk: ChunkIndex,
         good: bool,
     },
-    Rechecked {
+    Checked {
         chunk: ChunkIndex,
         result: Result<bool, StorageError>,
     },
@@ -89,11 +91,7 @@ enum Done {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
     },
-    Read {
-        link: LinkId,
-        block: BlockRange,
-        result: Result<Bytes, StorageError>,
-    },
+    Read(Vec<ReadBlock>),
     Committed {
         bytes: u64,
         result: Result<(), StorageError>,
@@ -129,6 +127,8 @@ pub(in crate::peer) struct Driver {
     blob: Option<Arc<dyn Blob>>,
     /// Chunks of an earlier download that were not verified since.
     unchecked: Option<Bitfield>,
+    checks: Checks,
+    reads: Reads,
     /// The content is visible under its name already.
     published: bool,
     /// It is becoming so at this moment.
@@ -166,6 +166,8 @@ impl Driver {
             name_is_optional: false,
             blob,
             unchecked: None,
+            checks: Checks::default(),
+            reads: Reads::default(),
             inbox: inbox.1,
             to_inbox: inbox.0,
             links: BTreeMap::new(),
@@ -360,7 +362,7 @@ impl Driver {
         let NewLink {
             connection,
             info,
-            places,
+            place,
         } = link;
         let id = self.shared.next_link();
         let (queue, messages) = mpsc::channel(link::QUEUE_LEN);
@@ -373,8 +375,7 @@ impl Driver {
         let inbox = self.to_inbox.clone();
         tracing::debug!(content = %self.content.id, link = id.0, peer = %info.peer, "link up");
         self.shared.spawn(async move {
-            let _places = places;
-            link::run(id, connection, messages, closing, inbox).await;
+            link::run(id, connection, place, messages, closing, inbox).await;
         });
         self.swarm.link_up(now(), id, info);
     }
@@ -395,18 +396,7 @@ impl Driver {
             }
             Done::Opened(Ok((name, opened))) => self.opened(name, opened),
             Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
-            Done::Rechecked {
-                chunk,
-                result: Ok(good),
-            } => {
-                if !good {
-                    let content = self.content.id;
-                    tracing::warn!(%content, %chunk, "altered since it was written");
-                }
-                self.is_checked(chunk);
-                self.swarm.chunk_rechecked(now(), chunk, good);
-                self.show_progress();
-            }
+            Done::Checked { chunk, result } => self.checked(chunk, result),
             Done::Stored {
                 chunk,
                 result: Ok(()),
@@ -414,35 +404,11 @@ impl Driver {
                 self.swarm.chunk_stored(now(), chunk);
                 self.show_progress();
             }
-            Done::Rechecked {
-                chunk,
-                result: Err(source),
-            }
-            | Done::Stored {
+            Done::Stored {
                 chunk,
                 result: Err(source),
             } => self.storage_failed(Some(chunk), source),
-            Done::Read {
-                link,
-                block,
-                result,
-            } => {
-                if let Err(error) = &result {
-                    tracing::warn!(content = %self.content.id, %error, "reading for a peer failed");
-                    let changed = matches!(
-                        error,
-                        StorageError::Changed { .. } | StorageError::Altered { .. }
-                    );
-                    if changed && self.swarm.is_seeding() {
-                        // It is another content now.
-                        self.storage_failed(Some(block.chunk), error.clone());
-                    }
-                }
-                if result.is_ok() {
-                    self.is_checked(block.chunk);
-                }
-                self.swarm.block_read(now(), link, block, result.ok());
-            }
+            Done::Read(blocks) => self.batch_read(blocks),
             Done::Committed {
                 bytes,
                 result: Ok(()),
@@ -478,6 +444,7 @@ impl Driver {
         while let Some(output) = self.swarm.poll_output() {
             self.perform(output);
         }
+        self.start_reads();
     }
 
     fn perform(&mut self, output: Output) {

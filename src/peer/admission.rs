@@ -1,0 +1,370 @@
+//! Who may connect: places for connections that have not shaken hands, for
+//! links that others opened, and for links that this peer dials.
+//!
+//! What it promises:
+//! - Each of the three has a bound of its own, so that none takes the places of
+//!   another: connections that say nothing keep nobody from being heard, links
+//!   that others open leave room to dial for the own downloads, and those leave
+//!   room for others, or a crowd of busy peers would turn each other away.
+//! - A host (by [`HostKey`]) is kept to its own bound, and where a bound over
+//!   all hosts is reached, the host that has most gives way. So a host with
+//!   less finds a place at once, whatever the others do.
+//! - Whatever has no place here any more is not remembered either.
+//!
+//! It knows nothing of contents, nor of what a link is worth.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::PeerConfig;
+use crate::protocol::{Addr, HostKey};
+
+/// Of how many places for links one is kept for those that this peer dials, and
+/// another for those that others open.
+const KEPT_SHARE: usize = 4;
+
+/// Gives out places.
+pub(super) struct Admission {
+    max_handshakes: usize,
+    max_handshakes_per_host: usize,
+    max_links: usize,
+    max_links_per_host: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: BTreeMap<HostKey, Host>,
+    /// Numbers the places in the order in which they are given.
+    next: u64,
+    handshakes: usize,
+    accepted: usize,
+    dialled: usize,
+}
+
+/// What one host has, oldest first.
+#[derive(Default)]
+struct Host {
+    handshakes: BTreeMap<u64, CancellationToken>,
+    links: BTreeMap<u64, CancellationToken>,
+}
+
+/// A place, given back when it is dropped.
+pub(super) struct Place {
+    admission: Arc<Admission>,
+    holder: Holder,
+    cut: CancellationToken,
+}
+
+#[derive(Clone)]
+enum Holder {
+    Handshake(HostKey, u64),
+    Accepted(HostKey, u64),
+    Dialled,
+}
+
+impl Admission {
+    pub(super) fn new(config: &PeerConfig) -> Self {
+        Self {
+            max_handshakes: config.max_handshakes,
+            max_handshakes_per_host: config.max_handshakes_per_host,
+            max_links: config.max_links,
+            max_links_per_host: config.max_links_per_host,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A place to shake hands in. There always is one: if need be, the oldest
+    /// of this host gives way, or else the oldest of the host that has most.
+    pub(super) fn handshake(self: &Arc<Self>, remote: &Addr) -> Place {
+        let key = HostKey::of(remote);
+        let mut state = self.state();
+        let of_host = state.host(&key).map_or(0, |host| host.handshakes.len());
+        if of_host >= self.max_handshakes_per_host {
+            state.cut_handshake_of(&key);
+        } else if state.handshakes >= self.max_handshakes {
+            state.cut_handshake();
+        }
+        let (number, cut) = state.number();
+        state.handshakes += 1;
+        let host = state.hosts.entry(key.clone()).or_default();
+        host.handshakes.insert(number, cut.clone());
+        self.place(Holder::Handshake(key, number), cut)
+    }
+
+    /// Closes one connection that has not shaken hands, if there is any: the
+    /// oldest of the host that has most. For when the operating system can
+    /// open no more.
+    pub(super) fn make_room(&self) {
+        self.state().cut_handshake();
+    }
+
+    /// A place for a link that this remote has opened. A host that has
+    /// [`PeerConfig::max_links_per_host`] gets no more. When all are taken, the
+    /// newest link of the host that has most gives way, unless this host would
+    /// then have as many as that.
+    pub(super) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<Place> {
+        let key = HostKey::of(remote);
+        let mut state = self.state();
+        let of_host = state.host(&key).map_or(0, |host| host.links.len());
+        if of_host >= self.max_links_per_host {
+            return None;
+        }
+        let places = self.max_links - state.dialled.max(self.kept());
+        if state.accepted >= places && !state.cut_link(of_host + 1) {
+            return None;
+        }
+        let (number, cut) = state.number();
+        state.accepted += 1;
+        let host = state.hosts.entry(key.clone()).or_default();
+        host.links.insert(number, cut.clone());
+        Some(self.place(Holder::Accepted(key, number), cut))
+    }
+
+    /// A place for a link that this peer opens.
+    pub(super) fn dial(self: &Arc<Self>) -> Option<Place> {
+        let mut state = self.state();
+        if state.dialled >= self.max_links - state.accepted.max(self.kept()) {
+            return None;
+        }
+        state.dialled += 1;
+        Some(self.place(Holder::Dialled, CancellationToken::new()))
+    }
+
+    /// A part of the places, at least one, unless there is no other.
+    fn kept(&self) -> usize {
+        let part = (self.max_links / KEPT_SHARE).max(1);
+        part.min(self.max_links.saturating_sub(1))
+    }
+
+    fn place(self: &Arc<Self>, holder: Holder, cut: CancellationToken) -> Place {
+        let admission = Arc::clone(self);
+        Place {
+            admission,
+            holder,
+            cut,
+        }
+    }
+
+    /// Nothing is left half done under this lock.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn host(&self, key: &HostKey) -> Option<&Host> {
+        self.hosts.get(key)
+    }
+
+    fn number(&mut self) -> (u64, CancellationToken) {
+        self.next += 1;
+        (self.next, CancellationToken::new())
+    }
+
+    /// Cuts the oldest handshake of the host that has most; of several such
+    /// hosts, the one whose oldest is oldest.
+    fn cut_handshake(&mut self) {
+        let most = self.hosts.iter().max_by_key(|(_, host)| {
+            let oldest = host.handshakes.keys().next().copied();
+            (
+                host.handshakes.len(),
+                std::cmp::Reverse(oldest.unwrap_or(u64::MAX)),
+            )
+        });
+        if let Some(key) = most.map(|(key, _)| key.clone()) {
+            self.cut_handshake_of(&key);
+        }
+    }
+
+    fn cut_handshake_of(&mut self, key: &HostKey) {
+        let oldest = self.host(key).and_then(|host| {
+            let (number, cut) = host.handshakes.first_key_value()?;
+            Some((*number, cut.clone()))
+        });
+        if let Some((number, cut)) = oldest {
+            self.leave(&Holder::Handshake(key.clone(), number));
+            cut.cancel();
+        }
+    }
+
+    /// Cuts the newest link of the host that has most, if that is more than
+    /// `fair`; of several such hosts, the one whose newest is newest.
+    fn cut_link(&mut self, fair: usize) -> bool {
+        let most = self.hosts.iter().max_by_key(|(_, host)| {
+            let newest = host.links.keys().next_back().copied();
+            (host.links.len(), newest)
+        });
+        let newest = most.and_then(|(key, host)| {
+            let (number, cut) = host.links.last_key_value()?;
+            (host.links.len() > fair).then(|| (key.clone(), *number, cut.clone()))
+        });
+        let Some((key, number, cut)) = newest else {
+            return false;
+        };
+        self.leave(&Holder::Accepted(key, number));
+        cut.cancel();
+        true
+    }
+
+    /// Forgets a place, unless it was taken away already.
+    fn leave(&mut self, holder: &Holder) {
+        let (key, number) = match holder {
+            Holder::Handshake(key, number) | Holder::Accepted(key, number) => (key, number),
+            Holder::Dialled => {
+                self.dialled -= 1;
+                return;
+            }
+        };
+        let Some(host) = self.hosts.get_mut(key) else {
+            return;
+        };
+        self.handshakes -= usize::from(host.handshakes.remove(number).is_some());
+        self.accepted -= usize::from(host.links.remove(number).is_some());
+        if host.handshakes.is_empty() && host.links.is_empty() {
+            self.hosts.remove(key);
+        }
+    }
+}
+
+impl Place {
+    /// Waits until the place is given to somebody else: it counts no longer,
+    /// and its holder closes the connection.
+    pub(super) async fn cut(&self) {
+        self.cut.cancelled().await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.state().leave(&self.holder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admission(handshakes: (usize, usize), links: (usize, usize)) -> Arc<Admission> {
+        let mut config = PeerConfig::default();
+        (config.max_handshakes, config.max_handshakes_per_host) = handshakes;
+        (config.max_links, config.max_links_per_host) = links;
+        Arc::new(Admission::new(&config))
+    }
+
+    fn addr(text: &str) -> Addr {
+        text.parse().unwrap()
+    }
+
+    fn cut(places: &[Place]) -> Vec<bool> {
+        places
+            .iter()
+            .map(|place| place.cut.is_cancelled())
+            .collect()
+    }
+
+    fn counts(admission: &Admission) -> [usize; 4] {
+        let state = admission.state();
+        [
+            state.hosts.len(),
+            state.handshakes,
+            state.accepted,
+            state.dialled,
+        ]
+    }
+
+    #[test]
+    fn oldest_handshake_of_the_same_host_gives_way_at_its_bound() {
+        let admission = admission((10, 2), (10, 10));
+        let places = ["1.1.1.1:1", "1.1.1.1:2", "1.1.1.2:1", "1.1.1.1:3"]
+            .map(|remote| admission.handshake(&addr(remote)));
+        assert_eq!(cut(&places), [true, false, false, false]);
+        assert_eq!(counts(&admission), [2, 3, 0, 0]);
+        drop(places);
+        assert_eq!(counts(&admission), [0; 4]);
+    }
+
+    #[test]
+    fn oldest_handshake_of_the_host_with_most_gives_way() {
+        let admission = admission((4, 3), (10, 10));
+        let places = [
+            "1.1.1.1:1",
+            "[2001:db8::1]:1",
+            "[2001:db8::2]:1",
+            "[2001:db8::3]:1",
+            "1.1.1.2:1",
+            "1.1.1.3:1",
+        ]
+        .map(|remote| admission.handshake(&addr(remote)));
+        assert_eq!(cut(&places), [false, true, true, false, false, false]);
+        // All have one: the oldest of all.
+        admission.make_room();
+        assert_eq!(cut(&places), [true, true, true, false, false, false]);
+        drop(places);
+        assert_eq!(counts(&admission), [0; 4]);
+        admission.make_room();
+    }
+
+    #[test]
+    fn links_of_a_host_are_bounded_and_nothing_is_kept_of_the_refused() {
+        let admission = admission((4, 3), (8, 2));
+        let one = admission.accept(&addr("[2001:db8::1]:1")).unwrap();
+        let _two = admission.accept(&addr("[2001:db8::2]:1")).unwrap();
+        assert!(admission.accept(&addr("[2001:db8::3]:1")).is_none());
+        drop(one);
+        let _three = admission.accept(&addr("[2001:db8::3]:1")).unwrap();
+        assert_eq!(counts(&admission), [1, 0, 2, 0]);
+    }
+
+    #[test]
+    fn newest_link_of_the_host_with_most_gives_way_as_long_as_that_is_fair() {
+        let admission = admission((4, 3), (8, 8));
+        let remotes = (0..6).map(|port| addr(&format!("1.1.1.1:{port}")));
+        let first: Vec<_> = remotes.map(|r| admission.accept(&r).unwrap()).collect();
+        assert!(admission.accept(&addr("1.1.1.1:9")).is_none());
+        let second = [1, 2, 3].map(|port| {
+            let remote = addr(&format!("1.1.1.2:{port}"));
+            admission.accept(&remote).unwrap()
+        });
+        assert_eq!(cut(&first), [false, false, false, true, true, true]);
+        // Both have half.
+        assert!(admission.accept(&addr("1.1.1.2:4")).is_none());
+        let third = admission.accept(&addr("1.1.1.3:1")).unwrap();
+        assert_eq!(cut(&second), [false, false, true]);
+        assert_eq!(counts(&admission), [3, 0, 6, 0]);
+        drop((first, second, third));
+        assert_eq!(counts(&admission), [0; 4]);
+        assert!(admission.accept(&addr("1.1.1.4:1")).is_some());
+        assert_eq!(counts(&admission), [0; 4]);
+    }
+
+    #[test]
+    fn neither_side_takes_all_places() {
+        let admission = admission((4, 3), (8, 8));
+        let remotes = (0..8).map(|host| addr(&format!("1.1.1.{host}:1")));
+        let accepted: Vec<_> = remotes.filter_map(|r| admission.accept(&r)).collect();
+        assert_eq!(accepted.len(), 6);
+        let dialled: Vec<_> = (0..8).filter_map(|_| admission.dial()).collect();
+        assert_eq!(dialled.len(), 2);
+        drop(accepted);
+        let more: Vec<_> = (0..8).filter_map(|_| admission.dial()).collect();
+        assert_eq!(more.len(), 4);
+        let remotes = (0..8).map(|host| addr(&format!("1.1.2.{host}:1")));
+        let accepted: Vec<_> = remotes.filter_map(|r| admission.accept(&r)).collect();
+        assert_eq!(accepted.len(), 2);
+        drop((dialled, more, accepted));
+        assert_eq!(counts(&admission), [0; 4]);
+    }
+
+    #[test]
+    fn single_place_is_for_whoever_comes_first() {
+        let admission = admission((1, 1), (1, 1));
+        let accepted = admission.accept(&addr("1.1.1.1:1")).unwrap();
+        assert!(admission.dial().is_none());
+        drop(accepted);
+        let _dialled = admission.dial().unwrap();
+        assert!(admission.accept(&addr("1.1.1.1:1")).is_none());
+    }
+}
