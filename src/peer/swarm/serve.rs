@@ -27,7 +27,8 @@ impl Swarm {
             && let Some(&chunk) = self.log.get(link.told)
         {
             link.told += 1;
-            if link.remote != Remote::All {
+            // The first also tells a seeder that there is somebody to serve.
+            if link.remote != Remote::All || link.told == 1 {
                 link.queued += 1;
                 let message = PeerMessage::Have(chunk);
                 self.outputs.push_back(Output::Send { link: id, message });

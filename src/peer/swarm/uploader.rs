@@ -70,6 +70,8 @@ pub struct Uploader {
     /// anything before.
     calm_from: Option<Instant>,
     is_calm: bool,
+    /// How many turns were given.
+    turns: u64,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Something has changed that sending depends on.
@@ -166,6 +168,7 @@ impl Uploader {
             invitation_ends: None,
             calm_from: None,
             is_calm: true,
+            turns: 0,
             look_again: None,
             movable: false,
         }

@@ -15,13 +15,20 @@ use super::{LinkId, Rank, Receiver, Turn, Uploader};
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
 
+/// As long as a peer has given fewer turns, nobody is expected to have anything.
+/// Afterwards who has told of no chunk at all comes behind the others, since the
+/// whole swarm serves it, and has the first claim to one turn in so many: the
+/// optimistic unchoke of BitTorrent.
+const UNESTABLISHED: u64 = 8;
+const OPTIMISTIC: u64 = 16;
+
 /// The bounds of the time of a chunk, as far as it matters for whether others
 /// want something: what is shorter is no pause, and what is longer is waste.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// How deprived a link is, its lot, and which link it is.
-type Ranked = (Rank, u64, LinkId);
+type Ranked = ((bool, Rank), u64, LinkId);
 
 /// The links that want something, as the next turn depends on them.
 #[derive(Debug, Default)]
@@ -72,6 +79,7 @@ impl Uploader {
                 }
                 if starved || !crowded {
                     // It is still the most deprived, or alone.
+                    self.turns += 1;
                     self.begin_turn(spent);
                     continue;
                 }
@@ -94,6 +102,7 @@ impl Uploader {
         let others_lack = self.receivers.values().zip(silences);
         let others_lack = others_lack.filter(|(r, silent)| r.lacks > 0 && !silent);
         let others_lack = others_lack.count() > 0;
+        let blank_first = self.turns < UNESTABLISHED || self.turns.is_multiple_of(OPTIMISTIC);
         self.note_calm(now);
         let is_calm = self.is_calm;
         for (link, receiver) in self.receivers.iter_mut() {
@@ -107,7 +116,9 @@ impl Uploader {
                 }
                 continue;
             }
-            let ranked = (self.accounts.rank(receiver), receiver.lot, link);
+            let blank = receiver.has == 0;
+            let rank = (blank != blank_first, self.accounts.rank(receiver));
+            let ranked = (rank, receiver.lot, link);
             if receiver.choked {
                 look.wanting += 1;
                 if !is_calm && self.accounts.is_ahead(receiver) {
@@ -191,6 +202,7 @@ impl Uploader {
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = false;
         }
+        self.turns += 1;
         self.begin_turn(link);
         Turn::Unchoke { link }
     }
