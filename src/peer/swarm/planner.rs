@@ -201,7 +201,8 @@ pub struct Planner {
     appetite: Option<(Instant, u64)>,
     /// Until when links that have not proved themselves are not asked, as of
     /// that moment and so many doubtful bytes.
-    doubts: Option<(Instant, u64, Option<Instant>)>,
+    /// First those that do not make their links take turns, then those that do.
+    doubts: [Option<(Instant, u64, Option<Instant>)>; 2],
     /// Some link was not asked, as others had been asked for enough.
     passed_over: bool,
 }
@@ -244,7 +245,7 @@ impl Planner {
             unproven: 0,
             snubbed: 0,
             appetite: None,
-            doubts: None,
+            doubts: [None; 2],
             passed_over: false,
         }
     }

@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::LinkId;
+use super::super::source::Source;
 use super::Planner;
 
 /// How many chunks links that take turns are asked for at a time, if that keeps
@@ -55,7 +56,8 @@ impl Planner {
         } else if source.is_proven() {
             source.takes_turns() && self.is_sated(now)
         } else {
-            let until = self.doubts_until(now);
+            let takes_turns = source.takes_turns();
+            let until = self.doubts_until(now, takes_turns);
             self.look_again(until);
             until.is_some()
         };
@@ -100,15 +102,18 @@ impl Planner {
     }
 
     /// Until when no more is asked of links that have not proved themselves:
-    /// enough was asked for only now, and may well come. Where nobody takes
-    /// turns, all are tried at once. O(links).
-    fn doubts_until(&mut self, now: Instant) -> Option<Instant> {
+    /// enough was asked for only now, and may well come. Who takes turns and who
+    /// does not are counted apart: a turn that is offered is worth more than a
+    /// line that never says no. Where nobody takes turns, all are tried at once.
+    /// O(links).
+    fn doubts_until(&mut self, now: Instant, takes_turns: bool) -> Option<Instant> {
         let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
         if self.turn_takers == 0 || self.doubtful < enough {
             return None;
         }
         // Many links are looked at in the same moment.
-        if let Some((at, doubtful, until)) = self.doubts
+        let doubts = &self.doubts[usize::from(takes_turns)];
+        if let Some((at, doubtful, until)) = *doubts
             && (at, doubtful) == (now, self.doubtful)
         {
             return until;
@@ -116,7 +121,8 @@ impl Planner {
         let patience = self.first_silence() / DOUBT;
         let mut fresh = 0;
         let mut until = None;
-        for source in self.sources.values().filter(|source| !source.is_proven()) {
+        let unproven = |s: &&Source| !s.is_proven() && s.takes_turns() == takes_turns;
+        for source in self.sources.values().filter(unproven) {
             let Some(ask) = source.live_asks().next() else {
                 continue;
             };
@@ -127,7 +133,7 @@ impl Planner {
             }
         }
         let until = until.filter(|_| fresh >= enough);
-        self.doubts = Some((now, self.doubtful, until));
+        self.doubts[usize::from(takes_turns)] = Some((now, self.doubtful, until));
         until
     }
 
@@ -136,7 +142,8 @@ impl Planner {
         if self.turn_takers < self.sources.len() || !self.is_sated(now) {
             return false;
         }
-        let until = self.doubts_until(now);
+        // All of them take turns.
+        let until = self.doubts_until(now, true);
         self.look_again(until);
         let served = self.unproven == 0 || until.is_some();
         self.passed_over |= served;
