@@ -140,6 +140,7 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
         total.convicted += counts.convicted;
         total.bans += counts.bans;
         total.cuts += counts.cuts;
+        total.merged += counts.merged;
         total.returns += counts.returns;
         total.cancels += counts.cancels;
         total.shared += counts.shared;
@@ -152,6 +153,7 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
     let rarest = total.co_sent.min(total.exclusive).min(total.convicted);
     let rarest = rarest.min(total.bans).min(total.cuts).min(total.returns);
     let rarest = rarest.min(total.cancels).min(total.shared);
+    let rarest = rarest.min(total.merged);
     assert!(
         all < 32 || rarest > 0,
         "what was to happen did not: {total:?}"
