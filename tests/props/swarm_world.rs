@@ -355,7 +355,10 @@ impl World {
             let mut others = BTreeSet::new();
             for (link, &other) in &node.links {
                 let both = self.nodes[other].links.get(link) == Some(&at);
-                assert!(!both || others.insert(other), "two links of {at} and {other}");
+                assert!(
+                    !both || others.insert(other),
+                    "two links of {at} and {other}"
+                );
             }
         }
     }
@@ -421,7 +424,10 @@ impl World {
                 self.outputs(node);
                 let this = &mut self.nodes[node];
                 this.fresh = None;
-                assert!(!refused || !this.links.contains_key(&link), "a liar is back");
+                assert!(
+                    !refused || !this.links.contains_key(&link),
+                    "a liar is back"
+                );
                 node
             }
             Event::Down { node, link } => {

@@ -110,9 +110,10 @@ impl World {
             }
             DropReason::Refused(RefuseReason::Duplicate) => {
                 self.counts.merged += 1;
-                let stays = this.links.iter().any(|(stays, to)| {
-                    *to == other && lot(&this.known[stays].0) < lot(info)
-                });
+                let stays = this
+                    .links
+                    .iter()
+                    .any(|(stays, to)| *to == other && lot(&this.known[stays].0) < lot(info));
                 assert!(stays, "the only link of {node} to {other} is dropped");
             }
             DropReason::Refused(RefuseReason::Busy) => panic!("there is room"),
