@@ -319,6 +319,9 @@ impl Swarm {
     pub(super) fn ban(&mut self, now: Instant, liar: &Sender) {
         let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
         self.book.ban(&liar.host, dialled);
+        if let Some(addr) = liar.addr.as_ref().filter(|_| !liar.dialled) {
+            self.book.disproved(addr);
+        }
         self.drop_link(now, liar.link, DropReason::Refused(RefuseReason::Banned));
     }
 
@@ -409,6 +412,33 @@ impl Swarm {
         !self.is_seeding()
             && links < self.config.max_links
             && (links < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
+    }
+
+    /// Whether to dial though all places are taken: nothing comes, and the link
+    /// that answers takes the place of one that this side accepted.
+    pub(super) fn wants_place(&self, now: Instant) -> bool {
+        self.may_want_place() && self.is_starving(now)
+    }
+
+    fn may_want_place(&self) -> bool {
+        !self.is_seeding()
+            && self.links.len() >= self.config.max_links
+            && self.book.dialling() == 0
+            && self.links.values().any(|link| !link.info.dialled)
+    }
+
+    /// When to dial so, though nothing happens before.
+    pub(super) fn place_wanted_at(&self) -> Option<Instant> {
+        if !self.may_want_place() {
+            return None;
+        }
+        let starves = self.starves_at().filter(|_| self.is_supplied());
+        let idle = self
+            .book
+            .poll_timeout()
+            .map(|due| starves.map_or(due, |at| due.max(at)));
+        let claimed = starves.filter(|_| self.book.has_claimed());
+        idle.into_iter().chain(claimed).min()
     }
 
     /// Whether to look for more owners.
