@@ -302,11 +302,10 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
         drops.collect::<Vec<_>>()
     };
     up(&mut swarm, 3);
-    let not_needed = DropReason::Refused(RefuseReason::NotNeeded);
-    assert_eq!(dropped(&mut swarm), [(same, not_needed)]);
+    let busy = DropReason::Refused(RefuseReason::Busy);
+    assert_eq!(dropped(&mut swarm), [(same, busy)]);
     // The seeder is of use, and the newest has not said yet whether it is.
     up(&mut swarm, 4);
-    let busy = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
 }
 

@@ -322,7 +322,18 @@ impl Observer {
     }
 
     pub(crate) fn down(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        self.removed(link);
+    }
+
+    /// Beside a link whose address counts, what another merely says does not.
+    fn removed(&mut self, link: LinkId) -> Option<Seen> {
+        let seen = self.links.remove(&link)?;
+        if seen.solid {
+            for other in self.links.values_mut() {
+                other.claims &= other.info.addr != seen.info.addr;
+            }
+        }
+        Some(seen)
     }
 
     pub(crate) fn named(&mut self, addrs: impl Iterator<Item = Addr>) {
@@ -684,7 +695,7 @@ impl Observer {
     }
 
     fn dropped(&mut self, link: LinkId, reason: DropReason) {
-        let seen = self.links.remove(&link).expect("drops a dead link");
+        let seen = self.removed(link).expect("drops a dead link");
         match reason {
             DropReason::Refused(RefuseReason::Banned) => {
                 // Other links of a liar live on, until they lie themselves.
