@@ -329,6 +329,8 @@ impl Observer {
     fn removed(&mut self, link: LinkId) -> Option<Seen> {
         let seen = self.links.remove(&link)?;
         if seen.solid {
+            self.untried
+                .retain(|addr| seen.info.addr.as_ref() != Some(addr));
             for other in self.links.values_mut() {
                 other.claims &= other.info.addr != seen.info.addr;
             }
@@ -590,8 +592,8 @@ impl Observer {
                     // What a link merely says keeps nobody from being dialled,
                     // if the tracker named it and nothing comes.
                     let starving = self.is_starving();
-                    assert!(!seen.solid && named, "dials who is linked");
-                    assert!(starving || !seen.claims, "dials who seems linked");
+                    assert!(!seen.solid, "dials who is linked");
+                    assert!(!seen.claims || named && starving, "dials who seems linked");
                 }
                 self.untried.remove(addr);
                 for seen in self.links.values_mut() {
@@ -684,7 +686,7 @@ impl Observer {
                     let unasked =
                         |seen: &Seen| seen.anything && seen.runs.is_empty() && !seen.without;
                     assert!(!self.links.values().any(unasked), "somebody was not asked");
-                    let room = self.links.len() + self.dialling.len() < self.max_links;
+                    let room = self.links.len() < self.max_links;
                     let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
                     assert!(!(room && untried), "an owner was not tried");
                 }
@@ -761,11 +763,10 @@ impl Observer {
         stored.all(|chunk| seen.has.contains(&chunk.0))
     }
 
-    /// Whether a link has something that this side neither has nor may have.
+    /// Whether a link has something that is not stored here.
     fn is_useful(&self, seen: &Seen) -> bool {
-        let missing =
-            |chunk: ChunkIndex| !self.stored.contains(&chunk) && !self.held.contains_key(&chunk);
-        seen.has.iter().any(|&chunk| missing(ChunkIndex(chunk)))
+        let mut has = seen.has.iter();
+        has.any(|&chunk| !self.stored.contains(&ChunkIndex(chunk)))
     }
 
     /// Whether a link must give way to a newcomer before that is refused.
@@ -799,7 +800,11 @@ impl Observer {
     fn is_starving(&self) -> bool {
         let supplied = |seen: &Seen| match self.opened {
             true => !seen.rejected && self.is_useful(seen),
-            false => seen.anything,
+            // Whoever was asked for the manifest in vain supplies nothing.
+            false => {
+                let has_time = |at: &Instant| self.now - *at < PART_TIMEOUT;
+                seen.anything && !seen.without && seen.runs.iter().all(has_time)
+            }
         };
         let quiet = self.now - self.last_gain >= STARVED;
         !self.seeding && (quiet || !self.links.values().any(supplied))

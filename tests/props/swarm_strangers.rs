@@ -330,6 +330,40 @@ fn owner_is_dialled_though_strangers_took_all_places() {
     assert!(dropped.len() == 1 && dropped[0].0 != owner && dropped[0].1 == busy);
 }
 
+#[test]
+fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_back() {
+    let sample = &SMALL[4];
+    for drips in [false, true] {
+        let mut config = SwarmConfig::default();
+        config.sources = 3;
+        let mut single = Single::new(sample.manifest.id(), config);
+        let mut links = Vec::new();
+        for n in 20..23 {
+            let link = single.accepted(PeerId([n; 16]), &format!("stranger{n}:1"), None);
+            single.hears(link, PeerMessage::HaveAll);
+            links.push(link);
+        }
+        let named = [(addr("owner:1"), true)];
+        single.swarm.owners_found(single.now, named);
+        let mut outputs = Vec::new();
+        for _ in 0..60 {
+            let end = single.now + Duration::from_secs(1);
+            let fresh = single.until(end);
+            for (_, link, part) in asked_parts(&fresh) {
+                match part {
+                    0 if drips => single.hears(link, sample.part(0).unwrap()),
+                    _ if drips => {}
+                    part => single.hears(link, PeerMessage::ManifestReject { part }),
+                }
+            }
+            outputs.extend(fresh);
+        }
+        let dialled = dials(&outputs);
+        assert_eq!(dialled.len(), 1, "drips: {drips}");
+        assert!(dialled[0].0 < Duration::from_secs(30));
+    }
+}
+
 /// A content of so many chunks that nobody has, of which the last is one byte.
 struct Long {
     id: ContentId,

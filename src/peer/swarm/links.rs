@@ -391,12 +391,12 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Whether some link has something that is missing here.
+    /// Whether some link has something that is missing here, as far as is known.
     pub(super) fn is_supplied(&self) -> bool {
         match &self.phase {
-            Phase::Manifest(_) | Phase::Opening(_) => {
-                self.links.values().any(|link| link.remote.is_anything())
-            }
+            // Who was asked for the manifest in vain is no supply.
+            Phase::Manifest(fetch) => fetch.is_waiting(self.links_with_something()),
+            Phase::Opening(_) => self.links.values().any(|link| link.remote.is_anything()),
             Phase::Transfer(transfer) => {
                 let mut links = self.links.keys();
                 links.any(|link| transfer.planner.is_useful(link))

@@ -349,7 +349,7 @@ impl Swarm {
             Phase::Manifest(fetch) => {
                 !fetch.is_checking()
                     && !fetch.is_waiting(self.links_with_something())
-                    && !(self.book.has_untried() && self.wants_links())
+                    && !(self.book.has_untried() && self.links.len() < self.config.max_links)
             }
             Phase::Transfer(transfer) => {
                 transfer.checking.is_empty()
