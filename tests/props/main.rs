@@ -19,6 +19,7 @@ mod subject;
 mod swarm;
 mod swarm_observer;
 mod swarm_script;
+mod swarm_strangers;
 mod swarm_world;
 mod tracker_abuse;
 mod uploader;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::LinkInfo;
-use bt_lite::protocol::{PeerId, PeerMessage};
+use bt_lite::peer::swarm::{LinkId, LinkInfo};
+use bt_lite::protocol::{LinkCookie, LinkProof, PeerId, PeerMessage};
 use bt_lite::{Addr, ChunkIndex, Manifest};
 use bytes::Bytes;
 
@@ -109,4 +109,34 @@ pub(crate) fn link_info(peer: PeerId, addr: Option<Addr>, dialled: bool) -> Link
         (addr, true) => LinkInfo::dialled(peer, addr.unwrap_or_else(own)),
         (addr, false) => LinkInfo::accepted(peer, &addr.clone().unwrap_or_else(own), addr),
     }
+}
+
+/// What one end of a link says as its secret.
+pub(crate) fn cookie(link: LinkId, of_dialler: bool) -> LinkCookie {
+    let seed = 2 * link.0 + u64::from(of_dialler);
+    LinkCookie(fastrand::Rng::with_seed(seed).u128(..).to_be_bytes())
+}
+
+/// The same link, with the secrets of its two ends.
+pub(crate) fn with_cookies(info: LinkInfo, link: LinkId) -> LinkInfo {
+    let (said, heard) = (cookie(link, info.dialled), cookie(link, !info.dialled));
+    info.with_cookies(said, heard)
+}
+
+/// What proves on a newer link that its speaker is at the same end of an older
+/// one: as PROTOCOL.md has it. Of each link the speaker's cookie comes first.
+pub(crate) fn proof(older: [LinkCookie; 2], newer: [LinkCookie; 2]) -> LinkProof {
+    let join = |cookies: [LinkCookie; 2]| -> [u8; 32] {
+        let bytes = cookies.map(|cookie| cookie.0).concat();
+        bytes.try_into().expect("two cookies")
+    };
+    let hash = blake3::keyed_hash(&join(older), &join(newer));
+    LinkProof(hash.as_bytes()[..16].try_into().expect("long enough"))
+}
+
+/// Of two links of one peer, the one with the smaller lot stays.
+pub(crate) fn lot(info: &LinkInfo) -> u128 {
+    let cookies = info.cookies.expect("it has cookies");
+    let number = |cookie: LinkCookie| u128::from_be_bytes(cookie.0);
+    number(cookies.said) ^ number(cookies.heard)
 }

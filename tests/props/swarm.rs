@@ -140,6 +140,7 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
         total.convicted += counts.convicted;
         total.bans += counts.bans;
         total.cuts += counts.cuts;
+        total.merged += counts.merged;
         total.returns += counts.returns;
         total.cancels += counts.cancels;
         total.shared += counts.shared;
@@ -152,6 +153,7 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
     let rarest = total.co_sent.min(total.exclusive).min(total.convicted);
     let rarest = rarest.min(total.bans).min(total.cuts).min(total.returns);
     let rarest = rarest.min(total.cancels).min(total.shared);
+    let rarest = rarest.min(total.merged);
     assert!(
         all < 32 || rarest > 0,
         "what was to happen did not: {total:?}"
@@ -300,11 +302,10 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
         drops.collect::<Vec<_>>()
     };
     up(&mut swarm, 3);
-    let not_needed = DropReason::Refused(RefuseReason::NotNeeded);
-    assert_eq!(dropped(&mut swarm), [(same, not_needed)]);
+    let busy = DropReason::Refused(RefuseReason::Busy);
+    assert_eq!(dropped(&mut swarm), [(same, busy)]);
     // The seeder is of use, and the newest has not said yet whether it is.
     up(&mut swarm, 4);
-    let busy = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
 }
 

@@ -1,21 +1,80 @@
 //! A naive record of all that went into one machine and came out of it, which
 //! knows what may come out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output};
-use bt_lite::protocol::limits::MAX_REQUESTS;
-use bt_lite::protocol::{Addr, OwnState, PeerId, PeerMessage, RefuseReason};
+use bt_lite::peer::swarm::{BlockGrid, DropReason, LinkId, LinkInfo, Output, SwarmConfig};
+use bt_lite::protocol::limits::{HANDSHAKE_TIMEOUT, MAX_REQUESTS};
+use bt_lite::protocol::{Addr, HostKey, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 
-use crate::sample::Sample;
+use crate::sample::{Sample, lot, proof};
+
+/// How many proofs that two links are one peer's a link may give, and gives.
+const MAX_PROOFS: usize = 4;
+
+/// How many parts of the manifest are handed to a link at a time, and how many
+/// more may be asked for.
+const MAX_PARTS: (usize, usize) = (2, 32);
+
+/// A link that has so many messages waiting is told of chunks later.
+const MAX_QUEUED_HAVES: usize = 256;
+
+/// A link is new for so long.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// After so long without a gain, owners that links claim to be are dialled.
+const STARVED: Duration = Duration::from_secs(5);
+
+/// One more link is asked for the manifest after so long at the earliest.
+const HEDGE: Duration = Duration::from_millis(500);
+
+/// How long a part of the manifest may take at first.
+const PART_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A link that takes nothing for so long is stalled.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// A link that is up.
 #[derive(Debug)]
 pub(crate) struct Seen {
     pub(crate) info: LinkInfo,
+    since: Instant,
+    /// This side dialled it, or it has delivered: its address counts.
+    solid: bool,
+    /// What it says of its address counts, as long as nobody has tried that.
+    claims: bool,
+    /// How many proofs it gave that another link is the same peer's.
+    proofs: usize,
+    /// What this side is to prove to it.
+    to_prove: Vec<LinkProof>,
+    /// Messages that were not handed to the network yet: whether each is a part
+    /// of the manifest with hashes.
+    queued: VecDeque<bool>,
+    /// Parts that the other side asked for and did not get yet.
+    parts_asked: VecDeque<u32>,
+    /// When it was asked for the manifest, and whether it has not refused since.
+    runs: Vec<Instant>,
+    running: bool,
+    /// Whether it said that it has none.
+    without: bool,
+    /// Chunks of which it sent blocks.
+    gave: BTreeSet<ChunkIndex>,
+    /// Bytes of blocks that were asked for and came, and that it took.
+    received: u64,
+    taken: u64,
+    /// It rejected something that it said to have.
+    rejected: bool,
+    /// It said to have something, whatever that is.
+    anything: bool,
+    /// Bytes that are read for it or on their way, and when it last took some.
+    under_way: u64,
+    moved: Option<Instant>,
+    /// It said that it wants nothing.
+    wants_nothing: bool,
     /// Requests of the machine without an answer, and whether it cancelled.
     pub(crate) asked: Vec<(BlockRange, bool)>,
     /// Parts of the manifest that the machine asked for.
@@ -41,6 +100,16 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    fn is_stalled(&self, now: Instant) -> bool {
+        let moved = self.moved.filter(|_| self.under_way > 0);
+        moved.is_some_and(|moved| now - moved >= STALLED)
+    }
+
+    /// Whether it was asked for the manifest twice, and had its time.
+    fn was_slow(&self, now: Instant) -> bool {
+        self.runs.len() >= 2 && now - self.runs[0] >= 3 * PART_TIMEOUT
+    }
+
     /// A request was answered, with a block or not. Of a download that has
     /// ended, it is only counted how many answers are owed.
     fn answered(&mut self, block: BlockRange, ended: bool) {
@@ -55,12 +124,22 @@ impl Seen {
     }
 }
 
-/// Who sent some bytes, and whether its address is proven.
-type Sent = (Bytes, PeerId, Option<Addr>, bool);
+/// By which link some bytes came.
+type Sent = (Bytes, LinkId);
 
 pub(crate) struct Observer {
     pub(crate) sample: Sample,
     pub(crate) links: BTreeMap<LinkId, Seen>,
+    /// The time of the last input.
+    pub(crate) now: Instant,
+    /// All links that ever were, as they came.
+    known: BTreeMap<LinkId, LinkInfo>,
+    /// The link that has just come, which may be refused.
+    fresh: Option<LinkId>,
+    /// It is of a liar's address or host.
+    must_refuse: bool,
+    /// A link that was proved to be one too many.
+    duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
     /// Chunks of before that nobody has looked at, and whether it was asked.
     held: BTreeMap<ChunkIndex, bool>,
@@ -68,14 +147,27 @@ pub(crate) struct Observer {
     me: PeerId,
     max_links: usize,
     max_requests: usize,
+    send_window: u64,
     /// Blocks that were sent to the machine, by the address of their bytes,
     /// which are kept so that no others get it.
     sent: BTreeMap<usize, Sent>,
-    lied: BTreeSet<PeerId>,
-    /// Peers that must have been found out.
-    pub(crate) caught: BTreeSet<PeerId>,
+    lied: BTreeSet<LinkId>,
+    /// Links that must have been found out.
+    pub(crate) caught: BTreeSet<LinkId>,
+    /// What is banned: where this side dialled, and where others came from.
     banned_addrs: BTreeSet<Addr>,
+    banned_hosts: BTreeSet<HostKey>,
+    /// Whom the tracker named, and who delivered and said where it listens.
     named: BTreeSet<Addr>,
+    proved: BTreeSet<Addr>,
+    /// Whom the tracker named and nobody dialled.
+    untried: BTreeSet<Addr>,
+    /// When something last came that brings the download on.
+    last_gain: Instant,
+    /// Which link was last asked for the manifest, and when.
+    last_run: Option<(LinkId, Instant)>,
+    /// What senders are to be told of.
+    owed_haves: Vec<(LinkId, ChunkIndex)>,
     dialling: BTreeSet<Addr>,
     verifying: BTreeMap<ChunkIndex, Vec<Bytes>>,
     storing: BTreeMap<ChunkIndex, Vec<Bytes>>,
@@ -92,22 +184,40 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    pub(crate) fn new(sample: &Sample, me: PeerId, seeding: bool, bounds: (usize, usize)) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        sample: &Sample,
+        me: PeerId,
+        seeding: bool,
+        config: &SwarmConfig,
+    ) -> Self {
         let indices = sample.manifest.geometry().indices();
         Self {
             sample: sample.clone(),
             links: BTreeMap::new(),
+            now,
+            known: BTreeMap::new(),
+            fresh: None,
+            must_refuse: false,
+            duplicate: None,
             stored: indices.filter(|_| seeding).collect(),
             held: BTreeMap::new(),
             seeding,
             me,
-            max_links: bounds.0,
-            max_requests: bounds.1.min(MAX_REQUESTS),
+            max_links: config.max_links,
+            max_requests: config.planner.max_requests.min(MAX_REQUESTS),
+            send_window: config.send_window,
             sent: BTreeMap::new(),
             lied: BTreeSet::new(),
             caught: BTreeSet::new(),
             banned_addrs: BTreeSet::new(),
+            banned_hosts: BTreeSet::new(),
             named: BTreeSet::new(),
+            proved: BTreeSet::new(),
+            untried: BTreeSet::new(),
+            last_gain: now,
+            last_run: None,
+            owed_haves: Vec::new(),
             dialling: BTreeSet::new(),
             verifying: BTreeMap::new(),
             storing: BTreeMap::new(),
@@ -131,15 +241,35 @@ impl Observer {
     // What goes in, told before the machine is.
 
     pub(crate) fn up(&mut self, link: LinkId, info: LinkInfo) {
-        if let Some(addr) = &info.addr {
-            // Whoever dialled: a dial that is still under way will be one too many.
+        if let Some(addr) = info.addr.as_ref().filter(|_| info.dialled) {
             self.dialling.remove(addr);
-            if !self.seeding {
-                self.named.insert(addr.clone());
-            }
         }
+        self.fresh = Some(link);
+        self.must_refuse = info.peer == self.me || self.is_banned(&info);
+        self.known.insert(link, info.clone());
         let seen = Seen {
+            solid: info.dialled,
+            claims: !info
+                .addr
+                .as_ref()
+                .is_some_and(|addr| self.dialling.contains(addr)),
             info,
+            since: self.now,
+            proofs: 0,
+            to_prove: Vec::new(),
+            queued: VecDeque::new(),
+            parts_asked: VecDeque::new(),
+            runs: Vec::new(),
+            running: false,
+            without: false,
+            gave: BTreeSet::new(),
+            received: 0,
+            rejected: false,
+            anything: false,
+            taken: 0,
+            under_way: 0,
+            moved: None,
+            wants_nothing: false,
             asked: Vec::new(),
             parts: Vec::new(),
             theirs: Vec::new(),
@@ -158,13 +288,63 @@ impl Observer {
         self.links.insert(link, seen);
     }
 
+    /// No link again to where this side dialled a liar, and none from where
+    /// another liar came.
+    fn is_banned(&self, info: &LinkInfo) -> bool {
+        let by_addr = info.addr.as_ref();
+        by_addr.is_some_and(|addr| self.banned_addrs.contains(addr))
+            || !info.dialled && self.banned_hosts.contains(&info.host)
+    }
+
+    fn ban(&mut self, link: LinkId) {
+        let info = &self.known[&link];
+        match info.addr.as_ref().filter(|_| info.dialled) {
+            Some(addr) => {
+                self.banned_addrs.insert(addr.clone());
+            }
+            None => {
+                self.banned_hosts.insert(info.host.clone());
+            }
+        }
+    }
+
+    /// So many messages were handed to the network, with bytes of blocks.
+    pub(crate) fn sent(&mut self, link: LinkId, messages: usize, bytes: u64) {
+        if let Some(seen) = self.links.get_mut(&link) {
+            seen.queued.drain(..messages.min(seen.queued.len()));
+            if bytes > 0 {
+                let bytes = bytes.min(seen.under_way);
+                seen.under_way -= bytes;
+                seen.taken += bytes;
+                seen.moved = Some(self.now);
+            }
+        }
+    }
+
     pub(crate) fn down(&mut self, link: LinkId) {
-        self.links.remove(&link);
+        self.removed(link);
+    }
+
+    /// Beside a link whose address counts, what another merely says does not.
+    fn removed(&mut self, link: LinkId) -> Option<Seen> {
+        let seen = self.links.remove(&link)?;
+        if seen.solid {
+            self.untried
+                .retain(|addr| seen.info.addr.as_ref() != Some(addr));
+            for other in self.links.values_mut() {
+                other.claims &= other.info.addr != seen.info.addr;
+            }
+        }
+        Some(seen)
     }
 
     pub(crate) fn named(&mut self, addrs: impl Iterator<Item = Addr>) {
         self.finding = false;
-        self.named.extend(addrs);
+        for addr in addrs.filter(|addr| !self.banned_addrs.contains(addr)) {
+            if self.named.insert(addr.clone()) && !self.proved.contains(&addr) {
+                self.untried.insert(addr);
+            }
+        }
     }
 
     pub(crate) fn dial_failed(&mut self, addr: &Addr) {
@@ -174,6 +354,7 @@ impl Observer {
     pub(crate) fn opened(&mut self, present: &Bitfield, verified: &Bitfield) {
         if std::mem::take(&mut self.opening) {
             self.opened = true;
+            self.last_gain = self.now;
             self.stored = verified.iter().collect();
             let held = present.iter().filter(|chunk| !verified.contains(*chunk));
             self.held = held.map(|chunk| (chunk, false)).collect();
@@ -183,6 +364,7 @@ impl Observer {
 
     pub(crate) fn rechecked(&mut self, chunk: ChunkIndex, good: bool) {
         self.held.remove(&chunk);
+        self.last_gain = self.now;
         self.stored.extend(good.then_some(chunk));
     }
 
@@ -208,6 +390,7 @@ impl Observer {
             self.storing.insert(chunk, pieces);
         } else {
             self.gave_up = false;
+            self.last_gain = self.now;
             if self.senders(&pieces).len() == 1 {
                 self.catch(&pieces[0]);
                 pieces.iter().for_each(|piece| self.catch(piece));
@@ -218,7 +401,7 @@ impl Observer {
         good
     }
 
-    pub(crate) fn senders(&self, pieces: &[Bytes]) -> BTreeSet<PeerId> {
+    pub(crate) fn senders(&self, pieces: &[Bytes]) -> BTreeSet<LinkId> {
         let sender = |piece: &Bytes| self.sent.get(&(piece.as_ptr() as usize));
         pieces
             .iter()
@@ -229,35 +412,41 @@ impl Observer {
 
     fn catch(&mut self, piece: &Bytes) {
         let sent = self.sent.get(&(piece.as_ptr() as usize));
-        let (_, peer, addr, dialled) = sent.expect("somebody sent it");
-        assert!(self.lied.contains(peer), "only liars are caught");
-        self.caught.insert(*peer);
-        self.banned_addrs
-            .extend(addr.iter().filter(|_| *dialled).cloned());
+        let &(_, link) = sent.expect("somebody sent it");
+        assert!(self.lied.contains(&link), "only liars are caught");
+        self.caught.insert(link);
+        self.ban(link);
     }
 
     pub(crate) fn stored(&mut self, chunk: ChunkIndex) {
         let pieces = self.storing.remove(&chunk).expect("it was to be written");
         self.gave_up = false;
+        self.last_gain = self.now;
         self.stored.insert(chunk);
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
             let sent = self.sent.get(&(piece.as_ptr() as usize));
-            if let Some((_, _, Some(addr), _)) = sent {
+            let link = sent.map(|sent| sent.1);
+            self.owed_haves.extend(link.map(|link| (link, chunk)));
+            let addr = link.and_then(|link| self.known[&link].addr.as_ref());
+            if let Some(addr) = addr {
                 *self.credits.entry(addr.clone()).or_default() += piece.len() as u64;
             }
         }
     }
 
     /// A block was read, or could not be.
-    pub(crate) fn read(&mut self, link: LinkId, block: BlockRange) {
+    pub(crate) fn read(&mut self, link: LinkId, block: BlockRange, works: bool) {
         if let Some(seen) = self.links.get_mut(&link) {
+            if !works {
+                seen.under_way -= u64::from(block.len).min(seen.under_way);
+            }
             let at = seen.reading.iter().position(|b| *b == block);
             seen.reading.remove(at.expect("it was to be read"));
         }
     }
 
     pub(crate) fn lies(&mut self, link: LinkId) {
-        self.lied.extend(self.links.get(&link).map(|s| s.info.peer));
+        self.lied.insert(link);
     }
 
     /// Something comes from a link. Says what of it breaks the protocol.
@@ -273,15 +462,34 @@ impl Observer {
             seen.must_go |= std::mem::replace(&mut seen.said, true);
         }
         let rude = std::mem::take(&mut seen.rude);
+        let says = matches!(message, PeerMessage::Bitfield(_) | PeerMessage::Have(_));
+        seen.anything |= says;
         match message {
             PeerMessage::Hello(_) => seen.must_go = true,
+            PeerMessage::SamePeer(_) => {
+                seen.proofs += 1;
+                seen.must_go |= seen.proofs > MAX_PROOFS;
+            }
+            PeerMessage::Interested => seen.wants_nothing = false,
+            PeerMessage::NotInterested => seen.wants_nothing = true,
+            PeerMessage::ManifestRequest { part } => {
+                seen.must_go |= seen.parts_asked.len() >= MAX_PARTS.1;
+                seen.parts_asked.push_back(*part);
+            }
+            PeerMessage::ManifestReject { .. } => {
+                (seen.running, seen.without) = (false, true);
+            }
             PeerMessage::Refuse(_) => seen.refused = true,
-            PeerMessage::HaveAll => seen.has.extend(0..chunks),
+            PeerMessage::HaveAll => {
+                seen.anything = true;
+                seen.has.extend(0..chunks);
+            }
             PeerMessage::Bitfield(bytes) => match Bitfield::from_bytes(bytes, chunks) {
                 Ok(bits) => seen.has.extend(bits.iter().map(|chunk| chunk.0)),
                 Err(_) => seen.rude = true,
             },
             PeerMessage::Have(chunk) => {
+                seen.without = false;
                 seen.said = true;
                 seen.rude = chunk.0 >= chunks;
                 seen.has.extend((!seen.rude).then_some(chunk.0));
@@ -290,6 +498,7 @@ impl Observer {
             PeerMessage::Unchoke => seen.choked = false,
             PeerMessage::Request(block) => {
                 seen.rude = !geometry.contains_block(*block);
+                seen.wants_nothing &= !self.stored.contains(&block.chunk);
                 seen.theirs.push(*block);
             }
             PeerMessage::Block {
@@ -302,13 +511,26 @@ impl Observer {
                     offset: *offset,
                     len: data.len() as u32,
                 };
+                let mut asked = seen.asked.iter().filter(|(asked, _)| *asked == block);
+                if let Some((_, cancelled)) = asked.next().filter(|_| !self.seeding) {
+                    if !cancelled {
+                        self.last_gain = self.now;
+                    }
+                    seen.solid = true;
+                    seen.received += u64::from(block.len);
+                    seen.gave.insert(*chunk);
+                    if let Some(addr) = &seen.info.addr {
+                        self.proved.insert(addr.clone());
+                        self.untried.remove(addr);
+                    }
+                }
                 seen.answered(block, self.seeding);
-                let info = &seen.info;
-                let sent = (data.clone(), info.peer, info.addr.clone(), info.dialled);
-                self.sent.insert(data.as_ptr() as usize, sent);
+                self.sent
+                    .insert(data.as_ptr() as usize, (data.clone(), link));
                 self.gave_up = false;
             }
             PeerMessage::Reject(block) => {
+                seen.rejected = true;
                 seen.answered(*block, self.seeding);
             }
             PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
@@ -318,6 +540,40 @@ impl Observer {
         }
         seen.must_go |= seen.rude && known;
         seen.rude |= rude || seen.must_go;
+        if let PeerMessage::SamePeer(proof) = message
+            && !seen.must_go
+        {
+            self.merge(link, *proof);
+        }
+    }
+
+    /// Finds the link that a proof is about, and which of the two must go.
+    fn merge(&mut self, link: LinkId, claimed: LinkProof) {
+        let Some(newer) = self.links[&link].info.cookies else {
+            return;
+        };
+        let is_other = |(other, seen): (&LinkId, &Seen)| {
+            let older = seen.info.cookies.filter(|_| *other != link)?;
+            let right = proof([older.heard, older.said], [newer.heard, newer.said]);
+            (right == claimed).then_some(*other)
+        };
+        let Some(other) = self.links.iter().find_map(is_other) else {
+            return;
+        };
+        let smaller = lot(&self.links[&link].info) < lot(&self.links[&other].info);
+        let (stays, goes) = if smaller {
+            (link, other)
+        } else {
+            (other, link)
+        };
+        self.duplicate = Some(goes);
+        let goes = &self.links[&goes];
+        let (solid, addr) = (goes.solid, goes.info.addr.clone());
+        let stays = self.links.get_mut(&stays).expect("it is there");
+        if solid && !stays.solid && addr.is_some() {
+            stays.solid = true;
+            stays.info.addr = addr;
+        }
     }
 
     // What comes out.
@@ -327,15 +583,33 @@ impl Observer {
             Output::Send { link, message } => self.said(*link, message),
             Output::Dial { addr } => {
                 assert!(!self.seeding, "a seeder dials");
-                assert!(self.named.contains(addr), "nobody named it");
+                let named = self.named.contains(addr);
+                assert!(named || self.proved.contains(addr), "nobody named it");
                 assert!(!self.banned_addrs.contains(addr), "dials who is banned");
-                let linked = |seen: &Seen| seen.info.addr.as_ref() == Some(addr);
-                assert!(!self.links.values().any(linked), "dials who is linked");
+                let at = |seen: &&Seen| seen.info.addr.as_ref() == Some(addr);
+                let linked = self.links.values().filter(at);
+                for seen in linked {
+                    // What a link merely says keeps nobody from being dialled,
+                    // if the tracker named it and nothing comes.
+                    let starving = self.is_starving();
+                    assert!(!seen.solid, "dials who is linked");
+                    assert!(!seen.claims || named && starving, "dials who seems linked");
+                }
+                self.untried.remove(addr);
+                for seen in self.links.values_mut() {
+                    seen.claims &= seen.info.addr.as_ref() != Some(addr);
+                }
                 assert!(self.dialling.insert(addr.clone()), "dials twice");
                 // A dial to whoever was banned meanwhile leads to no link.
                 let banned = |addr: &&Addr| self.banned_addrs.contains(*addr);
                 let dialling = self.dialling.len() - self.dialling.iter().filter(banned).count();
-                assert!(self.links.len() + dialling <= self.max_links);
+                // If nothing comes, whoever answers takes another's place.
+                let accepted = self.links.values().any(|seen| !seen.info.dialled);
+                let one_more = self.links.len() == self.max_links
+                    && dialling == 1
+                    && accepted
+                    && self.is_starving();
+                assert!(one_more || self.links.len() + dialling <= self.max_links);
             }
             Output::Drop { link, reason } => self.dropped(*link, *reason),
             Output::FindOwners => {
@@ -346,6 +620,7 @@ impl Observer {
                 assert_eq!(manifest.id(), self.sample.manifest.id());
                 assert!(!self.opening && !self.opened, "opens twice");
                 self.opening = true;
+                self.last_gain = self.now;
             }
             Output::Verify { chunk, pieces } => {
                 assert!(!self.stored.contains(chunk) && !self.storing.contains_key(chunk));
@@ -364,8 +639,18 @@ impl Observer {
             }
             Output::Read { link, block } => {
                 assert!(self.stored.contains(&block.chunk), "reads what is not here");
+                let before: u64 = self.links.values().map(|seen| seen.under_way).sum();
+                let block_len = BlockGrid::of(self.sample.manifest.geometry()).block_len();
+                assert!(
+                    before < self.send_window.max(block_len),
+                    "the window is full"
+                );
                 let seen = self.links.get_mut(link).expect("reads for a dead link");
                 seen.reading.push(*block);
+                if seen.under_way == 0 {
+                    seen.moved = Some(self.now);
+                }
+                seen.under_way += u64::from(block.len);
                 for block in &seen.reading {
                     let times = |list: &[BlockRange]| list.iter().filter(|b| *b == block).count();
                     assert!(times(&seen.reading) <= times(&seen.theirs), "nobody asked");
@@ -396,6 +681,15 @@ impl Observer {
             }
             Output::GaveUp => {
                 assert!(!self.seeding && !self.gave_up, "gives up twice");
+                if !self.opened && !self.opening {
+                    // The time for the first answer of each is not over yet.
+                    let unasked =
+                        |seen: &Seen| seen.anything && seen.runs.is_empty() && !seen.without;
+                    assert!(!self.links.values().any(unasked), "somebody was not asked");
+                    let room = self.links.len() < self.max_links;
+                    let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
+                    assert!(!(room && untried), "an owner was not tried");
+                }
                 self.gave_up = true;
             }
             other => panic!("unknown: {other:?}"),
@@ -403,46 +697,157 @@ impl Observer {
     }
 
     fn dropped(&mut self, link: LinkId, reason: DropReason) {
-        let seen = self.links.remove(&link).expect("drops a dead link");
-        let proven = seen.info.addr.clone().filter(|_| seen.info.dialled);
+        let seen = self.removed(link).expect("drops a dead link");
         match reason {
             DropReason::Refused(RefuseReason::Banned) => {
-                let by_addr = seen.info.addr.as_ref();
-                let by_addr = by_addr.is_some_and(|addr| self.banned_addrs.contains(addr));
-                assert!(
-                    by_addr || self.lied.contains(&seen.info.peer),
-                    "an honest peer is banned"
-                );
-                if proven.is_some() {
-                    // Whoever answers at a liar's address is the liar.
-                    self.lied.insert(seen.info.peer);
+                // Other links of a liar live on, until they lie themselves.
+                let refused = self.fresh == Some(link) && self.is_banned(&seen.info);
+                let lied = self.lied.contains(&link);
+                assert!(refused || lied, "who did not lie is banned");
+                if !refused {
+                    self.ban(link);
                 }
-                self.banned_addrs.extend(proven);
             }
             DropReason::Refused(RefuseReason::SelfConnection) => {
-                assert_eq!(seen.info.peer, self.me);
-                self.banned_addrs.extend(proven);
+                assert_eq!((seen.info.peer, self.fresh), (self.me, Some(link)));
+                if seen.info.dialled {
+                    self.ban(link);
+                }
             }
-            DropReason::Refused(RefuseReason::Duplicate) => {}
+            DropReason::Refused(RefuseReason::Duplicate) => {
+                assert_eq!(self.duplicate, Some(link), "nobody has proved it");
+            }
             DropReason::Refused(RefuseReason::Busy) => {
                 assert!(self.links.len() >= self.max_links, "there is room");
+                let fresh = self.fresh.expect("somebody wants the place");
+                if link == fresh {
+                    let gives_way = |old: &Seen| self.gives_way(old, &seen.info);
+                    assert!(!self.links.values().any(gives_way), "somebody is of no use");
+                } else {
+                    let newcomer = self.links[&fresh].info.clone();
+                    assert!(
+                        self.may_give_way(&seen, &newcomer),
+                        "it is of use: {seen:?}"
+                    );
+                }
             }
             DropReason::Refused(RefuseReason::NotNeeded) => {
                 let all = seen.has.len() == self.chunks() as usize;
                 assert!(!self.seeding || all, "it lacks something");
             }
             DropReason::Left(_) => assert!(seen.refused),
+            DropReason::Violation("no Bitfield in time") => {
+                assert!(!seen.said && seen.since + HANDSHAKE_TIMEOUT <= self.now);
+            }
             DropReason::Violation(what) => assert!(seen.rude, "it kept to the protocol: {what}"),
-            DropReason::Silent => assert!(!seen.asked.is_empty(), "it owes nothing"),
+            DropReason::Silent => {
+                let in_the_way = seen.is_stalled(self.now) && self.holds_up(Some(&seen));
+                let owes_parts = !self.opened && !self.opening && seen.was_slow(self.now);
+                let owes = !seen.asked.is_empty() || owes_parts || in_the_way;
+                assert!(owes, "it owes nothing");
+            }
             other => panic!("unknown: {other}"),
         }
+    }
+
+    /// How many links came from a host.
+    fn of_host<'a>(&'a self, host: &HostKey, also: impl IntoIterator<Item = &'a Seen>) -> usize {
+        let links = self.links.iter().filter(|(id, _)| self.fresh != Some(**id));
+        let links = links.map(|(_, seen)| seen).chain(also);
+        let of_host = |seen: &&Seen| !seen.info.dialled && seen.info.host == *host;
+        links.filter(of_host).count()
+    }
+
+    fn lacks_nothing(&self, seen: &Seen) -> bool {
+        let mut stored = self.stored.iter();
+        stored.all(|chunk| seen.has.contains(&chunk.0))
+    }
+
+    /// Whether a link has something that is not stored here.
+    fn is_useful(&self, seen: &Seen) -> bool {
+        let mut has = seen.has.iter();
+        has.any(|&chunk| !self.stored.contains(&ChunkIndex(chunk)))
+    }
+
+    /// Whether a link must give way to a newcomer before that is refused.
+    fn gives_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
+        let is_new = self.now - old.since < GRACE;
+        let declined = old.wants_nothing || self.lacks_nothing(old);
+        let settled = old.theirs.is_empty() && old.under_way == 0;
+        let useful = !self.seeding && self.is_useful(old);
+        let idle = old.said && self.opened && declined && settled && !useful;
+        let barren = !is_new && old.received == 0 && old.taken == 0 && old.wants_nothing;
+        let crowd = self.of_host(&newcomer.host, []) + 1;
+        let crowded = !old.info.dialled && self.of_host(&old.info.host, []) > crowd;
+        idle || barren || crowded
+    }
+
+    /// Whether a link, which is out of the list already, may give way at all.
+    fn may_give_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
+        let is_new = self.now - old.since < GRACE;
+        let declined = old.wants_nothing || self.lacks_nothing(old);
+        let waits = old.theirs.len() > old.reading.len() || old.under_way > 0;
+        let useful = !self.seeding && !old.rejected && self.is_useful(old);
+        let may_idle = old.said && self.opened && !waits && !useful && (declined || !is_new);
+        let barren = !is_new && old.received == 0 && old.taken == 0;
+        let crowd = self.of_host(&newcomer.host, [old]) + 1;
+        let crowded = self.of_host(&old.info.host, [old]) > crowd;
+        let wanted = newcomer.dialled && self.is_starving();
+        may_idle || barren || !old.info.dialled && (crowded || wanted)
+    }
+
+    /// Whether nothing comes, as far as that can be told from outside.
+    fn is_starving(&self) -> bool {
+        let supplied = |seen: &Seen| match self.opened {
+            true => !seen.rejected && self.is_useful(seen),
+            // Whoever was asked for the manifest in vain supplies nothing.
+            false => {
+                let has_time = |at: &Instant| self.now - *at < PART_TIMEOUT;
+                seen.anything && !seen.without && seen.runs.iter().all(has_time)
+            }
+        };
+        let quiet = self.now - self.last_gain >= STARVED;
+        !self.seeding && (quiet || !self.links.values().any(supplied))
+    }
+
+    /// Whether links that take nothing hold up others.
+    pub(crate) fn holds_up(&self, also: Option<&Seen>) -> bool {
+        let links = || self.links.values().chain(also);
+        let waits = links().any(|seen| seen.theirs.len() > seen.reading.len());
+        let all: u64 = links().map(|seen| seen.under_way).sum();
+        let stalled = links().filter(|seen| seen.is_stalled(self.now));
+        let stalled: u64 = stalled.map(|seen| seen.under_way).sum();
+        waits && all >= self.send_window && 2 * stalled >= self.send_window
+    }
+
+    /// A link that should have said what it has.
+    pub(crate) fn unsaid(&self) -> impl Iterator<Item = Instant> {
+        let unsaid = self.links.values().filter(|seen| !seen.said);
+        unsaid.map(|seen| seen.since + HANDSHAKE_TIMEOUT)
+    }
+
+    fn is_claimed(&self, addr: &Addr) -> bool {
+        let mut links = self.links.values();
+        links.any(|seen| seen.info.addr.as_ref() == Some(addr))
     }
 
     fn said(&mut self, link: LinkId, message: &PeerMessage) {
         let chunks = self.chunks();
         let all = self.stored.len() == chunks as usize;
+        if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
+            self.to_prove(link);
+        }
+        if let PeerMessage::ManifestRequest { part: 0 } = message {
+            self.run(link);
+        }
         let seen = self.links.get_mut(&link).expect("sends on a dead link");
+        let hashes = matches!(message, PeerMessage::ManifestHashes { .. });
+        seen.queued.push_back(hashes);
         match message {
+            PeerMessage::SamePeer(proof) => {
+                let at = seen.to_prove.iter().position(|owed| owed == proof);
+                seen.to_prove.remove(at.expect("proves what is not so"));
+            }
             PeerMessage::Request(block) => {
                 assert!(self.opened && !self.seeding, "needs nothing");
                 assert!(self.sample.manifest.geometry().contains_block(*block));
@@ -487,17 +892,29 @@ impl Observer {
             }
             PeerMessage::Have(chunk) => {
                 assert!(seen.greeted && seen.told.insert(*chunk), "told twice");
+                let seeder = seen.has.len() == chunks as usize;
+                assert!(!seeder || seen.gave.contains(chunk), "a seeder has it");
             }
             PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
             PeerMessage::ManifestRequest { part } => {
                 assert!(!self.opened && !self.opening);
                 seen.parts.push(*part);
             }
-            PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
+            PeerMessage::ManifestLength { .. } => {
                 let known = self.opening || self.opened;
                 assert!(known, "a manifest that is not checked");
+                assert_eq!(seen.parts_asked.pop_front(), Some(0));
             }
-            PeerMessage::ManifestReject { .. } => {}
+            PeerMessage::ManifestHashes { part, .. } => {
+                let known = self.opening || self.opened;
+                assert!(known, "a manifest that is not checked");
+                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+                let under_way = seen.queued.iter().filter(|hashes| **hashes).count();
+                assert!(under_way <= MAX_PARTS.0, "too many parts at a time");
+            }
+            PeerMessage::ManifestReject { part } => {
+                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+            }
             PeerMessage::Choke => {
                 assert!(
                     !std::mem::replace(&mut seen.choked_by_us, true),
@@ -522,12 +939,58 @@ impl Observer {
         assert!(seen.told.is_subset(&self.stored), "offers what is not here");
     }
 
+    /// What a new link is to hear: that others are the same peer's.
+    fn to_prove(&mut self, link: LinkId) {
+        let info = &self.links[&link].info;
+        let Some(newer) = info.cookies else {
+            return;
+        };
+        let others = self.links.iter().filter(|(other, _)| **other != link);
+        let others = others.filter(|(_, seen)| seen.info.peer == info.peer);
+        let older = others.filter_map(|(_, seen)| seen.info.cookies);
+        let proofs = older.take(MAX_PROOFS);
+        let proofs =
+            proofs.map(|older| proof([older.said, older.heard], [newer.said, newer.heard]));
+        let proofs = proofs.collect();
+        self.links.get_mut(&link).expect("it is up").to_prove = proofs;
+    }
+
+    /// A link is asked for the manifest: a further one only after a while.
+    fn run(&mut self, link: LinkId) {
+        if let Some((last, at)) = self.last_run {
+            let last = self.links.get(&last).filter(|seen| seen.running);
+            let runs = last.is_some() && self.now - at < PART_TIMEOUT;
+            assert!(!runs || self.now - at >= HEDGE, "asks another too soon");
+        }
+        self.last_run = Some((link, self.now));
+        let seen = self.links.get_mut(&link).expect("it is up");
+        assert!(seen.anything && !seen.without, "it has no manifest");
+        seen.runs.push(self.now);
+        seen.running = true;
+    }
+
     /// After all outputs of a step.
-    pub(crate) fn settled(&self) {
-        let peers: BTreeSet<PeerId> = self.links.values().map(|seen| seen.info.peer).collect();
-        assert_eq!(peers.len(), self.links.len(), "two links to one peer");
-        assert!(peers.is_disjoint(&self.caught), "a link to a liar");
-        assert!(!peers.contains(&self.me));
+    pub(crate) fn settled(&mut self) {
+        let up = |link: &LinkId| self.links.contains_key(link);
+        assert!(!self.caught.iter().any(up), "a link that lied");
+        assert!(!self.duplicate.iter().any(up), "one link too many");
+        let refused = self.fresh.filter(|_| self.must_refuse);
+        assert!(!refused.iter().any(up), "a liar is back");
+        for seen in self.links.values() {
+            assert!(seen.to_prove.is_empty(), "does not prove who it is");
+            assert_ne!(seen.info.peer, self.me);
+        }
+        for (link, chunk) in std::mem::take(&mut self.owed_haves) {
+            let seen = self
+                .links
+                .get(&link)
+                .filter(|s| s.queued.len() < MAX_QUEUED_HAVES);
+            assert!(
+                seen.is_none_or(|seen| seen.told.contains(&chunk)),
+                "a sender is not told"
+            );
+        }
+        (self.fresh, self.duplicate) = (None, None);
         assert!(self.links.len() <= self.max_links);
         assert!(self.credits.is_empty(), "not credited");
         assert!(
@@ -541,6 +1004,7 @@ impl Observer {
     pub(crate) fn drained(&self) {
         assert!(self.links.values().all(|seen| seen.theirs.is_empty()));
         assert!(self.links.values().all(|seen| seen.greeted));
+        assert!(self.links.values().all(|seen| seen.parts_asked.is_empty()));
         let needs = |seen: &Seen| seen.has.len() < self.chunks() as usize;
         for seen in self.links.values().filter(|seen| needs(seen)) {
             assert_eq!(seen.told, self.stored, "not told of all");

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{LinkId, Output, Strategy as Order, Swarm, SwarmConfig};
-use bt_lite::protocol::{Addr, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
+use bt_lite::protocol::{Addr, Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use self::ops::{Answer, Op, PEERS, Says, Unbidden, ops};
-use crate::sample::{LARGE, SMALL, Sample, link_info};
-use crate::swarm_observer::Observer;
+use self::ops::{Answer, Forgery, Op, PEERS, Says, Unbidden, ops};
+use crate::sample::{LARGE, SMALL, Sample, link_info, proof, with_cookies};
+use crate::swarm_observer::{Observer, Seen};
 
 /// Of a long content, only these chunks are missing.
 const MISSING: u32 = 6;
@@ -40,15 +40,15 @@ fn peer(n: u8) -> PeerId {
     PeerId([n; 16])
 }
 
+/// Two addresses of each host.
 fn addr(n: u8) -> Addr {
-    format!("memory:{n}").parse().unwrap()
+    format!("host{}:{n}", n / 2).parse().unwrap()
 }
 
 struct Script {
     swarm: Swarm,
     observer: Observer,
     sample: Sample,
-    now: Instant,
     jobs: Vec<Job>,
     links: u64,
 }
@@ -64,16 +64,14 @@ impl Script {
         config.planner.max_requests = 5;
         config.planner.seed = seed;
         let (now, me) = (Instant::now(), peer(0));
-        let bounds = (config.max_links, config.planner.max_requests);
         let manifest = sample.manifest.clone();
         Self {
+            observer: Observer::new(now, sample, me, seeding, &config),
             swarm: match seeding {
                 true => Swarm::seeder(now, config, me, manifest),
                 false => Swarm::leecher(now, config, me, manifest.id()),
             },
-            observer: Observer::new(sample, me, seeding, bounds),
             sample: sample.clone(),
-            now,
             jobs: Vec::new(),
             links: 0,
         }
@@ -109,7 +107,11 @@ impl Script {
             });
         }
         self.observer.settled();
-        let progress = self.swarm.progress(self.now);
+        let timeout = self.swarm.poll_timeout();
+        let mut unsaid = self.observer.unsaid();
+        assert!(unsaid.all(|end| timeout.is_some_and(|at| at <= end)));
+        drop(unsaid);
+        let progress = self.swarm.progress(self.observer.now);
         let known = progress.chunks.is_some();
         assert!(!known || progress.verified_chunks as usize == self.observer.stored.len());
         assert_eq!(progress.links as usize, self.observer.links.len());
@@ -120,21 +122,22 @@ impl Script {
         self.links += 1;
         let link = LinkId(self.links);
         let info = link_info(peer(who), at.map(addr), dialled);
+        let info = with_cookies(info, link);
         self.observer.up(link, info.clone());
-        self.swarm.link_up(self.now, link, info);
+        self.swarm.link_up(self.observer.now, link, info);
         self.settle();
         link
     }
 
     fn down(&mut self, link: LinkId) {
         self.observer.down(link);
-        self.swarm.link_down(self.now, link);
+        self.swarm.link_down(self.observer.now, link);
         self.settle();
     }
 
     fn hears(&mut self, link: LinkId, message: PeerMessage) {
         self.observer.hears(link, &message);
-        self.swarm.handle_message(self.now, link, message);
+        self.swarm.handle_message(self.observer.now, link, message);
         self.settle();
     }
 
@@ -162,6 +165,15 @@ impl Script {
                     self.says(link, says);
                 }
             }
+            Op::Repeats(index, says, times) => {
+                if let Some(link) = self.link(index) {
+                    for _ in 0..times {
+                        if self.observer.links.contains_key(&link) {
+                            self.says(link, says.clone());
+                        }
+                    }
+                }
+            }
             Op::Answers(index, at, answer) => {
                 if let Some(link) = self.link(index) {
                     self.answers(link, Some(at), answer);
@@ -179,11 +191,11 @@ impl Script {
                 let owners: Vec<(Addr, bool)> = owners.collect();
                 self.observer
                     .named(owners.iter().map(|owner| owner.0.clone()));
-                self.swarm.owners_found(self.now, owners);
+                self.swarm.owners_found(self.observer.now, owners);
                 self.settle();
             }
             Op::Unbidden(what) => self.unbidden(what),
-            Op::Wait(ms) => self.now += Duration::from_millis(ms),
+            Op::Wait(ms) => self.observer.now += Duration::from_millis(ms),
             Op::Timeout => self.timeout(),
             Op::Order(sequential) => self.swarm.set_strategy(match sequential {
                 true => Order::Sequential,
@@ -247,6 +259,23 @@ impl Script {
                 listen: None,
                 cookie: LinkCookie([0; 16]),
             }),
+            Says::Interested(true) => PeerMessage::Interested,
+            Says::Interested(false) => PeerMessage::NotInterested,
+            Says::Proof(at, forgery) => {
+                let links: Vec<&Seen> = self.observer.links.values().collect();
+                let older = at.get(&links).info.cookies.expect("all have cookies");
+                let newer = self.observer.links[&link].info.cookies;
+                let newer = newer.expect("all have cookies");
+                let (ours, theirs) = ([older.said, older.heard], [older.heard, older.said]);
+                PeerMessage::SamePeer(match forgery {
+                    Forgery::None => proof(theirs, [newer.heard, newer.said]),
+                    Forgery::SentBack => proof(ours, [newer.said, newer.heard]),
+                    Forgery::Turned => proof(ours, [newer.heard, newer.said]),
+                    // As it was said on the older link, of the newer.
+                    Forgery::Replayed => proof([newer.heard, newer.said], theirs),
+                    Forgery::Guessed => LinkProof([0; 16]),
+                })
+            }
             Says::Refuse => PeerMessage::Refuse(RefuseReason::Busy),
             Says::KeepAlive => PeerMessage::KeepAlive,
         };
@@ -296,9 +325,12 @@ impl Script {
     }
 
     fn does(&mut self, job: Job, works: bool) {
-        let now = self.now;
+        let now = self.observer.now;
         match job {
-            Job::Sent(link, bytes) => self.swarm.messages_sent(now, link, 1, bytes),
+            Job::Sent(link, bytes) => {
+                self.observer.sent(link, 1, bytes);
+                self.swarm.messages_sent(now, link, 1, bytes);
+            }
             Job::Dial(addr) => {
                 self.observer.dial_failed(&addr);
                 self.swarm.dial_failed(now, &addr);
@@ -336,7 +368,7 @@ impl Script {
                 self.swarm.chunk_stored(now, chunk);
             }
             Job::Read(link, block) => {
-                self.observer.read(link, block);
+                self.observer.read(link, block, works);
                 let data = works.then(|| self.sample.block(block));
                 self.swarm.block_read(now, link, block, data);
             }
@@ -365,7 +397,7 @@ impl Script {
     }
 
     fn unbidden(&mut self, what: Unbidden) {
-        let now = self.now;
+        let now = self.observer.now;
         match what {
             Unbidden::DialFailed(n) => {
                 self.observer.dial_failed(&addr(n));
@@ -412,6 +444,7 @@ impl Script {
             }
             Unbidden::Sent(index, messages, bytes) => {
                 if let Some(link) = self.link(index) {
+                    self.observer.sent(link, messages, bytes);
                     self.swarm.messages_sent(now, link, messages, bytes);
                 }
             }
@@ -429,13 +462,17 @@ impl Script {
     /// to be called later.
     fn timeout(&mut self) {
         if let Some(at) = self.swarm.poll_timeout() {
-            self.now = self.now.max(at);
+            self.observer.now = self.observer.now.max(at);
         }
         for _ in 0..4 {
-            self.swarm.handle_timeout(self.now);
+            self.swarm.handle_timeout(self.observer.now);
             self.settle();
             let next = self.swarm.poll_timeout();
-            if next.is_none_or(|next| next > self.now) {
+            if next.is_none_or(|next| next > self.observer.now) {
+                let held_up = self.observer.holds_up(None);
+                assert!(!held_up, "links that do not read hold up others");
+                let mut unsaid = self.observer.unsaid();
+                assert!(unsaid.all(|end| end > self.observer.now), "says nothing");
                 return;
             }
         }
@@ -450,7 +487,7 @@ impl Script {
             self.down(link);
         }
         let seeder = self.up(PEERS, None, false);
-        let deadline = self.now + 5 * Duration::from_secs(60);
+        let deadline = self.observer.now + 5 * Duration::from_secs(60);
         self.hears(seeder, PeerMessage::HaveAll);
         for _ in 0..2_000 {
             self.does_all();
@@ -463,13 +500,16 @@ impl Script {
                 self.observer.links.contains_key(&seeder),
                 "who is honest stays"
             );
-            self.now += Duration::from_millis(1);
+            self.observer.now += Duration::from_millis(1);
             if !self.answers(seeder, None, Answer::Truth) {
                 // A driver may be late.
-                self.now += Duration::from_millis(99);
+                self.observer.now += Duration::from_millis(99);
                 self.timeout();
             }
-            assert!(self.now < deadline, "an honest seeder waits for the silent");
+            assert!(
+                self.observer.now < deadline,
+                "an honest seeder waits for the silent"
+            );
         }
         panic!("an honest seeder is not enough");
     }

@@ -9,17 +9,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{Addr, PeerId, PeerMessage};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 
 pub(crate) use self::kind::{Counts, Faults, Kind};
 use self::outputs::is_lie;
-use crate::sample::{Sample, link_info};
+use crate::sample::{Sample, link_info, with_cookies};
 
 struct Node {
+    /// As it calls itself: some liars call themselves like an honest node.
     peer: PeerId,
+    addr: Addr,
     swarm: Swarm,
     kind: Kind,
     leecher: bool,
@@ -32,15 +35,53 @@ struct Node {
     links: BTreeMap<LinkId, usize>,
     /// Requests that came and were not answered yet.
     owes: BTreeMap<LinkId, Vec<BlockRange>>,
-    /// Who sent it bad bytes.
-    lied_to_by: BTreeSet<usize>,
-    /// Who sent bad bytes of chunks of which several had sent blocks.
-    suspects: BTreeMap<ChunkIndex, BTreeSet<usize>>,
-    /// Who must have been banned.
-    caught: BTreeSet<usize>,
+    /// All links of this life, and since when each was up.
+    known: BTreeMap<LinkId, (LinkInfo, Instant)>,
+    /// Those that have said what they have.
+    said: BTreeSet<LinkId>,
+    /// The one that has just come, which may be refused.
+    fresh: Option<LinkId>,
+    /// Links that sent it bad bytes.
+    lied_to_by: BTreeSet<LinkId>,
+    /// Links that sent bad bytes of chunks of which several had sent blocks.
+    suspects: BTreeMap<ChunkIndex, BTreeSet<LinkId>>,
+    /// Links that must have been found out.
+    caught: BTreeSet<LinkId>,
     timeouts: (Option<Instant>, u32),
     /// When the machine wants to be called.
     timer: Option<Instant>,
+}
+
+impl Node {
+    /// Whether a link is with an address or a host that lied on one of these
+    /// links: the address, where this side dialled, or else the host.
+    fn is_banned(&self, info: &LinkInfo, liars: &BTreeSet<LinkId>) -> bool {
+        liars.iter().any(|liar| {
+            let (liar, _) = &self.known[liar];
+            if liar.dialled {
+                info.addr == liar.addr
+            } else {
+                !info.dialled && info.host == liar.host
+            }
+        })
+    }
+
+    /// A link that should have said what it has.
+    fn unsaid(&self, now: Instant) -> Option<LinkId> {
+        let mut links = self.links.keys().filter(|link| !self.said.contains(link));
+        let late = |link: &&&LinkId| self.known[link].1 + HANDSHAKE_TIMEOUT <= now;
+        links.find(|link| late(&link)).copied()
+    }
+}
+
+fn says_what_it_has(message: &PeerMessage) -> bool {
+    matches!(
+        message,
+        PeerMessage::Bitfield(_)
+            | PeerMessage::HaveAll
+            | PeerMessage::HaveNone
+            | PeerMessage::Have(_)
+    )
 }
 
 type Call = Box<dyn FnOnce(&mut Swarm, Instant)>;
@@ -71,7 +112,7 @@ enum Event {
         node: usize,
         life: u32,
         chunk: ChunkIndex,
-        liars: Option<BTreeSet<usize>>,
+        liars: Option<BTreeSet<LinkId>>,
     },
     Store {
         node: usize,
@@ -97,9 +138,9 @@ pub(crate) struct World {
     sample: Sample,
     faults: Faults,
     pub(crate) counts: Counts,
-    /// Whose blocks came, by the address of their bytes, which are kept so that
-    /// no others get it.
-    senders: BTreeMap<usize, (Bytes, usize)>,
+    /// By which link blocks came, by the address of their bytes, which are kept
+    /// so that no others get it.
+    senders: BTreeMap<usize, (Bytes, LinkId)>,
     /// Nothing goes wrong any more.
     calm: bool,
     nodes: Vec<Node>,
@@ -111,8 +152,14 @@ pub(crate) struct World {
     links: u64,
 }
 
-fn addr(node: usize) -> Addr {
-    format!("memory:{node}").parse().unwrap()
+/// Everybody who can be counted on has a host of its own; the others share one,
+/// so that a ban of the host falls on several.
+fn addr(node: usize, kind: Kind) -> Addr {
+    let addr = match kind.stays() {
+        true => format!("host{node}:1"),
+        false => format!("crowd:{node}"),
+    };
+    addr.parse().unwrap()
 }
 
 impl World {
@@ -143,10 +190,14 @@ impl World {
             if let Kind::Dies(ms) | Kind::Returns(ms, _) = *kind {
                 world.push(Duration::from_millis(ms), Event::Die { node: at });
             }
-            let (peer, leecher) = (PeerId(me), !present.is_complete());
+            let first = world.nodes.first().map(|node| node.peer);
+            let stolen = first.filter(|_| !kind.stays() && world.rng.bool());
+            let peer = stolen.unwrap_or(PeerId(me));
+            let leecher = !present.is_complete();
             let swarm = world.machine(peer, leecher);
             world.nodes.push(Node {
                 peer,
+                addr: addr(at, *kind),
                 swarm,
                 kind: *kind,
                 leecher,
@@ -156,6 +207,9 @@ impl World {
                 stalled_until: None,
                 links: BTreeMap::new(),
                 owes: BTreeMap::new(),
+                known: BTreeMap::new(),
+                said: BTreeSet::new(),
+                fresh: None,
                 lied_to_by: BTreeSet::new(),
                 suspects: BTreeMap::new(),
                 caught: BTreeSet::new(),
@@ -290,6 +344,23 @@ impl World {
                 assert!(!open || owes.is_empty(), "requests without an answer");
             }
         }
+        if self.events.is_empty() {
+            self.check_merged();
+        }
+    }
+
+    /// Two nodes that dialled each other have one link, once each has heard so.
+    fn check_merged(&self) {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let mut others = BTreeSet::new();
+            for (link, &other) in &node.links {
+                let both = self.nodes[other].links.get(link) == Some(&at);
+                assert!(
+                    !both || others.insert(other),
+                    "two links of {at} and {other}"
+                );
+            }
+        }
     }
 
     fn lament(&self, what: &str) -> ! {
@@ -318,6 +389,8 @@ impl World {
                 self.nodes[node].timeouts = (Some(now), times);
                 self.nodes[node].swarm.handle_timeout(now);
                 self.outputs(node);
+                let unsaid = self.nodes[node].unsaid(now);
+                assert_eq!(unsaid, None, "it never said what it has");
             }
             _ => {
                 let ((at, _), event) = self.events.pop_first().expect("something to wait for");
@@ -336,14 +409,25 @@ impl World {
                 other,
                 dialled,
             } => {
-                let peer = self.nodes[other].peer;
-                let info = link_info(peer, Some(addr(other)), dialled);
+                let Node { peer, addr, .. } = &self.nodes[other];
+                let info = link_info(*peer, Some(addr.clone()), dialled);
+                let info = with_cookies(info, link);
                 let this = &mut self.nodes[node];
                 if this.dead {
                     return self.in_order(node, other, link, Event::Down { node: other, link });
                 }
                 this.links.insert(link, other);
+                this.known.insert(link, (info.clone(), now));
+                this.fresh = Some(link);
+                let refused = this.is_banned(&info, &this.caught);
                 this.swarm.link_up(now, link, info);
+                self.outputs(node);
+                let this = &mut self.nodes[node];
+                this.fresh = None;
+                assert!(
+                    !refused || !this.links.contains_key(&link),
+                    "a liar is back"
+                );
                 node
             }
             Event::Down { node, link } => {
@@ -358,15 +442,18 @@ impl World {
                 message,
             } => {
                 let this = &mut self.nodes[node];
-                let Some(&other) = this.links.get(&link).filter(|_| !this.dead) else {
+                if this.dead || !this.links.contains_key(&link) {
                     return;
-                };
+                }
                 if is_lie(&self.sample, &message) {
-                    this.lied_to_by.insert(other);
+                    this.lied_to_by.insert(link);
+                }
+                if says_what_it_has(&message) {
+                    this.said.insert(link);
                 }
                 if let PeerMessage::Block { data, .. } = &message {
                     let address = data.as_ptr() as usize;
-                    self.senders.insert(address, (data.clone(), other));
+                    self.senders.insert(address, (data.clone(), link));
                 }
                 if let PeerMessage::Request(block) = message {
                     this.owes.entry(link).or_default().push(block);
@@ -400,7 +487,7 @@ impl World {
                 node
             }
             Event::Dial { node, addr: to, .. } => {
-                let target = (0..self.nodes.len()).find(|&at| addr(at) == to).unwrap();
+                let target = self.nodes.iter().position(|n| n.addr == to).unwrap();
                 if self.nodes[target].dead {
                     self.nodes[node].swarm.dial_failed(now, &to);
                 } else {
@@ -444,6 +531,8 @@ impl World {
                 let this = &mut self.nodes[node];
                 this.swarm = swarm;
                 this.dead = false;
+                this.known.clear();
+                this.said.clear();
                 this.lied_to_by.clear();
                 this.suspects.clear();
                 this.caught.clear();

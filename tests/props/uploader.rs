@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 use bt_lite::ChunkIndex;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{LinkId, Turn, UploadLimits, Uploader};
+use bt_lite::protocol::HostKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 const LIMITS: UploadLimits = UploadLimits {
-    window: 4000,
+    window: 1200,
     requests: 4,
     slots: 2,
 };
 const BLOCK: u64 = 100;
 const CHUNK: u64 = 400;
 const LINKS: u64 = 6;
+/// Half of the links come from one host, and each other from its own.
+const CROWD: u64 = LINKS / 2;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -62,11 +65,129 @@ struct Receiver {
     waiting: VecDeque<BlockRange>,
     under_way: VecDeque<u64>,
     sent: u64,
+    untold: u64,
     has: u32,
     lacks: u32,
     declined: bool,
     choked: bool,
     moved: Option<Instant>,
+}
+
+/// What a host was sent, and has not told of.
+#[derive(Debug)]
+struct Account {
+    host: u64,
+    links: u32,
+    untold: u64,
+    sent: f64,
+}
+
+/// All links, and what their hosts owe.
+#[derive(Debug, Default)]
+struct Model {
+    links: BTreeMap<u64, Receiver>,
+    accounts: Vec<Account>,
+    /// What one host was entitled to, in bytes.
+    share: f64,
+}
+
+/// Who comes first, the least.
+type Rank = (bool, u64, u64);
+
+fn host(link: u64) -> u64 {
+    link.saturating_sub(CROWD - 1)
+}
+
+fn host_key(link: u64) -> HostKey {
+    let addr = format!("10.0.{}.1:1", host(link)).parse().unwrap();
+    HostKey::of(&addr)
+}
+
+impl Model {
+    fn account(&mut self, link: u64) -> &mut Account {
+        let account = self.accounts.iter_mut().find(|a| a.host == host(link));
+        account.expect("it has a link")
+    }
+
+    fn add(&mut self, link: u64) {
+        self.links.insert(link, Receiver::default());
+        if !self.accounts.iter().any(|a| a.host == host(link)) {
+            let account = Account {
+                host: host(link),
+                links: 0,
+                untold: 0,
+                sent: self.share,
+            };
+            // One that is gone and owes nothing is forgotten for it.
+            let gone = self.accounts.iter_mut();
+            match gone.into_iter().find(|a| a.links == 0 && a.untold == 0) {
+                Some(gone) => *gone = account,
+                None => self.accounts.push(account),
+            }
+        }
+        self.account(link).links += 1;
+    }
+
+    fn remove(&mut self, link: u64) {
+        if let Some(receiver) = self.links.remove(&link) {
+            let account = self.account(link);
+            account.links -= 1;
+            account.untold += receiver.untold;
+        }
+    }
+
+    fn sent(&mut self, now: Instant, link: u64, bytes: u64) {
+        let hosts = self.accounts.iter().filter(|a| a.links > 0).count();
+        self.share += bytes as f64 / hosts as f64;
+        let share = self.share;
+        let account = self.account(link);
+        account.sent = (account.sent + bytes as f64).max(share);
+        let receiver = self.links.get_mut(&link).expect("it is there");
+        receiver.sent += bytes;
+        receiver.untold += bytes;
+        receiver.moved = Some(now);
+    }
+
+    fn gained(&mut self, link: u64, here: bool) {
+        if let Some(receiver) = self.links.get_mut(&link) {
+            receiver.has += 1;
+            receiver.lacks = receiver.lacks.saturating_sub(here.into());
+            // First what this link owes, then what earlier ones did.
+            let of_link = receiver.untold.min(CHUNK);
+            receiver.untold -= of_link;
+            let account = self.account(link);
+            account.untold = account.untold.saturating_sub(CHUNK - of_link);
+        }
+    }
+
+    fn rank(&self, link: u64) -> Rank {
+        let receiver = &self.links[&link];
+        let account = self.accounts.iter().find(|a| a.host == host(link));
+        let account = account.expect("it has a link");
+        let silent = receiver.untold + account.untold > 2 * CHUNK;
+        let ahead = account.sent - self.share > (2 * CHUNK) as f64;
+        let given = receiver.sent + receiver.bytes();
+        let has = u64::from(receiver.has).max(given / CHUNK);
+        (silent || account.links > 1 && ahead, has, given)
+    }
+
+    fn under_way(&self) -> u64 {
+        self.links.values().map(Receiver::bytes).sum()
+    }
+
+    /// Bytes before links that do not read, and the longest pause among them.
+    fn stalled(&self, now: Instant) -> (u64, Option<Instant>) {
+        let stalled = self.links.values().filter(|r| r.is_stalled(now));
+        let bytes = stalled.clone().map(Receiver::bytes).sum();
+        (bytes, stalled.filter_map(|r| r.moved).min())
+    }
+
+    /// Whether links that do not read hold up others.
+    fn is_held_up(&self, now: Instant) -> bool {
+        let waits = self.links.values().any(|r| !r.waiting.is_empty());
+        let stalled = self.stalled(now).0;
+        waits && self.under_way() >= LIMITS.window && 2 * stalled >= LIMITS.window
+    }
 }
 
 impl Receiver {
@@ -84,7 +205,12 @@ impl Receiver {
     }
 
     fn may_be_sent(&self, now: Instant) -> bool {
-        !self.waiting.is_empty() && self.bytes() < LIMITS.window / 4 && !self.is_stalled(now)
+        !self.waiting.is_empty() && self.bytes() < self.window() && !self.is_stalled(now)
+    }
+
+    /// How much may be on its way to it: little before it has taken any.
+    fn window(&self) -> u64 {
+        (2 * BLOCK).max(self.sent).min(LIMITS.window / 4)
     }
 }
 
@@ -99,35 +225,32 @@ fn block(len: u32) -> BlockRange {
 /// Takes all turns and checks each against the model.
 fn take_turns(
     uploader: &mut Uploader,
-    model: &mut BTreeMap<u64, Receiver>,
+    model: &mut Model,
     now: Instant,
 ) -> Result<(), TestCaseError> {
     for turns in 0.. {
         prop_assert!(turns < 10 * LINKS, "slots go round without end");
         match uploader.next_turn(now) {
             Some(Turn::Choke { link, rejected }) => {
-                let receiver = model.get_mut(&link.0).unwrap();
+                let receiver = model.links.get_mut(&link.0).unwrap();
                 prop_assert!(!receiver.choked);
                 prop_assert_eq!(&rejected, &Vec::from_iter(receiver.waiting.drain(..)));
                 receiver.choked = true;
             }
             Some(Turn::Unchoke { link }) => {
-                let receiver = &model[&link.0];
+                let receiver = &model.links[&link.0];
                 prop_assert!(receiver.choked && receiver.wants());
-                let choked = model.values().filter(|r| r.choked && r.wants());
-                let deprived = choked.map(|r| (r.has, r.sent + r.bytes())).min();
-                prop_assert_eq!(
-                    Some((receiver.has, receiver.sent + receiver.bytes())),
-                    deprived
-                );
-                model.get_mut(&link.0).unwrap().choked = false;
+                let choked = model.links.iter().filter(|(_, r)| r.choked && r.wants());
+                let deprived = choked.map(|(&other, _)| model.rank(other)).min();
+                prop_assert_eq!(Some(model.rank(link.0)), deprived);
+                model.links.get_mut(&link.0).unwrap().choked = false;
             }
             None => break,
         }
     }
     // All who want something may ask, or they are too many and somebody else
     // does or could.
-    let wanting = model.values().filter(|r| r.wants());
+    let wanting = model.links.values().filter(|r| r.wants());
     let (turned_away, invited): (Vec<_>, Vec<_>) = wanting.partition(|r| r.choked);
     let crowded = turned_away.len() + invited.len() > LIMITS.slots;
     prop_assert!(turned_away.is_empty() || crowded && !invited.is_empty());
@@ -139,43 +262,40 @@ proptest! {
     fn uploader_after_any_script_agrees_with_queues(ops in ops()) {
         let mut uploader = Uploader::new(LIMITS, 1);
         uploader.measures(BLOCK, CHUNK);
-        let mut model: BTreeMap<u64, Receiver> = BTreeMap::new();
+        let mut model = Model::default();
         let mut now = Instant::now();
         for op in ops {
             match op {
                 Op::Add(link) => {
-                    if let std::collections::btree_map::Entry::Vacant(free) = model.entry(link) {
-                        free.insert(Receiver::default());
-                        uploader.link_added(LinkId(link));
+                    if !model.links.contains_key(&link) {
+                        model.add(link);
+                        uploader.link_added(LinkId(link), &host_key(link));
                     }
                 }
                 Op::Has(link, has, lacks) => {
                     uploader.link_has(LinkId(link), has, lacks);
-                    if let Some(receiver) = model.get_mut(&link) {
+                    if let Some(receiver) = model.links.get_mut(&link) {
                         (receiver.has, receiver.lacks) = (has, lacks);
                     }
                 }
                 Op::Gained(link, here) => {
                     uploader.link_gained(LinkId(link), here);
-                    if let Some(receiver) = model.get_mut(&link) {
-                        receiver.has += 1;
-                        receiver.lacks = receiver.lacks.saturating_sub(here.into());
-                    }
+                    model.gained(link, here);
                 }
                 Op::Lacks(link) => {
                     uploader.link_lacks(LinkId(link));
-                    if let Some(receiver) = model.get_mut(&link) {
+                    if let Some(receiver) = model.links.get_mut(&link) {
                         receiver.lacks += 1;
                     }
                 }
                 Op::Declined(link, declined) => {
                     uploader.link_declined(LinkId(link), declined);
-                    if let Some(receiver) = model.get_mut(&link) {
+                    if let Some(receiver) = model.links.get_mut(&link) {
                         receiver.declined = declined;
                     }
                 }
                 Op::Request(link, len) => {
-                    let receiver = model.get_mut(&link);
+                    let receiver = model.links.get_mut(&link);
                     let fits = receiver.as_ref().is_some_and(|r| {
                         !r.choked && r.waiting.len() < LIMITS.requests
                     });
@@ -186,7 +306,7 @@ proptest! {
                     }
                 }
                 Op::Cancel(link, len) => {
-                    let receiver = model.get_mut(&link);
+                    let receiver = model.links.get_mut(&link);
                     let at = receiver.as_ref().and_then(|r| {
                         r.waiting.iter().position(|b| *b == block(len))
                     });
@@ -196,15 +316,14 @@ proptest! {
                     }
                 }
                 Op::Next => {
-                    let may = model.iter().filter(|(_, r)| r.may_be_sent(now));
-                    let rank = |r: &Receiver| (r.has, r.sent + r.bytes());
-                    let best = may.clone().map(|(_, r)| rank(r)).min();
+                    let may = model.links.iter().filter(|(_, r)| r.may_be_sent(now));
+                    let best = may.map(|(&link, _)| model.rank(link)).min();
                     match uploader.next_block(now) {
                         Some((link, block)) => {
-                            let receiver = &model[&link.0];
-                            prop_assert!(receiver.may_be_sent(now));
-                            prop_assert_eq!(Some(rank(receiver)), best);
-                            let receiver = model.get_mut(&link.0).unwrap();
+                            prop_assert!(model.links[&link.0].may_be_sent(now));
+                            prop_assert_eq!(Some(model.rank(link.0)), best);
+                            prop_assert!(model.under_way() < LIMITS.window);
+                            let receiver = model.links.get_mut(&link.0).unwrap();
                             prop_assert_eq!(receiver.waiting.pop_front(), Some(block));
                             if receiver.bytes() == 0 {
                                 receiver.moved = Some(now);
@@ -212,71 +331,76 @@ proptest! {
                             receiver.under_way.push_back(block.len.into());
                         }
                         None if best.is_some() => {
-                            let moving = model.values().filter(|r| !r.is_stalled(now));
-                            let moving: u64 = moving.map(Receiver::bytes).sum();
-                            prop_assert!(moving >= BLOCK, "room, and nothing is sent");
-                            // Whoever holds the window up counts as stalled some day.
+                            let moving = model.under_way() - model.stalled(now).0;
+                            let full = model.under_way() >= LIMITS.window;
+                            prop_assert!(full || moving >= BLOCK, "room, and nothing is sent");
+                            // Whoever holds the window up counts as stalled some day,
+                            // and is in the way then.
                             take_turns(&mut uploader, &mut model, now)?;
-                            prop_assert!(uploader.poll_timeout().is_some_and(|at| at > now));
+                            let again = uploader.poll_timeout().is_some_and(|at| at > now);
+                            prop_assert!(again || model.is_held_up(now));
                         }
                         None => {}
                     }
                 }
                 Op::Turns => take_turns(&mut uploader, &mut model, now)?,
                 Op::Sent(link) => {
-                    let receiver = model.get_mut(&link);
-                    if let Some((receiver, len)) = receiver.and_then(|r| {
-                        let len = r.under_way.pop_front()?;
-                        Some((r, len))
-                    }) {
+                    let receiver = model.links.get_mut(&link);
+                    if let Some(len) = receiver.and_then(|r| r.under_way.pop_front()) {
                         uploader.sent(now, LinkId(link), len);
-                        receiver.sent += len;
-                        receiver.moved = Some(now);
+                        model.sent(now, link, len);
                     }
                 }
                 Op::Failed(link) => {
-                    let len = model.get_mut(&link).and_then(|r| r.under_way.pop_front());
+                    let len = model.links.get_mut(&link).and_then(|r| r.under_way.pop_front());
                     if let Some(len) = len {
                         uploader.failed(now, LinkId(link), len);
                     }
                 }
                 Op::Misreported(link, more) => {
-                    if let Some(receiver) = model.get_mut(&link) {
+                    if let Some(receiver) = model.links.get_mut(&link) {
                         let bytes = receiver.bytes();
-                        uploader.sent(now, LinkId(link), bytes.saturating_add(more));
-                        receiver.sent += bytes;
                         receiver.under_way.clear();
-                        receiver.moved = Some(now);
+                        uploader.sent(now, LinkId(link), bytes.saturating_add(more));
+                        model.sent(now, link, bytes);
                     }
                 }
                 Op::Remove(link) => {
                     uploader.link_removed(now, LinkId(link));
-                    model.remove(&link);
+                    model.remove(link);
                 }
                 Op::Wait(ms) => now += Duration::from_millis(ms),
             }
             uploader.check_invariants();
-            let total: u64 = model.values().map(Receiver::bytes).sum();
-            prop_assert_eq!(uploader.under_way(), total);
-            for (&link, receiver) in &model {
+            prop_assert_eq!(uploader.under_way(), model.under_way());
+            prop_assert!(model.under_way() < LIMITS.window + BLOCK);
+            let in_the_way = uploader.in_the_way(now);
+            prop_assert_eq!(in_the_way.is_some(), model.is_held_up(now));
+            if let Some(link) = in_the_way {
+                let receiver = &model.links[&link.0];
+                prop_assert!(receiver.is_stalled(now));
+                prop_assert_eq!(receiver.moved, model.stalled(now).1);
+            }
+            for (&link, receiver) in &model.links {
                 prop_assert_eq!(uploader.is_choked(LinkId(link)), receiver.choked);
-                prop_assert!(receiver.bytes() < LIMITS.window / 4 + BLOCK);
+                prop_assert_eq!(uploader.sent_to(LinkId(link)), receiver.sent);
+                prop_assert!(receiver.bytes() < receiver.window() + BLOCK);
             }
         }
         // What still waits goes out in order, link by link, as room is made.
         loop {
-            for (&link, receiver) in &mut model {
+            for (&link, receiver) in &mut model.links {
                 uploader.sent(now, LinkId(link), receiver.bytes());
                 receiver.under_way.clear();
             }
             let Some((link, block)) = uploader.next_block(now) else {
                 break;
             };
-            let receiver = model.get_mut(&link.0).unwrap();
+            let receiver = model.links.get_mut(&link.0).unwrap();
             prop_assert_eq!(receiver.waiting.pop_front(), Some(block));
             receiver.under_way.push_back(block.len.into());
         }
-        prop_assert!(model.values().all(|r| r.waiting.is_empty()));
+        prop_assert!(model.links.values().all(|r| r.waiting.is_empty()));
     }
 }
 
@@ -287,7 +411,7 @@ fn turn_that_nobody_uses_passes_on_to_all() {
     uploader.measures(BLOCK, CHUNK);
     let mut now = Instant::now();
     for link in 0..LINKS {
-        uploader.link_added(LinkId(link));
+        uploader.link_added(LinkId(link), &host_key(link));
         uploader.link_has(LinkId(link), link as u32, 9);
     }
     let turns = |uploader: &mut Uploader, now| -> Vec<Turn> {
@@ -317,7 +441,7 @@ fn turn_ends_with_its_chunk_for_whoever_is_no_longer_the_most_deprived() {
     uploader.measures(BLOCK, CHUNK);
     let now = Instant::now();
     for link in 0..4 {
-        uploader.link_added(LinkId(link));
+        uploader.link_added(LinkId(link), &host_key(link));
         uploader.link_has(LinkId(link), 5 * link as u32, 9);
     }
     while uploader.next_turn(now).is_some() {}

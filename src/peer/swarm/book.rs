@@ -215,10 +215,14 @@ impl Book {
     }
 
     /// The last link to an address went down: it may be dialled again after a
-    /// pause, if there is more to it than what that link said.
+    /// pause, if there is more to it than what that link said. What nobody has
+    /// tried has not failed, or links that come and go could have it forgotten.
     pub(super) fn unlinked(&mut self, now: Instant, addr: &Addr) {
         match self.entries.get(addr) {
             Some(entry) if entry.state == State::Dialling => {}
+            Some(entry) if entry.named && entry.state == State::Claimed => {
+                self.set(addr, State::Idle(now + FIRST_PAUSE));
+            }
             Some(entry) if entry.named || entry.proved => self.pause(now, addr),
             _ => self.forget(addr),
         }
@@ -254,6 +258,17 @@ impl Book {
     /// A link of this host delivered.
     pub(super) fn trust(&mut self, host: &HostKey) {
         self.suspects.retain(|(suspect, _)| suspect != host);
+    }
+
+    /// A link that lied had said that it is there: nobody dials it for that.
+    pub(super) fn disproved(&mut self, addr: &Addr) {
+        let Some(entry) = self.entries.get_mut(addr) else {
+            return;
+        };
+        entry.proved = false;
+        if !entry.named && matches!(entry.state, State::Idle(_)) {
+            self.forget(addr);
+        }
     }
 
     pub(super) fn is_banned(&self, info: &LinkInfo) -> bool {

@@ -376,6 +376,9 @@ impl Swarm {
     pub(super) fn ban(&mut self, now: Instant, liar: &Sender) {
         let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
         self.book.ban(&liar.host, dialled);
+        if let Some(addr) = liar.addr.as_ref().filter(|_| !liar.dialled) {
+            self.book.disproved(addr);
+        }
         self.drop_link(now, liar.link, DropReason::Refused(RefuseReason::Banned));
     }
 
@@ -445,12 +448,12 @@ impl Swarm {
         self.settle(now);
     }
 
-    /// Whether some link has something that is missing here.
+    /// Whether some link has something that is missing here, as far as is known.
     pub(super) fn is_supplied(&self) -> bool {
         match &self.phase {
-            Phase::Manifest(_) | Phase::Opening(_) => {
-                self.links.values().any(|link| link.remote.is_anything())
-            }
+            // Who was asked for the manifest in vain is no supply.
+            Phase::Manifest(fetch) => fetch.is_waiting(self.links_with_something()),
+            Phase::Opening(_) => self.links.values().any(|link| link.remote.is_anything()),
             Phase::Transfer(transfer) => {
                 let mut links = self.links.keys();
                 links.any(|link| transfer.planner.is_useful(link))
@@ -471,6 +474,33 @@ impl Swarm {
         !self.is_seeding()
             && links < self.config.max_links
             && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
+    }
+
+    /// Whether to dial though all places are taken: nothing comes, and the link
+    /// that answers takes the place of one that this side accepted.
+    pub(super) fn wants_place(&self, now: Instant) -> bool {
+        self.may_want_place() && self.is_starving(now)
+    }
+
+    fn may_want_place(&self) -> bool {
+        !self.is_seeding()
+            && self.links.len() >= self.config.max_links
+            && self.book.dialling() == 0
+            && self.links.values().any(|link| !link.info.dialled)
+    }
+
+    /// When to dial so, though nothing happens before.
+    pub(super) fn place_wanted_at(&self) -> Option<Instant> {
+        if !self.may_want_place() {
+            return None;
+        }
+        let starves = self.starves_at().filter(|_| self.is_supplied());
+        let idle = self
+            .book
+            .poll_timeout()
+            .map(|due| starves.map_or(due, |at| due.max(at)));
+        let claimed = starves.filter(|_| self.book.has_claimed());
+        idle.into_iter().chain(claimed).min()
     }
 
     /// Whether to look for more owners.

@@ -295,6 +295,7 @@ impl Swarm {
             self.uploader.poll_timeout(),
             dial.flatten(),
             starves.filter(|_| wants_links && self.book.has_claimed()),
+            self.place_wanted_at(),
             unsaid,
         ];
         let first = first.into_iter().chain(phase).flatten().min();
@@ -348,7 +349,7 @@ impl Swarm {
             Phase::Manifest(fetch) => {
                 !fetch.is_checking()
                     && !fetch.is_waiting(self.links_with_something())
-                    && !(self.book.has_untried() && self.wants_links())
+                    && !(self.book.has_untried() && self.links.len() < self.config.max_links)
             }
             Phase::Transfer(transfer) => {
                 transfer.checking.is_empty()
@@ -369,7 +370,7 @@ impl Swarm {
             self.store();
             return self.finish_or_commit(now);
         }
-        while self.wants_links() {
+        while self.wants_links() || self.wants_place(now) {
             // The manifest comes first, and leechers that have just come have
             // none.
             let seeder_first = self.book.dialling() == 0 && !self.is_supplied();

@@ -13,6 +13,8 @@ pub(super) enum Op {
     Up(u8, Option<u8>, bool, Option<Says>),
     Down(Index),
     Says(Index, Says),
+    /// The same several times.
+    Repeats(Index, Says, usize),
     /// Answers what the machine asked a link.
     Answers(Index, Index, Answer),
     /// The driver does one thing, or everything, that it was told to.
@@ -44,8 +46,24 @@ pub(super) enum Says {
     Block(u32, u32, usize),
     Reject(u32, u32, u32),
     Hello,
+    Interested(bool),
+    /// That a link is the same peer's as another one.
+    Proof(Index, Forgery),
     Refuse,
     KeepAlive,
+}
+
+/// How a proof that two links are one peer's is wrong, if it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Forgery {
+    None,
+    /// This side's own.
+    SentBack,
+    /// With the ends of the older link the wrong way round.
+    Turned,
+    /// Of the same two links, but said on the other one.
+    Replayed,
+    Guessed,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +86,17 @@ pub(super) enum Unbidden {
     Read(u64),
     Sent(Index, usize, u64),
     Down(u64),
+}
+
+fn proof() -> impl Strategy<Value = Says> {
+    let forgery = prop_oneof![
+        4 => Just(Forgery::None),
+        1 => Just(Forgery::SentBack),
+        1 => Just(Forgery::Turned),
+        1 => Just(Forgery::Replayed),
+        1 => Just(Forgery::Guessed),
+    ];
+    (any::<Index>(), forgery).prop_map(|(at, forgery)| Says::Proof(at, forgery))
 }
 
 fn says() -> impl Strategy<Value = Says> {
@@ -96,6 +125,8 @@ fn says() -> impl Strategy<Value = Says> {
         1 => (any::<u32>(), any::<u32>(), 0usize..99).prop_map(|(c, o, n)| Says::Block(c, o, n)),
         1 => block.prop_map(|(c, o, n)| Says::Reject(c, o, n)),
         1 => Just(Says::Hello),
+        3 => any::<bool>().prop_map(Says::Interested),
+        4 => proof(),
         1 => Just(Says::Refuse),
         2 => Just(Says::KeepAlive),
     ]
@@ -130,6 +161,10 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         12 => up.prop_map(|(peer, addr, dialled, has)| Op::Up(peer, addr, dialled, has)),
         2 => index().prop_map(Op::Down),
         20 => (index(), says()).prop_map(|(link, says)| Op::Says(link, says)),
+        1 => (index(), says(), 2usize..9).prop_map(|(link, s, n)| Op::Repeats(link, s, n)),
+        1 => (index(), 0u32..3, 30usize..40)
+            .prop_map(|(link, part, n)| Op::Repeats(link, Says::Part(part), n)),
+        1 => (index(), proof(), 4usize..6).prop_map(|(link, s, n)| Op::Repeats(link, s, n)),
         50 => (index(), index(), answer).prop_map(|(link, at, a)| Op::Answers(link, at, a)),
         30 => (index(), any::<bool>()).prop_map(|(at, works)| Op::Does(at, works)),
         6 => Just(Op::DoesAll),

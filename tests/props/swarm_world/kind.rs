@@ -52,6 +52,8 @@ pub(crate) struct Counts {
     /// Liars that were found among several senders.
     pub(crate) convicted: u64,
     pub(crate) bans: u64,
+    /// Links that ended because two nodes had dialled each other.
+    pub(crate) merged: u64,
     pub(crate) cuts: u64,
     pub(crate) returns: u64,
     pub(crate) cancels: u64,

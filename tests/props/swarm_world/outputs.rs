@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{DropReason, LinkId, Output};
+use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 
-use super::{Event, Kind, World, addr};
-use crate::sample::Sample;
+use super::{Event, Kind, World};
+use crate::sample::{Sample, lot};
 
 impl World {
     pub(super) fn outputs(&mut self, node: usize) {
@@ -21,6 +22,11 @@ impl World {
             match output {
                 Output::Send { link, message } => self.send(node, link, message),
                 Output::Dial { addr } => {
+                    let this = &self.nodes[node];
+                    let caught = this.caught.iter().map(|liar| &this.known[liar].0);
+                    let mut dialled = caught.filter(|liar| liar.dialled);
+                    let banned = dialled.any(|liar| liar.addr.as_ref() == Some(&addr));
+                    assert!(!banned, "{node} dials who is banned");
                     let (after, life) = (self.soon(), self.nodes[node].life);
                     self.push(after, Event::Dial { node, life, addr });
                 }
@@ -28,18 +34,7 @@ impl World {
                     let Some(other) = self.nodes[node].links.remove(&link) else {
                         continue;
                     };
-                    if reason == DropReason::Refused(RefuseReason::Banned) {
-                        self.counts.bans += 1;
-                        let lied = self.nodes[node].lied_to_by.contains(&other);
-                        assert!(lied, "{other} is honest and banned");
-                    }
-                    if let DropReason::Violation(what) = reason {
-                        let kind = self.nodes[other].kind;
-                        assert!(
-                            kind == Kind::Silent || kind == Kind::Rejecting,
-                            "{kind:?}: {what}"
-                        );
-                    }
+                    self.check_drop(node, link, other, reason);
                     self.nodes[node].owes.remove(&link);
                     self.in_order(node, other, link, Event::Down { node: other, link });
                 }
@@ -47,7 +42,7 @@ impl World {
                     let others = (0..self.nodes.len()).filter(|&at| at != node);
                     let others = others.filter(|&at| !self.nodes[at].dead);
                     let owners: Vec<_> = others
-                        .map(|at| (addr(at), !self.nodes[at].leecher))
+                        .map(|at| (self.nodes[at].addr.clone(), !self.nodes[at].leecher))
                         .collect();
                     self.later(node, move |swarm, now| swarm.owners_found(now, owners));
                 }
@@ -94,8 +89,43 @@ impl World {
         }
         let this = &mut self.nodes[node];
         this.timer = this.swarm.poll_timeout();
-        let linked = |liar: &usize| this.links.values().any(|other| other == liar);
+        let linked = |liar: &LinkId| this.links.contains_key(liar);
         assert!(!this.caught.iter().any(linked), "a liar got away at {node}");
+    }
+
+    /// Whether a node may drop a link for this reason.
+    fn check_drop(&mut self, node: usize, link: LinkId, other: usize, reason: DropReason) {
+        let (this, kind) = (&self.nodes[node], self.nodes[other].kind);
+        let (info, since) = &this.known[&link];
+        match reason {
+            DropReason::Refused(RefuseReason::Banned) => {
+                self.counts.bans += 1;
+                // Others of its host live on, until they lie themselves.
+                let refused = this.fresh == Some(link) && this.is_banned(info, &this.lied_to_by);
+                let lied = this.lied_to_by.contains(&link);
+                assert!(lied || refused, "{other} is honest and banned");
+            }
+            DropReason::Refused(RefuseReason::SelfConnection) => {
+                assert_eq!(this.peer, info.peer);
+            }
+            DropReason::Refused(RefuseReason::Duplicate) => {
+                self.counts.merged += 1;
+                let stays = this
+                    .links
+                    .iter()
+                    .any(|(stays, to)| *to == other && lot(&this.known[stays].0) < lot(info));
+                assert!(stays, "the only link of {node} to {other} is dropped");
+            }
+            DropReason::Refused(RefuseReason::Busy) => panic!("there is room"),
+            DropReason::Violation("no Bitfield in time") => {
+                assert!(!this.said.contains(&link) && *since + HANDSHAKE_TIMEOUT <= self.now);
+            }
+            DropReason::Violation(what) => assert!(
+                kind == Kind::Silent || kind == Kind::Rejecting,
+                "{kind:?}: {what}"
+            ),
+            _ => {}
+        }
     }
 
     /// Of a bad chunk, who must be banned at once.
@@ -104,9 +134,9 @@ impl World {
         node: usize,
         chunk: ChunkIndex,
         pieces: &[Bytes],
-    ) -> Option<BTreeSet<usize>> {
+    ) -> Option<BTreeSet<LinkId>> {
         let sender = |piece: &Bytes| self.senders.get(&(piece.as_ptr() as usize)).map(|s| s.1);
-        let senders: BTreeSet<usize> = pieces.iter().filter_map(sender).collect();
+        let senders: BTreeSet<LinkId> = pieces.iter().filter_map(sender).collect();
         let this = &mut self.nodes[node];
         if this.suspects.contains_key(&chunk) {
             self.counts.exclusive += 1;

@@ -1,0 +1,561 @@
+//! Single machines among strangers who keep to the protocol: names and
+//! addresses that they claim, places that they take, and manifests that they
+//! hold back.
+
+use std::time::{Duration, Instant};
+
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use bt_lite::content::{BlockRange, ChunkHash};
+use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::protocol::limits::HASHES_PER_PART;
+use bt_lite::protocol::{Addr, LinkProof, PeerId, PeerMessage, RefuseReason};
+use bt_lite::{Bitfield, ContentId, Geometry};
+use bytes::Bytes;
+
+use crate::sample::{SMALL, Sample, with_cookies};
+
+const ME: PeerId = PeerId([9; 16]);
+const OWNER: PeerId = PeerId([1; 16]);
+const TICK: Duration = Duration::from_millis(10);
+
+fn addr(text: &str) -> Addr {
+    text.parse().unwrap()
+}
+
+/// A machine, and the time.
+struct Single {
+    swarm: Swarm,
+    start: Instant,
+    now: Instant,
+    links: u64,
+}
+
+impl Single {
+    fn new(id: ContentId, config: SwarmConfig) -> Self {
+        let start = Instant::now();
+        Self {
+            swarm: Swarm::leecher(start, config, ME, id),
+            start,
+            now: start,
+            links: 0,
+        }
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        self.swarm.check_invariants();
+        std::iter::from_fn(|| self.swarm.poll_output()).collect()
+    }
+
+    /// What comes out until then, and when.
+    fn until(&mut self, end: Instant) -> Vec<(Duration, Output)> {
+        let mut all = Vec::new();
+        loop {
+            let at = self.now - self.start;
+            all.extend(self.outputs().into_iter().map(|output| (at, output)));
+            let Some(next) = self.swarm.poll_timeout().filter(|next| *next <= end) else {
+                self.now = end;
+                return all;
+            };
+            self.now = self.now.max(next);
+            self.swarm.handle_timeout(self.now);
+            assert!(all.len() < 100_000, "the time does not move on");
+        }
+    }
+
+    fn up(&mut self, info: LinkInfo) -> LinkId {
+        self.links += 1;
+        let link = LinkId(self.links);
+        let info = with_cookies(info, link);
+        self.swarm.link_up(self.now, link, info);
+        link
+    }
+
+    fn dialled(&mut self, peer: PeerId, to: &str) -> LinkId {
+        self.up(LinkInfo::dialled(peer, addr(to)))
+    }
+
+    fn accepted(&mut self, peer: PeerId, from: &str, listen: Option<&str>) -> LinkId {
+        self.up(LinkInfo::accepted(peer, &addr(from), listen.map(addr)))
+    }
+
+    fn hears(&mut self, link: LinkId, message: PeerMessage) {
+        self.swarm.handle_message(self.now, link, message);
+    }
+
+    /// Leads it to where it asks for blocks; a link that is up has all.
+    fn learns(&mut self, link: LinkId, sample: &Sample) {
+        for part in 0..2 {
+            self.hears(link, sample.part(part).unwrap());
+        }
+        let none = Bitfield::none(sample.manifest.geometry().chunks());
+        self.swarm.opened(self.now, &none, &none);
+    }
+}
+
+fn block(sample: &Sample, block: BlockRange, good: bool) -> PeerMessage {
+    let mut data = sample.block(block).to_vec();
+    data[0] ^= u8::from(!good);
+    PeerMessage::Block {
+        chunk: block.chunk,
+        offset: block.offset,
+        data: data.into(),
+    }
+}
+
+fn drops(outputs: &[Output]) -> Vec<(LinkId, DropReason)> {
+    let drops = outputs.iter().filter_map(|output| match output {
+        Output::Drop { link, reason } => Some((*link, *reason)),
+        _ => None,
+    });
+    drops.collect()
+}
+
+fn requests(outputs: &[Output], of: LinkId) -> Vec<BlockRange> {
+    let requests = outputs.iter().filter_map(|output| match output {
+        Output::Send {
+            link,
+            message: PeerMessage::Request(block),
+        } if *link == of => Some(*block),
+        _ => None,
+    });
+    requests.collect()
+}
+
+fn dials(outputs: &[(Duration, Output)]) -> Vec<(Duration, Addr)> {
+    let dials = outputs.iter().filter_map(|(at, output)| match output {
+        Output::Dial { addr } => Some((*at, addr.clone())),
+        _ => None,
+    });
+    dials.collect()
+}
+
+/// A download from one owner, which sends a block every half second; and what
+/// came out that has to do with it, and when.
+fn download(impostors: bool) -> Vec<(Duration, String)> {
+    let sample = Sample::new(1 << 20);
+    let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+    let owner = single.dialled(OWNER, "owner:1");
+    single.hears(owner, PeerMessage::HaveAll);
+    single.learns(owner, &sample);
+    let (mut log, mut asked, mut ticks, mut came) = (Vec::new(), Vec::new(), 0u32, 0);
+    while !single.swarm.is_seeding() {
+        assert!(ticks < 6000, "it does not come to an end");
+        for output in single.outputs() {
+            match &output {
+                Output::Verify { chunk, .. } => {
+                    single.swarm.chunk_verified(single.now, *chunk, true);
+                }
+                Output::Store { chunk, .. } => single.swarm.chunk_stored(single.now, *chunk),
+                Output::Commit { .. } => single.swarm.committed(single.now),
+                Output::Finish => single.swarm.finished(single.now),
+                Output::Send { link, message } if *link == owner => {
+                    if let PeerMessage::Request(block) = message {
+                        asked.push(*block);
+                    }
+                }
+                Output::Drop { link, .. } if *link == owner => {}
+                _ => continue,
+            }
+            // Which chunk comes when depends on how many others might help.
+            let what = match &output {
+                Output::Send { message, .. } => format!("{message:?}"),
+                other => format!("{other:?}"),
+            };
+            let name = what.chars().take_while(char::is_ascii_alphanumeric);
+            log.push((single.now - single.start, name.collect()));
+        }
+        ticks += 1;
+        single.now += TICK;
+        let due = single.swarm.poll_timeout();
+        if due.is_some_and(|due| due <= single.now) {
+            single.swarm.handle_timeout(single.now);
+        }
+        if ticks.is_multiple_of(50) && !asked.is_empty() {
+            let message = block(&sample, asked.remove(0), true);
+            single.hears(owner, message);
+        }
+        if impostors && ticks.is_multiple_of(20) {
+            came += 1;
+            let from = format!("stranger{came}:1");
+            let link = single.accepted(OWNER, &from, None);
+            single.hears(link, PeerMessage::HaveNone);
+            single.hears(link, PeerMessage::SamePeer(LinkProof([7; 16])));
+        }
+    }
+    assert!(!impostors || came > 100);
+    log
+}
+
+#[test]
+fn impostors_do_not_disturb_the_link_of_whose_name_they_use() {
+    let alone = download(false);
+    assert_eq!(alone.last().map(|(_, what)| &what[..]), Some("Finish"));
+    let among = download(true);
+    let differ = among
+        .iter()
+        .zip(&alone)
+        .find(|(among, alone)| among != alone);
+    assert_eq!(differ, None);
+    assert_eq!(among.len(), alone.len());
+}
+
+#[test]
+fn liar_with_the_name_of_an_owner_is_banned_and_the_owner_is_not() {
+    let sample = &SMALL[4];
+    let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+    let named = [(addr("owner:1"), true)];
+    single.swarm.owners_found(single.now, named);
+    let owner = single.dialled(OWNER, "owner:1");
+    single.hears(owner, PeerMessage::HaveAll);
+    single.learns(owner, sample);
+    let impostor = single.accepted(OWNER, "evil:1", Some("evil:2"));
+    let neighbour = single.accepted(PeerId([3; 16]), "evil:3", None);
+    single.hears(impostor, PeerMessage::HaveAll);
+    single.hears(neighbour, PeerMessage::HaveNone);
+    let outputs = single.outputs();
+    let asked = requests(&outputs, impostor)[0];
+    single.hears(impostor, block(sample, asked, false));
+    single.swarm.chunk_verified(single.now, asked.chunk, false);
+    let banned = DropReason::Refused(RefuseReason::Banned);
+    assert_eq!(drops(&single.outputs()), [(impostor, banned)]);
+
+    // The owner serves on.
+    let asked = requests(&outputs, owner)[0];
+    single.hears(owner, block(sample, asked, true));
+    single.swarm.chunk_verified(single.now, asked.chunk, true);
+    single.swarm.chunk_stored(single.now, asked.chunk);
+    assert_eq!(single.swarm.progress(single.now).verified_chunks, 1);
+    // Nobody comes in again from the liar's host, whatever the name, and others
+    // with the owner's name do.
+    let again = single.accepted(PeerId([4; 16]), "evil:4", None);
+    assert_eq!(drops(&single.outputs()), [(again, banned)]);
+    single.accepted(OWNER, "elsewhere:1", None);
+    assert_eq!(drops(&single.outputs()), []);
+    // The owner is dialled again.
+    single.swarm.link_down(single.now, owner);
+    let end = single.now + Duration::from_secs(2);
+    let dialled = dials(&single.until(end));
+    let to: Vec<Addr> = dialled.into_iter().map(|(_, to)| to).collect();
+    assert_eq!(to, [addr("owner:1")]);
+}
+
+#[test]
+fn owner_whose_address_a_link_claims_is_dialled_once_nothing_comes() {
+    let sample = &SMALL[4];
+    for has_anything in [true, false] {
+        let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+        let link = single.accepted(PeerId([5; 16]), "owner:7", Some("owner:1"));
+        if has_anything {
+            single.hears(link, PeerMessage::HaveAll);
+        } else {
+            single.hears(link, PeerMessage::HaveNone);
+        }
+        let named = [(addr("owner:1"), true)];
+        single.swarm.owners_found(single.now, named);
+        let end = single.now + Duration::from_secs(6);
+        let dialled = dials(&single.until(end));
+        let after = Duration::from_secs(if has_anything { 5 } else { 0 });
+        assert_eq!(dialled, [(after, addr("owner:1"))]);
+    }
+}
+
+#[test]
+fn owner_whose_address_links_claim_again_and_again_is_not_forgotten() {
+    let sample = &SMALL[4];
+    let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+    let seeder = single.dialled(OWNER, "other:1");
+    single.hears(seeder, PeerMessage::HaveAll);
+    let claim = |single: &mut Single| {
+        let link = single.accepted(PeerId([5; 16]), "owner:7", Some("owner:1"));
+        single.hears(link, PeerMessage::HaveNone);
+        link
+    };
+    let mut link = claim(&mut single);
+    let named = [(addr("owner:1"), true)];
+    single.swarm.owners_found(single.now, named);
+    for _ in 0..20 {
+        single.swarm.link_down(single.now, link);
+        link = claim(&mut single);
+    }
+    single.swarm.link_down(single.now, seeder);
+    let end = single.now + Duration::from_secs(3);
+    let dialled = dials(&single.until(end));
+    assert_eq!(dialled, [(Duration::ZERO, addr("owner:1"))]);
+}
+
+#[test]
+fn links_that_each_claim_an_address_leave_the_book_free_for_owners() {
+    let sample = &SMALL[4];
+    for proves in [false, true] {
+        let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+        if proves {
+            let owner = single.dialled(OWNER, "owner:1");
+            single.hears(owner, PeerMessage::HaveAll);
+            single.learns(owner, sample);
+        }
+        for n in 0..1024 {
+            let host = format!("10.0.{}.{}", n / 256, n % 256);
+            let listen = format!("{host}:2");
+            let link = single.accepted(PeerId([5; 16]), &format!("{host}:1"), Some(&listen));
+            single.hears(link, PeerMessage::HaveNone);
+            single.swarm.link_down(single.now, link);
+            single.outputs();
+        }
+        let named = [(addr("named:1"), true)];
+        single.swarm.owners_found(single.now, named);
+        let now = single.now;
+        let dialled = dials(&single.until(now));
+        assert_eq!(dialled, [(Duration::ZERO, addr("named:1"))]);
+    }
+}
+
+#[test]
+fn owner_is_dialled_though_strangers_took_all_places() {
+    let sample = &SMALL[4];
+    let mut config = SwarmConfig::default();
+    config.max_links = 3;
+    let mut single = Single::new(sample.manifest.id(), config);
+    for n in 0..3 {
+        let link = single.accepted(PeerId([n; 16]), &format!("stranger{n}:1"), None);
+        single.hears(link, PeerMessage::HaveNone);
+    }
+    let named = [(addr("owner:1"), true)];
+    single.swarm.owners_found(single.now, named);
+    let end = single.now + Duration::from_secs(30);
+    let dialled = dials(&single.until(end));
+    assert_eq!(dialled.len(), 1, "it waits for the strangers");
+    let owner = single.dialled(OWNER, "owner:1");
+    let dropped = drops(&single.outputs());
+    let busy = DropReason::Refused(RefuseReason::Busy);
+    assert!(dropped.len() == 1 && dropped[0].0 != owner && dropped[0].1 == busy);
+}
+
+#[test]
+fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_back() {
+    let sample = &SMALL[4];
+    for drips in [false, true] {
+        let mut config = SwarmConfig::default();
+        config.sources = 3;
+        let mut single = Single::new(sample.manifest.id(), config);
+        let mut links = Vec::new();
+        for n in 20..23 {
+            let link = single.accepted(PeerId([n; 16]), &format!("stranger{n}:1"), None);
+            single.hears(link, PeerMessage::HaveAll);
+            links.push(link);
+        }
+        let named = [(addr("owner:1"), true)];
+        single.swarm.owners_found(single.now, named);
+        let mut outputs = Vec::new();
+        for _ in 0..60 {
+            let end = single.now + Duration::from_secs(1);
+            let fresh = single.until(end);
+            for (_, link, part) in asked_parts(&fresh) {
+                match part {
+                    0 if drips => single.hears(link, sample.part(0).unwrap()),
+                    _ if drips => {}
+                    part => single.hears(link, PeerMessage::ManifestReject { part }),
+                }
+            }
+            outputs.extend(fresh);
+        }
+        let dialled = dials(&outputs);
+        assert_eq!(dialled.len(), 1, "drips: {drips}");
+        assert!(dialled[0].0 < Duration::from_secs(30));
+    }
+}
+
+/// A content of so many chunks that nobody has, of which the last is one byte.
+struct Long {
+    id: ContentId,
+    parts: Vec<PeerMessage>,
+}
+
+impl Long {
+    fn new(chunks: u32) -> Self {
+        let chunk_len = Geometry::of(u64::from(chunks - 1) << 24)
+            .unwrap()
+            .chunk_len();
+        let length = u64::from(chunks - 1) * chunk_len + 1;
+        assert_eq!(Geometry::of(length).unwrap().chunks(), chunks);
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(length - 1).update(b"x");
+        let mut hashes: Vec<ChunkHash> = (0..chunks - 1)
+            .map(|chunk| *blake3::hash(&chunk.to_be_bytes()).as_bytes())
+            .collect();
+        hashes.push(hasher.finalize_non_root());
+        let parts = hashes.chunks(HASHES_PER_PART as usize).enumerate();
+        let parts = parts.map(|(at, hashes)| PeerMessage::ManifestHashes {
+            part: at as u32 + 1,
+            hashes: hashes.concat().into(),
+        });
+        let first = PeerMessage::ManifestLength {
+            length,
+            proof: Bytes::from_static(b"x"),
+        };
+        let parts = std::iter::once(first).chain(parts).collect();
+        let mut level = hashes;
+        while level.len() > 2 {
+            let pairs = level.chunks(2);
+            let merged = pairs.map(|pair| match pair {
+                [left, right] => merge_subtrees_non_root(left, right, Mode::Hash),
+                _ => pair[0],
+            });
+            level = merged.collect();
+        }
+        let root = merge_subtrees_root(&level[0], &level[1], Mode::Hash);
+        let id = ContentId::from_bytes(*root.as_bytes());
+        Self { id, parts }
+    }
+}
+
+/// Which links were asked for which part, and when.
+fn asked_parts(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
+    let asked = outputs.iter().filter_map(|(at, output)| match output {
+        Output::Send {
+            link,
+            message: PeerMessage::ManifestRequest { part },
+        } => Some((at.as_millis() as u64, *link, *part)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+#[test]
+fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
+    let long = Long::new(20_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let slow = single.accepted(PeerId([2; 16]), "slow:1", None);
+    let liar = single.accepted(PeerId([3; 16]), "liar:1", None);
+    let good = single.accepted(PeerId([4; 16]), "good:1", None);
+    for link in [slow, liar, good] {
+        single.hears(link, PeerMessage::HaveAll);
+    }
+    let end = single.start + Duration::from_millis(1100);
+    let asked = asked_parts(&single.until(end));
+    assert_eq!(asked, [(0, slow, 0), (500, liar, 0), (1000, good, 0)]);
+    for link in [liar, good] {
+        single.hears(link, long.parts[0].clone());
+        let now = single.now;
+        let asked = asked_parts(&single.until(now));
+        let parts: Vec<_> = (1..4).map(|part| (1100, link, part)).collect();
+        assert_eq!(asked, parts);
+        for at in [3, 1, 2] {
+            let mut part = long.parts[at].clone();
+            if let PeerMessage::ManifestHashes { hashes, part: 1 } = &mut part
+                && link == liar
+            {
+                let mut bytes = hashes.to_vec();
+                bytes[0] ^= 1;
+                *hashes = bytes.into();
+            }
+            single.hears(link, part);
+        }
+        let claim = single
+            .outputs()
+            .into_iter()
+            .find_map(|output| match output {
+                Output::CheckManifest { link: of, claim } if of == link => Some(claim),
+                _ => None,
+            });
+        let manifest = claim.expect("it is too long to be checked at once").check();
+        assert_eq!(manifest.is_some(), link == good);
+        single.swarm.manifest_checked(single.now, link, manifest);
+        let outputs = single.outputs();
+        let opens = outputs
+            .iter()
+            .any(|output| matches!(output, Output::Open(_)));
+        assert_eq!(opens, link == good);
+        let banned = DropReason::Refused(RefuseReason::Banned);
+        let expected = (link == liar).then_some((liar, banned));
+        assert_eq!(drops(&outputs), Vec::from_iter(expected));
+    }
+}
+
+#[test]
+fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
+    let long = Long::new(200_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let mut links = Vec::new();
+    for n in 0..10 {
+        let link = single.accepted(PeerId([n + 20; 16]), &format!("drip{n}:1"), None);
+        single.hears(link, PeerMessage::HaveAll);
+        links.push(link);
+    }
+    let mut outputs = Vec::new();
+    let mut sent = vec![0; links.len()];
+    for _ in 0..200 {
+        let end = single.now + Duration::from_millis(400);
+        outputs.extend(single.until(end));
+        // The first that has more to send sends one part.
+        let asked = asked_parts(&outputs);
+        let next = |at: &usize| {
+            asked
+                .iter()
+                .any(|(_, l, p)| (*l, *p) == (links[*at], sent[*at]))
+        };
+        if let Some(at) = (0..links.len()).find(next).filter(|at| sent[*at] < 20) {
+            single.hears(links[at], long.parts[sent[at] as usize].clone());
+            sent[at] += 1;
+        }
+    }
+    // One more every five seconds, though parts come all the time.
+    let firsts = asked_parts(&outputs)
+        .into_iter()
+        .filter(|asked| asked.2 == 0);
+    let firsts: Vec<(u64, LinkId)> = firsts.map(|(at, link, _)| (at, link)).collect();
+    assert_eq!(firsts[..2], [(0, links[0]), (5000, links[1])]);
+    let asked: std::collections::BTreeSet<LinkId> = firsts.iter().map(|(_, link)| *link).collect();
+    assert_eq!(
+        asked.len(),
+        links.len(),
+        "all are asked, though 8 at a time"
+    );
+}
+
+#[test]
+fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
+    let long = Long::new(20_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let silent = single.accepted(PeerId([2; 16]), "silent:1", None);
+    single.hears(silent, PeerMessage::HaveAll);
+    let end = single.start + Duration::from_secs(59);
+    let outputs = single.until(end);
+    let dropped = outputs.iter().find_map(|(at, output)| match output {
+        Output::Drop { link, reason } => Some((at.as_secs(), *link, *reason)),
+        _ => None,
+    });
+    // Ten seconds, and twenty.
+    assert_eq!(dropped, Some((30, silent, DropReason::Silent)));
+    // One that comes late is asked before the machine gives up.
+    let late = single.accepted(PeerId([3; 16]), "late:1", None);
+    single.hears(late, PeerMessage::HaveAll);
+    let end = single.now + Duration::from_secs(9);
+    let gives_up = |outputs: &[(Duration, Output)]| {
+        outputs.iter().any(|(_, output)| *output == Output::GaveUp)
+    };
+    let outputs = single.until(end);
+    assert_eq!(asked_parts(&outputs), [(59_000, late, 0)]);
+    assert!(!gives_up(&outputs));
+    let end = single.now + Duration::from_secs(2);
+    assert!(gives_up(&single.until(end)));
+}
+
+#[test]
+fn link_that_never_says_what_it_has_is_dropped_in_time() {
+    let sample = &SMALL[4];
+    let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
+    let mute = single.accepted(PeerId([2; 16]), "mute:1", None);
+    let other = single.accepted(PeerId([3; 16]), "other:1", None);
+    single.hears(other, PeerMessage::HaveNone);
+    let end = single.start + Duration::from_secs(60);
+    let outputs = single.until(end);
+    let dropped: Vec<_> = outputs
+        .iter()
+        .filter_map(|(at, output)| match output {
+            Output::Drop { link, reason } => Some((at.as_secs(), *link, *reason)),
+            _ => None,
+        })
+        .collect();
+    let reason = DropReason::Violation("no Bitfield in time");
+    assert_eq!(dropped, [(10, mute, reason)]);
+}
