@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use bt_lite::Bitfield;
 use bt_lite::content::{BlockRange, ChunkIndex, ContentId, Manifest};
+use bt_lite::peer::swarm::LinkCookies;
 use bt_lite::protocol::{
-    ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState,
-    OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply, TrackerRequest, limits,
+    ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner, OwnEntry,
+    OwnState, OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply, TrackerRequest, limits,
 };
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -33,6 +34,28 @@ fn on_a_stream(frame: &Frame) -> Vec<u8> {
     bytes.extend_from_slice(&frame.head);
     bytes.extend_from_slice(&frame.body);
     bytes
+}
+
+/// That of the worked example.
+fn proof() -> LinkProof {
+    let cookie = |from: u8| LinkCookie(std::array::from_fn(|i| from + i as u8));
+    let cookies = |said, heard| LinkCookies {
+        said: cookie(said),
+        heard: cookie(heard),
+    };
+    let (older, newer) = (cookies(0, 0x10), cookies(0x20, 0x30));
+    let proof = newer.proof(&older);
+    let far_end = |cookies: LinkCookies| LinkCookies {
+        said: cookies.heard,
+        heard: cookies.said,
+    };
+    assert_eq!(far_end(newer).expected(&far_end(older)), proof);
+    assert_ne!(
+        newer.expected(&older),
+        proof,
+        "sent back, it proves nothing"
+    );
+    proof
 }
 
 fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
@@ -70,6 +93,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
                 cookie: LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
             }),
         ),
+        ("same-peer", PeerMessage::SamePeer(proof())),
         (
             "manifest-length",
             PeerMessage::ManifestLength {

@@ -45,12 +45,12 @@ pub struct LinkCookies {
 impl LinkCookies {
     /// What this side says on this link to prove that it is at the same end of
     /// an older one.
-    pub(super) fn proof(&self, older: &Self) -> LinkProof {
+    pub fn proof(&self, older: &Self) -> LinkProof {
         prove([older.said, older.heard], [self.said, self.heard])
     }
 
     /// What the other side says for the same.
-    pub(super) fn expected(&self, older: &Self) -> LinkProof {
+    pub fn expected(&self, older: &Self) -> LinkProof {
         prove([older.heard, older.said], [self.heard, self.said])
     }
 
