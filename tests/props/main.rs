@@ -21,4 +21,5 @@ mod swarm_observer;
 mod swarm_script;
 mod swarm_world;
 mod tracker_abuse;
+mod tracker_strangers;
 mod uploader;
