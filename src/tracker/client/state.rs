@@ -379,7 +379,7 @@ mod tests {
             state.retry(0, due - Duration::from_millis(1));
             assert!(state.untold(0).is_empty());
             state.retry(0, due);
-            assert_eq!(state.untold(0), [two.clone()]);
+            assert_eq!(state.untold(0), std::slice::from_ref(&two));
             now = due;
             // The same reason is news once.
             let again = refuse(&state, 0, &state.untold(0), &[(0, full.clone())], now);
