@@ -128,7 +128,7 @@ impl ShardedRegistry {
     /// come from before `now`. The number of shards is rounded up to a power of
     /// two, and is at most [`MAX_SHARDS`]: several times the number of threads,
     /// so that two of them rarely want the same one. An empty registry takes
-    /// about 70 KiB in one shard, and 4 KiB for each of 64 or more.
+    /// about 135 KiB in one shard, and 5 KiB for each of 64 or more.
     pub fn new(
         config: RegistryConfig,
         key: [u8; 32],
@@ -180,8 +180,9 @@ impl ShardedRegistry {
         self.desk().handle(now, source, request, reply)
     }
 
-    /// Forgets peers whose lease has run out by `now`, in that shard in which
-    /// some have been due for longest: a bounded number of them. Call it again
+    /// Forgets peers whose lease has run out by `now`, and goes on with what
+    /// requests have left to do, in that shard in which something has been due
+    /// for longest: a bounded number of steps. Call it again
     /// while [`poll_timeout`](Self::poll_timeout) lies in the past.
     pub fn handle_timeout(&self, now: Instant) {
         let due = (0..).zip(self.sessions.all());

@@ -145,7 +145,13 @@ impl Session {
                 }
             };
             failures = failures.saturating_add(1);
-            debug!(tracker = %self.setup.tracker, %error, ?pause, "tracker session failed");
+            let tracker = &self.setup.tracker;
+            // Whoever is refused may have to do something about it.
+            if matches!(error, TrackerError::Refused { .. }) {
+                warn!(%tracker, %error, ?pause, "the tracker refuses this peer");
+            } else {
+                debug!(%tracker, %error, ?pause, "tracker session failed");
+            }
             tokio::select! {
                 biased;
                 () = leave.cancelled() => break,
