@@ -215,3 +215,22 @@ impl std::ops::IndexMut<u32> for Contents {
             .expect("contents are removed with their last owner, who alone refers to them")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_and_first_name_are_on_the_line_behind_the_list() {
+        let line = |offset: usize| offset / 64;
+        let length = std::mem::offset_of!(Content, length);
+        let names = std::mem::offset_of!(Content, names);
+        // The slot that is told, and the text of the first one.
+        assert_eq!(
+            line(length),
+            line(names + Names::READ - 1),
+            "{length} {names}"
+        );
+        assert_eq!(std::mem::size_of::<Content>(), 320);
+    }
+}
