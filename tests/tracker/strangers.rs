@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bt_lite::protocol::Refusal;
-use bt_lite::tracker::{BindError, OwnEvent, RegistryConfig, TrackerConfig, TrackerError};
+use bt_lite::tracker::{
+    BindError, OwnEvent, OwnEvents, RegistryConfig, TrackerConfig, TrackerError,
+};
 use bt_lite::{MemoryStorage, Peer, ShareSource};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -24,6 +26,12 @@ async fn strict(network: &MemoryNetwork, epoch: u64, set: fn(&mut RegistryConfig
 /// How long it takes until a client asks again, at the most.
 const RETRIED: Duration = Duration::from_secs(61);
 
+/// The next event, which must come within an hour.
+async fn next(events: &mut OwnEvents) -> Option<OwnEvent> {
+    let event = timeout(Duration::from_secs(3600), events.next()).await;
+    event.expect("something is said")
+}
+
 #[tokio::test(start_paused = true)]
 async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
     let network = MemoryNetwork::new(1);
@@ -39,7 +47,7 @@ async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
     let second = strict(&network, 2, one_owner).await;
     let squatter = client(&network, "squatter");
     squatter.own(entry(1, OwnState::Complete)).await.unwrap();
-    let Some(OwnEvent::Refused(refused)) = events.next().await else {
+    let Some(OwnEvent::Refused(refused)) = next(&mut events).await else {
         panic!("nothing is said");
     };
     let full = Refusal::OwnersPerContent { max: 1 };
@@ -59,11 +67,14 @@ async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
     let found = asker.need(id(1).into(), 9).await.unwrap();
     assert_eq!(addrs(&found), ["memory:honest"]);
     let (tracker, id) = (addr(TRACKER), id(1));
-    assert_eq!(events.next().await, Some(OwnEvent::Taken { tracker, id }));
+    assert_eq!(
+        next(&mut events).await,
+        Some(OwnEvent::Taken { tracker, id })
+    );
     assert_eq!(honest.refused(), []);
     honest.shutdown().await;
-    assert_eq!(events.next().await, None);
-    assert_eq!(honest.events().next().await, None);
+    assert_eq!(next(&mut events).await, None);
+    assert_eq!(next(&mut honest.events()).await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,8 +115,14 @@ async fn listener_that_is_too_slow_hears_how_much_it_has_missed() {
         }
         assert_eq!(owner.refused(), [], "in round {round}");
     }
-    assert_eq!(events.next().await, Some(OwnEvent::Missed { count: 144 }));
-    assert!(matches!(events.next().await, Some(OwnEvent::Refused(_))));
+    assert_eq!(
+        next(&mut events).await,
+        Some(OwnEvent::Missed { count: 144 })
+    );
+    assert!(matches!(
+        next(&mut events).await,
+        Some(OwnEvent::Refused(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
