@@ -17,6 +17,6 @@ pub use codec::ProtocolError;
 pub use frame::{Frame, FrameLimits};
 pub use peer::{Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 pub use tracker::{
-    ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Registered, Token,
-    TrackerReply, TrackerRequest, Upload,
+    ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry,
+    Registered, Token, TrackerReply, TrackerRequest, Upload,
 };

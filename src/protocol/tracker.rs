@@ -173,8 +173,11 @@ pub struct Found {
 pub enum TrackerReply {
     /// To REGISTER.
     Registered(Registered),
-    /// To OWN, UPDATE and EXIT.
+    /// To OWN, UPDATE and EXIT: all of it.
     Done,
+    /// To OWN: what was refused of it, by the place in the request, each place
+    /// at most once and in their order. All else was done.
+    Partly(Vec<RefusedEntry>),
     /// To NEED.
     Found(Found),
     /// To NEED by a name that several contents bear: their ids and lengths, at
@@ -182,6 +185,15 @@ pub enum TrackerReply {
     Ambiguous(Vec<(ContentId, u64)>),
     /// To anything: no, and why.
     Refused(Refusal),
+}
+
+/// One entry of OWN that was refused, or done without its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedEntry {
+    /// Its place in the request, from 0 on.
+    pub at: u16,
+    /// Why. [`Refusal::is_of_name`] tells whether only the name was refused.
+    pub refusal: Refusal,
 }
 
 /// Why a tracker refuses. A refusal harms only the asker.
@@ -230,15 +242,35 @@ pub enum Refusal {
         /// The bound.
         max: u32,
     },
-    /// The content has as many names as one content may.
+    /// The content has as many names as one content may, or as one host may
+    /// give it. It is listed by its id.
     #[error("this content has {max} names, which is the most")]
     NamesPerContent {
         /// The bound.
         max: u32,
     },
-    /// The name stands for as many contents as one name may.
+    /// The name stands for as many contents as one name may, or as one host may
+    /// give it to. The content is listed by its id.
     #[error("this name stands for {max} contents, which is the most")]
     ContentsPerName {
+        /// The bound.
+        max: u32,
+    },
+    /// The peers of this host own so many contents that it may bring no new one.
+    #[error("this host has brought {max} contents, which is the most")]
+    ContentsPerHost {
+        /// The bound.
+        max: u32,
+    },
+    /// The peers of this host own as many contents as those of one host may.
+    #[error("the peers of this host own {max} contents, which is the most")]
+    OwnershipsPerHost {
+        /// The bound.
+        max: u32,
+    },
+    /// As many ownerships are listed as this tracker takes.
+    #[error("this tracker lists {max} ownerships, which is the most")]
+    Ownerships {
         /// The bound.
         max: u32,
     },
@@ -251,4 +283,15 @@ pub enum Refusal {
     /// The tracker stops.
     #[error("the tracker is shutting down")]
     ShuttingDown,
+}
+
+impl Refusal {
+    /// Whether only the name of an OWN entry was refused: the content is listed
+    /// by its id all the same.
+    pub fn is_of_name(&self) -> bool {
+        matches!(
+            self,
+            Self::NamesPerContent { .. } | Self::ContentsPerName { .. }
+        )
+    }
 }

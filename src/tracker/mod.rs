@@ -10,7 +10,7 @@ pub mod registry;
 mod server;
 mod sharded;
 
-pub use client::{ClientConfig, TrackerClient, TrackerError};
+pub use client::{ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerClient, TrackerError};
 pub use registry::{
     AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,
     RequestRates, Snapshot,

@@ -4,15 +4,15 @@
 //! A heartbeat takes the lock of the sessions of one host; OWN that one and the
 //! one of the content's shard; NEED the one and then the other. Each is held
 //! for one pure step, and never across an await. What is counted over all
-//! shards (peers, contents) stands beside them, so that quotas stay exact.
+//! shards (peers, contents, ownerships) stands beside them, so that quotas stay exact.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::registry::{
-    Built, Catalog, Desk, Half, RegistryConfig, RegistryStats, Sessions, Snapshot, Terms, Total,
-    gather,
+    Built, Catalog, Counted, Desk, Half, RegistryConfig, RegistryStats, Sessions, Snapshot, Terms,
+    Total, gather,
 };
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 
@@ -53,7 +53,7 @@ pub struct ShardedRegistry {
 #[derive(Debug)]
 struct Locked<T> {
     shards: Box<[Mutex<T>]>,
-    total: AtomicU32,
+    total: [AtomicU32; 2],
     #[cfg(any(test, feature = "testing"))]
     yielding: bool,
 }
@@ -62,7 +62,7 @@ impl<T> Locked<T> {
     fn new(shards: impl Iterator<Item = T>) -> Self {
         Self {
             shards: shards.map(Mutex::new).collect(),
-            total: AtomicU32::new(0),
+            total: Default::default(),
             #[cfg(any(test, feature = "testing"))]
             yielding: false,
         }
@@ -82,7 +82,7 @@ impl<T> Locked<T> {
     }
 
     fn total(&self) -> u32 {
-        self.total.load(Ordering::Relaxed)
+        (&self.total).count(Counted::Entries)
     }
 }
 
@@ -92,11 +92,11 @@ impl<T> Half<T> for &Locked<T> {
     where
         Self: 'a;
     type Total<'a>
-        = &'a AtomicU32
+        = &'a [AtomicU32; 2]
     where
         Self: 'a;
 
-    fn at(&mut self, shard: u32) -> (MutexGuard<'_, T>, &AtomicU32) {
+    fn at(&mut self, shard: u32) -> (MutexGuard<'_, T>, &[AtomicU32; 2]) {
         (self.lock(shard), &self.total)
     }
 
@@ -105,19 +105,20 @@ impl<T> Half<T> for &Locked<T> {
     }
 }
 
-impl Total for &AtomicU32 {
-    fn add(&mut self, max: u32) -> bool {
+impl Total for &[AtomicU32; 2] {
+    fn add(&mut self, what: Counted, max: u32) -> bool {
         let more = |count: u32| (count < max).then(|| count + 1);
-        self.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+        self[what as usize]
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
     }
 
-    fn sub(&mut self) {
-        self.fetch_sub(1, Ordering::Relaxed);
+    fn sub(&mut self, what: Counted) {
+        self[what as usize].fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn count(&self) -> u32 {
-        self.load(Ordering::Relaxed)
+    fn count(&self, what: Counted) -> u32 {
+        self[what as usize].load(Ordering::Relaxed)
     }
 }
 
@@ -127,7 +128,7 @@ impl ShardedRegistry {
     /// come from before `now`. The number of shards is rounded up to a power of
     /// two, and is at most [`MAX_SHARDS`]: several times the number of threads,
     /// so that two of them rarely want the same one. An empty registry takes
-    /// about 70 KiB in one shard, and 4 KiB for each of 64 or more.
+    /// about 135 KiB in one shard, and 5 KiB for each of 64 or more.
     pub fn new(
         config: RegistryConfig,
         key: [u8; 32],
@@ -179,8 +180,9 @@ impl ShardedRegistry {
         self.desk().handle(now, source, request, reply)
     }
 
-    /// Forgets peers whose lease has run out by `now`, in that shard in which
-    /// some have been due for longest: a bounded number of them. Call it again
+    /// Forgets peers whose lease has run out by `now`, and goes on with what
+    /// requests have left to do, in that shard in which something has been due
+    /// for longest: a bounded number of steps. Call it again
     /// while [`poll_timeout`](Self::poll_timeout) lies in the past.
     pub fn handle_timeout(&self, now: Instant) {
         let due = (0..).zip(self.sessions.all());

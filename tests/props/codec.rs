@@ -15,10 +15,10 @@ use bt_lite::protocol::limits::{
 use bt_lite::protocol::{
     Addr, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner,
     OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal, RefuseReason,
-    Registered, Token, TrackerReply, TrackerRequest, Upload,
+    RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
 };
 use bytes::Bytes;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -195,13 +195,16 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
 }
 
 fn refusal() -> impl Strategy<Value = Refusal> {
-    let bounded = (0..7, any::<u32>()).prop_map(|(which, max)| match which {
+    let bounded = (0..10, any::<u32>()).prop_map(|(which, max)| match which {
         0 => Refusal::PeersPerHost { max },
         1 => Refusal::Peers { max },
         2 => Refusal::ContentsPerPeer { max },
         3 => Refusal::OwnersPerContent { max },
         4 => Refusal::NamesPerContent { max },
         5 => Refusal::ContentsPerName { max },
+        6 => Refusal::ContentsPerHost { max },
+        7 => Refusal::OwnershipsPerHost { max },
+        8 => Refusal::Ownerships { max },
         _ => Refusal::Contents { max },
     });
     prop_oneof![
@@ -247,6 +250,14 @@ fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
         }),
         vec((id(), content_len()), 0..=MAX_AMBIGUOUS).prop_map(TrackerReply::Ambiguous),
         refusal().prop_map(TrackerReply::Refused),
+        btree_map(0..MAX_BATCH as u16, refusal(), 1..20).prop_map(|refused| {
+            let refused = refused.into_iter();
+            TrackerReply::Partly(
+                refused
+                    .map(|(at, refusal)| RefusedEntry { at, refusal })
+                    .collect(),
+            )
+        }),
     ]
 }
 

@@ -12,8 +12,8 @@ use bt_lite::protocol::limits::{
 };
 use bt_lite::protocol::{
     Addr, AddrError, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState, OwnerRef,
-    PeerId, PeerMessage, ProtocolError, Refusal, Registered, Token, TrackerReply, TrackerRequest,
-    Upload,
+    PeerId, PeerMessage, ProtocolError, Refusal, RefusedEntry, Registered, Token, TrackerReply,
+    TrackerRequest, Upload,
 };
 use bytes::Bytes;
 
@@ -99,6 +99,51 @@ fn peer(kind: u8, fields: &[u32], body: usize) -> Result<PeerMessage, ProtocolEr
     PeerMessage::decode(frame(kind, &fields, body))
 }
 
+fn partly(places: impl IntoIterator<Item = u16>) -> TrackerReply {
+    let refused = places.into_iter().map(|at| RefusedEntry {
+        at,
+        refusal: Refusal::ForeignAddress {
+            addr: longest_addr(),
+        },
+    });
+    TrackerReply::Partly(refused.collect())
+}
+
+#[test]
+fn refused_entries_are_some_and_in_their_order() {
+    let most = MAX_BATCH as u16;
+    for places in [
+        vec![],
+        vec![1, 1],
+        vec![1, 0],
+        vec![0, most],
+        (0..=most).collect(),
+    ] {
+        let encoded = partly(places).encode();
+        assert!(matches!(encoded, Err(ProtocolError::Range { .. })));
+    }
+    let head = |places: &[u16]| {
+        let count = (places.len() as u16).to_be_bytes();
+        let entries = places.iter().flat_map(|at| {
+            let [high, low] = at.to_be_bytes();
+            [high, low, 10]
+        });
+        frame(0x55, &[&count, &entries.collect::<Vec<_>>()], 0)
+    };
+    let busy = |places: &[u16]| {
+        let refused = places.iter().map(|&at| RefusedEntry {
+            at,
+            refusal: Refusal::Busy,
+        });
+        TrackerReply::Partly(refused.collect())
+    };
+    assert_eq!(TrackerReply::decode(head(&[0, 7])), Ok(busy(&[0, 7])));
+    for places in [&[][..], &[1, 1], &[1, 0], &[0, most]] {
+        let decoded = TrackerReply::decode(head(places));
+        assert!(matches!(decoded, Err(ProtocolError::Range { .. })));
+    }
+}
+
 #[test]
 fn longest_tracker_messages_fit_their_frames() {
     let requests = [
@@ -121,6 +166,7 @@ fn longest_tracker_messages_fit_their_frames() {
         TrackerReply::Refused(Refusal::ForeignAddress {
             addr: longest_addr(),
         }),
+        partly(0..MAX_BATCH as u16),
     ];
     let most = usize::from(TRACKER_FRAMES.head);
     for request in requests {
@@ -232,7 +278,7 @@ fn unknown_types_and_empty_frames_are_refused() {
         let decoded = TrackerRequest::decode(frame(found, &[], 0));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
-    for found in [0x00, 0x40, 0x4f, 0x55] {
+    for found in [0x00, 0x40, 0x4f, 0x56] {
         let decoded = TrackerReply::decode(frame(found, &[], 0));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
@@ -347,7 +393,7 @@ fn bytes_that_stand_for_nothing_are_refused() {
             found,
         );
     }
-    for found in [0, 14, 0xff] {
+    for found in [0, 17, 0xff] {
         choice(
             TrackerReply::decode(frame(0x54, &[&[found]], 0)).unwrap_err(),
             found,

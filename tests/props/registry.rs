@@ -1,9 +1,11 @@
 //! The registry against a naive one of lists and linear scans.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bt_lite::protocol::{
-    ContentKey, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply, TrackerRequest, Upload,
+    ContentKey, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Token, TrackerReply,
+    TrackerRequest, Upload,
 };
 use bt_lite::tracker::ShardedRegistry;
 use bt_lite::tracker::registry::Registry;
@@ -49,7 +51,7 @@ enum Op {
     Own(Proof, Vec<Entry>),
     NeedId(Proof, u8, u16),
     NeedName(Proof, u8, u16),
-    Update(Proof, Vec<(prop::sample::Index, u64)>),
+    Update(Proof, Vec<prop::sample::Index>),
     Exit(Proof),
     Wait(u64),
 }
@@ -84,7 +86,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (proof(), vec(entry(), 0..4)).prop_map(|(proof, entries)| Op::Own(proof, entries)),
         4 => (proof(), 0u8..7, 0u16..7).prop_map(|(proof, id, max)| Op::NeedId(proof, id, max)),
         3 => (proof(), 0u8..4, 0u16..7).prop_map(|(proof, name, max)| Op::NeedName(proof, name, max)),
-        2 => (proof(), vec((any::<prop::sample::Index>(), any::<u64>()), 0..4))
+        2 => (proof(), vec(any::<prop::sample::Index>(), 0..4))
             .prop_map(|(proof, uploads)| Op::Update(proof, uploads)),
         1 => proof().prop_map(Op::Exit),
         2 => (1u64..14).prop_map(Op::Wait),
@@ -105,6 +107,8 @@ struct Rig {
     start: Instant,
     issued: Vec<Token>,
     refs: Vec<OwnerRef>,
+    /// Of whom each reference is.
+    owners: BTreeMap<OwnerRef, Token>,
 }
 
 impl Rig {
@@ -121,7 +125,8 @@ impl Rig {
             model: Model::default(),
             start,
             issued: Vec::new(),
-            refs: vec![OwnerRef(0), OwnerRef(u64::MAX)],
+            refs: vec![OwnerRef(u64::MAX)],
+            owners: BTreeMap::new(),
         }
     }
 
@@ -163,14 +168,24 @@ impl Rig {
             Op::NeedName(proof, name, max) => self.need(proof, content_name(*name).into(), *max),
             Op::Update(proof, uploads) => {
                 let token = self.token(proof).expect("a token");
-                let uploads = uploads.iter().map(|(index, bytes)| Upload {
+                let uploads = uploads.iter().map(|index| Upload {
                     owner: *index.get(&self.refs),
-                    bytes: *bytes,
+                    bytes: u64::MAX,
                 });
-                let uploads = uploads.collect();
+                let uploads: Vec<Upload> = uploads.collect();
+                let owners = uploads.iter().map(|upload| upload.owner);
+                // Nobody credits itself, nor who had its place before.
+                let [a, b, c, d, ..] = token.0;
+                let own = u32::from_le_bytes([a, b, c, d]);
+                let owners = owners.filter(|owner| owner.0 as u32 != own);
+                let owners = owners.map(|owner| self.owners.get(&owner).copied());
+                let owners: Vec<Option<Token>> = owners.collect();
                 let reply = self.handle(0, &TrackerRequest::Update { token, uploads });
                 self.expect_done(token, &reply);
                 self.model.heard(token);
+                if let Some(reporter) = self.model.peer(Some(token)) {
+                    self.model.update(reporter, &owners);
+                }
             }
             Op::Exit(proof) => {
                 let token = self.token(proof).expect("a token");
@@ -197,7 +212,7 @@ impl Rig {
     fn register(&mut self, source: usize, listen: usize, proof: &Proof) {
         let token = self.token(proof);
         let listen = LISTENS[listen];
-        let known = self.model.peer(token);
+        let known = self.model.registering(source, token);
         let expected = self.model.register(source, listen, known);
         let request = TrackerRequest::Register {
             listen: listen.map(|listen| listen.parse().expect("valid")),
@@ -229,6 +244,8 @@ impl Rig {
                 listed,
                 since,
                 owned: Vec::new(),
+                credited: false,
+                reported: since,
             });
         }
     }
@@ -248,15 +265,18 @@ impl Rig {
             None => Err(Refusal::UnknownToken),
             Some(peer) => {
                 let model = &mut self.model;
-                let outcomes = entries.iter().map(|entry| model.own(peer, entry));
-                let outcomes: Vec<_> = outcomes.collect();
-                outcomes.into_iter().find(Result::is_err).unwrap_or(Ok(()))
+                let outcomes = (0..).zip(&entries).filter_map(|(at, entry)| {
+                    let refusal = model.own(peer, entry).err()?;
+                    Some(RefusedEntry { at, refusal })
+                });
+                Ok(outcomes.collect::<Vec<_>>())
             }
         };
         self.model.heard(token);
         let reply = self.handle(2, &TrackerRequest::Own { token, entries });
         match expected {
-            Ok(()) => assert_eq!(reply, TrackerReply::Done),
+            Ok(none) if none.is_empty() => assert_eq!(reply, TrackerReply::Done),
+            Ok(refused) => assert_eq!(reply, TrackerReply::Partly(refused)),
             Err(refusal) => assert_eq!(reply, TrackerReply::Refused(refusal)),
         }
     }
@@ -275,8 +295,16 @@ impl Rig {
             Some(asker) => self.model.check_need(asker, &key, max_owners, &reply),
         }
         if let TrackerReply::Found(found) = reply {
-            self.refs
-                .extend(found.owners.iter().map(|owner| owner.owner));
+            for owner in found.owners {
+                self.refs.push(owner.owner);
+                // Of two that say to listen at one place, either may be meant.
+                let listed = |peer: &&ModelPeer| peer.listed.as_ref() == Some(&owner.addr);
+                let mut peers = self.model.peers.iter().filter(listed);
+                match (peers.next(), peers.next()) {
+                    (Some(peer), None) => drop(self.owners.insert(owner.owner, peer.token)),
+                    _ => drop(self.refs.pop()),
+                }
+            }
         }
     }
 }

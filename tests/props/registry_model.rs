@@ -1,7 +1,7 @@
 //! A naive registry of lists and linear scans, which says what each request to
 //! the real one must come to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, Refusal, Token, TrackerReply,
@@ -19,11 +19,25 @@ pub(crate) const SOURCES: [&str; 4] = [
 /// A lease of 22.5 s ends between two of the whole seconds in which the test
 /// counts, wherever its last tick ends.
 pub(crate) const LEASE_SECONDS: u64 = 23;
+const LEASE_MILLIS: u64 = 22_500;
 
 pub(crate) struct Owning {
     pub(crate) id: ContentId,
-    pub(crate) name: ContentName,
+    /// Which of the [`Naming`]s it uses, if its name found a place.
+    pub(crate) naming: Option<u32>,
     pub(crate) complete: bool,
+}
+
+/// A content's use of a name, from the first owner that uses it to the last one.
+pub(crate) struct Naming {
+    /// None since it gave way.
+    pub(crate) name: Option<ContentName>,
+    pub(crate) id: ContentId,
+    /// In the order in which they came.
+    pub(crate) number: u32,
+    /// Who brought it.
+    pub(crate) host: usize,
+    pub(crate) fetched: bool,
 }
 
 pub(crate) struct ModelPeer {
@@ -32,6 +46,10 @@ pub(crate) struct ModelPeer {
     pub(crate) listed: Option<Addr>,
     pub(crate) since: u64,
     pub(crate) owned: Vec<Owning>,
+    /// Another host has credited it.
+    pub(crate) credited: bool,
+    /// Up to when it has reported, in seconds.
+    pub(crate) reported: u64,
 }
 
 #[derive(Default)]
@@ -39,6 +57,11 @@ pub(crate) struct Model {
     pub(crate) now: u64,
     pub(crate) peers: Vec<ModelPeer>,
     pub(crate) lengths: Vec<(ContentId, u64)>,
+    pub(crate) namings: Vec<Naming>,
+    pub(crate) brought: u32,
+    /// Up to when the reports of each host with several peers have used what it
+    /// can have received, in milliseconds from two leases before the start on.
+    pub(crate) host_reported: BTreeMap<usize, u64>,
 }
 
 impl Model {
@@ -51,6 +74,10 @@ impl Model {
     pub(crate) fn prune(&mut self) {
         let owned: BTreeSet<ContentId> = self.owned().map(|(_, owning)| owning.id).collect();
         self.lengths.retain(|(id, _)| owned.contains(id));
+        let used: BTreeSet<u32> = self.owned().filter_map(|(_, o)| o.naming).collect();
+        self.namings.retain(|naming| used.contains(&naming.number));
+        let hosts: BTreeSet<usize> = self.peers.iter().map(|peer| peer.host).collect();
+        self.host_reported.retain(|host, _| hosts.contains(host));
     }
 
     pub(crate) fn owned(&self) -> impl Iterator<Item = (&ModelPeer, &Owning)> {
@@ -67,6 +94,12 @@ impl Model {
         if let Some(peer) = self.peer(Some(token)) {
             self.peers[peer].since = self.now;
         }
+    }
+
+    /// The peer of a token that registers, which is good on its host only.
+    pub(crate) fn registering(&self, host: usize, token: Option<Token>) -> Option<usize> {
+        let known = self.peer(token)?;
+        (self.peers[known].host == host).then_some(known)
     }
 
     /// What REGISTER must come to: the listed address, or the refusal.
@@ -86,8 +119,8 @@ impl Model {
             return Err(Refusal::ForeignAddress { addr: addr.clone() });
         }
         if known.is_none() {
-            if self.peers.len() >= 7 {
-                return Err(Refusal::Peers { max: 7 });
+            if self.peers.len() >= 8 {
+                return Err(Refusal::Peers { max: 8 });
             }
             if self.peers.iter().filter(|peer| peer.host == host).count() >= 3 {
                 return Err(Refusal::PeersPerHost { max: 3 });
@@ -107,24 +140,27 @@ impl Model {
         }
         let owners = self.owned().filter(|(_, o)| o.id == entry.id).count();
         if held.is_none() {
-            if self.peers[peer].owned.len() >= 3 {
-                return Err(Refusal::ContentsPerPeer { max: 3 });
+            let owned = self.peers[peer].owned.len();
+            let host = self.peers[peer].host;
+            let of_host = self.peers.iter().filter(|other| other.host == host);
+            let spare: usize = of_host.map(|p| p.owned.len().saturating_sub(1)).sum();
+            if owned >= 4 {
+                return Err(Refusal::ContentsPerPeer { max: 4 });
             }
-            if owners >= 4 {
-                return Err(Refusal::OwnersPerContent { max: 4 });
+            if owned > 0 && spare >= 5 {
+                return Err(Refusal::OwnershipsPerHost { max: 5 });
             }
-            if owners == 0 && self.lengths.len() >= 5 {
-                return Err(Refusal::Contents { max: 5 });
+            if owners >= 5 {
+                return Err(Refusal::OwnersPerContent { max: 5 });
             }
-        }
-        let of_content = self.owned().filter(|(_, o)| o.id == entry.id);
-        let names: BTreeSet<_> = of_content.map(|(_, o)| &o.name).collect();
-        if !names.contains(&entry.name) {
-            if names.len() >= 2 {
-                return Err(Refusal::NamesPerContent { max: 2 });
+            if owners == 0 && owned > 0 && spare >= 3 {
+                return Err(Refusal::ContentsPerHost { max: 3 });
             }
-            if self.named(&entry.name).len() >= 2 {
-                return Err(Refusal::ContentsPerName { max: 2 });
+            if self.owned().count() >= 14 {
+                return Err(Refusal::Ownerships { max: 14 });
+            }
+            if owners == 0 && self.lengths.len() >= 6 {
+                return Err(Refusal::Contents { max: 6 });
             }
         }
         let complete = entry.state == OwnState::Complete;
@@ -133,21 +169,152 @@ impl Model {
             Some(_) => {}
             None => self.lengths.push((entry.id, entry.length)),
         }
-        let owning = Owning {
-            id: entry.id,
-            name: entry.name.clone(),
-            complete,
-        };
-        match held {
-            Some(held) => self.peers[peer].owned[held] = owning,
-            None => self.peers[peer].owned.push(owning),
+        let owned = &mut self.peers[peer].owned;
+        let held = held.unwrap_or_else(|| {
+            owned.push(Owning {
+                id: entry.id,
+                naming: None,
+                complete,
+            });
+            owned.len() - 1
+        });
+        owned[held].complete = complete;
+        let named = self.name(peer, entry);
+        if let Ok(naming) = named {
+            self.peers[peer].owned[held].naming = Some(naming);
+            self.prune();
         }
-        Ok(())
+        named.map(drop)
+    }
+
+    /// The naming that an owner uses from now on.
+    fn name(&mut self, peer: usize, entry: &OwnEntry) -> Result<u32, Refusal> {
+        let (host, credited) = (self.peers[peer].host, self.peers[peer].credited);
+        let bears = |naming: &Naming, name| naming.name.as_ref() == Some(name);
+        let known = |naming: &&mut Naming| naming.id == entry.id && bears(naming, &entry.name);
+        if let Some(naming) = self.namings.iter_mut().find(known) {
+            naming.fetched |= credited;
+            return Ok(naming.number);
+        }
+        // One host brings at most half of the three names, or contents.
+        let of_content = |naming: &&Naming| naming.id == entry.id;
+        let brought = self.namings.iter().filter(of_content);
+        if brought.filter(|naming| naming.host == host).count() >= 2 {
+            return Err(Refusal::NamesPerContent { max: 2 });
+        }
+        let live = |naming: &&Naming| naming.id == entry.id && naming.name.is_some();
+        let names: Vec<&Naming> = self.namings.iter().filter(live).collect();
+        let other_name = match names.len() {
+            ..3 => None,
+            _ => Some(
+                self.gives_way(&names, host)
+                    .ok_or(Refusal::NamesPerContent { max: 3 })?,
+            ),
+        };
+        let mut contents: Vec<&Naming> = self.namings.iter().collect();
+        contents.retain(|naming| bears(naming, &entry.name));
+        contents.sort_by_key(|naming| naming.id);
+        if contents.iter().filter(|naming| naming.host == host).count() >= 2 {
+            return Err(Refusal::ContentsPerName { max: 2 });
+        }
+        let other_content = match contents.len() {
+            ..3 => None,
+            _ => Some(
+                self.gives_way(&contents, host)
+                    .ok_or(Refusal::ContentsPerName { max: 3 })?,
+            ),
+        };
+        for naming in &mut self.namings {
+            if [other_name, other_content].contains(&Some(naming.number)) {
+                naming.name = None;
+            }
+        }
+        self.brought += 1;
+        self.namings.push(Naming {
+            name: Some(entry.name.clone()),
+            id: entry.id,
+            number: self.brought,
+            host,
+            fetched: credited,
+        });
+        Ok(self.brought)
+    }
+
+    /// Which one gives way to one more of a host: none, unless another host has
+    /// two more at the least.
+    fn gives_way(&self, namings: &[&Naming], host: usize) -> Option<u32> {
+        let count = |host| namings.iter().filter(|naming| naming.host == host).count();
+        let mut victim = None;
+        for naming in namings {
+            let uses = self
+                .owned()
+                .filter(|(_, o)| o.naming == Some(naming.number));
+            let uses = uses.count();
+            if count(naming.host) < count(host) + 2 || naming.fetched && uses > 1 {
+                continue;
+            }
+            let rank = (count(naming.host), !naming.fetched, std::cmp::Reverse(uses));
+            if victim.is_none_or(|(other, _)| other <= rank) {
+                victim = Some((rank, naming.number));
+            }
+        }
+        victim.map(|(_, number)| number)
+    }
+
+    /// What a report must come to: the first one of the peers that it names, and
+    /// that are there, is credited, if it can have sent anything. Each is said
+    /// to have sent more than all that can have come.
+    pub(crate) fn update(&mut self, reporter: usize, owners: &[Option<Token>]) {
+        let (now, host) = (self.now * 1000, self.peers[reporter].host);
+        let reported = std::mem::replace(&mut self.peers[reporter].reported, self.now);
+        let own = if owners.is_empty() {
+            0
+        } else {
+            (now - reported * 1000).min(LEASE_MILLIS)
+        };
+        let of_host = self.peers.iter().filter(|peer| peer.host == host);
+        let received = if of_host.count() > 1 || self.host_reported.contains_key(&host) {
+            let used = self.host_reported.entry(host).or_insert(0);
+            let since = (now + 2 * LEASE_MILLIS - *used).min(LEASE_MILLIS);
+            let received = own.min(since);
+            *used = now + 2 * LEASE_MILLIS - since + received;
+            received
+        } else {
+            own
+        };
+        let mut there = owners.iter().filter_map(|owner| self.peer(*owner));
+        let Some(owner) = there.next().filter(|_| received > 0) else {
+            return;
+        };
+        if self.peers[owner].host == host {
+            return;
+        }
+        self.peers[owner].credited = true;
+        for owning in &self.peers[owner].owned {
+            for naming in &mut self.namings {
+                naming.fetched |= owning.naming == Some(naming.number);
+            }
+        }
     }
 
     pub(crate) fn named(&self, name: &ContentName) -> BTreeSet<ContentId> {
-        let named = self.owned().filter(|(_, o)| o.name == *name);
-        named.map(|(_, o)| o.id).collect()
+        let named = self.namings.iter();
+        let named = named.filter(|naming| naming.name.as_ref() == Some(name));
+        named.map(|naming| naming.id).collect()
+    }
+
+    /// The name that is told to whoever asks by id.
+    fn told(&self, id: ContentId) -> String {
+        let live = |naming: &&Naming| naming.id == id && naming.name.is_some();
+        let hosts = |naming: &&Naming| {
+            let number = Some(naming.number);
+            let users = self.owned().filter(|(_, o)| o.naming == number);
+            let hosts: BTreeSet<usize> = users.map(|(peer, _)| peer.host).collect();
+            (hosts.len(), u32::MAX - naming.number)
+        };
+        let best = self.namings.iter().filter(live).max_by_key(hosts);
+        let name = best.and_then(|naming| naming.name.as_ref());
+        name.map_or(id.to_string(), ToString::to_string)
     }
 
     pub(crate) fn check_need(
@@ -198,7 +365,7 @@ impl Model {
     pub(crate) fn check_found(&self, asker: usize, key: &ContentKey, max: u16, found: &Found) {
         match key {
             ContentKey::Name(name) => assert_eq!(found.name, *name),
-            ContentKey::Id(_) => assert!(self.named(&found.name).contains(&found.id)),
+            ContentKey::Id(id) => assert_eq!(found.name.as_str(), self.told(*id)),
         }
         let asker = &self.peers[asker];
         let fit: Vec<(&Addr, bool)> = self

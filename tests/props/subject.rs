@@ -60,12 +60,15 @@ pub(crate) fn config() -> RegistryConfig {
     let mut config = RegistryConfig::default();
     config.grace = Duration::from_millis(2500);
     config.max_owners = 5;
-    config.max_peers = 7;
+    config.max_peers = 8;
     config.max_peers_per_host = 3;
-    config.max_contents = 5;
-    config.max_contents_per_peer = 3;
-    config.max_owners_per_content = 4;
-    config.max_names_per_content = 2;
-    config.max_contents_per_name = 2;
+    config.max_contents = 6;
+    config.max_contents_per_peer = 4;
+    config.max_contents_per_host = 3;
+    config.max_ownerships_per_host = 5;
+    config.max_ownerships = 14;
+    config.max_owners_per_content = 5;
+    config.max_names_per_content = 3;
+    config.max_contents_per_name = 3;
     config
 }

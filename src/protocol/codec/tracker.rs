@@ -8,8 +8,8 @@ use super::wire::{Reader, Writer, content_len, within};
 use crate::content::ContentId;
 use crate::protocol::limits::{MAX_AMBIGUOUS, MAX_BATCH, MAX_HEARTBEAT, MAX_OWNERS};
 use crate::protocol::{
-    Addr, ContentKey, Found, Frame, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, Registered,
-    TrackerReply, TrackerRequest, Upload,
+    Addr, ContentKey, Found, Frame, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal,
+    RefusedEntry, Registered, TrackerReply, TrackerRequest, Upload,
 };
 
 const REGISTER: u8 = 0x40;
@@ -23,11 +23,13 @@ const DONE: u8 = 0x51;
 const FOUND: u8 = 0x52;
 const AMBIGUOUS: u8 = 0x53;
 const REFUSED: u8 = 0x54;
+const PARTLY: u8 = 0x55;
 
 /// The least bytes of an entry in each list, which bound what is reserved.
 const OWN_ENTRY_LEN: usize = ContentId::LEN + 1 + 8 + 2;
 const UPLOAD_LEN: usize = 16;
 const LISTED_OWNER_LEN: usize = 8 + 1 + 2;
+const REFUSED_ENTRY_LEN: usize = 2 + 1;
 
 /// Marks of an owner in Found: it has all of the content, and its address is an
 /// IPv4 socket in six bytes.
@@ -157,7 +159,8 @@ impl TrackerReply {
     ///
     /// # Errors
     /// [`ProtocolError::Range`] for more owners than [`MAX_OWNERS`], more ids
-    /// than [`MAX_AMBIGUOUS`], a content length past
+    /// than [`MAX_AMBIGUOUS`], refused entries that are none, more than
+    /// [`MAX_BATCH`], or not in their order, a content length past
     /// [`MAX_CONTENT_LEN`](crate::content::MAX_CONTENT_LEN), or a heartbeat
     /// below a millisecond or past [`MAX_HEARTBEAT`].
     pub fn encode(&self) -> Result<Frame, ProtocolError> {
@@ -191,6 +194,15 @@ impl TrackerReply {
                     |head, (id, length)| Ok(head.id(id).u64(content_len(*length)?)),
                 )?,
             Self::Refused(refusal) => write_refusal(Writer::new(REFUSED, 32), refusal),
+            Self::Partly(entries) => {
+                in_order(entries)?;
+                Writer::new(PARTLY, 2 + entries.len() * 7).list(
+                    "refused entries",
+                    MAX_BATCH,
+                    entries,
+                    |head, entry| Ok(write_refusal(head.u16(entry.at), &entry.refusal)),
+                )?
+            }
         }
         .frame())
     }
@@ -230,11 +242,38 @@ impl TrackerReply {
                 |head| Ok((head.id()?, head.content_len()?)),
             )?),
             REFUSED => Self::Refused(read_refusal(&mut head)?),
+            PARTLY => {
+                let read = |head: &mut Reader<'_>| {
+                    Ok(RefusedEntry {
+                        at: head.u16()?,
+                        refusal: read_refusal(head)?,
+                    })
+                };
+                let entries = head.list("refused entries", MAX_BATCH, REFUSED_ENTRY_LEN, read)?;
+                in_order(&entries)?;
+                Self::Partly(entries)
+            }
             found => return Err(ProtocolError::Type { found }),
         };
         head.end(&frame.body)?;
         Ok(reply)
     }
+}
+
+/// Refused entries are some, and each one's place lies behind the one before.
+fn in_order(entries: &[RefusedEntry]) -> Result<(), ProtocolError> {
+    within(
+        "refused entries",
+        entries.len() as u64,
+        1..=MAX_BATCH as u64,
+    )?;
+    let mut next = 0;
+    for entry in entries {
+        let places = next..=MAX_BATCH as u64 - 1;
+        within("place of a refused entry", entry.at.into(), places)?;
+        next = u64::from(entry.at) + 1;
+    }
+    Ok(())
 }
 
 /// The address of an owner with these marks, in the one form that it has.
@@ -304,6 +343,9 @@ fn write_refusal(head: Writer, refusal: &Refusal) -> Writer {
         Refusal::ShuttingDown => head.u8(11),
         Refusal::NamesPerContent { max } => head.u8(12).u32(*max),
         Refusal::ContentsPerName { max } => head.u8(13).u32(*max),
+        Refusal::ContentsPerHost { max } => head.u8(14).u32(*max),
+        Refusal::OwnershipsPerHost { max } => head.u8(15).u32(*max),
+        Refusal::Ownerships { max } => head.u8(16).u32(*max),
     }
 }
 
@@ -322,6 +364,9 @@ fn read_refusal(head: &mut Reader<'_>) -> Result<Refusal, ProtocolError> {
         11 => Refusal::ShuttingDown,
         12 => Refusal::NamesPerContent { max: head.u32()? },
         13 => Refusal::ContentsPerName { max: head.u32()? },
+        14 => Refusal::ContentsPerHost { max: head.u32()? },
+        15 => Refusal::OwnershipsPerHost { max: head.u32()? },
+        16 => Refusal::Ownerships { max: head.u32()? },
         found => {
             return Err(ProtocolError::Choice {
                 field: "refusal",

@@ -8,7 +8,17 @@ use crate::content::ContentId;
 use crate::protocol::{Addr, ProtocolError, Refusal};
 use crate::transport::TransportError;
 
-/// The figures of a [`TrackerClient`](super::TrackerClient).
+/// The longest time that anything waits. Longer ones count as this, for they
+/// could not be added to the time of day.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// The shortest pause after a failure, whatever is configured: a tracker that is
+/// gone is not to keep a core busy.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The figures of a [`TrackerClient`](super::TrackerClient). Any value of each
+/// is good: times past a year count as a year, pauses below ten milliseconds as
+/// that, and a bound of zero lets nothing in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientConfig {
@@ -30,7 +40,14 @@ pub struct ClientConfig {
     /// client is asked for something. So a restarted tracker is not overrun by
     /// all at once. Default 8 s.
     pub return_spread: Duration,
-    /// How many contents may be owned at a time. Default 10,000.
+    /// The pauses before a tracker is told again about a content that it has
+    /// refused, or whose name it has: the first one, and the longest one to
+    /// which they double. Each is shortened by up to a half at random. Default
+    /// 10 s and 60 s: whoever has taken a place meanwhile without right is
+    /// outlived by a minute.
+    pub own_retry: (Duration, Duration),
+    /// How many contents may be owned at a time. Default 100,000, as many as a
+    /// tracker takes of one peer.
     pub max_contents: usize,
     /// For how many owners per tracker uploads can be credited: those that it
     /// named last. Default 10,000.
@@ -47,11 +64,36 @@ impl Default for ClientConfig {
             report_interval: Duration::from_secs(5),
             backoff: (Duration::from_millis(500), Duration::from_secs(15)),
             return_spread: Duration::from_secs(8),
-            max_contents: 10_000,
+            own_retry: (Duration::from_secs(10), Duration::from_secs(60)),
+            max_contents: 100_000,
             max_known_owners: 10_000,
             seed: None,
         }
     }
+}
+
+impl ClientConfig {
+    /// The same, with what cannot be put right.
+    pub(super) fn put_right(mut self) -> Self {
+        for time in [
+            &mut self.request_timeout,
+            &mut self.need_grace,
+            &mut self.report_interval,
+            &mut self.return_spread,
+        ] {
+            *time = (*time).min(LONGEST);
+        }
+        for (first, longest) in [&mut self.backoff, &mut self.own_retry] {
+            *first = (*first).clamp(SHORTEST_PAUSE, LONGEST);
+            *longest = (*longest).clamp(SHORTEST_PAUSE, LONGEST);
+        }
+        self
+    }
+}
+
+/// The pause after so many failures in a row.
+pub(super) fn pause((first, longest): (Duration, Duration), failures: u32) -> Duration {
+    first.saturating_mul(1 << failures.min(16)).min(longest)
 }
 
 /// Why a tracker, or all of them, did not do what was asked.

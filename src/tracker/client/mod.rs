@@ -6,6 +6,7 @@
 //! one shared place, so that nothing is lost with a connection.
 
 mod config;
+mod events;
 mod merge;
 mod needs;
 mod session;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,7 @@ use session::{Command, Outcome, Session};
 use state::{Noted, State};
 
 pub use config::{ClientConfig, TrackerError};
+pub use events::{OwnEvent, OwnEvents, RefusedOwn};
 
 /// How long [`TrackerClient::shutdown`] waits for its farewells.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,6 +87,9 @@ struct Handle {
     trackers: Vec<(Addr, mpsc::Sender<Command>)>,
     state: Arc<State>,
     status: watch::Receiver<Vec<Option<Outcome<()>>>>,
+    /// Of which each session has the other side; weak, so that they end with
+    /// the sessions.
+    events: broadcast::WeakSender<OwnEvent>,
     config: ClientConfig,
     leave: CancellationToken,
     abort: CancellationToken,
@@ -126,6 +131,7 @@ impl TrackerClient {
                 different.push(tracker);
             }
         }
+        let config = config.put_right();
         let state = Arc::new(State::new(
             different.len(),
             config.max_contents,
@@ -133,6 +139,7 @@ impl TrackerClient {
         ));
         let (status, watched) = watch::channel(vec![None; different.len()]);
         let status = Arc::new(status);
+        let (events, _) = broadcast::channel(events::BEHIND);
         let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
         // Nothing but jitter hangs on it.
@@ -147,6 +154,7 @@ impl TrackerClient {
                 config: config.clone(),
                 state: state.clone(),
                 status: status.clone(),
+                events: events.clone(),
                 leave: leave.clone(),
                 seed: seed.wrapping_add(index as u64),
             });
@@ -166,6 +174,7 @@ impl TrackerClient {
                 trackers,
                 state,
                 status: watched,
+                events: events.downgrade(),
                 config,
                 leave,
                 abort,
@@ -201,15 +210,17 @@ impl TrackerClient {
     }
 
     /// Announces a content, with every tracker: now, and again whenever a
-    /// tracker has forgotten it. [`OwnState::Gone`](crate::protocol::OwnState)
-    /// ends that. Returns once one tracker has taken it, and at once without
-    /// trackers.
+    /// tracker has forgotten it, or, after a pause, has refused it.
+    /// [`OwnState::Gone`](crate::protocol::OwnState) ends that. Returns once one
+    /// tracker has taken it, be it without its name, and at once without
+    /// trackers. What becomes of it later say [`events`](Self::events).
     ///
     /// Cancel safe in that the announcement is made all the same.
     ///
     /// # Errors
     /// The first tracker's error when none has taken it at this attempt; those
-    /// out of reach are told later. [`TrackerError::Invalid`] and
+    /// out of reach are told later, and those that refused it are told again.
+    /// [`TrackerError::Invalid`] and
     /// [`TrackerError::TooManyContents`] when nothing will be told to anybody.
     pub async fn own(&self, entry: OwnEntry) -> Result<(), TrackerError> {
         self.open()?;
@@ -245,6 +256,31 @@ impl TrackerClient {
                 return error.map_or(Ok(()), Err);
             }
         }
+    }
+
+    /// What becomes of the contents that are announced, from now on: which of
+    /// them a tracker refuses, or the name of which, and when it takes them after
+    /// all. Whoever does not listen misses nothing but the events.
+    pub fn events(&self) -> OwnEvents {
+        let sender = self.handle.events.upgrade();
+        // Without sessions there is nothing to hear: the end.
+        let sender = sender.unwrap_or_else(|| broadcast::channel(1).0);
+        OwnEvents(sender.subscribe())
+    }
+
+    /// What the trackers refuse at present, or the name of which they do, of
+    /// what is announced.
+    pub fn refused(&self) -> Vec<RefusedOwn> {
+        let trackers = self.handle.trackers.iter().enumerate();
+        let refused = trackers.flat_map(|(index, (tracker, _))| {
+            let refused = self.handle.state.refused(index).into_iter();
+            refused.map(|(id, refusal)| RefusedOwn {
+                tracker: tracker.clone(),
+                id,
+                refusal,
+            })
+        });
+        refused.collect()
     }
 
     /// Asks all trackers at once who owns a content, and merges their answers:

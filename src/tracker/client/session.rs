@@ -12,17 +12,18 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures::{SinkExt, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::events::{OwnEvent, RefusedOwn};
 use super::needs::{Need, Needs};
-use super::state::State;
-use super::{ClientConfig, TrackerError};
+use super::state::{State, Verdict};
+use super::{ClientConfig, TrackerError, config};
 use crate::content::ContentId;
 use crate::protocol::limits::TRACKER_FRAMES;
-use crate::protocol::{Addr, OwnEntry, Refusal, Token, TrackerReply, TrackerRequest};
+use crate::protocol::{Addr, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, Transport, TransportError};
 
 pub(super) type Outcome<T> = Result<T, TrackerError>;
@@ -60,6 +61,7 @@ pub(super) struct Setup {
     pub(super) state: Arc<State>,
     /// The outcome of the last attempt, or the first success.
     pub(super) status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
+    pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
 }
@@ -91,7 +93,7 @@ impl Session {
     /// Keeps the tracker up to date until told to leave.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let leave = self.setup.leave.clone();
-        let mut failures = 0;
+        let mut failures = 0_u32;
         let mut last_error = None;
         loop {
             let connected = tokio::select! {
@@ -127,7 +129,7 @@ impl Session {
             if last_error.is_none() && begun.elapsed() >= longest {
                 failures = 0;
             }
-            let pause = first.saturating_mul(1 << failures.min(16)).min(longest);
+            let pause = config::pause(self.setup.config.backoff, failures);
             // Whoever was registered lost the tracker together with others, and
             // is not to come back together with them.
             let away = self.setup.config.return_spread;
@@ -142,8 +144,14 @@ impl Session {
                     (pause, away.mul_f64(self.rng.f64()))
                 }
             };
-            failures += 1;
-            debug!(tracker = %self.setup.tracker, %error, ?pause, "tracker session failed");
+            failures = failures.saturating_add(1);
+            let tracker = &self.setup.tracker;
+            // Whoever is refused may have to do something about it.
+            if matches!(error, TrackerError::Refused { .. }) {
+                warn!(%tracker, %error, ?pause, "the tracker refuses this peer");
+            } else {
+                debug!(%tracker, %error, ?pause, "tracker session failed");
+            }
             tokio::select! {
                 biased;
                 () = leave.cancelled() => break,
@@ -210,6 +218,7 @@ impl Session {
             self.tell_untold().await?;
             let heartbeat = self.heartbeat;
             let owed = self.needs.deadline();
+            let retry = self.setup.state.next_retry(self.setup.index);
             let Some(connection) = &mut self.connection else {
                 return Err(self.unreachable(TransportError::Closed));
             };
@@ -218,6 +227,9 @@ impl Session {
                 () = leave.cancelled() => return Ok(()),
                 () = sleep_until(heartbeat) => self.register().await?,
                 _ = reports.tick() => self.report().await?,
+                () = sleep_until(retry.unwrap_or(heartbeat)), if retry.is_some() => {
+                    self.setup.state.retry(self.setup.index, Instant::now());
+                }
                 command = commands.recv(), if self.needs.has_room() => match command {
                     Some(command) => self.obey(command, commands).await?,
                     None => return Ok(()),
@@ -273,24 +285,15 @@ impl Session {
             if entries.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.tell(&entries).await {
-                let TrackerError::Refused { refusal, .. } = &error else {
-                    return Err(error);
-                };
-                if ends_session(refusal) {
-                    return Err(error);
-                }
-                warn!(tracker = %self.setup.tracker, %refusal, "a content is not listed");
-            }
+            self.tell(&entries).await?;
         }
     }
 
-    /// Tells about one content together with whatever else is untold, and once
-    /// more alone if some of that was refused.
+    /// Tells about one content together with whatever else is untold.
     async fn tell_one(&mut self, id: &ContentId) -> Outcome<()> {
         self.tell_untold().await?;
-        match self.setup.state.to_tell(self.setup.index, id) {
-            Some(entry) => self.tell(&[entry]).await,
+        match self.setup.state.unlisted(self.setup.index, id) {
+            Some(refusal) => Err(self.refused(TrackerReply::Refused(refusal))),
             None => Ok(()),
         }
     }
@@ -301,16 +304,44 @@ impl Session {
             token,
             entries: entries.to_vec(),
         };
-        let reply = self.ask(request).await?;
-        let outcome = match reply {
-            TrackerReply::Done => Ok(()),
-            other => Err(self.refused(other)),
+        let refused = match self.ask(request).await? {
+            TrackerReply::Done => Vec::new(),
+            TrackerReply::Partly(refused) => refused,
+            TrackerReply::Refused(refusal) if !ends_session(&refusal) => {
+                let each = (0..entries.len() as u16).map(|at| RefusedEntry {
+                    at,
+                    refusal: refusal.clone(),
+                });
+                each.collect()
+            }
+            other => return Err(self.refused(other)),
         };
-        if let Ok(()) | Err(TrackerError::Refused { .. }) = outcome {
-            let taken = outcome.is_ok();
-            self.setup.state.told(self.setup.index, entries, taken);
+        let pauses = self.setup.config.own_retry;
+        let rng = &mut self.rng;
+        let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
+        let (index, now) = (self.setup.index, Instant::now());
+        let verdicts = self.setup.state.told(index, entries, &refused, now, pause);
+        for (id, verdict) in verdicts {
+            let tracker = self.setup.tracker.clone();
+            let event = match verdict {
+                Verdict::Refused(refusal) => {
+                    let listed = refusal.is_of_name();
+                    warn!(%tracker, content = %id, %refusal, listed, "a content is refused");
+                    OwnEvent::Refused(RefusedOwn {
+                        tracker,
+                        id,
+                        refusal,
+                    })
+                }
+                Verdict::Taken => {
+                    info!(%tracker, content = %id, "a content that was refused is listed");
+                    OwnEvent::Taken { tracker, id }
+                }
+            };
+            // Nobody need listen.
+            drop(self.setup.events.send(event));
         }
-        outcome
+        Ok(())
     }
 
     /// Does what is asked for, and what else is by then: NEEDs that were asked

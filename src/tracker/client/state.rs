@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::content::ContentId;
 use crate::protocol::limits::MAX_BATCH;
-use crate::protocol::{Addr, Found, OwnEntry, OwnState, OwnerRef, Upload};
+use crate::protocol::{Addr, Found, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Upload};
 
 /// Shared by the client and its sessions. The lock is never held across an
 /// await.
@@ -28,15 +31,48 @@ struct Inner {
 struct Notes {
     /// What it has yet to be told of what is owned, GONE included.
     untold: BTreeMap<ContentId, OwnEntry>,
-    /// What was in an OWN that was refused, which may be for the sake of
-    /// another entry. Only what is owned.
-    doubtful: BTreeSet<ContentId>,
+    /// What it has refused of what is owned, or the name of which it has.
+    refused: BTreeMap<ContentId, Refused>,
+    /// When it is to be told of which of that again.
+    retries: BTreeSet<(Instant, ContentId)>,
     /// Too much was untold: its registration is to be begun anew.
     renew: bool,
     /// The owners that it named, in two generations of which the older one is
     /// forgotten when the newer one is full.
     named: [HashMap<Addr, OwnerRef>; 2],
     credits: BTreeMap<OwnerRef, u64>,
+}
+
+/// A content that a tracker has refused.
+#[derive(Debug)]
+struct Refused {
+    refusal: Refusal,
+    /// How often in a row.
+    times: u32,
+    /// When it is to be told again, if it has not been told of anything else
+    /// meanwhile.
+    due: Option<Instant>,
+}
+
+/// What has become of a content that a tracker was told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is refused, for another reason than before.
+    Refused(Refusal),
+    /// It was refused, and is taken now.
+    Taken,
+}
+
+impl Notes {
+    /// What was refused of a content is of no interest any more. Returns whether
+    /// there was something.
+    fn forgive(&mut self, id: &ContentId) -> bool {
+        let refused = self.refused.remove(id);
+        if let Some(due) = refused.as_ref().and_then(|refused| refused.due) {
+            self.retries.remove(&(due, *id));
+        }
+        refused.is_some()
+    }
 }
 
 /// What [`State::own`] found.
@@ -80,10 +116,10 @@ impl State {
         }
         for notes in &mut inner.trackers {
             if entry.state == OwnState::Gone {
-                notes.doubtful.remove(&entry.id);
+                notes.forgive(&entry.id);
             }
             notes.untold.insert(entry.id, entry.clone());
-            if notes.untold.len() > 2 * inner.max_contents {
+            if notes.untold.len() > inner.max_contents.saturating_mul(2) {
                 notes.untold.clone_from(&inner.owned);
                 notes.renew = true;
             }
@@ -91,22 +127,36 @@ impl State {
         Noted::News
     }
 
-    /// What is to be told of this content by now, unless it was told together
-    /// with others and taken.
-    pub(super) fn to_tell(&self, tracker: usize, id: &ContentId) -> Option<OwnEntry> {
+    /// Why a tracker does not list a content that is owned, if it does not.
+    pub(super) fn unlisted(&self, tracker: usize, id: &ContentId) -> Option<Refusal> {
         let inner = self.lock();
-        let notes = &inner.trackers[tracker];
-        let untold = notes.untold.get(id);
-        let doubtful = || inner.owned.get(id).filter(|_| notes.doubtful.contains(id));
-        untold.or_else(doubtful).cloned()
+        let refused = inner.trackers[tracker].refused.get(id)?;
+        let refusal = Some(&refused.refusal).filter(|refusal| !refusal.is_of_name());
+        refusal.cloned()
+    }
+
+    /// What a tracker refuses at present, with the reasons.
+    pub(super) fn refused(&self, tracker: usize) -> Vec<(ContentId, Refusal)> {
+        let inner = self.lock();
+        let refused = inner.trackers[tracker].refused.iter();
+        let refused = refused.map(|(id, refused)| (*id, refused.refusal.clone()));
+        refused.collect()
     }
 
     /// A tracker that knows nothing is to be told everything.
     pub(super) fn registered_anew(&self, tracker: usize) {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
-        *notes = Notes::default();
-        notes.untold.clone_from(&inner.owned);
+        let mut refused = std::mem::take(&mut notes.refused);
+        for refused in refused.values_mut() {
+            (refused.times, refused.due) = (0, None);
+        }
+        *notes = Notes {
+            untold: inner.owned.clone(),
+            // To be told whether that is still so.
+            refused,
+            ..Notes::default()
+        };
     }
 
     /// Whether the tracker is to be registered with as if for the first time.
@@ -121,19 +171,74 @@ impl State {
         untold.take(MAX_BATCH).cloned().collect()
     }
 
-    /// The tracker was told, and took all of it or refused some. What was
-    /// wanted otherwise meanwhile stays untold.
-    pub(super) fn told(&self, tracker: usize, entries: &[OwnEntry], taken: bool) {
+    /// The tracker was told, and has refused some of it. What was wanted
+    /// otherwise meanwhile stays untold; what was refused is told again after a
+    /// pause, of which `pause` says how long it is after so many times. Returns
+    /// what has changed for which entries.
+    pub(super) fn told(
+        &self,
+        tracker: usize,
+        entries: &[OwnEntry],
+        refused: &[RefusedEntry],
+        now: Instant,
+        mut pause: impl FnMut(u32) -> Duration,
+    ) -> Vec<(ContentId, Verdict)> {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
-        for entry in entries {
+        let mut verdicts = Vec::new();
+        let mut refused = refused.iter().peekable();
+        for (at, entry) in entries.iter().enumerate() {
             if notes.untold.get(&entry.id) == Some(entry) {
                 notes.untold.remove(&entry.id);
             }
-            if taken || !inner.owned.contains_key(&entry.id) {
-                notes.doubtful.remove(&entry.id);
-            } else {
-                notes.doubtful.insert(entry.id);
+            let refused = refused.next_if(|refused| usize::from(refused.at) == at);
+            let before = notes.refused.get(&entry.id);
+            let before = before.map(|before| (before.refusal.clone(), before.times));
+            notes.forgive(&entry.id);
+            let Some(RefusedEntry { refusal, .. }) = refused else {
+                if before.is_some() && entry.state != OwnState::Gone {
+                    verdicts.push((entry.id, Verdict::Taken));
+                }
+                continue;
+            };
+            if !inner.owned.contains_key(&entry.id) {
+                continue;
+            }
+            let times = before.as_ref().map_or(0, |(_, times)| *times);
+            // What cannot be read will not be readable later.
+            let passes = *refusal != Refusal::Malformed;
+            let due = passes.then(|| now + pause(times));
+            notes.retries.extend(due.map(|due| (due, entry.id)));
+            if before.is_none_or(|(before, _)| before != *refusal) {
+                verdicts.push((entry.id, Verdict::Refused(refusal.clone())));
+            }
+            let refused = Refused {
+                refusal: refusal.clone(),
+                times: times.saturating_add(1),
+                due,
+            };
+            notes.refused.insert(entry.id, refused);
+        }
+        verdicts
+    }
+
+    /// When a tracker is to be told again of something that it has refused.
+    pub(super) fn next_retry(&self, tracker: usize) -> Option<Instant> {
+        let inner = self.lock();
+        inner.trackers[tracker].retries.first().map(|(due, _)| *due)
+    }
+
+    /// What is due by now is to be told again.
+    pub(super) fn retry(&self, tracker: usize, now: Instant) {
+        let inner = &mut *self.lock();
+        let notes = &mut inner.trackers[tracker];
+        while let Some(&(due, id)) = notes.retries.first().filter(|(due, _)| *due <= now) {
+            notes.retries.remove(&(due, id));
+            if let Some(refused) = notes.refused.get_mut(&id) {
+                refused.due = None;
+            }
+            if let Some(entry) = inner.owned.get(&id) {
+                notes.untold.entry(id).or_insert_with(|| entry.clone());
             }
         }
     }
@@ -208,6 +313,27 @@ mod tests {
         }
     }
 
+    /// A tracker takes all of it.
+    fn take(state: &State, tracker: usize, entries: &[OwnEntry]) {
+        refuse(state, tracker, entries, &[], Instant::now());
+    }
+
+    fn refuse(
+        state: &State,
+        tracker: usize,
+        entries: &[OwnEntry],
+        places: &[(u16, Refusal)],
+        now: Instant,
+    ) -> Vec<(ContentId, Verdict)> {
+        let refused = places.iter().map(|(at, refusal)| RefusedEntry {
+            at: *at,
+            refusal: refusal.clone(),
+        });
+        let refused: Vec<_> = refused.collect();
+        let pause = |times| Duration::from_secs(1_u64 << times);
+        state.told(tracker, entries, &refused, now, pause)
+    }
+
     #[test]
     fn each_tracker_is_told_once_and_everything_after_a_restart() {
         let state = State::new(2, 10, 10);
@@ -215,7 +341,7 @@ mod tests {
         assert_eq!(state.own(&one), Noted::News);
         assert_eq!(state.own(&two), Noted::News);
         assert_eq!(state.untold(0), [one.clone(), two.clone()]);
-        state.told(0, &[one.clone(), two.clone()], true);
+        take(&state, 0, &[one.clone(), two.clone()]);
         assert_eq!((state.untold(0).len(), state.untold(1).len()), (0, 2));
         state.registered_anew(0);
         assert_eq!(state.untold(0), [one, two]);
@@ -228,25 +354,74 @@ mod tests {
         state.own(&partial);
         let batch = state.untold(0);
         state.own(&entry(1, OwnState::Gone));
-        state.told(0, &batch, true);
+        take(&state, 0, &batch);
         assert_eq!(state.untold(0), [entry(1, OwnState::Gone)]);
         assert_eq!(state.own(&entry(1, OwnState::Gone)), Noted::Known);
     }
 
     #[test]
-    fn entry_of_a_refused_batch_is_told_again_when_asked_for() {
+    fn refused_entry_is_told_again_ever_more_rarely_until_it_is_taken() {
         let state = State::new(1, 10, 10);
         let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
         state.own(&one);
         state.own(&two);
-        state.told(0, &[one.clone(), two.clone()], false);
-        assert!(state.untold(0).is_empty());
-        assert_eq!(state.to_tell(0, &one.id), Some(one.clone()));
-        state.told(0, std::slice::from_ref(&one), true);
-        assert_eq!(state.to_tell(0, &one.id), None);
+        let mut now = Instant::now();
+        let both = [one.clone(), two.clone()];
+        let full = Refusal::Contents { max: 1 };
+        let verdicts = refuse(&state, 0, &both, &[(1, full.clone())], now);
+        assert_eq!(verdicts, [(two.id, Verdict::Refused(full.clone()))]);
+        for times in 0..5 {
+            assert!(state.untold(0).is_empty());
+            assert_eq!(state.unlisted(0, &one.id), None);
+            assert_eq!(state.unlisted(0, &two.id), Some(full.clone()));
+            let due = state.next_retry(0).unwrap();
+            assert_eq!(due - now, Duration::from_secs(1 << times));
+            state.retry(0, due - Duration::from_millis(1));
+            assert!(state.untold(0).is_empty());
+            state.retry(0, due);
+            assert_eq!(state.untold(0), std::slice::from_ref(&two));
+            now = due;
+            // The same reason is news once.
+            let again = refuse(&state, 0, &state.untold(0), &[(0, full.clone())], now);
+            assert_eq!(again, []);
+        }
+        let named = Refusal::NamesPerContent { max: 1 };
+        state.retry(0, now + Duration::from_secs(99));
+        let verdicts = refuse(&state, 0, &state.untold(0), &[(0, named.clone())], now);
+        assert_eq!(verdicts, [(two.id, Verdict::Refused(named.clone()))]);
+        // Without a name it is listed all the same.
+        assert_eq!(state.unlisted(0, &two.id), None);
+        assert_eq!(state.refused(0), [(two.id, named)]);
+        let verdicts = refuse(&state, 0, std::slice::from_ref(&two), &[], now);
+        assert_eq!(verdicts, [(two.id, Verdict::Taken)]);
+        assert_eq!((state.refused(0), state.next_retry(0)), (vec![], None));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_refusal_when_the_content_is_gone_or_cannot_be_taken() {
+        let state = State::new(1, 10, 10);
+        let now = Instant::now();
+        let two = entry(2, OwnState::Complete);
+        state.own(&two);
+        let malformed = [(0, Refusal::Malformed)];
+        refuse(&state, 0, std::slice::from_ref(&two), &malformed, now);
+        assert_eq!(state.next_retry(0), None);
+        assert_eq!(state.refused(0).len(), 1);
+        refuse(
+            &state,
+            0,
+            std::slice::from_ref(&two),
+            &[(0, Refusal::Busy)],
+            now,
+        );
+        assert!(state.next_retry(0).is_some());
+        // A tracker that knows nothing is told of it with all else.
+        state.registered_anew(0);
+        assert_eq!((state.next_retry(0), state.untold(0).len()), (None, 1));
         state.own(&entry(2, OwnState::Gone));
-        state.told(0, &[entry(2, OwnState::Gone)], true);
-        assert_eq!(state.to_tell(0, &two.id), None);
+        assert_eq!((state.refused(0), state.next_retry(0)), (vec![], None));
+        let gone = state.untold(0);
+        assert_eq!(refuse(&state, 0, &gone, &[], now), []);
     }
 
     #[test]

@@ -7,9 +7,10 @@ use fastrand::Rng;
 
 use super::compact::{Place, Texts};
 use super::config::RegistryConfig;
-use super::contents::Contents;
-use super::half::Total;
+use super::contents::{Bearer, Contents};
+use super::half::{Counted, Total};
 use super::keyed::Keyed;
+use super::names::{NO_NAME, NoPlace};
 use super::owners::{Drawn, Owner};
 use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
@@ -25,30 +26,42 @@ pub(super) struct Card {
     pub(super) peer: u32,
     pub(super) generation: u32,
     pub(super) level: i32,
+    /// By what the peer's host is counted.
+    pub(super) host: u32,
+    /// Whether a peer of another host has credited it.
+    pub(super) credited: bool,
     /// Where it listens, if it does.
     pub(super) place: Option<Place>,
 }
 
-/// What a peer says to own, and what it owned of it so far.
+/// What a peer says to own.
 pub(super) struct Claim<'a> {
     pub(super) hash: u64,
     pub(super) entry: &'a OwnEntry,
-    /// As many contents are owned as one peer may.
-    pub(super) full: bool,
-    /// For how many contents of other shards the name stands, if that is known.
-    pub(super) elsewhere: Option<usize>,
+    /// Why it may own nothing more, and why nothing that nobody owns, if so.
+    pub(super) full: Option<Refusal>,
+    pub(super) full_of_new: Option<Refusal>,
 }
 
-/// What came of a claim.
+/// What came of a claim: it is held as it was claimed, but maybe for the name.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) holding: Holding,
+    /// It was not held before.
+    pub(super) anew: bool,
+    pub(super) named: Named,
+}
+
+/// What came of the name of a claim.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Owned {
-    /// It was held already, and is now as it was claimed.
-    Before,
-    /// It is held from now on.
-    Anew(Holding),
-    /// The name is new to the content, and the claim must say how many contents
-    /// bear it elsewhere.
-    NameUncounted,
+pub(super) enum Named {
+    /// The owner uses it.
+    Done,
+    /// No owner of the content uses it, and there is room for it. It needs a
+    /// place among the contents of that name; [`Catalog::name`] is to follow.
+    New,
+    /// There is no room for it.
+    Refused(Refusal),
 }
 
 /// A content that is asked for, and whom chance will name.
@@ -108,8 +121,8 @@ impl Catalog {
         Some(self.outward(content))
     }
 
-    /// Applies one entry of OWN that is not GONE. What is refused changes
-    /// nothing.
+    /// Applies one entry of OWN that is not GONE, but for a name that is new to
+    /// the content. What is refused changes nothing.
     pub(super) fn own(
         &mut self,
         claim: &Claim<'_>,
@@ -123,82 +136,144 @@ impl Catalog {
             return Err(Refusal::Malformed);
         }
         let complete = entry.state == OwnState::Complete;
-        let content = self.contents.by_id(claim.hash, &entry.id);
-        if let (Some(content), Some(held)) = (content, held) {
-            let old = self.ownerships.name(held);
-            if !self.contents.is_name(content, old, &entry.name) {
-                if !self.contents.has_name(content, &entry.name) {
-                    let Some(elsewhere) = claim.elsewhere else {
-                        return Ok(Owned::NameUncounted);
-                    };
-                    let contents = &self.contents;
-                    contents.check_new_name(Some(content), &entry.name, elsewhere, config)?;
-                }
-                let name = self.contents.use_name(content, &entry.name);
-                self.ownerships.set_name(held, name);
-                self.contents.release_name(content, old);
-            }
-            if complete {
-                self.contents[content].length = entry.length;
-            }
-            if self.ownerships.complete(held) != complete {
-                self.ownerships.set_complete(held, complete);
-                let pos = self.ownerships.pos(held);
-                if pos != UNLISTED {
-                    let owners = &mut self.contents[content].owners;
-                    owners.at_mut(pos).set_complete(complete);
-                }
-            }
-            return Ok(Owned::Before);
-        }
-        if claim.full {
-            let max = config.max_contents_per_peer;
-            return Err(Refusal::ContentsPerPeer { max });
-        }
-        match content {
-            Some(content) => {
-                let max = config.max_owners_per_content;
-                if self.contents[content].owner_count() >= max as usize {
-                    return Err(Refusal::OwnersPerContent { max });
-                }
-            }
-            None => {
-                let max = config.max_contents;
-                if total.count() >= max {
-                    return Err(Refusal::Contents { max });
-                }
-            }
-        }
-        if !content.is_some_and(|content| self.contents.has_name(content, &entry.name)) {
-            let Some(elsewhere) = claim.elsewhere else {
-                return Ok(Owned::NameUncounted);
-            };
-            let contents = &self.contents;
-            contents.check_new_name(content, &entry.name, elsewhere, config)?;
-        }
-        let content = match content {
-            Some(content) => content,
-            None => {
-                let max = config.max_contents;
-                if !total.add(max) {
-                    return Err(Refusal::Contents { max });
-                }
-                self.recalled.remove(&entry.id);
-                let (hash, length) = (claim.hash, entry.length);
-                self.contents.insert(hash, entry.id, length, &entry.name)
-            }
+        let known = self.contents.by_id(claim.hash, &entry.id);
+        let (content, ownership) = match (known, held) {
+            (Some(content), Some(held)) => (content, held),
+            _ => self.begin(claim, known, card, config, total)?,
         };
         if complete {
             self.contents[content].length = entry.length;
         }
-        let name = self.contents.use_name(content, &entry.name);
-        let ownership = self.ownerships.begin(name, complete);
+        if self.ownerships.complete(ownership) != complete {
+            self.ownerships.set_complete(ownership, complete);
+            let pos = self.ownerships.pos(ownership);
+            if pos != UNLISTED {
+                let owners = &mut self.contents[content].owners;
+                owners.at_mut(pos).set_complete(complete);
+            }
+        }
+        Ok(Owned {
+            holding: Holding {
+                content: self.outward(content),
+                ownership,
+            },
+            anew: held.is_none(),
+            named: self.join(content, ownership, &entry.name, card, config),
+        })
+    }
+
+    /// A new ownership, listed, without a name.
+    fn begin(
+        &mut self,
+        claim: &Claim<'_>,
+        known: Option<u32>,
+        card: &Card,
+        config: &RegistryConfig,
+        total: &mut impl Total,
+    ) -> Result<(u32, u32), Refusal> {
+        if let Some(full) = &claim.full {
+            return Err(full.clone());
+        }
+        if let Some(content) = known {
+            let max = config.max_owners_per_content;
+            if self.contents[content].owner_count() >= max as usize {
+                return Err(Refusal::OwnersPerContent { max });
+            }
+        } else if let Some(full) = &claim.full_of_new {
+            return Err(full.clone());
+        }
+        let max = config.max_ownerships;
+        if !total.add(Counted::Ownerships, max) {
+            return Err(Refusal::Ownerships { max });
+        }
+        let entry = claim.entry;
+        let content = match known {
+            Some(content) => content,
+            None => {
+                let max = config.max_contents;
+                if !total.add(Counted::Entries, max) {
+                    total.sub(Counted::Ownerships);
+                    return Err(Refusal::Contents { max });
+                }
+                self.recalled.remove(&entry.id);
+                self.contents.insert(claim.hash, entry.id, entry.length)
+            }
+        };
+        let complete = entry.state == OwnState::Complete;
+        let ownership = self.ownerships.begin(complete);
         self.contents[content].unlisted += 1;
         self.list(content, ownership, card);
-        Ok(Owned::Anew(Holding {
-            content: self.outward(content),
-            ownership,
-        }))
+        Ok((content, ownership))
+    }
+
+    /// Has an owner use a name, if another one uses it already.
+    fn join(
+        &mut self,
+        content: u32,
+        ownership: u32,
+        name: &ContentName,
+        card: &Card,
+        config: &RegistryConfig,
+    ) -> Named {
+        let names = &mut self.contents[content].names;
+        let old = self.ownerships.name(ownership);
+        match names.find(name) {
+            Some(at) if at == old => Named::Done,
+            Some(at) => {
+                names.join(at, card.host, card.credited);
+                self.rename(content, ownership, at, card.host);
+                Named::Done
+            }
+            None => match names.room(card.host, config.max_names_per_content) {
+                Ok(_) => Named::New,
+                Err(NoPlace(max)) => Named::Refused(Refusal::NamesPerContent { max }),
+            },
+        }
+    }
+
+    /// Notes the name that an owner has begun to use, and ends its use of
+    /// another one.
+    fn rename(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
+        let old = self.ownerships.name(ownership);
+        self.ownerships.set_name(ownership, at);
+        if old != NO_NAME {
+            self.contents.leave(content, old, host);
+        }
+    }
+
+    /// Has an owner use a name that has a place among the contents of that name.
+    ///
+    /// # Errors
+    /// [`Refusal::NamesPerContent`], where others were quicker.
+    pub(super) fn name(
+        &mut self,
+        held: Holding,
+        name: &ContentName,
+        card: &Card,
+        config: &RegistryConfig,
+    ) -> Result<(), Refusal> {
+        let content = self.inward(held.content);
+        match self.join(content, held.ownership, name, card, config) {
+            Named::Done => return Ok(()),
+            Named::Refused(refusal) => return Err(refusal),
+            Named::New => {}
+        }
+        let names = &self.contents[content].names;
+        if let Ok(Some(victim)) = names.room(card.host, config.max_names_per_content) {
+            self.contents.lapse(content, victim);
+        }
+        let at = self.contents.bring(content, name, card.host, card.credited);
+        self.rename(content, held.ownership, at, card.host);
+        Ok(())
+    }
+
+    /// Takes a name from a content, if it has it.
+    pub(super) fn lapse(&mut self, hash: u64, id: &ContentId, name: &ContentName) {
+        if let Some(content) = self.contents.by_id(hash, id)
+            && let Some(at) = self.contents[content].names.find(name)
+        {
+            self.contents.lapse(content, at);
+        }
     }
 
     /// Puts an unlisted ownership onto its content's list, if its peer listens.
@@ -239,37 +314,45 @@ impl Catalog {
         self.ownerships.set_pos(ownership, UNLISTED);
     }
 
-    /// Lists an owner as it listens now.
-    pub(super) fn relist(&mut self, held: Holding, card: &Card) {
+    /// Lists an owner as it listens now and where its level belongs, and notes
+    /// that its name was fetched if it was.
+    pub(super) fn refresh(&mut self, held: Holding, card: &Card) {
         let content = self.inward(held.content);
-        self.unlist(content, held.ownership);
-        self.list(content, held.ownership, card);
-    }
-
-    /// Puts an owner of another level where it belongs.
-    pub(super) fn relevel(&mut self, held: Holding, level: i32) {
+        let name = self.ownerships.name(held.ownership);
+        if card.credited && name != NO_NAME {
+            self.contents[content].names.fetched(name);
+        }
         let pos = self.ownerships.pos(held.ownership);
         if pos == UNLISTED {
+            self.list(content, held.ownership, card);
             return;
         }
-        let content = held.content >> self.bits;
-        let ownerships = &mut self.ownerships;
         let owners = &mut self.contents[content].owners;
-        owners.relevel(pos, level, &mut |owner, pos| {
-            ownerships.set_pos(owner.ownership, pos);
-        });
+        let place = card.place.as_ref();
+        if place.is_some_and(|place| is(owners.at_mut(pos), place, &self.texts)) {
+            let ownerships = &mut self.ownerships;
+            owners.relevel(pos, card.level, &mut |owner, pos| {
+                ownerships.set_pos(owner.ownership, pos);
+            });
+        } else {
+            self.unlist(content, held.ownership);
+            self.list(content, held.ownership, card);
+        }
     }
 
     /// The one place where an ownership ends.
-    pub(super) fn disown(&mut self, held: Holding, total: &mut impl Total) {
+    pub(super) fn disown(&mut self, held: Holding, host: u32, total: &mut impl Total) {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
         self.contents[content].unlisted -= 1;
         let name = self.ownerships.name(held.ownership);
-        self.contents.release_name(content, name);
+        if name != NO_NAME {
+            self.contents.leave(content, name, host);
+        }
         self.ownerships.end(held.ownership);
+        total.sub(Counted::Ownerships);
         if self.contents.remove_if_unowned(content) {
-            total.sub();
+            total.sub(Counted::Entries);
         }
     }
 
@@ -331,10 +414,11 @@ impl Catalog {
             _ => None,
         };
         let owned = &contents[content];
-        let name = name.or_else(|| contents.any_name(content));
-        let name = name.expect("each of a content's owners has a name for it");
         // Before the choice, so that the name is on its way as well.
-        out.found(owned.id, owned.length, name);
+        match name.or_else(|| owned.names.told()) {
+            Some(name) => out.found(owned.id, owned.length, name),
+            None => out.found(owned.id, owned.length, &name_of(&owned.id)),
+        }
         let Search { places, drawn, .. } = search;
         if places != (0, 0) {
             owned.owners.choose(rng, &drawn, places, |owner| {
@@ -369,33 +453,38 @@ impl Catalog {
         owned.chain(self.recalled.named(name))
     }
 
-    /// For how many contents that are owned a name stands.
-    pub(super) fn count_named(&self, name: &ContentName) -> usize {
-        self.contents.by_name(name).len()
+    /// The contents that are owned by this name.
+    pub(super) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
+        self.contents.bearers(name)
     }
 
     /// Checks all that can be seen from here. Ownerships must be those that
-    /// peers hold, with how they listen; returns how many there were.
+    /// peers hold, with how they listen, and whether their listing is as it
+    /// should be by now; returns how many there were.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn check(&self, held: impl Iterator<Item = (Holding, Card)>) -> usize {
+    pub(super) fn check(&self, held: impl Iterator<Item = (Holding, Card, bool)>) -> usize {
         self.contents.check();
-        let (mut count, mut texts) = (0, 0);
+        let (mut count, mut texts, mut named) = (0, 0, 0);
         let mut levels = std::collections::BTreeMap::new();
-        for (holding, card) in held {
+        for (holding, card, settled) in held {
             count += 1;
             let content = &self.contents[self.inward(holding.content)];
             let pos = self.ownerships.pos(holding.ownership);
-            levels.insert(holding.ownership, card.level);
-            let Some(place) = &card.place else {
-                assert_eq!(pos, UNLISTED);
+            let level = if settled { card.level } else { i32::MIN };
+            levels.insert(holding.ownership, level);
+            named += u32::from(self.ownerships.name(holding.ownership) != NO_NAME);
+            if pos == UNLISTED {
+                assert!(!settled || card.place.is_none());
                 continue;
-            };
+            }
             let owner = content.owners.as_slice()[pos as usize];
             assert_eq!(
                 (owner.ownership, owner.peer),
                 (holding.ownership, card.peer)
             );
-            assert!(is(&owner, place, &self.texts), "listed elsewhere");
+            let place = card.place.as_ref();
+            let listed = place.is_some_and(|place| is(&owner, place, &self.texts));
+            assert!(!settled || listed, "listed elsewhere");
             texts += usize::from(owner.text().is_some());
             let complete = self.ownerships.complete(holding.ownership);
             assert_eq!(owner.complete(), complete);
@@ -407,11 +496,18 @@ impl Catalog {
             assert!(content.owner_count() > 0, "a content without owners");
             content.owners.check(|owner| levels[&owner.ownership]);
             owners += content.owner_count();
-            names += content.name_uses().sum::<u32>() as usize;
+            names += content.names.check();
         }
-        assert_eq!((owners, names), (count, count));
+        assert_eq!((owners, names), (count, named));
         count
     }
+}
+
+/// What a content is called for which no owner's name has a place: its id, as
+/// text.
+fn name_of(id: &ContentId) -> ContentName {
+    let name = ContentName::try_from(id.to_string());
+    name.expect("hexadecimal digits are a name")
 }
 
 /// The high bits of a product with it hang on all bits of the other factor.

@@ -12,8 +12,14 @@ impl Registry {
     /// # Panics
     /// When they do not.
     pub fn check_invariants(&self) {
-        let totals = (self.sessions.total, self.catalog.total);
+        let totals = (self.sessions.total[0], self.catalog.total[0]);
         check(&[&self.sessions.one], &[&self.catalog.one], totals);
+    }
+
+    /// How many ownerships have been touched since the start: the work that
+    /// requests and expiry have made, in a unit that knows no clock.
+    pub fn steps(&self) -> u64 {
+        self.sessions.one.steps
     }
 }
 
@@ -29,11 +35,12 @@ pub(crate) fn check(sessions: &[&Sessions], catalogs: &[&Catalog], (peers, conte
         let held = sessions.iter().flat_map(|sessions| {
             sessions.peers.iter().flat_map(move |(index, _)| {
                 let held = sessions.peers.owned(index);
-                held.map(move |held| (held, sessions.card(index)))
+                let settled = sessions.chores.is_settled(index);
+                held.map(move |held| (held, sessions.card(index), settled))
             })
         });
         let mask = catalogs.len() - 1;
-        owned += catalog.check(held.filter(|(held, _)| held.content as usize & mask == shard));
+        owned += catalog.check(held.filter(|(held, ..)| held.content as usize & mask == shard));
     }
     let held = sessions.iter().flat_map(|sessions| {
         let peers = sessions.peers.iter();
@@ -48,17 +55,28 @@ impl Sessions {
     /// Checks one shard, and returns how many peers it has.
     fn check(&self) -> usize {
         let mut hosts = BTreeMap::<u32, u32>::new();
+        let mut spare = BTreeMap::<u32, u32>::new();
         let (mut texts, mut in_wheel) = (0, Vec::new());
         for (index, peer) in self.peers.check() {
             if peer.state != State::Free {
                 in_wheel.push(index);
             }
-            if peer.state == State::Live {
+            if peer.state.is_live() {
+                let more = self.peers.owned_len(index).saturating_sub(1) as u32;
+                *spare.entry(peer.host).or_default() += more;
                 *hosts.entry(peer.host).or_default() += 1;
                 texts += usize::from(matches!(peer.addr, Compact::Text(_)));
             }
         }
+        assert!(
+            self.reports
+                .iter()
+                .all(|(host, _)| hosts.contains_key(&host))
+        );
         assert_eq!(hosts, self.hosts.iter().collect());
+        spare.retain(|_, count| *count > 0);
+        assert_eq!(spare, self.spare.iter().collect());
+        assert!(self.chores.len() <= in_wheel.len());
         assert_eq!(texts, self.texts.len());
         let mut entries = self.wheel.entries(|slot| self.peers[slot].next);
         entries.sort_unstable();

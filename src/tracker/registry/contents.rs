@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use super::config::RegistryConfig;
 use super::keyed::Keyed;
+use super::names::{Names, Worth};
 use super::owners::Owners;
 use super::table::Table;
 use crate::content::{ContentId, ContentName};
-use crate::protocol::Refusal;
 
 /// How many places the table of ids has for an empty one: looking one up must
 /// be quick, and there are few contents for a peer.
@@ -23,50 +22,23 @@ pub(super) struct Content {
     pub(super) owners: Owners,
     /// As the seeder says that spoke last, or else the first leecher.
     pub(super) length: u64,
-    /// The first name, for most have one only.
-    name: NameUse,
-    other_names: Vec<NameUse>,
+    pub(super) names: Names,
     /// How many owners are not listed, for they do not listen.
     pub(super) unlisted: u32,
     hash: u32,
-}
-
-/// How many owners use a name; without uses it is free.
-#[derive(Debug, Clone)]
-struct NameUse {
-    name: ContentName,
-    uses: u32,
 }
 
 impl Content {
     pub(super) fn owner_count(&self) -> usize {
         self.owners.len() + self.unlisted as usize
     }
+}
 
-    fn names(&self) -> impl Iterator<Item = &NameUse> {
-        let names = std::iter::once(&self.name).chain(&self.other_names);
-        names.filter(|name| name.uses > 0)
-    }
-
-    fn name_at(&mut self, at: u8) -> &mut NameUse {
-        match at.checked_sub(1) {
-            None => &mut self.name,
-            Some(other) => &mut self.other_names[usize::from(other)],
-        }
-    }
-
-    fn position(&self, fits: impl Fn(&NameUse) -> bool) -> Option<u8> {
-        if fits(&self.name) {
-            return Some(0);
-        }
-        let other = self.other_names.iter().position(fits)?;
-        Some(other as u8 + 1)
-    }
-
-    #[cfg(any(test, feature = "testing"))]
-    pub(super) fn name_uses(&self) -> impl Iterator<Item = u32> {
-        self.names().map(|name| name.uses)
-    }
+/// A content that bears a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bearer {
+    pub(super) id: ContentId,
+    pub(super) worth: Worth,
 }
 
 #[derive(Debug)]
@@ -107,50 +79,26 @@ impl Contents {
         self.by_name.get(name).map_or(&[], |contents| contents)
     }
 
-    /// One of a content's names.
-    pub(super) fn any_name(&self, content: u32) -> Option<&ContentName> {
-        self.names(content).next()
+    /// The contents of this name, with what their use of it is worth.
+    pub(super) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
+        self.by_name(name).iter().filter_map(|&content| {
+            let content = &self[content];
+            Some(Bearer {
+                id: content.id,
+                worth: content.names.worth(content.names.find(name)?),
+            })
+        })
     }
 
-    /// All names of a content.
-    pub(super) fn names(&self, content: u32) -> impl Iterator<Item = &ContentName> {
-        self[content].names().map(|used| &used.name)
-    }
-
-    /// Whether one of a content's names, by its place there, is this one.
-    pub(super) fn is_name(&self, content: u32, at: u8, name: &ContentName) -> bool {
-        let content = &self[content];
-        let used = match at.checked_sub(1) {
-            None => &content.name,
-            Some(other) => &content.other_names[usize::from(other)],
-        };
-        used.name == *name
-    }
-
-    /// Whether an owner of the content uses this name already.
-    pub(super) fn has_name(&self, content: u32, name: &ContentName) -> bool {
-        self[content].names().any(|used| used.name == *name)
-    }
-
-    /// A content without owners, who are to follow, and to use this name first.
-    pub(super) fn insert(
-        &mut self,
-        hash: u64,
-        id: ContentId,
-        length: u64,
-        name: &ContentName,
-    ) -> u32 {
+    /// A content without owners, who are to follow.
+    pub(super) fn insert(&mut self, hash: u64, id: ContentId, length: u64) -> u32 {
         let content = Some(Content {
             id,
             hash: hash as u32,
             length,
             owners: Owners::default(),
             unlisted: 0,
-            name: NameUse {
-                name: name.clone(),
-                uses: 0,
-            },
-            other_names: Vec::new(),
+            names: Names::default(),
         });
         let index = match self.free.pop() {
             Some(index) => {
@@ -180,74 +128,45 @@ impl Contents {
         false
     }
 
-    /// Whether one more owner could use a name that none of a content's (or,
-    /// without one, a new content's) owners uses. The name stands for this many
-    /// contents `elsewhere`.
-    ///
-    /// # Errors
-    /// [`Refusal::NamesPerContent`] and [`Refusal::ContentsPerName`].
-    pub(super) fn check_new_name(
-        &self,
-        content: Option<u32>,
+    /// One more owner of this host uses a name that no other does, and of which
+    /// the names have said that there is room. Returns its slot;
+    /// [`leave`](Self::leave) gives it back.
+    pub(super) fn bring(
+        &mut self,
+        content: u32,
         name: &ContentName,
-        elsewhere: usize,
-        config: &RegistryConfig,
-    ) -> Result<(), Refusal> {
-        let max = config.max_names_per_content.into();
-        if content.is_some_and(|content| self.names(content).count() as u32 >= max) {
-            return Err(Refusal::NamesPerContent { max });
-        }
-        let max = config.max_contents_per_name;
-        if self.by_name(name).len() + elsewhere >= max as usize {
-            return Err(Refusal::ContentsPerName { max });
-        }
-        Ok(())
-    }
-
-    /// One more owner uses this name, which
-    /// [`check_new_name`](Self::check_new_name) has passed if it is new.
-    /// [`release_name`](Self::release_name) takes it back.
-    pub(super) fn use_name(&mut self, content: u32, name: &ContentName) -> u8 {
-        let named = &mut self[content];
-        let used = |used: &NameUse| used.uses > 0 && used.name == *name;
-        if let Some(at) = named.position(used) {
-            named.name_at(at).uses += 1;
-            return at;
-        }
+        host: u32,
+        credited: bool,
+    ) -> u8 {
         // The same text for all contents that bear it.
         let known = self.by_name.get_key_value(name);
         let name = known.map_or(name, |(known, _)| known).clone();
-        let named = &mut self[content];
-        let new = NameUse {
-            name: name.clone(),
-            uses: 1,
-        };
-        let at = match named.position(|used| used.uses == 0) {
-            Some(at) => {
-                *named.name_at(at) = new;
-                at
-            }
-            None => {
-                named.other_names.reserve_exact(1);
-                named.other_names.push(new);
-                named.other_names.len() as u8
-            }
-        };
+        let names = &mut self[content].names;
+        let at = names.add(name.clone(), host);
+        names.join(at, host, credited);
         self.by_name.entry(name).or_default().push(content);
         at
     }
 
-    pub(super) fn release_name(&mut self, content: u32, at: u8) {
-        let used = self[content].name_at(at);
-        used.uses -= 1;
-        if used.uses > 0 {
-            return;
+    /// One owner of this host less uses the name in this slot.
+    pub(super) fn leave(&mut self, content: u32, at: u8, host: u32) {
+        if let Some(name) = self[content].names.leave(at, host) {
+            self.forget_name(content, &name);
         }
-        let name = used.name.clone();
-        if let Some(contents) = self.by_name.get_mut(&name) {
+    }
+
+    /// A content's name gives way: it has it no longer, whoever uses it.
+    pub(super) fn lapse(&mut self, content: u32, at: u8) {
+        if let Some(name) = self[content].names.lapse(at) {
+            self.forget_name(content, &name);
+        }
+    }
+
+    fn forget_name(&mut self, content: u32, name: &ContentName) {
+        if let Some(contents) = self.by_name.get_mut(name) {
             contents.retain(|&other| other != content);
             if contents.is_empty() {
-                self.by_name.remove(&name);
+                self.by_name.remove(name);
             }
         }
     }
@@ -269,8 +188,8 @@ impl Contents {
             let number = index + 1;
             let found = self.by_id.find(content.hash, |other| other == number);
             assert_eq!(found, Some(number));
-            for used in content.names() {
-                assert!(self.by_name[&used.name].contains(&index));
+            for name in content.names.all() {
+                assert!(self.by_name[name].contains(&index));
                 pairs += 1;
             }
         }
@@ -294,5 +213,24 @@ impl std::ops::IndexMut<u32> for Contents {
         self.slots[index as usize]
             .as_mut()
             .expect("contents are removed with their last owner, who alone refers to them")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_and_first_name_are_on_the_line_behind_the_list() {
+        let line = |offset: usize| offset / 64;
+        let length = std::mem::offset_of!(Content, length);
+        let names = std::mem::offset_of!(Content, names);
+        // The slot that is told, and the text of the first one.
+        assert_eq!(
+            line(length),
+            line(names + Names::READ - 1),
+            "{length} {names}"
+        );
+        assert_eq!(std::mem::size_of::<Content>(), 320);
     }
 }

@@ -2,22 +2,30 @@
 
 use std::time::Instant;
 
-use super::catalog::{Catalog, Claim, Owned};
+use super::catalog::{Card, Catalog, Claim, Named};
+use super::chores::Chore;
 use super::compact::Place;
 use super::config::{AddressRule, RegistryConfig};
 use super::half::Half;
 use super::keyed::{self, Keyed, KeyedIds};
+use super::names;
 use super::peers::{Holding, State};
 use super::reply::Out;
 use super::sessions::Sessions;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_AMBIGUOUS;
 use crate::protocol::{
-    Addr, ContentKey, OwnEntry, OwnState, Refusal, Token, TrackerReply, TrackerRequest, Upload,
+    Addr, ContentKey, OwnEntry, OwnState, Refusal, RefusedEntry, Token, TrackerReply,
+    TrackerRequest, Upload,
 };
 
-/// How many slots and ownerships one step of expiry looks at, in one shard.
+/// How many slots and ownerships one step of expiry looks at, in one shard; and
+/// how many ownerships EXIT takes away at once.
 const EXPIRE_BATCH: usize = 128;
+
+/// How many entries of a peer are changed at once when its address or its speed
+/// is another. All of a peer that owns more are changed in steps of expiry.
+const AT_ONCE: usize = 8;
 
 /// What does not change, for all shards.
 #[derive(Debug)]
@@ -31,14 +39,20 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn new(config: RegistryConfig, key: &[u8; 32], epoch: u64) -> Self {
         Self {
-            config,
+            config: config.put_right(),
             epoch,
             hosts: Keyed::derive(key, "bt_lite hosts"),
             ids: KeyedIds::derive(key, "bt_lite ids"),
         }
     }
 
-    /// The first sessions or catalog of a shard, of `1 << bits`.
+    /// The hash of an id, and the shard of that content.
+    fn catalog_home(&self, id: &ContentId, mask: u32) -> (u64, u32) {
+        let hash = self.ids.hash(id);
+        (hash, (hash >> 32) as u32 & mask)
+    }
+
+    /// The sessions of one shard, of `1 << bits`.
     pub(crate) fn sessions(
         &self,
         key: &[u8; 32],
@@ -123,8 +137,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
 
     /// The hash of an id, and the shard of that content.
     pub(super) fn catalog_home(&self, id: &ContentId) -> (u64, u32) {
-        let hash = self.terms.ids.hash(id);
-        (hash, (hash >> 32) as u32 & self.catalogs.mask())
+        self.terms.catalog_home(id, self.catalogs.mask())
     }
 
     /// Where a peer is listed that says to listen here.
@@ -152,13 +165,21 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         request: &TrackerRequest,
         out: &mut impl Out,
     ) -> Result<bool, Refusal> {
-        let (shard, mask) = (self.shard(token), self.catalogs.mask());
+        let shard = self.shard(token);
         let place = {
             let (mut sessions, _) = self.sessions.at(shard);
             sessions.count(now, request);
             let Ok(index) = sessions.authenticate(now, token) else {
                 return Ok(false);
             };
+            // Of another host: it counts as none, so that whoever has a token
+            // cannot move the peer to where it does not speak from.
+            if self.terms.config.addresses == AddressRule::SourceHost
+                && !sessions.is_at(index, source)
+                && self.terms.hosts.host(source) != sessions.peers[index].host
+            {
+                return Ok(false);
+            }
             if sessions.is_as_before(index, source, listen) {
                 sessions.extend(now, index);
                 let standing = sessions.standing(index);
@@ -176,11 +197,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         };
         sessions.extend(now, index);
         if sessions.listen_at(index, place.as_ref()) {
-            let card = sessions.card(index);
-            for held in sessions.peers.owned(index) {
-                let (mut catalog, _) = self.catalogs.at(held.content & mask);
-                catalog.relist(held, &card);
-            }
+            Self::refresh(&mut sessions, &mut self.catalogs, now, index);
         }
         let Terms { config, epoch, .. } = self.terms;
         out.registered(*token, *epoch, config.heartbeat, place.as_ref());
@@ -229,53 +246,96 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         out: &mut impl Out,
     ) -> Result<(), Refusal> {
         let shard = self.shard(token);
-        let mut outcome = Ok(());
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
         let index = sessions.heard(now, token)?;
         let card = sessions.card(index);
-        let max = self.terms.config.max_contents_per_peer as usize;
-        let mask = self.catalogs.mask();
-        let lone = mask == 0;
-        for entry in entries {
-            let hash = self.terms.ids.hash(&entry.id);
-            let home = (hash >> 32) as u32 & mask;
+        let mut refused = Vec::new();
+        for (at, entry) in (0..).zip(entries) {
+            let (hash, home) = self.terms.catalog_home(&entry.id, self.catalogs.mask());
             let (mut catalog, mut total) = self.catalogs.at(home);
             let content = catalog.by_id(hash, &entry.id);
             let held = content.and_then(|content| sessions.peers.ownership(index, content));
             if entry.state == OwnState::Gone {
                 if let (Some(content), Some(ownership)) = (content, held) {
-                    catalog.disown(Holding { content, ownership }, &mut total);
-                    sessions.peers.drop_holding(index, content);
+                    catalog.disown(Holding { content, ownership }, card.host, &mut total);
+                    sessions.drop_holding(index, content);
+                    sessions.step();
                 }
                 continue;
             }
-            let mut claim = Claim {
+            let config = &self.terms.config;
+            let (full, full_of_new) = match held {
+                None => sessions.full(index, config),
+                Some(_) => (None, None),
+            };
+            let claim = Claim {
                 hash,
                 entry,
-                full: sessions.peers.owned_len(index) >= max,
-                elsewhere: lone.then_some(0),
+                full,
+                full_of_new,
             };
-            let config = &self.terms.config;
-            let mut owned = catalog.own(&claim, held, &card, config, &mut total);
+            let owned = catalog.own(&claim, held, &card, config, &mut total);
             drop((catalog, total));
-            if owned == Ok(Owned::NameUncounted) {
-                let others = (0..=mask).filter(|other| *other != home);
-                let bearing =
-                    others.map(|other| self.catalogs.at(other).0.count_named(&entry.name));
-                claim.elsewhere = Some(bearing.sum());
-                let (mut catalog, mut total) = self.catalogs.at(home);
-                owned = catalog.own(&claim, held, &card, config, &mut total);
-            }
-            match owned {
-                Ok(Owned::Anew(holding)) => sessions.peers.hold(index, holding),
-                Ok(_) => {}
-                Err(refusal) if outcome.is_ok() => outcome = Err(refusal),
-                Err(_) => {}
+            sessions.step();
+            let (terms, catalogs) = (self.terms, &mut self.catalogs);
+            let named = owned.and_then(|owned| {
+                if owned.anew {
+                    sessions.hold(index, owned.holding);
+                }
+                match owned.named {
+                    Named::Done => Ok(()),
+                    Named::New => Self::name(terms, catalogs, owned.holding, &entry.name, &card),
+                    Named::Refused(refusal) => Err(refusal),
+                }
+            });
+            if let Err(refusal) = named {
+                sessions.refusals.count(&refusal);
+                refused.push(RefusedEntry { at, refusal });
             }
         }
         drop(sessions);
-        outcome.map(|()| out.reply(TrackerReply::Done))
+        out.reply(match refused.is_empty() {
+            true => TrackerReply::Done,
+            false => TrackerReply::Partly(refused),
+        });
+        Ok(())
+    }
+
+    /// Gives an owner a name that no other owner of the content uses, if there
+    /// is a place for one more content of that name, or one gives way. Looks at
+    /// all that have a place, of which there are few, shard by shard.
+    fn name(
+        terms: &Terms,
+        catalogs: &mut C,
+        held: Holding,
+        name: &ContentName,
+        card: &Card,
+    ) -> Result<(), Refusal> {
+        let config = &terms.config;
+        let max = config.max_contents_per_name;
+        let mut bearers = Vec::new();
+        for shard in 0..catalogs.shards() {
+            bearers.extend(catalogs.at(shard).0.bearers(name));
+        }
+        // In an order that everybody can tell.
+        bearers.sort_unstable_by_key(|bearer| bearer.id);
+        let of_host = bearers.iter().filter(|b| b.worth.host == card.host);
+        let share = names::share(max);
+        if of_host.count() >= share as usize {
+            return Err(Refusal::ContentsPerName { max: share });
+        }
+        if bearers.len() >= max as usize {
+            let worths: Vec<_> = bearers.iter().map(|bearer| bearer.worth).collect();
+            let Some(victim) = names::gives_way(&worths, card.host) else {
+                return Err(Refusal::ContentsPerName { max });
+            };
+            let id = &bearers[victim].id;
+            let (hash, home) = terms.catalog_home(id, catalogs.mask());
+            catalogs.at(home).0.lapse(hash, id, name);
+        }
+        let home = held.content & catalogs.mask();
+        catalogs.at(home).0.name(held, name, card, config)
     }
 
     fn need(
@@ -349,29 +409,65 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let (mut sessions, _) = self.sessions.at(shard);
         sessions.count(now, request);
         let reporter = sessions.heard(now, token)?;
-        let mut left = sessions.plausible(now, reporter, &self.terms.config);
+        let [number, ..] = keyed::words(token);
+        let others = uploads
+            .iter()
+            .filter(|upload| upload.owner.0 as u32 != number);
+        let bytes = others
+            .clone()
+            .fold(0, |sum: u64, upload| sum.saturating_add(upload.bytes));
+        let mut left = sessions.plausible(now, reporter, bytes, &self.terms.config);
+        let host = sessions.peers[reporter].host;
         drop(sessions);
-        let [reporter, ..] = keyed::words(token);
-        let (sessions_mask, mask) = (self.sessions.mask(), self.catalogs.mask());
-        for upload in uploads {
-            if upload.owner.0 as u32 == reporter {
-                continue;
-            }
-            let home = upload.owner.0 as u32 & sessions_mask;
+        for upload in others {
+            let home = upload.owner.0 as u32 & self.sessions.mask();
             let (mut sessions, _) = self.sessions.at(home);
             let Some(index) = sessions.by_ref(upload.owner) else {
                 continue;
             };
             let bytes = upload.bytes.min(left);
             left -= bytes;
-            if let Some(level) = sessions.credit(now, index, bytes) {
-                for held in sessions.peers.owned(index) {
-                    self.catalogs.at(held.content & mask).0.relevel(held, level);
-                }
+            if sessions.credit(now, index, bytes, host) {
+                Self::refresh(&mut sessions, &mut self.catalogs, now, index);
             }
         }
         out.reply(TrackerReply::Done);
         Ok(())
+    }
+
+    /// Something about a peer has changed that its entries say: those of a peer
+    /// that owns little are changed at once, all others in steps.
+    fn refresh(sessions: &mut Sessions, catalogs: &mut C, now: Instant, index: u32) {
+        if sessions.peers.owned_len(index) > AT_ONCE {
+            let tick = sessions.wheel.tick_at(now);
+            sessions.chores.refresh(index, tick);
+        } else {
+            Self::refresh_some(sessions, catalogs, index, 0, AT_ONCE);
+        }
+    }
+
+    /// Brings some of a peer's entries up to date, from this content on. Returns
+    /// how many, and where to go on, if there are more.
+    fn refresh_some(
+        sessions: &mut Sessions,
+        catalogs: &mut C,
+        index: u32,
+        from: u32,
+        most: usize,
+    ) -> (usize, Option<u32>) {
+        let (mask, card) = (catalogs.mask(), sessions.card(index));
+        let mut done = 0;
+        let mut next = None;
+        for held in sessions.peers.owned_from(index, from) {
+            if done == most {
+                next = Some(held.content);
+                break;
+            }
+            catalogs.at(held.content & mask).0.refresh(held, &card);
+            done += 1;
+        }
+        (0..done).for_each(|_| sessions.step());
+        (done, next)
     }
 
     fn exit(
@@ -385,8 +481,12 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
         let (mut sessions, mut total) = self.sessions.at(shard);
         sessions.count(now, request);
         let index = sessions.authenticate(now, token)?;
-        Self::disown_some(&mut sessions, &mut self.catalogs, index, usize::MAX);
-        sessions.release(index, State::Left, &mut total);
+        Self::disown_some(&mut sessions, &mut self.catalogs, index, EXPIRE_BATCH);
+        if sessions.peers.owned_len(index) > 0 {
+            sessions.leave(now, index);
+        } else {
+            sessions.release(index, State::Left, &mut total);
+        }
         drop(sessions);
         out.reply(TrackerReply::Done);
         Ok(())
@@ -394,25 +494,51 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
 
     /// Takes away what a peer owns, at most so much. Returns how much that was.
     fn disown_some(sessions: &mut Sessions, catalogs: &mut C, index: u32, most: usize) -> usize {
-        let mask = catalogs.mask();
+        let (mask, host) = (catalogs.mask(), sessions.peers[index].host);
         let mut taken = 0;
         while taken < most
             && let Some(held) = sessions.peers.any_owned(index)
         {
             let (mut catalog, mut total) = catalogs.at(held.content & mask);
-            catalog.disown(held, &mut total);
-            sessions.peers.drop_holding(index, held.content);
+            catalog.disown(held, host, &mut total);
+            sessions.drop_holding(index, held.content);
+            sessions.step();
             taken += 1;
         }
         taken
     }
 
     /// One step of expiry in one shard: a bounded number of slots and
-    /// ownerships. What is left of a peer that owns more has its turn in the
-    /// next step; its token is worth nothing already.
+    /// ownerships, those of [chores](super::chores) first. What is left of a
+    /// peer that owns more has its turn in the next step; its token is worth
+    /// nothing already.
     pub(crate) fn expire(&mut self, now: Instant, shard: u32) {
         let (mut sessions, mut total) = self.sessions.at(shard);
         let mut budget = EXPIRE_BATCH;
+        let (tick, pace) = (sessions.wheel.tick_at(now), sessions.wheel.lease_ticks());
+        while budget > 0
+            && let Some((index, chore)) = sessions.chores.due(tick)
+        {
+            let (sessions, catalogs) = (&mut *sessions, &mut self.catalogs);
+            let done = match chore {
+                Chore::Refresh(from) => {
+                    let (done, next) = Self::refresh_some(sessions, catalogs, index, from, budget);
+                    match next {
+                        Some(next) => sessions.chores.go_on(index, next),
+                        None => sessions.chores.round_over(index, pace),
+                    }
+                    done
+                }
+                Chore::Leave => {
+                    let done = Self::disown_some(sessions, catalogs, index, budget);
+                    if sessions.peers.owned_len(index) == 0 {
+                        sessions.release(index, State::Left, &mut total);
+                    }
+                    done
+                }
+            };
+            budget = budget.saturating_sub(done.max(1));
+        }
         while let Some(index) = sessions.pop_expired(now, &mut budget) {
             let most = budget.max(1);
             let taken = Self::disown_some(&mut sessions, &mut self.catalogs, index, most);
@@ -421,7 +547,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
                 let deadline = sessions.peers[index].deadline;
                 sessions.enter(index, deadline);
             } else {
-                sessions.expired += 1;
+                sessions.expired += u64::from(!sessions.chores.is_leaving(index));
                 sessions.release(index, State::Free, &mut total);
             }
         }

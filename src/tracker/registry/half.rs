@@ -28,26 +28,35 @@ pub(crate) trait Half<T> {
     }
 }
 
-/// A count of all shards together.
+/// What is counted over all shards of a half together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Peers or contents, by the half.
+    Entries,
+    /// Pairs of a peer and a content: the catalog's.
+    Ownerships,
+}
+
+/// The counts of all shards together.
 pub(crate) trait Total {
     /// One more, unless there are `max`. Returns whether there was room.
-    fn add(&mut self, max: u32) -> bool;
+    fn add(&mut self, what: Counted, max: u32) -> bool;
     /// One less.
-    fn sub(&mut self);
+    fn sub(&mut self, what: Counted);
     /// How many there are.
-    fn count(&self) -> u32;
+    fn count(&self, what: Counted) -> u32;
 }
 
 /// A half in one shard, for one caller.
 #[derive(Debug)]
 pub(super) struct Lone<T> {
     pub(super) one: T,
-    pub(super) total: u32,
+    pub(super) total: [u32; 2],
 }
 
 impl<T> Lone<T> {
     pub(super) fn new(one: T) -> Self {
-        Self { one, total: 0 }
+        Self { one, total: [0; 2] }
     }
 }
 
@@ -57,11 +66,11 @@ impl<T> Half<T> for &mut Lone<T> {
     where
         Self: 'a;
     type Total<'a>
-        = &'a mut u32
+        = &'a mut [u32; 2]
     where
         Self: 'a;
 
-    fn at(&mut self, _shard: u32) -> (&mut T, &mut u32) {
+    fn at(&mut self, _shard: u32) -> (&mut T, &mut [u32; 2]) {
         (&mut self.one, &mut self.total)
     }
 
@@ -70,18 +79,19 @@ impl<T> Half<T> for &mut Lone<T> {
     }
 }
 
-impl Total for &mut u32 {
-    fn add(&mut self, max: u32) -> bool {
-        let room = **self < max;
-        **self += u32::from(room);
+impl Total for &mut [u32; 2] {
+    fn add(&mut self, what: Counted, max: u32) -> bool {
+        let count = &mut self[what as usize];
+        let room = *count < max;
+        *count += u32::from(room);
         room
     }
 
-    fn sub(&mut self) {
-        **self -= 1;
+    fn sub(&mut self, what: Counted) {
+        self[what as usize] -= 1;
     }
 
-    fn count(&self) -> u32 {
-        **self
+    fn count(&self, what: Counted) -> u32 {
+        self[what as usize]
     }
 }

@@ -17,7 +17,7 @@
 //! wheel is linked, 16 in the content's list, 5 for the ownership between them,
 //! and about 10 where its host is counted; with what arrays hold in reserve,
 //! about 85. A further ownership takes about 50, an address that is no IPv4 about
-//! 100, a content about 400.
+//! 100, a content about 500, which includes the votes of its owners' hosts.
 //!
 //! With a million peers a request costs what it waits for memory. So whatever
 //! NEED reads lies together: the id, the levels of speed and the address of a
@@ -27,6 +27,7 @@
 mod catalog;
 #[cfg(any(test, feature = "testing"))]
 mod check;
+mod chores;
 mod compact;
 mod config;
 mod contents;
@@ -34,6 +35,7 @@ mod desk;
 mod half;
 mod keyed;
 mod meter;
+mod names;
 mod owners;
 mod ownerships;
 mod peers;
@@ -46,6 +48,7 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod votes;
 mod wheel;
 
 use std::time::Instant;
@@ -57,7 +60,7 @@ pub(super) use catalog::Catalog;
 #[cfg(any(test, feature = "testing"))]
 pub(super) use check::check;
 pub(super) use desk::{Desk, Terms};
-pub(super) use half::{Half, Total};
+pub(super) use half::{Counted, Half, Total};
 pub(super) use reply::Built;
 pub(super) use sessions::Sessions;
 pub(super) use stats::gather;
@@ -116,32 +119,49 @@ impl Registry {
     /// Answers one request, which came from `source` at `now`. Time must not
     /// go backwards from call to call.
     ///
-    /// Costs: REGISTER, constant, with a keyed hash for a new peer, and one step
-    /// per content owned when the peer listens elsewhere from now on; OWN,
-    /// constant per entry (a keyed hash of the id, and of the name where it is
-    /// new to the content); NEED, the number of owners wanted, and by name also
-    /// a look into each shard; UPDATE, constant per entry, and one step per
-    /// content of the credited owner each time its rate doubles; EXIT, one step
-    /// per content owned. A step moves one owner for each of at most 15 levels of
-    /// speed in its list. An array that is full grows, which on some systems
-    /// copies it; the tables of hosts and ids do so in many parts.
+    /// Costs: REGISTER, constant, with a keyed hash for a new peer or another
+    /// address; OWN, constant per entry (a keyed hash of the id, and, where the
+    /// name is new to the content, of the name and a look into each shard, and
+    /// at the few contents of that name); NEED, the number of owners wanted, and
+    /// by name also a look into each shard; UPDATE, constant per entry; EXIT, one
+    /// step per content owned, 128 at the most. What an address, a speed or an
+    /// EXIT means for a peer that owns more contents than a few is done by
+    /// [`handle_timeout`](Self::handle_timeout), and all that a peer owns is gone
+    /// through once in a lease at the most: until then some of it is listed as it
+    /// was before. A step moves one owner for each of at most 15 levels of speed
+    /// in its list. An array that is full grows, which on some systems copies it;
+    /// the tables of hosts and ids do so in many parts.
     ///
     /// Every request with a good token extends the lease, by one write.
     ///
-    /// - REGISTER with a token that is unknown here counts as one without. A
-    ///   listening address of port 0 counts as none. A peer may change its
-    ///   source address: the token proves who it is; it stays counted under
-    ///   the host that it registered from first.
-    /// - OWN is applied entry by entry. A refused entry changes nothing, all
-    ///   others are applied, and the reply is the first refusal. The length
+    /// - REGISTER with a token that is unknown here counts as one without; so
+    ///   does, where addresses must be of the source's host, one with a token
+    ///   that was registered from another host. A listening address of port 0
+    ///   counts as none. All other requests may come from anywhere: the token
+    ///   proves who speaks. A peer stays counted under the host that it
+    ///   registered from.
+    /// - OWN is applied entry by entry: the reply names those that were refused,
+    ///   and all others are done. A refused entry changes nothing, but for one
+    ///   whose name alone found no place ([`Refusal::is_of_name`]): that is
+    ///   listed by its id, and keeps the name that it had before, if any. A peer
+    ///   has one name for a content: another one takes its place. The length
     ///   listed is the one that a seeder said last.
-    /// - NEED leaves out the asker, whoever has the asker's listening address,
-    ///   and all but one of the owners that share an address. A known content
-    ///   without any other owner is found with an empty list. An owner is named
-    ///   until [`handle_timeout`](Self::handle_timeout) has forgotten it.
+    /// - A name's places, and those of a content for names, are shared by hosts:
+    ///   none takes more than half, and where all are taken, a host that has at
+    ///   least two more of them than a newcomer's loses one that nobody of
+    ///   another host was seen to fetch, or that has only one owner.
+    /// - NEED by id is answered with the name that most owners' hosts use, of
+    ///   equals with the one that was there first; of hosts past 64, a part is
+    ///   counted, drawn by a keyed hash. Where no name has a place, the id as
+    ///   text is the name. NEED leaves out the asker, whoever has the asker's
+    ///   listening address, and all but one of the owners that share an address.
+    ///   A known content without any other owner is found with an empty list. An
+    ///   owner is named until [`handle_timeout`](Self::handle_timeout) has
+    ///   forgotten it.
     /// - UPDATE credits no more than the reporter can have received since its
-    ///   last one (or, at the most, within one lease); owners that are gone,
-    ///   and the reporter itself, are passed over.
+    ///   last one (or, at the most, within one lease), and no more than its host
+    ///   can have, however many peers of it report; owners that are gone, and
+    ///   the reporter itself, are passed over.
     pub fn handle(
         &mut self,
         now: Instant,
@@ -160,7 +180,7 @@ impl Registry {
     /// again.
     ///
     /// # Errors
-    /// The refusal, which is in the buffer as well.
+    /// The refusal of the whole request, which is in the buffer as well.
     pub fn handle_into(
         &mut self,
         now: Instant,
@@ -171,8 +191,9 @@ impl Registry {
         self.desk().handle(now, source, request, reply)
     }
 
-    /// Forgets peers whose lease has run out by `now`: it looks at 128 peers and
-    /// ownerships at the most, so that no call takes long. Call it again while
+    /// Forgets peers whose lease has run out by `now`, and goes on with what
+    /// requests have left to do: it looks at 128 peers and ownerships at the
+    /// most, so that no call takes long. Call it again while
     /// [`poll_timeout`](Self::poll_timeout) lies in the past.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.desk().expire(now, 0);
@@ -181,12 +202,12 @@ impl Registry {
     /// When to call [`handle_timeout`](Self::handle_timeout) next; in the past
     /// while it has more to do. Looks at 128 places at the most.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.sessions.one.wheel.next_turn()
+        self.sessions.one.next_turn()
     }
 
     /// What there is, and what was asked and refused so far. Constant.
     pub fn stats(&self) -> RegistryStats {
-        let counts = (self.sessions.total, self.catalog.total);
+        let counts = (self.sessions.total[0], self.catalog.total[0]);
         gather([&self.sessions.one], [&self.catalog.one], counts)
     }
 

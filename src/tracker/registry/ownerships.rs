@@ -1,8 +1,13 @@
 //! The pairs of a peer and a content, by number: where the content lists the
 //! peer, how it calls the content, and whether it has all of it. Five bytes each.
 
+use super::names::NO_NAME;
+
 /// That the content does not list the owner, as its peer does not listen.
 pub(super) const UNLISTED: u32 = COMPLETE - 1;
+
+/// How many there can be: no position and no number is as high as a mark.
+pub(super) const MOST: u32 = UNLISTED - 1;
 
 /// Beside the position.
 const COMPLETE: u32 = 1 << 31;
@@ -23,9 +28,9 @@ impl Ownerships {
         self.len
     }
 
-    /// A new one, unlisted; [`end`](Self::end) gives its number back.
-    pub(super) fn begin(&mut self, name: u8, complete: bool) -> u32 {
-        let place = UNLISTED | (u32::from(complete) * COMPLETE);
+    /// A new one, unlisted and without a name; [`end`](Self::end) gives its number back.
+    pub(super) fn begin(&mut self, complete: bool) -> u32 {
+        let (place, name) = (UNLISTED | (u32::from(complete) * COMPLETE), NO_NAME);
         self.len += 1;
         if let Some(number) = self.free.checked_sub(1) {
             self.free = std::mem::replace(&mut self.places[number as usize], place);
@@ -67,7 +72,8 @@ impl Ownerships {
         *place = *place & !COMPLETE | (u32::from(complete) * COMPLETE);
     }
 
-    /// Which of the content's names the peer uses.
+    /// Which of the content's names the peer uses, or
+    /// [`NO_NAME`](super::names::NO_NAME).
     pub(super) fn name(&self, number: u32) -> u8 {
         self.names[number as usize]
     }

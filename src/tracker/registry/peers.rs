@@ -60,8 +60,8 @@ impl Packed {
     }
 }
 
-/// Whether there is a peer in a slot. [`Left`](Self::Left) and
-/// [`Live`](Self::Live) have an entry in the wheel, [`Free`](Self::Free) none.
+/// Whether there is a peer in a slot. All but [`Free`](Self::Free) have an entry
+/// in the wheel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// There is none.
@@ -70,6 +70,14 @@ pub(super) enum State {
     Left,
     /// There is one.
     Live,
+    /// There is one, and a peer of another host has credited it.
+    Credited,
+}
+
+impl State {
+    pub(super) fn is_live(self) -> bool {
+        matches!(self, Self::Live | Self::Credited)
+    }
 }
 
 /// One registered peer, or the place of one. What each request needs comes
@@ -166,7 +174,7 @@ impl Peers {
     pub(super) fn live(&self, index: u32) -> Option<&Peer> {
         self.slots
             .get(index as usize)
-            .filter(|peer| peer.state == State::Live)
+            .filter(|peer| peer.state.is_live())
     }
 
     pub(super) fn owned_len(&self, index: u32) -> usize {
@@ -177,12 +185,17 @@ impl Peers {
         }
     }
 
-    /// All that a peer owns.
+    /// All that a peer owns, in the order of the contents' numbers.
     pub(super) fn owned(&self, index: u32) -> impl Iterator<Item = Holding> {
+        self.owned_from(index, 0)
+    }
+
+    /// What a peer owns from the content of this number on.
+    pub(super) fn owned_from(&self, index: u32, from: u32) -> impl Iterator<Item = Holding> {
         let (one, many) = match self[index].owned.unpack() {
             Owned::None => (None, None),
-            Owned::One(one) => (Some(one), None),
-            Owned::Many(many) => (None, Some(&self.many[many as usize])),
+            Owned::One(one) => (Some(one).filter(|one| one.content >= from), None),
+            Owned::Many(many) => (None, Some(self.many[many as usize].range(from..))),
         };
         let many = many.into_iter().flatten();
         let many = many.map(|(&content, &ownership)| Holding { content, ownership });
@@ -252,7 +265,7 @@ impl Peers {
     /// All live peers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Peer)> {
         let all = (0..).zip(&self.slots);
-        all.filter(|(_, peer)| peer.state == State::Live)
+        all.filter(|(_, peer)| peer.state.is_live())
     }
 
     /// All slots, for checks.

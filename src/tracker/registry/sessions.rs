@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::catalog::Card;
+use super::chores::Chores;
 use super::compact::{Compact, Place, Texts, V4Text};
 use super::config::RegistryConfig;
-use super::half::Total;
+use super::half::{Counted, Total};
 use super::keyed::{self, Keyed, Mint};
 use super::meter::Meter;
-use super::peers::{Peer, Peers, SHOWN_GENERATION, State};
+use super::peers::{Holding, Peer, Peers, SHOWN_GENERATION, State};
 use super::rate::{self, Clockwork};
 use super::stats::{RefusalCounts, RequestCounts};
 use super::table::Table;
@@ -32,6 +33,16 @@ pub(crate) struct Sessions {
     pub(super) texts: Texts,
     /// How many peers each host has, by the host's hash.
     pub(super) hosts: Table,
+    /// How much the peers of each host own beyond the first content of each,
+    /// where they do.
+    pub(super) spare: Table,
+    /// Up to when the reports of each host have used what it can have received,
+    /// in wrapping milliseconds, where several of its peers report.
+    pub(super) reports: Table,
+    pub(super) chores: Chores,
+    /// How many ownerships were touched for a request or a chore.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) steps: u64,
     pub(super) expired: u64,
     pub(super) requests: RequestCounts,
     pub(super) refusals: RefusalCounts,
@@ -66,6 +77,11 @@ impl Sessions {
             peers: Peers::new(first_generation),
             texts: Texts::default(),
             hosts: Table::new(HOST_CROWD, bits),
+            spare: Table::new(HOST_CROWD, bits),
+            reports: Table::new(HOST_CROWD, bits),
+            chores: Chores::default(),
+            #[cfg(any(test, feature = "testing"))]
+            steps: 0,
             expired: 0,
             requests: RequestCounts::default(),
             refusals: RefusalCounts::default(),
@@ -115,22 +131,50 @@ impl Sessions {
         Ok(index)
     }
 
+    /// Whether a peer is listed on the host that it speaks from: what holds for
+    /// most, found out without reading the addresses.
+    pub(super) fn is_at(&self, index: u32, source: &Addr) -> bool {
+        let Compact::V4(ip, port) = self.peers[index].addr else {
+            return false;
+        };
+        let text = V4Text::new(ip, port);
+        let port = source.as_str().as_bytes().strip_prefix(text.host());
+        port.is_some_and(|port| port.iter().all(u8::is_ascii_digit))
+    }
+
     /// Whether a peer listens already where it says to, and does so on the host
-    /// that it speaks from: what most heartbeats say, found out without reading
-    /// the addresses.
+    /// that it speaks from: what most heartbeats say.
     pub(super) fn is_as_before(&self, index: u32, source: &Addr, listen: Option<&Addr>) -> bool {
         match (self.peers[index].addr, listen) {
             (Compact::None, None) => true,
             (Compact::V4(ip, port), Some(listen)) => {
                 let text = V4Text::new(ip, port);
-                let source = source.as_str().as_bytes();
-                let same_host = source
-                    .strip_prefix(text.host())
-                    .is_some_and(|port| port.iter().all(u8::is_ascii_digit));
-                listen.as_str().as_bytes() == text.as_bytes() && same_host
+                listen.as_str().as_bytes() == text.as_bytes() && self.is_at(index, source)
             }
             _ => false,
         }
+    }
+
+    /// Why a peer may own nothing more, and why nothing that nobody owns, if so.
+    pub(super) fn full(
+        &self,
+        index: u32,
+        config: &RegistryConfig,
+    ) -> (Option<Refusal>, Option<Refusal>) {
+        let owned = self.peers.owned_len(index);
+        let max = config.max_contents_per_peer;
+        if owned >= max as usize {
+            return (Some(Refusal::ContentsPerPeer { max }), None);
+        }
+        if owned == 0 {
+            return (None, None);
+        }
+        let spare = self.spare_of_host(index);
+        let max = config.max_ownerships_per_host;
+        let full = (spare >= max).then_some(Refusal::OwnershipsPerHost { max });
+        let max = config.max_contents_per_host;
+        let full_of_new = (spare >= max).then_some(Refusal::ContentsPerHost { max });
+        (full, full_of_new)
     }
 
     /// A new peer, unless there are too many. Its lease has not begun.
@@ -144,14 +188,14 @@ impl Sessions {
         let full = Refusal::Peers {
             max: config.max_peers,
         };
-        if total.count() >= config.max_peers {
+        if total.count(Counted::Entries) >= config.max_peers {
             return Err(full);
         }
         let max = config.max_peers_per_host;
         if self.hosts.find(host, |_| true).unwrap_or(0) >= max {
             return Err(Refusal::PeersPerHost { max });
         }
-        if !total.add(config.max_peers) {
+        if !total.add(Counted::Entries, config.max_peers) {
             return Err(full);
         }
         match self.hosts.find_mut(host, |_| true) {
@@ -174,7 +218,7 @@ impl Sessions {
         let deadline = self.wheel.deadline(now);
         let peer = &mut self.peers[index];
         peer.deadline = deadline;
-        if std::mem::replace(&mut peer.state, State::Live) == State::Free {
+        if !peer.state.is_live() && std::mem::replace(&mut peer.state, State::Live) == State::Free {
             self.enter(index, deadline);
         }
     }
@@ -210,6 +254,8 @@ impl Sessions {
             peer: self.outward(index),
             generation: peer.generation,
             level: rate::level(peer.score),
+            host: peer.host,
+            credited: peer.state == State::Credited,
             place: self.texts.place(peer.addr),
         }
     }
@@ -227,25 +273,109 @@ impl Sessions {
         self.peers.live(index).is_some_and(shown).then_some(index)
     }
 
-    /// How many bytes a peer can have received since it last reported; it
-    /// reports now.
-    pub(super) fn plausible(&mut self, now: Instant, index: u32, config: &RegistryConfig) -> u64 {
+    /// Of so many bytes that a peer says to have received, how many it can have
+    /// received since it last reported, and its host since its peers did; it
+    /// reports them now.
+    pub(super) fn plausible(
+        &mut self,
+        now: Instant,
+        index: u32,
+        bytes: u64,
+        config: &RegistryConfig,
+    ) -> u64 {
         let millis = self.wheel.elapsed(now).as_millis() as u32;
+        let lease = u32::try_from(config.lease().as_millis()).unwrap_or(u32::MAX);
+        let rate = u128::from(config.max_credit_rate);
+        let within = |millis: u32| u64::try_from(u128::from(millis.min(lease)) * rate / 1000);
         let peer = &mut self.peers[index];
         let since = millis.wrapping_sub(std::mem::replace(&mut peer.reported, millis));
-        let since = u128::from(since).min(config.lease().as_millis());
-        let plausible = since * u128::from(config.max_credit_rate) / 1000;
-        u64::try_from(plausible).unwrap_or(u64::MAX)
+        let host = peer.host;
+        let bytes = bytes.min(within(since).unwrap_or(u64::MAX));
+        // What a lone peer reports is bounded by its own reports.
+        let several = self.hosts.find(host, |_| true).unwrap_or(0) > 1;
+        let Some(used) = self.reports.find(host, |_| true).or_else(|| {
+            let used = millis.wrapping_sub(lease);
+            several.then_some(used)
+        }) else {
+            return bytes;
+        };
+        let since = millis.wrapping_sub(used).min(lease);
+        let bytes = bytes.min(within(since).unwrap_or(u64::MAX));
+        let spent = match rate {
+            0 => 0,
+            _ => (u128::from(bytes) * 1000).div_ceil(rate) as u32,
+        };
+        let used = millis.wrapping_sub(since).wrapping_add(spent);
+        // A table holds no zero: a millisecond less, which is nobody's gain.
+        let used = if used == 0 { 1 } else { used };
+        match self.reports.find_mut(host, |_| true) {
+            Some(before) => *before = used,
+            None => self.reports.insert(host, used),
+        }
+        bytes
     }
 
-    /// Credits an upload. Returns the new level of the peer, if it is another.
-    pub(super) fn credit(&mut self, now: Instant, index: u32, bytes: u64) -> Option<i32> {
+    /// Credits an upload, which a peer of this host reports. Returns whether the
+    /// entries of the peer are to be changed for it.
+    pub(super) fn credit(&mut self, now: Instant, index: u32, bytes: u64, host: u32) -> bool {
+        if bytes == 0 {
+            return false;
+        }
         let elapsed = self.wheel.elapsed(now);
-        let old = self.peers[index].score;
-        let new = self.clockwork.credited(old, bytes, elapsed);
-        self.peers[index].score = new;
-        let level = rate::level(new);
-        (rate::level(old) != level).then_some(level)
+        let peer = &mut self.peers[index];
+        let old = peer.score;
+        peer.score = self.clockwork.credited(old, bytes, elapsed);
+        let first = peer.state == State::Live && peer.host != host;
+        if first {
+            peer.state = State::Credited;
+        }
+        first || rate::level(old) != rate::level(peer.score)
+    }
+
+    /// Counts one ownership that is touched.
+    pub(super) fn step(&mut self) {
+        #[cfg(any(test, feature = "testing"))]
+        {
+            self.steps += 1;
+        }
+    }
+
+    /// How much the peers of a peer's host own beyond the first content of each.
+    pub(super) fn spare_of_host(&self, index: u32) -> u32 {
+        self.spare
+            .find(self.peers[index].host, |_| true)
+            .unwrap_or(0)
+    }
+
+    /// Notes what a peer owns from now on.
+    pub(super) fn hold(&mut self, index: u32, holding: Holding) {
+        if self.peers.owned_len(index) > 0 {
+            let host = self.peers[index].host;
+            match self.spare.find_mut(host, |_| true) {
+                Some(count) => *count += 1,
+                None => self.spare.insert(host, 1),
+            }
+        }
+        self.peers.hold(index, holding);
+    }
+
+    /// The opposite of [`hold`](Self::hold).
+    pub(super) fn drop_holding(&mut self, index: u32, content: u32) {
+        self.peers.drop_holding(index, content);
+        if self.peers.owned_len(index) > 0 {
+            let host = self.peers[index].host;
+            match self.spare.find_mut(host, |_| true) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => self.spare.remove(host, |_| true),
+            }
+        }
+    }
+
+    /// Ends a peer's session, though it still owns something: its token is worth
+    /// nothing from here on, and all that it owns is taken away in steps.
+    pub(super) fn leave(&mut self, now: Instant, index: u32) {
+        self.peers[index].deadline = 0;
+        self.chores.leave(index, self.wheel.tick_at(now));
     }
 
     /// Forgets a peer that owns nothing any more. Afterwards its slot is in
@@ -256,10 +386,14 @@ impl Sessions {
         self.texts.remove(addr);
         match self.hosts.find_mut(host, |_| true) {
             Some(count) if *count > 1 => *count -= 1,
-            _ => self.hosts.remove(host, |_| true),
+            _ => {
+                self.hosts.remove(host, |_| true);
+                self.reports.remove(host, |_| true);
+            }
         }
+        self.chores.end(index);
         self.peers.release(index, state);
-        total.sub();
+        total.sub(Counted::Entries);
     }
 
     /// The next peer whose lease has run out. Each look costs one of `budget`.
@@ -270,7 +404,7 @@ impl Sessions {
         {
             *budget -= 1;
             let peer = &mut self.peers[index];
-            if peer.state != State::Live {
+            if !peer.state.is_live() {
                 peer.state = State::Free;
             } else if peer.deadline > tick {
                 let deadline = peer.deadline;
@@ -304,11 +438,11 @@ impl Sessions {
         addr: Addr,
         bytes_per_second: f64,
         age: Duration,
-        until: Instant,
+        until: Option<Instant>,
     ) {
         let score = self.clockwork.score(bytes_per_second, age);
         self.remembered.insert(addr, score);
-        self.remembered_until = Some(until);
+        self.remembered_until = until;
     }
 
     /// The score that is remembered of whoever listens here, who is back.
@@ -329,8 +463,10 @@ impl Sessions {
         }
     }
 
-    /// When the next lease may end.
+    /// When the next lease may end, or something else is to be done.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
-        self.wheel.next_turn()
+        let due = self.chores.next_due();
+        let due = due.and_then(|tick| self.wheel.time_of(tick));
+        self.wheel.next_turn().into_iter().chain(due).min()
     }
 }

@@ -60,7 +60,7 @@ pub struct KnownContent {
     pub id: ContentId,
     /// Its length in bytes, as an owner said.
     pub length: u64,
-    /// What its owners call it.
+    /// What its owners call it, most of them by the first one.
     pub names: Vec<ContentName>,
 }
 
@@ -143,10 +143,10 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
             let (mut catalog, _) = self.catalogs.at(shard);
             catalog.recalled.tick(now);
             let contents = catalog.contents.iter();
-            let contents = contents.map(|(index, content)| KnownContent {
+            let contents = contents.map(|(_, content)| KnownContent {
                 id: content.id,
                 length: content.length,
-                names: catalog.contents.names(index).cloned().collect(),
+                names: content.names.all().cloned().collect(),
             });
             snapshot.contents.extend(contents);
             let recalled = catalog.recalled.contents.values();
@@ -160,7 +160,8 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
     /// Recalls a snapshot, as much of it as the quotas allow.
     pub(crate) fn restore(&mut self, now: Instant, snapshot: &Snapshot) {
         let config = &self.terms.config;
-        let until = now + config.lease().saturating_mul(RECALLED_LEASES);
+        // None: as long as time can be told.
+        let until = now.checked_add(config.lease().saturating_mul(RECALLED_LEASES));
         for credit in snapshot.credits.iter().take(config.max_peers as usize) {
             let home = self.session_home(&credit.addr);
             let (mut sessions, _) = self.sessions.at(home);
@@ -172,7 +173,7 @@ impl<S: Half<Sessions>, C: Half<Catalog>> Desk<'_, S, C> {
             let (hash, home) = self.catalog_home(&content.id);
             let (mut catalog, _) = self.catalogs.at(home);
             if catalog.by_id(hash, &content.id).is_none() {
-                catalog.recalled.until = Some(until);
+                catalog.recalled.until = until;
                 catalog.recalled.insert(content);
             }
         }

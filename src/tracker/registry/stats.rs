@@ -23,7 +23,7 @@ pub struct RegistryStats {
     /// How many requests of each kind come in a second, as of the last request
     /// or turn of a lease: an average that halves every five seconds.
     pub rates: RequestRates,
-    /// How many of them were refused, by reason.
+    /// What was refused, by reason: requests, and entries of OWN one by one.
     pub refusals: RefusalCounts,
 }
 
@@ -101,6 +101,9 @@ pub struct RefusalCounts {
     pub contents: u64,
     pub names_per_content: u64,
     pub contents_per_name: u64,
+    pub contents_per_host: u64,
+    pub ownerships_per_host: u64,
+    pub ownerships: u64,
     pub malformed: u64,
     pub busy: u64,
     pub shutting_down: u64,
@@ -119,6 +122,9 @@ impl RefusalCounts {
         self.contents += other.contents;
         self.names_per_content += other.names_per_content;
         self.contents_per_name += other.contents_per_name;
+        self.contents_per_host += other.contents_per_host;
+        self.ownerships_per_host += other.ownerships_per_host;
+        self.ownerships += other.ownerships;
         self.malformed += other.malformed;
         self.busy += other.busy;
         self.shutting_down += other.shutting_down;
@@ -136,6 +142,9 @@ impl RefusalCounts {
             Refusal::Contents { .. } => &mut self.contents,
             Refusal::NamesPerContent { .. } => &mut self.names_per_content,
             Refusal::ContentsPerName { .. } => &mut self.contents_per_name,
+            Refusal::ContentsPerHost { .. } => &mut self.contents_per_host,
+            Refusal::OwnershipsPerHost { .. } => &mut self.ownerships_per_host,
+            Refusal::Ownerships { .. } => &mut self.ownerships,
             Refusal::Malformed => &mut self.malformed,
             Refusal::Busy => &mut self.busy,
             Refusal::ShuttingDown => &mut self.shutting_down,
@@ -162,8 +171,9 @@ pub(crate) fn gather(
         sessions.meter.rates()
     });
     stats.rates = RequestRates::of(rates);
-    for catalog in catalogs {
-        stats.ownerships += catalog.ownership_count() as u64;
-    }
+    stats.ownerships = catalogs
+        .into_iter()
+        .map(|c| c.ownership_count() as u64)
+        .sum();
     stats
 }

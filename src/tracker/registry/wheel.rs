@@ -80,6 +80,12 @@ impl Wheel {
         self.moment(now).tick
     }
 
+    /// How many ticks a lease takes at the most.
+    pub(super) fn lease_ticks(&self) -> Tick {
+        let ticks = self.lease.0.saturating_add(1);
+        u32::try_from(ticks).unwrap_or(Tick::MAX / 2)
+    }
+
     /// The tick at which a lease ends that begins now.
     pub(super) fn deadline(&mut self, now: Instant) -> Tick {
         self.moment(now).deadline
@@ -156,12 +162,21 @@ impl Wheel {
         None
     }
 
-    /// When the next slot has its turn.
+    /// When the next slot has its turn, if that is a time that can be told.
     pub(super) fn next_turn(&self) -> Option<Instant> {
-        let base = self.base.filter(|_| self.entries > 0)?;
-        (self.next..self.next + PLACES as Tick)
-            .find(|&tick| self.places[tick as usize % PLACES] != END)
-            .map(|tick| base + self.tick * tick)
+        let from = self.next;
+        let next = (self.entries > 0)
+            .then(|| (from..from + PLACES as Tick).find(|&tick| self.first(tick) != END));
+        self.time_of(next??)
+    }
+
+    fn first(&self, tick: Tick) -> Link {
+        self.places[tick as usize % PLACES]
+    }
+
+    /// When a tick begins, if that is a time that can be told.
+    pub(super) fn time_of(&self, tick: Tick) -> Option<Instant> {
+        self.base?.checked_add(self.tick.checked_mul(tick)?)
     }
 
     /// All entries, for checks.

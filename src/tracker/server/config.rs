@@ -17,12 +17,15 @@ pub struct TrackerConfig {
     /// Those of what it knows and decides.
     pub registry: RegistryConfig,
     /// How many connections may be open at a time. Default 4096; over TCP each
-    /// takes a file descriptor. Whoever comes later is told that the tracker
-    /// is busy.
+    /// takes a file descriptor. Whoever comes later takes the place of one on
+    /// which nothing was asked yet, the oldest one of the host that has most of
+    /// them; where there is none, it is told that the tracker is busy.
     pub max_connections: usize,
     /// How many connections one host may have open at a time. Default 256, for
-    /// the sake of peers behind one address translator. IPv6 hosts are counted
-    /// by their /64 network.
+    /// the sake of peers behind one address translator. Whoever comes later takes
+    /// the place of the host's oldest one on which nothing was asked yet, or is
+    /// told that the tracker is busy. IPv6 hosts are counted by their /64
+    /// network.
     pub max_connections_per_host: usize,
     /// Into how many shards the registry is split, so that several cores use it
     /// at once: rounded up to a power of two, at most

@@ -27,22 +27,27 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers until the client goes, misbehaves, or is silent for too long; or
 /// until the tracker stops, and then for no longer than [`SHUTDOWN_TIMEOUT`].
-pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, _place: Place) {
+pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, place: Place) {
     let remote = connection.remote.clone();
     let overdue = async {
         shared.stop.cancelled().await;
         sleep(SHUTDOWN_TIMEOUT).await;
     };
     let outcome = tokio::select! {
-        outcome = converse(&shared, connection) => outcome,
+        outcome = converse(&shared, connection, &place) => outcome,
         () = overdue => Err(TransportError::Closed),
+        () = place.taken() => Err(TransportError::Closed),
     };
     if let Err(error) = outcome {
         debug!(%remote, %error, "tracker connection ended");
     }
 }
 
-async fn converse(shared: &Shared, mut connection: Connection) -> Result<(), TransportError> {
+async fn converse(
+    shared: &Shared,
+    mut connection: Connection,
+    place: &Place,
+) -> Result<(), TransportError> {
     connection.limits.set(TRACKER_FRAMES);
     let mut patience = HANDSHAKE_TIMEOUT;
     loop {
@@ -51,10 +56,13 @@ async fn converse(shared: &Shared, mut connection: Connection) -> Result<(), Tra
             () = shared.stop.cancelled() => break,
             first = timeout(patience, connection.stream.next()) => first,
         };
-        patience = IDLE_TIMEOUT;
         let Ok(first) = first else {
             break;
         };
+        if patience != IDLE_TIMEOUT {
+            place.keep();
+            patience = IDLE_TIMEOUT;
+        }
         let batch = answer_batch(shared, &mut connection, first);
         match timeout(WRITE_TIMEOUT, batch).await {
             Ok(Ok(true)) => {}

@@ -139,6 +139,8 @@ pub struct TrackerStats {
     /// How many connections were accepted since the start, the refused ones
     /// not counted.
     pub accepted: u64,
+    /// How many of these gave way to others before anything was asked on them.
+    pub gave_way: u64,
 }
 
 /// Sets up a [`Tracker`].
@@ -286,6 +288,7 @@ impl Tracker {
             registry,
             connections: shared.admission.open(),
             accepted: shared.admission.accepted(),
+            gave_way: shared.admission.gave_way(),
         }
     }
 
@@ -363,8 +366,11 @@ async fn accept(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
     }
 }
 
-/// Forgets those whose lease runs out, in bounded steps between which others
-/// get the registry.
+/// How long what a request has left to do may wait to be begun.
+const LEFT_TO_DO: Duration = Duration::from_secs(1);
+
+/// Forgets those whose lease runs out, and does what requests have left to do,
+/// in bounded steps between which others get the registry.
 async fn expire(shared: Arc<Shared>) {
     loop {
         let next = shared.registry.poll_timeout();
@@ -372,7 +378,7 @@ async fn expire(shared: Arc<Shared>) {
             match next {
                 // All leases are equally long: nobody who registers meanwhile
                 // is to be forgotten earlier.
-                Some(next) => sleep_until(next.into()).await,
+                Some(next) => sleep_until(next.min(now() + LEFT_TO_DO).into()).await,
                 None => shared.registered.notified().await,
             }
         };

@@ -1,0 +1,341 @@
+//! The names of one content: what its owners call it, which host brought each,
+//! and which name is told to whoever asks by id.
+//!
+//! A name gives its place up ([`lapse`](Names::lapse)) without its owners being
+//! looked at: they keep the slot, which has no name any more, until the last of
+//! them has let go of it. It does not know for how many contents a name stands.
+
+use super::votes::Votes;
+use crate::content::ContentName;
+
+/// That an owner's name for the content has found no place.
+pub(super) const NO_NAME: u8 = u8::MAX;
+
+/// How many slots there may be: as many as the numbers of them below
+/// [`NO_NAME`].
+const SLOTS: usize = NO_NAME as usize;
+
+/// By how many names more than the host of a newcomer another one must have for
+/// one of them to give way: with fewer, the two would take turns for ever.
+const UNFAIR: usize = 2;
+
+/// One name of a content. Free, where nobody uses it.
+#[derive(Debug, Default)]
+struct NameUse {
+    /// None where it is free, or has lapsed.
+    name: Option<ContentName>,
+    /// How many owners use it.
+    uses: u32,
+    /// Who brought it.
+    host: u32,
+    /// How many names the content had had before.
+    since: u32,
+    /// One of its owners was credited by another host.
+    fetched: bool,
+}
+
+/// What one content's use of a name is worth, for the comparison with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Worth {
+    /// Who brought it.
+    pub(super) host: u32,
+    pub(super) fetched: bool,
+    pub(super) uses: u32,
+}
+
+impl Worth {
+    /// Whether nothing speaks for it but who brought it.
+    fn is_weak(&self) -> bool {
+        !self.fetched || self.uses == 1
+    }
+}
+
+/// Which of those that have a place gives way to one more of `host`: a weak one
+/// of a host that has at least [`UNFAIR`] more of them; of these, one of the
+/// host that has most, that was not fetched, and has the fewest owners; the last
+/// one among equals.
+pub(super) fn gives_way(worths: &[Worth], host: u32) -> Option<usize> {
+    let count = |host: u32| worths.iter().filter(|worth| worth.host == host).count();
+    let fair = count(host) + UNFAIR;
+    let weak = worths.iter().enumerate().filter(|(_, w)| w.is_weak());
+    let ranked = weak.map(|(at, worth)| {
+        let rank = (count(worth.host), !worth.fetched, u32::MAX - worth.uses);
+        (rank, at)
+    });
+    let most = ranked.max().filter(|((count, ..), _)| *count >= fair);
+    most.map(|(_, at)| at)
+}
+
+/// How many of `max` places one host may take: half of them.
+pub(super) fn share(max: u32) -> u32 {
+    max.div_ceil(2)
+}
+
+/// Why there is no place, with the bound that is met.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoPlace(pub(super) u32);
+
+/// What NEED reads comes first, so that it is on one line of memory more often
+/// than not.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Names {
+    /// The slot of the name that most hosts use.
+    told: u8,
+    /// How many names there were so far.
+    count: u32,
+    /// The first slot, for most contents have one name only.
+    first: NameUse,
+    others: Vec<NameUse>,
+    votes: Votes,
+}
+
+impl Names {
+    /// How many bytes of it are read for the first name.
+    #[cfg(test)]
+    pub(super) const READ: usize =
+        std::mem::offset_of!(Self, first) + std::mem::size_of::<NameUse>();
+
+    fn at(&self, at: u8) -> &NameUse {
+        match at.checked_sub(1) {
+            None => &self.first,
+            Some(other) => &self.others[usize::from(other)],
+        }
+    }
+
+    fn at_mut(&mut self, at: u8) -> &mut NameUse {
+        match at.checked_sub(1) {
+            None => &mut self.first,
+            Some(other) => &mut self.others[usize::from(other)],
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (u8, &NameUse)> {
+        (0..).zip(std::iter::once(&self.first).chain(&self.others))
+    }
+
+    /// The name that most owners' hosts use, of equals the one that was there
+    /// first. None where no owner's name has a place.
+    pub(super) fn told(&self) -> Option<&ContentName> {
+        self.at(self.told).name.as_ref()
+    }
+
+    /// All names, the told one first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &ContentName> {
+        let others = self.slots().filter(|(at, _)| *at != self.told);
+        let others = others.filter_map(|(_, used)| used.name.as_ref());
+        self.told().into_iter().chain(others)
+    }
+
+    /// The slot of a name.
+    pub(super) fn find(&self, name: &ContentName) -> Option<u8> {
+        let mut slots = self.slots();
+        let found = slots.find(|(_, used)| used.name.as_ref() == Some(name));
+        found.map(|(at, _)| at)
+    }
+
+    /// What a name is worth.
+    pub(super) fn worth(&self, at: u8) -> Worth {
+        let used = self.at(at);
+        Worth {
+            host: used.host,
+            fetched: used.fetched,
+            uses: used.uses,
+        }
+    }
+
+    /// Whether a host may bring one more of `max` names: which one gives way
+    /// for it, if one must.
+    ///
+    /// # Errors
+    /// [`NoPlace`]. A name that has lapsed counts for who brought it as long as
+    /// somebody uses it, so that nobody has all slots.
+    pub(super) fn room(&self, host: u32, max: u8) -> Result<Option<u8>, NoPlace> {
+        let share = share(max.into());
+        let used = || self.slots().filter(|(_, used)| used.uses > 0);
+        let of_host = used().filter(|(_, used)| used.host == host).count();
+        if of_host as u32 >= share {
+            return Err(NoPlace(share));
+        }
+        if used().count() == SLOTS {
+            return Err(NoPlace(max.into()));
+        }
+        let live: Vec<_> = used().filter(|(_, used)| used.name.is_some()).collect();
+        if live.len() < usize::from(max) {
+            return Ok(None);
+        }
+        let mut live: Vec<u8> = live.into_iter().map(|(at, _)| at).collect();
+        live.sort_by_key(|&at| self.at(at).since);
+        let worths: Vec<Worth> = live.iter().map(|&at| self.worth(at)).collect();
+        match gives_way(&worths, host) {
+            Some(victim) => Ok(Some(live[victim])),
+            None => Err(NoPlace(max.into())),
+        }
+    }
+
+    /// A new name, of which [`room`](Self::room) has said that there is room.
+    /// Nobody uses it yet; [`join`](Self::join) must follow.
+    pub(super) fn add(&mut self, name: ContentName, host: u32) -> u8 {
+        let new = NameUse {
+            name: Some(name),
+            uses: 0,
+            host,
+            since: self.count,
+            fetched: false,
+        };
+        self.count = self.count.saturating_add(1);
+        let free = self.slots().find(|(_, used)| used.uses == 0);
+        if let Some((at, _)) = free {
+            *self.at_mut(at) = new;
+            return at;
+        }
+        self.others.reserve_exact(1);
+        self.others.push(new);
+        self.others.len() as u8
+    }
+
+    /// One more owner of this host uses the name in this slot.
+    /// [`leave`](Self::leave) takes it back.
+    pub(super) fn join(&mut self, at: u8, host: u32, credited: bool) {
+        let used = self.at_mut(at);
+        used.uses += 1;
+        used.fetched |= credited;
+        self.votes.add(host, at);
+        self.count_votes();
+    }
+
+    /// Returns the name if nobody uses it any more.
+    pub(super) fn leave(&mut self, at: u8, host: u32) -> Option<ContentName> {
+        self.votes.sub(host, at);
+        let used = self.at_mut(at);
+        used.uses -= 1;
+        let over = match used.uses {
+            0 => used.name.take(),
+            _ => None,
+        };
+        self.count_votes();
+        over
+    }
+
+    /// An owner that uses the name in this slot was credited by another host.
+    pub(super) fn fetched(&mut self, at: u8) {
+        self.at_mut(at).fetched = true;
+    }
+
+    /// Takes the name out of a slot, whose users keep it.
+    pub(super) fn lapse(&mut self, at: u8) -> Option<ContentName> {
+        let name = self.at_mut(at).name.take();
+        self.count_votes();
+        name
+    }
+
+    fn count_votes(&mut self) {
+        if self.others.is_empty() {
+            return;
+        }
+        let hosts = self.votes.by_name();
+        let live = self.slots().filter(|(_, used)| used.name.is_some());
+        let best = live.max_by_key(|(at, used)| (hosts[usize::from(*at)], u32::MAX - used.since));
+        self.told = best.map_or(0, |(at, _)| at);
+    }
+
+    /// How many owners have a slot; names that are none.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn check(&self) -> u32 {
+        self.votes.check();
+        for (_, used) in self.slots() {
+            assert!(used.uses > 0 || used.name.is_none(), "a name of nobody");
+        }
+        assert_eq!(self.told().is_none(), self.all().next().is_none());
+        self.slots().map(|(_, used)| used.uses).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(number: usize) -> ContentName {
+        format!("name-{number}").parse().unwrap()
+    }
+
+    #[test]
+    fn name_of_most_hosts_is_told_and_the_first_one_of_equals() {
+        let mut names = Names::default();
+        let first = names.add(name(0), 1);
+        // One host with many owners counts once.
+        for _ in 0..9 {
+            names.join(first, 1, false);
+        }
+        let second = names.add(name(1), 2);
+        names.join(second, 2, false);
+        assert_eq!(names.told(), Some(&name(0)));
+        names.join(second, 3, false);
+        assert_eq!(names.told(), Some(&name(1)));
+        names.leave(second, 3);
+        assert_eq!(names.told(), Some(&name(0)));
+        names.lapse(first);
+        assert_eq!(names.told(), Some(&name(1)));
+        assert_eq!(names.leave(second, 2), Some(name(1)));
+        assert_eq!(names.told(), None);
+        assert_eq!(names.check(), 9);
+    }
+
+    #[test]
+    fn thousands_of_hosts_outvote_hundreds_that_came_first() {
+        let mut names = Names::default();
+        let mix = |number: u32| number.wrapping_mul(0x85eb_ca6b) ^ number >> 3;
+        let first = names.add(name(0), mix(0));
+        (0..500).for_each(|host| names.join(first, mix(host), false));
+        let second = names.add(name(1), mix(500));
+        (500..2500).for_each(|host| names.join(second, mix(host), false));
+        assert_eq!(names.told(), Some(&name(1)));
+        (500..2500).for_each(|host| drop(names.leave(second, mix(host))));
+        assert_eq!(names.told(), Some(&name(0)));
+    }
+
+    #[test]
+    fn slots_of_names_that_lapsed_are_not_given_out_while_somebody_uses_them() {
+        let mut names = Names::default();
+        for round in 0..100 {
+            let host = round as u32 % 2;
+            let Ok(victim) = names.room(host, 4) else {
+                continue;
+            };
+            if let Some(at) = victim {
+                names.lapse(at);
+            }
+            let at = names.add(name(round), host);
+            names.join(at, host, false);
+        }
+        // Two of each host, and nobody ever has more.
+        assert_eq!(names.check(), 4);
+        assert_eq!(names.room(7, 4).map(|victim| victim.is_some()), Ok(true));
+        assert_eq!(names.room(0, 4), Err(NoPlace(2)));
+        assert_eq!(Names::default().room(1, 0), Err(NoPlace(0)));
+    }
+
+    #[test]
+    fn what_was_fetched_and_has_several_owners_stays() {
+        let weak = |host| Worth {
+            host,
+            fetched: false,
+            uses: 5,
+        };
+        let strong = |host| Worth {
+            fetched: true,
+            ..weak(host)
+        };
+        let lone = |host| Worth {
+            uses: 1,
+            ..strong(host)
+        };
+        assert_eq!(gives_way(&[strong(1), strong(1), strong(1)], 2), None);
+        assert_eq!(gives_way(&[strong(1), lone(1), strong(1)], 2), Some(1));
+        assert_eq!(gives_way(&[weak(1), lone(1), strong(1)], 2), Some(0));
+        // Between equals there is no taking turns.
+        assert_eq!(gives_way(&[weak(1), weak(2)], 3), None);
+        assert_eq!(gives_way(&[weak(1), weak(1), weak(3)], 3), None);
+        assert_eq!(gives_way(&[weak(1), weak(1), weak(3)], 2), Some(1));
+    }
+}

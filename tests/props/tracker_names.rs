@@ -1,0 +1,188 @@
+//! Names depend on nobody: what a stranger cannot take from others by using
+//! theirs, and which one is told.
+
+use std::time::Duration;
+
+use bt_lite::protocol::{OwnState, Refusal, RefusedEntry};
+use bt_lite::tracker::RegistryConfig;
+
+use crate::tracker_world::{Peer, World, entry, id};
+
+#[test]
+fn name_that_one_host_took_for_made_up_contents_is_the_honest_owners_too() {
+    let mut world = World::new(RegistryConfig::default());
+    // With one peer, and with as many as one host may have.
+    for peers in [1, 256] {
+        let squatters: Vec<Peer> = (0..peers).map(|n| world.register(1, 1000 + n)).collect();
+        for number in 0..64 {
+            let at = number as usize % squatters.len();
+            let _full = world.own(&squatters[at], number, "wanted");
+        }
+        let honest = world.register(2, 7);
+        let asker = world.register(3, 7);
+        assert_eq!(world.own(&honest, 1000, "wanted"), Ok(()));
+        let named = world.named(&asker, "wanted");
+        assert!(named.contains(&id(1000)) && named.len() <= 32);
+        assert_eq!(world.found(&asker, 1000).owners[0].addr, honest.addr);
+        assert_eq!(world.found(&asker, 1000).name.as_str(), "wanted");
+        world.registry.check_invariants();
+        squatters
+            .iter()
+            .chain([&honest, &asker])
+            .for_each(|peer| world.exit(peer));
+    }
+}
+
+#[test]
+fn two_hosts_that_took_all_places_of_a_name_share_them_with_whoever_comes() {
+    let mut world = World::new(RegistryConfig::default());
+    for host in [1, 2] {
+        let squatter = world.register(host, 7);
+        for number in 0..16 {
+            let made_up = 100 * u32::from(host) + number;
+            assert_eq!(world.own(&squatter, made_up, "wanted"), Ok(()));
+        }
+        let full = Err(Refusal::ContentsPerName { max: 16 });
+        assert_eq!(
+            world.own(&squatter, 100 * u32::from(host) + 99, "wanted"),
+            full
+        );
+    }
+    let asker = world.register(99, 7);
+    assert_eq!(world.named(&asker, "wanted").len(), 32);
+    for host in 3..20 {
+        let honest = world.register(host, 7);
+        assert_eq!(world.own(&honest, host.into(), "wanted"), Ok(()));
+        let named = world.named(&asker, "wanted");
+        assert_eq!(named.len(), 32);
+        assert!((3..=host).all(|number| named.contains(&id(number.into()))));
+        world.registry.check_invariants();
+    }
+}
+
+#[test]
+fn id_to_which_one_host_gave_all_names_gets_the_honest_one() {
+    let mut world = World::new(RegistryConfig::default());
+    let squatters: Vec<Peer> = (0..40).map(|n| world.register(1, 1000 + n)).collect();
+    for (number, squatter) in squatters.iter().enumerate() {
+        let _full = world.own(squatter, 1, &format!("false-{number}"));
+    }
+    let (two, three, asker) = (
+        world.register(2, 7),
+        world.register(3, 7),
+        world.register(9, 7),
+    );
+    assert_eq!(world.own(&two, 1, "true"), Ok(()));
+    assert_eq!(world.named(&asker, "true"), [id(1)]);
+    // And of two hosts that have all of them.
+    let others: Vec<Peer> = (0..8).map(|n| world.register(4, 1000 + n)).collect();
+    for (number, other) in others.iter().enumerate() {
+        let _full = world.own(other, 1, &format!("wrong-{number}"));
+    }
+    assert_eq!(world.own(&three, 1, "true, too"), Ok(()));
+    assert_eq!(world.named(&asker, "true, too"), [id(1)]);
+    assert_eq!(world.named(&asker, "true"), [id(1)]);
+    world.registry.check_invariants();
+    for peer in squatters.iter().chain(&others) {
+        world.exit(peer);
+        world.registry.check_invariants();
+    }
+    assert_eq!(world.found(&asker, 1).owners.len(), 2);
+}
+
+#[test]
+fn content_is_found_by_its_id_though_its_name_finds_no_place() {
+    let mut config = RegistryConfig::default();
+    config.max_contents_per_name = 1;
+    let mut world = World::new(config);
+    let (first, honest, asker) = (
+        world.register(1, 7),
+        world.register(2, 7),
+        world.register(3, 7),
+    );
+    assert_eq!(world.own(&first, 1, "name"), Ok(()));
+    let entries = vec![entry(2, "other"), entry(3, "name"), entry(4, "more")];
+    let refusal = Refusal::ContentsPerName { max: 1 };
+    assert!(refusal.is_of_name());
+    let refused = world.own_all(&honest, entries);
+    assert_eq!(refused, [RefusedEntry { at: 1, refusal }]);
+    for (number, name) in [(2, "other"), (3, &*id(3).to_string()), (4, "more")] {
+        let found = world.found(&asker, number);
+        assert_eq!(found.owners[0].addr, honest.addr);
+        assert_eq!(found.name.as_str(), name);
+    }
+    // A name that finds no place leaves the one before, and what else was said.
+    let mut again = entry(2, "name");
+    (again.length, again.state) = (77, OwnState::Complete);
+    assert_eq!(world.own_all(&honest, vec![again]).len(), 1);
+    let found = world.found(&asker, 2);
+    assert_eq!((found.name.as_str(), found.length), ("other", 77));
+    // Once there is a place, it is there for whoever asks again.
+    world.exit(&first);
+    assert_eq!(world.own(&honest, 3, "name"), Ok(()));
+    assert_eq!(world.named(&asker, "name"), [id(3)]);
+    // Another name takes the place of the one that a peer had.
+    assert_eq!(world.own(&honest, 3, "new"), Ok(()));
+    assert_eq!(world.named(&asker, "name"), []);
+    assert_eq!(world.named(&asker, "new"), [id(3)]);
+    world.registry.check_invariants();
+}
+
+#[test]
+fn name_that_others_fetched_by_gives_way_to_nobody() {
+    let mut config = RegistryConfig::default();
+    config.max_contents_per_name = 3;
+    for fetched in [false, true] {
+        let mut world = World::new(config.clone());
+        let (one, two, other) = (
+            world.register(1, 7),
+            world.register(1, 8),
+            world.register(2, 7),
+        );
+        for number in [1, 2] {
+            assert_eq!(world.own(&one, number, "name"), Ok(()));
+            assert_eq!(world.own(&two, number, "name"), Ok(()));
+        }
+        assert_eq!(world.own(&other, 3, "name"), Ok(()));
+        if fetched {
+            world.now += Duration::from_secs(1);
+            let owner = world.owner_ref(&other, 1, &one);
+            world.report(&other, owner, 1000);
+        }
+        let newcomer = world.register(3, 7);
+        let outcome = world.own(&newcomer, 4, "name");
+        let full = Err(Refusal::ContentsPerName { max: 3 });
+        assert_eq!(outcome, if fetched { full } else { Ok(()) });
+        world.registry.check_invariants();
+    }
+}
+
+#[test]
+fn name_that_is_told_is_the_one_that_most_hosts_use() {
+    let mut world = World::new(RegistryConfig::default());
+    let asker = world.register(99, 7);
+    let told = |world: &mut World| world.found(&asker, 1).name.as_str().to_owned();
+    let liars: Vec<Peer> = (0..200).map(|n| world.register(1, 1000 + n)).collect();
+    for liar in &liars {
+        assert_eq!(world.own(liar, 1, "false"), Ok(()));
+    }
+    let two = world.register(2, 7);
+    assert_eq!(world.own(&two, 1, "true"), Ok(()));
+    // One host each: the one that was there first.
+    assert_eq!(told(&mut world), "false");
+    let three = world.register(3, 7);
+    assert_eq!(world.own(&three, 1, "true"), Ok(()));
+    assert_eq!(told(&mut world), "true");
+    world.exit(&two);
+    assert_eq!(told(&mut world), "false");
+    for liar in &liars {
+        world.exit(liar);
+    }
+    assert_eq!(told(&mut world), "true");
+    // And what is kept names it first.
+    assert_eq!(
+        world.registry.snapshot(world.now).contents[0].names[0].as_str(),
+        "true"
+    );
+    world.registry.check_invariants();
+}
