@@ -835,7 +835,7 @@ impl Observer {
         let chunks = self.chunks();
         let all = self.stored.len() == chunks as usize;
         if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
-            self.to_prove(link);
+            self.greeted(link);
         }
         if let PeerMessage::ManifestRequest { part: 0 } = message {
             self.run(link);
@@ -940,7 +940,7 @@ impl Observer {
     }
 
     /// What a new link is to hear: that others are the same peer's.
-    fn to_prove(&mut self, link: LinkId) {
+    fn greeted(&mut self, link: LinkId) {
         let info = &self.links[&link].info;
         let Some(newer) = info.cookies else {
             return;

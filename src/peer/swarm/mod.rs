@@ -347,9 +347,9 @@ impl Swarm {
     fn patience_ends(&self) -> Option<Instant> {
         let others = match &self.phase {
             Phase::Manifest(fetch) => {
-                !fetch.is_checking()
-                    && !fetch.is_waiting(self.links_with_something())
-                    && !(self.book.has_untried() && self.links.len() < self.config.max_links)
+                let has_room = self.links.len() < self.config.max_links;
+                let tries = has_room && self.book.has_untried();
+                !fetch.is_checking() && !fetch.is_waiting(self.links_with_something()) && !tries
             }
             Phase::Transfer(transfer) => {
                 transfer.checking.is_empty()
