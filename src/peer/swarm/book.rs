@@ -36,8 +36,8 @@ const MAX_FAILURES: u32 = 6;
 pub(super) struct Book {
     entries: BTreeMap<Addr, Entry>,
     banned: Bans,
-    /// Hosts whose links were of no use, and until when, the latest last.
-    suspects: VecDeque<(HostKey, Instant)>,
+    /// Hosts whose links were of no use, and until when that counts.
+    suspects: BTreeMap<HostKey, Instant>,
     dialling: usize,
     idle: usize,
     /// Addresses that somebody named, and that a link which this side did not
@@ -243,21 +243,21 @@ impl Book {
     /// A link of this host only took, or was asked and sent nothing: its next
     /// links are entrusted with little for a while, until one of them delivers.
     pub(super) fn suspect(&mut self, now: Instant, host: &HostKey) {
-        self.trust(host);
-        if self.suspects.len() >= MAX_SUSPECTS {
-            self.suspects.pop_front();
+        if self.suspects.len() >= MAX_SUSPECTS && !self.suspects.contains_key(host) {
+            let oldest = self.suspects.iter().min_by_key(|(_, until)| **until);
+            let oldest = oldest.map(|(host, _)| host.clone());
+            oldest.and_then(|host| self.suspects.remove(&host));
         }
-        self.suspects.push_back((host.clone(), now + SUSPICION));
+        self.suspects.insert(host.clone(), now + SUSPICION);
     }
 
     pub(super) fn is_suspect(&self, now: Instant, host: &HostKey) -> bool {
-        let mut suspects = self.suspects.iter();
-        suspects.any(|(suspect, until)| suspect == host && *until > now)
+        self.suspects.get(host).is_some_and(|until| *until > now)
     }
 
     /// A link of this host delivered.
     pub(super) fn trust(&mut self, host: &HostKey) {
-        self.suspects.retain(|(suspect, _)| suspect != host);
+        self.suspects.remove(host);
     }
 
     /// A link that lied had said that it is there: nobody dials it for that.

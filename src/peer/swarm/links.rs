@@ -39,8 +39,9 @@ impl Swarm {
             self.outputs.push_back(Output::Drop { link: id, reason });
             if let Some(addr) = info.addr.filter(|_| info.dialled) {
                 self.book.dial_failed(now, &addr);
+                self.settle(now);
             }
-            return self.settle(now);
+            return;
         }
         self.book.linked(&info);
         let greeting = match &mut self.phase {
@@ -93,6 +94,9 @@ impl Swarm {
         if self.links.len() < self.config.max_links / 2 {
             return false;
         }
+        if !info.dialled && self.book.is_suspect(now, &info.host) {
+            return true;
+        }
         let useless = self
             .links
             .iter()
@@ -106,7 +110,7 @@ impl Swarm {
         }
         let hosts: BTreeSet<&HostKey> = self.links.values().map(|link| &link.info.host).collect();
         let share = (2 * self.config.max_links).div_ceil(hosts.len().max(1));
-        self.of_host(&info.host) >= share.max(2) || self.book.is_suspect(now, &info.host)
+        self.of_host(&info.host) >= share.max(2)
     }
 
     /// Whether a link was asked and sent nothing, or was sent something and
