@@ -25,6 +25,8 @@ pub(super) struct Sender {
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) info: LinkInfo,
+    /// Decides between the hosts that nothing is known of.
+    pub(super) lot: u64,
     /// Since when it is up.
     pub(super) since: Instant,
     /// Its address is more than what the other side says: this side dialled
@@ -64,6 +66,7 @@ impl Link {
                 dialled: info.dialled,
                 host: info.host.clone(),
             }),
+            lot: 0,
             since: now,
             solid: info.dialled,
             received: 0,

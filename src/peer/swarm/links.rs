@@ -1,5 +1,6 @@
 //! Links: who is at the other end, which stay, and where more are found.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,22 @@ const MAX_PROOFS: usize = 4;
 /// How long a new link has until it must be of use, when others want its place:
 /// as long as it has to say what it has.
 const GRACE: Duration = HANDSHAKE_TIMEOUT;
+
+/// How long a link that was sent a chunk may take to tell of it before its place
+/// goes to another, if all are taken.
+const MUTE: Duration = Duration::from_millis(500);
+
+/// One in so many places is kept for newcomers.
+const NEWCOMERS: usize = 10;
+
+/// A link of which nothing is known is old after as many chunks as a peer passes
+/// on in this time, within these bounds.
+const BLANK_CHUNKS: u32 = 16;
+const MIN_BLANK: Duration = Duration::from_secs(2);
+const MAX_BLANK: Duration = Duration::from_secs(30);
+
+/// How often those are counted, at the most.
+const COUNT_BLANKS: Duration = Duration::from_secs(1);
 
 /// After so long without a block nothing is left untried: longer than a link
 /// that sends nothing keeps what was asked of it.
@@ -60,8 +77,9 @@ impl Swarm {
             _ => PeerMessage::HaveNone,
         };
         self.expect_bitfield(now, id);
-        let link = Link::new(now, id, info, self.log.len());
-        self.uploader.link_added(id, &link.info.host);
+        let mut link = Link::new(now, id, info, self.log.len());
+        link.lot = self.lot(&link.info.host);
+        self.uploader.link_added(now, id, &link.info.host);
         self.links.insert(id, link);
         self.count_lacks(id);
         self.send(id, greeting);
@@ -144,21 +162,27 @@ impl Swarm {
 
     /// The link that gives way to a newcomer. First one of which neither side
     /// wants anything. Then one that had its chance, and with which nothing was
-    /// exchanged. Then, if this side accepted it, one of a host that has more
+    /// exchanged. Then one of which nothing is known yet, if its host has a worse
+    /// lot than the newcomer's. Then, if this side accepted it, one of a host that has more
     /// links than the newcomer's would have, or any if this side dialled the
     /// newcomer since nothing comes: of those, the one with which the least was
     /// exchanged.
     fn least_useful(&self, now: Instant, newcomer: &LinkInfo) -> Option<LinkId> {
         let crowd = self.of_host(&newcomer.host) + 1;
         let wanted = newcomer.dialled && self.is_starving(now);
+        let lot = self.lot(&newcomer.host);
         let rank = |(id, link): (LinkId, &Link)| {
             let exchanged = link.received + self.uploader.sent_to(id);
             let group = if self.is_idle(now, id, link) {
                 0
             } else if self.is_barren(now, id, link) {
                 1
+            } else if self.is_blank(id, link)
+                && (newcomer.dialled || lot < link.lot || self.is_old(now, link))
+            {
+                return Some((2, u64::MAX - link.lot, id));
             } else if !link.info.dialled && (wanted || self.of_host(&link.info.host) > crowd) {
-                2
+                3
             } else {
                 return None;
             };
@@ -166,6 +190,71 @@ impl Swarm {
         };
         let ranked = self.links.iter().filter_map(rank).min();
         ranked.map(|(_, _, id)| id)
+    }
+
+    /// Whether nothing is known of a link that this side accepted.
+    fn is_blank(&self, id: LinkId, link: &Link) -> bool {
+        !link.info.dialled
+            && link.received == 0
+            && link.remote.count() == 0
+            && self.uploader.sent_to(id) == 0
+    }
+
+    /// Keeps some places for newcomers until they have said what they have, as long
+    /// as others are taken by links of which nothing is known: of those the oldest
+    /// and then the ones with the worst lots give way.
+    pub(super) fn keep_places_free(&mut self, now: Instant) {
+        let most = self.config.max_links - self.config.max_links / NEWCOMERS;
+        while self.links.len() > most {
+            let blank = |(id, link): &(LinkId, &Link)| {
+                link.remote != Remote::Unknown && self.is_blank(*id, link)
+            };
+            let blanks = self.links.iter().filter(blank);
+            let worst = blanks.max_by_key(|(_, link)| (self.is_old(now, link), link.lot));
+            let Some(worst) = worst.map(|(id, _)| id) else {
+                return;
+            };
+            self.drop_link(now, worst, DropReason::Refused(RefuseReason::Busy));
+        }
+    }
+
+    /// Whether a link of which nothing is known has been there for so long that the
+    /// swarm would have served it, if it had taken anything.
+    fn is_old(&self, now: Instant, link: &Link) -> bool {
+        let age = now.saturating_duration_since(link.since);
+        let chunk = self.uploader.chunk_time(now);
+        age >= chunk
+            .saturating_mul(BLANK_CHUNKS)
+            .clamp(MIN_BLANK, MAX_BLANK)
+    }
+
+    /// Counts the links of which nothing came to be known, now and then.
+    pub(super) fn count_blanks(&mut self, now: Instant) {
+        if self
+            .blanks_counted
+            .is_some_and(|at| now < at + COUNT_BLANKS)
+        {
+            return;
+        }
+        self.blanks_counted = Some(now);
+        let blank =
+            |(id, link): &(LinkId, &Link)| self.is_blank(*id, link) && self.is_old(now, link);
+        self.blanks = self.links.iter().filter(blank).count();
+    }
+
+    /// Decides which of the hosts that nothing is known of have the places: the
+    /// same for a host each time, so that nobody gains by knocking more often.
+    fn lot(&self, host: &HostKey) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.config.planner.seed.to_le_bytes());
+        match host {
+            HostKey::Ip(IpAddr::V4(ip)) => hasher.update(&ip.octets()),
+            HostKey::Ip(IpAddr::V6(ip)) => hasher.update(&ip.octets()),
+            HostKey::Text(text) => hasher.update(text.as_bytes()),
+        };
+        let mut lot = [0; 8];
+        lot.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(lot)
     }
 
     /// Whether neither side wants anything of a link. Who is new may not have
@@ -184,11 +273,13 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
-    /// Whether a link had the time to be of use to somebody, and was of none.
+    /// Whether a link had the time to be of use to somebody, and was of none; or
+    /// does not tell of what it got, while others wait for its place.
     fn is_barren(&self, now: Instant, id: LinkId, link: &Link) -> bool {
         let is_new = now.saturating_duration_since(link.since) < GRACE;
-        let nothing = link.received == 0 && self.uploader.sent_to(id) == 0;
-        !is_new && nothing && self.uploader.has_passed(id)
+        let idle = self.uploader.sent_to(id) == 0 && self.uploader.has_passed(id);
+        let mute = self.uploader.mute_for(now, id) >= MUTE;
+        link.received == 0 && (!is_new && idle || mute)
     }
 
     /// A link is to say soon what it has.
@@ -474,9 +565,12 @@ impl Swarm {
             Phase::Transfer(transfer) => transfer.planner.snubbed(),
             _ => 0,
         };
-        let sources = links - silent;
+        // A newcomer that was dialled takes the place of an old one of which nothing
+        // is known.
+        let blanks = self.blanks.min(self.links.len());
+        let sources = links.saturating_sub(silent + blanks);
         !self.is_seeding()
-            && links < self.config.max_links
+            && links - blanks < self.config.max_links
             && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
     }
 

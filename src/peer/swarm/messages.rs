@@ -83,6 +83,7 @@ impl Swarm {
         }
         link.remote = remote;
         self.use_remote(now, id);
+        self.keep_places_free(now);
     }
 
     /// Reads what a link said to have, once the length is known, and gives it

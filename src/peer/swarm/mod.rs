@@ -81,6 +81,9 @@ pub struct Swarm {
     config: SwarmConfig,
     phase: Phase,
     links: LinkMap<Link>,
+    /// Links of which nothing came to be known, as counted last, and when.
+    blanks: usize,
+    blanks_counted: Option<Instant>,
     /// Until when each link is to say what it has, in the order of coming;
     /// those that have said are passed over.
     unsaid: VecDeque<(Instant, LinkId)>,
@@ -174,6 +177,8 @@ impl Swarm {
             config,
             phase,
             links: LinkMap::default(),
+            blanks: 0,
+            blanks_counted: None,
             unsaid: VecDeque::new(),
             book: Book::default(),
             outputs: VecDeque::new(),
@@ -370,6 +375,7 @@ impl Swarm {
             self.store();
             return self.finish_or_commit(now);
         }
+        self.count_blanks(now);
         while self.wants_links() || self.wants_place(now) {
             // The manifest comes first, and leechers that have just come have
             // none.

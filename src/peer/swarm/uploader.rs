@@ -37,6 +37,9 @@ const STALLED: Duration = Duration::from_secs(1);
 /// its place.
 const TELL: Duration = Duration::from_secs(2);
 
+/// No chunk counts as longer on its way.
+const MAX_CHUNK_TIME: Duration = Duration::from_secs(1);
+
 /// The bounds of an [`Uploader`].
 #[derive(Debug, Clone, Copy)]
 pub struct UploadLimits {
@@ -70,6 +73,9 @@ pub struct Uploader {
     /// anything before.
     calm_from: Option<Instant>,
     is_calm: bool,
+    /// When one more link may be tried that has told of nothing, as those that
+    /// are have taken too long to tell.
+    trial_ends: Option<Instant>,
     /// How many turns were given.
     turns: u64,
     /// When a link that holds the window up counts as stalled.
@@ -111,6 +117,8 @@ struct Receiver {
     untold: u64,
     /// Since when it has not told of a whole chunk.
     mute: Option<Instant>,
+    /// Since when it is there, if links of its host before it did not either.
+    debt: Option<Instant>,
     /// Bytes that it was sent and has told of.
     told: u64,
     /// How many chunks it has, and how many of those that are here it lacks.
@@ -168,6 +176,7 @@ impl Uploader {
             invitation_ends: None,
             calm_from: None,
             is_calm: true,
+            trial_ends: None,
             turns: 0,
             look_again: None,
             movable: false,
@@ -181,10 +190,12 @@ impl Uploader {
     }
 
     /// A link is there. It may ask until it is told otherwise.
-    pub fn link_added(&mut self, link: LinkId, host: &HostKey) {
+    pub fn link_added(&mut self, now: Instant, link: LinkId, host: &HostKey) {
+        let host = self.accounts.open(host);
         let receiver = Receiver {
             lot: (link.0 ^ self.seed).wrapping_mul(LOT),
-            host: self.accounts.open(host),
+            host,
+            debt: self.accounts.owes(host).then_some(now),
             ..Receiver::default()
         };
         self.receivers.insert(link, receiver);
@@ -194,6 +205,12 @@ impl Uploader {
     /// here.
     pub fn link_has(&mut self, link: LinkId, has: u32, lacks: u32) {
         if let Some(receiver) = self.receivers.get_mut(link) {
+            if receiver.has == 0 && receiver.sent == 0 && has > 0 {
+                receiver.debt = None;
+                // What it has now it may have been sent on an earlier link.
+                let bytes = self.chunk_len.saturating_mul(has.into());
+                self.accounts.told(receiver.host, bytes);
+            }
             self.unsettled |= (receiver.lacks == 0) != (lacks == 0);
             (receiver.has, receiver.lacks) = (has, lacks);
         }
@@ -210,6 +227,7 @@ impl Uploader {
         receiver.untold -= paid;
         receiver.told += paid;
         receiver.mute = None;
+        receiver.debt = None;
         self.accounts.told(receiver.host, self.chunk_len - paid);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
@@ -338,6 +356,7 @@ impl Uploader {
             .into_iter()
             .chain(self.invitation_ends)
             .chain(self.calm_from.filter(|_| !self.is_calm))
+            .chain(self.trial_ends)
             .min()
     }
 
@@ -358,6 +377,14 @@ impl Uploader {
     fn backlog(&self, now: Instant) -> u64 {
         self.during(now, BACKLOG)
             .clamp(self.block_len, self.limits.window.max(self.block_len))
+    }
+
+    /// How long a chunk takes at the rate at which the network takes blocks; a
+    /// second at the most, and as long as nothing was sent.
+    pub fn chunk_time(&self, now: Instant) -> Duration {
+        let rate = self.meter.rate(now).unwrap_or(0.0);
+        let time = Duration::try_from_secs_f64(self.chunk_len as f64 / rate);
+        time.map_or(MAX_CHUNK_TIME, |time| time.min(MAX_CHUNK_TIME))
     }
 
     fn during(&self, now: Instant, time: Duration) -> u64 {
@@ -442,12 +469,18 @@ impl Uploader {
         receiver.is_some_and(|r| r.said_so || r.passed > 0)
     }
 
+    /// For how long a link has not told of a whole chunk that it was sent.
+    pub fn mute_for(&self, now: Instant, link: LinkId) -> Duration {
+        let since = self.receivers.get(link).and_then(|r| r.mute.or(r.debt));
+        since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
     /// Whether a link was sent a chunk and has not told of it for so long that
-    /// it must have stored it.
+    /// it must have stored it; or says that it has nothing, after an earlier link
+    /// of its host did the same.
     pub fn is_mute(&self, now: Instant, link: LinkId) -> bool {
-        let late = |since: Instant| now.saturating_duration_since(since) >= TELL;
-        let receiver = self.receivers.get(link);
-        receiver.is_some_and(|r| r.mute.is_some_and(late))
+        let owes = |r: &Receiver| r.has == 0 && r.debt.is_some();
+        self.mute_for(now, link) >= TELL || self.receivers.get(link).is_some_and(owes)
     }
 
     /// Bytes of blocks that a link has taken.

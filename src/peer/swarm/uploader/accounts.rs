@@ -103,6 +103,11 @@ impl Accounts {
         account.untold = account.untold.saturating_sub(bytes);
     }
 
+    /// Whether earlier links of a host were sent a chunk that they did not tell of.
+    pub(super) fn owes(&self, host: usize) -> bool {
+        self.chunk_len > 0 && self.accounts[host].untold >= self.chunk_len
+    }
+
     /// Whether a link was sent more than it tells of. A new one may owe a chunk,
     /// and for each that it told of one more.
     pub(super) fn is_silent(&self, receiver: &Receiver) -> bool {

@@ -19,13 +19,17 @@ const ANSWER: Duration = Duration::from_millis(100);
 /// Afterwards who has told of no chunk at all comes behind the others, since the
 /// whole swarm serves it, and has the first claim to one turn in so many: the
 /// optimistic unchoke of BitTorrent.
-const UNESTABLISHED: u64 = 8;
+const UNESTABLISHED: u64 = 16;
 const OPTIMISTIC: u64 = 16;
 
-/// The bounds of the time of a chunk, as far as it matters for whether others
-/// want something: what is shorter is no pause, and what is longer is waste.
+/// For how many chunks' time a link that has told of nothing, and was sent its
+/// first chunk, keeps others like it waiting; and how many such links are served
+/// at a time as long as no link has told of anything.
+const TRIAL_CHUNKS: u32 = 5;
+const FIRST_TRIALS: usize = 4;
+
+/// What is shorter is no pause, however short the chunks are.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// How deprived a link is, its lot, and which link it is.
 type Ranked = ((bool, Rank), u64, LinkId);
@@ -56,7 +60,8 @@ impl Uploader {
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
         let lapsed = self.invitation_ends.is_some_and(|end| end <= now);
         let calm = self.calm_from.is_some_and(|calm| calm <= now) && !self.is_calm;
-        if !self.unsettled && !lapsed && !calm {
+        let trial = self.trial_ends.is_some_and(|end| end <= now);
+        if !self.unsettled && !lapsed && !calm && !trial {
             return None;
         }
         let turn = self.turn(now);
@@ -103,8 +108,9 @@ impl Uploader {
         let others_lack = others_lack.filter(|(r, silent)| r.lacks > 0 && !silent);
         let others_lack = others_lack.count() > 0;
         let blank_first = self.turns < UNESTABLISHED || self.turns.is_multiple_of(OPTIMISTIC);
-        self.note_calm(now);
+        self.note_calm(now, blank_first);
         let is_calm = self.is_calm;
+        let may_try = self.may_try(now);
         for (link, receiver) in self.receivers.iter_mut() {
             if !receiver.wants() {
                 receiver.invited = None;
@@ -119,14 +125,23 @@ impl Uploader {
             let blank = receiver.has == 0;
             let rank = (blank != blank_first, self.accounts.rank(receiver));
             let ranked = (rank, receiver.lot, link);
+            let last = self.accounts.is_ahead(receiver) || blank && !blank_first;
+            let waits = last && !is_calm || blank && !may_try;
             if receiver.choked {
                 look.wanting += 1;
-                if !is_calm && self.accounts.is_ahead(receiver) {
+                if waits {
                     continue;
                 }
                 if look.next.is_none_or(|best| ranked < best) {
                     look.next = Some(ranked);
                 }
+                continue;
+            }
+            let is_unused = receiver.turn == 0 && receiver.under_way == 0;
+            if waits && is_unused && others_lack {
+                // A link starts unchoked.
+                look.wanting += 1;
+                look.silent = Some(link);
                 continue;
             }
             let mut invited = false;
@@ -168,19 +183,41 @@ impl Uploader {
         look
     }
 
-    /// Hosts that had more than their share are served when the others have not
-    /// wanted anything for as long as a chunk takes: they often pause for less.
-    fn note_calm(&mut self, now: Instant) {
-        let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !self.accounts.is_ahead(r);
-        let waits = |r: &Receiver| r.wants() && r.choked && self.accounts.is_ahead(r);
+    /// Whether one more link is tried that has told of no chunk. Who tells makes
+    /// room for the next at once, so an honest crowd is served as fast as it
+    /// answers; who only takes costs a fifth of the line at the most.
+    fn may_try(&mut self, now: Instant) -> bool {
+        let hold = self.chunk_time(now) * TRIAL_CHUNKS;
+        let (mut trials, mut first, mut limit) = (0, None, FIRST_TRIALS);
+        for receiver in self.receivers.values() {
+            if receiver.has > 0 {
+                limit = 1;
+                continue;
+            }
+            let end = receiver.mute.map(|since| since + hold);
+            let waits = end.is_none_or(|end| end > now);
+            if waits && (end.is_some() || receiver.turn > 0 || receiver.under_way > 0) {
+                trials += 1;
+                first = end.into_iter().chain(first).min();
+            }
+        }
+        let full = trials >= limit;
+        self.trial_ends = first.filter(|_| full);
+        !full
+    }
+
+    /// Hosts that had more than their share, and links that have told of nothing,
+    /// are served when the others have not wanted anything for as long as a chunk
+    /// takes: they often pause for less.
+    fn note_calm(&mut self, now: Instant, blank_first: bool) {
+        let last = |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && !blank_first;
+        let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !last(r);
+        let waits = |r: &Receiver| r.wants() && last(r);
         if !self.receivers.values().any(waits) {
             self.calm_from = None;
-            self.is_calm = true;
+            self.is_calm = false;
         } else if self.calm_from.is_none() || self.receivers.values().any(others) {
-            let rate = self.meter.rate(now).unwrap_or(0.0);
-            let chunk = Duration::try_from_secs_f64(self.chunk_len as f64 / rate);
-            let pause = chunk.unwrap_or(MAX_PAUSE).clamp(MIN_PAUSE, MAX_PAUSE);
-            self.calm_from = Some(now + pause);
+            self.calm_from = Some(now + self.chunk_time(now).max(MIN_PAUSE));
             self.is_calm = false;
         } else {
             self.is_calm = self.calm_from.is_some_and(|calm| calm <= now);
