@@ -200,21 +200,25 @@ impl Uploader {
     }
 
     /// A link has one chunk more, which is here as well or not. Returns whether
-    /// that was the last that it lacked.
+    /// the turns may change by that: it was the last that the link lacked, or
+    /// its host no longer owes what kept it from its turn.
     pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
         let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
+        let was_silent = self.accounts.is_silent(receiver);
         receiver.has = receiver.has.saturating_add(1);
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
         receiver.told += paid;
         receiver.mute = None;
-        self.accounts.told(receiver.host, self.chunk_len - paid);
+        let paid_more = self.accounts.told(receiver.host, self.chunk_len - paid);
+        let speaks = was_silent && !self.accounts.is_silent(receiver);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
-        self.unsettled |= sated;
-        sated
+        let changes = sated || speaks || paid_more;
+        self.unsettled |= changes;
+        changes
     }
 
     /// There is one chunk more here that a link lacks.
