@@ -32,11 +32,39 @@ const STARVED: Duration = Duration::from_secs(5);
 /// One more link is asked for the manifest after so long at the earliest.
 const HEDGE: Duration = Duration::from_millis(500);
 
-/// How long a part of the manifest may take at first.
+/// And after so long though parts come.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// How many links are asked for the length at once.
+const AT_ONCE: usize = 4;
+
+/// How long a part of the manifest may take at first, and how long who has sent
+/// the length waits to be asked for the rest.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
+const SPARE: Duration = Duration::from_secs(60);
+
+/// A link that took a chunk must have told of it by then.
+const TELL: Duration = Duration::from_secs(2);
+
+/// How long a host is suspected.
+const SUSPICION: Duration = Duration::from_secs(60);
+
+/// A request may wait for so long at the least.
+const MIN_SILENCE: Duration = Duration::from_millis(500);
 
 /// A link that takes nothing for so long is stalled.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// What a link was asked for of the manifest, since it was asked last.
+#[derive(Debug)]
+struct Run {
+    deadline: Instant,
+    patience: Duration,
+    /// Parts that were asked for, and those that came.
+    asked: BTreeSet<u32>,
+    came: BTreeSet<u32>,
+    spare: bool,
+}
 
 /// A link that is up.
 #[derive(Debug)]
@@ -56,9 +84,9 @@ pub(crate) struct Seen {
     queued: VecDeque<bool>,
     /// Parts that the other side asked for and did not get yet.
     parts_asked: VecDeque<u32>,
-    /// When it was asked for the manifest, and whether it has not refused since.
-    runs: Vec<Instant>,
-    running: bool,
+    /// It is asked for the manifest, and how often it was too slow.
+    run: Option<Run>,
+    slow: u32,
     /// Whether it said that it has none.
     without: bool,
     /// Chunks of which it sent blocks.
@@ -73,6 +101,15 @@ pub(crate) struct Seen {
     /// Bytes that are read for it or on their way, and when it last took some.
     under_way: u64,
     moved: Option<Instant>,
+    /// Bytes that it took and has not told of, and since when they are a chunk.
+    untold: u64,
+    mute: Option<Instant>,
+    /// Its host was suspected when it came or the download began: for certain,
+    /// or perhaps.
+    suspect: bool,
+    maybe_suspect: bool,
+    /// When it was first asked for a block.
+    first_asked: Option<Instant>,
     /// It said that it wants nothing.
     wants_nothing: bool,
     /// Requests of the machine without an answer, and whether it cancelled.
@@ -105,9 +142,25 @@ impl Seen {
         moved.is_some_and(|moved| now - moved >= STALLED)
     }
 
-    /// Whether it was asked for the manifest twice, and had its time.
-    fn was_slow(&self, now: Instant) -> bool {
-        self.runs.len() >= 2 && now - self.runs[0] >= 3 * PART_TIMEOUT
+    /// Whether it may have the manifest and was not tried in vain.
+    fn may_have_manifest(&self) -> bool {
+        self.anything && !self.without && self.slow == 0
+    }
+
+    /// Whether it could be asked for the manifest now.
+    fn is_free(&self) -> bool {
+        self.anything && !self.without && self.run.is_none()
+    }
+
+    /// Whether it took a chunk and should have told of it.
+    fn is_mute(&self, now: Instant) -> bool {
+        self.mute.is_some_and(|since| now - since >= TELL)
+    }
+
+    /// Whether it may have been asked in vain, as far as can be told.
+    fn may_be_snubbed(&self, now: Instant) -> bool {
+        let asked = self.first_asked;
+        self.maybe_suspect || asked.is_some_and(|at| now - at >= MIN_SILENCE)
     }
 
     /// A request was answered, with a block or not. Of a download that has
@@ -136,8 +189,14 @@ pub(crate) struct Observer {
     known: BTreeMap<LinkId, LinkInfo>,
     /// The link that has just come, which may be refused.
     fresh: Option<LinkId>,
-    /// It is of a liar's address or host.
+    /// It is of a liar's address or host, or of a suspected host when there are
+    /// many links.
     must_refuse: bool,
+    /// There were many links when it came, and links of no use were to go.
+    crowded: bool,
+    must_go: BTreeSet<LinkId>,
+    /// Until when hosts are suspected: for certain, and perhaps.
+    suspected: [BTreeMap<HostKey, Instant>; 2],
     /// A link that was proved to be one too many.
     duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
@@ -164,8 +223,11 @@ pub(crate) struct Observer {
     untried: BTreeSet<Addr>,
     /// When something last came that brings the download on.
     last_gain: Instant,
-    /// Which link was last asked for the manifest, and when.
-    last_run: Option<(LinkId, Instant)>,
+    /// When a link was last asked for the manifest, and when a part last came.
+    started: Option<Instant>,
+    came: Option<Instant>,
+    /// The first chunk that was here.
+    first: Option<ChunkIndex>,
     /// What senders are to be told of.
     owed_haves: Vec<(LinkId, ChunkIndex)>,
     dialling: BTreeSet<Addr>,
@@ -199,6 +261,9 @@ impl Observer {
             known: BTreeMap::new(),
             fresh: None,
             must_refuse: false,
+            crowded: false,
+            must_go: BTreeSet::new(),
+            suspected: [BTreeMap::new(), BTreeMap::new()],
             duplicate: None,
             stored: indices.filter(|_| seeding).collect(),
             held: BTreeMap::new(),
@@ -216,7 +281,9 @@ impl Observer {
             proved: BTreeSet::new(),
             untried: BTreeSet::new(),
             last_gain: now,
-            last_run: None,
+            started: None,
+            came: None,
+            first: None,
             owed_haves: Vec::new(),
             dialling: BTreeSet::new(),
             verifying: BTreeMap::new(),
@@ -246,6 +313,13 @@ impl Observer {
         }
         self.fresh = Some(link);
         self.must_refuse = info.peer == self.me || self.is_banned(&info);
+        self.crowded = self.links.len() >= self.max_links / 2 && !self.must_refuse;
+        let [suspect, maybe_suspect] = self.suspicions(&info.host);
+        self.must_refuse |= self.crowded && !info.dialled && suspect;
+        if self.crowded && !self.must_refuse && !(maybe_suspect && !info.dialled) {
+            let useless = self.links.iter().filter(|(_, seen)| self.is_useless(seen));
+            self.must_go = useless.map(|(link, _)| *link).collect();
+        }
         self.known.insert(link, info.clone());
         let seen = Seen {
             solid: info.dialled,
@@ -259,8 +333,8 @@ impl Observer {
             to_prove: Vec::new(),
             queued: VecDeque::new(),
             parts_asked: VecDeque::new(),
-            runs: Vec::new(),
-            running: false,
+            run: None,
+            slow: 0,
             without: false,
             gave: BTreeSet::new(),
             received: 0,
@@ -269,6 +343,11 @@ impl Observer {
             taken: 0,
             under_way: 0,
             moved: None,
+            untold: 0,
+            mute: None,
+            suspect: suspect && self.downloads(),
+            maybe_suspect: maybe_suspect && self.downloads(),
+            first_asked: None,
             wants_nothing: false,
             asked: Vec::new(),
             parts: Vec::new(),
@@ -286,6 +365,46 @@ impl Observer {
             told: BTreeSet::new(),
         };
         self.links.insert(link, seen);
+    }
+
+    /// Whether blocks are asked for.
+    fn downloads(&self) -> bool {
+        self.opened && !self.seeding
+    }
+
+    /// Whether a host is suspected: for certain, and perhaps.
+    fn suspicions(&self, host: &HostKey) -> [bool; 2] {
+        let is =
+            |until: &BTreeMap<HostKey, Instant>| until.get(host).is_some_and(|u| *u > self.now);
+        [is(&self.suspected[0]), is(&self.suspected[1])]
+    }
+
+    fn suspect(&mut self, host: &HostKey, certain: bool) {
+        let until = self.now + SUSPICION;
+        self.suspected[1].insert(host.clone(), until);
+        if certain {
+            self.suspected[0].insert(host.clone(), until);
+        }
+    }
+
+    /// Whether a link is of no use for certain: it took a chunk and told of none,
+    /// or came from a suspected host, and sent nothing.
+    fn is_useless(&self, seen: &Seen) -> bool {
+        let snubbed = self.downloads() && seen.suspect;
+        seen.received == 0 && (snubbed || seen.is_mute(self.now))
+    }
+
+    /// The other side ends a link: one that came and went for nothing casts a
+    /// suspicion on its host.
+    fn left(&mut self, link: LinkId) {
+        let Some(seen) = self.links.get(&link).filter(|seen| !seen.info.dialled) else {
+            return;
+        };
+        let is_new = self.now - seen.since < GRACE;
+        if is_new && seen.received == 0 && seen.taken == 0 {
+            let host = seen.info.host.clone();
+            self.suspect(&host, true);
+        }
     }
 
     /// No link again to where this side dialled a liar, and none from where
@@ -316,18 +435,73 @@ impl Observer {
                 let bytes = bytes.min(seen.under_way);
                 seen.under_way -= bytes;
                 seen.taken += bytes;
+                seen.untold += bytes;
+                if seen.untold >= self.sample.manifest.geometry().chunk_len() {
+                    seen.mute.get_or_insert(self.now);
+                }
                 seen.moved = Some(self.now);
             }
         }
     }
 
     pub(crate) fn down(&mut self, link: LinkId) {
+        self.left(link);
         self.removed(link);
+    }
+
+    /// Time has passed: links that were too slow with the manifest are passed
+    /// over, and those that were so twice and sent nothing go.
+    pub(crate) fn timeout(&mut self) {
+        if self.opened || self.opening {
+            return;
+        }
+        for (link, seen) in &mut self.links {
+            let late = |run: &mut Run| run.deadline <= self.now;
+            if let Some(run) = seen.run.take_if(late) {
+                seen.slow += 1;
+                if seen.slow >= 2 && run.came.is_empty() {
+                    self.must_go.insert(*link);
+                }
+            }
+        }
+    }
+
+    /// When one more link is asked for the manifest at the earliest; none if it
+    /// is at once.
+    fn next_run(&self) -> Option<Instant> {
+        let runs = self.links.values().filter_map(|seen| seen.run.as_ref());
+        let nothing = runs.clone().all(|run| run.came.is_empty());
+        if nothing && runs.count() < AT_ONCE {
+            return None;
+        }
+        let started = self.started?;
+        let last = self.came.map_or(started, |came| came.max(started));
+        Some((last + HEDGE).min(started + STEADY))
+    }
+
+    /// When a link must be asked for more of the manifest, or is too slow.
+    pub(crate) fn manifest_due(&self) -> Option<Instant> {
+        if self.opened || self.opening {
+            return None;
+        }
+        let runs = self.links.values().filter_map(|seen| seen.run.as_ref());
+        let has_spare = runs.clone().any(|run| run.spare);
+        let more = has_spare || self.links.values().any(Seen::is_free);
+        let next = more.then(|| self.next_run().unwrap_or(self.now));
+        runs.map(|run| run.deadline).chain(next).min()
     }
 
     /// Beside a link whose address counts, what another merely says does not.
     fn removed(&mut self, link: LinkId) -> Option<Seen> {
         let seen = self.links.remove(&link)?;
+        if seen.received == 0 {
+            let asks = self.downloads();
+            let certain =
+                seen.is_mute(self.now) || asks && (seen.suspect || !seen.asked.is_empty());
+            if certain || asks && seen.may_be_snubbed(self.now) {
+                self.suspect(&seen.info.host.clone(), certain);
+            }
+        }
         if seen.solid {
             self.untried
                 .retain(|addr| seen.info.addr.as_ref() != Some(addr));
@@ -356,6 +530,14 @@ impl Observer {
             self.opened = true;
             self.last_gain = self.now;
             self.stored = verified.iter().collect();
+            self.first = verified.iter().next();
+            let links: Vec<LinkId> = self.links.keys().copied().collect();
+            for link in links {
+                let host = self.links[&link].info.host.clone();
+                let suspicions = self.suspicions(&host);
+                let seen = self.links.get_mut(&link).expect("it is up");
+                [seen.suspect, seen.maybe_suspect] = suspicions;
+            }
             let held = present.iter().filter(|chunk| !verified.contains(*chunk));
             self.held = held.map(|chunk| (chunk, false)).collect();
             self.gave_up = false;
@@ -366,6 +548,7 @@ impl Observer {
         self.held.remove(&chunk);
         self.last_gain = self.now;
         self.stored.extend(good.then_some(chunk));
+        self.first = self.first.or(good.then_some(chunk));
     }
 
     pub(crate) fn committed(&mut self) {
@@ -423,6 +606,7 @@ impl Observer {
         self.gave_up = false;
         self.last_gain = self.now;
         self.stored.insert(chunk);
+        self.first.get_or_insert(chunk);
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
             let sent = self.sent.get(&(piece.as_ptr() as usize));
             let link = sent.map(|sent| sent.1);
@@ -455,6 +639,13 @@ impl Observer {
         let geometry = self.sample.manifest.geometry();
         // Before the length is known, little can be held against it.
         let known = self.opening || self.opened;
+        if let PeerMessage::Refuse(_) = message {
+            self.left(link);
+        }
+        let others_sent = self.links.iter().any(|(other, seen)| {
+            let sent = |run: &Run| !run.came.is_empty();
+            *other != link && seen.run.as_ref().is_some_and(sent)
+        });
         let Some(seen) = self.links.get_mut(&link) else {
             return;
         };
@@ -477,7 +668,7 @@ impl Observer {
                 seen.parts_asked.push_back(*part);
             }
             PeerMessage::ManifestReject { .. } => {
-                (seen.running, seen.without) = (false, true);
+                (seen.run, seen.without) = (None, true);
             }
             PeerMessage::Refuse(_) => seen.refused = true,
             PeerMessage::HaveAll => {
@@ -492,7 +683,10 @@ impl Observer {
                 seen.without = false;
                 seen.said = true;
                 seen.rude = chunk.0 >= chunks;
-                seen.has.extend((!seen.rude).then_some(chunk.0));
+                if !seen.rude && seen.has.insert(chunk.0) {
+                    seen.untold = seen.untold.saturating_sub(geometry.chunk_len());
+                    seen.mute = None;
+                }
             }
             PeerMessage::Choke => seen.choked = true,
             PeerMessage::Unchoke => seen.choked = false,
@@ -517,6 +711,12 @@ impl Observer {
                         self.last_gain = self.now;
                     }
                     seen.solid = true;
+                    if seen.received == 0 {
+                        self.suspected.iter_mut().for_each(|of| {
+                            of.remove(&seen.info.host);
+                        });
+                    }
+                    (seen.suspect, seen.maybe_suspect) = (false, false);
                     seen.received += u64::from(block.len);
                     seen.gave.insert(*chunk);
                     if let Some(addr) = &seen.info.addr {
@@ -533,8 +733,27 @@ impl Observer {
                 seen.rejected = true;
                 seen.answered(*block, self.seeding);
             }
-            PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
+            PeerMessage::ManifestLength { .. } => {
                 self.gave_up = false;
+                if let Some(run) = seen.run.as_mut().filter(|run| run.came.is_empty()) {
+                    run.came.insert(0);
+                    // If another sends already, this one waits.
+                    run.spare = others_sent;
+                    let wait = if others_sent { SPARE } else { run.patience };
+                    run.deadline = self.now + wait;
+                    self.came = Some(self.now);
+                }
+            }
+            PeerMessage::ManifestHashes { part, .. } => {
+                self.gave_up = false;
+                let asked = |run: &&mut Run| *part > 0 && run.asked.contains(part);
+                if let Some(run) = seen.run.as_mut().filter(asked)
+                    && run.came.contains(&0)
+                    && run.came.insert(*part)
+                {
+                    run.deadline = self.now + run.patience;
+                    self.came = Some(self.now);
+                }
             }
             _ => {}
         }
@@ -682,10 +901,8 @@ impl Observer {
             Output::GaveUp => {
                 assert!(!self.seeding && !self.gave_up, "gives up twice");
                 if !self.opened && !self.opening {
-                    // The time for the first answer of each is not over yet.
-                    let unasked =
-                        |seen: &Seen| seen.anything && seen.runs.is_empty() && !seen.without;
-                    assert!(!self.links.values().any(unasked), "somebody was not asked");
+                    let tried = !self.links.values().any(Seen::may_have_manifest);
+                    assert!(tried, "somebody has time to answer");
                     let room = self.links.len() < self.max_links;
                     let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
                     assert!(!(room && untried), "an owner was not tried");
@@ -717,6 +934,8 @@ impl Observer {
             DropReason::Refused(RefuseReason::Duplicate) => {
                 assert_eq!(self.duplicate, Some(link), "nobody has proved it");
             }
+            DropReason::Refused(RefuseReason::Busy)
+                if self.fresh == Some(link) && self.is_not_worth_a_place(&seen.info) => {}
             DropReason::Refused(RefuseReason::Busy) => {
                 assert!(self.links.len() >= self.max_links, "there is room");
                 let fresh = self.fresh.expect("somebody wants the place");
@@ -742,12 +961,35 @@ impl Observer {
             DropReason::Violation(what) => assert!(seen.rude, "it kept to the protocol: {what}"),
             DropReason::Silent => {
                 let in_the_way = seen.is_stalled(self.now) && self.holds_up(Some(&seen));
-                let owes_parts = !self.opened && !self.opening && seen.was_slow(self.now);
-                let owes = !seen.asked.is_empty() || owes_parts || in_the_way;
-                assert!(owes, "it owes nothing");
+                let owes_parts = !self.opened && !self.opening && self.must_go.contains(&link);
+                let asks = self.downloads();
+                let snubbed = asks && seen.may_be_snubbed(self.now);
+                let useless = seen.received == 0 && (snubbed || seen.is_mute(self.now));
+                let useless = useless && self.crowded && self.fresh.is_some();
+                let owes = asks && !seen.asked.is_empty() || owes_parts || in_the_way || useless;
+                assert!(owes, "it owes nothing: {seen:?}");
             }
             other => panic!("unknown: {other}"),
         }
+    }
+
+    /// Whether a newcomer may be refused though there is room: many links are
+    /// there, and its host was of no use before or has its share.
+    fn is_not_worth_a_place(&self, newcomer: &LinkInfo) -> bool {
+        let [_, suspect] = self.suspicions(&newcomer.host);
+        self.crowded && !newcomer.dialled && (suspect || self.has_its_share(newcomer))
+    }
+
+    /// Whether a host has twice as many links as all would have if they had as
+    /// many each.
+    fn has_its_share(&self, newcomer: &LinkInfo) -> bool {
+        let others = self
+            .links
+            .iter()
+            .filter(|(link, _)| self.fresh != Some(**link));
+        let hosts: BTreeSet<&HostKey> = others.map(|(_, seen)| &seen.info.host).collect();
+        let share = (2 * self.max_links).div_ceil(hosts.len().max(1)).max(2);
+        self.of_host(&newcomer.host, []) >= share
     }
 
     /// How many links came from a host.
@@ -801,10 +1043,7 @@ impl Observer {
         let supplied = |seen: &Seen| match self.opened {
             true => !seen.rejected && self.is_useful(seen),
             // Whoever was asked for the manifest in vain supplies nothing.
-            false => {
-                let has_time = |at: &Instant| self.now - *at < PART_TIMEOUT;
-                seen.anything && !seen.without && seen.runs.iter().all(has_time)
-            }
+            false => seen.may_have_manifest(),
         };
         let quiet = self.now - self.last_gain >= STARVED;
         !self.seeding && (quiet || !self.links.values().any(supplied))
@@ -837,8 +1076,8 @@ impl Observer {
         if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
             self.greeted(link);
         }
-        if let PeerMessage::ManifestRequest { part: 0 } = message {
-            self.run(link);
+        if let PeerMessage::ManifestRequest { part } = message {
+            self.run(link, *part);
         }
         let seen = self.links.get_mut(&link).expect("sends on a dead link");
         let hashes = matches!(message, PeerMessage::ManifestHashes { .. });
@@ -857,6 +1096,7 @@ impl Observer {
                 assert!(!seen.choked, "asks who does not answer");
                 assert!(!seen.asked.contains(&(*block, false)), "asks twice");
                 seen.asked.push((*block, false));
+                seen.first_asked.get_or_insert(self.now);
                 seen.declined = false;
                 assert!(seen.asked.len() <= self.max_requests);
             }
@@ -893,7 +1133,8 @@ impl Observer {
             PeerMessage::Have(chunk) => {
                 assert!(seen.greeted && seen.told.insert(*chunk), "told twice");
                 let seeder = seen.has.len() == chunks as usize;
-                assert!(!seeder || seen.gave.contains(chunk), "a seeder has it");
+                let gave = seen.gave.contains(chunk) || self.first == Some(*chunk);
+                assert!(!seeder || gave, "a seeder has it");
             }
             PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
             PeerMessage::ManifestRequest { part } => {
@@ -955,18 +1196,42 @@ impl Observer {
         self.links.get_mut(&link).expect("it is up").to_prove = proofs;
     }
 
-    /// A link is asked for the manifest: a further one only after a while.
-    fn run(&mut self, link: LinkId) {
-        if let Some((last, at)) = self.last_run {
-            let last = self.links.get(&last).filter(|seen| seen.running);
-            let runs = last.is_some() && self.now - at < PART_TIMEOUT;
-            assert!(!runs || self.now - at >= HEDGE, "asks another too soon");
+    /// A link is asked for a part of the manifest: a few for the first at once,
+    /// and a further one only after a while. Who was asked least in vain comes
+    /// first; who has sent the length comes before all others.
+    fn run(&mut self, link: LinkId, part: u32) {
+        let due = self.next_run().is_none_or(|at| at <= self.now);
+        let runs = || self.links.values().filter_map(|seen| seen.run.as_ref());
+        if part == 0 {
+            assert!(due, "asks another too soon");
+            let free = self.links.iter().filter(|(_, seen)| seen.is_free());
+            let first = free.map(|(link, seen)| (seen.slow, *link)).min();
+            assert_eq!(first.map(|(_, link)| link), Some(link), "others come first");
+            let seen = self.links.get_mut(&link).expect("it is up");
+            let patience = PART_TIMEOUT * (1 + seen.slow);
+            seen.run = Some(Run {
+                deadline: self.now + patience,
+                patience,
+                asked: BTreeSet::new(),
+                came: BTreeSet::new(),
+                spare: false,
+            });
+            self.started = Some(self.now);
+        } else {
+            let runs = runs().any(|run| !run.spare && !run.came.is_empty());
+            let promotes = !runs || due;
+            let seen = self.links.get_mut(&link).expect("it is up");
+            let run = seen.run.as_mut().expect("it sent the length");
+            assert!(run.came.contains(&0), "it has not sent the length");
+            if std::mem::take(&mut run.spare) {
+                assert!(promotes, "asks a spare too soon");
+                run.deadline = self.now + run.patience;
+                self.started = Some(self.now);
+            }
         }
-        self.last_run = Some((link, self.now));
         let seen = self.links.get_mut(&link).expect("it is up");
-        assert!(seen.anything && !seen.without, "it has no manifest");
-        seen.runs.push(self.now);
-        seen.running = true;
+        let run = seen.run.as_mut().expect("it is asked");
+        assert!(run.asked.insert(part), "asks for a part twice");
     }
 
     /// After all outputs of a step.
@@ -976,6 +1241,8 @@ impl Observer {
         assert!(!self.duplicate.iter().any(up), "one link too many");
         let refused = self.fresh.filter(|_| self.must_refuse);
         assert!(!refused.iter().any(up), "a liar is back");
+        let mut must_go = std::mem::take(&mut self.must_go).into_iter();
+        assert!(!must_go.any(|link| up(&link)), "it is of no use");
         for seen in self.links.values() {
             assert!(seen.to_prove.is_empty(), "does not prove who it is");
             assert_ne!(seen.info.peer, self.me);
@@ -1009,6 +1276,9 @@ impl Observer {
         for seen in self.links.values().filter(|seen| needs(seen)) {
             assert_eq!(seen.told, self.stored, "not told of all");
         }
+        let mut links = self.links.values();
+        let first = |seen: &Seen| self.first.is_none_or(|first| seen.told.contains(&first));
+        assert!(links.all(first), "not told that there is somebody to serve");
     }
 }
 

@@ -377,7 +377,7 @@ impl Uploader {
             receiver.under_way -= bytes;
             receiver.sent += bytes;
             receiver.untold += bytes;
-            if receiver.untold >= self.chunk_len {
+            if receiver.untold >= self.chunk_len.max(1) {
                 receiver.mute.get_or_insert(now);
             }
             receiver.moved = Some(now);
