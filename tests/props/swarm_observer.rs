@@ -76,10 +76,8 @@ pub(crate) struct Seen {
     /// Bytes that it took and has not told of, and since when they are a chunk.
     untold: u64,
     mute: Option<Instant>,
-    /// Its host was suspected when it came or the download began: for certain,
-    /// or perhaps.
+    /// Its host was suspected when it came or the download began.
     suspect: bool,
-    maybe_suspect: bool,
     /// When it was first asked for a block.
     first_asked: Option<Instant>,
     /// It said that it wants nothing.
@@ -131,8 +129,8 @@ impl Seen {
 
     /// Whether it may have been asked in vain, as far as can be told.
     fn may_be_snubbed(&self, now: Instant) -> bool {
-        let asked = self.first_asked;
-        self.maybe_suspect || asked.is_some_and(|at| now - at >= MIN_SILENCE)
+        let late = |at: Instant| now - at >= MIN_SILENCE;
+        !self.asked.is_empty() && (self.suspect || self.first_asked.is_some_and(late))
     }
 
     /// A request was answered, with a block or not. Of a download that has
@@ -167,8 +165,8 @@ pub(crate) struct Observer {
     /// There were many links when it came, and links of no use were to go.
     crowded: bool,
     must_go: BTreeSet<LinkId>,
-    /// Until when hosts are suspected: for certain, and perhaps.
-    suspected: [BTreeMap<HostKey, Instant>; 2],
+    /// Until when hosts are suspected.
+    suspected: BTreeMap<HostKey, Instant>,
     /// A link that was proved to be one too many.
     duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
@@ -235,7 +233,7 @@ impl Observer {
             must_refuse: false,
             crowded: false,
             must_go: BTreeSet::new(),
-            suspected: [BTreeMap::new(), BTreeMap::new()],
+            suspected: BTreeMap::new(),
             duplicate: None,
             stored: indices.filter(|_| seeding).collect(),
             held: BTreeMap::new(),
@@ -284,9 +282,9 @@ impl Observer {
         self.fresh = Some(link);
         self.must_refuse = info.peer == self.me || self.is_banned(&info);
         self.crowded = self.links.len() >= self.max_links / 2 && !self.must_refuse;
-        let [suspect, maybe_suspect] = self.suspicions(&info.host);
+        let suspect = self.is_suspect(&info.host);
         self.must_refuse |= self.crowded && !info.dialled && suspect;
-        if self.crowded && !self.must_refuse && !(maybe_suspect && !info.dialled) {
+        if self.crowded && !self.must_refuse {
             let useless = self.links.iter().filter(|(_, seen)| self.is_useless(seen));
             self.must_go = useless.map(|(link, _)| *link).collect();
         }
@@ -316,7 +314,6 @@ impl Observer {
             untold: 0,
             mute: None,
             suspect: suspect && self.downloads(),
-            maybe_suspect: maybe_suspect && self.downloads(),
             first_asked: None,
             wants_nothing: false,
             asked: Vec::new(),
@@ -386,9 +383,8 @@ impl Observer {
             let links: Vec<LinkId> = self.links.keys().copied().collect();
             for link in links {
                 let host = self.links[&link].info.host.clone();
-                let suspicions = self.suspicions(&host);
-                let seen = self.links.get_mut(&link).expect("it is up");
-                [seen.suspect, seen.maybe_suspect] = suspicions;
+                let suspect = self.is_suspect(&host);
+                self.links.get_mut(&link).expect("it is up").suspect = suspect;
             }
             let held = present.iter().filter(|chunk| !verified.contains(*chunk));
             self.held = held.map(|chunk| (chunk, false)).collect();

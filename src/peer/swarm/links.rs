@@ -113,11 +113,14 @@ impl Swarm {
         self.of_host(&info.host) >= share.max(2)
     }
 
-    /// Whether a link was asked and sent nothing, or was sent something and
-    /// never told of it, and never sent anything either.
+    /// Whether a link was asked and sent nothing for long, or was sent something
+    /// and never told of it, and never sent anything either. That earlier links
+    /// of its host did so is no proof as long as it was not asked itself.
     fn is_useless(&self, now: Instant, id: LinkId, link: &Link) -> bool {
         let silent = match &self.phase {
-            Phase::Transfer(transfer) => transfer.planner.snubs(id) > 0,
+            Phase::Transfer(transfer) => {
+                transfer.planner.snubs(id) > 0 && transfer.planner.owes(id)
+            }
             _ => false,
         };
         link.received == 0 && (silent || self.uploader.is_mute(now, id))

@@ -100,11 +100,9 @@ impl Observer {
                     }
                     seen.solid = true;
                     if seen.received == 0 {
-                        self.suspected.iter_mut().for_each(|of| {
-                            of.remove(&seen.info.host);
-                        });
+                        self.suspected.remove(&seen.info.host);
                     }
-                    (seen.suspect, seen.maybe_suspect) = (false, false);
+                    seen.suspect = false;
                     seen.received += u64::from(block.len);
                     seen.gave.insert(*chunk);
                     if let Some(addr) = &seen.info.addr {

@@ -1,7 +1,7 @@
 //! Which links may stay, which must go, and who is suspected or banned.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bt_lite::ChunkIndex;
 use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo};
@@ -20,25 +20,19 @@ const STARVED: Duration = Duration::from_secs(5);
 const SUSPICION: Duration = Duration::from_secs(60);
 
 impl Observer {
-    /// Whether a host is suspected: for certain, and perhaps.
-    pub(super) fn suspicions(&self, host: &HostKey) -> [bool; 2] {
-        let is =
-            |until: &BTreeMap<HostKey, Instant>| until.get(host).is_some_and(|u| *u > self.now);
-        [is(&self.suspected[0]), is(&self.suspected[1])]
+    pub(super) fn is_suspect(&self, host: &HostKey) -> bool {
+        let until = self.suspected.get(host);
+        until.is_some_and(|until| *until > self.now)
     }
 
-    pub(super) fn suspect(&mut self, host: &HostKey, certain: bool) {
-        let until = self.now + SUSPICION;
-        self.suspected[1].insert(host.clone(), until);
-        if certain {
-            self.suspected[0].insert(host.clone(), until);
-        }
+    fn suspect(&mut self, host: HostKey) {
+        self.suspected.insert(host, self.now + SUSPICION);
     }
 
-    /// Whether a link is of no use for certain: it took a chunk and told of none,
-    /// or came from a suspected host, and sent nothing.
+    /// Whether a link is of no use for certain: it sent nothing, and took a chunk
+    /// and told of none, or was asked and came from a suspected host.
     pub(super) fn is_useless(&self, seen: &Seen) -> bool {
-        let snubbed = self.downloads() && seen.suspect;
+        let snubbed = self.downloads() && seen.suspect && !seen.asked.is_empty();
         seen.received == 0 && (snubbed || seen.is_mute(self.now))
     }
 
@@ -51,7 +45,7 @@ impl Observer {
         let is_new = self.now - seen.since < GRACE;
         if is_new && seen.received == 0 && seen.taken == 0 {
             let host = seen.info.host.clone();
-            self.suspect(&host, true);
+            self.suspect(host);
         }
     }
 
@@ -80,10 +74,8 @@ impl Observer {
         let seen = self.links.remove(&link)?;
         if seen.received == 0 {
             let asks = self.downloads();
-            let certain =
-                seen.is_mute(self.now) || asks && (seen.suspect || !seen.asked.is_empty());
-            if certain || asks && seen.may_be_snubbed(self.now) {
-                self.suspect(&seen.info.host.clone(), certain);
+            if seen.is_mute(self.now) || asks && !seen.asked.is_empty() {
+                self.suspect(seen.info.host.clone());
             }
         }
         if seen.solid {
@@ -159,7 +151,7 @@ impl Observer {
     /// Whether a newcomer may be refused though there is room: many links are
     /// there, and its host was of no use before or has its share.
     pub(super) fn is_not_worth_a_place(&self, newcomer: &LinkInfo) -> bool {
-        let [_, suspect] = self.suspicions(&newcomer.host);
+        let suspect = self.is_suspect(&newcomer.host);
         self.crowded && !newcomer.dialled && (suspect || self.has_its_share(newcomer))
     }
 

@@ -47,10 +47,14 @@ fn host_whose_link_came_and_left_for_nothing_is_refused_once_half_the_places_are
     }
     assert_eq!(comes(&mut single, "suspect"), None);
     assert!(comes(&mut single, "other").is_some());
-    // A dialled link is taken, and the suspicion ends.
+    // A dialled link is taken, and stays though it is not asked at first.
     let again = single.dialled(PeerId([7; 16]), "suspect:1");
+    single.hears(again, PeerMessage::HaveAll);
+    assert_eq!(requests(&single.outputs(), again), []);
+    single.accepted(PeerId([8; 16]), "newcomer:1", None);
     assert_eq!(drops(&single.outputs()), []);
     single.swarm.link_down(single.now, again);
+    // The suspicion ends.
     let end = single.now + Duration::from_secs(61);
     single.until(end);
     for n in 4..8 {
