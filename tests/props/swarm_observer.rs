@@ -76,7 +76,8 @@ pub(crate) struct Seen {
     /// Bytes that it took and has not told of, and since when they are a chunk.
     untold: u64,
     mute: Option<Instant>,
-    /// Its host was suspected when it came or the download began.
+    /// Its host was suspected when it came or the download began, and it has
+    /// answered nothing since.
     suspect: bool,
     /// When it was first asked for a block.
     first_asked: Option<Instant>,

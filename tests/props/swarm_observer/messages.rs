@@ -117,6 +117,8 @@ impl Observer {
             }
             PeerMessage::Reject(block) => {
                 seen.rejected = true;
+                // Whoever answers is not silent.
+                seen.suspect &= !seen.asked.iter().any(|(asked, _)| asked == block);
                 seen.answered(*block, self.seeding);
             }
             PeerMessage::ManifestLength { .. } => {

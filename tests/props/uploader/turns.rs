@@ -120,11 +120,11 @@ impl Model {
     }
 
     /// When to look again, if nothing happens before.
-    fn looks_again(&self) -> Option<Instant> {
+    fn looks_again(&self, now: Instant) -> Option<Instant> {
         let invited = self.wanting().filter(|(_, r)| r.is_invited());
         let lapses = invited.filter_map(|(_, r)| Some(r.invited? + ANSWER));
         let calm = self.calm_since.map(|since| since + PAUSE);
-        lapses.chain(calm).min()
+        lapses.chain(calm.filter(|calm| *calm > now)).min()
     }
 }
 
@@ -240,7 +240,7 @@ impl Pair {
         while self.next().is_some() {}
         let due = self.uploader.poll_timeout();
         assert!(due.is_none_or(|due| due > self.now), "it spins");
-        let expected = self.model.looks_again();
+        let expected = self.model.looks_again(self.now);
         assert!(expected.is_none_or(|at| due.is_some_and(|due| due <= at)));
     }
 
@@ -375,9 +375,51 @@ fn host_with_many_links_gets_its_share_and_little_more() {
         let share = (of_crowd + of_others) / 11;
         assert!(of_crowd <= share + 3 * CHUNK, "{of_crowd} of {share}");
     }
+    let of_crowd = |pair: &Pair| -> u64 { crowd.clone().map(|link| pair.sent_to(link)).sum() };
     let least = (0..10).map(|link| pair.sent_to(link)).min().unwrap();
-    let of_crowd: u64 = crowd.map(|link| pair.sent_to(link)).sum();
-    assert!(least > 10 * CHUNK && of_crowd > 10 * CHUNK);
+    assert!(least > 10 * CHUNK && of_crowd(&pair) > 10 * CHUNK);
+    // When the others want nothing for a while, it is served all the same.
+    while !pair.model.is_ahead(100) {
+        pair.round(|_| true);
+    }
+    (0..10).for_each(|link| pair.declined(link, true));
+    let links: Vec<u64> = pair.model.links.keys().copied().collect();
+    for link in links {
+        while !pair.model.links[&link].waiting.is_empty() {
+            pair.cancel(link, BLOCK as u32);
+        }
+    }
+    pair.settle();
+    let is_served = |pair: &Pair| {
+        let mut links = crowd.clone();
+        links.any(|link| !pair.uploader.is_choked(LinkId(link)))
+    };
+    assert!(!is_served(&pair));
+    let due = pair.uploader.poll_timeout().expect("somebody waits");
+    assert_eq!(due, pair.now + PAUSE);
+    pair.now = due;
+    pair.settle();
+    assert!(is_served(&pair));
+}
+
+#[test]
+fn link_that_tells_at_last_gets_its_turn_though_nothing_else_happens() {
+    let mut pair = Pair::new();
+    for link in 0..2 {
+        pair.add(link, &host(&format!("host{link}")));
+        pair.has(link, 0, 9);
+    }
+    let late = 0;
+    while pair.sent_to(late) < CHUNK {
+        pair.round(|link| link != late);
+    }
+    pair.declined(1, true);
+    pair.settle();
+    assert!(pair.uploader.is_choked(LinkId(late)));
+    assert_eq!(pair.uploader.next_turn(pair.now), None);
+    assert!(pair.uploader.link_gained(LinkId(late), true));
+    let turn = Turn::Unchoke { link: LinkId(late) };
+    assert_eq!(pair.uploader.next_turn(pair.now), Some(turn));
 }
 
 #[test]
