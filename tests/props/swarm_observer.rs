@@ -197,6 +197,9 @@ pub(crate) struct Observer {
     /// When a link was last asked for the manifest, and when a part last came.
     started: Option<Instant>,
     came: Option<Instant>,
+    /// When the last came before this step's, which is none if it proves to be
+    /// a lie at first sight.
+    came_before: Option<Instant>,
     /// The first chunk that was here.
     first: Option<ChunkIndex>,
     /// What senders are to be told of.
@@ -254,6 +257,7 @@ impl Observer {
             last_gain: now,
             started: None,
             came: None,
+            came_before: None,
             first: None,
             owed_haves: Vec::new(),
             dialling: BTreeSet::new(),

@@ -34,6 +34,7 @@ impl Observer {
             let sent = |run: &Run| !run.came.is_empty();
             *other != link && seen.run.as_ref().is_some_and(sent)
         });
+        self.came_before = self.came;
         let Some(seen) = self.links.get_mut(&link) else {
             return;
         };
@@ -132,8 +133,9 @@ impl Observer {
                     self.came = Some(self.now);
                 }
             }
-            PeerMessage::ManifestHashes { part, .. } => {
+            PeerMessage::ManifestHashes { part, hashes } => {
                 self.gave_up = false;
+                let is_long_enough = hashes.len() == 32 * chunks as usize;
                 let asked = |run: &&mut Run| *part > 0 && run.asked.contains(part);
                 if let Some(run) = seen.run.as_mut().filter(asked)
                     && run.came.contains(&0)
@@ -141,6 +143,9 @@ impl Observer {
                 {
                     run.deadline = self.now + run.patience;
                     self.came = Some(self.now);
+                    if is_long_enough {
+                        self.came_before = self.came;
+                    }
                 }
             }
             _ => {}

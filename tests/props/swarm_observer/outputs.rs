@@ -160,6 +160,7 @@ impl Observer {
             );
         }
         (self.fresh, self.duplicate) = (None, None);
+        self.came_before = self.came;
         assert!(self.links.len() <= self.max_links);
         assert!(self.credits.is_empty(), "not credited");
         assert!(

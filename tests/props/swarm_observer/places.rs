@@ -96,6 +96,7 @@ impl Observer {
                 let refused = self.fresh == Some(link) && self.is_banned(&seen.info);
                 let lied = self.lied.contains(&link);
                 assert!(refused || lied, "who did not lie is banned");
+                self.came = self.came_before;
                 if !refused {
                     self.ban(link);
                 }
