@@ -270,7 +270,7 @@ fn hello_and_register_of_another_version_are_told_apart() {
 
 #[test]
 fn unknown_types_and_empty_frames_are_refused() {
-    for found in [0x09, 0x11, 0x27, 0x3f, 0x40, 0x50, 0xff] {
+    for found in [0x09, 0x11, 0x28, 0x3f, 0x40, 0x50, 0xff] {
         let decoded = PeerMessage::decode(frame(found, &[], 5));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }

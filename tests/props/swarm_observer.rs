@@ -1,42 +1,42 @@
 //! A naive record of all that went into one machine and came out of it, which
 //! knows what may come out.
 
+mod manifest;
+mod messages;
+mod outputs;
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{BlockGrid, DropReason, LinkId, LinkInfo, Output, SwarmConfig};
-use bt_lite::protocol::limits::{HANDSHAKE_TIMEOUT, MAX_REQUESTS};
-use bt_lite::protocol::{Addr, HostKey, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
+use bt_lite::peer::swarm::{LinkId, LinkInfo, SwarmConfig};
+use bt_lite::protocol::limits::MAX_REQUESTS;
+use bt_lite::protocol::{Addr, HostKey, LinkProof, PeerId};
 use bt_lite::{Bitfield, ChunkIndex};
 use bytes::Bytes;
 
-use crate::sample::{Sample, lot, proof};
+use crate::sample::Sample;
 
-/// How many proofs that two links are one peer's a link may give, and gives.
-const MAX_PROOFS: usize = 4;
+/// A link that took a chunk must have told of it by then.
+const TELL: Duration = Duration::from_secs(2);
 
-/// How many parts of the manifest are handed to a link at a time, and how many
-/// more may be asked for.
-const MAX_PARTS: (usize, usize) = (2, 32);
-
-/// A link that has so many messages waiting is told of chunks later.
-const MAX_QUEUED_HAVES: usize = 256;
-
-/// A link is new for so long.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// After so long without a gain, owners that links claim to be are dialled.
-const STARVED: Duration = Duration::from_secs(5);
-
-/// One more link is asked for the manifest after so long at the earliest.
-const HEDGE: Duration = Duration::from_millis(500);
-
-/// How long a part of the manifest may take at first.
-const PART_TIMEOUT: Duration = Duration::from_secs(10);
+/// A request may wait for so long at the least.
+const MIN_SILENCE: Duration = Duration::from_millis(500);
 
 /// A link that takes nothing for so long is stalled.
 const STALLED: Duration = Duration::from_secs(1);
+
+/// What a link was asked for of the manifest, since it was asked last.
+#[derive(Debug)]
+struct Run {
+    deadline: Instant,
+    patience: Duration,
+    /// Parts that were asked for, and those that came.
+    asked: BTreeSet<u32>,
+    came: BTreeSet<u32>,
+    spare: bool,
+}
 
 /// A link that is up.
 #[derive(Debug)]
@@ -56,9 +56,9 @@ pub(crate) struct Seen {
     queued: VecDeque<bool>,
     /// Parts that the other side asked for and did not get yet.
     parts_asked: VecDeque<u32>,
-    /// When it was asked for the manifest, and whether it has not refused since.
-    runs: Vec<Instant>,
-    running: bool,
+    /// It is asked for the manifest, and how often it was too slow.
+    run: Option<Run>,
+    slow: u32,
     /// Whether it said that it has none.
     without: bool,
     /// Chunks of which it sent blocks.
@@ -73,6 +73,14 @@ pub(crate) struct Seen {
     /// Bytes that are read for it or on their way, and when it last took some.
     under_way: u64,
     moved: Option<Instant>,
+    /// Bytes that it took and has not told of, and since when they are a chunk.
+    untold: u64,
+    mute: Option<Instant>,
+    /// Its host was suspected when it came or the download began, and it has
+    /// answered nothing since.
+    suspect: bool,
+    /// When it was first asked for a block.
+    first_asked: Option<Instant>,
     /// It said that it wants nothing.
     wants_nothing: bool,
     /// Requests of the machine without an answer, and whether it cancelled.
@@ -105,9 +113,25 @@ impl Seen {
         moved.is_some_and(|moved| now - moved >= STALLED)
     }
 
-    /// Whether it was asked for the manifest twice, and had its time.
-    fn was_slow(&self, now: Instant) -> bool {
-        self.runs.len() >= 2 && now - self.runs[0] >= 3 * PART_TIMEOUT
+    /// Whether it may have the manifest and was not tried in vain.
+    fn may_have_manifest(&self) -> bool {
+        self.anything && !self.without && self.slow == 0
+    }
+
+    /// Whether it could be asked for the manifest now.
+    fn is_free(&self) -> bool {
+        self.anything && !self.without && self.run.is_none()
+    }
+
+    /// Whether it took a chunk and should have told of it.
+    fn is_mute(&self, now: Instant) -> bool {
+        self.mute.is_some_and(|since| now - since >= TELL)
+    }
+
+    /// Whether it may have been asked in vain, as far as can be told.
+    fn may_be_snubbed(&self, now: Instant) -> bool {
+        let late = |at: Instant| now - at >= MIN_SILENCE;
+        !self.asked.is_empty() && (self.suspect || self.first_asked.is_some_and(late))
     }
 
     /// A request was answered, with a block or not. Of a download that has
@@ -136,8 +160,14 @@ pub(crate) struct Observer {
     known: BTreeMap<LinkId, LinkInfo>,
     /// The link that has just come, which may be refused.
     fresh: Option<LinkId>,
-    /// It is of a liar's address or host.
+    /// It is of a liar's address or host, or of a suspected host when there are
+    /// many links.
     must_refuse: bool,
+    /// There were many links when it came, and links of no use were to go.
+    crowded: bool,
+    must_go: BTreeSet<LinkId>,
+    /// Until when hosts are suspected.
+    suspected: BTreeMap<HostKey, Instant>,
     /// A link that was proved to be one too many.
     duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
@@ -164,8 +194,14 @@ pub(crate) struct Observer {
     untried: BTreeSet<Addr>,
     /// When something last came that brings the download on.
     last_gain: Instant,
-    /// Which link was last asked for the manifest, and when.
-    last_run: Option<(LinkId, Instant)>,
+    /// When a link was last asked for the manifest, and when a part last came.
+    started: Option<Instant>,
+    came: Option<Instant>,
+    /// When the last came before this step's, which is none if it proves to be
+    /// a lie at first sight.
+    came_before: Option<Instant>,
+    /// The first chunk that was here.
+    first: Option<ChunkIndex>,
     /// What senders are to be told of.
     owed_haves: Vec<(LinkId, ChunkIndex)>,
     dialling: BTreeSet<Addr>,
@@ -199,6 +235,9 @@ impl Observer {
             known: BTreeMap::new(),
             fresh: None,
             must_refuse: false,
+            crowded: false,
+            must_go: BTreeSet::new(),
+            suspected: BTreeMap::new(),
             duplicate: None,
             stored: indices.filter(|_| seeding).collect(),
             held: BTreeMap::new(),
@@ -216,7 +255,10 @@ impl Observer {
             proved: BTreeSet::new(),
             untried: BTreeSet::new(),
             last_gain: now,
-            last_run: None,
+            started: None,
+            came: None,
+            came_before: None,
+            first: None,
             owed_haves: Vec::new(),
             dialling: BTreeSet::new(),
             verifying: BTreeMap::new(),
@@ -238,14 +280,19 @@ impl Observer {
         self.sample.manifest.geometry().chunks()
     }
 
-    // What goes in, told before the machine is.
-
     pub(crate) fn up(&mut self, link: LinkId, info: LinkInfo) {
         if let Some(addr) = info.addr.as_ref().filter(|_| info.dialled) {
             self.dialling.remove(addr);
         }
         self.fresh = Some(link);
         self.must_refuse = info.peer == self.me || self.is_banned(&info);
+        self.crowded = self.links.len() >= self.max_links / 2 && !self.must_refuse;
+        let suspect = self.is_suspect(&info.host);
+        self.must_refuse |= self.crowded && !info.dialled && suspect;
+        if self.crowded && !self.must_refuse {
+            let useless = self.links.iter().filter(|(_, seen)| self.is_useless(seen));
+            self.must_go = useless.map(|(link, _)| *link).collect();
+        }
         self.known.insert(link, info.clone());
         let seen = Seen {
             solid: info.dialled,
@@ -259,8 +306,8 @@ impl Observer {
             to_prove: Vec::new(),
             queued: VecDeque::new(),
             parts_asked: VecDeque::new(),
-            runs: Vec::new(),
-            running: false,
+            run: None,
+            slow: 0,
             without: false,
             gave: BTreeSet::new(),
             received: 0,
@@ -269,6 +316,10 @@ impl Observer {
             taken: 0,
             under_way: 0,
             moved: None,
+            untold: 0,
+            mute: None,
+            suspect: suspect && self.downloads(),
+            first_asked: None,
             wants_nothing: false,
             asked: Vec::new(),
             parts: Vec::new(),
@@ -288,24 +339,9 @@ impl Observer {
         self.links.insert(link, seen);
     }
 
-    /// No link again to where this side dialled a liar, and none from where
-    /// another liar came.
-    fn is_banned(&self, info: &LinkInfo) -> bool {
-        let by_addr = info.addr.as_ref();
-        by_addr.is_some_and(|addr| self.banned_addrs.contains(addr))
-            || !info.dialled && self.banned_hosts.contains(&info.host)
-    }
-
-    fn ban(&mut self, link: LinkId) {
-        let info = &self.known[&link];
-        match info.addr.as_ref().filter(|_| info.dialled) {
-            Some(addr) => {
-                self.banned_addrs.insert(addr.clone());
-            }
-            None => {
-                self.banned_hosts.insert(info.host.clone());
-            }
-        }
+    /// Whether blocks are asked for.
+    fn downloads(&self) -> bool {
+        self.opened && !self.seeding
     }
 
     /// So many messages were handed to the network, with bytes of blocks.
@@ -316,26 +352,18 @@ impl Observer {
                 let bytes = bytes.min(seen.under_way);
                 seen.under_way -= bytes;
                 seen.taken += bytes;
+                seen.untold += bytes;
+                if seen.untold >= self.sample.manifest.geometry().chunk_len() {
+                    seen.mute.get_or_insert(self.now);
+                }
                 seen.moved = Some(self.now);
             }
         }
     }
 
     pub(crate) fn down(&mut self, link: LinkId) {
+        self.left(link);
         self.removed(link);
-    }
-
-    /// Beside a link whose address counts, what another merely says does not.
-    fn removed(&mut self, link: LinkId) -> Option<Seen> {
-        let seen = self.links.remove(&link)?;
-        if seen.solid {
-            self.untried
-                .retain(|addr| seen.info.addr.as_ref() != Some(addr));
-            for other in self.links.values_mut() {
-                other.claims &= other.info.addr != seen.info.addr;
-            }
-        }
-        Some(seen)
     }
 
     pub(crate) fn named(&mut self, addrs: impl Iterator<Item = Addr>) {
@@ -356,6 +384,13 @@ impl Observer {
             self.opened = true;
             self.last_gain = self.now;
             self.stored = verified.iter().collect();
+            self.first = verified.iter().next();
+            let links: Vec<LinkId> = self.links.keys().copied().collect();
+            for link in links {
+                let host = self.links[&link].info.host.clone();
+                let suspect = self.is_suspect(&host);
+                self.links.get_mut(&link).expect("it is up").suspect = suspect;
+            }
             let held = present.iter().filter(|chunk| !verified.contains(*chunk));
             self.held = held.map(|chunk| (chunk, false)).collect();
             self.gave_up = false;
@@ -366,6 +401,7 @@ impl Observer {
         self.held.remove(&chunk);
         self.last_gain = self.now;
         self.stored.extend(good.then_some(chunk));
+        self.first = self.first.or(good.then_some(chunk));
     }
 
     pub(crate) fn committed(&mut self) {
@@ -423,6 +459,7 @@ impl Observer {
         self.gave_up = false;
         self.last_gain = self.now;
         self.stored.insert(chunk);
+        self.first.get_or_insert(chunk);
         for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
             let sent = self.sent.get(&(piece.as_ptr() as usize));
             let link = sent.map(|sent| sent.1);
@@ -448,571 +485,4 @@ impl Observer {
     pub(crate) fn lies(&mut self, link: LinkId) {
         self.lied.insert(link);
     }
-
-    /// Something comes from a link. Says what of it breaks the protocol.
-    pub(crate) fn hears(&mut self, link: LinkId, message: &PeerMessage) {
-        let chunks = self.chunks();
-        let geometry = self.sample.manifest.geometry();
-        // Before the length is known, little can be held against it.
-        let known = self.opening || self.opened;
-        let Some(seen) = self.links.get_mut(&link) else {
-            return;
-        };
-        if let PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone = message {
-            seen.must_go |= std::mem::replace(&mut seen.said, true);
-        }
-        let rude = std::mem::take(&mut seen.rude);
-        let says = matches!(message, PeerMessage::Bitfield(_) | PeerMessage::Have(_));
-        seen.anything |= says;
-        match message {
-            PeerMessage::Hello(_) => seen.must_go = true,
-            PeerMessage::SamePeer(_) => {
-                seen.proofs += 1;
-                seen.must_go |= seen.proofs > MAX_PROOFS;
-            }
-            PeerMessage::Interested => seen.wants_nothing = false,
-            PeerMessage::NotInterested => seen.wants_nothing = true,
-            PeerMessage::ManifestRequest { part } => {
-                seen.must_go |= seen.parts_asked.len() >= MAX_PARTS.1;
-                seen.parts_asked.push_back(*part);
-            }
-            PeerMessage::ManifestReject { .. } => {
-                (seen.running, seen.without) = (false, true);
-            }
-            PeerMessage::Refuse(_) => seen.refused = true,
-            PeerMessage::HaveAll => {
-                seen.anything = true;
-                seen.has.extend(0..chunks);
-            }
-            PeerMessage::Bitfield(bytes) => match Bitfield::from_bytes(bytes, chunks) {
-                Ok(bits) => seen.has.extend(bits.iter().map(|chunk| chunk.0)),
-                Err(_) => seen.rude = true,
-            },
-            PeerMessage::Have(chunk) => {
-                seen.without = false;
-                seen.said = true;
-                seen.rude = chunk.0 >= chunks;
-                seen.has.extend((!seen.rude).then_some(chunk.0));
-            }
-            PeerMessage::Choke => seen.choked = true,
-            PeerMessage::Unchoke => seen.choked = false,
-            PeerMessage::Request(block) => {
-                seen.rude = !geometry.contains_block(*block);
-                seen.wants_nothing &= !self.stored.contains(&block.chunk);
-                seen.theirs.push(*block);
-            }
-            PeerMessage::Block {
-                chunk,
-                offset,
-                data,
-            } => {
-                let block = BlockRange {
-                    chunk: *chunk,
-                    offset: *offset,
-                    len: data.len() as u32,
-                };
-                let mut asked = seen.asked.iter().filter(|(asked, _)| *asked == block);
-                if let Some((_, cancelled)) = asked.next().filter(|_| !self.seeding) {
-                    if !cancelled {
-                        self.last_gain = self.now;
-                    }
-                    seen.solid = true;
-                    seen.received += u64::from(block.len);
-                    seen.gave.insert(*chunk);
-                    if let Some(addr) = &seen.info.addr {
-                        self.proved.insert(addr.clone());
-                        self.untried.remove(addr);
-                    }
-                }
-                seen.answered(block, self.seeding);
-                self.sent
-                    .insert(data.as_ptr() as usize, (data.clone(), link));
-                self.gave_up = false;
-            }
-            PeerMessage::Reject(block) => {
-                seen.rejected = true;
-                seen.answered(*block, self.seeding);
-            }
-            PeerMessage::ManifestLength { .. } | PeerMessage::ManifestHashes { .. } => {
-                self.gave_up = false;
-            }
-            _ => {}
-        }
-        seen.must_go |= seen.rude && known;
-        seen.rude |= rude || seen.must_go;
-        if let PeerMessage::SamePeer(proof) = message
-            && !seen.must_go
-        {
-            self.merge(link, *proof);
-        }
-    }
-
-    /// Finds the link that a proof is about, and which of the two must go.
-    fn merge(&mut self, link: LinkId, claimed: LinkProof) {
-        let Some(newer) = self.links[&link].info.cookies else {
-            return;
-        };
-        let is_other = |(other, seen): (&LinkId, &Seen)| {
-            let older = seen.info.cookies.filter(|_| *other != link)?;
-            let right = proof([older.heard, older.said], [newer.heard, newer.said]);
-            (right == claimed).then_some(*other)
-        };
-        let Some(other) = self.links.iter().find_map(is_other) else {
-            return;
-        };
-        let smaller = lot(&self.links[&link].info) < lot(&self.links[&other].info);
-        let (stays, goes) = if smaller {
-            (link, other)
-        } else {
-            (other, link)
-        };
-        self.duplicate = Some(goes);
-        let goes = &self.links[&goes];
-        let (solid, addr) = (goes.solid, goes.info.addr.clone());
-        let stays = self.links.get_mut(&stays).expect("it is there");
-        if solid && !stays.solid && addr.is_some() {
-            stays.solid = true;
-            stays.info.addr = addr;
-        }
-    }
-
-    // What comes out.
-
-    pub(crate) fn output(&mut self, output: &Output) {
-        match output {
-            Output::Send { link, message } => self.said(*link, message),
-            Output::Dial { addr } => {
-                assert!(!self.seeding, "a seeder dials");
-                let named = self.named.contains(addr);
-                assert!(named || self.proved.contains(addr), "nobody named it");
-                assert!(!self.banned_addrs.contains(addr), "dials who is banned");
-                let at = |seen: &&Seen| seen.info.addr.as_ref() == Some(addr);
-                let linked = self.links.values().filter(at);
-                for seen in linked {
-                    // What a link merely says keeps nobody from being dialled,
-                    // if the tracker named it and nothing comes.
-                    let starving = self.is_starving();
-                    assert!(!seen.solid, "dials who is linked");
-                    assert!(!seen.claims || named && starving, "dials who seems linked");
-                }
-                self.untried.remove(addr);
-                for seen in self.links.values_mut() {
-                    seen.claims &= seen.info.addr.as_ref() != Some(addr);
-                }
-                assert!(self.dialling.insert(addr.clone()), "dials twice");
-                // A dial to whoever was banned meanwhile leads to no link.
-                let banned = |addr: &&Addr| self.banned_addrs.contains(*addr);
-                let dialling = self.dialling.len() - self.dialling.iter().filter(banned).count();
-                // If nothing comes, whoever answers takes another's place.
-                let accepted = self.links.values().any(|seen| !seen.info.dialled);
-                let one_more = self.links.len() == self.max_links
-                    && dialling == 1
-                    && accepted
-                    && self.is_starving();
-                assert!(one_more || self.links.len() + dialling <= self.max_links);
-            }
-            Output::Drop { link, reason } => self.dropped(*link, *reason),
-            Output::FindOwners => {
-                assert!(!self.seeding && !self.finding, "looks twice");
-                self.finding = true;
-            }
-            Output::Open(manifest) => {
-                assert_eq!(manifest.id(), self.sample.manifest.id());
-                assert!(!self.opening && !self.opened, "opens twice");
-                self.opening = true;
-                self.last_gain = self.now;
-            }
-            Output::Verify { chunk, pieces } => {
-                assert!(!self.stored.contains(chunk) && !self.storing.contains_key(chunk));
-                let suspect = self.suspects.contains_key(chunk);
-                let senders = self.senders(pieces).len();
-                assert!(!suspect || senders == 1, "a second copy is mixed");
-                assert!(senders >= 1 || pieces.iter().all(|piece| piece.is_empty()));
-                let before = self.verifying.insert(*chunk, pieces.clone());
-                assert_eq!(before, None, "hashed twice at a time");
-            }
-            Output::Recheck { chunk } => {
-                assert_eq!(self.held.insert(*chunk, true), Some(false));
-            }
-            Output::Store { chunk, pieces } => {
-                assert_eq!(self.storing.get(chunk), Some(pieces), "unverified bytes");
-            }
-            Output::Read { link, block } => {
-                assert!(self.stored.contains(&block.chunk), "reads what is not here");
-                let before: u64 = self.links.values().map(|seen| seen.under_way).sum();
-                let block_len = BlockGrid::of(self.sample.manifest.geometry()).block_len();
-                assert!(
-                    before < self.send_window.max(block_len),
-                    "the window is full"
-                );
-                let seen = self.links.get_mut(link).expect("reads for a dead link");
-                seen.reading.push(*block);
-                if seen.under_way == 0 {
-                    seen.moved = Some(self.now);
-                }
-                seen.under_way += u64::from(block.len);
-                for block in &seen.reading {
-                    let times = |list: &[BlockRange]| list.iter().filter(|b| *b == block).count();
-                    assert!(times(&seen.reading) <= times(&seen.theirs), "nobody asked");
-                }
-            }
-            Output::Commit { verified } => {
-                assert!(!self.committing && !self.finishing && !self.seeding);
-                let kept: BTreeSet<_> = self.stored.iter().chain(self.held.keys()).collect();
-                assert!(verified.iter().eq(kept.into_iter().copied()));
-                self.committing = true;
-            }
-            Output::Finish => {
-                assert!(!self.finishing && !self.committing && !self.seeding);
-                assert_eq!(self.stored.len(), self.chunks() as usize);
-                self.finishing = true;
-            }
-            Output::Announce(OwnState::Partial) => {
-                assert!(!self.partial && !self.complete);
-                self.partial = true;
-            }
-            Output::Announce(_) => {
-                assert!(self.seeding && !self.complete);
-                self.complete = true;
-            }
-            Output::Credit { bytes: 0, .. } => {}
-            Output::Credit { owner, bytes } => {
-                assert_eq!(self.credits.remove(owner), Some(*bytes));
-            }
-            Output::GaveUp => {
-                assert!(!self.seeding && !self.gave_up, "gives up twice");
-                if !self.opened && !self.opening {
-                    // The time for the first answer of each is not over yet.
-                    let unasked =
-                        |seen: &Seen| seen.anything && seen.runs.is_empty() && !seen.without;
-                    assert!(!self.links.values().any(unasked), "somebody was not asked");
-                    let room = self.links.len() < self.max_links;
-                    let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
-                    assert!(!(room && untried), "an owner was not tried");
-                }
-                self.gave_up = true;
-            }
-            other => panic!("unknown: {other:?}"),
-        }
-    }
-
-    fn dropped(&mut self, link: LinkId, reason: DropReason) {
-        let seen = self.removed(link).expect("drops a dead link");
-        match reason {
-            DropReason::Refused(RefuseReason::Banned) => {
-                // Other links of a liar live on, until they lie themselves.
-                let refused = self.fresh == Some(link) && self.is_banned(&seen.info);
-                let lied = self.lied.contains(&link);
-                assert!(refused || lied, "who did not lie is banned");
-                if !refused {
-                    self.ban(link);
-                }
-            }
-            DropReason::Refused(RefuseReason::SelfConnection) => {
-                assert_eq!((seen.info.peer, self.fresh), (self.me, Some(link)));
-                if seen.info.dialled {
-                    self.ban(link);
-                }
-            }
-            DropReason::Refused(RefuseReason::Duplicate) => {
-                assert_eq!(self.duplicate, Some(link), "nobody has proved it");
-            }
-            DropReason::Refused(RefuseReason::Busy) => {
-                assert!(self.links.len() >= self.max_links, "there is room");
-                let fresh = self.fresh.expect("somebody wants the place");
-                if link == fresh {
-                    let gives_way = |old: &Seen| self.gives_way(old, &seen.info);
-                    assert!(!self.links.values().any(gives_way), "somebody is of no use");
-                } else {
-                    let newcomer = self.links[&fresh].info.clone();
-                    assert!(
-                        self.may_give_way(&seen, &newcomer),
-                        "it is of use: {seen:?}"
-                    );
-                }
-            }
-            DropReason::Refused(RefuseReason::NotNeeded) => {
-                let all = seen.has.len() == self.chunks() as usize;
-                assert!(!self.seeding || all, "it lacks something");
-            }
-            DropReason::Left(_) => assert!(seen.refused),
-            DropReason::Violation("no Bitfield in time") => {
-                assert!(!seen.said && seen.since + HANDSHAKE_TIMEOUT <= self.now);
-            }
-            DropReason::Violation(what) => assert!(seen.rude, "it kept to the protocol: {what}"),
-            DropReason::Silent => {
-                let in_the_way = seen.is_stalled(self.now) && self.holds_up(Some(&seen));
-                let owes_parts = !self.opened && !self.opening && seen.was_slow(self.now);
-                let owes = !seen.asked.is_empty() || owes_parts || in_the_way;
-                assert!(owes, "it owes nothing");
-            }
-            other => panic!("unknown: {other}"),
-        }
-    }
-
-    /// How many links came from a host.
-    fn of_host<'a>(&'a self, host: &HostKey, also: impl IntoIterator<Item = &'a Seen>) -> usize {
-        let links = self.links.iter().filter(|(id, _)| self.fresh != Some(**id));
-        let links = links.map(|(_, seen)| seen).chain(also);
-        let of_host = |seen: &&Seen| !seen.info.dialled && seen.info.host == *host;
-        links.filter(of_host).count()
-    }
-
-    fn lacks_nothing(&self, seen: &Seen) -> bool {
-        let mut stored = self.stored.iter();
-        stored.all(|chunk| seen.has.contains(&chunk.0))
-    }
-
-    /// Whether a link has something that is not stored here.
-    fn is_useful(&self, seen: &Seen) -> bool {
-        let mut has = seen.has.iter();
-        has.any(|&chunk| !self.stored.contains(&ChunkIndex(chunk)))
-    }
-
-    /// Whether a link must give way to a newcomer before that is refused.
-    fn gives_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
-        let is_new = self.now - old.since < GRACE;
-        let declined = old.wants_nothing || self.lacks_nothing(old);
-        let settled = old.theirs.is_empty() && old.under_way == 0;
-        let useful = !self.seeding && self.is_useful(old);
-        let idle = old.said && self.opened && declined && settled && !useful;
-        let barren = !is_new && old.received == 0 && old.taken == 0 && old.wants_nothing;
-        let crowd = self.of_host(&newcomer.host, []) + 1;
-        let crowded = !old.info.dialled && self.of_host(&old.info.host, []) > crowd;
-        idle || barren || crowded
-    }
-
-    /// Whether a link, which is out of the list already, may give way at all.
-    fn may_give_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
-        let is_new = self.now - old.since < GRACE;
-        let declined = old.wants_nothing || self.lacks_nothing(old);
-        let waits = old.theirs.len() > old.reading.len() || old.under_way > 0;
-        let useful = !self.seeding && !old.rejected && self.is_useful(old);
-        let may_idle = old.said && self.opened && !waits && !useful && (declined || !is_new);
-        let barren = !is_new && old.received == 0 && old.taken == 0;
-        let crowd = self.of_host(&newcomer.host, [old]) + 1;
-        let crowded = self.of_host(&old.info.host, [old]) > crowd;
-        let wanted = newcomer.dialled && self.is_starving();
-        may_idle || barren || !old.info.dialled && (crowded || wanted)
-    }
-
-    /// Whether nothing comes, as far as that can be told from outside.
-    fn is_starving(&self) -> bool {
-        let supplied = |seen: &Seen| match self.opened {
-            true => !seen.rejected && self.is_useful(seen),
-            // Whoever was asked for the manifest in vain supplies nothing.
-            false => {
-                let has_time = |at: &Instant| self.now - *at < PART_TIMEOUT;
-                seen.anything && !seen.without && seen.runs.iter().all(has_time)
-            }
-        };
-        let quiet = self.now - self.last_gain >= STARVED;
-        !self.seeding && (quiet || !self.links.values().any(supplied))
-    }
-
-    /// Whether links that take nothing hold up others.
-    pub(crate) fn holds_up(&self, also: Option<&Seen>) -> bool {
-        let links = || self.links.values().chain(also);
-        let waits = links().any(|seen| seen.theirs.len() > seen.reading.len());
-        let all: u64 = links().map(|seen| seen.under_way).sum();
-        let stalled = links().filter(|seen| seen.is_stalled(self.now));
-        let stalled: u64 = stalled.map(|seen| seen.under_way).sum();
-        waits && all >= self.send_window && 2 * stalled >= self.send_window
-    }
-
-    /// A link that should have said what it has.
-    pub(crate) fn unsaid(&self) -> impl Iterator<Item = Instant> {
-        let unsaid = self.links.values().filter(|seen| !seen.said);
-        unsaid.map(|seen| seen.since + HANDSHAKE_TIMEOUT)
-    }
-
-    fn is_claimed(&self, addr: &Addr) -> bool {
-        let mut links = self.links.values();
-        links.any(|seen| seen.info.addr.as_ref() == Some(addr))
-    }
-
-    fn said(&mut self, link: LinkId, message: &PeerMessage) {
-        let chunks = self.chunks();
-        let all = self.stored.len() == chunks as usize;
-        if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
-            self.greeted(link);
-        }
-        if let PeerMessage::ManifestRequest { part: 0 } = message {
-            self.run(link);
-        }
-        let seen = self.links.get_mut(&link).expect("sends on a dead link");
-        let hashes = matches!(message, PeerMessage::ManifestHashes { .. });
-        seen.queued.push_back(hashes);
-        match message {
-            PeerMessage::SamePeer(proof) => {
-                let at = seen.to_prove.iter().position(|owed| owed == proof);
-                seen.to_prove.remove(at.expect("proves what is not so"));
-            }
-            PeerMessage::Request(block) => {
-                assert!(self.opened && !self.seeding, "needs nothing");
-                assert!(self.sample.manifest.geometry().contains_block(*block));
-                assert!(!self.stored.contains(&block.chunk), "it is here");
-                assert!(!self.held.contains_key(&block.chunk), "it may be here");
-                assert!(seen.has.contains(&block.chunk.0), "asks for what it lacks");
-                assert!(!seen.choked, "asks who does not answer");
-                assert!(!seen.asked.contains(&(*block, false)), "asks twice");
-                seen.asked.push((*block, false));
-                seen.declined = false;
-                assert!(seen.asked.len() <= self.max_requests);
-            }
-            PeerMessage::Cancel(block) => {
-                // Was it asked again, the first request was cancelled before.
-                let asked = seen.asked.iter_mut().find(|(b, c)| b == block && !c);
-                asked.expect("cancels what it did not ask").1 = true;
-            }
-            PeerMessage::Block {
-                chunk,
-                offset,
-                data,
-            } => {
-                let (chunk, offset, len) = (*chunk, *offset, data.len() as u32);
-                let block = BlockRange { chunk, offset, len };
-                assert!(self.stored.contains(&chunk), "serves what is not stored");
-                assert_eq!(*data, self.sample.block(block));
-                answered(&mut seen.theirs, block);
-            }
-            PeerMessage::Reject(block) => answered(&mut seen.theirs, *block),
-            PeerMessage::HaveAll => {
-                assert!(all && self.seeding);
-                assert!(!std::mem::replace(&mut seen.greeted, true));
-                seen.told.extend(self.stored.iter().copied());
-            }
-            PeerMessage::HaveNone => {
-                assert!(!std::mem::replace(&mut seen.greeted, true));
-            }
-            PeerMessage::Bitfield(bytes) => {
-                assert!(!std::mem::replace(&mut seen.greeted, true));
-                let bits = Bitfield::from_bytes(bytes, chunks).unwrap();
-                seen.told.extend(bits.iter());
-            }
-            PeerMessage::Have(chunk) => {
-                assert!(seen.greeted && seen.told.insert(*chunk), "told twice");
-                let seeder = seen.has.len() == chunks as usize;
-                assert!(!seeder || seen.gave.contains(chunk), "a seeder has it");
-            }
-            PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
-            PeerMessage::ManifestRequest { part } => {
-                assert!(!self.opened && !self.opening);
-                seen.parts.push(*part);
-            }
-            PeerMessage::ManifestLength { .. } => {
-                let known = self.opening || self.opened;
-                assert!(known, "a manifest that is not checked");
-                assert_eq!(seen.parts_asked.pop_front(), Some(0));
-            }
-            PeerMessage::ManifestHashes { part, .. } => {
-                let known = self.opening || self.opened;
-                assert!(known, "a manifest that is not checked");
-                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
-                let under_way = seen.queued.iter().filter(|hashes| **hashes).count();
-                assert!(under_way <= MAX_PARTS.0, "too many parts at a time");
-            }
-            PeerMessage::ManifestReject { part } => {
-                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
-            }
-            PeerMessage::Choke => {
-                assert!(
-                    !std::mem::replace(&mut seen.choked_by_us, true),
-                    "choked twice"
-                );
-            }
-            PeerMessage::Unchoke => {
-                assert!(std::mem::take(&mut seen.choked_by_us), "unchoked twice");
-            }
-            PeerMessage::NotInterested => {
-                assert!(seen.asked.is_empty(), "wants what it asked for");
-                assert!(!std::mem::replace(&mut seen.declined, true), "said twice");
-            }
-            PeerMessage::Interested => {
-                assert!(
-                    std::mem::take(&mut seen.declined),
-                    "a link starts interested"
-                );
-            }
-            other => panic!("says {other:?}"),
-        }
-        assert!(seen.told.is_subset(&self.stored), "offers what is not here");
-    }
-
-    /// What a new link is to hear: that others are the same peer's.
-    fn greeted(&mut self, link: LinkId) {
-        let info = &self.links[&link].info;
-        let Some(newer) = info.cookies else {
-            return;
-        };
-        let others = self.links.iter().filter(|(other, _)| **other != link);
-        let others = others.filter(|(_, seen)| seen.info.peer == info.peer);
-        let older = others.filter_map(|(_, seen)| seen.info.cookies);
-        let proofs = older.take(MAX_PROOFS);
-        let proofs =
-            proofs.map(|older| proof([older.said, older.heard], [newer.said, newer.heard]));
-        let proofs = proofs.collect();
-        self.links.get_mut(&link).expect("it is up").to_prove = proofs;
-    }
-
-    /// A link is asked for the manifest: a further one only after a while.
-    fn run(&mut self, link: LinkId) {
-        if let Some((last, at)) = self.last_run {
-            let last = self.links.get(&last).filter(|seen| seen.running);
-            let runs = last.is_some() && self.now - at < PART_TIMEOUT;
-            assert!(!runs || self.now - at >= HEDGE, "asks another too soon");
-        }
-        self.last_run = Some((link, self.now));
-        let seen = self.links.get_mut(&link).expect("it is up");
-        assert!(seen.anything && !seen.without, "it has no manifest");
-        seen.runs.push(self.now);
-        seen.running = true;
-    }
-
-    /// After all outputs of a step.
-    pub(crate) fn settled(&mut self) {
-        let up = |link: &LinkId| self.links.contains_key(link);
-        assert!(!self.caught.iter().any(up), "a link that lied");
-        assert!(!self.duplicate.iter().any(up), "one link too many");
-        let refused = self.fresh.filter(|_| self.must_refuse);
-        assert!(!refused.iter().any(up), "a liar is back");
-        for seen in self.links.values() {
-            assert!(seen.to_prove.is_empty(), "does not prove who it is");
-            assert_ne!(seen.info.peer, self.me);
-        }
-        for (link, chunk) in std::mem::take(&mut self.owed_haves) {
-            let seen = self
-                .links
-                .get(&link)
-                .filter(|s| s.queued.len() < MAX_QUEUED_HAVES);
-            assert!(
-                seen.is_none_or(|seen| seen.told.contains(&chunk)),
-                "a sender is not told"
-            );
-        }
-        (self.fresh, self.duplicate) = (None, None);
-        assert!(self.links.len() <= self.max_links);
-        assert!(self.credits.is_empty(), "not credited");
-        assert!(
-            !self.links.values().any(|seen| seen.must_go),
-            "it broke the protocol"
-        );
-        assert!(self.stored.is_empty() || self.partial || self.seeding);
-    }
-
-    /// When all that was to be read and sent has been.
-    pub(crate) fn drained(&self) {
-        assert!(self.links.values().all(|seen| seen.theirs.is_empty()));
-        assert!(self.links.values().all(|seen| seen.greeted));
-        assert!(self.links.values().all(|seen| seen.parts_asked.is_empty()));
-        let needs = |seen: &Seen| seen.has.len() < self.chunks() as usize;
-        for seen in self.links.values().filter(|seen| needs(seen)) {
-            assert_eq!(seen.told, self.stored, "not told of all");
-        }
-    }
-}
-
-fn answered(theirs: &mut Vec<BlockRange>, block: BlockRange) {
-    let at = theirs.iter().position(|asked| *asked == block);
-    theirs.remove(at.expect("answers what nobody asked"));
 }

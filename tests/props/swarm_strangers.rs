@@ -2,15 +2,15 @@
 //! addresses that they claim, places that they take, and manifests that they
 //! hold back.
 
+mod manifest;
+mod places;
+
 use std::time::{Duration, Instant};
 
-use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use bt_lite::content::{BlockRange, ChunkHash};
+use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, Swarm, SwarmConfig};
-use bt_lite::protocol::limits::HASHES_PER_PART;
 use bt_lite::protocol::{Addr, LinkProof, PeerId, PeerMessage, RefuseReason};
-use bt_lite::{Bitfield, ContentId, Geometry};
-use bytes::Bytes;
+use bt_lite::{Bitfield, ContentId};
 
 use crate::sample::{SMALL, Sample, with_cookies};
 
@@ -127,6 +127,18 @@ fn dials(outputs: &[(Duration, Output)]) -> Vec<(Duration, Addr)> {
         _ => None,
     });
     dials.collect()
+}
+
+/// Which links were asked for which part, and when.
+fn asked_parts(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
+    let asked = outputs.iter().filter_map(|(at, output)| match output {
+        Output::Send {
+            link,
+            message: PeerMessage::ManifestRequest { part },
+        } => Some((at.as_millis() as u64, *link, *part)),
+        _ => None,
+    });
+    asked.collect()
 }
 
 /// A download from one owner, which sends a block every half second; and what
@@ -362,182 +374,6 @@ fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_bac
         assert_eq!(dialled.len(), 1, "drips: {drips}");
         assert!(dialled[0].0 < Duration::from_secs(30));
     }
-}
-
-/// A content of so many chunks that nobody has, of which the last is one byte.
-struct Long {
-    id: ContentId,
-    parts: Vec<PeerMessage>,
-}
-
-impl Long {
-    fn new(chunks: u32) -> Self {
-        let chunk_len = Geometry::of(u64::from(chunks - 1) << 24)
-            .unwrap()
-            .chunk_len();
-        let length = u64::from(chunks - 1) * chunk_len + 1;
-        assert_eq!(Geometry::of(length).unwrap().chunks(), chunks);
-        let mut hasher = blake3::Hasher::new();
-        hasher.set_input_offset(length - 1).update(b"x");
-        let mut hashes: Vec<ChunkHash> = (0..chunks - 1)
-            .map(|chunk| *blake3::hash(&chunk.to_be_bytes()).as_bytes())
-            .collect();
-        hashes.push(hasher.finalize_non_root());
-        let parts = hashes.chunks(HASHES_PER_PART as usize).enumerate();
-        let parts = parts.map(|(at, hashes)| PeerMessage::ManifestHashes {
-            part: at as u32 + 1,
-            hashes: hashes.concat().into(),
-        });
-        let first = PeerMessage::ManifestLength {
-            length,
-            proof: Bytes::from_static(b"x"),
-        };
-        let parts = std::iter::once(first).chain(parts).collect();
-        let mut level = hashes;
-        while level.len() > 2 {
-            let pairs = level.chunks(2);
-            let merged = pairs.map(|pair| match pair {
-                [left, right] => merge_subtrees_non_root(left, right, Mode::Hash),
-                _ => pair[0],
-            });
-            level = merged.collect();
-        }
-        let root = merge_subtrees_root(&level[0], &level[1], Mode::Hash);
-        let id = ContentId::from_bytes(*root.as_bytes());
-        Self { id, parts }
-    }
-}
-
-/// Which links were asked for which part, and when.
-fn asked_parts(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
-    let asked = outputs.iter().filter_map(|(at, output)| match output {
-        Output::Send {
-            link,
-            message: PeerMessage::ManifestRequest { part },
-        } => Some((at.as_millis() as u64, *link, *part)),
-        _ => None,
-    });
-    asked.collect()
-}
-
-#[test]
-fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
-    let long = Long::new(20_000);
-    let mut single = Single::new(long.id, SwarmConfig::default());
-    let slow = single.accepted(PeerId([2; 16]), "slow:1", None);
-    let liar = single.accepted(PeerId([3; 16]), "liar:1", None);
-    let good = single.accepted(PeerId([4; 16]), "good:1", None);
-    for link in [slow, liar, good] {
-        single.hears(link, PeerMessage::HaveAll);
-    }
-    let end = single.start + Duration::from_millis(1100);
-    let asked = asked_parts(&single.until(end));
-    assert_eq!(asked, [(0, slow, 0), (500, liar, 0), (1000, good, 0)]);
-    for link in [liar, good] {
-        single.hears(link, long.parts[0].clone());
-        let now = single.now;
-        let asked = asked_parts(&single.until(now));
-        let parts: Vec<_> = (1..4).map(|part| (1100, link, part)).collect();
-        assert_eq!(asked, parts);
-        for at in [3, 1, 2] {
-            let mut part = long.parts[at].clone();
-            if let PeerMessage::ManifestHashes { hashes, part: 1 } = &mut part
-                && link == liar
-            {
-                let mut bytes = hashes.to_vec();
-                bytes[0] ^= 1;
-                *hashes = bytes.into();
-            }
-            single.hears(link, part);
-        }
-        let claim = single
-            .outputs()
-            .into_iter()
-            .find_map(|output| match output {
-                Output::CheckManifest { link: of, claim } if of == link => Some(claim),
-                _ => None,
-            });
-        let manifest = claim.expect("it is too long to be checked at once").check();
-        assert_eq!(manifest.is_some(), link == good);
-        single.swarm.manifest_checked(single.now, link, manifest);
-        let outputs = single.outputs();
-        let opens = outputs
-            .iter()
-            .any(|output| matches!(output, Output::Open(_)));
-        assert_eq!(opens, link == good);
-        let banned = DropReason::Refused(RefuseReason::Banned);
-        let expected = (link == liar).then_some((liar, banned));
-        assert_eq!(drops(&outputs), Vec::from_iter(expected));
-    }
-}
-
-#[test]
-fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
-    let long = Long::new(200_000);
-    let mut single = Single::new(long.id, SwarmConfig::default());
-    let mut links = Vec::new();
-    for n in 0..10 {
-        let link = single.accepted(PeerId([n + 20; 16]), &format!("drip{n}:1"), None);
-        single.hears(link, PeerMessage::HaveAll);
-        links.push(link);
-    }
-    let mut outputs = Vec::new();
-    let mut sent = vec![0; links.len()];
-    for _ in 0..200 {
-        let end = single.now + Duration::from_millis(400);
-        outputs.extend(single.until(end));
-        // The first that has more to send sends one part.
-        let asked = asked_parts(&outputs);
-        let next = |at: &usize| {
-            asked
-                .iter()
-                .any(|(_, l, p)| (*l, *p) == (links[*at], sent[*at]))
-        };
-        if let Some(at) = (0..links.len()).find(next).filter(|at| sent[*at] < 20) {
-            single.hears(links[at], long.parts[sent[at] as usize].clone());
-            sent[at] += 1;
-        }
-    }
-    // One more every five seconds, though parts come all the time.
-    let firsts = asked_parts(&outputs)
-        .into_iter()
-        .filter(|asked| asked.2 == 0);
-    let firsts: Vec<(u64, LinkId)> = firsts.map(|(at, link, _)| (at, link)).collect();
-    assert_eq!(firsts[..2], [(0, links[0]), (5000, links[1])]);
-    let asked: std::collections::BTreeSet<LinkId> = firsts.iter().map(|(_, link)| *link).collect();
-    assert_eq!(
-        asked.len(),
-        links.len(),
-        "all are asked, though 8 at a time"
-    );
-}
-
-#[test]
-fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
-    let long = Long::new(20_000);
-    let mut single = Single::new(long.id, SwarmConfig::default());
-    let silent = single.accepted(PeerId([2; 16]), "silent:1", None);
-    single.hears(silent, PeerMessage::HaveAll);
-    let end = single.start + Duration::from_secs(59);
-    let outputs = single.until(end);
-    let dropped = outputs.iter().find_map(|(at, output)| match output {
-        Output::Drop { link, reason } => Some((at.as_secs(), *link, *reason)),
-        _ => None,
-    });
-    // Ten seconds, and twenty.
-    assert_eq!(dropped, Some((30, silent, DropReason::Silent)));
-    // One that comes late is asked before the machine gives up.
-    let late = single.accepted(PeerId([3; 16]), "late:1", None);
-    single.hears(late, PeerMessage::HaveAll);
-    let end = single.now + Duration::from_secs(9);
-    let gives_up = |outputs: &[(Duration, Output)]| {
-        outputs.iter().any(|(_, output)| *output == Output::GaveUp)
-    };
-    let outputs = single.until(end);
-    assert_eq!(asked_parts(&outputs), [(59_000, late, 0)]);
-    assert!(!gives_up(&outputs));
-    let end = single.now + Duration::from_secs(2);
-    assert!(gives_up(&single.until(end)));
 }
 
 #[test]

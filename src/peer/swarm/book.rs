@@ -38,6 +38,8 @@ pub(super) struct Book {
     banned: Bans,
     /// Hosts whose links were of no use, and until when that counts.
     suspects: BTreeMap<HostKey, Instant>,
+    /// Hosts whose links never had anything, and until when that counts.
+    blanks: BTreeMap<HostKey, Instant>,
     dialling: usize,
     idle: usize,
     /// Addresses that somebody named, and that a link which this side did not
@@ -243,12 +245,17 @@ impl Book {
     /// A link of this host only took, or was asked and sent nothing: its next
     /// links are entrusted with little for a while, until one of them delivers.
     pub(super) fn suspect(&mut self, now: Instant, host: &HostKey) {
-        if self.suspects.len() >= MAX_SUSPECTS && !self.suspects.contains_key(host) {
-            let oldest = self.suspects.iter().min_by_key(|(_, until)| **until);
-            let oldest = oldest.map(|(host, _)| host.clone());
-            oldest.and_then(|host| self.suspects.remove(&host));
-        }
-        self.suspects.insert(host.clone(), now + SUSPICION);
+        remember(&mut self.suspects, now, host);
+    }
+
+    /// A link of this host was there for long and never had anything: its next
+    /// links come behind those of hosts that are new.
+    pub(super) fn never_had_anything(&mut self, now: Instant, host: &HostKey) {
+        remember(&mut self.blanks, now, host);
+    }
+
+    pub(super) fn is_known_blank(&self, now: Instant, host: &HostKey) -> bool {
+        self.blanks.get(host).is_some_and(|until| *until > now)
     }
 
     pub(super) fn is_suspect(&self, now: Instant, host: &HostKey) -> bool {
@@ -258,6 +265,7 @@ impl Book {
     /// A link of this host delivered.
     pub(super) fn trust(&mut self, host: &HostKey) {
         self.suspects.remove(host);
+        self.blanks.remove(host);
     }
 
     /// A link that lied had said that it is there: nobody dials it for that.
@@ -367,6 +375,16 @@ impl Book {
         assert!(self.suspects.len() <= MAX_SUSPECTS);
         assert!(!self.entries.keys().any(|addr| self.banned.has_addr(addr)));
     }
+}
+
+/// Remembers a host for a while; the one that is forgotten next gives way.
+fn remember(hosts: &mut BTreeMap<HostKey, Instant>, now: Instant, host: &HostKey) {
+    if hosts.len() >= MAX_SUSPECTS && !hosts.contains_key(host) {
+        let oldest = hosts.iter().min_by_key(|(_, until)| **until);
+        let oldest = oldest.map(|(host, _)| host.clone());
+        oldest.and_then(|host| hosts.remove(&host));
+    }
+    hosts.insert(host.clone(), now + SUSPICION);
 }
 
 impl Bans {

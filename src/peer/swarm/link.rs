@@ -27,6 +27,8 @@ pub(super) struct Link {
     pub(super) info: LinkInfo,
     /// Decides between the hosts that nothing is known of.
     pub(super) lot: u64,
+    /// Earlier links of its host were there for long and never had anything.
+    pub(super) old: bool,
     /// Since when it is up.
     pub(super) since: Instant,
     /// Its address is more than what the other side says: this side dialled
@@ -67,6 +69,7 @@ impl Link {
                 host: info.host.clone(),
             }),
             lot: 0,
+            old: false,
             since: now,
             solid: info.dialled,
             received: 0,

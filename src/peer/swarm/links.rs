@@ -79,7 +79,11 @@ impl Swarm {
         self.expect_bitfield(now, id);
         let mut link = Link::new(now, id, info, self.log.len());
         link.lot = self.lot(&link.info.host);
+        link.old = self.book.is_known_blank(now, &link.info.host);
         self.uploader.link_added(now, id, &link.info.host);
+        if link.old {
+            self.uploader.never_told(id);
+        }
         self.links.insert(id, link);
         self.count_lacks(id);
         self.send(id, greeting);
@@ -131,11 +135,14 @@ impl Swarm {
         self.of_host(&info.host) >= share.max(2)
     }
 
-    /// Whether a link was asked and sent nothing, or was sent something and
-    /// never told of it, and never sent anything either.
+    /// Whether a link was asked and sent nothing for long, or was sent something
+    /// and never told of it, and never sent anything either. That earlier links
+    /// of its host did so is no proof as long as it was not asked itself.
     fn is_useless(&self, now: Instant, id: LinkId, link: &Link) -> bool {
         let silent = match &self.phase {
-            Phase::Transfer(transfer) => transfer.planner.snubs(id) > 0,
+            Phase::Transfer(transfer) => {
+                transfer.planner.snubs(id) > 0 && transfer.planner.owes(id)
+            }
             _ => false,
         };
         link.received == 0 && (silent || self.uploader.is_mute(now, id))
@@ -221,6 +228,9 @@ impl Swarm {
     /// Whether a link of which nothing is known has been there for so long that the
     /// swarm would have served it, if it had taken anything.
     fn is_old(&self, now: Instant, link: &Link) -> bool {
+        if link.old {
+            return true;
+        }
         let age = now.saturating_duration_since(link.since);
         let chunk = self.uploader.chunk_time(now);
         age >= chunk
@@ -239,7 +249,11 @@ impl Swarm {
         self.blanks_counted = Some(now);
         let blank =
             |(id, link): &(LinkId, &Link)| self.is_blank(*id, link) && self.is_old(now, link);
-        self.blanks = self.links.iter().filter(blank).count();
+        let blanks: Vec<LinkId> = self.links.iter().filter(blank).map(|(id, _)| id).collect();
+        self.blanks = blanks.len();
+        for id in blanks {
+            self.uploader.never_told(id);
+        }
     }
 
     /// Decides which of the hosts that nothing is known of have the places: the
@@ -403,6 +417,9 @@ impl Swarm {
             return;
         };
         self.wake.take(id);
+        if self.is_blank(id, &link) && self.is_old(now, &link) {
+            self.book.never_had_anything(now, &link.info.host);
+        }
         let owes = match &self.phase {
             Phase::Transfer(transfer) => transfer.planner.owes(id),
             _ => false,

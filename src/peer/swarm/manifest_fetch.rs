@@ -226,13 +226,14 @@ impl ManifestFetch {
         self.without.remove(&link);
     }
 
-    /// When to look again: for a link that is too slow, or to ask one more of
-    /// `links`, which are those that have something.
+    /// When to look again: for a link that is too slow, to have another take
+    /// over, or to ask one more of `links`, which are those that have something.
     pub(super) fn poll_timeout(&self, mut links: impl Iterator<Item = LinkId>) -> Option<Instant> {
         let deadlines = self.runs.iter().map(|run| run.deadline);
+        let has_spare = self.runs.iter().any(|run| run.spare);
         let start = self
             .next_start()
-            .filter(|_| links.any(|link| self.is_free(link)));
+            .filter(|_| has_spare || links.any(|link| self.is_free(link)));
         deadlines.chain(start).min()
     }
 

@@ -129,7 +129,7 @@ impl Swarm {
             return false;
         }
         let here = self.phase.has(chunk);
-        let sated = self.uploader.link_gained(id, here);
+        let turns_change = self.uploader.link_gained(id, here);
         match &mut self.phase {
             Phase::Manifest(fetch) => {
                 fetch.retry(id);
@@ -143,13 +143,13 @@ impl Swarm {
                 if askable {
                     self.wake.add(id);
                 }
-                askable || sated
+                askable || turns_change
             }
             Phase::Seeding(_) if link.remote == Remote::All => {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
                 true
             }
-            _ => sated,
+            _ => turns_change,
         }
     }
 

@@ -542,10 +542,9 @@ impl Planner {
         self.sources.get(link).map_or(0, |source| source.snubs)
     }
 
-    /// Whether a link was asked for something and sent nothing since.
+    /// Whether a link was asked for something and has not answered.
     pub fn owes(&self, link: LinkId) -> bool {
-        let owes = |s: &Source| !s.asks.is_empty() || s.snubs > 0;
-        self.sources.get(link).is_some_and(owes)
+        self.unanswered(link) > 0
     }
 
     /// How many links were silent when they were last asked.

@@ -37,14 +37,12 @@ impl Swarm {
     }
 
     /// Tells a seeder of a chunk that it sent. Others are told of all chunks, and
-    /// seeders of no others; but who never hears what became of its blocks may
-    /// take this side for one that only takes.
+    /// seeders of no others but the first; but who never hears what became of
+    /// its blocks may take this side for one that only takes.
     pub(super) fn tell_sender(&mut self, id: LinkId, chunk: ChunkIndex) {
-        if self
-            .links
-            .get(id)
-            .is_some_and(|link| link.remote == Remote::All)
-        {
+        let is_first = self.log.is_empty();
+        let link = self.links.get(id).filter(|_| !is_first);
+        if link.is_some_and(|link| link.remote == Remote::All) {
             self.send(id, PeerMessage::Have(chunk));
         }
     }

@@ -117,6 +117,8 @@ struct Receiver {
     untold: u64,
     /// Since when it has not told of a whole chunk.
     mute: Option<Instant>,
+    /// It was there for long, or links of its host were, without anything.
+    old: bool,
     /// Since when it is there, if links of its host before it did not either.
     debt: Option<Instant>,
     /// Bytes that it was sent and has told of.
@@ -217,22 +219,26 @@ impl Uploader {
     }
 
     /// A link has one chunk more, which is here as well or not. Returns whether
-    /// that was the last that it lacked.
+    /// the turns may change by that: it was the last that the link lacked, or
+    /// its host no longer owes what kept it from its turn.
     pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
         let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
+        let was_silent = self.accounts.is_silent(receiver);
         receiver.has = receiver.has.saturating_add(1);
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
         receiver.told += paid;
         receiver.mute = None;
         receiver.debt = None;
-        self.accounts.told(receiver.host, self.chunk_len - paid);
+        let paid_more = self.accounts.told(receiver.host, self.chunk_len - paid);
+        let speaks = was_silent && !self.accounts.is_silent(receiver);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
-        self.unsettled |= sated;
-        sated
+        let changes = sated || speaks || paid_more;
+        self.unsettled |= changes;
+        changes
     }
 
     /// There is one chunk more here that a link lacks.
@@ -400,7 +406,7 @@ impl Uploader {
             receiver.under_way -= bytes;
             receiver.sent += bytes;
             receiver.untold += bytes;
-            if receiver.untold >= self.chunk_len {
+            if receiver.untold >= self.chunk_len.max(1) {
                 receiver.mute.get_or_insert(now);
             }
             receiver.moved = Some(now);
@@ -481,6 +487,15 @@ impl Uploader {
     pub fn is_mute(&self, now: Instant, link: LinkId) -> bool {
         let owes = |r: &Receiver| r.has == 0 && r.debt.is_some();
         self.mute_for(now, link) >= TELL || self.receivers.get(link).is_some_and(owes)
+    }
+
+    /// A link has been there for long, as long as it had anything others would
+    /// know: it comes last until it tells of something.
+    pub fn never_told(&mut self, link: LinkId) {
+        if let Some(receiver) = self.receivers.get_mut(link) {
+            self.unsettled |= !receiver.old;
+            receiver.old = true;
+        }
     }
 
     /// Bytes of blocks that a link has taken.

@@ -97,10 +97,13 @@ impl Accounts {
         account.sent = (account.sent + bytes as f64).max(self.share);
     }
 
-    /// A host told of so many bytes more than its link was sent.
-    pub(super) fn told(&mut self, host: usize, bytes: u64) {
+    /// A host told of so many bytes more than its link was sent. Returns whether
+    /// earlier links of it owed any.
+    pub(super) fn told(&mut self, host: usize, bytes: u64) -> bool {
         let account = &mut self.accounts[host];
-        account.untold = account.untold.saturating_sub(bytes);
+        let before = account.untold;
+        account.untold = before.saturating_sub(bytes);
+        account.untold < before
     }
 
     /// Whether earlier links of a host were sent a chunk that they did not tell of.

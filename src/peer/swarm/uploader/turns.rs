@@ -19,13 +19,13 @@ const ANSWER: Duration = Duration::from_millis(100);
 /// Afterwards who has told of no chunk at all comes behind the others, since the
 /// whole swarm serves it, and has the first claim to one turn in so many: the
 /// optimistic unchoke of BitTorrent.
-const UNESTABLISHED: u64 = 16;
-const OPTIMISTIC: u64 = 16;
+const UNESTABLISHED: u64 = 12;
+const OPTIMISTIC: u64 = 8;
 
 /// For how many chunks' time a link that has told of nothing, and was sent its
 /// first chunk, keeps others like it waiting; and how many such links are served
 /// at a time as long as no link has told of anything.
-const TRIAL_CHUNKS: u32 = 5;
+const TRIAL_CHUNKS: u32 = 8;
 const FIRST_TRIALS: usize = 4;
 
 /// What is shorter is no pause, however short the chunks are.
@@ -123,9 +123,10 @@ impl Uploader {
                 continue;
             }
             let blank = receiver.has == 0;
-            let rank = (blank != blank_first, self.accounts.rank(receiver));
+            let behind = blank && receiver.old || blank != blank_first;
+            let rank = (behind, self.accounts.rank(receiver));
             let ranked = (rank, receiver.lot, link);
-            let last = self.accounts.is_ahead(receiver) || blank && !blank_first;
+            let last = self.accounts.is_ahead(receiver) || blank && (receiver.old || !blank_first);
             let waits = last && !is_calm || blank && !may_try;
             if receiver.choked {
                 look.wanting += 1;
@@ -191,7 +192,7 @@ impl Uploader {
         let (mut trials, mut first, mut limit) = (0, None, FIRST_TRIALS);
         for receiver in self.receivers.values() {
             if receiver.has > 0 {
-                limit = 1;
+                limit += 2;
                 continue;
             }
             let end = receiver.mute.map(|since| since + hold);
@@ -210,7 +211,8 @@ impl Uploader {
     /// are served when the others have not wanted anything for as long as a chunk
     /// takes: they often pause for less.
     fn note_calm(&mut self, now: Instant, blank_first: bool) {
-        let last = |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && !blank_first;
+        let last =
+            |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && (r.old || !blank_first);
         let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !last(r);
         let waits = |r: &Receiver| r.wants() && last(r);
         if !self.receivers.values().any(waits) {

@@ -1,0 +1,321 @@
+//! What comes and goes over links.
+
+use std::time::Duration;
+
+use bt_lite::Bitfield;
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::LinkId;
+use bt_lite::protocol::{LinkProof, PeerMessage};
+
+use super::{Observer, Run, Seen};
+use crate::sample::{lot, proof};
+
+/// How many proofs that two links are one peer's a link may give, and gives.
+const MAX_PROOFS: usize = 4;
+
+/// How many parts of the manifest are handed to a link at a time, and how many
+/// more may be asked for.
+const MAX_PARTS: (usize, usize) = (2, 32);
+
+/// How long who has sent the length waits to be asked for the rest.
+const SPARE: Duration = Duration::from_secs(60);
+
+impl Observer {
+    /// Something comes from a link. Says what of it breaks the protocol.
+    pub(crate) fn hears(&mut self, link: LinkId, message: &PeerMessage) {
+        let chunks = self.chunks();
+        let geometry = self.sample.manifest.geometry();
+        // Before the length is known, little can be held against it.
+        let known = self.opening || self.opened;
+        if let PeerMessage::Refuse(_) = message {
+            self.left(link);
+        }
+        let others_sent = self.links.iter().any(|(other, seen)| {
+            let sent = |run: &Run| !run.came.is_empty();
+            *other != link && seen.run.as_ref().is_some_and(sent)
+        });
+        self.came_before = self.came;
+        let Some(seen) = self.links.get_mut(&link) else {
+            return;
+        };
+        if let PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone = message {
+            seen.must_go |= std::mem::replace(&mut seen.said, true);
+        }
+        let rude = std::mem::take(&mut seen.rude);
+        let says = matches!(message, PeerMessage::Bitfield(_) | PeerMessage::Have(_));
+        seen.anything |= says;
+        match message {
+            PeerMessage::Hello(_) => seen.must_go = true,
+            PeerMessage::SamePeer(_) => {
+                seen.proofs += 1;
+                seen.must_go |= seen.proofs > MAX_PROOFS;
+            }
+            PeerMessage::Interested => seen.wants_nothing = false,
+            PeerMessage::NotInterested => seen.wants_nothing = true,
+            PeerMessage::ManifestRequest { part } => {
+                seen.must_go |= seen.parts_asked.len() >= MAX_PARTS.1;
+                seen.parts_asked.push_back(*part);
+            }
+            PeerMessage::ManifestReject { .. } => {
+                (seen.run, seen.without) = (None, true);
+            }
+            PeerMessage::Refuse(_) => seen.refused = true,
+            PeerMessage::HaveAll => {
+                seen.anything = true;
+                seen.has.extend(0..chunks);
+            }
+            PeerMessage::Bitfield(bytes) => match Bitfield::from_bytes(bytes, chunks) {
+                Ok(bits) => seen.has.extend(bits.iter().map(|chunk| chunk.0)),
+                Err(_) => seen.rude = true,
+            },
+            PeerMessage::Have(chunk) => {
+                seen.without = false;
+                seen.said = true;
+                seen.rude = chunk.0 >= chunks;
+                if !seen.rude && seen.has.insert(chunk.0) {
+                    seen.untold = seen.untold.saturating_sub(geometry.chunk_len());
+                    seen.mute = None;
+                }
+            }
+            PeerMessage::Choke => seen.choked = true,
+            PeerMessage::Unchoke => seen.choked = false,
+            PeerMessage::Request(block) => {
+                seen.rude = !geometry.contains_block(*block);
+                seen.wants_nothing &= !self.stored.contains(&block.chunk);
+                seen.theirs.push(*block);
+            }
+            PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            } => {
+                let block = BlockRange {
+                    chunk: *chunk,
+                    offset: *offset,
+                    len: data.len() as u32,
+                };
+                let mut asked = seen.asked.iter().filter(|(asked, _)| *asked == block);
+                if let Some((_, cancelled)) = asked.next().filter(|_| !self.seeding) {
+                    if !cancelled {
+                        self.last_gain = self.now;
+                    }
+                    seen.solid = true;
+                    if seen.received == 0 {
+                        self.suspected.remove(&seen.info.host);
+                    }
+                    seen.suspect = false;
+                    seen.received += u64::from(block.len);
+                    seen.gave.insert(*chunk);
+                    if let Some(addr) = &seen.info.addr {
+                        self.proved.insert(addr.clone());
+                        self.untried.remove(addr);
+                    }
+                }
+                seen.answered(block, self.seeding);
+                self.sent
+                    .insert(data.as_ptr() as usize, (data.clone(), link));
+                self.gave_up = false;
+            }
+            PeerMessage::Reject(block) => {
+                seen.rejected = true;
+                // Whoever answers is not silent.
+                seen.suspect &= !seen.asked.iter().any(|(asked, _)| asked == block);
+                seen.answered(*block, self.seeding);
+            }
+            PeerMessage::ManifestLength { .. } => {
+                self.gave_up = false;
+                if let Some(run) = seen.run.as_mut().filter(|run| run.came.is_empty()) {
+                    run.came.insert(0);
+                    // If another sends already, this one waits.
+                    run.spare = others_sent;
+                    let wait = if others_sent { SPARE } else { run.patience };
+                    run.deadline = self.now + wait;
+                    self.came = Some(self.now);
+                }
+            }
+            PeerMessage::ManifestHashes { part, hashes } => {
+                self.gave_up = false;
+                let is_long_enough = hashes.len() == 32 * chunks as usize;
+                let asked = |run: &&mut Run| *part > 0 && run.asked.contains(part);
+                if let Some(run) = seen.run.as_mut().filter(asked)
+                    && run.came.contains(&0)
+                    && run.came.insert(*part)
+                {
+                    run.deadline = self.now + run.patience;
+                    self.came = Some(self.now);
+                    if is_long_enough {
+                        self.came_before = self.came;
+                    }
+                }
+            }
+            _ => {}
+        }
+        seen.must_go |= seen.rude && known;
+        seen.rude |= rude || seen.must_go;
+        if let PeerMessage::SamePeer(proof) = message
+            && !seen.must_go
+        {
+            self.merge(link, *proof);
+        }
+    }
+
+    /// Finds the link that a proof is about, and which of the two must go.
+    pub(super) fn merge(&mut self, link: LinkId, claimed: LinkProof) {
+        let Some(newer) = self.links[&link].info.cookies else {
+            return;
+        };
+        let is_other = |(other, seen): (&LinkId, &Seen)| {
+            let older = seen.info.cookies.filter(|_| *other != link)?;
+            let right = proof([older.heard, older.said], [newer.heard, newer.said]);
+            (right == claimed).then_some(*other)
+        };
+        let Some(other) = self.links.iter().find_map(is_other) else {
+            return;
+        };
+        let smaller = lot(&self.links[&link].info) < lot(&self.links[&other].info);
+        let (stays, goes) = if smaller {
+            (link, other)
+        } else {
+            (other, link)
+        };
+        self.duplicate = Some(goes);
+        let goes = &self.links[&goes];
+        let (solid, addr) = (goes.solid, goes.info.addr.clone());
+        let stays = self.links.get_mut(&stays).expect("it is there");
+        if solid && !stays.solid && addr.is_some() {
+            stays.solid = true;
+            stays.info.addr = addr;
+        }
+    }
+
+    pub(super) fn said(&mut self, link: LinkId, message: &PeerMessage) {
+        let chunks = self.chunks();
+        let all = self.stored.len() == chunks as usize;
+        if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
+            self.greeted(link);
+        }
+        if let PeerMessage::ManifestRequest { part } = message {
+            self.run(link, *part);
+        }
+        let seen = self.links.get_mut(&link).expect("sends on a dead link");
+        let hashes = matches!(message, PeerMessage::ManifestHashes { .. });
+        seen.queued.push_back(hashes);
+        match message {
+            PeerMessage::SamePeer(proof) => {
+                let at = seen.to_prove.iter().position(|owed| owed == proof);
+                seen.to_prove.remove(at.expect("proves what is not so"));
+            }
+            PeerMessage::Request(block) => {
+                assert!(self.opened && !self.seeding, "needs nothing");
+                assert!(self.sample.manifest.geometry().contains_block(*block));
+                assert!(!self.stored.contains(&block.chunk), "it is here");
+                assert!(!self.held.contains_key(&block.chunk), "it may be here");
+                assert!(seen.has.contains(&block.chunk.0), "asks for what it lacks");
+                assert!(!seen.choked, "asks who does not answer");
+                assert!(!seen.asked.contains(&(*block, false)), "asks twice");
+                seen.asked.push((*block, false));
+                seen.first_asked.get_or_insert(self.now);
+                seen.declined = false;
+                assert!(seen.asked.len() <= self.max_requests);
+            }
+            PeerMessage::Cancel(block) => {
+                // Was it asked again, the first request was cancelled before.
+                let asked = seen.asked.iter_mut().find(|(b, c)| b == block && !c);
+                asked.expect("cancels what it did not ask").1 = true;
+            }
+            PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            } => {
+                let (chunk, offset, len) = (*chunk, *offset, data.len() as u32);
+                let block = BlockRange { chunk, offset, len };
+                assert!(self.stored.contains(&chunk), "serves what is not stored");
+                assert_eq!(*data, self.sample.block(block));
+                answered(&mut seen.theirs, block);
+            }
+            PeerMessage::Reject(block) => answered(&mut seen.theirs, *block),
+            PeerMessage::HaveAll => {
+                assert!(all && self.seeding);
+                assert!(!std::mem::replace(&mut seen.greeted, true));
+                seen.told.extend(self.stored.iter().copied());
+            }
+            PeerMessage::HaveNone => {
+                assert!(!std::mem::replace(&mut seen.greeted, true));
+            }
+            PeerMessage::Bitfield(bytes) => {
+                assert!(!std::mem::replace(&mut seen.greeted, true));
+                let bits = Bitfield::from_bytes(bytes, chunks).unwrap();
+                seen.told.extend(bits.iter());
+            }
+            PeerMessage::Have(chunk) => {
+                assert!(seen.greeted && seen.told.insert(*chunk), "told twice");
+                let seeder = seen.has.len() == chunks as usize;
+                let gave = seen.gave.contains(chunk) || self.first == Some(*chunk);
+                assert!(!seeder || gave, "a seeder has it");
+            }
+            PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
+            PeerMessage::ManifestRequest { part } => {
+                assert!(!self.opened && !self.opening);
+                seen.parts.push(*part);
+            }
+            PeerMessage::ManifestLength { .. } => {
+                let known = self.opening || self.opened;
+                assert!(known, "a manifest that is not checked");
+                assert_eq!(seen.parts_asked.pop_front(), Some(0));
+            }
+            PeerMessage::ManifestHashes { part, .. } => {
+                let known = self.opening || self.opened;
+                assert!(known, "a manifest that is not checked");
+                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+                let under_way = seen.queued.iter().filter(|hashes| **hashes).count();
+                assert!(under_way <= MAX_PARTS.0, "too many parts at a time");
+            }
+            PeerMessage::ManifestReject { part } => {
+                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+            }
+            PeerMessage::Choke => {
+                assert!(
+                    !std::mem::replace(&mut seen.choked_by_us, true),
+                    "choked twice"
+                );
+            }
+            PeerMessage::Unchoke => {
+                assert!(std::mem::take(&mut seen.choked_by_us), "unchoked twice");
+            }
+            PeerMessage::NotInterested => {
+                assert!(seen.asked.is_empty(), "wants what it asked for");
+                assert!(!std::mem::replace(&mut seen.declined, true), "said twice");
+            }
+            PeerMessage::Interested => {
+                assert!(
+                    std::mem::take(&mut seen.declined),
+                    "a link starts interested"
+                );
+            }
+            other => panic!("says {other:?}"),
+        }
+        assert!(seen.told.is_subset(&self.stored), "offers what is not here");
+    }
+
+    /// What a new link is to hear: that others are the same peer's.
+    pub(super) fn greeted(&mut self, link: LinkId) {
+        let info = &self.links[&link].info;
+        let Some(newer) = info.cookies else {
+            return;
+        };
+        let others = self.links.iter().filter(|(other, _)| **other != link);
+        let others = others.filter(|(_, seen)| seen.info.peer == info.peer);
+        let older = others.filter_map(|(_, seen)| seen.info.cookies);
+        let proofs = older.take(MAX_PROOFS);
+        let proofs =
+            proofs.map(|older| proof([older.said, older.heard], [newer.said, newer.heard]));
+        let proofs = proofs.collect();
+        self.links.get_mut(&link).expect("it is up").to_prove = proofs;
+    }
+}
+
+fn answered(theirs: &mut Vec<BlockRange>, block: BlockRange) {
+    let at = theirs.iter().position(|asked| *asked == block);
+    theirs.remove(at.expect("answers what nobody asked"));
+}

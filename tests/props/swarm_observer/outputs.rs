@@ -1,0 +1,186 @@
+//! What the machine wants done, and what holds after every step.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{BlockGrid, LinkId, Output};
+use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
+use bt_lite::protocol::{Addr, OwnState};
+
+use super::{Observer, Seen};
+
+/// A link that has so many messages waiting is told of chunks later.
+const MAX_QUEUED_HAVES: usize = 256;
+
+impl Observer {
+    pub(crate) fn output(&mut self, output: &Output) {
+        match output {
+            Output::Send { link, message } => self.said(*link, message),
+            Output::Dial { addr } => {
+                assert!(!self.seeding, "a seeder dials");
+                let named = self.named.contains(addr);
+                assert!(named || self.proved.contains(addr), "nobody named it");
+                assert!(!self.banned_addrs.contains(addr), "dials who is banned");
+                let at = |seen: &&Seen| seen.info.addr.as_ref() == Some(addr);
+                let linked = self.links.values().filter(at);
+                for seen in linked {
+                    // What a link merely says keeps nobody from being dialled,
+                    // if the tracker named it and nothing comes.
+                    let starving = self.is_starving();
+                    assert!(!seen.solid, "dials who is linked");
+                    assert!(!seen.claims || named && starving, "dials who seems linked");
+                }
+                self.untried.remove(addr);
+                for seen in self.links.values_mut() {
+                    seen.claims &= seen.info.addr.as_ref() != Some(addr);
+                }
+                assert!(self.dialling.insert(addr.clone()), "dials twice");
+                // A dial to whoever was banned meanwhile leads to no link.
+                let banned = |addr: &&Addr| self.banned_addrs.contains(*addr);
+                let dialling = self.dialling.len() - self.dialling.iter().filter(banned).count();
+                // If nothing comes, whoever answers takes another's place.
+                let accepted = self.links.values().any(|seen| !seen.info.dialled);
+                let one_more = self.links.len() == self.max_links
+                    && dialling == 1
+                    && accepted
+                    && self.is_starving();
+                assert!(one_more || self.links.len() + dialling <= self.max_links);
+            }
+            Output::Drop { link, reason } => self.dropped(*link, *reason),
+            Output::FindOwners => {
+                assert!(!self.seeding && !self.finding, "looks twice");
+                self.finding = true;
+            }
+            Output::Open(manifest) => {
+                assert_eq!(manifest.id(), self.sample.manifest.id());
+                assert!(!self.opening && !self.opened, "opens twice");
+                self.opening = true;
+                self.last_gain = self.now;
+            }
+            Output::Verify { chunk, pieces } => {
+                assert!(!self.stored.contains(chunk) && !self.storing.contains_key(chunk));
+                let suspect = self.suspects.contains_key(chunk);
+                let senders = self.senders(pieces).len();
+                assert!(!suspect || senders == 1, "a second copy is mixed");
+                assert!(senders >= 1 || pieces.iter().all(|piece| piece.is_empty()));
+                let before = self.verifying.insert(*chunk, pieces.clone());
+                assert_eq!(before, None, "hashed twice at a time");
+            }
+            Output::Recheck { chunk } => {
+                assert_eq!(self.held.insert(*chunk, true), Some(false));
+            }
+            Output::Store { chunk, pieces } => {
+                assert_eq!(self.storing.get(chunk), Some(pieces), "unverified bytes");
+            }
+            Output::Read { link, block } => {
+                assert!(self.stored.contains(&block.chunk), "reads what is not here");
+                let before: u64 = self.links.values().map(|seen| seen.under_way).sum();
+                let block_len = BlockGrid::of(self.sample.manifest.geometry()).block_len();
+                assert!(
+                    before < self.send_window.max(block_len),
+                    "the window is full"
+                );
+                let seen = self.links.get_mut(link).expect("reads for a dead link");
+                seen.reading.push(*block);
+                if seen.under_way == 0 {
+                    seen.moved = Some(self.now);
+                }
+                seen.under_way += u64::from(block.len);
+                for block in &seen.reading {
+                    let times = |list: &[BlockRange]| list.iter().filter(|b| *b == block).count();
+                    assert!(times(&seen.reading) <= times(&seen.theirs), "nobody asked");
+                }
+            }
+            Output::Commit { verified } => {
+                assert!(!self.committing && !self.finishing && !self.seeding);
+                let kept: BTreeSet<_> = self.stored.iter().chain(self.held.keys()).collect();
+                assert!(verified.iter().eq(kept.into_iter().copied()));
+                self.committing = true;
+            }
+            Output::Finish => {
+                assert!(!self.finishing && !self.committing && !self.seeding);
+                assert_eq!(self.stored.len(), self.chunks() as usize);
+                self.finishing = true;
+            }
+            Output::Announce(OwnState::Partial) => {
+                assert!(!self.partial && !self.complete);
+                self.partial = true;
+            }
+            Output::Announce(_) => {
+                assert!(self.seeding && !self.complete);
+                self.complete = true;
+            }
+            Output::Credit { bytes: 0, .. } => {}
+            Output::Credit { owner, bytes } => {
+                assert_eq!(self.credits.remove(owner), Some(*bytes));
+            }
+            Output::GaveUp => {
+                assert!(!self.seeding && !self.gave_up, "gives up twice");
+                if !self.opened && !self.opening {
+                    let tried = !self.links.values().any(Seen::may_have_manifest);
+                    assert!(tried, "somebody has time to answer");
+                    let room = self.links.len() < self.max_links;
+                    let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
+                    assert!(!(room && untried), "an owner was not tried");
+                }
+                self.gave_up = true;
+            }
+            other => panic!("unknown: {other:?}"),
+        }
+    }
+
+    /// A link that should have said what it has.
+    pub(crate) fn unsaid(&self) -> impl Iterator<Item = Instant> {
+        let unsaid = self.links.values().filter(|seen| !seen.said);
+        unsaid.map(|seen| seen.since + HANDSHAKE_TIMEOUT)
+    }
+
+    /// After all outputs of a step.
+    pub(crate) fn settled(&mut self) {
+        let up = |link: &LinkId| self.links.contains_key(link);
+        assert!(!self.caught.iter().any(up), "a link that lied");
+        assert!(!self.duplicate.iter().any(up), "one link too many");
+        let refused = self.fresh.filter(|_| self.must_refuse);
+        assert!(!refused.iter().any(up), "a liar is back");
+        let mut must_go = std::mem::take(&mut self.must_go).into_iter();
+        assert!(!must_go.any(|link| up(&link)), "it is of no use");
+        for seen in self.links.values() {
+            assert!(seen.to_prove.is_empty(), "does not prove who it is");
+            assert_ne!(seen.info.peer, self.me);
+        }
+        for (link, chunk) in std::mem::take(&mut self.owed_haves) {
+            let seen = self
+                .links
+                .get(&link)
+                .filter(|s| s.queued.len() < MAX_QUEUED_HAVES);
+            assert!(
+                seen.is_none_or(|seen| seen.told.contains(&chunk)),
+                "a sender is not told"
+            );
+        }
+        (self.fresh, self.duplicate) = (None, None);
+        self.came_before = self.came;
+        assert!(self.links.len() <= self.max_links);
+        assert!(self.credits.is_empty(), "not credited");
+        assert!(
+            !self.links.values().any(|seen| seen.must_go),
+            "it broke the protocol"
+        );
+        assert!(self.stored.is_empty() || self.partial || self.seeding);
+    }
+
+    /// When all that was to be read and sent has been.
+    pub(crate) fn drained(&self) {
+        assert!(self.links.values().all(|seen| seen.theirs.is_empty()));
+        assert!(self.links.values().all(|seen| seen.greeted));
+        assert!(self.links.values().all(|seen| seen.parts_asked.is_empty()));
+        let needs = |seen: &Seen| seen.has.len() < self.chunks() as usize;
+        for seen in self.links.values().filter(|seen| needs(seen)) {
+            assert_eq!(seen.told, self.stored, "not told of all");
+        }
+        let mut links = self.links.values();
+        let first = |seen: &Seen| self.first.is_none_or(|first| seen.told.contains(&first));
+        assert!(links.all(first), "not told that there is somebody to serve");
+    }
+}

@@ -1,0 +1,217 @@
+//! Manifests that links hold back, drip or lie about.
+
+use std::time::Duration;
+
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+use bt_lite::content::ChunkHash;
+use bt_lite::peer::swarm::{DropReason, LinkId, Output, SwarmConfig};
+use bt_lite::protocol::limits::HASHES_PER_PART;
+use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
+use bt_lite::{ContentId, Geometry};
+use bytes::Bytes;
+
+use super::{Single, asked_parts, drops};
+
+/// A content of so many chunks that nobody has, of which the last is one byte.
+struct Long {
+    id: ContentId,
+    parts: Vec<PeerMessage>,
+}
+
+impl Long {
+    fn new(chunks: u32) -> Self {
+        let chunk_len = Geometry::of(u64::from(chunks - 1) << 24)
+            .unwrap()
+            .chunk_len();
+        let length = u64::from(chunks - 1) * chunk_len + 1;
+        assert_eq!(Geometry::of(length).unwrap().chunks(), chunks);
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(length - 1).update(b"x");
+        let mut hashes: Vec<ChunkHash> = (0..chunks - 1)
+            .map(|chunk| *blake3::hash(&chunk.to_be_bytes()).as_bytes())
+            .collect();
+        hashes.push(hasher.finalize_non_root());
+        let parts = hashes.chunks(HASHES_PER_PART as usize).enumerate();
+        let parts = parts.map(|(at, hashes)| PeerMessage::ManifestHashes {
+            part: at as u32 + 1,
+            hashes: hashes.concat().into(),
+        });
+        let first = PeerMessage::ManifestLength {
+            length,
+            proof: Bytes::from_static(b"x"),
+        };
+        let parts = std::iter::once(first).chain(parts).collect();
+        let mut level = hashes;
+        while level.len() > 2 {
+            let pairs = level.chunks(2);
+            let merged = pairs.map(|pair| match pair {
+                [left, right] => merge_subtrees_non_root(left, right, Mode::Hash),
+                _ => pair[0],
+            });
+            level = merged.collect();
+        }
+        let root = merge_subtrees_root(&level[0], &level[1], Mode::Hash);
+        let id = ContentId::from_bytes(*root.as_bytes());
+        Self { id, parts }
+    }
+}
+
+#[test]
+fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
+    let long = Long::new(20_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let slow = single.accepted(PeerId([2; 16]), "slow:1", None);
+    let liar = single.accepted(PeerId([3; 16]), "liar:1", None);
+    let good = single.accepted(PeerId([4; 16]), "good:1", None);
+    for link in [slow, liar, good] {
+        single.hears(link, PeerMessage::HaveAll);
+    }
+    let end = single.start + Duration::from_millis(1100);
+    let asked = asked_parts(&single.until(end));
+    assert_eq!(asked, [(0, slow, 0), (0, liar, 0), (0, good, 0)]);
+    for link in [liar, good] {
+        single.hears(link, long.parts[0].clone());
+        let now = single.now;
+        let asked = asked_parts(&single.until(now));
+        let parts: Vec<_> = (1..4).map(|part| (1100, link, part)).collect();
+        assert_eq!(asked, parts);
+        for at in [3, 1, 2] {
+            let mut part = long.parts[at].clone();
+            if let PeerMessage::ManifestHashes { hashes, part: 1 } = &mut part
+                && link == liar
+            {
+                let mut bytes = hashes.to_vec();
+                bytes[0] ^= 1;
+                *hashes = bytes.into();
+            }
+            single.hears(link, part);
+        }
+        let claim = single
+            .outputs()
+            .into_iter()
+            .find_map(|output| match output {
+                Output::CheckManifest { link: of, claim } if of == link => Some(claim),
+                _ => None,
+            });
+        let manifest = claim.expect("it is too long to be checked at once").check();
+        assert_eq!(manifest.is_some(), link == good);
+        single.swarm.manifest_checked(single.now, link, manifest);
+        let outputs = single.outputs();
+        let opens = outputs
+            .iter()
+            .any(|output| matches!(output, Output::Open(_)));
+        assert_eq!(opens, link == good);
+        let banned = DropReason::Refused(RefuseReason::Banned);
+        let expected = (link == liar).then_some((liar, banned));
+        assert_eq!(drops(&outputs), Vec::from_iter(expected));
+    }
+}
+
+#[test]
+fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
+    let long = Long::new(200_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let mut links = Vec::new();
+    for n in 0..10 {
+        let link = single.accepted(PeerId([n + 20; 16]), &format!("drip{n}:1"), None);
+        single.hears(link, PeerMessage::HaveAll);
+        links.push(link);
+    }
+    let mut outputs = Vec::new();
+    let mut sent = vec![0; links.len()];
+    for _ in 0..200 {
+        let end = single.now + Duration::from_millis(400);
+        outputs.extend(single.until(end));
+        // The first that has more to send sends one part.
+        let asked = asked_parts(&outputs);
+        let next = |at: &usize| {
+            asked
+                .iter()
+                .any(|(_, l, p)| (*l, *p) == (links[*at], sent[*at]))
+        };
+        if let Some(at) = (0..links.len()).find(next).filter(|at| sent[*at] < 20) {
+            single.hears(links[at], long.parts[sent[at] as usize].clone());
+            sent[at] += 1;
+        }
+    }
+    // Four at once, and one more every five seconds though parts come all the
+    // time.
+    let firsts = asked_parts(&outputs)
+        .into_iter()
+        .filter(|asked| asked.2 == 0);
+    let firsts: Vec<(u64, LinkId)> = firsts.map(|(at, link, _)| (at, link)).collect();
+    let at_once = links[..4].iter().map(|link| (0, *link));
+    assert_eq!(firsts[..4], Vec::from_iter(at_once));
+    assert_eq!(firsts[4], (5000, links[4]));
+    let asked: std::collections::BTreeSet<LinkId> = firsts.iter().map(|(_, link)| *link).collect();
+    assert_eq!(
+        asked.len(),
+        links.len(),
+        "all are asked, though 8 at a time"
+    );
+}
+
+#[test]
+fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
+    let long = Long::new(20_000);
+    let mut single = Single::new(long.id, SwarmConfig::default());
+    let silent = single.accepted(PeerId([2; 16]), "silent:1", None);
+    single.hears(silent, PeerMessage::HaveAll);
+    let end = single.start + Duration::from_secs(59);
+    let outputs = single.until(end);
+    let dropped = outputs.iter().find_map(|(at, output)| match output {
+        Output::Drop { link, reason } => Some((at.as_secs(), *link, *reason)),
+        _ => None,
+    });
+    // Ten seconds, and twenty.
+    assert_eq!(dropped, Some((30, silent, DropReason::Silent)));
+    // One that comes late is asked before the machine gives up.
+    let late = single.accepted(PeerId([3; 16]), "late:1", None);
+    single.hears(late, PeerMessage::HaveAll);
+    let end = single.now + Duration::from_secs(9);
+    let gives_up = |outputs: &[(Duration, Output)]| {
+        outputs.iter().any(|(_, output)| *output == Output::GaveUp)
+    };
+    let outputs = single.until(end);
+    assert_eq!(asked_parts(&outputs), [(59_000, late, 0)]);
+    assert!(!gives_up(&outputs));
+    let end = single.now + Duration::from_secs(2);
+    assert!(gives_up(&single.until(end)));
+}
+
+#[test]
+fn link_that_sent_the_length_takes_over_when_the_first_falls_silent_or_fails() {
+    let long = Long::new(200_000);
+    for fails in [false, true] {
+        let mut single = Single::new(long.id, SwarmConfig::default());
+        let mut links = Vec::new();
+        for n in 0..3 {
+            let link = single.accepted(PeerId([n + 20; 16]), &format!("host{n}:1"), None);
+            single.hears(link, PeerMessage::HaveAll);
+            links.push(link);
+        }
+        let now = single.now;
+        let firsts = links.iter().map(|link| (0, *link, 0));
+        assert_eq!(asked_parts(&single.until(now)), Vec::from_iter(firsts));
+        // Whoever is first is asked for the rest, and nobody else.
+        for &link in &links {
+            single.hears(link, long.parts[0].clone());
+        }
+        let asked = asked_parts(&single.until(now));
+        let rest = |at, link| (1..9).map(move |part| (at, link, part));
+        assert_eq!(asked, Vec::from_iter(rest(0, links[0])));
+        if fails {
+            single.hears(links[0], PeerMessage::ManifestReject { part: 1 });
+        }
+        let end = single.start + Duration::from_millis(400);
+        let at_once = fails.then(|| rest(0, links[1]));
+        let at_once = Vec::from_iter(at_once.into_iter().flatten());
+        assert_eq!(asked_parts(&single.until(end)), at_once);
+        // One more after half a second in which nothing came, each time.
+        let end = single.start + Duration::from_millis(1100);
+        let silent = if fails { &links[2..] } else { &links[1..] };
+        let after = silent.iter().zip([500, 1000]);
+        let expected = after.flat_map(|(link, at)| rest(at, *link));
+        assert_eq!(asked_parts(&single.until(end)), Vec::from_iter(expected));
+    }
+}
