@@ -210,10 +210,11 @@ impl Uploader {
         receiver.untold -= paid;
         receiver.told += paid;
         receiver.mute = None;
-        self.accounts.told(receiver.host, self.chunk_len - paid);
+        let forgiven = self.accounts.told(receiver.host, self.chunk_len - paid);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
-        self.unsettled |= sated;
+        // Who has told may have a turn again.
+        self.unsettled |= sated || paid > 0 || forgiven;
         sated
     }
 

@@ -97,10 +97,13 @@ impl Accounts {
         account.sent = (account.sent + bytes as f64).max(self.share);
     }
 
-    /// A host told of so many bytes more than its link was sent.
-    pub(super) fn told(&mut self, host: usize, bytes: u64) {
+    /// A host told of so many bytes more than its link was sent. Returns whether
+    /// it owed any.
+    pub(super) fn told(&mut self, host: usize, bytes: u64) -> bool {
         let account = &mut self.accounts[host];
-        account.untold = account.untold.saturating_sub(bytes);
+        let forgiven = account.untold.min(bytes);
+        account.untold -= forgiven;
+        forgiven > 0
     }
 
     /// Whether a link was sent more than it tells of. A new one may owe a chunk,
