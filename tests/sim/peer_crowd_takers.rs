@@ -27,8 +27,8 @@ struct Crowd {
 }
 
 impl Crowd {
-    async fn new(len: usize, leechers: usize) -> Self {
-        let scene = Scene::new(len).await;
+    async fn new(len: usize, rate: u64, leechers: usize) -> Self {
+        let scene = Scene::with_rate(len, rate).await;
         let mut all = Vec::new();
         for number in 0..leechers {
             all.push(scene.leecher(&format!("leecher-{number}")).await);
@@ -49,8 +49,8 @@ impl Crowd {
         join_all(fetches).await.into_iter().max().unwrap()
     }
 
-    async fn alone(len: usize, leechers: usize) -> Duration {
-        Self::new(len, leechers).await.last().await
+    async fn alone(len: usize, rate: u64, leechers: usize) -> Duration {
+        Self::new(len, rate, leechers).await.last().await
     }
 
     /// One more host, with the line that all have.
@@ -61,9 +61,10 @@ impl Crowd {
 }
 
 async fn taker_gets_its_share(leechers: usize, taking: Taking) {
-    const LEN: usize = 8 * MIB;
-    let without = Crowd::alone(LEN, leechers).await;
-    let crowd = Crowd::new(LEN, leechers).await;
+    const LEN: usize = 32 * MIB;
+    const RATE: u64 = 16 << 20;
+    let without = Crowd::alone(LEN, RATE, leechers).await;
+    let crowd = Crowd::new(LEN, RATE, leechers).await;
     let network = crowd.host("taker");
     let taken = Arc::new(AtomicU64::new(0));
     let mut links = JoinSet::new();
@@ -97,11 +98,12 @@ async fn taker_among_twelve_gets_no_more_than_its_share() {
 }
 
 async fn links_of_one_host_have_the_share_of_one(tells: bool) {
-    const LEN: usize = 4 * MIB;
+    const LEN: usize = 32 * MIB;
+    const RATE: u64 = 16 << 20;
     const HONEST: usize = 10;
     const LINKS: u64 = 50;
-    let without = Crowd::alone(LEN, HONEST).await;
-    let crowd = Crowd::new(LEN, HONEST).await;
+    let without = Crowd::alone(LEN, RATE, HONEST).await;
+    let crowd = Crowd::new(LEN, RATE, HONEST).await;
     let network = crowd.host("sybil");
     network.set_download_rate("sybil", None);
     network.set_upload_rate("sybil", None);
@@ -144,8 +146,9 @@ async fn links_of_one_host_that_tell_have_the_share_of_one() {
 #[tokio::test(start_paused = true)]
 async fn link_that_asks_and_never_reads_slows_nobody_down() {
     const LEN: usize = 15 * MIB;
-    let without = Crowd::alone(LEN, 2).await;
-    let crowd = Crowd::new(LEN, 2).await;
+    const RATE: u64 = 1 << 20;
+    let without = Crowd::alone(LEN, RATE, 2).await;
+    let crowd = Crowd::new(LEN, RATE, 2).await;
     let network = crowd.host("deaf");
     network.record(2_000_000);
     let content = crowd.scene.content.clone();
@@ -226,8 +229,9 @@ async fn fidget(network: MemoryNetwork, addr: Addr, content: Content) {
 #[tokio::test(start_paused = true)]
 async fn stranger_that_fidgets_slows_nobody_down() {
     const LEN: usize = 8 * MIB;
-    let without = Crowd::alone(LEN, 1).await;
-    let crowd = Crowd::new(LEN, 1).await;
+    const RATE: u64 = 1 << 20;
+    let without = Crowd::alone(LEN, RATE, 1).await;
+    let crowd = Crowd::new(LEN, RATE, 1).await;
     let network = crowd.host("fidget");
     let mut tasks = JoinSet::new();
     for addr in [crowd.addrs(), vec![crowd.scene.owner.addr()]].concat() {
