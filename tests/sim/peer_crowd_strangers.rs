@@ -288,10 +288,8 @@ async fn links_that_are_held_for_nothing_make_way() {
         assert!(held.try_join_next().is_none(), "{number}");
         sleep(LATER).await;
         let other = scene.fetch(&scene.leecher("other").await).await;
-        println!("{number} other {other:?}");
-        assert!(other < Duration::from_secs(2), "{number}: {other:?}");
+        assert!(other < Duration::from_secs(5), "{number}: {other:?}");
         let same = scene.fetch(&scene.leecher("crowd").await).await;
-        println!("{number} same {same:?}");
         assert!(same < Duration::from_secs(15), "{number}: {same:?}");
     }
 }

@@ -20,6 +20,9 @@ use crate::world::strangers::{Card, Taking, Voice, id, taker};
 
 const MIB: usize = 1 << 20;
 
+/// Near enough for a round trip to be shorter than a chunk takes on a line.
+const WAY: Duration = Duration::from_micros(500);
+
 /// An owner and leechers, all with the same line.
 struct Crowd {
     scene: Scene,
@@ -29,9 +32,12 @@ struct Crowd {
 impl Crowd {
     async fn new(len: usize, rate: u64, leechers: usize) -> Self {
         let scene = Scene::with_rate(len, rate).await;
+        scene.network().set_latency("owner", WAY);
         let mut all = Vec::new();
         for number in 0..leechers {
-            all.push(scene.leecher(&format!("leecher-{number}")).await);
+            let name = format!("leecher-{number}");
+            all.push(scene.leecher(&name).await);
+            scene.network().set_latency(&name, WAY);
         }
         Self {
             scene,
@@ -56,6 +62,7 @@ impl Crowd {
     /// One more host, with the line that all have.
     fn host(&self, name: &str) -> MemoryNetwork {
         self.scene.line(name);
+        self.scene.network().set_latency(name, WAY);
         self.scene.network().clone()
     }
 }
@@ -82,7 +89,6 @@ async fn taker_gets_its_share(leechers: usize, taking: Taking) {
     }
     let time = crowd.last().await;
     let contents = taken.load(Ordering::Relaxed) as f64 / LEN as f64;
-    println!("{leechers} {taking:?}: {time:?}, {without:?} without; {contents} contents");
     assert!(time < without.mul_f64(1.2), "{time:?}, {without:?} without");
     // Beyond its share it may have what nobody else wants at the time.
     assert!(contents > 0.0 && contents < 2.0, "{contents} contents");
@@ -124,10 +130,6 @@ async fn links_of_one_host_have_the_share_of_one(tells: bool) {
     }
     sleep(Duration::from_secs(1)).await;
     let time = crowd.last().await;
-    println!(
-        "{tells}: {time:?}, {without:?} without; {} bytes",
-        taken.load(Ordering::Relaxed)
-    );
     assert!(
         time < without.mul_f64(1.25),
         "{time:?}, {without:?} without"
@@ -172,7 +174,6 @@ async fn link_that_asks_and_never_reads_slows_nobody_down() {
         voice
     };
     let (time, _voice) = tokio::join!(crowd.last(), deaf);
-    println!("{time:?}, {without:?} without");
     assert!(time < without.mul_f64(1.1), "{time:?}, {without:?} without");
     let trace = network.trace();
     assert_eq!(trace.missed, 0);
@@ -182,7 +183,6 @@ async fn link_that_asks_and_never_reads_slows_nobody_down() {
         .iter()
         .filter(|event| event.kind == TraceKind::Sent && event.to.same_host(&deaf));
     let sent: usize = sent.map(|event| event.bytes).sum();
-    println!("{sent}");
     assert!(sent < LINK_BYTES + (64 << 10), "{sent} bytes");
 }
 
@@ -240,6 +240,5 @@ async fn stranger_that_fidgets_slows_nobody_down() {
         tasks.spawn(fidget(network.clone(), addr, content));
     }
     let time = crowd.last().await;
-    println!("{time:?}, {without:?} without");
     assert!(time < without.mul_f64(1.1), "{time:?}, {without:?} without");
 }
