@@ -108,7 +108,7 @@ fn every_kind_of_adversary_has_a_bound() {
 #[test]
 fn adversaries_take_and_send_what_their_kind_does() {
     for kind in Adversary::ALL {
-        let mut swarm = start(&[kind], 1);
+        let mut swarm = start(&[kind], 2);
         // A liar takes long until it has been asked so often, and then ten
         // seconds for a block.
         let until = if kind == Adversary::Liar { 60 } else { 5 };
