@@ -112,22 +112,24 @@ fn adversaries_take_and_send_what_their_kind_does() {
         // A liar takes long until it has been asked so often, and then ten
         // seconds for a block.
         let until = if kind == Adversary::Liar { 25 } else { 5 };
-        while swarm.now() < Duration::from_secs(until) && swarm.step() {}
-        let (mut taken, mut sent, mut links) = (0, 0, 0);
+        // Some come and go.
+        let mut is_linked = false;
+        while swarm.now() < Duration::from_secs(until) && swarm.step() {
+            is_linked |= swarm.progress(Member(1)).links > 0;
+        }
+        let (mut taken, mut sent) = (0, 0);
         for member in (1..=ADVERSARIES).map(Member) {
             assert_eq!(swarm.adversary_kind(member), Some(kind));
             let progress = swarm.progress(member);
             taken += progress.downloaded;
             sent += progress.uploaded;
-            links += progress.links;
         }
         assert!(honest().all(|member| swarm.adversary_kind(member).is_none()));
         let takes = matches!(kind, Adversary::Sybil | Adversary::Taker);
         assert_eq!(taken > 0, takes, "{kind} took {taken} bytes");
         let sends = kind == Adversary::Liar;
         assert_eq!(sent > 0, sends, "{kind} sent {sent} bytes");
-        let is_linked = kind != Adversary::Squatter;
-        assert_eq!(links > 0, is_linked, "{kind} has {links} links");
+        assert_eq!(is_linked, kind != Adversary::Squatter, "{kind}");
     }
 }
 

@@ -8,6 +8,8 @@ mod crowd;
 mod network;
 mod peer_cancel;
 mod peer_config;
+mod peer_crowd_strangers;
+mod peer_crowd_takers;
 mod peer_faults;
 mod peer_hostile;
 mod peer_replay;

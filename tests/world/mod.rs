@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod storages;
+pub(crate) mod strangers;
 
 use std::time::Duration;
 

@@ -39,8 +39,8 @@ const HEDGE: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 4;
 
 /// Though parts do come, one more link is asked after so long: an honest link
-/// has sent most manifests by then.
-const STEADY: Duration = Duration::from_secs(5);
+/// has sent most manifests by then, and a manifest is short beside the content.
+const STEADY: Duration = Duration::from_secs(1);
 
 /// How long a link that has sent the length is held in reserve.
 const SPARE: Duration = Duration::from_secs(60);
@@ -64,6 +64,8 @@ pub(super) struct ManifestFetch {
     /// When the last link was asked, and when the last part came.
     started: Option<Instant>,
     came: Option<Instant>,
+    /// When the last link was asked for more than the length.
+    promoted: Option<Instant>,
     /// Links that said they have none.
     without: BTreeSet<LinkId>,
     /// How often a link was too slow: the others come first, and it gets
@@ -137,6 +139,7 @@ impl ManifestFetch {
             runs: Vec::new(),
             started: None,
             came: None,
+            promoted: None,
             without: BTreeSet::new(),
             slow: BTreeMap::new(),
             checks: Vec::new(),
@@ -174,18 +177,20 @@ impl ManifestFetch {
     }
 
     /// A link that has sent the length takes over, if it is time to ask one
-    /// more: the parts to ask it for.
+    /// more: the parts to ask it for. Of several, the one that claims the fewest
+    /// parts, since it can be done first.
     pub(super) fn promote(&mut self, now: Instant) -> Option<(LinkId, std::ops::Range<u32>)> {
         if !self.runs.iter().any(|run| run.spare) {
             return None;
         }
         let runs = self.runs.iter().any(|run| !run.spare && run.came > 0);
-        if runs && self.next_start().is_some_and(|at| at > now) {
+        if runs && self.next_promotion().is_some_and(|at| at > now) {
             return None;
         }
-        let run = self.runs.iter_mut().find(|run| run.spare)?;
+        let spares = self.runs.iter_mut().filter(|run| run.spare);
+        let run = spares.min_by_key(|run| run.parts.len())?;
         run.spare = false;
-        self.started = Some(now);
+        self.promoted = Some(now);
         Some((run.link, run.more(now)))
     }
 
@@ -199,9 +204,17 @@ impl ManifestFetch {
         if nothing && self.runs.len() < AT_ONCE {
             return None;
         }
-        let started = self.started?;
-        let last = self.came.map_or(started, |came| came.max(started));
-        Some((last + HEDGE).min(started + STEADY))
+        self.started.map(|started| self.pause_behind(started))
+    }
+
+    /// When one more link is asked for more than the length, if one is spare.
+    fn next_promotion(&self) -> Option<Instant> {
+        self.promoted.map(|promoted| self.pause_behind(promoted))
+    }
+
+    fn pause_behind(&self, asked: Instant) -> Instant {
+        let last = self.came.map_or(asked, |came| came.max(asked));
+        (last + HEDGE).min(asked + STEADY)
     }
 
     /// Whether some of the links was not asked yet, or has time to answer.
@@ -233,8 +246,9 @@ impl ManifestFetch {
         let has_spare = self.runs.iter().any(|run| run.spare);
         let start = self
             .next_start()
-            .filter(|_| has_spare || links.any(|link| self.is_free(link)));
-        deadlines.chain(start).min()
+            .filter(|_| links.any(|link| self.is_free(link)));
+        let promotion = self.next_promotion().filter(|_| has_spare);
+        deadlines.chain(start).chain(promotion).min()
     }
 
     fn is_free(&self, link: LinkId) -> bool {
@@ -324,6 +338,7 @@ impl ManifestFetch {
             }
             return Part::More(0..0);
         };
+        self.promoted = Some(now);
         Part::More(run.more(now))
     }
 

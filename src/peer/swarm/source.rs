@@ -44,6 +44,10 @@ impl Has {
 /// again.
 const MAX_DOUBLINGS: u32 = 4;
 
+/// How often what is asked for in a turn doubles: each time costs a round trip,
+/// in which nothing comes. Enough for all of a content.
+const MAX_TURN_DOUBLINGS: u32 = 20;
+
 /// A request that the other side has not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
@@ -135,7 +139,7 @@ impl Source {
         if self.snubs > 0 {
             return self.live_bytes < block_len;
         }
-        let turn_len = grid.geometry().chunk_len() << self.turns.min(MAX_DOUBLINGS);
+        let turn_len = grid.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS);
         if self.turn.is_some_and(|asked| asked >= turn_len) {
             return false;
         }

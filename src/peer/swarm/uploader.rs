@@ -269,6 +269,7 @@ impl Uploader {
         receiver.said_so = false;
         receiver.invited = None;
         receiver.passed = 0;
+        self.accounts.passed(receiver.host, false);
         let fits = !receiver.choked && receiver.waiting.len() < self.limits.requests;
         if fits {
             receiver.waiting.push_back(block);

@@ -38,6 +38,8 @@ struct Account {
     untold: u64,
     /// Up to which share it was sent.
     sent: f64,
+    /// A link of it let a turn pass, and none has asked since.
+    passed: bool,
 }
 
 impl Accounts {
@@ -64,6 +66,7 @@ impl Accounts {
             links: 0,
             untold: 0,
             sent: self.share,
+            passed: false,
         };
         let unused = self.accounts.iter().enumerate();
         let unused = unused.filter(|(_, account)| account.links == 0);
@@ -109,6 +112,18 @@ impl Accounts {
     /// Whether earlier links of a host were sent a chunk that they did not tell of.
     pub(super) fn owes(&self, host: usize) -> bool {
         self.chunk_len > 0 && self.accounts[host].untold >= self.chunk_len
+    }
+
+    /// A link of a host let a turn pass, or asked.
+    pub(super) fn passed(&mut self, host: usize, passed: bool) {
+        self.accounts[host].passed = passed;
+    }
+
+    /// Whether a link is waited for when it is its turn: one of a host that let
+    /// the last one pass is not, or many links that never ask would hold up
+    /// everybody one after the other.
+    pub(super) fn is_expected(&self, receiver: &Receiver) -> bool {
+        !self.accounts[receiver.host].passed
     }
 
     /// Whether a link was sent more than it tells of. A new one may owe a chunk,

@@ -152,6 +152,7 @@ impl Uploader {
                     receiver.invited = None;
                     receiver.declined = true;
                     receiver.passed += 1;
+                    self.accounts.passed(receiver.host, true);
                     continue;
                 }
                 invited = true;
@@ -175,7 +176,7 @@ impl Uploader {
             let waiting = receiver.waiting.iter().map(|block| u64::from(block.len));
             let waiting: u64 = waiting.sum();
             look.ready += waiting;
-            look.expected += usize::from(invited);
+            look.expected += usize::from(invited && self.accounts.is_expected(receiver));
             let unused = receiver.turn == 0 && receiver.under_way == 0;
             if unused && look.unused.is_none_or(|(last, ..)| ranked > last) {
                 look.unused = Some((ranked, waiting, invited));

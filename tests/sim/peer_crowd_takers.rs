@@ -1,0 +1,244 @@
+//! Whole peers and a tracker, and strangers among them who take what they can
+//! and give nothing: what they get is bounded, and the honest are not late for
+//! it. Times are virtual, and exact.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bt_lite::content::BlockRange;
+use bt_lite::protocol::PeerMessage;
+use bt_lite::transport::memory::{LINK_BYTES, TraceKind};
+use bt_lite::{Addr, ChunkIndex, Content, MemoryNetwork};
+use futures::future::join_all;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::peer_crowd_strangers::Scene;
+use crate::world::Node;
+use crate::world::strangers::{Card, Taking, Voice, id, taker};
+
+const MIB: usize = 1 << 20;
+
+/// Near enough for a round trip to be shorter than a chunk takes on a line.
+const WAY: Duration = Duration::from_micros(500);
+
+/// An owner and leechers, all with the same line.
+struct Crowd {
+    scene: Scene,
+    leechers: Vec<Node>,
+}
+
+impl Crowd {
+    async fn new(len: usize, rate: u64, leechers: usize) -> Self {
+        let scene = Scene::with_rate(len, rate).await;
+        scene.network().set_latency("owner", WAY);
+        let mut all = Vec::new();
+        for number in 0..leechers {
+            let name = format!("leecher-{number}");
+            all.push(scene.leecher(&name).await);
+            scene.network().set_latency(&name, WAY);
+        }
+        Self {
+            scene,
+            leechers: all,
+        }
+    }
+
+    fn addrs(&self) -> Vec<Addr> {
+        self.leechers.iter().map(Node::addr).collect()
+    }
+
+    /// When the last one has it, if all begin at once.
+    async fn last(&self) -> Duration {
+        let fetches = self.leechers.iter().map(|node| self.scene.fetch(node));
+        join_all(fetches).await.into_iter().max().unwrap()
+    }
+
+    async fn alone(len: usize, rate: u64, leechers: usize) -> Duration {
+        Self::new(len, rate, leechers).await.last().await
+    }
+
+    /// One more host, with the line that all have.
+    fn host(&self, name: &str) -> MemoryNetwork {
+        self.scene.line(name);
+        self.scene.network().set_latency(name, WAY);
+        self.scene.network().clone()
+    }
+}
+
+async fn taker_gets_its_share(leechers: usize, taking: Taking) {
+    const LEN: usize = 8 * MIB;
+    const RATE: u64 = 1 << 20;
+    let without = Crowd::alone(LEN, RATE, leechers).await;
+    let crowd = Crowd::new(LEN, RATE, leechers).await;
+    let network = crowd.host("taker");
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut links = JoinSet::new();
+    for addr in [crowd.addrs(), vec![crowd.scene.owner.addr()]].concat() {
+        let content = crowd.scene.content.clone();
+        let (card, taken) = (Card::new(content.id, id(1)), Arc::clone(&taken));
+        links.spawn(taker(
+            network.endpoint("taker"),
+            addr,
+            card,
+            content,
+            taking,
+            taken,
+        ));
+    }
+    let time = crowd.last().await;
+    let contents = taken.load(Ordering::Relaxed) as f64 / LEN as f64;
+    assert!(time < without.mul_f64(1.2), "{time:?}, {without:?} without");
+    // Beyond its share it may have what nobody else wants at the time.
+    assert!(contents > 0.0 && contents < 2.0, "{contents} contents");
+}
+
+#[tokio::test(start_paused = true)]
+async fn taker_among_six_gets_no_more_than_its_share() {
+    taker_gets_its_share(6, Taking::all(false)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn taker_among_twelve_gets_no_more_than_its_share() {
+    taker_gets_its_share(12, Taking::all(false)).await;
+}
+
+async fn links_of_one_host_have_the_share_of_one(tells: bool) {
+    const LEN: usize = 8 * MIB;
+    const RATE: u64 = 1 << 20;
+    const HONEST: usize = 10;
+    const LINKS: u64 = 50;
+    let without = Crowd::alone(LEN, RATE, HONEST).await;
+    let crowd = Crowd::new(LEN, RATE, HONEST).await;
+    let network = crowd.host("sybil");
+    network.set_download_rate("sybil", None);
+    network.set_upload_rate("sybil", None);
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut links = JoinSet::new();
+    for number in 0..LINKS {
+        let content = crowd.scene.content.clone();
+        let (card, taken) = (Card::new(content.id, id(1 + number)), Arc::clone(&taken));
+        links.spawn(taker(
+            network.endpoint("sybil"),
+            crowd.scene.owner.addr(),
+            card,
+            content,
+            Taking::all(tells),
+            taken,
+        ));
+    }
+    sleep(Duration::from_secs(1)).await;
+    let time = crowd.last().await;
+    assert!(
+        time < without.mul_f64(1.25),
+        "{time:?}, {without:?} without"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_links_of_one_host_have_the_share_of_one() {
+    links_of_one_host_have_the_share_of_one(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_of_one_host_that_tell_have_the_share_of_one() {
+    links_of_one_host_have_the_share_of_one(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn link_that_asks_and_never_reads_slows_nobody_down() {
+    const LEN: usize = 15 * MIB;
+    const RATE: u64 = 1 << 20;
+    let without = Crowd::alone(LEN, RATE, 2).await;
+    let crowd = Crowd::new(LEN, RATE, 2).await;
+    let network = crowd.host("deaf");
+    network.record(2_000_000);
+    let content = crowd.scene.content.clone();
+    let owner = crowd.scene.owner.addr();
+    let deaf = async {
+        // In the middle of it.
+        sleep(Duration::from_secs(3)).await;
+        let card = Card::new(content.id, id(1));
+        let transport = network.endpoint("deaf");
+        let mut voice = Voice::dial(&transport, &owner, &card).await.unwrap();
+        voice.say(PeerMessage::HaveNone).await;
+        for chunk in 0..512 {
+            let block = BlockRange {
+                chunk: ChunkIndex(chunk),
+                offset: 0,
+                len: 16 << 10,
+            };
+            voice.say(PeerMessage::Request(block)).await;
+        }
+        voice
+    };
+    let (time, _voice) = tokio::join!(crowd.last(), deaf);
+    assert!(time < without.mul_f64(1.1), "{time:?}, {without:?} without");
+    let trace = network.trace();
+    assert_eq!(trace.missed, 0);
+    let deaf: Addr = "memory:deaf".parse().unwrap();
+    let sent = trace
+        .events
+        .iter()
+        .filter(|event| event.kind == TraceKind::Sent && event.to.same_host(&deaf));
+    let sent: usize = sent.map(|event| event.bytes).sum();
+    assert!(sent < LINK_BYTES + (64 << 10), "{sent} bytes");
+}
+
+/// Says one thing after the other, a thousand times a second, to the end of the
+/// link, and does so again.
+async fn fidget(network: MemoryNetwork, addr: Addr, content: Content) {
+    const OFTEN: Duration = Duration::from_millis(1);
+    let transport = network.endpoint("fidget");
+    let card = Card::new(content.id, id(1));
+    let chunks = (content.length >> 14) as u32;
+    loop {
+        let Some(mut voice) = Voice::dial(&transport, &addr, &card).await else {
+            sleep(OFTEN).await;
+            continue;
+        };
+        voice.say(PeerMessage::HaveNone).await;
+        let mut has = 0;
+        for turn in 0u32.. {
+            let chunk = ChunkIndex(turn / 8 % chunks);
+            let message = match turn % 8 {
+                0 => PeerMessage::NotInterested,
+                1 => PeerMessage::Choke,
+                2 => PeerMessage::Interested,
+                3 => PeerMessage::Unchoke,
+                4 if has < chunks => {
+                    has += 1;
+                    PeerMessage::Have(ChunkIndex(has - 1))
+                }
+                _ => PeerMessage::Request(BlockRange {
+                    chunk,
+                    offset: turn % 8,
+                    len: 1,
+                }),
+            };
+            let _ =
+                tokio::time::timeout(OFTEN, async { while voice.hear().await.is_some() {} }).await;
+            if !voice.say(message).await {
+                break;
+            }
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stranger_that_fidgets_slows_nobody_down() {
+    const LEN: usize = 8 * MIB;
+    const RATE: u64 = 1 << 20;
+    let without = Crowd::alone(LEN, RATE, 1).await;
+    let crowd = Crowd::new(LEN, RATE, 1).await;
+    let network = crowd.host("fidget");
+    let mut tasks = JoinSet::new();
+    for addr in [crowd.addrs(), vec![crowd.scene.owner.addr()]].concat() {
+        let content = crowd.scene.content.clone();
+        tasks.spawn(fidget(network.clone(), addr, content));
+    }
+    let time = crowd.last().await;
+    assert!(time < without.mul_f64(1.1), "{time:?}, {without:?} without");
+}

@@ -1,0 +1,331 @@
+//! Strangers by hand: they speak the protocol, and do what they like with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bt_lite::content::{BlockRange, ChunkHash, Geometry, LengthProof, Manifest};
+use bt_lite::protocol::{Hello, LinkCookie, OwnEntry, OwnState, PeerId, PeerMessage, RefuseReason};
+use bt_lite::tracker::{ClientConfig, TrackerClient};
+use bt_lite::transport::{Connection, Listener};
+use bt_lite::{Addr, ChunkIndex, Content, ContentId, Transport};
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{World, named};
+
+/// How many requests may be outstanding on a link.
+const MOST_REQUESTS: usize = 512;
+
+/// What a stranger's link begins with.
+#[derive(Debug, Clone)]
+pub(crate) struct Card {
+    pub(crate) content: ContentId,
+    pub(crate) peer: PeerId,
+    pub(crate) listen: Option<Addr>,
+}
+
+impl Card {
+    pub(crate) fn new(content: ContentId, peer: PeerId) -> Self {
+        let listen = None;
+        Self {
+            content,
+            peer,
+            listen,
+        }
+    }
+
+    fn hello(&self) -> PeerMessage {
+        PeerMessage::Hello(Hello {
+            content: self.content,
+            peer: self.peer,
+            listen: self.listen.clone(),
+            cookie: LinkCookie([0; 16]),
+        })
+    }
+}
+
+/// A peer id that nobody else has.
+pub(crate) fn id(number: u64) -> PeerId {
+    PeerId(u128::from(number).to_be_bytes())
+}
+
+/// A stranger's end of a link.
+pub(crate) struct Voice(Connection);
+
+impl Voice {
+    /// Dials, and says Hello; `None` if nobody takes it.
+    pub(crate) async fn dial(transport: &dyn Transport, addr: &Addr, card: &Card) -> Option<Self> {
+        let mut voice = Self(transport.connect(addr).await.ok()?);
+        voice.say(card.hello()).await.then_some(voice)
+    }
+
+    /// Whether the other side took it.
+    pub(crate) async fn say(&mut self, message: PeerMessage) -> bool {
+        self.0.sink.send(message.encode()).await.is_ok()
+    }
+
+    /// The next message, or `None` at the end, however the link ended.
+    pub(crate) async fn hear(&mut self) -> Option<PeerMessage> {
+        let frame = self.0.stream.next().await?.ok()?;
+        Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
+    }
+
+    /// The id that the other side says in its Hello.
+    pub(crate) async fn hear_id(&mut self) -> Option<PeerId> {
+        match self.hear().await? {
+            PeerMessage::Hello(hello) => Some(hello.peer),
+            _ => None,
+        }
+    }
+
+    /// Reads up to the end of the link; what came last.
+    pub(crate) async fn last_words(&mut self) -> Option<PeerMessage> {
+        let mut last = None;
+        while let Some(message) = self.hear().await {
+            last = Some(message);
+        }
+        last
+    }
+
+    /// Says from time to time that it is there, and reads, to the end of the
+    /// link; why that was.
+    pub(crate) async fn stay(mut self) -> Option<RefuseReason> {
+        const OFTEN: Duration = Duration::from_secs(5);
+        let mut last = None;
+        loop {
+            match tokio::time::timeout(OFTEN, self.hear()).await {
+                Ok(None) => return last,
+                Ok(Some(PeerMessage::Refuse(reason))) => last = Some(reason),
+                Ok(Some(_)) => {}
+                Err(_) => {
+                    self.say(PeerMessage::KeepAlive).await;
+                }
+            }
+        }
+    }
+
+    /// Takes all that the other side has, again and again, to the end of the
+    /// link; counts the bytes.
+    pub(crate) async fn take(&mut self, content: &Content, taking: Taking, taken: &AtomicU64) {
+        let geometry = Geometry::of(content.length).expect("it is one");
+        let mut known: Vec<u32> = Vec::new();
+        let mut told = vec![false; geometry.chunks() as usize];
+        let (mut next, mut outstanding, mut choked) = (0, 0, false);
+        loop {
+            while !choked && outstanding < taking.at_once && !known.is_empty() {
+                let chunk = ChunkIndex(known[next % known.len()]);
+                let len = geometry.len_of(chunk).min(u64::from(taking.block)) as u32;
+                let block = BlockRange {
+                    chunk,
+                    offset: 0,
+                    len,
+                };
+                self.say(PeerMessage::Request(block)).await;
+                next += 1;
+                outstanding += 1;
+            }
+            match self.hear().await {
+                None => return,
+                Some(PeerMessage::HaveAll) => known = (0..geometry.chunks()).collect(),
+                Some(PeerMessage::Bitfield(bits)) => {
+                    let has = |chunk: &u32| bits[*chunk as usize / 8] & (128 >> (chunk % 8)) > 0;
+                    known = (0..geometry.chunks()).filter(has).collect();
+                }
+                Some(PeerMessage::Have(chunk)) => known.push(chunk.0),
+                Some(PeerMessage::Choke) => choked = true,
+                Some(PeerMessage::Unchoke) => choked = false,
+                Some(PeerMessage::Reject(_)) => outstanding -= 1,
+                Some(PeerMessage::Block { chunk, data, .. }) => {
+                    outstanding -= 1;
+                    taken.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    if taking.tells && !std::mem::replace(&mut told[chunk.as_usize()], true) {
+                        self.say(PeerMessage::Have(chunk)).await;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+}
+
+/// How somebody takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taking {
+    /// Requests at a time.
+    pub(crate) at_once: usize,
+    /// The longest block to ask for, in bytes.
+    pub(crate) block: u32,
+    /// Whether it says Have of what it got.
+    pub(crate) tells: bool,
+}
+
+impl Taking {
+    /// As much as may be.
+    pub(crate) fn all(tells: bool) -> Self {
+        Self {
+            at_once: MOST_REQUESTS,
+            block: 256 << 10,
+            tells,
+        }
+    }
+}
+
+/// Links to a peer and takes all that it has, again whenever the link ends.
+pub(crate) async fn taker(
+    transport: impl Transport,
+    addr: Addr,
+    card: Card,
+    content: Content,
+    taking: Taking,
+    taken: Arc<AtomicU64>,
+) {
+    loop {
+        if let Some(mut voice) = Voice::dial(&transport, &addr, &card).await {
+            voice.say(PeerMessage::HaveNone).await;
+            voice.say(PeerMessage::Interested).await;
+            voice.take(&content, taking, &taken).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A manifest as somebody claims it, true or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    length: u64,
+    proof: Bytes,
+    hashes: Bytes,
+}
+
+impl Claim {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let manifest = Manifest::of(bytes).expect("it is short");
+        let mut proof = manifest.proof().siblings.concat();
+        proof.extend_from_slice(&manifest.proof().leaf);
+        Self {
+            length: bytes.len() as u64,
+            proof: proof.into(),
+            hashes: manifest.hashes().concat().into(),
+        }
+    }
+
+    /// One of so many parts behind the first, which nobody can tell from a true
+    /// one before all of it is there.
+    pub(crate) fn false_one(parts: u64) -> Self {
+        const PART: u64 = 8192;
+        let length = parts * PART * (16 << 20);
+        let geometry = Geometry::of(length).expect("it is short enough");
+        let (siblings, leaf) = LengthProof::shape(&geometry);
+        Self {
+            length,
+            proof: vec![1; siblings * size_of::<ChunkHash>() + leaf].into(),
+            hashes: vec![2; geometry.chunks() as usize * size_of::<ChunkHash>()].into(),
+        }
+    }
+
+    pub(crate) fn part(&self, part: u32) -> PeerMessage {
+        const PART_BYTES: usize = 8192 * size_of::<ChunkHash>();
+        let Some(before) = part.checked_sub(1) else {
+            return PeerMessage::ManifestLength {
+                length: self.length,
+                proof: self.proof.clone(),
+            };
+        };
+        let from = before as usize * PART_BYTES;
+        let until = self.hashes.len().min(from + PART_BYTES);
+        PeerMessage::ManifestHashes {
+            part,
+            hashes: self.hashes.slice(from..until),
+        }
+    }
+}
+
+/// How a false owner answers who asks for the manifest.
+#[derive(Debug, Clone)]
+pub(crate) enum Answers {
+    Never,
+    /// The first part alone.
+    FirstPart(Claim),
+    /// A part each so often.
+    Drips(Claim, Duration),
+}
+
+/// One that says that it has everything, to whoever dials it.
+async fn false_owner(mut listener: Box<dyn Listener>, card: Card, answers: Answers) {
+    let mut links = JoinSet::new();
+    while let Ok(connection) = listener.accept().await {
+        let (card, answers) = (card.clone(), answers.clone());
+        links.spawn(async move {
+            let mut voice = Voice(connection);
+            voice.say(card.hello()).await;
+            voice.say(PeerMessage::HaveAll).await;
+            while let Some(message) = voice.hear().await {
+                let PeerMessage::ManifestRequest { part } = message else {
+                    continue;
+                };
+                match &answers {
+                    Answers::Never => {}
+                    Answers::FirstPart(claim) if part == 0 => {
+                        voice.say(claim.part(0)).await;
+                    }
+                    Answers::FirstPart(_) => {}
+                    Answers::Drips(claim, pause) => {
+                        sleep(*pause).await;
+                        voice.say(claim.part(part)).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// False owners that the tracker lists. They are there as long as this is.
+pub(crate) struct FalseOwners {
+    _tasks: JoinSet<()>,
+    _clients: Vec<TrackerClient>,
+}
+
+impl FalseOwners {
+    pub(crate) async fn list(
+        world: &World,
+        count: u64,
+        content: &Content,
+        answers: Answers,
+    ) -> Self {
+        let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
+        for number in 0..count {
+            let name = format!("false-{number}");
+            let transport = world.transport(&name);
+            let listener = transport.listen(&world.at(&name)).await.unwrap();
+            let addr = listener.local_addr().clone();
+            let mut config = ClientConfig::default();
+            config.seed = Some(number);
+            let trackers = vec![world.tracker.local_addr().clone()];
+            let client = TrackerClient::start(transport.into(), trackers, Some(addr), config);
+            let entry = OwnEntry {
+                id: content.id,
+                name: named(content.name.as_str()),
+                length: content.length,
+                state: OwnState::Complete,
+            };
+            client.own(entry).await.unwrap();
+            clients.push(client);
+            let card = Card::new(content.id, id(1000 + number));
+            tasks.spawn(false_owner(listener, card, answers.clone()));
+        }
+        Self {
+            _tasks: tasks,
+            _clients: clients,
+        }
+    }
+}
+
+/// How long something takes.
+pub(crate) async fn time_of<T>(work: impl Future<Output = T>) -> (Duration, T) {
+    let begun = Instant::now();
+    let done = work.await;
+    (begun.elapsed(), done)
+}
