@@ -12,7 +12,7 @@ use bt_lite::protocol::HostKey;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use self::model::Model;
+use self::model::{Model, Receiver};
 
 const SEED: u64 = 1;
 const LIMITS: UploadLimits = UploadLimits {
@@ -41,6 +41,7 @@ enum Op {
     Failed(u64),
     Misreported(u64, u64),
     Remove(u64),
+    Old(u64),
     Wait(u64),
 }
 
@@ -60,6 +61,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => link().prop_map(Op::Failed),
         1 => (link(), any::<u64>()).prop_map(|(l, n)| Op::Misreported(l, n)),
         1 => link().prop_map(Op::Remove),
+        1 => link().prop_map(Op::Old),
         3 => (1u64..1500).prop_map(Op::Wait),
     ];
     vec(op, 0..250)
@@ -102,10 +104,14 @@ fn take_turns(
                 prop_assert!(receiver.choked && receiver.wants());
                 // Which of them it is depends on how many turns there were and how
                 // fast the line is; but it is the first of its kind.
-                let blank = |link: u64| model.links[&link].has == 0;
+                let kind = |link: u64| {
+                    let receiver = &model.links[&link];
+                    let blank = receiver.has == 0;
+                    (blank, blank && receiver.old)
+                };
                 let choked = model.wanting().filter(|(_, r)| r.choked);
                 let alike = choked.map(|(other, _)| other);
-                let alike = alike.filter(|&other| blank(other) == blank(link.0));
+                let alike = alike.filter(|&other| kind(other) == kind(link.0));
                 let calm = model.is_ahead(link.0);
                 let alike = alike.filter(|&other| calm || !model.is_ahead(other));
                 let deprived = alike.map(|other| model.rank(other)).min();
@@ -116,14 +122,16 @@ fn take_turns(
         }
     }
     // All who want something may ask, or they are too many and somebody else
-    // does or could, or their host had more than its share only now.
+    // does or could, or their host had more than its share only now, or they have
+    // told of nothing yet.
     let (turned_away, invited): (Vec<_>, Vec<_>) = model.wanting().partition(|(_, r)| r.choked);
     let crowded = turned_away.len() + invited.len() > LIMITS.slots;
-    let ahead = turned_away.iter().all(|(link, _)| model.is_ahead(*link));
-    prop_assert!(turned_away.is_empty() || crowded && !invited.is_empty() || ahead);
-    // Who is ahead waits for a moment that comes.
+    let last = |(link, r): &(u64, &Receiver)| r.has == 0 || model.is_ahead(*link);
+    let last = turned_away.iter().all(last);
+    prop_assert!(turned_away.is_empty() || crowded && !invited.is_empty() || last);
+    // Who comes last waits for a moment that comes.
     let waits = !turned_away.is_empty() && invited.is_empty();
-    prop_assert!(!waits || uploader.poll_timeout().is_some_and(|at| at > now));
+    prop_assert!(!waits || uploader.poll_timeout().is_some());
     // Who does not tell has no turn as long as others lack something.
     let mut silent = model.links.iter().filter(|(_, r)| r.wants() && !r.choked);
     prop_assert!(!model.others_lack() || !silent.any(|(&link, _)| model.is_silent(link)));
@@ -141,15 +149,13 @@ proptest! {
             match op {
                 Op::Add(link) => {
                     if !model.links.contains_key(&link) {
-                        model.add(link, &host_key(link));
-                        uploader.link_added(LinkId(link), &host_key(link));
+                        model.add(now, link, &host_key(link));
+                        uploader.link_added(now, LinkId(link), &host_key(link));
                     }
                 }
                 Op::Has(link, has, lacks) => {
                     uploader.link_has(LinkId(link), has, lacks);
-                    if let Some(receiver) = model.links.get_mut(&link) {
-                        (receiver.has, receiver.lacks) = (has, lacks);
-                    }
+                    model.has(link, has, lacks);
                 }
                 Op::Gained(link, here) => {
                     uploader.link_gained(LinkId(link), here);
@@ -242,6 +248,12 @@ proptest! {
                     uploader.link_removed(now, LinkId(link));
                     model.remove(link);
                 }
+                Op::Old(link) => {
+                    uploader.never_told(LinkId(link));
+                    if let Some(receiver) = model.links.get_mut(&link) {
+                        receiver.old = true;
+                    }
+                }
                 Op::Wait(ms) => now += Duration::from_millis(ms),
             }
             uploader.check_invariants();
@@ -257,6 +269,9 @@ proptest! {
             for (&link, receiver) in &model.links {
                 prop_assert_eq!(uploader.is_choked(LinkId(link)), receiver.choked);
                 prop_assert_eq!(uploader.sent_to(LinkId(link)), receiver.sent);
+                let (mute_for, is_mute) = receiver.mute_for(now);
+                prop_assert_eq!(uploader.mute_for(now, LinkId(link)), mute_for);
+                prop_assert_eq!(uploader.is_mute(now, LinkId(link)), is_mute);
                 prop_assert!(receiver.bytes() < receiver.window() + BLOCK);
             }
         }
@@ -284,7 +299,7 @@ fn turn_that_nobody_uses_passes_on_to_all() {
     uploader.measures(BLOCK, CHUNK);
     let mut now = Instant::now();
     for link in 0..LINKS {
-        uploader.link_added(LinkId(link), &host_key(link));
+        uploader.link_added(now, LinkId(link), &host_key(link));
         uploader.link_has(LinkId(link), link as u32, 9);
     }
     let turns = |uploader: &mut Uploader, now| -> Vec<Turn> {
@@ -314,7 +329,7 @@ fn turn_ends_with_its_chunk_for_whoever_is_no_longer_the_most_deprived() {
     uploader.measures(BLOCK, CHUNK);
     let now = Instant::now();
     for link in 0..4 {
-        uploader.link_added(LinkId(link), &host_key(link));
+        uploader.link_added(now, LinkId(link), &host_key(link));
         uploader.link_has(LinkId(link), 5 * link as u32, 9);
     }
     while uploader.next_turn(now).is_some() {}

@@ -105,6 +105,8 @@ struct Receiver {
     sent: u64,
     turn: u64,
     choked: bool,
+    /// It was given its turn, rather than that it could ask from the start.
+    given: bool,
     /// Since when its turn has waited for its first request.
     invited: Option<Instant>,
     /// It said that it wants nothing, or let a turn pass.
@@ -214,18 +216,20 @@ impl Uploader {
                 self.accounts.told(receiver.host, bytes);
             }
             self.unsettled |= (receiver.lacks == 0) != (lacks == 0);
+            self.unsettled |= (receiver.has == 0) != (has == 0);
             (receiver.has, receiver.lacks) = (has, lacks);
         }
     }
 
     /// A link has one chunk more, which is here as well or not. Returns whether
-    /// the turns may change by that: it was the last that the link lacked, or
-    /// its host no longer owes what kept it from its turn.
+    /// the turns may change by that: it was the first that the link has or the
+    /// last that it lacked, or its host no longer owes what kept it from its turn.
     pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
         let Some(receiver) = self.receivers.get_mut(link) else {
             return false;
         };
         let was_silent = self.accounts.is_silent(receiver);
+        let was_blank = receiver.has == 0;
         receiver.has = receiver.has.saturating_add(1);
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
@@ -236,7 +240,7 @@ impl Uploader {
         let speaks = was_silent && !self.accounts.is_silent(receiver);
         receiver.lacks = receiver.lacks.saturating_sub(here.into());
         let sated = here && receiver.lacks == 0;
-        let changes = sated || speaks || paid_more;
+        let changes = was_blank || sated || speaks || paid_more;
         self.unsettled |= changes;
         changes
     }

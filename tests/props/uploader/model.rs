@@ -17,8 +17,16 @@ pub(super) struct Receiver {
     /// Bytes sent that it has not told of, and that it has.
     pub(super) untold: u64,
     told: u64,
+    /// Since when it has not told of a whole chunk, or is there though its host
+    /// owed one before.
+    pub(super) mute: Option<Instant>,
+    debt: Option<Instant>,
+    /// It counts as one that never tells.
+    pub(super) old: bool,
     /// Bytes of this turn.
     pub(super) turn: u64,
+    /// It was given its turn, and did not let it pass.
+    pub(super) given: bool,
     /// Since when it was to ask.
     pub(super) invited: Option<Instant>,
     pub(super) has: u32,
@@ -31,11 +39,13 @@ pub(super) struct Receiver {
 
 /// What a host was sent, and has not told of.
 #[derive(Debug)]
-struct Account {
+pub(super) struct Account {
     host: HostKey,
     links: u32,
     untold: u64,
     sent: f64,
+    /// A link let its turn pass, and none has asked since.
+    pub(super) passed: bool,
 }
 
 /// All links, and what their hosts owe.
@@ -47,7 +57,7 @@ pub(super) struct Model {
     share: f64,
     /// How many turns were given.
     pub(super) turns: u64,
-    /// Since when only hosts that had more than their share want something.
+    /// Since when nobody wants anything but those that come last.
     pub(super) calm_since: Option<Instant>,
 }
 
@@ -55,7 +65,7 @@ pub(super) struct Model {
 pub(super) type Rank = (bool, u64, u64);
 
 impl Model {
-    fn account_mut(&mut self, link: u64) -> &mut Account {
+    pub(super) fn account_mut(&mut self, link: u64) -> &mut Account {
         let host = self.links[&link].host.clone();
         let account = self
             .accounts
@@ -64,13 +74,13 @@ impl Model {
         account.expect("it has a link")
     }
 
-    fn account(&self, link: u64) -> &Account {
+    pub(super) fn account(&self, link: u64) -> &Account {
         let host = self.links[&link].host.as_ref();
         let account = self.accounts.iter().find(|a| Some(&a.host) == host);
         account.expect("it has a link")
     }
 
-    pub(super) fn add(&mut self, link: u64, host: &HostKey) {
+    pub(super) fn add(&mut self, now: Instant, link: u64, host: &HostKey) {
         let receiver = Receiver {
             host: Some(host.clone()),
             ..Receiver::default()
@@ -82,6 +92,7 @@ impl Model {
                 links: 0,
                 untold: 0,
                 sent: self.share,
+                passed: false,
             };
             // One that is gone and owes nothing is forgotten for it.
             let gone = self.accounts.iter_mut();
@@ -90,7 +101,25 @@ impl Model {
                 None => self.accounts.push(account),
             }
         }
-        self.account_mut(link).links += 1;
+        let account = self.account_mut(link);
+        account.links += 1;
+        let owes = account.untold >= CHUNK;
+        let receiver = self.links.get_mut(&link).expect("it is there");
+        receiver.debt = owes.then_some(now);
+    }
+
+    pub(super) fn has(&mut self, link: u64, has: u32, lacks: u32) {
+        let Some(receiver) = self.links.get_mut(&link) else {
+            return;
+        };
+        let pays = receiver.has == 0 && receiver.sent == 0 && has > 0;
+        (receiver.has, receiver.lacks) = (has, lacks);
+        if pays {
+            // What an earlier link of its host was sent.
+            receiver.debt = None;
+            let account = self.account_mut(link);
+            account.untold = account.untold.saturating_sub(CHUNK * u64::from(has));
+        }
     }
 
     pub(super) fn remove(&mut self, link: u64) {
@@ -111,12 +140,16 @@ impl Model {
         let receiver = self.links.get_mut(&link).expect("it is there");
         receiver.sent += bytes;
         receiver.untold += bytes;
+        if receiver.untold >= CHUNK {
+            receiver.mute.get_or_insert(now);
+        }
         receiver.moved = Some(now);
     }
 
     pub(super) fn gained(&mut self, link: u64, here: bool) {
         if let Some(receiver) = self.links.get_mut(&link) {
             receiver.has += 1;
+            (receiver.mute, receiver.debt) = (None, None);
             receiver.lacks = receiver.lacks.saturating_sub(here.into());
             // First what this link owes, then what earlier ones did.
             let of_link = receiver.untold.min(CHUNK);
@@ -162,21 +195,6 @@ impl Model {
         wanting.filter(move |(link, _)| !(others_lack && self.is_silent(*link)))
     }
 
-    /// Notes whether others want something than hosts that had their share, when
-    /// some of these wait.
-    pub(super) fn note_calm(&mut self, now: Instant) {
-        let mut links = self.links.iter();
-        let waits = links.any(|(&link, r)| r.wants() && r.choked && self.is_ahead(link));
-        let mut links = self.links.iter();
-        let busy = |r: &Receiver| r.wants() || r.bytes() > 0;
-        let others = links.any(|(&link, r)| busy(r) && !self.is_ahead(link));
-        self.calm_since = match self.calm_since {
-            _ if !waits => None,
-            Some(since) if !others => Some(since),
-            _ => Some(now),
-        };
-    }
-
     pub(super) fn under_way(&self) -> u64 {
         self.links.values().map(Receiver::bytes).sum()
     }
@@ -217,6 +235,14 @@ impl Receiver {
 
     pub(super) fn may_be_sent(&self, now: Instant) -> bool {
         !self.waiting.is_empty() && self.bytes() < self.window() && !self.is_stalled(now)
+    }
+
+    /// For how long it has not told, and whether it should have.
+    pub(super) fn mute_for(&self, now: Instant) -> (Duration, bool) {
+        let since = self.mute.or(self.debt);
+        let mute = since.map_or(Duration::ZERO, |since| now - since);
+        let owes = self.has == 0 && self.debt.is_some();
+        (mute, owes || mute >= Duration::from_secs(2))
     }
 
     /// How much may be on its way to it: little before it has taken any.

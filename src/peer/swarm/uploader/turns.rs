@@ -22,9 +22,9 @@ const ANSWER: Duration = Duration::from_millis(100);
 const UNESTABLISHED: u64 = 12;
 const OPTIMISTIC: u64 = 8;
 
-/// For how many chunks' time a link that has told of nothing, and was sent its
-/// first chunk, keeps others like it waiting; and how many such links are served
-/// at a time as long as no link has told of anything.
+/// For how many chunks' time a link that has told of nothing keeps others like it
+/// waiting, after its first chunk or the last that it took of it; and how many such
+/// links are served at a time as long as no link has told of anything.
 const TRIAL_CHUNKS: u32 = 8;
 const FIRST_TRIALS: usize = 4;
 
@@ -139,7 +139,7 @@ impl Uploader {
                 continue;
             }
             let is_unused = receiver.turn == 0 && receiver.under_way == 0;
-            if waits && is_unused && others_lack {
+            if waits && is_unused && !receiver.given && others_lack {
                 // A link starts unchoked.
                 look.wanting += 1;
                 look.silent = Some(link);
@@ -150,6 +150,7 @@ impl Uploader {
                 let end = *receiver.invited.get_or_insert(now) + ANSWER;
                 if end <= now {
                     receiver.invited = None;
+                    receiver.given = false;
                     receiver.declined = true;
                     receiver.passed += 1;
                     self.accounts.passed(receiver.host, true);
@@ -190,17 +191,18 @@ impl Uploader {
     /// answers; who only takes costs a fifth of the line at the most.
     fn may_try(&mut self, now: Instant) -> bool {
         let hold = self.chunk_time(now) * TRIAL_CHUNKS;
-        let (mut trials, mut first, mut limit) = (0, None, FIRST_TRIALS);
+        let (mut trials, mut first, mut limit) = (0, None::<Instant>, FIRST_TRIALS);
         for receiver in self.receivers.values() {
             if receiver.has > 0 {
                 limit += 2;
                 continue;
             }
-            let end = receiver.mute.map(|since| since + hold);
-            let waits = end.is_none_or(|end| end > now);
-            if waits && (end.is_some() || receiver.turn > 0 || receiver.under_way > 0) {
+            // One that pauses in the middle of its chunk is not waited for longer.
+            let begun = receiver.mute.is_some() || receiver.turn > 0 || receiver.under_way > 0;
+            let since = receiver.mute.or(receiver.moved).filter(|_| begun);
+            if let Some(end) = since.map(|since| since + hold).filter(|end| *end > now) {
                 trials += 1;
-                first = end.into_iter().chain(first).min();
+                first = first.into_iter().chain([end]).min();
             }
         }
         let full = trials >= limit;
@@ -250,6 +252,7 @@ impl Uploader {
     fn begin_turn(&mut self, link: LinkId) {
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.turn = 0;
+            receiver.given = true;
         }
     }
 }
