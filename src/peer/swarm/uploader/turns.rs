@@ -188,7 +188,7 @@ impl Uploader {
 
     /// Whether one more link is tried that has told of no chunk. Who tells makes
     /// room for the next at once, so an honest crowd is served as fast as it
-    /// answers; who only takes costs a fifth of the line at the most.
+    /// answers, and so many as have told leave room for twice as many that have not.
     fn may_try(&mut self, now: Instant) -> bool {
         let hold = self.chunk_time(now) * TRIAL_CHUNKS;
         let (mut trials, mut first, mut limit) = (0, None::<Instant>, FIRST_TRIALS);
