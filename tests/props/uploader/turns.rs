@@ -581,7 +581,10 @@ fn links_that_pause_within_their_first_chunk_keep_others_waiting_for_a_while_onl
     let wait = |pair: &Pair| others.iter().all(|link| pair.model.links[link].choked);
     let start = pair.now;
     while wait(&pair) {
-        pair.now = pair.uploader.poll_timeout().expect("it waits for something");
+        pair.now = pair
+            .uploader
+            .poll_timeout()
+            .expect("it waits for something");
         pair.settle();
     }
     assert_eq!(pair.now, start + TRIAL);
