@@ -199,11 +199,13 @@ impl Swarm {
         ranked.map(|(_, _, id)| id)
     }
 
-    /// Whether nothing is known of a link that this side accepted.
+    /// Whether nothing is known of a link that this side accepted. One that says
+    /// to have something is known, though that can be read only later.
     fn is_blank(&self, id: LinkId, link: &Link) -> bool {
         !link.info.dialled
             && link.received == 0
             && link.remote.count() == 0
+            && !matches!(link.remote, Remote::Unread(_))
             && self.uploader.sent_to(id) == 0
     }
 

@@ -57,12 +57,12 @@ impl Observer {
         u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("it is long enough"))
     }
 
-    /// Whether nothing is known of a link: perhaps, and for certain. What was
-    /// said before the length was known is read only later.
+    /// Whether nothing is known of a link: perhaps, and for certain. A Bitfield
+    /// counts before the length is known, and then only if it is of something.
     fn is_blank(&self, seen: &Seen) -> [bool; 2] {
         let unknown = !seen.info.dialled && seen.received == 0 && seen.taken == 0;
-        let perhaps = unknown && (seen.has.is_empty() || !self.opened);
-        [perhaps, unknown && seen.has.is_empty() && !seen.anything]
+        let perhaps = unknown && seen.has.is_empty();
+        [perhaps, perhaps && !seen.anything]
     }
 
     /// Whether it has been so for long: perhaps, and for certain.
