@@ -304,8 +304,10 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     up(&mut swarm, 3);
     let busy = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(dropped(&mut swarm), [(same, busy)]);
-    // The seeder is of use, and the newest has not said yet whether it is.
-    up(&mut swarm, 4);
+    // The seeder is of use, and the newest has not said yet whether it is: it gives
+    // way to none of the same host.
+    let from = format!("{}:2", PeerId([3; 16])).parse().ok();
+    swarm.link_up(now, LinkId(4), link_info(PeerId([4; 16]), from, false));
     assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
 }
 

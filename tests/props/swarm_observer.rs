@@ -21,6 +21,10 @@ use crate::sample::Sample;
 /// A link that took a chunk must have told of it by then.
 const TELL: Duration = Duration::from_secs(2);
 
+/// A link of which nothing is known is old after so long, at the earliest and at
+/// the latest: what a peer passes on in the meantime can not be seen.
+const OLD: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
+
 /// A request may wait for so long at the least.
 const MIN_SILENCE: Duration = Duration::from_millis(500);
 
@@ -35,6 +39,8 @@ struct Run {
     /// Parts that were asked for, and those that came.
     asked: BTreeSet<u32>,
     came: BTreeSet<u32>,
+    /// How many parts there are by what it says of the length.
+    parts: u32,
     spare: bool,
 }
 
@@ -76,6 +82,12 @@ pub(crate) struct Seen {
     /// Bytes that it took and has not told of, and since when they are a chunk.
     untold: u64,
     mute: Option<Instant>,
+    /// Since when it is there, if earlier links of its host owed a chunk.
+    debt: Option<Instant>,
+    /// Decides between hosts that nothing is known of, and whether this one is
+    /// known to have had nothing before: perhaps, and for certain.
+    lot: u64,
+    old: [bool; 2],
     /// Its host was suspected when it came or the download began, and it has
     /// answered nothing since.
     suspect: bool,
@@ -123,9 +135,17 @@ impl Seen {
         self.anything && !self.without && self.run.is_none()
     }
 
-    /// Whether it took a chunk and should have told of it.
+    /// For how long it has not told of a chunk.
+    fn mute_for(&self, now: Instant) -> Duration {
+        let since = self.mute.or(self.debt);
+        since.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    /// Whether it took a chunk and should have told of it, or has nothing though
+    /// its host took one.
     fn is_mute(&self, now: Instant) -> bool {
-        self.mute.is_some_and(|since| now - since >= TELL)
+        let owes = self.has.is_empty() && self.debt.is_some();
+        owes || self.mute_for(now) >= TELL
     }
 
     /// Whether it may have been asked in vain, as far as can be told.
@@ -168,6 +188,14 @@ pub(crate) struct Observer {
     must_go: BTreeSet<LinkId>,
     /// Until when hosts are suspected.
     suspected: BTreeMap<HostKey, Instant>,
+    /// Until when hosts are known never to have had anything: perhaps, and for
+    /// certain.
+    blanks: [BTreeMap<HostKey, Instant>; 2],
+    /// How many links of which nothing is known were old lately, at the most.
+    old_lately: VecDeque<(Instant, usize)>,
+    /// Bytes that links of a host which are gone were sent and did not tell of.
+    debts: BTreeMap<HostKey, u64>,
+    seed: u64,
     /// A link that was proved to be one too many.
     duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
@@ -200,6 +228,10 @@ pub(crate) struct Observer {
     /// When the last came before this step's, which is none if it proves to be
     /// a lie at first sight.
     came_before: Option<Instant>,
+    /// When a link was last asked for more of the manifest than the length; and
+    /// before this step.
+    promoted: Option<Instant>,
+    promoted_before: Option<Instant>,
     /// The first chunk that was here.
     first: Option<ChunkIndex>,
     /// What senders are to be told of.
@@ -238,6 +270,10 @@ impl Observer {
             crowded: false,
             must_go: BTreeSet::new(),
             suspected: BTreeMap::new(),
+            blanks: [BTreeMap::new(), BTreeMap::new()],
+            old_lately: VecDeque::new(),
+            debts: BTreeMap::new(),
+            seed: config.planner.seed,
             duplicate: None,
             stored: indices.filter(|_| seeding).collect(),
             held: BTreeMap::new(),
@@ -258,6 +294,8 @@ impl Observer {
             started: None,
             came: None,
             came_before: None,
+            promoted: None,
+            promoted_before: None,
             first: None,
             owed_haves: Vec::new(),
             dialling: BTreeSet::new(),
@@ -294,7 +332,12 @@ impl Observer {
             self.must_go = useless.map(|(link, _)| *link).collect();
         }
         self.known.insert(link, info.clone());
+        let owed = self.debts.get(&info.host).copied().unwrap_or(0);
+        let owes = owed >= self.sample.manifest.geometry().chunk_len();
         let seen = Seen {
+            debt: owes.then_some(self.now),
+            lot: self.lot(&info.host),
+            old: self.known_blank(&info.host),
             solid: info.dialled,
             claims: !info
                 .addr

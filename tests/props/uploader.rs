@@ -1,6 +1,7 @@
 //! The uploader: windows, slots, fairness, and that nothing is lost.
 
 mod model;
+mod rules;
 mod turns;
 
 use std::time::{Duration, Instant};

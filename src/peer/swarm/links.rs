@@ -1,6 +1,5 @@
 //! Links: who is at the other end, which stay, and where more are found.
 
-use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -31,18 +30,6 @@ const GRACE: Duration = HANDSHAKE_TIMEOUT;
 /// How long a link that was sent a chunk may take to tell of it before its place
 /// goes to another, if all are taken.
 const MUTE: Duration = Duration::from_millis(500);
-
-/// One in so many places is kept for newcomers.
-const NEWCOMERS: usize = 10;
-
-/// A link of which nothing is known is old after as many chunks as a peer passes
-/// on in this time, within these bounds.
-const BLANK_CHUNKS: u32 = 16;
-const MIN_BLANK: Duration = Duration::from_secs(2);
-const MAX_BLANK: Duration = Duration::from_secs(30);
-
-/// How often those are counted, at the most.
-const COUNT_BLANKS: Duration = Duration::from_secs(1);
 
 /// After so long without a block nothing is left untried: longer than a link
 /// that sends nothing keeps what was asked of it.
@@ -197,78 +184,6 @@ impl Swarm {
         };
         let ranked = self.links.iter().filter_map(rank).min();
         ranked.map(|(_, _, id)| id)
-    }
-
-    /// Whether nothing is known of a link that this side accepted.
-    fn is_blank(&self, id: LinkId, link: &Link) -> bool {
-        !link.info.dialled
-            && link.received == 0
-            && link.remote.count() == 0
-            && self.uploader.sent_to(id) == 0
-    }
-
-    /// Keeps some places for newcomers until they have said what they have, as long
-    /// as others are taken by links of which nothing is known: of those the oldest
-    /// and then the ones with the worst lots give way.
-    pub(super) fn keep_places_free(&mut self, now: Instant) {
-        let most = self.config.max_links - self.config.max_links / NEWCOMERS;
-        while self.links.len() > most {
-            let blank = |(id, link): &(LinkId, &Link)| {
-                link.remote != Remote::Unknown && self.is_blank(*id, link)
-            };
-            let blanks = self.links.iter().filter(blank);
-            let worst = blanks.max_by_key(|(_, link)| (self.is_old(now, link), link.lot));
-            let Some(worst) = worst.map(|(id, _)| id) else {
-                return;
-            };
-            self.drop_link(now, worst, DropReason::Refused(RefuseReason::Busy));
-        }
-    }
-
-    /// Whether a link of which nothing is known has been there for so long that the
-    /// swarm would have served it, if it had taken anything.
-    fn is_old(&self, now: Instant, link: &Link) -> bool {
-        if link.old {
-            return true;
-        }
-        let age = now.saturating_duration_since(link.since);
-        let chunk = self.uploader.chunk_time(now);
-        age >= chunk
-            .saturating_mul(BLANK_CHUNKS)
-            .clamp(MIN_BLANK, MAX_BLANK)
-    }
-
-    /// Counts the links of which nothing came to be known, now and then.
-    pub(super) fn count_blanks(&mut self, now: Instant) {
-        if self
-            .blanks_counted
-            .is_some_and(|at| now < at + COUNT_BLANKS)
-        {
-            return;
-        }
-        self.blanks_counted = Some(now);
-        let blank =
-            |(id, link): &(LinkId, &Link)| self.is_blank(*id, link) && self.is_old(now, link);
-        let blanks: Vec<LinkId> = self.links.iter().filter(blank).map(|(id, _)| id).collect();
-        self.blanks = blanks.len();
-        for id in blanks {
-            self.uploader.never_told(id);
-        }
-    }
-
-    /// Decides which of the hosts that nothing is known of have the places: the
-    /// same for a host each time, so that nobody gains by knocking more often.
-    fn lot(&self, host: &HostKey) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.config.planner.seed.to_le_bytes());
-        match host {
-            HostKey::Ip(IpAddr::V4(ip)) => hasher.update(&ip.octets()),
-            HostKey::Ip(IpAddr::V6(ip)) => hasher.update(&ip.octets()),
-            HostKey::Text(text) => hasher.update(text.as_bytes()),
-        };
-        let mut lot = [0; 8];
-        lot.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(lot)
     }
 
     /// Whether neither side wants anything of a link. Who is new may not have

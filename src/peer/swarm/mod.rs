@@ -26,6 +26,7 @@
 //! finished when no chunk is left that was not.
 
 mod assembler;
+mod blanks;
 mod book;
 mod config;
 mod download;

@@ -11,7 +11,7 @@ use super::{Observer, Run, Seen};
 const HEDGE: Duration = Duration::from_millis(500);
 
 /// And after so long though parts come.
-const STEADY: Duration = Duration::from_secs(5);
+const STEADY: Duration = Duration::from_secs(1);
 
 /// How many links are asked for the length at once.
 const AT_ONCE: usize = 4;
@@ -45,9 +45,17 @@ impl Observer {
         if nothing && runs.count() < AT_ONCE {
             return None;
         }
-        let started = self.started?;
-        let last = self.came.map_or(started, |came| came.max(started));
-        Some((last + HEDGE).min(started + STEADY))
+        self.started.map(|started| self.pause_behind(started))
+    }
+
+    /// When one more that has sent the length is asked for the rest.
+    fn next_promotion(&self) -> Option<Instant> {
+        self.promoted.map(|promoted| self.pause_behind(promoted))
+    }
+
+    fn pause_behind(&self, asked: Instant) -> Instant {
+        let last = self.came.map_or(asked, |came| came.max(asked));
+        (last + HEDGE).min(asked + STEADY)
     }
 
     /// When a link must be asked for more of the manifest, or is too slow.
@@ -57,14 +65,16 @@ impl Observer {
         }
         let runs = self.links.values().filter_map(|seen| seen.run.as_ref());
         let has_spare = runs.clone().any(|run| run.spare);
-        let more = has_spare || self.links.values().any(Seen::is_free);
-        let next = more.then(|| self.next_run().unwrap_or(self.now));
-        runs.map(|run| run.deadline).chain(next).min()
+        let is_free = self.links.values().any(Seen::is_free);
+        let next = is_free.then(|| self.next_run().unwrap_or(self.now));
+        let promotion = has_spare.then(|| self.next_promotion().unwrap_or(self.now));
+        let deadlines = runs.map(|run| run.deadline);
+        deadlines.chain(next).chain(promotion).min()
     }
 
     /// A link is asked for a part of the manifest: a few for the first at once,
     /// and a further one only after a while. Who was asked least in vain comes
-    /// first; who has sent the length comes before all others.
+    /// first; of those that have sent the length, who claims the shortest.
     pub(super) fn run(&mut self, link: LinkId, part: u32) {
         let due = self.next_run().is_none_or(|at| at <= self.now);
         let runs = || self.links.values().filter_map(|seen| seen.run.as_ref());
@@ -80,19 +90,25 @@ impl Observer {
                 patience,
                 asked: BTreeSet::new(),
                 came: BTreeSet::new(),
+                parts: 0,
                 spare: false,
             });
             self.started = Some(self.now);
         } else {
             let runs = runs().any(|run| !run.spare && !run.came.is_empty());
+            let due = self.next_promotion().is_none_or(|at| at <= self.now);
             let promotes = !runs || due;
+            let spares = self.links.values().filter_map(|seen| seen.run.as_ref());
+            let spares = spares.filter(|run| run.spare);
+            let shortest = spares.map(|run| run.parts).min();
             let seen = self.links.get_mut(&link).expect("it is up");
             let run = seen.run.as_mut().expect("it sent the length");
             assert!(run.came.contains(&0), "it has not sent the length");
             if std::mem::take(&mut run.spare) {
                 assert!(promotes, "asks a spare too soon");
+                assert_eq!(Some(run.parts), shortest, "another claims less");
                 run.deadline = self.now + run.patience;
-                self.started = Some(self.now);
+                self.promoted = Some(self.now);
             }
         }
         let seen = self.links.get_mut(&link).expect("it is up");

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use bt_lite::Bitfield;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::LinkId;
+use bt_lite::protocol::limits::HASHES_PER_PART;
 use bt_lite::protocol::{LinkProof, PeerMessage};
+use bt_lite::{Bitfield, Geometry};
 
 use super::{Observer, Run, Seen};
 use crate::sample::{lot, proof};
@@ -34,13 +35,14 @@ impl Observer {
             let sent = |run: &Run| !run.came.is_empty();
             *other != link && seen.run.as_ref().is_some_and(sent)
         });
-        self.came_before = self.came;
+        (self.came_before, self.promoted_before) = (self.came, self.promoted);
         let Some(seen) = self.links.get_mut(&link) else {
             return;
         };
         if let PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone = message {
             seen.must_go |= std::mem::replace(&mut seen.said, true);
         }
+        let had_nothing = seen.has.is_empty() && seen.taken == 0;
         let rude = std::mem::take(&mut seen.rude);
         let says = matches!(message, PeerMessage::Bitfield(_) | PeerMessage::Have(_));
         seen.anything |= says;
@@ -73,8 +75,11 @@ impl Observer {
                 seen.said = true;
                 seen.rude = chunk.0 >= chunks;
                 if !seen.rude && seen.has.insert(chunk.0) {
-                    seen.untold = seen.untold.saturating_sub(geometry.chunk_len());
-                    seen.mute = None;
+                    let paid = seen.untold.min(geometry.chunk_len());
+                    seen.untold -= paid;
+                    (seen.mute, seen.debt) = (None, None);
+                    let debt = self.debts.entry(seen.info.host.clone()).or_default();
+                    *debt = debt.saturating_sub(geometry.chunk_len() - paid);
                 }
             }
             PeerMessage::Choke => seen.choked = true,
@@ -102,6 +107,9 @@ impl Observer {
                     seen.solid = true;
                     if seen.received == 0 {
                         self.suspected.remove(&seen.info.host);
+                        for blanks in &mut self.blanks {
+                            blanks.remove(&seen.info.host);
+                        }
                     }
                     seen.suspect = false;
                     seen.received += u64::from(block.len);
@@ -122,15 +130,20 @@ impl Observer {
                 seen.suspect &= !seen.asked.iter().any(|(asked, _)| asked == block);
                 seen.answered(*block, self.seeding);
             }
-            PeerMessage::ManifestLength { .. } => {
+            PeerMessage::ManifestLength { length, .. } => {
                 self.gave_up = false;
                 if let Some(run) = seen.run.as_mut().filter(|run| run.came.is_empty()) {
                     run.came.insert(0);
+                    let claimed = Geometry::of(*length).map(|geometry| geometry.chunks());
+                    run.parts = claimed.unwrap_or(0).div_ceil(HASHES_PER_PART);
                     // If another sends already, this one waits.
                     run.spare = others_sent;
                     let wait = if others_sent { SPARE } else { run.patience };
                     run.deadline = self.now + wait;
                     self.came = Some(self.now);
+                    if !others_sent {
+                        self.promoted = self.came;
+                    }
                 }
             }
             PeerMessage::ManifestHashes { part, hashes } => {
@@ -149,6 +162,16 @@ impl Observer {
                 }
             }
             _ => {}
+        }
+        if let PeerMessage::Bitfield(_) | PeerMessage::HaveAll = message
+            && had_nothing
+            && !seen.has.is_empty()
+        {
+            // What it has an earlier link of its host may have been sent.
+            seen.debt = None;
+            let debt = self.debts.entry(seen.info.host.clone()).or_default();
+            let has = geometry.chunk_len() * seen.has.len() as u64;
+            *debt = debt.saturating_sub(has);
         }
         seen.must_go |= seen.rude && known;
         seen.rude |= rude || seen.must_go;

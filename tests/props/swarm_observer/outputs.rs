@@ -45,7 +45,10 @@ impl Observer {
                     && dialling == 1
                     && accepted
                     && self.is_starving();
-                assert!(one_more || self.links.len() + dialling <= self.max_links);
+                // And of an old one of which nothing is known.
+                let old = self.old_lately();
+                let places = self.max_links + old.min(self.links.len());
+                assert!(one_more || self.links.len() + dialling <= places);
             }
             Output::Drop { link, reason } => self.dropped(*link, *reason),
             Output::FindOwners => {
@@ -160,7 +163,8 @@ impl Observer {
             );
         }
         (self.fresh, self.duplicate) = (None, None);
-        self.came_before = self.came;
+        (self.came_before, self.promoted_before) = (self.came, self.promoted);
+        self.old_lately();
         assert!(self.links.len() <= self.max_links);
         assert!(self.credits.is_empty(), "not credited");
         assert!(

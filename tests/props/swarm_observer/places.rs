@@ -1,5 +1,6 @@
 //! Which links may stay, which must go, and who is suspected or banned.
 
+use core::net::IpAddr;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -8,7 +9,13 @@ use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo};
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{Addr, HostKey, RefuseReason};
 
-use super::{Observer, Seen};
+use super::{OLD, Observer, Seen};
+
+/// A link that has not told of a chunk for so long gives way.
+const MUTE: Duration = Duration::from_millis(500);
+
+/// How often old links of which nothing is known are counted.
+const COUNT: Duration = Duration::from_secs(1);
 
 /// A link is new for so long.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,6 +34,60 @@ impl Observer {
 
     fn suspect(&mut self, host: HostKey) {
         self.suspected.insert(host, self.now + SUSPICION);
+    }
+
+    /// Whether a host is known never to have had anything: perhaps, and for
+    /// certain.
+    pub(super) fn known_blank(&self, host: &HostKey) -> [bool; 2] {
+        let known = |certain: usize| {
+            let until = self.blanks[certain].get(host);
+            until.is_some_and(|until| *until > self.now)
+        };
+        [known(0), known(1)]
+    }
+
+    /// Decides between hosts that nothing is known of.
+    pub(super) fn lot(&self, host: &HostKey) -> u64 {
+        let bytes = match host {
+            HostKey::Ip(IpAddr::V4(ip)) => ip.octets().to_vec(),
+            HostKey::Ip(IpAddr::V6(ip)) => ip.octets().to_vec(),
+            HostKey::Text(text) => text.as_bytes().to_vec(),
+        };
+        let hash = blake3::hash(&[&self.seed.to_le_bytes()[..], &bytes].concat());
+        u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("it is long enough"))
+    }
+
+    /// Whether nothing is known of a link: perhaps, and for certain. A Bitfield
+    /// counts before the length is known, and then only if it is of something.
+    fn is_blank(&self, seen: &Seen) -> [bool; 2] {
+        let unknown = !seen.info.dialled && seen.received == 0 && seen.taken == 0;
+        let perhaps = unknown && seen.has.is_empty();
+        [perhaps, perhaps && !seen.anything]
+    }
+
+    /// Whether it has been so for long: perhaps, and for certain.
+    fn is_old(&self, seen: &Seen) -> [bool; 2] {
+        let age = self.now - seen.since;
+        [seen.old[0] || age >= OLD[0], seen.old[1] || age >= OLD[1]]
+    }
+
+    /// How many links of which nothing is known may count as old, as they were
+    /// counted last.
+    pub(super) fn old_lately(&mut self) -> usize {
+        let old = |seen: &&Seen| self.is_blank(seen)[0] && self.is_old(seen)[0];
+        let count = self.links.values().filter(old).count();
+        self.old_lately.push_back((self.now, count));
+        self.old_lately.retain(|(at, _)| self.now - *at < COUNT);
+        let counts = self.old_lately.iter().map(|(_, count)| *count);
+        counts.max().unwrap_or(0)
+    }
+
+    /// Whether a link of which nothing is known gives way to a newcomer: perhaps,
+    /// and for certain.
+    fn gives_way_untried(&self, old: &Seen, newcomer: &LinkInfo) -> [bool; 2] {
+        let better = newcomer.dialled || self.lot(&newcomer.host) < old.lot;
+        let (blank, aged) = (self.is_blank(old), self.is_old(old));
+        [0, 1].map(|certain| blank[certain] && (better || aged[certain]))
     }
 
     /// Whether a link is of no use for certain: it sent nothing, and took a chunk
@@ -71,7 +132,16 @@ impl Observer {
 
     /// Beside a link whose address counts, what another merely says does not.
     pub(super) fn removed(&mut self, link: LinkId) -> Option<Seen> {
+        self.old_lately();
         let seen = self.links.remove(&link)?;
+        *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
+        let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
+        for certain in [0, 1] {
+            if blank[certain] && old[certain] && self.fresh != Some(link) {
+                let until = self.now + SUSPICION;
+                self.blanks[certain].insert(seen.info.host.clone(), until);
+            }
+        }
         if seen.received == 0 {
             let asks = self.downloads();
             if seen.is_mute(self.now) || asks && !seen.asked.is_empty() {
@@ -96,7 +166,7 @@ impl Observer {
                 let refused = self.fresh == Some(link) && self.is_banned(&seen.info);
                 let lied = self.lied.contains(&link);
                 assert!(refused || lied, "who did not lie is banned");
-                self.came = self.came_before;
+                (self.came, self.promoted) = (self.came_before, self.promoted_before);
                 if !refused {
                     self.ban(link);
                 }
@@ -198,10 +268,12 @@ impl Observer {
         let settled = old.theirs.is_empty() && old.under_way == 0;
         let useful = !self.seeding && self.is_useful(old);
         let idle = old.said && self.opened && declined && settled && !useful;
-        let barren = !is_new && old.received == 0 && old.taken == 0 && old.wants_nothing;
+        let passed = !is_new && old.taken == 0 && old.wants_nothing;
+        let barren = old.received == 0 && (passed || old.mute_for(self.now) >= MUTE);
         let crowd = self.of_host(&newcomer.host, []) + 1;
         let crowded = !old.info.dialled && self.of_host(&old.info.host, []) > crowd;
-        idle || barren || crowded
+        let [_, untried] = self.gives_way_untried(old, newcomer);
+        idle || barren || untried || crowded
     }
 
     /// Whether a link, which is out of the list already, may give way at all.
@@ -211,11 +283,13 @@ impl Observer {
         let waits = old.theirs.len() > old.reading.len() || old.under_way > 0;
         let useful = !self.seeding && !old.rejected && self.is_useful(old);
         let may_idle = old.said && self.opened && !waits && !useful && (declined || !is_new);
-        let barren = !is_new && old.received == 0 && old.taken == 0;
+        let passed = !is_new && old.taken == 0;
+        let barren = old.received == 0 && (passed || old.mute_for(self.now) >= MUTE);
+        let [untried, _] = self.gives_way_untried(old, newcomer);
         let crowd = self.of_host(&newcomer.host, [old]) + 1;
         let crowded = self.of_host(&old.info.host, [old]) > crowd;
         let wanted = newcomer.dialled && self.is_starving();
-        may_idle || barren || !old.info.dialled && (crowded || wanted)
+        may_idle || barren || untried || !old.info.dialled && (crowded || wanted)
     }
 
     /// Whether nothing comes, as far as that can be told from outside.

@@ -134,7 +134,7 @@ fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
             sent[at] += 1;
         }
     }
-    // Four at once, and one more every five seconds though parts come all the
+    // Four at once, and one more every second though parts come all the
     // time.
     let firsts = asked_parts(&outputs)
         .into_iter()
@@ -142,7 +142,7 @@ fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
     let firsts: Vec<(u64, LinkId)> = firsts.map(|(at, link, _)| (at, link)).collect();
     let at_once = links[..4].iter().map(|link| (0, *link));
     assert_eq!(firsts[..4], Vec::from_iter(at_once));
-    assert_eq!(firsts[4], (5000, links[4]));
+    assert_eq!(firsts[4], (1000, links[4]));
     let asked: std::collections::BTreeSet<LinkId> = firsts.iter().map(|(_, link)| *link).collect();
     assert_eq!(
         asked.len(),

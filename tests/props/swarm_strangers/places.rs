@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bt_lite::peer::swarm::{DropReason, LinkId, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
+use bt_lite::{Bitfield, ChunkIndex};
 
 use super::{OWNER, Single, block, drops, requests};
 use crate::sample::{SMALL, Sample};
@@ -108,4 +109,92 @@ fn host_may_have_twice_its_share_of_the_places() {
     assert_eq!(links, 4);
     // Others still find a place, though it is the crowd's.
     assert!(comes(&mut single, "other").is_some());
+}
+
+/// A machine with places for so many links, all of which are taken by hosts of
+/// which nothing is known.
+fn crowded(places: usize) -> (Single, Vec<LinkId>) {
+    let mut config = SwarmConfig::default();
+    config.max_links = places;
+    let mut single = Single::new(SMALL[4].manifest.id(), config);
+    let mut links = Vec::new();
+    for n in 0..places {
+        let name = PeerId([n as u8 + 20; 16]);
+        links.push(single.accepted(name, &format!("stranger{n}:1"), None));
+    }
+    assert_eq!(drops(&single.outputs()), []);
+    (single, links)
+}
+
+#[test]
+fn places_of_hosts_nothing_is_known_of_go_to_the_same_ones_however_often_they_knock() {
+    let (mut single, links) = crowded(8);
+    // Newcomers take the places of those with worse lots, until none has a better
+    // one than those who stay.
+    let mut up: Vec<(LinkId, String)> = Vec::new();
+    for (n, link) in links.into_iter().enumerate() {
+        up.push((link, format!("stranger{n}")));
+    }
+    let knock = |single: &mut Single, up: &mut Vec<(LinkId, String)>, from: String| {
+        let name = PeerId([single.links as u8 + 20; 16]);
+        let link = single.accepted(name, &format!("{from}:1"), None);
+        up.push((link, from));
+        let dropped = drops(&single.outputs());
+        assert_eq!(dropped.len(), 1);
+        assert_eq!(dropped[0].1, BUSY);
+        up.retain(|(link, _)| *link != dropped[0].0);
+        dropped[0].0 != link
+    };
+    let mut refused = Vec::new();
+    for n in 8..60 {
+        let from = format!("stranger{n}");
+        if !knock(&mut single, &mut up, from.clone()) {
+            refused.push(from);
+        }
+    }
+    assert!(refused.len() > 20);
+    for from in refused {
+        assert!(!knock(&mut single, &mut up, from));
+    }
+}
+
+#[test]
+fn tenth_of_the_places_stays_free_as_long_as_others_are_taken_by_strangers() {
+    let (mut single, links) = crowded(20);
+    for link in &links {
+        single.hears(*link, PeerMessage::HaveNone);
+    }
+    let dropped = drops(&single.outputs());
+    assert_eq!(dropped.len(), 2);
+    assert!(dropped.iter().all(|(_, reason)| *reason == BUSY));
+    // A newcomer that has something stays, and a stranger goes for it.
+    let new = single.accepted(PeerId([7; 16]), "new:1", None);
+    assert_eq!(drops(&single.outputs()), []);
+    single.hears(new, PeerMessage::HaveAll);
+    let dropped = drops(&single.outputs());
+    assert_eq!(dropped.len(), 1);
+    assert_ne!(dropped[0], (new, BUSY));
+}
+
+#[test]
+fn link_that_says_what_it_has_before_the_length_is_known_is_no_stranger() {
+    let (mut single, links) = crowded(20);
+    let has = SMALL[4].manifest.geometry().chunks();
+    let mut has = Bitfield::none(has);
+    has.insert(ChunkIndex(0));
+    for link in &links {
+        single.hears(*link, PeerMessage::Bitfield(has.to_bytes()));
+    }
+    assert_eq!(drops(&single.outputs()), []);
+}
+
+#[test]
+fn newcomer_that_is_dialled_takes_the_place_of_a_stranger() {
+    let (mut single, links) = crowded(8);
+    for _ in 0..4 {
+        let owner = single.dialled(OWNER, "owner:1");
+        let dropped = drops(&single.outputs());
+        assert!(dropped.len() == 1 && dropped[0].0 != owner);
+        assert!(links.contains(&dropped[0].0));
+    }
 }
