@@ -38,6 +38,7 @@ mod manifest_fetch;
 mod messages;
 mod output;
 mod picker;
+mod places;
 mod planner;
 mod rate;
 mod serve;
