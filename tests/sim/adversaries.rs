@@ -27,13 +27,9 @@ const BOUNDS: [(Adversary, f64); 7] = [
 
 /// One seeder, adversaries of these kinds in turn, and then the honest.
 fn start(kinds: &[Adversary], seed: u64) -> Simulation {
-    start_with(kinds, ADVERSARIES, seed)
-}
-
-fn start_with(kinds: &[Adversary], adversaries: usize, seed: u64) -> Simulation {
     let mut swarm = Simulation::new(CHUNKS * CHUNK, SwarmConfig::default(), seed);
     swarm.seeder(UPLOAD, 2.0 * UPLOAD);
-    for &kind in kinds.iter().cycle().take(adversaries) {
+    for &kind in kinds.iter().cycle().take(ADVERSARIES) {
         swarm.adversary(kind, UPLOAD, 2.0 * UPLOAD);
     }
     for _ in 0..HONEST {
@@ -112,14 +108,9 @@ fn every_kind_of_adversary_has_a_bound() {
 #[test]
 fn adversaries_take_and_send_what_their_kind_does() {
     for kind in Adversary::ALL {
-        // A liar is asked often enough to answer only if it is the only one, and
-        // takes ten seconds for a block.
-        let count = if kind == Adversary::Liar {
-            1
-        } else {
-            ADVERSARIES
-        };
-        let mut swarm = start_with(&[kind], count, 1);
+        let mut swarm = start(&[kind], 1);
+        // A liar takes long until it has been asked so often, and then ten
+        // seconds for a block.
         let until = if kind == Adversary::Liar { 25 } else { 5 };
         // Some come and go.
         let mut is_linked = false;
@@ -127,14 +118,13 @@ fn adversaries_take_and_send_what_their_kind_does() {
             is_linked |= swarm.progress(Member(1)).links > 0;
         }
         let (mut taken, mut sent) = (0, 0);
-        for member in (1..=count).map(Member) {
+        for member in (1..=ADVERSARIES).map(Member) {
             assert_eq!(swarm.adversary_kind(member), Some(kind));
             let progress = swarm.progress(member);
             taken += progress.downloaded;
             sent += progress.uploaded;
         }
-        let mut others = (1 + count..swarm.members()).map(Member);
-        assert!(others.all(|member| swarm.adversary_kind(member).is_none()));
+        assert!(honest().all(|member| swarm.adversary_kind(member).is_none()));
         let takes = matches!(kind, Adversary::Sybil | Adversary::Taker);
         assert_eq!(taken > 0, takes, "{kind} took {taken} bytes");
         let sends = kind == Adversary::Liar;
