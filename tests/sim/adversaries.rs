@@ -16,13 +16,13 @@ const ADVERSARIES: usize = 8;
 /// By which multiple of what their own uplinks and the seeder's could do for
 /// them the last of the honest finishes, at the most.
 const BOUNDS: [(Adversary, f64); 7] = [
-    (Adversary::Silent, 1.35),
-    (Adversary::Impostor, 1.35),
-    (Adversary::Squatter, 1.35),
-    (Adversary::Sybil, 1.35),
-    (Adversary::Taker, 1.35),
-    (Adversary::Flapper, 1.35),
-    (Adversary::Liar, 1.35),
+    (Adversary::Silent, 1.1),
+    (Adversary::Impostor, 1.1),
+    (Adversary::Squatter, 1.1),
+    (Adversary::Sybil, 1.3),
+    (Adversary::Taker, 1.15),
+    (Adversary::Flapper, 1.1),
+    (Adversary::Liar, 1.1),
 ];
 
 /// One seeder, adversaries of these kinds in turn, and then the honest.

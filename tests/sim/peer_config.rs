@@ -62,6 +62,10 @@ const FIELDS: &[(&str, Set)] = &[
     ("max_links_per_host", |c, n| {
         set(&mut c.max_links_per_host, n)
     }),
+    ("max_handshakes", |c, n| set(&mut c.max_handshakes, n)),
+    ("max_handshakes_per_host", |c, n| {
+        set(&mut c.max_handshakes_per_host, n)
+    }),
     ("shutdown_timeout", |c, n| set(&mut c.shutdown_timeout, n)),
     ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
     ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),

@@ -366,6 +366,18 @@ async fn links_of_one_content_are_bounded_and_told_so() {
             .await,
         );
     }
+    // A link of which nothing is known might make way.
+    for raw in &mut links {
+        raw.say(request(3, 0, 5)).await;
+        let mut heard = raw.hear().await;
+        while !matches!(heard, Some(PeerMessage::Block { .. })) {
+            if heard == Some(PeerMessage::Unchoke) {
+                raw.say(request(3, 0, 5)).await;
+            }
+            assert!(heard.is_some(), "the link goes on");
+            heard = raw.hear().await;
+        }
+    }
     let mut raw = Raw::connect(&world, "one-too-many", &owner.addr()).await;
     raw.say(hello(content.id, 9)).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));

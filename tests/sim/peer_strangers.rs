@@ -95,10 +95,18 @@ async fn host_with_most_links_gives_way_to_others() {
     for raw in &mut links[3..] {
         assert_eq!(raw.last_words().await, Some(BUSY));
     }
-    // The oldest have kept theirs.
+    // The oldest have kept theirs, and get what they ask for when it is their
+    // turn.
     for raw in &mut links[..3] {
         raw.say(request(3, 0, 5)).await;
-        gets(raw, 1, &bytes).await;
+        let mut heard = raw.hear().await;
+        while !matches!(heard, Some(PeerMessage::Block { .. })) {
+            if heard == Some(PeerMessage::Unchoke) {
+                raw.say(request(3, 0, 5)).await;
+            }
+            assert!(heard.is_some(), "the link goes on");
+            heard = raw.hear().await;
+        }
     }
 }
 
@@ -218,12 +226,13 @@ impl Piped {
         Raw(framed::from_io("pipe:owner".parse().unwrap(), pipe))
     }
 
-    /// A connection by hand that has shaken hands and asked for the first
-    /// chunks; what it hears is not read yet.
+    /// A connection by hand that has shaken hands, said that it has nothing, and
+    /// asked for the first chunks; what it hears is not read yet.
     async fn asking(&self, chunks: u32) -> (tokio::io::ReadHalf<DuplexStream>, Writer) {
         let (read, write) = tokio::io::split(self.pipe("pipe:slow", 1 << 10).await);
         let mut writer = Writer(write);
         writer.say(hello(self.content.id, 1)).await.unwrap();
+        writer.say(PeerMessage::HaveNone).await.unwrap();
         for chunk in 0..chunks {
             writer.say(request(chunk, 0, CHUNK)).await.unwrap();
         }

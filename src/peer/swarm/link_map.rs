@@ -85,7 +85,7 @@ impl<T> LinkMap<T> {
         self.ids.iter().copied().zip(&mut self.values)
     }
 
-    #[cfg(feature = "testing")]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
         self.values.into_iter()
     }
