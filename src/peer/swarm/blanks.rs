@@ -11,11 +11,10 @@ use crate::protocol::{HostKey, RefuseReason};
 /// One in so many places is kept for newcomers.
 const NEWCOMERS: usize = 10;
 
-/// A link of which nothing is known is old after as many chunks as a peer passes
-/// on in this time, within these bounds.
+/// A link of which nothing is known is old after the time in which this peer passes
+/// on so many chunks, and not before this.
 const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
-const MAX_BLANK: Duration = Duration::from_secs(30);
 
 /// How often those are counted, at the most.
 const COUNT_BLANKS: Duration = Duration::from_secs(1);
@@ -57,9 +56,7 @@ impl Swarm {
         }
         let age = now.saturating_duration_since(link.since);
         let chunk = self.uploader.chunk_time(now);
-        age >= chunk
-            .saturating_mul(BLANK_CHUNKS)
-            .clamp(MIN_BLANK, MAX_BLANK)
+        age >= chunk.saturating_mul(BLANK_CHUNKS).max(MIN_BLANK)
     }
 
     /// Counts the links of which nothing came to be known, now and then.
