@@ -109,9 +109,7 @@ fn every_kind_of_adversary_has_a_bound() {
 fn adversaries_take_and_send_what_their_kind_does() {
     for kind in Adversary::ALL {
         let mut swarm = start(&[kind], 1);
-        // A liar takes long until it has been asked so often, and then ten
-        // seconds for a block.
-        let until = if kind == Adversary::Liar { 25 } else { 5 };
+        let until = 5;
         // Some come and go.
         let mut is_linked = false;
         while swarm.now() < Duration::from_secs(until) && swarm.step() {

@@ -285,7 +285,7 @@ impl Swarm {
         transfer.stored.insert(chunk);
         self.log.push(chunk);
         for (id, link) in self.links.iter() {
-            if !link.remote.has(chunk) {
+            if link.remote != Remote::Unknown && !link.remote.has(chunk) {
                 self.uploader.link_lacks(id);
             }
         }

@@ -139,7 +139,8 @@ impl Swarm {
             return;
         };
         let lacks = match (&self.phase, &link.remote) {
-            (_, Remote::All) => 0,
+            // Who has not said what it has wants nothing yet.
+            (_, Remote::All | Remote::Unknown) => 0,
             (Phase::Seeding(manifest), remote) => {
                 manifest.geometry().chunks().saturating_sub(remote.count())
             }

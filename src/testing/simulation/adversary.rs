@@ -44,7 +44,7 @@ pub enum Adversary {
     Flapper,
     /// The tracker ranks it first, and names those of its kind for three of
     /// four places. It says that it has all, and sends one block of 64 that it
-    /// is asked for, at a hundredth of its upload rate.
+    /// is asked for, the first among them, at a tenth of its upload rate.
     Liar,
 }
 

@@ -13,7 +13,7 @@ use crate::peer::swarm::{LinkMap, Swarm};
 use crate::protocol::PeerId;
 
 /// A liar sends at its upload rate divided by this.
-const LIAR_SLOWS: f64 = 100.0;
+const LIAR_SLOWS: f64 = 10.0;
 
 impl Simulation {
     pub(super) fn join(&mut self, newcomer: Newcomer) -> Member {

@@ -420,7 +420,7 @@ impl Script {
             }
             Adversary::Flapper => link.held.push_back(block),
             Adversary::Liar
-                if self.requests.is_multiple_of(LIAR_ANSWERS) && self.sending.is_none() =>
+                if self.requests % LIAR_ANSWERS == 1 && self.sending.is_none() =>
             {
                 self.sending = Some(id);
                 self.outputs.push_back(Output::Read { link: id, block });
