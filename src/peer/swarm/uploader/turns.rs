@@ -150,7 +150,6 @@ impl Uploader {
                 let end = *receiver.invited.get_or_insert(now) + ANSWER;
                 if end <= now {
                     receiver.invited = None;
-                    receiver.given = false;
                     receiver.declined = true;
                     receiver.passed += 1;
                     self.accounts.passed(receiver.host, true);
@@ -232,7 +231,6 @@ impl Uploader {
         let mut rejected = Vec::new();
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = true;
-            receiver.given = false;
             receiver.invited = None;
             rejected.extend(receiver.waiting.drain(..));
             self.waiting -= rejected.len();
