@@ -6,6 +6,7 @@
 mod adversaries;
 mod crowd;
 mod network;
+mod peer_break;
 mod peer_cancel;
 mod peer_config;
 mod peer_crowd_strangers;

@@ -25,7 +25,7 @@ pub(super) struct Receiver {
     pub(super) old: bool,
     /// Bytes of this turn.
     pub(super) turn: u64,
-    /// It was given its turn, and did not let it pass.
+    /// It was given its turn, rather than that it could ask from the start.
     pub(super) given: bool,
     /// Since when it was to ask.
     pub(super) invited: Option<Instant>,

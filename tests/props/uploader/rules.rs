@@ -51,7 +51,7 @@ impl Model {
     fn is_last(&self, link: u64) -> bool {
         let receiver = &self.links[&link];
         let blank = receiver.has == 0;
-        self.is_ahead(link) || blank && (receiver.old || !self.is_blank_first())
+        self.is_ahead(link) || blank && !self.is_blank_first()
     }
 
     /// Notes whether others want something than those that come last, when some
@@ -123,7 +123,6 @@ impl Model {
                 let since = *receiver.invited.get_or_insert(now);
                 if since + ANSWER <= now {
                     (receiver.invited, receiver.declined) = (None, true);
-                    receiver.given = false;
                     self.account_mut(link).passed = true;
                 } else if !self.account(link).passed {
                     expected.push(link);

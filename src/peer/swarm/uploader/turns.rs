@@ -126,7 +126,7 @@ impl Uploader {
             let behind = blank && receiver.old || blank != blank_first;
             let rank = (behind, self.accounts.rank(receiver));
             let ranked = (rank, receiver.lot, link);
-            let last = self.accounts.is_ahead(receiver) || blank && (receiver.old || !blank_first);
+            let last = self.accounts.is_ahead(receiver) || blank && !blank_first;
             let waits = last && !is_calm || blank && !may_try;
             if receiver.choked {
                 look.wanting += 1;
@@ -150,7 +150,6 @@ impl Uploader {
                 let end = *receiver.invited.get_or_insert(now) + ANSWER;
                 if end <= now {
                     receiver.invited = None;
-                    receiver.given = false;
                     receiver.declined = true;
                     receiver.passed += 1;
                     self.accounts.passed(receiver.host, true);
@@ -214,8 +213,7 @@ impl Uploader {
     /// are served when the others have not wanted anything for as long as a chunk
     /// takes: they often pause for less.
     fn note_calm(&mut self, now: Instant, blank_first: bool) {
-        let last =
-            |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && (r.old || !blank_first);
+        let last = |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && !blank_first;
         let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !last(r);
         let waits = |r: &Receiver| r.wants() && last(r);
         if !self.receivers.values().any(waits) {
