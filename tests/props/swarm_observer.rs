@@ -333,6 +333,8 @@ impl Observer {
         }
         self.known.insert(link, info.clone());
         let owed = self.debts.get(&info.host).copied().unwrap_or(0);
+        let alone = self.links.values().all(|seen| seen.info.host != info.host);
+        let owed = if alone { owed } else { 0 };
         let owes = owed >= self.sample.manifest.geometry().chunk_len();
         let seen = Seen {
             debt: owes.then_some(self.now),

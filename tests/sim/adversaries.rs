@@ -20,7 +20,7 @@ const BOUNDS: [(Adversary, f64); 7] = [
     (Adversary::Impostor, 1.1),
     (Adversary::Squatter, 1.1),
     (Adversary::Sybil, 1.3),
-    (Adversary::Taker, 1.15),
+    (Adversary::Taker, 1.2),
     (Adversary::Flapper, 1.1),
     (Adversary::Liar, 1.1),
 ];

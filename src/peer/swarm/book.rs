@@ -31,6 +31,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// again.
 const MAX_FAILURES: u32 = 6;
 
+/// So often in a row an address is dialled again after the first pause, if all that
+/// it says is that it has no place.
+const MAX_BUSY: u32 = 32;
+
 /// The owners of one content.
 #[derive(Debug, Default)]
 pub(super) struct Book {
@@ -57,6 +61,8 @@ struct Entry {
     /// Something came from there.
     proved: bool,
     failures: u32,
+    /// How often it had no place, since it last had one.
+    busy: u32,
     /// Its place in the order of naming.
     order: u64,
 }
@@ -103,6 +109,7 @@ impl Book {
                 named: true,
                 proved: false,
                 failures: 0,
+                busy: 0,
                 order,
             }
         });
@@ -187,6 +194,7 @@ impl Book {
                 named: false,
                 proved: false,
                 failures: 0,
+                busy: 0,
                 order: self.named,
             };
             self.entries.insert(addr.clone(), entry);
@@ -210,6 +218,7 @@ impl Book {
             return;
         };
         entry.failures = 0;
+        entry.busy = 0;
         entry.proved = true;
         if entry.state == State::Claimed {
             self.set(addr, State::Linked);
@@ -227,6 +236,20 @@ impl Book {
             }
             Some(entry) if entry.named || entry.proved => self.pause(now, addr),
             _ => self.forget(addr),
+        }
+    }
+
+    /// There was no place for this peer: it may be dialled again soon, since places
+    /// become free all the time.
+    pub(super) fn had_no_place(&mut self, now: Instant, addr: &Addr) {
+        let Some(entry) = self.entries.get_mut(addr) else {
+            return;
+        };
+        entry.busy += 1;
+        // It was counted as one whose link ended.
+        if matches!(entry.state, State::Idle(_)) && entry.busy <= MAX_BUSY {
+            entry.failures = entry.failures.saturating_sub(1);
+            self.set(addr, State::Idle(now + FIRST_PAUSE));
         }
     }
 

@@ -332,15 +332,18 @@ impl Swarm {
             return;
         };
         self.wake.take(id);
-        if self.is_blank(id, &link) && self.is_old(now, &link) {
-            self.book.never_had_anything(now, &link.info.host);
-        }
         let owes = match &self.phase {
             Phase::Transfer(transfer) => transfer.planner.owes(id),
             _ => false,
         };
-        if link.received == 0 && (owes || self.uploader.is_mute(now, id)) {
-            self.book.suspect(now, &link.info.host);
+        // Who shares its address with others is not blamed for one of them.
+        let host = &link.info.host;
+        let alone = self.links.values().all(|other| other.info.host != *host);
+        if alone && self.is_blank(id, &link) && self.is_old(now, &link) {
+            self.book.never_had_anything(now, host);
+        }
+        if alone && link.received == 0 && (owes || self.uploader.is_mute(now, id)) {
+            self.book.suspect(now, host);
         }
         self.uploader.link_removed(now, id);
         self.spread.returned(id);

@@ -21,8 +21,16 @@ impl Swarm {
             PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
             PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
             PeerMessage::Refuse(reason) => {
-                self.left(now, link);
+                let state = self.links.get(link).filter(|state| state.info.dialled);
+                let dialled = state.and_then(|state| state.info.addr.clone());
+                match reason {
+                    RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
+                    _ => self.left(now, link),
+                }
                 self.drop_link(now, link, DropReason::Left(reason));
+                if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
+                    self.book.had_no_place(now, &addr);
+                }
             }
             PeerMessage::Bitfield(bytes) => self.has_came(now, link, Remote::unread(bytes)),
             PeerMessage::HaveAll => self.has_came(now, link, Remote::All),
@@ -111,6 +119,13 @@ impl Swarm {
 
     /// Returns whether something may follow from it now.
     pub(super) fn have_came(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
+        if let Some(link) = self.links.get_mut(id)
+            && link.remote == Remote::Unknown
+        {
+            // Whose first word this is had nothing before.
+            link.remote = Remote::None;
+            self.count_lacks(id);
+        }
         let Some(link) = self.links.get_mut(id) else {
             return false;
         };
@@ -129,6 +144,9 @@ impl Swarm {
             return false;
         }
         let here = self.phase.has(chunk);
+        if self.uploader.is_untold(id) {
+            self.book.trust(&link.info.host);
+        }
         let turns_change = self.uploader.link_gained(id, here);
         match &mut self.phase {
             Phase::Manifest(fetch) => {

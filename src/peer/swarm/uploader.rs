@@ -78,6 +78,8 @@ pub struct Uploader {
     trial_ends: Option<Instant>,
     /// How many turns were given.
     turns: u64,
+    /// The next turn is that of a link that has told of nothing.
+    optimistic: bool,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Something has changed that sending depends on.
@@ -182,6 +184,7 @@ impl Uploader {
             is_calm: true,
             trial_ends: None,
             turns: 0,
+            optimistic: false,
             look_again: None,
             movable: false,
         }
@@ -196,6 +199,8 @@ impl Uploader {
     /// A link is there. It may ask until it is told otherwise.
     pub fn link_added(&mut self, now: Instant, link: LinkId, host: &HostKey) {
         let host = self.accounts.open(host);
+        // Links of one host are not blamed for each other.
+        self.unsettled = true;
         let receiver = Receiver {
             lot: (link.0 ^ self.seed).wrapping_mul(LOT),
             host,
@@ -329,6 +334,7 @@ impl Uploader {
         if receiver.under_way == 0 {
             receiver.moved = Some(now);
         }
+        self.optimistic &= receiver.has > 0;
         let block = receiver.waiting.pop_front()?;
         self.waiting -= 1;
         receiver.under_way += u64::from(block.len);
@@ -501,6 +507,11 @@ impl Uploader {
             self.unsettled |= !receiver.old;
             receiver.old = true;
         }
+    }
+
+    /// Whether a link was sent something that it has not told of.
+    pub fn is_untold(&self, link: LinkId) -> bool {
+        self.receivers.get(link).is_some_and(|r| r.untold > 0)
     }
 
     /// Bytes of blocks that a link has taken.

@@ -419,9 +419,7 @@ impl Script {
                 self.send(id, PeerMessage::Reject(block));
             }
             Adversary::Flapper => link.held.push_back(block),
-            Adversary::Liar
-                if self.requests % LIAR_ANSWERS == 1 && self.sending.is_none() =>
-            {
+            Adversary::Liar if self.requests % LIAR_ANSWERS == 1 && self.sending.is_none() => {
                 self.sending = Some(id);
                 self.outputs.push_back(Output::Read { link: id, block });
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::LinkId;
 use bt_lite::protocol::limits::HASHES_PER_PART;
-use bt_lite::protocol::{LinkProof, PeerMessage};
+use bt_lite::protocol::{LinkProof, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, Geometry};
 
 use super::{Observer, Run, Seen};
@@ -28,7 +28,13 @@ impl Observer {
         let geometry = self.sample.manifest.geometry();
         // Before the length is known, little can be held against it.
         let known = self.opening || self.opened;
-        if let PeerMessage::Refuse(_) = message {
+        let harmless = |reason| {
+            use RefuseReason::{Busy, Duplicate, NotNeeded};
+            matches!(reason, Busy | Duplicate | NotNeeded)
+        };
+        if let PeerMessage::Refuse(reason) = message
+            && !harmless(*reason)
+        {
             self.left(link);
         }
         let others_sent = self.links.iter().any(|(other, seen)| {
@@ -75,6 +81,12 @@ impl Observer {
                 seen.said = true;
                 seen.rude = chunk.0 >= chunks;
                 if !seen.rude && seen.has.insert(chunk.0) {
+                    if seen.untold > 0 {
+                        self.suspected.remove(&seen.info.host);
+                        for blanks in &mut self.blanks {
+                            blanks.remove(&seen.info.host);
+                        }
+                    }
                     let paid = seen.untold.min(geometry.chunk_len());
                     seen.untold -= paid;
                     (seen.mute, seen.debt) = (None, None);

@@ -136,13 +136,16 @@ impl Observer {
         let seen = self.links.remove(&link)?;
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
+        // Who shares its address with others is not blamed for one of them.
+        let mut others = self.links.values();
+        let alone = others.all(|other| other.info.host != seen.info.host);
         for certain in [0, 1] {
-            if blank[certain] && old[certain] && self.fresh != Some(link) {
+            if alone && blank[certain] && old[certain] && self.fresh != Some(link) {
                 let until = self.now + SUSPICION;
                 self.blanks[certain].insert(seen.info.host.clone(), until);
             }
         }
-        if seen.received == 0 {
+        if alone && seen.received == 0 {
             let asks = self.downloads();
             if seen.is_mute(self.now) || asks && !seen.asked.is_empty() {
                 self.suspect(seen.info.host.clone());

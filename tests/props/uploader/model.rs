@@ -57,6 +57,7 @@ pub(super) struct Model {
     share: f64,
     /// How many turns were given.
     pub(super) turns: u64,
+    pub(super) optimistic: bool,
     /// Since when nobody wants anything but those that come last.
     pub(super) calm_since: Option<Instant>,
 }
@@ -103,7 +104,8 @@ impl Model {
         }
         let account = self.account_mut(link);
         account.links += 1;
-        let owes = account.untold >= CHUNK;
+        // Several links are not blamed for each other.
+        let owes = account.links == 1 && account.untold >= CHUNK;
         let receiver = self.links.get_mut(&link).expect("it is there");
         receiver.debt = owes.then_some(now);
     }
@@ -163,7 +165,9 @@ impl Model {
     /// Whether a link owes a chunk more than what it told of.
     pub(super) fn is_silent(&self, link: u64) -> bool {
         let receiver = &self.links[&link];
-        let owes = receiver.untold + self.account(link).untold;
+        let account = self.account(link);
+        let earlier = if account.links > 1 { 0 } else { account.untold };
+        let owes = receiver.untold + earlier;
         owes >= CHUNK + receiver.told
     }
 

@@ -16,7 +16,7 @@ pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// From which turn on who has nothing comes last, and in which it comes first.
 const UNESTABLISHED: u64 = 12;
-pub(super) const OPTIMISTIC: u64 = 8;
+pub(super) const OPTIMISTIC: u64 = 12;
 
 /// How many that have told of nothing are served at a time, when nobody has and
 /// for each that has; and for how long one counts, where no rate is known.
@@ -33,7 +33,7 @@ struct Mood {
 
 impl Model {
     fn is_blank_first(&self) -> bool {
-        self.turns < UNESTABLISHED || self.turns.is_multiple_of(OPTIMISTIC)
+        self.turns < UNESTABLISHED || self.optimistic
     }
 
     /// A link's place among those that want something; the links themselves
@@ -142,6 +142,10 @@ impl Model {
 
     fn begin_turn(&mut self, link: u64) {
         self.turns += 1;
+        let blank = self.links.values().filter(|receiver| receiver.has == 0);
+        let most = 2 * blank.count() > self.links.len();
+        let period = if most { 2 } else { OPTIMISTIC };
+        self.optimistic |= self.turns.is_multiple_of(period);
         let receiver = self.links.get_mut(&link).expect("it is there");
         (receiver.choked, receiver.turn, receiver.given) = (false, 0, true);
     }

@@ -75,6 +75,7 @@ impl Pair {
         let (LinkId(link), block) = self.uploader.next_block(self.now)?;
         let receiver = self.model.links.get_mut(&link).expect("it is there");
         assert_eq!(receiver.waiting.pop_front(), Some(block));
+        self.model.optimistic &= receiver.has > 0;
         if receiver.bytes() == 0 {
             receiver.moved = Some(self.now);
         }

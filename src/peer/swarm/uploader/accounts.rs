@@ -111,7 +111,7 @@ impl Accounts {
 
     /// Whether earlier links of a host were sent a chunk that they did not tell of.
     pub(super) fn owes(&self, host: usize) -> bool {
-        self.chunk_len > 0 && self.accounts[host].untold >= self.chunk_len
+        self.chunk_len > 0 && self.owed(host) >= self.chunk_len
     }
 
     /// A link of a host let a turn pass, or asked.
@@ -126,10 +126,17 @@ impl Accounts {
         !self.accounts[receiver.host].passed
     }
 
+    /// What earlier links of a host owe. Several links have one share together, and
+    /// are not blamed for each other beside that.
+    fn owed(&self, host: usize) -> u64 {
+        let account = &self.accounts[host];
+        if account.links > 1 { 0 } else { account.untold }
+    }
+
     /// Whether a link was sent more than it tells of. A new one may owe a chunk,
     /// and for each that it told of one more.
     pub(super) fn is_silent(&self, receiver: &Receiver) -> bool {
-        let untold = receiver.untold + self.accounts[receiver.host].untold;
+        let untold = receiver.untold + self.owed(receiver.host);
         untold >= self.chunk_len.saturating_add(receiver.told) && untold > 0
     }
 

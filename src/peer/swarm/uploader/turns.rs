@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_millis(100);
 /// whole swarm serves it, and has the first claim to one turn in so many: the
 /// optimistic unchoke of BitTorrent.
 const UNESTABLISHED: u64 = 12;
-const OPTIMISTIC: u64 = 8;
+const OPTIMISTIC: u64 = 12;
 
 /// For how many chunks' time a link that has told of nothing keeps others like it
 /// waiting, after its first chunk or the last that it took of it; and how many such
@@ -84,7 +84,7 @@ impl Uploader {
                 }
                 if starved || !crowded {
                     // It is still the most deprived, or alone.
-                    self.turns += 1;
+                    self.count_turn();
                     self.begin_turn(spent);
                     continue;
                 }
@@ -107,7 +107,7 @@ impl Uploader {
         let others_lack = self.receivers.values().zip(silences);
         let others_lack = others_lack.filter(|(r, silent)| r.lacks > 0 && !silent);
         let others_lack = others_lack.count() > 0;
-        let blank_first = self.turns < UNESTABLISHED || self.turns.is_multiple_of(OPTIMISTIC);
+        let blank_first = self.turns < UNESTABLISHED || self.optimistic;
         self.note_calm(now, blank_first);
         let is_calm = self.is_calm;
         let may_try = self.may_try(now);
@@ -242,9 +242,20 @@ impl Uploader {
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = false;
         }
-        self.turns += 1;
+        self.count_turn();
         self.begin_turn(link);
         Turn::Unchoke { link }
+    }
+
+    /// The claim of those that have told of nothing stands until one of them is
+    /// served: what they are invited to may come late.
+    fn count_turn(&mut self) {
+        self.turns += 1;
+        let blank = self.receivers.values().filter(|r| r.has == 0).count();
+        // Where most have nothing, they have every second turn.
+        let most = 2 * blank > self.receivers.len();
+        let period = if most { 2 } else { OPTIMISTIC };
+        self.optimistic |= self.turns.is_multiple_of(period);
     }
 
     fn begin_turn(&mut self, link: LinkId) {
