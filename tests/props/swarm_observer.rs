@@ -333,7 +333,9 @@ impl Observer {
         }
         self.known.insert(link, info.clone());
         let owed = self.debts.get(&info.host).copied().unwrap_or(0);
-        let alone = self.links.values().all(|seen| seen.info.host != info.host);
+        let mut others = self.links.iter();
+        let alone =
+            others.all(|(other, seen)| self.must_go.contains(other) || seen.info.host != info.host);
         let owed = if alone { owed } else { 0 };
         let owes = owed >= self.sample.manifest.geometry().chunk_len();
         let seen = Seen {

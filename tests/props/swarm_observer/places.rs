@@ -137,8 +137,9 @@ impl Observer {
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
         // Who shares its address with others is not blamed for one of them.
-        let mut others = self.links.values();
-        let alone = others.all(|other| other.info.host != seen.info.host);
+        let mut others = self.links.iter();
+        let alone =
+            others.all(|(other, is)| self.fresh == Some(*other) || is.info.host != seen.info.host);
         for certain in [0, 1] {
             if alone && blank[certain] && old[certain] && self.fresh != Some(link) {
                 let until = self.now + SUSPICION;
