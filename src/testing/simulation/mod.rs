@@ -1,7 +1,7 @@
 //! A whole swarm in one thread and in virtual time: the machines that peers
 //! run, joined by a model of a network.
 //!
-//! The machines are the shipped ones ([`Swarm`]), to the last decision; what
+//! The machines are the shipped ones ([`Swarm`](crate::peer::swarm::Swarm)), to the last decision; what
 //! is modelled is what lies between them. Each peer has an uplink, on which
 //! blocks go out one behind the other at its upload rate, and a downlink, on
 //! which they come in at its download rate at the most; messages without a
