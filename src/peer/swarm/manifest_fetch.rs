@@ -410,7 +410,7 @@ impl Run {
 }
 
 /// The answer to a request for a part.
-pub(super) fn serve(manifest: &Manifest, part: u32) -> PeerMessage {
+pub(crate) fn serve(manifest: &Manifest, part: u32) -> PeerMessage {
     let Some(first) = part.checked_sub(1) else {
         let proof = manifest.proof();
         let mut bytes = proof.siblings.concat();

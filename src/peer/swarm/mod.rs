@@ -56,6 +56,8 @@ pub use config::SwarmConfig;
 pub use grid::BlockGrid;
 pub(crate) use link_map::LinkMap;
 pub use manifest_fetch::ManifestClaim;
+#[cfg(feature = "testing")]
+pub(crate) use manifest_fetch::serve as manifest_part;
 pub use output::{DropReason, LinkCookies, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
 pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use super::Adversary;
 use super::wanted::Wanted;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
-use crate::peer::swarm::{BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress};
-use crate::protocol::limits::{HASHES_PER_PART, MAX_REQUESTS};
+use crate::peer::swarm::{
+    BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_part,
+};
+use crate::protocol::limits::MAX_REQUESTS;
 use crate::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
 
 /// How many links an adversary has at the most: several times what an honest
@@ -399,7 +401,7 @@ impl Script {
             }
             PeerMessage::ManifestRequest { part } => {
                 if let Some(manifest) = &self.manifest {
-                    let reply = part_of(manifest, part);
+                    let reply = manifest_part(manifest, part);
                     self.send(id, reply);
                 }
                 return;
@@ -547,25 +549,4 @@ impl Link {
 
 fn blocks_of(grid: BlockGrid, chunk: ChunkIndex) -> impl Iterator<Item = BlockRange> {
     (0..grid.blocks(chunk)).map(move |position| grid.block(chunk, position))
-}
-
-/// The answer to a request for a part of the manifest.
-fn part_of(manifest: &Manifest, part: u32) -> PeerMessage {
-    let Some(first) = part.checked_sub(1) else {
-        let proof = manifest.proof();
-        let mut bytes = proof.siblings.concat();
-        bytes.extend_from_slice(&proof.leaf);
-        return PeerMessage::ManifestLength {
-            length: manifest.geometry().length(),
-            proof: bytes.into(),
-        };
-    };
-    let mut parts = manifest.hashes().chunks(HASHES_PER_PART as usize);
-    match parts.nth(first as usize) {
-        Some(hashes) => PeerMessage::ManifestHashes {
-            part,
-            hashes: hashes.concat().into(),
-        },
-        None => PeerMessage::ManifestReject { part },
-    }
 }

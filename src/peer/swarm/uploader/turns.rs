@@ -103,10 +103,9 @@ impl Uploader {
         let (limits, block_len) = (self.limits, self.block_len);
         let mut look = Look::default();
         self.invitation_ends = None;
-        let silences = self.receivers.values().map(|r| self.accounts.is_silent(r));
-        let others_lack = self.receivers.values().zip(silences);
-        let others_lack = others_lack.filter(|(r, silent)| r.lacks > 0 && !silent);
-        let others_lack = others_lack.count() > 0;
+        let accounts = &self.accounts;
+        let lacks = |r: &Receiver| r.lacks > 0 && !accounts.is_silent(r);
+        let others_lack = self.receivers.values().any(lacks);
         let blank_first = self.turns < UNESTABLISHED || self.optimistic;
         self.note_calm(now, blank_first);
         let is_calm = self.is_calm;
