@@ -179,18 +179,28 @@ impl World {
         seeder.link_up(now, link, info(0xff));
         world.swarm.link_up(now, link, info(1));
         while world.swarm.manifest().is_none() {
+            let mut waits = true;
             while let Some(output) = world.swarm.poll_output() {
-                if let Output::Send { message, .. } = output {
-                    world.swarm.messages_sent(now, link, 1, 0);
-                    seeder.handle_message(now, link, message);
+                waits = false;
+                match output {
+                    Output::Send { message, .. } => {
+                        world.swarm.messages_sent(now, link, 1, 0);
+                        seeder.handle_message(now, link, message);
+                    }
+                    Output::CheckManifest { link, claim } => {
+                        world.swarm.manifest_checked(now, link, claim.check());
+                    }
+                    _ => {}
                 }
             }
             while let Some(output) = seeder.poll_output() {
+                waits = false;
                 if let Output::Send { message, .. } = output {
                     seeder.messages_sent(now, link, 1, 0);
                     world.swarm.handle_message(now, link, message);
                 }
             }
+            assert!(!waits, "the manifest does not come");
         }
         let chunks = manifest.geometry().chunks();
         let none = Bitfield::none(chunks);
