@@ -59,6 +59,17 @@ impl Swarm {
         age >= chunk.saturating_mul(BLANK_CHUNKS).max(MIN_BLANK)
     }
 
+    /// When they are counted again, as long as links are in doubt.
+    pub(super) fn blanks_due(&self) -> Option<Instant> {
+        let doubts = match &self.phase {
+            super::Phase::Transfer(transfer) => transfer.planner.has_doubts(),
+            _ => false,
+        };
+        self.blanks_counted
+            .filter(|_| doubts && self.book.has_candidates())
+            .map(|at| at + COUNT_BLANKS)
+    }
+
     /// Counts the links of which nothing came to be known, now and then.
     pub(super) fn count_blanks(&mut self, now: Instant) {
         if self
@@ -72,6 +83,8 @@ impl Swarm {
             |(id, link): &(LinkId, &Link)| self.is_blank(*id, link) && self.is_old(now, link);
         let blanks: Vec<LinkId> = self.links.iter().filter(blank).map(|(id, _)| id).collect();
         self.blanks = blanks.len();
+        let doubtful = self.links.keys().filter(|id| self.is_doubtful(now, *id));
+        self.doubtful = doubtful.count();
         for id in blanks {
             self.uploader.never_told(id);
         }

@@ -202,13 +202,21 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
+    /// Whether a link was asked for something and takes long to send anything.
+    pub(super) fn is_doubtful(&self, now: Instant, id: LinkId) -> bool {
+        match &self.phase {
+            Phase::Transfer(transfer) => transfer.planner.is_doubtful(now, id),
+            _ => false,
+        }
+    }
+
     /// Whether a link had the time to be of use to somebody, and was of none; or
     /// does not tell of what it got, while others wait for its place.
     fn is_barren(&self, now: Instant, id: LinkId, link: &Link) -> bool {
         let is_new = now.saturating_duration_since(link.since) < GRACE;
         let idle = self.uploader.sent_to(id) == 0 && self.uploader.has_passed(id);
         let mute = self.uploader.mute_for(now, id) >= MUTE;
-        link.received == 0 && (!is_new && idle || mute)
+        link.received == 0 && (!is_new && idle || mute || self.is_doubtful(now, id))
     }
 
     /// A link is to say soon what it has.
@@ -336,9 +344,11 @@ impl Swarm {
             Phase::Transfer(transfer) => transfer.planner.owes(id),
             _ => false,
         };
-        // Who shares its address with others is not blamed for one of them.
+        // Who shares its address with one that is of use is not blamed for it.
         let host = &link.info.host;
-        let alone = self.links.values().all(|other| other.info.host != *host);
+        let alone = self.links.iter().all(|(other, state)| {
+            state.info.host != *host || state.received == 0 && !self.uploader.has_told(other)
+        });
         if alone && self.is_blank(id, &link) && self.is_old(now, &link) {
             self.book.never_had_anything(now, host);
         }
@@ -500,10 +510,12 @@ impl Swarm {
             Phase::Transfer(transfer) => transfer.planner.snubbed(),
             _ => 0,
         };
+        let silent = silent.max(self.doubtful);
         // A newcomer that was dialled takes the place of an old one of which nothing
         // is known.
         let blanks = self.blanks.min(self.links.len());
-        let sources = links.saturating_sub(silent + blanks);
+        let blanks = (blanks + self.doubtful).min(self.links.len());
+        let sources = links.saturating_sub(silent + self.blanks);
         !self.is_seeding()
             && links - blanks < self.config.max_links
             && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())

@@ -86,6 +86,7 @@ pub struct Swarm {
     links: LinkMap<Link>,
     /// Links of which nothing came to be known, as counted last, and when.
     blanks: usize,
+    doubtful: usize,
     blanks_counted: Option<Instant>,
     /// Until when each link is to say what it has, in the order of coming;
     /// those that have said are passed over.
@@ -181,6 +182,7 @@ impl Swarm {
             phase,
             links: LinkMap::default(),
             blanks: 0,
+            doubtful: 0,
             blanks_counted: None,
             unsaid: VecDeque::new(),
             book: Book::default(),
@@ -304,6 +306,7 @@ impl Swarm {
             dial.flatten(),
             starves.filter(|_| wants_links && self.book.has_claimed()),
             self.place_wanted_at(),
+            self.blanks_due(),
             unsaid,
         ];
         let first = first.into_iter().chain(phase).flatten().min();

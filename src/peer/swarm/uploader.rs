@@ -10,12 +10,14 @@
 //! not read counts no longer after a while, so that it holds nobody up.
 
 mod accounts;
+mod trials;
 mod turns;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use accounts::Accounts;
+use trials::Trials;
 
 use super::LinkId;
 use super::link_map::LinkMap;
@@ -76,10 +78,7 @@ pub struct Uploader {
     /// When one more link may be tried that has told of nothing, as those that
     /// are have taken too long to tell.
     trial_ends: Option<Instant>,
-    /// How many turns were given.
-    turns: u64,
-    /// The next turn is that of a link that has told of nothing.
-    optimistic: bool,
+    trials: Trials,
     /// When a link that holds the window up counts as stalled.
     look_again: Option<Instant>,
     /// Something has changed that sending depends on.
@@ -127,9 +126,21 @@ struct Receiver {
     debt: Option<Instant>,
     /// Bytes that it was sent and has told of.
     told: u64,
+    trial: Trial,
     /// How many chunks it has, and how many of those that are here it lacks.
     has: u32,
     lacks: u32,
+}
+
+/// Whether a link that had told of nothing was sent something for that.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Trial {
+    #[default]
+    None,
+    /// Since then.
+    Began(Instant),
+    /// It did not tell in time.
+    Lapsed,
 }
 
 impl Receiver {
@@ -183,8 +194,7 @@ impl Uploader {
             calm_from: None,
             is_calm: true,
             trial_ends: None,
-            turns: 0,
-            optimistic: false,
+            trials: Trials::default(),
             look_again: None,
             movable: false,
         }
@@ -222,6 +232,9 @@ impl Uploader {
             }
             self.unsettled |= (receiver.lacks == 0) != (lacks == 0);
             self.unsettled |= (receiver.has == 0) != (has == 0);
+            if has > 0 && std::mem::take(&mut receiver.trial) != Trial::None {
+                self.trials.told();
+            }
             (receiver.has, receiver.lacks) = (has, lacks);
         }
     }
@@ -236,6 +249,9 @@ impl Uploader {
         let was_silent = self.accounts.is_silent(receiver);
         let was_blank = receiver.has == 0;
         receiver.has = receiver.has.saturating_add(1);
+        if std::mem::take(&mut receiver.trial) != Trial::None {
+            self.trials.told();
+        }
         let paid = receiver.untold.min(self.chunk_len);
         receiver.untold -= paid;
         receiver.told += paid;
@@ -334,8 +350,10 @@ impl Uploader {
         if receiver.under_way == 0 {
             receiver.moved = Some(now);
         }
-        self.optimistic &= receiver.has > 0;
         let block = receiver.waiting.pop_front()?;
+        if receiver.has == 0 && receiver.trial == Trial::None {
+            receiver.trial = Trial::Began(now);
+        }
         self.waiting -= 1;
         receiver.under_way += u64::from(block.len);
         receiver.turn += u64::from(block.len);
@@ -446,7 +464,11 @@ impl Uploader {
 
     /// A link is gone, with all that it asked for and all that was on its way.
     pub fn link_removed(&mut self, now: Instant, link: LinkId) {
+        let chunk_time = self.chunk_time(now);
         if let Some(receiver) = self.receivers.remove(link) {
+            if let Trial::Began(began) = receiver.trial {
+                self.trials.lapsed(now, began, chunk_time);
+            }
             self.accounts.close(receiver.host, receiver.untold);
             self.under_way -= receiver.under_way;
             self.waiting -= receiver.waiting.len();
@@ -512,6 +534,11 @@ impl Uploader {
     /// Whether a link was sent something that it has not told of.
     pub fn is_untold(&self, link: LinkId) -> bool {
         self.receivers.get(link).is_some_and(|r| r.untold > 0)
+    }
+
+    /// Whether a link told of something that it was sent.
+    pub fn has_told(&self, link: LinkId) -> bool {
+        self.receivers.get(link).is_some_and(|r| r.told > 0)
     }
 
     /// Bytes of blocks that a link has taken.

@@ -45,6 +45,25 @@ impl Planner {
         blocks.max(MIN_SILENCE).min(self.config.silence)
     }
 
+    /// How long a link that has sent nothing yet may take before others are tried
+    /// as well.
+    fn patience(&self) -> Duration {
+        self.first_silence() / DOUBT
+    }
+
+    /// Whether a link was asked for something, has sent nothing yet, and takes so
+    /// long that others are tried as well.
+    pub fn is_doubtful(&self, now: Instant, link: LinkId) -> bool {
+        let unproven = self.sources.get(link).filter(|source| !source.is_proven());
+        let asked = unproven.and_then(|source| source.asks.front());
+        asked.is_some_and(|ask| now.duration_since(ask.at) >= self.patience())
+    }
+
+    /// Whether something is asked for of links that have sent nothing yet.
+    pub fn has_doubts(&self) -> bool {
+        self.doubtful > 0
+    }
+
     /// Whether a link is not asked before something has come: others have been
     /// asked for enough.
     pub(super) fn passes_over(&mut self, now: Instant, link: LinkId) -> bool {
@@ -108,7 +127,8 @@ impl Planner {
     /// O(links).
     fn doubts_until(&mut self, now: Instant, takes_turns: bool) -> Option<Instant> {
         let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
-        if self.turn_takers == 0 || self.doubtful < enough {
+        let promised = self.live - self.doubtful;
+        if self.turn_takers == 0 || self.doubtful < enough || promised == 0 && !takes_turns {
             return None;
         }
         // Many links are looked at in the same moment.
@@ -118,7 +138,7 @@ impl Planner {
         {
             return until;
         }
-        let patience = self.first_silence() / DOUBT;
+        let patience = self.patience();
         let mut fresh = 0;
         let mut until = None;
         let unproven = |s: &&Source| !s.is_proven() && s.takes_turns() == takes_turns;

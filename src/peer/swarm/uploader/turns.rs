@@ -9,24 +9,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LinkId, Rank, Receiver, Turn, Uploader};
+use super::trials::Trials;
+use super::{LinkId, Rank, Receiver, Trial, Turn, Uploader};
 
 /// For how long the line waits for an invited link before it invites another:
 /// a round trip between most hosts.
 const ANSWER: Duration = Duration::from_millis(100);
-
-/// As long as a peer has given fewer turns, nobody is expected to have anything.
-/// Afterwards who has told of no chunk at all comes behind the others, since the
-/// whole swarm serves it, and has the first claim to one turn in so many: the
-/// optimistic unchoke of BitTorrent.
-const UNESTABLISHED: u64 = 12;
-const OPTIMISTIC: u64 = 12;
-
-/// For how many chunks' time a link that has told of nothing keeps others like it
-/// waiting, after its first chunk or the last that it took of it; and how many such
-/// links are served at a time as long as no link has told of anything.
-const TRIAL_CHUNKS: u32 = 8;
-const FIRST_TRIALS: usize = 4;
 
 /// What is shorter is no pause, however short the chunks are.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
@@ -84,7 +72,6 @@ impl Uploader {
                 }
                 if starved || !crowded {
                     // It is still the most deprived, or alone.
-                    self.count_turn();
                     self.begin_turn(spent);
                     continue;
                 }
@@ -106,10 +93,8 @@ impl Uploader {
         let accounts = &self.accounts;
         let lacks = |r: &Receiver| r.lacks > 0 && !accounts.is_silent(r);
         let others_lack = self.receivers.values().any(lacks);
-        let blank_first = self.turns < UNESTABLISHED || self.optimistic;
-        self.note_calm(now, blank_first);
-        let is_calm = self.is_calm;
         let may_try = self.may_try(now);
+        let is_calm = self.is_calm;
         for (link, receiver) in self.receivers.iter_mut() {
             if !receiver.wants() {
                 receiver.invited = None;
@@ -122,11 +107,9 @@ impl Uploader {
                 continue;
             }
             let blank = receiver.has == 0;
-            let behind = blank && receiver.old || blank != blank_first;
-            let rank = (behind, self.accounts.rank(receiver));
+            let rank = (blank && receiver.old, self.accounts.rank(receiver));
             let ranked = (rank, receiver.lot, link);
-            let last = self.accounts.is_ahead(receiver) || blank && !blank_first;
-            let waits = last && !is_calm || blank && !may_try;
+            let waits = self.accounts.is_ahead(receiver) && !is_calm || blank && !may_try;
             if receiver.choked {
                 look.wanting += 1;
                 if waits {
@@ -184,35 +167,38 @@ impl Uploader {
         look
     }
 
-    /// Whether one more link is tried that has told of no chunk. Who tells makes
-    /// room for the next at once, so an honest crowd is served as fast as it
-    /// answers, and so many as have told leave room for twice as many that have not.
+    /// Whether one more link is tried that has told of no chunk.
     fn may_try(&mut self, now: Instant) -> bool {
-        let hold = self.chunk_time(now) * TRIAL_CHUNKS;
-        let (mut trials, mut first, mut limit) = (0, None::<Instant>, FIRST_TRIALS);
-        for receiver in self.receivers.values() {
-            if receiver.has > 0 {
-                limit += 2;
+        let chunk_time = self.chunk_time(now);
+        let (mut under_way, mut first) = (0, None::<Instant>);
+        for receiver in self.receivers.values_mut() {
+            let Trial::Began(began) = receiver.trial else {
                 continue;
-            }
+            };
             // One that pauses in the middle of its chunk is not waited for longer.
-            let begun = receiver.mute.is_some() || receiver.turn > 0 || receiver.under_way > 0;
-            let since = receiver.mute.or(receiver.moved).filter(|_| begun);
-            if let Some(end) = since.map(|since| since + hold).filter(|end| *end > now) {
-                trials += 1;
+            let since = receiver.mute.or(receiver.moved).unwrap_or(began);
+            let end = since + Trials::hold(chunk_time);
+            if end <= now {
+                receiver.trial = Trial::Lapsed;
+                self.trials.lapsed(now, began, chunk_time);
+            } else {
+                under_way += 1;
                 first = first.into_iter().chain([end]).min();
             }
         }
-        let full = trials >= limit;
-        self.trial_ends = first.filter(|_| full);
-        !full
+        let has_room = self.trials.has_room(now, under_way);
+        self.note_calm(now, has_room);
+        let may_try = has_room || self.is_calm && self.trials.has_spare(under_way);
+        let pause = self.trials.next().filter(|next| *next > now);
+        self.trial_ends = first.into_iter().chain(pause).min().filter(|_| !may_try);
+        may_try
     }
 
-    /// Hosts that had more than their share, and links that have told of nothing,
-    /// are served when the others have not wanted anything for as long as a chunk
-    /// takes: they often pause for less.
-    fn note_calm(&mut self, now: Instant, blank_first: bool) {
-        let last = |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && !blank_first;
+    /// Hosts that had more than their share, and links that have told of nothing
+    /// when others like them came to nothing, are served when the others have not
+    /// wanted anything for as long as a chunk takes: they often pause for less.
+    fn note_calm(&mut self, now: Instant, has_room: bool) {
+        let last = |r: &Receiver| self.accounts.is_ahead(r) || r.has == 0 && !has_room;
         let others = |r: &Receiver| (r.wants() || r.under_way > 0) && !last(r);
         let waits = |r: &Receiver| r.wants() && last(r);
         if !self.receivers.values().any(waits) {
@@ -241,20 +227,8 @@ impl Uploader {
         if let Some(receiver) = self.receivers.get_mut(link) {
             receiver.choked = false;
         }
-        self.count_turn();
         self.begin_turn(link);
         Turn::Unchoke { link }
-    }
-
-    /// The claim of those that have told of nothing stands until one of them is
-    /// served: what they are invited to may come late.
-    fn count_turn(&mut self) {
-        self.turns += 1;
-        let blank = self.receivers.values().filter(|r| r.has == 0).count();
-        // Where most have nothing, they have every second turn.
-        let most = 2 * blank > self.receivers.len();
-        let period = if most { 2 } else { OPTIMISTIC };
-        self.optimistic |= self.turns.is_multiple_of(period);
     }
 
     fn begin_turn(&mut self, link: LinkId) {

@@ -1,0 +1,88 @@
+//! How many links that have told of no chunk are served.
+//!
+//! A newcomer has nothing to tell of, and so has a stranger that takes and
+//! never tells. What is sent to such a link is a trial. How many may be under
+//! way adapts to how trials end, as the congestion window of TCP does (RFC
+//! 5681): each link that tells makes room for one more, and one that does not
+//! tell in time halves the room. Below one trial the pauses between them grow.
+//! An honest crowd is so served as fast as it answers, and a crowd of takers
+//! costs a small part of what this peer sends.
+
+use std::time::{Duration, Instant};
+
+/// How many trials may be under way at first, and as long as nobody else wants
+/// anything.
+const FIRST_TRIALS: usize = 4;
+
+/// And at the most.
+const MOST_TRIALS: usize = 16;
+
+/// For how many chunks' time a link may take to tell of its first chunk.
+const TRIAL_CHUNKS: u32 = 8;
+
+/// The longest pause between trials, in chunks' time.
+const MAX_PAUSE: u32 = 64;
+
+#[derive(Debug)]
+pub(super) struct Trials {
+    window: usize,
+    /// The pause after a trial that came to nothing, in chunks' time.
+    pause: u32,
+    /// When the next may begin.
+    next: Option<Instant>,
+    /// When the room was made smaller: what began before has had its effect.
+    cut: Option<Instant>,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self {
+            window: FIRST_TRIALS,
+            pause: 0,
+            next: None,
+            cut: None,
+        }
+    }
+}
+
+impl Trials {
+    /// How long a trial takes at the most, at a chunk's time.
+    pub(super) fn hold(chunk_time: Duration) -> Duration {
+        chunk_time * TRIAL_CHUNKS
+    }
+
+    /// A link on trial told of a chunk.
+    pub(super) fn told(&mut self) {
+        self.window = (self.window + 1).min(MOST_TRIALS);
+        (self.pause, self.next) = (0, None);
+    }
+
+    /// A trial, which began at that time, came to nothing.
+    pub(super) fn lapsed(&mut self, now: Instant, began: Instant, chunk_time: Duration) {
+        if self.cut.is_some_and(|cut| began < cut) {
+            return;
+        }
+        self.cut = Some(now);
+        if self.window > 1 {
+            self.window /= 2;
+        } else {
+            self.pause = (2 * self.pause).clamp(TRIAL_CHUNKS, MAX_PAUSE);
+            self.next = Some(now + chunk_time * self.pause);
+        }
+    }
+
+    /// Whether one more may begin beside so many.
+    pub(super) fn has_room(&self, now: Instant, under_way: usize) -> bool {
+        under_way < self.window && self.next.is_none_or(|next| next <= now)
+    }
+
+    /// The same, while nobody else wants anything.
+    pub(super) fn has_spare(&self, under_way: usize) -> bool {
+        under_way < FIRST_TRIALS
+    }
+
+    /// When the pause ends.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+}
