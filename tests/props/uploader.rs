@@ -247,7 +247,7 @@ proptest! {
                 }
                 Op::Remove(link) => {
                     uploader.link_removed(now, LinkId(link));
-                    model.remove(link);
+                    model.remove(now, link);
                 }
                 Op::Old(link) => {
                     uploader.never_told(LinkId(link));

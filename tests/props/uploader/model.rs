@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bt_lite::content::BlockRange;
 use bt_lite::protocol::HostKey;
 
+use super::rules::{FIRST_TRIALS, MOST_TRIALS, PAUSE};
 use super::{BLOCK, CHUNK, LIMITS};
 
 #[derive(Debug, Default)]
@@ -23,6 +24,7 @@ pub(super) struct Receiver {
     debt: Option<Instant>,
     /// It counts as one that never tells.
     pub(super) old: bool,
+    pub(super) trial: Trial,
     /// Bytes of this turn.
     pub(super) turn: u64,
     /// It was given its turn, rather than that it could ask from the start.
@@ -35,6 +37,59 @@ pub(super) struct Receiver {
     pub(super) choked: bool,
     pub(super) moved: Option<Instant>,
     host: Option<HostKey>,
+}
+
+/// Whether a link that had told of nothing was sent something, since when, or
+/// that it did not tell in time.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trial {
+    #[default]
+    None,
+    Began(Instant),
+    Lapsed,
+}
+
+/// How many trials may be under way, and when the next may begin.
+#[derive(Debug)]
+pub(super) struct Trials {
+    pub(super) window: usize,
+    /// Chunks' time.
+    pause: u32,
+    pub(super) next: Option<Instant>,
+    cut: Option<Instant>,
+}
+
+impl Default for Trials {
+    fn default() -> Self {
+        Self {
+            window: FIRST_TRIALS,
+            pause: 0,
+            next: None,
+            cut: None,
+        }
+    }
+}
+
+impl Trials {
+    fn told(&mut self) {
+        self.window = MOST_TRIALS.min(self.window + 1);
+        (self.pause, self.next) = (0, None);
+    }
+
+    /// What began before the room was made smaller has no further effect.
+    pub(super) fn lapsed(&mut self, now: Instant, began: Instant) {
+        if self.cut.is_some_and(|cut| began < cut) {
+            return;
+        }
+        self.cut = Some(now);
+        match self.window {
+            1 => {
+                self.pause = (2 * self.pause).clamp(8, 64);
+                self.next = Some(now + PAUSE * self.pause);
+            }
+            window => self.window = window / 2,
+        }
+    }
 }
 
 /// What a host was sent, and has not told of.
@@ -55,9 +110,7 @@ pub(super) struct Model {
     accounts: Vec<Account>,
     /// What one host was entitled to, in bytes.
     share: f64,
-    /// How many turns were given.
-    pub(super) turns: u64,
-    pub(super) optimistic: bool,
+    pub(super) trials: Trials,
     /// Since when nobody wants anything but those that come last.
     pub(super) calm_since: Option<Instant>,
 }
@@ -115,6 +168,9 @@ impl Model {
             return;
         };
         let pays = receiver.has == 0 && receiver.sent == 0 && has > 0;
+        if has > 0 && std::mem::take(&mut receiver.trial) != Trial::None {
+            self.trials.told();
+        }
         (receiver.has, receiver.lacks) = (has, lacks);
         if pays {
             // What an earlier link of its host was sent.
@@ -124,8 +180,12 @@ impl Model {
         }
     }
 
-    pub(super) fn remove(&mut self, link: u64) {
-        if let Some(untold) = self.links.get(&link).map(|receiver| receiver.untold) {
+    pub(super) fn remove(&mut self, now: Instant, link: u64) {
+        if let Some(receiver) = self.links.get(&link) {
+            let untold = receiver.untold;
+            if let Trial::Began(began) = receiver.trial {
+                self.trials.lapsed(now, began);
+            }
             let account = self.account_mut(link);
             account.links -= 1;
             account.untold += untold;
@@ -151,6 +211,9 @@ impl Model {
     pub(super) fn gained(&mut self, link: u64, here: bool) {
         if let Some(receiver) = self.links.get_mut(&link) {
             receiver.has += 1;
+            if std::mem::take(&mut receiver.trial) != Trial::None {
+                self.trials.told();
+            }
             (receiver.mute, receiver.debt) = (None, None);
             receiver.lacks = receiver.lacks.saturating_sub(here.into());
             // First what this link owes, then what earlier ones did.

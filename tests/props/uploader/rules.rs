@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::{LinkId, Turn};
 
-use super::model::{Model, Rank, Receiver};
+use super::model::{Model, Rank, Receiver, Trial};
 use super::{BLOCK, CHUNK, LIMITS, SEED};
 
 /// How long an invited link is waited for.
@@ -14,14 +14,10 @@ const ANSWER: Duration = Duration::from_millis(100);
 /// wanted nothing for so long.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// From which turn on who has nothing comes last, and in which it comes first.
-const UNESTABLISHED: u64 = 12;
-pub(super) const OPTIMISTIC: u64 = 12;
-
-/// How many that have told of nothing are served at a time, when nobody has and
-/// for each that has; and for how long one counts, where no rate is known.
+/// How many that have told of nothing are served at a time, at first and at the
+/// most; and for how long one counts, where no rate is known.
 pub(super) const FIRST_TRIALS: usize = 4;
-const TRIALS: usize = 2;
+pub(super) const MOST_TRIALS: usize = 16;
 pub(super) const TRIAL: Duration = Duration::from_secs(8);
 
 /// What decides who may have a turn at present.
@@ -32,36 +28,29 @@ struct Mood {
 }
 
 impl Model {
-    fn is_blank_first(&self) -> bool {
-        self.turns < UNESTABLISHED || self.optimistic
-    }
-
     /// A link's place among those that want something; the links themselves
     /// decide last, by lots that nobody else has.
     fn place(&self, link: u64) -> (bool, Rank, u64) {
         let receiver = &self.links[&link];
         let blank = receiver.has == 0;
-        let behind = blank && receiver.old || blank != self.is_blank_first();
         let lot = (link ^ SEED).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        (behind, self.rank(link), lot)
+        (blank && receiver.old, self.rank(link), lot)
     }
 
     /// Whether a link comes behind all that are not of its kind, however long it
     /// waits.
-    fn is_last(&self, link: u64) -> bool {
-        let receiver = &self.links[&link];
-        let blank = receiver.has == 0;
-        self.is_ahead(link) || blank && !self.is_blank_first()
+    fn is_last(&self, link: u64, has_room: bool) -> bool {
+        self.is_ahead(link) || self.links[&link].has == 0 && !has_room
     }
 
     /// Notes whether others want something than those that come last, when some
     /// of these do.
-    fn note_calm(&mut self, now: Instant) -> bool {
+    fn note_calm(&mut self, now: Instant, has_room: bool) -> bool {
         let mut links = self.links.iter();
-        let waits = links.any(|(&link, r)| r.wants() && self.is_last(link));
+        let waits = links.any(|(&link, r)| r.wants() && self.is_last(link, has_room));
         let mut links = self.links.iter();
         let busy = |r: &Receiver| r.wants() || r.bytes() > 0;
-        let others = links.any(|(&link, r)| busy(r) && !self.is_last(link));
+        let others = links.any(|(&link, r)| busy(r) && !self.is_last(link, has_room));
         self.calm_since = match self.calm_since {
             _ if !waits => None,
             Some(since) if !others => Some(since),
@@ -70,33 +59,39 @@ impl Model {
         self.calm_since.is_some_and(|since| since + PAUSE <= now)
     }
 
-    /// Until when each link that has told of nothing is one that others like it
-    /// wait for.
-    fn trials(&self, now: Instant) -> Vec<Instant> {
-        let blank = self.links.values().filter(|r| r.has == 0);
-        let ends = blank.filter_map(|r| {
-            let begun = r.mute.is_some() || r.turn > 0 || r.bytes() > 0;
-            let since = r.mute.or(r.moved).filter(|_| begun)?;
-            Some(since + TRIAL)
-        });
-        ends.filter(|end| *end > now).collect()
-    }
-
-    fn may_try(&self, now: Instant) -> bool {
-        let told = self.links.values().filter(|r| r.has > 0).count();
-        self.trials(now).len() < FIRST_TRIALS + TRIALS * told
+    /// Until when each link on trial is one that others like it wait for. Those
+    /// that were waited for long enough make fewer trials of it.
+    fn trials(&mut self, now: Instant) -> Vec<Instant> {
+        let mut ends = Vec::new();
+        for receiver in self.links.values_mut() {
+            let Trial::Began(began) = receiver.trial else {
+                continue;
+            };
+            let end = receiver.mute.or(receiver.moved).unwrap_or(began) + TRIAL;
+            if end > now {
+                ends.push(end);
+            } else {
+                receiver.trial = Trial::Lapsed;
+                self.trials.lapsed(now, began);
+            }
+        }
+        ends
     }
 
     fn mood(&mut self, now: Instant) -> Mood {
+        let under_way = self.trials(now).len();
+        let paused = self.trials.next.is_some_and(|next| next > now);
+        let has_room = under_way < self.trials.window && !paused;
+        let calm = self.note_calm(now, has_room);
         Mood {
-            calm: self.note_calm(now),
-            may_try: self.may_try(now),
+            calm,
+            may_try: has_room || calm && under_way < FIRST_TRIALS,
         }
     }
 
     fn waits(&self, link: u64, mood: Mood) -> bool {
         let blank = self.links[&link].has == 0;
-        self.is_last(link) && !mood.calm || blank && !mood.may_try
+        self.is_ahead(link) && !mood.calm || blank && !mood.may_try
     }
 
     /// Whether its turn ends at once: others could have it, and it does not tell
@@ -141,11 +136,6 @@ impl Model {
     }
 
     fn begin_turn(&mut self, link: u64) {
-        self.turns += 1;
-        let blank = self.links.values().filter(|receiver| receiver.has == 0);
-        let most = 2 * blank.count() > self.links.len();
-        let period = if most { 2 } else { OPTIMISTIC };
-        self.optimistic |= self.turns.is_multiple_of(period);
         let receiver = self.links.get_mut(&link).expect("it is there");
         (receiver.choked, receiver.turn, receiver.given) = (false, 0, true);
     }
@@ -208,12 +198,14 @@ impl Model {
     }
 
     /// When to look again, if nothing happens before.
-    pub(super) fn looks_again(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn looks_again(&mut self, now: Instant) -> Option<Instant> {
+        let may_try = self.mood(now).may_try;
+        let trials = self.trials(now).into_iter();
         let invited = self.wanting().filter(|(_, r)| r.is_invited());
         let lapses = invited.filter_map(|(_, r)| Some(r.invited? + ANSWER));
         let calm = self.calm_since.map(|since| since + PAUSE);
-        let trial = self.trials(now).into_iter().min();
-        let trial = trial.filter(|_| !self.may_try(now));
+        let pause = self.trials.next.filter(|next| *next > now);
+        let trial = trials.chain(pause).min().filter(|_| !may_try);
         let calm = calm.filter(|calm| *calm > now);
         lapses.chain(calm).chain(trial).min()
     }

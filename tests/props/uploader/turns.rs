@@ -7,8 +7,8 @@ use bt_lite::peer::swarm::{LinkId, Turn, Uploader};
 use bt_lite::protocol::HostKey;
 use proptest::prelude::*;
 
-use super::model::Model;
-use super::rules::{FIRST_TRIALS, OPTIMISTIC, PAUSE, TRIAL};
+use super::model::{Model, Trial};
+use super::rules::{FIRST_TRIALS, PAUSE, TRIAL};
 use super::{BLOCK, CHUNK, LIMITS, Op, SEED, block, host_key, ops};
 
 /// An uploader and its model, fed alike.
@@ -75,7 +75,9 @@ impl Pair {
         let (LinkId(link), block) = self.uploader.next_block(self.now)?;
         let receiver = self.model.links.get_mut(&link).expect("it is there");
         assert_eq!(receiver.waiting.pop_front(), Some(block));
-        self.model.optimistic &= receiver.has > 0;
+        if receiver.has == 0 && receiver.trial == Trial::None {
+            receiver.trial = Trial::Began(self.now);
+        }
         if receiver.bytes() == 0 {
             receiver.moved = Some(self.now);
         }
@@ -179,7 +181,7 @@ impl Pair {
             }
             Op::Misreported(link, _) | Op::Remove(link) => {
                 self.uploader.link_removed(self.now, LinkId(link));
-                self.model.remove(link);
+                self.model.remove(self.now, link);
             }
             Op::Old(link) => {
                 self.uploader.never_told(LinkId(link));
@@ -225,7 +227,7 @@ fn taker_that_never_tells_gets_one_chunk_as_long_as_others_lack_something() {
     assert_eq!(pair.sent_to(taker), CHUNK);
     // Another name is no new beginning: its host owes the chunk.
     pair.uploader.link_removed(pair.now, LinkId(taker));
-    pair.model.remove(taker);
+    pair.model.remove(pair.now, taker);
     let renamed = 9;
     let its_host = host(&format!("host{taker}"));
     pair.add(renamed, &its_host);
@@ -246,7 +248,7 @@ fn taker_that_never_tells_gets_one_chunk_as_long_as_others_lack_something() {
     }
     assert!(pair.sent_to(honest) > 0);
     pair.uploader.link_removed(pair.now, LinkId(honest));
-    pair.model.remove(honest);
+    pair.model.remove(pair.now, honest);
     // When it alone lacks something, nobody loses by serving it.
     for link in (0..6).filter(|link| *link != taker) {
         pair.has(link, 100_000, 0);
@@ -326,29 +328,64 @@ fn link_that_tells_at_last_gets_its_turn_though_nothing_else_happens() {
 }
 
 #[test]
-fn newcomer_that_has_nothing_is_served_every_eighth_turn() {
-    for established in [0, 20, 33, 50] {
+fn newcomer_that_has_nothing_comes_first_as_long_as_others_like_it_told() {
+    for rounds in [0, 20, 33, 50] {
         let mut pair = Pair::new();
         for link in 0..8 {
             pair.add(link, &host(&format!("host{link}")));
             pair.has(link, 1, 100_000);
         }
-        while pair.model.turns < established {
+        for _ in 0..rounds {
             pair.round(|_| true);
         }
         let newcomer = 8;
         pair.add(newcomer, &host("newcomer"));
         pair.has(newcomer, 0, 100_000);
-        // It could ask at once, as long as nobody told it otherwise.
-        pair.settle();
-        let before = pair.model.turns;
+        let before: u64 = (0..8).map(|link| pair.sent_to(link)).sum();
         while pair.sent_to(newcomer) == 0 {
             pair.round(|_| true);
-            let turns = pair.model.turns - before;
-            // Its own counts as well.
-            assert!(turns <= OPTIMISTIC + 1, "{turns} turns without a block");
+            let others: u64 = (0..8).map(|link| pair.sent_to(link)).sum();
+            // What those had asked for whose turn it was.
+            assert!(others - before <= 3 * CHUNK);
         }
     }
+}
+
+/// Takers that come again and again under new addresses get less and less, one
+/// chunk in 64 chunks' time in the end; and the first that tells opens the room.
+#[test]
+fn newcomers_that_never_tell_are_tried_ever_more_seldom() {
+    let mut pair = Pair::new();
+    for link in 0..4 {
+        pair.add(link, &host(&format!("host{link}")));
+        pair.has(link, 1, 1_000_000);
+    }
+    let is_taker = |link: u64| link >= 100;
+    let served = |pair: &Pair| {
+        let takers = pair.model.links.keys().filter(|link| is_taker(**link));
+        takers.filter(|link| pair.sent_to(**link) > 0).count()
+    };
+    for link in 100..140 {
+        pair.add(link, &host(&format!("taker{link}")));
+        pair.has(link, 0, 1_000_000);
+    }
+    let mut by_time = Vec::new();
+    for _ in 0..400 {
+        pair.round(|link| !is_taker(link));
+        pair.now += Duration::from_secs(1);
+        by_time.push(served(&pair));
+    }
+    // 4, 2, 1, and then one each after 8, 16, 32, 64, 64 chunks' time and the
+    // time of a trial.
+    assert!(by_time[40] <= 10, "{by_time:?}");
+    assert!(by_time[399] <= 16, "{by_time:?}");
+    assert!(by_time[399] > by_time[200], "nobody is tried any more");
+    let taker = (100..140).find(|&link| pair.sent_to(link) > 0).unwrap();
+    pair.gained(taker, true);
+    let before = served(&pair);
+    pair.round(|link| !is_taker(link));
+    pair.round(|link| !is_taker(link));
+    assert!(served(&pair) > before);
 }
 
 #[test]
