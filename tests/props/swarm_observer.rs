@@ -82,6 +82,8 @@ pub(crate) struct Seen {
     /// Bytes that it took and has not told of, and since when they are a chunk.
     untold: u64,
     mute: Option<Instant>,
+    /// It told of a chunk that it took.
+    told_of: bool,
     /// Since when it is there, if earlier links of its host owed a chunk.
     debt: Option<Instant>,
     /// Decides between hosts that nothing is known of, and whether this one is
@@ -146,6 +148,13 @@ impl Seen {
     fn is_mute(&self, now: Instant) -> bool {
         let owes = self.has.is_empty() && self.debt.is_some();
         owes || self.mute_for(now) >= TELL
+    }
+
+    /// Whether it may be in doubt, since it was asked and sent nothing.
+    fn may_be_doubtful(&self, now: Instant) -> bool {
+        let late = |at: Instant| now - at >= MIN_SILENCE / 4;
+        let asked = !self.asked.is_empty() && self.first_asked.is_some_and(late);
+        self.received == 0 && asked
     }
 
     /// Whether it may have been asked in vain, as far as can be told.
@@ -364,6 +373,7 @@ impl Observer {
             under_way: 0,
             moved: None,
             untold: 0,
+            told_of: false,
             mute: None,
             suspect: suspect && self.downloads(),
             first_asked: None,

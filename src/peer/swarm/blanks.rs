@@ -83,7 +83,9 @@ impl Swarm {
             |(id, link): &(LinkId, &Link)| self.is_blank(*id, link) && self.is_old(now, link);
         let blanks: Vec<LinkId> = self.links.iter().filter(blank).map(|(id, _)| id).collect();
         self.blanks = blanks.len();
-        let doubtful = self.links.keys().filter(|id| self.is_doubtful(now, *id));
+        let doubtful = self.links.iter();
+        let doubtful =
+            doubtful.filter(|(id, link)| link.received == 0 && self.is_doubtful(now, *id));
         self.doubtful = doubtful.count();
         for id in blanks {
             self.uploader.never_told(id);

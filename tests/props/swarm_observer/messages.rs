@@ -89,6 +89,7 @@ impl Observer {
                     }
                     let paid = seen.untold.min(geometry.chunk_len());
                     seen.untold -= paid;
+                    seen.told_of |= paid > 0;
                     (seen.mute, seen.debt) = (None, None);
                     let debt = self.debts.entry(seen.info.host.clone()).or_default();
                     *debt = debt.saturating_sub(geometry.chunk_len() - paid);

@@ -74,7 +74,9 @@ impl Observer {
     /// How many links of which nothing is known may count as old, as they were
     /// counted last.
     pub(super) fn old_lately(&mut self) -> usize {
-        let old = |seen: &&Seen| self.is_blank(seen)[0] && self.is_old(seen)[0];
+        let old = |seen: &&Seen| {
+            self.is_blank(seen)[0] && self.is_old(seen)[0] || seen.may_be_doubtful(self.now)
+        };
         let count = self.links.values().filter(old).count();
         self.old_lately.push_back((self.now, count));
         self.old_lately.retain(|(at, _)| self.now - *at < COUNT);
@@ -136,10 +138,10 @@ impl Observer {
         let seen = self.links.remove(&link)?;
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
-        // Who shares its address with others is not blamed for one of them.
-        let mut others = self.links.iter();
-        let alone =
-            others.all(|(other, is)| self.fresh == Some(*other) || is.info.host != seen.info.host);
+        // Who shares its address with one that is of use is not blamed for it.
+        let mut others = self.links.values();
+        let is_good = |is: &Seen| is.received > 0 || is.told_of;
+        let alone = others.all(|is| is.info.host != seen.info.host || !is_good(is));
         for certain in [0, 1] {
             if alone && blank[certain] && old[certain] && self.fresh != Some(link) {
                 let until = self.now + SUSPICION;
@@ -288,7 +290,8 @@ impl Observer {
         let useful = !self.seeding && !old.rejected && self.is_useful(old);
         let may_idle = old.said && self.opened && !waits && !useful && (declined || !is_new);
         let passed = !is_new && old.taken == 0;
-        let barren = old.received == 0 && (passed || old.mute_for(self.now) >= MUTE);
+        let mute = old.mute_for(self.now) >= MUTE || old.may_be_doubtful(self.now);
+        let barren = old.received == 0 && (passed || mute);
         let [untried, _] = self.gives_way_untried(old, newcomer);
         let crowd = self.of_host(&newcomer.host, [old]) + 1;
         let crowded = self.of_host(&old.info.host, [old]) > crowd;
