@@ -510,12 +510,10 @@ impl Swarm {
             Phase::Transfer(transfer) => transfer.planner.snubbed(),
             _ => 0,
         };
-        let silent = silent.max(self.doubtful);
         // A newcomer that was dialled takes the place of an old one of which nothing
-        // is known.
-        let blanks = self.blanks.min(self.links.len());
-        let blanks = (blanks + self.doubtful).min(self.links.len());
-        let sources = links.saturating_sub(silent + self.blanks);
+        // is known, or of one in doubt.
+        let blanks = (self.blanks + self.doubtful).min(self.links.len());
+        let sources = links.saturating_sub(self.blanks + silent.max(self.doubtful));
         !self.is_seeding()
             && links - blanks < self.config.max_links
             && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())

@@ -84,7 +84,8 @@ pub struct Swarm {
     config: SwarmConfig,
     phase: Phase,
     links: LinkMap<Link>,
-    /// Links of which nothing came to be known, as counted last, and when.
+    /// Links of which nothing came to be known, and links that were asked and take
+    /// long to send anything; as counted last, and when.
     blanks: usize,
     doubtful: usize,
     blanks_counted: Option<Instant>,
