@@ -126,9 +126,11 @@ impl Planner {
     /// line that never says no. Where nobody takes turns, all are tried at once.
     /// O(links).
     fn doubts_until(&mut self, now: Instant, takes_turns: bool) -> Option<Instant> {
-        let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
-        let promised = self.live - self.doubtful;
-        if self.turn_takers == 0 || self.doubtful < enough || promised == 0 && !takes_turns {
+        // Where nothing else is asked for, more may be tried for nothing.
+        let hungry = self.live == self.doubtful && !takes_turns;
+        let tries = if hungry { 2 * MAX_TURNS } else { MAX_TURNS };
+        let enough = u64::from(tries) * self.grid.geometry().chunk_len();
+        if self.turn_takers == 0 || self.doubtful < enough {
             return None;
         }
         // Many links are looked at in the same moment.
