@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bt_lite::content::BlockRange;
 use bt_lite::protocol::HostKey;
 
-use super::rules::{FIRST_TRIALS, MOST_TRIALS, PAUSE};
+use super::rules::{FIRST_TRIALS, MAX_PAUSE, MOST_TRIALS, PAUSE};
 use super::{BLOCK, CHUNK, LIMITS};
 
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Trials {
         match self.window {
             1 => {
                 self.pause = (2 * self.pause).clamp(8, 64);
-                self.next = Some(now + PAUSE * self.pause);
+                self.next = Some(now + (PAUSE * self.pause).min(MAX_PAUSE));
             }
             window => self.window = window / 2,
         }

@@ -20,6 +20,9 @@ pub(super) const FIRST_TRIALS: usize = 4;
 pub(super) const MOST_TRIALS: usize = 16;
 pub(super) const TRIAL: Duration = Duration::from_secs(8);
 
+/// No pause between trials is longer.
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(10);
+
 /// What decides who may have a turn at present.
 #[derive(Debug, Clone, Copy)]
 struct Mood {

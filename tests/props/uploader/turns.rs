@@ -351,8 +351,8 @@ fn newcomer_that_has_nothing_comes_first_as_long_as_others_like_it_told() {
     }
 }
 
-/// Takers that come again and again under new addresses get less and less, one
-/// chunk in 64 chunks' time in the end; and the first that tells opens the room.
+/// Takers under ever new addresses get one chunk in 18 s in the end, however many
+/// they are; and the first that tells opens the room.
 #[test]
 fn newcomers_that_never_tell_are_tried_ever_more_seldom() {
     let mut pair = Pair::new();
@@ -375,10 +375,9 @@ fn newcomers_that_never_tell_are_tried_ever_more_seldom() {
         pair.now += Duration::from_secs(1);
         by_time.push(served(&pair));
     }
-    // 4, 2, 1, and then one each after 8, 16, 32, 64, 64 chunks' time and the
-    // time of a trial.
+    // 4, 2, 1, and then one each after a pause of 8 s or 10 and the time of a trial.
     assert!(by_time[40] <= 10, "{by_time:?}");
-    assert!(by_time[399] <= 16, "{by_time:?}");
+    assert!(by_time[399] <= 7 + 400 / 18, "{by_time:?}");
     assert!(by_time[399] > by_time[200], "nobody is tried any more");
     let taker = (100..140).find(|&link| pair.sent_to(link) > 0).unwrap();
     pair.gained(taker, true);

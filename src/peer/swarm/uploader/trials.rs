@@ -17,11 +17,18 @@ const FIRST_TRIALS: usize = 4;
 /// And at the most.
 const MOST_TRIALS: usize = 16;
 
-/// For how many chunks' time a link may take to tell of its first chunk.
+/// For how many chunks' time a link keeps others like it waiting that does not
+/// tell of its first chunk.
 const TRIAL_CHUNKS: u32 = 8;
 
-/// The longest pause between trials, in chunks' time.
+/// How soon nobody is expected to tell, however short the chunks are: a long round
+/// trip, and the time to store.
+const MIN_TELL: Duration = Duration::from_millis(500);
+
+/// The longest pause between trials, in chunks' time and at all: newcomers that
+/// know nobody else come several times within their patience.
 const MAX_PAUSE: u32 = 64;
+const MAX_PAUSE_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Trials {
@@ -46,9 +53,14 @@ impl Default for Trials {
 }
 
 impl Trials {
-    /// How long a trial takes at the most, at a chunk's time.
+    /// How long a trial is under way at the most, at a chunk's time.
     pub(super) fn hold(chunk_time: Duration) -> Duration {
         chunk_time * TRIAL_CHUNKS
+    }
+
+    /// After how long it has come to nothing.
+    pub(super) fn patience(chunk_time: Duration) -> Duration {
+        Self::hold(chunk_time).max(MIN_TELL)
     }
 
     /// A link on trial told of a chunk.
@@ -67,7 +79,7 @@ impl Trials {
             self.window /= 2;
         } else {
             self.pause = (2 * self.pause).clamp(TRIAL_CHUNKS, MAX_PAUSE);
-            self.next = Some(now + chunk_time * self.pause);
+            self.next = Some(now + (chunk_time * self.pause).min(MAX_PAUSE_TIME));
         }
     }
 

@@ -177,11 +177,12 @@ impl Uploader {
             };
             // One that pauses in the middle of its chunk is not waited for longer.
             let since = receiver.mute.or(receiver.moved).unwrap_or(began);
-            let end = since + Trials::hold(chunk_time);
-            if end <= now {
+            if since + Trials::patience(chunk_time) <= now {
                 receiver.trial = Trial::Lapsed;
                 self.trials.lapsed(now, began, chunk_time);
-            } else {
+            }
+            let end = since + Trials::hold(chunk_time);
+            if end > now {
                 under_way += 1;
                 first = first.into_iter().chain([end]).min();
             }
