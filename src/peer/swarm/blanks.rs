@@ -84,8 +84,7 @@ impl Swarm {
         let blanks: Vec<LinkId> = self.links.iter().filter(blank).map(|(id, _)| id).collect();
         self.blanks = blanks.len();
         let doubtful = self.links.iter();
-        let doubtful =
-            doubtful.filter(|(id, link)| link.received == 0 && self.is_doubtful(now, *id));
+        let doubtful = doubtful.filter(|(id, link)| self.is_doubtful(now, *id, link));
         self.doubtful = doubtful.count();
         for id in blanks {
             self.uploader.never_told(id);

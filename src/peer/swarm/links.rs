@@ -31,6 +31,10 @@ const GRACE: Duration = HANDSHAKE_TIMEOUT;
 /// goes to another, if all are taken.
 const MUTE: Duration = Duration::from_millis(500);
 
+/// How long a link waits to be asked for something, as long as nothing comes, before
+/// a newcomer may have its place.
+const UNTRIED: Duration = Duration::from_secs(1);
+
 /// After so long without a block nothing is left untried: longer than a link
 /// that sends nothing keeps what was asked of it.
 const STARVED: Duration = Duration::from_secs(5);
@@ -202,12 +206,15 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
-    /// Whether a link was asked for something and takes long to send anything.
-    pub(super) fn is_doubtful(&self, now: Instant, id: LinkId) -> bool {
-        match &self.phase {
-            Phase::Transfer(transfer) => transfer.planner.is_doubtful(now, id),
-            _ => false,
-        }
+    /// Whether a link was asked for something and takes long to send anything, or
+    /// waits in a long line to be asked.
+    pub(super) fn is_doubtful(&self, now: Instant, id: LinkId, link: &Link) -> bool {
+        let Phase::Transfer(transfer) = &self.phase else {
+            return false;
+        };
+        let is_new = now.saturating_duration_since(link.since) < UNTRIED;
+        let untried = !link.info.dialled && !is_new && transfer.planner.is_untried(id);
+        link.received == 0 && (untried || transfer.planner.is_doubtful(now, id))
     }
 
     /// Whether a link had the time to be of use to somebody, and was of none; or
@@ -216,7 +223,7 @@ impl Swarm {
         let is_new = now.saturating_duration_since(link.since) < GRACE;
         let idle = self.uploader.sent_to(id) == 0 && self.uploader.has_passed(id);
         let mute = self.uploader.mute_for(now, id) >= MUTE;
-        link.received == 0 && (!is_new && idle || mute || self.is_doubtful(now, id))
+        link.received == 0 && (!is_new && idle || mute || self.is_doubtful(now, id, link))
     }
 
     /// A link is to say soon what it has.

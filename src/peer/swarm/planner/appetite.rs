@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::LinkId;
-use super::super::source::Source;
+use super::super::source::{Has, Source};
 use super::Planner;
 
 /// How many chunks links that take turns are asked for at a time, if that keeps
@@ -57,6 +57,16 @@ impl Planner {
         let unproven = self.sources.get(link).filter(|source| !source.is_proven());
         let asked = unproven.and_then(|source| source.asks.front());
         asked.is_some_and(|ask| now.duration_since(ask.at) >= self.patience())
+    }
+
+    /// Whether a link that has something was not asked yet, though it would answer
+    /// and nothing else is promised.
+    pub fn is_untried(&self, link: LinkId) -> bool {
+        let untried = |source: &Source| {
+            let idle = !source.is_proven() && !source.choked && source.asks.is_empty();
+            idle && !matches!(source.has, Has::Nothing)
+        };
+        self.live == self.doubtful && self.sources.get(link).is_some_and(untried)
     }
 
     /// Whether something is asked for of links that have sent nothing yet.
@@ -126,10 +136,7 @@ impl Planner {
     /// line that never says no. Where nobody takes turns, all are tried at once.
     /// O(links).
     fn doubts_until(&mut self, now: Instant, takes_turns: bool) -> Option<Instant> {
-        // Where nothing else is asked for, more may be tried for nothing.
-        let hungry = self.live == self.doubtful && !takes_turns;
-        let tries = if hungry { 2 * MAX_TURNS } else { MAX_TURNS };
-        let enough = u64::from(tries) * self.grid.geometry().chunk_len();
+        let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
         if self.turn_takers == 0 || self.doubtful < enough {
             return None;
         }
