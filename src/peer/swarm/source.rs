@@ -295,7 +295,9 @@ impl Source {
         };
         let head = f64::from(next.block.len);
         let asked = now.duration_since(next.at).as_secs_f64();
-        let due = (head / rate - waited).max(round_trip - asked);
+        // Its rate falls while it is late; what it should take does not.
+        let usual = self.meter.measured().unwrap_or(rate);
+        let due = (head / usual - waited).max(round_trip - asked);
         ((bytes - head) / rate + due.abs()).max(extra_comes)
     }
 }
@@ -331,6 +333,27 @@ mod tests {
             .map(|ms| source.finish_in(at(ms), 0, 1.0))
             .to_vec();
         assert!(promises.is_sorted() && promises[2] > 4.0, "{promises:?}");
+    }
+
+    #[test]
+    fn link_that_stops_after_its_first_block_promises_less_and_less() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..2 {
+            source.asked(at(0), block(index));
+        }
+        let ask = source.answered(at(100), block(0)).unwrap();
+        source.delivered(at(100), &ask);
+        let promises = [300, 400, 1100].map(|ms| source.finish_in(at(ms), 0, 1.0));
+        for (promise, expected) in promises.into_iter().zip([0.1, 0.2, 0.9]) {
+            assert!((promise - expected).abs() < 1e-9, "{promises:?}");
+        }
     }
 
     #[test]
