@@ -28,6 +28,9 @@ const OLD: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 /// A request may wait for so long at the least.
 const MIN_SILENCE: Duration = Duration::from_millis(500);
 
+/// After what time a link that nothing was asked of is in doubt.
+const UNTRIED: Duration = Duration::from_secs(1);
+
 /// A link that takes nothing for so long is stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
@@ -150,11 +153,13 @@ impl Seen {
         owes || self.mute_for(now) >= TELL
     }
 
-    /// Whether it may be in doubt, since it was asked and sent nothing.
+    /// Whether it may be in doubt, since it sent nothing: it was asked, or waits to
+    /// be asked.
     fn may_be_doubtful(&self, now: Instant) -> bool {
         let late = |at: Instant| now - at >= MIN_SILENCE / 4;
         let asked = !self.asked.is_empty() && self.first_asked.is_some_and(late);
-        self.received == 0 && asked
+        let untried = !self.info.dialled && self.anything && now - self.since >= UNTRIED;
+        self.received == 0 && (asked || untried)
     }
 
     /// Whether it may have been asked in vain, as far as can be told.
