@@ -30,12 +30,16 @@ impl Swarm {
             && self.uploader.sent_to(id) == 0
     }
 
+    /// How many places links may hold that newcomers would use as well.
+    pub(super) fn most_held(&self) -> usize {
+        self.config.max_links - self.config.max_links / NEWCOMERS
+    }
+
     /// Keeps some places for newcomers until they have said what they have, as long
     /// as others are taken by links of which nothing is known: of those the oldest
     /// and then the ones with the worst lots give way.
     pub(super) fn keep_places_free(&mut self, now: Instant) {
-        let most = self.config.max_links - self.config.max_links / NEWCOMERS;
-        while self.links.len() > most {
+        while self.links.len() > self.most_held() {
             let blank = |(id, link): &(LinkId, &Link)| {
                 link.remote != Remote::Unknown && self.is_blank(*id, link)
             };

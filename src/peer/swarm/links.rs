@@ -206,14 +206,15 @@ impl Swarm {
             && (!is_new || self.uploader.has_declined(id))
     }
 
-    /// Whether a link was asked for something and takes long to send anything, or
-    /// waits in a long line to be asked.
+    /// Whether a link was asked for something and takes long to send anything; or,
+    /// where places are scarce, waits in a long line to be asked.
     pub(super) fn is_doubtful(&self, now: Instant, id: LinkId, link: &Link) -> bool {
         let Phase::Transfer(transfer) = &self.phase else {
             return false;
         };
         let is_new = now.saturating_duration_since(link.since) < UNTRIED;
-        let untried = !link.info.dialled && !is_new && transfer.planner.is_untried(id);
+        let scarce = self.links.len() >= self.most_held();
+        let untried = scarce && !link.info.dialled && !is_new && transfer.planner.is_untried(id);
         link.received == 0 && (untried || transfer.planner.is_doubtful(now, id))
     }
 
