@@ -22,7 +22,7 @@ const BOUNDS: [(Adversary, f64); 7] = [
     (Adversary::Sybil, 1.3),
     (Adversary::Taker, 1.2),
     (Adversary::Flapper, 1.1),
-    (Adversary::Liar, 1.1),
+    (Adversary::Liar, 1.2),
 ];
 
 /// One seeder, adversaries of these kinds in turn, and then the honest.
