@@ -10,8 +10,9 @@
 //! never sends), `--adversaries taker=0.2` (a share of the leechers are
 //! adversaries of that kind instead; once for each kind, and the kinds are those
 //! of `bt_lite::testing::simulation::Adversary`), `--give-up 3` (after which
-//! multiple of the bound the run is given up, 20 if not said) and `--svg FILE`
-//! (the completion curve beside the bound).
+//! multiple of the bound the run is given up, 20 if not said), `--trace` (prints a
+//! fingerprint of all events: two runs with the same one are the same run) and
+//! `--svg FILE` (the completion curve beside the bound).
 //!
 //! The last line is the time of the last finisher over
 //! the bound of Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer
@@ -46,6 +47,8 @@ struct Setting {
     /// The multiple of the bound after which the run is given up.
     give_up: f64,
     svg: Option<String>,
+    /// Whether the fingerprint of all events is printed.
+    trace: bool,
 }
 
 impl Setting {
@@ -60,9 +63,14 @@ impl Setting {
             adversaries: Vec::new(),
             give_up: 20.0,
             svg: None,
+            trace: false,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
+            if arg == "--trace" {
+                setting.trace = true;
+                continue;
+            }
             let value = args.next().ok_or(format!("{arg} needs a value"))?;
             let bad = |_| format!("{value} is no value for {arg}");
             let share_of = |text: &str| match text.parse::<f64>() {
@@ -141,6 +149,9 @@ fn main() -> ExitCode {
     };
     let started = Instant::now();
     let mut swarm = Simulation::new(setting.chunks * CHUNK, SwarmConfig::default(), setting.seed);
+    if setting.trace {
+        swarm.record_trace();
+    }
     swarm.set_latency(Duration::from_secs_f64(setting.latency * CHUNK_TIME / 2.0));
     let bound = setting.bound();
     swarm.seeder(UPLOAD, 2.0 * UPLOAD);
@@ -175,6 +186,9 @@ fn main() -> ExitCode {
         swarm.steps(),
         started.elapsed().as_secs_f64()
     );
+    if let Some(trace) = swarm.trace() {
+        println!("trace {trace}");
+    }
     let Some(&last) = times.last().filter(|_| complete) else {
         eprintln!(
             "flash_crowd: {} of {} honest leechers did not complete in {:.1} chunk times, {:.1} times the bound",

@@ -20,6 +20,7 @@ mod lines;
 mod machine;
 mod places;
 mod script;
+mod trace;
 mod tracker;
 mod wanted;
 
@@ -35,6 +36,7 @@ pub use adversary::{Adversary, UnknownAdversary};
 use machine::Machine;
 use places::Place;
 use script::Script;
+use trace::Trace;
 
 use crate::content::Manifest;
 use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Progress, SwarmConfig};
@@ -72,6 +74,7 @@ pub struct Simulation {
     /// What every block is made of: nobody looks into it.
     zeros: Bytes,
     steps: u64,
+    trace: Option<Trace>,
 }
 
 #[derive(Debug)]
@@ -220,6 +223,7 @@ impl Simulation {
             leeching: 0,
             zeros: Bytes::from(vec![0; crate::protocol::limits::MAX_BLOCK_LEN as usize]),
             steps: 0,
+            trace: None,
         }
     }
 
@@ -297,6 +301,19 @@ impl Simulation {
         self.steps
     }
 
+    /// Starts a fingerprint of the events; see [`trace`](Self::trace).
+    pub fn record_trace(&mut self) {
+        self.trace = Some(Trace::default());
+    }
+
+    /// The fingerprint, in hexadecimal digits, of every event since
+    /// [`record_trace`](Self::record_trace): what happened to whom and when, and
+    /// each message. Two runs with the same one are the same run. `None` if no
+    /// trace is recorded.
+    pub fn trace(&self) -> Option<String> {
+        self.trace.as_ref().map(Trace::fingerprint)
+    }
+
     /// Which kind of adversary a member is, unless it is honest.
     pub fn adversary_kind(&self, member: Member) -> Option<Adversary> {
         let script = self.members[member.0].machine.script();
@@ -354,6 +371,9 @@ impl Simulation {
             },
         };
         self.steps += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.add(self.now.as_nanos(), &what);
+        }
         self.happen(what);
         true
     }

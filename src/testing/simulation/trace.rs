@@ -1,0 +1,68 @@
+//! A fingerprint of all that happened: two runs have the same one exactly when
+//! the same events happened in the same order at the same times.
+
+use blake3::Hasher;
+
+use super::What;
+use crate::protocol::PeerMessage;
+
+/// A hash over the events of a run.
+#[derive(Debug, Default)]
+pub(super) struct Trace(Hasher);
+
+impl Trace {
+    /// One more event, `nanos` nanoseconds after the start.
+    pub(super) fn add(&mut self, nanos: u128, what: &What) {
+        self.0.update(&nanos.to_be_bytes());
+        match what {
+            What::Deliver { to, link, message } => {
+                self.numbers(0, &[to.0 as u64, link.0]);
+                self.message(message.clone());
+            }
+            What::Sent { from, plan } => self.numbers(1, &[from.0 as u64, *plan]),
+            What::Timer(member) => self.numbers(2, &[member.0 as u64]),
+            What::Dial { from, to } => self.numbers(3, &[from.0 as u64, to.0 as u64]),
+            What::Unanswered { from, addr } => {
+                self.numbers(4, &[from.0 as u64]);
+                self.bytes(addr.to_string().as_bytes());
+            }
+            What::Rate { of, upload } => self.numbers(5, &[of.0 as u64, upload.to_bits()]),
+            What::Join(newcomer) => {
+                let rates = [newcomer.upload.to_bits(), newcomer.download.to_bits()];
+                self.numbers(6, &rates);
+            }
+            What::Leave(member) => self.numbers(7, &[member.0 as u64]),
+            What::Owners(member) => self.numbers(8, &[member.0 as u64]),
+            What::Down { of, link } => self.numbers(9, &[of.0 as u64, link.0]),
+        }
+    }
+
+    /// The fingerprint of all events so far, in hexadecimal digits.
+    pub(super) fn fingerprint(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+
+    fn message(&mut self, message: PeerMessage) {
+        let frame = message.encode();
+        self.bytes(&frame.head);
+        // The bytes of blocks are zeros, all of them.
+        let body_len = frame.body.len() as u64;
+        if body_len < 4096 {
+            self.bytes(&frame.body);
+        } else {
+            self.0.update(&body_len.to_be_bytes());
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    fn numbers(&mut self, kind: u8, numbers: &[u64]) {
+        self.0.update(&[kind]);
+        for number in numbers {
+            self.0.update(&number.to_be_bytes());
+        }
+    }
+}
