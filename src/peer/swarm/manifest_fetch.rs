@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::LinkId;
-use super::link::Sender;
+use super::contributor::Contributor;
 use crate::content::{ChunkHash, ChunkIndex, ContentId, Geometry, LengthProof, Manifest};
 use crate::protocol::PeerMessage;
 use crate::protocol::limits::HASHES_PER_PART;
@@ -72,7 +72,7 @@ pub(super) struct ManifestFetch {
     /// longer the next time.
     slow: BTreeMap<LinkId, u32>,
     /// Who sent what is being checked; at most one claim of each link.
-    checks: Vec<Arc<Sender>>,
+    checks: Vec<Arc<Contributor>>,
 }
 
 /// What one link was asked for, and has sent.
@@ -104,7 +104,7 @@ pub struct ManifestClaim {
 
 /// What became of a part.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum PageOutcome {
     /// Ask the same link for these parts next.
     More(std::ops::Range<u32>),
     /// That was all of it, to be checked.
@@ -259,12 +259,12 @@ impl ManifestFetch {
 
     /// A claim of a link is being checked, whose sender is to be known if it
     /// proves to be a lie.
-    pub(super) fn checking(&mut self, sender: Arc<Sender>) {
+    pub(super) fn checking(&mut self, sender: Arc<Contributor>) {
         self.checks.push(sender);
     }
 
     /// A claim was checked; who had sent it.
-    pub(super) fn checked(&mut self, link: LinkId) -> Option<Arc<Sender>> {
+    pub(super) fn checked(&mut self, link: LinkId) -> Option<Arc<Contributor>> {
         let at = self.checks.iter().position(|sender| sender.link == link)?;
         Some(self.checks.swap_remove(at))
     }
@@ -297,23 +297,23 @@ impl ManifestFetch {
         }
     }
 
-    pub(super) fn length_came(
+    pub(super) fn length_arrived(
         &mut self,
         now: Instant,
         link: LinkId,
         length: u64,
         proof: &Bytes,
-    ) -> Part {
+    ) -> PageOutcome {
         let run = self.runs.iter_mut().find(|run| run.link == link);
         let Some(run) = run.filter(|run| run.length.is_none()) else {
-            return Part::Unasked;
+            return PageOutcome::Unasked;
         };
         let Ok(geometry) = Geometry::of(length) else {
-            return Part::Lie;
+            return PageOutcome::Lie;
         };
         let (siblings, leaf) = LengthProof::shape(&geometry);
         if proof.len() != siblings * size_of::<ChunkHash>() + leaf {
-            return Part::Lie;
+            return PageOutcome::Lie;
         }
         let split = siblings * size_of::<ChunkHash>();
         let (siblings, _) = proof[..split].as_chunks();
@@ -336,32 +336,32 @@ impl ManifestFetch {
                 run.spare = true;
                 run.deadline = now + SPARE;
             }
-            return Part::More(0..0);
+            return PageOutcome::More(0..0);
         };
         self.promoted = Some(now);
-        Part::More(run.more(now))
+        PageOutcome::More(run.more(now))
     }
 
-    pub(super) fn hashes_came(
+    pub(super) fn hashes_arrived(
         &mut self,
         now: Instant,
         link: LinkId,
         part: u32,
         hashes: &Bytes,
-    ) -> Part {
+    ) -> PageOutcome {
         let Some(at) = self.runs.iter().position(|run| run.link == link) else {
-            return Part::Unasked;
+            return PageOutcome::Unasked;
         };
         let run = &mut self.runs[at];
         let asked = part > 0 && part < run.asked;
         let slot = run.parts.get_mut(part.wrapping_sub(1) as usize);
         let (Some((geometry, _)), Some(slot @ None)) = (&run.length, slot.filter(|_| asked)) else {
-            return Part::Unasked;
+            return PageOutcome::Unasked;
         };
         let before = (part - 1) * HASHES_PER_PART;
         let expected = (geometry.chunks() - before).min(HASHES_PER_PART);
         if hashes.len() != expected as usize * size_of::<ChunkHash>() {
-            return Part::Lie;
+            return PageOutcome::Lie;
         }
         *slot = Some(hashes.clone());
         run.came += 1;
@@ -369,13 +369,13 @@ impl ManifestFetch {
         if run.parts.iter().any(Option::is_none) {
             let more = run.more(now);
             self.bound_held(link);
-            return Part::More(more);
+            return PageOutcome::More(more);
         }
         let run = self.runs.remove(at);
         let Some((geometry, proof)) = run.length else {
-            return Part::Unasked;
+            return PageOutcome::Unasked;
         };
-        Part::Whole(ManifestClaim {
+        PageOutcome::Whole(ManifestClaim {
             id: self.id,
             length: geometry.length(),
             parts: run.parts.into_iter().flatten().collect(),

@@ -37,7 +37,7 @@ const MAX_BUSY: u32 = 32;
 
 /// The owners of one content.
 #[derive(Debug, Default)]
-pub(super) struct Book {
+pub(super) struct AddressBook {
     entries: BTreeMap<Addr, Entry>,
     banned: Bans,
     /// Hosts whose links were of no use, and until when that counts.
@@ -54,7 +54,7 @@ pub(super) struct Book {
 
 #[derive(Debug)]
 struct Entry {
-    state: State,
+    state: DialState,
     complete: bool,
     /// The tracker or the user named it; else only a link did.
     named: bool,
@@ -68,7 +68,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum DialState {
     /// To be dialled from then on.
     Idle(Instant),
     Dialling,
@@ -90,7 +90,7 @@ enum Ban {
     Host(HostKey),
 }
 
-impl Book {
+impl AddressBook {
     /// The tracker or the user named an owner.
     pub(super) fn named(&mut self, now: Instant, addr: Addr, complete: bool) {
         if self.banned.has_addr(&addr) {
@@ -104,7 +104,7 @@ impl Book {
         let entry = self.entries.entry(addr).or_insert_with(|| {
             *idle += 1;
             Entry {
-                state: State::Idle(now),
+                state: DialState::Idle(now),
                 complete,
                 named: true,
                 proved: false,
@@ -115,7 +115,7 @@ impl Book {
         });
         entry.complete |= complete;
         let was_named = std::mem::replace(&mut entry.named, true);
-        self.claimed += usize::from(!was_named && entry.state == State::Claimed);
+        self.claimed += usize::from(!was_named && entry.state == DialState::Claimed);
     }
 
     /// Makes a place for one more address: one that waits for its next dial
@@ -125,7 +125,7 @@ impl Book {
             return true;
         }
         let idle = self.entries.iter();
-        let idle = idle.filter(|(_, entry)| matches!(entry.state, State::Idle(_)));
+        let idle = idle.filter(|(_, entry)| matches!(entry.state, DialState::Idle(_)));
         let worst = idle.max_by_key(|(_, e)| (!e.named, !e.proved, e.failures, e.order));
         let worst = worst.filter(|(_, e)| !e.named || e.failures > 0);
         let Some(addr) = worst.map(|(addr, _)| addr.clone()) else {
@@ -150,25 +150,25 @@ impl Book {
             return None;
         }
         let due = |entry: &Entry| match entry.state {
-            State::Idle(from) => from <= now,
-            State::Claimed => starving && entry.named,
-            State::Dialling | State::Linked => false,
+            DialState::Idle(from) => from <= now,
+            DialState::Claimed => starving && entry.named,
+            DialState::Dialling | DialState::Linked => false,
         };
         let rank = |entry: &Entry| {
-            let claimed = entry.state == State::Claimed;
+            let claimed = entry.state == DialState::Claimed;
             let other = seeder_first && !entry.complete;
             (claimed, other, !entry.named, entry.failures, entry.order)
         };
         let entries = self.entries.iter().filter(|(_, entry)| due(entry));
         let (addr, _) = entries.min_by_key(|(_, entry)| rank(entry))?;
         let addr = addr.clone();
-        self.set(&addr, State::Dialling);
+        self.set(&addr, DialState::Dialling);
         Some(addr)
     }
 
     /// An address did not answer, or refused.
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
-        let dialled = |entry: &&Entry| entry.state == State::Dialling;
+        let dialled = |entry: &&Entry| entry.state == DialState::Dialling;
         if self.entries.get(addr).filter(dialled).is_some() {
             self.pause(now, addr);
         }
@@ -180,7 +180,7 @@ impl Book {
             return;
         };
         if info.dialled {
-            self.set(addr, State::Linked);
+            self.set(addr, DialState::Linked);
             return;
         }
         if !self.entries.contains_key(addr) {
@@ -189,7 +189,7 @@ impl Book {
             }
             self.named += 1;
             let entry = Entry {
-                state: State::Claimed,
+                state: DialState::Claimed,
                 complete: false,
                 named: false,
                 proved: false,
@@ -200,15 +200,15 @@ impl Book {
             self.entries.insert(addr.clone(), entry);
         } else if self
             .state(addr)
-            .is_some_and(|s| matches!(s, State::Idle(_)))
+            .is_some_and(|s| matches!(s, DialState::Idle(_)))
         {
-            self.set(addr, State::Claimed);
+            self.set(addr, DialState::Claimed);
         }
     }
 
     /// An address turned out to have a link.
     pub(super) fn is_linked(&mut self, addr: &Addr) {
-        self.set(addr, State::Linked);
+        self.set(addr, DialState::Linked);
     }
 
     /// A link delivered: its address is what it says, as far as that matters,
@@ -220,8 +220,8 @@ impl Book {
         entry.failures = 0;
         entry.busy = 0;
         entry.proved = true;
-        if entry.state == State::Claimed {
-            self.set(addr, State::Linked);
+        if entry.state == DialState::Claimed {
+            self.set(addr, DialState::Linked);
         }
     }
 
@@ -230,9 +230,9 @@ impl Book {
     /// tried has not failed, or links that come and go could have it forgotten.
     pub(super) fn unlinked(&mut self, now: Instant, addr: &Addr) {
         match self.entries.get(addr) {
-            Some(entry) if entry.state == State::Dialling => {}
-            Some(entry) if entry.named && entry.state == State::Claimed => {
-                self.set(addr, State::Idle(now + FIRST_PAUSE));
+            Some(entry) if entry.state == DialState::Dialling => {}
+            Some(entry) if entry.named && entry.state == DialState::Claimed => {
+                self.set(addr, DialState::Idle(now + FIRST_PAUSE));
             }
             Some(entry) if entry.named || entry.proved => self.pause(now, addr),
             _ => self.forget(addr),
@@ -247,9 +247,9 @@ impl Book {
         };
         entry.busy += 1;
         // It was counted as one whose link ended.
-        if matches!(entry.state, State::Idle(_)) && entry.busy <= MAX_BUSY {
+        if matches!(entry.state, DialState::Idle(_)) && entry.busy <= MAX_BUSY {
             entry.failures = entry.failures.saturating_sub(1);
-            self.set(addr, State::Idle(now + FIRST_PAUSE));
+            self.set(addr, DialState::Idle(now + FIRST_PAUSE));
         }
     }
 
@@ -297,7 +297,7 @@ impl Book {
             return;
         };
         entry.proved = false;
-        if !entry.named && matches!(entry.state, State::Idle(_)) {
+        if !entry.named && matches!(entry.state, DialState::Idle(_)) {
             self.forget(addr);
         }
     }
@@ -320,7 +320,7 @@ impl Book {
     /// Whether an owner was named that was not dialled yet.
     pub(super) fn has_untried(&self) -> bool {
         let untried = |entry: &Entry| {
-            let waits = matches!(entry.state, State::Idle(_) | State::Dialling);
+            let waits = matches!(entry.state, DialState::Idle(_) | DialState::Dialling);
             entry.named && entry.failures == 0 && waits
         };
         (self.idle > 0 || self.dialling > 0) && self.entries.values().any(untried)
@@ -334,18 +334,18 @@ impl Book {
     /// When the next owner's pause ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pauses = self.entries.values().filter_map(|entry| match entry.state {
-            State::Idle(from) => Some(from),
+            DialState::Idle(from) => Some(from),
             _ => None,
         });
         pauses.min()
     }
 
-    fn state(&self, addr: &Addr) -> Option<State> {
+    fn state(&self, addr: &Addr) -> Option<DialState> {
         self.entries.get(addr).map(|entry| entry.state)
     }
 
     /// Moves an entry to another state, and counts.
-    fn set(&mut self, addr: &Addr, state: State) {
+    fn set(&mut self, addr: &Addr, state: DialState) {
         if let Some(entry) = self.entries.get_mut(addr) {
             let before = std::mem::replace(&mut entry.state, state);
             let named = entry.named;
@@ -360,12 +360,12 @@ impl Book {
         }
     }
 
-    fn count(&mut self, state: State, named: bool, more: bool) {
+    fn count(&mut self, state: DialState, named: bool, more: bool) {
         let count = match state {
-            State::Dialling => &mut self.dialling,
-            State::Idle(_) => &mut self.idle,
-            State::Claimed if named => &mut self.claimed,
-            State::Claimed | State::Linked => return,
+            DialState::Dialling => &mut self.dialling,
+            DialState::Idle(_) => &mut self.idle,
+            DialState::Claimed if named => &mut self.claimed,
+            DialState::Claimed | DialState::Linked => return,
         };
         *count = if more { *count + 1 } else { *count - 1 };
     }
@@ -380,17 +380,17 @@ impl Book {
             self.forget(addr);
         } else {
             let pause = FIRST_PAUSE * 2u32.pow(failures - 1);
-            self.set(addr, State::Idle(now + pause));
+            self.set(addr, DialState::Idle(now + pause));
         }
     }
 
     /// Panics where the counts contradict each other. For tests.
     pub(super) fn check_invariants(&self) {
         let count = |is: &dyn Fn(&Entry) -> bool| self.entries.values().filter(|e| is(e)).count();
-        assert_eq!(count(&|e| e.state == State::Dialling), self.dialling);
-        assert_eq!(count(&|e| matches!(e.state, State::Idle(_))), self.idle);
+        assert_eq!(count(&|e| e.state == DialState::Dialling), self.dialling);
+        assert_eq!(count(&|e| matches!(e.state, DialState::Idle(_))), self.idle);
         assert_eq!(
-            count(&|e| e.named && e.state == State::Claimed),
+            count(&|e| e.named && e.state == DialState::Claimed),
             self.claimed
         );
         assert!(self.entries.len() <= MAX_ENTRIES);

@@ -23,7 +23,7 @@ const SCAN: u32 = 4096;
 
 /// How often each chunk was sent or promised, by a cursor that goes round.
 #[derive(Debug, Default)]
-pub(super) struct Spread {
+pub(super) struct SuperSeeding {
     /// Empty before the first suggestion.
     times: Vec<u16>,
     cursor: u32,
@@ -39,7 +39,7 @@ struct Promise {
     asked: bool,
 }
 
-impl Spread {
+impl SuperSeeding {
     /// A link asks for a chunk, which is here.
     pub(super) fn asked(&mut self, link: LinkId, chunk: ChunkIndex) {
         let promised = self.promised.get_mut(&link).into_iter().flatten();
@@ -130,39 +130,39 @@ mod tests {
 
     #[test]
     fn promise_that_came_to_nothing_goes_to_the_next_link() {
-        let mut spread = Spread::default();
+        let mut seeding = SuperSeeding::default();
         let [one, two] = [LinkId(1), LinkId(2)];
-        let first = spread.suggest(one, 5, |_| true);
+        let first = seeding.suggest(one, 5, |_| true);
         assert_eq!(first, [ChunkIndex(0), ChunkIndex(1)]);
         // The first is asked for and sent, and another is promised for it.
-        spread.asked(one, ChunkIndex(0));
-        spread.sent(one, ChunkIndex(0));
-        assert_eq!(spread.suggest(one, 5, |_| true), [ChunkIndex(2)]);
-        spread.returned(one);
-        let next = spread.suggest(two, 5, |_| true);
+        seeding.asked(one, ChunkIndex(0));
+        seeding.sent(one, ChunkIndex(0));
+        assert_eq!(seeding.suggest(one, 5, |_| true), [ChunkIndex(2)]);
+        seeding.returned(one);
+        let next = seeding.suggest(two, 5, |_| true);
         assert_eq!(next, [ChunkIndex(1), ChunkIndex(2)]);
         for chunk in next {
-            spread.asked(two, chunk);
-            spread.sent(two, chunk);
+            seeding.asked(two, chunk);
+            seeding.sent(two, chunk);
         }
-        let rest = spread.suggest(two, 5, |_| true);
+        let rest = seeding.suggest(two, 5, |_| true);
         assert_eq!(rest, [ChunkIndex(3), ChunkIndex(4)]);
-        assert_eq!(spread.times, [1; 5], "every chunk once before any twice");
+        assert_eq!(seeding.times, [1; 5], "every chunk once before any twice");
     }
 
     #[test]
     fn asking_for_all_that_is_suggested_and_taking_it_back_is_bounded() {
-        let mut spread = Spread::default();
+        let mut seeding = SuperSeeding::default();
         for _ in 0..100 {
-            for chunk in spread.suggest(LinkId(1), 1000, |_| true) {
-                spread.asked(LinkId(1), chunk);
+            for chunk in seeding.suggest(LinkId(1), 1000, |_| true) {
+                seeding.asked(LinkId(1), chunk);
             }
         }
-        assert_eq!(spread.promised[&LinkId(1)].len(), MAX_PROMISED);
+        assert_eq!(seeding.promised[&LinkId(1)].len(), MAX_PROMISED);
         for _ in 0..100 {
-            spread.returned(LinkId(1));
-            spread.suggest(LinkId(1), 1000, |_| true);
+            seeding.returned(LinkId(1));
+            seeding.suggest(LinkId(1), 1000, |_| true);
         }
-        assert!(spread.returned.len() <= MAX_PROMISED);
+        assert!(seeding.returned.len() <= MAX_PROMISED);
     }
 }
