@@ -1,7 +1,7 @@
 //! The machine itself: it takes every input, asks its parts what follows, and puts the
 //! outputs in order. See the [module docs](super).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use super::ask_queue::AskQueue;
 use super::contributor::{Contributor, credits};
 use super::link::{Choke, Link};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
+use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::phase::Phase;
@@ -19,6 +20,7 @@ use super::places::{Census, GRACE, Places};
 use super::planner::Released;
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
+use super::same_peer::{self, SamePeer};
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
@@ -27,7 +29,7 @@ use super::{
     SwarmConfig, Turn, UploadLimits, Uploader,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
-use crate::protocol::limits::{HANDSHAKE_TIMEOUT, HASHES_PER_PART, MAX_BLOCK_LEN, MAX_REQUESTS};
+use crate::protocol::limits::{HASHES_PER_PART, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A link that was silent this many times in a row is dropped.
@@ -43,10 +45,6 @@ const MAX_QUEUED: usize = 4096;
 /// How many pages of the manifest a link may ask for and have waiting.
 const MAX_WAITING_PAGES: usize = 32;
 
-/// To how many links of one name a new link proves itself, and how many proofs it may
-/// send. Two links come from two peers that dialled each other.
-const MAX_PROOFS: usize = 4;
-
 /// The machine of one content. See the [module docs](super).
 #[derive(Debug)]
 pub struct Swarm {
@@ -56,9 +54,7 @@ pub struct Swarm {
     phase: Phase,
     links: LinkMap<Link>,
     census: Census,
-    /// When each link has to have said what it has, in the order of their coming up.
-    /// Links that have said it are skipped.
-    greetings_due: VecDeque<(Instant, LinkId)>,
+    newcomers: Newcomers,
     book: AddressBook,
     uploader: Uploader,
     outbox: Outbox,
@@ -112,7 +108,7 @@ impl Swarm {
             phase,
             links: LinkMap::default(),
             census: Census::default(),
-            greetings_due: VecDeque::new(),
+            newcomers: Newcomers::default(),
             book: AddressBook::default(),
             outbox: Outbox::default(),
             ask_queue: AskQueue::default(),
@@ -165,24 +161,9 @@ impl Swarm {
 
     /// How far the content is.
     pub fn progress(&self, now: Instant) -> Progress {
-        let geometry = self.manifest().map(|manifest| manifest.geometry());
         let mut progress = self.counters.progress(now);
-        progress.length = geometry.map(|geometry| geometry.length());
-        progress.chunks = geometry.map(|geometry| geometry.chunks());
         progress.links = self.links.len() as u32;
-        match &self.phase {
-            Phase::Transfer(transfer) => {
-                progress.verified_chunks = transfer.stored().count();
-                progress.verified_bytes = transfer.stored_bytes();
-                progress.owners = transfer.planner.busy_links() as u32;
-            }
-            Phase::Seeding(manifest) => {
-                progress.verified_chunks = manifest.geometry().chunks();
-                progress.verified_bytes = manifest.geometry().length();
-                progress.rate = 0.0;
-            }
-            Phase::Manifest(_) | Phase::Opening(_) => {}
-        }
+        self.phase.fill_in(&mut progress);
         progress
     }
 
@@ -226,7 +207,7 @@ impl Swarm {
     /// When to call [`handle_timeout`](Self::handle_timeout), if nothing else happens
     /// before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let greeting = self.greetings_due.front().map(|&(deadline, _)| deadline);
+        let greeting = self.newcomers.poll_timeout();
         let upload = self.uploader.poll_timeout();
         if self.is_seeding() {
             return upload.into_iter().chain(greeting).min();
@@ -489,7 +470,7 @@ impl Swarm {
                 transfer.planner.suspect(id);
             }
         }
-        self.expect_greeting(now, id);
+        self.newcomers.link_up(now, id, &self.links);
         let mut link = Link::new(now, id, info, self.outbox.offered());
         link.lot = self.places(now).lot(&link.info.host);
         link.known_blank = self.book.is_known_blank(now, &link.info.host);
@@ -500,7 +481,9 @@ impl Swarm {
         self.links.insert(id, link);
         self.count_lacks(id);
         self.send(id, self.greeting());
-        self.send_same_peer(id);
+        for proof in same_peer::proofs(&self.links, id) {
+            self.send(id, PeerMessage::SamePeer(proof));
+        }
         self.settle(now);
     }
 
@@ -569,91 +552,22 @@ impl Swarm {
         }
     }
 
-    /// A link has to say soon what it has.
-    fn expect_greeting(&mut self, now: Instant, id: LinkId) {
-        while let Some(&(_, first)) = self.greetings_due.front()
-            && !self.is_silent_newcomer(first)
-        {
-            self.greetings_due.pop_front();
-        }
-        self.greetings_due.push_back((now + HANDSHAKE_TIMEOUT, id));
-    }
-
     /// Ends links that did not say in time what they have.
     fn end_silent_newcomers(&mut self, now: Instant) {
-        while let Some(&(deadline, id)) = self.greetings_due.front()
-            && deadline <= now
-        {
-            self.greetings_due.pop_front();
-            if self.is_silent_newcomer(id) {
-                self.violated(now, id, "no Bitfield in time");
+        while let Some(link) = self.newcomers.next_late(now, &self.links) {
+            self.violated(now, link, "no Bitfield in time");
+        }
+    }
+
+    /// The other side proves that another link is with the same peer.
+    fn same_peer(&mut self, now: Instant, id: LinkId, proof: LinkProof) {
+        match same_peer::received(&mut self.links, id, proof) {
+            SamePeer::TooMany => self.violated(now, id, "too many proofs"),
+            SamePeer::Unknown => {}
+            SamePeer::Drop(link) => {
+                self.drop_link(now, link, DropReason::Refused(RefuseReason::Duplicate));
             }
         }
-    }
-
-    fn is_silent_newcomer(&self, id: LinkId) -> bool {
-        let silent = |link: &Link| link.remote == RemoteChunks::Unknown;
-        self.links.get(id).is_some_and(silent)
-    }
-
-    /// Another link has the id of this one. If it is the same peer, it hears so by
-    /// something that only this peer can know. A name alone proves nothing, so links of
-    /// one name stay side by side until then.
-    fn send_same_peer(&mut self, id: LinkId) {
-        let Some((peer, Some(cookies))) = self.links.get(id).map(|l| (l.info.peer, l.info.cookies))
-        else {
-            return;
-        };
-        let others = self
-            .links
-            .iter()
-            .filter(|(other, link)| *other != id && link.info.peer == peer);
-        let others = others.filter_map(|(_, link)| link.info.cookies);
-        let proofs: Vec<LinkProof> = others
-            .take(MAX_PROOFS)
-            .map(|older| cookies.proof(&older))
-            .collect();
-        for proof in proofs {
-            self.send(id, PeerMessage::SamePeer(proof));
-        }
-    }
-
-    /// The other side proves that another link is with the same peer. The one with the
-    /// smaller lot stays, which both ends choose alike. It gets the address that was
-    /// dialled, if one of the two was.
-    fn same_peer(&mut self, now: Instant, id: LinkId, proof: LinkProof) {
-        let Some(link) = self.links.get_mut(id) else {
-            return;
-        };
-        link.proofs += 1;
-        if link.proofs > MAX_PROOFS {
-            return self.violated(now, id, "too many proofs");
-        }
-        let Some(cookies) = link.info.cookies else {
-            return;
-        };
-        let older = self.links.iter().find_map(|(other, link)| {
-            let older = link.info.cookies.filter(|_| other != id)?;
-            (cookies.expected(&older) == proof).then_some((other, older))
-        });
-        let Some((other, older)) = older else {
-            // That link has ended, here or at the other side.
-            return;
-        };
-        let (stays, goes) = if cookies.lot() < older.lot() {
-            (id, other)
-        } else {
-            (other, id)
-        };
-        if let Some(proven) = self.links.get(goes).filter(|link| link.is_proven)
-            && let Some(addr) = proven.info.addr.clone()
-            && let Some(link) = self.links.get_mut(stays)
-            && !link.is_proven
-        {
-            link.is_proven = true;
-            link.info.addr = Some(addr);
-        }
-        self.drop_link(now, goes, DropReason::Refused(RefuseReason::Duplicate));
     }
 
     /// A link went down. Unknown links are ignored, so a link that the machine dropped
@@ -927,7 +841,7 @@ impl Swarm {
     /// The other side has one more chunk. Returns whether something may follow from it
     /// now.
     fn gained_chunk(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
-        if self.is_silent_newcomer(id)
+        if newcomers::is_silent(&self.links, id)
             && let Some(link) = self.links.get_mut(id)
         {
             // A link whose first message is this one had nothing before.
@@ -1437,19 +1351,7 @@ impl Swarm {
         let Some(link) = self.links.get(id) else {
             return;
         };
-        let lacks = match (&self.phase, &link.remote) {
-            // A link that has not said what it has wants nothing yet.
-            (_, RemoteChunks::All | RemoteChunks::Unknown) => 0,
-            (Phase::Seeding(manifest), remote) => {
-                manifest.geometry().chunks().saturating_sub(remote.count())
-            }
-            (Phase::Transfer(transfer), RemoteChunks::Some(has)) => {
-                let stored = transfer.stored();
-                stored.count() - stored.iter_common(has, 0).count() as u32
-            }
-            (Phase::Transfer(transfer), _) => transfer.stored().count(),
-            _ => 0,
-        };
+        let lacks = self.phase.lacked_by(&link.remote);
         self.uploader.link_has(id, link.remote.count(), lacks);
     }
 }
