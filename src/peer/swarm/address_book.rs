@@ -1,12 +1,12 @@
-//! The address book: owners that are known, whom to dial next, and who is
+//! The address book: the owners that are known, which to dial next, and which are
 //! banned.
 //!
-//! An address has one of three origins, and the better one counts. What the
-//! tracker or the user named is dialled first, and what a link that delivered
-//! says of itself next. What a link merely says is dialled never as long as the
-//! link is there, unless the tracker named the same address and nothing else
-//! helps; it is forgotten with its link. So strangers cannot fill the book, and
-//! none can keep an owner from being dialled by claiming its address.
+//! An address has one of three origins, and the best one counts. An address that the
+//! tracker or the user named is dialled first; next, one that a link which delivered says
+//! of itself. An address that a link merely claims is not dialled while the link is up,
+//! unless the tracker named the same address and nothing else helps; it is forgotten with
+//! its link. So strangers cannot fill the book, and cannot keep an owner from being dialled
+//! by claiming its address.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::protocol::{Addr, HostKey};
 /// How many addresses are remembered: more than a swarm ever links to.
 const MAX_ENTRIES: usize = 1024;
 
-/// How many bans are remembered, and how many suspects; the oldest give way.
+/// How many bans and how many suspected hosts are remembered. The oldest give way.
 const MAX_BANS: usize = 1024;
 const MAX_SUSPECTS: usize = 1024;
 
@@ -27,12 +27,11 @@ const SUSPICION: Duration = Duration::from_secs(60);
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// After so many failures in a row an address is forgotten, until it is named
-/// again.
+/// After this many failures in a row an address is forgotten, until it is named again.
 const MAX_FAILURES: u32 = 6;
 
-/// So often in a row an address is dialled again after the first pause, if all that
-/// it says is that it has no place.
+/// An address that only says that it has no place is dialled again after the first pause
+/// this many times in a row.
 const MAX_BUSY: u32 = 32;
 
 /// The owners of one content.
@@ -40,14 +39,13 @@ const MAX_BUSY: u32 = 32;
 pub(super) struct AddressBook {
     entries: BTreeMap<Addr, Entry>,
     banned: Bans,
-    /// Hosts whose links were of no use, and until when that counts.
+    /// Hosts whose links were useless, and until when that counts.
     suspects: BTreeMap<HostKey, Instant>,
     /// Hosts whose links never had anything, and until when that counts.
     blanks: BTreeMap<HostKey, Instant>,
     dialling: usize,
     idle: usize,
-    /// Addresses that somebody named, and that a link which this side did not
-    /// dial claims.
+    /// Addresses that were named, and are claimed by a link that this side did not dial.
     claimed: usize,
     named: u64,
 }
@@ -56,12 +54,12 @@ pub(super) struct AddressBook {
 struct Entry {
     state: DialState,
     complete: bool,
-    /// The tracker or the user named it; else only a link did.
+    /// The tracker or the user named it. Otherwise only a link did.
     named: bool,
-    /// Something came from there.
+    /// A link with this address delivered something.
     proved: bool,
     failures: u32,
-    /// How often it had no place, since it last had one.
+    /// How often it had no place for this peer, since it last had one.
     busy: u32,
     /// Its place in the order of naming.
     order: u64,
@@ -69,24 +67,24 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DialState {
-    /// To be dialled from then on.
+    /// It may be dialled from then on.
     Idle(Instant),
     Dialling,
-    /// A link that the other side dialled says that it is there.
+    /// A link that the other side dialled claims it.
     Claimed,
-    /// A link is there, which this side dialled or which has proved itself.
+    /// A link with it is up, which this side dialled or which has delivered.
     Linked,
 }
 
-/// Who lied, by what was proven of it.
+/// Peers that lied, by what was proven about them.
 #[derive(Debug, Default)]
 struct Bans(VecDeque<Ban>);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Ban {
-    /// It was dialled there.
+    /// This side dialled it there.
     Addr(Addr),
-    /// It came from there.
+    /// Its link came from there.
     Host(HostKey),
 }
 
@@ -96,7 +94,7 @@ impl AddressBook {
         if self.banned.has_addr(&addr) {
             return;
         }
-        if !self.entries.contains_key(&addr) && !self.has_place() {
+        if !self.entries.contains_key(&addr) && !self.make_room() {
             return;
         }
         self.named += 1;
@@ -118,9 +116,9 @@ impl AddressBook {
         self.claimed += usize::from(!was_named && entry.state == DialState::Claimed);
     }
 
-    /// Makes a place for one more address: one that waits for its next dial
-    /// gives way, the one that failed most often.
-    fn has_place(&mut self) -> bool {
+    /// Makes room for one more address. Of those that wait for their next dial, the one
+    /// that failed most often gives way. Returns whether there is room.
+    fn make_room(&mut self) -> bool {
         if self.entries.len() < MAX_ENTRIES {
             return true;
         }
@@ -135,11 +133,9 @@ impl AddressBook {
         true
     }
 
-    /// The next owner to dial: a seeder, if that is wanted; then those that
-    /// were named, then who failed least, in the order of naming. The tracker's
-    /// order is the best first and the rest by chance; an order of our own would
-    /// lead everybody to the same few. If nothing comes, `starving`, what is
-    /// claimed by links is dialled as well.
+    /// The next owner to dial: a seeder, if `seeder_first`; then addresses that were named,
+    /// then those that failed least, in the order of naming. If nothing arrives
+    /// (`starving`), addresses that are claimed by links are dialled as well.
     pub(super) fn dial(
         &mut self,
         now: Instant,
@@ -154,6 +150,8 @@ impl AddressBook {
             DialState::Claimed => starving && entry.named,
             DialState::Dialling | DialState::Linked => false,
         };
+        // The tracker's order is the best ones first, and the rest at random. An order of
+        // our own would lead every peer to the same few owners.
         let rank = |entry: &Entry| {
             let claimed = entry.state == DialState::Claimed;
             let other = seeder_first && !entry.complete;
@@ -211,8 +209,7 @@ impl AddressBook {
         self.set(addr, DialState::Linked);
     }
 
-    /// A link delivered: its address is what it says, as far as that matters,
-    /// and its failures are forgiven.
+    /// A link delivered: its address is believed, and its failures are forgiven.
     pub(super) fn proved(&mut self, addr: &Addr) {
         let Some(entry) = self.entries.get_mut(addr) else {
             return;
@@ -225,13 +222,14 @@ impl AddressBook {
         }
     }
 
-    /// The last link to an address went down: it may be dialled again after a
-    /// pause, if there is more to it than what that link said. What nobody has
-    /// tried has not failed, or links that come and go could have it forgotten.
+    /// The last link with an address went down. The address may be dialled again after a
+    /// pause, unless only that link had said it.
     pub(super) fn unlinked(&mut self, now: Instant, addr: &Addr) {
         match self.entries.get(addr) {
             Some(entry) if entry.state == DialState::Dialling => {}
             Some(entry) if entry.named && entry.state == DialState::Claimed => {
+                // It was never dialled, so it has not failed. Otherwise links that come and
+                // go could have it forgotten.
                 self.set(addr, DialState::Idle(now + FIRST_PAUSE));
             }
             Some(entry) if entry.named || entry.proved => self.pause(now, addr),
@@ -239,22 +237,22 @@ impl AddressBook {
         }
     }
 
-    /// There was no place for this peer: it may be dialled again soon, since places
-    /// become free all the time.
+    /// The other side had no place for this peer. It may be dialled again soon, since
+    /// places become free all the time.
     pub(super) fn had_no_place(&mut self, now: Instant, addr: &Addr) {
         let Some(entry) = self.entries.get_mut(addr) else {
             return;
         };
         entry.busy += 1;
-        // It was counted as one whose link ended.
+        // The end of its link was counted as a failure.
         if matches!(entry.state, DialState::Idle(_)) && entry.busy <= MAX_BUSY {
             entry.failures = entry.failures.saturating_sub(1);
             self.set(addr, DialState::Idle(now + FIRST_PAUSE));
         }
     }
 
-    /// No link again to who lied: not to the address, if this side dialled it,
-    /// and none from its host else. A name proves nothing, so none is banned.
+    /// A peer lied: no further link to its address, if this side dialled it, and otherwise
+    /// none from its host. A name proves nothing, so no name is banned.
     pub(super) fn ban(&mut self, host: &HostKey, dialled: Option<&Addr>) {
         match dialled {
             Some(addr) => {
@@ -265,14 +263,14 @@ impl AddressBook {
         }
     }
 
-    /// A link of this host only took, or was asked and sent nothing: its next
-    /// links are entrusted with little for a while, until one of them delivers.
+    /// A link of this host only took, or was asked and sent nothing. Its next links are
+    /// asked for little for a while, until one of them delivers.
     pub(super) fn suspect(&mut self, now: Instant, host: &HostKey) {
         remember(&mut self.suspects, now, host);
     }
 
-    /// A link of this host was there for long and never had anything: its next
-    /// links come behind those of hosts that are new.
+    /// A link of this host was up for long and never had anything. Its next links come
+    /// behind those of new hosts.
     pub(super) fn never_had_anything(&mut self, now: Instant, host: &HostKey) {
         remember(&mut self.blanks, now, host);
     }
@@ -291,7 +289,7 @@ impl AddressBook {
         self.blanks.remove(host);
     }
 
-    /// A link that lied had said that it is there: nobody dials it for that.
+    /// A link that lied had claimed this address, which counts no longer.
     pub(super) fn disproved(&mut self, addr: &Addr) {
         let Some(entry) = self.entries.get_mut(addr) else {
             return;
@@ -317,7 +315,7 @@ impl AddressBook {
         self.idle > 0
     }
 
-    /// Whether an owner was named that was not dialled yet.
+    /// Whether an owner was named and not dialled yet.
     pub(super) fn has_untried(&self) -> bool {
         let untried = |entry: &Entry| {
             let waits = matches!(entry.state, DialState::Idle(_) | DialState::Dialling);
@@ -326,7 +324,7 @@ impl AddressBook {
         (self.idle > 0 || self.dialling > 0) && self.entries.values().any(untried)
     }
 
-    /// Whether an owner that was named is claimed by a link alone.
+    /// Whether an address was named, and is claimed by a link that did not prove it.
     pub(super) fn has_claimed(&self) -> bool {
         self.claimed > 0
     }
@@ -344,7 +342,7 @@ impl AddressBook {
         self.entries.get(addr).map(|entry| entry.state)
     }
 
-    /// Moves an entry to another state, and counts.
+    /// Moves an entry to another state. All counts are kept here and in `forget`.
     fn set(&mut self, addr: &Addr, state: DialState) {
         if let Some(entry) = self.entries.get_mut(addr) {
             let before = std::mem::replace(&mut entry.state, state);
@@ -400,7 +398,7 @@ impl AddressBook {
     }
 }
 
-/// Remembers a host for a while; the one that is forgotten next gives way.
+/// Remembers a host for a while. If there are too many, the oldest one is forgotten.
 fn remember(hosts: &mut BTreeMap<HostKey, Instant>, now: Instant, host: &HostKey) {
     if hosts.len() >= MAX_SUSPECTS && !hosts.contains_key(host) {
         let oldest = hosts.iter().min_by_key(|(_, until)| **until);

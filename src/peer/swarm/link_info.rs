@@ -1,4 +1,4 @@
-//! Who is at the other end of a link, and how two links of one peer are told.
+//! Who is at the other end of a link, and the secrets that the two ends share.
 
 use crate::protocol::{Addr, HostKey, LinkCookie, LinkProof, PeerId};
 
@@ -6,42 +6,41 @@ use crate::protocol::{Addr, HostKey, LinkCookie, LinkProof, PeerId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinkInfo {
-    /// As it calls itself, which proves nothing.
+    /// The id that it says it has. It proves nothing.
     pub peer: PeerId,
-    /// Where it listens, if it does: proven where this side dialled, and else
-    /// what the other side says, of its own host.
+    /// The address at which it listens, if it does. If this side dialled, that is proven.
+    /// Otherwise the other side says so, and the address is on its own host.
     pub addr: Option<Addr>,
     /// Whether this side dialled.
     pub dialled: bool,
     /// The host that the connection is with.
     pub host: HostKey,
-    /// What this side and the other one said as the secret of this link; none
-    /// where the two ends cannot prove anything by it.
+    /// The secrets of this link. `None` if the two ends cannot prove anything by them.
     pub cookies: Option<LinkCookies>,
 }
 
-/// The secrets of one link.
+/// The secrets of one link: a random number from each side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkCookies {
-    /// What this side said in its Hello.
+    /// The one that this side sent in its Hello.
     pub said: LinkCookie,
-    /// What the other side said.
+    /// The one that the other side sent.
     pub heard: LinkCookie,
 }
 
 impl LinkCookies {
-    /// What this side says on this link to prove that it is at the same end of
-    /// an older one.
+    /// What this side sends on this link to prove that it is at the same end of an older
+    /// link.
     pub fn proof(&self, older: &Self) -> LinkProof {
         prove([older.said, older.heard], [self.said, self.heard])
     }
 
-    /// What the other side says for the same.
+    /// What the other side sends to prove the same.
     pub fn expected(&self, older: &Self) -> LinkProof {
         prove([older.heard, older.said], [self.heard, self.said])
     }
 
-    /// Decides between two links of one peer, the same at both ends.
+    /// Decides between two links of one peer. It is the same at both ends.
     pub(super) fn lot(&self) -> u128 {
         let number = |cookie: LinkCookie| u128::from_be_bytes(cookie.0);
         number(self.said) ^ number(self.heard)
@@ -73,9 +72,9 @@ impl LinkInfo {
         }
     }
 
-    /// A link that came from `remote`, whose peer says that it listens at
-    /// `listen`. Another host's address is left out: nobody can aim this peer
-    /// at a third party.
+    /// A link that came from `remote`, whose peer says that it listens at `listen`. An
+    /// address of another host is left out, so that nobody can aim this peer at a third
+    /// party.
     pub fn accepted(peer: PeerId, remote: &Addr, listen: Option<Addr>) -> Self {
         let listen = listen.map(|addr| addr.filled_in_from(remote));
         Self {
@@ -87,7 +86,7 @@ impl LinkInfo {
         }
     }
 
-    /// The same, with what both sides said in their Hellos.
+    /// The same, with the secrets that both sides sent in their Hellos.
     #[must_use]
     pub fn with_cookies(mut self, said: LinkCookie, heard: LinkCookie) -> Self {
         self.cookies = Some(LinkCookies { said, heard });

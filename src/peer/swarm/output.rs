@@ -1,4 +1,4 @@
-//! What goes into the machine beside messages, and what comes out of it.
+//! The outputs of the machine.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub enum Output {
         /// Where to.
         addr: Addr,
     },
-    /// Close a link, which the machine has forgotten already.
+    /// Close a link. The machine has forgotten it already.
     Drop {
         /// Which.
         link: LinkId,
@@ -35,13 +35,13 @@ pub enum Output {
     },
     /// Ask the trackers; report [`owners_found`](super::Swarm::owners_found).
     FindOwners,
-    /// Check a long manifest, which takes as long as hashing some megabytes
-    /// ([`ManifestClaim::check`]); report
+    /// Check a long manifest ([`ManifestClaim::check`]), which takes as long as hashing
+    /// some megabytes; report
     /// [`manifest_checked`](super::Swarm::manifest_checked).
     CheckManifest {
-        /// Who sent it.
+        /// The link that sent it.
         link: LinkId,
-        /// What it sent.
+        /// The manifest.
         claim: ManifestClaim,
     },
     /// Open the storage; report [`opened`](super::Swarm::opened).
@@ -61,7 +61,7 @@ pub enum Output {
         pieces: Vec<Bytes>,
     },
     /// Read a chunk that an earlier download left behind, and hash it; report
-    /// [`chunk_rechecked`](super::Swarm::chunk_rechecked). It may take its time.
+    /// [`chunk_rechecked`](super::Swarm::chunk_rechecked). There is no hurry.
     Recheck {
         /// Which chunk.
         chunk: ChunkIndex,
@@ -75,22 +75,22 @@ pub enum Output {
     },
     /// Make durable; report [`committed`](super::Swarm::committed).
     Commit {
-        /// All chunks that are stored, and those of an earlier download that
-        /// are still to be looked at.
+        /// All chunks that are stored, and those of an earlier download that are not
+        /// verified yet.
         verified: Bitfield,
     },
     /// Publish; report [`finished`](super::Swarm::finished).
     Finish,
-    /// Tell the trackers how much of the content is here now.
+    /// Tell the trackers whether this peer has some or all of the content.
     Announce(OwnState),
-    /// Tell the trackers who sent so many verified bytes.
+    /// Tell the trackers that an owner sent verified bytes.
     Credit {
-        /// Who.
+        /// Its address.
         owner: Addr,
-        /// How many.
+        /// How many bytes.
         bytes: u64,
     },
-    /// Nothing has come for longer than the configured patience.
+    /// Nothing has arrived for longer than [`SwarmConfig::patience`](super::SwarmConfig::patience).
     GaveUp,
 }
 
@@ -98,7 +98,7 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// This side wants it no longer; the other side is told.
+    /// This side ended it, and tells the other side why.
     Refused(RefuseReason),
     /// The other side said that it ends the link.
     Left(RefuseReason),

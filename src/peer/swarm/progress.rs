@@ -21,13 +21,13 @@ pub struct Progress {
     pub verified_bytes: u64,
     /// Chunks that are verified and stored.
     pub verified_chunks: u32,
-    /// Bytes of blocks that came, whatever became of them.
+    /// Bytes of blocks that arrived, used or not.
     pub downloaded: u64,
     /// Bytes of blocks that were sent.
     pub uploaded: u64,
-    /// Bytes that came twice, too late or bad.
+    /// Bytes that arrived twice, too late, or bad.
     pub wasted: u64,
-    /// Bytes per second that come at present.
+    /// Bytes per second that arrive at present.
     pub rate: f64,
     /// Owners that are sending at present.
     pub owners: u32,

@@ -1,35 +1,34 @@
-//! What a seeder suggests: every chunk once before any twice.
+//! Super seeding (BEP 16): a seeder suggests every chunk once before any chunk twice.
 //!
-//! A chunk is counted for a link when it is suggested to it, and stays counted
-//! once it is sent. What was suggested and is not sent, because the link's turn
-//! ended or it is gone, is suggested to the next.
+//! A chunk counts as sent from the moment when it is suggested. If it is not sent after
+//! all, because the link's turn ended or the link is gone, it is suggested to the next
+//! link.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::LinkId;
 use crate::content::ChunkIndex;
 
-/// How many chunks a link that is served is ahead of what it is sent: the one
-/// that it asks for first, and the next, for which it asks while the first is
-/// sent.
+/// How many suggestions a link has that it did not ask for yet: one to ask for now, and
+/// one to ask for while the first is sent.
 const SUGGESTED: usize = 2;
 
-/// How many suggestions to a link may wait to be sent, whatever it asks for and
-/// takes back.
+/// How many suggested chunks may wait to be sent to a link, whatever it asks for and
+/// cancels.
 const MAX_PROMISED: usize = 16;
 
-/// How many chunks are looked at for a suggestion, at the most.
+/// How many chunks are looked at for one suggestion at most.
 const SCAN: u32 = 4096;
 
-/// How often each chunk was sent or promised, by a cursor that goes round.
+/// How often each chunk was sent or suggested. A cursor goes round over them.
 #[derive(Debug, Default)]
 pub(super) struct SuperSeeding {
     /// Empty before the first suggestion.
     times: Vec<u16>,
     cursor: u32,
-    /// What was suggested to each link and not sent yet.
+    /// The chunks that were suggested to each link and not sent yet.
     promised: BTreeMap<LinkId, Vec<Promise>>,
-    /// Chunks that nobody was sent after all.
+    /// Chunks that were suggested and sent to nobody after all.
     returned: BTreeSet<ChunkIndex>,
 }
 
@@ -40,7 +39,7 @@ struct Promise {
 }
 
 impl SuperSeeding {
-    /// A link asks for a chunk, which is here.
+    /// A link asks for a chunk.
     pub(super) fn asked(&mut self, link: LinkId, chunk: ChunkIndex) {
         let promised = self.promised.get_mut(&link).into_iter().flatten();
         for promise in promised.filter(|promise| promise.chunk == chunk) {
@@ -48,7 +47,7 @@ impl SuperSeeding {
         }
     }
 
-    /// A link is sent a chunk, suggested or not.
+    /// A chunk is sent to a link. It may have been suggested or not.
     pub(super) fn sent(&mut self, link: LinkId, chunk: ChunkIndex) {
         let promised = self.promised.get_mut(&link).and_then(|promised| {
             let at = promised.iter().position(|p| p.chunk == chunk)?;
@@ -61,7 +60,7 @@ impl SuperSeeding {
         }
     }
 
-    /// A link's turn ended, or it is gone: nothing is promised to it any more.
+    /// A link's turn ended, or the link is gone: its suggestions are void.
     pub(super) fn returned(&mut self, link: LinkId) {
         for Promise { chunk, .. } in self.promised.remove(&link).unwrap_or_default() {
             let times = &mut self.times[chunk.as_usize()];
@@ -72,9 +71,8 @@ impl SuperSeeding {
         }
     }
 
-    /// The chunks to suggest to a link that lacks some, until it has enough to
-    /// ask for: those that were sent least often, in turn. A few steps each, as
-    /// the cursor moves on.
+    /// The chunks to suggest to a link: those that it lacks and that were sent least often,
+    /// until it has enough to ask for. Each one takes a few steps of the cursor.
     pub(super) fn suggest(
         &mut self,
         link: LinkId,
