@@ -430,7 +430,7 @@ impl Attempt {
     fn more(&mut self, now: Instant) -> std::ops::Range<u32> {
         self.deadline = now + self.patience;
         let pages = 1 + self.pages.len() as u32;
-        let until = pages.min(self.last_page + PAGES_AHEAD).max(self.asked);
+        let until = pages.min(self.received + PAGES_AHEAD).max(self.asked);
         let from = std::mem::replace(&mut self.asked, until);
         from..until
     }
