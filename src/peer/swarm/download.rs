@@ -336,7 +336,7 @@ impl Swarm {
             // The hungry are woken again when something has come.
             let next = woken.or_else(|| {
                 let next = transfer.planner.next_hungry(hungry?)?;
-                let served = transfer.planner.is_served(now);
+                let served = transfer.planner.hold_back_all(now);
                 let after = next.0.checked_add(1).map(LinkId);
                 hungry = after.filter(|_| !served);
                 (!served).then_some(next)
@@ -368,7 +368,7 @@ impl Swarm {
             if asked {
                 state.declined = false;
             } else if state.declined {
-                if state.choked && transfer.planner.has_free(now, link) {
+                if state.choked && transfer.planner.reconsider(now, link) {
                     state.declined = false;
                     interests.push((link, PeerMessage::Interested));
                 }

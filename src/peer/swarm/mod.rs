@@ -42,7 +42,6 @@ mod picker;
 mod planner;
 mod rate;
 mod serve;
-mod source;
 mod spread;
 mod transfer;
 mod uploader;
@@ -60,8 +59,7 @@ pub use manifest_fetch::ManifestClaim;
 pub(crate) use manifest_fetch::serve as manifest_part;
 pub use output::{DropReason, LinkCookies, LinkId, LinkInfo, Output, Progress};
 pub use picker::Picker;
-pub use planner::{Arrival, Planner, PlannerConfig, Released, Request, Strategy};
-pub use source::Has;
+pub use planner::{Arrival, Has, Planner, PlannerConfig, Released, Request, Strategy};
 pub use uploader::{Turn, UploadLimits, Uploader};
 
 use book::Book;
