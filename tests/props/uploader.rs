@@ -16,11 +16,7 @@ use proptest::prelude::*;
 use self::model::{Model, Receiver};
 
 const SEED: u64 = 1;
-const LIMITS: UploadLimits = UploadLimits {
-    window: 1200,
-    requests: 4,
-    slots: 2,
-};
+const LIMITS: UploadLimits = UploadLimits::new(1200, 4, 2);
 const BLOCK: u64 = 100;
 const CHUNK: u64 = 400;
 const LINKS: u64 = 6;
