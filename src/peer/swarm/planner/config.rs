@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::limits::MAX_REQUESTS;
 
-/// The settings of a [`Planner`](super::Planner).
+/// The settings of a planner.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PlannerConfig {

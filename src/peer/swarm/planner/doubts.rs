@@ -1,9 +1,9 @@
 //! How much is asked of links that have not proved themselves.
 //!
 //! Peers that take requests and never answer must not hold a download up. So
-//! what is asked of unproven links does not count towards the
-//! [budget](super::budget). They are tried with a few chunks beside it, and
-//! with more when nothing comes of these for a while.
+//! what is asked of unproven links does not count towards the request budget.
+//! They are tried with a few chunks beside it, and with more when these bring
+//! nothing for a while.
 
 use std::time::{Duration, Instant};
 
