@@ -96,7 +96,7 @@ impl AskQueue {
 /// something has arrived.
 fn next_idle(now: Instant, planner: &mut Planner, from: &mut Option<LinkId>) -> Option<LinkId> {
     let next = planner.next_hungry((*from)?)?;
-    let served = planner.is_served(now);
+    let served = planner.hold_back_all(now);
     let after = next.0.checked_add(1).map(LinkId);
     *from = after.filter(|_| !served);
     (!served).then_some(next)
@@ -117,7 +117,7 @@ fn tell_interest(
             None
         }
         Interest::NotInterested => {
-            let wants = link.choke == Choke::Choked && planner.has_free(now, id);
+            let wants = link.choke == Choke::Choked && planner.reconsider(now, id);
             wants.then(|| {
                 link.interest = Interest::Interested;
                 PeerMessage::Interested
