@@ -38,6 +38,7 @@ impl Broken {
             sink,
             stream,
             limits,
+            ..
         } = connection;
         let stream: FrameStream = match self.1 {
             Fault::DropsAFrame => {

@@ -163,10 +163,7 @@ async fn latency_delays_and_does_not_throttle() {
 #[tokio::test(start_paused = true)]
 async fn jitter_reorders_nothing_and_stays_in_its_bounds() {
     let network = MemoryNetwork::new(3);
-    let jitter = Latency {
-        base: ms(10),
-        jitter: ms(50),
-    };
+    let jitter = Latency::new(ms(10), ms(50));
     network.set_latency_between("a", "b", jitter);
     network.record(1000);
     let (mut here, mut there) = join(&network, "a", "b").await;
@@ -510,10 +507,7 @@ async fn eventful(seed: u64) -> Trace {
     for (i, name) in names.iter().enumerate() {
         network.set_upload_rate(name, Some(300_000 + 100_000 * i as u64));
         network.set_download_rate(name, Some(700_000));
-        let jitter = Latency {
-            base: ms(5),
-            jitter: ms(20),
-        };
+        let jitter = Latency::new(ms(5), ms(20));
         network.set_latency(name, jitter);
     }
     network.corrupt("b", 0.3);
