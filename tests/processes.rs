@@ -360,12 +360,7 @@ impl Gated {
                 let new: Vec<_> = addrs.filter(|addr| !known.contains(addr)).collect();
                 assert_eq!(new.len(), 1, "the owner that has just come");
                 known.extend(&new);
-                let entry = OwnEntry {
-                    id: found.id,
-                    name: found.name,
-                    length: found.length,
-                    state: OwnState::Complete,
-                };
+                let entry = OwnEntry::new(found.id, found.name, found.length, OwnState::Complete);
                 Gate::new(new[0], &tracker_addr, entry, allowed).await
             });
             gates.push(gate);

@@ -21,7 +21,7 @@ use super::LinkId;
 use super::link::Sender;
 use crate::content::{ChunkHash, ChunkIndex, ContentId, Geometry, LengthProof, Manifest};
 use crate::protocol::PeerMessage;
-use crate::protocol::limits::HASHES_PER_PART;
+use crate::protocol::limits::HASHES_PER_PAGE;
 
 /// How long a part may take, the first time that a link is asked.
 const PART_TIMEOUT: Duration = Duration::from_secs(10);
@@ -317,7 +317,7 @@ impl ManifestFetch {
         }
         let split = siblings * size_of::<ChunkHash>();
         let (siblings, _) = proof[..split].as_chunks();
-        let parts = geometry.chunks().div_ceil(HASHES_PER_PART);
+        let parts = geometry.chunks().div_ceil(HASHES_PER_PAGE);
         run.length = Some((
             geometry,
             LengthProof {
@@ -358,8 +358,8 @@ impl ManifestFetch {
         let (Some((geometry, _)), Some(slot @ None)) = (&run.length, slot.filter(|_| asked)) else {
             return Part::Unasked;
         };
-        let before = (part - 1) * HASHES_PER_PART;
-        let expected = (geometry.chunks() - before).min(HASHES_PER_PART);
+        let before = (part - 1) * HASHES_PER_PAGE;
+        let expected = (geometry.chunks() - before).min(HASHES_PER_PAGE);
         if hashes.len() != expected as usize * size_of::<ChunkHash>() {
             return Part::Lie;
         }
@@ -420,10 +420,10 @@ pub(crate) fn serve(manifest: &Manifest, part: u32) -> PeerMessage {
             proof: bytes.into(),
         };
     };
-    let chunk = |part: u32| ChunkIndex(part.saturating_mul(HASHES_PER_PART));
+    let chunk = |part: u32| ChunkIndex(part.saturating_mul(HASHES_PER_PAGE));
     let hashes = manifest.hash_bytes(chunk(first)..chunk(part));
     if hashes.is_empty() {
-        return PeerMessage::ManifestReject { part };
+        return PeerMessage::ManifestReject { page: part };
     }
-    PeerMessage::ManifestHashes { part, hashes }
+    PeerMessage::ManifestHashes { page: part, hashes }
 }

@@ -7,7 +7,7 @@ use super::link::Remote;
 use super::manifest_fetch::{ManifestFetch, Part};
 use super::{DropReason, Has, LinkId, Output, Phase, Swarm};
 use crate::content::{ChunkIndex, Manifest};
-use crate::protocol::limits::HASHES_PER_PART;
+use crate::protocol::limits::HASHES_PER_PAGE;
 use crate::protocol::{PeerMessage, RefuseReason};
 
 impl Swarm {
@@ -59,7 +59,7 @@ impl Swarm {
             } => self.block_came(now, link, chunk, offset, data),
             PeerMessage::Choke => self.choked(link, true),
             PeerMessage::Unchoke => self.choked(link, false),
-            PeerMessage::ManifestRequest { part } => {
+            PeerMessage::ManifestRequest { page: part } => {
                 self.manifest_requested(link, part);
             }
             PeerMessage::ManifestLength { length, proof } => {
@@ -67,7 +67,7 @@ impl Swarm {
                     fetch.length_came(now, link, length, &proof)
                 });
             }
-            PeerMessage::ManifestHashes { part, hashes } => {
+            PeerMessage::ManifestHashes { page: part, hashes } => {
                 self.manifest_part(now, link, |fetch| {
                     fetch.hashes_came(now, link, part, &hashes)
                 });
@@ -229,7 +229,7 @@ impl Swarm {
                 self.last_gain = now;
                 self.gave_up = false;
                 for part in parts {
-                    self.send(link, PeerMessage::ManifestRequest { part });
+                    self.send(link, PeerMessage::ManifestRequest { page: part });
                 }
             }
             Part::Whole(claim) => {
@@ -238,7 +238,7 @@ impl Swarm {
                     return;
                 };
                 fetch.checking(sender);
-                if claim.chunks() <= HASHES_PER_PART as usize {
+                if claim.chunks() <= HASHES_PER_PAGE as usize {
                     let manifest = claim.check();
                     self.claim_checked(now, link, manifest);
                 } else {

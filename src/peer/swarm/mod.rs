@@ -417,7 +417,7 @@ impl Swarm {
                 requests.push((link, 0));
             }
             for (link, part) in requests {
-                self.send(link, PeerMessage::ManifestRequest { part });
+                self.send(link, PeerMessage::ManifestRequest { page: part });
             }
         }
         self.ask(now);

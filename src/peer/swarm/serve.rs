@@ -169,7 +169,7 @@ impl Swarm {
         {
             let reply = match self.phase.manifest() {
                 Some(manifest) => manifest_fetch::serve(manifest, part),
-                None => PeerMessage::ManifestReject { part },
+                None => PeerMessage::ManifestReject { page: part },
             };
             if let PeerMessage::ManifestHashes { .. } = &reply {
                 link.parts.push_back(link.handed + link.queued as u64);

@@ -399,7 +399,7 @@ impl Script {
                 }
                 return;
             }
-            PeerMessage::ManifestRequest { part } => {
+            PeerMessage::ManifestRequest { page: part } => {
                 if let Some(manifest) = &self.manifest {
                     let reply = manifest_part(manifest, part);
                     self.send(id, reply);
