@@ -337,20 +337,20 @@ impl AdversaryScript {
             self.wanted.extend(link.asked);
         }
         if let Some(addr) = link.addr {
-            self.lost(&addr, now + RETRY * self.chunk_time);
+            self.redial_later(&addr, now + RETRY * self.chunk_time);
         }
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
         self.dialling -= 1;
-        self.lost(addr, now + RETRY * self.chunk_time);
+        self.redial_later(addr, now + RETRY * self.chunk_time);
     }
 
     /// A link to this address is gone, or a dial failed. If there is no other link,
     /// the address may be dialled again at the time `from`.
-    fn lost(&mut self, addr: &Addr, from: Instant) {
-        let there = |link: &AdversaryLink| link.addr.as_ref() == Some(addr);
-        if self.links.values().any(there) {
+    fn redial_later(&mut self, addr: &Addr, from: Instant) {
+        let leads_there = |link: &AdversaryLink| link.addr.as_ref() == Some(addr);
+        if self.links.values().any(leads_there) {
             return;
         }
         if let Some(target) = self.targets.get_mut(addr) {
@@ -516,7 +516,7 @@ impl AdversaryScript {
                 let addr = link.addr.clone();
                 self.drop_link(now, id, RefuseReason::NotNeeded);
                 if let Some(addr) = addr {
-                    self.lost(&addr, now);
+                    self.redial_later(&addr, now);
                 }
                 continue;
             }

@@ -1,10 +1,11 @@
-//! The tracker of a simulation: whom it lists, and whom it names.
+//! The tracker of a simulation: the addresses that it lists and names.
 
 use std::collections::BTreeSet;
 
 use super::address::{MemberAddr, VACANT_PORTS};
 use super::adversary::Adversary;
-use super::member::{Member, MemberState};
+use super::member::Member;
+use super::member_state::MemberState;
 use crate::protocol::Addr;
 
 /// How many addresses the tracker names in one reply.
@@ -15,7 +16,8 @@ pub(super) struct Tracker {
     /// Every member that was ever listed, so that none is listed twice.
     known: BTreeSet<Member>,
     listed: Vec<MemberAddr>,
-    /// Liars, which the tracker takes for the best owners and names first.
+    /// Liars. The tracker believes that they are the best owners and names them
+    /// first.
     ranked: Vec<MemberAddr>,
 }
 

@@ -52,7 +52,7 @@ impl MemoryTransport {
         &self.addr
     }
 
-    /// Waits for as long as something takes from one endpoint to another.
+    /// Waits for the time that a message takes from one endpoint to another.
     async fn travel(&self, from: EndpointId, to: EndpointId) {
         self.network.passable(from, to).await;
         let delay = self.network.update(|network, _| network.delay(from, to));
@@ -63,7 +63,7 @@ impl MemoryTransport {
     }
 
     /// Asks the listener at an address for a connection. `None` if it is refused.
-    fn knock(&self, target: EndpointId, port: Option<u16>, addr: &Addr) -> Option<Connection> {
+    fn dial(&self, target: EndpointId, port: Option<u16>, addr: &Addr) -> Option<Connection> {
         let network = &self.network;
         network.note_runtime();
         let new = network.update(|state, now| state.connect(now, self.id, target, port, addr))?;
@@ -85,7 +85,7 @@ impl Transport for MemoryTransport {
         let target = self.network.update(|network, _| network.find(name));
         let target = target.ok_or_else(refused)?;
         self.travel(self.id, target).await;
-        let dialled = self.knock(target, port, addr);
+        let dialled = self.dial(target, port, addr);
         self.travel(target, self.id).await;
         dialled.ok_or_else(refused)
     }
