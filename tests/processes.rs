@@ -465,7 +465,10 @@ fn fetch_that_fails_says_why_in_one_line() {
         (["--tracker", tracker, "--out", out, "a/b"], "content name"),
         (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
         (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
-        (["--tracker", tracker, "--to", out, "a"], "--to is unknown"),
+        (
+            ["--tracker", tracker, "--to", out, "a"],
+            "unknown option --to",
+        ),
     ] {
         let (status, last, stderr) = Program::start("fetch", &args).ended();
         assert!(!status.success());
