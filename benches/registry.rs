@@ -34,12 +34,12 @@ fn id(number: u32) -> ContentId {
 fn own(token: Token, number: u32, state: OwnState) -> TrackerRequest {
     TrackerRequest::Own {
         token,
-        entries: vec![OwnEntry {
-            id: id(number),
-            name: format!("content-{number}").parse().expect("a name"),
-            length: 1 << 30,
+        entries: vec![OwnEntry::new(
+            id(number),
+            format!("content-{number}").parse().expect("a name"),
+            1 << 30,
             state,
-        }],
+        )],
     }
 }
 
@@ -76,7 +76,7 @@ impl World {
             let (source, token) = world.peers[number].clone();
             if let Some(owner) = world.any_owner(&source, token) {
                 let bytes = 1000 * (number as u64 + 1);
-                let uploads = vec![Upload { owner, bytes }];
+                let uploads = vec![Upload::new(owner, bytes)];
                 world.handle(&source, &TrackerRequest::Update { token, uploads });
             }
         }

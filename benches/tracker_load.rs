@@ -134,11 +134,13 @@ fn source(peer: usize) -> Addr {
 
 impl World {
     fn new(contents: u32) -> Self {
-        let entry = |number: u32| OwnEntry {
-            id: ContentId::of(&number.to_le_bytes()),
-            name: format!("content-{number}").parse().expect("a name"),
-            length: 1 << 30,
-            state: OwnState::Complete,
+        let entry = |number: u32| {
+            OwnEntry::new(
+                ContentId::of(&number.to_le_bytes()),
+                format!("content-{number}").parse().expect("a name"),
+                1 << 30,
+                OwnState::Complete,
+            )
         };
         Self {
             now: Instant::now(),
@@ -189,10 +191,7 @@ impl World {
             {
                 let token = self.tokens[peer];
                 let bytes = 1000 * (peer as u64 + 1);
-                let uploads = vec![Upload {
-                    owner: owner.owner,
-                    bytes,
-                }];
+                let uploads = vec![Upload::new(owner.owner, bytes)];
                 let request = TrackerRequest::Update { token, uploads };
                 registry.answer(self.now, &announce.source, &request, &mut out);
             }

@@ -75,12 +75,12 @@ async fn register(connection: &mut Connection, port: u16) -> Token {
 }
 
 fn content() -> OwnEntry {
-    OwnEntry {
-        id: ContentId::of(b"content"),
-        name: "content".parse().expect("a name"),
-        length: 1 << 30,
-        state: OwnState::Complete,
-    }
+    OwnEntry::new(
+        ContentId::of(b"content"),
+        "content".parse().expect("a name"),
+        1 << 30,
+        OwnState::Complete,
+    )
 }
 
 /// What a client asks over and over.

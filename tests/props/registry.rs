@@ -168,10 +168,9 @@ impl Rig {
             Op::NeedName(proof, name, max) => self.need(proof, content_name(*name).into(), *max),
             Op::Update(proof, uploads) => {
                 let token = self.token(proof).expect("a token");
-                let uploads = uploads.iter().map(|index| Upload {
-                    owner: *index.get(&self.refs),
-                    bytes: u64::MAX,
-                });
+                let uploads = uploads
+                    .iter()
+                    .map(|index| Upload::new(*index.get(&self.refs), u64::MAX));
                 let uploads: Vec<Upload> = uploads.collect();
                 let owners = uploads.iter().map(|upload| upload.owner);
                 // Nobody credits itself, nor who had its place before.
@@ -254,11 +253,13 @@ impl Rig {
         let token = self.token(proof).expect("a token");
         let entries: Vec<OwnEntry> = entries
             .iter()
-            .map(|entry| OwnEntry {
-                id: content_id(entry.content),
-                name: content_name(entry.name),
-                length: entry.length,
-                state: entry.state,
+            .map(|entry| {
+                OwnEntry::new(
+                    content_id(entry.content),
+                    content_name(entry.name),
+                    entry.length,
+                    entry.state,
+                )
             })
             .collect();
         let expected = match self.model.peer(Some(token)) {
@@ -267,7 +268,7 @@ impl Rig {
                 let model = &mut self.model;
                 let outcomes = (0..).zip(&entries).filter_map(|(at, entry)| {
                     let refusal = model.own(peer, entry).err()?;
-                    Some(RefusedEntry { at, refusal })
+                    Some(RefusedEntry::new(at, refusal))
                 });
                 Ok(outcomes.collect::<Vec<_>>())
             }
@@ -366,12 +367,7 @@ proptest! {
         rig.handle(2, &TrackerRequest::Exit { token: gone });
         let tokens = rig.issued.clone();
         for &token in &tokens {
-            let entries = vec![OwnEntry {
-                id: content_id(1),
-                name: content_name(1),
-                length: 1,
-                state: OwnState::Complete,
-            }];
+            let entries = vec![OwnEntry::new(content_id(1), content_name(1), 1, OwnState::Complete)];
             let reply = rig.handle(0, &TrackerRequest::Own { token, entries });
             prop_assert_eq!(reply, TrackerReply::Done);
         }
@@ -386,17 +382,12 @@ proptest! {
                     token,
                     entries: entries
                         .iter()
-                        .map(|entry| OwnEntry {
-                            id: content_id(entry.content),
-                            name: content_name(entry.name),
-                            length: entry.length,
-                            state: OwnState::Gone,
-                        })
+                        .map(|entry| OwnEntry::new(content_id(entry.content), content_name(entry.name), entry.length, OwnState::Gone))
                         .collect(),
                 },
                 Op::Update(..) => TrackerRequest::Update {
                     token,
-                    uploads: vec![Upload { owner: OwnerRef(1 << 32), bytes: 1 << 40 }],
+                    uploads: vec![Upload::new(OwnerRef(1 << 32), 1 << 40)],
                 },
                 Op::NeedId(..) | Op::NeedName(..) => TrackerRequest::Need {
                     token,

@@ -89,10 +89,7 @@ fn survives(config: &RegistryConfig) {
                 key,
                 max_owners: u16::MAX,
             });
-            let uploads = (0..3).map(|n| Upload {
-                owner: OwnerRef(n),
-                bytes: u64::MAX,
-            });
+            let uploads = (0..3).map(|n| Upload::new(OwnerRef(n), u64::MAX));
             let uploads = uploads.collect();
             requests.push(TrackerRequest::Update { token, uploads });
         }

@@ -71,12 +71,12 @@ fn id(number: u8) -> ContentId {
 }
 
 fn entry(number: u8, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: format!("content-{number}").parse().unwrap(),
-        length: 1,
+    OwnEntry::new(
+        id(number),
+        format!("content-{number}").parse().unwrap(),
+        1,
         state,
-    }
+    )
 }
 
 impl Actor<'_> {
@@ -176,7 +176,7 @@ impl Actor<'_> {
                 let refs = (0..3).filter_map(|_| self.rng.choice(&self.refs).copied());
                 let uploads: Vec<_> = refs.map(|owner| (owner, 1 << 20)).collect();
                 let uploads = uploads.into_iter();
-                let uploads = uploads.map(|(owner, bytes)| Upload { owner, bytes });
+                let uploads = uploads.map(|(owner, bytes)| Upload::new(owner, bytes));
                 let uploads = uploads.collect();
                 let reply = self.ask(&addr, &TrackerRequest::Update { token, uploads });
                 assert_eq!(reply, TrackerReply::Done);

@@ -68,7 +68,7 @@ impl World {
     }
 
     fn report(&mut self, addr: &Addr, token: Token, owner: OwnerRef, bytes: u64) {
-        let uploads = vec![Upload { owner, bytes }];
+        let uploads = vec![Upload::new(owner, bytes)];
         let request = TrackerRequest::Update { token, uploads };
         assert_eq!(self.handle(addr, &request), TrackerReply::Done);
     }
@@ -77,12 +77,12 @@ impl World {
 fn own(token: Token, number: u32, state: OwnState) -> TrackerRequest {
     TrackerRequest::Own {
         token,
-        entries: vec![OwnEntry {
-            id: id(number),
-            name: format!("name-{number}").parse().unwrap(),
-            length: 1,
+        entries: vec![OwnEntry::new(
+            id(number),
+            format!("name-{number}").parse().unwrap(),
+            1,
             state,
-        }],
+        )],
     }
 }
 
@@ -131,10 +131,7 @@ fn forged(rng: &mut Rng, known: &[(Addr, Token)], gone: &[Token]) -> Frame {
         2 => own(token, number, OwnState::Partial),
         3 => TrackerRequest::Update {
             token,
-            uploads: vec![Upload {
-                owner: OwnerRef(rng.u64(..)),
-                bytes: rng.u64(..),
-            }],
+            uploads: vec![Upload::new(OwnerRef(rng.u64(..)), rng.u64(..))],
         },
         4 => TrackerRequest::Need {
             token,
@@ -374,7 +371,7 @@ fn thousand_askers_in_a_second_spread_over_the_owners() {
         let fast: Vec<OwnerRef> = found.iter().take(credited).map(|o| o.owner).collect();
         let uploads = fast.into_iter().map(|owner| {
             let bytes = 10_000_000;
-            Upload { owner, bytes }
+            Upload::new(owner, bytes)
         });
         let report = TrackerRequest::Update {
             token: all[0].1,

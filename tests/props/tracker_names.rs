@@ -105,7 +105,7 @@ fn content_is_found_by_its_id_though_its_name_finds_no_place() {
     let refusal = Refusal::ContentsPerName { max: 1 };
     assert!(refusal.is_of_name());
     let refused = world.own_all(&honest, entries);
-    assert_eq!(refused, [RefusedEntry { at: 1, refusal }]);
+    assert_eq!(refused, [RefusedEntry::new(1, refusal)]);
     for (number, name) in [(2, "other"), (3, &*id(3).to_string()), (4, "more")] {
         let found = world.found(&asker, number);
         assert_eq!(found.owners[0].addr, honest.addr);

@@ -31,12 +31,7 @@ pub(crate) fn addr(host: u8, port: u16) -> Addr {
 }
 
 pub(crate) fn entry(number: u32, name: &str) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: name.parse().unwrap(),
-        length: 1,
-        state: OwnState::Complete,
-    }
+    OwnEntry::new(id(number), name.parse().unwrap(), 1, OwnState::Complete)
 }
 
 /// How many ownerships one step of expiry touches at the most.
@@ -146,7 +141,7 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, peer: &Peer, owner: OwnerRef, bytes: u64) {
-        let uploads = vec![Upload { owner, bytes }];
+        let uploads = vec![Upload::new(owner, bytes)];
         let token = peer.token;
         let reply = self.handle(&peer.addr, &TrackerRequest::Update { token, uploads });
         assert_eq!(reply, TrackerReply::Done);

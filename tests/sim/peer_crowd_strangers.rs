@@ -113,7 +113,7 @@ async fn liar(network: MemoryNetwork, addr: Addr, card: Card, claim: Claim) {
         while let Some(message) = voice.hear().await {
             match message {
                 PeerMessage::Refuse(RefuseReason::Banned) => return,
-                PeerMessage::ManifestRequest { part } => {
+                PeerMessage::ManifestRequest { page: part } => {
                     voice.say(claim.part(part)).await;
                 }
                 PeerMessage::Request(block) => {

@@ -26,12 +26,12 @@ fn id(number: u8) -> ContentId {
 }
 
 fn entry(number: u8, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: format!("name-{number}").parse().expect("a name"),
-        length: 1000,
+    OwnEntry::new(
+        id(number),
+        format!("name-{number}").parse().expect("a name"),
+        1000,
         state,
-    }
+    )
 }
 
 async fn tracker(network: &MemoryNetwork) -> Tracker {

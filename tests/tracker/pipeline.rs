@@ -23,10 +23,8 @@ async fn needs_that_come_together_take_one_round_trip() {
         owner.own(entry(number, state)).await.unwrap();
     }
     // Two contents of one name.
-    let twin = OwnEntry {
-        name: entry(0, OwnState::Complete).name,
-        ..entry(200, OwnState::Complete)
-    };
+    let mut twin = entry(200, OwnState::Complete);
+    twin.name = entry(0, OwnState::Complete).name;
     owner.own(twin).await.unwrap();
     network.set_latency("asker", LATENCY);
     let asker = client(&network, "asker");
@@ -145,12 +143,7 @@ impl Scripted {
             matches!(request, TrackerRequest::Register { .. }),
             "{request:?}"
         );
-        let registered = Registered {
-            token,
-            epoch,
-            heartbeat: Duration::from_secs(20),
-            listed: None,
-        };
+        let registered = Registered::new(token, epoch, Duration::from_secs(20), None);
         self.answer(TrackerReply::Registered(registered)).await;
     }
 }
@@ -183,12 +176,12 @@ async fn needs_with_a_forgotten_token_are_asked_again_after_one_registration() {
             // One is refused whatever its token.
             let reply = match number {
                 4 => TrackerReply::Refused(Refusal::UnknownToken),
-                number => TrackerReply::Found(Found {
-                    id: id(number),
-                    name: "name".parse().unwrap(),
-                    length: 1,
-                    owners: Vec::new(),
-                }),
+                number => TrackerReply::Found(Found::new(
+                    id(number),
+                    "name".parse().unwrap(),
+                    1,
+                    Vec::new(),
+                )),
             };
             tracker.answer(reply).await;
         }

@@ -38,12 +38,12 @@ impl Card {
     }
 
     fn hello(&self) -> PeerMessage {
-        PeerMessage::Hello(Hello {
-            content: self.content,
-            peer: self.peer,
-            listen: self.listen.clone(),
-            cookie: LinkCookie([0; 16]),
-        })
+        PeerMessage::Hello(Hello::new(
+            self.content,
+            self.peer,
+            self.listen.clone(),
+            LinkCookie([0; 16]),
+        ))
     }
 }
 
@@ -237,7 +237,7 @@ impl Claim {
         let from = before as usize * PART_BYTES;
         let until = self.hashes.len().min(from + PART_BYTES);
         PeerMessage::ManifestHashes {
-            part,
+            page: part,
             hashes: self.hashes.slice(from..until),
         }
     }
@@ -263,7 +263,7 @@ async fn false_owner(mut listener: Box<dyn Listener>, card: Card, answers: Answe
             voice.say(card.hello()).await;
             voice.say(PeerMessage::HaveAll).await;
             while let Some(message) = voice.hear().await {
-                let PeerMessage::ManifestRequest { part } = message else {
+                let PeerMessage::ManifestRequest { page: part } = message else {
                     continue;
                 };
                 match &answers {
@@ -305,12 +305,12 @@ impl FalseOwners {
             config.seed = Some(number);
             let trackers = vec![world.tracker.local_addr().clone()];
             let client = TrackerClient::start(transport.into(), trackers, Some(addr), config);
-            let entry = OwnEntry {
-                id: content.id,
-                name: named(content.name.as_str()),
-                length: content.length,
-                state: OwnState::Complete,
-            };
+            let entry = OwnEntry::new(
+                content.id,
+                named(content.name.as_str()),
+                content.length,
+                OwnState::Complete,
+            );
             client.own(entry).await.unwrap();
             clients.push(client);
             let card = Card::new(content.id, id(1000 + number));

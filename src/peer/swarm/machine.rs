@@ -29,7 +29,7 @@ use super::{
     SwarmConfig, Turn, UploadLimits, Uploader,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
-use crate::protocol::limits::{HASHES_PER_PART, MAX_BLOCK_LEN, MAX_REQUESTS};
+use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A link that was silent this many times in a row is dropped.
@@ -358,8 +358,8 @@ impl Swarm {
         while let Some(link) = fetch.start(now, links_with_chunks(&self.links)) {
             requests.push((link, 0));
         }
-        for (link, part) in requests {
-            self.send(link, PeerMessage::ManifestRequest { part });
+        for (link, page) in requests {
+            self.send(link, PeerMessage::ManifestRequest { page });
         }
     }
 
@@ -728,15 +728,15 @@ impl Swarm {
             } => self.block_arrived(now, link, chunk, offset, data),
             PeerMessage::Choke => self.choked(link, Choke::Choked),
             PeerMessage::Unchoke => self.choked(link, Choke::Unchoked),
-            PeerMessage::ManifestRequest { part } => self.page_requested(link, part),
+            PeerMessage::ManifestRequest { page } => self.page_requested(link, page),
             PeerMessage::ManifestLength { length, proof } => {
                 self.page_arrived(now, link, |fetch| {
                     fetch.length_arrived(now, link, length, &proof)
                 });
             }
-            PeerMessage::ManifestHashes { part, hashes } => {
+            PeerMessage::ManifestHashes { page, hashes } => {
                 self.page_arrived(now, link, |fetch| {
-                    fetch.hashes_arrived(now, link, part, &hashes)
+                    fetch.hashes_arrived(now, link, page, &hashes)
                 });
             }
             PeerMessage::ManifestReject { .. } => self.page_rejected(link),
@@ -946,14 +946,14 @@ impl Swarm {
         match step(fetch) {
             PageOutcome::More(pages) => {
                 self.gained(now);
-                for part in pages {
-                    self.send(link, PeerMessage::ManifestRequest { part });
+                for page in pages {
+                    self.send(link, PeerMessage::ManifestRequest { page });
                 }
             }
             PageOutcome::Whole(claim) => {
                 self.last_gain = now;
                 fetch.checking(sender);
-                if claim.chunks() <= HASHES_PER_PART as usize {
+                if claim.chunks() <= HASHES_PER_PAGE as usize {
                     let manifest = claim.check();
                     self.claim_checked(now, link, manifest);
                 } else {

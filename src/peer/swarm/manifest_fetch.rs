@@ -21,7 +21,7 @@ use super::LinkId;
 use super::contributor::Contributor;
 use crate::content::{ChunkHash, ChunkIndex, ContentId, Geometry, LengthProof, Manifest};
 use crate::protocol::PeerMessage;
-use crate::protocol::limits::HASHES_PER_PART;
+use crate::protocol::limits::HASHES_PER_PAGE;
 
 /// How long a page may take, the first time that a link is asked.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -322,7 +322,7 @@ impl ManifestFetch {
         }
         let split = siblings * size_of::<ChunkHash>();
         let (siblings, _) = proof[..split].as_chunks();
-        let pages = geometry.chunks().div_ceil(HASHES_PER_PART);
+        let pages = geometry.chunks().div_ceil(HASHES_PER_PAGE);
         attempt.length = Some((
             geometry,
             LengthProof {
@@ -378,8 +378,8 @@ impl ManifestFetch {
         else {
             return PageOutcome::Unasked;
         };
-        let before = (page - 1) * HASHES_PER_PART;
-        let expected = (geometry.chunks() - before).min(HASHES_PER_PART);
+        let before = (page - 1) * HASHES_PER_PAGE;
+        let expected = (geometry.chunks() - before).min(HASHES_PER_PAGE);
         if hashes.len() != expected as usize * size_of::<ChunkHash>() {
             return PageOutcome::Lie;
         }
@@ -447,10 +447,10 @@ pub(crate) fn serve(manifest: &Manifest, page: u32) -> PeerMessage {
             proof: bytes.into(),
         };
     };
-    let chunk = |page: u32| ChunkIndex(page.saturating_mul(HASHES_PER_PART));
+    let chunk = |page: u32| ChunkIndex(page.saturating_mul(HASHES_PER_PAGE));
     let hashes = manifest.hash_bytes(chunk(first)..chunk(page));
     if hashes.is_empty() {
-        return PeerMessage::ManifestReject { part: page };
+        return PeerMessage::ManifestReject { page };
     }
-    PeerMessage::ManifestHashes { part: page, hashes }
+    PeerMessage::ManifestHashes { page, hashes }
 }

@@ -66,7 +66,7 @@ pub(crate) use link_map::LinkMap;
 pub use machine::Swarm;
 pub use manifest_fetch::ManifestClaim;
 #[cfg(feature = "testing")]
-pub(crate) use manifest_fetch::serve as manifest_part;
+pub(crate) use manifest_fetch::serve as manifest_page;
 pub use output::{DropReason, Output};
 pub use picker::Picker;
 pub use planner::{Arrival, Has, Planner, PlannerConfig, Released, Request, Strategy};

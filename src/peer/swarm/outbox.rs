@@ -75,7 +75,7 @@ impl Outbox {
         while let Some(page) = link.next_page() {
             let reply = match manifest {
                 Some(manifest) => manifest_fetch::serve(manifest, page),
-                None => PeerMessage::ManifestReject { part: page },
+                None => PeerMessage::ManifestReject { page },
             };
             if let PeerMessage::ManifestHashes { .. } = &reply {
                 link.page_follows();

@@ -66,7 +66,7 @@ const QUEUE: usize = 64;
 ///
 /// let owner = client("owner", Some("memory:owner"));
 /// let id = ContentId::of(b"bytes");
-/// owner.own(OwnEntry { id, name: "file".parse()?, length: 5, state: OwnState::Complete }).await?;
+/// owner.own(OwnEntry::new(id, "file".parse()?, 5, OwnState::Complete)).await?;
 ///
 /// let asker = client("asker", None);
 /// let found = asker.need(id.into(), 10).await?;

@@ -1,11 +1,10 @@
-//! When frames move: rates, latency and holds, as a pure machine.
+//! When frames move: rates, latency and holds, as a pure state machine.
 //!
-//! Every endpoint has two lines, one up and one down. A frame takes the up
-//! line of its sender for `length / rate`, travels for its delay, and takes
-//! the down line of its receiver for `length / rate`. A line carries one frame
-//! at a time and serves the flows that wait for it in turn, one frame each;
-//! without a rate it takes no time. Frames of one flow never overtake each
-//! other.
+//! Every endpoint has two lines, an uplink and a downlink. A frame occupies the
+//! uplink of its sender for `length / rate`, travels for its delay, and occupies
+//! the downlink of its receiver for `length / rate`. A line carries one frame at
+//! a time and serves the flows that wait for it in turn, one frame each. A line
+//! without a rate takes no time. Frames of one flow never overtake each other.
 //!
 //! The machine knows no clock and no frames: time is an argument, and what it
 //! carries is a type parameter. The same calls give the same deliveries.
@@ -14,7 +13,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-/// An endpoint, by the order in which the network met it.
+/// An endpoint, numbered in the order in which the network got to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EndpointId(pub(super) usize);
 
@@ -31,7 +30,7 @@ pub(super) enum Way {
 
 type LineId = (EndpointId, Way);
 
-/// What arrived, when, and on which flow.
+/// An item that arrived, with its time and its flow.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Delivery<T> {
     pub(super) at: Duration,
@@ -40,7 +39,7 @@ pub(super) struct Delivery<T> {
 }
 
 #[derive(Debug)]
-struct Parcel<T> {
+struct Packet<T> {
     item: T,
     len: usize,
     delay: Duration,
@@ -51,10 +50,10 @@ struct Line<T> {
     /// Bytes per second.
     rate: Option<u64>,
     held: bool,
-    /// In service until its event comes.
-    current: Option<(FlowId, Parcel<T>)>,
-    queues: BTreeMap<FlowId, VecDeque<Parcel<T>>>,
-    /// The flows that have something waiting and may send, next one first.
+    /// The packet that it carries, until its [`Event::Served`].
+    current: Option<(FlowId, Packet<T>)>,
+    queues: BTreeMap<FlowId, VecDeque<Packet<T>>>,
+    /// The flows that have a packet waiting and may send, the next one first.
     turns: VecDeque<FlowId>,
 }
 
@@ -71,33 +70,33 @@ impl<T> Default for Line<T> {
 }
 
 #[derive(Debug)]
-struct Flow {
+struct FlowPath {
     from: EndpointId,
     to: EndpointId,
-    /// When the last parcel sent so far arrives at the down line.
+    /// When the last packet that was sent so far arrives at the downlink.
     last_arrival: Duration,
-    /// How many parcels are between the two lines.
+    /// How many packets are between the two lines.
     travelling: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A line is done with its frame.
+    /// A line has carried its packet.
     Served(LineId),
-    /// A parcel ends its travel; which one is in `travelling`.
+    /// A packet arrives at the downlink: the one of this number in `travelling`.
     Arrived(u64),
 }
 
-/// The machine.
+/// The state machine.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     lines: BTreeMap<LineId, Line<T>>,
-    flows: BTreeMap<FlowId, Flow>,
-    /// Pairs between which nothing passes, in both orders.
+    flows: BTreeMap<FlowId, FlowPath>,
+    /// Pairs of endpoints between which nothing passes, in both orders.
     parted: BTreeSet<(EndpointId, EndpointId)>,
-    /// By time, then by the order of making.
+    /// Ordered by time, then by the order in which they were made.
     events: BinaryHeap<Reverse<(Duration, u64, Event)>>,
-    travelling: BTreeMap<u64, (FlowId, Parcel<T>)>,
+    travelling: BTreeMap<u64, (FlowId, Packet<T>)>,
     /// Numbers events and travels.
     counter: u64,
     delivered: VecDeque<Delivery<T>>,
@@ -120,7 +119,7 @@ impl<T> Default for Schedule<T> {
 impl<T> Schedule<T> {
     /// Opens a flow between two endpoints.
     pub(super) fn open(&mut self, flow: FlowId, from: EndpointId, to: EndpointId) {
-        let path = Flow {
+        let path = FlowPath {
             from,
             to,
             last_arrival: Duration::ZERO,
@@ -129,10 +128,10 @@ impl<T> Schedule<T> {
         self.flows.insert(flow, path);
     }
 
-    /// Forgets a flow and all that is under way on it. What a line is serving
-    /// still takes its time.
+    /// Forgets a flow and everything that is on its way. A packet that a line is
+    /// carrying still occupies the line.
     pub(super) fn close(&mut self, flow: FlowId) {
-        let Some(Flow { from, to, .. }) = self.flows.remove(&flow) else {
+        let Some(FlowPath { from, to, .. }) = self.flows.remove(&flow) else {
             return;
         };
         for id in [(from, Way::Up), (to, Way::Down)] {
@@ -144,16 +143,16 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Sets the rate of a line in bytes per second, for the frames that it
-    /// begins from now on.
+    /// Sets the rate of a line in bytes per second, for the packets that it starts
+    /// from now on.
     pub(super) fn set_rate(&mut self, now: Duration, id: LineId, rate: Option<u64>) {
         self.run(now);
         self.lines.entry(id).or_default().rate = rate;
         self.serve(now, id);
     }
 
-    /// Holds both lines of an endpoint, or lets them go on. A frame in service
-    /// is completed.
+    /// Holds both lines of an endpoint, or lets them go on. A packet that a line
+    /// is carrying is completed.
     pub(super) fn hold(&mut self, now: Duration, endpoint: EndpointId, held: bool) {
         self.run(now);
         for id in [(endpoint, Way::Up), (endpoint, Way::Down)] {
@@ -169,7 +168,7 @@ impl<T> Schedule<T> {
             .is_some_and(|line| line.held)
     }
 
-    /// Lets nothing pass between two endpoints: their flows wait.
+    /// Parts two endpoints: the flows between them wait.
     pub(super) fn part(&mut self, now: Duration, one: EndpointId, other: EndpointId) {
         self.run(now);
         self.parted.extend([(one, other), (other, one)]);
@@ -182,7 +181,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Whether something passes between two endpoints.
+    /// Whether nothing passes between two endpoints.
     pub(super) fn is_parted(&self, one: EndpointId, other: EndpointId) -> bool {
         self.parted.contains(&(one, other))
     }
@@ -208,8 +207,8 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Sends something of `len` bytes that travels for `delay`. On a flow that
-    /// is closed it is lost.
+    /// Sends an item of `len` bytes that travels for `delay`. On a closed flow it
+    /// is lost.
     pub(super) fn send(
         &mut self,
         now: Duration,
@@ -221,11 +220,11 @@ impl<T> Schedule<T> {
         self.run(now);
         if let Some(path) = self.flows.get(&flow) {
             let id = (path.from, Way::Up);
-            self.queue(now, id, flow, Parcel { item, len, delay });
+            self.queue(now, id, flow, Packet { item, len, delay });
         }
     }
 
-    /// When something happens by itself next.
+    /// When the next event happens by itself.
     pub(super) fn next_event(&self) -> Option<Duration> {
         self.events.peek().map(|Reverse((at, ..))| *at)
     }
@@ -236,7 +235,7 @@ impl<T> Schedule<T> {
         self.delivered.pop_front()
     }
 
-    /// Lets happen what is due.
+    /// Handles all events that are due.
     fn run(&mut self, now: Duration) {
         while let Some(&Reverse((at, _, event))) = self.events.peek()
             && at <= now
@@ -250,24 +249,24 @@ impl<T> Schedule<T> {
         match event {
             Event::Served(id) => {
                 let line = self.lines.entry(id).or_default();
-                if let Some((flow, parcel)) = line.current.take() {
-                    self.forward(at, id, flow, parcel);
+                if let Some((flow, packet)) = line.current.take() {
+                    self.forward(at, id, flow, packet);
                 }
                 self.serve(at, id);
             }
             Event::Arrived(number) => {
-                if let Some((flow, parcel)) = self.travelling.remove(&number)
+                if let Some((flow, packet)) = self.travelling.remove(&number)
                     && let Some(path) = self.flows.get_mut(&flow)
                 {
                     path.travelling -= 1;
                     let id = (path.to, Way::Down);
-                    self.queue(at, id, flow, parcel);
+                    self.queue(at, id, flow, packet);
                 }
             }
         }
     }
 
-    fn queue(&mut self, at: Duration, id: LineId, flow: FlowId, parcel: Parcel<T>) {
+    fn queue(&mut self, at: Duration, id: LineId, flow: FlowId, packet: Packet<T>) {
         let waits = self
             .flows
             .get(&flow)
@@ -277,12 +276,12 @@ impl<T> Schedule<T> {
         if queue.is_empty() && !waits {
             line.turns.push_back(flow);
         }
-        queue.push_back(parcel);
+        queue.push_back(packet);
         self.serve(at, id);
     }
 
-    /// Begins with the next frame of a line, and with the ones behind it as
-    /// long as they take no time.
+    /// Starts the next packet of a line, and the ones after it as long as they
+    /// take no time.
     fn serve(&mut self, at: Duration, id: LineId) {
         loop {
             let Some(line) = self.lines.get_mut(&id) else {
@@ -297,7 +296,7 @@ impl<T> Schedule<T> {
             let Some(queue) = line.queues.get_mut(&flow) else {
                 continue;
             };
-            let Some(parcel) = queue.pop_front() else {
+            let Some(packet) = queue.pop_front() else {
                 continue;
             };
             if queue.is_empty() {
@@ -307,36 +306,36 @@ impl<T> Schedule<T> {
             }
             let takes = line
                 .rate
-                .map_or(Duration::ZERO, |rate| transmission(parcel.len, rate));
+                .map_or(Duration::ZERO, |rate| transmission(packet.len, rate));
             if takes.is_zero() {
-                self.forward(at, id, flow, parcel);
+                self.forward(at, id, flow, packet);
             } else {
-                line.current = Some((flow, parcel));
+                line.current = Some((flow, packet));
                 self.push_event(at + takes, Event::Served(id));
             }
         }
     }
 
-    /// Hands on what a line has carried.
-    fn forward(&mut self, at: Duration, (_, way): LineId, flow: FlowId, parcel: Parcel<T>) {
+    /// Passes on a packet that a line has carried.
+    fn forward(&mut self, at: Duration, (_, way): LineId, flow: FlowId, packet: Packet<T>) {
         let Some(path) = self.flows.get_mut(&flow) else {
             return;
         };
         if way == Way::Down {
-            let item = parcel.item;
+            let item = packet.item;
             self.delivered.push_back(Delivery { at, flow, item });
             return;
         }
-        let arrival = (at + parcel.delay).max(path.last_arrival);
+        let arrival = (at + packet.delay).max(path.last_arrival);
         path.last_arrival = arrival;
-        if parcel.delay.is_zero() && path.travelling == 0 {
+        if packet.delay.is_zero() && path.travelling == 0 {
             let id = (path.to, Way::Down);
-            self.queue(at, id, flow, parcel);
+            self.queue(at, id, flow, packet);
         } else {
             path.travelling += 1;
             self.counter += 1;
             let number = self.counter;
-            self.travelling.insert(number, (flow, parcel));
+            self.travelling.insert(number, (flow, packet));
             self.push_event(arrival, Event::Arrived(number));
         }
     }
@@ -452,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn parcel_caught_on_its_way_waits_for_the_heal() {
+    fn packet_caught_on_its_way_waits_for_the_heal() {
         let mut schedule = Schedule::default();
         schedule.open(FlowId(1), A, B);
         schedule.send(ms(0), FlowId(1), 0, 1, ms(10));

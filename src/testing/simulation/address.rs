@@ -1,27 +1,29 @@
-//! Where members are, as addresses: honest ones on a host each, sybils all on
-//! one, and squatters with more addresses on their host than they listen at.
+//! The addresses of members. Each honest member has a host of its own; all sybils
+//! share one; squatters have more addresses on their host than they listen at.
 
-use super::{Adversary, Member};
+use super::adversary::Adversary;
+use super::member::Member;
 use crate::protocol::Addr;
 
-/// How many addresses of a squatter are listed at which nobody is: its ports
+/// How many addresses of a squatter are listed at which nobody listens: its ports
 /// from 1 on.
-pub(super) const VACANT: u16 = 4;
+pub(super) const VACANT_PORTS: u16 = 4;
 
+/// An address of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct MemberAddr {
     pub(super) member: Member,
-    /// The member is at 0, and nobody at the others.
+    /// The member listens at port 0, and nobody at the others.
     pub(super) port: u16,
 }
 
-impl Place {
-    /// Where a member is.
+impl MemberAddr {
+    /// The address at which a member listens.
     pub(super) fn of(member: Member) -> Self {
         Self { member, port: 0 }
     }
 
-    /// The address of a place, by the kind of its member.
+    /// The address as text, which depends on the kind of the member.
     pub(super) fn addr(self, kind: Option<Adversary>) -> Addr {
         let Self { member, port } = self;
         let text = match kind {
@@ -32,11 +34,11 @@ impl Place {
         text.parse().expect("a printable address")
     }
 
-    /// The place of an address.
+    /// Parses an address.
     ///
     /// # Panics
-    /// If no member could have it.
-    pub(super) fn at(addr: &Addr) -> Self {
+    /// If it is not the address of a member.
+    pub(super) fn parse(addr: &Addr) -> Self {
         let text = addr.as_str();
         let alone = |prefix| text.strip_prefix(prefix).map(|member| (member, "0"));
         let (member, port) = alone("sim-")
@@ -54,37 +56,37 @@ impl Place {
 mod tests {
     use super::*;
 
-    fn places() -> impl Iterator<Item = (Place, Option<Adversary>)> {
+    fn addresses() -> impl Iterator<Item = (MemberAddr, Option<Adversary>)> {
         let kinds = Adversary::ALL.into_iter().map(Some).chain([None]);
         kinds.flat_map(|kind| {
             let ports = 0..=if kind == Some(Adversary::Squatter) {
-                VACANT
+                VACANT_PORTS
             } else {
                 0
             };
             ports.flat_map(move |port| {
                 [0, 7, 70].map(|member| {
                     let member = Member(member);
-                    (Place { member, port }, kind)
+                    (MemberAddr { member, port }, kind)
                 })
             })
         })
     }
 
     #[test]
-    fn places_are_found_by_their_addresses() {
-        for (place, kind) in places() {
-            assert_eq!(Place::at(&place.addr(kind)), place, "{kind:?}");
+    fn addresses_are_parsed_as_they_are_written() {
+        for (addr, kind) in addresses() {
+            assert_eq!(MemberAddr::parse(&addr.addr(kind)), addr, "{kind:?}");
         }
     }
 
     #[test]
-    fn only_sybils_and_the_places_of_one_member_share_a_host() {
-        for (place, kind) in places() {
-            for (other, other_kind) in places().filter(|(_, other)| *other == kind) {
-                let same = place.addr(kind).same_host(&other.addr(other_kind));
+    fn only_sybils_and_the_addresses_of_one_member_share_a_host() {
+        for (addr, kind) in addresses() {
+            for (other, other_kind) in addresses().filter(|(_, other)| *other == kind) {
+                let same = addr.addr(kind).same_host(&other.addr(other_kind));
                 let sybils = kind == Some(Adversary::Sybil);
-                assert_eq!(same, sybils || place.member == other.member, "{kind:?}");
+                assert_eq!(same, sybils || addr.member == other.member, "{kind:?}");
             }
         }
     }

@@ -1,18 +1,22 @@
-//! Fields on the wire: what writes them, and what takes them back.
+//! The fields of a message on the wire: one type writes them, one reads them.
+//!
+//! A message is one byte for its type, then its fields, big-endian. Long data is
+//! the body of the frame. PROTOCOL.md describes the bytes.
 
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
-use super::ProtocolError;
+use super::addr::{Addr, MAX_ADDR_LEN};
+use super::error::ProtocolError;
+use super::frame::Frame;
+use super::limits::{MAGIC, VERSION};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN, MAX_NAME_LEN};
-use crate::protocol::limits::{MAGIC, VERSION};
-use crate::protocol::{Addr, Frame, MAX_ADDR_LEN, Token};
 
-// A text's length is one byte on the wire.
+// The length of a text is one byte on the wire.
 const _: () = assert!(MAX_NAME_LEN <= u8::MAX as usize && MAX_ADDR_LEN <= u8::MAX as usize);
 
-/// Checks a figure against its bounds.
+/// Checks a value against its bounds.
 pub(super) fn within(
     field: &'static str,
     found: u64,
@@ -31,7 +35,7 @@ pub(super) fn within(
     }
 }
 
-/// A length of a content, which stays within [`MAX_CONTENT_LEN`].
+/// Checks the length of a content against [`MAX_CONTENT_LEN`].
 pub(super) fn content_len(length: u64) -> Result<u64, ProtocolError> {
     within("content length", length, 0..=MAX_CONTENT_LEN)?;
     Ok(length)
@@ -41,15 +45,16 @@ pub(super) fn content_len(length: u64) -> Result<u64, ProtocolError> {
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    /// Starts a message; `len` is how many bytes its fields will have, so that
-    /// the head is allocated once.
+    /// Starts a message. `len` is the expected length of its fields in bytes, so
+    /// that the head is allocated once.
     pub(super) fn new(kind: u8, len: usize) -> Self {
         let mut head = Vec::with_capacity(1 + len);
         head.push(kind);
         Self(head)
     }
 
-    /// A message whose first fields are the protocol's mark and version.
+    /// Starts a message whose first fields are the protocol's magic bytes and
+    /// version.
     pub(super) fn opening(kind: u8, len: usize) -> Self {
         Self::new(kind, MAGIC.len() + 1 + len)
             .bytes(&MAGIC)
@@ -81,18 +86,18 @@ impl Writer {
         self.bytes(id.as_bytes())
     }
 
-    /// A name or an address behind its length.
+    /// A name or an address, after its length.
     pub(super) fn text(self, text: &str) -> Self {
         let len = u8::try_from(text.len()).expect("names and addresses are validated");
         self.u8(len).bytes(text.as_bytes())
     }
 
-    /// An address; none has no bytes, which no address has.
+    /// An address, or a text without bytes for `None`.
     pub(super) fn optional_addr(self, addr: Option<&Addr>) -> Self {
         self.text(addr.map_or("", Addr::as_str))
     }
 
-    /// A list behind the number of its entries.
+    /// A list, after the number of its entries.
     pub(super) fn list<T>(
         self,
         field: &'static str,
@@ -117,7 +122,7 @@ impl Writer {
     }
 }
 
-/// Takes the fields of one message's head, from the front.
+/// Reads the fields of one message's head, from the front.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -125,7 +130,7 @@ impl<'a> Reader<'a> {
         Self(head)
     }
 
-    /// The mark and the version of an opening message.
+    /// The magic bytes and the version of an opening message.
     pub(super) fn opening(&mut self) -> Result<(), ProtocolError> {
         if self.array()? != MAGIC {
             return Err(ProtocolError::Magic);
@@ -177,10 +182,6 @@ impl<'a> Reader<'a> {
         self.array().map(ContentId::from_bytes)
     }
 
-    pub(super) fn token(&mut self) -> Result<Token, ProtocolError> {
-        self.array().map(Token)
-    }
-
     pub(super) fn content_len(&mut self) -> Result<u64, ProtocolError> {
         content_len(self.u64()?)
     }
@@ -200,8 +201,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list of at most `max` entries of at least `least` bytes each. Memory
-    /// is reserved only for entries that the head has bytes for.
+    /// A list of at most `max` entries of at least `least` bytes each. Memory is
+    /// reserved only for entries for which the head has bytes.
     pub(super) fn list<T>(
         &mut self,
         field: &'static str,
@@ -219,8 +220,8 @@ impl<'a> Reader<'a> {
         Ok(entries)
     }
 
-    /// The end of the message, which must be the end of the frame: of its
-    /// head, and of whatever the message left of its body.
+    /// The end of the message. Nothing may be left in the head, nor in `body`,
+    /// the part of the frame's body that the message did not take.
     pub(super) fn end(self, body: &[u8]) -> Result<(), ProtocolError> {
         match self.0.len() + body.len() {
             0 => Ok(()),
