@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use bt_lite::protocol::{
     OwnEntry, OwnState, OwnerRef, Token, TrackerReply, TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
-use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
@@ -21,7 +20,7 @@ const OWNERS_EACH: u32 = 50;
 const K: u16 = 16;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
     peers: Vec<(Addr, Token)>,
     turn: usize,
@@ -47,9 +46,10 @@ impl World {
     /// Every peer owns content 0, and one of those with few owners; a tenth of
     /// them have uploaded.
     fn new(peers: u32) -> Self {
+        let now = Instant::now();
         let mut world = Self {
-            registry: Registry::new(RegistryConfig::default(), [1; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, 1, now),
+            now,
             peers: Vec::new(),
             turn: 0,
         };

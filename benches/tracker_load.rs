@@ -24,7 +24,8 @@
 //! owners' list in a row and some at random, most of them with a page to look up
 //! before.
 //!
-//! The scaling is that of two threads on one registry in shards; beside it
+//! With one core, the registry has one shard, and takes its locks, which nobody
+//! contends for. The scaling is that of two threads on one registry in shards; beside it
 //! stands what two threads come to that compute and share nothing, which on a
 //! machine with other things to do, or with one core for two threads, is less
 //! than two.
@@ -45,7 +46,6 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use bt_lite::protocol::{OwnEntry, OwnState, Token, TrackerReply, TrackerRequest, Upload};
-use bt_lite::tracker::registry::Registry;
 use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 use fastrand::Rng;
@@ -96,23 +96,21 @@ impl Setting {
     }
 }
 
-/// Both kinds of registry.
-trait Handle {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>);
+/// An empty registry that begins at this time.
+fn empty_registry(shards: u32, now: Instant) -> ShardedRegistry {
+    ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, shards, now)
 }
 
-impl Handle for Registry {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
-        self.handle_into(now, source, request, out)
-            .expect("nothing is refused here");
-    }
-}
-
-impl Handle for &ShardedRegistry {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
-        self.handle_into(now, source, request, out)
-            .expect("nothing is refused here");
-    }
+fn answer(
+    registry: &ShardedRegistry,
+    now: Instant,
+    source: &Addr,
+    request: &TrackerRequest,
+    out: &mut Vec<u8>,
+) {
+    registry
+        .handle_into(now, source, request, out)
+        .expect("nothing is refused here");
 }
 
 /// What one announce says.
@@ -152,7 +150,7 @@ impl World {
     }
 
     /// Registers all peers, at steady times over one heartbeat.
-    fn populate(&mut self, peers: u32, registry: &mut impl Handle) {
+    fn populate(&mut self, peers: u32, registry: &ShardedRegistry) {
         self.tokens.reserve_exact(peers as usize);
         let start = self.now;
         let heartbeat = RegistryConfig::default().heartbeat;
@@ -165,24 +163,20 @@ impl World {
                 listen: Some(source.clone()),
                 token: None,
             };
-            registry.answer(self.now, &source, &request, &mut out);
+            answer(registry, self.now, &source, &request, &mut out);
             let token = Token(out[1..17].try_into().expect("16 bytes"));
             self.tokens.push(token);
             let entries = vec![self.entry(peer).clone()];
             let request = TrackerRequest::Own { token, entries };
-            registry.answer(self.now, &source, &request, &mut out);
+            answer(registry, self.now, &source, &request, &mut out);
         }
         // As many reports, each of one of the owners that are named.
         let contents = self.contents.len();
         for peer in (0..peers as usize).filter(|peer| (peer + peer / contents).is_multiple_of(10)) {
             let announce = self.announce(peer);
             out.clear();
-            registry.answer(
-                self.now,
-                &announce.source,
-                &announce.requests[NEED],
-                &mut out,
-            );
+            let need = &announce.requests[NEED];
+            answer(registry, self.now, &announce.source, need, &mut out);
             let reply = TrackerReply::decode(bt_lite::protocol::Frame::head(out.clone()));
             if let Ok(TrackerReply::Found(found)) = reply
                 && let Some(owner) = found.owners.last()
@@ -194,7 +188,7 @@ impl World {
                     bytes,
                 }];
                 let request = TrackerRequest::Update { token, uploads };
-                registry.answer(self.now, &announce.source, &request, &mut out);
+                answer(registry, self.now, &announce.source, &request, &mut out);
             }
         }
     }
@@ -244,7 +238,7 @@ impl World {
     /// How many nanoseconds it takes to answer these requests of an announce, by
     /// the median batch: what else the machine does meanwhile falls on few of
     /// them.
-    fn time(&self, registry: &mut impl Handle, asked: Range<usize>, announces: usize) -> f64 {
+    fn time(&self, registry: &ShardedRegistry, asked: Range<usize>, announces: usize) -> f64 {
         let mut rng = Rng::with_seed(1);
         let mut out = Vec::with_capacity(4096);
         let mut times = Vec::new();
@@ -254,7 +248,7 @@ impl World {
             for announce in &batch {
                 out.clear();
                 for request in &announce.requests[asked.clone()] {
-                    registry.answer(self.now, &announce.source, request, &mut out);
+                    answer(registry, self.now, &announce.source, request, &mut out);
                 }
                 black_box(&out);
             }
@@ -280,7 +274,6 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
     let work = |thread: usize| {
         let mut rng = Rng::with_seed(thread as u64);
         let batch = world.batch(&mut rng, announces.div_ceil(8).max(1));
-        let mut registry = registry;
         let mut out = Vec::with_capacity(4096);
         barrier.wait();
         let start = Instant::now();
@@ -289,7 +282,7 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
             for announce in &batch {
                 out.clear();
                 for request in &announce.requests[NEED..] {
-                    registry.answer(world.now, &announce.source, request, &mut out);
+                    answer(registry, world.now, &announce.source, request, &mut out);
                 }
                 black_box(&out);
                 count += 1;
@@ -327,11 +320,11 @@ fn alone_together(threads: usize) -> f64 {
 
 /// Nanoseconds for one announce in a swarm of this many peers.
 fn in_one_swarm(peers: u32, announces: usize) -> f64 {
-    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
     let mut world = World::new(1);
-    world.populate(peers, &mut registry);
-    world.time(&mut registry, NEED..3, announces / 4);
-    world.time(&mut registry, NEED..3, announces)
+    let registry = empty_registry(1, world.now);
+    world.populate(peers, &registry);
+    world.time(&registry, NEED..3, announces / 4);
+    world.time(&registry, NEED..3, announces)
 }
 
 /// Lets all leases run out, and returns how long each step of that took. The same
@@ -340,9 +333,9 @@ fn in_one_swarm(peers: u32, announces: usize) -> f64 {
 fn expire(peers: u32, contents: u32) -> Vec<Duration> {
     let mut shortest: Vec<Duration> = Vec::new();
     for _ in 0..EXPIRIES {
-        let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
         let mut world = World::new(contents);
-        world.populate(peers, &mut registry);
+        let registry = empty_registry(1, world.now);
+        world.populate(peers, &registry);
         let now = world.now + 2 * RegistryConfig::default().lease();
         let mut steps = Vec::new();
         while registry.poll_timeout().is_some_and(|turn| turn <= now) {
@@ -376,18 +369,18 @@ fn main() {
     let mut world = World::new(contents);
     world.tokens.reserve_exact(peers as usize);
     let before = ALLOCATOR.stats();
-    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
-    world.populate(peers, &mut registry);
+    let registry = empty_registry(1, world.now);
+    world.populate(peers, &registry);
     let used = ALLOCATOR.stats() - before;
     let grown = i64::try_from(used.bytes_allocated).unwrap_or(i64::MAX)
         - i64::try_from(used.bytes_deallocated).unwrap_or(0);
     let bytes_per_peer = grown as f64 / f64::from(peers);
     assert_eq!(registry.stats().peers, u64::from(peers));
 
-    world.time(&mut registry, NEED..3, announces / 4);
-    let announce = world.time(&mut registry, NEED..3, announces);
-    let round = world.time(&mut registry, 0..3, announces / 4);
-    let [register, own] = [0..1, 1..2].map(|part| world.time(&mut registry, part, announces / 4));
+    world.time(&registry, NEED..3, announces / 4);
+    let announce = world.time(&registry, NEED..3, announces);
+    let round = world.time(&registry, 0..3, announces / 4);
+    let [register, own] = [0..1, 1..2].map(|part| world.time(&registry, part, announces / 4));
     let decoding = world.decoding(announces);
     println!(
         "one core: announce (NEED) {announce:.0} ns, and {decoding:.0} ns to decode it; \
@@ -402,11 +395,9 @@ fn main() {
         steps[steps.len() / 2]
     );
 
-    let start = Instant::now();
-    let sharded = ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, SHARDS, start);
     let mut world = World::new(contents);
-    world.now = start;
-    world.populate(peers, &mut &sharded);
+    let sharded = empty_registry(SHARDS, world.now);
+    world.populate(peers, &sharded);
     shared(&world, &sharded, 1, announces / 4);
     let one = shared(&world, &sharded, 1, announces);
     let two = shared(&world, &sharded, 2, announces);

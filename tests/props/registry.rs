@@ -8,13 +8,12 @@ use bt_lite::protocol::{
     TrackerRequest, Upload,
 };
 use bt_lite::tracker::ShardedRegistry;
-use bt_lite::tracker::registry::Registry;
 use bt_lite::{ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::registry_model::config;
 use crate::registry_model::{LEASE_SECONDS, Model, ModelPeer, SOURCES};
-use crate::subject::{Subject, config};
 
 const LISTENS: [Option<&str>; 8] = [
     None,
@@ -102,7 +101,7 @@ fn content_name(number: u8) -> ContentName {
 }
 
 struct Rig {
-    registry: Subject,
+    registry: ShardedRegistry,
     model: Model,
     start: Instant,
     issued: Vec<Token>,
@@ -112,16 +111,9 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(shards: Option<u32>) -> Self {
-        let start = Instant::now();
+    fn new(start: Instant, shards: u32) -> Self {
         Self {
-            registry: match shards {
-                None => Subject::One(Registry::new(config(), [3; 32], 1).into()),
-                Some(shards) => {
-                    let sharded = ShardedRegistry::new(config(), [3; 32], 1, shards, start);
-                    Subject::Sharded(sharded.into())
-                }
-            },
+            registry: ShardedRegistry::new(config(), [3; 32], 1, shards, start),
             model: Model::default(),
             start,
             issued: Vec::new(),
@@ -319,10 +311,10 @@ proptest! {
     /// for a million sequences.
     #[test]
     fn registry_agrees_with_lists_and_scans(
-        shards in prop_oneof![2 => Just(None), 1 => (1u32..9).prop_map(Some)],
+        shards in prop_oneof![2 => Just(1), 1 => 1u32..9],
         ops in vec(op(), 1..120),
     ) {
-        let mut rig = Rig::new(shards);
+        let mut rig = Rig::new(Instant::now(), shards);
         for op in &ops {
             rig.step(op);
         }
@@ -338,8 +330,8 @@ proptest! {
 proptest! {
     #[test]
     fn registry_with_the_same_key_and_calls_gives_the_same_replies(ops in vec(op(), 1..60)) {
-        let (mut one, mut two) = (Rig::new(None), Rig::new(None));
-        two.start = one.start;
+        let start = Instant::now();
+        let (mut one, mut two) = (Rig::new(start, 1), Rig::new(start, 1));
         for op in &ops {
             one.step(op);
             two.step(op);
@@ -353,7 +345,7 @@ proptest! {
     fn token_that_was_not_issued_changes_nothing_of_anybody(
         forgeries in vec((proof(), op()), 1..30),
     ) {
-        let mut rig = Rig::new(None);
+        let mut rig = Rig::new(Instant::now(), 1);
         // Two peers that know of each other, and one that has left.
         for op in [
             Op::Register(0, 3, Proof::None),

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use bt_lite::protocol::{OwnerRef, TrackerReply, TrackerRequest, Upload};
-use bt_lite::tracker::registry::Registry;
 use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 
 use crate::tracker_world::{addr, entry, id};
@@ -69,7 +68,7 @@ fn no_figure_of_a_registry_breaks_it() {
 /// A bit of everything, which must come to an answer that can be encoded.
 fn survives(config: &RegistryConfig) {
     let start = Instant::now();
-    let one = std::cell::RefCell::new(Registry::new(config.clone(), [1; 32], 1));
+    let one = ShardedRegistry::new(config.clone(), [1; 32], 1, 1, start);
     let sharded = ShardedRegistry::new(config.clone(), [1; 32], 1, 8, start);
     let mut tokens = Vec::new();
     for step in 0..40_u32 {
@@ -102,7 +101,7 @@ fn survives(config: &RegistryConfig) {
             requests.push(TrackerRequest::Exit { token });
         }
         for request in requests {
-            let reply = one.borrow_mut().handle(now, &source, &request);
+            let reply = one.handle(now, &source, &request);
             reply.encode().unwrap();
             if let TrackerReply::Registered(registered) = reply {
                 tokens.push(registered.token);
@@ -110,15 +109,15 @@ fn survives(config: &RegistryConfig) {
             sharded.handle(now, &source, &request).encode().unwrap();
         }
         for _ in 0..100 {
-            one.borrow_mut().handle_timeout(now);
+            one.handle_timeout(now);
             sharded.handle_timeout(now);
         }
-        let turns = (one.borrow().poll_timeout(), sharded.poll_timeout());
+        let turns = (one.poll_timeout(), sharded.poll_timeout());
         assert!([turns.0, turns.1].iter().flatten().all(|turn| *turn > now));
-        one.borrow().check_invariants();
+        one.check_invariants();
         sharded.check_invariants();
-        let snapshot = one.borrow_mut().snapshot(now);
-        let mut again = Registry::new(config.clone(), [2; 32], 2);
+        let snapshot = one.snapshot(now);
+        let again = ShardedRegistry::new(config.clone(), [2; 32], 2, 1, now);
         again.restore(now, &snapshot);
         again.snapshot(now);
     }

@@ -2,10 +2,12 @@
 //! the real one must come to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, Refusal, Token, TrackerReply,
 };
+use bt_lite::tracker::RegistryConfig;
 use bt_lite::{Addr, ContentId, ContentName};
 
 /// Three hosts that tell IP from IP, and one of another transport.
@@ -20,6 +22,24 @@ pub(crate) const SOURCES: [&str; 4] = [
 /// counts, wherever its last tick ends.
 pub(crate) const LEASE_SECONDS: u64 = 23;
 const LEASE_MILLIS: u64 = 22_500;
+
+/// Quotas so small that each is reached soon.
+pub(crate) fn config() -> RegistryConfig {
+    let mut config = RegistryConfig::default();
+    config.grace = Duration::from_millis(2500);
+    config.max_owners = 5;
+    config.max_peers = 8;
+    config.max_peers_per_host = 3;
+    config.max_contents = 6;
+    config.max_contents_per_peer = 4;
+    config.max_contents_per_host = 3;
+    config.max_ownerships_per_host = 5;
+    config.max_ownerships = 14;
+    config.max_owners_per_content = 5;
+    config.max_names_per_content = 3;
+    config.max_contents_per_name = 3;
+    config
+}
 
 pub(crate) struct Owning {
     pub(crate) id: ContentId,

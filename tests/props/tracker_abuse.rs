@@ -7,13 +7,12 @@ use bt_lite::protocol::{
     Found, Frame, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply, TrackerRequest,
     Upload,
 };
-use bt_lite::tracker::registry::Registry;
-use bt_lite::tracker::{RegistryConfig, Snapshot};
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry, Snapshot};
 use bt_lite::{Addr, ContentId};
 use fastrand::Rng;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
 }
 
@@ -28,9 +27,10 @@ fn host(number: u32) -> Addr {
 
 impl World {
     fn new(config: RegistryConfig, epoch: u64) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [4; 32], epoch),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [4; 32], epoch, 1, now),
+            now,
         }
     }
 

@@ -6,8 +6,7 @@ use bt_lite::protocol::{
     ContentKey, Found, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Token, TrackerReply,
     TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
-use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 
 /// A peer as itself sees it.
@@ -18,7 +17,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) struct World {
-    pub(crate) registry: Registry,
+    pub(crate) registry: ShardedRegistry,
     pub(crate) now: Instant,
 }
 
@@ -47,9 +46,10 @@ const BATCH: u32 = 100;
 
 impl World {
     pub(crate) fn new(config: RegistryConfig) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [4; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [4; 32], 1, 1, now),
+            now,
         }
     }
 

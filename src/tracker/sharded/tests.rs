@@ -5,17 +5,19 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::protocol::{Found, OwnEntry, OwnState, OwnerRef, Refusal, Token, Upload};
+use crate::tracker::AddressRule;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
 }
 
 impl World {
     fn new(config: RegistryConfig) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [9; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [9; 32], 1, 1, now),
+            now,
         }
     }
 
@@ -93,9 +95,9 @@ impl World {
     }
 
     fn score(&self, owner: OwnerRef) -> f64 {
-        let sessions = &self.registry.sessions.one;
+        let sessions = self.registry.handler.sessions.lock(0);
         let index = sessions.by_ref(owner).unwrap();
-        sessions.peers[index].score.into()
+        sessions.score(index).into()
     }
 }
 
@@ -137,7 +139,7 @@ fn credit_is_bounded_by_what_can_have_been_received() {
     world.update(
         asker,
         honest,
-        2 * world.registry.terms.config.max_credit_rate,
+        2 * world.registry.handler.settings.config.max_credit_rate,
     );
     let full = world.score(honest);
     world.wait(2);
@@ -154,8 +156,8 @@ fn credit_is_bounded_by_what_can_have_been_received() {
     world.handle(&TrackerRequest::Register { listen, token });
     world.wait(15);
     world.update(asker, liar, u64::MAX);
-    let lease = world.registry.terms.config.lease().as_secs_f64();
-    let most = lease * world.registry.terms.config.max_credit_rate as f64;
+    let lease = world.registry.handler.settings.config.lease().as_secs_f64();
+    let most = lease * world.registry.handler.settings.config.max_credit_rate as f64;
     let rate = (most * std::f64::consts::LN_2 / 20.0).log2() + 34.0 / 20.0;
     assert!((world.score(liar) - rate).abs() < 0.2);
 }
@@ -246,7 +248,7 @@ fn registry_that_was_empty_for_long_forgets_on_time_again() {
     world.wait(30 * 24 * 3600);
     world.register("10.0.0.1:2");
     let turn = world.registry.poll_timeout().unwrap();
-    let late = turn - world.now - world.registry.terms.config.lease();
+    let late = turn - world.now - world.registry.handler.settings.config.lease();
     assert!(late <= Duration::from_millis(350), "{late:?}");
     world.registry.handle_timeout(turn);
     assert_eq!(world.registry.stats().peers, 0);
@@ -331,7 +333,7 @@ fn reply_in_bytes_is_the_reply_as_a_value() {
             let value = one.handle(&request);
             let mut bytes = vec![1, 2];
             let source = "10.0.0.1:1".parse().unwrap();
-            let registry = &mut other.registry;
+            let registry = &other.registry;
             let outcome = registry.handle_into(other.now, &source, &request, &mut bytes);
             let refused = matches!(value, TrackerReply::Refused(_));
             assert_eq!(outcome.is_err(), refused);
@@ -371,7 +373,7 @@ fn owners_of_all_kinds_of_addresses_are_written_as_they_are_read() {
         let value = one.handle(&request);
         let mut bytes = Vec::new();
         let source = "10.0.0.1:1".parse().unwrap();
-        let registry = &mut other.registry;
+        let registry = &other.registry;
         let outcome = registry.handle_into(other.now, &source, &request, &mut bytes);
         assert_eq!(outcome, Ok(()));
         assert_eq!(bytes, value.encode().unwrap().head);
