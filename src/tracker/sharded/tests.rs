@@ -298,7 +298,7 @@ fn reply_in_bytes_is_the_reply_as_a_value() {
     let mut rng = fastrand::Rng::with_seed(1);
     for owners in [0, 1, 5, 64, 65, 200] {
         let (mut one, tokens, asker) = World::swarm(owners);
-        let (mut other, _, _) = World::swarm(owners);
+        let (other, _, _) = World::swarm(owners);
         let mut requests = vec![
             TrackerRequest::Register {
                 listen: Some("10.0.0.1:9".parse().unwrap()),
