@@ -1,42 +1,39 @@
-//! What a tracker's registry bears: announces a second on one core and on two,
-//! bytes for each peer, how both grow, and the longest pause of expiry.
+//! The load that a tracker's registry bears: announces per second on one core and on
+//! two, bytes per peer, how both grow, and the longest pause of expiry.
 //!
 //! `cargo bench --bench tracker_load -- --peers 1000000 --contents 10000`
 //!
-//! One **announce** is the one that a peer of a BitTorrent tracker repeats: "I am
-//! still here; who else has this?", one request and one reply. Here that is NEED
-//! of the content that the peer owns, by its id and with K = 16: it proves the
-//! token, extends the lease, leaves the asker out, and names 16 owners, written
-//! as bytes into a buffer that is used again. What a peer says once, or every
-//! 20 s, is no part of it and has figures of its own: REGISTER with a token (the
-//! heartbeat of a peer that needs nothing) and OWN. A **round** is all three, one
-//! after the other, with three replies.
+//! One **announce** is what a peer of a BitTorrent tracker repeats: "I am still
+//! here; who else has this?", one request and one reply. Here that is NEED of the
+//! content that the peer owns, by its id and with K = 16. It checks the token,
+//! extends the lease, leaves the asker out, and names 16 owners, written as bytes
+//! into a buffer that is reused. Requests that a peer sends once, or every 20 s, are
+//! not part of it and have their own figures: REGISTER with a token (the heartbeat
+//! of a peer that needs nothing) and OWN. A **round** is all three, one after the
+//! other, with three replies.
 //!
-//! The requests are there as values, and what it takes to decode a NEED is
-//! printed beside; there is no I/O. Peers take turns at random, so that nearly
-//! every announce finds its peer outside of the processor's caches. Times are
-//! those of the median batch.
+//! The requests are values; the time to decode a NEED is printed separately. There
+//! is no I/O. Peers take turns at random, so that nearly every announce finds its
+//! peer outside of the processor's caches. Times are those of the median batch.
 //!
-//! What limits it: memory. With all in the caches (`--peers 1000 --contents 10`)
-//! an announce takes about 160 ns, of which choosing 16 owners and writing them
-//! is half. With a million peers it waits, too: for the peer's slot, the table of
-//! ids, the content, its levels of speed, its name, three or four lines of the
-//! owners' list in a row and some at random, most of them with a page to look up
-//! before.
+//! Memory is the limit. With everything in the caches (`--peers 1000 --contents
+//! 10`), half of an announce is choosing 16 owners and writing them. With a million
+//! peers it also waits for memory: for the peer's slot, the table of ids, the
+//! content, its speed buckets, its name, three or four neighbouring cache lines of
+//! the owners' list, and some lines at random, most of them after a TLB miss.
 //!
-//! With one core, the registry has one shard, and takes its locks, which nobody
-//! contends for. The scaling is that of two threads on one registry in shards; beside it
-//! stands what two threads come to that compute and share nothing, which on a
-//! machine with other things to do, or with one core for two threads, is less
-//! than two.
+//! On one core the registry has one shard, whose locks are taken without contention.
+//! The scaling is that of two threads on one registry with many shards. For
+//! comparison, the scaling of two threads that compute and share nothing is printed.
+//! On a busy machine, or with one core for two threads, it is less than two.
 //!
-//! The longest pause of expiry is that of a call of `handle_timeout` while all
-//! peers run out at once. The same registry makes the same calls each time: it
-//! expires three times, and of each call the shortest time counts.
+//! The longest pause of expiry is that of a call of `handle_timeout` while the leases
+//! of all peers run out at once. The same registry makes the same calls each time, so
+//! this is repeated three times, and the shortest time of each call counts.
 //!
-//! Every peer has a host of its own on IPv4, and owns one content, of which a
-//! tenth of the owners have uploaded, at different rates. Bytes are those that the allocator was asked for, what
-//! arrays hold in reserve included.
+//! Every peer has its own IPv4 host and owns one content. A tenth of the owners of
+//! each content have uploaded, at different rates. Bytes are those requested from the
+//! allocator, including the reserve of arrays.
 
 use std::alloc::System;
 use std::hint::black_box;
@@ -57,7 +54,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// How many owners a NEED asks for.
 const K: u16 = 16;
 
-/// Which of a peer's requests is the announce.
+/// The index of the announce among the requests of a peer.
 const NEED: usize = 2;
 
 /// How many announces are prepared, and then timed, at a time.
@@ -110,10 +107,10 @@ fn answer(
 ) {
     registry
         .handle_into(now, source, request, out)
-        .expect("nothing is refused here");
+        .expect("no request is refused here");
 }
 
-/// What one announce says.
+/// The requests of one peer.
 struct Announce {
     source: Addr,
     requests: [TrackerRequest; 3],
@@ -170,7 +167,7 @@ impl World {
             let request = TrackerRequest::Own { token, entries };
             answer(registry, self.now, &source, &request, &mut out);
         }
-        // As many reports, each of one of the owners that are named.
+        // A tenth of the peers report uploads, each of an owner that was named.
         let contents = self.contents.len();
         for peer in (0..peers as usize).filter(|peer| (peer + peer / contents).is_multiple_of(10)) {
             let announce = self.announce(peer);
@@ -215,7 +212,7 @@ impl World {
         }
     }
 
-    /// How long it takes to read the frame of a NEED, in nanoseconds.
+    /// The time to decode a NEED, in nanoseconds.
     fn decoding(&self, announces: usize) -> f64 {
         let request = &self.announce(0).requests[NEED];
         let frame = request.encode().expect("it fits");
@@ -235,9 +232,8 @@ impl World {
         (0..len).map(random).collect()
     }
 
-    /// How many nanoseconds it takes to answer these requests of an announce, by
-    /// the median batch: what else the machine does meanwhile falls on few of
-    /// them.
+    /// The time to answer these requests, in nanoseconds per announce, in the median
+    /// batch. Other work of the machine affects only a few batches.
     fn time(&self, registry: &ShardedRegistry, asked: Range<usize>, announces: usize) -> f64 {
         let mut rng = Rng::with_seed(1);
         let mut out = Vec::with_capacity(4096);
@@ -268,7 +264,7 @@ fn per_second(announces: usize, time: Duration) -> f64 {
     announces as f64 / time.as_secs_f64()
 }
 
-/// How many announces a second so many threads come to, over one registry.
+/// How many announces per second this number of threads makes on one registry.
 fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let work = |thread: usize| {
@@ -303,7 +299,7 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
     per_second(count, last - first)
 }
 
-/// How many steps a second so many threads come to that share nothing.
+/// How many steps per second this number of threads makes that share nothing.
 fn alone_together(threads: usize) -> f64 {
     const STEPS: u32 = 30_000_000;
     let start = Instant::now();
@@ -327,9 +323,9 @@ fn in_one_swarm(peers: u32, announces: usize) -> f64 {
     world.time(&registry, NEED..3, announces)
 }
 
-/// Lets all leases run out, and returns how long each step of that took. The same
-/// registry takes the same steps each time: of each, the shortest time counts, for
-/// what else the machine did is no part of it.
+/// Lets all leases run out, and returns the time of each step. The same registry
+/// takes the same steps each time. The shortest time of each step counts, because it
+/// contains the least of what else the machine did.
 fn expire(peers: u32, contents: u32) -> Vec<Duration> {
     let mut shortest: Vec<Duration> = Vec::new();
     for _ in 0..EXPIRIES {

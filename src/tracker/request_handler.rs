@@ -26,7 +26,7 @@ const EXPIRE_BATCH: usize = 128;
 /// changes. If it owns more, all of them are refreshed in steps of expiry.
 const AT_ONCE: usize = 8;
 
-/// The shards of a registry, and what is done with them.
+/// The shards of a registry, and the handling of requests and of expiry.
 #[derive(Debug)]
 pub(super) struct RequestHandler {
     pub(super) settings: Settings,
@@ -38,7 +38,7 @@ pub(super) struct RequestHandler {
 }
 
 impl RequestHandler {
-    /// Handlers with `1 << bits` empty shards of each half.
+    /// A handler with `1 << bits` empty shards of each half.
     pub(super) fn new(
         config: RegistryConfig,
         key: &[u8; 32],

@@ -1,5 +1,5 @@
 //! The registry, for several threads: the sessions and the catalog in shards, each
-//! shard behind a lock of its own.
+//! shard with its own lock.
 //!
 //! A heartbeat takes the lock of the sessions of one host, OWN that lock and the
 //! one of the content's shard, NEED first the one and then the other. Each lock is

@@ -1,5 +1,5 @@
-//! One half of a registry in shards, each behind a lock of its own; and counts
-//! over all shards.
+//! One half of a registry in shards, each with its own lock, and counts over all
+//! shards.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,8 +42,8 @@ impl<T> Shards<T> {
     }
 }
 
-/// How many entries all shards have together. It is exact, so that a quota never
-/// is exceeded.
+/// How many entries all shards have together. It is exact, so that a quota is
+/// never exceeded.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU32);
 

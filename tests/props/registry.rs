@@ -1,4 +1,4 @@
-//! The registry against a naive one of lists and linear scans.
+//! The registry, compared with a naive one of lists and linear scans.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -29,9 +29,9 @@ const LISTENS: [Option<&str>; 8] = [
 #[derive(Debug, Clone)]
 enum Proof {
     None,
-    /// One that was issued, however long ago.
+    /// A token that was issued, however long ago.
     Issued(prop::sample::Index),
-    /// One that was issued, with a bit turned.
+    /// A token that was issued, with one bit flipped.
     Forged(prop::sample::Index, u8),
     Random([u8; 16]),
 }
@@ -106,7 +106,7 @@ struct Rig {
     start: Instant,
     issued: Vec<Token>,
     refs: Vec<OwnerRef>,
-    /// Of whom each reference is.
+    /// The token of the owner that each reference names.
     owners: BTreeMap<OwnerRef, Token>,
 }
 
@@ -166,7 +166,7 @@ impl Rig {
                 });
                 let uploads: Vec<Upload> = uploads.collect();
                 let owners = uploads.iter().map(|upload| upload.owner);
-                // Nobody credits itself, nor who had its place before.
+                // A peer credits neither itself nor earlier peers in its slot.
                 let [a, b, c, d, ..] = token.0;
                 let own = u32::from_le_bytes([a, b, c, d]);
                 let owners = owners.filter(|owner| owner.0 as u32 != own);
@@ -228,7 +228,10 @@ impl Rig {
             let peer = &mut self.model.peers[known];
             (peer.listed, peer.since) = (listed, since);
         } else {
-            assert!(!self.issued.contains(&registered.token), "a token again");
+            assert!(
+                !self.issued.contains(&registered.token),
+                "a token was issued twice"
+            );
             self.issued.push(registered.token);
             self.model.peers.push(ModelPeer {
                 token: registered.token,
@@ -289,7 +292,7 @@ impl Rig {
         if let TrackerReply::Found(found) = reply {
             for owner in found.owners {
                 self.refs.push(owner.owner);
-                // Of two that say to listen at one place, either may be meant.
+                // If two peers listen at one address, either may be meant.
                 let listed = |peer: &&ModelPeer| peer.listed.as_ref() == Some(&owner.addr);
                 let mut peers = self.model.peers.iter().filter(listed);
                 match (peers.next(), peers.next()) {
@@ -308,7 +311,7 @@ proptest! {
     })]
 
     /// `PROPTEST_CASES=125000 cargo test --release --test props registry_agrees`
-    /// for a million sequences.
+    /// runs a million sequences.
     #[test]
     fn registry_agrees_with_lists_and_scans(
         shards in prop_oneof![2 => Just(1), 1 => 1u32..9],
@@ -318,7 +321,7 @@ proptest! {
         for op in &ops {
             rig.step(op);
         }
-        // Nothing stays behind once all have been silent.
+        // Nothing is left once all peers have been silent.
         rig.wait(LEASE_SECONDS);
         prop_assert_eq!(rig.model.counts(), (0, 0, 0));
         prop_assert_eq!(rig.registry.stats().peers, 0);
@@ -342,11 +345,11 @@ proptest! {
     }
 
     #[test]
-    fn token_that_was_not_issued_changes_nothing_of_anybody(
+    fn token_that_was_not_issued_changes_nothing(
         forgeries in vec((proof(), op()), 1..30),
     ) {
         let mut rig = Rig::new(Instant::now(), 1);
-        // Two peers that know of each other, and one that has left.
+        // Two peers that see each other, and one that has left.
         for op in [
             Op::Register(0, 3, Proof::None),
             Op::Register(1, 5, Proof::None),

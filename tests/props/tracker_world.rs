@@ -1,4 +1,4 @@
-//! A registry, and peers of several hosts that keep to the protocol.
+//! A registry, and peers of several hosts that follow the protocol.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use bt_lite::protocol::{
 use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 
-/// A peer as itself sees it.
+/// A peer, as it sees itself.
 #[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) addr: Addr,
@@ -38,7 +38,7 @@ pub(crate) fn entry(number: u32, name: &str) -> OwnEntry {
     }
 }
 
-/// How many ownerships one step of expiry touches at the most.
+/// How many ownerships one step of expiry touches at most.
 pub(crate) const STEP: u64 = 128;
 
 /// How many entries one OWN has.
@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// A heartbeat, from here on at this port.
+    /// A heartbeat of a peer that listens at this port from here on.
     pub(crate) fn heartbeat(&mut self, peer: &Peer, port: u16) {
         let listen = format!("0.0.0.0:{port}").parse().unwrap();
         let request = TrackerRequest::Register {
@@ -100,7 +100,7 @@ impl World {
             .map_or(Ok(()), |refused| Err(refused.refusal))
     }
 
-    /// Contents by names of their own; returns how many were taken.
+    /// Owns contents, each by its own name. Returns how many were accepted.
     pub(crate) fn own_many(&mut self, peer: &Peer, numbers: std::ops::Range<u32>) -> u32 {
         let mut taken = 0;
         let numbers: Vec<u32> = numbers.collect();
@@ -152,7 +152,7 @@ impl World {
         assert_eq!(reply, TrackerReply::Done);
     }
 
-    /// Does whatever is due, each step of it bounded.
+    /// Does whatever is due, and checks that each step is bounded.
     pub(crate) fn catch_up(&mut self) {
         while self
             .registry

@@ -1,5 +1,5 @@
-//! Trackers and their clients, over the network inside the process and virtual
-//! time; and once over TCP.
+//! Trackers and their clients, over the in-memory network in virtual time, and once
+//! over TCP.
 
 mod client;
 mod pipeline;
@@ -62,7 +62,7 @@ fn addrs(found: &Found) -> Vec<&str> {
         .collect()
 }
 
-/// A client that does not keep to anything.
+/// A client that follows no rules.
 struct Raw(Connection);
 
 impl Raw {

@@ -2,7 +2,7 @@
 //!
 //! A [`TrackerClient`] keeps one task per tracker ([`session`]), which owns the
 //! connection: it registers, sends heartbeats, reconnects after a failure, and
-//! brings a restarted tracker up to date. What the trackers are to know is kept in
+//! brings a restarted tracker up to date. What the trackers must know is kept in
 //! one shared place ([`state`]), so that nothing is lost with a connection.
 
 mod config;

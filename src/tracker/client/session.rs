@@ -367,7 +367,8 @@ impl Session {
         }
     }
 
-    /// Announces one content, together with everything else that is untold.
+    /// Announces one content, together with everything else that the tracker
+    /// has not been told yet.
     async fn announce_one(&mut self, id: &ContentId) -> Outcome<()> {
         self.announce_untold().await?;
         match self.setup.state.unlisted(self.setup.index, id) {
@@ -423,7 +424,7 @@ impl Session {
                 OwnEvent::Taken { tracker, id }
             }
         };
-        // It is no error if there is no receiver.
+        // Sending fails if there is no receiver, which is fine.
         drop(self.setup.events.send(event));
     }
 

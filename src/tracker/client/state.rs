@@ -1,4 +1,4 @@
-//! What the trackers of a client are to know, and what each of them has not been
+//! What the trackers of a client must know, and what each of them has not been
 //! told yet. Every map here has a limit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -35,7 +35,7 @@ struct TrackerNotes {
     untold: BTreeMap<ContentId, OwnEntry>,
     /// The owned contents that it has refused, or whose names it has refused.
     refused: BTreeMap<ContentId, Refused>,
-    /// When which of them are to be announced again.
+    /// When they must be announced again.
     retries: BTreeSet<(Instant, ContentId)>,
     next_registration: NextRegistration,
     /// The owners that it has named, in two generations. When the newer one is
@@ -61,7 +61,7 @@ struct Refused {
     refusal: Refusal,
     /// How often in a row it was refused.
     times: u32,
-    /// When the content is to be announced again.
+    /// When the content must be announced again.
     due: Option<Instant>,
 }
 
@@ -88,7 +88,7 @@ impl TrackerNotes {
 /// What [`ClientState::own`] has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum OwnOutcome {
-    /// The trackers are to be told.
+    /// Something that the trackers must be told.
     Changed,
     /// Nothing.
     Unchanged,
@@ -153,7 +153,7 @@ impl ClientState {
         refused.collect()
     }
 
-    /// The tracker knows nothing, and is to be told everything.
+    /// The tracker knows nothing and must be told everything.
     pub(super) fn registered_anew(&self, tracker: usize) {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
@@ -163,7 +163,7 @@ impl ClientState {
         }
         *notes = TrackerNotes {
             untold: inner.owned.clone(),
-            // The tracker may refuse the same again, which then is no news.
+            // Kept so that the same refusal is not reported a second time.
             refused,
             ..TrackerNotes::default()
         };
@@ -185,7 +185,7 @@ impl ClientState {
     /// The tracker was told of these entries, and has refused some of them. An
     /// entry that has changed meanwhile stays untold. A refused entry is announced
     /// again after a pause; `pause` tells its length after a number of refusals
-    /// in a row. Returns what is news.
+    /// in a row. Returns the verdicts that are news.
     pub(super) fn told(
         &self,
         tracker: usize,
@@ -231,13 +231,13 @@ impl ClientState {
         verdicts
     }
 
-    /// When something that a tracker has refused is to be announced again.
+    /// When something that a tracker has refused must be announced again.
     pub(super) fn next_retry(&self, tracker: usize) -> Option<Instant> {
         let inner = self.lock();
         inner.trackers[tracker].retries.first().map(|(due, _)| *due)
     }
 
-    /// Makes untold again whatever is to be announced again by now.
+    /// Marks as untold what must be announced again by now.
     pub(super) fn retry(&self, tracker: usize, now: Instant) {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];

@@ -26,7 +26,7 @@ enum Phase {
     Refreshing { from: u32, changed: bool },
     /// The round is over. The entry stays so that the next round waits.
     Resting { changed: bool },
-    /// All entries of the peer are to be removed.
+    /// All entries of the peer must be removed.
     Leaving,
 }
 
@@ -73,7 +73,7 @@ impl Backlog {
         }
     }
 
-    /// All entries of a peer are to be removed. This replaces any other job.
+    /// All entries of a peer must be removed. This replaces any other job.
     pub(super) fn leave(&mut self, slot: u32, now: Tick) {
         self.end(slot);
         self.insert(slot, Entry::new(Phase::Leaving, now));

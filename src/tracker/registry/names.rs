@@ -70,7 +70,7 @@ pub(super) fn share(max: u32) -> u32 {
     max.div_ceil(2)
 }
 
-/// There is no place, because this bound is reached.
+/// There is no place, because this limit is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoPlace(pub(super) u32);
 

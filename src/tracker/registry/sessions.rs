@@ -1,4 +1,4 @@
-//! The peers of one shard: who they are, until when, where they listen, how fast
+//! The peers of one shard: their tokens and leases, where they listen, how fast
 //! they upload and, as numbers, what they own.
 
 use std::collections::HashMap;
@@ -64,7 +64,7 @@ pub(crate) enum Heartbeat {
     Known {
         index: u32,
         listed: Option<ListenAddr>,
-        /// Whether the peer listened somewhere else before.
+        /// Whether its address has changed.
         moved: bool,
     },
 }
@@ -174,7 +174,7 @@ impl Sessions {
     }
 
     /// REGISTER with a token: extends the lease, and notes where the peer listens
-    /// now. If the peer has moved, its entries are to be refreshed.
+    /// now. If the peer has moved, its entries must be refreshed.
     ///
     /// # Errors
     /// [`Refusal::ForeignAddress`].
@@ -315,7 +315,7 @@ impl Sessions {
         self.texts.load(self.peers[index].addr)
     }
 
-    /// A peer, as the lists of contents are to have it.
+    /// A peer, as the lists of contents should show it.
     pub(crate) fn listing(&self, index: u32) -> PeerListing {
         let peer = &self.peers[index];
         PeerListing {
@@ -378,7 +378,7 @@ impl Sessions {
         self.extra_contents.find(host, |_| true).unwrap_or(0)
     }
 
-    /// Accepts a report of uploads. Each is to be credited by
+    /// Accepts a report of uploads. Each must then be credited by
     /// [`credit`](Self::credit) in the shard of its owner.
     ///
     /// # Errors
@@ -438,7 +438,7 @@ impl Sessions {
     }
 
     /// Credits an upload that a peer of this host has reported. Returns whether
-    /// the entries of the credited peer are to be refreshed.
+    /// the entries of the credited peer must be refreshed.
     pub(crate) fn credit(&mut self, now: Instant, index: u32, bytes: u64, host: u32) -> bool {
         if bytes == 0 {
             return false;

@@ -92,7 +92,7 @@ async fn converse(
         .unwrap_or(Err(TransportError::FrameTimeout))
 }
 
-/// Answers the first request and those that have arrived behind it, and
+/// Answers the first request and those that have arrived after it, and
 /// flushes the replies together. Returns whether the conversation goes on.
 async fn answer_batch(
     service: &Service,

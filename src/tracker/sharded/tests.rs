@@ -1,5 +1,5 @@
-//! What the model of lists and scans does not show: rates, many owners, and
-//! how much is done at a time.
+//! What the property tests against a model do not show: rates, many owners, and
+//! how much one step does.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ impl World {
         assert_eq!(reply, TrackerReply::Done);
     }
 
-    /// This many owners on as many ports, and who asks about them.
+    /// This many owners, each on its own port, and a peer that asks for them.
     fn swarm(owners: u16) -> (Self, Vec<Token>, Token) {
         let mut world = Self::new(RegistryConfig {
             max_peers_per_host: u32::MAX,
@@ -122,7 +122,7 @@ fn credited_owners_are_named_first_among_few_and_many() {
             assert_eq!(named.len(), 4);
             assert!(named[..3].iter().eq(fast.iter().rev()), "of {count}");
         }
-        // Long silence does not turn the order, a new upload does.
+        // Silence does not change the order, but a new upload does.
         world.wait(10);
         world.update(asker, fast[0], 100_000_000);
         assert_eq!(world.need(asker, 1).owners[0].owner, fast[0]);
@@ -146,10 +146,10 @@ fn credit_is_bounded_by_what_can_have_been_received() {
     world.update(asker, liar, u64::MAX);
     let tenth_of_half_life = 0.1;
     assert!((world.score(liar) - full - tenth_of_half_life).abs() < 1e-4);
-    // At once again, nothing can have been received.
+    // No time has passed, so nothing can have been received.
     world.update(asker, honest, u64::MAX);
     assert_eq!(world.score(honest), full);
-    // And a long silence counts as one lease.
+    // A long silence counts as one lease.
     world.wait(15);
     let listen = Some("10.0.0.1:9".parse().unwrap());
     let token = Some(asker);
@@ -174,7 +174,7 @@ fn nobody_credits_itself() {
 }
 
 #[test]
-fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
+fn owner_is_not_named_after_its_lease_has_expired() {
     for count in [5, 100] {
         let (mut world, _, asker) = World::swarm(count);
         world.wait(15);
@@ -196,7 +196,7 @@ fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
     }
 }
 
-/// How many leases end in one step at the most.
+/// How many leases end in one step at most.
 const STEP: u64 = 128;
 
 #[test]
@@ -218,7 +218,7 @@ fn many_leases_end_in_bounded_steps() {
 }
 
 #[test]
-fn peer_that_stops_to_listen_is_taken_off_the_lists_and_put_back() {
+fn peer_that_stops_listening_is_unlisted_and_listed_again_later() {
     let (mut world, owners, asker) = World::swarm(100);
     for token in &owners {
         let token = Some(*token);
@@ -268,7 +268,7 @@ fn peer_with_more_contents_than_one_step_ends_in_several() {
         let entries = entries.collect();
         world.handle(&TrackerRequest::Own { token, entries });
     }
-    // Though the name stands for as many of them as one host may give it to.
+    // All of them are owned, though one host may use the name for a few only.
     assert_eq!(world.registry.stats().ownerships, 1000);
     for number in 0..1000_u32 {
         let entries = vec![OwnEntry {
