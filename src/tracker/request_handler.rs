@@ -106,6 +106,7 @@ impl RequestHandler {
         outcome
     }
 
+    /// REGISTER: a heartbeat, or the registration of a new peer.
     fn register(
         &self,
         now: Instant,
@@ -134,12 +135,26 @@ impl RequestHandler {
                 out.registered(*token, *epoch, config.heartbeat, listed.as_ref());
                 return Ok(());
             }
-        }
-        let host = self.settings.host(source);
-        let home = self.settings.shard_of_host(host);
-        if token.is_none() {
+        } else {
+            let home = self.settings.shard_of_addr(source);
             self.sessions.lock(home).count(now, request);
         }
+        let (token, listed) = self.register_new(now, source, listen)?;
+        out.registered(token, *epoch, config.heartbeat, listed.as_ref());
+        Ok(())
+    }
+
+    /// Registers a new peer, if there is room. Returns its token, and the address
+    /// under which it is listed.
+    fn register_new(
+        &self,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+    ) -> Result<(Token, Option<ListenAddr>), Refusal> {
+        let config = &self.settings.config;
+        let host = self.settings.host(source);
+        let home = self.settings.shard_of_host(host);
         let listed = self.settings.listed(source, listen)?;
         let score = listed.as_ref().and_then(|listed| {
             let remembered_in = match listed {
@@ -163,9 +178,7 @@ impl RequestHandler {
             return Err(full);
         }
         let token = sessions.register(now, host, score, listed.as_ref());
-        drop(sessions);
-        out.registered(token, *epoch, config.heartbeat, listed.as_ref());
-        Ok(())
+        Ok((token, listed))
     }
 
     fn own(

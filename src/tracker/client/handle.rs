@@ -114,19 +114,14 @@ impl TrackerClient {
         listen: Option<Addr>,
         config: ClientConfig,
     ) -> Self {
-        let mut different: Vec<Addr> = Vec::with_capacity(trackers.len());
-        for tracker in trackers {
-            if !different.contains(&tracker) {
-                different.push(tracker);
-            }
-        }
+        let trackers = without_duplicates(trackers);
         let config = config.within_limits();
         let state = Arc::new(ClientState::new(
-            different.len(),
+            trackers.len(),
             config.max_contents,
             config.max_known_owners,
         ));
-        let (status, watched) = watch::channel(vec![None; different.len()]);
+        let (status, watched) = watch::channel(vec![None; trackers.len()]);
         let status = Arc::new(status);
         let (events, _) = broadcast::channel(events::BEHIND);
         let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -158,7 +153,7 @@ impl TrackerClient {
             tasks.spawn(run.instrument(info_span!("tracker_session", %tracker)));
             (tracker, sender)
         };
-        let trackers = different.into_iter().enumerate().map(start).collect();
+        let trackers = trackers.into_iter().enumerate().map(start).collect();
         Self {
             handle: Arc::new(ClientHandle {
                 trackers,
@@ -387,4 +382,15 @@ impl TrackerClient {
             None => TrackerError::NoTracker,
         }
     }
+}
+
+/// The same addresses in their order, each once.
+fn without_duplicates(trackers: Vec<Addr>) -> Vec<Addr> {
+    let mut different: Vec<Addr> = Vec::with_capacity(trackers.len());
+    for tracker in trackers {
+        if !different.contains(&tracker) {
+            different.push(tracker);
+        }
+    }
+    different
 }

@@ -356,51 +356,24 @@ impl Catalog {
                 false => Err(Refusal::UnknownContent),
             };
         };
-        let content = search.content;
-        let Self {
-            contents,
-            texts,
-            rng,
-            picks,
-            ..
-        } = self;
-        picks.clear();
-        // A small Bloom filter: which of 256 classes of addresses are among the
-        // picks. Most new addresses are in none of them, so that the picks need
-        // not be searched.
-        let mut classes = [0_u64; 4];
-        let v4_asker = match asker {
-            Some(ListenAddr::V4(ip, port)) => Some(v4_key(*ip, *port)),
-            _ => None,
-        };
-        let owned = &contents[content];
+        let Search {
+            content,
+            wanted,
+            drawn,
+        } = search;
+        let content = &self.contents[content];
         // Before the choice, so that the memory fetches the name early, too.
-        match name.or_else(|| owned.names.common()) {
-            Some(name) => out.found(owned.id, owned.length, name),
-            None => out.found(owned.id, owned.length, &name_of(&owned.id)),
+        match name.or_else(|| content.names.common()) {
+            Some(name) => out.found(content.id, content.length, name),
+            None => out.found(content.id, content.length, &name_of(&content.id)),
         }
-        let Search { wanted, drawn, .. } = search;
+        self.picks.clear();
         if wanted != (0, 0) {
-            owned.owners.choose(rng, &drawn, wanted, |owner| {
-                let fit = if owner.text().is_some() {
-                    let asker = asker.is_some_and(|asker| is_at(owner, asker, texts));
-                    !asker && !picks.iter().any(|other| same_addr(other, owner, texts))
-                } else {
-                    let key = v4_key(owner.word, owner.port);
-                    let class = key.wrapping_mul(MIX) >> 56;
-                    let (classes, class) = (&mut classes[class as usize / 64], 1 << (class % 64));
-                    let known = *classes & class != 0
-                        && picks.iter().any(|other| same_addr(other, owner, texts));
-                    *classes |= class;
-                    Some(key) != v4_asker && !known
-                };
-                if fit {
-                    picks.push(*owner);
-                }
-                fit
-            });
+            let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
+            let take = |owner: &Owner| picker.take(owner);
+            content.owners.choose(&mut self.rng, &drawn, wanted, take);
         }
-        out.owners(picks, texts);
+        out.owners(&self.picks, &self.texts);
         Ok(())
     }
 
@@ -489,6 +462,58 @@ impl Catalog {
         }
         assert_eq!((owners, names), (count, named));
         count
+    }
+}
+
+/// Picks owners for one reply: not the address of the asker, and each address once.
+struct Picker<'a> {
+    asker: Option<&'a ListenAddr>,
+    v4_asker: Option<u64>,
+    texts: &'a TextAddrs,
+    picks: &'a mut Vec<Owner>,
+    /// A small Bloom filter: which of 256 classes of addresses are among the picks.
+    /// Most new addresses are in none of them, so that the picks need not be
+    /// searched.
+    classes: [u64; 4],
+}
+
+impl<'a> Picker<'a> {
+    fn new(asker: Option<&'a ListenAddr>, texts: &'a TextAddrs, picks: &'a mut Vec<Owner>) -> Self {
+        let v4_asker = match asker {
+            Some(ListenAddr::V4(ip, port)) => Some(v4_key(*ip, *port)),
+            _ => None,
+        };
+        Self {
+            asker,
+            v4_asker,
+            texts,
+            picks,
+            classes: [0; 4],
+        }
+    }
+
+    /// Picks an owner, if it is fit. Returns whether it is.
+    fn take(&mut self, owner: &Owner) -> bool {
+        let fit = if owner.text().is_some() {
+            let is_asker = |asker: &ListenAddr| is_at(owner, asker, self.texts);
+            !self.asker.is_some_and(is_asker) && !self.is_picked(owner)
+        } else {
+            let key = v4_key(owner.word, owner.port);
+            let class = key.wrapping_mul(MIX) >> 56;
+            let (word, bit) = (class as usize / 64, 1 << (class % 64));
+            let picked = self.classes[word] & bit != 0 && self.is_picked(owner);
+            self.classes[word] |= bit;
+            Some(key) != self.v4_asker && !picked
+        };
+        if fit {
+            self.picks.push(*owner);
+        }
+        fit
+    }
+
+    fn is_picked(&self, owner: &Owner) -> bool {
+        let mut picks = self.picks.iter();
+        picks.any(|other| same_addr(other, owner, self.texts))
     }
 }
 
