@@ -5,6 +5,7 @@ mod client;
 mod pipeline;
 mod restart;
 mod server;
+mod spans;
 mod strangers;
 
 use std::sync::Arc;
