@@ -65,7 +65,7 @@
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
 //! | [`protocol`] | messages, their encoding, and every [limit](protocol::limits) |
-//! | [`peer::swarm`], [`tracker::registry`] | the pure machines behind the two, for simulations and for drivers of your own |
+//! | [`peer::swarm`], [`tracker::ShardedRegistry`] | the pure machines behind the two, for simulations and for drivers of your own |
 //!
 //! The front page is `README.md`, the walk through the house
 //! `ARCHITECTURE.md`, and every byte on the wire `PROTOCOL.md`.
@@ -80,7 +80,7 @@
 //!   when its future is dropped.
 //! - Every queue, map, frame and wait has a bound: a named constant or a field
 //!   of [`PeerConfig`] or [`TrackerConfig`].
-//! - The pure part ([`content`], [`protocol`], [`tracker::registry`],
+//! - The pure part ([`content`], [`protocol`], `tracker::registry`,
 //!   [`peer::swarm`]) knows no I/O, clock, thread or ambient randomness: the
 //!   same inputs give the same outputs.
 //! - A panic is a bug of this crate, never the answer to input.

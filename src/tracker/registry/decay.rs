@@ -1,27 +1,27 @@
-//! Upload rates that decay by themselves.
+//! Upload rates that decay over time.
 
 use std::time::Duration;
 
-/// Counts in half-lives, and keeps a rate as its *score*: the logarithm to the
-/// base 2 of the rate in bytes per second, plus the age of the registry in
+/// Exponential decay in terms of *scores*. The score of a rate is the logarithm
+/// to the base 2 of the rate in bytes per second, plus the age of the registry in
 /// half-lives. All rates decay alike, so that time changes neither a score nor
-/// the order of two of them; only a credit does.
+/// the order of two scores. Only a credit does.
 #[derive(Debug)]
-pub(super) struct Clockwork {
+pub(super) struct RateDecay {
     half_life: f64,
 }
 
-impl Clockwork {
+impl RateDecay {
     pub(super) fn new(half_life: Duration) -> Self {
         Self {
             half_life: half_life.as_secs_f64().max(0.001),
         }
     }
 
-    /// The score after `bytes` more at the age of `elapsed`. It is kept in 32
-    /// bits, which tell rates apart by less than a hundredth within the first
-    /// 65,000 half-lives (two weeks, by default), and by their level after
-    /// years.
+    /// The score after `bytes` more at the age of `elapsed`. Its 32 bits tell
+    /// rates apart that differ by a hundredth, within the first 65,000
+    /// half-lives (two weeks, by default). After years they still tell levels
+    /// apart.
     pub(super) fn credited(&self, score: f32, bytes: u64, elapsed: Duration) -> f32 {
         if bytes == 0 {
             return score;
@@ -37,21 +37,21 @@ impl Clockwork {
         (high + (low - high).exp2().ln_1p() / std::f64::consts::LN_2) as f32
     }
 
-    /// The score of who uploads this many bytes per second at that age.
+    /// The score of an upload rate at that age.
     pub(super) fn score(&self, bytes_per_second: f64, elapsed: Duration) -> f32 {
         (bytes_per_second.log2() + elapsed.as_secs_f64() / self.half_life) as f32
     }
 
-    /// The bytes per second that a score stands for at that age.
+    /// The upload rate in bytes per second that a score stands for at that age.
     pub(super) fn bytes_per_second(&self, score: f32, elapsed: Duration) -> f64 {
         (f64::from(score) - elapsed.as_secs_f64() / self.half_life).exp2()
     }
 }
 
-/// The level of a score: one for each doubling of the rate. Who was never
-/// credited has the lowest.
+/// The level of a score: one for each doubling of the rate. A peer that was
+/// never credited has the lowest level.
 pub(super) fn level(score: f32) -> i32 {
-    // A cast of a float saturates, and so does minus infinity.
+    // A cast of a float saturates, also for minus infinity.
     score.floor() as i32
 }
 
@@ -60,22 +60,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steady_uploads_come_to_their_rate() {
-        let clockwork = Clockwork::new(Duration::from_secs(20));
+    fn score_of_steady_uploads_approaches_their_rate() {
+        let decay = RateDecay::new(Duration::from_secs(20));
         let mut score = f32::NEG_INFINITY;
         for second in 0..400 {
-            score = clockwork.credited(score, 1_000_000, Duration::from_secs(second));
+            score = decay.credited(score, 1_000_000, Duration::from_secs(second));
         }
-        let rate = clockwork.bytes_per_second(score, Duration::from_secs(400));
+        let rate = decay.bytes_per_second(score, Duration::from_secs(400));
         assert!((950_000.0..1_050_000.0).contains(&rate), "{rate}");
     }
 
     #[test]
     fn rate_halves_in_a_half_life() {
-        let clockwork = Clockwork::new(Duration::from_secs(20));
-        let score = clockwork.credited(f32::NEG_INFINITY, 1 << 30, Duration::from_secs(3));
-        let early = clockwork.bytes_per_second(score, Duration::from_secs(10));
-        let late = clockwork.bytes_per_second(score, Duration::from_secs(30));
+        let decay = RateDecay::new(Duration::from_secs(20));
+        let score = decay.credited(f32::NEG_INFINITY, 1 << 30, Duration::from_secs(3));
+        let early = decay.bytes_per_second(score, Duration::from_secs(10));
+        let late = decay.bytes_per_second(score, Duration::from_secs(30));
         assert!((early / late - 2.0).abs() < 1e-4);
     }
 

@@ -1,19 +1,18 @@
-//! When leases end. A timing wheel: a refreshed lease writes nothing here; its
-//! old entry is moved on when its turn comes. Every slot has at most one entry,
-//! which is a link to the next one of the same tick and stands in the slot
-//! itself: here are only the first ones.
+//! When leases end: a timer wheel. Extending a lease writes nothing here; the old
+//! entry is moved on when its turn comes. Every slot of a peer has at most one
+//! entry. The entries of one tick form a linked list whose links are in the slots
+//! themselves, and the wheel holds only the first entry of each tick.
 
 use std::time::{Duration, Instant};
 
-/// How many ticks a lease has: what is forgotten is forgotten at most one tick
-/// late.
+/// How many ticks a lease has. A peer is forgotten at most one tick late.
 const TICKS_PER_LEASE: u32 = 64;
 
-/// A ring of more ticks than any lease has, so that a place in the ring stands
+/// The ring has more ticks than any lease, so that a position in the ring stands
 /// for one tick only.
-const PLACES: usize = 2 * TICKS_PER_LEASE as usize;
+const RING: usize = 2 * TICKS_PER_LEASE as usize;
 
-/// What is behind an entry: another slot, or [`END`].
+/// What follows an entry: another slot, or [`END`].
 pub(super) type Link = u32;
 
 /// No slot.
@@ -26,51 +25,52 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// The timer wheel of one shard.
 #[derive(Debug)]
-pub(super) struct Wheel {
+pub(super) struct TimerWheel {
     tick: Duration,
-    /// A lease in ticks, and what is left of it beyond, in nanoseconds.
+    /// A lease in whole ticks, and the rest of it in nanoseconds.
     lease: (u64, u64),
-    /// The time of tick 0: the first that was heard of.
-    base: Option<Instant>,
-    /// Everything up to this tick, exclusive, has had its turn.
+    /// When tick 0 begins.
+    base: Instant,
+    /// All ticks before this one have had their turn.
     next: Tick,
-    places: Box<[Link; PLACES]>,
+    first: Box<[Link; RING]>,
     entries: usize,
-    /// The last tick that was asked for, for others ask for the same one, with
-    /// the nanoseconds in which it lasts.
+    /// The tick of the last question, because the next one is mostly about the
+    /// same tick, with the nanoseconds at which it begins and ends.
     current: (u64, u64, u64),
-    /// The last time that was told.
+    /// The answer to the last question.
     last: Option<(Instant, Moment)>,
 }
 
-/// What a time comes to.
+/// A time in terms of the wheel.
 #[derive(Debug, Clone, Copy)]
 struct Moment {
-    /// Since the first time that was told.
+    /// The time since tick 0 began.
     elapsed: Duration,
     tick: Tick,
-    /// When a lease ends that begins now.
+    /// The tick at which a lease ends that begins now.
     deadline: Tick,
 }
 
-impl Wheel {
-    /// A wheel that counts from `base` on, or from the first time it is told.
-    pub(super) fn new(lease: Duration, base: Option<Instant>) -> Self {
+impl TimerWheel {
+    /// A wheel whose tick 0 begins at `base`.
+    pub(super) fn new(lease: Duration, base: Instant) -> Self {
         let tick = (lease / TICKS_PER_LEASE).max(Duration::from_millis(1));
         Self {
             tick,
             lease: (nanos(lease) / nanos(tick), nanos(lease) % nanos(tick)),
             base,
             next: 0,
-            places: Box::new([END; PLACES]),
+            first: Box::new([END; RING]),
             entries: 0,
             current: (0, 0, 0),
             last: None,
         }
     }
 
-    /// The time since the first one that the wheel was told.
+    /// The time since tick 0 began.
     pub(super) fn elapsed(&mut self, now: Instant) -> Duration {
         self.moment(now).elapsed
     }
@@ -80,7 +80,7 @@ impl Wheel {
         self.moment(now).tick
     }
 
-    /// How many ticks a lease takes at the most.
+    /// How many ticks a lease takes at most.
     pub(super) fn lease_ticks(&self) -> Tick {
         let ticks = self.lease.0.saturating_add(1);
         u32::try_from(ticks).unwrap_or(Tick::MAX / 2)
@@ -91,7 +91,7 @@ impl Wheel {
         self.moment(now).deadline
     }
 
-    /// Computed once for each request, which asks for it several times.
+    /// Computed once per request, which asks for it several times.
     fn moment(&mut self, now: Instant) -> Moment {
         match self.last {
             Some((last, moment)) if last == now => moment,
@@ -104,8 +104,7 @@ impl Wheel {
     }
 
     fn reckon(&mut self, now: Instant) -> Moment {
-        let base = *self.base.get_or_insert(now);
-        let elapsed = now.saturating_duration_since(base);
+        let elapsed = now.saturating_duration_since(self.base);
         let at = nanos(elapsed);
         if !(self.current.1..self.current.2).contains(&at) {
             let tick = nanos(self.tick);
@@ -115,8 +114,8 @@ impl Wheel {
         }
         let (tick, from, until) = self.current;
         let (ticks, rest) = self.lease;
-        // The part of a tick that has passed, and the one that is left over, are
-        // less than a tick each.
+        // The part of the current tick that has passed, and the part of a tick by
+        // which a lease is longer than whole ticks: each is less than a tick.
         let rest = at.saturating_sub(from) + rest;
         let more = u64::from(rest > 0) + u64::from(rest > until - from);
         let deadline = tick.saturating_add(ticks + more);
@@ -127,30 +126,31 @@ impl Wheel {
         }
     }
 
-    /// Enters a slot for its deadline, or, where the ring is too short while
-    /// turns are overdue, for an earlier turn at which it is entered again.
-    /// Returns what is behind it from now on.
+    /// Enters a slot for its deadline. While turns are overdue the ring may be too
+    /// short for that; then it is entered for an earlier turn, at which it must be
+    /// entered again. Returns what follows it from now on.
     #[must_use]
     pub(super) fn insert(&mut self, slot: u32, deadline: Tick) -> Link {
         if self.entries == 0 {
-            // Nothing was due for who knows how long. A lease has one tick more
-            // where it begins inside of one, and one where it is rounded up.
+            // The wheel may have been empty for long: skip the ticks without
+            // entries. A lease may take up to two ticks more, one because it
+            // begins inside a tick and one because it is rounded up.
             self.next = self.next.max(deadline.saturating_sub(TICKS_PER_LEASE + 2));
         }
-        let at = deadline.clamp(self.next, self.next + PLACES as Tick - 1);
+        let at = deadline.clamp(self.next, self.next + RING as Tick - 1);
         self.entries += 1;
-        std::mem::replace(&mut self.places[at as usize % PLACES], slot)
+        std::mem::replace(&mut self.first[at as usize % RING], slot)
     }
 
-    /// A slot whose turn has come by tick `now`. It has no entry any more.
-    /// `behind` tells what is behind a slot.
-    pub(super) fn pop(&mut self, now: Tick, behind: impl Fn(u32) -> Link) -> Option<u32> {
+    /// Removes the entry of a slot whose turn has come by tick `now`. `after`
+    /// tells what follows a slot.
+    pub(super) fn pop(&mut self, now: Tick, after: impl Fn(u32) -> Link) -> Option<u32> {
         while self.next <= now {
-            let first = &mut self.places[self.next as usize % PLACES];
+            let first = &mut self.first[self.next as usize % RING];
             if *first != END {
                 self.entries -= 1;
                 let slot = *first;
-                *first = behind(slot);
+                *first = after(slot);
                 return Some(slot);
             }
             if self.entries == 0 {
@@ -162,30 +162,30 @@ impl Wheel {
         None
     }
 
-    /// When the next slot has its turn, if that is a time that can be told.
+    /// When the next slot has its turn, if `Instant` can represent that.
     pub(super) fn next_turn(&self) -> Option<Instant> {
         let from = self.next;
         let next = (self.entries > 0)
-            .then(|| (from..from + PLACES as Tick).find(|&tick| self.first(tick) != END));
+            .then(|| (from..from + RING as Tick).find(|&tick| self.first_at(tick) != END));
         self.time_of(next??)
     }
 
-    fn first(&self, tick: Tick) -> Link {
-        self.places[tick as usize % PLACES]
+    fn first_at(&self, tick: Tick) -> Link {
+        self.first[tick as usize % RING]
     }
 
-    /// When a tick begins, if that is a time that can be told.
+    /// When a tick begins, if `Instant` can represent that.
     pub(super) fn time_of(&self, tick: Tick) -> Option<Instant> {
-        self.base?.checked_add(self.tick.checked_mul(tick)?)
+        self.base.checked_add(self.tick.checked_mul(tick)?)
     }
 
     /// All entries, for checks.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn entries(&self, behind: impl Fn(u32) -> Link) -> Vec<u32> {
+    pub(super) fn entries(&self, after: impl Fn(u32) -> Link) -> Vec<u32> {
         let link = |slot: Link| (slot != END).then_some(slot);
-        let first = self.places.iter().filter_map(|&first| link(first));
+        let first = self.first.iter().filter_map(|&first| link(first));
         let all =
-            first.flat_map(|first| std::iter::successors(Some(first), |&slot| link(behind(slot))));
+            first.flat_map(|first| std::iter::successors(Some(first), |&slot| link(after(slot))));
         all.collect()
     }
 }

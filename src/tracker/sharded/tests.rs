@@ -1,21 +1,23 @@
-//! What the model of lists and scans does not show: rates, many owners, and
-//! how much is done at a time.
+//! What the property tests against a model do not show: rates, many owners, and
+//! how much one step does.
 
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::protocol::{Found, OwnEntry, OwnState, OwnerRef, Refusal, Token, Upload};
+use crate::tracker::AddressRule;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
 }
 
 impl World {
     fn new(config: RegistryConfig) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [9; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [9; 32], 1, 1, now),
+            now,
         }
     }
 
@@ -76,7 +78,7 @@ impl World {
         assert_eq!(reply, TrackerReply::Done);
     }
 
-    /// This many owners on as many ports, and who asks about them.
+    /// This many owners, each on its own port, and a peer that asks for them.
     fn swarm(owners: u16) -> (Self, Vec<Token>, Token) {
         let mut world = Self::new(RegistryConfig {
             max_peers_per_host: u32::MAX,
@@ -93,9 +95,9 @@ impl World {
     }
 
     fn score(&self, owner: OwnerRef) -> f64 {
-        let sessions = &self.registry.sessions.one;
+        let sessions = self.registry.handler.sessions.lock(0);
         let index = sessions.by_ref(owner).unwrap();
-        sessions.peers[index].score.into()
+        sessions.score(index).into()
     }
 }
 
@@ -120,7 +122,7 @@ fn credited_owners_are_named_first_among_few_and_many() {
             assert_eq!(named.len(), 4);
             assert!(named[..3].iter().eq(fast.iter().rev()), "of {count}");
         }
-        // Long silence does not turn the order, a new upload does.
+        // Silence does not change the order, but a new upload does.
         world.wait(10);
         world.update(asker, fast[0], 100_000_000);
         assert_eq!(world.need(asker, 1).owners[0].owner, fast[0]);
@@ -137,25 +139,25 @@ fn credit_is_bounded_by_what_can_have_been_received() {
     world.update(
         asker,
         honest,
-        2 * world.registry.terms.config.max_credit_rate,
+        2 * world.registry.handler.settings.config.max_credit_rate,
     );
     let full = world.score(honest);
     world.wait(2);
     world.update(asker, liar, u64::MAX);
     let tenth_of_half_life = 0.1;
     assert!((world.score(liar) - full - tenth_of_half_life).abs() < 1e-4);
-    // At once again, nothing can have been received.
+    // No time has passed, so nothing can have been received.
     world.update(asker, honest, u64::MAX);
     assert_eq!(world.score(honest), full);
-    // And a long silence counts as one lease.
+    // A long silence counts as one lease.
     world.wait(15);
     let listen = Some("10.0.0.1:9".parse().unwrap());
     let token = Some(asker);
     world.handle(&TrackerRequest::Register { listen, token });
     world.wait(15);
     world.update(asker, liar, u64::MAX);
-    let lease = world.registry.terms.config.lease().as_secs_f64();
-    let most = lease * world.registry.terms.config.max_credit_rate as f64;
+    let lease = world.registry.handler.settings.config.lease().as_secs_f64();
+    let most = lease * world.registry.handler.settings.config.max_credit_rate as f64;
     let rate = (most * std::f64::consts::LN_2 / 20.0).log2() + 34.0 / 20.0;
     assert!((world.score(liar) - rate).abs() < 0.2);
 }
@@ -172,7 +174,7 @@ fn nobody_credits_itself() {
 }
 
 #[test]
-fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
+fn owner_is_not_named_after_its_lease_has_expired() {
     for count in [5, 100] {
         let (mut world, _, asker) = World::swarm(count);
         world.wait(15);
@@ -194,7 +196,7 @@ fn owner_whose_lease_is_over_is_not_named_once_its_turn_has_come() {
     }
 }
 
-/// How many leases end in one step at the most.
+/// How many leases end in one step at most.
 const STEP: u64 = 128;
 
 #[test]
@@ -216,7 +218,7 @@ fn many_leases_end_in_bounded_steps() {
 }
 
 #[test]
-fn peer_that_stops_to_listen_is_taken_off_the_lists_and_put_back() {
+fn peer_that_stops_listening_is_unlisted_and_listed_again_later() {
     let (mut world, owners, asker) = World::swarm(100);
     for token in &owners {
         let token = Some(*token);
@@ -246,7 +248,7 @@ fn registry_that_was_empty_for_long_forgets_on_time_again() {
     world.wait(30 * 24 * 3600);
     world.register("10.0.0.1:2");
     let turn = world.registry.poll_timeout().unwrap();
-    let late = turn - world.now - world.registry.terms.config.lease();
+    let late = turn - world.now - world.registry.handler.settings.config.lease();
     assert!(late <= Duration::from_millis(350), "{late:?}");
     world.registry.handle_timeout(turn);
     assert_eq!(world.registry.stats().peers, 0);
@@ -266,7 +268,7 @@ fn peer_with_more_contents_than_one_step_ends_in_several() {
         let entries = entries.collect();
         world.handle(&TrackerRequest::Own { token, entries });
     }
-    // Though the name stands for as many of them as one host may give it to.
+    // All of them are owned, though one host may use the name for a few only.
     assert_eq!(world.registry.stats().ownerships, 1000);
     for number in 0..1000_u32 {
         let entries = vec![OwnEntry {
@@ -296,7 +298,7 @@ fn reply_in_bytes_is_the_reply_as_a_value() {
     let mut rng = fastrand::Rng::with_seed(1);
     for owners in [0, 1, 5, 64, 65, 200] {
         let (mut one, tokens, asker) = World::swarm(owners);
-        let (mut other, _, _) = World::swarm(owners);
+        let (other, _, _) = World::swarm(owners);
         let mut requests = vec![
             TrackerRequest::Register {
                 listen: Some("10.0.0.1:9".parse().unwrap()),
@@ -331,7 +333,7 @@ fn reply_in_bytes_is_the_reply_as_a_value() {
             let value = one.handle(&request);
             let mut bytes = vec![1, 2];
             let source = "10.0.0.1:1".parse().unwrap();
-            let registry = &mut other.registry;
+            let registry = &other.registry;
             let outcome = registry.handle_into(other.now, &source, &request, &mut bytes);
             let refused = matches!(value, TrackerReply::Refused(_));
             assert_eq!(outcome.is_err(), refused);
@@ -371,7 +373,7 @@ fn owners_of_all_kinds_of_addresses_are_written_as_they_are_read() {
         let value = one.handle(&request);
         let mut bytes = Vec::new();
         let source = "10.0.0.1:1".parse().unwrap();
-        let registry = &mut other.registry;
+        let registry = &other.registry;
         let outcome = registry.handle_into(other.now, &source, &request, &mut bytes);
         assert_eq!(outcome, Ok(()));
         assert_eq!(bytes, value.encode().unwrap().head);

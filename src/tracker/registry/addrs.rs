@@ -1,29 +1,30 @@
-//! Listening addresses, small: IPv4 inline, all others in a side table.
+//! Listening addresses in little memory: IPv4 inline, all others in a side
+//! table.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::protocol::Addr;
 
-/// A listening address, or none.
+/// A listening address, or none, as a slot stores it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Compact {
-    /// Not listening, and so never listed.
+pub(super) enum PackedAddr {
+    /// The peer does not listen, and so is never listed.
     #[default]
     None,
     V4([u8; 4], [u8; 2]),
-    /// An index into [`Texts`].
+    /// An index into [`TextAddrs`].
     Text([u8; 4]),
 }
 
-/// An address as it goes from one part of the registry to another. Equal ones
-/// are the same address.
+/// A listening address outside of a slot. Two values are equal if they are the
+/// same address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ListenAddr {
     V4([u8; 4], [u8; 2]),
     Text(Addr),
 }
 
-impl From<&Addr> for Place {
+impl From<&Addr> for ListenAddr {
     fn from(addr: &Addr) -> Self {
         match addr.socket_addr().map(|socket| (socket.ip(), socket)) {
             Some((IpAddr::V4(ip), socket)) => Self::V4(ip.octets(), socket.port().to_be_bytes()),
@@ -38,8 +39,8 @@ impl From<&Addr> for Place {
     }
 }
 
-impl Place {
-    pub(super) fn addr(&self) -> Addr {
+impl ListenAddr {
+    pub(crate) fn addr(&self) -> Addr {
         match self {
             Self::V4(ip, port) => v4(*ip, *port),
             Self::Text(addr) => addr.clone(),
@@ -52,20 +53,20 @@ pub(super) fn v4(ip: [u8; 4], port: [u8; 2]) -> Addr {
     SocketAddr::new(Ipv4Addr::from(ip).into(), u16::from_be_bytes(port)).into()
 }
 
-/// The addresses that are not of IPv4.
+/// The addresses that are not IPv4.
 #[derive(Debug, Default)]
-pub(crate) struct Texts {
-    texts: Vec<Option<Addr>>,
+pub(crate) struct TextAddrs {
+    addrs: Vec<Option<Addr>>,
     free: Vec<u32>,
 }
 
-impl Texts {
-    /// Stores an address; [`remove`](Self::remove) gives its place back.
-    pub(super) fn insert(&mut self, place: Option<&Place>) -> Compact {
-        match place {
-            None => Compact::None,
-            Some(Place::V4(ip, port)) => Compact::V4(*ip, *port),
-            Some(Place::Text(addr)) => Compact::Text(self.insert_text(addr.clone())),
+impl TextAddrs {
+    /// Stores an address until [`remove`](Self::remove).
+    pub(super) fn insert(&mut self, addr: Option<&ListenAddr>) -> PackedAddr {
+        match addr {
+            None => PackedAddr::None,
+            Some(ListenAddr::V4(ip, port)) => PackedAddr::V4(*ip, *port),
+            Some(ListenAddr::Text(addr)) => PackedAddr::Text(self.insert_text(addr.clone())),
         }
     }
 
@@ -73,58 +74,58 @@ impl Texts {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.texts.push(None);
-                (self.texts.len() - 1) as u32
+                self.addrs.push(None);
+                (self.addrs.len() - 1) as u32
             }
         };
-        self.texts[index as usize] = Some(addr);
+        self.addrs[index as usize] = Some(addr);
         index.to_le_bytes()
     }
 
-    pub(super) fn remove(&mut self, addr: Compact) {
-        if let Compact::Text(index) = addr {
+    pub(super) fn remove(&mut self, addr: PackedAddr) {
+        if let PackedAddr::Text(index) = addr {
             self.remove_text(index);
         }
     }
 
     pub(super) fn remove_text(&mut self, index: [u8; 4]) {
         let index = u32::from_le_bytes(index);
-        self.texts[index as usize] = None;
+        self.addrs[index as usize] = None;
         self.free.push(index);
     }
 
-    pub(super) fn text(&self, index: [u8; 4]) -> &Addr {
-        self.texts[u32::from_le_bytes(index) as usize]
+    pub(super) fn get(&self, index: [u8; 4]) -> &Addr {
+        self.addrs[u32::from_le_bytes(index) as usize]
             .as_ref()
-            .expect("an address stays stored as long as somebody has it")
+            .expect("an address stays stored as long as a slot refers to it")
     }
 
-    pub(super) fn place(&self, addr: Compact) -> Option<Place> {
+    pub(super) fn load(&self, addr: PackedAddr) -> Option<ListenAddr> {
         match addr {
-            Compact::None => None,
-            Compact::V4(ip, port) => Some(Place::V4(ip, port)),
-            Compact::Text(index) => Some(Place::Text(self.text(index).clone())),
+            PackedAddr::None => None,
+            PackedAddr::V4(ip, port) => Some(ListenAddr::V4(ip, port)),
+            PackedAddr::Text(index) => Some(ListenAddr::Text(self.get(index).clone())),
         }
     }
 
     /// How many addresses are stored.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
-        self.texts.len() - self.free.len()
+        self.addrs.len() - self.free.len()
     }
 }
 
-/// The text of an IPv4 socket, and how long its IP is in it: put together in
-/// registers, for this is most of what a reply consists of.
+/// The text of an IPv4 socket, and the length of the IP in it. It is put
+/// together in registers, because a reply consists mostly of such texts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct V4Text {
-    /// Of which the first `len` bytes count.
+    /// The first `len` bytes of it are the text.
     pub(super) text: [u8; V4Text::ROOM],
     host_len: u8,
     pub(super) len: u8,
 }
 
-/// Each byte in decimal with a dot behind it, the first digit lowest.
+/// Each byte in decimal and then a dot. The first digit is the lowest byte.
 const OCTETS: [u32; 256] = {
     let mut octets = [0; 256];
     let mut octet = 0;
@@ -141,7 +142,7 @@ const OCTETS: [u32; 256] = {
     octets
 };
 
-/// Each number of two digits, the first digit lowest.
+/// Each number of two digits. The first digit is the lowest byte.
 const PAIRS: [u16; 100] = {
     let mut pairs = [0; 100];
     let mut pair = 0;
@@ -191,7 +192,7 @@ impl V4Text {
         &self.text[..usize::from(self.len)]
     }
 
-    /// The IP and the colon behind it.
+    /// The IP and the colon after it.
     pub(super) fn host(&self) -> &[u8] {
         &self.text[..usize::from(self.host_len)]
     }
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn address_comes_back_as_it_was_stored() {
-        let mut texts = Texts::default();
+        let mut texts = TextAddrs::default();
         for (text, stored) in [
             ("1.2.3.4:5", 0),
             ("[::ffff:1.2.3.4]:5", 0),
@@ -211,17 +212,17 @@ mod tests {
             ("memory:a", 1),
             ("[fe80::1%3]:7", 1),
         ] {
-            let place = Place::from(&text.parse().unwrap());
-            let compact = texts.insert(Some(&place));
-            assert_eq!(texts.place(compact), Some(place.clone()));
+            let addr = ListenAddr::from(&text.parse().unwrap());
+            let packed = texts.insert(Some(&addr));
+            assert_eq!(texts.load(packed), Some(addr.clone()));
             assert_eq!(texts.len(), stored);
             if !text.contains("ffff") {
-                assert_eq!(place.addr().as_str(), text);
+                assert_eq!(addr.addr().as_str(), text);
             }
-            texts.remove(compact);
+            texts.remove(packed);
         }
         assert_eq!(texts.len(), 0);
-        assert_eq!(std::mem::size_of::<Compact>(), 7);
+        assert_eq!(std::mem::size_of::<PackedAddr>(), 7);
     }
 
     #[test]
