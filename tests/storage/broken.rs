@@ -73,12 +73,8 @@ impl Storage for Broken {
             }
             created => created,
         };
-        let Partial {
-            blob,
-            mut present,
-            mut verified,
-            untouched,
-        } = created?;
+        let mut partial = created?;
+        let (blob, chunks) = (partial.blob.clone(), partial.present.chunks());
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
             Fault::NeverUnlocks => keep(),
@@ -91,22 +87,17 @@ impl Storage for Broken {
                 let mut shown = self.shown.lock().unwrap();
                 shown.insert(name.clone(), blob.clone());
             }
-            Fault::ClaimsAllPresent => present = Bitfield::all(present.chunks()),
-            Fault::VerifiedIsNotPresent => verified = Bitfield::all(present.chunks()),
+            Fault::ClaimsAllPresent => partial.present = Bitfield::all(chunks),
+            Fault::VerifiedIsNotPresent => partial.verified = Bitfield::all(chunks),
             _ => {}
         }
-        let blob = Arc::new(BrokenBlob {
+        partial.blob = Arc::new(BrokenBlob {
             inner: blob,
             name: name.clone(),
             of: self.clone(),
             finished: Mutex::new(false),
         });
-        Ok(Partial {
-            blob,
-            present,
-            verified,
-            untouched,
-        })
+        Ok(partial)
     }
 
     fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {

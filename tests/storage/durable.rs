@@ -305,7 +305,7 @@ async fn journal_that_is_no_file_of_the_storage_is_left_alone() {
         assert_eq!(fs::read(&outside).unwrap(), b"mine");
     };
     fs::hard_link(&outside, place.path("journal")).unwrap();
-    refused("a file that has another name too").await;
+    refused("a file with more than one hard link").await;
     fs::remove_file(place.path("journal")).unwrap();
     std::os::unix::fs::symlink(&outside, place.path("journal")).unwrap();
     refused("a symbolic link").await;
@@ -360,13 +360,13 @@ async fn directory_that_vanished_is_an_error_that_says_where() {
     let partial = place.create(&storage).await;
     fs::remove_dir_all(place.dir.path()).unwrap();
     let created = place.complete(partial).await.map(|_| ());
-    let (Err(StorageError::Io { what, kind, .. }), dir) = (created, place.dir.path()) else {
+    let (Err(StorageError::Io { what, source }), dir) = (created, place.dir.path()) else {
         panic!("finished without a directory");
     };
-    assert_eq!(kind, ErrorKind::NotFound);
+    assert_eq!(source.kind(), ErrorKind::NotFound);
     assert!(what.contains(dir.to_str().unwrap()), "{what}");
     match place.try_create(&storage).await.map(|_| ()) {
-        Err(StorageError::Io { kind, .. }) => assert_eq!(kind, ErrorKind::NotFound),
+        Err(StorageError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
     let partial = place.create(&place.storage()).await;

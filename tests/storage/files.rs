@@ -162,7 +162,7 @@ async fn unfinished_file_that_is_no_file_is_left_alone() {
 async fn unfinished_file_that_has_another_name_is_left_alone() {
     let place = Place::new();
     fs::hard_link(place.outside(), place.part()).unwrap();
-    let found = "a file that has another name too";
+    let found = "a file with more than one hard link";
     check_same(place.create("a").await, not_a_file(&place.part(), found));
     place.check_outside();
 }
@@ -225,8 +225,8 @@ async fn truncated_unfinished_file_is_an_error_that_names_it() {
     let file = File::options().write(true).open(place.part()).unwrap();
     file.set_len(40_000).unwrap();
     match blob.read_at(30_000, 20_000).await {
-        Err(StorageError::Io { what, kind, .. }) => {
-            assert_eq!(kind, ErrorKind::UnexpectedEof);
+        Err(StorageError::Io { what, source }) => {
+            assert_eq!(source.kind(), ErrorKind::UnexpectedEof);
             assert!(what.contains(place.part().to_str().unwrap()), "{what}");
         }
         other => panic!("{other:?}"),
@@ -272,8 +272,8 @@ async fn unfinished_file_that_was_removed_or_replaced_is_not_published() {
             fs::write(place.part(), "something else").unwrap();
         }
         match blob.finish().await {
-            Err(StorageError::Io { what, kind, .. }) => {
-                assert_eq!(kind, ErrorKind::NotFound);
+            Err(StorageError::Io { what, source }) => {
+                assert_eq!(source.kind(), ErrorKind::NotFound);
                 assert!(what.contains(place.part().to_str().unwrap()), "{what}");
             }
             other => panic!("{other:?}"),
@@ -307,9 +307,9 @@ async fn directory_without_permission_is_an_error() {
     let created = place.create("a").await;
     fs::set_permissions(place.dir(), Permissions::from_mode(0o700)).unwrap();
     match created {
-        Err(StorageError::Io { kind, .. }) => {
+        Err(StorageError::Io { source, .. }) => {
             assert!(denied);
-            assert_eq!(kind, ErrorKind::PermissionDenied);
+            assert_eq!(source.kind(), ErrorKind::PermissionDenied);
         }
         Ok(_) => assert!(!denied),
         Err(other) => panic!("{other:?}"),
@@ -395,10 +395,10 @@ async fn directory_is_created_with_those_above_it() {
     fs::write(root.path().join("file"), "x").unwrap();
     for bad in ["file", "file/below"] {
         let error = FileStorage::open(root.path().join(bad)).unwrap_err();
-        let StorageError::Io { what, kind, .. } = error else {
+        let StorageError::Io { what, source } = error else {
             panic!("{error:?}");
         };
-        assert_eq!(kind, ErrorKind::NotADirectory);
+        assert_eq!(source.kind(), ErrorKind::NotADirectory);
         assert!(what.contains(root.path().to_str().unwrap()), "{what}");
     }
 }
@@ -425,7 +425,7 @@ async fn user_file_is_opened_through_links_and_never_written() {
         check_same(open_file(&path).await, not_a_file(&path, found));
     }
     match open_file(place.dir().join("dangling")).await.map(|_| ()) {
-        Err(StorageError::Io { kind, .. }) => assert_eq!(kind, ErrorKind::NotFound),
+        Err(StorageError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
     place.check_outside();

@@ -38,11 +38,7 @@ async fn committed_chunks_outlive_the_blob_and_others_do_not() {
 async fn capacity_is_taken_at_the_start_and_given_back_when_nothing_is_kept() {
     let storage = MemoryStorage::with_capacity(100);
     let name = |text: &str| text.parse().unwrap();
-    let full = |what: &str, needed, available| StorageError::Full {
-        what: what.to_string(),
-        needed,
-        available: Some(available),
-    };
+    let full = |what: &str, needed, available| StorageError::full(what, needed, Some(available));
     storage.insert(name("a"), vec![1; 40]).unwrap();
     let refused = storage.insert(name("b"), vec![2; 61]);
     assert_eq!(refused, Err(full("b", 61, 60)));

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
-use super::{Kind, Refused, too_short};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
+use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Dir {
 impl Disk for Dir {
     type File = DataFile;
 
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+    fn kind(&self, name: &str) -> io::Result<Option<EntryKind>> {
         match fs::symlink_metadata(self.0.join(name)) {
             Ok(metadata) => Ok(Some(metadata.file_type().into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -56,7 +56,7 @@ impl Disk for Dir {
 
     fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) | None => Ok(DataFile::new(File::open(self.0.join(name))?)),
+            Some(EntryKind::File) | None => Ok(DataFile::new(File::open(self.0.join(name))?)),
             Some(other) => Err(Refused::Kind(other)),
         }
     }
@@ -65,7 +65,7 @@ impl Disk for Dir {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match self.kind(name)? {
-            Some(Kind::File) => options.create(false),
+            Some(EntryKind::File) => options.create(false),
             // Never through a link that appeared meanwhile.
             None => options.create_new(true),
             Some(other) => return Err(Refused::Kind(other)),
@@ -77,7 +77,7 @@ impl Disk for Dir {
     /// standard library cannot tell two files apart.
     fn is_at(&self, name: &str, _file: &DataFile) -> Result<bool, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) => Ok(true),
+            Some(EntryKind::File) => Ok(true),
             Some(other) => Err(Refused::Kind(other)),
             None => Ok(false),
         }
@@ -102,7 +102,7 @@ impl Disk for Dir {
         Ok(())
     }
 
-    fn sync_above(&self) -> io::Result<()> {
+    fn sync_parent(&self) -> io::Result<()> {
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Disk for Dir {
 /// Opens a file anywhere for reading, following links.
 pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     match fs::metadata(path)?.file_type().into() {
-        Kind::File => Ok(DataFile::new(File::open(path)?)),
+        EntryKind::File => Ok(DataFile::new(File::open(path)?)),
         other => Err(Refused::Kind(other)),
     }
 }
@@ -149,7 +149,7 @@ impl DiskFile for DataFile {
             len: metadata.len(),
             // Not to be had from the standard library.
             allocated: 0,
-            modified: Stamp::from(metadata.modified()?),
+            modified: Timestamp::from(metadata.modified()?),
         })
     }
 

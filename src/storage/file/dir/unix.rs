@@ -10,8 +10,8 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
-use super::{Kind, Refused, too_short};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
+use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
 /// How many pieces one system call takes, at least: `IOV_MAX` on Linux, macOS
@@ -53,7 +53,7 @@ impl Dir {
         let mode = Mode::from_raw_mode(0o666);
         match retry_on_intr(|| fs::openat(&self.0, name, flags | CAREFUL, mode)) {
             Ok(fd) => regular(fd.into()),
-            Err(Errno::LOOP) => Err(Refused::Kind(Kind::Link)),
+            Err(Errno::LOOP) => Err(Refused::Kind(EntryKind::Link)),
             Err(error) => Err(error.into()),
         }
     }
@@ -62,7 +62,7 @@ impl Dir {
 impl Disk for Dir {
     type File = DataFile;
 
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+    fn kind(&self, name: &str) -> io::Result<Option<EntryKind>> {
         Ok(self.stat(name)?.as_ref().map(kind_of))
     }
 
@@ -78,7 +78,7 @@ impl Disk for Dir {
     fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
         // Opening a device can have effects of its own, so look before.
         match self.kind(name)? {
-            Some(Kind::File) => self.open_at(name, OFlags::RDONLY),
+            Some(EntryKind::File) => self.open_at(name, OFlags::RDONLY),
             Some(other) => Err(Refused::Kind(other)),
             None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
         }
@@ -86,7 +86,7 @@ impl Disk for Dir {
 
     fn open_or_create(&self, name: &str) -> Result<DataFile, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
+            Some(EntryKind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
             Some(other) => Err(Refused::Kind(other)),
         }
     }
@@ -100,7 +100,7 @@ impl Disk for Dir {
             return Ok(false);
         }
         if here.st_nlink > 1 {
-            return Err(Refused::Kind(Kind::SharedFile));
+            return Err(Refused::Kind(EntryKind::SharedFile));
         }
         Ok(true)
     }
@@ -127,7 +127,7 @@ impl Disk for Dir {
         sync_names(&self.0)
     }
 
-    fn sync_above(&self) -> io::Result<()> {
+    fn sync_parent(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat(&self.0, "..", flags, Mode::empty()) {
             Ok(above) => sync_names(&above.into()),
@@ -155,7 +155,7 @@ fn sync_names(dir: &File) -> io::Result<()> {
 /// Opens a file anywhere for reading, following links.
 pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     let kind = std::fs::metadata(path)?.file_type().into();
-    if kind != Kind::File {
+    if kind != EntryKind::File {
         return Err(Refused::Kind(kind));
     }
     let flags = OFlags::RDONLY | CAREFUL.difference(OFlags::NOFOLLOW);
@@ -164,20 +164,20 @@ pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
 
 fn regular(file: File) -> Result<DataFile, Refused> {
     match kind_of(&fs::fstat(&file)?) {
-        Kind::File => Ok(DataFile(file)),
+        EntryKind::File => Ok(DataFile(file)),
         other => Err(Refused::Kind(other)),
     }
 }
 
-fn kind_of(stat: &Stat) -> Kind {
+fn kind_of(stat: &Stat) -> EntryKind {
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Symlink => Kind::Link,
-        FileType::Directory => Kind::Directory,
-        FileType::Fifo => Kind::Pipe,
-        FileType::Socket => Kind::Socket,
-        FileType::CharacterDevice | FileType::BlockDevice => Kind::Device,
-        _ => Kind::Other,
+        FileType::RegularFile => EntryKind::File,
+        FileType::Symlink => EntryKind::Link,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Fifo => EntryKind::Pipe,
+        FileType::Socket => EntryKind::Socket,
+        FileType::CharacterDevice | FileType::BlockDevice => EntryKind::Device,
+        _ => EntryKind::Other,
     }
 }
 
@@ -191,7 +191,7 @@ impl DiskFile for DataFile {
         Ok(FileStat {
             len: metadata.len(),
             allocated: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_LEN,
-            modified: Stamp::from(metadata.modified()?),
+            modified: Timestamp::from(metadata.modified()?),
         })
     }
 
@@ -280,13 +280,13 @@ mod tests {
 
     #[test]
     fn part_with_another_name_is_refused() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = Dir::open(place.path()).unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
         let file = dir.open_or_create("p").unwrap();
-        std::fs::hard_link(place.path().join("p"), place.path().join("other")).unwrap();
+        std::fs::hard_link(root.path().join("p"), root.path().join("other")).unwrap();
         assert!(matches!(
             dir.is_at("p", &file),
-            Err(Refused::Kind(Kind::SharedFile))
+            Err(Refused::Kind(EntryKind::SharedFile))
         ));
     }
 }
