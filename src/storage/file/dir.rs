@@ -37,7 +37,7 @@ mod tests {
                 use super::*;
 
                 #[test]
-                fn name_is_changed_or_added_and_reroots_nothing() {
+                fn rename_and_link_replace_nothing() {
                     let root = tempfile::tempdir().unwrap();
                     let dir = Dir::open(root.path()).unwrap();
                     let file = dir.open_or_create("p").unwrap();
