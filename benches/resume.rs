@@ -108,7 +108,9 @@ impl InterruptedDownload {
     }
 
     fn resume(&self, verify: bool) {
-        let partial = self.open(verify).expect("nobody else has the directory");
+        let partial = self
+            .open(verify)
+            .expect("no other process uses the directory");
         assert!(partial.present.is_complete());
         assert_eq!(partial.verified.is_complete(), verify);
     }

@@ -2,12 +2,11 @@
 //! blocks (the unit of transfer). This depends on the length alone, so that equal
 //! contents always have the same chunks, and join the same swarm.
 
-use std::fmt;
 use std::ops::Range;
 
 use thiserror::Error;
 
-use super::Bitfield;
+use super::{Bitfield, BlockRange, ChunkIndex};
 
 /// The minimum length of a chunk, in bytes. From this length on BLAKE3 is fast.
 pub const MIN_CHUNK_LEN: u64 = 16 << 10;
@@ -22,34 +21,6 @@ pub const TARGET_CHUNKS: u64 = 1024;
 pub const MAX_CHUNKS: u32 = 1 << 20;
 /// The maximum length of a content, in bytes (16 TiB).
 pub const MAX_CONTENT_LEN: u64 = MAX_CHUNK_LEN * MAX_CHUNKS as u64;
-
-/// The index of a chunk in its content, counted from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkIndex(pub u32);
-
-impl ChunkIndex {
-    /// The index as a `usize`, to index a slice.
-    pub fn as_usize(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl fmt::Display for ChunkIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A range of bytes in a chunk, which can be requested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockRange {
-    /// The chunk.
-    pub chunk: ChunkIndex,
-    /// Where the range starts, in bytes from the start of the chunk.
-    pub offset: u32,
-    /// The length of the range in bytes.
-    pub len: u32,
-}
 
 /// A length above [`MAX_CONTENT_LEN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

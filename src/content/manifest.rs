@@ -6,7 +6,7 @@
 //! content id. So a manifest can be checked against an id without any content,
 //! and a chunk against the manifest without any other chunk.
 //!
-//! The merge alone does not prove the *length*: somebody could present inner
+//! The merge alone does not prove the *length*: a peer could present inner
 //! nodes as chunks, or the last chunk as a longer one, and the hashes would
 //! still merge to the id. So a manifest contains a [`LengthProof`]: the last leaf
 //! of the tree (at most 1 KiB of content), and the siblings on the path from the

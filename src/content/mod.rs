@@ -6,6 +6,7 @@
 //! given.
 
 mod bitfield;
+mod chunk;
 mod description;
 mod geometry;
 mod id;
@@ -13,10 +14,11 @@ mod manifest;
 mod name;
 
 pub use bitfield::{Bitfield, BitfieldError};
+pub use chunk::{BlockRange, ChunkIndex};
 pub use description::Content;
 pub use geometry::{
-    BlockRange, ChunkIndex, Geometry, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN,
-    TARGET_CHUNKS, TooLong, split_evenly,
+    Geometry, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS, TooLong,
+    split_evenly,
 };
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};

@@ -4,8 +4,8 @@
 //! Both variants look up a name in the directory that was opened and nowhere
 //! else, follow no link, and open regular files only. On Unix the directory is
 //! held open, and every step is relative to it. Elsewhere each check precedes
-//! its step, so somebody who swaps entries at the right moment can get between
-//! the two.
+//! its step, so another program that swaps entries at the right moment can get
+//! between the two.
 
 #[cfg(any(not(unix), test))]
 #[cfg_attr(unix, allow(dead_code))]
