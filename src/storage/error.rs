@@ -235,6 +235,12 @@ impl fmt::Display for IoError {
     }
 }
 
+impl Error for IoError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// What a message is about: its path if it has one.
 pub(crate) fn located(path: &Option<PathBuf>, what: impl fmt::Display) -> String {
     match path {

@@ -49,24 +49,27 @@ mod tests {
     #[test]
     fn full_disk_and_used_up_quota_are_told_apart_from_other_failures() {
         let path = Path::new("p");
+        let expected = |source| StorageError::Full {
+            what: "writing p".into(),
+            needed: 7,
+            available: None,
+            source: Some(source),
+        };
         #[cfg(unix)]
         for errno in [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT] {
-            let expected = StorageError::Full {
-                what: "writing p".into(),
-                needed: 7,
-                available: None,
-                source: Some(io::Error::from(errno).into()),
-            };
             let error = failed_to_store("writing", path, 7, errno.into());
-            assert_eq!(error, expected);
+            assert_eq!(error, expected(io::Error::from(errno).into()));
             let kept = error.io_error().unwrap();
             assert_eq!(kept.raw_os_error(), Some(errno.raw_os_error()));
         }
-        let full = |needed| {
-            failed_to_store("writing", path, needed, io::ErrorKind::StorageFull.into()).to_string()
-        };
-        assert_eq!(full(7), "writing p: not enough space (7 bytes needed)");
-        assert_eq!(full(0), "writing p: not enough space");
+        let kind = io::ErrorKind::StorageFull;
+        let full = |needed| failed_to_store("writing", path, needed, kind.into());
+        assert_eq!(full(7), expected(kind.into()));
+        assert_eq!(
+            full(7).to_string(),
+            "writing p: not enough space (7 bytes needed)"
+        );
+        assert_eq!(full(0).to_string(), "writing p: not enough space");
         assert_eq!(
             failed("writing", path, io::ErrorKind::PermissionDenied.into()),
             StorageError::io("writing p", io::ErrorKind::PermissionDenied)

@@ -185,8 +185,12 @@ impl<D: Disk> PartialFile<D> {
 
     /// Withdraws the committed chunks of a range before its bytes change.
     fn withdraw(&self, offset: u64, len: u64) -> Result<(), StorageError> {
-        let is_committed = |chunk| self.chunks().committed.contains(chunk);
-        if !self.chunks_in(offset, len).any(is_committed) {
+        let is_committed = {
+            let chunks = self.chunks();
+            let mut written = self.chunks_in(offset, len);
+            written.any(|chunk| chunks.committed.contains(chunk))
+        };
+        if !is_committed {
             return Ok(());
         }
         let mut sync = self.lock_sync();
