@@ -23,13 +23,13 @@
 //! [`Storage`] and [`Blob`], and test it with the conformance suite
 //! `bt_lite::testing::storage` (feature `testing`).
 
-mod contract;
 mod error;
 mod file;
 mod memory;
+mod traits;
 
-pub use contract::{Blob, Partial, Storage, Stored, check_range};
 pub(crate) use error::located;
 pub use error::{IoError, StorageError};
 pub use file::{FileStamp, FileStorage, FileStorageBuilder, open_file};
 pub use memory::MemoryStorage;
+pub use traits::{Blob, Partial, Storage, Stored, check_range};

@@ -25,7 +25,7 @@ struct TestDownload {
 impl TestDownload {
     fn new() -> Self {
         let mut content = vec![0; CHUNKS as usize * CHUNK - 99];
-        fastrand(&mut content);
+        fill(&mut content);
         Self {
             dir: tempfile::tempdir().unwrap(),
             manifest: Manifest::of(&content).unwrap(),
@@ -103,6 +103,7 @@ impl TestDownload {
         }
     }
 
+    /// Finishes the content, and has the storage remember it.
     async fn finished(&self) -> FileStorage {
         let storage = self.storage();
         let partial = self.create(&storage).await;
@@ -141,7 +142,8 @@ impl TestDownload {
     }
 }
 
-fn fastrand(bytes: &mut [u8]) {
+/// Fills the bytes with the same pseudorandom sequence every time.
+fn fill(bytes: &mut [u8]) {
     let mut state = 7u32;
     for byte in bytes {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

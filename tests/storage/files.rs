@@ -299,7 +299,7 @@ async fn directory_that_moves_is_followed() {
 async fn directory_without_permission_is_an_error() {
     let test = TestDir::new();
     fs::set_permissions(test.dir(), Permissions::from_mode(0o500)).unwrap();
-    // The user root may write anyway: then there is nothing to test.
+    // The root user can write anyway: then there is nothing to test.
     let denied = File::create(test.dir().join("probe")).is_err();
     let created = test.create("a").await;
     fs::set_permissions(test.dir(), Permissions::from_mode(0o700)).unwrap();
@@ -383,7 +383,7 @@ async fn unsafe_name_is_refused_for_a_download_but_an_existing_file_is_read() {
 }
 
 #[tokio::test]
-async fn directory_is_created_with_those_above_it() {
+async fn directory_is_created_with_its_parents() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a/b/c");
     FileStorage::open(&path).unwrap();

@@ -7,6 +7,7 @@ use crate::storage::Storage;
 /// After how many polls a future is dropped, at most.
 const MAX_POLLS: u32 = 4;
 
+/// A content cannot be created while its blob exists, through any storage.
 pub(super) async fn one_writer(storage: &dyn Storage, again: &dyn Storage) {
     let content = Sample::new("locked", LENGTH, 12);
     let elsewhere = Sample::new("locked, another name", LENGTH, 12);

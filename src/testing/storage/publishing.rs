@@ -6,6 +6,7 @@ use super::sample::{LENGTH, Sample, must};
 use crate::content::Bitfield;
 use crate::storage::{Storage, StorageError};
 
+/// A content is visible only after it is finished, and keeps its bytes then.
 pub(super) async fn visibility(storage: &dyn Storage) {
     let content = Sample::new("naïve 文件.bin", LENGTH, 5);
     content
@@ -66,6 +67,7 @@ pub(super) async fn name_taken_before(storage: &dyn Storage) {
     old.check_stored(storage, "reading the first content").await;
 }
 
+/// Two downloads have the same name, and the second one to finish fails.
 pub(super) async fn name_taken_meanwhile(storage: &dyn Storage) {
     let (first, second) = (Sample::new("race", LENGTH, 10), Sample::new("race", 99, 11));
     let winner = first.created(storage).await.blob;
@@ -84,6 +86,7 @@ pub(super) async fn name_taken_meanwhile(storage: &dyn Storage) {
         .await;
 }
 
+/// A finished content is visible through another storage at the same location.
 pub(super) async fn visible_to_other_storages(storage: &dyn Storage, again: &dyn Storage) {
     let content = Sample::new("for all", LENGTH, 14);
     drop(content.store(storage).await);
