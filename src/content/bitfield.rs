@@ -111,6 +111,18 @@ impl Bitfield {
         present
     }
 
+    /// Removes the chunks that are not in `other`.
+    ///
+    /// # Panics
+    /// If the sets have different numbers of chunks.
+    pub fn intersect(&mut self, other: &Self) {
+        assert_eq!(self.chunks, other.chunks);
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= other;
+        }
+        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The chunks in the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         self.iter_from(0)

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_space_is_told_in_bytes_where_they_are_known() {
+    fn missing_space_is_reported_in_bytes_if_known() {
         let full = |needed, available| StorageError::full("a", needed, available).to_string();
         assert_eq!(full(0, None), "a: not enough space");
         assert_eq!(full(7, None), "a: not enough space (7 bytes needed)");

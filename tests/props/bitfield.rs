@@ -79,6 +79,14 @@ proptest! {
     }
 
     #[test]
+    fn intersect_keeps_the_chunks_in_both_sets(
+        ((mut a, in_a), (b, in_b)) in chunks().prop_flat_map(|n| (set_of(n), set_of(n)))
+    ) {
+        a.intersect(&b);
+        check(&a, &(&in_a & &in_b));
+    }
+
+    #[test]
     fn bytes_of_a_wrong_length_or_with_a_spare_bit_are_refused(
         (bits, _) in chunks().prop_flat_map(set_of),
         spare in 0u32..7,

@@ -234,11 +234,7 @@ impl<D: Disk> PartialFile<D> {
         appended.map_err(|e| self.fail(failed("writing", &journal, e)))?;
         let mut chunks = self.chunks();
         chunks.committed = committed.clone();
-        for chunk in self.manifest.geometry().indices() {
-            if !committed.contains(chunk) {
-                chunks.unproven.remove(chunk);
-            }
-        }
+        chunks.unproven.intersect(committed);
         Ok(())
     }
 

@@ -176,11 +176,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
         let found = self.correct_chunks();
         let correct = found.map_err(|e| failed("verifying", &self.path, e))?;
         let mut kept = self.committed.clone();
-        for chunk in self.committed.iter() {
-            if !correct.contains(chunk) {
-                kept.remove(chunk);
-            }
-        }
+        kept.intersect(&correct);
         self.record(kept)?;
         Ok(correct)
     }
