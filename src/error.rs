@@ -119,9 +119,14 @@ pub enum ShareError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// What was asked for is neither a content id nor a name.
-    #[error("that is no content name: {0}")]
-    Name(#[from] NameError),
+    /// The text that was asked for is neither a content id nor a content name.
+    #[error("invalid content name {name:?}: {source}")]
+    Name {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
     /// The trackers know no such content.
     #[error("nobody is known to own {key}")]
     NotFound {

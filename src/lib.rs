@@ -111,8 +111,8 @@ pub use content::{
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
 pub use peer::swarm::{Progress, Strategy};
 pub use peer::{
-    Download, DownloadEvent, DownloadEvents, DownloadOptions, Peer, PeerBuilder, PeerConfig,
-    ShareSource,
+    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
+    PeerConfig, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};

@@ -1,10 +1,10 @@
-//! Incoming connections: heard out, and handed to the content that they are
-//! about.
+//! Incoming connections: they shake hands, and are handed to the driver of the
+//! content that they are about.
 //!
 //! A connection has a place among the handshakes until it has shaken hands, or
-//! was refused and has gone, and from then on one among the links; see
-//! [`admission`](super::admission). Whoever has to give way is told so, as far
-//! as that takes no waiting.
+//! was refused and has gone. From then on it has one among the links; see
+//! [`admission`](super::admission). A connection that has to give way is told
+//! so, if that takes no waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::admission::Place;
-use super::driver::{Input, NewLink};
+use super::admission::ConnectionPlace;
 use super::handshake::{HandshakeError, hear, refuse, say};
-use super::shared::Shared;
+use super::inbox::{DriverInput, NewLink};
+use super::shared::PeerShared;
 use super::swarm::LinkInfo;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the peer stops.
-pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
+pub(super) async fn run(shared: Arc<PeerShared>, mut listener: Box<dyn Listener>) {
     let stop = shared.stop.clone();
     let mut pause = FIRST_PAUSE;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -42,8 +42,8 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting failed");
-                // Most likely there are too many open files, and a connection
-                // that says nothing has one of them.
+                // Most likely too many files are open, and a connection that
+                // has not shaken hands has one of them.
                 shared.admission.make_room();
                 stop.run_until_cancelled(tokio::time::sleep(pause)).await;
                 pause = (pause * 2).min(MAX_PAUSE);
@@ -53,10 +53,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut listener: Box<dyn Listener>) {
 }
 
 /// Gives a connection a task of its own.
-fn admit(shared: &Arc<Shared>, mut connection: Connection) {
+fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
     let place = shared.admission.handshake(&connection.remote);
     let own = Arc::clone(shared);
-    shared.spawn(async move {
+    let span = tracing::info_span!(parent: &shared.span, "handshake", remote = %connection.remote);
+    shared.spawn(span, async move {
         let shaken = timeout(HANDSHAKE_TIMEOUT, introduce(&own, &mut connection));
         let welcome = tokio::select! {
             biased;
@@ -77,34 +78,35 @@ fn admit(shared: &Arc<Shared>, mut connection: Connection) {
             place,
         };
         // A driver that has ended meanwhile drops the link with its inbox.
-        let sent = inbox.send(Input::Link(Box::new(link)));
+        let sent = inbox.send(DriverInput::Link(Box::new(link)));
         own.stop.run_until_cancelled(sent).await;
     });
 }
 
-/// Where a connection that has shaken hands belongs.
+/// The driver that gets a connection which has shaken hands.
 struct Welcome {
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<DriverInput>,
     info: LinkInfo,
-    place: Place,
+    place: ConnectionPlace,
 }
 
-/// Hears the Hello and answers it.
-async fn introduce(shared: &Shared, connection: &mut Connection) -> Option<Welcome> {
+/// Reads the Hello and answers it. Returns nothing if the connection was
+/// refused.
+async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<Welcome> {
     let hello = match hear(connection).await {
         Ok(hello) => hello,
         Err(error) => {
-            tracing::debug!(remote = %connection.remote, %error, "no handshake");
+            tracing::debug!(%error, "no handshake");
             if let HandshakeError::Protocol(ProtocolError::Version { .. }) = error {
                 refuse(connection, RefuseReason::Version).await;
             }
             return None;
         }
     };
-    let refusal = match shared.swarm(&hello.content) {
+    let refusal = match shared.drivers.get(&hello.content) {
         _ if hello.peer == shared.id => RefuseReason::SelfConnection,
         None => RefuseReason::UnknownContent,
-        Some(swarm) => match shared.admission.accept(&connection.remote) {
+        Some(driver) => match shared.admission.accept(&connection.remote) {
             None => RefuseReason::Busy,
             Some(place) => {
                 let said = shared.hello(hello.content);
@@ -112,14 +114,14 @@ async fn introduce(shared: &Shared, connection: &mut Connection) -> Option<Welco
                 say(connection, PeerMessage::Hello(said)).await.ok()?;
                 let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
                 return Some(Welcome {
-                    inbox: swarm.inbox,
+                    inbox: driver.inbox,
                     info: info.with_cookies(cookie, hello.cookie),
                     place,
                 });
             }
         },
     };
-    tracing::debug!(remote = %connection.remote, reason = %refusal, "refused");
+    tracing::debug!(reason = %refusal, "refused");
     refuse(connection, refusal).await;
     None
 }

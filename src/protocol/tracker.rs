@@ -2,10 +2,11 @@
 //! and EXIT, each answered in the order of asking on its connection.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::Addr;
-use crate::content::{ContentId, ContentName};
+use crate::content::{ContentId, ContentName, NameError};
 
 /// Proves that a message comes from the peer that registered: 128 bits that
 /// are not to be guessed. Its `Debug` output hides it.
@@ -50,6 +51,34 @@ impl From<ContentId> for ContentKey {
 impl From<ContentName> for ContentKey {
     fn from(name: ContentName) -> Self {
         Self::Name(name)
+    }
+}
+
+impl FromStr for ContentKey {
+    type Err = NameError;
+
+    /// Reads 64 hexadecimal digits as an id, and any other text as a name.
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.parse() {
+            Ok(id) => Ok(Self::Id(id)),
+            Err(_) => text.parse().map(Self::Name),
+        }
+    }
+}
+
+impl TryFrom<&str> for ContentKey {
+    type Error = NameError;
+
+    fn try_from(text: &str) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for ContentKey {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
     }
 }
 

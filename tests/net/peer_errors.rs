@@ -65,7 +65,9 @@ on_both_networks! {
         let leecher = world.node("leecher").await;
         let asked = world.tracker.stats().registry.requests.need;
         for (text, expected) in [("..", NameError::Dots), ("", "".parse::<bt_lite::ContentName>().unwrap_err())] {
-            assert_eq!(leecher.peer.download(text).await, Err(DownloadError::Name(expected)));
+            let name = text.to_string();
+            let error = DownloadError::Name { name, source: expected };
+            assert_eq!(leecher.peer.download(text).await, Err(error));
         }
         assert_eq!(world.tracker.stats().registry.requests.need, asked);
         let error = leecher.peer.share("/").await.unwrap_err();
