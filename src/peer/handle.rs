@@ -489,6 +489,7 @@ impl PeerBuilder {
         }
         let mut secret = [0; 32];
         getrandom::fill(&mut secret).map_err(|error| StartError::Entropy {
+            code: error.raw_os_error(),
             detail: error.to_string(),
         })?;
         Ok(secret)
