@@ -417,12 +417,3 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
     })
     .await;
 }
-
-#[test]
-fn errors_are_plain_values() {
-    fn plain<T: Clone + PartialEq + Eq + std::error::Error + Send + Sync + 'static>() {}
-    plain::<ConfigError>();
-    plain::<StartError>();
-    plain::<ShareError>();
-    plain::<DownloadError>();
-}

@@ -2,7 +2,7 @@
 //! ways to end it.
 
 use bt_lite::peer::DownloadEvents;
-use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, ShareSource};
+use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, ShareSource, Strategy};
 use futures::{FutureExt, StreamExt};
 
 use crate::on_both_networks;
@@ -122,6 +122,28 @@ on_both_networks! {
         }
         download.cancel();
         assert_eq!(download.await, Err(DownloadError::Cancelled));
+    }
+
+    async fn set_strategy_returns_when_the_download_follows_it(world: World) {
+        let (_owner, id) = hanging(&world, 3).await;
+        let leecher = world.node("leecher").await;
+        let mut download = leecher.peer.download(id);
+        // It is still looking for the content.
+        {
+            let mut early = std::pin::pin!(download.set_strategy(Strategy::Sequential));
+            assert_eq!(early.as_mut().now_or_never(), None);
+            early.await;
+        }
+        // Its driver has started, and so the manifest is asked for.
+        found(&download).await;
+        download.set_strategy(Strategy::RarestFirst).await;
+        download.cancel();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        download.set_strategy(Strategy::Sequential).await;
+        // A download that never starts holds nobody up.
+        let nothing = leecher.peer.download("nothing");
+        nothing.set_strategy(Strategy::Sequential).await;
+        assert!(nothing.await.is_err());
     }
 
     async fn dropped_handle_cancels_and_its_stream_hears_it(world: World) {
