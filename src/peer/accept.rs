@@ -19,7 +19,7 @@ use super::inbox::{DriverInput, NewLink};
 use super::shared::PeerShared;
 use super::swarm::LinkInfo;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
-use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
+use crate::protocol::{Addr, Hello, PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, Listener, TransportError};
 
 /// The first pause after a failed accept; doubles up to [`MAX_PAUSE`].
@@ -90,8 +90,7 @@ struct Welcome {
     place: ConnectionPlace,
 }
 
-/// Reads the Hello and answers it. Returns nothing if the connection was
-/// refused.
+/// Reads the Hello and answers it. Returns nothing if there is no link.
 async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<Welcome> {
     let hello = match hear(connection).await {
         Ok(hello) => hello,
@@ -103,25 +102,36 @@ async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<W
             return None;
         }
     };
-    let refusal = match shared.drivers.get(&hello.content) {
-        _ if hello.peer == shared.id => RefuseReason::SelfConnection,
-        None => RefuseReason::UnknownContent,
-        Some(driver) => match shared.admission.accept(&connection.remote) {
-            None => RefuseReason::Busy,
-            Some(place) => {
-                let said = shared.hello(hello.content);
-                let cookie = said.cookie;
-                say(connection, PeerMessage::Hello(said)).await.ok()?;
-                let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
-                return Some(Welcome {
-                    inbox: driver.inbox,
-                    info: info.with_cookies(cookie, hello.cookie),
-                    place,
-                });
-            }
-        },
+    let (inbox, place) = match admit_link(shared, &hello, &connection.remote) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            tracing::debug!(%reason, "refused");
+            refuse(connection, reason).await;
+            return None;
+        }
     };
-    tracing::debug!(reason = %refusal, "refused");
-    refuse(connection, refusal).await;
-    None
+    let said = shared.hello(hello.content);
+    let cookie = said.cookie;
+    say(connection, PeerMessage::Hello(said)).await.ok()?;
+    let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
+    Some(Welcome {
+        inbox,
+        info: info.with_cookies(cookie, hello.cookie),
+        place,
+    })
+}
+
+/// Finds the driver that a link is for, and a place for the link.
+fn admit_link(
+    shared: &PeerShared,
+    hello: &Hello,
+    remote: &Addr,
+) -> Result<(mpsc::Sender<DriverInput>, ConnectionPlace), RefuseReason> {
+    if hello.peer == shared.id {
+        return Err(RefuseReason::SelfConnection);
+    }
+    let driver = shared.drivers.get(&hello.content);
+    let driver = driver.ok_or(RefuseReason::UnknownContent)?;
+    let place = shared.admission.accept(remote).ok_or(RefuseReason::Busy)?;
+    Ok((driver.inbox, place))
 }

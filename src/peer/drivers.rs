@@ -104,10 +104,11 @@ impl DriverRegistry {
         }
     }
 
-    /// The contents that are complete.
+    /// The contents that are complete, and whose drivers are not ending.
     pub(super) fn contents(&self) -> Vec<Content> {
         let drivers = self.lock();
-        let contents = drivers.values().filter_map(|driver| {
+        let serving = drivers.values().filter(|d| !d.stop.is_cancelled());
+        let contents = serving.filter_map(|driver| {
             let status = driver.status.borrow();
             status.complete().cloned()
         });

@@ -174,6 +174,7 @@ async fn unshare_dropped_half_way_still_ends_it() {
     world.network().stall("tracker");
     for _ in 0..5 {
         polled(owner.peer.unshare(&id), 1).await;
+        assert!(owner.peer.contents().is_empty());
         sleep(Duration::from_millis(1)).await;
         assert!(owner.peer.contents().is_empty());
         world.network().resume("tracker");
