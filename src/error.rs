@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
+use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError, ContentKey};
 use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
@@ -67,12 +68,10 @@ pub enum StartError {
     Storage(#[from] StorageError),
     /// The operating system has no random bytes, and without them others could
     /// guess the secrets of links.
-    #[error("the operating system has no random bytes: {detail}")]
+    #[error("the operating system has no random bytes: {source}")]
     Entropy {
-        /// The number of the operating system's error, if it has one.
-        code: Option<i32>,
-        /// What the operating system says.
-        detail: String,
+        /// The error of the operating system.
+        source: IoError,
     },
 }
 

@@ -99,6 +99,7 @@
 
 pub mod content;
 mod error;
+mod io_error;
 pub mod peer;
 pub mod protocol;
 #[cfg(feature = "serde")]
@@ -114,6 +115,7 @@ pub use content::{
     split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
+pub use io_error::IoError;
 pub use peer::swarm::{Progress, Strategy};
 pub use peer::{
     Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -488,9 +489,14 @@ impl PeerBuilder {
             ));
         }
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| StartError::Entropy {
-            code: error.raw_os_error(),
-            detail: error.to_string(),
+        getrandom::fill(&mut secret).map_err(|error| {
+            let error = match error.raw_os_error() {
+                Some(number) => io::Error::from_raw_os_error(number),
+                None => io::Error::other(error.to_string()),
+            };
+            StartError::Entropy {
+                source: error.into(),
+            }
         })?;
         Ok(secret)
     }

@@ -19,9 +19,9 @@ use bt_lite::tracker::{
 use bt_lite::transport::{Connection, LimitHandle};
 use bt_lite::{
     Addr, AddrError, BindError, ConfigError, Content, ContentId, ContentName, DownloadError,
-    FileStorage, MemoryNetwork, MemoryStorage, MemoryTransport, NameError, Progress, ShareError,
-    ShareSource, StartError, StorageError, TcpTransport, TooLong, Tracker, TrackerClient,
-    TrackerConfig, TrackerError, TransportError,
+    FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError, Progress,
+    ShareError, ShareSource, StartError, StorageError, TcpTransport, TooLong, Tracker,
+    TrackerClient, TrackerConfig, TrackerError, TransportError,
 };
 
 use crate::world::{World, named};
@@ -81,6 +81,7 @@ fn errors_are_plain_values() {
     plain::<UnsafeName>();
     plain::<ParseIdError>();
     plain::<TooLong>();
+    plain::<IoError>();
     plain::<ManifestError>();
     plain::<BitfieldError>();
     // It has the operating system's error inside, which is none.
@@ -138,6 +139,14 @@ fn errors_have_their_causes_as_sources() {
     for error in [&start as &dyn Error, &download] {
         assert_eq!(cause(error), Some(read_only.clone()), "{error}");
     }
+
+    let no_bytes = IoError::from(std::io::Error::from_raw_os_error(5));
+    let entropy = StartError::Entropy {
+        source: no_bytes.clone(),
+    };
+    let found = cause::<IoError>(&entropy).unwrap();
+    assert_eq!(found, no_bytes);
+    assert_eq!(found.raw_os_error(), Some(5));
 
     let (name, source) = ("..".to_string(), NameError::Dots);
     let share = ShareError::Name {

@@ -315,7 +315,7 @@ async fn addresses_that_strangers_tell_do_not_come_before_listed_owners() {
     let bytes = content(MIB, 1);
     let leecher = world.node_with("leecher", PeerConfig::default()).await;
     let id_of_it = ContentId::of(&bytes);
-    // The download does not end while this owner exists.
+    // With an owner to dial, the download does not end at once.
     let options = DownloadOptions::new()
         .owner("memory:nowhere".parse().unwrap())
         .name(named("x"));
