@@ -13,7 +13,7 @@ use crate::content::{Content, ContentId};
 
 /// The drivers of one peer, by content.
 #[derive(Default)]
-pub(super) struct DriverRegistry {
+pub(super) struct Drivers {
     drivers: Mutex<BTreeMap<ContentId, DriverHandle>>,
 }
 
@@ -64,17 +64,17 @@ impl DriverHandle {
 
 /// The right to drive a content, given back when it is dropped.
 pub(super) struct DriverClaim {
-    registry: Arc<DriverRegistry>,
+    drivers: Arc<Drivers>,
     id: ContentId,
 }
 
 impl Drop for DriverClaim {
     fn drop(&mut self) {
-        self.registry.lock().remove(&self.id);
+        self.drivers.lock().remove(&self.id);
     }
 }
 
-impl DriverRegistry {
+impl Drivers {
     pub(super) fn get(&self, id: &ContentId) -> Option<DriverHandle> {
         self.lock().get(id).cloned()
     }
@@ -93,8 +93,8 @@ impl DriverRegistry {
                 Entry::Occupied(taken) => taken.get().clone(),
                 Entry::Vacant(free) => {
                     free.insert(handle.clone());
-                    let registry = Arc::clone(self);
-                    return Ok(DriverClaim { registry, id });
+                    let drivers = Arc::clone(self);
+                    return Ok(DriverClaim { drivers, id });
                 }
             };
             match taken.settled().await {

@@ -9,7 +9,7 @@ use tracing::{Instrument, Span};
 
 use super::admission::Admission;
 use super::config::PeerConfig;
-use super::drivers::DriverRegistry;
+use super::drivers::Drivers;
 use super::swarm::{LinkId, SwarmConfig};
 use crate::content::{Content, ContentId};
 use crate::protocol::{Addr, Hello, LinkCookie, PeerId};
@@ -28,7 +28,7 @@ pub(super) struct PeerShared {
     pub(super) addr: Option<Addr>,
     /// Gives out the places of connections.
     pub(super) admission: Arc<Admission>,
-    pub(super) drivers: Arc<DriverRegistry>,
+    pub(super) drivers: Arc<Drivers>,
     /// Every task of this peer.
     pub(super) tasks: TaskTracker,
     /// Ends every task in order.
