@@ -127,7 +127,7 @@ pub enum DownloadError {
         source: NameError,
     },
     /// The trackers know no such content.
-    #[error("no tracker knows {key}")]
+    #[error("no tracker knows the content {key}")]
     NotFound {
         /// What was asked for.
         key: ContentKey,

@@ -467,7 +467,10 @@ fn fetch_that_fails_prints_the_reason_in_one_line() {
     let (tracker, out) = (stage.tracker_addr.as_str(), stage.out());
     let (out, in_the_way) = (text(&out), text(&in_the_way));
     for (args, reason) in [
-        (["--tracker", tracker, "--out", out, "nothing"], "nobody"),
+        (
+            ["--tracker", tracker, "--out", out, "nothing"],
+            "no tracker knows",
+        ),
         (["--tracker", tracker, "--out", out, "a/b"], "content name"),
         (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
         (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
