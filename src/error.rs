@@ -1,7 +1,5 @@
-//! What can go wrong, by whose fault.
-//!
-//! Each seam has its own enum beside it ([`TransportError`], [`StorageError`],
-//! [`ProtocolError`], [`TrackerError`]); here are those of what users call.
+//! The errors of what users call. Each seam has its own beside it:
+//! [`TransportError`], [`StorageError`], [`ProtocolError`], [`TrackerError`].
 //!
 //! [`ProtocolError`]: crate::protocol::ProtocolError
 
@@ -10,37 +8,38 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
+use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError, ContentKey};
 use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
 use crate::transport::TransportError;
 
-/// The caller's own mistake, found before anything is sent or touched.
+/// A mistake of the caller, found before anything is sent or written.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Something that is to be an address is none.
-    #[error("{text:?} is no address: {source}")]
+    /// A text is not an address.
+    #[error("invalid address {text:?}: {source}")]
     Addr {
-        /// What was given.
+        /// The text.
         text: String,
         /// What is wrong with it.
         source: AddrError,
     },
     /// A bound that must be at least one is zero.
-    #[error("{field} is zero, and must be one at the least")]
+    #[error("{field} must be at least 1")]
     Zero {
         /// The field of the configuration.
         field: &'static str,
     },
-    /// A figure with which it cannot work.
-    #[error("{field} is {found}, and must be {allowed}")]
+    /// A value that cannot work.
+    #[error("{field} must be {allowed}, not {found}")]
     OutOfRange {
         /// The field of the configuration.
         field: &'static str,
-        /// What it is set to.
+        /// Its value.
         found: String,
-        /// What it may be, in words.
+        /// Which values are allowed, in words.
         allowed: String,
     },
 }
@@ -52,27 +51,27 @@ pub enum StartError {
     /// The configuration is not usable.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// It cannot listen where it should.
+    /// The peer cannot listen at its address.
     #[error("cannot listen at {addr}: {source}")]
     Listen {
-        /// Where it should.
+        /// The address.
         addr: Addr,
-        /// Why it cannot.
+        /// Why not.
         source: TransportError,
     },
-    /// None of its trackers took it.
+    /// None of its trackers registered it.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
-    /// The storage does not say what it has; see
+    /// The storage cannot list what it has; see
     /// [`PeerBuilder::share_stored`](crate::peer::PeerBuilder::share_stored).
-    #[error("what was shared before is not known: {0}")]
+    #[error("cannot list the stored contents: {0}")]
     Storage(#[from] StorageError),
-    /// The operating system gives no random bytes, and without them others
-    /// could guess the secrets of links.
-    #[error("no random bytes: {detail}")]
+    /// The operating system has no random bytes, and without them others could
+    /// guess the secrets of links.
+    #[error("the operating system has no random bytes: {source}")]
     Entropy {
-        /// What the operating system says.
-        detail: String,
+        /// The error of the operating system.
+        source: IoError,
     },
 }
 
@@ -80,18 +79,18 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ShareError {
-    /// The file's name is no content name; share it under another one.
-    #[error("{name:?} is no content name: {source}")]
+    /// The file's name is not a content name; share it under another one.
+    #[error("invalid content name {name:?}: {source}")]
     Name {
         /// The file's name.
         name: String,
         /// What is wrong with it.
         source: NameError,
     },
-    /// It cannot be read.
+    /// The content cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// It is too long, or changed its length while it was read.
+    /// The content is too long, or its length changed while it was read.
     #[error("{name}: {source}")]
     Content {
         /// The content's name.
@@ -99,13 +98,13 @@ pub enum ShareError {
         /// What is wrong with it.
         source: ManifestError,
     },
-    /// This peer is downloading that content at present.
-    #[error("{id} is being downloaded here")]
+    /// This peer is downloading the content.
+    #[error("{id} is being downloaded by this peer")]
     Downloading {
         /// The content.
         id: ContentId,
     },
-    /// No tracker took it.
+    /// No tracker accepted it.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
     /// The peer was shut down.
@@ -113,60 +112,66 @@ pub enum ShareError {
     ShutDown,
 }
 
-/// Why a download did not complete. Whatever it is, the storage shows nothing
-/// under the content's name that it did not show before; only a peer that was
-/// stopped while its storage hung cannot tell.
+/// Why a download did not complete. The storage then has under the content's
+/// name what it had before. Only if the peer was stopped while its storage hung,
+/// the content may have been published all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// What was asked for is neither a content id nor a name.
-    #[error("that is no content name: {0}")]
-    Name(#[from] NameError),
+    /// The text that was asked for is neither a content id nor a content name.
+    #[error("invalid content name {name:?}: {source}")]
+    Name {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
     /// The trackers know no such content.
-    #[error("nobody is known to own {key}")]
+    #[error("no tracker knows the content {key}")]
     NotFound {
         /// What was asked for.
         key: ContentKey,
     },
-    /// Several contents bear this name: ask by id.
-    #[error("{name} is the name of {} contents; ask for one by its id: {}", candidates.len(), list(candidates))]
+    /// Several contents have this name: ask by id.
+    #[error("{} contents have the name {name}; ask by id: {}", candidates.len(), list(candidates))]
     Ambiguous {
         /// The name.
         name: ContentName,
-        /// Their ids, and their lengths in bytes as their owners say.
+        /// Their ids, and their lengths in bytes as their owners state them.
         candidates: Vec<(ContentId, u64)>,
     },
-    /// The content is known, and no other peer is there that owns it.
-    #[error("no owner of {id} is there")]
+    /// The content is known, but no other peer is sharing it.
+    #[error("no peer is sharing {id}")]
     NoOwners {
         /// The content.
         id: ContentId,
     },
-    /// Owners ran out, or none of them sent anything for too long.
-    #[error("{id}: nothing has come from any owner for too long ({missing} chunks missing)")]
+    /// There were no owners left, or none of them sent anything for too long
+    /// ([`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience)).
+    #[error("{id}: no owner has sent anything for too long ({missing} chunks are missing)")]
     GaveUp {
         /// The content.
         id: ContentId,
-        /// How many chunks are missing; 0 when not even the manifest came.
+        /// How many chunks are missing; 0 if not even the manifest arrived.
         missing: u32,
     },
     /// No tracker could be asked.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
-    /// This peer downloads the content already.
+    /// This peer is downloading the content already.
     #[error("{id} is being downloaded already")]
     AlreadyRunning {
         /// The content.
         id: ContentId,
     },
-    /// Something else has the content's name in the storage. It is left alone.
+    /// Something else has the content's name in the storage. It is not changed.
     #[error("{} exists already, and is not {id}", located(path, name))]
     TargetExists {
         /// The name.
         name: ContentName,
-        /// Where it stands, in a storage that has paths.
+        /// Where it is, in a storage that has paths.
         path: Option<PathBuf>,
-        /// The content that was to get it.
+        /// The content that should have got it.
         id: ContentId,
     },
     /// The storage failed.
@@ -174,12 +179,12 @@ pub enum DownloadError {
     Storage {
         /// The content.
         id: ContentId,
-        /// The chunk, where it is about one.
+        /// The chunk, if the error is about one.
         chunk: Option<ChunkIndex>,
         /// What the storage says.
         source: StorageError,
     },
-    /// It was cancelled, by call or by dropping its handle.
+    /// It was cancelled, or its handle was dropped.
     #[error("the download was cancelled")]
     Cancelled,
     /// The peer was shut down.

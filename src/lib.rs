@@ -1,15 +1,15 @@
 //! Embed BitTorrent-style distribution in any program: a [`Tracker`], a
 //! [`Peer`], or both, over any [`Transport`], into any [`Storage`].
 //!
-//! A **content** is an immutable sequence of bytes with a name (what people
-//! type) and an id (what it is): the BLAKE3 hash of the bytes. It is cut into
-//! **chunks**, each of which is verified by itself. Peers that have chunks of
-//! it are its **owners**; a tracker knows who they are and how fast each
-//! uploads, and never sees content.
+//! A **content** is an immutable sequence of bytes. Its name is what people
+//! type. Its id is the BLAKE3 hash of the bytes. It is cut into **chunks**, each
+//! of which is verified by itself. Peers that have chunks of it are its
+//! **owners**. A tracker knows the owners and how fast each of them uploads; it
+//! never sees the bytes.
 //!
-//! # The journey of a program
-//! Start a tracker, or know one. Start a peer on it: with an address to listen
-//! at, others can find it. Share, and download:
+//! # A whole program
+//! Start a tracker, or use one that runs. Start a peer with its address; if the
+//! peer listens, others can find it. Then share and download:
 //!
 //! ```
 //! use bt_lite::{DownloadEvent, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
@@ -65,35 +65,41 @@
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
 //! | [`protocol`] | messages, their encoding, and every [limit](protocol::limits) |
-//! | [`peer::swarm`], [`tracker::ShardedRegistry`] | the pure machines behind the two, for simulations and for drivers of your own |
+//! | [`peer::swarm`], [`tracker::ShardedRegistry`] | the pure machines behind the two, for simulations and for your own drivers |
 //!
-//! The front page is `README.md`, the walk through the house
-//! `ARCHITECTURE.md`, and every byte on the wire `PROTOCOL.md`.
+//! `README.md` is the front page, `ARCHITECTURE.md` explains how the crate is
+//! built, and `PROTOCOL.md` specifies every byte on the wire.
 //!
 //! # Contracts
-//! - What a download ends with has the content id that it was asked by, or that
-//!   the tracker gave for its name.
-//! - A chunk is verified before it is written, offered to others, or counted;
-//!   nothing is visible under its name before it is whole and durable.
-//! - Handles are cheap clones or are awaited by reference; dropping the last
-//!   one ends what it stands for. Each async method says what becomes of it
-//!   when its future is dropped.
+//! - A finished download has the content id that was asked for, or the id that
+//!   the tracker has for the name.
+//! - A chunk is verified before it is written, offered to others, or counted. A
+//!   content is visible under its name only when it is complete and durable.
+//! - Handles are cheap to clone, or are awaited by reference. Dropping the last
+//!   handle ends what it stands for. Async methods document what happens when
+//!   their future is dropped.
 //! - Every queue, map, frame and wait has a bound: a named constant or a field
 //!   of [`PeerConfig`] or [`TrackerConfig`].
 //! - The pure part ([`content`], [`protocol`], `tracker::registry`,
-//!   [`peer::swarm`]) knows no I/O, clock, thread or ambient randomness: the
-//!   same inputs give the same outputs.
-//! - A panic is a bug of this crate, never the answer to input.
+//!   [`peer::swarm`]) uses no I/O, clock, thread or ambient randomness: the same
+//!   inputs give the same outputs.
+//! - No input of users, other peers, trackers or files leads to a panic.
 //!
-//! All of it runs on tokio: start peers and trackers inside a runtime with time
-//! and, for TCP, I/O enabled.
+//! Everything runs on tokio: start peers and trackers inside a runtime with time
+//! and, for TCP, I/O enabled. Both log with [`tracing`]; see
+//! [`peer`](peer#logs) for the spans.
 //!
 //! # Features
-//! `testing` (off by default): the conformance suites for transports and
-//! storages, and whole swarms in virtual time, in `bt_lite::testing`.
+//! Both are off by default.
+//!
+//! - `testing`: the conformance suites for transports and storages, and whole
+//!   swarms in virtual time, in `bt_lite::testing`.
+//! - `serde`: saving and loading of ids, names and addresses as text, and of a
+//!   tracker's snapshot.
 
 pub mod content;
 mod error;
+mod io_error;
 pub mod peer;
 pub mod protocol;
 #[cfg(feature = "serde")]
@@ -109,17 +115,18 @@ pub use content::{
     split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
+pub use io_error::IoError;
 pub use peer::swarm::{Progress, Strategy};
 pub use peer::{
-    Download, DownloadEvent, DownloadEvents, DownloadOptions, Peer, PeerBuilder, PeerConfig,
-    ShareSource,
+    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
+    PeerConfig, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};
 pub use tracker::{BindError, Tracker, TrackerBuilder, TrackerClient, TrackerConfig, TrackerError};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};
 
-/// Compiles what the front page shows.
+/// Compiles the examples of the front page.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;

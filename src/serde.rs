@@ -1,5 +1,4 @@
-//! Saving and loading of what is a text: as that text, checked when it is
-//! loaded.
+//! Types that are saved as text, and checked when they are loaded.
 
 use std::borrow::Cow;
 

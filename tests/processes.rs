@@ -1,9 +1,9 @@
-//! The examples as programs of their own: what they print, how they end, and
-//! that a file arrives byte for byte whatever happens to the others.
+//! The examples as separate processes: what they print, how they end, and that a
+//! file arrives unchanged whatever happens to the other processes.
 //!
-//! Nothing here waits for time. Where something has to happen in the middle of
-//! a download, the owners are reached through [`Gate`]s, which hold their bytes
-//! back until the test has done it.
+//! No test sleeps. Where something has to happen in the middle of a download,
+//! the owners are reached through [`Gate`]s, which hold their bytes back until
+//! the test has done it.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
@@ -27,23 +27,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 
-/// In bytes: enough chunks to be in the middle of them.
+/// The length of the file in bytes: many chunks.
 const LENGTH: usize = 2 << 20;
 
-/// What each of three owners may send before a test opens its gate: together
-/// well less than the file.
+/// How many bytes each of three owners may send before a test opens its gate:
+/// together much less than the file.
 const HELD_BACK: usize = LENGTH / 10;
 
-/// What opens a gate for good, in bytes.
+/// A number of bytes that opens a gate for good.
 const OPEN: usize = 1 << 30;
 
-/// How many lines of a program may wait to be looked at.
+/// How many lines of a program may wait to be read.
 const MAX_LINES: usize = 1024;
 
-/// Only ends a test that would hang.
+/// Ends a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// One of the examples, running. Killed when it is dropped.
+/// An example that runs. Killed when it is dropped.
 struct Program {
     name: &'static str,
     child: Child,
@@ -84,16 +84,16 @@ impl Program {
         }
     }
 
-    /// The next line, or `None` when there will be no more.
+    /// The next line, or `None` at the end.
     fn line(&self) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("{} says nothing", self.name),
+            Err(RecvTimeoutError::Timeout) => panic!("{} prints nothing", self.name),
         }
     }
 
-    /// What stands behind `prefix` in the next line.
+    /// The rest of the next line behind `prefix`.
     fn said(&self, prefix: &str) -> String {
         let line = self.line().unwrap_or_else(|| panic!("{} ended", self.name));
         let rest = line.strip_prefix(prefix);
@@ -101,7 +101,8 @@ impl Program {
             .to_owned()
     }
 
-    /// Waits for the end: how it ended, its last line, and all of its stderr.
+    /// Waits for the end. Returns the exit status, the last line, and all of
+    /// stderr.
     fn ended(&mut self) -> (ExitStatus, String, String) {
         let mut last = String::new();
         while let Some(line) = self.line() {
@@ -134,7 +135,7 @@ impl Drop for Program {
     }
 }
 
-/// Where cargo has put an example, seen from where it has put this test.
+/// The path of an example, which cargo builds beside this test.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.ancestors().nth(2).unwrap();
@@ -186,7 +187,7 @@ impl Stage {
         let tracker = &self.tracker_addr;
         let args = ["--tracker", tracker, "--listen", "127.0.0.1:0", text(&copy)];
         let owner = Program::start("share", &args);
-        // The id is the one that b3sum prints.
+        // The id is what b3sum prints.
         assert_eq!(owner.said("sharing "), format!("{} file.bin", self.id));
         self.owners.push(owner);
     }
@@ -239,21 +240,21 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Stands between an owner and whoever downloads from it, and lets through as
-/// many of the owner's bytes as it is allowed.
+/// A proxy in front of an owner. It passes on as many of the owner's bytes as
+/// the test allows.
 struct Gate {
     allowed: Arc<Semaphore>,
     seen: watch::Receiver<Seen>,
-    /// Tells a tracker that the owner is where the gate is.
+    /// Tells a tracker that the owner is at the gate's address.
     _client: TrackerClient,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
-    /// Connections that began, and that ended.
+    /// How many connections began and ended.
     began: usize,
     ended: usize,
-    /// Bytes let through.
+    /// How many bytes were passed on.
     bytes: usize,
 }
 
@@ -294,7 +295,7 @@ impl Gate {
     }
 }
 
-/// Carries both ways until either side is gone.
+/// Carries bytes both ways until either side closes.
 async fn carry(
     mut dialler: TcpStream,
     owner: SocketAddr,
@@ -331,7 +332,7 @@ fn client(tracker: &str, listen: Option<Addr>) -> TrackerClient {
     )
 }
 
-/// A stage whose owners are known to a second tracker by their gates only.
+/// A stage with a second tracker that knows only the gates of the owners.
 struct Gated {
     stage: Stage,
     tracker: Program,
@@ -341,7 +342,7 @@ struct Gated {
 }
 
 impl Gated {
-    /// With one owner per allowance, in bytes.
+    /// Has one owner for each allowance in bytes.
     fn new(allowed: &[usize]) -> Self {
         let mut stage = Stage::new(0);
         let tracker = Program::start("tracker", &["--listen", "127.0.0.1:0"]);
@@ -374,8 +375,8 @@ impl Gated {
         }
     }
 
-    /// A download that all owners have sent something for, and that cannot go
-    /// on before their gates are opened.
+    /// A download that has received something from each owner, and waits for
+    /// the gates to open.
     fn fetch_to_the_middle(&self) -> Program {
         let fetch = self.stage.fetch(&self.tracker_addr, "file.bin");
         self.runtime.block_on(async {
@@ -432,10 +433,10 @@ fn file_arrives_though_the_trackers_are_killed() {
 
 #[test]
 fn file_arrives_though_an_owner_altered_its_copy() {
-    // Whoever is honest is silent until the other one has been found out.
+    // The honest owners send nothing until the liar is known.
     let gated = Gated::new(&[OPEN, 0, 0]);
     let altered: Vec<u8> = gated.stage.bytes.iter().map(|byte| !byte).collect();
-    // With its old modification time, the owner does not notice it itself.
+    // With its old modification time, the owner itself does not notice.
     let copy = fs::File::options()
         .write(true)
         .open(gated.stage.copy_of(0))
@@ -454,14 +455,17 @@ fn file_arrives_though_an_owner_altered_its_copy() {
 }
 
 #[test]
-fn fetch_that_fails_says_why_in_one_line() {
+fn fetch_that_fails_prints_the_reason_in_one_line() {
     let stage = Stage::new(1);
     let in_the_way = stage.dir.path().join("in-the-way");
     fs::write(&in_the_way, "").unwrap();
     let (tracker, out) = (stage.tracker_addr.as_str(), stage.out());
     let (out, in_the_way) = (text(&out), text(&in_the_way));
     for (args, reason) in [
-        (["--tracker", tracker, "--out", out, "nothing"], "nobody"),
+        (
+            ["--tracker", tracker, "--out", out, "nothing"],
+            "no tracker knows",
+        ),
         (["--tracker", tracker, "--out", out, "a/b"], "content name"),
         (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
         (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
@@ -481,7 +485,7 @@ fn fetch_that_fails_says_why_in_one_line() {
 
 #[cfg(unix)]
 #[test]
-fn owner_and_tracker_that_are_told_to_stop_leave_in_order() {
+fn owner_and_tracker_end_in_order_when_they_are_terminated() {
     let mut stage = Stage::new(1);
     let mut owner = stage.owners.remove(0);
     owner.terminate();
@@ -490,7 +494,7 @@ fn owner_and_tracker_that_are_told_to_stop_leave_in_order() {
 
     let (status, _, stderr) = stage.fetch(&stage.tracker_addr, "file.bin").ended();
     assert!(!status.success());
-    assert!(stderr.contains("nobody is known to own"), "{stderr}");
+    assert!(stderr.contains("no tracker knows"), "{stderr}");
 
     stage.tracker.terminate();
     let (status, _, stderr) = stage.tracker.ended();
@@ -498,7 +502,7 @@ fn owner_and_tracker_that_are_told_to_stop_leave_in_order() {
 }
 
 #[test]
-fn quickstart_ends_with_its_verified_line_and_leaves_nothing_behind() {
+fn quickstart_ends_with_its_verified_line_and_leaves_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let (file, temporary) = (dir.path().join("a.bin"), dir.path().join("tmp"));
     let bytes = vec![3; LENGTH];
@@ -515,7 +519,7 @@ fn quickstart_ends_with_its_verified_line_and_leaves_nothing_behind() {
     let (what, from) = last.split_once(" from ").unwrap();
     let id = ContentId::of(&bytes);
     assert_eq!(what, format!("verified {id} {LENGTH} bytes"));
-    // How many there are time for is open; nobody but the three is counted.
+    // Chance decides how many of the three are counted; no other peer is.
     let (owners, seconds) = from.split_once(" owners in ").unwrap();
     assert!(["1", "2", "3"].contains(&owners), "{last}");
     let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();

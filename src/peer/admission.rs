@@ -1,28 +1,29 @@
-//! Who may connect: places for connections that have not shaken hands, for
-//! links that others opened, and for links that this peer dials.
+//! Places for connections: for those that have not shaken hands, for links that
+//! others opened, and for links that this peer dials.
 //!
 //! What it promises:
-//! - Each of the three has a bound of its own, so that none takes the places of
-//!   another: connections that say nothing keep nobody from being heard, links
-//!   that others open leave room to dial for the own downloads, and those leave
-//!   room for others, or a crowd of busy peers would turn each other away.
-//! - A host (by [`HostKey`]) is kept to its own bound, and where a bound over
-//!   all hosts is reached, the host that has most gives way. So a host with
-//!   less finds a place at once, whatever the others do.
-//! - Whatever has no place here any more is not remembered either.
+//! - Each of the three has its own bound, so that none takes the places of
+//!   another. Silent connections keep nobody from shaking hands. Links that
+//!   others open leave room to dial for this peer's downloads. Dialled links
+//!   leave room for others; otherwise a crowd of busy peers would turn each
+//!   other away.
+//! - Each host (by [`HostKey`]) has a bound. Where a bound over all hosts is
+//!   reached, the host that has most gives way. So a host with less finds a
+//!   place at once, whatever the others do.
+//! - A place that was given back leaves no trace.
 //!
-//! It knows nothing of contents, nor of what a link is worth.
+//! It knows nothing of contents, nor of the value of a link.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::PeerConfig;
+use super::config::PeerConfig;
 use crate::protocol::{Addr, HostKey};
 
-/// Of how many places for links one is kept for those that this peer dials, and
-/// another for those that others open.
+/// Of this many places for links, one is kept for those that this peer dials,
+/// and one for those that others open.
 const KEPT_SHARE: usize = 4;
 
 /// Gives out places.
@@ -31,12 +32,12 @@ pub(super) struct Admission {
     max_handshakes_per_host: usize,
     max_links: usize,
     max_links_per_host: usize,
-    state: Mutex<State>,
+    state: Mutex<AdmissionState>,
 }
 
 #[derive(Default)]
-struct State {
-    hosts: BTreeMap<HostKey, Host>,
+struct AdmissionState {
+    hosts: BTreeMap<HostKey, HostPlaces>,
     /// Numbers the places in the order in which they are given.
     next: u64,
     handshakes: usize,
@@ -44,22 +45,22 @@ struct State {
     dialled: usize,
 }
 
-/// What one host has, oldest first.
+/// The places of one host, oldest first.
 #[derive(Default)]
-struct Host {
+struct HostPlaces {
     handshakes: BTreeMap<u64, CancellationToken>,
     links: BTreeMap<u64, CancellationToken>,
 }
 
-/// A place, given back when it is dropped.
-pub(super) struct Place {
+/// The place of one connection, given back when it is dropped.
+pub(super) struct ConnectionPlace {
     admission: Arc<Admission>,
-    holder: Holder,
+    holder: PlaceHolder,
     cut: CancellationToken,
 }
 
 #[derive(Clone)]
-enum Holder {
+enum PlaceHolder {
     Handshake(HostKey, u64),
     Accepted(HostKey, u64),
     Dialled,
@@ -76,9 +77,10 @@ impl Admission {
         }
     }
 
-    /// A place to shake hands in. There always is one: if need be, the oldest
-    /// of this host gives way, or else the oldest of the host that has most.
-    pub(super) fn handshake(self: &Arc<Self>, remote: &Addr) -> Place {
+    /// A place to shake hands in. There always is one: at the bound of the host
+    /// its oldest handshake gives way, at the bound of all hosts the oldest of
+    /// the host that has most.
+    pub(super) fn handshake(self: &Arc<Self>, remote: &Addr) -> ConnectionPlace {
         let key = HostKey::of(remote);
         let mut state = self.state();
         let of_host = state.host(&key).map_or(0, |host| host.handshakes.len());
@@ -91,12 +93,12 @@ impl Admission {
         state.handshakes += 1;
         let host = state.hosts.entry(key.clone()).or_default();
         host.handshakes.insert(number, cut.clone());
-        self.place(Holder::Handshake(key, number), cut)
+        self.place(PlaceHolder::Handshake(key, number), cut)
     }
 
     /// Closes one connection that has not shaken hands, if there is any: the
-    /// oldest of the host that has most. For when the operating system can
-    /// open no more.
+    /// oldest of the host that has most. For when the operating system allows no
+    /// more connections.
     pub(super) fn make_room(&self) {
         self.state().cut_handshake();
     }
@@ -104,8 +106,8 @@ impl Admission {
     /// A place for a link that this remote has opened. A host that has
     /// [`PeerConfig::max_links_per_host`] gets no more. When all are taken, the
     /// newest link of the host that has most gives way, unless this host would
-    /// then have as many as that.
-    pub(super) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<Place> {
+    /// then have as many as that one.
+    pub(super) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<ConnectionPlace> {
         let key = HostKey::of(remote);
         let mut state = self.state();
         let of_host = state.host(&key).map_or(0, |host| host.links.len());
@@ -120,42 +122,43 @@ impl Admission {
         state.accepted += 1;
         let host = state.hosts.entry(key.clone()).or_default();
         host.links.insert(number, cut.clone());
-        Some(self.place(Holder::Accepted(key, number), cut))
+        Some(self.place(PlaceHolder::Accepted(key, number), cut))
     }
 
     /// A place for a link that this peer opens.
-    pub(super) fn dial(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn dial(self: &Arc<Self>) -> Option<ConnectionPlace> {
         let mut state = self.state();
         if state.dialled >= self.max_links - state.accepted.max(self.kept()) {
             return None;
         }
         state.dialled += 1;
-        Some(self.place(Holder::Dialled, CancellationToken::new()))
+        Some(self.place(PlaceHolder::Dialled, CancellationToken::new()))
     }
 
-    /// A part of the places, at least one, unless there is no other.
+    /// How many places are kept for one kind of link: at least one, unless that
+    /// would be all.
     fn kept(&self) -> usize {
         let part = (self.max_links / KEPT_SHARE).max(1);
         part.min(self.max_links.saturating_sub(1))
     }
 
-    fn place(self: &Arc<Self>, holder: Holder, cut: CancellationToken) -> Place {
+    fn place(self: &Arc<Self>, holder: PlaceHolder, cut: CancellationToken) -> ConnectionPlace {
         let admission = Arc::clone(self);
-        Place {
+        ConnectionPlace {
             admission,
             holder,
             cut,
         }
     }
 
-    /// Nothing is left half done under this lock.
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Ignores poison: no change under this lock is left half done.
+    fn state(&self) -> MutexGuard<'_, AdmissionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn host(&self, key: &HostKey) -> Option<&Host> {
+impl AdmissionState {
+    fn host(&self, key: &HostKey) -> Option<&HostPlaces> {
         self.hosts.get(key)
     }
 
@@ -185,7 +188,7 @@ impl State {
             Some((*number, cut.clone()))
         });
         if let Some((number, cut)) = oldest {
-            self.leave(&Holder::Handshake(key.clone(), number));
+            self.leave(&PlaceHolder::Handshake(key.clone(), number));
             cut.cancel();
         }
     }
@@ -204,16 +207,18 @@ impl State {
         let Some((key, number, cut)) = newest else {
             return false;
         };
-        self.leave(&Holder::Accepted(key, number));
+        self.leave(&PlaceHolder::Accepted(key, number));
         cut.cancel();
         true
     }
 
-    /// Forgets a place, unless it was taken away already.
-    fn leave(&mut self, holder: &Holder) {
+    /// Gives a place back, unless it was taken away already.
+    fn leave(&mut self, holder: &PlaceHolder) {
         let (key, number) = match holder {
-            Holder::Handshake(key, number) | Holder::Accepted(key, number) => (key, number),
-            Holder::Dialled => {
+            PlaceHolder::Handshake(key, number) | PlaceHolder::Accepted(key, number) => {
+                (key, number)
+            }
+            PlaceHolder::Dialled => {
                 self.dialled -= 1;
                 return;
             }
@@ -229,15 +234,15 @@ impl State {
     }
 }
 
-impl Place {
-    /// Waits until the place is given to somebody else: it counts no longer,
-    /// and its holder closes the connection.
+impl ConnectionPlace {
+    /// Waits until the place is given to another connection. It does not count
+    /// any more, and its holder closes the connection.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.admission.state().leave(&self.holder);
     }
@@ -258,7 +263,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn cut(places: &[Place]) -> Vec<bool> {
+    fn cut(places: &[ConnectionPlace]) -> Vec<bool> {
         places
             .iter()
             .map(|place| place.cut.is_cancelled())
@@ -308,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_a_host_are_bounded_and_nothing_is_kept_of_the_refused() {
+    fn links_of_a_host_are_bounded_and_refused_ones_leave_no_trace() {
         let admission = admission((4, 3), (8, 2));
         let one = admission.accept(&addr("[2001:db8::1]:1")).unwrap();
         let _two = admission.accept(&addr("[2001:db8::2]:1")).unwrap();
@@ -319,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_link_of_the_host_with_most_gives_way_as_long_as_that_is_fair() {
+    fn newest_link_of_the_host_with_most_gives_way_while_that_is_fair() {
         let admission = admission((4, 3), (8, 8));
         let remotes = (0..6).map(|port| addr(&format!("1.1.1.1:{port}")));
         let first: Vec<_> = remotes.map(|r| admission.accept(&r).unwrap()).collect();
@@ -359,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn single_place_is_for_whoever_comes_first() {
+    fn single_place_goes_to_the_first() {
         let admission = admission((1, 1), (1, 1));
         let accepted = admission.accept(&addr("1.1.1.1:1")).unwrap();
         assert!(admission.dial().is_none());

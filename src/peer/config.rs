@@ -7,41 +7,42 @@ use crate::error::ConfigError;
 use crate::tracker::ClientConfig;
 
 /// The shortest pause before something is tried again, and the shortest time
-/// after which somebody counts as silent: what a busy program may need for an
-/// answer. With less a peer asks without a rest, or gives up whom it has only
-/// just asked.
+/// after which another peer counts as silent: a busy program may need that long
+/// for an answer. With less, a peer would ask without a pause, or give up
+/// another that it has only just asked.
 const MIN_WAIT: Duration = Duration::from_millis(10);
 
-/// How a peer behaves; every field has a default that is meant to stay.
+/// The bounds of a peer. The defaults suit most programs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PeerConfig {
-    /// How many owners a tracker is asked for at a time. Default 50: more than
-    /// the sources of a swarm, as some are gone when they are dialled.
+    /// How many owners a tracker is asked for at a time. Default 50, more than
+    /// the sources of a swarm, as some owners are gone when they are dialled.
     pub owners_wanted: u16,
-    /// Links over all contents. A quarter of them (rounded down, but at least
-    /// one, where there are several) is kept for those that this peer dials,
-    /// and as many for those that others open. When others have opened as many
-    /// as they may, the newest link of the host that has opened most gives way
-    /// to one of a host that has at least two fewer; any other is refused as
-    /// busy. Default 500.
+    /// How many links there may be over all contents. A quarter of them
+    /// (rounded down, but at least one, if there are several) is kept for links
+    /// that this peer dials, and as many for links that others open. When others
+    /// have opened as many as they may, the newest link of the host that has
+    /// opened most gives way to one of a host that has at least two fewer; other
+    /// links are refused as busy. Default 500.
     pub max_links: usize,
-    /// Links that one host may open here, over all contents; the addresses of
-    /// one IPv6 /64 network are one host. More are refused as busy. Default 100.
+    /// How many links one host may open here, over all contents. The addresses
+    /// of one IPv6 /64 network count as one host. More are refused as busy.
+    /// Default 100.
     pub max_links_per_host: usize,
-    /// Accepted connections that have not shaken hands yet, or are being
-    /// refused. A further one is taken all the same: the oldest of the host
-    /// that has most is closed for it. Default 256: with the links, fewer than
-    /// the 1,024 files that a process may usually have open.
+    /// How many accepted connections may be shaking hands, or being refused. For
+    /// a further one, the oldest connection of the host that has most is closed.
+    /// Default 256: with the links, fewer than the 1,024 files that a process
+    /// may usually have open.
     pub max_handshakes: usize,
-    /// The same for one host, whose own oldest is closed. Default 64.
+    /// The same for one host, whose own oldest connection is closed. Default 64.
     pub max_handshakes_per_host: usize,
-    /// How long [`shutdown`](crate::Peer::shutdown) waits for what is under
-    /// way before it ends it. Default 3 s.
+    /// How long [`shutdown`](crate::Peer::shutdown) waits for tasks before it
+    /// ends them. Default 3 s.
     pub shutdown_timeout: Duration,
-    /// Bounds of each content.
+    /// How each content is downloaded and served.
     pub swarm: SwarmConfig,
-    /// Bounds of what is said to trackers.
+    /// How trackers are talked to.
     pub tracker: ClientConfig,
 }
 
@@ -61,6 +62,7 @@ impl Default for PeerConfig {
 }
 
 impl PeerConfig {
+    /// Refuses values that cannot work.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bounds = [
             ("owners_wanted", usize::from(self.owners_wanted)),
@@ -91,7 +93,7 @@ impl PeerConfig {
             Some((field, wait)) => Err(ConfigError::OutOfRange {
                 field,
                 found: format!("{wait:?}"),
-                allowed: format!("{MIN_WAIT:?} or more"),
+                allowed: format!("at least {MIN_WAIT:?}"),
             }),
             None => Ok(()),
         }

@@ -5,99 +5,29 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use futures::stream::BoxStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
-use super::driver::Input;
+use super::inbox::DriverInput;
+use super::status::ContentStatus;
 use super::swarm::{Progress, Strategy};
-use crate::content::{Content, ContentName, Geometry};
+use crate::content::{Content, ContentName};
 use crate::error::DownloadError;
 use crate::protocol::Addr;
 
-/// What is known of a download, or of a content that is served.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Status {
-    found: Option<Content>,
-    progress: Progress,
-    durable: u64,
-    outcome: Option<Result<Content, DownloadError>>,
-    /// The trackers have yet to take it.
-    sharing: bool,
-}
-
-impl Status {
-    /// The status of a content that is there as a whole, and is shared once
-    /// the trackers have taken it.
-    pub(super) fn sharing(content: Content) -> Self {
-        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
-        let progress = Progress {
-            length: Some(content.length),
-            chunks: Some(chunks),
-            verified_bytes: content.length,
-            verified_chunks: chunks,
-            ..Progress::default()
-        };
-        Self {
-            durable: content.length,
-            found: Some(content),
-            progress,
-            outcome: None,
-            sharing: true,
-        }
-    }
-
-    /// The status of a content that is shared.
-    pub(super) fn shared(content: Content) -> Self {
-        let mut status = Self::sharing(content.clone());
-        status.ended(Ok(content));
-        status
-    }
-
-    pub(super) fn is_sharing(&self) -> bool {
-        self.sharing
-    }
-
-    pub(super) fn found(&mut self, content: Content) {
-        self.found = Some(content);
-    }
-
-    /// Takes the progress, and tells whether it changed.
-    pub(super) fn moved(&mut self, progress: Progress) -> bool {
-        let changed = self.progress != progress;
-        self.progress = progress;
-        changed
-    }
-
-    pub(super) fn are_durable(&mut self, bytes: u64) {
-        self.durable = bytes;
-    }
-
-    /// The outcome of a download is said once; a content that is complete and
-    /// no longer served stays a success for whoever waited for it.
-    pub(super) fn ended(&mut self, outcome: Result<Content, DownloadError>) {
-        self.outcome.get_or_insert(outcome);
-        self.sharing = false;
-    }
-
-    pub(super) fn complete(&self) -> Option<&Content> {
-        self.outcome.as_ref()?.as_ref().ok()
-    }
-}
-
-/// What happens to a download, for those who watch.
+/// What happens to a download.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DownloadEvent {
-    /// The manifest is there: what the content is, and how long. Comes again if
-    /// the storage has something else under a name that nobody here asked for;
-    /// then with the name that it gets instead.
+    /// The manifest is known: what the content is, and how long. Comes again
+    /// if something else has a name in the storage that the user did not ask
+    /// for; then with the name that the content gets instead.
     Found(Content),
-    /// How far it is. Several of these become one when they are not read.
+    /// How far the download is. Events that are not read merge into the latest.
     Progress(Progress),
-    /// It is stored, published and durable. The last event.
+    /// The content is stored, published and durable. The last event.
     Finished(Content),
-    /// It has ended without. The last event.
+    /// The download has failed. The last event.
     Failed(DownloadError),
 }
 
@@ -106,13 +36,13 @@ pub enum DownloadEvent {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct DownloadOptions {
-    /// The name to store it under, instead of the one that its owners use. It
-    /// stays here: no tracker and no other peer is told of it.
+    /// The name to store the content under, instead of the one that its owners
+    /// use. It stays here: no tracker and no other peer is told.
     pub name: Option<ContentName>,
     /// Which chunk comes next.
     pub strategy: Strategy,
-    /// Owners that are known beside those that a tracker names. With them a
-    /// download by id needs no tracker.
+    /// Owners that are known in addition to those that a tracker names. With
+    /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
 }
 
@@ -122,21 +52,21 @@ impl DownloadOptions {
         Self::default()
     }
 
-    /// Stores the content under this name, which nobody else is told.
+    /// Sets the name to store the content under. No other peer is told.
     #[must_use]
     pub fn name(mut self, name: ContentName) -> Self {
         self.name = Some(name);
         self
     }
 
-    /// Asks for the chunks in this order.
+    /// Sets the order in which the chunks are asked for.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
         self
     }
 
-    /// Asks this owner as well.
+    /// Adds an owner to ask.
     #[must_use]
     pub fn owner(mut self, addr: Addr) -> Self {
         self.owners.push(addr);
@@ -147,23 +77,23 @@ impl DownloadOptions {
 /// A download that runs in the background.
 ///
 /// Await it for its outcome: the [`Content`], stored under its name, verified
-/// and durable, or a [`DownloadError`]. Awaiting is cancel safe: await
-/// `&mut download` as often as you like. Dropping the handle cancels the
-/// download; a content that is complete stays, and goes on being shared.
+/// and durable, or a [`DownloadError`]. Awaiting is cancel safe: `&mut download`
+/// may be awaited any number of times, also after the end. Dropping the handle
+/// cancels the download; a content that is complete stays, and is still shared.
 #[must_use = "dropping the handle cancels the download"]
 pub struct Download {
-    status: watch::Receiver<Status>,
+    status: watch::Receiver<ContentStatus>,
     outcome: ReusableBoxFuture<'static, Result<Content, DownloadError>>,
     cancel: CancellationToken,
     on_drop: DropGuard,
-    inbox: mpsc::Sender<Input>,
+    inbox: mpsc::Sender<DriverInput>,
 }
 
 impl Download {
     pub(super) fn new(
-        status: watch::Receiver<Status>,
+        status: watch::Receiver<ContentStatus>,
         cancel: CancellationToken,
-        inbox: mpsc::Sender<Input>,
+        inbox: mpsc::Sender<DriverInput>,
     ) -> Self {
         Self {
             outcome: ReusableBoxFuture::new(outcome(status.clone())),
@@ -174,57 +104,65 @@ impl Download {
         }
     }
 
-    /// What happens from now on, and what is known already. The stream is
-    /// bounded: progress that is not read coalesces into the latest, and the
-    /// last event, [`Finished`](DownloadEvent::Finished) or
-    /// [`Failed`](DownloadEvent::Failed), is never lost. It does not keep the
-    /// download going.
+    /// The events from now on, after one event for each thing that is known
+    /// already. The stream is bounded: progress that is not read merges into
+    /// the latest, and the last event, [`Finished`](DownloadEvent::Finished) or
+    /// [`Failed`](DownloadEvent::Failed), is never lost. The stream does not
+    /// keep the download running.
     pub fn events(&self) -> DownloadEvents {
-        DownloadEvents(events(self.status.clone()))
+        DownloadEvents::new(self.status.clone())
     }
 
-    /// How far it is at this moment.
+    /// How far the download is.
     pub fn progress(&self) -> Progress {
-        self.status.borrow().progress.clone()
+        self.status.borrow().progress().clone()
     }
 
     /// How many bytes are known to be durable: recorded by the storage, so that
-    /// they survive the machine as well and are not fetched again, if the
-    /// storage can do that. What is verified ([`Progress::verified_bytes`])
-    /// survives the process only, until [`commit_bytes`] or [`commit_interval`]
-    /// later it is durable. What an interrupted download left behind is counted
-    /// from the first commit of this one on.
+    /// they survive a crash of the machine and are not fetched again, if the
+    /// storage supports that. Verified bytes ([`Progress::verified_bytes`])
+    /// survive only a crash of the process, until they become durable
+    /// [`commit_bytes`] or [`commit_interval`] later. What an interrupted
+    /// download left behind is counted from the first commit of this one on.
     ///
     /// [`commit_bytes`]: crate::peer::swarm::SwarmConfig::commit_bytes
     /// [`commit_interval`]: crate::peer::swarm::SwarmConfig::commit_interval
     pub fn durable_bytes(&self) -> u64 {
-        self.status.borrow().durable
+        self.status.borrow().durable_bytes()
     }
 
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
-        self.status.borrow().found.clone()
+        self.status.borrow().content().cloned()
     }
 
-    /// Ends the download soon; its outcome is then
-    /// [`DownloadError::Cancelled`], unless it had ended before. A content
-    /// that is complete, and is being published at that moment, is published.
+    /// Ends the download. Returns at once; the outcome follows soon, and is
+    /// [`DownloadError::Cancelled`], unless the download ends in another way
+    /// before. A content that is being published at that moment is published.
+    /// A complete content stays, and is still shared.
     pub fn cancel(&self) {
         self.cancel.cancel();
     }
 
-    /// Lets the download go on by itself, until it ends or the peer does.
+    /// Lets the download run without a handle, until it ends or the peer stops.
     pub fn detach(self) {
         self.on_drop.disarm();
     }
 
-    /// Asks for the missing chunks in another order from now on. Waits until
-    /// the download has heard of it; without effect on one that has ended.
+    /// Changes the order in which the missing chunks are asked for. Returns
+    /// when the change is in effect: requests that are made from then on follow
+    /// it, those that are on their way stay. While the download is still
+    /// looking for the content, this waits. Once the download has ended, it
+    /// returns at once and has no effect.
     ///
-    /// Cancel safe: a dropped future may have had no effect.
+    /// Cancel safe: if the future is dropped, the order changes or it does not.
     pub async fn set_strategy(&self, strategy: Strategy) {
-        // A download that has ended needs no order.
-        let _ = self.inbox.send(Input::Strategy(strategy)).await;
+        let (done, heard) = oneshot::channel();
+        let input = DriverInput::SetStrategy { strategy, done };
+        // Both fail only when the download has ended.
+        if self.inbox.send(input).await.is_ok() {
+            let _ = heard.await;
+        }
     }
 }
 
@@ -233,6 +171,7 @@ impl Future for Download {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.outcome.poll(cx));
+        // For the next one that awaits it.
         let again = outcome(self.status.clone());
         self.outcome.set(again);
         Poll::Ready(ended)
@@ -247,93 +186,125 @@ impl fmt::Debug for Download {
     }
 }
 
+async fn outcome(mut status: watch::Receiver<ContentStatus>) -> Result<Content, DownloadError> {
+    match status.wait_for(|status| status.outcome().is_some()).await {
+        Ok(status) => final_outcome(&status),
+        Err(_) => Err(DownloadError::ShutDown),
+    }
+}
+
+/// The outcome of a download that will not report anything more. A task that
+/// was ended at once has reported none.
+fn final_outcome(status: &ContentStatus) -> Result<Content, DownloadError> {
+    let outcome = status.outcome().cloned();
+    outcome.unwrap_or(Err(DownloadError::ShutDown))
+}
+
 /// The stream of [`Download::events`].
-pub struct DownloadEvents(BoxStream<'static, DownloadEvent>);
+pub struct DownloadEvents {
+    status: watch::Receiver<ContentStatus>,
+    /// Waits until the status has changed. Returns whether anything may change
+    /// after that.
+    changed: ReusableBoxFuture<'static, bool>,
+    next: NextEvent,
+    /// The content and the progress of the last such events.
+    found: Option<Content>,
+    shown: Option<Progress>,
+}
+
+/// Where the next event comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextEvent {
+    /// From the present status, if that has something new.
+    Status,
+    /// From the next status.
+    Change,
+    /// The status changes no more, and its outcome is the last event.
+    Outcome,
+    /// There is none.
+    End,
+}
+
+impl DownloadEvents {
+    fn new(status: watch::Receiver<ContentStatus>) -> Self {
+        Self {
+            changed: ReusableBoxFuture::new(changed(status.clone())),
+            status,
+            next: NextEvent::Status,
+            found: None,
+            shown: None,
+        }
+    }
+
+    /// What is new in the present status.
+    fn take_news(&mut self) -> Option<DownloadEvent> {
+        let status = self.status.borrow_and_update();
+        if let Some(content) = status.content()
+            && self.found.as_ref() != Some(content)
+        {
+            self.found = Some(content.clone());
+            return Some(DownloadEvent::Found(content.clone()));
+        }
+        let progress = status.progress();
+        if self.found.is_some()
+            && self.shown.as_ref() != Some(progress)
+            && !matches!(status.outcome(), Some(Err(_)))
+        {
+            self.shown = Some(progress.clone());
+            return Some(DownloadEvent::Progress(progress.clone()));
+        }
+        let outcome = status.outcome()?;
+        self.next = NextEvent::End;
+        Some(last_event(outcome.clone()))
+    }
+}
 
 impl Stream for DownloadEvents {
     type Item = DownloadEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DownloadEvent>> {
-        self.0.as_mut().poll_next(cx)
+        loop {
+            match self.next {
+                NextEvent::Status => {
+                    if let Some(event) = self.take_news() {
+                        return Poll::Ready(Some(event));
+                    }
+                    let next = changed(self.status.clone());
+                    self.changed.set(next);
+                    self.next = NextEvent::Change;
+                }
+                NextEvent::Change => {
+                    self.next = match ready!(self.changed.poll(cx)) {
+                        true => NextEvent::Status,
+                        false => NextEvent::Outcome,
+                    };
+                }
+                NextEvent::Outcome => {
+                    self.next = NextEvent::End;
+                    let outcome = final_outcome(&self.status.borrow());
+                    return Poll::Ready(Some(last_event(outcome)));
+                }
+                NextEvent::End => return Poll::Ready(None),
+            }
+        }
     }
 }
 
 impl fmt::Debug for DownloadEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DownloadEvents").finish_non_exhaustive()
+        f.debug_struct("DownloadEvents")
+            .field("next", &self.next)
+            .finish_non_exhaustive()
     }
 }
 
-async fn outcome(mut status: watch::Receiver<Status>) -> Result<Content, DownloadError> {
-    match status.wait_for(|status| status.outcome.is_some()).await {
-        Ok(status) => status
-            .outcome
-            .clone()
-            .unwrap_or(Err(DownloadError::ShutDown)),
-        Err(_) => Err(DownloadError::ShutDown),
+fn last_event(outcome: Result<Content, DownloadError>) -> DownloadEvent {
+    match outcome {
+        Ok(content) => DownloadEvent::Finished(content),
+        Err(error) => DownloadEvent::Failed(error),
     }
 }
 
-fn events(status: watch::Receiver<Status>) -> BoxStream<'static, DownloadEvent> {
-    struct Watch {
-        status: watch::Receiver<Status>,
-        found: Option<Content>,
-        shown: Option<Progress>,
-        ended: bool,
-    }
-    let watch = Watch {
-        status,
-        found: None,
-        shown: None,
-        ended: false,
-    };
-    let events = futures::stream::unfold(watch, |mut watch| async move {
-        loop {
-            if watch.ended {
-                return None;
-            }
-            let now = watch.status.borrow_and_update().clone();
-            let event = match now {
-                Status {
-                    found: Some(content),
-                    ..
-                } if watch.found.as_ref() != Some(&content) => {
-                    watch.found = Some(content.clone());
-                    DownloadEvent::Found(content)
-                }
-                Status {
-                    progress, outcome, ..
-                } if watch.found.is_some()
-                    && watch.shown.as_ref() != Some(&progress)
-                    && !matches!(outcome, Some(Err(_))) =>
-                {
-                    watch.shown = Some(progress.clone());
-                    DownloadEvent::Progress(progress)
-                }
-                Status {
-                    outcome: Some(outcome),
-                    ..
-                } => {
-                    watch.ended = true;
-                    match outcome {
-                        Ok(content) => DownloadEvent::Finished(content),
-                        Err(error) => DownloadEvent::Failed(error),
-                    }
-                }
-                _ => {
-                    if watch.status.changed().await.is_ok() {
-                        continue;
-                    }
-                    watch.ended = true;
-                    match &watch.status.borrow().outcome {
-                        Some(Ok(content)) => DownloadEvent::Finished(content.clone()),
-                        Some(Err(error)) => DownloadEvent::Failed(error.clone()),
-                        None => DownloadEvent::Failed(DownloadError::ShutDown),
-                    }
-                }
-            };
-            return Some((event, watch));
-        }
-    });
-    Box::pin(events)
+async fn changed(mut status: watch::Receiver<ContentStatus>) -> bool {
+    status.changed().await.is_ok()
 }

@@ -5,24 +5,24 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
-use super::shared::Shared;
+use super::shared::PeerShared;
 use super::swarm::LinkInfo;
 use crate::content::ContentId;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
 use crate::protocol::{Addr, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, TransportError};
 
-/// How long a connection that is refused has to take that message and go.
+/// How long a connection that is refused has to read that message and close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Frames before the Hello was heard: a stranger has no body to send. The room
-/// for one is for other versions, which are to be told that they are.
+/// The frames that are read before the Hello. This version sends no body there;
+/// the room for one lets other versions be told that theirs is not spoken here.
 const HELLO_FRAMES: FrameLimits = FrameLimits {
     head: LINK_FRAMES.head,
     body: LINK_FRAMES.head as u32,
 };
 
-/// Why no link came about.
+/// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error(transparent)]
@@ -31,19 +31,19 @@ pub(super) enum HandshakeError {
     Protocol(#[from] ProtocolError),
     #[error("refused: {0}")]
     Refused(RefuseReason),
-    #[error("something else than a Hello came first")]
+    #[error("the first message was not a Hello")]
     NoHello,
-    #[error("the other side answered for another content")]
+    #[error("the other side answered about another content")]
     OtherContent,
     #[error("the handshake took too long")]
     TimedOut,
-    #[error("this peer has as many links as it takes")]
+    #[error("this peer has no place for another link")]
     Full,
 }
 
-/// Dials an owner and shakes hands about a content.
+/// Connects to an owner, and shakes hands about a content.
 pub(super) async fn dial(
-    shared: &Shared,
+    shared: &PeerShared,
     addr: &Addr,
     content: ContentId,
 ) -> Result<(Connection, LinkInfo), HandshakeError> {
@@ -64,7 +64,7 @@ pub(super) async fn dial(
         .unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// Hears what the other side of a connection wants. An acceptor answers.
+/// Reads the Hello of the other side. The side that accepted answers it.
 pub(super) async fn hear(connection: &mut Connection) -> Result<Hello, HandshakeError> {
     connection.limits.set(HELLO_FRAMES);
     let frame = connection.stream.next().await;
@@ -84,9 +84,9 @@ pub(super) async fn say(
     connection.sink.send(message.encode()).await
 }
 
-/// Refuses an accepted connection, closes it, and waits for the other side to
-/// do the same: what it sent meanwhile and nobody read would otherwise cost it
-/// the answer, on TCP.
+/// Refuses an accepted connection, closes it, and waits until the other side
+/// does the same. If TCP were closed at once with bytes unread, the other side
+/// would lose the answer to a reset.
 pub(super) async fn refuse(connection: &mut Connection, reason: RefuseReason) {
     let farewell = async {
         say(connection, PeerMessage::Refuse(reason)).await?;
@@ -99,6 +99,6 @@ pub(super) async fn refuse(connection: &mut Connection, reason: RefuseReason) {
         {}
         Ok::<_, TransportError>(())
     };
-    // Whether the other side hears it is its own affair.
+    // Nothing depends on whether the other side reads it.
     let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
 }

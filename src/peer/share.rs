@@ -1,89 +1,94 @@
-//! What is shared, and how its manifest is made.
+//! The sources of contents that are shared.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::INLINE_HASH_LEN;
-use crate::content::{ContentName, Manifest, ManifestBuilder, NameError};
+use crate::content::{ContentName, NameError};
 use crate::error::ShareError;
-use crate::storage::{Blob, MemoryStorage, Storage, StorageError, open_file};
+use crate::storage::{Blob, MemoryStorage, Storage, open_file};
 
-/// How much is read at a time, in bytes: read while the piece before is hashed.
-const READ_LEN: u64 = 1 << 20;
-
-/// Something to share: a file anywhere, or a content of the peer's storage.
+/// Something to share: a file, a content of the peer's storage, or bytes in
+/// memory.
 ///
-/// Made of a path (as text, too) or of a [`ContentName`]; with
-/// [`bytes`](Self::bytes) of what is in memory.
+/// Made from a path or a [`ContentName`], or with [`bytes`](Self::bytes).
 #[derive(Clone)]
 pub struct ShareSource {
-    place: Place,
-    name: Option<ContentName>,
+    kind: SourceKind,
+    /// Another name than the source has.
+    named: Option<ContentName>,
 }
 
 #[derive(Clone)]
-enum Place {
+enum SourceKind {
     File(PathBuf),
     Stored(ContentName),
-    Bytes(Bytes),
+    Memory(ContentName, Bytes),
 }
 
 impl ShareSource {
-    /// A file. Its content name is its file name, dotfiles included; see
-    /// [`Peer::share`](crate::Peer::share) for what others make of those.
+    /// A file. Its content name is its file name, also that of a dotfile; see
+    /// [`Peer::share`](crate::Peer::share) for how others store those.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self {
-            place: Place::File(path.into()),
-            name: None,
-        }
+        Self::of(SourceKind::File(path.into()))
     }
 
     /// A content that is in the peer's storage.
     pub fn stored(name: ContentName) -> Self {
-        Self {
-            place: Place::Stored(name),
-            name: None,
-        }
+        Self::of(SourceKind::Stored(name))
     }
 
     /// Bytes in memory.
     pub fn bytes(name: ContentName, bytes: impl Into<Bytes>) -> Self {
-        Self {
-            place: Place::Bytes(bytes.into()),
-            name: Some(name),
-        }
+        Self::of(SourceKind::Memory(name, bytes.into()))
+    }
+
+    fn of(kind: SourceKind) -> Self {
+        Self { kind, named: None }
     }
 
     /// Shares it under another name.
     #[must_use]
     pub fn named(mut self, name: ContentName) -> Self {
-        self.name = Some(name);
+        self.named = Some(name);
         self
     }
 
-    /// Opens it for reading, under the name that it is shared by.
+    /// Opens it for reading. Returns the name that it is shared under.
     pub(super) async fn open(
         self,
         storage: &dyn Storage,
     ) -> Result<(ContentName, Arc<dyn Blob>), ShareError> {
-        let name = match (self.name, &self.place) {
+        let name = match (self.named, &self.kind) {
             (Some(name), _) => name,
-            (None, Place::Stored(name)) => name.clone(),
-            (None, Place::File(path)) => file_name(path)?,
-            (None, Place::Bytes(_)) => unreachable!("bytes are made with a name"),
+            (None, SourceKind::Stored(name) | SourceKind::Memory(name, _)) => name.clone(),
+            (None, SourceKind::File(path)) => file_name(path)?,
         };
-        let blob = match self.place {
-            Place::File(path) => open_file(path).await?,
-            Place::Stored(stored) => storage.open(&stored).await?,
-            Place::Bytes(bytes) => {
+        let blob = match self.kind {
+            SourceKind::File(path) => open_file(path).await?,
+            SourceKind::Stored(stored) => storage.open(&stored).await?,
+            SourceKind::Memory(name, bytes) => {
                 let storage = MemoryStorage::new();
                 storage.insert(name.clone(), bytes)?;
                 storage.open(&name).await?
             }
         };
         Ok((name, blob))
+    }
+}
+
+impl fmt::Debug for ShareSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ShareSource");
+        match &self.kind {
+            SourceKind::File(path) => out.field("file", path),
+            SourceKind::Stored(name) => out.field("stored", name),
+            // The bytes themselves would fill a log.
+            SourceKind::Memory(name, bytes) => out.field("memory", name).field("len", &bytes.len()),
+        };
+        out.field("named", &self.named).finish()
     }
 }
 
@@ -126,63 +131,5 @@ impl From<PathBuf> for ShareSource {
 impl From<ContentName> for ShareSource {
     fn from(name: ContentName) -> Self {
         Self::stored(name)
-    }
-}
-
-/// Why no manifest could be made of a blob.
-pub(super) enum HashError {
-    Storage(StorageError),
-    Manifest(crate::content::ManifestError),
-}
-
-/// The manifest of a whole blob, hashed off the async threads while the next
-/// piece is read.
-pub(super) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> {
-    let length = blob.length();
-    let mut builder = ManifestBuilder::new(length).map_err(HashError::Manifest)?;
-    let read = |at: u64| blob.read_at(at, READ_LEN.min(length - at) as usize);
-    let mut at = 0;
-    let mut piece = read(0).await.map_err(HashError::Storage)?;
-    while at < length {
-        if piece.is_empty() {
-            // A storage that gives less than it was asked for.
-            break;
-        }
-        at += piece.len() as u64;
-        let next = async {
-            if at < length {
-                read(at).await
-            } else {
-                Ok(Bytes::new())
-            }
-        };
-        let (hashed, next) = futures::join!(hash(builder, piece), next);
-        builder = hashed.map_err(HashError::Manifest)?;
-        piece = next.map_err(HashError::Storage)?;
-    }
-    builder.finish().map_err(HashError::Manifest)
-}
-
-async fn hash(
-    mut builder: ManifestBuilder,
-    piece: Bytes,
-) -> Result<ManifestBuilder, crate::content::ManifestError> {
-    let short = piece.len() <= INLINE_HASH_LEN;
-    let work = move || builder.update(&piece).map(|()| builder);
-    if short {
-        return work();
-    }
-    off_thread(work).await
-}
-
-/// Runs work that would hold up an async thread on one that may wait.
-pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down; whoever waits is dropped with it.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

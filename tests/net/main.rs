@@ -11,6 +11,8 @@ mod peer_errors;
 mod peer_handles;
 mod peer_names;
 mod peer_resume;
+mod peer_spans;
+mod peer_surface;
 mod peer_transfer;
 mod tcp;
 #[path = "../world/mod.rs"]

@@ -1,5 +1,5 @@
-//! Strangers who keep to the protocol, on real sockets: a download beside them
-//! completes all the same, from the one honest owner.
+//! Strangers that keep to the protocol, on real sockets: a download completes in
+//! spite of them, from the one honest owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use bt_lite::{Addr, DownloadEvent, MemoryStorage, Peer, TcpTransport, Transport,
 use futures::StreamExt;
 use tokio::task::JoinSet;
 
-use crate::world::strangers::{Answers, Card, Claim, FalseOwners, Voice};
+use crate::world::strangers::{Answers, ClaimedManifest, FalseOwners, StrangerHello, StrangerLink};
 use crate::world::{World, content, named, soon};
 
 const MIB: usize = 1 << 20;
@@ -52,19 +52,19 @@ async fn impostors_do_not_end_the_owners_link() {
         .tracker(world.tracker.local_addr());
     let leecher = leecher.start().await.unwrap();
     let addr = leecher.local_addr().unwrap();
-    let card = Card::new(shared.id, owner.peer.id());
+    let hello = StrangerHello::new(shared.id, owner.peer.id());
     let download = leecher.download(shared.id);
     let mut events = download.events();
     let (mut links, mut impostors) = (JoinSet::new(), 0);
-    // One with each step that the download makes.
+    // One for each step that the download makes.
     while let Some(event) = soon(events.next()).await {
         if matches!(event, DownloadEvent::Finished(_)) {
             break;
         }
-        let voice = Voice::dial(&TcpTransport::new(), addr, &card).await;
-        if let Some(voice) = voice {
+        let link = StrangerLink::dial(&TcpTransport::new(), addr, &hello).await;
+        if let Some(link) = link {
             impostors += 1;
-            links.spawn(voice.stay());
+            links.spawn(link.stay());
         }
     }
     soon(download).await.unwrap();
@@ -80,7 +80,7 @@ async fn owners_that_drip_the_manifest_do_not_keep_a_download_from_the_honest_on
     let owner = world.node("owner").await;
     let bytes = content(MIB, 1);
     let shared = owner.share("x", &bytes).await;
-    let answers = Answers::Drips(Claim::false_one(127), PAUSE);
+    let answers = Answers::Drips(ClaimedManifest::false_one(127), PAUSE);
     let _false = FalseOwners::list(&world, 10, &shared, answers).await;
     let leecher = world.node("leecher").await;
     soon(leecher.peer.download(shared.id)).await.unwrap();

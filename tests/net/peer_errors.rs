@@ -1,4 +1,4 @@
-//! Every error of the public API: which one it is, and what it leaves behind.
+//! The errors of the public API: when each occurs, and what it leaves behind.
 
 use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::ContentKey;
@@ -33,14 +33,15 @@ on_both_networks! {
 
         leecher.peer.download(ContentId::of(&two)).await.unwrap();
         assert_eq!(leecher.bytes("same").unwrap(), two);
-        // Nobody asked for this name: the other one, which finds it taken, goes
-        // by its id.
+        // The user did not ask for this name. The other content finds it taken,
+        // and is stored under its id.
         let id = ContentId::of(&one);
         let by_id = leecher.peer.download(id).await.unwrap();
         assert_eq!(by_id.name, named(&id.to_string()));
         assert_eq!(leecher.bytes("same").unwrap(), two);
         assert_eq!(leecher.bytes(&id.to_string()).unwrap(), one);
-        // Who wants a name hears that it is taken, and takes another.
+        // A name that the user asks for is an error if it is taken. Another one
+        // works.
         assert!(leecher.peer.unshare(&id).await);
         let taken = DownloadError::TargetExists { name: named("same"), id, path: None };
         let options = DownloadOptions::new().name(named("same"));
@@ -61,18 +62,20 @@ on_both_networks! {
         assert_eq!(error, DownloadError::NotFound { key: id.into() });
     }
 
-    async fn bad_name_is_said_without_asking_anybody(world: World) {
+    async fn bad_name_is_reported_without_asking_the_tracker(world: World) {
         let leecher = world.node("leecher").await;
         let asked = world.tracker.stats().registry.requests.need;
         for (text, expected) in [("..", NameError::Dots), ("", "".parse::<bt_lite::ContentName>().unwrap_err())] {
-            assert_eq!(leecher.peer.download(text).await, Err(DownloadError::Name(expected)));
+            let name = text.to_string();
+            let error = DownloadError::Name { name, source: expected };
+            assert_eq!(leecher.peer.download(text).await, Err(error));
         }
         assert_eq!(world.tracker.stats().registry.requests.need, asked);
         let error = leecher.peer.share("/").await.unwrap_err();
         assert!(matches!(error, ShareError::Name { .. }), "{error}");
     }
 
-    async fn tracker_out_of_reach_is_said_by_start(world: World) {
+    async fn tracker_out_of_reach_is_reported_by_start(world: World) {
         let builder = || {
             Peer::builder(world.transport("peer"), MemoryStorage::new()).tracker(world.nowhere())
         };
@@ -88,14 +91,14 @@ on_both_networks! {
         let source = || ShareSource::bytes(named("x"), "x");
         let error = peer.share(source()).await.unwrap_err();
         assert!(matches!(error, ShareError::Tracker(TrackerError::Unreachable { .. })), "{error}");
-        // It was not shared, and may be tried again, with the same outcome.
+        // It was not shared. Another try has the same outcome.
         assert!(peer.contents().is_empty());
         assert!(peer.share(source()).await.is_err());
         assert!(peer.contents().is_empty());
         peer.shutdown().await;
     }
 
-    async fn tracker_that_dies_leaves_what_runs_alone(world: World) {
+    async fn tracker_that_dies_does_not_stop_downloads_that_run(world: World) {
         let bytes = content(200_000, 1);
         let owner = world.node("owner").await;
         let id = owner.share("x", &bytes).await.id;
@@ -109,7 +112,7 @@ on_both_networks! {
         assert!(matches!(error, DownloadError::Tracker(_)), "{error}");
     }
 
-    async fn peer_without_a_tracker_says_so_when_it_needs_one(world: World) {
+    async fn peer_without_a_tracker_reports_that_it_needs_one(world: World) {
         let bytes = content(1000, 1);
         let owner = Peer::builder(world.transport("owner"), MemoryStorage::new())
             .listen(world.at("owner"))
@@ -126,7 +129,7 @@ on_both_networks! {
         assert_eq!(got.name.as_str(), id.to_string());
     }
 
-    async fn bad_address_is_said_before_anything_is_touched(world: World) {
+    async fn bad_address_is_reported_before_anything_is_opened(world: World) {
         let connections = world.tracker.stats().accepted;
         let builder = || world.builder("peer", MemoryStorage::new());
         for builder in [
@@ -171,7 +174,7 @@ on_both_networks! {
         assert_eq!(world.tracker.stats().accepted, connections);
     }
 
-    async fn address_that_cannot_be_listened_at_is_named(world: World) {
+    async fn address_that_cannot_be_listened_at_is_in_the_error(world: World) {
         let first = world.node("first").await;
         let taken = first.addr();
         let storage = MemoryStorage::new();
@@ -213,7 +216,7 @@ on_both_networks! {
             assert_eq!(chunk.is_some(), call == Call::Write, "{call:?}");
             assert_eq!(storage.inner.bytes(&named("x")), None);
             assert!(peer.contents().is_empty());
-            // Mended, the same download goes through at once.
+            // When the storage works again, so does the same download.
             storage.mend();
             peer.download("x").await.unwrap();
             assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
@@ -222,7 +225,7 @@ on_both_networks! {
         assert_eq!(owners.len(), 1);
     }
 
-    async fn failing_disk_of_an_owner_is_no_lie(world: World) {
+    async fn failing_disk_of_an_owner_does_not_count_as_a_lie(world: World) {
         let bytes = content(10 * (16 << 10), 1);
         let storage = Troubled::new(Call::Read, 1 + 3, Trouble::Fails);
         storage.inner.insert(named("x"), bytes.clone()).unwrap();
@@ -241,7 +244,7 @@ on_both_networks! {
         assert_eq!(error, ShareError::Storage(Troubled::error()));
     }
 
-    async fn existing_target_is_kept_or_shared(world: World) {
+    async fn existing_content_is_kept_or_shared(world: World) {
         let bytes = content(70_000, 1);
         let owners = world.owners(1, "x", &bytes).await;
         let id = ContentId::of(&bytes);
@@ -253,7 +256,7 @@ on_both_networks! {
             assert_eq!(leecher.bytes("x").unwrap(), other);
             leecher.peer.shutdown().await;
         }
-        // What is found is not reported before it is durable.
+        // A content that is found is reported only when it is durable.
         let broken = Troubled::new(Call::Sync, 0, Trouble::Fails);
         broken.inner.insert(named("x"), bytes.clone()).unwrap();
         let peer = world.builder("broken", broken.clone()).start().await.unwrap();
@@ -272,7 +275,7 @@ on_both_networks! {
         let got = download.await.unwrap();
         assert_eq!(got.id, id);
         assert_eq!(same.peer.contents(), [got]);
-        // It is served: the first owner is not needed any more.
+        // It is served: the first owner is no longer needed.
         owners[0].peer.shutdown().await;
         let last = world.node("last").await;
         last.peer.download("x").await.unwrap();
@@ -307,11 +310,11 @@ on_both_networks! {
         for again in [leecher.peer.download("x"), leecher.peer.download(id)] {
             assert_eq!(again.await, Err(DownloadError::AlreadyRunning { id }));
         }
-        // What is being downloaded is not to be shared.
+        // A content that is being downloaded cannot be shared.
         let share = ShareSource::bytes(named("x"), bytes.clone());
         assert_eq!(leecher.peer.share(share).await, Err(ShareError::Downloading { id }));
         assert!(!leecher.peer.unshare(&id).await);
-        // Once the first one is cancelled, the next starts in the same place.
+        // When the first one is cancelled, the next can start.
         first.cancel();
         let second = leecher.peer.download("x");
         assert_eq!((&mut first).await, Err(DownloadError::Cancelled));
@@ -326,7 +329,7 @@ on_both_networks! {
         assert_eq!(there.id, id);
     }
 
-    async fn content_is_shared_twice_as_once_and_unshared_for_all(world: World) {
+    async fn sharing_twice_is_sharing_once_and_unsharing_ends_both(world: World) {
         let bytes = content(50_000, 1);
         let owner = world.node("owner").await;
         let source = || ShareSource::bytes(named("x"), bytes.clone());
@@ -342,12 +345,12 @@ on_both_networks! {
         let leecher = world.node("leecher").await;
         let key = ContentKey::Name(named("x"));
         assert_eq!(leecher.peer.download("x").await, Err(DownloadError::NotFound { key }));
-        // And again.
+        // And it can be shared again.
         owner.peer.share(source()).await.unwrap();
         leecher.peer.download("x").await.unwrap();
     }
 
-    async fn peer_that_was_shut_down_says_so(world: World) {
+    async fn peer_that_was_shut_down_reports_that(world: World) {
         let peer = world.node("peer").await.peer;
         let waiting = peer.download("x").await.unwrap_err();
         assert!(matches!(waiting, DownloadError::NotFound { .. }));
@@ -359,13 +362,14 @@ on_both_networks! {
         assert!(peer.contents().is_empty());
     }
 
-    async fn advertised_address_is_told_to_others_alone(world: World) {
+    async fn advertised_address_is_only_told_to_others(world: World) {
         let advertised = world.nowhere();
         let builder = world.builder("peer", MemoryStorage::new()).advertise(advertised.clone());
         let started = builder.start().await;
         match &world.net {
             crate::world::Net::Memory(_) => {
-                // Of another host than the connection, so this tracker refuses.
+                // The address is of another host than the connection, so the
+                // tracker refuses it.
                 assert!(matches!(started, Err(StartError::Tracker(TrackerError::Refused { .. }))));
             }
             crate::world::Net::Tcp => {
@@ -378,7 +382,7 @@ on_both_networks! {
 }
 
 #[tokio::test]
-async fn file_that_is_not_there_is_a_storage_error() {
+async fn missing_file_is_a_storage_error() {
     let peer = Peer::builder(bt_lite::TcpTransport::new(), MemoryStorage::new());
     let peer = peer.start().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -414,13 +418,4 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
         assert_eq!(blob.read_at(0, bytes.len()).await.unwrap(), bytes);
     })
     .await;
-}
-
-#[test]
-fn errors_are_plain_values() {
-    fn plain<T: Clone + PartialEq + Eq + std::error::Error + Send + Sync + 'static>() {}
-    plain::<ConfigError>();
-    plain::<StartError>();
-    plain::<ShareError>();
-    plain::<DownloadError>();
 }

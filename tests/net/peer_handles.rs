@@ -1,21 +1,21 @@
-//! What the handle of a download promises: events, repeated awaiting, and the
-//! ways to end it.
+//! The promises of a download's handle: events, repeated awaiting, and the ways
+//! to end it.
 
 use bt_lite::peer::DownloadEvents;
-use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, ShareSource};
+use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, ShareSource, Strategy};
 use futures::{FutureExt, StreamExt};
 
 use crate::on_both_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, content, named, soon};
 
-/// Waits until the manifest is there.
+/// Waits until the manifest is known.
 pub(crate) async fn found(download: &Download) {
     let event = download.events().next().await;
     assert!(matches!(event, Some(DownloadEvent::Found(_))), "{event:?}");
 }
 
-/// All events up to the end of the stream, checked for their order.
+/// All events of the stream. Checks their order.
 async fn all(events: DownloadEvents) -> Vec<DownloadEvent> {
     let events: Vec<_> = events.collect().await;
     let ends = |event: &&DownloadEvent| {
@@ -42,7 +42,8 @@ async fn all(events: DownloadEvents) -> Vec<DownloadEvent> {
     events
 }
 
-/// An owner that hangs after some blocks, and its content of 20 chunks.
+/// An owner that hangs after this many blocks, and the id of its content of 20
+/// chunks.
 async fn hanging(world: &World, blocks: usize) -> (bt_lite::Peer, ContentId) {
     let storage = Troubled::new(Call::Read, 1 + blocks, Trouble::Hangs);
     let bytes = content(20 * (16 << 10), 1);
@@ -54,7 +55,7 @@ async fn hanging(world: &World, blocks: usize) -> (bt_lite::Peer, ContentId) {
 
 on_both_networks! {
     async fn download_returns_at_once(world: World) {
-        // Nothing was polled meanwhile, so nothing can have been asked.
+        // Nothing was polled since, so nothing can have been asked.
         let leecher = world.node("leecher").await;
         let asked = world.tracker.stats().registry.requests.need;
         let download = leecher.peer.download("nothing");
@@ -63,7 +64,7 @@ on_both_networks! {
         assert!(download.await.is_err());
     }
 
-    async fn events_tell_from_found_to_finished(world: World) {
+    async fn events_go_from_found_to_finished(world: World) {
         let bytes = content(100_000, 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let leecher = world.node("leecher").await;
@@ -79,7 +80,7 @@ on_both_networks! {
         assert!(events.iter().any(whole), "{events:?}");
     }
 
-    async fn stream_that_nobody_reads_coalesces_and_keeps_the_end(world: World) {
+    async fn stream_that_nobody_reads_merges_progress_and_keeps_the_end(world: World) {
         let bytes = content(60 * (16 << 10), 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let leecher = world.node("leecher").await;
@@ -91,7 +92,7 @@ on_both_networks! {
             let events = all(events).await;
             assert_eq!(events.len(), 3, "{events:?}");
         }
-        // Of a content that was there already, too.
+        // The same for a content that is complete already.
         let again = leecher.peer.download("x");
         let events = all(again.events()).await;
         assert_eq!(again.progress().verified_bytes, bytes.len() as u64);
@@ -108,7 +109,7 @@ on_both_networks! {
         }
     }
 
-    async fn download_is_awaited_as_often_as_one_likes(world: World) {
+    async fn download_can_be_awaited_any_number_of_times(world: World) {
         let (_owner, id) = hanging(&world, 0).await;
         let leecher = world.node("leecher").await;
         let mut download = leecher.peer.download(id);
@@ -124,7 +125,29 @@ on_both_networks! {
         assert_eq!(download.await, Err(DownloadError::Cancelled));
     }
 
-    async fn dropped_handle_cancels_and_its_stream_hears_it(world: World) {
+    async fn set_strategy_returns_when_the_download_follows_it(world: World) {
+        let (_owner, id) = hanging(&world, 3).await;
+        let leecher = world.node("leecher").await;
+        let mut download = leecher.peer.download(id);
+        // It is still looking for the content.
+        {
+            let mut early = std::pin::pin!(download.set_strategy(Strategy::Sequential));
+            assert_eq!(early.as_mut().now_or_never(), None);
+            early.await;
+        }
+        // Now its driver runs.
+        found(&download).await;
+        download.set_strategy(Strategy::RarestFirst).await;
+        download.cancel();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        download.set_strategy(Strategy::Sequential).await;
+        // A download that never starts does not hold the call up.
+        let nothing = leecher.peer.download("nothing");
+        nothing.set_strategy(Strategy::Sequential).await;
+        assert!(nothing.await.is_err());
+    }
+
+    async fn dropped_handle_cancels_and_its_stream_reports_that(world: World) {
         let (_owner, id) = hanging(&world, 3).await;
         let leecher = world.node("leecher").await;
         let download = leecher.peer.download(id);
@@ -133,7 +156,7 @@ on_both_networks! {
         drop(download);
         let events = all(events).await;
         assert_eq!(events.last(), Some(&DownloadEvent::Failed(DownloadError::Cancelled)));
-        // The place is free for the next one.
+        // The next one can start.
         let next = leecher.peer.download(id);
         found(&next).await;
     }
@@ -144,7 +167,7 @@ on_both_networks! {
         let mut download = leecher.peer.download(id);
         found(&download).await;
         for _ in 0..5 {
-            // In this order the next one comes first.
+            // The next one starts before the first is cancelled.
             let next = leecher.peer.download(id);
             download.cancel();
             found(&next).await;
@@ -163,7 +186,7 @@ on_both_networks! {
         assert_eq!(leecher.bytes("x").unwrap(), bytes);
     }
 
-    async fn finished_download_is_beyond_cancelling(world: World) {
+    async fn finished_download_cannot_be_cancelled(world: World) {
         let bytes = content(100_000, 1);
         let owners = world.owners(1, "x", &bytes).await;
         let Node { peer, storage } = world.node("leecher").await;
@@ -200,13 +223,13 @@ on_both_networks! {
         owner.shutdown().await;
     }
 
-    async fn last_handle_that_is_dropped_ends_the_peer(world: World) {
+    async fn dropping_the_last_handle_stops_the_peer(world: World) {
         let node = world.node("owner").await;
         let clone = node.peer.clone();
         let shared = node.share("x", &content(50_000, 1)).await;
         let download = node.peer.download("nothing");
         drop(node);
-        // The clone keeps it.
+        // The clone keeps the peer running.
         assert_eq!(clone.contents(), [shared]);
         assert!(matches!(download.await, Err(DownloadError::NotFound { .. })));
         let waiting = clone.download("nothing");

@@ -1,4 +1,4 @@
-//! Under which names contents are announced and stored, whoever chose them.
+//! The names under which contents are announced and stored.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ use crate::world::{Net, World, content, named, seed_of, soon};
 
 const CHUNK: usize = 16 << 10;
 
-/// Asks the tracker as a stranger does.
+/// A client of the tracker that is not a peer of the test.
 fn stranger(world: &World, listens: Option<Addr>) -> TrackerClient {
     let mut config = ClientConfig::default();
     config.seed = Some(1);
@@ -27,8 +27,8 @@ fn stranger(world: &World, listens: Option<Addr>) -> TrackerClient {
     TrackerClient::start(transport, trackers, listens, config)
 }
 
-/// Checks under which of these names the tracker knows the content, and how
-/// many owners it lists.
+/// Checks by which of these names the tracker knows the content, and how many
+/// owners it lists.
 async fn check_listed(world: &World, id: ContentId, owners: usize, names: &[(&str, bool)]) {
     let client = stranger(world, None);
     let found = client.need(id.into(), 50).await.unwrap();
@@ -44,7 +44,7 @@ fn own_name(name: &str) -> DownloadOptions {
     DownloadOptions::new().name(named(name))
 }
 
-/// Has a stranger announce a content under a name before anybody else.
+/// Has a stranger announce a content under a name before any other peer.
 async fn list_first(world: &World, id: ContentId, name: &str) -> TrackerClient {
     let at = match &world.net {
         Net::Tcp => world.nowhere(),
@@ -58,7 +58,7 @@ async fn list_first(world: &World, id: ContentId, name: &str) -> TrackerClient {
     client
 }
 
-/// All files of a directory but those that the storage keeps for itself.
+/// All files of a directory except those that are reserved for the storage.
 fn files(dir: &std::path::Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| {
         let name = entry.unwrap().file_name();
@@ -70,11 +70,11 @@ fn files(dir: &std::path::Path) -> Vec<String> {
 }
 
 on_both_networks! {
-    async fn local_name_is_told_to_nobody(world: World) {
+    async fn local_name_stays_local(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let bytes = content(10 * CHUNK, 1);
         let id = ContentId::of(&bytes);
-        // It sends a part, and then waits.
+        // It sends some chunks, and then waits.
         let storage = Troubled::new(Call::Read, 1 + 5, Trouble::Hangs);
         storage.inner.insert(named("public"), bytes.clone()).unwrap();
         let owner = world.builder("owner", storage.clone()).start().await.unwrap();
@@ -89,7 +89,7 @@ on_both_networks! {
         let leecher = started("leecher").await;
         let download = leecher.download_with("public", own_name("private"));
         world.listed(&content, 2).await;
-        // As the owner of a part, ...
+        // As a partial owner, ...
         check_listed(&world, id, 2, &names).await;
         owner.shutdown().await;
         // ... the only one, ...
@@ -99,7 +99,7 @@ on_both_networks! {
         let got = download.await.unwrap();
         assert_eq!(got.name, named("private"));
         assert_eq!(leecher.contents(), std::slice::from_ref(&got));
-        // ... of all of it, ...
+        // ... as a complete owner, ...
         owner.peer.shutdown().await;
         check_listed(&world, id, 1, &names).await;
         leecher.shutdown().await;
@@ -112,17 +112,17 @@ on_both_networks! {
         assert_eq!(last.bytes("public").unwrap(), bytes);
         let key = ContentKey::Name(named("private"));
         assert_eq!(last.peer.download("private").await, Err(DownloadError::NotFound { key }));
-        // ... and when it is gone.
+        // ... and when it no longer shares the content.
         assert!(leecher.unshare(&id).await);
         check_listed(&world, id, 1, &names).await;
         assert_eq!(fs::read(dir.path().join("private")).unwrap(), bytes);
     }
 
-    async fn local_names_leave_room_for_those_that_share(world: World) {
+    async fn local_names_do_not_use_up_the_names_of_a_content(world: World) {
         let bytes = content(2 * CHUNK, 2);
         let first = world.node("first").await;
         let id = first.share("public", &bytes).await.id;
-        // As many as a tracker takes for one content, and some.
+        // More than the names that a tracker accepts for one content.
         for number in 0..20 {
             let peer = world.node(&format!("peer-{number}")).await.peer;
             let options = own_name(&format!("private-{number}"));
@@ -142,7 +142,7 @@ on_both_networks! {
         let owner = Peer::builder(world.transport("owner"), MemoryStorage::new());
         let owner = owner.listen(world.at("owner")).seed(seed_of("owner"));
         let owner = owner.start().await.unwrap();
-        // It has no tracker to tell.
+        // It has no tracker.
         owner.share(ShareSource::bytes(named("unheard"), bytes.clone())).await.unwrap();
         let leecher = world.node("leecher").await;
         let options = own_name("private").owner(owner.local_addr().unwrap().clone());
@@ -152,7 +152,7 @@ on_both_networks! {
         check_listed(&world, id, 1, &[("private", false), (&id_name, true)]).await;
     }
 
-    async fn name_that_hides_what_it_is_decides_nothing(world: World) {
+    async fn unsafe_name_of_a_stranger_is_not_used(world: World) {
         let longest = format!(".{}", "x".repeat(254));
         for (number, bad) in [
             ".bash_profile",
@@ -185,7 +185,7 @@ on_both_networks! {
             assert_eq!(got.name, named(&id.to_string()), "{bad:?}");
             assert_eq!(files(dir.path()), [id.to_string()], "{bad:?}");
             assert_eq!(fs::read(dir.path().join(id.to_string())).unwrap(), bytes);
-            // It goes on as any other: there again, and shared after a restart.
+            // From here on it is like any other content, also after a restart.
             assert_eq!(leecher.download(id).await.unwrap(), got);
             leecher.shutdown().await;
             let storage = FileStorage::open(dir.path()).unwrap();
@@ -199,7 +199,7 @@ on_both_networks! {
         }
     }
 
-    async fn name_that_is_taken_here_stops_no_download_by_id(world: World) {
+    async fn name_that_is_taken_does_not_stop_a_download_by_id(world: World) {
         let bytes = content(3 * CHUNK, 8);
         let id = ContentId::of(&bytes);
         let attacker = list_first(&world, id, "mine").await;
@@ -227,7 +227,7 @@ on_both_networks! {
             _ => None,
         });
         assert_eq!(found.next_back(), Some(&named_by_id));
-        // Another start finds it there.
+        // The next peer finds it there.
         leecher.shutdown().await;
         let storage = FileStorage::open(dir.path()).unwrap();
         let leecher = world.builder("again", storage).start().await.unwrap();
@@ -237,7 +237,7 @@ on_both_networks! {
         attacker.shutdown().await;
     }
 
-    async fn name_that_hides_what_it_is_is_refused_to_who_wants_it(world: World) {
+    async fn unsafe_name_that_the_user_asks_for_is_refused(world: World) {
         let bytes = content(3 * CHUNK, 5);
         let owner = world.node("owner").await;
         let id = owner.share(".hidden", &bytes).await.id;
@@ -259,10 +259,10 @@ on_both_networks! {
             assert_eq!(download.content(), None);
         }
         assert!(files(dir.path()).is_empty());
-        // A name of one's own is the way out, and so is a storage of other names.
+        // It works with another name, and with a storage that accepts this one.
         leecher.download_with(".hidden", own_name("seen")).await.unwrap();
         assert_eq!(fs::read(dir.path().join("seen")).unwrap(), bytes);
-        // What is here already is here, by whatever name it is asked for.
+        // A content that is complete here is found by any of its names.
         assert_eq!(leecher.download(".hidden").await.unwrap().name, named("seen"));
         let map = world.node("map").await;
         map.peer.download(".hidden").await.unwrap();

@@ -1,4 +1,4 @@
-//! Downloads that were interrupted, and peers that are started again, on files.
+//! Interrupted downloads and restarted peers, on files.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const CHUNK: usize = 16 << 10;
 const CHUNKS: usize = 64;
 const HALF: u64 = (CHUNKS * CHUNK / 2) as u64;
 
-/// How often a content of 1 MiB is read when it is hashed.
+/// How many reads it takes to hash a content of 1 MiB.
 const HASHING_READS: usize = 1;
 
 /// An owner whose disk hangs after half of the chunks.
@@ -47,7 +47,7 @@ async fn sharing_again(world: &World, name: &str, dir: &Path) -> Peer {
     builder.start().await.unwrap()
 }
 
-/// Waits until so many bytes are verified.
+/// Waits until this many bytes are verified.
 async fn verified(download: &Download, bytes: u64) {
     let mut events = download.events();
     while let Some(event) = events.next().await {
@@ -60,7 +60,7 @@ async fn verified(download: &Download, bytes: u64) {
     }
 }
 
-/// Changes a byte of a file, and nothing that its metadata would show.
+/// Changes a byte of a file, and restores its metadata.
 fn alter(path: &Path, at: usize) {
     let modified = fs::metadata(path).unwrap().modified().unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -82,8 +82,8 @@ fn first_written(dir: &TempDir, id: ContentId) -> usize {
     written.expect("something was written")
 }
 
-/// Counts what is read of the contents that are being written, and may have
-/// something else take their name just before they get it.
+/// Counts the reads of contents that are being written. Can have something else
+/// take their name just before they are published.
 #[derive(Clone)]
 struct Counting {
     inner: FileStorage,
@@ -156,14 +156,14 @@ impl Blob for CountingBlob {
 }
 
 on_both_networks! {
-    async fn untouched_chunks_hold_up_no_end_and_are_verified_before_they_are_served(
+    async fn untouched_chunks_do_not_delay_the_end_and_are_verified_before_they_are_served(
         world: World
     ) {
         let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 9));
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await;
         owner.share("x", &bytes).await;
-        // All is there, and cannot have its name yet.
+        // All chunks are there, but the name is taken.
         let path = dir.path().join("x");
         let refused = Counting::new(dir.path(), Some(&path));
         let leecher = world.builder("leecher", refused).start().await.unwrap();
@@ -180,12 +180,12 @@ on_both_networks! {
         (&mut again).await.unwrap();
         assert_eq!(again.progress().downloaded, 0);
         assert_eq!(again.durable_bytes(), bytes.len() as u64);
-        // Two of them are looked at at a time.
+        // Two chunks are verified at a time.
         let read = reads.load(Ordering::Relaxed);
         assert!(read <= 2, "{read} chunks were read");
         assert_eq!(fs::read(&path).unwrap(), bytes);
 
-        // Nobody could see that from outside.
+        // The metadata does not show that.
         owner.peer.shutdown().await;
         alter(&path, (CHUNKS - 1) * CHUNK + 3);
         let second = world.node("second").await;
@@ -198,7 +198,7 @@ on_both_networks! {
         assert!(progress.verified_bytes < bytes.len() as u64);
     }
 
-    async fn second_peer_on_one_target_is_told_what_is_written_where(world: World) {
+    async fn second_peer_on_one_target_is_told_where_it_is_written(world: World) {
         let (dir, bytes) = (tempfile::tempdir().unwrap(), content(CHUNKS * CHUNK, 10));
         let id = ContentId::of(&bytes);
         let hanging = hanging_owner(&world, &bytes).await;
@@ -206,7 +206,8 @@ on_both_networks! {
         let first = world.builder("first", storage.clone()).start().await.unwrap();
         let download = first.download(id);
         verified(&download, HALF).await;
-        // The same storage, and another one there, as in another process.
+        // The same storage, and another one in the same directory, as in another
+        // process.
         let other = FileStorage::open(dir.path()).unwrap();
         for (name, storage) in [("same", storage), ("other", other)] {
             let second = world.builder(name, storage).start().await.unwrap();
@@ -294,7 +295,7 @@ on_both_networks! {
         drop(download);
         alter(&part(&dir, id), first_written(&dir, id) * CHUNK + 7);
 
-        // Who asks gets the others, and nothing that is bad.
+        // Others get the good chunks, and not the bad one.
         let good = HALF - CHUNK as u64;
         let leecher = on_files(&world, "leecher-again", dir.path()).await;
         let mut again = leecher.download(id);
@@ -315,7 +316,7 @@ on_both_networks! {
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
     }
 
-    async fn peer_that_is_started_again_shares_what_it_had(world: World) {
+    async fn restarted_peer_shares_what_it_had(world: World) {
         let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (shared, fetched) = (content(100_000, 5), content(200_000, 6));
         let path = files.path().join("shared");
@@ -338,7 +339,7 @@ on_both_networks! {
             assert_eq!(last.bytes(name).unwrap(), bytes);
         }
 
-        // What is shared no longer stays so, and a changed file is left out.
+        // An unshared content stays unshared, and a changed file is left out.
         let id = ContentId::of(&fetched);
         assert!(peer.unshare(&id).await);
         peer.shutdown().await;
@@ -351,7 +352,7 @@ on_both_networks! {
         assert_eq!(peer.contents(), []);
     }
 
-    async fn file_that_changes_is_shared_no_longer(world: World) {
+    async fn file_that_changes_is_no_longer_shared(world: World) {
         let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let path = files.path().join("x");
         let bytes = content(CHUNKS * CHUNK, 7);
@@ -362,14 +363,14 @@ on_both_networks! {
 
         let wants = world.node("wants").await;
         let download = wants.peer.download(shared.id);
-        // It hears that when somebody asks for a block.
+        // The owner notices when another peer asks for a block.
         while !peer.contents().is_empty() {
             tokio::task::yield_now().await;
         }
         assert_eq!(download.progress().verified_bytes, 0);
         drop(download);
         wants.peer.shutdown().await;
-        // No tracker names it any more.
+        // The tracker no longer lists it.
         world.listed(&shared, 0).await;
         peer.shutdown().await;
         let peer = sharing_again(&world, "peer-again", dir.path()).await;

@@ -1,4 +1,4 @@
-//! Contents travel between whole peers, and come out as they went in.
+//! Contents travel between whole peers, and arrive unchanged.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::on_both_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
-/// Lengths at which something changes: none, one byte, one chunk more or less.
+/// Lengths at the boundaries: no byte, one byte, a chunk more or less.
 const BOUNDARIES: [usize; 8] = [
     0,
     1,
@@ -25,10 +25,10 @@ const BOUNDARIES: [usize; 8] = [
     (2 << 20) - 1,
 ];
 
-/// How often a content of 1 MiB is read when it is hashed.
+/// How many reads it takes to hash a content of 1 MiB.
 const HASHING_READS: usize = 1;
 
-/// Waits until so many bytes are stored.
+/// Waits until this many bytes are stored.
 async fn verified(download: &Download, bytes: u64) {
     let enough = |event: &DownloadEvent| match event {
         DownloadEvent::Progress(progress) => progress.verified_bytes >= bytes,
@@ -101,14 +101,14 @@ on_both_networks! {
         leecher.download("a file.bin").await.unwrap();
         assert_eq!(fs::read(to.path().join("a file.bin")).unwrap(), bytes);
 
-        // What came into a file goes out of it, and into memory.
+        // From a file into a file, and from there into memory.
         owner.shutdown().await;
         let last = world.node("last").await;
         let options = DownloadOptions::new().name(named("other name"));
         let got = last.peer.download_with("a file.bin", options).await.unwrap();
         assert_eq!(got.name, named("other name"));
         assert_eq!(last.bytes("other name").unwrap(), bytes);
-        // Nothing but the content is left in the directory.
+        // The directory has nothing but the content.
         leecher.shutdown().await;
         let left = fs::read_dir(to.path()).unwrap().map(|e| e.unwrap().file_name());
         assert_eq!(left.collect::<Vec<_>>(), ["a file.bin"]);
@@ -125,7 +125,7 @@ on_both_networks! {
         assert_eq!(leecher.bytes("outside").unwrap(), bytes);
     }
 
-    async fn downloader_serves_once_its_owners_are_gone(world: World) {
+    async fn downloader_serves_when_its_owners_are_gone(world: World) {
         let bytes = content(300_000, 4);
         let mut last = world.node("hop-0").await;
         last.share("relay", &bytes).await;
@@ -139,8 +139,8 @@ on_both_networks! {
     }
 
     async fn leecher_serves_while_it_downloads(world: World) {
-        // The owner's disk hangs after half of the blocks, so that whatever
-        // the second leecher gets comes from the first.
+        // The owner's disk hangs after half of the blocks, so that the second
+        // leecher gets everything from the first.
         let bytes = content(64 * (16 << 10), 5);
         let half = bytes.len() as u64 / 2;
         let storage = Troubled::new(Call::Read, HASHING_READS + 32, Trouble::Hangs);
@@ -167,7 +167,7 @@ on_both_networks! {
         let owner = world.builder("owner", storage).start().await.unwrap();
         let id = owner.share(named("x")).await.unwrap().id;
 
-        // The one that listens knows nobody, and waits.
+        // The one that listens knows no other peer, and waits.
         let listening = MemoryStorage::new();
         let listening = Peer::builder(world.transport("listening"), listening)
             .listen(world.at("listening"))
@@ -221,7 +221,7 @@ on_both_networks! {
             for number in 0..PEERS {
                 let name = format!("content-{number}");
                 let Some(bytes) = node.bytes(&name) else {
-                    // Its own was shared from elsewhere.
+                    // Its own content is not in its storage.
                     continue;
                 };
                 assert_eq!(bytes, content(20_000 * (number + 1), number as u64));

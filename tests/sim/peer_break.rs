@@ -1,5 +1,5 @@
-//! Honest crowds in uncommon places: nobody can dial them, or all are behind one
-//! address. Times are virtual, and exact.
+//! Honest crowds in unusual networks: nobody can dial them, or all are behind
+//! one address. Times are virtual, and exact.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::time::timeout;
 use crate::world::strangers::time_of;
 use crate::world::{World, content};
 
-/// How far everybody is from the middle of the network.
+/// The latency between a peer and the middle of the network.
 const WAY: Duration = Duration::from_millis(5);
 
-/// Leechers that nobody can dial, at one owner with this up line. When each has
-/// the content; `None` if it gave up.
+/// Leechers that nobody can dial, and one owner with this upload rate. Returns
+/// when each has the content; `None` if it gave up.
 async fn unreachable(
     leechers: usize,
     len: usize,
@@ -51,16 +51,16 @@ async fn leechers_that_nobody_can_dial_are_all_served_by_the_only_owner() {
     assert!(times.iter().all(Option::is_some), "{times:.0?}");
 }
 
-/// A host is not blamed for what one of its links did not do.
+/// One link that is idle does not count against its host.
 #[tokio::test(start_paused = true)]
-async fn leechers_behind_one_address_are_served_like_any_others() {
+async fn leechers_behind_one_address_are_served_like_others() {
     let failed = |times: Vec<Option<Duration>>| times.iter().filter(|t| t.is_none()).count();
     let apart = failed(unreachable(60, 1 << 20, 256 << 10, own_host).await);
     let together = failed(unreachable(60, 1 << 20, 256 << 10, |_| "nat".into()).await);
     assert!(together <= apart + 5, "{together}, {apart} apart");
 }
 
-/// With the line for a chunk in 40 ms. Who finds no place waits for a second.
+/// The line takes 40 ms for a chunk. A leecher that is refused waits a second.
 #[tokio::test(start_paused = true)]
 async fn single_chunk_reaches_a_crowd_that_nobody_can_dial() {
     const LINE: Duration = Duration::from_secs(4);

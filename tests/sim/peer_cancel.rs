@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::world::{World, alive_tasks, content, named, seed_of, soon, tasks_settle};
 
-/// Polls at most so many times, letting all others run in between, and drops
-/// the future. Returns what it came to.
+/// Polls at most this many times, lets other tasks run in between, and drops the
+/// future. Returns its result, if it has ended.
 async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..polls {
@@ -25,7 +25,7 @@ async fn polled<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     None
 }
 
-/// An owner of 12 chunks, so that a download is a matter of many steps.
+/// An owner of 12 chunks, so that a download takes many steps.
 async fn world_with_owner() -> (World, crate::world::Node, Bytes) {
     let world = World::memory(1).await;
     let owner = world.node("owner").await;
@@ -34,7 +34,7 @@ async fn world_with_owner() -> (World, crate::world::Node, Bytes) {
     (world, owner, bytes)
 }
 
-/// A peer with one place only, so that a place that is lost is noticed.
+/// A peer with one place for a link, so that a lost place is noticed.
 fn narrow() -> PeerConfig {
     let mut config = PeerConfig::default();
     config.max_links = 1;
@@ -56,20 +56,20 @@ async fn download_dropped_after_any_number_of_polls_leaves_nothing() {
             assert!(done.is_ok(), "{polls} polls: {done:?}");
             finished += 1;
         }
-        // The same download goes through at once, in the same storage.
+        // The same download succeeds at once, in the same storage.
         let again = timeout(Duration::from_secs(30), peer.download("x")).await;
         let again = again.unwrap_or_else(|_| panic!("hangs after {polls} polls"));
         again.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
         assert_eq!(storage.bytes(&named("x")).unwrap(), bytes);
         peer.shutdown().await;
         drop(peer);
-        // The owner may still be saying farewell.
+        // The owner may still be sending its farewell.
         sleep(Duration::from_secs(2)).await;
         tasks_settle(before).await;
     }
     assert!(
         (1..119).contains(&finished),
-        "no poll count was in the middle: {finished}"
+        "no count of polls was in the middle: {finished}"
     );
 }
 
@@ -91,7 +91,7 @@ async fn share_dropped_after_any_number_of_polls_is_done_or_undone() {
             assert_eq!(peer.contents().len(), 1);
             assert!(peer.unshare(&id).await);
         }
-        // Either way it can be shared again at once, and then it is.
+        // In both cases it can be shared again at once.
         let content = peer.share(source()).await.unwrap();
         assert_eq!(peer.contents(), [content], "{polls} polls");
         let found = world.node("asker").await;
@@ -123,7 +123,7 @@ async fn start_dropped_after_any_number_of_polls_leaves_nothing() {
         drop(started);
         sleep(Duration::from_secs(30)).await;
         tasks_settle(before).await;
-        // The address is free, and the tracker has forgotten it.
+        // The address is free, and the tracker has forgotten the peer.
         assert_eq!(world.tracker.stats().registry.peers, 1, "{polls} polls");
         let peer = world.builder("starter", MemoryStorage::new()).start().await;
         peer.unwrap().shutdown().await;
@@ -145,7 +145,7 @@ async fn shutdown_dropped_after_any_number_of_polls_ends_the_peer() {
         sleep(Duration::from_millis(700)).await;
         assert!(download.progress().links > 0);
         polled(leecher.peer.shutdown(), polls).await;
-        // The handles are still there.
+        // The handles still exist.
         sleep(Duration::from_secs(20)).await;
         tasks_settle(before).await;
         assert!(soon(download).await.is_err());
@@ -154,7 +154,7 @@ async fn shutdown_dropped_after_any_number_of_polls_ends_the_peer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn set_strategy_dropped_or_late_does_no_harm() {
+async fn set_strategy_can_be_dropped_and_can_be_late() {
     let (world, _owner, _) = world_with_owner().await;
     let leecher = world.node("leecher").await;
     let mut download = leecher.peer.download("x");
@@ -174,6 +174,7 @@ async fn unshare_dropped_half_way_still_ends_it() {
     world.network().stall("tracker");
     for _ in 0..5 {
         polled(owner.peer.unshare(&id), 1).await;
+        assert!(owner.peer.contents().is_empty());
         sleep(Duration::from_millis(1)).await;
         assert!(owner.peer.contents().is_empty());
         world.network().resume("tracker");
@@ -186,8 +187,8 @@ async fn unshare_dropped_half_way_still_ends_it() {
     }
 }
 
-/// Any order of starting, cancelling, sharing and unsharing the same content
-/// ends in a peer that works.
+/// After any sequence of starting, cancelling, sharing and unsharing the same
+/// content, the peer works.
 #[tokio::test(start_paused = true)]
 async fn random_calls_leave_a_peer_that_works() {
     for seed in 0..40 {
@@ -237,7 +238,7 @@ async fn random_calls(seed: u64) {
     let served = world.node("served").await;
     soon(served.peer.download("x")).await.unwrap();
     assert_eq!(served.bytes("x").unwrap(), bytes, "seed {seed}");
-    // It is stored, or was shared from elsewhere.
+    // The content is in the storage, or was shared from memory.
     assert!(matches!(taken, Ok(()) | Err(StorageError::Exists { .. })));
     soon(peer.shutdown()).await;
 }

@@ -1,4 +1,4 @@
-//! Configurations at their extremes: each is refused by name, or works.
+//! Configurations with extreme values: each is refused by name, or works.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use bt_lite::{
 
 use crate::world::{World, content, named, soon};
 
-/// The least patience that is taken.
+/// The shortest patience that is accepted.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// How often a test steps back for the others: long enough for hundreds of
-/// questions, in no time at all.
+/// How often a test yields to other tasks: enough for hundreds of requests while
+/// no time passes.
 const YIELDS: usize = 5_000;
 
-/// Sets one field to its `n`th extreme; `false` if it has no so many.
+/// Sets one field to its `n`th extreme; `false` if it has fewer.
 type Set = fn(&mut PeerConfig, usize) -> bool;
 
 /// Sets a field to an extreme of its type.
@@ -41,7 +41,8 @@ impl Extreme for Duration {
         Self::ZERO,
         Self::from_nanos(1),
         PATIENCE,
-        // What just fits, in parts and in clocks that count seconds with a sign.
+        // The longest that fits clocks with signed seconds, and a quarter of the
+        // longest.
         Self::from_secs(i64::MAX as u64),
         Self::from_secs(u64::MAX / 4),
         Self::MAX,
@@ -110,12 +111,13 @@ const FIELDS: &[(&str, Set)] = &[
     }),
 ];
 
-/// An owner and two leechers with this configuration. Returns what refuses it.
+/// Runs an owner and two leechers with this configuration. Returns the error if
+/// it is refused.
 async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     let world = World::memory(1).await;
     let bytes = content(40 * (16 << 10) + 5, 1);
     let id = ContentId::of(&bytes);
-    // One is far away, and one so near that all takes no time.
+    // One leecher is far away, and messages to the other take no time.
     let latency = Duration::from_micros(200);
     world.network().set_latency("far", latency);
     let builder = world.builder("owner", MemoryStorage::new());
@@ -126,20 +128,20 @@ async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     };
     let near = world.node_with("near", config.clone()).await;
     let far = world.node_with("far", config.clone()).await;
-    // Nobody has it yet: one looks for owners, and not without a rest.
+    // Nobody has it yet: one looks for owners, but not without pauses.
     let nobody = DownloadOptions::new().owner(world.nowhere());
     let early = near.peer.download_with(id, nobody.name(named("x")));
     for _ in 0..YIELDS {
         tokio::task::yield_now().await;
     }
     let asked = world.tracker.stats().registry.requests.need;
-    assert!(asked < 10, "{asked} questions in a moment");
+    assert!(asked < 10, "{asked} requests in no time");
     let source = ShareSource::bytes(named("x"), bytes.clone());
     owner.share(source).await.unwrap();
     let (one, other) = futures::join!(early, far.peer.download("x"));
     other.unwrap();
     match one {
-        // The least of it ends before there is an owner.
+        // The shortest patience ends before there is an owner.
         Err(DownloadError::GaveUp { .. }) if config.swarm.patience <= PATIENCE => {}
         one => {
             one.unwrap();
@@ -175,7 +177,7 @@ async fn extreme_of_every_field_is_refused_by_its_name_or_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_fields_at_their_most_work_together() {
+async fn all_fields_at_their_maximum_work_together() {
     let mut config = PeerConfig::default();
     for (name, set) in FIELDS {
         let most = (0..).take_while(|&nth| set(&mut config, nth)).count();
@@ -186,8 +188,9 @@ async fn all_fields_at_their_most_work_together() {
 }
 
 #[test]
-fn every_field_is_among_those_that_are_tried() {
-    // Those of trackers have tests of their own, and the strategy no extreme.
+fn every_field_is_tried() {
+    // The fields of trackers have their own tests, and the strategy has no
+    // extreme.
     let mut config = format!("{:#?}", PeerConfig::default());
     let tracker = config.find("tracker: ").unwrap();
     config.truncate(tracker);

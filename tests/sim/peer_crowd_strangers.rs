@@ -1,6 +1,6 @@
-//! Whole peers and a tracker, and strangers among them who keep to the protocol:
-//! false names, false owners, and links that are held for nothing. The honest
-//! are not late for it. Times are virtual, and exact.
+//! Whole peers, a tracker, and strangers that keep to the protocol: false names,
+//! false owners, and links that do nothing. They do not slow the honest peers
+//! down. Times are virtual, and exact.
 
 use std::time::Duration;
 
@@ -12,17 +12,20 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::world::strangers::{Answers, Card, Claim, FalseOwners, Voice, id, time_of};
+use crate::world::strangers::{
+    Answers, ClaimedManifest, FalseOwners, StrangerHello, StrangerLink, id, time_of,
+};
 use crate::world::{Node, World, content, named, soon};
 
 const MIB: usize = 1 << 20;
 
-/// How far everybody is from the middle of the network.
+/// The latency between a peer and the middle of the network.
 const WAY: Duration = Duration::from_millis(5);
 
-/// An owner with a line like all others', and what it owns.
+/// An owner, and the line that it and all others have.
 pub(crate) struct Scene {
-    /// What a line carries up, in bytes per second; down four times as much.
+    /// The upload rate of a line in bytes per second; the download rate is four
+    /// times as high.
     rate: u64,
     pub(crate) world: World,
     pub(crate) owner: Node,
@@ -55,7 +58,7 @@ impl Scene {
         self.world.network()
     }
 
-    /// Gives a host the line that all have.
+    /// Gives a host the line of this scene.
     pub(crate) fn line(&self, name: &str) {
         self.network().set_latency(name, WAY);
         self.network().set_upload_rate(name, Some(self.rate));
@@ -75,15 +78,15 @@ impl Scene {
         time
     }
 
-    /// The owner's id, as it says it to everybody.
+    /// The owner's id, which it tells every peer.
     async fn owners_id(&self) -> PeerId {
         let transport = self.network().endpoint("curious");
-        let card = Card::new(self.content.id, id(1));
-        let voice = Voice::dial(&transport, &self.owner.addr(), &card).await;
-        soon(voice.unwrap().hear_id()).await.unwrap()
+        let hello = StrangerHello::new(self.content.id, id(1));
+        let link = StrangerLink::dial(&transport, &self.owner.addr(), &hello).await;
+        soon(link.unwrap().hear_id()).await.unwrap()
     }
 
-    /// How often one endpoint dialled another, if all was recorded.
+    /// How often one endpoint dialled another. Everything must be recorded.
     fn dials(&self, from: &str, to: &str) -> usize {
         let trace = self.network().trace();
         assert_eq!(trace.missed, 0);
@@ -100,21 +103,21 @@ impl Scene {
     }
 }
 
-/// Dials a leecher under another's id and lies to it, until it hears that it is
+/// Dials a leecher under the id of another peer and lies to it, until it is
 /// banned.
-async fn liar(network: MemoryNetwork, addr: Addr, card: Card, claim: Claim) {
+async fn liar(network: MemoryNetwork, addr: Addr, hello: StrangerHello, claim: ClaimedManifest) {
     let transport = network.endpoint("liar");
     loop {
-        let Some(mut voice) = Voice::dial(&transport, &addr, &card).await else {
+        let Some(mut link) = StrangerLink::dial(&transport, &addr, &hello).await else {
             sleep(Duration::from_millis(1)).await;
             continue;
         };
-        voice.say(PeerMessage::HaveAll).await;
-        while let Some(message) = voice.hear().await {
+        link.say(PeerMessage::HaveAll).await;
+        while let Some(message) = link.hear().await {
             match message {
                 PeerMessage::Refuse(RefuseReason::Banned) => return,
                 PeerMessage::ManifestRequest { page: part } => {
-                    voice.say(claim.part(part)).await;
+                    link.say(claim.part(part)).await;
                 }
                 PeerMessage::Request(block) => {
                     let lie = PeerMessage::Block {
@@ -122,7 +125,7 @@ async fn liar(network: MemoryNetwork, addr: Addr, card: Card, claim: Claim) {
                         offset: block.offset,
                         data: vec![0; block.len as usize].into(),
                     };
-                    voice.say(lie).await;
+                    link.say(lie).await;
                 }
                 _ => {}
             }
@@ -131,48 +134,48 @@ async fn liar(network: MemoryNetwork, addr: Addr, card: Card, claim: Claim) {
     }
 }
 
-/// A liar under the owner's id makes this claim of the manifest, and sends bad
-/// blocks.
-async fn lies_under_the_owners_id(claims: impl FnOnce(&Bytes) -> Claim) {
+/// A liar under the owner's id sends this manifest, and bad blocks.
+async fn lies_under_the_owners_id(claims: impl FnOnce(&Bytes) -> ClaimedManifest) {
     let scene = Scene::new(2 * MIB).await;
-    // So that the liar is heard first.
+    // The liar is nearer.
     let far = Duration::from_millis(100);
     scene.network().set_latency("owner", far);
     let without = scene.fetch(&scene.leecher("undisturbed").await).await;
-    let card = Card::new(scene.content.id, scene.owners_id().await);
+    let hello = StrangerHello::new(scene.content.id, scene.owners_id().await);
     let leecher = scene.leecher("leecher").await;
     let claim = claims(&scene.bytes);
-    let liar = liar(scene.network().clone(), leecher.addr(), card, claim);
+    let liar = liar(scene.network().clone(), leecher.addr(), hello, claim);
     let (time, ()) = tokio::join!(scene.fetch(&leecher), soon(liar));
     assert!(time < without * 3 / 2, "{time:?}, {without:?} without");
 }
 
 #[tokio::test(start_paused = true)]
 async fn false_manifest_under_an_owners_id_does_not_cost_the_owner() {
-    lies_under_the_owners_id(|bytes| Claim::of(&content(bytes.len(), 2))).await;
+    lies_under_the_owners_id(|bytes| ClaimedManifest::of(&content(bytes.len(), 2))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn bad_blocks_under_an_owners_id_do_not_cost_the_owner() {
-    lies_under_the_owners_id(|bytes| Claim::of(bytes)).await;
+    lies_under_the_owners_id(|bytes| ClaimedManifest::of(bytes)).await;
 }
 
-/// Says Hello under another's id, again and again, and keeps all links.
+/// Sends a Hello under the id of another peer, again and again, and keeps all
+/// links.
 async fn impostor(
     network: MemoryNetwork,
     addr: Addr,
-    card: Card,
+    hello: StrangerHello,
     says: &'static [PeerMessage],
     pause: Duration,
 ) {
     let transport = network.endpoint("impostor");
     let mut links = JoinSet::new();
     loop {
-        if let Some(mut voice) = Voice::dial(&transport, &addr, &card).await {
+        if let Some(mut link) = StrangerLink::dial(&transport, &addr, &hello).await {
             for message in says {
-                voice.say(message.clone()).await;
+                link.say(message.clone()).await;
             }
-            links.spawn(voice.stay());
+            links.spawn(link.stay());
         }
         sleep(pause).await;
     }
@@ -185,12 +188,12 @@ const SAYINGS: [&[PeerMessage]; 3] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn impostors_do_not_hold_up_those_whose_id_they_say() {
+async fn impostors_do_not_slow_down_the_peers_whose_id_they_use() {
     let scene = Scene::new(15 * MIB).await;
     let without = scene.fetch(&scene.leecher("undisturbed").await).await;
     let owners_id = scene.owners_id().await;
     let paces = SAYINGS.map(|says| (says, 200, 1.05));
-    // And as often as one host can.
+    // And as often as one host can dial.
     let fast = SAYINGS.map(|says| (says, 20, 1.1));
     for (says, pause, most) in paces.into_iter().chain(fast) {
         let scene = Scene::new(15 * MIB).await;
@@ -201,9 +204,9 @@ async fn impostors_do_not_hold_up_those_whose_id_they_say() {
             (leecher.addr(), owners_id),
             (scene.owner.addr(), leecher.peer.id()),
         ] {
-            let card = Card::new(scene.content.id, peer);
+            let hello = StrangerHello::new(scene.content.id, peer);
             let (network, pause) = (scene.network().clone(), Duration::from_millis(pause));
-            impostors.spawn(impostor(network, addr, card, says, pause));
+            impostors.spawn(impostor(network, addr, hello, says, pause));
         }
         let time = scene.fetch(&leecher).await;
         assert!(
@@ -214,7 +217,7 @@ async fn impostors_do_not_hold_up_those_whose_id_they_say() {
     }
 }
 
-/// So many owners that answer so, listed first and nearer than the honest one.
+/// False owners that are listed first, and are nearer than the honest one.
 async fn false_owners_cost_little(count: u64, answers: impl FnOnce(&Bytes) -> Answers) {
     const MOST: Duration = Duration::from_secs(10);
     let scene = Scene::new(4 * MIB).await;
@@ -239,29 +242,32 @@ async fn listed_owners_that_say_nothing_cost_little() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn listed_owners_that_send_the_first_part_alone_cost_little() {
-    false_owners_cost_little(10, |bytes| Answers::FirstPart(Claim::of(bytes))).await;
+async fn listed_owners_that_send_only_the_first_page_cost_little() {
+    false_owners_cost_little(10, |bytes| Answers::FirstPart(ClaimedManifest::of(bytes))).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn listed_owners_that_drip_the_manifest_cost_little() {
     let pause = Duration::from_secs(9);
-    false_owners_cost_little(6, |bytes| Answers::Drips(Claim::of(bytes), pause)).await;
+    false_owners_cost_little(6, |bytes| Answers::Drips(ClaimedManifest::of(bytes), pause)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn listed_owners_that_drip_an_endless_manifest_cost_little() {
     for pause in [Duration::from_secs(9), Duration::from_millis(400)] {
-        false_owners_cost_little(10, |_| Answers::Drips(Claim::false_one(127), pause)).await;
+        false_owners_cost_little(10, |_| {
+            Answers::Drips(ClaimedManifest::false_one(127), pause)
+        })
+        .await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_that_are_held_for_nothing_make_way() {
+async fn links_that_do_nothing_give_way() {
     const PLACES: usize = 50;
     const MORE: usize = 10;
-    /// Kept for newcomers, once nothing is known of those who have said what they
-    /// have.
+    /// How many places are kept for newcomers, when nothing is known of the
+    /// links that have told what they have.
     const KEPT: usize = PLACES / 10;
     /// Longer than a link counts as new.
     const LATER: Duration = Duration::from_secs(11);
@@ -276,18 +282,18 @@ async fn links_that_are_held_for_nothing_make_way() {
         let mut refused = JoinSet::new();
         let mut held = JoinSet::new();
         for peer in 0..PLACES + MORE {
-            let card = Card::new(scene.content.id, id(100 + peer as u64));
-            let voice = Voice::dial(&transport, &scene.owner.addr(), &card).await;
-            let mut voice = voice.unwrap();
+            let hello = StrangerHello::new(scene.content.id, id(100 + peer as u64));
+            let link = StrangerLink::dial(&transport, &scene.owner.addr(), &hello).await;
+            let mut link = link.unwrap();
             for message in says {
-                voice.say(message.clone()).await;
+                link.say(message.clone()).await;
             }
             let links = if peer < places {
                 &mut held
             } else {
                 &mut refused
             };
-            links.spawn(voice.stay());
+            links.spawn(link.stay());
             sleep(3 * WAY).await;
         }
         while let Some(last) = refused.join_next().await {
@@ -303,13 +309,13 @@ async fn links_that_are_held_for_nothing_make_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_that_strangers_say_do_not_come_before_listed_owners() {
+async fn addresses_that_strangers_tell_do_not_come_before_listed_owners() {
     const LINKS: u16 = 1024;
     let world = World::memory(1).await;
     let bytes = content(MIB, 1);
     let leecher = world.node_with("leecher", PeerConfig::default()).await;
     let id_of_it = ContentId::of(&bytes);
-    // So that it does not end for want of an owner.
+    // With an owner to dial, the download does not end at once.
     let options = DownloadOptions::new()
         .owner("memory:nowhere".parse().unwrap())
         .name(named("x"));
@@ -317,18 +323,18 @@ async fn addresses_that_strangers_say_do_not_come_before_listed_owners() {
     sleep(Duration::from_secs(5)).await;
     let transport = world.network().endpoint("stranger");
     for port in 0..LINKS {
-        let mut card = Card::new(id_of_it, id(100 + u64::from(port)));
-        card.listen = Some(format!("memory:stranger:{port}").parse().unwrap());
-        let voice = Voice::dial(&transport, &leecher.addr(), &card).await;
-        let mut voice = voice.unwrap();
-        let heard = soon(voice.hear()).await;
+        let mut hello = StrangerHello::new(id_of_it, id(100 + u64::from(port)));
+        hello.listen = Some(format!("memory:stranger:{port}").parse().unwrap());
+        let link = StrangerLink::dial(&transport, &leecher.addr(), &hello).await;
+        let mut link = link.unwrap();
+        let heard = soon(link.hear()).await;
         assert!(
             matches!(heard, Some(PeerMessage::Hello(_))),
             "{port}: {heard:?}"
         );
-        voice.say(PeerMessage::HaveAll).await;
-        // It hears what the other side has, and goes.
-        soon(voice.hear()).await;
+        link.say(PeerMessage::HaveAll).await;
+        // It reads what the other side has, and leaves.
+        soon(link.hear()).await;
     }
     world.network().record(1_000_000);
     let owner = world.node("owner").await;

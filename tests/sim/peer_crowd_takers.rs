@@ -1,6 +1,6 @@
-//! Whole peers and a tracker, and strangers among them who take what they can
-//! and give nothing: what they get is bounded, and the honest are not late for
-//! it. Times are virtual, and exact.
+//! Whole peers, a tracker, and strangers that take what they can and give
+//! nothing: what they get is bounded, and they do not slow the honest peers
+//! down. Times are virtual, and exact.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ use tokio::time::sleep;
 
 use crate::peer_crowd_strangers::Scene;
 use crate::world::Node;
-use crate::world::strangers::{Card, Taking, Voice, id, taker};
+use crate::world::strangers::{StrangerHello, StrangerLink, Taking, id, taker};
 
 const MIB: usize = 1 << 20;
 
-/// Near enough for a round trip to be shorter than a chunk takes on a line.
+/// So near that a round trip is shorter than the time of a chunk on a line.
 const WAY: Duration = Duration::from_micros(500);
 
 /// An owner and leechers, all with the same line.
@@ -49,7 +49,7 @@ impl Crowd {
         self.leechers.iter().map(Node::addr).collect()
     }
 
-    /// When the last one has it, if all begin at once.
+    /// When the last one has the content, if all begin at once.
     async fn last(&self) -> Duration {
         let fetches = self.leechers.iter().map(|node| self.scene.fetch(node));
         join_all(fetches).await.into_iter().max().unwrap()
@@ -59,7 +59,7 @@ impl Crowd {
         Self::new(len, rate, leechers).await.last().await
     }
 
-    /// One more host, with the line that all have.
+    /// One more host with the line of the others.
     fn host(&self, name: &str) -> MemoryNetwork {
         self.scene.line(name);
         self.scene.network().set_latency(name, WAY);
@@ -77,11 +77,11 @@ async fn taker_gets_its_share(leechers: usize, taking: Taking) {
     let mut links = JoinSet::new();
     for addr in [crowd.addrs(), vec![crowd.scene.owner.addr()]].concat() {
         let content = crowd.scene.content.clone();
-        let (card, taken) = (Card::new(content.id, id(1)), Arc::clone(&taken));
+        let (hello, taken) = (StrangerHello::new(content.id, id(1)), Arc::clone(&taken));
         links.spawn(taker(
             network.endpoint("taker"),
             addr,
-            card,
+            hello,
             content,
             taking,
             taken,
@@ -90,7 +90,7 @@ async fn taker_gets_its_share(leechers: usize, taking: Taking) {
     let time = crowd.last().await;
     let contents = taken.load(Ordering::Relaxed) as f64 / LEN as f64;
     assert!(time < without.mul_f64(1.2), "{time:?}, {without:?} without");
-    // Beyond its share it may have what nobody else wants at the time.
+    // Beyond its share it may get what no other peer wants at that time.
     assert!(contents > 0.0 && contents < 2.0, "{contents} contents");
 }
 
@@ -118,11 +118,14 @@ async fn links_of_one_host_have_the_share_of_one(tells: bool) {
     let mut links = JoinSet::new();
     for number in 0..LINKS {
         let content = crowd.scene.content.clone();
-        let (card, taken) = (Card::new(content.id, id(1 + number)), Arc::clone(&taken));
+        let (hello, taken) = (
+            StrangerHello::new(content.id, id(1 + number)),
+            Arc::clone(&taken),
+        );
         links.spawn(taker(
             network.endpoint("sybil"),
             crowd.scene.owner.addr(),
-            card,
+            hello,
             content,
             Taking::all(tells),
             taken,
@@ -142,7 +145,7 @@ async fn silent_links_of_one_host_have_the_share_of_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_of_one_host_that_tell_have_the_share_of_one() {
+async fn links_of_one_host_that_send_haves_have_the_share_of_one() {
     links_of_one_host_have_the_share_of_one(true).await;
 }
 
@@ -159,19 +162,21 @@ async fn link_that_asks_and_never_reads_slows_nobody_down() {
     let deaf = async {
         // In the middle of it.
         sleep(Duration::from_secs(3)).await;
-        let card = Card::new(content.id, id(1));
+        let hello = StrangerHello::new(content.id, id(1));
         let transport = network.endpoint("deaf");
-        let mut voice = Voice::dial(&transport, &owner, &card).await.unwrap();
-        voice.say(PeerMessage::HaveNone).await;
+        let mut link = StrangerLink::dial(&transport, &owner, &hello)
+            .await
+            .unwrap();
+        link.say(PeerMessage::HaveNone).await;
         for chunk in 0..512 {
             let block = BlockRange {
                 chunk: ChunkIndex(chunk),
                 offset: 0,
                 len: 16 << 10,
             };
-            voice.say(PeerMessage::Request(block)).await;
+            link.say(PeerMessage::Request(block)).await;
         }
-        voice
+        link
     };
     let (time, _voice) = tokio::join!(crowd.last(), deaf);
     assert!(time < without.mul_f64(1.1), "{time:?}, {without:?} without");
@@ -186,19 +191,19 @@ async fn link_that_asks_and_never_reads_slows_nobody_down() {
     assert!(sent < LINK_BYTES + (64 << 10), "{sent} bytes");
 }
 
-/// Says one thing after the other, a thousand times a second, to the end of the
-/// link, and does so again.
+/// Sends one message after the other, a thousand per second, until the link
+/// ends, and then dials again.
 async fn fidget(network: MemoryNetwork, addr: Addr, content: Content) {
     const OFTEN: Duration = Duration::from_millis(1);
     let transport = network.endpoint("fidget");
-    let card = Card::new(content.id, id(1));
+    let hello = StrangerHello::new(content.id, id(1));
     let chunks = (content.length >> 14) as u32;
     loop {
-        let Some(mut voice) = Voice::dial(&transport, &addr, &card).await else {
+        let Some(mut link) = StrangerLink::dial(&transport, &addr, &hello).await else {
             sleep(OFTEN).await;
             continue;
         };
-        voice.say(PeerMessage::HaveNone).await;
+        link.say(PeerMessage::HaveNone).await;
         let mut has = 0;
         for turn in 0u32.. {
             let chunk = ChunkIndex(turn / 8 % chunks);
@@ -218,8 +223,8 @@ async fn fidget(network: MemoryNetwork, addr: Addr, content: Content) {
                 }),
             };
             let _ =
-                tokio::time::timeout(OFTEN, async { while voice.hear().await.is_some() {} }).await;
-            if !voice.say(message).await {
+                tokio::time::timeout(OFTEN, async { while link.hear().await.is_some() {} }).await;
+            if !link.say(message).await {
                 break;
             }
         }

@@ -13,7 +13,7 @@ use crate::world::{Node, World, bind_tracker, content, soon};
 
 const LEN: usize = 60 * (16 << 10);
 
-/// Owners with slow lines, so that there is a middle of a download.
+/// Owners with slow lines, so that a download takes some time.
 async fn slow_world(owners: usize) -> (World, Vec<Node>, Bytes) {
     let world = World::memory(1).await;
     let bytes = content(LEN, 1);
@@ -26,7 +26,7 @@ async fn slow_world(owners: usize) -> (World, Vec<Node>, Bytes) {
     (world, nodes, bytes)
 }
 
-/// Waits until so many chunks are stored.
+/// Waits until this many chunks are stored.
 async fn stored(download: &Download, chunks: u32) {
     let mut events = download.events();
     while let Some(event) = events.next().await {
@@ -106,7 +106,7 @@ async fn liar_is_found_and_not_asked_again() {
         event.kind == TraceKind::Corrupted && event.from.as_str().contains("owner-1")
     };
     let lie = (0..events.len()).find(|&at| lied(at)).unwrap();
-    // From a second after its lie arrived, nothing goes to the liar.
+    // A second after its lie arrived, nothing goes to the liar any more.
     let delivered = events[lie..].iter().find(|event| {
         event.kind == TraceKind::Delivered
             && event.from.as_str().contains("owner-1")
@@ -124,7 +124,7 @@ async fn liar_is_found_and_not_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn occasional_lies_of_everybody_do_not_end_a_download_that_one_can_serve() {
+async fn occasional_lies_of_all_owners_do_not_end_a_download() {
     let (world, _owners, bytes) = slow_world(3).await;
     world.network().corrupt("owner-0", 0.05);
     world.network().corrupt("owner-1", 0.05);
@@ -143,7 +143,7 @@ async fn owners_that_come_back_are_found_through_the_tracker() {
     let asked = world.tracker.stats().registry.requests.need;
     sleep(Duration::from_secs(35)).await;
     assert!(world.tracker.stats().registry.requests.need > asked);
-    // Another host brings it.
+    // Another host shares it.
     let other = world.node("other").await;
     other.share("x", &bytes).await;
     soon(completes(&leecher, download, &bytes)).await;
@@ -170,7 +170,7 @@ async fn download_without_owners_is_given_up_after_its_patience() {
     assert!(patience.contains(&waited), "{waited:?}");
     assert!(leecher.peer.contents().is_empty());
 
-    // What was committed is there when it goes on.
+    // The next download has what was committed.
     let other = world.node("other").await;
     other.share("x", &content(LEN, 1)).await;
     let again = leecher.peer.download("x");
@@ -199,7 +199,7 @@ async fn tracker_that_dies_after_the_start_is_not_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tracker_that_does_not_answer_holds_the_end_up_for_a_moment_only() {
+async fn tracker_that_does_not_answer_delays_the_end_only_briefly() {
     let (world, _owners, bytes) = slow_world(2).await;
     let leecher = world.node("leecher").await;
     let download = leecher.peer.download("x");
@@ -259,7 +259,7 @@ async fn fast_owner_is_listed_before_a_slow_one() {
     soon(completes(&leecher, download, &bytes)).await;
     sleep(Duration::from_secs(6)).await;
     assert!(world.tracker.stats().registry.requests.update > 0);
-    // One place, which goes to the fastest.
+    // The one place goes to the fastest.
     let mut config = PeerConfig::default();
     config.owners_wanted = 1;
     leecher.peer.shutdown().await;
@@ -277,7 +277,7 @@ async fn fast_owner_is_listed_before_a_slow_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn swarm_keeps_to_its_bound_of_links() {
+async fn swarm_keeps_its_bound_of_links() {
     const PEERS: usize = 10;
     let world = World::memory(1).await;
     let mut config = PeerConfig::default();
@@ -324,7 +324,7 @@ async fn swarm_keeps_to_its_bound_of_links() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn owner_that_is_known_beside_the_tracker_is_asked_too() {
+async fn owner_that_the_user_knows_is_asked_too() {
     let (world, _owners, bytes) = slow_world(1).await;
     world.network().stall("tracker");
     let storage = bt_lite::MemoryStorage::new();

@@ -1,5 +1,5 @@
-//! Peers that do not keep to anything: what a peer takes from them is bounded,
-//! they are told why where the protocol says so, and the others are served.
+//! Peers that break the protocol: what they can use up is bounded, they are told
+//! the reason where the protocol says so, and others are served.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::world::{Node, World, alive_tasks, content, soon, tasks_settle};
 
 const LEN: usize = 60 * (16 << 10);
 
-/// One end of a link, by hand.
+/// One end of a link that a test drives by hand.
 pub(crate) struct Raw(pub(crate) Connection);
 
 impl Raw {
@@ -26,7 +26,7 @@ impl Raw {
         Self(connection.expect("it listens"))
     }
 
-    /// A link that has shaken hands, and heard what the other side has.
+    /// A link that has shaken hands, and has read what the other side has.
     pub(crate) async fn link(
         world: &World,
         name: &str,
@@ -55,7 +55,7 @@ impl Raw {
         Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
     }
 
-    /// Reads up to the end of the link; what came last.
+    /// Reads to the end of the link, and returns the last message.
     pub(crate) async fn last_words(&mut self) -> Option<PeerMessage> {
         let mut last = None;
         while let Some(message) = self.hear().await {
@@ -117,7 +117,7 @@ async fn garbage_instead_of_a_hello_ends_the_connection() {
         let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
         raw.0.sink.send(frame).await.unwrap();
         assert_eq!(raw.hear().await, None);
-        // Nothing that it says later comes to anything.
+        // Later messages have no effect.
         let _ = raw.0.sink.send(hello(content.id, 1).encode()).await;
     }
     tasks_settle(before).await;
@@ -125,7 +125,7 @@ async fn garbage_instead_of_a_hello_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_without_a_hello_is_cut_off_in_time() {
+async fn connection_without_a_hello_is_closed_in_time() {
     let (world, owner, _, bytes) = world_with_owner(PeerConfig::default()).await;
     let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
     let begun = Instant::now();
@@ -137,7 +137,7 @@ async fn connection_without_a_hello_is_cut_off_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_say_why() {
+async fn refusals_give_the_reason() {
     let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
     let mut other_version = hello(content.id, 1).encode();
     let mut head = other_version.head.to_vec();
@@ -166,7 +166,7 @@ async fn refusals_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn breach_on_a_link_ends_that_link_alone() {
+async fn breach_on_a_link_ends_only_that_link() {
     let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
     let before = alive_tasks();
     let id = content.id;
@@ -216,7 +216,7 @@ async fn garbage_on_a_link_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_without_reading_are_bounded_and_harm_nobody() {
+async fn requests_without_reading_are_bounded() {
     let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
     let before = alive_tasks();
     let mut greedy = Vec::new();
@@ -234,13 +234,13 @@ async fn requests_without_reading_are_bounded_and_harm_nobody() {
                 .now_or_never()
                 .is_none_or(|sent| sent.is_err())
             {
-                // Pushed back, or thrown out: either is a bound.
+                // Either back pressure or the end of the link is a bound.
                 tokio::task::yield_now().await;
             }
         }
     }
     serves_others(&world, &bytes).await;
-    // Whoever reads nothing is dropped in the end.
+    // A link that reads nothing is dropped in the end.
     sleep(Duration::from_secs(300)).await;
     for raw in &mut greedy {
         let sent = raw.0.sink.send(PeerMessage::KeepAlive.encode()).await;
@@ -297,7 +297,7 @@ async fn manifest_requests_without_reading_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_of_one_host_are_bounded_and_told_so() {
+async fn links_of_one_host_are_bounded_and_refused_as_busy() {
     let mut config = PeerConfig::default();
     config.max_links_per_host = 5;
     let (world, owner, content, bytes) = world_with_owner(config).await;
@@ -314,7 +314,7 @@ async fn links_of_one_host_are_bounded_and_told_so() {
     );
     assert_eq!(raw.hear().await, None);
     serves_others(&world, &bytes).await;
-    // A place is free again when its link has gone.
+    // A place is free again when its link has ended.
     taken.pop();
     sleep(Duration::from_secs(2)).await;
     let _link = Raw::link(&world, "bad", &owner, content.id, 1).await;
@@ -344,12 +344,12 @@ async fn connections_over_all_hosts_are_bounded() {
             other => panic!("{other:?}"),
         }
     }
-    // All are cut off in time.
+    // All are closed in time.
     tasks_settle(before).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_of_one_content_are_bounded_and_told_so() {
+async fn links_of_one_content_are_bounded_and_refused_as_busy() {
     let mut config = PeerConfig::default();
     config.swarm.max_links = 4;
     let (world, owner, content, bytes) = world_with_owner(config).await;
@@ -366,7 +366,7 @@ async fn links_of_one_content_are_bounded_and_told_so() {
             .await,
         );
     }
-    // A link of which nothing is known might make way.
+    // A link of which nothing is known might give way.
     for raw in &mut links {
         raw.say(request(3, 0, 5)).await;
         let mut heard = raw.hear().await;
@@ -374,7 +374,7 @@ async fn links_of_one_content_are_bounded_and_told_so() {
             if heard == Some(PeerMessage::Unchoke) {
                 raw.say(request(3, 0, 5)).await;
             }
-            assert!(heard.is_some(), "the link goes on");
+            assert!(heard.is_some(), "the link is open");
             heard = raw.hear().await;
         }
     }
@@ -391,7 +391,7 @@ async fn links_of_one_content_are_bounded_and_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn farewells_say_why() {
+async fn farewells_give_the_reason() {
     let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
     let mut raw = Raw::link(&world, "one", &owner, content.id, 1).await;
     assert!(owner.peer.unshare(&content.id).await);
@@ -400,7 +400,7 @@ async fn farewells_say_why() {
 
     owner.share("x", &crate::world::content(LEN, 1)).await;
     let mut raw = Raw::link(&world, "one", &owner, content.id, 1).await;
-    // More is asked for than the link holds, and nothing read.
+    // More is asked for than the link holds, and nothing is read.
     for chunk in 0..60 {
         raw.say(request(chunk, 0, 16 << 10)).await;
     }
@@ -418,7 +418,7 @@ async fn farewells_say_why() {
     assert_eq!(raw.last_words().await, Some(stops));
 }
 
-/// What a listener of one's own does with who dials it.
+/// What a hostile listener does with connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reception {
     Silence,

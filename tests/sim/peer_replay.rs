@@ -39,7 +39,7 @@ async fn run(seed: u64) -> Trace {
         assert_eq!(node.bytes("a").unwrap(), content(sizes[0], 1));
         assert_eq!(node.bytes("b").unwrap(), content(sizes[1], 2));
     }
-    // Some heartbeats, each at a moment of its own.
+    // Some heartbeats, each at another time.
     tokio::time::sleep(Duration::from_secs(60)).await;
     for node in &nodes {
         node.peer.shutdown().await;
@@ -47,7 +47,7 @@ async fn run(seed: u64) -> Trace {
     network.trace()
 }
 
-/// In a runtime of its own, so that nothing is left of an earlier run.
+/// Runs in a new runtime, so that nothing is left of an earlier run.
 fn run_alone(seed: u64) -> Trace {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

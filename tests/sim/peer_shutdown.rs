@@ -1,5 +1,4 @@
-//! However much hangs, a peer stops within its bound, and all its tasks with
-//! it.
+//! Whatever hangs, a peer and all its tasks stop within their bound.
 
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, alive_tasks, content, named, soon, tasks_settle};
 
-/// The farewell to trackers, the bound of the peer, and a bit.
+/// The bounds of the farewell to trackers and of the peer, and a margin.
 const BOUND: Duration = Duration::from_secs(9);
 
 async fn shuts_down_in_time(peer: &Peer) {
     let begun = Instant::now();
     timeout(BOUND, peer.shutdown()).await.expect("it hangs");
-    // A second time there is nothing to wait for.
+    // The second time there is nothing to wait for.
     let again = Instant::now();
     peer.shutdown().await;
     assert_eq!(
@@ -58,7 +57,7 @@ async fn peers_with_nothing_wrong_stop_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_links_do_not_hold_a_peer_up() {
+async fn stalled_links_do_not_delay_a_shutdown() {
     let (world, owner, leecher, _download, before) = midway().await;
     world.network().stall("leecher");
     sleep(Duration::from_secs(2)).await;
@@ -72,7 +71,7 @@ async fn stalled_links_do_not_hold_a_peer_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dead_tracker_does_not_hold_a_peer_up() {
+async fn dead_tracker_does_not_delay_a_shutdown() {
     for stalls in [true, false] {
         let (world, owner, leecher, _download, _) = midway().await;
         match stalls {
@@ -85,7 +84,7 @@ async fn dead_tracker_does_not_hold_a_peer_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hung_storage_does_not_hold_a_peer_up() {
+async fn hung_storage_does_not_delay_a_shutdown() {
     for (call, nth) in [
         (Call::Create, 0),
         (Call::Write, 3),
@@ -116,7 +115,7 @@ async fn hung_storage_does_not_hold_a_peer_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hung_storage_is_left_by_a_cancelled_download() {
+async fn hung_storage_does_not_delay_a_cancelled_download() {
     for (call, nth) in [(Call::Create, 0), (Call::Write, 3), (Call::Commit, 0)] {
         let world = World::memory(1).await;
         let bytes = content(60 * (16 << 10), 1);
@@ -139,7 +138,7 @@ async fn hung_storage_is_left_by_a_cancelled_download() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_does_not_guess_at_what_is_being_published() {
+async fn cancelling_waits_for_a_content_that_is_being_published() {
     let world = World::memory(1).await;
     let _owners = world.owners(1, "x", &content(50_000, 1)).await;
     let storage = Troubled::new(Call::Finish, 0, Trouble::Hangs);
@@ -157,7 +156,7 @@ async fn cancelling_does_not_guess_at_what_is_being_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hung_read_of_an_owner_does_not_hold_it_up() {
+async fn hung_read_of_an_owner_does_not_delay_its_shutdown() {
     let world = World::memory(1).await;
     let storage = Troubled::new(Call::Read, 4, Trouble::Hangs);
     storage
@@ -175,7 +174,7 @@ async fn hung_read_of_an_owner_does_not_hold_it_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hung_hashing_does_not_hold_a_share_up() {
+async fn hung_hashing_does_not_delay_a_shutdown() {
     let world = World::memory(1).await;
     let storage = Troubled::new(Call::Read, 0, Trouble::Hangs);
     storage.inner.insert(named("x"), content(1000, 1)).unwrap();
@@ -252,7 +251,7 @@ async fn peer_whose_handles_are_dropped_while_its_storage_hangs_leaves_no_task()
 }
 
 #[tokio::test(start_paused = true)]
-async fn restarted_peer_goes_on_where_it_was() {
+async fn restarted_peer_resumes_its_download() {
     let (world, _owner, leecher, download, _) = midway().await;
     let Node { peer, storage } = leecher;
     shuts_down_in_time(&peer).await;
@@ -275,7 +274,7 @@ async fn restarted_peer_goes_on_where_it_was() {
             end => panic!("{end:?}"),
         }
     };
-    // Taken up again, and not sent again.
+    // The chunks are still there, and were not sent again.
     assert!(first.verified_bytes > first.downloaded, "{first:?}");
     soon(download).await.unwrap();
 }

@@ -1,5 +1,5 @@
-//! Strangers who keep to the protocol, and use up whatever it lets them: the
-//! others are served all the same.
+//! Strangers that keep to the protocol, and use up whatever it allows. Others
+//! are served in spite of them.
 
 use std::io;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use crate::world::{World, content, named, soon};
 
 const CHUNK: u32 = 16 << 10;
 
-/// What counts as at once, in virtual time: no timeout is as short.
+/// What counts as at once in virtual time: every timeout is longer.
 const AT_ONCE: Duration = Duration::from_millis(900);
 
 const BUSY: PeerMessage = PeerMessage::Refuse(RefuseReason::Busy);
 
 #[tokio::test(start_paused = true)]
-async fn silent_connections_do_not_keep_their_own_host_from_being_heard() {
+async fn silent_connections_do_not_keep_their_own_host_from_shaking_hands() {
     let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
     let mut silent = Vec::new();
     for _ in 0..100 {
@@ -43,7 +43,7 @@ async fn silent_connections_do_not_keep_their_own_host_from_being_heard() {
     let begun = Instant::now();
     let _link = Raw::link(&world, "host", &owner, content.id, 1).await;
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
-    // The oldest gave way, and were told.
+    // The oldest gave way, and were told so.
     assert_eq!(silent[0].hear().await, Some(BUSY));
     assert_eq!(silent[0].hear().await, None);
 }
@@ -83,7 +83,7 @@ async fn host_with_most_links_gives_way_to_others() {
     for peer in 1..=6 {
         links.push(Raw::link(&world, "greedy", &owner, content.id, peer).await);
     }
-    // It has all that others may open.
+    // It has all links that others may open.
     let mut seventh = Raw::connect(&world, "greedy", &owner.addr()).await;
     seventh.say(hello(content.id, 7)).await;
     assert_eq!(seventh.hear().await, Some(BUSY));
@@ -95,8 +95,7 @@ async fn host_with_most_links_gives_way_to_others() {
     for raw in &mut links[3..] {
         assert_eq!(raw.last_words().await, Some(BUSY));
     }
-    // The oldest have kept theirs, and get what they ask for when it is their
-    // turn.
+    // Its oldest links are still there, and are served in their turn.
     for raw in &mut links[..3] {
         raw.say(request(3, 0, 5)).await;
         let mut heard = raw.hear().await;
@@ -104,7 +103,7 @@ async fn host_with_most_links_gives_way_to_others() {
             if heard == Some(PeerMessage::Unchoke) {
                 raw.say(request(3, 0, 5)).await;
             }
-            assert!(heard.is_some(), "the link goes on");
+            assert!(heard.is_some(), "the link is open");
             heard = raw.hear().await;
         }
     }
@@ -131,8 +130,8 @@ async fn links_that_others_open_leave_room_for_dialling() {
     assert_eq!(owner.bytes("y").unwrap(), bytes);
 }
 
-/// A transport whose only listener is fed by hand, with connections from
-/// wherever, and which can have only so many open.
+/// A transport whose only listener gets its connections from the test, from any
+/// address, and which can have only a number of them open.
 struct Pipes {
     knocks: Mutex<Option<mpsc::Receiver<Connection>>>,
     files: Arc<Semaphore>,
@@ -184,7 +183,7 @@ impl Listener for PipeListener {
     }
 }
 
-/// A peer that is reached over pipes.
+/// A peer that the test reaches over pipes.
 struct Piped {
     _peer: Peer,
     knocks: mpsc::Sender<Connection>,
@@ -213,7 +212,7 @@ impl Piped {
         }
     }
 
-    /// The other end of a new connection that holds so many bytes.
+    /// The other end of a new connection that holds this many bytes.
     async fn pipe(&self, remote: &str, holds: usize) -> DuplexStream {
         let (here, there) = duplex(holds);
         let connection = framed::from_io(remote.parse().unwrap(), there);
@@ -226,8 +225,8 @@ impl Piped {
         Raw(framed::from_io("pipe:owner".parse().unwrap(), pipe))
     }
 
-    /// A connection by hand that has shaken hands, said that it has nothing, and
-    /// asked for the first chunks; what it hears is not read yet.
+    /// A connection that has shaken hands, sent HaveNone, and asked for the first
+    /// chunks. The answers are not read yet.
     async fn asking(&self, chunks: u32) -> (tokio::io::ReadHalf<DuplexStream>, Writer) {
         let (read, write) = tokio::io::split(self.pipe("pipe:slow", 1 << 10).await);
         let mut writer = Writer(write);
@@ -240,7 +239,7 @@ impl Piped {
     }
 }
 
-/// Says messages as bytes.
+/// Sends messages as bytes.
 struct Writer(tokio::io::WriteHalf<DuplexStream>);
 
 impl Writer {
@@ -253,7 +252,7 @@ impl Writer {
         self.0.write_all(&bytes).await
     }
 
-    /// Says that it is there, up to the end of the link.
+    /// Keeps the link alive until it ends.
     async fn keep_alive(mut self) {
         while self.say(PeerMessage::KeepAlive).await.is_ok() {
             sleep(Duration::from_secs(5)).await;
@@ -273,7 +272,7 @@ async fn hosts_are_counted_by_the_network_of_a_customer() {
         match raw.hear().await {
             Some(PeerMessage::Hello(_)) if heard => {}
             Some(message) => assert_eq!((message, heard), (BUSY, false)),
-            None => panic!("closed without a word"),
+            None => panic!("closed without a farewell"),
         }
         links.push(raw);
     }
@@ -298,7 +297,7 @@ async fn silent_connections_give_way_when_no_more_can_be_opened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_long_is_waited_for_before_the_hello() {
+async fn long_frames_are_refused_before_the_hello() {
     let owner = Piped::start(PeerConfig::default(), 5, 1000).await;
     let mut pipe = owner.pipe("pipe:bad", 1 << 10).await;
     // A head as long as a Hello has, and the longest body of a link.
@@ -308,7 +307,7 @@ async fn nothing_long_is_waited_for_before_the_hello() {
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
 
-/// Takes some at a good rate, so that much is under way when it stops.
+/// Reads some of it at a good rate, so that much is on its way when it stops.
 async fn takes_some(read: &mut tokio::io::ReadHalf<DuplexStream>) {
     let mut some = vec![0; CHUNK as usize];
     for _ in 0..200 {
@@ -318,7 +317,7 @@ async fn takes_some(read: &mut tokio::io::ReadHalf<DuplexStream>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn link_that_takes_nothing_ends_whatever_it_says() {
+async fn link_that_reads_nothing_ends_whatever_it_sends() {
     let owner = Piped::start(PeerConfig::default(), 5, 512 * CHUNK as usize).await;
     let (mut read, writer) = owner.asking(512).await;
     takes_some(&mut read).await;
@@ -329,7 +328,7 @@ async fn link_that_takes_nothing_ends_whatever_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn link_that_takes_a_byte_a_second_ends() {
+async fn link_that_reads_a_byte_per_second_ends() {
     let owner = Piped::start(PeerConfig::default(), 5, 512 * CHUNK as usize).await;
     let (mut read, writer) = owner.asking(512).await;
     takes_some(&mut read).await;
@@ -346,7 +345,7 @@ async fn link_that_takes_a_byte_a_second_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_reader_is_kept_as_long_as_it_takes_its_frames() {
+async fn slow_reader_is_kept_while_it_reads_its_frames() {
     const BLOCKS: u32 = 20;
     let len = BLOCKS * CHUNK;
     let owner = Piped::start(PeerConfig::default(), 5, len as usize).await;
@@ -368,7 +367,7 @@ async fn slow_reader_is_kept_as_long_as_it_takes_its_frames() {
     alive.abort();
 }
 
-/// What a storage counts of its reads.
+/// What a storage counts.
 #[derive(Default)]
 struct Reads {
     all: AtomicUsize,
@@ -377,8 +376,8 @@ struct Reads {
     waiting: AtomicUsize,
 }
 
-/// A storage that has everything from an earlier download, which nobody has
-/// looked at since. Whole chunks are read when the gate opens.
+/// A storage that has everything from an earlier download, and nothing of it
+/// verified since. Reads of whole chunks wait for the gate.
 #[derive(Clone)]
 struct LeftBehind {
     bytes: Bytes,
@@ -416,7 +415,7 @@ impl Blob for LeftBlob {
             gate.acquire().await.unwrap().forget();
             reads.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        // As long as a thread takes.
+        // As long as a thread would take.
         sleep(Duration::from_millis(1)).await;
         Ok(bytes.slice(offset as usize..offset as usize + len))
     }
@@ -438,8 +437,8 @@ impl Blob for LeftBlob {
     }
 }
 
-/// A peer that serves what an earlier download left behind, and nobody has
-/// looked at since but for what the gate lets through.
+/// A peer that serves what an earlier download left behind. It can verify only
+/// what the gate lets through.
 async fn peer_with_leftovers(world: &World) -> (Peer, ContentId, Bytes, LeftBehind) {
     let bytes = content(60 * CHUNK as usize, 1);
     let owner = world.node("owner").await;
@@ -481,11 +480,11 @@ fn block(chunk: u32, offset: u32, len: u32) -> BlockRange {
     }
 }
 
-/// Reads until so many blocks have come, each what it should be.
+/// Reads this many blocks, and checks each.
 async fn gets(raw: &mut Raw, blocks: usize, bytes: &Bytes) {
     let mut got = 0;
     while got < blocks {
-        match raw.hear().await.expect("the link goes on") {
+        match raw.hear().await.expect("the link is open") {
             PeerMessage::Block {
                 chunk,
                 offset,
@@ -502,7 +501,7 @@ async fn gets(raw: &mut Raw, blocks: usize, bytes: &Bytes) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chunk_that_was_left_behind_is_verified_once_for_all_its_blocks() {
+async fn leftover_chunk_is_verified_once_for_all_its_blocks() {
     let world = World::memory(1).await;
     let (peer, id, bytes, storage) = peer_with_leftovers(&world).await;
     let looked_at = storage.reads.whole.lock().unwrap().len();
@@ -519,7 +518,7 @@ async fn chunk_that_was_left_behind_is_verified_once_for_all_its_blocks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn few_chunks_that_were_left_behind_are_verified_at_a_time() {
+async fn few_leftover_chunks_are_verified_at_a_time() {
     let world = World::memory(1).await;
     let (peer, id, bytes, storage) = peer_with_leftovers(&world).await;
     let blocks = (20..40).map(|chunk| block(chunk, 5, 1024));
@@ -538,7 +537,7 @@ async fn blocks_of_a_byte_cost_few_reads() {
     let mut raw = asks(&world, "one", &peer, id, [block(7, 0, 1)]).await;
     gets(&mut raw, 1, &bytes).await;
     let before = storage.reads.all.load(Ordering::Relaxed);
-    // Here and there, and not in order.
+    // Scattered, and not in order.
     let blocks = (0..512).map(|at| block(7, at * 37 % 512 * 32, 1));
     let frames = blocks.map(|block| Ok(PeerMessage::Request(block).encode()));
     let mut frames = futures::stream::iter(frames);

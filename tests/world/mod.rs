@@ -17,7 +17,7 @@ use bt_lite::{
 };
 use bytes::Bytes;
 
-/// One test body for both networks.
+/// Runs one test body over TCP and in memory.
 #[macro_export]
 macro_rules! on_both_networks {
     ($(async fn $name:ident($world:ident: World) $body:block)*) => {$(
@@ -40,7 +40,7 @@ macro_rules! on_both_networks {
     )*};
 }
 
-/// Fails a test that hangs. No test waits for so long when all is well.
+/// Fails a test that hangs. No test waits that long when all is well.
 pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(600);
     tokio::time::timeout(limit, something)
@@ -48,7 +48,7 @@ pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
         .expect("it hangs")
 }
 
-/// Where the peers of a test live.
+/// The network of a test.
 pub(crate) enum Net {
     Tcp,
     Memory(MemoryNetwork),
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Where a listener of this name listens.
+    /// The address that a peer of this name listens at.
     pub(crate) fn at(&self, name: &str) -> Addr {
         let text = match &self.net {
             Net::Tcp => "127.0.0.1:0".into(),
@@ -104,7 +104,7 @@ impl World {
         text.parse().unwrap()
     }
 
-    /// An address where nobody is.
+    /// An address where nobody listens.
     pub(crate) fn nowhere(&self) -> Addr {
         let text = match &self.net {
             // Port 9 is "discard": nobody serves it.
@@ -114,12 +114,12 @@ impl World {
         text.parse().unwrap()
     }
 
-    /// A peer to be, which listens and has the tracker.
+    /// The builder of a peer that listens and uses the tracker.
     pub(crate) fn builder(&self, name: &str, storage: impl Storage) -> PeerBuilder {
         self.mute(name, storage).listen(self.at(name))
     }
 
-    /// A peer to be, which does not listen.
+    /// The builder of a peer that does not listen.
     pub(crate) fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
         Peer::builder(self.transport(name), storage)
             .tracker(self.tracker.local_addr())
@@ -148,8 +148,8 @@ impl World {
         owners
     }
 
-    /// Waits until the tracker lists so many owners of a content, complete
-    /// ones and others.
+    /// Waits until the tracker lists this many owners of a content, complete
+    /// or not.
     pub(crate) async fn listed(&self, content: &Content, owners: usize) {
         let mut config = ClientConfig::default();
         config.seed = Some(1);
@@ -194,7 +194,7 @@ pub(crate) fn named(name: &str) -> ContentName {
     name.parse().unwrap()
 }
 
-/// Bytes that look like nothing else, the same each time.
+/// Random bytes that are the same each time.
 pub(crate) fn content(len: usize, seed: u64) -> Bytes {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
@@ -207,15 +207,15 @@ pub(crate) fn seed_of(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, seed)
 }
 
-/// How many tasks the runtime has at this moment.
+/// How many tasks the runtime has now.
 pub(crate) fn alive_tasks() -> usize {
     tokio::runtime::Handle::current()
         .metrics()
         .num_alive_tasks()
 }
 
-/// Yields until the runtime has so many tasks again; fails when time alone
-/// would have to help.
+/// Yields until the runtime has this many tasks again. Fails if that does not
+/// happen without time passing.
 pub(crate) async fn tasks_settle(expected: usize) {
     for _ in 0..10_000 {
         if alive_tasks() == expected {

@@ -43,7 +43,7 @@ impl Troubled {
         }
     }
 
-    /// From now on all is well.
+    /// Every call succeeds from now on.
     pub(crate) fn mend(&self) {
         *self.trouble.lock().unwrap() = None;
     }

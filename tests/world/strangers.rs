@@ -1,4 +1,4 @@
-//! Strangers by hand: they speak the protocol, and do what they like with it.
+//! Strangers: peers that are driven by hand, keep to the protocol, and harm.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,15 +19,15 @@ use super::{World, named};
 /// How many requests may be outstanding on a link.
 const MOST_REQUESTS: usize = 512;
 
-/// What a stranger's link begins with.
+/// What a stranger says first on a link.
 #[derive(Debug, Clone)]
-pub(crate) struct Card {
+pub(crate) struct StrangerHello {
     pub(crate) content: ContentId,
     pub(crate) peer: PeerId,
     pub(crate) listen: Option<Addr>,
 }
 
-impl Card {
+impl StrangerHello {
     pub(crate) fn new(content: ContentId, peer: PeerId) -> Self {
         let listen = None;
         Self {
@@ -37,7 +37,7 @@ impl Card {
         }
     }
 
-    fn hello(&self) -> PeerMessage {
+    fn message(&self) -> PeerMessage {
         PeerMessage::Hello(Hello::new(
             self.content,
             self.peer,
@@ -47,22 +47,26 @@ impl Card {
     }
 }
 
-/// A peer id that nobody else has.
+/// A peer id that no other peer has.
 pub(crate) fn id(number: u64) -> PeerId {
     PeerId(u128::from(number).to_be_bytes())
 }
 
-/// A stranger's end of a link.
-pub(crate) struct Voice(Connection);
+/// The stranger's end of a link.
+pub(crate) struct StrangerLink(Connection);
 
-impl Voice {
-    /// Dials, and says Hello; `None` if nobody takes it.
-    pub(crate) async fn dial(transport: &dyn Transport, addr: &Addr, card: &Card) -> Option<Self> {
-        let mut voice = Self(transport.connect(addr).await.ok()?);
-        voice.say(card.hello()).await.then_some(voice)
+impl StrangerLink {
+    /// Dials, and sends a Hello. `None` if either fails.
+    pub(crate) async fn dial(
+        transport: &dyn Transport,
+        addr: &Addr,
+        hello: &StrangerHello,
+    ) -> Option<Self> {
+        let mut link = Self(transport.connect(addr).await.ok()?);
+        link.say(hello.message()).await.then_some(link)
     }
 
-    /// Whether the other side took it.
+    /// Sends a message, and returns whether that succeeded.
     pub(crate) async fn say(&mut self, message: PeerMessage) -> bool {
         self.0.sink.send(message.encode()).await.is_ok()
     }
@@ -73,7 +77,7 @@ impl Voice {
         Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
     }
 
-    /// The id that the other side says in its Hello.
+    /// The id in the Hello of the other side.
     pub(crate) async fn hear_id(&mut self) -> Option<PeerId> {
         match self.hear().await? {
             PeerMessage::Hello(hello) => Some(hello.peer),
@@ -81,7 +85,7 @@ impl Voice {
         }
     }
 
-    /// Reads up to the end of the link; what came last.
+    /// Reads to the end of the link, and returns the last message.
     pub(crate) async fn last_words(&mut self) -> Option<PeerMessage> {
         let mut last = None;
         while let Some(message) = self.hear().await {
@@ -90,8 +94,8 @@ impl Voice {
         last
     }
 
-    /// Says from time to time that it is there, and reads, to the end of the
-    /// link; why that was.
+    /// Keeps the link alive and reads until it ends. Returns the reason that
+    /// the other side gave.
     pub(crate) async fn stay(mut self) -> Option<RefuseReason> {
         const OFTEN: Duration = Duration::from_secs(5);
         let mut last = None;
@@ -107,10 +111,10 @@ impl Voice {
         }
     }
 
-    /// Takes all that the other side has, again and again, to the end of the
-    /// link; counts the bytes.
+    /// Asks for all that the other side has, again and again, until the link
+    /// ends. Counts the bytes.
     pub(crate) async fn take(&mut self, content: &Content, taking: Taking, taken: &AtomicU64) {
-        let geometry = Geometry::of(content.length).expect("it is one");
+        let geometry = Geometry::of(content.length).expect("a valid length");
         let mut known: Vec<u32> = Vec::new();
         let mut told = vec![false; geometry.chunks() as usize];
         let (mut next, mut outstanding, mut choked) = (0, 0, false);
@@ -151,19 +155,19 @@ impl Voice {
     }
 }
 
-/// How somebody takes.
+/// How a stranger takes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Taking {
     /// Requests at a time.
     pub(crate) at_once: usize,
     /// The longest block to ask for, in bytes.
     pub(crate) block: u32,
-    /// Whether it says Have of what it got.
+    /// Whether it sends a Have for what it got.
     pub(crate) tells: bool,
 }
 
 impl Taking {
-    /// As much as may be.
+    /// As much as the protocol allows.
     pub(crate) fn all(tells: bool) -> Self {
         Self {
             at_once: MOST_REQUESTS,
@@ -173,34 +177,34 @@ impl Taking {
     }
 }
 
-/// Links to a peer and takes all that it has, again whenever the link ends.
+/// Dials a peer and takes all that it has. Dials again whenever the link ends.
 pub(crate) async fn taker(
     transport: impl Transport,
     addr: Addr,
-    card: Card,
+    hello: StrangerHello,
     content: Content,
     taking: Taking,
     taken: Arc<AtomicU64>,
 ) {
     loop {
-        if let Some(mut voice) = Voice::dial(&transport, &addr, &card).await {
-            voice.say(PeerMessage::HaveNone).await;
-            voice.say(PeerMessage::Interested).await;
-            voice.take(&content, taking, &taken).await;
+        if let Some(mut link) = StrangerLink::dial(&transport, &addr, &hello).await {
+            link.say(PeerMessage::HaveNone).await;
+            link.say(PeerMessage::Interested).await;
+            link.take(&content, taking, &taken).await;
         }
         sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// A manifest as somebody claims it, true or not.
+/// A manifest as a stranger sends it, true or false.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct ClaimedManifest {
     length: u64,
     proof: Bytes,
     hashes: Bytes,
 }
 
-impl Claim {
+impl ClaimedManifest {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let manifest = Manifest::of(bytes).expect("it is short");
         let mut proof = manifest.proof().siblings.concat();
@@ -212,8 +216,8 @@ impl Claim {
         }
     }
 
-    /// One of so many parts behind the first, which nobody can tell from a true
-    /// one before all of it is there.
+    /// A false manifest with this many pages behind the first. Only when all of
+    /// them have arrived can it be told from a true one.
     pub(crate) fn false_one(parts: u64) -> Self {
         const PART: u64 = 8192;
         let length = parts * PART * (16 << 20);
@@ -243,38 +247,38 @@ impl Claim {
     }
 }
 
-/// How a false owner answers who asks for the manifest.
+/// How a false owner answers requests for the manifest.
 #[derive(Debug, Clone)]
 pub(crate) enum Answers {
     Never,
-    /// The first part alone.
-    FirstPart(Claim),
-    /// A part each so often.
-    Drips(Claim, Duration),
+    /// With the first page only.
+    FirstPart(ClaimedManifest),
+    /// With one page per interval.
+    Drips(ClaimedManifest, Duration),
 }
 
-/// One that says that it has everything, to whoever dials it.
-async fn false_owner(mut listener: Box<dyn Listener>, card: Card, answers: Answers) {
+/// Tells every peer that dials it that it has everything.
+async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answers: Answers) {
     let mut links = JoinSet::new();
     while let Ok(connection) = listener.accept().await {
-        let (card, answers) = (card.clone(), answers.clone());
+        let (hello, answers) = (hello.clone(), answers.clone());
         links.spawn(async move {
-            let mut voice = Voice(connection);
-            voice.say(card.hello()).await;
-            voice.say(PeerMessage::HaveAll).await;
-            while let Some(message) = voice.hear().await {
+            let mut link = StrangerLink(connection);
+            link.say(hello.message()).await;
+            link.say(PeerMessage::HaveAll).await;
+            while let Some(message) = link.hear().await {
                 let PeerMessage::ManifestRequest { page: part } = message else {
                     continue;
                 };
                 match &answers {
                     Answers::Never => {}
                     Answers::FirstPart(claim) if part == 0 => {
-                        voice.say(claim.part(0)).await;
+                        link.say(claim.part(0)).await;
                     }
                     Answers::FirstPart(_) => {}
                     Answers::Drips(claim, pause) => {
                         sleep(*pause).await;
-                        voice.say(claim.part(part)).await;
+                        link.say(claim.part(part)).await;
                     }
                 }
             }
@@ -282,7 +286,7 @@ async fn false_owner(mut listener: Box<dyn Listener>, card: Card, answers: Answe
     }
 }
 
-/// False owners that the tracker lists. They are there as long as this is.
+/// False owners that the tracker lists, until this is dropped.
 pub(crate) struct FalseOwners {
     _tasks: JoinSet<()>,
     _clients: Vec<TrackerClient>,
@@ -313,8 +317,8 @@ impl FalseOwners {
             );
             client.own(entry).await.unwrap();
             clients.push(client);
-            let card = Card::new(content.id, id(1000 + number));
-            tasks.spawn(false_owner(listener, card, answers.clone()));
+            let hello = StrangerHello::new(content.id, id(1000 + number));
+            tasks.spawn(false_owner(listener, hello, answers.clone()));
         }
         Self {
             _tasks: tasks,
@@ -323,7 +327,7 @@ impl FalseOwners {
     }
 }
 
-/// How long something takes.
+/// How long a future takes, and its result.
 pub(crate) async fn time_of<T>(work: impl Future<Output = T>) -> (Duration, T) {
     let begun = Instant::now();
     let done = work.await;

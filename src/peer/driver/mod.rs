@@ -1,204 +1,153 @@
 //! Between the swarm machine of one content and the world: carries messages,
 //! bytes and time, and decides nothing.
 
+mod chunk_checks;
 mod jobs;
-mod reads;
+mod open_content;
+mod outlets;
+mod read_queue;
+mod target;
 
-use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::future::{BoxFuture, OptionFuture};
-use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, watch};
+use bytes::Bytes;
+use futures::future::OptionFuture;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span};
 
-use super::admission::Place;
-use super::download::Status;
-use super::handshake::HandshakeError;
-use super::link;
-use super::serve::entry;
-use super::share::off_thread;
-use super::shared::{Claim, Shared};
-use super::swarm::{DropReason, LinkId, LinkInfo, Output, Strategy, Swarm};
-use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
+use super::drivers::DriverClaim;
+use super::hashing::INLINE_HASH_LEN;
+use super::inbox::{DriverInput, Inbox, NewLink};
+use super::link::LinkTask;
+use super::listing::Listing;
+use super::shared::PeerShared;
+use super::status::ContentStatus;
+use super::swarm::{DropReason, LinkId, Output, Swarm};
+use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
-use crate::storage::{Blob, Partial, StorageError};
-use crate::transport::Connection;
-use reads::{Checks, ReadBlock, Reads};
+use crate::storage::{Partial, StorageError};
+use chunk_checks::{ChunkChecks, Readable};
+use jobs::{JobResult, Jobs};
+use open_content::PublishBy;
+use outlets::LinkOutlets;
+use read_queue::{BlockRead, BlockRequest, ReadQueue};
+use target::Target;
 
-/// How many inputs may wait for a driver: with a block each, 16 MiB.
-pub(in crate::peer) const INBOX_LEN: usize = 64;
+pub(super) use open_content::OpenContent;
 
-/// How often the progress is looked at when nothing happens.
+/// How often the progress is published when nothing happens.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long the end of a download waits for the trackers to take that it is
-/// complete; they hear of it later all the same.
-const TELL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// What comes from outside.
-pub(in crate::peer) enum Input {
-    /// A link that has shaken hands.
-    Link(Box<NewLink>),
-    /// A message came.
-    Message { link: LinkId, message: PeerMessage },
-    /// Messages are gone, with so many bytes of blocks.
-    Sent {
-        link: LinkId,
-        messages: usize,
-        bytes: u64,
-    },
-    /// A link's task has ended.
-    Down { link: LinkId },
-    /// The user wants the chunks in another order.
-    Strategy(Strategy),
+/// Whether the content is visible under its name in the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Publication {
+    /// It is not.
+    Hidden,
+    /// It was found there; it may not be durable.
+    Found,
+    /// It is being published, or made durable.
+    UnderWay,
+    /// It is, and durable.
+    Published,
 }
 
-/// A link that was not given to the machine yet.
-pub(in crate::peer) struct NewLink {
-    pub(in crate::peer) connection: Connection,
-    pub(in crate::peer) info: LinkInfo,
-    /// Given back when the link ends.
-    pub(in crate::peer) place: Place,
-}
-
-/// What the driver started has ended.
-enum Done {
-    Dialled {
-        addr: Addr,
-        link: Result<Box<NewLink>, HandshakeError>,
-    },
-    Found(Vec<(Addr, bool)>),
-    ManifestChecked {
-        link: LinkId,
-        manifest: Option<Manifest>,
-    },
-    Opened(Result<(ContentName, Opened), StorageError>),
-    Verified {
-        chunk: ChunkIndex,
-        good: bool,
-    },
-    Checked {
-        chunk: ChunkIndex,
-        result: Result<bool, StorageError>,
-    },
-    Stored {
-        chunk: ChunkIndex,
-        result: Result<(), StorageError>,
-    },
-    Read(Vec<ReadBlock>),
-    Committed {
-        bytes: u64,
-        result: Result<(), StorageError>,
-    },
-    Finished(Result<(), StorageError>),
-    Told(OwnState),
-}
-
-enum Opened {
-    /// The target of this download.
-    Partial(Partial),
-    /// The very content is there under its name.
-    Whole(Arc<dyn Blob>),
-}
-
-/// The driver's end of a link. Dropping it closes the link behind what is
-/// queued.
-struct Outlet {
-    queue: mpsc::Sender<PeerMessage>,
-    _closing: DropGuard,
-}
-
-pub(in crate::peer) struct Driver {
-    shared: Arc<Shared>,
-    /// Given back before the inbox closes: who waits for that finds it free.
-    claim: Claim,
+/// Drives the machine of one content.
+pub(super) struct Driver {
+    shared: Arc<PeerShared>,
+    /// Given up before the inbox closes: whoever waits for that may claim the
+    /// content at once.
+    claim: DriverClaim,
     swarm: Swarm,
-    content: Content,
-    /// What trackers are told that it is called.
-    listed_as: ContentName,
-    /// Strangers have chosen its name: it gets another if that is taken.
-    name_is_optional: bool,
-    blob: Option<Arc<dyn Blob>>,
-    /// Chunks of an earlier download that were not verified since.
-    unchecked: Option<Bitfield>,
-    checks: Checks,
-    reads: Reads,
-    /// The content is visible under its name already.
-    published: bool,
-    /// It is becoming so at this moment.
-    publishing: bool,
-    /// Trackers were told of it.
-    announced: bool,
-    inbox: mpsc::Receiver<Input>,
-    /// For the tasks of links.
-    to_inbox: mpsc::Sender<Input>,
-    links: BTreeMap<LinkId, Outlet>,
-    jobs: FuturesUnordered<BoxFuture<'static, Done>>,
-    status: watch::Sender<Status>,
-    failed: Option<DownloadError>,
+    listing: Listing,
+    /// The name that the content gets if something else has its own. A name
+    /// that the user wants has no replacement.
+    fallback: Option<ContentName>,
+    /// Set when the storage has opened the content.
+    open: Option<OpenContent>,
+    publication: Publication,
+    reads: ReadQueue,
+    checks: ChunkChecks,
+    links: LinkOutlets,
+    jobs: Jobs,
+    inbox: Inbox,
+    status: watch::Sender<ContentStatus>,
+    /// Why the download fails; ends the driver.
+    failure: Option<DownloadError>,
+    /// The span of all that this driver and its links log.
+    span: Span,
 }
 
 impl Driver {
-    pub(in crate::peer) fn new(
-        shared: Arc<Shared>,
-        claim: Claim,
+    /// The driver of a content that is to be downloaded.
+    pub(super) fn new(
+        shared: Arc<PeerShared>,
+        claim: DriverClaim,
         swarm: Swarm,
-        (content, listed_as): (Content, ContentName),
-        blob: Option<Arc<dyn Blob>>,
-        inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
-        status: watch::Sender<Status>,
+        listing: Listing,
+        inbox: Inbox,
+        status: watch::Sender<ContentStatus>,
     ) -> Self {
+        let id = swarm.id();
         Self {
+            span: tracing::info_span!(parent: &shared.span, "content", %id),
+            jobs: Jobs::new(Arc::clone(&shared), id),
             shared,
             claim,
             swarm,
-            published: blob.is_some(),
-            announced: blob.is_some(),
-            publishing: false,
-            content,
-            listed_as,
-            name_is_optional: false,
-            blob,
-            unchecked: None,
-            checks: Checks::default(),
-            reads: Reads::default(),
-            inbox: inbox.1,
-            to_inbox: inbox.0,
-            links: BTreeMap::new(),
-            jobs: FuturesUnordered::new(),
+            listing,
+            fallback: None,
+            open: None,
+            publication: Publication::Hidden,
+            reads: ReadQueue::default(),
+            checks: ChunkChecks::default(),
+            links: LinkOutlets::default(),
+            inbox,
             status,
-            failed: None,
+            failure: None,
         }
     }
 
+    /// The content is complete, and here it is.
+    pub(super) fn serving(mut self, content: OpenContent) -> Self {
+        self.open = Some(content);
+        self.publication = Publication::Published;
+        self
+    }
+
+    /// The content gets this name if something else has its own.
+    pub(super) fn fallback(mut self, name: Option<ContentName>) -> Self {
+        self.fallback = name;
+        self
+    }
+
     /// Owners that are known from the start.
-    pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
+    pub(super) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
     }
 
-    /// Its name is not what the user wants it to have: it may become its id.
-    pub(in crate::peer) fn name_is_optional(&mut self) {
-        self.name_is_optional = true;
+    /// Runs until `stop`, or until the download fails. `cancel` ends a
+    /// download, but not one that is complete or being published.
+    pub(super) async fn run(self, stop: CancellationToken, cancel: CancellationToken) {
+        let span = self.span.clone();
+        self.drive(stop, cancel).instrument(span).await;
     }
 
-    /// Runs until it is stopped, or a download fails. `cancel` ends a download
-    /// and leaves a content alone that is complete, or being published.
-    pub(in crate::peer) async fn run(mut self, stop: CancellationToken, cancel: CancellationToken) {
+    async fn drive(mut self, stop: CancellationToken, cancel: CancellationToken) {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut seen = Instant::now();
         let reason = loop {
             self.perform_outputs();
-            if let Some(error) = self.failed.take() {
-                break error;
+            if let Some(failure) = self.failure.take() {
+                break failure;
             }
             let seeding = self.swarm.is_seeding();
+            let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
             let look = (!seeding).then(|| seen + PROGRESS_INTERVAL);
             let due = due.into_iter().chain(look).min();
@@ -210,36 +159,25 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break DownloadError::ShutDown,
-                () = cancel.cancelled(), if !seeding && !self.publishing => {
-                    break DownloadError::Cancelled;
-                }
-                // Before the inbox, which somebody may keep full.
+                () = cancel.cancelled(), if cancellable => break DownloadError::Cancelled,
+                // Before the inbox, which others may keep full.
                 () = &mut timer, if due.is_some() => {
                     self.swarm.handle_timeout(now());
                     seen = Instant::now();
                     self.show_progress();
                 }
-                Some(done) = self.jobs.next(), if !self.jobs.is_empty() => self.done(done),
+                Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
             }
         };
         self.end(reason).await;
     }
 
-    /// Closes everything, and says how it ended.
+    /// Closes everything, and tells how it ended.
     async fn end(mut self, reason: DownloadError) {
-        if self.publishing {
-            // Whether it became visible is not left open, if that can be.
-            let published = async {
-                while let Some(done) = self.jobs.next().await {
-                    if let Done::Finished(result) = done {
-                        return result.is_ok();
-                    }
-                }
-                false
-            };
-            let patience = self.shared.config.shutdown_timeout;
-            self.published = timeout(patience, published).await.unwrap_or(false);
+        let mut published = false;
+        if self.publication == Publication::UnderWay {
+            published = self.await_publication().await;
         } else if !matches!(reason, DownloadError::Storage { .. }) {
             self.save().await;
         }
@@ -247,114 +185,120 @@ impl Driver {
             shared,
             claim,
             swarm,
-            content,
-            listed_as,
-            blob,
-            published,
-            announced,
+            listing,
+            open,
             inbox,
             links,
             jobs,
             status,
-            publishing,
             ..
         } = self;
-        // Jobs first: nothing is written behind the back of who starts the
-        // same download again.
+        // First the jobs: nothing may be written once somebody else can start
+        // the same download.
         drop(jobs);
-        drop(blob);
+        drop(open);
         let stopping = shared.stop.is_cancelled();
-        let reason = match reason {
-            _ if stopping => DownloadError::ShutDown,
-            reason => reason,
+        let seeding = swarm.is_seeding();
+        let reason = match stopping {
+            true => DownloadError::ShutDown,
+            false => reason,
         };
-        let farewell = match reason {
-            DownloadError::ShutDown if stopping => RefuseReason::ShuttingDown,
-            DownloadError::ShutDown => RefuseReason::UnknownContent,
-            _ if swarm.is_seeding() => RefuseReason::UnknownContent,
-            _ => RefuseReason::NotNeeded,
-        };
-        tracing::debug!(content = %content.id, %reason, "content ended");
-        // Noted before anybody can share the content again. A tracker that does
-        // not hear it finds out by the owner's refusal.
-        let gone = (announced && !stopping).then(|| entry(&content, &listed_as, OwnState::Gone));
+        tracing::debug!(%reason, "content ended");
+        // Noted before anybody can share the content again. A tracker that
+        // does not hear of it learns from the owner's refusals.
+        let gone = listing.withdraw().filter(|_| !stopping);
         let mut gone = pin!(OptionFuture::from(
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        if swarm.is_seeding() && !stopping {
+        if seeding && !stopping {
             shared
                 .stop
-                .run_until_cancelled(shared.forget(&content))
+                .run_until_cancelled(shared.forget(&listing.content))
                 .await;
         }
         drop(claim);
-        for outlet in links.into_values() {
-            // A link whose queue is full ends without a word.
-            let _ = outlet.queue.try_send(PeerMessage::Refuse(farewell));
-        }
-        let complete = swarm.is_seeding() || publishing && published;
-        let outcome = if complete {
-            Ok(content.clone())
-        } else {
-            Err(reason)
+        links.close_all(farewell(&reason, stopping, seeding));
+        let outcome = match seeding || published {
+            true => Ok(listing.content),
+            false => Err(reason),
         };
-        status.send_modify(|status| status.ended(outcome));
+        status.send_modify(|status| status.end(outcome));
         drop(inbox);
         if told.is_pending() {
             shared.stop.run_until_cancelled(gone).await;
         }
     }
 
-    /// Makes durable what has come, so that nothing is fetched twice. Within
-    /// half of the time that a peer has to stop, so that the farewells have the
-    /// rest.
-    async fn save(&mut self) {
-        let patience = self.shared.config.shutdown_timeout / 2;
-        let id = self.content.id;
-        self.swarm.stop(now());
-        let saved = timeout(patience, async {
-            loop {
-                while let Some(output) = self.swarm.poll_output() {
-                    if let Output::Verify { .. } | Output::Store { .. } | Output::Commit { .. } =
-                        output
-                    {
-                        self.perform(output);
-                    }
-                }
-                if self.swarm.is_saved() || self.failed.is_some() {
-                    return;
-                }
-                match self.jobs.next().await {
-                    Some(
-                        done @ (Done::Verified { .. }
-                        | Done::Stored { .. }
-                        | Done::Committed { .. }),
-                    ) => self.done(done),
-                    Some(_) => {}
-                    None => return,
+    /// Waits until the content is published, so that the outcome is certain.
+    /// Returns whether it is.
+    async fn await_publication(&mut self) -> bool {
+        let published = async {
+            while let Some(result) = self.jobs.next().await {
+                if let JobResult::Published(result) = result {
+                    return result.is_ok();
                 }
             }
-        });
-        if saved.await.is_err() {
-            tracing::warn!(content = %id, "not all that came could be made durable in time");
+            false
+        };
+        let patience = self.shared.config.shutdown_timeout;
+        timeout(patience, published).await.unwrap_or(false)
+    }
+
+    /// Makes durable what has arrived, so that nothing is fetched twice. Takes
+    /// at most half of the time that a peer has to stop, so that the farewells
+    /// have the rest.
+    async fn save(&mut self) {
+        let patience = self.shared.config.shutdown_timeout / 2;
+        self.swarm.stop(now());
+        if timeout(patience, self.save_all()).await.is_err() {
+            tracing::warn!("not everything that arrived could be made durable in time");
         }
     }
 
-    fn input(&mut self, input: Input) {
+    async fn save_all(&mut self) {
+        loop {
+            while let Some(output) = self.swarm.poll_output() {
+                if let Output::Verify { .. } | Output::Store { .. } | Output::Commit { .. } = output
+                {
+                    self.perform(output);
+                }
+            }
+            if self.swarm.is_saved() || self.failure.is_some() {
+                return;
+            }
+            match self.jobs.next().await {
+                Some(
+                    result @ (JobResult::Verified { .. }
+                    | JobResult::Stored { .. }
+                    | JobResult::Committed(_)),
+                ) => self.job_ended(result),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    fn input(&mut self, input: DriverInput) {
         match input {
-            Input::Link(link) => self.link_up(*link),
-            Input::Message { link, message } => self.swarm.handle_message(now(), link, message),
-            Input::Sent {
+            DriverInput::Link(link) => self.link_up(*link),
+            DriverInput::Message { link, message } => {
+                self.swarm.handle_message(now(), link, message);
+            }
+            DriverInput::Sent {
                 link,
                 messages,
                 bytes,
             } => self.swarm.messages_sent(now(), link, messages, bytes),
-            Input::Down { link } => {
-                self.links.remove(&link);
+            DriverInput::Down { link } => {
+                self.links.close(link, None);
                 self.swarm.link_down(now(), link);
             }
-            Input::Strategy(strategy) => self.swarm.set_strategy(strategy),
+            DriverInput::SetStrategy { strategy, done } => {
+                self.swarm.set_strategy(strategy);
+                // The caller may have gone.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -365,76 +309,69 @@ impl Driver {
             place,
         } = link;
         let id = self.shared.next_link();
-        let (queue, messages) = mpsc::channel(link::QUEUE_LEN);
-        let closing = CancellationToken::new();
-        let outlet = Outlet {
-            queue,
-            _closing: closing.clone().drop_guard(),
-        };
-        self.links.insert(id, outlet);
-        let inbox = self.to_inbox.clone();
-        tracing::debug!(content = %self.content.id, link = id.0, peer = %info.peer, "link up");
-        self.shared.spawn(async move {
-            link::run(id, connection, place, messages, closing, inbox).await;
-        });
+        let span = tracing::info_span!(
+            parent: &self.span,
+            "link",
+            id = id.0,
+            peer = %info.peer,
+            remote = %connection.remote,
+        );
+        span.in_scope(|| tracing::debug!("link up"));
+        let input = self.links.open(id);
+        let task = LinkTask::new(id, self.inbox.sender());
+        self.shared.spawn(span, task.run(connection, place, input));
         self.swarm.link_up(now(), id, info);
     }
 
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Dialled { link: Ok(link), .. } => self.link_up(*link),
-            Done::Dialled {
+    fn job_ended(&mut self, result: JobResult) {
+        match result {
+            JobResult::Dialled { link: Ok(link), .. } => self.link_up(*link),
+            JobResult::Dialled {
                 addr,
                 link: Err(error),
             } => {
-                tracing::debug!(content = %self.content.id, %addr, %error, "dial failed");
+                tracing::debug!(%addr, %error, "dial failed");
                 self.swarm.dial_failed(now(), &addr);
             }
-            Done::Found(owners) => self.swarm.owners_found(now(), owners),
-            Done::ManifestChecked { link, manifest } => {
+            JobResult::OwnersFound(owners) => self.swarm.owners_found(now(), owners),
+            JobResult::ManifestChecked { link, manifest } => {
                 self.swarm.manifest_checked(now(), link, manifest);
             }
-            Done::Opened(Ok((name, opened))) => self.opened(name, opened),
-            Done::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
-            Done::Checked { chunk, result } => self.checked(chunk, result),
-            Done::Stored {
-                chunk,
-                result: Ok(()),
-            } => {
-                self.swarm.chunk_stored(now(), chunk);
-                self.show_progress();
+            JobResult::Opened(Ok((name, target))) => self.opened(name, target),
+            JobResult::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
+            JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
+            JobResult::Stored { chunk, result } => match result {
+                Ok(()) => {
+                    self.swarm.chunk_stored(now(), chunk);
+                    self.show_progress();
+                }
+                Err(source) => self.storage_failed(Some(chunk), source),
+            },
+            JobResult::Read(blocks) => {
+                self.reads.batch_ended();
+                for block in blocks {
+                    self.block_read(block);
+                }
             }
-            Done::Stored {
-                chunk,
-                result: Err(source),
-            } => self.storage_failed(Some(chunk), source),
-            Done::Read(blocks) => self.batch_read(blocks),
-            Done::Committed {
-                bytes,
-                result: Ok(()),
-            } => {
-                self.are_durable(bytes);
+            JobResult::Committed(Ok(bytes)) => {
+                self.set_durable_bytes(bytes);
                 self.swarm.committed(now());
             }
-            Done::Finished(Ok(())) => {
-                self.published = true;
-                self.publishing = false;
-                self.are_durable(self.content.length);
+            JobResult::Published(Ok(())) => {
+                self.publication = Publication::Published;
+                self.set_durable_bytes(self.listing.content.length);
                 self.swarm.finished(now());
                 self.show_progress();
             }
-            Done::Told(OwnState::Complete) => {
-                let content = self.content.clone();
-                self.status.send_modify(|status| status.ended(Ok(content)));
+            JobResult::Announced(OwnState::Complete) => {
+                let content = self.listing.content.clone();
+                self.status.send_modify(|status| status.end(Ok(content)));
             }
-            Done::Told(_) => {}
-            Done::Opened(Err(source))
-            | Done::Committed {
-                result: Err(source),
-                ..
-            }
-            | Done::Finished(Err(source)) => {
-                self.publishing = false;
+            JobResult::Announced(_) => {}
+            JobResult::Opened(Err(source))
+            | JobResult::Committed(Err(source))
+            | JobResult::Published(Err(source)) => {
+                self.publication = Publication::Hidden;
                 self.storage_failed(None, source);
             }
         }
@@ -444,67 +381,41 @@ impl Driver {
         while let Some(output) = self.swarm.poll_output() {
             self.perform(output);
         }
-        self.start_reads();
+        self.start_checks_and_reads();
     }
 
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { link, message } => self.send(link, message),
-            Output::Dial { addr } => self.dial(addr),
-            Output::Drop { link, reason } => {
-                tracing::debug!(content = %self.content.id, link = link.0, %reason, "link dropped");
-                if let Some(outlet) = self.links.remove(&link)
-                    && let DropReason::Refused(reason) = reason
-                {
-                    let _ = outlet.queue.try_send(PeerMessage::Refuse(reason));
-                }
-            }
-            Output::FindOwners => self.find_owners(),
-            Output::CheckManifest { link, claim } => self.job(async move {
-                let manifest = off_thread(move || claim.check()).await;
-                Done::ManifestChecked { link, manifest }
-            }),
+            Output::Dial { addr } => self.jobs.dial(addr),
+            Output::Drop { link, reason } => self.drop_link(link, reason),
+            Output::FindOwners => self.jobs.find_owners(),
+            Output::CheckManifest { link, claim } => self.jobs.check_manifest(link, claim),
             Output::Open(manifest) => self.open(manifest),
             Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
-            Output::Recheck { chunk } => self.recheck(chunk),
+            Output::Recheck { chunk } => self.checks.recheck(chunk),
             Output::Store { chunk, pieces } => {
-                let offset = self.offset_of(chunk);
-                self.on_blob(move |blob| async move {
-                    let result = blob.write_at(offset, pieces).await;
-                    Done::Stored { chunk, result }
-                });
+                if let Some(open) = self.open.clone() {
+                    self.jobs.store(open, chunk, pieces);
+                }
             }
-            Output::Read { link, block } => self.read(link, block),
+            Output::Read { link, block } => self.read(BlockRequest { link, block }),
             Output::Commit { verified } => {
-                let bytes = self.bytes_of(&verified);
-                self.on_blob(move |blob| async move {
-                    let result = blob.commit(&verified).await;
-                    Done::Committed { bytes, result }
-                });
+                if let Some(open) = self.open.clone() {
+                    self.jobs.commit(open, verified);
+                }
             }
-            Output::Finish => {
-                self.publishing = true;
-                self.finish();
-            }
+            Output::Finish => self.publish(),
             Output::Announce(state) => {
-                self.announced = true;
-                let entry = entry(&self.content, &self.listed_as, state);
-                let trackers = self.shared.trackers.clone();
-                self.job(async move {
-                    match timeout(TELL_TIMEOUT, trackers.own(entry)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => tracing::warn!(%error, "announcing failed"),
-                        Err(_) => tracing::debug!("announcing takes long, and goes on"),
-                    }
-                    Done::Told(state)
-                });
+                let entry = self.listing.announce(state);
+                self.jobs.announce(entry);
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
             Output::GaveUp => {
                 let progress = self.swarm.progress(now());
                 let missing = progress.chunks.map(|all| all - progress.verified_chunks);
-                self.failed = Some(DownloadError::GaveUp {
-                    id: self.content.id,
+                self.failure = Some(DownloadError::GaveUp {
+                    id: self.swarm.id(),
                     missing: missing.unwrap_or(0),
                 });
             }
@@ -512,20 +423,214 @@ impl Driver {
     }
 
     fn send(&mut self, link: LinkId, message: PeerMessage) {
-        let Some(outlet) = self.links.get(&link) else {
-            return;
-        };
-        if outlet.queue.try_send(message).is_err() {
-            // It does not read, or has ended and says so soon.
-            self.links.remove(&link);
+        if !self.links.send(link, message) {
             self.swarm.link_down(now(), link);
         }
+    }
+
+    fn drop_link(&mut self, link: LinkId, reason: DropReason) {
+        tracing::debug!(link = link.0, %reason, "link dropped");
+        let refused = match reason {
+            DropReason::Refused(reason) => Some(reason),
+            _ => None,
+        };
+        self.links.close(link, refused);
+    }
+
+    /// Opens the content in the storage.
+    fn open(&mut self, manifest: Arc<Manifest>) {
+        // Only the manifest proves the length; a tracker merely repeats it.
+        self.listing.content.length = manifest.geometry().length();
+        self.show_content();
+        self.show_progress();
+        let name = self.listing.content.name.clone();
+        self.jobs.open(name, self.fallback.clone(), manifest);
+    }
+
+    fn opened(&mut self, name: ContentName, target: Target) {
+        if self.listing.content.name != name {
+            self.listing.content.name = name;
+            self.show_content();
+        }
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let Partial {
+            blob,
+            present,
+            verified,
+            untouched,
+        } = match target {
+            Target::Partial(partial) => partial,
+            Target::Whole(blob) => {
+                self.publication = Publication::Found;
+                let all = Bitfield::all(manifest.geometry().chunks());
+                Partial {
+                    blob,
+                    present: all.clone(),
+                    verified: all,
+                    untouched: true,
+                }
+            }
+        };
+        self.open = Some(OpenContent::new(manifest, blob));
+        self.swarm.opened(now(), &present, &verified);
+        let mut unchecked = present;
+        for chunk in verified.iter() {
+            unchecked.remove(chunk);
+        }
+        if !unchecked.is_empty() {
+            self.checks.distrust(unchecked);
+            if untouched {
+                self.swarm.left_untouched(now());
+            }
+        }
+        self.show_progress();
+    }
+
+    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>) {
+        let Some(manifest) = self.swarm.manifest().cloned() else {
+            return;
+        };
+        let len = pieces.iter().map(Bytes::len).sum::<usize>();
+        if len <= INLINE_HASH_LEN {
+            let good = manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
+            self.swarm.chunk_verified(now(), chunk, good);
+        } else {
+            self.jobs.verify(manifest, chunk, pieces);
+        }
+    }
+
+    /// Publishes the content, and records that it is here.
+    fn publish(&mut self) {
+        let Some(open) = self.open.clone() else {
+            return;
+        };
+        let by = match self.publication {
+            Publication::Found => PublishBy::Syncing,
+            _ => PublishBy::Finishing,
+        };
+        self.publication = Publication::UnderWay;
+        let listed_as = self.listing.listed_as().clone();
+        self.jobs
+            .publish(open, by, self.listing.content.clone(), listed_as);
+    }
+
+    /// Reads a block for a link, as soon as its chunk is known to be right. It
+    /// is reported once, unless the link ends before.
+    fn read(&mut self, request: BlockRequest) {
+        match self.checks.request(request) {
+            Readable::Now => self.reads.push(request),
+            Readable::Later => {}
+            Readable::Never => {
+                if let Some(open) = &self.open {
+                    let chunk = request.block.chunk;
+                    let result = Err(open.altered(&self.listing.content, chunk));
+                    self.block_read(BlockRead { request, result });
+                }
+            }
+        }
+    }
+
+    /// Starts what may be read now.
+    fn start_checks_and_reads(&mut self) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        while let Some(chunk) = self.checks.next() {
+            self.jobs.recheck(open.clone(), chunk);
+        }
+        while let Some(batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
+            self.jobs.read(open.clone(), batch);
+        }
+    }
+
+    /// A block was read for a link, or could not be read.
+    fn block_read(&mut self, read: BlockRead) {
+        let BlockRead {
+            request: BlockRequest { link, block },
+            result,
+        } = read;
+        if let Err(error) = &result {
+            tracing::warn!(link = link.0, %error, "reading for a peer failed");
+            let changed = matches!(
+                error,
+                StorageError::Changed { .. } | StorageError::Altered { .. }
+            );
+            if changed && self.swarm.is_seeding() {
+                // What the storage has is not this content any more.
+                self.storage_failed(Some(block.chunk), error.clone());
+            }
+        }
+        self.swarm.block_read(now(), link, block, result.ok());
+    }
+
+    /// A chunk of an earlier download was read and hashed.
+    fn rechecked(&mut self, chunk: ChunkIndex, result: Result<bool, StorageError>) {
+        let Some(open) = self.open.clone() else {
+            return;
+        };
+        let check = self.checks.ended(chunk, &result);
+        if check.by_machine {
+            match &result {
+                Ok(good) => {
+                    self.swarm.chunk_rechecked(now(), chunk, *good);
+                    self.show_progress();
+                }
+                Err(source) => self.storage_failed(Some(chunk), source.clone()),
+            }
+        }
+        let error = match result {
+            Ok(true) => return self.reads.extend(check.requests),
+            Ok(false) => {
+                tracing::warn!(%chunk, "the chunk was altered since it was written");
+                open.altered(&self.listing.content, chunk)
+            }
+            Err(error) => error,
+        };
+        for request in check.requests {
+            let result = Err(error.clone());
+            self.block_read(BlockRead { request, result });
+        }
+    }
+
+    fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
+        let id = self.swarm.id();
+        self.failure = Some(match source {
+            StorageError::Exists { name, path } => DownloadError::TargetExists { name, id, path },
+            source => DownloadError::Storage { id, chunk, source },
+        });
+    }
+
+    fn show_content(&self) {
+        let content = self.listing.content.clone();
+        self.status
+            .send_modify(|status| status.set_content(content));
     }
 
     fn show_progress(&mut self) {
         let progress = self.swarm.progress(now());
         self.status
-            .send_if_modified(|status| status.moved(progress));
+            .send_if_modified(|status| status.set_progress(progress));
+    }
+
+    /// Notes how many bytes are durable. No event tells of that.
+    fn set_durable_bytes(&self, bytes: u64) {
+        self.status.send_if_modified(|status| {
+            status.set_durable_bytes(bytes);
+            false
+        });
+    }
+}
+
+/// What the other peers are told at the end.
+fn farewell(reason: &DownloadError, stopping: bool, seeding: bool) -> RefuseReason {
+    match reason {
+        _ if stopping => RefuseReason::ShuttingDown,
+        // The user no longer shares it.
+        DownloadError::ShutDown => RefuseReason::UnknownContent,
+        _ if seeding => RefuseReason::UnknownContent,
+        _ => RefuseReason::NotNeeded,
     }
 }
 

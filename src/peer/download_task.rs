@@ -1,0 +1,255 @@
+//! The task of a download: finds out what was asked for, and drives it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::download::{Download, DownloadOptions};
+use super::driver::Driver;
+use super::drivers::{DriverClaim, DriverHandle, Settled};
+use super::inbox::Inbox;
+use super::key::DownloadKey;
+use super::listing::Listing;
+use super::shared::PeerShared;
+use super::status::ContentStatus;
+use super::swarm::Swarm;
+use crate::content::{Content, ContentId, ContentName};
+use crate::error::DownloadError;
+use crate::protocol::{Addr, ContentKey, Found};
+use crate::storage::Storage;
+use crate::tracker::TrackerError;
+
+/// A download that is about to start.
+pub(super) struct DownloadTask {
+    shared: Arc<PeerShared>,
+    handle: DriverHandle,
+    inbox: Inbox,
+    status: watch::Sender<ContentStatus>,
+}
+
+/// What the download turned out to be.
+enum Start {
+    /// The content is complete here already.
+    Complete(Content),
+    /// The content has to be fetched.
+    Fetch(Box<Fetch>),
+}
+
+/// What the driver of a download starts with.
+struct Fetch {
+    claim: DriverClaim,
+    swarm: Swarm,
+    listing: Listing,
+    /// The name to store it under if something else has the first one.
+    fallback: Option<ContentName>,
+    owners: Vec<(Addr, bool)>,
+}
+
+impl DownloadTask {
+    /// A task to run, and the user's handle of it.
+    pub(super) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
+        let (status, watched) = watch::channel(ContentStatus::default());
+        let cancel = CancellationToken::new();
+        let inbox = Inbox::new();
+        let download = Download::new(watched.clone(), cancel.clone(), inbox.sender());
+        let task = Self {
+            handle: DriverHandle {
+                inbox: inbox.sender(),
+                status: watched,
+                stop: shared.stop.child_token(),
+                cancel,
+            },
+            shared,
+            inbox,
+            status,
+        };
+        (task, download)
+    }
+
+    /// Runs until the content is no longer served, or the download fails.
+    pub(super) async fn run(self, key: DownloadKey, options: DownloadOptions) {
+        let started = tokio::select! {
+            biased;
+            () = self.shared.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.cancel.cancelled() => Err(DownloadError::Cancelled),
+            started = self.start(key, options) => started,
+        };
+        let Self {
+            shared,
+            handle,
+            inbox,
+            status,
+        } = self;
+        match started {
+            Ok(Start::Fetch(fetch)) => {
+                let Fetch {
+                    claim,
+                    swarm,
+                    listing,
+                    fallback,
+                    owners,
+                } = *fetch;
+                let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
+                let mut driver = driver.fallback(fallback);
+                driver.owners_found(owners);
+                driver.run(handle.stop, handle.cancel).await;
+            }
+            Ok(Start::Complete(content)) => {
+                status.send_modify(|status| *status = ContentStatus::shared(content));
+            }
+            Err(error) => status.send_modify(|status| status.end(Err(error))),
+        }
+    }
+
+    /// Finds the content and claims it.
+    async fn start(
+        &self,
+        key: DownloadKey,
+        options: DownloadOptions,
+    ) -> Result<Start, DownloadError> {
+        let shared = &self.shared;
+        let key = key.check()?;
+        if let ContentKey::Id(id) = &key
+            && let Some(driver) = shared.drivers.get(id)
+        {
+            match driver.settled().await {
+                Settled::Complete(content) => return Ok(Start::Complete(content)),
+                Settled::Downloading => return Err(DownloadError::AlreadyRunning { id: *id }),
+                Settled::Ended => {}
+            }
+        }
+        let asked = match &key {
+            ContentKey::Name(name) => Some(name.clone()),
+            ContentKey::Id(_) => None,
+        };
+        let found = find(shared, key, &options).await?;
+        match shared.drivers.claim(found.id, &self.handle).await {
+            Ok(claim) => {
+                let fetch = fetch(shared, claim, asked, found, options)?;
+                Ok(Start::Fetch(Box::new(fetch)))
+            }
+            Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
+            Err(Settled::Downloading | Settled::Ended) => {
+                Err(DownloadError::AlreadyRunning { id: found.id })
+            }
+        }
+    }
+}
+
+/// Prepares the download of a content that was found and claimed. `asked` is
+/// the name that it was asked for by.
+fn fetch(
+    shared: &PeerShared,
+    claim: DriverClaim,
+    asked: Option<ContentName>,
+    found: Found,
+    options: DownloadOptions,
+) -> Result<Fetch, DownloadError> {
+    let id = found.id;
+    let names = Names {
+        own: options.name,
+        asked,
+        found: found.name,
+    };
+    let listed = found.owners.into_iter().map(|o| (o.addr, o.complete));
+    let known = options.owners.into_iter().map(|addr| (addr, false));
+    let owners: Vec<_> = listed.chain(known).collect();
+    let content = Content::new(id, names.stored(&*shared.storage, id)?, found.length);
+    if owners.is_empty() {
+        return Err(DownloadError::NoOwners { id });
+    }
+    let mut config = shared.swarm_config();
+    config.planner.strategy = options.strategy;
+    let now = tokio::time::Instant::now().into_std();
+    Ok(Fetch {
+        claim,
+        swarm: Swarm::leecher(now, config, shared.id, id),
+        fallback: names.fallback(id),
+        listing: Listing::new(content, names.listed()),
+        owners,
+    })
+}
+
+/// The names that a download may get.
+struct Names {
+    /// The name that the user wants it stored under.
+    own: Option<ContentName>,
+    /// The name that it was asked for by, if it was not asked for by id.
+    asked: Option<ContentName>,
+    /// A name that a tracker has for it, which anybody may have chosen; its id
+    /// if there is none.
+    found: ContentName,
+}
+
+impl Names {
+    /// The name that the user wants, if any.
+    fn wanted(&self) -> Option<&ContentName> {
+        self.own.as_ref().or(self.asked.as_ref())
+    }
+
+    /// The name to store it under: the one that the user wants, or one that
+    /// others have and that the storage accepts.
+    fn stored(&self, storage: &dyn Storage, id: ContentId) -> Result<ContentName, DownloadError> {
+        if let Some(wanted) = self.wanted() {
+            return match storage.check_name(wanted) {
+                Ok(()) => Ok(wanted.clone()),
+                Err(source) => Err(DownloadError::Storage {
+                    id,
+                    chunk: None,
+                    source,
+                }),
+            };
+        }
+        if self.found.as_str().parse::<ContentId>().is_ok() {
+            // It may be the id of another content.
+            return Ok(id.into());
+        }
+        match storage.check_name(&self.found) {
+            Ok(()) => Ok(self.found.clone()),
+            Err(error) => {
+                tracing::debug!(content = %id, %error, "stored under its id");
+                Ok(id.into())
+            }
+        }
+    }
+
+    /// The name to store it under if something else has the first one. Only a
+    /// name that the user does not want is replaced.
+    fn fallback(&self, id: ContentId) -> Option<ContentName> {
+        self.wanted().is_none().then(|| id.into())
+    }
+
+    /// The name to announce it by: one that trackers know, never the user's
+    /// own.
+    fn listed(self) -> ContentName {
+        self.asked.unwrap_or(self.found)
+    }
+}
+
+/// Asks the trackers, unless the owners are known without them.
+async fn find(
+    shared: &PeerShared,
+    key: ContentKey,
+    options: &DownloadOptions,
+) -> Result<Found, DownloadError> {
+    let asked = shared
+        .trackers
+        .need(key.clone(), shared.config.owners_wanted)
+        .await;
+    match (asked, key) {
+        (Ok(found), _) => Ok(found),
+        (Err(_), ContentKey::Id(id)) if !options.owners.is_empty() => Ok(Found {
+            id,
+            // Nobody can ask for it by this name, as it reads as an id.
+            name: id.into(),
+            length: 0,
+            owners: Vec::new(),
+        }),
+        (Err(TrackerError::NotFound), key) => Err(DownloadError::NotFound { key }),
+        (Err(TrackerError::Ambiguous { candidates }), ContentKey::Name(name)) => {
+            Err(DownloadError::Ambiguous { name, candidates })
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}

@@ -1,0 +1,83 @@
+//! The bytes of a content in the storage, and what they must be.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::hashing::hash;
+use super::read_queue::{BlockRead, ReadBatch};
+use crate::content::{Bitfield, ChunkIndex, Content, Manifest};
+use crate::storage::{Blob, StorageError, Stored};
+
+/// A content that is open in the storage. A cheap handle for jobs.
+#[derive(Clone)]
+pub(in crate::peer) struct OpenContent {
+    pub(super) manifest: Arc<Manifest>,
+    blob: Arc<dyn Blob>,
+}
+
+/// How a content becomes durable under its name.
+pub(super) enum PublishBy {
+    /// It was written here, and is not visible yet.
+    Finishing,
+    /// It was found under its name, which says nothing of its durability.
+    Syncing,
+}
+
+impl OpenContent {
+    pub(in crate::peer) fn new(manifest: Arc<Manifest>, blob: Arc<dyn Blob>) -> Self {
+        Self { manifest, blob }
+    }
+
+    pub(super) async fn write(
+        &self,
+        chunk: ChunkIndex,
+        pieces: Vec<Bytes>,
+    ) -> Result<(), StorageError> {
+        let offset = self.manifest.geometry().offset_of(chunk);
+        self.blob.write_at(offset, pieces).await
+    }
+
+    /// Makes these chunks durable, and returns how many bytes they have.
+    pub(super) async fn commit(&self, verified: &Bitfield) -> Result<u64, StorageError> {
+        let bytes = self.manifest.geometry().bytes_of(verified);
+        self.blob.commit(verified).await?;
+        Ok(bytes)
+    }
+
+    pub(super) async fn publish(&self, by: PublishBy) -> Result<(), StorageError> {
+        match by {
+            PublishBy::Finishing => self.blob.finish().await,
+            PublishBy::Syncing => self.blob.sync().await,
+        }
+    }
+
+    /// Reads a whole chunk, and returns whether it is right.
+    pub(super) async fn verify(&self, chunk: ChunkIndex) -> Result<bool, StorageError> {
+        let range = self.manifest.geometry().range_of(chunk);
+        let len = (range.end - range.start) as usize;
+        let bytes = self.blob.read_at(range.start, len).await?;
+        let manifest = Arc::clone(&self.manifest);
+        Ok(hash(len, move || manifest.verify(chunk, [&bytes[..]])).await)
+    }
+
+    pub(super) async fn read(&self, batch: ReadBatch) -> Vec<BlockRead> {
+        batch.read(&*self.blob, self.manifest.geometry()).await
+    }
+
+    /// The error of a chunk that is not what was written. `content` is how the
+    /// user calls this content.
+    pub(super) fn altered(&self, content: &Content, chunk: ChunkIndex) -> StorageError {
+        let path = match self.blob.file() {
+            Some(file) => file.path().to_path_buf(),
+            None => content.name.as_str().into(),
+        };
+        StorageError::Altered { path, chunk }
+    }
+
+    /// What the storage is to remember of it.
+    pub(super) fn stored(&self, content: Content) -> Stored {
+        let manifest = (*self.manifest).clone();
+        Stored::new(content.name, manifest, Arc::clone(&self.blob))
+    }
+}

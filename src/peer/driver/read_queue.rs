@@ -1,0 +1,240 @@
+//! Blocks that wait to be read for other peers.
+//!
+//! A request may be as short as a byte, and lie anywhere. So only a few jobs
+//! read at a time. Each takes a batch of what has been waiting, and reads
+//! blocks that lie close together at once.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::super::swarm::LinkId;
+use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::storage::{Blob, StorageError};
+
+/// How many blocks one job reads, and how many bytes of them (a single block
+/// may always be read). The first block of a batch waits for the last.
+const BATCH_BLOCKS: usize = 32;
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// Blocks are read together if at most this many bytes lie between them: to
+/// read a page takes less time than another read.
+const GAP: u64 = 4 << 10;
+
+/// A block is cut out of what was read if that is at most this many times as
+/// long. A shorter block is copied; otherwise it would keep all that was read
+/// in memory until its link takes it.
+const CUT_OUT: usize = 4;
+
+/// How many jobs read at a time, each on a thread that waits for the disk.
+/// Requests that arrive meanwhile make full batches.
+const MAX_READS: usize = 4;
+
+/// A block that a link has asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockRequest {
+    pub(super) link: LinkId,
+    pub(super) block: BlockRange,
+}
+
+/// The result of reading a requested block.
+pub(super) struct BlockRead {
+    pub(super) request: BlockRequest,
+    pub(super) result: Result<Bytes, StorageError>,
+}
+
+/// Blocks that wait to be read. The machine bounds how many.
+#[derive(Default)]
+pub(super) struct ReadQueue {
+    waiting: VecDeque<BlockRequest>,
+    /// How many batches are being read.
+    running: usize,
+}
+
+impl ReadQueue {
+    pub(super) fn push(&mut self, request: BlockRequest) {
+        self.waiting.push_back(request);
+    }
+
+    pub(super) fn extend(&mut self, requests: Vec<BlockRequest>) {
+        self.waiting.extend(requests);
+    }
+
+    /// The next batch to read, if another may be read now. Requests of links
+    /// that have ended are dropped. Report the end of each batch with
+    /// [`batch_ended`](Self::batch_ended).
+    pub(super) fn next_batch(&mut self, is_up: impl Fn(LinkId) -> bool) -> Option<ReadBatch> {
+        if self.running >= MAX_READS {
+            return None;
+        }
+        let batch = ReadBatch::take(&mut self.waiting, is_up);
+        if batch.0.is_empty() {
+            return None;
+        }
+        self.running += 1;
+        Some(batch)
+    }
+
+    pub(super) fn batch_ended(&mut self) {
+        self.running -= 1;
+    }
+}
+
+/// Blocks that are read by one job.
+pub(super) struct ReadBatch(Vec<BlockRequest>);
+
+impl ReadBatch {
+    /// Takes requests off a queue, as many as one job may read.
+    fn take(waiting: &mut VecDeque<BlockRequest>, is_up: impl Fn(LinkId) -> bool) -> Self {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < BATCH_BLOCKS
+            && let Some(&request) = waiting.front()
+        {
+            if is_up(request.link) {
+                bytes += u64::from(request.block.len);
+                if bytes > BATCH_BYTES && !batch.is_empty() {
+                    break;
+                }
+                batch.push(request);
+            }
+            waiting.pop_front();
+        }
+        Self(batch)
+    }
+
+    /// Reads all blocks, and returns them in the order of the requests.
+    pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> Vec<BlockRead> {
+        let mut results = vec![None; self.0.len()];
+        for span in self.spans() {
+            let offset = geometry.offset_of(span.chunk) + u64::from(span.start);
+            let read = blob.read_at(offset, (span.end - span.start) as usize).await;
+            for at in span.blocks {
+                let block = self.0[at].block;
+                let from = (block.offset - span.start) as usize;
+                let result = read
+                    .as_ref()
+                    .map(|read| cut(read, from, block.len as usize));
+                results[at] = Some(result.map_err(Clone::clone));
+            }
+        }
+        let blocks = self.0.into_iter().zip(results);
+        let blocks = blocks.filter_map(|(request, result)| {
+            let result = result?;
+            Some(BlockRead { request, result })
+        });
+        blocks.collect()
+    }
+
+    /// Puts blocks together that lie close to each other.
+    fn spans(&self) -> Vec<ReadSpan> {
+        let mut order: Vec<_> = (0..self.0.len()).collect();
+        order.sort_by_key(|&at| (self.0[at].block.chunk, self.0[at].block.offset));
+        let mut spans: Vec<ReadSpan> = Vec::new();
+        for at in order {
+            let block = self.0[at].block;
+            let end = block.offset + block.len;
+            match spans.last_mut() {
+                Some(span)
+                    if span.chunk == block.chunk
+                        && u64::from(block.offset) <= u64::from(span.end) + GAP
+                        && u64::from(end.max(span.end) - span.start) <= BATCH_BYTES =>
+                {
+                    span.end = span.end.max(end);
+                    span.blocks.push(at);
+                }
+                _ => spans.push(ReadSpan {
+                    chunk: block.chunk,
+                    start: block.offset,
+                    end,
+                    blocks: vec![at],
+                }),
+            }
+        }
+        spans
+    }
+}
+
+/// A part of a chunk that is read at once.
+struct ReadSpan {
+    chunk: ChunkIndex,
+    start: u32,
+    end: u32,
+    /// Which blocks of the batch lie in it.
+    blocks: Vec<usize>,
+}
+
+/// A block out of what was read.
+fn cut(read: &Bytes, from: usize, len: usize) -> Bytes {
+    // A storage that returned less than it was asked for gives an empty block
+    // here, which the machine refuses.
+    let bytes = read.get(from..from + len).unwrap_or_default();
+    match bytes.len() * CUT_OUT >= read.len() {
+        true => read.slice_ref(bytes),
+        false => Bytes::copy_from_slice(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(link: u64, chunk: u32, offset: u32, len: u32) -> BlockRequest {
+        let chunk = ChunkIndex(chunk);
+        BlockRequest {
+            link: LinkId(link),
+            block: BlockRange { chunk, offset, len },
+        }
+    }
+
+    #[test]
+    fn blocks_that_lie_close_are_read_together() {
+        let far = 100 + GAP as u32;
+        let batch = ReadBatch(vec![
+            block(1, 1, 50, 50),
+            block(1, 0, far + 1, 10),
+            block(2, 0, 0, 100),
+            block(1, 0, 50, 20),
+            block(3, 0, 2 * far + 11, 1),
+            block(3, 1, 100, BATCH_BYTES as u32),
+        ]);
+        let spans: Vec<_> = batch
+            .spans()
+            .into_iter()
+            .map(|span| (span.chunk.0, span.start, span.end, span.blocks))
+            .collect();
+        assert_eq!(
+            spans,
+            [
+                (0, 0, 100, vec![2, 3]),
+                (0, far + 1, far + 11, vec![1]),
+                (0, 2 * far + 11, 2 * far + 12, vec![4]),
+                (1, 50, 100, vec![0]),
+                (1, 100, 100 + BATCH_BYTES as u32, vec![5]),
+            ]
+        );
+    }
+
+    #[test]
+    fn batches_are_bounded_and_skip_links_that_have_ended() {
+        let long = BATCH_BYTES as u32 / 4;
+        let mut waiting: VecDeque<_> = (0..6).map(|at| block(at, at as u32, 0, long)).collect();
+        waiting.extend((0..40).map(|at| block(1, 9, at, 1)));
+        waiting.push_back(block(1, 8, 0, u32::MAX));
+        let mut next = || ReadBatch::take(&mut waiting, |link| link != LinkId(2));
+        let lens = [(); 6].map(|()| next().0.len());
+        assert_eq!(lens, [4, 32, 9, 1, 0, 0]);
+    }
+
+    #[test]
+    fn short_blocks_do_not_keep_the_whole_read_in_memory() {
+        let read = Bytes::from((0..=255).collect::<Vec<u8>>());
+        let within = |bytes: &Bytes| read.as_ptr_range().contains(&bytes.as_ptr());
+        let long = cut(&read, 64, 64);
+        assert!(within(&long) && long == read[64..128]);
+        let short = cut(&read, 64, 63);
+        assert!(!within(&short) && short == read[64..127]);
+        assert_eq!(cut(&read, 250, 7), "");
+        assert_eq!(cut(&Bytes::new(), 0, 0), "");
+    }
+}

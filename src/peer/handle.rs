@@ -1,0 +1,543 @@
+//! What a program holds of a peer: the builder that starts it, and the handle.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use super::accept;
+use super::config::PeerConfig;
+use super::download::{Download, DownloadOptions};
+use super::download_task::DownloadTask;
+use super::key::DownloadKey;
+use super::serve::{announce, serve_stored, share, unshare};
+use super::share::ShareSource;
+use super::shared::{PeerRandomness, PeerShared};
+use super::swarm::SwarmConfig;
+use crate::content::{Content, ContentId};
+use crate::error::{ConfigError, ShareError, StartError};
+use crate::protocol::{Addr, AddrError, PeerId};
+use crate::storage::Storage;
+use crate::tracker::{ClientConfig, TrackerClient};
+use crate::transport::{Listener, Transport};
+
+/// A peer that runs in the background: shares contents, downloads others, and
+/// serves all of them to other peers.
+///
+/// The handle is cheap to clone. The peer stops when
+/// [`shutdown`](Self::shutdown) is called, or when the last handle is dropped.
+///
+/// ```
+/// use bt_lite::{MemoryNetwork, MemoryStorage, Peer, Tracker};
+/// use bt_lite::peer::ShareSource;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new(1);
+/// let tracker = Tracker::builder(network.endpoint("tracker"))
+///     .bind("memory:tracker")
+///     .await?;
+///
+/// let owner = Peer::builder(network.endpoint("owner"), MemoryStorage::new())
+///     .tracker(tracker.local_addr())
+///     .listen("memory:owner")
+///     .start()
+///     .await?;
+/// owner
+///     .share(ShareSource::bytes("greeting".parse()?, "hello, swarm"))
+///     .await?;
+///
+/// let storage = MemoryStorage::new();
+/// let peer = Peer::builder(network.endpoint("peer"), storage.clone())
+///     .tracker(tracker.local_addr())
+///     .start()
+///     .await?;
+/// let content = peer.download("greeting").await?;
+/// assert_eq!(storage.bytes(&content.name).unwrap(), "hello, swarm");
+///
+/// peer.shutdown().await;
+/// owner.shutdown().await;
+/// tracker.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Peer(Arc<PeerHandle>);
+
+/// Stops the peer when the last clone of its handle is dropped.
+struct PeerHandle {
+    shared: Arc<PeerShared>,
+    /// Where the listener is.
+    bound: Option<Addr>,
+}
+
+impl Drop for PeerHandle {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+impl Peer {
+    /// Builds a peer that reaches others through `transport` and keeps what it
+    /// downloads in `storage`.
+    pub fn builder(transport: impl Transport, storage: impl Storage) -> PeerBuilder {
+        PeerBuilder {
+            transport: Arc::new(transport),
+            storage: Arc::new(storage),
+            trackers: Vec::new(),
+            trackers_optional: false,
+            share_stored: false,
+            listen: None,
+            advertise: None,
+            config: PeerConfig::default(),
+            seed: None,
+            wrong: None,
+        }
+    }
+
+    /// How other peers tell this one apart.
+    pub fn id(&self) -> PeerId {
+        self.shared().id
+    }
+
+    /// Where this peer listens, if it does.
+    pub fn local_addr(&self) -> Option<&Addr> {
+        self.0.bound.as_ref()
+    }
+
+    /// The contents that are complete here, and served.
+    pub fn contents(&self) -> Vec<Content> {
+        self.shared().drivers.contents()
+    }
+
+    /// Shares a content: hashes it, tells the trackers, and serves it until
+    /// [`unshare`](Self::unshare). Nothing changes if this peer shares the same
+    /// content already, under whatever name.
+    ///
+    /// A file is read where it lies, and must not change while it is shared. As
+    /// soon as a read shows that it has changed, it is no longer shared. With
+    /// [`PeerBuilder::share_stored`] it is shared again after a restart.
+    ///
+    /// Any content name is allowed, also one that is not safe as a file name
+    /// ([`ContentName::check_file_name`]), such as that of a dotfile. Peers that
+    /// download it by that name into files have to choose another one
+    /// ([`DownloadOptions::name`]); peers that download it by id get it under
+    /// the id. [`ShareSource::named`] shares it under a better name.
+    ///
+    /// Cancel safe: if the future is dropped, the content is shared or it is
+    /// not.
+    ///
+    /// # Errors
+    /// [`ShareError`]. The content is not shared then; the call may be repeated.
+    ///
+    /// [`ContentName::check_file_name`]: crate::ContentName::check_file_name
+    pub async fn share(&self, source: impl Into<ShareSource>) -> Result<Content, ShareError> {
+        let shared = self.shared();
+        let share = share(shared, source.into());
+        let outcome = shared.stop.run_until_cancelled(share).await;
+        outcome.unwrap_or(Err(ShareError::ShutDown))
+    }
+
+    /// Stops serving a complete content, now and after a restart, and tells the
+    /// trackers. The storage keeps its bytes. Returns `false` if there is no
+    /// such complete content.
+    ///
+    /// Cancel safe: once polled, the content is no longer served, even if the
+    /// future is dropped.
+    pub async fn unshare(&self, id: &ContentId) -> bool {
+        unshare(self.shared(), id).await
+    }
+
+    /// Starts to download a content, by its name or its id. Returns at once:
+    /// await the handle, or watch its events.
+    ///
+    /// Text of 64 hexadecimal digits is an id, and any other text is a name.
+    /// Chunks are served to others as soon as they are verified. When the
+    /// download has ended, the content is in the storage under its name,
+    /// verified and durable, and this peer shares it.
+    ///
+    /// It is stored under [`DownloadOptions::name`] or, without that, under the
+    /// name that it was asked for by. If the storage does not accept that name
+    /// ([`Storage::check_name`]), the download fails with
+    /// [`DownloadError::Storage`] before anything is fetched. A content that is
+    /// asked for by id gets a name that a tracker has for it. As anybody may
+    /// have chosen that name, the content is stored under the 64 digits of its
+    /// id if the storage does not accept the name, or has something else under
+    /// it.
+    ///
+    /// Trackers are told only the name that the content was asked for by or
+    /// found under, or the id if there is none.
+    ///
+    /// The handle returns all errors. If the storage already has this content
+    /// under its name, the download succeeds; if it has something else, the
+    /// download fails with [`DownloadError::TargetExists`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// [`DownloadError::Storage`]: crate::DownloadError::Storage
+    /// [`DownloadError::TargetExists`]: crate::DownloadError::TargetExists
+    pub fn download(&self, key: impl Into<DownloadKey>) -> Download {
+        self.download_with(key, DownloadOptions::default())
+    }
+
+    /// [`download`](Self::download), with options.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn download_with(&self, key: impl Into<DownloadKey>, options: DownloadOptions) -> Download {
+        let (shared, key) = (self.shared(), key.into());
+        let span = tracing::info_span!(parent: &shared.span, "download", %key);
+        let (task, download) = DownloadTask::new(Arc::clone(shared));
+        shared.spawn(span, task.run(key, options));
+        download
+    }
+
+    /// Stops the peer: tells the trackers (EXIT) and the other peers, ends every
+    /// download, and returns when every task of this peer has ended. It takes
+    /// at most [`PeerConfig::shutdown_timeout`] after the trackers were told,
+    /// which is bounded too ([`TrackerClient::shutdown`]); tasks that still run
+    /// then are ended at once. May be called again, also on clones.
+    ///
+    /// Cancel safe: once polled, the peer stops even if the future is dropped.
+    pub async fn shutdown(&self) {
+        let shared = self.shared();
+        shared.stop.cancel();
+        shared.tasks.close();
+        shared.trackers.shutdown().await;
+        let timeout = shared.config.shutdown_timeout;
+        if tokio::time::timeout(timeout, shared.tasks.wait())
+            .await
+            .is_err()
+        {
+            shared.kill.cancel();
+            shared.tasks.wait().await;
+        }
+    }
+
+    fn shared(&self) -> &Arc<PeerShared> {
+        &self.0.shared
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("id", &self.id())
+            .field("addr", &self.local_addr())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Sets up a [`Peer`].
+#[must_use = "a builder does nothing until it is started"]
+pub struct PeerBuilder {
+    transport: Arc<dyn Transport>,
+    storage: Arc<dyn Storage>,
+    trackers: Vec<Addr>,
+    trackers_optional: bool,
+    share_stored: bool,
+    listen: Option<Addr>,
+    advertise: Option<Addr>,
+    config: PeerConfig,
+    seed: Option<u64>,
+    /// The first address that was invalid; [`start`](Self::start) returns it.
+    wrong: Option<ConfigError>,
+}
+
+impl PeerBuilder {
+    /// Adds a tracker to register with.
+    pub fn tracker<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        if let Some(addr) = self.addr(addr) {
+            self.trackers.push(addr);
+        }
+        self
+    }
+
+    /// Starts even if no tracker answers. The trackers are tried again in the
+    /// background.
+    pub fn trackers_optional(mut self) -> Self {
+        self.trackers_optional = true;
+        self
+    }
+
+    /// Shares after a restart what was complete before. Contents that were
+    /// shared or downloaded, and not [unshared](Peer::unshare), are recorded by
+    /// the storage ([`Storage::remember`]), and served from
+    /// [`start`](Self::start) on without being hashed again. Contents that have
+    /// changed since are left out, as far as the storage can tell: a
+    /// [`FileStorage`](crate::FileStorage#changed-files) compares length and
+    /// modification time. A storage that records nothing, such as
+    /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
+    ///
+    /// Without this, the peer starts with nothing to share, and the storage
+    /// records nothing.
+    pub fn share_stored(mut self) -> Self {
+        self.share_stored = true;
+        self
+    }
+
+    /// Sets the address to listen at (port 0: any port). Without it, the peer
+    /// serves over the links that it dialled, and trackers do not list it as an
+    /// owner.
+    pub fn listen<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        self.listen = self.addr(addr);
+        self
+    }
+
+    /// Sets the address that others are told instead of that of the listener,
+    /// for a peer behind a forwarded port. Has no effect without a listener.
+    pub fn advertise<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        self.advertise = self.addr(addr);
+        self
+    }
+
+    /// Sets the whole configuration at once.
+    pub fn config(mut self, config: PeerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets how many owners a tracker is asked for at a time
+    /// ([`PeerConfig::owners_wanted`]).
+    pub fn owners_wanted(mut self, owners: u16) -> Self {
+        self.config.owners_wanted = owners;
+        self
+    }
+
+    /// Sets how many links there may be over all contents
+    /// ([`PeerConfig::max_links`]).
+    pub fn max_links(mut self, max: usize) -> Self {
+        self.config.max_links = max;
+        self
+    }
+
+    /// Sets how many links one host may open
+    /// ([`PeerConfig::max_links_per_host`]).
+    pub fn max_links_per_host(mut self, max: usize) -> Self {
+        self.config.max_links_per_host = max;
+        self
+    }
+
+    /// Sets how many accepted connections may be shaking hands
+    /// ([`PeerConfig::max_handshakes`]).
+    pub fn max_handshakes(mut self, max: usize) -> Self {
+        self.config.max_handshakes = max;
+        self
+    }
+
+    /// Sets how many connections of one host may be shaking hands
+    /// ([`PeerConfig::max_handshakes_per_host`]).
+    pub fn max_handshakes_per_host(mut self, max: usize) -> Self {
+        self.config.max_handshakes_per_host = max;
+        self
+    }
+
+    /// Sets how long a shutdown waits for tasks before it ends them
+    /// ([`PeerConfig::shutdown_timeout`]).
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.config.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets how each content is downloaded and served
+    /// ([`PeerConfig::swarm`]).
+    pub fn swarm(mut self, swarm: SwarmConfig) -> Self {
+        self.config.swarm = swarm;
+        self
+    }
+
+    /// Sets how trackers are talked to ([`PeerConfig::tracker`]).
+    pub fn tracker_client(mut self, client: ClientConfig) -> Self {
+        self.config.tracker = client;
+        self
+    }
+
+    /// Sets the seed of every random choice, the peer's id included, so that a
+    /// simulation can be repeated. Each peer of a network needs its own.
+    /// Without a seed, the operating system's randomness is used.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the peer: listens, and registers with the trackers. Returns when
+    /// one tracker has registered it, unless
+    /// [trackers are optional](Self::trackers_optional).
+    ///
+    /// Cancel safe: if the future is dropped, the peer stops.
+    ///
+    /// # Errors
+    /// [`StartError`]: a configuration that cannot work, an address that cannot
+    /// be listened at, no tracker that registers this peer, a storage that
+    /// cannot list what it has, or no random bytes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(self) -> Result<Peer, StartError> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong.into());
+        }
+        self.config.check()?;
+        let secret = self.secret()?;
+        let listener = self.listener().await?;
+        let (optional, share_stored) = (self.trackers_optional, self.share_stored);
+        let bound = listener
+            .as_ref()
+            .map(|listener| listener.local_addr().clone());
+        let shared = self.shared(secret, bound.as_ref());
+        // If this future is dropped from here on, the handle stops the peer.
+        let peer = Peer(Arc::new(PeerHandle {
+            shared: Arc::clone(&shared),
+            bound,
+        }));
+        let mut stored = Vec::new();
+        if share_stored {
+            match serve_stored(&shared).await {
+                Ok(entries) => stored = entries,
+                Err(error) => {
+                    peer.shutdown().await;
+                    return Err(error.into());
+                }
+            }
+        }
+        if let Some(listener) = listener {
+            let accept = accept::run(Arc::clone(&shared), listener);
+            shared.spawn(shared.span.clone(), accept);
+        }
+        if !optional && let Err(error) = shared.trackers.registered().await {
+            peer.shutdown().await;
+            return Err(error.into());
+        }
+        let announced = announce(Arc::clone(&shared), stored);
+        match optional {
+            true => shared.spawn(shared.span.clone(), announced),
+            false => announced.instrument(shared.span.clone()).await,
+        }
+        Ok(peer)
+    }
+
+    /// The shared state of the peer, and with it the client of its trackers.
+    fn shared(self, secret: [u8; 32], bound: Option<&Addr>) -> Arc<PeerShared> {
+        // Nobody reaches a peer without a listener.
+        let addr = self.advertise.filter(|_| bound.is_some());
+        let addr = addr.or_else(|| bound.cloned());
+        let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
+        let id = PeerId(rng.u128(..).to_be_bytes());
+        let span = tracing::info_span!("peer", %id);
+        let mut config = self.config;
+        let tracker_seed = rng.u64(..);
+        config.tracker.seed.get_or_insert(tracker_seed);
+        let trackers = span.in_scope(|| {
+            TrackerClient::start(
+                Arc::clone(&self.transport),
+                self.trackers,
+                addr.clone(),
+                config.tracker.clone(),
+            )
+        });
+        let drawn = PeerRandomness {
+            id,
+            seed: rng.u64(..),
+            secret,
+        };
+        Arc::new(PeerShared::new(
+            drawn,
+            config,
+            self.transport,
+            self.storage,
+            trackers,
+            addr,
+            (self.share_stored, span),
+        ))
+    }
+
+    async fn listener(&self) -> Result<Option<Box<dyn Listener>>, StartError> {
+        let Some(addr) = &self.listen else {
+            return Ok(None);
+        };
+        match self.transport.listen(addr).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(source) => {
+                let addr = addr.clone();
+                Err(StartError::Listen { addr, source })
+            }
+        }
+    }
+
+    /// The key of the link cookies.
+    fn secret(&self) -> Result<[u8; 32], StartError> {
+        if let Some(seed) = self.seed {
+            return Ok(blake3::derive_key(
+                "bt_lite link cookies",
+                &seed.to_le_bytes(),
+            ));
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(|error| {
+            let error = match error.raw_os_error() {
+                Some(number) => io::Error::from_raw_os_error(number),
+                None => io::Error::other(error.to_string()),
+            };
+            StartError::Entropy {
+                source: error.into(),
+            }
+        })?;
+        Ok(secret)
+    }
+
+    fn addr<A>(&mut self, addr: A) -> Option<Addr>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let text = addr.to_string();
+        match addr.try_into() {
+            Ok(addr) => Some(addr),
+            Err(source) => {
+                let source = source.into();
+                self.wrong.get_or_insert(ConfigError::Addr { text, source });
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Debug for PeerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerBuilder")
+            .field("trackers", &self.trackers)
+            .field("listen", &self.listen)
+            .field("advertise", &self.advertise)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A seed of the operating system, or a fixed one if that has no randomness:
+/// nothing that depends on it has to be secret.
+fn random_seed() -> u64 {
+    getrandom::u64().unwrap_or(0)
+}
+
+/// Lets the builder take an [`Addr`] as it takes text.
+impl From<Infallible> for AddrError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}

@@ -1,0 +1,65 @@
+//! The inbox of a driver: what links, the listener and users send to it.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::admission::ConnectionPlace;
+use super::swarm::{LinkId, LinkInfo, Strategy};
+use crate::protocol::PeerMessage;
+use crate::transport::Connection;
+
+/// How many inputs may wait for a driver: 16 MiB, if each is a block.
+const INBOX_LEN: usize = 64;
+
+/// Something that happened outside of the driver.
+pub(super) enum DriverInput {
+    /// A link has shaken hands.
+    Link(Box<NewLink>),
+    /// A message arrived.
+    Message { link: LinkId, message: PeerMessage },
+    /// Messages were handed to the network; `bytes` counts the blocks in them.
+    Sent {
+        link: LinkId,
+        messages: usize,
+        bytes: u64,
+    },
+    /// The task of a link has ended.
+    Down { link: LinkId },
+    /// The user wants the chunks in another order. The driver answers once the
+    /// order has changed.
+    SetStrategy {
+        strategy: Strategy,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A link that the machine does not know yet.
+pub(super) struct NewLink {
+    pub(super) connection: Connection,
+    pub(super) info: LinkInfo,
+    /// Given back when the link ends.
+    pub(super) place: ConnectionPlace,
+}
+
+/// Both ends of the channel to a driver.
+pub(super) struct Inbox {
+    sender: mpsc::Sender<DriverInput>,
+    receiver: mpsc::Receiver<DriverInput>,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(INBOX_LEN);
+        Self { sender, receiver }
+    }
+
+    pub(super) fn sender(&self) -> mpsc::Sender<DriverInput> {
+        self.sender.clone()
+    }
+
+    /// The next input. Never ends, as this side holds a sender.
+    ///
+    /// Cancel safe.
+    pub(super) async fn recv(&mut self) -> Option<DriverInput> {
+        self.receiver.recv().await
+    }
+}

@@ -1,0 +1,48 @@
+//! A content as trackers list it.
+
+use crate::content::{Content, ContentName};
+use crate::protocol::{OwnEntry, OwnState};
+
+/// A content, the name by which trackers list it, and what they were told.
+///
+/// The name that it has here may be the user's own, and stays here.
+pub(super) struct Listing {
+    pub(super) content: Content,
+    listed_as: ContentName,
+    is_announced: bool,
+}
+
+impl Listing {
+    /// A content that no tracker was told of.
+    pub(super) fn new(content: Content, listed_as: ContentName) -> Self {
+        Self {
+            content,
+            listed_as,
+            is_announced: false,
+        }
+    }
+
+    pub(super) fn listed_as(&self) -> &ContentName {
+        &self.listed_as
+    }
+
+    /// What to tell the trackers: how much of it this peer has.
+    pub(super) fn announce(&mut self, state: OwnState) -> OwnEntry {
+        self.is_announced = true;
+        self.entry(state)
+    }
+
+    /// What to tell the trackers at the end; nothing if they know nothing.
+    pub(super) fn withdraw(&self) -> Option<OwnEntry> {
+        self.is_announced.then(|| self.entry(OwnState::Gone))
+    }
+
+    fn entry(&self, state: OwnState) -> OwnEntry {
+        OwnEntry {
+            id: self.content.id,
+            name: self.listed_as.clone(),
+            length: self.content.length,
+            state,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a driver tells about its content to those who watch it.
+
+use super::swarm::Progress;
+use crate::content::{Content, Geometry};
+use crate::error::DownloadError;
+
+/// The state of a download, or of a content that is served.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ContentStatus {
+    content: Option<Content>,
+    progress: Progress,
+    durable_bytes: u64,
+    phase: StatusPhase,
+}
+
+#[derive(Debug, Clone, Default)]
+enum StatusPhase {
+    #[default]
+    Downloading,
+    /// The content is complete; no tracker has accepted it yet.
+    Announcing,
+    /// The outcome of the download. A content that is served has succeeded.
+    Ended(Result<Content, DownloadError>),
+}
+
+impl ContentStatus {
+    /// The status of a complete content that no tracker has accepted yet.
+    pub(super) fn announcing(content: Content) -> Self {
+        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
+        Self {
+            progress: Progress {
+                length: Some(content.length),
+                chunks: Some(chunks),
+                verified_bytes: content.length,
+                verified_chunks: chunks,
+                ..Progress::default()
+            },
+            durable_bytes: content.length,
+            content: Some(content),
+            phase: StatusPhase::Announcing,
+        }
+    }
+
+    /// The status of a complete content that is shared.
+    pub(super) fn shared(content: Content) -> Self {
+        let mut status = Self::announcing(content.clone());
+        status.end(Ok(content));
+        status
+    }
+
+    pub(super) fn content(&self) -> Option<&Content> {
+        self.content.as_ref()
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub(super) fn durable_bytes(&self) -> u64 {
+        self.durable_bytes
+    }
+
+    /// How the download ended, if it has.
+    pub(super) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
+        match &self.phase {
+            StatusPhase::Ended(outcome) => Some(outcome),
+            StatusPhase::Downloading | StatusPhase::Announcing => None,
+        }
+    }
+
+    /// The content, if it is complete and shared.
+    pub(super) fn complete(&self) -> Option<&Content> {
+        self.outcome()?.as_ref().ok()
+    }
+
+    pub(super) fn is_announcing(&self) -> bool {
+        matches!(self.phase, StatusPhase::Announcing)
+    }
+
+    pub(super) fn set_content(&mut self, content: Content) {
+        self.content = Some(content);
+    }
+
+    /// Sets the progress, and returns whether it changed.
+    pub(super) fn set_progress(&mut self, progress: Progress) -> bool {
+        let changed = self.progress != progress;
+        self.progress = progress;
+        changed
+    }
+
+    pub(super) fn set_durable_bytes(&mut self, bytes: u64) {
+        self.durable_bytes = bytes;
+    }
+
+    /// Sets the outcome, unless there is one: a download that succeeded stays
+    /// a success when its content is no longer served.
+    pub(super) fn end(&mut self, outcome: Result<Content, DownloadError>) {
+        if self.outcome().is_none() {
+            self.phase = StatusPhase::Ended(outcome);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What every public type of the handles promises by its traits, and what the
+//! builder and the keys of downloads take.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use bt_lite::content::{BitfieldError, ManifestError, ParseIdError, ReadError, UnsafeName};
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::peer::{
+    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
+    PeerConfig,
+};
+use bt_lite::protocol::{ContentKey, ProtocolError};
+use bt_lite::storage::{FileStamp, FileStorageBuilder, Partial, Stored};
+use bt_lite::tracker::{
+    ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerBuilder, TrackerStats,
+};
+use bt_lite::transport::{Connection, LimitHandle};
+use bt_lite::{
+    Addr, AddrError, BindError, ConfigError, Content, ContentId, ContentName, DownloadError,
+    FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError, Progress,
+    ShareError, ShareSource, StartError, StorageError, TcpTransport, TooLong, Tracker,
+    TrackerClient, TrackerConfig, TrackerError, TransportError,
+};
+
+use crate::world::{World, named};
+
+#[test]
+fn handles_move_between_threads_and_can_be_logged() {
+    fn shared<T: Debug + Send + Sync + 'static>() {}
+    shared::<Peer>();
+    shared::<PeerBuilder>();
+    shared::<PeerConfig>();
+    shared::<Download>();
+    shared::<DownloadEvents>();
+    shared::<DownloadEvent>();
+    shared::<DownloadKey>();
+    shared::<DownloadOptions>();
+    shared::<ShareSource>();
+    shared::<Progress>();
+    shared::<Content>();
+    shared::<Tracker>();
+    shared::<TrackerBuilder>();
+    shared::<TrackerConfig>();
+    shared::<TrackerStats>();
+    shared::<TrackerClient>();
+    shared::<ClientConfig>();
+    shared::<OwnEvents>();
+    shared::<OwnEvent>();
+    shared::<RefusedOwn>();
+    shared::<FileStorage>();
+    shared::<FileStorageBuilder>();
+    shared::<FileStamp>();
+    shared::<MemoryStorage>();
+    shared::<Partial>();
+    shared::<Stored>();
+    shared::<TcpTransport>();
+    shared::<MemoryNetwork>();
+    shared::<MemoryTransport>();
+    shared::<LimitHandle>();
+    // Each half of a connection has one user.
+    fn moved<T: Debug + Send + 'static>() {}
+    moved::<Connection>();
+}
+
+#[test]
+fn errors_are_plain_values() {
+    fn plain<T: Clone + PartialEq + Eq + Error + Send + Sync + 'static>() {}
+    plain::<ConfigError>();
+    plain::<StartError>();
+    plain::<ShareError>();
+    plain::<DownloadError>();
+    plain::<BindError>();
+    plain::<TrackerError>();
+    plain::<StorageError>();
+    plain::<TransportError>();
+    plain::<ProtocolError>();
+    plain::<AddrError>();
+    plain::<NameError>();
+    plain::<UnsafeName>();
+    plain::<ParseIdError>();
+    plain::<TooLong>();
+    plain::<IoError>();
+    plain::<ManifestError>();
+    plain::<BitfieldError>();
+    // It has the operating system's error inside, which is none.
+    fn error<T: Error + Send + Sync + 'static>() {}
+    error::<ReadError>();
+}
+
+/// The first cause of this type behind an error.
+fn cause<T: Error + Clone + 'static>(error: &dyn Error) -> Option<T> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(cause) = error.downcast_ref::<T>() {
+            return Some(cause.clone());
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[test]
+fn errors_have_their_causes_as_sources() {
+    let addr: Addr = "memory:a".parse().unwrap();
+    let bad_addr = "a b".parse::<Addr>().unwrap_err();
+    let wrong = ConfigError::Addr {
+        text: "a b".into(),
+        source: bad_addr,
+    };
+    assert_eq!(cause(&wrong), Some(bad_addr));
+    assert_eq!(cause(&StartError::Config(wrong)), Some(bad_addr));
+
+    let closed = TransportError::Closed;
+    let listen = StartError::Listen {
+        addr: addr.clone(),
+        source: closed.clone(),
+    };
+    assert_eq!(cause(&listen), Some(closed.clone()));
+    let unreachable = || TrackerError::Unreachable {
+        tracker: addr.clone(),
+        source: closed.clone(),
+    };
+    let start = StartError::Tracker(unreachable());
+    let share = ShareError::Tracker(unreachable());
+    let download = DownloadError::Tracker(unreachable());
+    for error in [&start as &dyn Error, &share, &download] {
+        assert_eq!(cause(error), Some(closed.clone()), "{error}");
+    }
+
+    let read_only = StorageError::ReadOnly;
+    let start = StartError::Storage(read_only.clone());
+    let download = DownloadError::Storage {
+        id: ContentId::of(b"x"),
+        chunk: None,
+        source: read_only.clone(),
+    };
+    for error in [&start as &dyn Error, &download] {
+        assert_eq!(cause(error), Some(read_only.clone()), "{error}");
+    }
+
+    let no_bytes = IoError::from(std::io::Error::from_raw_os_error(5));
+    let entropy = StartError::Entropy {
+        source: no_bytes.clone(),
+    };
+    let found = cause::<IoError>(&entropy).unwrap();
+    assert_eq!(found, no_bytes);
+    assert_eq!(found.raw_os_error(), Some(5));
+
+    let (name, source) = ("..".to_string(), NameError::Dots);
+    let share = ShareError::Name {
+        name: name.clone(),
+        source,
+    };
+    let download = DownloadError::Name { name, source };
+    for error in [&share as &dyn Error, &download] {
+        assert_eq!(cause(error), Some(NameError::Dots), "{error}");
+        assert!(error.to_string().contains("\"..\""), "{error}");
+    }
+}
+
+#[test]
+fn key_of_a_download_is_made_from_whatever_names_a_content() {
+    let (id, name) = (ContentId::of(b"x"), named("film"));
+    let by_id = ContentKey::Id(id);
+    let by_name = ContentKey::Name(name.clone());
+    let check = |key: DownloadKey| key.check().unwrap();
+    let (text, film) = (id.to_string(), "film".to_string());
+    for key in [
+        id.into(),
+        (&id).into(),
+        text.as_str().into(),
+        by_id.clone().into(),
+    ] {
+        assert_eq!(check(key), by_id);
+    }
+    for key in [
+        name.clone().into(),
+        (&name).into(),
+        "film".into(),
+        (&film).into(),
+        film.clone().into(),
+        by_name.clone().into(),
+    ] {
+        assert_eq!(check(key), by_name);
+    }
+    assert_eq!(DownloadKey::from("film").to_string(), "film");
+    let bad = DownloadKey::from("a/b");
+    assert_eq!(bad.to_string(), "a/b");
+    let source = "a/b".parse::<ContentName>().unwrap_err();
+    let name = "a/b".to_string();
+    assert_eq!(bad.check(), Err(DownloadError::Name { name, source }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn builder_sets_each_field_of_the_configuration() {
+    let world = World::memory(1).await;
+    let builder = || Peer::builder(world.transport("peer"), MemoryStorage::new());
+    let mut swarm = SwarmConfig::default();
+    swarm.sources = 7;
+    let mut client = ClientConfig::default();
+    client.max_contents = 8;
+    let one_by_one = builder()
+        .owners_wanted(1)
+        .max_links(2)
+        .max_links_per_host(3)
+        .max_handshakes(4)
+        .max_handshakes_per_host(5)
+        .shutdown_timeout(Duration::from_secs(6))
+        .swarm(swarm.clone())
+        .tracker_client(client.clone());
+    let mut config = PeerConfig::default();
+    config.owners_wanted = 1;
+    config.max_links = 2;
+    config.max_links_per_host = 3;
+    config.max_handshakes = 4;
+    config.max_handshakes_per_host = 5;
+    config.shutdown_timeout = Duration::from_secs(6);
+    config.swarm = swarm;
+    config.tracker = client;
+    let at_once = builder().config(config);
+    assert_eq!(format!("{one_by_one:?}"), format!("{at_once:?}"));
+}
