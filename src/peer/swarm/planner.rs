@@ -718,7 +718,9 @@ impl Planner {
 
     /// All blocks of a chunk are here: it is verified and written next.
     pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
-        if let Some(leader) = self.open.complete(chunk) {
+        let is_whole = self.open.is_whole(chunk);
+        if let Some(Closed { leader, .. }) = self.open.close(chunk) {
+            debug_assert!(is_whole, "a chunk is complete that lacks blocks");
             self.drop_lead(chunk, leader);
             self.states.set(chunk, ChunkState::Complete);
         }
