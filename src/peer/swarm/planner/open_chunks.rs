@@ -160,6 +160,11 @@ impl OpenChunks {
         asked
     }
 
+    /// Whether any block is free.
+    pub(super) fn has_free(&self) -> bool {
+        self.free > 0
+    }
+
     /// The first free block of a chunk.
     pub(super) fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
         let open = self.chunks.get(&chunk).filter(|open| open.free > 0)?;
@@ -169,7 +174,7 @@ impl OpenChunks {
 
     /// The first chunk with a free block that the owner of `has` could send.
     pub(super) fn joinable(&self, has: &Has, lead: Lead) -> Option<ChunkIndex> {
-        if self.free == 0 {
+        if !self.has_free() {
             return None;
         }
         let is_led = lead == Lead::Taken;

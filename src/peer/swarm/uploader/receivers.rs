@@ -28,11 +28,13 @@ impl Receivers {
         Some(receiver)
     }
 
+    #[inline]
     pub(super) fn get(&self, link: LinkId) -> Option<&Receiver> {
         self.receivers.get(link)
     }
 
     /// Changes a receiver, and the totals with it.
+    #[inline]
     pub(super) fn update<R>(
         &mut self,
         link: LinkId,
