@@ -38,6 +38,7 @@ impl<T> LinkMap<T> {
         self.index_of(link).is_ok()
     }
 
+    #[inline]
     pub(crate) fn get(&self, link: LinkId) -> Option<&T> {
         self.index_of(link).ok().map(|at| &self.values[at])
     }
@@ -96,6 +97,7 @@ impl<T> LinkMap<T> {
         self.ids.get(at).copied()
     }
 
+    #[inline]
     fn index_of(&self, link: LinkId) -> Result<usize, usize> {
         self.ids.binary_search(&link)
     }

@@ -257,7 +257,7 @@ impl Planner {
     /// chunk is rarer. Only the latest few suggestions count.
     pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
         if self.grid.geometry().contains(chunk) {
-            self.sources.update(link, |source| source.suggest(chunk));
+            self.sources.suggest(link, chunk);
         }
     }
 
@@ -278,11 +278,13 @@ impl Planner {
     /// For a choked link, when something has come.
     pub fn leads_no_more(&mut self, link: LinkId) -> Released {
         let mut led = self.open.led_by(link);
-        self.sources.update(link, |source| {
+        if let Some(source) = self.sources.get(link) {
             let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
             led.retain(|&chunk| !comes(chunk));
-            led.iter().for_each(|&chunk| source.drop_lead(chunk));
-        });
+        }
+        for &chunk in &led {
+            self.sources.drop_lead(link, chunk);
+        }
         self.release(link, [], led)
     }
 
@@ -383,7 +385,7 @@ impl Planner {
             return Some(Released::default());
         }
         let chunk = block.chunk;
-        self.sources.update(link, |source| source.drop_lead(chunk));
+        self.sources.drop_lead(link, chunk);
         let source = self.sources.get(link)?;
         if source.is_choked() {
             return Some(self.release(link, [block], vec![chunk]));
@@ -488,9 +490,11 @@ impl Planner {
         if totals.turn_takers == 0 || totals.doubtful < enough {
             return None;
         }
-        let patience = self.patience();
-        self.doubts
-            .refresh(now, group, &self.sources, enough, patience);
+        if !self.doubts.is_fresh(now, group, totals.doubtful) {
+            let patience = self.patience();
+            self.doubts
+                .refresh(now, group, &self.sources, enough, patience);
+        }
         self.doubts.until(group)
     }
 
@@ -575,6 +579,9 @@ impl Planner {
             self.lead(link, chunk);
             return self.open.first_free(chunk);
         }
+        if !self.open.has_free() {
+            return None;
+        }
         let chunk = self.open.joinable(self.sources.has(link), Lead::Taken)?;
         self.open.first_free(chunk)
     }
@@ -651,7 +658,9 @@ impl Planner {
     /// The chunk that a link should open next.
     fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
         let chunks = self.grid.geometry().chunks();
+        let source = self.sources.get(link)?;
         if self.config.strategy == Strategy::RarestFirst
+            && source.has_suggestions()
             && let Some(chunk) = self.pick_suggested(link)
         {
             return Some(chunk);
@@ -675,18 +684,8 @@ impl Planner {
 
     /// A suggested chunk, unless a rarer one waits.
     fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let picker = &self.picker;
-        let next = |source: &mut Source| {
-            let useful =
-                |source: &Source, chunk| source.has_chunk(chunk) && picker.is_waiting(chunk);
-            while let Some(chunk) = source.next_suggestion() {
-                if useful(source, chunk) {
-                    return Some(chunk);
-                }
-            }
-            None
-        };
-        let chunk = self.sources.update(link, next)??;
+        let waits = |chunk| self.picker.is_waiting(chunk);
+        let chunk = self.sources.next_suggestion(link, waits)?;
         let rarest = self.picker.rarest(None)?;
         (self.picker.copies(chunk) <= self.picker.copies(rarest)).then_some(chunk)
     }
@@ -711,14 +710,16 @@ impl Planner {
     fn lead(&mut self, link: LinkId, chunk: ChunkIndex) {
         // The chunk that it led before has no free block left. The link stays
         // the leader there: an exclusive chunk knows its sender by that.
-        let before = self.sources.update(link, |source| source.set_lead(chunk));
-        debug_assert_ne!(before.flatten(), Some(chunk));
+        let before = self.sources.set_lead(link, chunk);
+        debug_assert_ne!(before, Some(chunk));
         self.open.set_leader(chunk, link);
     }
 
     /// All blocks of a chunk are here: it is verified and written next.
     pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
-        if let Some(leader) = self.open.complete(chunk) {
+        let is_whole = self.open.is_whole(chunk);
+        if let Some(Closed { leader, .. }) = self.open.close(chunk) {
+            debug_assert!(is_whole, "a chunk is complete that lacks blocks");
             self.drop_lead(chunk, leader);
             self.states.set(chunk, ChunkState::Complete);
         }
@@ -760,8 +761,7 @@ impl Planner {
 
     fn drop_lead(&mut self, chunk: ChunkIndex, leader: Option<LinkId>) {
         if let Some(leader) = leader {
-            self.sources
-                .update(leader, |source| source.drop_lead(chunk));
+            self.sources.drop_lead(leader, chunk);
         }
     }
 

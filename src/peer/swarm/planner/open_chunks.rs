@@ -30,17 +30,27 @@ struct OpenChunk {
 }
 
 impl OpenChunk {
+    /// Changes a block, and with it the number of free blocks here and in all
+    /// chunks.
+    fn set(&mut self, position: u32, state: Block, all_free: &mut u32) {
+        let before = std::mem::replace(&mut self.blocks[position as usize], state);
+        let was_free = u32::from(before == Block::Free);
+        let is_free = u32::from(state == Block::Free);
+        self.free = self.free - was_free + is_free;
+        *all_free = *all_free - was_free + is_free;
+    }
+
     fn is_asked(&self) -> bool {
         let asked = |block: &Block| matches!(block, Block::Asked(_));
         self.blocks.iter().any(asked)
     }
 }
 
-/// A chunk that was closed before all of its blocks were here.
+/// A chunk that is open no longer.
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) leader: Option<LinkId>,
-    /// The requests for its blocks.
+    /// The requests for those of its blocks that are not here.
     pub(super) asked: Vec<(LinkId, BlockRange)>,
 }
 
@@ -86,15 +96,14 @@ impl OpenChunks {
         self.chunks.insert(chunk, open);
     }
 
-    /// All blocks of a chunk are here: it is open no longer. Returns its
-    /// leader; the outer `None` if it was not open.
-    pub(super) fn complete(&mut self, chunk: ChunkIndex) -> Option<Option<LinkId>> {
-        let open = self.chunks.remove(&chunk)?;
-        debug_assert!(open.blocks.iter().all(|block| *block == Block::Here));
-        Some(open.leader)
+    /// Whether all blocks of an open chunk are here.
+    pub(super) fn is_whole(&self, chunk: ChunkIndex) -> bool {
+        let is_here = |block: &Block| *block == Block::Here;
+        let open = self.chunks.get(&chunk);
+        open.is_some_and(|open| open.blocks.iter().all(is_here))
     }
 
-    /// Gives a chunk up, with all that came of it.
+    /// A chunk is open no longer, because it is whole or given up.
     pub(super) fn close(&mut self, chunk: ChunkIndex) -> Option<Closed> {
         let open = self.chunks.remove(&chunk)?;
         self.free -= open.free;
@@ -113,22 +122,18 @@ impl OpenChunks {
     pub(super) fn ask(&mut self, link: LinkId, block: BlockRange) {
         let position = self.grid.position(block);
         if let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) {
-            let state = &mut open.blocks[position as usize];
-            let was_free = u32::from(*state == Block::Free);
-            *state = Block::Asked(link);
-            open.free -= was_free;
-            self.free -= was_free;
+            open.set(position, Block::Asked(link), &mut self.free);
         }
     }
 
     /// A block arrived that a link was asked for. `live` says whether the
     /// request was still counted on.
     pub(super) fn arrived(&mut self, link: LinkId, block: BlockRange, live: bool) -> Arrival {
-        let position = self.grid.position(block).expect("asked on the grid") as usize;
+        let position = self.grid.position(block).expect("asked on the grid");
         let Some(open) = self.chunks.get_mut(&block.chunk) else {
             return Arrival::Late;
         };
-        let overtaken = match open.blocks[position] {
+        let overtaken = match open.blocks[position as usize] {
             Block::Here => return Arrival::Late,
             // Blocks of other links must not be mixed into an exclusive chunk.
             _ if open.exclusive && open.leader != Some(link) => return Arrival::Late,
@@ -136,13 +141,9 @@ impl OpenChunks {
             // The holder may be the same link: it was asked again after its
             // first request had been given up, and need not answer twice.
             Block::Asked(holder) => Some(holder),
-            Block::Free => {
-                open.free -= 1;
-                self.free -= 1;
-                None
-            }
+            Block::Free => None,
         };
-        open.blocks[position] = Block::Here;
+        open.set(position, Block::Here, &mut self.free);
         Arrival::Wanted { overtaken }
     }
 
@@ -152,14 +153,16 @@ impl OpenChunks {
         let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) else {
             return false;
         };
-        let state = &mut open.blocks[position as usize];
-        if *state != Block::Asked(link) {
-            return false;
+        let asked = open.blocks[position as usize] == Block::Asked(link);
+        if asked {
+            open.set(position, Block::Free, &mut self.free);
         }
-        *state = Block::Free;
-        open.free += 1;
-        self.free += 1;
-        true
+        asked
+    }
+
+    /// Whether any block is free.
+    pub(super) fn has_free(&self) -> bool {
+        self.free > 0
     }
 
     /// The first free block of a chunk.
@@ -171,7 +174,7 @@ impl OpenChunks {
 
     /// The first chunk with a free block that the owner of `has` could send.
     pub(super) fn joinable(&self, has: &Has, lead: Lead) -> Option<ChunkIndex> {
-        if self.free == 0 {
+        if !self.has_free() {
             return None;
         }
         let is_led = lead == Lead::Taken;

@@ -228,6 +228,10 @@ impl Source {
         self.suggested.push_back(chunk);
     }
 
+    pub(super) fn has_suggestions(&self) -> bool {
+        !self.suggested.is_empty()
+    }
+
     /// Takes the oldest suggestion.
     pub(super) fn next_suggestion(&mut self) -> Option<ChunkIndex> {
         self.suggested.pop_front()
