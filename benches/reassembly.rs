@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{Assembler, BlockGrid, Inserted};
+use bt_lite::testing::machine::{Assembler, BlockGrid, Inserted};
 use bt_lite::{ChunkIndex, Manifest};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use bt_lite::content::{BlockRange, ChunkHash, LengthProof};
-use bt_lite::peer::swarm::{
-    BlockGrid, Has, LinkId, LinkInfo, Output, Picker, Planner, PlannerConfig, Swarm, SwarmConfig,
-};
+use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, PlannerConfig, Swarm, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage};
+use bt_lite::testing::machine::{BlockGrid, Has, Picker, Planner};
 use bt_lite::{Addr, Bitfield, ChunkIndex, ContentId, Geometry, Manifest};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{Assembler, BlockGrid, Inserted};
+use bt_lite::testing::machine::{Assembler, BlockGrid, Inserted};
 use bt_lite::{ChunkIndex, Geometry};
 use bytes::Bytes;
 use proptest::collection::vec;

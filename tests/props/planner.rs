@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{
-    Arrival, BlockGrid, Has, LinkId, Planner, PlannerConfig, Released, Strategy as Order,
-};
+use bt_lite::peer::swarm::{LinkId, PlannerConfig, Strategy as Order};
+use bt_lite::testing::machine::{Arrival, BlockGrid, Has, Planner, Released};
 use bt_lite::{Bitfield, ChunkIndex, Geometry};
 use proptest::collection::vec;
 use proptest::prelude::*;

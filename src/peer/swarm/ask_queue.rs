@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::link::{Choke, Interest, Link};
 use super::link_map::LinkSet;
-use super::{LinkId, LinkMap, Planner, Request};
+use super::planner::{Planner, Request};
+use super::{LinkId, LinkMap};
 use crate::protocol::PeerMessage;
 
 /// The links that have to be looked at: asking begins with them.

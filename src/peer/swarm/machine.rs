@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::address_book::AddressBook;
 use super::ask_queue::AskQueue;
 use super::contributor::{Contributor, credits};
+use super::grid::BlockGrid;
 use super::link::{Choke, Link};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
 use super::newcomers::{self, Newcomers};
@@ -18,16 +19,15 @@ use super::owner_search::OwnerSearch;
 use super::phase::Phase;
 use super::places::{Census, GRACE, Places};
 use super::planner::Released;
+use super::planner::{Arrival, Has};
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
 use super::same_peer::{self, SamePeer};
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
-use super::{
-    Arrival, BlockGrid, DropReason, Has, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy,
-    SwarmConfig, Turn, UploadLimits, Uploader,
-};
+use super::uploader::{Turn, UploadLimits, Uploader};
+use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Has;
+use super::planner::Has;
 use crate::content::{Bitfield, ChunkIndex, MAX_CHUNKS};
 
 /// What the other side says to have. This can be read only when the content's length

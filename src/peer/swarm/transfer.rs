@@ -15,11 +15,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::SwarmConfig;
+use super::assembler::{Assembled, Assembler, Inserted};
 use super::contributor::Contributor;
+use super::grid::BlockGrid;
 use super::leftover::Leftover;
 use super::persistence::Persistence;
+use super::planner::Planner;
 use super::smart_ban::SmartBan;
-use super::{Assembled, Assembler, BlockGrid, Inserted, Planner, SwarmConfig};
 use crate::content::{Bitfield, ChunkIndex, Manifest};
 
 /// A download while blocks travel.

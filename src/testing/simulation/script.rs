@@ -10,9 +10,8 @@ use bytes::Bytes;
 use super::adversary::Adversary;
 use super::wanted::WantedBlocks;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
-use crate::peer::swarm::{
-    BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_page,
-};
+use crate::peer::swarm::grid::BlockGrid;
+use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_page};
 use crate::protocol::limits::MAX_REQUESTS;
 use crate::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
 

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{BlockGrid, LinkId, Output};
+use bt_lite::peer::swarm::{LinkId, Output};
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{Addr, OwnState};
+use bt_lite::testing::machine::BlockGrid;
 
 use super::{Observer, Seen};
 

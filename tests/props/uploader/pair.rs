@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bt_lite::peer::swarm::{LinkId, Uploader};
+use bt_lite::peer::swarm::LinkId;
 use bt_lite::protocol::HostKey;
+use bt_lite::testing::machine::Uploader;
 
 use super::model::Model;
 use super::script::{BLOCK, CHUNK, LIMITS, SEED, block};

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bt_lite::peer::swarm::{LinkId, Turn, Uploader};
+use bt_lite::peer::swarm::LinkId;
+use bt_lite::testing::machine::{Turn, Uploader};
 use proptest::prelude::*;
 
 use super::model::Receiver;

@@ -2,8 +2,8 @@
 
 use bt_lite::ChunkIndex;
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::UploadLimits;
 use bt_lite::protocol::HostKey;
+use bt_lite::testing::machine::UploadLimits;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use bt_lite::peer::swarm::{LinkId, Turn};
+use bt_lite::peer::swarm::LinkId;
+use bt_lite::testing::machine::Turn;
 use proptest::prelude::*;
 
 use super::model::PAUSE;
