@@ -3,7 +3,8 @@
 //! [`Swarm`](crate::peer::swarm::Swarm), or better [`Peer`](crate::Peer).
 
 pub use crate::peer::swarm::assembler::{Assembled, Assembler, Inserted};
-pub use crate::peer::swarm::grid::BlockGrid;
+pub use crate::peer::swarm::block_layout::BlockLayout;
+pub use crate::peer::swarm::chunk_set::ChunkSet;
 pub use crate::peer::swarm::picker::Picker;
-pub use crate::peer::swarm::planner::{Arrival, Has, Planner, Released, Request};
+pub use crate::peer::swarm::planner::{Arrival, Planner, Released, Request};
 pub use crate::peer::swarm::uploader::{Turn, UploadLimits, Uploader};

@@ -29,7 +29,7 @@ impl AskQueue {
 
     /// A link is gone.
     pub(super) fn link_removed(&mut self, link: LinkId) {
-        self.woken.take(link);
+        self.woken.remove(link);
     }
 
     /// Nothing is asked for at present.
@@ -96,7 +96,7 @@ impl AskQueue {
 /// The next idle link to look at. Links that find nothing are woken again when
 /// something has arrived.
 fn next_idle(now: Instant, planner: &mut Planner, from: &mut Option<LinkId>) -> Option<LinkId> {
-    let next = planner.next_hungry((*from)?)?;
+    let next = planner.next_idle((*from)?)?;
     let served = planner.hold_back_all(now);
     let after = next.0.checked_add(1).map(LinkId);
     *from = after.filter(|_| !served);

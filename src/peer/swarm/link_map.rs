@@ -108,13 +108,9 @@ impl LinkSet {
         self.insert(link, ());
     }
 
-    pub(crate) fn take(&mut self, link: LinkId) {
-        self.remove(link);
-    }
-
     pub(crate) fn pop_first(&mut self) -> Option<LinkId> {
         let first = self.ids.first().copied()?;
-        self.take(first);
+        self.remove(first);
         Some(first)
     }
 

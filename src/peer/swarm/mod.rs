@@ -29,10 +29,12 @@ mod address_book;
 mod ask_queue;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod assembler;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod block_layout;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod chunk_set;
 mod config;
 mod contributor;
-#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
-pub(crate) mod grid;
 mod leftover;
 mod link;
 mod link_id;

@@ -109,7 +109,7 @@ impl Uploader {
 
     /// Sets the lengths of a block and of a chunk in bytes, once they are
     /// known.
-    pub fn measures(&mut self, block_len: u64, chunk_len: u64) {
+    pub fn set_lengths(&mut self, block_len: u64, chunk_len: u64) {
         (self.block_len, self.chunk_len) = (block_len, chunk_len);
         self.accounts.set_chunk_len(chunk_len);
     }
@@ -195,7 +195,7 @@ impl Uploader {
 
     /// A link has been here for so long that others would know it if it had
     /// anything. It comes last until it tells of something.
-    pub fn never_told(&mut self, link: LinkId) {
+    pub fn mark_never_told(&mut self, link: LinkId) {
         let is_news = self.receivers.update(link, Receiver::mark_never_told);
         self.choker.unsettle(is_news == Some(true));
     }

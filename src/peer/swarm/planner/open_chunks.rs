@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::super::LinkId;
-use super::super::grid::BlockGrid;
+use super::super::block_layout::BlockLayout;
+use super::super::chunk_set::ChunkSet;
 use super::answer::Arrival;
-use super::source::Has;
 use crate::content::{BlockRange, ChunkIndex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,16 +64,16 @@ pub(super) enum Lead {
 /// All open chunks.
 #[derive(Debug)]
 pub(super) struct OpenChunks {
-    grid: BlockGrid,
+    layout: BlockLayout,
     chunks: BTreeMap<ChunkIndex, OpenChunk>,
     /// How many blocks are free, over all chunks.
     free: u32,
 }
 
 impl OpenChunks {
-    pub(super) fn new(grid: BlockGrid) -> Self {
+    pub(super) fn new(layout: BlockLayout) -> Self {
         Self {
-            grid,
+            layout,
             chunks: BTreeMap::new(),
             free: 0,
         }
@@ -85,7 +85,7 @@ impl OpenChunks {
 
     /// Opens a chunk, with all blocks free.
     pub(super) fn open(&mut self, chunk: ChunkIndex, exclusive: bool) {
-        let blocks = self.grid.blocks(chunk);
+        let blocks = self.layout.blocks(chunk);
         self.free += blocks;
         let open = OpenChunk {
             blocks: vec![Block::Free; blocks as usize],
@@ -109,7 +109,7 @@ impl OpenChunks {
         self.free -= open.free;
         let blocks = (0..).zip(&open.blocks);
         let asked = blocks.filter_map(|(position, block)| match *block {
-            Block::Asked(link) => Some((link, self.grid.block(chunk, position))),
+            Block::Asked(link) => Some((link, self.layout.block(chunk, position))),
             Block::Free | Block::Here => None,
         });
         Some(Closed {
@@ -120,7 +120,7 @@ impl OpenChunks {
 
     /// A block is asked of a link from now on.
     pub(super) fn ask(&mut self, link: LinkId, block: BlockRange) {
-        let position = self.grid.position(block);
+        let position = self.layout.position(block);
         if let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) {
             open.set(position, Block::Asked(link), &mut self.free);
         }
@@ -129,7 +129,7 @@ impl OpenChunks {
     /// A block arrived that a link was asked for. `live` says whether the
     /// request was still counted on.
     pub(super) fn arrived(&mut self, link: LinkId, block: BlockRange, live: bool) -> Arrival {
-        let position = self.grid.position(block).expect("asked on the grid");
+        let position = self.layout.position(block).expect("asked on the layout");
         let Some(open) = self.chunks.get_mut(&block.chunk) else {
             return Arrival::Late;
         };
@@ -149,7 +149,7 @@ impl OpenChunks {
 
     /// Makes a block free, if it was asked of a link. Returns whether it was.
     pub(super) fn release(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let position = self.grid.position(block);
+        let position = self.layout.position(block);
         let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) else {
             return false;
         };
@@ -169,11 +169,11 @@ impl OpenChunks {
     pub(super) fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
         let open = self.chunks.get(&chunk).filter(|open| open.free > 0)?;
         let position = open.blocks.iter().position(|b| *b == Block::Free)?;
-        Some(self.grid.block(chunk, position as u32))
+        Some(self.layout.block(chunk, position as u32))
     }
 
     /// The first chunk with a free block that the owner of `has` could send.
-    pub(super) fn joinable(&self, has: &Has, lead: Lead) -> Option<ChunkIndex> {
+    pub(super) fn joinable(&self, has: &ChunkSet, lead: Lead) -> Option<ChunkIndex> {
         if !self.has_free() {
             return None;
         }
@@ -252,7 +252,7 @@ impl OpenChunks {
         self.chunks.iter().flat_map(move |(&chunk, open)| {
             let blocks = (0..).zip(&open.blocks);
             blocks.filter_map(move |(position, block)| match *block {
-                Block::Asked(link) => Some((link, self.grid.block(chunk, position))),
+                Block::Asked(link) => Some((link, self.layout.block(chunk, position))),
                 Block::Free | Block::Here => None,
             })
         })

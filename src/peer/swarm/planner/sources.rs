@@ -1,8 +1,9 @@
 //! All sources of a download, and what they promise together.
 
 use super::super::LinkId;
+use super::super::chunk_set::ChunkSet;
 use super::super::link_map::LinkMap;
-use super::source::{Has, Source};
+use super::source::Source;
 use crate::content::ChunkIndex;
 
 /// All sources, with their totals.
@@ -158,8 +159,8 @@ impl Sources {
     }
 
     #[inline]
-    pub(super) fn has(&self, link: LinkId) -> &Has {
-        self.get(link).map_or(&Has::Nothing, Source::has)
+    pub(super) fn has(&self, link: LinkId) -> &ChunkSet {
+        self.get(link).map_or(&ChunkSet::Nothing, Source::has)
     }
 
     /// A chunk began to wait to be asked for. O(links).
