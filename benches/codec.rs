@@ -1,4 +1,4 @@
-//! What a message costs: encoded, and decoded again.
+//! The time to encode and to decode a message.
 //!
 //! `cargo bench --bench codec`
 
@@ -10,8 +10,8 @@ use bt_lite::protocol::{Found, ListedOwner, OwnerRef, PeerMessage, TrackerReply}
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-fn there_and_back(message: PeerMessage) -> PeerMessage {
-    PeerMessage::decode(black_box(message.encode())).expect("what is encoded decodes")
+fn encode_and_decode(message: PeerMessage) -> PeerMessage {
+    PeerMessage::decode(black_box(message.encode())).expect("an encoded message decodes")
 }
 
 fn link(c: &mut Criterion) {
@@ -27,34 +27,36 @@ fn link(c: &mut Criterion) {
         offset,
         data,
     };
-    let mut group = c.benchmark_group("there_and_back");
+    let mut group = c.benchmark_group("encode_and_decode");
     for (name, message) in [
         ("have", PeerMessage::Have(chunk)),
         ("request", PeerMessage::Request(range)),
         ("block", block),
     ] {
         group.bench_function(name, |b| {
-            b.iter(|| there_and_back(black_box(message.clone())));
+            b.iter(|| encode_and_decode(black_box(message.clone())));
         });
     }
     group.finish();
 }
 
 fn tracker(c: &mut Criterion) {
-    let owner = |i: u16| ListedOwner {
-        owner: OwnerRef(i.into()),
-        addr: format!("10.0.{}.{}:7000", i / 256, i % 256)
-            .parse()
-            .expect("an address"),
-        complete: i.is_multiple_of(2),
+    let owner = |i: u16| {
+        ListedOwner::new(
+            OwnerRef(i.into()),
+            format!("10.0.{}.{}:7000", i / 256, i % 256)
+                .parse()
+                .expect("an address"),
+            i.is_multiple_of(2),
+        )
     };
-    let reply = TrackerReply::Found(Found {
-        id: ContentId::of(b"bt_lite"),
-        name: "ubuntu.iso".parse().expect("a name"),
-        length: 1 << 30,
-        owners: (0..MAX_OWNERS).map(owner).collect(),
-    });
-    let frame = reply.encode().expect("a reply within its bounds");
+    let reply = TrackerReply::Found(Found::new(
+        ContentId::of(b"bt_lite"),
+        "ubuntu.iso".parse().expect("a name"),
+        1 << 30,
+        (0..MAX_OWNERS).map(owner).collect(),
+    ));
+    let frame = reply.encode().expect("the reply is within its bounds");
     let mut group = c.benchmark_group("need_reply");
     group.throughput(Throughput::Elements(MAX_OWNERS.into()));
     group.bench_function("encode", |b| b.iter(|| black_box(&reply).encode()));

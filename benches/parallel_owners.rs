@@ -1,13 +1,13 @@
-//! One leecher, several seeders of different rates: the time to the last chunk
-//! over the time that all of them together would need.
+//! One leecher and several seeders with different rates: the time to the last
+//! chunk, divided by the time that all seeders together need for the content.
 //!
 //! ```text
 //! cargo bench --bench parallel_owners -- --rates 1,1,1,0.1 --chunks 1000
 //! cargo bench --bench parallel_owners -- --rates 1,1,1,1 --drop 2@0.5=0.01
 //! ```
-//! Rates are in units of 10 MiB/s. `--drop 2@0.5=0.01` lets owner 2 (counted
-//! from 0) fall to 0.01 of its rate after half of the ideal time. Runs the
-//! shipped swarm machine in virtual time; the last line is the ratio.
+//! Rates are in units of 10 MiB/s. `--drop 2@0.5=0.01` reduces owner 2 (counted from
+//! 0) to 0.01 of its rate after half of the ideal time. This runs the shipped state
+//! machine in virtual time. The last line is the ratio.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use std::time::Duration;
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::testing::simulation::Simulation;
 
-/// What rate 1 means, in bytes per second.
+/// One unit of rate, in bytes per second.
 const UNIT: f64 = 10.0 * 1024.0 * 1024.0;
-/// The length of a chunk, in bytes; it has four blocks.
+/// The length of a chunk, in bytes. A chunk has four blocks.
 const CHUNK: u64 = 64 << 10;
 
 struct Setting {
@@ -28,7 +28,8 @@ struct Setting {
     seed: u64,
 }
 
-/// An owner's rate falls to a share of itself, after a share of the ideal time.
+/// After a share `at` of the ideal time, the rate of an owner drops to the share
+/// `to` of itself.
 #[derive(Clone, Copy)]
 struct Drop {
     owner: usize,
@@ -56,7 +57,7 @@ impl Setting {
                 "--drop" => setting.drop = Some(Drop::parse(&value()?)?),
                 "--latency" => setting.latency = Duration::from_secs_f64(number(&value()?)?),
                 "--seed" => setting.seed = number(&value()?)? as u64,
-                // What cargo passes to every benchmark.
+                // Cargo passes these to every benchmark.
                 "--bench" | "--test" => {}
                 other => return Err(format!("unknown argument {other}")),
             }
@@ -65,7 +66,9 @@ impl Setting {
             .drop
             .is_none_or(|drop| drop.owner < setting.rates.len());
         if setting.rates.iter().any(|rate| *rate <= 0.0) || !owner_exists || setting.chunks == 0 {
-            return Err("rates and chunks are positive, and --drop names one of the owners".into());
+            return Err(
+                "rates and chunks must be positive, and --drop must name one of the owners".into(),
+            );
         }
         Ok(setting)
     }
@@ -78,7 +81,7 @@ impl Setting {
         self.rates.iter().sum::<f64>() * UNIT
     }
 
-    /// Seconds that all owners together need, and when the drop happens.
+    /// The time that all owners together need, and the time of the drop, in seconds.
     fn ideal(&self) -> (f64, f64) {
         let steady = self.length() / self.sum();
         let Some(drop) = self.drop else {
@@ -90,7 +93,8 @@ impl Setting {
         (at + left / after, at)
     }
 
-    /// Seconds of the plain split: each owner sends its S/N, and no more.
+    /// The time of the plain split, in seconds: each of N owners sends 1/N of the
+    /// content and no more.
     fn plain(&self) -> f64 {
         let share = self.length() / self.rates.len() as f64;
         let each = self.rates.iter().enumerate().map(|(owner, rate)| {
@@ -128,7 +132,7 @@ fn number(text: &str) -> Result<f64, String> {
         .parse::<f64>()
         .ok()
         .filter(|n| n.is_finite() && *n >= 0.0);
-    number.ok_or(format!("{text} is no number"))
+    number.ok_or(format!("{text} is not a number"))
 }
 
 fn main() -> ExitCode {
@@ -165,19 +169,19 @@ fn main() -> ExitCode {
         setting.rates, setting.latency
     );
     if let Some(Drop { owner, to, .. }) = setting.drop {
-        println!("owner {owner} falls to {to} of its rate at {drop_at:.3} s");
+        println!("owner {owner} drops to {to} of its rate at {drop_at:.3} s");
     }
     println!("{:<22}{:>10}{:>9}", "", "seconds", "ratio");
     println!("{:<22}{:>10.3}{:>9.3}", "all owners together", ideal, 1.0);
     println!(
         "{:<22}{:>10.3}{:>9.3}",
-        "plain S/N split",
+        "plain 1/N split",
         setting.plain(),
         setting.plain() / ideal
     );
     println!("{:<22}{:>10.3}{:>9.3}", "this machine", time, time / ideal);
     let wasted = progress.wasted as f64 / progress.downloaded as f64;
-    println!("bytes that came twice: {:.3} %", 100.0 * wasted);
+    println!("bytes received twice: {:.3} %", 100.0 * wasted);
     println!("ratio {:.4}", time / ideal);
     ExitCode::SUCCESS
 }

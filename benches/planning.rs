@@ -1,5 +1,5 @@
-//! What it costs to cut a content into chunks, to split the chunks over
-//! owners, and to check a manifest: by the number of chunks.
+//! The time to cut a content into chunks, to split the chunks over owners, and to
+//! check a manifest, by the number of chunks.
 //!
 //! `cargo bench --bench planning`
 
@@ -15,7 +15,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const CHUNKS: [u32; 4] = [1_000, 10_000, 100_000, 1_000_000];
 const OWNERS: u32 = 50;
 
-/// A length that is cut into so many chunks, the last of one byte.
+/// A length that is cut into this many chunks, the last one of one byte.
 fn length_of(chunks: u32) -> u64 {
     let chunk_len = match u64::from(chunks) {
         0..=TARGET_CHUNKS => MIN_CHUNK_LEN,
@@ -46,9 +46,9 @@ fn cutting(c: &mut Criterion) {
     group.finish();
 }
 
-/// The parts of a manifest with invented hashes: checking one does not depend
-/// on what is behind them, but for the last, which is of one byte.
-fn parts(chunks: u32) -> (ContentId, u64, Vec<ChunkHash>, LengthProof) {
+/// A manifest with made-up hashes. Checking it needs only the data of the last
+/// chunk, which is one byte.
+fn made_up(chunks: u32) -> (ContentId, u64, Vec<ChunkHash>, LengthProof) {
     let length = length_of(chunks);
     let leaf = b"!";
     let mut last = blake3::Hasher::new();
@@ -80,7 +80,7 @@ fn manifest(c: &mut Criterion) {
     let mut group = c.benchmark_group("manifest");
     group.sample_size(10);
     for chunks in CHUNKS {
-        let (id, length, hashes, proof) = parts(chunks);
+        let (id, length, hashes, proof) = made_up(chunks);
         group.throughput(Throughput::Elements(chunks.into()));
         group.bench_function(BenchmarkId::new("check", chunks), |b| {
             b.iter_batched(

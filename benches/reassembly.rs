@@ -1,5 +1,5 @@
-//! How fast blocks become a verified content, beside the hash of the same
-//! bytes: what reassembly costs beyond it.
+//! How fast blocks become a verified content, compared with the hash of the same
+//! bytes. The difference is the cost of reassembly.
 //!
 //! `cargo bench --bench reassembly`
 
@@ -19,7 +19,7 @@ fn reassemble(manifest: &Manifest, grid: BlockGrid, content: &Bytes, arrivals: &
     let mut assembler = Assembler::new(grid);
     let mut verified = vec![false; manifest.geometry().chunks() as usize];
     for block in arrivals {
-        // What comes after its chunk is stored is the planner's to drop.
+        // The planner drops blocks of a chunk that is already stored.
         if verified[block.chunk.as_usize()] {
             continue;
         }

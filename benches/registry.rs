@@ -1,4 +1,4 @@
-//! What one announce costs, by how many peers there are.
+//! The time of one announce, by the number of peers.
 //!
 //! `cargo bench --bench registry`
 
@@ -9,19 +9,18 @@ use std::time::{Duration, Instant};
 use bt_lite::protocol::{
     OwnEntry, OwnState, OwnerRef, Token, TrackerReply, TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
-use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
-/// How many owners the contents have that are not the popular one.
+/// How many owners each content has, except the popular one.
 const OWNERS_EACH: u32 = 50;
 
 /// How many owners a NEED asks for.
 const K: u16 = 16;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
     peers: Vec<(Addr, Token)>,
     turn: usize,
@@ -34,22 +33,23 @@ fn id(number: u32) -> ContentId {
 fn own(token: Token, number: u32, state: OwnState) -> TrackerRequest {
     TrackerRequest::Own {
         token,
-        entries: vec![OwnEntry {
-            id: id(number),
-            name: format!("content-{number}").parse().expect("a name"),
-            length: 1 << 30,
+        entries: vec![OwnEntry::new(
+            id(number),
+            format!("content-{number}").parse().expect("a name"),
+            1 << 30,
             state,
-        }],
+        )],
     }
 }
 
 impl World {
-    /// Every peer owns content 0, and one of those with few owners; a tenth of
-    /// them have uploaded.
+    /// Every peer owns content 0 and one of those with few owners. A tenth of the
+    /// peers have uploaded.
     fn new(peers: u32) -> Self {
+        let now = Instant::now();
         let mut world = Self {
-            registry: Registry::new(RegistryConfig::default(), [1; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, 1, now),
+            now,
             peers: Vec::new(),
             turn: 0,
         };
@@ -76,7 +76,7 @@ impl World {
             let (source, token) = world.peers[number].clone();
             if let Some(owner) = world.any_owner(&source, token) {
                 let bytes = 1000 * (number as u64 + 1);
-                let uploads = vec![Upload { owner, bytes }];
+                let uploads = vec![Upload::new(owner, bytes)];
                 world.handle(&source, &TrackerRequest::Update { token, uploads });
             }
         }
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// Another peer each time, far from the last one.
+    /// A different peer each time, far in memory from the last one.
     fn next(&mut self) -> (Addr, Token) {
         self.turn = (self.turn + 7919) % self.peers.len();
         self.peers[self.turn].clone()

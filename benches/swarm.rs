@@ -1,5 +1,5 @@
-//! The time per event of the pure machines, by the number of chunks, with 50
-//! links: it must not grow with the content.
+//! The time per event of the pure state machines with 50 links, by the number of
+//! chunks. It must not grow with the content.
 //!
 //! `cargo bench --bench swarm`
 
@@ -19,10 +19,10 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 
 const LINKS: u64 = 50;
-/// A leecher has each chunk with this probability.
+/// The probability that a leecher has a chunk.
 const SHARE: f64 = 0.3;
 
-/// The shortest content with so many chunks, as far as there is one.
+/// A content with this many chunks, the shortest one if possible.
 fn geometry(chunks: u32) -> Geometry {
     let length = match chunks {
         0..=1024 => u64::from(chunks) * (16 << 10),
@@ -65,7 +65,9 @@ fn picker(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("pick, take and put", chunks), |b| {
             b.iter(|| {
                 let link = &links[rng.usize(0..links.len())];
-                let chunk = picker.rarest(Some(black_box(link))).expect("plenty waits");
+                let chunk = picker
+                    .rarest(Some(black_box(link)))
+                    .expect("many chunks wait");
                 picker.take(chunk);
                 picker.put(chunk);
             });
@@ -125,8 +127,8 @@ fn planner(c: &mut Criterion) {
     group.finish();
 }
 
-/// A manifest of so many chunks of 16 MiB, of which nobody has the bytes: the
-/// hashes are drawn, but for the last chunk, which has one byte.
+/// A manifest with this many chunks of 16 MiB. The hashes are drawn at random,
+/// except that of the last chunk, which is one byte.
 fn manifest(chunks: u32) -> Manifest {
     let mut rng = fastrand::Rng::with_seed(7);
     let length = u64::from(chunks - 1) * (16 << 20) + 1;
@@ -156,7 +158,7 @@ fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
     *hash
 }
 
-/// A leecher with its links, and what it has asked for.
+/// A leecher with its links, and the requests that it has sent.
 struct World {
     swarm: Swarm,
     now: Instant,
@@ -165,7 +167,7 @@ struct World {
 }
 
 impl World {
-    /// Gets the manifest from a seeder, and links to leechers then.
+    /// Gets the manifest from a seeder, and then links to leechers.
     fn new(manifest: &Arc<Manifest>, share: f64) -> Self {
         let (now, link) = (Instant::now(), LinkId(0));
         let config = SwarmConfig::default();
@@ -200,7 +202,7 @@ impl World {
                     world.swarm.handle_message(now, link, message);
                 }
             }
-            assert!(!waits, "the manifest does not come");
+            assert!(!waits, "the manifest does not arrive");
         }
         let chunks = manifest.geometry().chunks();
         let none = Bitfield::none(chunks);
@@ -216,7 +218,7 @@ impl World {
         world
     }
 
-    /// Does what the machine asks for at once, but for sending blocks.
+    /// Does at once what the machine asks for, except sending blocks.
     fn pump(&mut self) {
         while let Some(output) = self.swarm.poll_output() {
             match output {
@@ -234,7 +236,7 @@ impl World {
         }
     }
 
-    /// The next requested block comes; `false` if nothing was asked for.
+    /// Delivers the next requested block. Returns `false` if there is no request.
     fn block(&mut self) -> bool {
         let Some((link, block)) = self.requests.pop_front() else {
             return false;
@@ -250,7 +252,7 @@ impl World {
         true
     }
 
-    /// A link tells of a chunk.
+    /// A link announces a chunk.
     fn have(&mut self, link: u64, chunk: ChunkIndex) {
         let message = PeerMessage::Have(chunk);
         self.swarm.handle_message(self.now, LinkId(link), message);
@@ -288,7 +290,7 @@ fn swarm(c: &mut Criterion) {
             });
         });
         group.bench_function(BenchmarkId::new("have", chunks), |b| {
-            // Leechers that have nothing yet tell of one chunk after the other.
+            // Leechers that start with nothing announce one chunk after the other.
             let mut world = World::new(&manifest, 0.0);
             let mut told = 0;
             b.iter_custom(|events| {

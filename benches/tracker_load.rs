@@ -1,41 +1,39 @@
-//! What a tracker's registry bears: announces a second on one core and on two,
-//! bytes for each peer, how both grow, and the longest pause of expiry.
+//! The load that a tracker's registry bears: announces per second on one core and on
+//! two, bytes per peer, how both grow, and the longest pause of expiry.
 //!
 //! `cargo bench --bench tracker_load -- --peers 1000000 --contents 10000`
 //!
-//! One **announce** is the one that a peer of a BitTorrent tracker repeats: "I am
-//! still here; who else has this?", one request and one reply. Here that is NEED
-//! of the content that the peer owns, by its id and with K = 16: it proves the
-//! token, extends the lease, leaves the asker out, and names 16 owners, written
-//! as bytes into a buffer that is used again. What a peer says once, or every
-//! 20 s, is no part of it and has figures of its own: REGISTER with a token (the
-//! heartbeat of a peer that needs nothing) and OWN. A **round** is all three, one
-//! after the other, with three replies.
+//! One **announce** is what a peer of a BitTorrent tracker repeats: "I am still
+//! here; who else has this?", one request and one reply. Here that is NEED of the
+//! content that the peer owns, by its id and with K = 16. It checks the token,
+//! extends the lease, leaves the asker out, and names 16 owners, written as bytes
+//! into a buffer that is reused. Requests that a peer sends once, or every 20 s, are
+//! not part of it and have their own figures: REGISTER with a token (the heartbeat
+//! of a peer that needs nothing) and OWN. A **round** is all three, one after the
+//! other, with three replies.
 //!
-//! The requests are there as values, and what it takes to decode a NEED is
-//! printed beside; there is no I/O. Peers take turns at random, so that nearly
-//! every announce finds its peer outside of the processor's caches. Times are
-//! those of the median batch.
+//! The requests are values; the time to decode a NEED is printed separately. There
+//! is no I/O. Peers take turns at random, so that nearly every announce finds its
+//! peer outside of the processor's caches. Times are those of the median batch.
 //!
-//! What limits it: memory. With all in the caches (`--peers 1000 --contents 10`)
-//! an announce takes about 160 ns, of which choosing 16 owners and writing them
-//! is half. With a million peers it waits, too: for the peer's slot, the table of
-//! ids, the content, its levels of speed, its name, three or four lines of the
-//! owners' list in a row and some at random, most of them with a page to look up
-//! before.
+//! Memory is the limit. With everything in the caches (`--peers 1000 --contents
+//! 10`), half of an announce is choosing 16 owners and writing them. With a million
+//! peers it also waits for memory: for the peer's slot, the table of ids, the
+//! content, its speed buckets, its name, three or four neighbouring cache lines of
+//! the owners' list, and some lines at random, most of them after a TLB miss.
 //!
-//! The scaling is that of two threads on one registry in shards; beside it
-//! stands what two threads come to that compute and share nothing, which on a
-//! machine with other things to do, or with one core for two threads, is less
-//! than two.
+//! On one core the registry has one shard, whose locks are taken without contention.
+//! The scaling is that of two threads on one registry with many shards. For
+//! comparison, the scaling of two threads that compute and share nothing is printed.
+//! On a busy machine, or with one core for two threads, it is less than two.
 //!
-//! The longest pause of expiry is that of a call of `handle_timeout` while all
-//! peers run out at once. The same registry makes the same calls each time: it
-//! expires three times, and of each call the shortest time counts.
+//! The longest pause of expiry is that of a call of `handle_timeout` while the leases
+//! of all peers run out at once. The same registry makes the same calls each time, so
+//! this is repeated three times, and the shortest time of each call counts.
 //!
-//! Every peer has a host of its own on IPv4, and owns one content, of which a
-//! tenth of the owners have uploaded, at different rates. Bytes are those that the allocator was asked for, what
-//! arrays hold in reserve included.
+//! Every peer has its own IPv4 host and owns one content. A tenth of the owners of
+//! each content have uploaded, at different rates. Bytes are those requested from the
+//! allocator, including the reserve of arrays.
 
 use std::alloc::System;
 use std::hint::black_box;
@@ -45,7 +43,6 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use bt_lite::protocol::{OwnEntry, OwnState, Token, TrackerReply, TrackerRequest, Upload};
-use bt_lite::tracker::registry::Registry;
 use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 use fastrand::Rng;
@@ -57,7 +54,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 /// How many owners a NEED asks for.
 const K: u16 = 16;
 
-/// Which of a peer's requests is the announce.
+/// The index of the announce among the requests of a peer.
 const NEED: usize = 2;
 
 /// How many announces are prepared, and then timed, at a time.
@@ -96,26 +93,24 @@ impl Setting {
     }
 }
 
-/// Both kinds of registry.
-trait Handle {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>);
+/// An empty registry that begins at this time.
+fn empty_registry(shards: u32, now: Instant) -> ShardedRegistry {
+    ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, shards, now)
 }
 
-impl Handle for Registry {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
-        self.handle_into(now, source, request, out)
-            .expect("nothing is refused here");
-    }
+fn answer(
+    registry: &ShardedRegistry,
+    now: Instant,
+    source: &Addr,
+    request: &TrackerRequest,
+    out: &mut Vec<u8>,
+) {
+    registry
+        .handle_into(now, source, request, out)
+        .expect("no request is refused here");
 }
 
-impl Handle for &ShardedRegistry {
-    fn answer(&mut self, now: Instant, source: &Addr, request: &TrackerRequest, out: &mut Vec<u8>) {
-        self.handle_into(now, source, request, out)
-            .expect("nothing is refused here");
-    }
-}
-
-/// What one announce says.
+/// The requests of one peer.
 struct Announce {
     source: Addr,
     requests: [TrackerRequest; 3],
@@ -134,11 +129,13 @@ fn source(peer: usize) -> Addr {
 
 impl World {
     fn new(contents: u32) -> Self {
-        let entry = |number: u32| OwnEntry {
-            id: ContentId::of(&number.to_le_bytes()),
-            name: format!("content-{number}").parse().expect("a name"),
-            length: 1 << 30,
-            state: OwnState::Complete,
+        let entry = |number: u32| {
+            OwnEntry::new(
+                ContentId::of(&number.to_le_bytes()),
+                format!("content-{number}").parse().expect("a name"),
+                1 << 30,
+                OwnState::Complete,
+            )
         };
         Self {
             now: Instant::now(),
@@ -152,7 +149,7 @@ impl World {
     }
 
     /// Registers all peers, at steady times over one heartbeat.
-    fn populate(&mut self, peers: u32, registry: &mut impl Handle) {
+    fn populate(&mut self, peers: u32, registry: &ShardedRegistry) {
         self.tokens.reserve_exact(peers as usize);
         let start = self.now;
         let heartbeat = RegistryConfig::default().heartbeat;
@@ -165,36 +162,29 @@ impl World {
                 listen: Some(source.clone()),
                 token: None,
             };
-            registry.answer(self.now, &source, &request, &mut out);
+            answer(registry, self.now, &source, &request, &mut out);
             let token = Token(out[1..17].try_into().expect("16 bytes"));
             self.tokens.push(token);
             let entries = vec![self.entry(peer).clone()];
             let request = TrackerRequest::Own { token, entries };
-            registry.answer(self.now, &source, &request, &mut out);
+            answer(registry, self.now, &source, &request, &mut out);
         }
-        // As many reports, each of one of the owners that are named.
+        // A tenth of the peers report uploads, each of an owner that was named.
         let contents = self.contents.len();
         for peer in (0..peers as usize).filter(|peer| (peer + peer / contents).is_multiple_of(10)) {
             let announce = self.announce(peer);
             out.clear();
-            registry.answer(
-                self.now,
-                &announce.source,
-                &announce.requests[NEED],
-                &mut out,
-            );
+            let need = &announce.requests[NEED];
+            answer(registry, self.now, &announce.source, need, &mut out);
             let reply = TrackerReply::decode(bt_lite::protocol::Frame::head(out.clone()));
             if let Ok(TrackerReply::Found(found)) = reply
                 && let Some(owner) = found.owners.last()
             {
                 let token = self.tokens[peer];
                 let bytes = 1000 * (peer as u64 + 1);
-                let uploads = vec![Upload {
-                    owner: owner.owner,
-                    bytes,
-                }];
+                let uploads = vec![Upload::new(owner.owner, bytes)];
                 let request = TrackerRequest::Update { token, uploads };
-                registry.answer(self.now, &announce.source, &request, &mut out);
+                answer(registry, self.now, &announce.source, &request, &mut out);
             }
         }
     }
@@ -221,7 +211,7 @@ impl World {
         }
     }
 
-    /// How long it takes to read the frame of a NEED, in nanoseconds.
+    /// The time to decode a NEED, in nanoseconds.
     fn decoding(&self, announces: usize) -> f64 {
         let request = &self.announce(0).requests[NEED];
         let frame = request.encode().expect("it fits");
@@ -241,10 +231,9 @@ impl World {
         (0..len).map(random).collect()
     }
 
-    /// How many nanoseconds it takes to answer these requests of an announce, by
-    /// the median batch: what else the machine does meanwhile falls on few of
-    /// them.
-    fn time(&self, registry: &mut impl Handle, asked: Range<usize>, announces: usize) -> f64 {
+    /// The time to answer these requests, in nanoseconds per announce, in the median
+    /// batch. Other work of the machine affects only a few batches.
+    fn time(&self, registry: &ShardedRegistry, asked: Range<usize>, announces: usize) -> f64 {
         let mut rng = Rng::with_seed(1);
         let mut out = Vec::with_capacity(4096);
         let mut times = Vec::new();
@@ -254,7 +243,7 @@ impl World {
             for announce in &batch {
                 out.clear();
                 for request in &announce.requests[asked.clone()] {
-                    registry.answer(self.now, &announce.source, request, &mut out);
+                    answer(registry, self.now, &announce.source, request, &mut out);
                 }
                 black_box(&out);
             }
@@ -274,13 +263,12 @@ fn per_second(announces: usize, time: Duration) -> f64 {
     announces as f64 / time.as_secs_f64()
 }
 
-/// How many announces a second so many threads come to, over one registry.
+/// How many announces per second this number of threads makes on one registry.
 fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let work = |thread: usize| {
         let mut rng = Rng::with_seed(thread as u64);
         let batch = world.batch(&mut rng, announces.div_ceil(8).max(1));
-        let mut registry = registry;
         let mut out = Vec::with_capacity(4096);
         barrier.wait();
         let start = Instant::now();
@@ -289,7 +277,7 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
             for announce in &batch {
                 out.clear();
                 for request in &announce.requests[NEED..] {
-                    registry.answer(world.now, &announce.source, request, &mut out);
+                    answer(registry, world.now, &announce.source, request, &mut out);
                 }
                 black_box(&out);
                 count += 1;
@@ -310,7 +298,7 @@ fn shared(world: &World, registry: &ShardedRegistry, threads: usize, announces: 
     per_second(count, last - first)
 }
 
-/// How many steps a second so many threads come to that share nothing.
+/// How many steps per second this number of threads makes that share nothing.
 fn alone_together(threads: usize) -> f64 {
     const STEPS: u32 = 30_000_000;
     let start = Instant::now();
@@ -327,22 +315,22 @@ fn alone_together(threads: usize) -> f64 {
 
 /// Nanoseconds for one announce in a swarm of this many peers.
 fn in_one_swarm(peers: u32, announces: usize) -> f64 {
-    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
     let mut world = World::new(1);
-    world.populate(peers, &mut registry);
-    world.time(&mut registry, NEED..3, announces / 4);
-    world.time(&mut registry, NEED..3, announces)
+    let registry = empty_registry(1, world.now);
+    world.populate(peers, &registry);
+    world.time(&registry, NEED..3, announces / 4);
+    world.time(&registry, NEED..3, announces)
 }
 
-/// Lets all leases run out, and returns how long each step of that took. The same
-/// registry takes the same steps each time: of each, the shortest time counts, for
-/// what else the machine did is no part of it.
+/// Lets all leases run out, and returns the time of each step. The same registry
+/// takes the same steps each time. The shortest time of each step counts, because it
+/// contains the least of what else the machine did.
 fn expire(peers: u32, contents: u32) -> Vec<Duration> {
     let mut shortest: Vec<Duration> = Vec::new();
     for _ in 0..EXPIRIES {
-        let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
         let mut world = World::new(contents);
-        world.populate(peers, &mut registry);
+        let registry = empty_registry(1, world.now);
+        world.populate(peers, &registry);
         let now = world.now + 2 * RegistryConfig::default().lease();
         let mut steps = Vec::new();
         while registry.poll_timeout().is_some_and(|turn| turn <= now) {
@@ -376,18 +364,18 @@ fn main() {
     let mut world = World::new(contents);
     world.tokens.reserve_exact(peers as usize);
     let before = ALLOCATOR.stats();
-    let mut registry = Registry::new(RegistryConfig::default(), [1; 32], 1);
-    world.populate(peers, &mut registry);
+    let registry = empty_registry(1, world.now);
+    world.populate(peers, &registry);
     let used = ALLOCATOR.stats() - before;
     let grown = i64::try_from(used.bytes_allocated).unwrap_or(i64::MAX)
         - i64::try_from(used.bytes_deallocated).unwrap_or(0);
     let bytes_per_peer = grown as f64 / f64::from(peers);
     assert_eq!(registry.stats().peers, u64::from(peers));
 
-    world.time(&mut registry, NEED..3, announces / 4);
-    let announce = world.time(&mut registry, NEED..3, announces);
-    let round = world.time(&mut registry, 0..3, announces / 4);
-    let [register, own] = [0..1, 1..2].map(|part| world.time(&mut registry, part, announces / 4));
+    world.time(&registry, NEED..3, announces / 4);
+    let announce = world.time(&registry, NEED..3, announces);
+    let round = world.time(&registry, 0..3, announces / 4);
+    let [register, own] = [0..1, 1..2].map(|part| world.time(&registry, part, announces / 4));
     let decoding = world.decoding(announces);
     println!(
         "one core: announce (NEED) {announce:.0} ns, and {decoding:.0} ns to decode it; \
@@ -402,11 +390,9 @@ fn main() {
         steps[steps.len() / 2]
     );
 
-    let start = Instant::now();
-    let sharded = ShardedRegistry::new(RegistryConfig::default(), [1; 32], 1, SHARDS, start);
     let mut world = World::new(contents);
-    world.now = start;
-    world.populate(peers, &mut &sharded);
+    let sharded = empty_registry(SHARDS, world.now);
+    world.populate(peers, &sharded);
     shared(&world, &sharded, 1, announces / 4);
     let one = shared(&world, &sharded, 1, announces);
     let two = shared(&world, &sharded, 2, announces);

@@ -1,15 +1,15 @@
-//! How many announces a second a tracker answers over TCP, beside a server that
-//! only sends frames of the same sizes back.
+//! How many announces per second a tracker answers over TCP, compared with a server
+//! that only sends back frames of the same sizes.
 //!
 //! `cargo bench --bench tracker_net -- --clients 64`
 //!
-//! Both ends run on this machine, over loopback, in one runtime of two threads
-//! that they share. Each client has one connection, on which it keeps a fixed
-//! number of announces under way; an announce is one frame to the tracker and one
-//! back: seven times NEED of a content with 16 owners, and then a heartbeat. The
-//! echo server reads the same requests and writes a frame as long as the reply,
-//! and does nothing else: what it reaches is what TCP, the framing and the runtime
-//! leave to any tracker here.
+//! Both ends run on this machine, over loopback, in one runtime with two threads.
+//! Each client has one connection, on which it keeps a fixed number of announces
+//! under way. An announce is one frame to the tracker and one back: seven times NEED
+//! of a content with 16 owners, and then a heartbeat. The echo server reads the same
+//! requests, writes a frame as long as the reply, and does nothing else. Its figure
+//! is the upper limit that TCP, the framing and the runtime set for any tracker
+//! here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ use bt_lite::{Addr, ContentId, TcpTransport, Transport};
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
 
-/// How many owners the content has, and a NEED asks for.
+/// How many owners the content has, and how many a NEED asks for.
 const K: u16 = 16;
 
 /// How many requests one client has under way.
@@ -75,12 +75,12 @@ async fn register(connection: &mut Connection, port: u16) -> Token {
 }
 
 fn content() -> OwnEntry {
-    OwnEntry {
-        id: ContentId::of(b"content"),
-        name: "content".parse().expect("a name"),
-        length: 1 << 30,
-        state: OwnState::Complete,
-    }
+    OwnEntry::new(
+        ContentId::of(b"content"),
+        "content".parse().expect("a name"),
+        1 << 30,
+        OwnState::Complete,
+    )
 }
 
 /// What a client asks over and over.
@@ -155,7 +155,7 @@ async fn echo(mut listener: Box<dyn Listener>, len: usize) {
     }
 }
 
-/// Answers a second over that many connections.
+/// Answers per second over this many connections.
 async fn rate(addr: &Addr, tokens: &[Token], setting: &Setting) -> f64 {
     let count = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
@@ -220,7 +220,7 @@ async fn run(setting: Setting) {
     echo.abort();
     tracker.shutdown().await;
     println!("announces_per_second {announces:.0}");
-    // The clients' share of both cores is counted in.
+    // This includes the clients' share of both cores.
     println!("announces_per_second_per_core {:.0}", announces / 2.0);
     println!("echo_per_second {echoes:.0}");
     println!("ratio {:.2}", announces / echoes);

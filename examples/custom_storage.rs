@@ -1,11 +1,11 @@
-//! A storage of your own: contents in a map, written into plain vectors.
+//! A storage of your own: it keeps contents in a map of vectors.
 //!
 //! ```text
 //! cargo run --example custom_storage
 //! ```
 //!
-//! runs the conformance suite on it, and tells that it keeps every promise of a
-//! storage; break one (leave out a check, say) to see the suite complain.
+//! runs the conformance suite on it, which passes. Break the storage (leave out a
+//! check, for example) to see the suite fail.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use bt_lite::testing::storage::conformance;
 use bt_lite::{Bitfield, ContentId, ContentName, Manifest, Storage, StorageError};
 use bytes::Bytes;
 
-/// The storage. A clone is the same one.
+/// The storage. A clone is a handle to the same storage.
 #[derive(Clone, Default)]
 struct Shelf(Arc<Mutex<Contents>>);
 
@@ -26,12 +26,13 @@ struct Contents {
     being_written: HashSet<ContentId>,
 }
 
-/// A content of it. Dropping the one that is being written lets others write.
+/// A content in the storage. Dropping it while it is being written lets others
+/// write it.
 struct Book {
     shelf: Shelf,
     name: ContentName,
     bytes: Arc<Mutex<Vec<u8>>>,
-    /// What it will be, while it is being written.
+    /// The id that it will have, while it is being written.
     draft: Mutex<Option<ContentId>>,
 }
 
@@ -69,7 +70,7 @@ impl Storage for Shelf {
         let bytes = vec![0; of.geometry().length() as usize];
         Ok(Partial {
             blob: Arc::new(self.book(name, Arc::new(Mutex::new(bytes)), Some(of.id()))),
-            // It keeps nothing of an interrupted download.
+            // This storage keeps nothing of an interrupted download.
             present: Bitfield::none(of.geometry().chunks()),
             verified: Bitfield::none(of.geometry().chunks()),
             untouched: true,
@@ -141,5 +142,5 @@ async fn main() {
         async move || shelf.clone()
     })
     .await;
-    println!("the storage keeps every promise that the suite checks");
+    println!("the storage passes the conformance suite");
 }

@@ -1,14 +1,14 @@
-//! A transport of your own, in a few lines: Unix sockets.
+//! A transport of your own in a few lines: Unix sockets.
 //!
 //! ```sh
 //! cargo run --example custom_transport
 //! ```
 //!
-//! `framed::from_io` turns any byte stream into a connection, so a transport
-//! only says how to dial, how to listen, and what its addresses look like. The
-//! same few lines carry TLS, QUIC streams or a serial port. `UnixTransport`
-//! below keeps the whole contract: the crate's own tests run the conformance
-//! suite `bt_lite::testing::transport` on it.
+//! `framed::from_io` turns any byte stream into a connection, so a transport only
+//! has to connect, to listen, and to parse its addresses. TLS, QUIC streams or a
+//! serial port need no more. `UnixTransport` below keeps the whole contract: the
+//! crate's own tests run the conformance suite `bt_lite::testing::transport` on
+//! it.
 
 #[cfg(unix)]
 pub use unix::UnixTransport;
@@ -22,7 +22,7 @@ mod unix {
     use bt_lite::{Addr, Transport, TransportError};
     use tokio::net::{UnixListener, UnixStream};
 
-    /// Unix sockets; addresses are `unix:PATH`.
+    /// Unix sockets. Addresses are `unix:PATH`.
     #[derive(Debug, Clone, Copy)]
     pub struct UnixTransport;
 
@@ -31,7 +31,7 @@ mod unix {
             Some(path) if !path.is_empty() => Ok(Path::new(path)),
             _ => Err(TransportError::Address {
                 addr: addr.clone(),
-                reason: "it is not `unix:` and a path".into(),
+                reason: "it is not `unix:` followed by a path".into(),
             }),
         }
     }
@@ -65,7 +65,7 @@ mod unix {
     impl Listener for Acceptor {
         async fn accept(&mut self) -> Result<Connection, TransportError> {
             let (stream, _) = self.listener.accept().await?;
-            // Who dials has no name; both sides go by the socket's.
+            // A client socket has no path, so both sides use the listener's.
             Ok(framed::from_io(self.addr.clone(), stream))
         }
 
@@ -76,8 +76,7 @@ mod unix {
 
     impl Drop for Acceptor {
         fn drop(&mut self) {
-            // The socket's file outlives the socket, and would keep the
-            // address taken.
+            // The file outlives the socket, and nobody could listen there again.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -96,7 +95,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut listener = UnixTransport.listen(&addr).await?;
     let (mut here, mut there) = tokio::try_join!(UnixTransport.connect(&addr), listener.accept())?;
 
-    // Both ways at once: a question with a block one way, a greeting the other.
+    // Both directions at once: a block one way, a greeting the other way.
     let block = Frame {
         head: "a block".into(),
         body: vec![7; 100_000].into(),
@@ -107,7 +106,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     )?;
     let (greeting, block) = tokio::join!(here.stream.next(), there.stream.next());
     let (greeting, block) = (greeting.ok_or("no greeting")??, block.ok_or("no block")??);
-    println!("the dialler got:  {:?}", greeting.head);
+    println!("the client got:   {:?}", greeting.head);
     println!(
         "the listener got: {:?} + {} bytes",
         block.head,
@@ -116,7 +115,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     here.sink.close().await?;
     assert_eq!(there.stream.next().await, None);
-    println!("and the end.");
+    println!("and then the end of the stream");
     Ok(())
 }
 

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! ends with `verified <id> <bytes> bytes in <seconds> s`, or with one line on
-//! stderr that says why not. With `--progress-lines` it also prints
-//! `progress <verified> of <length> bytes from <owners> owners` as it goes.
+//! stderr that tells the reason of the failure. With `--progress-lines`, it also
+//! prints `progress <verified> of <length> bytes from <owners> owners` during the
+//! download.
 
 mod common;
 

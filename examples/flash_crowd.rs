@@ -1,25 +1,29 @@
-//! One seeder, a crowd of leechers that all come at once, and the shipped swarm
-//! machine in virtual time.
+//! One seeder and a crowd of leechers that all join at once, in virtual time, with
+//! the shipped state machine.
 //!
 //! ```text
 //! cargo run --release --example flash_crowd -- --leechers 1000 --chunks 1000 --seed 1
 //! ```
-//! Also `--latency 0.1` (round trip, in chunk times), `--churn 0.1` (a share of
-//! the leechers leaves at random times, and as many come, in the first tenth of
-//! the time), `--free-riders 0.3` (a share of the leechers takes requests and
-//! never sends), `--adversaries taker=0.2` (a share of the leechers are
-//! adversaries of that kind instead; once for each kind, and the kinds are those
-//! of `bt_lite::testing::simulation::Adversary`), `--give-up 3` (after which
-//! multiple of the bound the run is given up, 20 if not said), `--trace` (prints a
-//! fingerprint of all events: two runs with the same one are the same run) and
-//! `--svg FILE` (the completion curve beside the bound).
+//! More options:
+//! - `--latency 0.1`: the round trip, in chunk times.
+//! - `--churn 0.1`: this share of the leechers leaves at random times, and as many
+//!   join in the first tenth of the time.
+//! - `--free-riders 0.3`: this share of the leechers accepts requests and never
+//!   sends.
+//! - `--adversaries taker=0.2`: this share of the leechers are adversaries of that
+//!   kind instead (see `bt_lite::testing::simulation::Adversary`). Give the option
+//!   once for each kind.
+//! - `--give-up 3`: gives up after this multiple of the bound; the default is 20.
+//! - `--trace`: prints a fingerprint of all events. Two runs with the same
+//!   fingerprint are the same run.
+//! - `--svg FILE`: draws the completion curve and the bound.
 //!
-//! The last line is the time of the last finisher over
-//! the bound of Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer
-//! file dissemination", Journal of Scheduling 11, 2008): with equal upload rates
-//! u, a content of F bytes in M chunks and N leechers, nobody can do better than
-//! (F/u)(1 + floor(log2 N)/M). With adversaries, both are of the honest ones:
-//! what their own uplinks and the seeder's would do for them alone.
+//! The last line is the time of the last finisher, divided by the lower bound of
+//! Mundinger, Weber and Weiss ("Optimal scheduling of peer-to-peer file
+//! dissemination", Journal of Scheduling 11, 2008): with equal upload rates u, a
+//! content of F bytes in M chunks, and N leechers, no plan is faster than
+//! (F/u)(1 + floor(log2 N)/M). With adversaries, only the honest members count:
+//! the bound is what their own uplinks and the seeder's could do for them alone.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -30,9 +34,9 @@ use bt_lite::testing::simulation::{Adversary, Member, Simulation};
 
 /// The length of a chunk, in bytes.
 const CHUNK: u64 = 16 << 10;
-/// The time of a chunk on an uplink, in seconds.
+/// The time that a chunk takes on an uplink, in seconds.
 const CHUNK_TIME: f64 = 0.1;
-/// Upload rate of everybody, in bytes per second.
+/// The upload rate of every member, in bytes per second.
 const UPLOAD: f64 = CHUNK as f64 / CHUNK_TIME;
 
 struct Setting {
@@ -42,12 +46,12 @@ struct Setting {
     latency: f64,
     churn: f64,
     free_riders: f64,
-    /// Kinds of adversaries, and which share of the leechers is of each.
+    /// Kinds of adversaries, and the share of the leechers that each has.
     adversaries: Vec<(Adversary, f64)>,
-    /// The multiple of the bound after which the run is given up.
+    /// Gives up after this multiple of the bound.
     give_up: f64,
     svg: Option<String>,
-    /// Whether the fingerprint of all events is printed.
+    /// Whether to print the fingerprint of all events.
     trace: bool,
 }
 
@@ -72,10 +76,10 @@ impl Setting {
                 continue;
             }
             let value = args.next().ok_or(format!("{arg} needs a value"))?;
-            let bad = |_| format!("{value} is no value for {arg}");
+            let bad = |_| format!("invalid value {value} for {arg}");
             let share_of = |text: &str| match text.parse::<f64>() {
                 Ok(share) if (0.0..1.0).contains(&share) => Ok(share),
-                _ => Err(format!("{value} is no value for {arg}")),
+                _ => Err(format!("invalid value {value} for {arg}")),
             };
             let share = || share_of(&value);
             match arg.as_str() {
@@ -96,91 +100,125 @@ impl Setting {
                     Ok(multiple) if (1.0..=1000.0).contains(&multiple) => {
                         setting.give_up = multiple;
                     }
-                    _ => return Err(format!("{value} is no value for {arg}")),
+                    _ => return Err(format!("invalid value {value} for {arg}")),
                 },
                 "--svg" => setting.svg = Some(value),
                 _ => return Err(format!("unknown argument {arg}")),
             }
         }
         if setting.leechers == 0 || setting.chunks == 0 || setting.chunks > 1024 {
-            return Err("there is at least one leecher, and 1 to 1024 chunks".into());
+            return Err("there must be at least one leecher, and 1 to 1024 chunks".into());
         }
         let adversaries = setting.adversaries.iter();
         let others: usize = adversaries.map(|&(_, share)| setting.count(share)).sum();
         if others + setting.count(setting.free_riders) >= setting.leechers {
-            return Err("at least one leecher is honest and sends".into());
+            return Err("at least one leecher must be honest and send".into());
         }
         Ok(setting)
     }
 
-    /// How many a share of the leechers is.
+    /// How many leechers a share of them is.
     fn count(&self, share: f64) -> usize {
-        // A product such as 0.29 * 100 is a little less than it should be.
+        // Rounding makes a product such as 0.29 * 100 a little too small.
         (self.leechers as f64 * share + 1e-9) as usize
     }
 
-    /// How many leechers are no adversaries.
+    /// How many leechers are not adversaries.
     fn honest(&self) -> usize {
         let adversaries = self.adversaries.iter();
         let adversaries: usize = adversaries.map(|&(_, share)| self.count(share)).sum();
         self.leechers - adversaries
     }
 
-    /// Seconds in which no honest one can do better.
+    /// The lower bound for the last honest leecher, in seconds.
     fn bound(&self) -> f64 {
         let honest = self.honest();
         let content = self.chunks as f64 * CHUNK_TIME;
         let spread = f64::from(honest.ilog2()) / self.chunks as f64;
-        // Free riders receive and do not send: everybody else's uplink, the
-        // seeder's included, carries them as well.
+        // Free riders receive and do not send, so the other uplinks, including the
+        // seeder's, must carry their share too.
         let uplinks = honest - self.count(self.free_riders) + 1;
         let capacity = (honest as f64 / uplinks as f64).max(1.0);
         content * (capacity + spread)
     }
 }
 
+/// A crowd that has joined, and the members that are counted apart.
+struct Crowd {
+    swarm: Simulation,
+    adversaries: Vec<Member>,
+    /// How many leechers take and never send; they joined right after the
+    /// adversaries.
+    free_riders: usize,
+    /// How many honest leechers joined at the start.
+    leechers: usize,
+}
+
+impl Crowd {
+    fn start(setting: &Setting) -> Self {
+        let length = setting.chunks * CHUNK;
+        let mut swarm = Simulation::new(length, SwarmConfig::default(), setting.seed);
+        if setting.trace {
+            swarm.record_trace();
+        }
+        swarm.set_latency(Duration::from_secs_f64(setting.latency * CHUNK_TIME / 2.0));
+        swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+        let mut adversaries = Vec::new();
+        for &(kind, share) in &setting.adversaries {
+            let join = |_| swarm.adversary(kind, UPLOAD, 2.0 * UPLOAD);
+            adversaries.extend((0..setting.count(share)).map(join));
+        }
+        let free_riders = setting.count(setting.free_riders);
+        let leechers: Vec<Member> = (0..setting.honest())
+            .map(|i| swarm.leecher(if i < free_riders { 0.0 } else { UPLOAD }, 2.0 * UPLOAD))
+            .collect();
+        let mut rng = fastrand::Rng::with_seed(setting.seed);
+        let churned = (leechers.len() as f64 * setting.churn) as usize;
+        for &member in leechers.iter().take(churned) {
+            let at = |share: f64| Duration::from_secs_f64(setting.bound() * share);
+            swarm.leave_at(at(rng.f64()), member);
+            // A newcomer needs the whole content as well, so it comes early.
+            swarm.leecher_at(at(rng.f64() * 0.1), UPLOAD, 2.0 * UPLOAD);
+        }
+        Self {
+            swarm,
+            adversaries,
+            free_riders,
+            leechers: leechers.len(),
+        }
+    }
+
+    /// When the leechers that send have completed, in seconds, in order.
+    fn times(&self) -> Vec<f64> {
+        let members = (0..self.swarm.members()).map(Member);
+        let counted = members.filter(|member| member.0 > self.adversaries.len() + self.free_riders);
+        let mut times: Vec<f64> = counted
+            .filter_map(|member| Some(self.swarm.finished(member)?.as_secs_f64()))
+            .collect();
+        times.sort_by(f64::total_cmp);
+        times
+    }
+}
+
 fn main() -> ExitCode {
-    let setting = match Setting::from_args() {
-        Ok(setting) => setting,
+    match Setting::from_args().and_then(|setting| run(&setting)) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flash_crowd: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn run(setting: &Setting) -> Result<(), String> {
     let started = Instant::now();
-    let mut swarm = Simulation::new(setting.chunks * CHUNK, SwarmConfig::default(), setting.seed);
-    if setting.trace {
-        swarm.record_trace();
-    }
-    swarm.set_latency(Duration::from_secs_f64(setting.latency * CHUNK_TIME / 2.0));
     let bound = setting.bound();
-    swarm.seeder(UPLOAD, 2.0 * UPLOAD);
-    let mut adversaries = Vec::new();
-    for &(kind, share) in &setting.adversaries {
-        let join = |_| swarm.adversary(kind, UPLOAD, 2.0 * UPLOAD);
-        adversaries.extend((0..setting.count(share)).map(join));
-    }
-    let riders = setting.count(setting.free_riders);
-    let leechers: Vec<Member> = (0..setting.honest())
-        .map(|i| swarm.leecher(if i < riders { 0.0 } else { UPLOAD }, 2.0 * UPLOAD))
-        .collect();
-    let mut rng = fastrand::Rng::with_seed(setting.seed);
-    let churned = (leechers.len() as f64 * setting.churn) as usize;
-    for &member in leechers.iter().take(churned) {
-        let at = |share: f64| Duration::from_secs_f64(bound * share);
-        swarm.leave_at(at(rng.f64()), member);
-        // Who comes needs the whole content as well: it comes early enough.
-        swarm.leecher_at(at(rng.f64() * 0.1), UPLOAD, 2.0 * UPLOAD);
-    }
-    let complete = swarm.run(Duration::from_secs_f64(setting.give_up * bound));
-    let members = (0..swarm.members()).map(Member);
-    let counted = members.filter(|member| member.0 > adversaries.len() + riders);
-    let mut times: Vec<f64> = counted
-        .filter_map(|member| Some(swarm.finished(member)?.as_secs_f64()))
-        .collect();
-    times.sort_by(f64::total_cmp);
-    print_setting(&setting);
-    print_bytes(&setting, &swarm, &adversaries);
+    let mut crowd = Crowd::start(setting);
+    let limit = Duration::from_secs_f64(setting.give_up * bound);
+    let complete = crowd.swarm.run(limit);
+    let swarm = &crowd.swarm;
+    print_setting(setting);
+    print_bytes(setting, swarm, &crowd.adversaries);
     println!(
         "{} events in {:.1} s",
         swarm.steps(),
@@ -189,16 +227,27 @@ fn main() -> ExitCode {
     if let Some(trace) = swarm.trace() {
         println!("trace {trace}");
     }
+    let times = crowd.times();
     let Some(&last) = times.last().filter(|_| complete) else {
-        eprintln!(
-            "flash_crowd: {} of {} honest leechers did not complete in {:.1} chunk times, {:.1} times the bound",
+        return Err(format!(
+            "{} of {} honest leechers did not complete in {:.1} chunk times, {:.1} times the bound",
             swarm.leeching(),
-            leechers.len(),
+            crowd.leechers,
             swarm.now().as_secs_f64() / CHUNK_TIME,
             swarm.now().as_secs_f64() / bound
-        );
-        return ExitCode::FAILURE;
+        ));
     };
+    print_times(&times, last, bound);
+    if let Some(file) = &setting.svg {
+        std::fs::write(file, svg(setting, &times, bound))
+            .map_err(|error| format!("{file}: {error}"))?;
+        println!("curve written to {file}");
+    }
+    println!("ratio {:.4}", last / bound);
+    Ok(())
+}
+
+fn print_times(times: &[f64], last: f64, bound: f64) {
     println!("{:<28}{:>12}{:>9}", "", "chunk times", "ratio");
     let row = |what: &str, time: f64| {
         println!("{what:<28}{:>12.1}{:>9.3}", time / CHUNK_TIME, time / bound);
@@ -207,15 +256,6 @@ fn main() -> ExitCode {
     row("first finisher", times[0]);
     row("median", times[times.len() / 2]);
     row("last finisher", last);
-    if let Some(file) = &setting.svg {
-        if let Err(error) = std::fs::write(file, svg(&setting, &times, bound)) {
-            eprintln!("flash_crowd: {file}: {error}");
-            return ExitCode::FAILURE;
-        }
-        println!("drawn in {file}");
-    }
-    println!("ratio {:.4}", last / bound);
-    ExitCode::SUCCESS
 }
 
 fn print_setting(setting: &Setting) {
@@ -236,7 +276,7 @@ fn print_setting(setting: &Setting) {
     }
 }
 
-/// How much the honest wasted, and the adversaries took.
+/// How much the honest members wasted, and how much the adversaries downloaded.
 fn print_bytes(setting: &Setting, swarm: &Simulation, adversaries: &[Member]) {
     let members = (0..swarm.members()).map(Member);
     let honest = members.filter(|member| !adversaries.contains(member));
@@ -245,7 +285,7 @@ fn print_bytes(setting: &Setting, swarm: &Simulation, adversaries: &[Member]) {
         (down + progress.downloaded, wasted + progress.wasted)
     });
     println!(
-        "bytes that came twice: {:.3} %",
+        "bytes received twice: {:.3} %",
         100.0 * wasted as f64 / f64::max(down as f64, 1.0)
     );
     let content = (setting.chunks * CHUNK) as f64;
@@ -253,14 +293,14 @@ fn print_bytes(setting: &Setting, swarm: &Simulation, adversaries: &[Member]) {
     let taken: Vec<f64> = adversaries.iter().map(taken).collect();
     if !taken.is_empty() {
         println!(
-            "adversaries took {:.3} contents each, and the greediest {:.3}",
+            "adversaries downloaded {:.3} contents each on average, at most {:.3}",
             taken.iter().sum::<f64>() / taken.len() as f64,
             taken.iter().copied().fold(0.0, f64::max)
         );
     }
 }
 
-/// The share of leechers that are done over time, and the bound.
+/// Draws the share of complete leechers over time, and the bound.
 fn svg(setting: &Setting, times: &[f64], bound: f64) -> String {
     let (width, height, margin) = (720.0, 360.0, 48.0);
     let end = times.last().copied().unwrap_or(bound).max(bound) * 1.05;

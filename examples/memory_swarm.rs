@@ -1,6 +1,6 @@
-//! A swarm that touches neither network nor disk: a tracker, a seeder that
-//! sends no more than four copies a second, and twenty leechers that start
-//! together and serve each other.
+//! A swarm that uses neither network nor disk: a tracker, a seeder that sends at
+//! most four copies per second, and twenty leechers that start together and serve
+//! each other.
 //!
 //! ```text
 //! cargo run --example memory_swarm
@@ -14,7 +14,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
 const LEECHERS: usize = 20;
-/// In bytes.
+/// The length of the content, in bytes.
 const LENGTH: usize = 512 << 10;
 
 #[tokio::main]
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tracker = Tracker::builder(network.endpoint("tracker"))
         .bind("memory:tracker")
         .await?;
-    // Look for further owners at once: the default suits longer downloads.
+    // Look for further owners early: the default is for longer downloads.
     let mut config = PeerConfig::default();
     config.swarm.find_interval = Duration::from_millis(20);
     let start = async |name: &str, storage: MemoryStorage| {

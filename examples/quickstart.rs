@@ -1,13 +1,13 @@
-//! A tracker, three owners of a file and a downloader, in one process over
-//! TCP.
+//! A tracker, three owners of a file and a peer that downloads it, in one process
+//! over TCP.
 //!
 //! ```text
 //! cargo run --release --example quickstart [FILE]
 //! ```
 //!
-//! fetches FILE (without one, 64 MiB of pseudo-random bytes) from all three
-//! owners into a directory that is removed in the end. The last line is
-//! `verified <id> <bytes> bytes from <n> owners in <seconds> s`; the id is what
+//! downloads FILE (by default 64 MiB of pseudo-random bytes) from all three owners
+//! into a directory, which is removed at the end. The last line is
+//! `verified <id> <bytes> bytes from <n> owners in <seconds> s`. The id is what
 //! `b3sum FILE` prints.
 
 mod common;

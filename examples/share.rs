@@ -1,11 +1,11 @@
-//! Shares files where they lie, until Ctrl-C or SIGTERM.
+//! Shares files in place, without a copy, until Ctrl-C or SIGTERM.
 //!
 //! ```text
 //! cargo run --release --example share -- --tracker 127.0.0.1:7000 FILE...
 //! ```
 //!
-//! prints `sharing <id> <name>` for each file once others can fetch it. With
-//! `--listen ADDR` others reach it there and not at any free port.
+//! prints `sharing <id> <name>` for each file once others can download it. With
+//! `--listen ADDR` it listens at that address instead of any free port.
 
 mod common;
 
@@ -26,7 +26,7 @@ async fn run() -> Outcome<()> {
     let files = args.some_rest()?;
 
     let interrupted = common::interrupt()?;
-    // It downloads nothing, so nothing is ever put into its storage.
+    // This peer downloads nothing, so its storage stays empty.
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
         .tracker(args.required("--tracker")?)
         .listen(args.option("--listen").unwrap_or("0.0.0.0:0"))

@@ -4,7 +4,7 @@
 //! cargo run --example tracker -- --listen 127.0.0.1:7000
 //! ```
 //!
-//! prints `listening 127.0.0.1:7000` (with port 0, the port that it got).
+//! prints `listening 127.0.0.1:7000` (for port 0, with the port that was chosen).
 
 mod common;
 

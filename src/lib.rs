@@ -65,7 +65,7 @@
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
 //! | [`protocol`] | messages, their encoding, and every [limit](protocol::limits) |
-//! | [`peer::swarm`], [`tracker::registry`] | the pure machines behind the two, for simulations and for your own drivers |
+//! | [`peer::swarm`], [`tracker::ShardedRegistry`] | the pure machines behind the two, for simulations and for your own drivers |
 //!
 //! `README.md` is the front page, `ARCHITECTURE.md` explains how the crate is
 //! built, and `PROTOCOL.md` specifies every byte on the wire.
@@ -80,7 +80,7 @@
 //!   their future is dropped.
 //! - Every queue, map, frame and wait has a bound: a named constant or a field
 //!   of [`PeerConfig`] or [`TrackerConfig`].
-//! - The pure part ([`content`], [`protocol`], [`tracker::registry`],
+//! - The pure part ([`content`], [`protocol`], `tracker::registry`,
 //!   [`peer::swarm`]) uses no I/O, clock, thread or ambient randomness: the same
 //!   inputs give the same outputs.
 //! - No input of users, other peers, trackers or files leads to a panic.

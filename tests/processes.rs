@@ -361,12 +361,7 @@ impl Gated {
                 let new: Vec<_> = addrs.filter(|addr| !known.contains(addr)).collect();
                 assert_eq!(new.len(), 1, "the owner that has just come");
                 known.extend(&new);
-                let entry = OwnEntry {
-                    id: found.id,
-                    name: found.name,
-                    length: found.length,
-                    state: OwnState::Complete,
-                };
+                let entry = OwnEntry::new(found.id, found.name, found.length, OwnState::Complete);
                 Gate::new(new[0], &tracker_addr, entry, allowed).await
             });
             gates.push(gate);
@@ -474,7 +469,10 @@ fn fetch_that_fails_prints_the_reason_in_one_line() {
         (["--tracker", tracker, "--out", out, "a/b"], "content name"),
         (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
         (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
-        (["--tracker", tracker, "--to", out, "a"], "--to is unknown"),
+        (
+            ["--tracker", tracker, "--to", out, "a"],
+            "unknown option --to",
+        ),
     ] {
         let (status, last, stderr) = Program::start("fetch", &args).ended();
         assert!(!status.success());

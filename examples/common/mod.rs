@@ -1,7 +1,7 @@
-//! What the examples share: reading arguments, waiting for Ctrl-C, a progress
+//! Code that the examples share: the command line, waiting for Ctrl-C, a progress
 //! bar.
 
-#![allow(dead_code, reason = "each example uses its part")]
+#![allow(dead_code, reason = "no example uses all of it")]
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -14,7 +14,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// The end of `main`: an error as one line on stderr.
+/// Ends `main`. Prints an error as one line on stderr.
 pub(crate) fn exit(name: &str, outcome: Outcome<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -25,7 +25,7 @@ pub(crate) fn exit(name: &str, outcome: Outcome<()>) -> ExitCode {
     }
 }
 
-/// The command line: options with a value, flags without, and all the rest.
+/// The command line: options with a value, flags without one, and the rest.
 pub(crate) struct Args {
     usage: &'static str,
     options: HashMap<String, String>,
@@ -48,7 +48,7 @@ impl Args {
             } else if flags.contains(&word.as_str()) {
                 args.options.insert(word, String::new());
             } else if word.starts_with("--") {
-                return Err(format!("{word} is unknown; usage: {usage}").into());
+                return Err(format!("unknown option {word}; usage: {usage}").into());
             } else {
                 args.rest.push(word);
             }
@@ -69,7 +69,7 @@ impl Args {
         self.options.contains_key(name)
     }
 
-    /// All that is no option, which must be one thing at the least.
+    /// All arguments that are not options; at least one.
     pub(crate) fn some_rest(&self) -> Outcome<&[String]> {
         match self.rest.as_slice() {
             [] => Err(format!("usage: {}", self.usage).into()),
@@ -77,7 +77,7 @@ impl Args {
         }
     }
 
-    /// The one thing that is no option.
+    /// The only argument that is not an option.
     pub(crate) fn one_rest(&self) -> Outcome<&str> {
         match self.rest.as_slice() {
             [one] => Ok(one),
@@ -86,7 +86,8 @@ impl Args {
     }
 }
 
-/// Ends on Ctrl-C or SIGTERM; both are heard from this call on.
+/// Returns a future that ends on Ctrl-C or SIGTERM. Signals after this call are not
+/// missed.
 #[cfg(unix)]
 pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -100,7 +101,7 @@ pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Ends on Ctrl-C, which is heard from this call on.
+/// Returns a future that ends on Ctrl-C. A Ctrl-C after this call is not missed.
 #[cfg(windows)]
 pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;
@@ -109,8 +110,8 @@ pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Follows a download to its end with a progress bar, on stderr and only if
-/// that is a terminal, and calls `seen` with every progress.
+/// Shows the progress of a download until it ends, as a bar on stderr if that is a
+/// terminal. Calls `seen` with every progress.
 pub(crate) async fn follow(download: &Download, mut seen: impl FnMut(&Progress)) {
     let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes}  {msg}");
     let bar =
@@ -125,7 +126,7 @@ pub(crate) async fn follow(download: &Download, mut seen: impl FnMut(&Progress))
                 bar.set_message(format!("{rate}/s from {} owners", progress.owners));
                 seen(&progress);
             }
-            // The end; what it was is said by awaiting the download.
+            // The download has ended. Awaiting it tells the result.
             _ => {}
         }
     }

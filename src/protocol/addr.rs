@@ -1,5 +1,5 @@
-//! Where a peer or a tracker is reached: a validated text to which each
-//! transport gives its own meaning.
+//! The address of a peer or a tracker: a validated text. Each transport gives it
+//! its own meaning.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::fmt;
@@ -25,20 +25,20 @@ pub const MAX_ADDR_LEN: usize = 255;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Addr(Arc<str>);
 
-/// Why a text is no [`Addr`].
+/// Why a text is not an [`Addr`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AddrError {
-    /// An address has 1 to [`MAX_ADDR_LEN`] bytes.
-    #[error("an address has 1 to {MAX_ADDR_LEN} bytes, not {len}")]
+    /// The text is empty or longer than [`MAX_ADDR_LEN`] bytes.
+    #[error("an address must have 1 to {MAX_ADDR_LEN} bytes, but this one has {len}")]
     Length {
         /// How many bytes the text has.
         len: usize,
     },
-    /// Something that is no printable ASCII character, or a space.
-    #[error("byte {at} of an address is not printable ASCII")]
+    /// A character is a space or not printable ASCII.
+    #[error("an address must be printable ASCII without spaces, but byte {at} is not")]
     Character {
-        /// Its offset in bytes.
+        /// The offset of the first such character, in bytes.
         at: usize,
     },
 }
@@ -49,30 +49,30 @@ impl Addr {
         &self.0
     }
 
-    /// The address as IP and port, when it has that form.
+    /// The address as IP and port, if it has that form.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         self.0.parse().ok()
     }
 
-    /// The address as an IPv4 socket, when it is written exactly as such a one
-    /// is: then six bytes say all of it.
+    /// The address as an IPv4 socket address, if it is written in the standard
+    /// form. Then six bytes can represent it.
     pub(crate) fn plain_v4(&self) -> Option<SocketAddrV4> {
         let v4 = self.0.parse::<SocketAddrV4>().ok()?;
         let port = v4.port();
-        // The parser takes zeros before a port.
+        // The parser accepts leading zeros in a port, which six bytes would lose.
         let digits = self.0.len() - self.0.rfind(':')? - 1;
         let zeros = digits != port.checked_ilog10().map_or(1, |log| log as usize + 1);
         (!zeros).then_some(v4)
     }
 
-    /// Whether both addresses are of one host: the same IP, or, for other
-    /// transports, the same text up to a port (`:` and digits) at the end.
+    /// Whether both addresses have the same host: the same IP or, for other
+    /// transports, the same text before the port (`:` and digits) at the end.
     pub fn same_host(&self, other: &Self) -> bool {
         self.host() == other.host()
     }
 
-    /// The host of this address, by which quotas count: without its port, and
-    /// an IPv4 address inside IPv6 as IPv4.
+    /// The host of this address: the address without its port. An IPv4 address
+    /// that is mapped into IPv6 counts as IPv4.
     pub fn host(&self) -> Host<'_> {
         match self.socket_addr() {
             Some(addr) => Host::Ip(addr.ip().to_canonical()),
@@ -87,8 +87,8 @@ impl Addr {
         }
     }
 
-    /// This address, with an unspecified IP (`0.0.0.0`, `[::]`) replaced by
-    /// the one of `source`. Without one on either side, it stays as it is.
+    /// This address, with an unspecified IP (`0.0.0.0`, `[::]`) replaced by the IP
+    /// of `source`. If either address has no IP, this address is unchanged.
     pub fn filled_in_from(&self, source: &Self) -> Self {
         match (self.socket_addr(), source.socket_addr()) {
             (Some(mut addr), Some(source)) if addr.ip().is_unspecified() => {
@@ -100,28 +100,28 @@ impl Addr {
     }
 }
 
-/// What [`Addr::host`] tells apart.
+/// The host of an address; see [`Addr::host`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Host<'a> {
     /// An IP address.
     Ip(IpAddr),
-    /// Whatever another transport writes before the port.
+    /// The text before the port, for other transports.
     Text(&'a str),
 }
 
-/// A host as limits count it, beyond the life of its address: like [`Host`],
-/// but an IPv6 address stands for its /64 network, which is what one customer
-/// of a provider has at the least (RFC 6177).
+/// A host as limits count it, as a value of its own: like [`Host`], but an IPv6
+/// address counts as its /64 network, because one customer of a provider has at
+/// least that much (RFC 6177).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostKey {
     /// An IPv4 address, or the first address of a /64 network.
     Ip(IpAddr),
-    /// Whatever another transport writes before the port.
+    /// The text before the port, for other transports.
     Text(Box<str>),
 }
 
 impl HostKey {
-    /// The host that an address is of.
+    /// The host of an address.
     pub fn of(addr: &Addr) -> Self {
         match addr.host() {
             Host::Ip(IpAddr::V6(ip)) => {
@@ -218,9 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn plain_v4_is_what_its_socket_is_written_as() {
+    fn plain_v4_is_only_the_standard_form() {
         for text in ["1.2.3.4:5", "0.0.0.0:0", "255.10.9.8:65535", "1.2.3.4:10"] {
-            let v4 = addr(text).plain_v4().expect("plain");
+            let v4 = addr(text).plain_v4().expect("the standard form");
             assert_eq!(v4.to_string(), text);
         }
         for text in [
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn addr_at_each_bound_is_taken_or_refused() {
+    fn addr_at_each_bound_is_accepted_or_refused() {
         assert!("x".repeat(MAX_ADDR_LEN).parse::<Addr>().is_ok());
         for len in [0, MAX_ADDR_LEN + 1] {
             assert_eq!(

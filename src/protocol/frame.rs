@@ -1,14 +1,14 @@
-//! The unit that transports carry.
+//! The frame: the unit that transports carry.
 
 use bytes::Bytes;
 
-/// One message on its way: a small head, and a body that no transport of this
-/// crate copies.
+/// One encoded message: a small head, and a body that no transport of this crate
+/// copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Frame {
-    /// What the message says.
+    /// The type and the fields of the message.
     pub head: Bytes,
-    /// The bytes of a block, or whatever else is long; often empty.
+    /// The bytes of a block, or other long data. Often empty.
     pub body: Bytes,
 }
 
@@ -21,18 +21,18 @@ impl Frame {
         }
     }
 
-    /// Head and body together, in bytes.
+    /// The length of head and body together, in bytes.
     pub fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
 
-    /// Whether both parts are empty.
+    /// Whether head and body are empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// The longest head and body that a receiver takes, in bytes.
+/// The longest head and body that a receiver accepts, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameLimits {
     /// The longest head.

@@ -1,19 +1,21 @@
-//! What peers and trackers say to each other: the messages, the codec between
-//! messages and frames, and every limit of it. The bytes are described in
-//! PROTOCOL.md.
+//! The messages of peers and trackers, their encoding in frames, and all limits.
+//! PROTOCOL.md describes the bytes.
 //!
-//! Everything here is pure. Decoding checks every length against its limit
-//! before it allocates, and never panics, whatever the bytes are.
+//! Everything here is pure. Decoding gives back what was encoded. It checks every
+//! length against its limit before it allocates memory, it never copies a body,
+//! and it never panics, whatever the bytes are. It does not know what a message
+//! means for a link or a content, for example whether a chunk exists.
 
 mod addr;
-mod codec;
+mod error;
 mod frame;
 pub mod limits;
 mod peer;
 mod tracker;
+mod wire;
 
 pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
-pub use codec::ProtocolError;
+pub use error::ProtocolError;
 pub use frame::{Frame, FrameLimits};
 pub use peer::{Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 pub use tracker::{

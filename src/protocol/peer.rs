@@ -1,15 +1,48 @@
-//! What two peers say on a link: BitTorrent's vocabulary (BEP 3, and the Fast
-//! extension, BEP 6), with manifest parts, about one content per link.
+//! The messages between two peers on a link, and their encoding: BitTorrent's
+//! messages (BEP 3, and the Fast extension, BEP 6) with manifest pages, about one
+//! content per link. Messages that BitTorrent also has keep its type numbers.
 
 use std::fmt;
+use std::mem;
 
 use bytes::Bytes;
 
-use super::Addr;
-use crate::content::{BlockRange, ChunkIndex, ContentId};
+use super::addr::Addr;
+use super::error::ProtocolError;
+use super::frame::Frame;
+use super::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_MANIFEST_PAGE};
+use super::wire::{Reader, Writer, within};
+use crate::content::{
+    Bitfield, BlockRange, ChunkHash, ChunkIndex, ContentId, Geometry, LengthProof, MAX_CHUNK_LEN,
+    MAX_CHUNKS,
+};
 
-/// A peer as other peers tell it apart: 16 random bytes that it picks when it
-/// starts. Known to everybody, and proof of nothing.
+const CHOKE: u8 = 0x00;
+const UNCHOKE: u8 = 0x01;
+const INTERESTED: u8 = 0x02;
+const NOT_INTERESTED: u8 = 0x03;
+const HAVE: u8 = 0x04;
+const BITFIELD: u8 = 0x05;
+const REQUEST: u8 = 0x06;
+const BLOCK: u8 = 0x07;
+const CANCEL: u8 = 0x08;
+const SUGGEST: u8 = 0x0d;
+const HAVE_ALL: u8 = 0x0e;
+const HAVE_NONE: u8 = 0x0f;
+const REJECT: u8 = 0x10;
+const HELLO: u8 = 0x20;
+const REFUSE: u8 = 0x21;
+const KEEP_ALIVE: u8 = 0x22;
+const MANIFEST_REQUEST: u8 = 0x23;
+const MANIFEST_LENGTH: u8 = 0x24;
+const MANIFEST_HASHES: u8 = 0x25;
+const MANIFEST_REJECT: u8 = 0x26;
+const SAME_PEER: u8 = 0x27;
+
+const HASH_LEN: usize = size_of::<ChunkHash>();
+
+/// Identifies a peer to other peers: 16 random bytes that it draws when it
+/// starts. Everybody may know them, so they prove nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 16]);
 
@@ -25,9 +58,8 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// What a peer tells the other end of one link and nobody else: 16 random
-/// bytes, made anew for each link. Who can repeat it holds the other end of
-/// that link.
+/// A secret that a peer tells only the other end of one link: 16 random bytes,
+/// new for each link. A peer that can repeat it is the other end of that link.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkCookie(pub [u8; 16]);
 
@@ -38,102 +70,324 @@ impl fmt::Debug for LinkCookie {
     }
 }
 
-/// What only the two ends of an older link can say on a newer one: the first
-/// 16 bytes of the BLAKE3 hash of the newer link's cookies, keyed with the
-/// older one's. The speaker's own cookie comes first in both, so that nobody
-/// can send a proof back to whom it came from.
+/// Proves on a newer link that the sender is also at the end of an older link:
+/// the first 16 bytes of the BLAKE3 hash of the newer link's cookies, keyed with
+/// the older link's cookies. Only the two ends of both links know all four. The
+/// sender's own cookie comes first in both, so that a proof sent back to its
+/// sender proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkProof(pub [u8; 16]);
 
-/// The first message on a link, from both sides; the dialler speaks first.
+/// The first message on a link, from both sides. The side that connected sends it
+/// first.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hello {
-    /// The content that this link is about.
+    /// The content of this link.
     pub content: ContentId,
-    /// Who speaks.
+    /// The sender.
     pub peer: PeerId,
-    /// Where the speaker listens, if it does: as it knows its own address, so
-    /// an unspecified IP is to be filled in from the connection.
+    /// Where the sender listens, if it does. An unspecified IP stands for the IP
+    /// of the connection.
     pub listen: Option<Addr>,
-    /// The secret of this link, from its speaker.
+    /// The sender's secret for this link.
     pub cookie: LinkCookie,
 }
 
-/// Everything that a peer says.
+impl Hello {
+    /// Makes a Hello of its fields.
+    pub fn new(content: ContentId, peer: PeerId, listen: Option<Addr>, cookie: LinkCookie) -> Self {
+        Self {
+            content,
+            peer,
+            listen,
+            cookie,
+        }
+    }
+}
+
+/// A message from peer to peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerMessage {
     /// Opens the link.
     Hello(Hello),
-    /// Ends it, with a reason; the speaker closes the connection behind it.
+    /// Ends the link, with a reason. The sender then closes the connection.
     Refuse(RefuseReason),
-    /// Nothing to say, and still there.
+    /// Shows that the sender is still there.
     KeepAlive,
-    /// There is another link between these two peers about this content, and
-    /// here is the proof of it: see [`LinkProof`].
+    /// The two peers already have another link about this content; see
+    /// [`LinkProof`].
     SamePeer(LinkProof),
-    /// The chunks that the speaker has, as [`Bitfield`](crate::Bitfield)
-    /// bytes. They are checked once the content's length is known.
+    /// The chunks that the sender has, as the bytes of a
+    /// [`Bitfield`](crate::Bitfield). They are checked once the length of the
+    /// content is known.
     Bitfield(Bytes),
-    /// All of them (BEP 6).
+    /// The sender has all chunks (BEP 6).
     HaveAll,
-    /// None yet (BEP 6).
+    /// The sender has no chunks yet (BEP 6).
     HaveNone,
-    /// One more.
+    /// The sender has one more chunk.
     Have(ChunkIndex),
-    /// A chunk that the speaker would like the other to ask for (BEP 6).
+    /// Suggests a chunk that the other side should ask for (BEP 6).
     Suggest(ChunkIndex),
-    /// Would ask, were it not choked (BEP 3). A link starts interested.
+    /// The sender wants to request blocks (BEP 3). A link starts interested.
     Interested,
-    /// Has nothing to ask for at present, and needs no slot (BEP 3).
+    /// The sender has nothing to request at present and needs no upload slot
+    /// (BEP 3).
     NotInterested,
     /// Asks for a block.
     Request(BlockRange),
     /// Takes a request back.
     Cancel(BlockRange),
-    /// Will not answer a request (BEP 6).
+    /// The sender will not answer a request (BEP 6).
     Reject(BlockRange),
-    /// The bytes of a block; their number is the request's `len`.
+    /// The bytes of a block, as many as were requested.
     Block {
-        /// Which chunk.
+        /// The chunk.
         chunk: ChunkIndex,
-        /// The first byte, from the start of the chunk.
+        /// The offset of the first byte in the chunk.
         offset: u32,
         /// The bytes.
         data: Bytes,
     },
-    /// Requests will not be answered from here on; outstanding ones are
-    /// rejected one by one.
+    /// The sender answers no requests from now on. It rejects outstanding ones
+    /// one by one.
     Choke,
-    /// Requests are answered again.
+    /// The sender answers requests again.
     Unchoke,
-    /// Asks for a part of the manifest: 0 is the length with its proof, part
-    /// p > 0 the hashes of the chunks from (p - 1) ×
-    /// [`HASHES_PER_PART`](super::limits::HASHES_PER_PART) on.
+    /// Asks for a page of the manifest. Page 0 is the length with its proof. Page
+    /// p > 0 is the hashes of the chunks from (p - 1) ×
+    /// [`HASHES_PER_PAGE`](super::limits::HASHES_PER_PAGE) on.
     ManifestRequest {
-        /// Which part.
-        part: u32,
+        /// The page.
+        page: u32,
     },
-    /// The length in bytes and its proof: part 0. The body is the siblings (32
-    /// bytes each), then the leaf.
+    /// Page 0 of the manifest: the length and its proof. The body is the siblings
+    /// (32 bytes each), then the leaf.
     ManifestLength {
         /// The content's length in bytes.
         length: u64,
         /// Siblings and leaf.
         proof: Bytes,
     },
-    /// Hashes, 32 bytes each: part 1 and on.
+    /// Page 1 or later of the manifest: hashes of 32 bytes each.
     ManifestHashes {
-        /// Which part.
-        part: u32,
+        /// The page.
+        page: u32,
         /// The hashes.
         hashes: Bytes,
     },
-    /// Has no manifest (yet).
+    /// The sender does not have the manifest (yet).
     ManifestReject {
-        /// The part that was asked for.
-        part: u32,
+        /// The page that was asked for.
+        page: u32,
     },
+}
+
+impl PeerMessage {
+    /// Encodes the message. The bytes of a block, a bitfield, and the pages of a
+    /// manifest become the body of the frame without a copy.
+    ///
+    /// A message within the bounds of [`limits`](super::limits) gives a frame
+    /// within [`LINK_FRAMES`](super::limits::LINK_FRAMES). A message out of bounds
+    /// is encoded too, but [`decode`](Self::decode) refuses it.
+    pub fn encode(self) -> Frame {
+        let plain = |kind| Writer::new(kind, 0).frame();
+        let number = |kind, number| Writer::new(kind, 4).u32(number);
+        match self {
+            Self::Hello(hello) => hello.encode(),
+            Self::Refuse(reason) => Writer::new(REFUSE, 1).u8(reason.code()).frame(),
+            Self::KeepAlive => plain(KEEP_ALIVE),
+            Self::SamePeer(proof) => Writer::new(SAME_PEER, 16).bytes(&proof.0).frame(),
+            Self::Bitfield(bits) => Writer::new(BITFIELD, 0).frame_with(bits),
+            Self::HaveAll => plain(HAVE_ALL),
+            Self::HaveNone => plain(HAVE_NONE),
+            Self::Interested => plain(INTERESTED),
+            Self::NotInterested => plain(NOT_INTERESTED),
+            Self::Have(chunk) => number(HAVE, chunk.0).frame(),
+            Self::Suggest(chunk) => number(SUGGEST, chunk.0).frame(),
+            Self::Request(block) => write_block(REQUEST, block),
+            Self::Cancel(block) => write_block(CANCEL, block),
+            Self::Reject(block) => write_block(REJECT, block),
+            Self::Block {
+                chunk,
+                offset,
+                data,
+            } => Writer::new(BLOCK, 8)
+                .u32(chunk.0)
+                .u32(offset)
+                .frame_with(data),
+            Self::Choke => plain(CHOKE),
+            Self::Unchoke => plain(UNCHOKE),
+            Self::ManifestRequest { page } => number(MANIFEST_REQUEST, page).frame(),
+            Self::ManifestLength { length, proof } => Writer::new(MANIFEST_LENGTH, 8)
+                .u64(length)
+                .frame_with(proof),
+            Self::ManifestHashes { page, hashes } => {
+                number(MANIFEST_HASHES, page).frame_with(hashes)
+            }
+            Self::ManifestReject { page } => number(MANIFEST_REJECT, page).frame(),
+        }
+    }
+
+    /// Decodes a frame. Its body becomes a part of the message without a copy.
+    ///
+    /// ```
+    /// use bt_lite::ChunkIndex;
+    /// use bt_lite::protocol::{Frame, PeerMessage, ProtocolError};
+    ///
+    /// let have = PeerMessage::Have(ChunkIndex(258));
+    /// let frame = have.clone().encode();
+    /// assert_eq!(frame.head[..], [4, 0, 0, 1, 2]);
+    /// assert_eq!(PeerMessage::decode(frame), Ok(have));
+    ///
+    /// let unknown = Frame::head(vec![0xff]);
+    /// let error = PeerMessage::decode(unknown);
+    /// assert_eq!(error, Err(ProtocolError::Type { found: 0xff }));
+    /// ```
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: the sender broke the protocol, or it speaks another
+    /// version ([`Version`](ProtocolError::Version)).
+    pub fn decode(frame: Frame) -> Result<Self, ProtocolError> {
+        let Frame { head, mut body } = frame;
+        let mut head = Reader::new(&head);
+        let message = match head.u8()? {
+            HELLO => Self::Hello(Hello::decode(&mut head)?),
+            REFUSE => Self::Refuse(RefuseReason::from_code(head.u8()?)?),
+            KEEP_ALIVE => Self::KeepAlive,
+            SAME_PEER => Self::SamePeer(LinkProof(head.array()?)),
+            BITFIELD => Self::Bitfield(check_bitfield(mem::take(&mut body))?),
+            HAVE_ALL => Self::HaveAll,
+            HAVE_NONE => Self::HaveNone,
+            INTERESTED => Self::Interested,
+            NOT_INTERESTED => Self::NotInterested,
+            HAVE => Self::Have(read_chunk(&mut head)?),
+            SUGGEST => Self::Suggest(read_chunk(&mut head)?),
+            REQUEST => Self::Request(read_block(&mut head)?),
+            CANCEL => Self::Cancel(read_block(&mut head)?),
+            REJECT => Self::Reject(read_block(&mut head)?),
+            BLOCK => {
+                let (chunk, offset) = (read_chunk(&mut head)?, head.u32()?);
+                let data = mem::take(&mut body);
+                check_block(chunk, offset, data.len() as u64)?;
+                Self::Block {
+                    chunk,
+                    offset,
+                    data,
+                }
+            }
+            CHOKE => Self::Choke,
+            UNCHOKE => Self::Unchoke,
+            MANIFEST_REQUEST => Self::ManifestRequest {
+                page: read_page(&mut head, 0)?,
+            },
+            MANIFEST_LENGTH => {
+                let length = head.content_len()?;
+                let proof = check_length_proof(length, mem::take(&mut body))?;
+                Self::ManifestLength { length, proof }
+            }
+            MANIFEST_HASHES => Self::ManifestHashes {
+                page: read_page(&mut head, 1)?,
+                hashes: check_hashes(mem::take(&mut body))?,
+            },
+            MANIFEST_REJECT => Self::ManifestReject {
+                page: read_page(&mut head, 0)?,
+            },
+            found => return Err(ProtocolError::Type { found }),
+        };
+        head.end(&body)?;
+        Ok(message)
+    }
+}
+
+impl Hello {
+    fn encode(&self) -> Frame {
+        Writer::opening(HELLO, 320)
+            .id(&self.content)
+            .bytes(&self.peer.0)
+            .optional_addr(self.listen.as_ref())
+            .bytes(&self.cookie.0)
+            .frame()
+    }
+
+    fn decode(head: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+        head.opening()?;
+        Ok(Self {
+            content: head.id()?,
+            peer: PeerId(head.array()?),
+            listen: head.optional_addr()?,
+            cookie: LinkCookie(head.array()?),
+        })
+    }
+}
+
+fn write_block(kind: u8, block: BlockRange) -> Frame {
+    Writer::new(kind, 12)
+        .u32(block.chunk.0)
+        .u32(block.offset)
+        .u32(block.len)
+        .frame()
+}
+
+fn read_block(head: &mut Reader<'_>) -> Result<BlockRange, ProtocolError> {
+    let block = BlockRange {
+        chunk: read_chunk(head)?,
+        offset: head.u32()?,
+        len: head.u32()?,
+    };
+    check_block(block.chunk, block.offset, block.len.into())?;
+    Ok(block)
+}
+
+/// Checks the bounds that hold for a block of any content. Only empty content has
+/// an empty block, at its very start.
+fn check_block(chunk: ChunkIndex, offset: u32, len: u64) -> Result<(), ProtocolError> {
+    let least = u64::from((chunk, offset) != (ChunkIndex(0), 0));
+    within("block length", len, least..=MAX_BLOCK_LEN.into())?;
+    within("block offset", offset.into(), 0..=MAX_CHUNK_LEN - len)
+}
+
+fn read_chunk(head: &mut Reader<'_>) -> Result<ChunkIndex, ProtocolError> {
+    let chunk = head.u32()?;
+    within("chunk index", chunk.into(), 0..=u64::from(MAX_CHUNKS) - 1)?;
+    Ok(ChunkIndex(chunk))
+}
+
+fn read_page(head: &mut Reader<'_>, first: u64) -> Result<u32, ProtocolError> {
+    let page = head.u32()?;
+    within(
+        "manifest page",
+        page.into(),
+        first..=MAX_MANIFEST_PAGE.into(),
+    )?;
+    Ok(page)
+}
+
+fn check_bitfield(bits: Bytes) -> Result<Bytes, ProtocolError> {
+    let most = Bitfield::byte_len(MAX_CHUNKS) as u64;
+    within("bitfield length", bits.len() as u64, 1..=most)?;
+    Ok(bits)
+}
+
+/// Checks the length of a proof, which depends only on the length of the content.
+fn check_length_proof(length: u64, proof: Bytes) -> Result<Bytes, ProtocolError> {
+    let geometry = Geometry::of(length).expect("the length is within its bound");
+    let (siblings, leaf) = LengthProof::shape(&geometry);
+    let len = (siblings * HASH_LEN + leaf) as u64;
+    within("length proof length", proof.len() as u64, len..=len)?;
+    Ok(proof)
+}
+
+fn check_hashes(hashes: Bytes) -> Result<Bytes, ProtocolError> {
+    let len = hashes.len();
+    if !len.is_multiple_of(HASH_LEN) {
+        return Err(ProtocolError::Hashes { len });
+    }
+    let count = (len / HASH_LEN) as u64;
+    within("hashes in a page", count, 1..=HASHES_PER_PAGE.into())?;
+    Ok(hashes)
 }
 
 /// Why a peer ends a link.
@@ -142,30 +396,64 @@ pub enum PeerMessage {
 pub enum RefuseReason {
     /// It speaks another version of the protocol.
     Version,
-    /// It does not have this content, and does not want it.
+    /// It neither has nor wants this content.
     UnknownContent,
-    /// It has as many links as it takes.
+    /// It has as many links as it accepts.
     Busy,
-    /// It is the same peer, at both ends.
+    /// The peer connected to itself.
     SelfConnection,
-    /// There is a link already, for this content and between these two.
+    /// These two peers already have a link about this content.
     Duplicate,
-    /// The other side lied earlier.
+    /// The other side sent false data earlier.
     Banned,
-    /// The link is no longer of use to it.
+    /// It no longer needs the link.
     NotNeeded,
-    /// It stops.
+    /// It is shutting down.
     ShuttingDown,
+}
+
+impl RefuseReason {
+    fn code(self) -> u8 {
+        match self {
+            Self::Version => 1,
+            Self::UnknownContent => 2,
+            Self::Busy => 3,
+            Self::SelfConnection => 4,
+            Self::Duplicate => 5,
+            Self::Banned => 6,
+            Self::NotNeeded => 7,
+            Self::ShuttingDown => 8,
+        }
+    }
+
+    fn from_code(code: u8) -> Result<Self, ProtocolError> {
+        Ok(match code {
+            1 => Self::Version,
+            2 => Self::UnknownContent,
+            3 => Self::Busy,
+            4 => Self::SelfConnection,
+            5 => Self::Duplicate,
+            6 => Self::Banned,
+            7 => Self::NotNeeded,
+            8 => Self::ShuttingDown,
+            found => {
+                return Err(ProtocolError::Choice {
+                    field: "refuse reason",
+                    found,
+                });
+            }
+        })
+    }
 }
 
 impl fmt::Display for RefuseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Version => "another protocol version",
+            Self::Version => "different protocol version",
             Self::UnknownContent => "unknown content",
             Self::Busy => "too many links",
             Self::SelfConnection => "connected to itself",
-            Self::Duplicate => "linked already",
+            Self::Duplicate => "already linked",
             Self::Banned => "banned",
             Self::NotNeeded => "link not needed",
             Self::ShuttingDown => "shutting down",

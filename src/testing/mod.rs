@@ -1,8 +1,9 @@
-//! Conformance suites for implementations of the crate's seams (feature
-//! `testing`).
+//! Helpers for tests (feature `testing`): conformance suites for implementations
+//! of [`Transport`](crate::Transport) and [`Storage`](crate::Storage), and whole
+//! swarms in virtual time.
 //!
-//! Each suite is a function that panics where an implementation breaks its
-//! contract; call it from a test of your own.
+//! Each suite is a function that panics if an implementation breaks its contract.
+//! Call it from a test of your own.
 
 pub mod simulation;
 pub mod storage;

@@ -1,14 +1,14 @@
 //! The conformance suite for [`Transport`] implementations.
 //!
-//! [`conformance`] holds a transport to the whole contract of
-//! [`transport`](crate::transport). It waits for events only; a time limit
-//! turns what hangs into a failure. On a transport that does real I/O, run it
-//! on a real clock; on one in tokio time, a paused clock makes failures quick.
+//! [`conformance`] checks a transport against the whole contract of
+//! [`transport`](crate::transport). It only waits for events; a check that hangs
+//! fails after a timeout. For a transport with real I/O, run it on a real clock. For
+//! a transport in tokio time, a paused clock makes failures fast.
 //!
 //! ```
 //! use bt_lite::{MemoryNetwork, testing};
 //!
-//! // In a test of yours: #[tokio::test(start_paused = true)]
+//! // In your test: #[tokio::test(start_paused = true)]
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
 //! let make = || MemoryNetwork::new(1).endpoint("a");
@@ -29,37 +29,37 @@ use crate::protocol::limits::MAX_FRAMES;
 use crate::protocol::{Addr, Frame, FrameLimits};
 use crate::transport::{Connection, FrameSink, FrameStream, Listener, Transport, TransportError};
 
-/// How long one check may take, in tokio time, before it counts as hung.
+/// How long one check may take, in tokio time.
 pub const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most a sink may take that nobody reads, in bytes. Generous: the buffers
-/// of an operating system count, too.
-pub const MOST_UNREAD: usize = 64 << 20;
+/// How many bytes a sink may accept that nobody reads. The limit is generous, because
+/// the buffers of the operating system count too.
+pub const MAX_UNREAD: usize = 64 << 20;
 
-/// What no transport can read as an address.
+/// A text that is not an address of any transport.
 const BAD_ADDR: &str = "?";
 
-/// How often a check lets others run before it believes that nothing moves.
+/// How often a check lets other tasks run before it concludes that nothing moves.
 const PATIENCE: usize = 200;
 
 type Outcome = Result<(), String>;
 
 /// Checks that a transport keeps its contract.
 ///
-/// `make` gives a transport for each check; it dials and listens, so it must
-/// be able to reach itself. `addr` is an address to listen at, one that is
-/// free, and free again once its listener is dropped; with port 0, or
-/// whatever else stands for "any", so much the better.
+/// `make` makes a transport for each check. The transport both connects and
+/// listens, so it must be able to connect to itself. `addr` is a free address to
+/// listen at, which must be free again once the listener is dropped. Best use port
+/// 0, or whatever else lets the transport choose.
 ///
-/// Checked are: order, wholeness and content of frames of all sizes; many
-/// frames both ways at once; that the halves work independently; that a sink
-/// pushes back; how ends, drops and too large frames look from the other side;
-/// that dropped futures lose nothing; and what listening and connecting
-/// answer.
+/// The checks cover: order, wholeness and content of frames of all sizes; many
+/// frames in both directions at once; independence of the two halves; backpressure
+/// of the sink; what the other side sees of a close, a drop or a frame that is too
+/// large; that dropped futures lose nothing; and the results of listening and
+/// connecting.
 ///
 /// # Panics
-/// Where the contract is broken, with the name of the check and what it saw.
-/// Must be called in a tokio runtime with time enabled.
+/// If the contract is broken. The message has the name of the check and what it
+/// found. Must be called in a tokio runtime with time enabled.
 pub async fn conformance<T: Transport>(make: impl Fn() -> T, addr: &str) {
     let addr: Addr = match addr.parse() {
         Ok(addr) => addr,
@@ -82,7 +82,7 @@ pub async fn conformance<T: Transport>(make: impl Fn() -> T, addr: &str) {
         close_is_a_clean_end,
         drop_is_seen,
         limits_are_kept,
-        sender_refuses_what_nobody_takes,
+        sender_refuses_frames_over_the_maximum,
         dropped_accept_loses_nothing,
         dropped_connect_leaves_nothing,
         dropped_next_loses_nothing,
@@ -130,7 +130,7 @@ async fn halves_are_independent<T: Transport>(transport: &T, addr: &Addr) -> Out
     let (_listener, mut here, there) = connected(transport, addr).await?;
     let (mut sink, mut stream) = (there.sink, there.stream);
     let frames: Vec<Frame> = (0..10).map(|i| patterned(i, 10, 100)).collect();
-    // The stream waits in a task of its own while the sink works.
+    // The stream waits in another task while the sink works.
     let expected = frames.clone();
     let reader = tokio::spawn(async move {
         expect_all(&mut stream, &expected).await?;
@@ -145,7 +145,7 @@ async fn halves_are_independent<T: Transport>(transport: &T, addr: &Addr) -> Out
     send_all(&mut here.sink, &frames).await?;
     here.sink.close().await.map_err(said("closing"))?;
     reader.await.map_err(|error| error.to_string())??;
-    // One direction is closed, the other is not.
+    // One direction is closed, the other still works.
     future::try_join(
         send_all(&mut sink, &frames),
         expect_all(&mut here.stream, &frames),
@@ -170,7 +170,8 @@ async fn full_sink_leaves_the_stream_alone<T: Transport>(transport: &T, addr: &A
 async fn sink_pushes_back<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
     let (_listener, mut here, mut there) = connected(transport, addr).await?;
     let frames = fill(&mut here.sink).await?;
-    // Read at last, all that was taken arrives, and the sink takes more.
+    // Once the other side reads, all accepted frames arrive, and the sink accepts
+    // more.
     let more = [patterned(frames.len(), 3, 3)];
     future::try_join(send_all(&mut here.sink, &more), async {
         expect_all(&mut there.stream, &frames).await?;
@@ -183,7 +184,7 @@ async fn sink_pushes_back<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
 async fn close_is_a_clean_end<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
     let (_listener, mut here, mut there) = connected(transport, addr).await?;
     let frames: Vec<Frame> = (0..20).map(|i| patterned(i, 10, i * 3000)).collect();
-    // Fed, not flushed: closing does that.
+    // The frames are fed and not flushed, because closing must flush.
     let sending = async {
         for frame in &frames {
             here.sink
@@ -197,7 +198,7 @@ async fn close_is_a_clean_end<T: Transport>(transport: &T, addr: &Addr) -> Outco
     expect_end(&mut there.stream).await?;
     match here.sink.send(Frame::head("late")).await {
         Err(_) => Ok(()),
-        Ok(()) => Err("a closed sink took another frame".into()),
+        Ok(()) => Err("a closed sink accepted another frame".into()),
     }
 }
 
@@ -213,10 +214,10 @@ async fn drop_is_seen<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
     match there.stream.next().await {
         None => {}
         Some(Err(_)) => expect_end(&mut there.stream).await?,
-        Some(Ok(frame)) => return Err(format!("{} out of nowhere", shown(&frame))),
+        Some(Ok(frame)) => return Err(format!("{} that nobody sent", shown(&frame))),
     }
     let body = Bytes::from(vec![0; 64 << 10]);
-    for _ in 0..MOST_UNREAD / body.len() {
+    for _ in 0..MAX_UNREAD / body.len() {
         let head = Bytes::new();
         let body = body.clone();
         if there.sink.send(Frame { head, body }).await.is_err() {
@@ -224,7 +225,9 @@ async fn drop_is_seen<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
         }
         yield_now().await;
     }
-    Err(format!("the sink took {MOST_UNREAD} bytes for nobody"))
+    Err(format!(
+        "the sink accepted {MAX_UNREAD} bytes after the reader was gone"
+    ))
 }
 
 async fn limits_are_kept<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
@@ -241,16 +244,13 @@ async fn limits_are_kept<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
             expect_all(&mut there.stream, &fitting),
         )
         .await?;
-        // Whether the sender notices is its own affair.
+        // The sender may or may not see an error.
         let _ = here.sink.send(patterned(1, head, body)).await;
         let expected = TransportError::FrameTooLarge { len, max };
         match there.stream.next().await {
             Some(Err(error)) if error == expected => {}
             Some(Ok(frame)) => {
-                return Err(format!(
-                    "{} came through limits of {limits:?}",
-                    shown(&frame)
-                ));
+                return Err(format!("{} passed the limits {limits:?}", shown(&frame)));
             }
             other => return Err(format!("{other:?} instead of {expected:?}")),
         }
@@ -260,7 +260,10 @@ async fn limits_are_kept<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
     Ok(())
 }
 
-async fn sender_refuses_what_nobody_takes<T: Transport>(transport: &T, addr: &Addr) -> Outcome {
+async fn sender_refuses_frames_over_the_maximum<T: Transport>(
+    transport: &T,
+    addr: &Addr,
+) -> Outcome {
     let (_listener, mut here, mut there) = connected(transport, addr).await?;
     let (head, body) = (usize::from(MAX_FRAMES.head), MAX_FRAMES.body as usize);
     for (frame, len, max) in [
@@ -293,7 +296,7 @@ async fn dropped_accept_loses_nothing<T: Transport>(transport: &T, addr: &Addr) 
             yield_now().await;
         }
         loop {
-            // Where the way is long, dropped a little later.
+            // If the transport has latency, accepting takes longer.
             if let Ok(accepted) = timeout(Duration::from_millis(1), listener.accept()).await {
                 return accepted.map_err(said("accepting"));
             }
@@ -324,11 +327,11 @@ async fn dropped_connect_leaves_nothing<T: Transport>(transport: &T, addr: &Addr
     };
     let accepting = async {
         loop {
-            // The one that was dropped may be seen, with nothing in it.
+            // The dropped connection may be accepted, but must carry no frame.
             let mut there = listener.accept().await.map_err(said("accepting"))?;
             match there.stream.next().await {
                 Some(Ok(frame)) if frame == Frame::head("real") => return Ok(()),
-                Some(Ok(frame)) => return Err(format!("{} out of nowhere", shown(&frame))),
+                Some(Ok(frame)) => return Err(format!("{} that nobody sent", shown(&frame))),
                 Some(Err(_)) | None => {}
             }
         }
@@ -342,7 +345,7 @@ async fn dropped_next_loses_nothing<T: Transport>(transport: &T, addr: &Addr) ->
     let frames: Vec<Frame> = (0..50).map(|i| patterned(i, 10, i * 2000)).collect();
     let receiving = async {
         for frame in &frames {
-            // Polled by somebody who then goes away, with its waker.
+            // Polled with a waker that wakes nobody, and then polled again.
             let mut gone = Context::from_waker(Waker::noop());
             let got = match there.stream.poll_next_unpin(&mut gone) {
                 Poll::Ready(got) => got,
@@ -376,7 +379,9 @@ async fn bad_address_is_refused<T: Transport>(transport: &T, _: &Addr) -> Outcom
     let bad: Addr = BAD_ADDR.parse().map_err(|error| format!("{error}"))?;
     let expected = |answer: Option<TransportError>, what: &str| match answer {
         Some(TransportError::Address { addr, .. }) if addr == bad => Ok(()),
-        other => Err(format!("{what} {bad}: {other:?}, and no address error")),
+        other => Err(format!(
+            "{what} {bad}: {other:?} instead of an address error"
+        )),
     };
     expected(transport.connect(&bad).await.err(), "connecting to")?;
     expected(transport.listen(&bad).await.err(), "listening at")
@@ -387,9 +392,11 @@ async fn dropped_listener_frees_its_address<T: Transport>(transport: &T, addr: &
     let local = listener.local_addr().clone();
     drop(listener);
     if transport.connect(&local).await.is_ok() {
-        return Err(format!("somebody answers at {local}, where nobody listens"));
+        return Err(format!(
+            "connecting to {local} succeeds, but nobody listens there"
+        ));
     }
-    // Connections outlive the listener that they came through.
+    // Connections outlive the listener that accepted them.
     let frames = [patterned(0, 10, 10)];
     future::try_join(
         send_all(&mut here.sink, &frames),
@@ -400,7 +407,7 @@ async fn dropped_listener_frees_its_address<T: Transport>(transport: &T, addr: &
     let mut again = listening(transport, &local).await?;
     if *again.local_addr() != local {
         return Err(format!(
-            "listening at {local} became {}",
+            "the listener at {local} has the address {}",
             again.local_addr()
         ));
     }
@@ -412,7 +419,8 @@ async fn listening<T: Transport>(transport: &T, addr: &Addr) -> Result<Box<dyn L
     transport.listen(addr).await.map_err(said("listening"))
 }
 
-/// A listener, and the two ends of a connection through it, dialler first.
+/// A listener, and the two ends of a connection through it, the dialling end
+/// first.
 async fn connected<T: Transport>(
     transport: &T,
     addr: &Addr,
@@ -433,7 +441,7 @@ async fn join<T: Transport>(
     future::try_join(connecting, accepting).await
 }
 
-/// A frame like no other: its bytes depend on `i` and on where they stand.
+/// A unique frame: its bytes depend on `i` and on their position.
 fn patterned(i: usize, head: usize, body: usize) -> Frame {
     let bytes = |salt: usize, len: usize| -> Bytes {
         let at = |k: usize| (i * 31 + k * 7 + (k >> 8) * 13 + salt) as u8;
@@ -475,16 +483,16 @@ fn same(got: Option<Result<Frame, TransportError>>, expected: &Frame) -> Outcome
     }
 }
 
-/// Feeds a sink whose other side does not read until it pushes back for good;
-/// the frames that it took.
+/// Feeds a sink whose other side does not read, until it accepts no more. Returns
+/// the frames that it accepted.
 async fn fill(sink: &mut FrameSink) -> Result<Vec<Frame>, String> {
     let frame = patterned(0, 13, MAX_FRAMES.body as usize);
     let mut taken: Vec<Frame> = Vec::new();
     let mut refused = 0;
     while refused < PATIENCE {
-        if taken.len() * frame.len() >= MOST_UNREAD {
+        if taken.len() * frame.len() >= MAX_UNREAD {
             return Err(format!(
-                "the sink took {MOST_UNREAD} bytes that nobody read"
+                "the sink accepted {MAX_UNREAD} bytes that nobody read"
             ));
         }
         match poll!(pin!(future::poll_fn(|cx| sink.poll_ready_unpin(cx)))) {
@@ -512,7 +520,7 @@ async fn fill(sink: &mut FrameSink) -> Result<Vec<Frame>, String> {
     Ok(taken)
 }
 
-/// A frame, short enough for a message.
+/// A short description of a frame, for messages.
 fn shown(frame: &Frame) -> String {
     let start = |bytes: &Bytes| bytes[..bytes.len().min(8)].to_vec();
     format!(

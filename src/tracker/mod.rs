@@ -1,19 +1,22 @@
-//! The tracker: who is there, who owns what, and how fast each uploads.
+//! The tracker: which peers there are, what each of them owns, and how fast it
+//! uploads.
 //!
-//! [`registry`] is what a tracker knows and decides, pure: a request and the
-//! time in, a reply out. [`Tracker`] serves a registry over a transport, and
-//! [`TrackerClient`] is the other side: what a peer, or any other program,
-//! asks trackers with.
+//! [`ShardedRegistry`] is the knowledge of a tracker and its decisions: a request
+//! and the time go in, a reply comes out. [`Tracker`] serves a registry over a
+//! transport. [`TrackerClient`] is the other side, with which a peer, or any other
+//! program, asks trackers.
 
 mod client;
-pub mod registry;
+mod registry;
+mod request_handler;
 mod server;
 mod sharded;
+mod shards;
 
 pub use client::{ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerClient, TrackerError};
 pub use registry::{
     AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,
-    RequestRates, Snapshot,
+    RequestsPerSecond, Snapshot,
 };
 pub use server::{
     BindError, SHUTDOWN_TIMEOUT, Tracker, TrackerBuilder, TrackerConfig, TrackerStats,

@@ -1,32 +1,36 @@
-//! One registry for several cores: both halves of it in shards, each behind a
-//! lock of its own.
+//! The registry, for several threads: the sessions and the catalog in shards, each
+//! shard with its own lock.
 //!
-//! A heartbeat takes the lock of the sessions of one host; OWN that one and the
-//! one of the content's shard; NEED the one and then the other. Each is held
-//! for one pure step, and never across an await. What is counted over all
-//! shards (peers, contents, ownerships) stands beside them, so that quotas stay exact.
+//! A heartbeat takes the lock of the sessions of one host, OWN that lock and the
+//! one of the content's shard, NEED first the one and then the other. Each lock is
+//! held for one pure step, and never across an await. Peers, contents and
+//! ownerships are counted over all shards, so that quotas are exact.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::registry::{
-    Built, Catalog, Counted, Desk, Half, RegistryConfig, RegistryStats, Sessions, Snapshot, Terms,
-    Total, gather,
-};
+use super::registry::{RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot};
+use super::request_handler::RequestHandler;
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 
-/// The most shards that a registry can have.
+/// The highest number of shards that a registry can have.
 pub const MAX_SHARDS: u32 = 256;
 
-/// A [`Registry`](super::registry::Registry) that several threads use at once:
-/// the same requests, replies, quotas and tokens. The order in which they come
-/// is the only thing that a caller may see of the others.
+/// For how many leases the knowledge of an earlier tracker is recalled.
+const RECALLED_LEASES: u32 = 10;
+
+/// The peers, the contents that they own, and how fast each owner uploads.
 ///
-/// A step of one thread delays others only if they need the same shard. What
-/// spans several shards (a name that several contents bear, the contents of a
-/// peer that leaves) is done shard by shard; meanwhile others may see some of
-/// it done.
+/// It is a machine: requests and the time go in, replies come out. It knows no
+/// socket, task or clock. The same key, epoch, number of shards and calls give the
+/// same replies. It guarantees that only its token changes what a peer has; that
+/// no peer is named to itself; that nothing of a peer is left once it has said
+/// EXIT or its lease has run out; and that the quotas of [`RegistryConfig`] bound
+/// its memory.
+///
+/// Several threads may use it at once. One delays another only if both need the
+/// same shard. Work that spans several shards (a name that several contents share,
+/// the contents of a peer that leaves) is done shard by shard, and meanwhile other
+/// threads may see a part of it done.
 ///
 /// ```
 /// use std::time::Instant;
@@ -35,100 +39,41 @@ pub const MAX_SHARDS: u32 = 256;
 ///
 /// let now = Instant::now();
 /// let registry = ShardedRegistry::new(RegistryConfig::default(), [7; 32], 1, 16, now);
-/// let request = TrackerRequest::Register { listen: None, token: None };
+/// let request = TrackerRequest::Register {
+///     listen: Some("0.0.0.0:7000".parse()?),
+///     token: None,
+/// };
 /// std::thread::scope(|scope| {
 ///     for source in ["10.0.0.1:4000", "10.0.0.2:4000"] {
-///         scope.spawn(|| registry.handle(now, &source.parse().expect("an address"), &request));
+///         let (registry, request) = (&registry, &request);
+///         scope.spawn(move || {
+///             let source = source.parse().expect("an address");
+///             let reply = registry.handle(now, &source, request);
+///             let TrackerReply::Registered(registered) = reply else {
+///                 panic!("{reply:?}");
+///             };
+///             assert!(registered.listed.is_some_and(|addr| addr.same_host(&source)));
+///         });
 ///     }
 /// });
 /// assert_eq!(registry.stats().peers, 2);
+/// # Ok::<(), bt_lite::AddrError>(())
 /// ```
 #[derive(Debug)]
 pub struct ShardedRegistry {
-    terms: Terms,
-    sessions: Locked<Sessions>,
-    catalogs: Locked<Catalog>,
-}
-
-#[derive(Debug)]
-struct Locked<T> {
-    shards: Box<[Mutex<T>]>,
-    total: [AtomicU32; 2],
-    #[cfg(any(test, feature = "testing"))]
-    yielding: bool,
-}
-
-impl<T> Locked<T> {
-    fn new(shards: impl Iterator<Item = T>) -> Self {
-        Self {
-            shards: shards.map(Mutex::new).collect(),
-            total: Default::default(),
-            #[cfg(any(test, feature = "testing"))]
-            yielding: false,
-        }
-    }
-
-    fn lock(&self, shard: u32) -> MutexGuard<'_, T> {
-        #[cfg(any(test, feature = "testing"))]
-        if self.yielding {
-            std::thread::yield_now();
-        }
-        let shard = &self.shards[shard as usize];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn all(&self) -> impl Iterator<Item = MutexGuard<'_, T>> {
-        (0..self.shards.len() as u32).map(|shard| self.lock(shard))
-    }
-
-    fn total(&self) -> u32 {
-        (&self.total).count(Counted::Entries)
-    }
-}
-
-impl<T> Half<T> for &Locked<T> {
-    type Guard<'a>
-        = MutexGuard<'a, T>
-    where
-        Self: 'a;
-    type Total<'a>
-        = &'a [AtomicU32; 2]
-    where
-        Self: 'a;
-
-    fn at(&mut self, shard: u32) -> (MutexGuard<'_, T>, &[AtomicU32; 2]) {
-        (self.lock(shard), &self.total)
-    }
-
-    fn shards(&self) -> u32 {
-        self.shards.len() as u32
-    }
-}
-
-impl Total for &[AtomicU32; 2] {
-    fn add(&mut self, what: Counted, max: u32) -> bool {
-        let more = |count: u32| (count < max).then(|| count + 1);
-        self[what as usize]
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .is_ok()
-    }
-
-    fn sub(&mut self, what: Counted) {
-        self[what as usize].fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn count(&self, what: Counted) -> u32 {
-        self[what as usize].load(Ordering::Relaxed)
-    }
+    handler: RequestHandler,
 }
 
 impl ShardedRegistry {
-    /// An empty registry; key and epoch are those of
-    /// [`Registry::new`](super::registry::Registry::new), and no later call may
-    /// come from before `now`. The number of shards is rounded up to a power of
-    /// two, and is at most [`MAX_SHARDS`]: several times the number of threads,
-    /// so that two of them rarely want the same one. An empty registry takes
-    /// about 135 KiB in one shard, and 5 KiB for each of 64 or more.
+    /// An empty registry. The key must be secret and random: tokens are made with
+    /// it, and hash maps and draws are seeded from it. The epoch distinguishes one
+    /// start of a tracker from the next. No later call may come from before `now`.
+    ///
+    /// The number of shards is rounded up to a power of two, and is at most
+    /// [`MAX_SHARDS`]. It should be several times the number of threads, so that
+    /// two of them rarely need the same shard. One shard is right for a single
+    /// thread. An empty registry takes about 135 KiB with one shard, and 5 KiB per
+    /// shard with 64 or more.
     pub fn new(
         config: RegistryConfig,
         key: [u8; 32],
@@ -137,39 +82,74 @@ impl ShardedRegistry {
         now: Instant,
     ) -> Self {
         let bits = shards.clamp(1, MAX_SHARDS).next_power_of_two().ilog2();
-        let terms = Terms::new(config, &key, epoch);
-        let numbers = || 0..1_u32 << bits;
         Self {
-            sessions: Locked::new(
-                numbers().map(|shard| terms.sessions(&key, (shard, bits), Some(now))),
-            ),
-            catalogs: Locked::new(numbers().map(|shard| Catalog::new(&key, shard, bits))),
-            terms,
+            handler: RequestHandler::new(config, &key, epoch, bits, now),
         }
     }
 
-    fn desk(&self) -> Desk<'_, &Locked<Sessions>, &Locked<Catalog>> {
-        Desk {
-            terms: &self.terms,
-            sessions: &self.sessions,
-            catalogs: &self.catalogs,
-        }
-    }
-
-    /// Answers one request, as
-    /// [`Registry::handle`](super::registry::Registry::handle) does.
+    /// Answers one request, which came from `source` at `now`. Time must not go
+    /// backwards from call to call.
+    ///
+    /// Costs:
+    /// - REGISTER: constant, with a keyed hash for a new peer or another address.
+    /// - OWN: constant per entry. That is a keyed hash of the id. Where the name is
+    ///   new to the content, it is also a keyed hash of the name, a look into each
+    ///   shard, and a look at the few contents of that name.
+    /// - NEED: the number of owners wanted. By name also a look into each shard.
+    /// - UPDATE: constant per entry.
+    /// - EXIT: one step per content owned, at most 128.
+    ///
+    /// When a peer that owns more than a few contents changes its address or speed,
+    /// or says EXIT, [`handle_timeout`](Self::handle_timeout) brings its entries up
+    /// to date. It goes through everything that a peer owns at most once in a
+    /// lease; until then some entries are listed as they were before. A step moves
+    /// one owner for each of at most 15 levels of speed in its list. An array that
+    /// is full grows, which on some systems copies it; the tables of hosts and ids
+    /// grow in many small parts.
+    ///
+    /// Every request with a valid token extends the lease, by one write.
+    ///
+    /// - REGISTER with an unknown token counts as one without. So does, where
+    ///   addresses must be of the source's host, REGISTER with a token that was
+    ///   registered from another host. A listening address with port 0 counts as
+    ///   none. All other requests may come from anywhere, because the token proves
+    ///   the sender. A peer is always counted under the host that it registered
+    ///   from.
+    /// - OWN is applied entry by entry. The reply names the entries that were
+    ///   refused; all others are done. A refused entry changes nothing, unless only
+    ///   its name has found no place ([`Refusal::is_of_name`]): then the content is
+    ///   listed by its id, and keeps the name that the peer used for it before, if
+    ///   any. A peer has one name for a content, and a new one replaces it. The
+    ///   length listed is the one that a seeder announced last.
+    /// - Hosts share the places for contents of one name, and those for names of
+    ///   one content. No host takes more than half. Where all places are taken, and
+    ///   a host has at least two more of them than a newcomer's host, it loses one:
+    ///   one that no other host was seen to fetch, or that has only one owner.
+    /// - NEED by id is answered with the name that owners on most hosts use; of
+    ///   equals, with the one that was there first. Of more than 64 hosts, a sample
+    ///   is counted, chosen by a keyed hash. If no name has a place, the name is the
+    ///   id as text. NEED leaves out the asker, every owner with the asker's
+    ///   listening address, and all but one of the owners that share an address. A
+    ///   known content without any other owner is found with an empty list. An
+    ///   owner is named until [`handle_timeout`](Self::handle_timeout) has forgotten
+    ///   it.
+    /// - UPDATE credits no more than the reporter can have received since its last
+    ///   report (or, at most, within one lease), and no more than its host can have
+    ///   received, however many of its peers report. Owners that are gone, and the
+    ///   reporter itself, are skipped.
     pub fn handle(&self, now: Instant, source: &Addr, request: &TrackerRequest) -> TrackerReply {
-        let mut reply = Built::default();
+        let mut reply = ReplyValue::default();
         // A refusal is also the reply.
-        let _refusal = self.desk().handle(now, source, request, &mut reply);
-        reply.reply()
+        let _refusal = self.handler.handle(now, source, request, &mut reply);
+        reply.into_reply()
     }
 
-    /// Answers one request into a buffer, as
-    /// [`Registry::handle_into`](super::registry::Registry::handle_into) does.
+    /// Like [`handle`](Self::handle), but appends the reply to `reply` as the head
+    /// of its frame, without building a value. Where owners are named, that is
+    /// several times as fast. A buffer that is reused is not allocated again.
     ///
     /// # Errors
-    /// The refusal, which is in the buffer as well.
+    /// The refusal of the whole request, which is in the buffer as well.
     pub fn handle_into(
         &self,
         now: Instant,
@@ -177,56 +157,104 @@ impl ShardedRegistry {
         request: &TrackerRequest,
         reply: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        self.desk().handle(now, source, request, reply)
+        self.handler.handle(now, source, request, reply)
     }
 
-    /// Forgets peers whose lease has run out by `now`, and goes on with what
-    /// requests have left to do, in that shard in which something has been due
-    /// for longest: a bounded number of steps. Call it again
-    /// while [`poll_timeout`](Self::poll_timeout) lies in the past.
+    /// Forgets peers whose lease has run out by `now`, and continues the work that
+    /// requests have left, in the shard in which something has been due for
+    /// longest. It looks at no more than 128 peers and ownerships, so that no call
+    /// takes long. Call it again while [`poll_timeout`](Self::poll_timeout) is in
+    /// the past.
     pub fn handle_timeout(&self, now: Instant) {
-        let due = (0..).zip(self.sessions.all());
+        let due = (0..).zip(self.handler.sessions.each());
         let due = due.filter_map(|(shard, sessions)| Some((sessions.next_turn()?, shard)));
         if let Some((turn, shard)) = due.min()
             && turn <= now
         {
-            self.desk().expire(now, shard);
+            self.handler.expire(now, shard);
         }
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next; in the past
-    /// while it has more to do.
+    /// When to call [`handle_timeout`](Self::handle_timeout) next. It is in the past
+    /// while there is more to do. Looks at no more than 128 ticks per shard.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let turns = self.sessions.all().filter_map(|one| one.next_turn());
-        turns.min()
+        let sessions = self.handler.sessions.each();
+        sessions.filter_map(|sessions| sessions.next_turn()).min()
     }
 
-    /// What there is, and what was asked and refused so far, added up shard by
-    /// shard.
+    /// What the registry holds, and what it was asked and has refused so far. Costs
+    /// one step per shard.
     pub fn stats(&self) -> RegistryStats {
-        let counts = (self.sessions.total(), self.catalogs.total());
-        gather(self.sessions.all(), self.catalogs.all(), counts)
+        let mut stats = RegistryStats {
+            peers: self.handler.peers.get().into(),
+            contents: self.handler.contents.get().into(),
+            ..RegistryStats::default()
+        };
+        let rates = self.handler.sessions.each().map(|sessions| {
+            sessions.add_to(&mut stats);
+            sessions.requests_per_second()
+        });
+        let rates = RequestsPerSecond::sum(rates);
+        stats.rates = rates;
+        let catalogs = self.handler.catalogs.each();
+        let counts = catalogs.map(|catalog| catalog.ownership_count() as u64);
+        stats.ownerships = counts.sum();
+        stats
     }
 
-    /// What is worth keeping, as
-    /// [`Registry::snapshot`](super::registry::Registry::snapshot) says.
+    /// The knowledge that is worth saving when the tracker ends: the upload rates
+    /// of the peers that listen, by address, and the contents. Costs one step for
+    /// each of them.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        self.desk().snapshot(now)
+        let mut snapshot = Snapshot::default();
+        for mut sessions in self.handler.sessions.each() {
+            snapshot.credits.extend(sessions.credits(now));
+        }
+        for mut catalog in self.handler.catalogs.each() {
+            snapshot.contents.extend(catalog.known(now));
+        }
+        snapshot.credits.sort_by(|a, b| a.addr.cmp(&b.addr));
+        snapshot.contents.sort_by_key(|content| content.id);
+        snapshot
     }
 
-    /// Recalls what an earlier tracker knew, as
-    /// [`Registry::restore`](super::registry::Registry::restore) does.
+    /// Recalls the knowledge of an earlier registry, as much of it as the quotas
+    /// allow, for ten leases. A peer that registers with an address of the snapshot
+    /// gets the rate that it had. A content of the snapshot is found, without
+    /// owners, until it has an owner again.
     pub fn restore(&self, now: Instant, snapshot: &Snapshot) {
-        self.desk().restore(now, snapshot);
+        let settings = &self.handler.settings;
+        let config = &settings.config;
+        // `None` if the end is too far off for an `Instant`: then without end.
+        let until = now.checked_add(config.lease().saturating_mul(RECALLED_LEASES));
+        for credit in snapshot.credits.iter().take(config.max_peers as usize) {
+            let home = settings.shard_of_addr(&credit.addr);
+            let mut sessions = self.handler.sessions.lock(home);
+            sessions.remember(now, credit, config, until);
+        }
+        for content in snapshot.contents.iter().take(config.max_contents as usize) {
+            let (hash, home) = settings.locate(&content.id);
+            let mut catalog = self.handler.catalogs.lock(home);
+            catalog.recall(hash, content, until);
+        }
     }
 
-    /// Lets other threads come between before each lock is taken, as they rarely
-    /// would: for tests that are to find what must not come apart.
+    /// Lets other threads run before each lock is taken, which would rarely happen
+    /// otherwise: for tests that look for steps which must not be interrupted.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn yielding(mut self) -> Self {
-        (self.sessions.yielding, self.catalogs.yielding) = (true, true);
+        self.handler.sessions.set_yielding();
+        self.handler.catalogs.set_yielding();
         self
+    }
+
+    /// How many ownerships have been touched since the start: the work of requests
+    /// and expiry, in a unit that does not depend on a clock.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn steps(&self) -> u64 {
+        let sessions = self.handler.sessions.each();
+        sessions.map(|sessions| sessions.steps()).sum()
     }
 
     /// Checks that all parts agree with each other.
@@ -235,12 +263,24 @@ impl ShardedRegistry {
     /// When they do not.
     #[cfg(any(test, feature = "testing"))]
     pub fn check_invariants(&self) {
-        let sessions: Vec<_> = self.sessions.all().collect();
-        let catalogs: Vec<_> = self.catalogs.all().collect();
-        super::registry::check(
-            &sessions.iter().map(|one| &**one).collect::<Vec<_>>(),
-            &catalogs.iter().map(|one| &**one).collect::<Vec<_>>(),
-            (self.sessions.total(), self.catalogs.total()),
-        );
+        let sessions: Vec<_> = self.handler.sessions.each().collect();
+        let catalogs: Vec<_> = self.handler.catalogs.each().collect();
+        let peers: usize = sessions.iter().map(|sessions| sessions.check()).sum();
+        assert_eq!(peers, self.handler.peers.get() as usize);
+        let mut owned = 0;
+        for (shard, catalog) in (0..).zip(&catalogs) {
+            let held = sessions.iter().flat_map(|sessions| sessions.holdings());
+            let held = held
+                .filter(|(held, ..)| self.handler.settings.shard_of_content(held.content) == shard);
+            owned += catalog.check(held);
+        }
+        let held = sessions.iter().flat_map(|sessions| sessions.holdings());
+        assert_eq!(owned, held.count());
+        assert_eq!(owned, self.handler.ownerships.get() as usize);
+        let contents: usize = catalogs.iter().map(|catalog| catalog.len()).sum();
+        assert_eq!(contents, self.handler.contents.get() as usize);
     }
 }
+
+#[cfg(test)]
+mod tests;

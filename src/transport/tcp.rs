@@ -6,25 +6,28 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
-use super::{Addr, Connection, Listener, Transport, TransportError, framed};
+use super::connection::Connection;
+use super::error::TransportError;
+use super::framed;
+use super::traits::{Listener, Transport};
+use crate::protocol::Addr;
 
-/// How many connections may wait to be accepted, at the most: those of a crowd
-/// that comes at once, or of somebody who only knocks, while the program is
-/// busy. Where more wait, the system lets others try again after a second or
-/// later. The system may have a lower bound of its own (`net.core.somaxconn` on
-/// Linux, 4096 by default since 5.4).
+/// How many connections may wait to be accepted. It is large enough for a crowd
+/// that connects at once, or for a flood of connections that say nothing, while
+/// the program is busy. When the backlog is full, the operating system makes
+/// further clients retry after a second or more. It may also have a lower limit
+/// of its own (`net.core.somaxconn` on Linux, 4096 by default since 5.4).
 const BACKLOG: u32 = 1024;
 
-/// TCP. Addresses are an IP and a port, or a host name and a port; a name is
-/// looked up by the operating system, and all that it stands for is tried in
-/// turn.
+/// TCP. An address is an IP and a port, or a host name and a port. The operating
+/// system looks up a host name, and its addresses are tried in turn.
 ///
-/// Small frames go out at once (`TCP_NODELAY`), and a listener takes an
-/// address again that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to
-/// 1,024 connections wait to be accepted, where the operating system allows so
-/// many. One that has failed by then is passed over. A
-/// listener at `[::]` serves IPv4 too where the operating system does that;
-/// such remotes are given as IPv4.
+/// Small frames are sent at once (`TCP_NODELAY`). A listener can bind an address
+/// that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to 1,024
+/// connections can wait to be accepted if the operating system allows that many;
+/// a connection that fails while it waits is skipped. A listener at `[::]` also
+/// serves IPv4 if the operating system supports it; such remotes are shown as
+/// IPv4 addresses.
 ///
 /// ```
 /// use bt_lite::{TcpTransport, Transport};
@@ -32,7 +35,7 @@ const BACKLOG: u32 = 1024;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = TcpTransport::new().listen(&"127.0.0.1:0".parse()?).await?;
-/// println!("reached at {}", listener.local_addr());
+/// println!("listening at {}", listener.local_addr());
 /// # Ok(())
 /// # }
 /// ```
@@ -40,7 +43,7 @@ const BACKLOG: u32 = 1024;
 pub struct TcpTransport {}
 
 impl TcpTransport {
-    /// TCP with the settings above.
+    /// Makes a TCP transport.
     pub fn new() -> Self {
         Self::default()
     }
@@ -72,13 +75,13 @@ struct TcpAcceptor {
 impl Listener for TcpAcceptor {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
         loop {
-            // The one await: a future that is dropped there has taken nothing.
+            // The only await: a future dropped there has accepted nothing.
             let failed = match self.listener.accept().await {
                 Ok((stream, remote)) => match connection(stream, remote) {
                     Ok(connection) => return Ok(connection),
                     Err(failed) => failed,
                 },
-                Err(failed) if is_of_the_other_side(&failed) => failed,
+                Err(failed) if concerns_one_connection(&failed) => failed,
                 Err(error) => return Err(error.into()),
             };
             tracing::debug!(%failed, "a connection failed before it was accepted");
@@ -99,7 +102,7 @@ fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
             SocketAddr::V6(_) => TcpSocket::new_v6(),
         };
         let bound = socket.and_then(|socket| {
-            // Elsewhere it would share the address with another program.
+            // Not on Windows: there, two programs could bind the same address.
             #[cfg(unix)]
             socket.set_reuseaddr(true)?;
             socket.bind(*target)?;
@@ -113,10 +116,10 @@ fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
     Err(failed)
 }
 
-/// Whether accepting failed because of this one connection, as happens when its
-/// other side or the way there is gone already (accept(2)). Nobody else has to
-/// wait for that.
-fn is_of_the_other_side(error: &io::Error) -> bool {
+/// Whether accepting failed only for this one connection, because the other side
+/// or the route to it is gone (see accept(2)). The next connection can then be
+/// accepted without a pause.
+fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
@@ -136,7 +139,7 @@ fn connection(stream: TcpStream, mut remote: SocketAddr) -> io::Result<Connectio
     Ok(framed::from_halves(remote.into(), read, write))
 }
 
-/// Everything that the address stands for, at least one.
+/// All socket addresses of an address; at least one.
 async fn resolve(addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
     if let Some(addr) = addr.socket_addr() {
         return Ok(vec![addr]);
@@ -144,19 +147,22 @@ async fn resolve(addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
     check_name(addr)?;
     let found: Vec<_> = lookup_host(addr.as_str()).await?.collect();
     if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address").into());
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address").into());
     }
     Ok(found)
 }
 
-/// Whether the address is a host name and a port, before anybody is asked.
+/// Checks that the address has the form of a host name and a port, before the
+/// name is looked up.
 fn check_name(addr: &Addr) -> Result<(), TransportError> {
     let reason = match addr.as_str().rsplit_once(':') {
-        None => "no port",
-        Some((_, port)) if port.parse::<u16>().is_err() => "the port is no number up to 65535",
-        Some(("", _)) => "no host before the port",
+        None => "it has no port",
+        Some((_, port)) if port.parse::<u16>().is_err() => {
+            "the port is not a number from 0 to 65535"
+        }
+        Some(("", _)) => "it has no host before the port",
         Some((host, _)) if host.contains([':', '[', ']', '/']) => {
-            "neither an IP address nor a host name before the port"
+            "what stands before the port is neither an IP address nor a host name"
         }
         Some(_) => return Ok(()),
     };
@@ -171,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_a_port_are_told_from_other_addresses() {
+    fn only_host_names_with_a_port_are_accepted() {
         for good in ["localhost:7000", "example.org:0", "a_b-c.d:65535"] {
             assert_eq!(check_name(&good.parse().unwrap()), Ok(()), "{good}");
         }

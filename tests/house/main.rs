@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod circles;
 mod lexer;
+mod paths;
 mod purity;
 mod tree;
 

@@ -5,9 +5,9 @@
 //! `#[cfg(test)]` items do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use crate::lexer::{Token, follows, tokens, without_tests};
+use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text};
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
@@ -172,28 +172,15 @@ impl<'a> File<'a> {
     }
 
     fn text(&self, at: usize) -> &'a str {
-        self.tokens.get(at).map_or("", |token| token.text)
+        text(&self.tokens, at)
     }
 
-    /// Reads and judges all imports; what is left are the places of all other
-    /// tokens.
+    /// Reads and judges all imports; returns the places of all other tokens.
     fn take_imports(&mut self) -> Vec<usize> {
-        let (mut others, mut imports, mut at) = (Vec::new(), Vec::new(), 0);
-        while at < self.tokens.len() {
-            // `use<..>` captures, and imports nothing.
-            if self.text(at) == "use" && self.text(at + 1) != "<" {
-                let from = imports.len();
-                at += 1;
-                self.import_tree(&mut at, String::new(), &mut imports);
-                for (path, name, _) in &imports[from..] {
-                    self.imports.insert(name.clone(), path.clone());
-                }
-            } else {
-                others.push(at);
-                at += 1;
-            }
-        }
-        for (path, name, at) in imports {
+        let (imports, others) = imports(&self.tokens);
+        let known = imports.iter().map(|i| (i.name.clone(), i.path.clone()));
+        self.imports = known.collect();
+        for Import { path, name, at, .. } in imports {
             let path = self.resolve(&path);
             let last = last_of(&path);
             if matches!(last, "HashMap" | "HashSet") && name != last {
@@ -208,71 +195,15 @@ impl<'a> File<'a> {
         others
     }
 
-    /// One branch of an import: each path in it, and the name that it gets.
-    fn import_tree(
-        &self,
-        at: &mut usize,
-        mut path: String,
-        found: &mut Vec<(String, String, usize)>,
-    ) {
-        while *at < self.tokens.len() {
-            let (text, here) = (self.text(*at), *at);
-            *at += 1;
-            match text {
-                "::" => {}
-                "{" => {
-                    while !matches!(self.text(*at), "}" | "") {
-                        self.import_tree(at, path.clone(), found);
-                        if self.text(*at) == "," {
-                            *at += 1;
-                        }
-                    }
-                    *at += 1;
-                    return;
-                }
-                _ => {
-                    // `a::{self}` is `a`.
-                    if path.is_empty() {
-                        path = text.into();
-                    } else if text != "self" {
-                        path = format!("{path}::{text}");
-                    }
-                    if self.text(*at) == "::" {
-                        continue;
-                    }
-                    let mut name = last_of(&path).to_owned();
-                    if self.text(*at) == "as" {
-                        name = self.text(*at + 1).into();
-                        *at += 2;
-                    }
-                    found.push((path, name, here));
-                    return;
-                }
-            }
-        }
-    }
-
     /// A path from its root: `self`, `super` and imported names are replaced by
     /// what they stand for.
     fn resolve(&self, path: &str) -> String {
         let (mut path, mut steps) = (path.to_owned(), 0);
         loop {
             let (first, rest) = path.split_once("::").unwrap_or((&path, ""));
-            let parent = || {
-                self.module
-                    .rsplit_once("::")
-                    .map_or("", |(parent, _)| parent)
-            };
             let root = match first {
-                "self" => self.module.clone(),
-                "super" => {
-                    let (mut up, mut rest) = (parent(), rest);
-                    while let Some(more) = rest.strip_prefix("super::") {
-                        up = up.rsplit_once("::").map_or("", |(parent, _)| parent);
-                        rest = more;
-                    }
-                    return format!("{up}::{rest}");
-                }
+                "self" => return self.resolve(&absolute(&self.module, &path)),
+                "super" => return absolute(&self.module, &path),
                 _ if self.declared.contains(first) => format!("{}::{first}", self.module),
                 _ => match self.imports.get(first) {
                     // An import names itself in the path that it is of.
@@ -383,19 +314,11 @@ impl<'a> File<'a> {
     }
 
     fn check_path(&mut self, at: usize) {
-        let is_name = |at: usize| self.tokens.get(at).is_some_and(Token::is_name);
-        let inside =
-            at >= 2 && self.text(at - 1) == "::" && (is_name(at - 2) || self.text(at - 2) == ">");
-        if !is_name(at) || inside {
+        let Some(path) = path_at(&self.tokens, at) else {
             return;
-        }
-        let (mut path, mut end) = (self.text(at).to_owned(), at + 1);
-        while self.text(end) == "::" && is_name(end + 1) {
-            path = format!("{path}::{}", self.text(end + 1));
-            end += 2;
-        }
+        };
         let first = self.text(at);
-        if end == at + 1 || PRIMITIVES.contains(&first) && !self.imports.contains_key(first) {
+        if path == first || PRIMITIVES.contains(&first) && !self.imports.contains_key(first) {
             return;
         }
         let path = self.resolve(&path);
@@ -411,21 +334,6 @@ impl<'a> File<'a> {
             self.judge(at, &path);
         }
     }
-}
-
-fn last_of(path: &str) -> &str {
-    path.rsplit("::").next().unwrap_or(path)
-}
-
-/// The module of a file of the crate.
-fn module_of(path: &Path) -> String {
-    let path = path.with_extension("");
-    let mut parts: Vec<&str> = path.iter().map(|part| part.to_str().unwrap()).collect();
-    parts[0] = "crate";
-    if parts.last() == Some(&"mod") {
-        parts.pop();
-    }
-    parts.join("::")
 }
 
 #[test]
@@ -473,18 +381,4 @@ fn everything_impure_is_caught_where_it_is_planted() {
 fn pure_code_is_let_through() {
     let findings = check("crate::peer::swarm::planner", include_str!("pure.txt"));
     assert_eq!(findings, []);
-}
-
-#[test]
-fn modules_are_found_from_their_files() {
-    let module = |path: &str| module_of(Path::new(path));
-    assert_eq!(module("src/content/mod.rs"), "crate::content");
-    assert_eq!(
-        module("src/tracker/registry.rs"),
-        "crate::tracker::registry"
-    );
-    assert_eq!(
-        module("src/peer/swarm/planner.rs"),
-        "crate::peer::swarm::planner"
-    );
 }

@@ -1,5 +1,5 @@
-//! The conformance suite notices what is broken: each transport here breaks
-//! one promise, and the suite must panic in the check that is about it.
+//! The conformance suite finds faults: each transport here has one fault, and the
+//! suite must panic in the check for it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -28,7 +28,7 @@ enum Fault {
     RefusesQuietly,
 }
 
-/// A sound transport with one fault.
+/// A correct transport with one fault added.
 struct Broken(MemoryTransport, Fault);
 
 impl Broken {
@@ -38,6 +38,7 @@ impl Broken {
             sink,
             stream,
             limits,
+            ..
         } = connection;
         let stream: FrameStream = match self.1 {
             Fault::DropsAFrame => {
@@ -63,7 +64,7 @@ impl Broken {
                 })
             })),
             Fault::IgnoresLimits => {
-                // The holder's limits reach nobody.
+                // The holder sets limits that the stream does not see.
                 return Connection::new(remote, sink, stream, LimitHandle::default());
             }
             Fault::SwallowsTheEnd => Box::new(stream.chain(stream::pending())),
@@ -82,7 +83,8 @@ impl Broken {
     }
 }
 
-/// Takes whatever it is given, if `hoards`; sends it on when flushed.
+/// If `hoards`, accepts every frame at once and sends it when flushed. If `quiet`,
+/// ignores that a frame is too large.
 struct Hoarding {
     sink: FrameSink,
     hoards: bool,
@@ -174,7 +176,7 @@ impl Listener for BrokenListener {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
         let connection = self.0.as_mut().unwrap().accept().await?;
         if self.1.1 == Fault::LosesAccepted {
-            // A second await with the connection in hand.
+            // A second await, which can lose the connection if it is dropped.
             tokio::task::yield_now().await;
         }
         Ok(self.1.spoil(connection))
@@ -199,7 +201,7 @@ async fn run(fault: Fault) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sound_transport_in_the_same_wrapping_passes() {
+async fn transport_without_a_fault_passes_in_the_same_wrapper() {
     run(Fault::None).await;
 }
 
@@ -220,9 +222,9 @@ caught! {
     ignored_limits_are_caught: IgnoresLimits in "limits_are_kept",
     swallowed_end_is_caught: SwallowsTheEnd in "halves_are_independent: it hangs",
     error_at_the_end_is_caught: ErrorsAtTheEnd in "halves_are_independent",
-    endless_sink_is_caught: NeverPushesBack in "full_sink_leaves_the_stream_alone: the sink took",
+    endless_sink_is_caught: NeverPushesBack in "full_sink_leaves_the_stream_alone: the sink accepted",
     lost_connection_is_caught: LosesAccepted in "dropped_accept_loses_nothing",
     unread_address_is_caught: TakesAnyAddress in "bad_address_is_refused",
     address_that_stays_taken_is_caught: KeepsListening in "dropped_listener_frees_its_address",
-    unrefused_frame_is_caught: RefusesQuietly in "sender_refuses_what_nobody_takes",
+    unrefused_frame_is_caught: RefusesQuietly in "sender_refuses_frames_over_the_maximum",
 }

@@ -1,4 +1,5 @@
-//! Every transport that ships keeps the contract, and so does the example's.
+//! Every transport of the crate keeps the contract, and so does the one in the
+//! example.
 
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ async fn tcp_shows_mapped_addresses_as_ipv4() {
     let port = listener.local_addr().socket_addr().unwrap().port();
     let addr: Addr = format!("127.0.0.1:{port}").parse().unwrap();
     let transport = TcpTransport::new();
-    // Not every system serves both with one socket.
+    // Not every system serves IPv4 and IPv6 with one socket.
     let Ok(here) = transport.connect(&addr).await else {
         return;
     };
@@ -98,7 +99,16 @@ async fn tcp_address_in_use_is_an_io_error() {
     let listener = transport.listen(&any).await.unwrap();
     let again = transport.listen(listener.local_addr()).await;
     let kind = std::io::ErrorKind::AddrInUse;
-    assert!(matches!(again.err(), Some(TransportError::Io { kind: k, .. }) if k == kind));
+    let Some(TransportError::Io {
+        kind: found,
+        source,
+    }) = again.err()
+    else {
+        panic!("not an I/O error");
+    };
+    assert_eq!(found, kind);
+    assert_eq!(source.kind(), kind);
+    assert!(source.raw_os_error().is_some());
 }
 
 #[tokio::test]
@@ -109,7 +119,7 @@ async fn tcp_host_name_is_looked_up() {
         .await
         .unwrap();
     let port = listener.local_addr().socket_addr().unwrap().port();
-    // `localhost` may stand for ::1 first, where nobody listens.
+    // `localhost` may resolve to ::1 first, where nobody listens.
     let name: Addr = format!("localhost:{port}").parse().unwrap();
     let (here, there) = tokio::join!(transport.connect(&name), listener.accept());
     let (mut here, mut there) = (here.unwrap(), there.unwrap());

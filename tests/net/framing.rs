@@ -1,4 +1,4 @@
-//! Frames over byte streams that deliver as badly as they like.
+//! Frames over byte streams that deliver in pieces, slowly, or not at all.
 
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,8 @@ fn frame(head: &[u8], body: &[u8]) -> Frame {
     }
 }
 
-/// What frames are on the wire, by the description and not by our code.
+/// The bytes of frames on the wire, written from the description and not with the
+/// code under test.
 fn wire(frames: &[Frame]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for frame in frames {
@@ -38,11 +39,11 @@ fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Connection 
     framed::from_io("pipe:x".parse().unwrap(), io)
 }
 
-/// A byte stream that gives these pieces, one a read, and then ends; between
-/// them it is not ready for one poll.
+/// A byte stream that gives these pieces, one per read, and then ends. Before each
+/// piece, one poll is pending.
 struct Pieces {
     pieces: Vec<Vec<u8>>,
-    /// How far the first of them is read.
+    /// How many bytes of the first piece were read.
     at: usize,
     ready: bool,
 }
@@ -88,7 +89,7 @@ async fn received(pieces: Pieces) -> Vec<Result<Frame, TransportError>> {
     while let Some(item) = stream.next().await {
         items.push(item);
     }
-    assert_eq!(stream.next().await, None, "the end lasts");
+    assert_eq!(stream.next().await, None, "the stream stays at its end");
     items
 }
 
@@ -160,7 +161,8 @@ async fn announced_lengths_are_checked_before_anything_else_comes() {
         near.limits.set(limits);
         far.write_u16(head).await.unwrap();
         far.write_u32(body).await.unwrap();
-        // Not a byte of the frame, and no end: the prefix is enough.
+        // Neither a byte of the frame nor the end of the stream comes: the prefix is
+        // enough.
         assert_eq!(
             near.stream.next().now_or_never().unwrap(),
             Some(Err(TransportError::FrameTooLarge { len, max }))
@@ -177,7 +179,7 @@ async fn limits_apply_from_the_next_frame_on() {
         .await
         .unwrap();
     assert!(matches!(near.stream.next().await, Some(Ok(_))));
-    // The second one was read along with the first, and is judged only now.
+    // The second frame was read along with the first, but is checked only now.
     near.limits.set(FrameLimits { head: 3, body: 0 });
     assert_eq!(
         near.stream.next().await,
@@ -186,10 +188,10 @@ async fn limits_apply_from_the_next_frame_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frame_that_trickles_times_out_at_its_deadline() {
+async fn frame_that_arrives_too_slowly_times_out_at_its_deadline() {
     let (mut far, near) = duplex(1 << 10);
     let mut near = over(near);
-    // Silence between two frames is none of its business.
+    // Silence between two frames does not count.
     assert!(poll!(near.stream.next()).is_pending());
     advance(FRAME_TIMEOUT * 10).await;
     assert!(poll!(near.stream.next()).is_pending());
@@ -240,10 +242,11 @@ async fn each_frame_has_its_own_deadline() {
 }
 
 #[tokio::test]
-async fn wire_is_as_described() {
+async fn frames_are_written_as_described() {
     let (near, mut far) = duplex(1 << 20);
     let mut near = over(near);
-    // Heads on both sides of what is copied, and bodies.
+    // Heads around the length up to which heads are copied, with and without
+    // bodies.
     let mut frames = samples();
     for len in [511, 512, 513, 65535] {
         frames.push(frame(&vec![3; len], b""));
@@ -260,7 +263,8 @@ async fn wire_is_as_described() {
 
 #[tokio::test]
 async fn long_bodies_are_not_copied_on_the_way_out() {
-    /// Notes where the slices come from that it is to write.
+    /// Records the address and the length of each slice that is written. The flag
+    /// tells whether it supports vectored writes.
     struct Spy(Vec<(usize, usize)>, bool);
 
     impl AsyncWrite for Spy {
@@ -293,11 +297,11 @@ async fn long_bodies_are_not_copied_on_the_way_out() {
         }
 
         fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            // All was seen: one body of its own address among the writes.
+            // Everything was written by now: both bodies come from the same memory.
             let bodies: Vec<_> = self.0.iter().filter(|(_, len)| *len == 100_000).collect();
             assert_eq!(bodies.len(), 2);
-            assert_eq!(bodies[0], bodies[1], "the same memory both times");
-            assert_eq!(self.0.len(), 4, "prefix with head, body; twice");
+            assert_eq!(bodies[0], bodies[1], "the body was not copied");
+            assert_eq!(self.0.len(), 4, "twice: prefix and head, then the body");
             Poll::Ready(Ok(()))
         }
     }
@@ -316,7 +320,7 @@ async fn long_bodies_are_not_copied_on_the_way_out() {
 }
 
 #[tokio::test]
-async fn queue_is_bounded_by_bytes_and_by_pieces() {
+async fn queue_is_bounded_in_bytes_and_in_chunks() {
     for body in [0, 1, 100_000] {
         let (near, far) = duplex(1);
         let mut near = over(near);
@@ -369,7 +373,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn any_frames_come_through_a_pipe_of_any_size(
+    fn any_frames_pass_through_a_pipe_of_any_size(
         frames in any_frames(),
         pipe in 1..9000usize,
     ) {

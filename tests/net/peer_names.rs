@@ -53,12 +53,7 @@ async fn list_first(world: &World, id: ContentId, name: &str) -> TrackerClient {
     let client = stranger(world, Some(at));
     let name = name.parse().unwrap();
     let (length, state) = (1, OwnState::Complete);
-    let entry = OwnEntry {
-        id,
-        name,
-        length,
-        state,
-    };
+    let entry = OwnEntry::new(id, name, length, state);
     client.own(entry).await.unwrap();
     client
 }

@@ -1,4 +1,4 @@
-//! The assembler, against a map of what came.
+//! The assembler, compared with a map of what arrived; and how chunks are cut.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ enum Op {
         position: u32,
         sender: u8,
     },
-    OffGrid {
+    Misaligned {
         chunk: u32,
         offset: u32,
         len: usize,
@@ -37,7 +37,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(
         prop_oneof![
             8 => arrive,
-            2 => off.prop_map(|(chunk, offset, len)| Op::OffGrid { chunk, offset, len }),
+            2 => off.prop_map(|(chunk, offset, len)| Op::Misaligned { chunk, offset, len }),
             1 => (0u32..4).prop_map(Op::Discard),
         ],
         0..60,
@@ -47,7 +47,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 proptest! {
     #[test]
     fn assembler_after_any_script_agrees_with_a_map(ops in ops(), short in 1u64..131_072) {
-        // Three chunks of 128 KiB in four blocks, the last chunk shorter.
+        // Only the last three chunks are used: 128 KiB each in four blocks, the
+        // last one shorter.
         let geometry = Geometry::of((64 << 20) + (1 << 17) + short).unwrap();
         let grid = BlockGrid::of(geometry);
         let first = geometry.chunks() - 3;
@@ -71,7 +72,7 @@ proptest! {
                         continue;
                     }
                     let Inserted::Complete(assembled) = inserted else {
-                        return Err(TestCaseError::fail("a whole chunk was kept"));
+                        return Err(TestCaseError::fail("a whole chunk was kept back"));
                     };
                     let whole = model.remove(&chunk.0).unwrap();
                     let (senders, pieces): (Vec<_>, Vec<_>) = whole.into_values().unzip();
@@ -79,12 +80,12 @@ proptest! {
                     prop_assert_eq!(assembled.senders, senders);
                     prop_assert_eq!(assembled.pieces, pieces);
                 }
-                Op::OffGrid { chunk, offset, len } => {
+                Op::Misaligned { chunk, offset, len } => {
                     let chunk = ChunkIndex(chunk.wrapping_add(first));
                     let block = BlockRange { chunk, offset, len: len as u32 };
                     if grid.position(block).is_none() {
                         let data = Bytes::from(vec![0; len]);
-                        prop_assert_eq!(assembler.insert(0, chunk, offset, data), Inserted::OffGrid);
+                        prop_assert_eq!(assembler.insert(0, chunk, offset, data), Inserted::Misaligned);
                     }
                 }
                 Op::Discard(chunk) => {
@@ -102,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn grid_cuts_every_chunk_into_its_bytes(length in prop_oneof![0u64..1 << 22, 0u64..1 << 40], at: u32) {
+    fn blocks_of_a_chunk_cover_exactly_its_bytes(length in prop_oneof![0u64..1 << 22, 0u64..1 << 40], at: u32) {
         let geometry = Geometry::of(length).unwrap();
         let grid = BlockGrid::of(geometry);
         let chunk = ChunkIndex(at % geometry.chunks());

@@ -1,4 +1,5 @@
-//! Every message, there and back; and whatever else arrives.
+//! Every message is decoded from its own encoding, and arbitrary bytes are decoded
+//! or refused.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,8 +10,8 @@ use bt_lite::content::{
     MAX_CHUNKS, MAX_CONTENT_LEN,
 };
 use bt_lite::protocol::limits::{
-    HASHES_PER_PART, LINK_FRAMES, MAX_AMBIGUOUS, MAX_BATCH, MAX_BLOCK_LEN, MAX_HEARTBEAT,
-    MAX_MANIFEST_PART, TRACKER_FRAMES,
+    HASHES_PER_PAGE, LINK_FRAMES, MAX_AMBIGUOUS, MAX_BATCH, MAX_BLOCK_LEN, MAX_HEARTBEAT,
+    MAX_MANIFEST_PAGE, TRACKER_FRAMES,
 };
 use bt_lite::protocol::{
     Addr, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner,
@@ -34,7 +35,7 @@ fn addr() -> impl Strategy<Value = Addr> {
     let text = vec(b'!'..=b'~', 1..=255).prop_map(|text| String::from_utf8(text).unwrap());
     let v4 = any::<(std::net::Ipv4Addr, u16)>().prop_map(|v4| SocketAddr::from(v4).to_string());
     let v6 = any::<(std::net::Ipv6Addr, u16)>().prop_map(|v6| SocketAddr::from(v6).to_string());
-    // Almost one.
+    // Almost an IPv4 address, with a leading zero in the port.
     let zeros = any::<(std::net::Ipv4Addr, u8)>().prop_map(|(ip, port)| format!("{ip}:0{port}"));
     let any = prop_oneof![3 => text, 2 => v4, 1 => v6, 1 => zeros];
     any.prop_map(|text| text.parse().unwrap())
@@ -45,7 +46,7 @@ fn name() -> impl Strategy<Value = ContentName> {
         select(vec!['a', 'Z', '0', '.', ' ', 'é', '文', '😀']),
         1..=63,
     );
-    text.prop_filter_map("neither . nor ..", |text| {
+    text.prop_filter_map("not . and not ..", |text| {
         text.into_iter().collect::<String>().parse().ok()
     })
 }
@@ -105,9 +106,9 @@ fn manifest_length() -> impl Strategy<Value = PeerMessage> {
 }
 
 fn manifest_hashes() -> impl Strategy<Value = PeerMessage> {
-    let count = prop_oneof![9 => 1..100usize, 1 => Just(HASHES_PER_PART as usize)];
-    (1..=MAX_MANIFEST_PART, bytes(count.prop_map(|n| 32 * n)))
-        .prop_map(|(part, hashes)| PeerMessage::ManifestHashes { part, hashes })
+    let count = prop_oneof![9 => 1..100usize, 1 => Just(HASHES_PER_PAGE as usize)];
+    (1..=MAX_MANIFEST_PAGE, bytes(count.prop_map(|n| 32 * n)))
+        .prop_map(|(page, hashes)| PeerMessage::ManifestHashes { page, hashes })
 }
 
 fn peer_message() -> impl Strategy<Value = PeerMessage> {
@@ -118,14 +119,16 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         any::<[u8; 16]>(),
     );
     let bitfield = prop_oneof![9 => 1..200usize, 1 => Just(Bitfield::byte_len(MAX_CHUNKS))];
-    let part = || 0..=MAX_MANIFEST_PART;
+    let page = || 0..=MAX_MANIFEST_PAGE;
     prop_oneof![
-        hello.prop_map(|(content, peer, listen, cookie)| PeerMessage::Hello(Hello {
-            content,
-            peer: PeerId(peer),
-            listen,
-            cookie: LinkCookie(cookie),
-        })),
+        hello.prop_map(
+            |(content, peer, listen, cookie)| PeerMessage::Hello(Hello::new(
+                content,
+                PeerId(peer),
+                listen,
+                LinkCookie(cookie)
+            ))
+        ),
         any::<[u8; 16]>().prop_map(|proof| PeerMessage::SamePeer(LinkProof(proof))),
         reason().prop_map(PeerMessage::Refuse),
         select(vec![
@@ -152,8 +155,8 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 }
             })
         ),
-        part().prop_map(|part| PeerMessage::ManifestRequest { part }),
-        part().prop_map(|part| PeerMessage::ManifestReject { part }),
+        page().prop_map(|page| PeerMessage::ManifestRequest { page }),
+        page().prop_map(|page| PeerMessage::ManifestReject { page }),
         manifest_length(),
         manifest_hashes(),
     ]
@@ -161,19 +164,12 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
 
 fn own_entry() -> impl Strategy<Value = OwnEntry> {
     let states = vec![OwnState::Complete, OwnState::Partial, OwnState::Gone];
-    (id(), name(), content_len(), select(states)).prop_map(|(id, name, length, state)| OwnEntry {
-        id,
-        name,
-        length,
-        state,
-    })
+    (id(), name(), content_len(), select(states))
+        .prop_map(|(id, name, length, state)| OwnEntry::new(id, name, length, state))
 }
 
 fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
-    let upload = any::<(u64, u64)>().prop_map(|(owner, bytes)| Upload {
-        owner: OwnerRef(owner),
-        bytes,
-    });
+    let upload = any::<(u64, u64)>().prop_map(|(owner, bytes)| Upload::new(OwnerRef(owner), bytes));
     let key = prop_oneof![
         id().prop_map(ContentKey::Id),
         name().prop_map(ContentKey::Name)
@@ -223,30 +219,16 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
     let heartbeat = (1..=MAX_HEARTBEAT.as_millis() as u64).prop_map(Duration::from_millis);
     let listed = proptest::option::of(addr());
-    let owner =
-        (any::<u64>(), addr(), any::<bool>()).prop_map(|(owner, addr, complete)| ListedOwner {
-            owner: OwnerRef(owner),
-            addr,
-            complete,
-        });
+    let owner = (any::<u64>(), addr(), any::<bool>())
+        .prop_map(|(owner, addr, complete)| ListedOwner::new(OwnerRef(owner), addr, complete));
     let owners = vec(owner, 0..=10);
     prop_oneof![
         (token(), any::<u64>(), heartbeat, listed).prop_map(|(token, epoch, heartbeat, listed)| {
-            TrackerReply::Registered(Registered {
-                token,
-                epoch,
-                heartbeat,
-                listed,
-            })
+            TrackerReply::Registered(Registered::new(token, epoch, heartbeat, listed))
         }),
         Just(TrackerReply::Done),
         (id(), name(), content_len(), owners).prop_map(|(id, name, length, owners)| {
-            TrackerReply::Found(Found {
-                id,
-                name,
-                length,
-                owners,
-            })
+            TrackerReply::Found(Found::new(id, name, length, owners))
         }),
         vec((id(), content_len()), 0..=MAX_AMBIGUOUS).prop_map(TrackerReply::Ambiguous),
         refusal().prop_map(TrackerReply::Refused),
@@ -254,7 +236,7 @@ fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
             let refused = refused.into_iter();
             TrackerReply::Partly(
                 refused
-                    .map(|(at, refusal)| RefusedEntry { at, refusal })
+                    .map(|(at, refusal)| RefusedEntry::new(at, refusal))
                     .collect(),
             )
         }),
@@ -273,8 +255,8 @@ fn fits(frame: &Frame, limits: FrameLimits) -> bool {
     frame.head.len() <= limits.head.into() && frame.body.len() <= limits.body as usize
 }
 
-/// Decodes a frame as each of the three. What is taken for a message must
-/// encode to that very frame: no two frames mean the same.
+/// Decodes a frame as each of the three kinds of messages. A message that is
+/// decoded must encode to the same frame: no two frames mean the same.
 fn decode_all(frame: &Frame) -> [Result<(), ProtocolError>; 3] {
     let same = |again: Frame| assert_eq!(&again, frame);
     [
@@ -284,7 +266,7 @@ fn decode_all(frame: &Frame) -> [Result<(), ProtocolError>; 3] {
     ]
 }
 
-/// What can happen to a frame.
+/// A change to a frame.
 #[derive(Debug, Clone)]
 enum Mutation {
     Set(Index, u8),
@@ -332,7 +314,7 @@ fn mutate(frame: Frame, mutations: Vec<Mutation>) -> Frame {
     }
 }
 
-/// Every type that a message has, and its neighbours.
+/// All types of messages, and the numbers next to them.
 fn kinds() -> impl Strategy<Value = u8> {
     prop_oneof![
         0x00..=0x11u8,
@@ -366,12 +348,12 @@ proptest! {
     }
 
     #[test]
-    fn message_of_one_kind_is_no_other(frame in any_frame()) {
+    fn message_of_one_kind_is_not_of_another(frame in any_frame()) {
         prop_assert_eq!(decode_all(&frame).into_iter().filter(Result::is_ok).count(), 1);
     }
 
     #[test]
-    fn message_cut_short_or_with_more_behind_it_is_refused(
+    fn message_that_is_cut_short_or_too_long_is_refused(
         frame in any_frame(),
         cut in any::<Index>(),
         more in vec(any::<u8>(), 1..40),
@@ -386,7 +368,7 @@ proptest! {
     }
 
     #[test]
-    fn body_where_none_belongs_is_refused(frame in any_frame(), extra in 1usize..50) {
+    fn unexpected_body_is_refused(frame in any_frame(), extra in 1usize..50) {
         let with_body = [0x05, 0x07, 0x24, 0x25];
         prop_assume!(!with_body.contains(&frame.head[0]));
         let frame = Frame { body: vec![0; extra].into(), ..frame };

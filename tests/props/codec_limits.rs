@@ -1,4 +1,4 @@
-//! Where the codec draws its lines: each bound, from both sides.
+//! The bounds of the codec, each from both sides.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use bt_lite::content::{
     MAX_CONTENT_LEN, NameError,
 };
 use bt_lite::protocol::limits::{
-    HASHES_PER_PART, LINK_FRAMES, MAX_AMBIGUOUS, MAX_BATCH, MAX_BLOCK_LEN, MAX_FRAMES,
-    MAX_HEARTBEAT, MAX_MANIFEST_PART, MAX_OWNERS, TRACKER_FRAMES, VERSION,
+    HASHES_PER_PAGE, LINK_FRAMES, MAX_AMBIGUOUS, MAX_BATCH, MAX_BLOCK_LEN, MAX_FRAMES,
+    MAX_HEARTBEAT, MAX_MANIFEST_PAGE, MAX_OWNERS, TRACKER_FRAMES, VERSION,
 };
 use bt_lite::protocol::{
     Addr, AddrError, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState, OwnerRef,
@@ -32,12 +32,7 @@ fn id() -> ContentId {
 }
 
 fn own(count: usize, length: u64) -> TrackerRequest {
-    let entry = OwnEntry {
-        id: id(),
-        name: longest_name(),
-        length,
-        state: OwnState::Complete,
-    };
+    let entry = OwnEntry::new(id(), longest_name(), length, OwnState::Complete);
     TrackerRequest::Own {
         token: TOKEN,
         entries: vec![entry; count],
@@ -45,10 +40,7 @@ fn own(count: usize, length: u64) -> TrackerRequest {
 }
 
 fn update(count: usize) -> TrackerRequest {
-    let upload = Upload {
-        owner: OwnerRef(u64::MAX),
-        bytes: u64::MAX,
-    };
+    let upload = Upload::new(OwnerRef(u64::MAX), u64::MAX);
     TrackerRequest::Update {
         token: TOKEN,
         uploads: vec![upload; count],
@@ -56,26 +48,17 @@ fn update(count: usize) -> TrackerRequest {
 }
 
 fn found(count: usize, length: u64) -> TrackerReply {
-    let owner = ListedOwner {
-        owner: OwnerRef(u64::MAX),
-        addr: longest_addr(),
-        complete: true,
-    };
-    TrackerReply::Found(Found {
-        id: id(),
-        name: longest_name(),
-        length,
-        owners: vec![owner; count],
-    })
+    let owner = ListedOwner::new(OwnerRef(u64::MAX), longest_addr(), true);
+    TrackerReply::Found(Found::new(id(), longest_name(), length, vec![owner; count]))
 }
 
 fn registered(heartbeat: Duration) -> TrackerReply {
-    TrackerReply::Registered(Registered {
-        token: TOKEN,
-        epoch: u64::MAX,
+    TrackerReply::Registered(Registered::new(
+        TOKEN,
+        u64::MAX,
         heartbeat,
-        listed: Some(longest_addr()),
-    })
+        Some(longest_addr()),
+    ))
 }
 
 fn range_field<T>(result: Result<T, ProtocolError>) -> Option<&'static str> {
@@ -85,7 +68,7 @@ fn range_field<T>(result: Result<T, ProtocolError>) -> Option<&'static str> {
     }
 }
 
-/// A frame of a type, its fields, and a body of so many bytes.
+/// A frame with a type, its fields, and a body of `body` bytes.
 fn frame(kind: u8, fields: &[&[u8]], body: usize) -> Frame {
     Frame {
         head: [&[kind], &fields.concat()[..]].concat().into(),
@@ -100,17 +83,19 @@ fn peer(kind: u8, fields: &[u32], body: usize) -> Result<PeerMessage, ProtocolEr
 }
 
 fn partly(places: impl IntoIterator<Item = u16>) -> TrackerReply {
-    let refused = places.into_iter().map(|at| RefusedEntry {
-        at,
-        refusal: Refusal::ForeignAddress {
-            addr: longest_addr(),
-        },
+    let refused = places.into_iter().map(|at| {
+        RefusedEntry::new(
+            at,
+            Refusal::ForeignAddress {
+                addr: longest_addr(),
+            },
+        )
     });
     TrackerReply::Partly(refused.collect())
 }
 
 #[test]
-fn refused_entries_are_some_and_in_their_order() {
+fn refused_entries_must_not_be_empty_and_must_be_in_order() {
     let most = MAX_BATCH as u16;
     for places in [
         vec![],
@@ -131,10 +116,9 @@ fn refused_entries_are_some_and_in_their_order() {
         frame(0x55, &[&count, &entries.collect::<Vec<_>>()], 0)
     };
     let busy = |places: &[u16]| {
-        let refused = places.iter().map(|&at| RefusedEntry {
-            at,
-            refusal: Refusal::Busy,
-        });
+        let refused = places
+            .iter()
+            .map(|&at| RefusedEntry::new(at, Refusal::Busy));
         TrackerReply::Partly(refused.collect())
     };
     assert_eq!(TrackerReply::decode(head(&[0, 7])), Ok(busy(&[0, 7])));
@@ -145,7 +129,7 @@ fn refused_entries_are_some_and_in_their_order() {
 }
 
 #[test]
-fn longest_tracker_messages_fit_their_frames() {
+fn longest_tracker_messages_fit_into_their_frames() {
     let requests = [
         own(MAX_BATCH, MAX_CONTENT_LEN),
         update(MAX_BATCH),
@@ -207,7 +191,7 @@ fn list_with_too_many_entries_is_not_encoded() {
 }
 
 #[test]
-fn content_past_the_bound_or_odd_heartbeat_is_not_encoded() {
+fn content_or_heartbeat_out_of_bounds_is_not_encoded() {
     let length = MAX_CONTENT_LEN + 1;
     assert_eq!(range_field(own(1, length).encode()), Some("content length"));
     assert_eq!(
@@ -227,7 +211,7 @@ fn content_past_the_bound_or_odd_heartbeat_is_not_encoded() {
 }
 
 #[test]
-fn list_that_claims_more_than_its_bytes_is_refused_before_memory_is_reserved() {
+fn list_that_claims_more_entries_than_it_has_bytes_for_is_refused_before_memory_is_reserved() {
     let token = [9; 16];
     let most = (MAX_BATCH as u16).to_be_bytes();
     for (kind, least) in [(0x41, 43), (0x43, 16)] {
@@ -252,9 +236,9 @@ fn list_that_claims_more_than_its_bytes_is_refused_before_memory_is_reserved() {
 }
 
 #[test]
-fn hello_and_register_of_another_version_are_told_apart() {
+fn hello_and_register_of_another_version_or_protocol_are_recognized() {
     for found in [0, VERSION + 1, 0xff] {
-        let fields: [&[u8]; 3] = [b"bt_lite", &[found], b"whatever comes then"];
+        let fields: [&[u8]; 3] = [b"bt_lite", &[found], b"anything else"];
         let version = ProtocolError::Version { found };
         let hello = PeerMessage::decode(frame(0x20, &fields, 3));
         assert_eq!(hello.unwrap_err(), version);
@@ -290,7 +274,7 @@ fn unknown_types_and_empty_frames_are_refused() {
 }
 
 #[test]
-fn block_at_each_bound_is_taken_or_refused() {
+fn block_at_each_bound_is_accepted_or_refused() {
     let longest = MAX_CHUNK_LEN as u32;
     for kind in [0x06, 0x08, 0x10] {
         let block = |chunk, offset, len| range_field(peer(kind, &[chunk, offset, len], 0));
@@ -327,29 +311,29 @@ fn block_at_each_bound_is_taken_or_refused() {
 }
 
 #[test]
-fn bitfield_at_each_bound_is_taken_or_refused() {
+fn bitfield_at_each_bound_is_accepted_or_refused() {
     let most = Bitfield::byte_len(MAX_CHUNKS);
     assert!(most <= LINK_FRAMES.body as usize);
-    for (len, taken) in [(0, false), (1, true), (most, true), (most + 1, false)] {
-        assert_eq!(peer(0x05, &[], len).is_ok(), taken, "{len} bytes");
+    for (len, accepted) in [(0, false), (1, true), (most, true), (most + 1, false)] {
+        assert_eq!(peer(0x05, &[], len).is_ok(), accepted, "{len} bytes");
     }
 }
 
 #[test]
-fn manifest_parts_at_each_bound_are_taken_or_refused() {
-    let part = |kind, part, body| range_field(peer(kind, &[part], body));
+fn manifest_page_at_each_bound_is_accepted_or_refused() {
+    let page = |kind, page, body| range_field(peer(kind, &[page], body));
     for kind in [0x23, 0x26] {
-        assert_eq!(part(kind, 0, 0), None);
-        assert_eq!(part(kind, MAX_MANIFEST_PART, 0), None);
-        assert_eq!(part(kind, MAX_MANIFEST_PART + 1, 0), Some("manifest part"));
+        assert_eq!(page(kind, 0, 0), None);
+        assert_eq!(page(kind, MAX_MANIFEST_PAGE, 0), None);
+        assert_eq!(page(kind, MAX_MANIFEST_PAGE + 1, 0), Some("manifest page"));
     }
-    assert_eq!(part(0x25, 0, 32), Some("manifest part"));
-    assert_eq!(part(0x25, MAX_MANIFEST_PART + 1, 32), Some("manifest part"));
-    assert_eq!(part(0x25, MAX_MANIFEST_PART, 32), None);
-    let most = HASHES_PER_PART as usize * 32;
-    assert_eq!(part(0x25, 1, most), None);
-    assert_eq!(part(0x25, 1, most + 32), Some("hashes in a part"));
-    assert_eq!(part(0x25, 1, 0), Some("hashes in a part"));
+    assert_eq!(page(0x25, 0, 32), Some("manifest page"));
+    assert_eq!(page(0x25, MAX_MANIFEST_PAGE + 1, 32), Some("manifest page"));
+    assert_eq!(page(0x25, MAX_MANIFEST_PAGE, 32), None);
+    let most = HASHES_PER_PAGE as usize * 32;
+    assert_eq!(page(0x25, 1, most), None);
+    assert_eq!(page(0x25, 1, most + 32), Some("hashes in a page"));
+    assert_eq!(page(0x25, 1, 0), Some("hashes in a page"));
     for len in [1, 31, 33, most - 1] {
         let ragged = peer(0x25, &[1], len);
         assert_eq!(ragged, Err(ProtocolError::Hashes { len }));
@@ -357,7 +341,7 @@ fn manifest_parts_at_each_bound_are_taken_or_refused() {
 }
 
 #[test]
-fn length_proof_has_the_one_shape_that_its_length_asks_for() {
+fn length_proof_must_have_the_shape_that_the_length_requires() {
     let length = |length: u64, body| {
         let fields = length.to_be_bytes();
         range_field(PeerMessage::decode(frame(0x24, &[&fields], body)))
@@ -382,7 +366,7 @@ fn length_proof_has_the_one_shape_that_its_length_asks_for() {
 }
 
 #[test]
-fn bytes_that_stand_for_nothing_are_refused() {
+fn unknown_choices_are_refused() {
     let token = [9; 16];
     let choice = |error: ProtocolError, found| {
         assert!(matches!(error, ProtocolError::Choice { found: f, .. } if f == found));
@@ -408,27 +392,27 @@ fn bytes_that_stand_for_nothing_are_refused() {
         TrackerRequest::decode(frame(0x41, &entry, 0)).unwrap_err(),
         3,
     );
-    let found = |marks: u8, addr: &[u8]| {
+    let found = |flags: u8, addr: &[u8]| {
         let head: [&[u8]; 7] = [
             &[0; 32],
             &[0; 8],
             b"\x01n",
             &[0, 1],
             &[0; 8],
-            &[marks],
+            &[flags],
             addr,
         ];
         TrackerReply::decode(frame(0x52, &head, 0))
     };
     choice(found(4, b"\x01a").unwrap_err(), 4);
     assert!(found(3, &[10, 0, 0, 7, 1, 1]).is_ok());
-    // What six bytes can say is not said in a text.
+    // An address that fits into six bytes must not be sent as a text.
     choice(found(1, b"\x0a10.0.0.7:1").unwrap_err(), 1);
     assert!(found(1, b"\x0b10.0.0.7:01").is_ok());
 }
 
 #[test]
-fn names_and_addresses_are_validated_as_they_are_read() {
+fn names_and_addresses_are_validated_when_they_are_read() {
     let token = [9; 16];
     let need = |name: &[u8]| {
         let len = [name.len() as u8];
@@ -460,7 +444,7 @@ fn names_and_addresses_are_validated_as_they_are_read() {
 }
 
 #[test]
-fn bodies_are_handed_on_and_never_copied() {
+fn bodies_are_never_copied() {
     let received = Bytes::from(vec![5; 4096]);
     let data = received.slice(96..96 + 1024);
     let sent = PeerMessage::Block {
@@ -478,7 +462,7 @@ fn bodies_are_handed_on_and_never_copied() {
     for message in [
         PeerMessage::Bitfield(data.clone()),
         PeerMessage::ManifestHashes {
-            part: 1,
+            page: 1,
             hashes: data.clone(),
         },
         PeerMessage::ManifestLength {
@@ -500,27 +484,27 @@ fn bodies_are_handed_on_and_never_copied() {
 }
 
 #[test]
-fn longest_link_messages_fit_their_frames() {
+fn longest_link_messages_fit_into_their_frames() {
     let block = BlockRange {
         chunk: ChunkIndex(0),
         offset: 0,
         len: MAX_BLOCK_LEN,
     };
     for message in [
-        PeerMessage::Hello(Hello {
-            content: id(),
-            peer: PeerId([1; 16]),
-            listen: Some(longest_addr()),
-            cookie: LinkCookie([1; 16]),
-        }),
+        PeerMessage::Hello(Hello::new(
+            id(),
+            PeerId([1; 16]),
+            Some(longest_addr()),
+            LinkCookie([1; 16]),
+        )),
         PeerMessage::Block {
             chunk: block.chunk,
             offset: block.offset,
             data: vec![0; block.len as usize].into(),
         },
         PeerMessage::ManifestHashes {
-            part: 1,
-            hashes: vec![0; HASHES_PER_PART as usize * 32].into(),
+            page: 1,
+            hashes: vec![0; HASHES_PER_PAGE as usize * 32].into(),
         },
         PeerMessage::Request(block),
     ] {

@@ -16,7 +16,6 @@ mod registry_figures;
 mod registry_model;
 mod registry_threads;
 mod sample;
-mod subject;
 mod swarm;
 mod swarm_observer;
 mod swarm_script;

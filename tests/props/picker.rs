@@ -1,4 +1,4 @@
-//! The picker, against counting everything anew.
+//! The picker, compared with a new count after each step.
 
 use bt_lite::peer::swarm::Picker;
 use bt_lite::{Bitfield, ChunkIndex};
@@ -11,7 +11,7 @@ const LINKS: usize = 5;
 enum Op {
     Put(u32),
     Take(u32),
-    /// A link gains or loses a chunk, whichever is possible.
+    /// A link gains a chunk, or loses it if it has it.
     Toggle(usize, u32),
 }
 

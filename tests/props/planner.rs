@@ -1,5 +1,5 @@
-//! The planner, under arbitrary scripts: its own invariants, and a naive
-//! record of every request and what it came to.
+//! The planner under arbitrary scripts: its own invariants, and a naive record of
+//! every request and its outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ enum Op {
     Gained(u64, u32),
     Choked(u64, bool),
     Next(u64, u8),
-    /// Answers an outstanding request of a link, whichever.
+    /// A link answers any one of its outstanding requests.
     Arrived(u64, prop::sample::Index),
     Rejected(u64, prop::sample::Index),
     Unasked(u64, BlockRange),
@@ -58,7 +58,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op, 0..250)
 }
 
-/// Every block of every chunk: who was asked, and which are there.
+/// A planner, and a record of every block: which link was asked, and which
+/// blocks are here.
 struct World {
     grid: BlockGrid,
     planner: Planner,
@@ -126,7 +127,7 @@ impl World {
         for (link, block) in released.cancelled {
             assert!(
                 self.owed[&link.0].contains(&block),
-                "cancelled and never asked"
+                "a request is cancelled that was never sent"
             );
         }
     }
@@ -138,14 +139,14 @@ impl World {
         let block = request.block;
         assert!(
             self.has[&link].contains(&block.chunk.0),
-            "asked for what it lacks"
+            "a link is asked for a chunk that it lacks"
         );
         let position = self.grid.position(block).unwrap();
         assert!(!self.stored.contains(&block.chunk) && !self.complete.contains_key(&block.chunk));
         let here = self.here.get(&block.chunk);
         assert!(
             here.is_none_or(|here| !here.contains_key(&position)),
-            "asked for what is there"
+            "a block is asked for that is here"
         );
         if let Some(other) = request.overtaken {
             assert_ne!(other.0, link);
@@ -176,7 +177,7 @@ impl World {
             let senders: BTreeSet<u64> = here.values().copied().collect();
             assert!(
                 !self.failed.contains(&chunk) || senders.len() == 1,
-                "a second copy is mixed"
+                "a second copy has several senders"
             );
             self.here.remove(&chunk);
             self.complete.insert(chunk, senders);
@@ -195,22 +196,52 @@ impl World {
         }
     }
 
+    fn removed(&mut self, link: u64) {
+        self.has.remove(&link);
+        self.owed.remove(&link);
+        let released = self.planner.link_removed(LinkId(link));
+        self.released(released);
+    }
+
+    fn gained(&mut self, link: u64, chunk: u32) {
+        if let Some(has) = self.has.get_mut(&link) {
+            has.insert(chunk);
+        }
+        self.planner.link_gained(LinkId(link), ChunkIndex(chunk));
+    }
+
+    fn rejected(&mut self, link: u64, block: BlockRange) {
+        let rejected = self.planner.rejected(self.now, LinkId(link), block);
+        self.released(rejected.unwrap());
+        for (&link, has) in &mut self.has {
+            let said = self.planner.has(LinkId(link));
+            has.retain(|&chunk| said.contains(ChunkIndex(chunk)));
+        }
+    }
+
+    /// A link answers what it was not asked for.
+    fn unasked(&mut self, link: u64, block: BlockRange) {
+        let arrival = self.planner.block_arrived(self.now, LinkId(link), block);
+        assert_eq!(arrival, Arrival::Unasked);
+        let rejected = self.planner.rejected(self.now, LinkId(link), block);
+        assert_eq!(rejected, None);
+    }
+
+    fn timeout(&mut self) {
+        if let Some(at) = self.planner.poll_timeout() {
+            self.now = self.now.max(at);
+        }
+        let (_, released) = self.planner.handle_timeout(self.now);
+        self.released(released);
+        let at = self.planner.poll_timeout();
+        assert!(at.is_none_or(|at| at > self.now), "a timeout that passed");
+    }
+
     fn apply(&mut self, op: Op) {
         match op {
             Op::Added(link, has) => self.added(link, has),
-            Op::Removed(link) => {
-                self.has.remove(&link);
-                self.owed.remove(&link);
-                let released = self.planner.link_removed(LinkId(link));
-                self.released(released);
-            }
-            Op::Gained(link, chunk) => {
-                let chunk = chunk % self.chunks();
-                if let Some(has) = self.has.get_mut(&link) {
-                    has.insert(chunk);
-                }
-                self.planner.link_gained(LinkId(link), ChunkIndex(chunk));
-            }
+            Op::Removed(link) => self.removed(link),
+            Op::Gained(link, chunk) => self.gained(link, chunk % self.chunks()),
             Op::Choked(link, choked) => {
                 let released = self.planner.link_choked(LinkId(link), choked);
                 self.released(released);
@@ -230,21 +261,13 @@ impl World {
             Op::Rejected(link, index) => {
                 if let Some(owed) = self.owed.get_mut(&link).filter(|owed| !owed.is_empty()) {
                     let block = owed.remove(index.index(owed.len()));
-                    let rejected = self.planner.rejected(self.now, LinkId(link), block);
-                    self.released(rejected.unwrap());
-                    for (&link, has) in &mut self.has {
-                        let said = self.planner.has(LinkId(link));
-                        has.retain(|&chunk| said.contains(ChunkIndex(chunk)));
-                    }
+                    self.rejected(link, block);
                 }
             }
             Op::Unasked(link, block) => {
                 let owed = self.owed.get(&link);
                 if owed.is_none_or(|owed| !owed.contains(&block)) {
-                    let arrival = self.planner.block_arrived(self.now, LinkId(link), block);
-                    assert_eq!(arrival, Arrival::Unasked);
-                    let rejected = self.planner.rejected(self.now, LinkId(link), block);
-                    assert_eq!(rejected, None);
+                    self.unasked(link, block);
                 }
             }
             Op::Verified(index, good) => {
@@ -254,23 +277,17 @@ impl World {
                 }
             }
             Op::Wait(ms) => self.now += Duration::from_millis(ms),
-            Op::Timeout => {
-                if let Some(at) = self.planner.poll_timeout() {
-                    self.now = self.now.max(at);
-                }
-                let (_, released) = self.planner.handle_timeout(self.now);
-                self.released(released);
-                let at = self.planner.poll_timeout();
-                assert!(
-                    at.is_none_or(|at| at > self.now),
-                    "a deadline that does not pass"
-                );
-            }
+            Op::Timeout => self.timeout(),
             Op::Strategy(sequential) => self.planner.set_strategy(match sequential {
                 true => Order::Sequential,
                 false => Order::RarestFirst,
             }),
         }
+        self.check();
+    }
+
+    /// Compares all that the planner says with the record.
+    fn check(&self) {
         self.planner.check_invariants();
         assert!(self.here.len() + self.complete.len() <= self.max_open);
         for (&link, owed) in &self.owed {
@@ -286,7 +303,7 @@ impl World {
         );
     }
 
-    /// Lets a fresh seeder bring all that is missing, when the others are gone.
+    /// When all links are gone, a new seeder brings all that is missing.
     fn drain(&mut self) {
         for link in 0..LINKS {
             self.apply(Op::Removed(link));
@@ -338,7 +355,8 @@ proptest! {
 }
 
 proptest! {
-    // The shortest content with several blocks a chunk has 513 chunks.
+    // The shortest content with several blocks per chunk has 513 chunks, so each
+    // case takes long.
     #![proptest_config(ProptestConfig {
         cases: (ProptestConfig::default().cases / 8).max(1),
         ..ProptestConfig::default()
@@ -404,14 +422,14 @@ proptest! {
             for link in 0..seeders {
                 let mut asked = Vec::new();
                 while let Some(request) = planner.next_request(now, LinkId(link)) {
-                    prop_assert_eq!(request.overtaken, None, "nobody is slow");
+                    prop_assert_eq!(request.overtaken, None, "no link is slow");
                     let chunk = u64::from(request.block.chunk.0);
                     let home = &homes[link as usize];
                     if expected[link as usize] < home.end {
                         prop_assert_eq!(chunk, expected[link as usize]);
                         expected[link as usize] += 1;
                     }
-                    prop_assert!(seen.insert(request.block), "asked for twice");
+                    prop_assert!(seen.insert(request.block), "a block is asked for twice");
                     asked.push(request.block);
                     if asked.len() == 2 {
                         break;

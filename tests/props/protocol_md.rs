@@ -1,5 +1,5 @@
-//! PROTOCOL.md says what the codec does: its worked examples, its tables of
-//! types, and its limits.
+//! PROTOCOL.md agrees with the codec: its worked examples, its tables of types, and
+//! its limits.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use bt_lite::protocol::{
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 
-/// The examples by their names, as bytes.
+/// The worked examples, as bytes, by their names.
 fn examples() -> BTreeMap<&'static str, Vec<u8>> {
     PAGE.split("```hex ")
         .skip(1)
@@ -27,7 +27,7 @@ fn examples() -> BTreeMap<&'static str, Vec<u8>> {
         .collect()
 }
 
-/// A frame as on a byte stream.
+/// The bytes of a frame on a byte stream.
 fn on_a_stream(frame: &Frame) -> Vec<u8> {
     let mut bytes = (frame.head.len() as u16).to_be_bytes().to_vec();
     bytes.extend((frame.body.len() as u32).to_be_bytes());
@@ -36,7 +36,7 @@ fn on_a_stream(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// That of the worked example.
+/// The proof of the worked example.
 fn proof() -> LinkProof {
     let cookie = |from: u8| LinkCookie(std::array::from_fn(|i| from + i as u8));
     let cookies = |said, heard| LinkCookies {
@@ -53,7 +53,7 @@ fn proof() -> LinkProof {
     assert_ne!(
         newer.expected(&older),
         proof,
-        "sent back, it proves nothing"
+        "a proof that is sent back proves nothing"
     );
     proof
 }
@@ -86,12 +86,12 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         ("bitfield", PeerMessage::Bitfield(bits.to_bytes())),
         (
             "hello",
-            PeerMessage::Hello(Hello {
-                content: ContentId::of(b""),
-                peer: PeerId(std::array::from_fn(|i| i as u8)),
-                listen: Some("[::]:7000".parse().unwrap()),
-                cookie: LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
-            }),
+            PeerMessage::Hello(Hello::new(
+                ContentId::of(b""),
+                PeerId(std::array::from_fn(|i| i as u8)),
+                Some("[::]:7000".parse().unwrap()),
+                LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
+            )),
         ),
         ("same-peer", PeerMessage::SamePeer(proof())),
         (
@@ -119,12 +119,12 @@ fn requests() -> Vec<(&'static str, TrackerRequest)> {
             "own",
             TrackerRequest::Own {
                 token,
-                entries: vec![OwnEntry {
-                    id: ContentId::of(b"hello"),
-                    name: name(),
-                    length: 5,
-                    state: OwnState::Complete,
-                }],
+                entries: vec![OwnEntry::new(
+                    ContentId::of(b"hello"),
+                    name(),
+                    5,
+                    OwnState::Complete,
+                )],
             },
         ),
         (
@@ -142,16 +142,16 @@ fn replies() -> Vec<(&'static str, TrackerReply)> {
     vec![
         (
             "found",
-            TrackerReply::Found(Found {
-                id: ContentId::of(b"hello"),
-                name: "greeting".parse().unwrap(),
-                length: 5,
-                owners: vec![ListedOwner {
-                    owner: OwnerRef(1),
-                    addr: "10.0.0.7:7000".parse().unwrap(),
-                    complete: true,
-                }],
-            }),
+            TrackerReply::Found(Found::new(
+                ContentId::of(b"hello"),
+                "greeting".parse().unwrap(),
+                5,
+                vec![ListedOwner::new(
+                    OwnerRef(1),
+                    "10.0.0.7:7000".parse().unwrap(),
+                    true,
+                )],
+            )),
         ),
         (
             "refused",
@@ -161,7 +161,7 @@ fn replies() -> Vec<(&'static str, TrackerReply)> {
 }
 
 #[test]
-fn worked_examples_are_what_the_codec_writes_and_reads() {
+fn worked_examples_agree_with_the_codec() {
     let mut examples = examples();
     let mut check = |name, frame: &Frame| {
         assert_eq!(examples.remove(name), Some(on_a_stream(frame)), "{name}");
@@ -181,10 +181,13 @@ fn worked_examples_are_what_the_codec_writes_and_reads() {
         check(name, &frame);
         assert_eq!(TrackerReply::decode(frame), Ok(reply));
     }
-    assert!(examples.is_empty(), "no message for {examples:?}");
+    assert!(
+        examples.is_empty(),
+        "these examples have no message: {examples:?}"
+    );
 }
 
-/// The types in the page's tables, with the names of their messages.
+/// The types in the tables of the document, with the names of their messages.
 fn types() -> BTreeMap<u8, &'static str> {
     PAGE.lines()
         .filter_map(|line| line.strip_prefix("| 0x"))
@@ -197,7 +200,7 @@ fn types() -> BTreeMap<u8, &'static str> {
 }
 
 #[test]
-fn every_type_of_the_codec_is_on_the_page_and_no_other() {
+fn tables_have_exactly_the_types_of_the_codec() {
     use bt_lite::protocol::ProtocolError::Type;
     let known = |kind: u8| {
         let frame = || Frame::head(vec![kind]);
@@ -210,7 +213,7 @@ fn every_type_of_the_codec_is_on_the_page_and_no_other() {
 }
 
 #[test]
-fn limits_on_the_page_are_those_of_the_code() {
+fn limits_in_the_document_are_those_of_the_code() {
     let row = |what: &str| {
         let row = PAGE
             .lines()
@@ -220,7 +223,7 @@ fn limits_on_the_page_are_those_of_the_code() {
     };
     let says = |what: &str, figure: String| {
         let row = row(what);
-        assert!(row.contains(&figure), "{row} and {figure}");
+        assert!(row.contains(&figure), "{row} does not contain {figure}");
     };
     let thousands = |n: u32| match n {
         1000.. => format!("{},{:03}", n / 1000, n % 1000),
@@ -236,7 +239,7 @@ fn limits_on_the_page_are_those_of_the_code() {
     says("link between peers", frames(limits::LINK_FRAMES));
     says("to or from a tracker", frames(limits::TRACKER_FRAMES));
     says("block |", format!("{} KiB", limits::MAX_BLOCK_LEN >> 10));
-    says("hashes in one", thousands(limits::HASHES_PER_PART));
+    says("hashes in one", thousands(limits::HASHES_PER_PAGE));
     says("requests outstanding", limits::MAX_REQUESTS.to_string());
     says("entries of one OWN", limits::MAX_BATCH.to_string());
     says("owners in one", limits::MAX_OWNERS.to_string());

@@ -1,4 +1,4 @@
-//! The registry against a naive one of lists and linear scans.
+//! The registry, compared with a naive one of lists and linear scans.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,13 +8,12 @@ use bt_lite::protocol::{
     TrackerRequest, Upload,
 };
 use bt_lite::tracker::ShardedRegistry;
-use bt_lite::tracker::registry::Registry;
 use bt_lite::{ContentId, ContentName};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::registry_model::config;
 use crate::registry_model::{LEASE_SECONDS, Model, ModelPeer, SOURCES};
-use crate::subject::{Subject, config};
 
 const LISTENS: [Option<&str>; 8] = [
     None,
@@ -30,9 +29,9 @@ const LISTENS: [Option<&str>; 8] = [
 #[derive(Debug, Clone)]
 enum Proof {
     None,
-    /// One that was issued, however long ago.
+    /// A token that was issued, however long ago.
     Issued(prop::sample::Index),
-    /// One that was issued, with a bit turned.
+    /// A token that was issued, with one bit flipped.
     Forged(prop::sample::Index, u8),
     Random([u8; 16]),
 }
@@ -102,26 +101,19 @@ fn content_name(number: u8) -> ContentName {
 }
 
 struct Rig {
-    registry: Subject,
+    registry: ShardedRegistry,
     model: Model,
     start: Instant,
     issued: Vec<Token>,
     refs: Vec<OwnerRef>,
-    /// Of whom each reference is.
+    /// The token of the owner that each reference names.
     owners: BTreeMap<OwnerRef, Token>,
 }
 
 impl Rig {
-    fn new(shards: Option<u32>) -> Self {
-        let start = Instant::now();
+    fn new(start: Instant, shards: u32) -> Self {
         Self {
-            registry: match shards {
-                None => Subject::One(Registry::new(config(), [3; 32], 1).into()),
-                Some(shards) => {
-                    let sharded = ShardedRegistry::new(config(), [3; 32], 1, shards, start);
-                    Subject::Sharded(sharded.into())
-                }
-            },
+            registry: ShardedRegistry::new(config(), [3; 32], 1, shards, start),
             model: Model::default(),
             start,
             issued: Vec::new(),
@@ -168,13 +160,12 @@ impl Rig {
             Op::NeedName(proof, name, max) => self.need(proof, content_name(*name).into(), *max),
             Op::Update(proof, uploads) => {
                 let token = self.token(proof).expect("a token");
-                let uploads = uploads.iter().map(|index| Upload {
-                    owner: *index.get(&self.refs),
-                    bytes: u64::MAX,
-                });
+                let uploads = uploads
+                    .iter()
+                    .map(|index| Upload::new(*index.get(&self.refs), u64::MAX));
                 let uploads: Vec<Upload> = uploads.collect();
                 let owners = uploads.iter().map(|upload| upload.owner);
-                // Nobody credits itself, nor who had its place before.
+                // A peer credits neither itself nor earlier peers in its slot.
                 let [a, b, c, d, ..] = token.0;
                 let own = u32::from_le_bytes([a, b, c, d]);
                 let owners = owners.filter(|owner| owner.0 as u32 != own);
@@ -236,7 +227,10 @@ impl Rig {
             let peer = &mut self.model.peers[known];
             (peer.listed, peer.since) = (listed, since);
         } else {
-            assert!(!self.issued.contains(&registered.token), "a token again");
+            assert!(
+                !self.issued.contains(&registered.token),
+                "a token was issued twice"
+            );
             self.issued.push(registered.token);
             self.model.peers.push(ModelPeer {
                 token: registered.token,
@@ -254,11 +248,13 @@ impl Rig {
         let token = self.token(proof).expect("a token");
         let entries: Vec<OwnEntry> = entries
             .iter()
-            .map(|entry| OwnEntry {
-                id: content_id(entry.content),
-                name: content_name(entry.name),
-                length: entry.length,
-                state: entry.state,
+            .map(|entry| {
+                OwnEntry::new(
+                    content_id(entry.content),
+                    content_name(entry.name),
+                    entry.length,
+                    entry.state,
+                )
             })
             .collect();
         let expected = match self.model.peer(Some(token)) {
@@ -267,7 +263,7 @@ impl Rig {
                 let model = &mut self.model;
                 let outcomes = (0..).zip(&entries).filter_map(|(at, entry)| {
                     let refusal = model.own(peer, entry).err()?;
-                    Some(RefusedEntry { at, refusal })
+                    Some(RefusedEntry::new(at, refusal))
                 });
                 Ok(outcomes.collect::<Vec<_>>())
             }
@@ -297,7 +293,7 @@ impl Rig {
         if let TrackerReply::Found(found) = reply {
             for owner in found.owners {
                 self.refs.push(owner.owner);
-                // Of two that say to listen at one place, either may be meant.
+                // If two peers listen at one address, either may be meant.
                 let listed = |peer: &&ModelPeer| peer.listed.as_ref() == Some(&owner.addr);
                 let mut peers = self.model.peers.iter().filter(listed);
                 match (peers.next(), peers.next()) {
@@ -316,17 +312,17 @@ proptest! {
     })]
 
     /// `PROPTEST_CASES=125000 cargo test --release --test props registry_agrees`
-    /// for a million sequences.
+    /// runs a million sequences.
     #[test]
     fn registry_agrees_with_lists_and_scans(
-        shards in prop_oneof![2 => Just(None), 1 => (1u32..9).prop_map(Some)],
+        shards in prop_oneof![2 => Just(1), 1 => 1u32..9],
         ops in vec(op(), 1..120),
     ) {
-        let mut rig = Rig::new(shards);
+        let mut rig = Rig::new(Instant::now(), shards);
         for op in &ops {
             rig.step(op);
         }
-        // Nothing stays behind once all have been silent.
+        // Nothing is left once all peers have been silent.
         rig.wait(LEASE_SECONDS);
         prop_assert_eq!(rig.model.counts(), (0, 0, 0));
         prop_assert_eq!(rig.registry.stats().peers, 0);
@@ -338,8 +334,8 @@ proptest! {
 proptest! {
     #[test]
     fn registry_with_the_same_key_and_calls_gives_the_same_replies(ops in vec(op(), 1..60)) {
-        let (mut one, mut two) = (Rig::new(None), Rig::new(None));
-        two.start = one.start;
+        let start = Instant::now();
+        let (mut one, mut two) = (Rig::new(start, 1), Rig::new(start, 1));
         for op in &ops {
             one.step(op);
             two.step(op);
@@ -350,11 +346,11 @@ proptest! {
     }
 
     #[test]
-    fn token_that_was_not_issued_changes_nothing_of_anybody(
+    fn token_that_was_not_issued_changes_nothing(
         forgeries in vec((proof(), op()), 1..30),
     ) {
-        let mut rig = Rig::new(None);
-        // Two peers that know of each other, and one that has left.
+        let mut rig = Rig::new(Instant::now(), 1);
+        // Two peers that see each other, and one that has left.
         for op in [
             Op::Register(0, 3, Proof::None),
             Op::Register(1, 5, Proof::None),
@@ -366,12 +362,7 @@ proptest! {
         rig.handle(2, &TrackerRequest::Exit { token: gone });
         let tokens = rig.issued.clone();
         for &token in &tokens {
-            let entries = vec![OwnEntry {
-                id: content_id(1),
-                name: content_name(1),
-                length: 1,
-                state: OwnState::Complete,
-            }];
+            let entries = vec![OwnEntry::new(content_id(1), content_name(1), 1, OwnState::Complete)];
             let reply = rig.handle(0, &TrackerRequest::Own { token, entries });
             prop_assert_eq!(reply, TrackerReply::Done);
         }
@@ -386,17 +377,12 @@ proptest! {
                     token,
                     entries: entries
                         .iter()
-                        .map(|entry| OwnEntry {
-                            id: content_id(entry.content),
-                            name: content_name(entry.name),
-                            length: entry.length,
-                            state: OwnState::Gone,
-                        })
+                        .map(|entry| OwnEntry::new(content_id(entry.content), content_name(entry.name), entry.length, OwnState::Gone))
                         .collect(),
                 },
                 Op::Update(..) => TrackerRequest::Update {
                     token,
-                    uploads: vec![Upload { owner: OwnerRef(1 << 32), bytes: 1 << 40 }],
+                    uploads: vec![Upload::new(OwnerRef(1 << 32), 1 << 40)],
                 },
                 Op::NeedId(..) | Op::NeedName(..) => TrackerRequest::Need {
                     token,

@@ -1,14 +1,16 @@
-//! A naive registry of lists and linear scans, which says what each request to
-//! the real one must come to.
+//! A naive registry of lists and linear scans. It tells the outcome that each
+//! request to the real one must have.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bt_lite::protocol::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, Refusal, Token, TrackerReply,
 };
+use bt_lite::tracker::RegistryConfig;
 use bt_lite::{Addr, ContentId, ContentName};
 
-/// Three hosts that tell IP from IP, and one of another transport.
+/// Three IP hosts, and one of another transport.
 pub(crate) const SOURCES: [&str; 4] = [
     "10.0.0.1:999",
     "10.0.0.2:999",
@@ -16,26 +18,44 @@ pub(crate) const SOURCES: [&str; 4] = [
     "memory:a:17",
 ];
 
-/// A lease of 22.5 s ends between two of the whole seconds in which the test
-/// counts, wherever its last tick ends.
+/// The test counts in whole seconds. A lease of 22.5 s ends between two of them,
+/// wherever its last tick ends.
 pub(crate) const LEASE_SECONDS: u64 = 23;
 const LEASE_MILLIS: u64 = 22_500;
 
+/// Quotas so small that each is reached soon.
+pub(crate) fn config() -> RegistryConfig {
+    let mut config = RegistryConfig::default();
+    config.grace = Duration::from_millis(2500);
+    config.max_owners = 5;
+    config.max_peers = 8;
+    config.max_peers_per_host = 3;
+    config.max_contents = 6;
+    config.max_contents_per_peer = 4;
+    config.max_contents_per_host = 3;
+    config.max_ownerships_per_host = 5;
+    config.max_ownerships = 14;
+    config.max_owners_per_content = 5;
+    config.max_names_per_content = 3;
+    config.max_contents_per_name = 3;
+    config
+}
+
 pub(crate) struct Owning {
     pub(crate) id: ContentId,
-    /// Which of the [`Naming`]s it uses, if its name found a place.
+    /// The [`Naming`] that it uses, if its name has a place.
     pub(crate) naming: Option<u32>,
     pub(crate) complete: bool,
 }
 
 /// A content's use of a name, from the first owner that uses it to the last one.
 pub(crate) struct Naming {
-    /// None since it gave way.
+    /// `None` once it has given way.
     pub(crate) name: Option<ContentName>,
     pub(crate) id: ContentId,
     /// In the order in which they came.
     pub(crate) number: u32,
-    /// Who brought it.
+    /// The host that brought it.
     pub(crate) host: usize,
     pub(crate) fetched: bool,
 }
@@ -48,7 +68,7 @@ pub(crate) struct ModelPeer {
     pub(crate) owned: Vec<Owning>,
     /// Another host has credited it.
     pub(crate) credited: bool,
-    /// Up to when it has reported, in seconds.
+    /// When it last reported, in seconds.
     pub(crate) reported: u64,
 }
 
@@ -59,8 +79,8 @@ pub(crate) struct Model {
     pub(crate) lengths: Vec<(ContentId, u64)>,
     pub(crate) namings: Vec<Naming>,
     pub(crate) brought: u32,
-    /// Up to when the reports of each host with several peers have used what it
-    /// can have received, in milliseconds from two leases before the start on.
+    /// Until when the reports of each host with several peers have used up what the
+    /// host can have received, in milliseconds since two leases before the start.
     pub(crate) host_reported: BTreeMap<usize, u64>,
 }
 
@@ -89,20 +109,20 @@ impl Model {
         self.peers.iter().position(|peer| Some(peer.token) == token)
     }
 
-    /// Whatever a peer says, it is there.
+    /// Any request extends the lease of its peer.
     pub(crate) fn heard(&mut self, token: Token) {
         if let Some(peer) = self.peer(Some(token)) {
             self.peers[peer].since = self.now;
         }
     }
 
-    /// The peer of a token that registers, which is good on its host only.
+    /// The peer of a token in REGISTER. The token is valid only on its host.
     pub(crate) fn registering(&self, host: usize, token: Option<Token>) -> Option<usize> {
         let known = self.peer(token)?;
         (self.peers[known].host == host).then_some(known)
     }
 
-    /// What REGISTER must come to: the listed address, or the refusal.
+    /// The outcome that REGISTER must have: the listed address, or the refusal.
     pub(crate) fn register(
         &self,
         host: usize,
@@ -240,8 +260,8 @@ impl Model {
         Ok(self.brought)
     }
 
-    /// Which one gives way to one more of a host: none, unless another host has
-    /// two more at the least.
+    /// The naming that gives way to one more of a host, if another host has at least
+    /// two more.
     fn gives_way(&self, namings: &[&Naming], host: usize) -> Option<u32> {
         let count = |host| namings.iter().filter(|naming| naming.host == host).count();
         let mut victim = None;
@@ -261,9 +281,9 @@ impl Model {
         victim.map(|(_, number)| number)
     }
 
-    /// What a report must come to: the first one of the peers that it names, and
-    /// that are there, is credited, if it can have sent anything. Each is said
-    /// to have sent more than all that can have come.
+    /// Applies a report. It claims that each owner has sent more than the reporter
+    /// can have received in all, so the first owner that is registered is credited,
+    /// if the reporter can have received anything.
     pub(crate) fn update(&mut self, reporter: usize, owners: &[Option<Token>]) {
         let (now, host) = (self.now * 1000, self.peers[reporter].host);
         let reported = std::mem::replace(&mut self.peers[reporter].reported, self.now);
@@ -303,7 +323,7 @@ impl Model {
         named.map(|naming| naming.id).collect()
     }
 
-    /// The name that is told to whoever asks by id.
+    /// The name that NEED by id is answered with.
     fn told(&self, id: ContentId) -> String {
         let live = |naming: &&Naming| naming.id == id && naming.name.is_some();
         let hosts = |naming: &&Naming| {
@@ -381,7 +401,7 @@ impl Model {
             );
         }
         let named: BTreeSet<_> = found.owners.iter().map(|owner| &owner.addr).collect();
-        assert_eq!(named.len(), found.owners.len(), "an address twice");
+        assert_eq!(named.len(), found.owners.len(), "an address is named twice");
         let all: BTreeSet<_> = fit.iter().map(|(addr, _)| addr).collect();
         assert_eq!(named.len(), all.len().min(max.into()).min(5));
     }

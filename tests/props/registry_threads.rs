@@ -1,7 +1,7 @@
-//! One registry in shards under several threads. Each thread keeps an exact
-//! model of peers that are its own, and all of them meddle with a few that are
-//! everybody's. Whatever the others do meanwhile, each must see of its own peers
-//! what its model says; and whenever all stand still, everything must agree.
+//! Several threads use one registry. Each thread has peers of its own and an exact
+//! model of them, and all threads send requests for a few common peers. Whatever
+//! the other threads do, each must see its own peers as its model says. Whenever
+//! all threads pause, all parts of the registry must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -17,20 +17,20 @@ use fastrand::Rng;
 
 const THREADS: usize = 4;
 
-/// How many peers a thread has at the most, and how many are everybody's: so few
-/// that one reply can name all owners of a content.
+/// How many peers a thread has at most, and how many common peers there are: so
+/// few that one reply can name all owners of a content.
 const OWN_PEERS: usize = 9;
 const COMMON_PEERS: usize = 2;
 
 const CONTENTS: u8 = 12;
 
-/// Fewer than the threads would have, so that they compete for places.
+/// Fewer than the threads want, so that they compete for places.
 const MAX_PEERS: u32 = (THREADS * OWN_PEERS) as u32;
 
-/// How many requests a thread makes in one round, which is one moment.
+/// How many requests a thread makes in one round. The time stands still in it.
 const REQUESTS: usize = 250;
 
-/// The time between two rounds. A lease is 22 s, and so a bit more than four.
+/// The time between two rounds. A lease of 22 s is a bit more than four rounds.
 const ROUND: Duration = Duration::from_secs(5);
 const ROUNDS_PER_LEASE: u32 = 5;
 
@@ -38,19 +38,19 @@ struct Peer {
     addr: Addr,
     token: Token,
     heard: u32,
-    /// What it owns, and whether all of it.
+    /// What it owns, and whether it has all of it.
     owned: BTreeMap<u8, bool>,
 }
 
-/// What all threads see.
+/// What all threads share.
 struct Stage {
     registry: ShardedRegistry,
     start: Instant,
     barrier: Barrier,
     common: Mutex<Vec<(Addr, Token)>>,
-    /// For each content, the owners that the threads have, as of a standstill.
+    /// For each content, its owners among the peers of all threads, as of a pause.
     owners: Mutex<BTreeMap<u8, BTreeSet<(Addr, bool)>>>,
-    /// The tokens that were issued, and how often each said EXIT and was heard.
+    /// The tokens that were issued, and how many EXITs of each were accepted.
     tokens: Mutex<BTreeMap<[u8; 16], u32>>,
     peers: Mutex<usize>,
 }
@@ -71,12 +71,12 @@ fn id(number: u8) -> ContentId {
 }
 
 fn entry(number: u8, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: format!("content-{number}").parse().unwrap(),
-        length: 1,
+    OwnEntry::new(
+        id(number),
+        format!("content-{number}").parse().unwrap(),
+        1,
         state,
-    }
+    )
 }
 
 impl Actor<'_> {
@@ -119,8 +119,8 @@ impl Actor<'_> {
         format!("{network}.{mid}.{low}.1:7000").parse().unwrap()
     }
 
-    /// One request of a peer of this thread, whose answer is known but for the
-    /// owners of others.
+    /// One request of a peer of this thread. Its answer is known, except for the
+    /// owners of other threads.
     fn step(&mut self) {
         if self.peers.is_empty() || self.rng.u8(..3) == 0 && self.peers.len() < OWN_PEERS {
             let addr = self.new_addr();
@@ -138,7 +138,7 @@ impl Actor<'_> {
         let (addr, token) = (self.peers[at].addr.clone(), self.peers[at].token);
         let content = self.rng.u8(..CONTENTS);
         let kind = self.rng.u8(..18);
-        // Some are quiet, and forgotten in time.
+        // Peer 0 is silent, and is forgotten in time.
         if kind < 15 && at > 0 {
             self.peers[at].heard = self.round;
         } else if kind < 15 {
@@ -176,7 +176,7 @@ impl Actor<'_> {
                 let refs = (0..3).filter_map(|_| self.rng.choice(&self.refs).copied());
                 let uploads: Vec<_> = refs.map(|owner| (owner, 1 << 20)).collect();
                 let uploads = uploads.into_iter();
-                let uploads = uploads.map(|(owner, bytes)| Upload { owner, bytes });
+                let uploads = uploads.map(|(owner, bytes)| Upload::new(owner, bytes));
                 let uploads = uploads.collect();
                 let reply = self.ask(&addr, &TrackerRequest::Update { token, uploads });
                 assert_eq!(reply, TrackerReply::Done);
@@ -209,8 +209,8 @@ impl Actor<'_> {
         assert_eq!(found.id, id(content));
         assert!(found.owners.len() <= max_owners.into());
         let named: BTreeSet<&Addr> = found.owners.iter().map(|owner| &owner.addr).collect();
-        assert_eq!(named.len(), found.owners.len(), "an address twice");
-        assert!(!named.contains(addr), "the asker itself");
+        assert_eq!(named.len(), found.owners.len(), "an address is named twice");
+        assert!(!named.contains(addr), "the asker is named to itself");
         for peer in &self.peers {
             let listed = found.owners.iter().find(|owner| owner.addr == peer.addr);
             let complete = listed.map(|owner| owner.complete);
@@ -220,7 +220,7 @@ impl Actor<'_> {
                 "{complete:?} {owned:?}"
             );
             if max_owners >= 50 && peer.addr != *addr {
-                assert_eq!(complete, owned, "there was room for all");
+                assert_eq!(complete, owned, "the reply has room for all");
             }
         }
         self.refs
@@ -229,13 +229,13 @@ impl Actor<'_> {
         self.refs.drain(..extra);
     }
 
-    /// One request for a peer that others speak for at the same time.
+    /// One request for a common peer, which other threads may use at the same time.
     fn meddle(&mut self) {
         let common = self.stage.common.lock().unwrap().clone();
         let Some((addr, token)) = self.rng.choice(common) else {
             return;
         };
-        // Of few, so that they meet.
+        // Of few contents, so that the threads meet.
         let content = self.rng.u8(..2);
         let state = match self.rng.bool() {
             true => OwnState::Complete,
@@ -306,22 +306,25 @@ impl Actor<'_> {
         }
     }
 
-    /// All stand still but this thread.
+    /// Checks everything while all other threads pause.
     fn check(&mut self) {
         self.stage.registry.check_invariants();
         let known = std::mem::take(&mut *self.stage.owners.lock().unwrap());
         let peers = std::mem::take(&mut *self.stage.peers.lock().unwrap());
         let common = std::mem::take(&mut *self.stage.common.lock().unwrap());
         let exits = |token: &Token| self.stage.tokens.lock().unwrap()[&token.0];
-        assert!(common.iter().all(|(_, token)| exits(token) <= 1), "twice");
-        // Those of everybody that are left leave now, so that only owners are
-        // listed whom somebody knows; and others take their places.
+        assert!(
+            common.iter().all(|(_, token)| exits(token) <= 1),
+            "a token has left twice"
+        );
+        // The common peers leave now, so that all listed owners are in a model, and
+        // new ones take their places.
         let mut left = 0;
         for (addr, token) in common {
             let gone = exits(&token) > 0;
             let reply = self.ask(&addr, &TrackerRequest::Exit { token });
             let unknown = reply == TrackerReply::Refused(Refusal::UnknownToken);
-            assert!(unknown || !gone, "it had left, and is there");
+            assert!(unknown || !gone, "it had left, but is still registered");
             left += u32::from(!unknown);
         }
         let stats = self.stage.registry.stats();
@@ -355,8 +358,8 @@ impl Actor<'_> {
     }
 }
 
-/// `REGISTRY_ROUNDS=2000 cargo test --release --test props threads` for more than
-/// a million requests at each number of shards.
+/// `REGISTRY_ROUNDS=2000 cargo test --release --test props threads` makes more than
+/// a million requests with each number of shards.
 #[test]
 fn threads_on_one_registry_see_their_own_peers_as_they_are() {
     let rounds = std::env::var("REGISTRY_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
@@ -386,8 +389,8 @@ fn threads_on_one_registry_see_their_own_peers_as_they_are() {
             };
             let run = std::panic::AssertUnwindSafe(|| actor.run(rounds));
             std::panic::catch_unwind(run).unwrap_or_else(|why| {
-                // The others would wait at the barrier for ever, and what they
-                // print is not shown.
+                // The other threads would wait at the barrier for ever, and the test
+                // harness would not show their output.
                 let why = why.downcast_ref::<String>();
                 let _ = writeln!(std::io::stderr(), "with {shards} shards: {why:?}");
                 std::process::exit(101)
@@ -407,7 +410,7 @@ fn threads_on_one_registry_see_their_own_peers_as_they_are() {
         assert_eq!(counted.need, sum(|asked| asked.need));
         assert_eq!(counted.update, sum(|asked| asked.update));
         assert_eq!(counted.exit, sum(|asked| asked.exit));
-        // Nothing stays behind once all have been silent.
+        // Nothing is left once all peers have been silent.
         let end = start + ROUND * (rounds + 2 * ROUNDS_PER_LEASE);
         while stage.registry.poll_timeout().is_some_and(|at| at <= end) {
             stage.registry.handle_timeout(end);

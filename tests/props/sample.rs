@@ -71,7 +71,7 @@ impl Sample {
                 })
             }
             1 => Some(PeerMessage::ManifestHashes {
-                part,
+                page: part,
                 hashes: self.manifest.hashes().concat().into(),
             }),
             _ => None,

@@ -191,7 +191,7 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
         },
     );
     let hashes = manifest.hashes().concat().into();
-    swarm.handle_message(now, liar, PeerMessage::ManifestHashes { part: 1, hashes });
+    swarm.handle_message(now, liar, PeerMessage::ManifestHashes { page: 1, hashes });
     outputs(&mut swarm);
     let mut present = Bitfield::all(manifest.geometry().chunks());
     present.remove(ChunkIndex(0));
@@ -426,5 +426,5 @@ fn tell_manifest(swarm: &mut Swarm, now: Instant, link: LinkId, manifest: &Manif
     };
     swarm.handle_message(now, link, length);
     let hashes = manifest.hashes().concat().into();
-    swarm.handle_message(now, link, PeerMessage::ManifestHashes { part: 1, hashes });
+    swarm.handle_message(now, link, PeerMessage::ManifestHashes { page: 1, hashes });
 }

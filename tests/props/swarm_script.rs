@@ -237,7 +237,7 @@ impl Script {
             Says::CancelAny(chunk) => PeerMessage::Cancel(block(chunk, 0, 1)),
             Says::Choke(true) => PeerMessage::Choke,
             Says::Choke(false) => PeerMessage::Unchoke,
-            Says::Part(part) => PeerMessage::ManifestRequest { part },
+            Says::Part(part) => PeerMessage::ManifestRequest { page: part },
             Says::Length(length, proof) => {
                 self.observer.lies(link);
                 let proof = proof.into();
@@ -246,21 +246,21 @@ impl Script {
             Says::Hashes(part, hashes) => {
                 self.observer.lies(link);
                 let hashes = hashes.into();
-                PeerMessage::ManifestHashes { part, hashes }
+                PeerMessage::ManifestHashes { page: part, hashes }
             }
-            Says::NoPart(part) => PeerMessage::ManifestReject { part },
+            Says::NoPart(part) => PeerMessage::ManifestReject { page: part },
             Says::Block(chunk, offset, len) => PeerMessage::Block {
                 chunk: ChunkIndex(chunk),
                 offset,
                 data: vec![0; len].into(),
             },
             Says::Reject(chunk, offset, len) => PeerMessage::Reject(block(chunk, offset, len)),
-            Says::Hello => PeerMessage::Hello(Hello {
-                content: self.sample.manifest.id(),
-                peer: peer(1),
-                listen: None,
-                cookie: LinkCookie([0; 16]),
-            }),
+            Says::Hello => PeerMessage::Hello(Hello::new(
+                self.sample.manifest.id(),
+                peer(1),
+                None,
+                LinkCookie([0; 16]),
+            )),
             Says::Interested(true) => PeerMessage::Interested,
             Says::Interested(false) => PeerMessage::NotInterested,
             Says::Proof(at, forgery) => {
@@ -298,7 +298,7 @@ impl Script {
                     self.observer.lies(link);
                     lie(truth)
                 }
-                Answer::Refusal => PeerMessage::ManifestReject { part },
+                Answer::Refusal => PeerMessage::ManifestReject { page: part },
             };
             self.hears(link, message);
             return true;
@@ -539,8 +539,8 @@ fn lie(truth: PeerMessage) -> PeerMessage {
             offset,
             data: flip(&data),
         },
-        PeerMessage::ManifestHashes { part, hashes } => PeerMessage::ManifestHashes {
-            part,
+        PeerMessage::ManifestHashes { page: part, hashes } => PeerMessage::ManifestHashes {
+            page: part,
             hashes: flip(&hashes),
         },
         PeerMessage::ManifestLength { length, proof } => PeerMessage::ManifestLength {

@@ -134,7 +134,7 @@ fn asked_parts(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
     let asked = outputs.iter().filter_map(|(at, output)| match output {
         Output::Send {
             link,
-            message: PeerMessage::ManifestRequest { part },
+            message: PeerMessage::ManifestRequest { page: part },
         } => Some((at.as_millis() as u64, *link, *part)),
         _ => None,
     });
@@ -365,7 +365,7 @@ fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_bac
                 match part {
                     0 if drips => single.hears(link, sample.part(0).unwrap()),
                     _ if drips => {}
-                    part => single.hears(link, PeerMessage::ManifestReject { part }),
+                    part => single.hears(link, PeerMessage::ManifestReject { page: part }),
                 }
             }
             outputs.extend(fresh);

@@ -1,4 +1,4 @@
-//! What strangers, liars and crowds can do to a registry, and what they cannot.
+//! What strangers, liars and crowds can and cannot do to a registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,13 +7,12 @@ use bt_lite::protocol::{
     Found, Frame, OwnEntry, OwnState, OwnerRef, Refusal, Token, TrackerReply, TrackerRequest,
     Upload,
 };
-use bt_lite::tracker::registry::Registry;
-use bt_lite::tracker::{RegistryConfig, Snapshot};
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry, Snapshot};
 use bt_lite::{Addr, ContentId};
 use fastrand::Rng;
 
 struct World {
-    registry: Registry,
+    registry: ShardedRegistry,
     now: Instant,
 }
 
@@ -28,9 +27,10 @@ fn host(number: u32) -> Addr {
 
 impl World {
     fn new(config: RegistryConfig, epoch: u64) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [4; 32], epoch),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [4; 32], epoch, 1, now),
+            now,
         }
     }
 
@@ -68,7 +68,7 @@ impl World {
     }
 
     fn report(&mut self, addr: &Addr, token: Token, owner: OwnerRef, bytes: u64) {
-        let uploads = vec![Upload { owner, bytes }];
+        let uploads = vec![Upload::new(owner, bytes)];
         let request = TrackerRequest::Update { token, uploads };
         assert_eq!(self.handle(addr, &request), TrackerReply::Done);
     }
@@ -77,17 +77,17 @@ impl World {
 fn own(token: Token, number: u32, state: OwnState) -> TrackerRequest {
     TrackerRequest::Own {
         token,
-        entries: vec![OwnEntry {
-            id: id(number),
-            name: format!("name-{number}").parse().unwrap(),
-            length: 1,
+        entries: vec![OwnEntry::new(
+            id(number),
+            format!("name-{number}").parse().unwrap(),
+            1,
             state,
-        }],
+        )],
     }
 }
 
-/// What the known peers can be seen to have: where each is listed, and in which
-/// order of speed.
+/// What can be seen of the known peers: where each is listed, and in which order of
+/// speed.
 fn seen(world: &mut World, known: &[(Addr, Token)]) -> Vec<(u32, Vec<(Addr, bool)>)> {
     let addrs: BTreeSet<&Addr> = known.iter().map(|(addr, _)| addr).collect();
     let (addr, token) = &known[0];
@@ -105,7 +105,7 @@ fn seen(world: &mut World, known: &[(Addr, Token)]) -> Vec<(u32, Vec<(Addr, bool
     listed.collect()
 }
 
-/// A message that claims to be of somebody else.
+/// A message that claims to be from another peer.
 fn forged(rng: &mut Rng, known: &[(Addr, Token)], gone: &[Token]) -> Frame {
     let one = known[rng.usize(..known.len())].1;
     let other = known[rng.usize(..known.len())].1;
@@ -116,7 +116,7 @@ fn forged(rng: &mut Rng, known: &[(Addr, Token)], gone: &[Token]) -> Frame {
             let from = rng.usize(..16);
             rng.fill(&mut token.0[from..]);
         }
-        // The name of one with the proof of another.
+        // The number of one peer with the proof of another.
         2 => token.0[8..].copy_from_slice(&other.0[8..]),
         3 => token.0[..4].copy_from_slice(&other.0[..4]),
         _ => token = gone[rng.usize(..gone.len())],
@@ -131,10 +131,7 @@ fn forged(rng: &mut Rng, known: &[(Addr, Token)], gone: &[Token]) -> Frame {
         2 => own(token, number, OwnState::Partial),
         3 => TrackerRequest::Update {
             token,
-            uploads: vec![Upload {
-                owner: OwnerRef(rng.u64(..)),
-                bytes: rng.u64(..),
-            }],
+            uploads: vec![Upload::new(OwnerRef(rng.u64(..)), rng.u64(..))],
         },
         4 => TrackerRequest::Need {
             token,
@@ -175,7 +172,7 @@ fn token_of(request: &TrackerRequest) -> Option<Token> {
 fn forged_messages_change_nothing_of_known_peers() {
     let count = std::env::var("FORGERIES").map_or(20_000, |count| count.parse().unwrap());
     let mut rng = Rng::with_seed(11);
-    // Tokens of an earlier start, of the same key, are replayed as well.
+    // Tokens of an earlier start with the same key are replayed as well.
     let mut earlier = World::new(RegistryConfig::default(), 1);
     let mut gone: Vec<Token> = (0..20).map(|n| earlier.register(&host(n))).collect();
     let mut config = RegistryConfig::default();
@@ -205,13 +202,13 @@ fn forged_messages_change_nothing_of_known_peers() {
         };
         let token = token_of(&request);
         if known.iter().any(|(_, real)| Some(*real) == token) {
-            // Nothing was forged after all.
+            // By chance it is not forged.
             continue;
         }
         handled += 1;
         let reply = world.handle(&attacker, &request);
-        // REGISTER without a good token is a new peer's: the attacker's own, who
-        // must listen where it speaks from, if at all.
+        // REGISTER without a valid token registers a new peer of the attacker, which
+        // must listen on the attacker's host, if at all.
         match (&request, reply) {
             (TrackerRequest::Register { listen: None, .. }, TrackerReply::Registered(new)) => {
                 assert!(known.iter().all(|(_, real)| *real != new.token));
@@ -280,7 +277,7 @@ fn quotas_hold_back_the_attacker_alone() {
     let stats = world.registry.stats();
     assert_eq!((stats.peers, stats.refusals.peers_per_host), (9, 992));
     assert_eq!(stats.refusals.contents_per_peer, 8 * 90);
-    // The victim, and whoever comes next, notice nothing.
+    // The victim and later peers notice nothing.
     assert_eq!(world.own(&victim, token, 5000), TrackerReply::Done);
     let other = world.register(&host(2));
     let found = world.need(&host(2), other, 1, 50);
@@ -288,11 +285,11 @@ fn quotas_hold_back_the_attacker_alone() {
     assert_eq!(found.owners[0].addr, victim);
 }
 
-/// A liar's report counts for at most what one peer can receive
-/// (`max_credit_rate`) since its last one. So an owner that it praises all the
-/// time gets that rate at the most, and one that uploads that much for real is
-/// not overtaken; and once the liar stops, its owner falls behind an honest one
-/// of a 2^n-th of that rate within n half-lives.
+/// A liar's report counts for at most what one peer can have received
+/// (`max_credit_rate`) since its last report. So an owner that a liar praises all
+/// the time gets at most that rate, and does not overtake one that really uploads
+/// as much. Once the liar stops, its owner falls behind an honest one with a 2^n-th
+/// of that rate within n half-lives.
 #[test]
 fn liar_moves_an_owner_by_a_bounded_amount() {
     let mut config = RegistryConfig::default();
@@ -326,16 +323,16 @@ fn liar_moves_an_owner_by_a_bounded_amount() {
             };
             world.handle(addr, &request);
         }
-        // A lie at each second, and many at once, come to the same.
+        // One lie per second has the same effect as many at once.
         for _ in 0..1 + second % 3 {
             world.report(&liar.0, liar.1, refs[&praised.0], u64::MAX);
         }
-        // The honest one uploads a sixteenth of the most.
+        // The honest one uploads a sixteenth of the limit.
         world.report(&receiver.0, receiver.1, refs[&honest.0], 1 << 16);
     }
     let now = rates(&mut world);
     let lied = now[&praised.0] as f64 / (1u64 << 20) as f64;
-    assert!((0.9..=1.05).contains(&lied), "{lied} of the bound");
+    assert!((0.9..=1.05).contains(&lied), "{lied} of the limit");
     // Five half-lives later, the praise is worth a 32nd of it.
     let mut passed = Duration::ZERO;
     while passed < 5 * half_life {
@@ -369,12 +366,12 @@ fn thousand_askers_in_a_second_spread_over_the_owners() {
             assert_eq!(world.own(addr, *token, 1), TrackerReply::Done);
         }
         world.now += Duration::from_secs(1);
-        // The fast ones are all within one level of speed.
+        // The fast owners are all on one level of speed.
         let found = world.need(&all[0].0, all[0].1, 1, 50).owners;
         let fast: Vec<OwnerRef> = found.iter().take(credited).map(|o| o.owner).collect();
         let uploads = fast.into_iter().map(|owner| {
             let bytes = 10_000_000;
-            Upload { owner, bytes }
+            Upload::new(owner, bytes)
         });
         let report = TrackerRequest::Update {
             token: all[0].1,
@@ -406,15 +403,15 @@ fn thousand_askers_in_a_second_spread_over_the_owners() {
             at(3),
             at(4)
         );
-        // Among equals, nobody has more than twice the average; the fast ones
-        // share their three quarters of the places in the same way.
+        // Of equal owners none is named more than twice as often as the average. The
+        // fast ones share their three quarters of the places in the same way.
         let equal = if credited == 0 {
             100.0 / f64::from(owners)
         } else {
             75.0 / credited as f64 + 25.0 / f64::from(owners)
         };
         assert!(at(0) < 2.0 * equal, "{} percent, not {equal}", at(0));
-        // And all get their chance.
+        // All owners are named sometimes.
         let chances = if credited == 0 { 1.0 } else { 0.95 };
         assert!(counts.len() as f64 >= chances * f64::from(owners));
     }
@@ -463,7 +460,7 @@ fn restart_keeps_the_ranking_and_the_names() {
         panic!("it is not known");
     };
     assert_eq!((found.id, found.owners.len()), (id(1), 0));
-    // A token of before is worth nothing; peers come back in another order.
+    // Tokens of the earlier start are invalid, and peers return in another order.
     let old = second.own(&owners[0].0, owners[0].1, 1);
     assert_eq!(old, TrackerReply::Refused(Refusal::UnknownToken));
     for number in [3, 5, 1, 0, 2, 4] {
@@ -473,7 +470,7 @@ fn restart_keeps_the_ranking_and_the_names() {
     }
     assert_eq!(order(&mut second, &asker), before);
     second.registry.check_invariants();
-    // What was not claimed is forgotten in time.
+    // What no peer has come back for is forgotten in time.
     let mut third = World::new(RegistryConfig::default(), 3);
     third.registry.restore(third.now, &snapshot);
     third.now += 11 * RegistryConfig::default().lease();
@@ -491,7 +488,7 @@ fn restart_keeps_the_ranking_and_the_names() {
 }
 
 #[test]
-fn snapshot_that_is_no_snapshot_is_refused() {
+fn invalid_snapshot_is_refused() {
     for bad in [
         r#"{"credits": [{"addr": "no address", "bytes_per_second": 1}]}"#,
         r#"{"contents": [{"id": "abc", "length": 1, "names": ["a"]}]}"#,

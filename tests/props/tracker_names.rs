@@ -1,5 +1,5 @@
-//! Names depend on nobody: what a stranger cannot take from others by using
-//! theirs, and which one is told.
+//! Names: what a stranger cannot take from others by using their names, and which
+//! name a tracker tells.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use bt_lite::tracker::RegistryConfig;
 use crate::tracker_world::{Peer, World, entry, id};
 
 #[test]
-fn name_that_one_host_took_for_made_up_contents_is_the_honest_owners_too() {
+fn honest_owner_gets_a_name_that_one_host_took_for_made_up_contents() {
     let mut world = World::new(RegistryConfig::default());
-    // With one peer, and with as many as one host may have.
+    // Once with one peer, and once with as many as a host may have.
     for peers in [1, 256] {
         let squatters: Vec<Peer> = (0..peers).map(|n| world.register(1, 1000 + n)).collect();
         for number in 0..64 {
@@ -34,7 +34,7 @@ fn name_that_one_host_took_for_made_up_contents_is_the_honest_owners_too() {
 }
 
 #[test]
-fn two_hosts_that_took_all_places_of_a_name_share_them_with_whoever_comes() {
+fn two_hosts_that_took_all_places_of_a_name_share_them_with_newcomers() {
     let mut world = World::new(RegistryConfig::default());
     for host in [1, 2] {
         let squatter = world.register(host, 7);
@@ -61,7 +61,7 @@ fn two_hosts_that_took_all_places_of_a_name_share_them_with_whoever_comes() {
 }
 
 #[test]
-fn id_to_which_one_host_gave_all_names_gets_the_honest_one() {
+fn content_whose_names_all_came_from_one_host_gets_the_honest_name() {
     let mut world = World::new(RegistryConfig::default());
     let squatters: Vec<Peer> = (0..40).map(|n| world.register(1, 1000 + n)).collect();
     for (number, squatter) in squatters.iter().enumerate() {
@@ -74,7 +74,7 @@ fn id_to_which_one_host_gave_all_names_gets_the_honest_one() {
     );
     assert_eq!(world.own(&two, 1, "true"), Ok(()));
     assert_eq!(world.named(&asker, "true"), [id(1)]);
-    // And of two hosts that have all of them.
+    // The same when two hosts have brought all names.
     let others: Vec<Peer> = (0..8).map(|n| world.register(4, 1000 + n)).collect();
     for (number, other) in others.iter().enumerate() {
         let _full = world.own(other, 1, &format!("wrong-{number}"));
@@ -91,7 +91,7 @@ fn id_to_which_one_host_gave_all_names_gets_the_honest_one() {
 }
 
 #[test]
-fn content_is_found_by_its_id_though_its_name_finds_no_place() {
+fn content_is_found_by_its_id_if_its_name_has_no_place() {
     let mut config = RegistryConfig::default();
     config.max_contents_per_name = 1;
     let mut world = World::new(config);
@@ -105,23 +105,23 @@ fn content_is_found_by_its_id_though_its_name_finds_no_place() {
     let refusal = Refusal::ContentsPerName { max: 1 };
     assert!(refusal.is_of_name());
     let refused = world.own_all(&honest, entries);
-    assert_eq!(refused, [RefusedEntry { at: 1, refusal }]);
+    assert_eq!(refused, [RefusedEntry::new(1, refusal)]);
     for (number, name) in [(2, "other"), (3, &*id(3).to_string()), (4, "more")] {
         let found = world.found(&asker, number);
         assert_eq!(found.owners[0].addr, honest.addr);
         assert_eq!(found.name.as_str(), name);
     }
-    // A name that finds no place leaves the one before, and what else was said.
+    // If a name has no place, the old name stays, and the rest is applied.
     let mut again = entry(2, "name");
     (again.length, again.state) = (77, OwnState::Complete);
     assert_eq!(world.own_all(&honest, vec![again]).len(), 1);
     let found = world.found(&asker, 2);
     assert_eq!((found.name.as_str(), found.length), ("other", 77));
-    // Once there is a place, it is there for whoever asks again.
+    // Once a place is free, a peer that announces again gets it.
     world.exit(&first);
     assert_eq!(world.own(&honest, 3, "name"), Ok(()));
     assert_eq!(world.named(&asker, "name"), [id(3)]);
-    // Another name takes the place of the one that a peer had.
+    // A new name replaces the old name of a peer.
     assert_eq!(world.own(&honest, 3, "new"), Ok(()));
     assert_eq!(world.named(&asker, "name"), []);
     assert_eq!(world.named(&asker, "new"), [id(3)]);
@@ -129,7 +129,7 @@ fn content_is_found_by_its_id_though_its_name_finds_no_place() {
 }
 
 #[test]
-fn name_that_others_fetched_by_gives_way_to_nobody() {
+fn name_that_others_fetched_by_does_not_give_way() {
     let mut config = RegistryConfig::default();
     config.max_contents_per_name = 3;
     for fetched in [false, true] {
@@ -168,7 +168,7 @@ fn name_that_is_told_is_the_one_that_most_hosts_use() {
     }
     let two = world.register(2, 7);
     assert_eq!(world.own(&two, 1, "true"), Ok(()));
-    // One host each: the one that was there first.
+    // One host each, so the first name counts.
     assert_eq!(told(&mut world), "false");
     let three = world.register(3, 7);
     assert_eq!(world.own(&three, 1, "true"), Ok(()));
@@ -179,7 +179,7 @@ fn name_that_is_told_is_the_one_that_most_hosts_use() {
         world.exit(liar);
     }
     assert_eq!(told(&mut world), "true");
-    // And what is kept names it first.
+    // It comes first in a snapshot as well.
     assert_eq!(
         world.registry.snapshot(world.now).contents[0].names[0].as_str(),
         "true"

@@ -1,5 +1,5 @@
-//! What a stranger that keeps to the protocol cannot take from others: places,
-//! time, and credit.
+//! What a stranger that follows the protocol cannot take from others: places, time
+//! and credit.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bt_lite::tracker::RegistryConfig;
 
 use crate::tracker_world::{Peer, STEP, World, addr};
 
-/// The default limits, a hundredth of each.
+/// A hundredth of each default limit.
 fn scaled() -> RegistryConfig {
     let mut config = RegistryConfig::default();
     config.max_peers /= 100;
@@ -33,14 +33,14 @@ fn one_host_cannot_fill_the_catalog() {
     assert_eq!(taken, 1000 + 101);
     let refusals = world.registry.stats().refusals;
     assert_eq!(refusals.contents_per_host, 101 * 1000 - 1101);
-    // Peers of other hosts find place for all that one may have.
+    // A peer of another host may still own as much as a peer may.
     for host in 2..10 {
         let honest = world.register(host, 7);
         let from = u32::from(host) * 1000;
         assert_eq!(world.own_many(&honest, from..from + per_peer), per_peer);
     }
     assert_eq!(world.registry.stats().refusals.contents, 0);
-    // Of what others own, the host may still own more, up to a bound of its own.
+    // The host may still own contents of others, up to another limit.
     let taken: u32 = greedy
         .iter()
         .map(|peer| world.own_many(peer, 2000..2500))
@@ -48,7 +48,7 @@ fn one_host_cannot_fill_the_catalog() {
     assert_eq!(taken, 10_000 - 1000);
     assert!(world.registry.stats().refusals.ownerships_per_host > 0);
     world.registry.check_invariants();
-    // What is given back can be taken again.
+    // Places that are given back can be taken again.
     for peer in &greedy {
         world.exit(peer);
     }
@@ -59,7 +59,7 @@ fn one_host_cannot_fill_the_catalog() {
 }
 
 #[test]
-fn one_host_cannot_take_all_ownerships_and_there_are_no_more_than_the_total() {
+fn one_host_cannot_take_all_ownerships_and_the_total_is_bounded() {
     let mut config = scaled();
     config.max_ownerships = 10_500;
     let mut world = World::new(config);
@@ -80,7 +80,8 @@ fn one_host_cannot_take_all_ownerships_and_there_are_no_more_than_the_total() {
     world.registry.check_invariants();
 }
 
-/// How many one request touches that is no OWN or EXIT, for each peer in it.
+/// How many ownerships a request other than OWN and EXIT touches, for each peer in
+/// it.
 const AT_ONCE: u64 = 8;
 
 const MANY: u32 = 10_000;
@@ -109,7 +110,7 @@ fn address_that_changes_all_the_time_costs_little_more_than_one_that_stays() {
         steps >= u64::from(MANY),
         "{steps}: it is listed where it is"
     );
-    // Where it stays, it is found in the end, in all that it owns.
+    // Once the address stays, the peer is found there in everything that it owns.
     for _ in 0..2 * lease {
         world.now += Duration::from_secs(1);
         world.heartbeat(&restless, 10 * seconds);
@@ -124,7 +125,7 @@ fn address_that_changes_all_the_time_costs_little_more_than_one_that_stays() {
 }
 
 #[test]
-fn speed_of_who_owns_much_is_seen_to_in_bounded_steps() {
+fn speed_of_a_peer_with_many_contents_is_applied_in_bounded_steps() {
     let mut world = World::new(RegistryConfig::default());
     let (fast, asker) = (world.register(1, 1), world.register(2, 7));
     let slow: Vec<Peer> = (0..30).map(|n| world.register(3, 1000 + n)).collect();
@@ -134,7 +135,7 @@ fn speed_of_who_owns_much_is_seen_to_in_bounded_steps() {
     world.own_many(&fast, 100..MANY);
     let owner = world.owner_ref(&asker, 200, &fast);
     let begun = world.registry.steps();
-    // Twice as much each time, which is another level each time.
+    // Twice as much each time, so that the level changes each time.
     for power in 0..30 {
         world.now += Duration::from_secs(1);
         let before = world.registry.steps();
@@ -157,7 +158,7 @@ fn speed_of_who_owns_much_is_seen_to_in_bounded_steps() {
 }
 
 #[test]
-fn exit_of_who_owns_much_is_done_in_bounded_steps_and_counts_at_once() {
+fn exit_of_a_peer_with_many_contents_takes_bounded_steps_and_counts_at_once() {
     let mut world = World::new(RegistryConfig::default());
     let (leaver, asker) = (world.register(1, 1), world.register(2, 7));
     assert_eq!(world.own_many(&leaver, 0..MANY), MANY);
@@ -165,7 +166,7 @@ fn exit_of_who_owns_much_is_done_in_bounded_steps_and_counts_at_once() {
     world.exit(&leaver);
     assert!(world.registry.steps() - before <= STEP);
     world.registry.check_invariants();
-    // The token is worth nothing from here on.
+    // The token is invalid from here on.
     let again = TrackerRequest::Exit {
         token: leaver.token,
     };
@@ -184,7 +185,7 @@ fn token_does_not_move_a_peer_to_another_host() {
     let mut world = World::new(RegistryConfig::default());
     let (victim, asker) = (world.register(1, 1), world.register(2, 7));
     assert_eq!(world.own(&victim, 1, "name"), Ok(()));
-    // Whoever has got hold of the token.
+    // A thief that has the token.
     for listen in [Some(addr(66, 5)), None] {
         let request = TrackerRequest::Register {
             listen: listen.clone(),
@@ -206,8 +207,8 @@ fn token_does_not_move_a_peer_to_another_host() {
     world.registry.check_invariants();
 }
 
-/// `max_credit_rate` bounds what all peers of one host can move together, and
-/// others are heard beside them.
+/// `max_credit_rate` bounds what all peers of one host can credit together, and the
+/// reports of others still count.
 #[test]
 fn liars_of_one_host_move_no_more_than_one_can_have_received() {
     let rate = 1 << 20;
@@ -242,13 +243,13 @@ fn liars_of_one_host_move_no_more_than_one_can_have_received() {
         };
         let (lied, earned) = (of(&praised), of(&honest));
         assert!((0.9..1.05).contains(&earned), "{earned}");
-        // Who leaves and comes again has received nothing more.
+        // A peer that leaves and registers again has not received more.
         for liar in &liars {
             world.exit(liar);
         }
         lied
     });
     for lied in rates {
-        assert!((0.9..1.1).contains(&lied), "{lied} of the bound");
+        assert!((0.9..1.1).contains(&lied), "{lied} of the limit");
     }
 }

@@ -1,4 +1,4 @@
-//! A registry, and peers of several hosts that keep to the protocol.
+//! A registry, and peers of several hosts that follow the protocol.
 
 use std::time::Instant;
 
@@ -6,11 +6,10 @@ use bt_lite::protocol::{
     ContentKey, Found, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Token, TrackerReply,
     TrackerRequest, Upload,
 };
-use bt_lite::tracker::RegistryConfig;
-use bt_lite::tracker::registry::Registry;
+use bt_lite::tracker::{RegistryConfig, ShardedRegistry};
 use bt_lite::{Addr, ContentId};
 
-/// A peer as itself sees it.
+/// A peer, as it sees itself.
 #[derive(Clone)]
 pub(crate) struct Peer {
     pub(crate) addr: Addr,
@@ -18,7 +17,7 @@ pub(crate) struct Peer {
 }
 
 pub(crate) struct World {
-    pub(crate) registry: Registry,
+    pub(crate) registry: ShardedRegistry,
     pub(crate) now: Instant,
 }
 
@@ -31,15 +30,10 @@ pub(crate) fn addr(host: u8, port: u16) -> Addr {
 }
 
 pub(crate) fn entry(number: u32, name: &str) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: name.parse().unwrap(),
-        length: 1,
-        state: OwnState::Complete,
-    }
+    OwnEntry::new(id(number), name.parse().unwrap(), 1, OwnState::Complete)
 }
 
-/// How many ownerships one step of expiry touches at the most.
+/// How many ownerships one step of expiry touches at most.
 pub(crate) const STEP: u64 = 128;
 
 /// How many entries one OWN has.
@@ -47,9 +41,10 @@ const BATCH: u32 = 100;
 
 impl World {
     pub(crate) fn new(config: RegistryConfig) -> Self {
+        let now = Instant::now();
         Self {
-            registry: Registry::new(config, [4; 32], 1),
-            now: Instant::now(),
+            registry: ShardedRegistry::new(config, [4; 32], 1, 1, now),
+            now,
         }
     }
 
@@ -72,7 +67,7 @@ impl World {
         }
     }
 
-    /// A heartbeat, from here on at this port.
+    /// A heartbeat of a peer that listens at this port from here on.
     pub(crate) fn heartbeat(&mut self, peer: &Peer, port: u16) {
         let listen = format!("0.0.0.0:{port}").parse().unwrap();
         let request = TrackerRequest::Register {
@@ -100,7 +95,7 @@ impl World {
             .map_or(Ok(()), |refused| Err(refused.refusal))
     }
 
-    /// Contents by names of their own; returns how many were taken.
+    /// Owns contents, each by its own name. Returns how many were accepted.
     pub(crate) fn own_many(&mut self, peer: &Peer, numbers: std::ops::Range<u32>) -> u32 {
         let mut taken = 0;
         let numbers: Vec<u32> = numbers.collect();
@@ -146,13 +141,13 @@ impl World {
     }
 
     pub(crate) fn report(&mut self, peer: &Peer, owner: OwnerRef, bytes: u64) {
-        let uploads = vec![Upload { owner, bytes }];
+        let uploads = vec![Upload::new(owner, bytes)];
         let token = peer.token;
         let reply = self.handle(&peer.addr, &TrackerRequest::Update { token, uploads });
         assert_eq!(reply, TrackerReply::Done);
     }
 
-    /// Does whatever is due, each step of it bounded.
+    /// Does whatever is due, and checks that each step is bounded.
     pub(crate) fn catch_up(&mut self) {
         while self
             .registry

@@ -1,5 +1,5 @@
-//! Crowds with adversaries among them: strangers who keep to the protocol and
-//! harm, as [`Adversary`] tells of each. The honest finish all the same.
+//! Crowds with adversaries: peers that keep to the protocol and do harm (see
+//! [`Adversary`]). The honest members finish all the same.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const UPLOAD: f64 = CHUNK as f64 * 10.0;
 const HONEST: usize = 32;
 const ADVERSARIES: usize = 8;
 
-/// By which multiple of what their own uplinks and the seeder's could do for
-/// them the last of the honest finishes, at the most.
+/// The last honest member must finish within this multiple of the lower bound,
+/// which is what their own uplinks and the seeder's could do for them alone.
 const BOUNDS: [(Adversary, f64); 7] = [
     (Adversary::Silent, 1.1),
     (Adversary::Impostor, 1.1),
@@ -25,7 +25,7 @@ const BOUNDS: [(Adversary, f64); 7] = [
     (Adversary::Liar, 1.2),
 ];
 
-/// One seeder, adversaries of these kinds in turn, and then the honest.
+/// One seeder, adversaries of these kinds in turn, and then the honest leechers.
 fn start(kinds: &[Adversary], seed: u64) -> Simulation {
     let mut swarm = Simulation::new(CHUNKS * CHUNK, SwarmConfig::default(), seed);
     swarm.seeder(UPLOAD, 2.0 * UPLOAD);
@@ -38,7 +38,8 @@ fn start(kinds: &[Adversary], seed: u64) -> Simulation {
     swarm
 }
 
-/// Seconds in which the honest cannot do better; see `examples/flash_crowd.rs`.
+/// The lower bound for the honest leechers, in seconds; see
+/// `examples/flash_crowd.rs`.
 fn bound() -> f64 {
     (CHUNKS as f64 + f64::from(HONEST.ilog2())) / 10.0
 }
@@ -56,17 +57,17 @@ fn finishes_in_time(kind: Adversary) {
     let complete = swarm.run(Duration::from_secs_f64(20.0 * bound()));
     let unfinished = honest().filter(|&member| swarm.finished(member).is_none());
     let unfinished = unfinished.count();
-    assert!(complete, "{kind}: {unfinished} honest did not complete");
-    let times = honest().filter_map(|member| swarm.finished(member));
-    let ratio = times.max().expect("all have").as_secs_f64() / bound();
     assert!(
-        ratio < most,
-        "{kind}: {ratio}, which should be below {most}"
+        complete,
+        "{kind}: {unfinished} honest leechers did not complete"
     );
+    let times = honest().filter_map(|member| swarm.finished(member));
+    let ratio = times.max().expect("all have finished").as_secs_f64() / bound();
+    assert!(ratio < most, "{kind}: {ratio} should be below {most}");
 }
 
 #[test]
-fn crowd_with_silent_ones_finishes_in_time() {
+fn crowd_with_silent_peers_finishes_in_time() {
     finishes_in_time(Adversary::Silent);
 }
 
@@ -106,11 +107,11 @@ fn every_kind_of_adversary_has_a_bound() {
 }
 
 #[test]
-fn adversaries_take_and_send_what_their_kind_does() {
+fn adversaries_download_and_upload_according_to_their_kind() {
     for kind in Adversary::ALL {
         let mut swarm = start(&[kind], 1);
         let until = 5;
-        // Some come and go.
+        // Some links come and go.
         let mut is_linked = false;
         while swarm.now() < Duration::from_secs(until) && swarm.step() {
             is_linked |= swarm.progress(Member(1)).links > 0;
@@ -124,7 +125,7 @@ fn adversaries_take_and_send_what_their_kind_does() {
         }
         assert!(honest().all(|member| swarm.adversary_kind(member).is_none()));
         let takes = matches!(kind, Adversary::Sybil | Adversary::Taker);
-        assert_eq!(taken > 0, takes, "{kind} took {taken} bytes");
+        assert_eq!(taken > 0, takes, "{kind} downloaded {taken} bytes");
         let sends = kind == Adversary::Liar;
         assert_eq!(sent > 0, sends, "{kind} sent {sent} bytes");
         assert_eq!(is_linked, kind != Adversary::Squatter, "{kind}");

@@ -1,6 +1,6 @@
-//! Whole swarms of the shipped machine in virtual time: how near they come to
-//! what is possible. All is decided by the seed, so each figure is exact, and
-//! the bounds leave room for other orders of the same events only.
+//! Whole swarms of the shipped state machine in virtual time: how close they come
+//! to the best possible time. The seed decides everything, so each figure is exact.
+//! The bounds only leave room for changes in the order of events.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ const UPLOAD: f64 = CHUNK as f64 * 10.0;
 struct Crowd {
     leechers: usize,
     chunks: u64,
-    /// How many of them never upload.
+    /// How many leechers never upload.
     riders: usize,
     round_trip: Duration,
-    /// How many of them leave, one after the other, each replaced by another.
+    /// How many leechers leave, one after the other. Each is replaced by another
+    /// one.
     leavers: usize,
 }
 
@@ -32,14 +33,14 @@ impl Crowd {
         }
     }
 
-    /// Seconds in which nobody can do better; see `examples/flash_crowd.rs`.
+    /// The lower bound in seconds; see `examples/flash_crowd.rs`.
     fn bound(&self) -> f64 {
         let uplinks = self.leechers - self.riders + 1;
         let load = (self.leechers as f64 / uplinks as f64).max(1.0);
         (self.chunks as f64 * load + f64::from(self.leechers.ilog2())) / 10.0
     }
 
-    /// Starts the crowd; whoever rides free comes first, right after the seeder.
+    /// Starts the crowd. Free riders join first, right after the seeder.
     fn start(&self, seed: u64) -> Simulation {
         let mut swarm = Simulation::new(self.chunks * CHUNK, SwarmConfig::default(), seed);
         swarm.set_latency(self.round_trip / 2);
@@ -57,13 +58,13 @@ impl Crowd {
         swarm
     }
 
-    /// The last of those who upload finishes after so many times the bound.
+    /// When the last leecher that uploads finishes, as a multiple of the bound.
     fn ratio(&self, seed: u64) -> f64 {
         let mut swarm = self.start(seed);
         assert!(swarm.run(Duration::from_secs(10_000)), "all complete");
         let uploaders = (1 + self.riders..swarm.members()).map(Member);
         let times = uploaders.filter_map(|member| swarm.finished(member));
-        let last = times.max().expect("somebody has finished").as_secs_f64();
+        let last = times.max().expect("someone has finished").as_secs_f64();
         last / self.bound()
     }
 }
@@ -89,13 +90,13 @@ fn same_seed_gives_the_same_crowd_event_for_event() {
 }
 
 #[test]
-fn crowd_is_served_near_the_lower_bound() {
+fn crowd_finishes_near_the_lower_bound() {
     let ratio = Crowd::new(40, 80).ratio(1);
     assert!(ratio < 1.12, "{ratio}");
 }
 
 #[test]
-fn crowd_is_served_as_well_where_messages_take_their_time() {
+fn crowd_with_latency_finishes_near_the_lower_bound() {
     let crowd = Crowd {
         round_trip: Duration::from_millis(10),
         ..Crowd::new(40, 80)
@@ -105,7 +106,7 @@ fn crowd_is_served_as_well_where_messages_take_their_time() {
 }
 
 #[test]
-fn crowd_that_changes_is_served_as_well() {
+fn crowd_with_churn_finishes_near_the_lower_bound() {
     let crowd = Crowd {
         leavers: 4,
         ..Crowd::new(40, 80)
@@ -115,8 +116,9 @@ fn crowd_that_changes_is_served_as_well() {
 }
 
 #[test]
-fn free_riders_do_not_hold_up_who_uploads() {
-    // One order of the events or another makes much of a difference here.
+fn free_riders_do_not_delay_leechers_that_upload() {
+    // The order of events makes a large difference here, so several runs are
+    // averaged.
     const SEEDS: std::ops::RangeInclusive<u64> = 1..=8;
     let crowd = Crowd {
         riders: 12,
@@ -127,8 +129,9 @@ fn free_riders_do_not_hold_up_who_uploads() {
     assert!(mean < 1.16, "{mean} of {ratios:?}");
 }
 
-/// One leecher and several seeders, of these rates in units of 10 MiB/s: the
-/// time over that of all together, and the share of the bytes that came twice.
+/// One leecher and several seeders with these rates, in units of 10 MiB/s. Returns
+/// the time as a multiple of the time that all seeders together need, and the share
+/// of bytes that were received twice.
 fn from_seeders(rates: &[f64], latency: Duration, drop: Option<(usize, f64)>) -> (f64, f64) {
     const UNIT: f64 = 10.0 * 1024.0 * 1024.0;
     let length = 1000 * (64 << 10);
@@ -140,21 +143,24 @@ fn from_seeders(rates: &[f64], latency: Duration, drop: Option<(usize, f64)>) ->
     let sum = rates.iter().sum::<f64>() * UNIT;
     let mut ideal = length as f64 / sum;
     if let Some((owner, to)) = drop {
-        // Midway, so that the other half takes longer.
+        // The drop is midway, so that the second half takes longer.
         let at = Duration::from_secs_f64(ideal / 2.0);
         let before = rates[owner] * UNIT;
         swarm.set_upload_at(at, owners[owner], to * before);
         ideal = ideal / 2.0 + length as f64 / 2.0 / (sum - before * (1.0 - to));
     }
     assert!(swarm.run(Duration::from_secs(1000)));
-    let time = swarm.finished(leecher).expect("it has").as_secs_f64();
+    let time = swarm
+        .finished(leecher)
+        .expect("it has finished")
+        .as_secs_f64();
     let progress = swarm.progress(leecher);
     let twice = progress.wasted as f64 / progress.downloaded as f64;
     (time / ideal, twice)
 }
 
 #[test]
-fn nobody_waits_for_the_slowest_owner() {
+fn download_does_not_wait_for_the_slowest_owner() {
     for rates in [
         &[1.0, 1.0, 1.0, 0.1][..],
         &[1.0, 1.0, 1.0, 0.01],
@@ -167,7 +173,7 @@ fn nobody_waits_for_the_slowest_owner() {
 }
 
 #[test]
-fn nobody_waits_for_an_owner_that_falls_or_disappears() {
+fn download_does_not_wait_for_an_owner_that_slows_down_or_stops() {
     for to in [0.5, 0.01, 0.0] {
         let (ratio, _) = from_seeders(&[1.0; 4], Duration::ZERO, Some((2, to)));
         assert!(ratio < 1.03, "{to}: {ratio}");
@@ -175,9 +181,9 @@ fn nobody_waits_for_an_owner_that_falls_or_disappears() {
 }
 
 #[test]
-fn small_chunks_fill_a_long_line_and_come_once() {
-    // A round trip of 100 ms, and 40 MiB/s: 4 MiB, or 64 chunks, are on their
-    // way at any time. The first few round trips are spent on growing to that.
+fn small_chunks_fill_a_link_with_a_long_round_trip_and_arrive_once() {
+    // With a round trip of 100 ms and 40 MiB/s, 4 MiB (64 chunks) are on their way
+    // at any time. The first few round trips are needed to grow to that.
     let (ratio, twice) = from_seeders(&[1.0; 4], Duration::from_millis(50), None);
     assert!(ratio < 1.7 && twice < 0.005, "{ratio}, {twice}");
 }

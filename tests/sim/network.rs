@@ -1,5 +1,5 @@
-//! The network itself: its model of time, its faults, and that a run can be
-//! repeated.
+//! The network inside the process: its model of time, its faults, and that runs can
+//! be repeated.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt, future, poll};
 use tokio::time::{Instant, sleep, timeout};
 
-/// What a frame costs on a line beyond its head and body.
+/// What a frame occupies on a line in addition to its head and body, in bytes.
 const PREFIX: usize = 6;
 
 fn addr(text: &str) -> Addr {
@@ -32,7 +32,7 @@ async fn listen(network: &MemoryNetwork, name: &str) -> Box<dyn Listener> {
     network.endpoint(name).listen(&at).await.unwrap()
 }
 
-/// Both ends of a connection, dialler first.
+/// Both ends of a connection, the dialling end first.
 async fn join(network: &MemoryNetwork, from: &str, to: &str) -> (Connection, Connection) {
     let mut listener = listen(network, to).await;
     let dialler = network.endpoint(from);
@@ -41,17 +41,18 @@ async fn join(network: &MemoryNetwork, from: &str, to: &str) -> (Connection, Con
     (here.unwrap(), there.unwrap())
 }
 
-/// The next item. With a limit, for where nothing else is left to wait for, a
-/// paused clock stands still.
+/// The next item. It has a timeout: a paused clock does not move while no timer is
+/// set, so that a test would hang.
 async fn next(connection: &mut Connection) -> Option<Result<Frame, TransportError>> {
     soon(connection.stream.next()).await
 }
 
 async fn soon<T>(something: impl Future<Output = T>) -> T {
-    timeout(ms(60_000), something).await.expect("it hangs")
+    timeout(ms(60_000), something).await.expect("must not hang")
 }
 
-/// Sends `count` frames of `len` bytes each; keep the sink.
+/// Sends `count` frames of `len` bytes each. Returns the connection, so that it
+/// stays open.
 async fn pour(mut connection: Connection, count: usize, len: usize) -> Connection {
     for _ in 0..count {
         connection.sink.send(frame(len)).await.unwrap();
@@ -59,7 +60,7 @@ async fn pour(mut connection: Connection, count: usize, len: usize) -> Connectio
     connection
 }
 
-/// Reads `count` frames; when the last one came.
+/// Reads `count` frames. Returns the time until the last one arrived.
 async fn drain(connection: &mut Connection, count: usize) -> Duration {
     let begun = Instant::now();
     for _ in 0..count {
@@ -96,14 +97,14 @@ async fn download_rate_is_shared_by_the_senders() {
         future::join(drain(&mut from_a, 100), drain(&mut from_b, 200)),
     )
     .await;
-    // Turn by turn until one is done, then all for the other. Who came first is
-    // a frame or two ahead.
+    // They take turns until one is done; then the other has the whole line. The one
+    // that started first is a frame or two ahead.
     assert_eq!(b_took, ms(3000));
     assert!((ms(1980)..=ms(2000)).contains(&a_took), "{a_took:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn upload_is_shared_fairly_by_links_that_began_at_different_times() {
+async fn upload_is_shared_fairly_by_links_that_start_at_different_times() {
     let network = MemoryNetwork::new(1);
     network.set_upload_rate("seed", Some(1_000_000));
     let mut ends = Vec::new();
@@ -115,7 +116,7 @@ async fn upload_is_shared_fairly_by_links_that_began_at_different_times() {
         .into_iter()
         .enumerate()
         .map(|(i, (here, mut there))| async move {
-            // The first link has filled its queue before the others begin.
+            // The first link has filled its queue before the others start.
             sleep(ms(5 * i as u64)).await;
             let (_, took) = future::join(pour(here, count, 10_000), drain(&mut there, count)).await;
             took
@@ -136,7 +137,7 @@ async fn slow_receiver_does_not_slow_down_the_others() {
         future::join(pour(to_slow, 100, 10_000), drain(&mut slow, 100)).await
     });
     let (_, took) = future::join(pour(to_fast, 200, 10_000), drain(&mut fast, 200)).await;
-    // The slow link's window passes through the line once, and little more.
+    // The window of the slow link goes through the line once, but hardly more.
     let window = ms(LINK_BYTES as u64 / 1000 + 30);
     assert!((ms(2000)..=ms(2000) + window).contains(&took), "{took:?}");
     assert!(!slow_end.is_finished());
@@ -144,15 +145,15 @@ async fn slow_receiver_does_not_slow_down_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latency_delays_and_does_not_throttle() {
+async fn latency_delays_but_does_not_throttle() {
     let network = MemoryNetwork::new(1);
     network.set_latency("a", ms(30));
     network.set_latency("b", ms(20));
     let begun = Instant::now();
     let (here, mut there) = join(&network, "a", "b").await;
-    assert_eq!(begun.elapsed(), ms(100), "there and back");
+    assert_eq!(begun.elapsed(), ms(100), "one round trip");
     let (_, took) = future::join(pour(here, 40, 10_000), drain(&mut there, 40)).await;
-    assert_eq!(took, ms(50), "all at once, one way later");
+    assert_eq!(took, ms(50), "all at once, after one latency");
 
     network.set_latency_between("b", "a", ms(7));
     let (here, mut there) = join(&network, "a", "b").await;
@@ -161,12 +162,9 @@ async fn latency_delays_and_does_not_throttle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_reorders_nothing_and_stays_in_its_bounds() {
+async fn jitter_does_not_reorder_frames_and_stays_in_its_bounds() {
     let network = MemoryNetwork::new(3);
-    let jitter = Latency {
-        base: ms(10),
-        jitter: ms(50),
-    };
+    let jitter = Latency::new(ms(10), ms(50));
     network.set_latency_between("a", "b", jitter);
     network.record(1000);
     let (mut here, mut there) = join(&network, "a", "b").await;
@@ -185,7 +183,7 @@ async fn jitter_reorders_nothing_and_stays_in_its_bounds() {
     let (sent, came) = (times(TraceKind::Sent), times(TraceKind::Delivered));
     let took: Vec<_> = sent.iter().zip(&came).map(|(s, c)| *c - *s).collect();
     assert!(took.iter().all(|t| (ms(10)..=ms(60)).contains(t)));
-    assert!(took.iter().any(|t| *t != took[0]), "there is some jitter");
+    assert!(took.iter().any(|t| *t != took[0]), "the latency varies");
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,14 +215,14 @@ async fn link_holds_no_more_than_its_bound() {
             taken += len;
         }
         assert!((LINK_BYTES..LINK_BYTES + len).contains(&taken), "{taken}");
-        // One out, one in.
+        // Once a frame is read, the sink accepts another one.
         next(&mut there).await.unwrap().unwrap();
         here.sink.send(frame(len)).await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_rates_no_time_passes_and_nothing_waits() {
+async fn without_rates_no_time_passes_and_no_frame_waits() {
     let network = MemoryNetwork::new(1);
     let (mut here, mut there) = join(&network, "a", "b").await;
     let begun = Instant::now();
@@ -238,7 +236,7 @@ async fn without_rates_no_time_passes_and_nothing_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn addresses_and_ports_are_as_on_a_host() {
+async fn addresses_and_ports_work_as_on_a_host() {
     let network = MemoryNetwork::new(1);
     let a = network.endpoint("a");
     let mut any = a.listen(&addr("memory:a:0")).await.unwrap();
@@ -261,14 +259,14 @@ async fn addresses_and_ports_are_as_on_a_host() {
     assert!(there.remote.same_host(b.addr()));
     assert_ne!(there.remote, *b.addr());
 
-    // Another network is another world.
+    // Endpoints of another network cannot connect.
     let stranger = MemoryNetwork::new(1).endpoint("b");
     let refused = stranger.connect(&at).await;
     assert!(is_io(&refused, ErrorKind::ConnectionRefused));
 }
 
 #[tokio::test(start_paused = true)]
-async fn full_backlog_refuses() {
+async fn full_backlog_refuses_connections() {
     let network = MemoryNetwork::new(1);
     let mut listener = listen(&network, "a").await;
     let (b, at) = (network.endpoint("b"), addr("memory:a"));
@@ -282,7 +280,7 @@ async fn full_backlog_refuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cut_resets_both_sides_and_only_this_pair() {
+async fn cut_resets_both_sides_of_this_pair_only() {
     let network = MemoryNetwork::new(1);
     let (mut here, mut there) = join(&network, "a", "b").await;
     let (mut other, mut far) = join(&network, "a", "c").await;
@@ -301,7 +299,7 @@ async fn cut_resets_both_sides_and_only_this_pair() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cut_wakes_who_waits() {
+async fn cut_wakes_waiting_tasks() {
     let network = MemoryNetwork::new(1);
     let (here, mut there) = join(&network, "a", "b").await;
     let mut sink = here.sink;
@@ -350,12 +348,12 @@ async fn partition_holds_everything_until_it_heals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn partition_catches_who_is_connecting() {
+async fn partition_holds_a_dial_that_is_under_way() {
     let network = MemoryNetwork::new(1);
     network.set_latency("b", ms(10));
     let _listener = listen(&network, "b").await;
     let a = network.endpoint("a");
-    // On the way there, and on the way back.
+    // While the dial is on its way there, and on its way back.
     for later in [5, 15] {
         let a = a.clone();
         let connecting = tokio::spawn(async move { a.connect(&addr("memory:b")).await.map(drop) });
@@ -392,7 +390,7 @@ async fn stalled_endpoint_neither_sends_nor_receives_until_it_resumes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn corruption_flips_one_bit_on_a_copy() {
+async fn corruption_flips_one_bit_of_a_copy() {
     let network = MemoryNetwork::new(1);
     let (mut here, mut there) = join(&network, "a", "b").await;
     network.corrupt_next("a", 2);
@@ -407,14 +405,17 @@ async fn corruption_flips_one_bit_on_a_copy() {
     };
     let mut seen = Vec::new();
     for _ in 0..4 {
-        // Without a body there is nothing to flip, and nothing to count.
+        // A frame without a body is not corrupted and does not count.
         here.sink.send(Frame::head("head")).await.unwrap();
         assert_eq!(next(&mut there).await, Some(Ok(Frame::head("head"))));
         here.sink.send(sent.clone()).await.unwrap();
         seen.push(flipped(&next(&mut there).await.unwrap().unwrap()));
     }
     assert_eq!(seen, [1, 1, 0, 0]);
-    assert!(sent.body.iter().all(|&byte| byte == 0), "the sender's own");
+    assert!(
+        sent.body.iter().all(|&byte| byte == 0),
+        "the sender's bytes are unchanged"
+    );
 
     for (probability, expected) in [(1.0, 20..=20), (0.5, 4..=16), (0.0, 0..=0)] {
         network.corrupt("a", probability);
@@ -425,14 +426,14 @@ async fn corruption_flips_one_bit_on_a_copy() {
         }
         assert!(expected.contains(&corrupted), "{probability}: {corrupted}");
     }
-    // The other way was never touched.
+    // The other direction is not corrupted.
     network.corrupt("a", 1.0);
     there.sink.send(sent.clone()).await.unwrap();
     assert_eq!(next(&mut here).await, Some(Ok(sent.clone())));
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusing_endpoint_keeps_what_it_has() {
+async fn refusing_endpoint_keeps_its_connections() {
     let network = MemoryNetwork::new(1);
     let (mut here, mut there) = join(&network, "a", "b").await;
     let _listener = listen(&network, "b").await;
@@ -447,7 +448,7 @@ async fn refusing_endpoint_keeps_what_it_has() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_endpoint_is_gone_and_may_come_back() {
+async fn killed_endpoint_is_gone_and_can_restart() {
     let network = MemoryNetwork::new(1);
     let (mut here, _there) = join(&network, "a", "b").await;
     let mut listener = listen(&network, "b").await;
@@ -460,7 +461,8 @@ async fn killed_endpoint_is_gone_and_may_come_back() {
     }
     let refused = a.connect(&addr("memory:b")).await;
     assert!(is_io(&refused, ErrorKind::ConnectionRefused));
-    // What had waited comes, and is dead; then the listener is.
+    // The connection that waited is accepted, but reset. Then the listener is
+    // closed.
     let mut dead = listener.accept().await.unwrap();
     assert!(next(&mut dead).await.unwrap().is_err());
     assert!(matches!(
@@ -474,7 +476,7 @@ async fn killed_endpoint_is_gone_and_may_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sender_learns_that_nobody_reads_any_more() {
+async fn sender_learns_that_the_reader_is_gone() {
     let network = MemoryNetwork::new(1);
     let (mut here, there) = join(&network, "a", "b").await;
     let mut full: future::LocalBoxFuture<Result<(), TransportError>> = Box::pin(async {
@@ -488,12 +490,12 @@ async fn sender_learns_that_nobody_reads_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_dialler_leaves_nothing_behind() {
+async fn dropped_dial_leaves_nothing_behind() {
     let network = MemoryNetwork::new(1);
     network.set_latency("a", ms(10));
     let mut listener = listen(&network, "a").await;
     let (b, at) = (network.endpoint("b"), addr("memory:a"));
-    // Before it knocks, and after.
+    // Dropped before it reaches the listener, and after.
     for patience in [5, 15] {
         assert!(timeout(ms(patience), b.connect(&at)).await.is_err());
     }
@@ -502,7 +504,7 @@ async fn dropped_dialler_leaves_nothing_behind() {
     assert!(timeout(ms(1000), listener.accept()).await.is_err());
 }
 
-/// Something of everything: rates, jitter, corruption, a cut, several links.
+/// A run with rates, jitter, corruption, a cut, a stall, and several links.
 async fn eventful(seed: u64) -> Trace {
     let network = MemoryNetwork::new(seed);
     network.record(10_000);
@@ -510,10 +512,7 @@ async fn eventful(seed: u64) -> Trace {
     for (i, name) in names.iter().enumerate() {
         network.set_upload_rate(name, Some(300_000 + 100_000 * i as u64));
         network.set_download_rate(name, Some(700_000));
-        let jitter = Latency {
-            base: ms(5),
-            jitter: ms(20),
-        };
+        let jitter = Latency::new(ms(5), ms(20));
         network.set_latency(name, jitter);
     }
     network.corrupt("b", 0.3);
@@ -576,7 +575,7 @@ fn same_seed_gives_the_same_run_event_for_event() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn log_keeps_the_first_events_and_counts_the_others() {
+async fn log_keeps_the_first_events_and_counts_the_rest() {
     let network = MemoryNetwork::new(1);
     network.record(3);
     let (here, mut there) = join(&network, "a", "b").await;

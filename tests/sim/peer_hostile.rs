@@ -66,12 +66,12 @@ impl Raw {
 }
 
 pub(crate) fn hello(content: ContentId, peer: u8) -> PeerMessage {
-    PeerMessage::Hello(Hello {
+    PeerMessage::Hello(Hello::new(
         content,
-        peer: PeerId([peer; 16]),
-        listen: None,
-        cookie: LinkCookie([0; 16]),
-    })
+        PeerId([peer; 16]),
+        None,
+        LinkCookie([0; 16]),
+    ))
 }
 
 pub(crate) fn request(chunk: u32, offset: u32, len: u32) -> PeerMessage {
@@ -144,12 +144,12 @@ async fn refusals_give_the_reason() {
     // Behind the type and the mark of the protocol.
     head[8] += 1;
     other_version.head = head.into();
-    let itself = PeerMessage::Hello(Hello {
-        content: content.id,
-        peer: owner.peer.id(),
-        listen: None,
-        cookie: LinkCookie([0; 16]),
-    });
+    let itself = PeerMessage::Hello(Hello::new(
+        content.id,
+        owner.peer.id(),
+        None,
+        LinkCookie([0; 16]),
+    ));
     for (frame, reason) in [
         (other_version, RefuseReason::Version),
         (
@@ -273,7 +273,7 @@ async fn manifest_requests_without_reading_are_bounded() {
     let before = alive_tasks();
     let mut raw = Raw::link(&world, "greedy", &owner, content.id, 1).await;
     for _ in 0..20_000 {
-        let frame = PeerMessage::ManifestRequest { part: 1 }.encode();
+        let frame = PeerMessage::ManifestRequest { page: 1 }.encode();
         if raw
             .0
             .sink

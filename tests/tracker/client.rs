@@ -1,4 +1,4 @@
-//! What a peer sees of its trackers.
+//! Trackers, as a peer sees them.
 
 use std::time::Duration;
 
@@ -180,19 +180,19 @@ async fn owners_are_listed_again_within_a_heartbeat_of_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peer_whom_the_tracker_has_forgotten_registers_and_owns_again() {
+async fn peer_that_the_tracker_has_forgotten_registers_and_owns_again() {
     let network = MemoryNetwork::new(1);
     let tracker = tracker(&network).await;
     let owner = client(&network, "owner");
     owner.own(entry(1, OwnState::Complete)).await.unwrap();
-    // Longer than the lease, and than any request may take.
+    // Longer than the lease, and longer than any request may take.
     network.stall("owner");
     sleep(Duration::from_secs(60)).await;
     assert_eq!(tracker.stats().registry.peers, 0);
     network.resume("owner");
     sleep(Duration::from_secs(20)).await;
     assert_eq!(tracker.stats().registry.ownerships, 1);
-    // A heartbeat that arrived too late had registered somebody else, who is
+    // A heartbeat that arrived too late had registered another peer, which is
     // forgotten by now.
     sleep(Duration::from_secs(20)).await;
     let stats = tracker.stats().registry;
@@ -200,7 +200,7 @@ async fn peer_whom_the_tracker_has_forgotten_registers_and_owns_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_changes_while_a_tracker_is_away_is_told_later() {
+async fn changes_while_a_tracker_is_away_are_announced_later() {
     let network = MemoryNetwork::new(1);
     let tracker = tracker(&network).await;
     let owner = client(&network, "owner");
@@ -218,7 +218,7 @@ async fn what_changes_while_a_tracker_is_away_is_told_later() {
     assert_eq!(addrs(&found), ["memory:owner"]);
     let gone = asker.need(id(1).into(), 10).await;
     assert_eq!(gone, Err(TrackerError::NotFound));
-    // The session was not lost with its connection.
+    // The registration was not lost with its connection.
     assert_eq!(tracker.stats().registry.peers, 2);
 }
 
@@ -245,7 +245,7 @@ async fn dead_tracker_costs_no_waiting() {
     let found = asker.need(id(1).into(), 10).await.unwrap();
     assert_eq!(addrs(&found), ["memory:owner"]);
     assert_eq!(begun.elapsed(), Duration::from_millis(500));
-    // Once it is known to be out of reach, nobody waits for it at all.
+    // Once it is known to be out of reach, no call waits for it at all.
     sleep(Duration::from_secs(11)).await;
     let begun = Instant::now();
     asker.need(id(1).into(), 10).await.unwrap();
@@ -266,7 +266,7 @@ async fn unreachable_tracker_is_an_error_that_names_it() {
     let owned = peer.own(entry(1, OwnState::Complete)).await;
     assert!(unreachable(owned));
     assert!(unreachable(peer.need(id(1).into(), 1).await.map(drop)));
-    // It comes up later, and is told.
+    // It starts later, and is told.
     let late = Tracker::builder(network.endpoint("nobody"))
         .bind("memory:nobody")
         .await
@@ -297,7 +297,7 @@ async fn refusals_name_the_tracker_and_the_reason() {
     first.own(entry(1, OwnState::Complete)).await.unwrap();
     let more = first.own(entry(2, OwnState::Complete)).await;
     assert_eq!(more, refused(Refusal::ContentsPerPeer { max: 1 }));
-    // A refused content harms nothing else.
+    // A refused content affects nothing else.
     first.own(entry(1, OwnState::Partial)).await.unwrap();
     let second = client(&network, "second");
     let registered = second.registered().await;
@@ -353,7 +353,7 @@ async fn contents_announced_together_travel_together() {
     assert!(outcomes.iter().all(Result::is_ok));
     let requests = tracker.stats().registry.requests.own;
     assert!(requests <= 4, "{requests}");
-    // Where some are refused, each is told how it fared itself.
+    // If some are refused, each call has its own outcome.
     let outcomes = own_all(0..10, OwnState::Gone).await;
     assert!(outcomes.iter().all(Result::is_ok));
     let outcomes = own_all(100..120, OwnState::Complete).await;
@@ -400,7 +400,7 @@ async fn client_without_trackers_is_valid() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn content_that_cannot_be_said_is_refused_at_once() {
+async fn content_that_the_protocol_cannot_express_is_refused_at_once() {
     let network = MemoryNetwork::new(1);
     let _tracker = tracker(&network).await;
     let owner = client(&network, "owner");

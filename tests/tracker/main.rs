@@ -1,10 +1,11 @@
-//! Trackers and their clients, over the network inside the process and virtual
-//! time; and once over TCP.
+//! Trackers and their clients, over the in-memory network in virtual time, and once
+//! over TCP.
 
 mod client;
 mod pipeline;
 mod restart;
 mod server;
+mod spans;
 mod strangers;
 
 use std::sync::Arc;
@@ -26,12 +27,12 @@ fn id(number: u8) -> ContentId {
 }
 
 fn entry(number: u8, state: OwnState) -> OwnEntry {
-    OwnEntry {
-        id: id(number),
-        name: format!("name-{number}").parse().expect("a name"),
-        length: 1000,
+    OwnEntry::new(
+        id(number),
+        format!("name-{number}").parse().expect("a name"),
+        1000,
         state,
-    }
+    )
 }
 
 async fn tracker(network: &MemoryNetwork) -> Tracker {
@@ -62,7 +63,7 @@ fn addrs(found: &Found) -> Vec<&str> {
         .collect()
 }
 
-/// A client that does not keep to anything.
+/// A client that follows no rules.
 struct Raw(Connection);
 
 impl Raw {

@@ -1,4 +1,4 @@
-//! NEEDs under way together, and trackers that forget in between.
+//! Several NEEDs under way, and trackers that forget in between.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 
-/// The way from a client to its tracker.
+/// The latency between a client and its tracker.
 const LATENCY: Duration = Duration::from_millis(100);
 
 #[tokio::test(start_paused = true)]
@@ -22,11 +22,9 @@ async fn needs_that_come_together_take_one_round_trip() {
         let state = OwnState::Complete;
         owner.own(entry(number, state)).await.unwrap();
     }
-    // Two contents of one name.
-    let twin = OwnEntry {
-        name: entry(0, OwnState::Complete).name,
-        ..entry(200, OwnState::Complete)
-    };
+    // Two contents with one name.
+    let mut twin = entry(200, OwnState::Complete);
+    twin.name = entry(0, OwnState::Complete).name;
     owner.own(twin).await.unwrap();
     network.set_latency("asker", LATENCY);
     let asker = client(&network, "asker");
@@ -57,8 +55,8 @@ async fn needs_that_come_together_take_one_round_trip() {
     assert!(taken < 2 * LATENCY + Duration::from_millis(10), "{taken:?}");
     assert_eq!(tracker.stats().accepted, 2);
 
-    // More than are under way at a time take a few turns, among which others
-    // get theirs, and none is lost.
+    // More than may be under way at a time take a few round trips. Other requests
+    // get their turn between them, and none is lost.
     let needs = join_all((0..100).map(|number| asker.need(id(number).into(), 9)));
     let owned = asker.own(entry(99, OwnState::Partial));
     let (answers, owned) = tokio::join!(needs, owned);
@@ -70,7 +68,7 @@ async fn needs_that_come_together_take_one_round_trip() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn needs_of_those_who_have_gone_disturb_nobody() {
+async fn needs_of_callers_that_have_gone_disturb_no_others() {
     let network = MemoryNetwork::new(1);
     let _tracker = tracker(&network).await;
     let owner = client(&network, "owner");
@@ -86,7 +84,10 @@ async fn needs_of_those_who_have_gone_disturb_nobody() {
         let stays = asker.need(id(19 - number).into(), 1);
         let soon = tokio::time::timeout(LATENCY / 2, gone);
         let (gone, stays) = tokio::join!(soon, stays);
-        assert!(gone.is_err(), "it was answered before it can have been");
+        assert!(
+            gone.is_err(),
+            "it was answered before an answer can have arrived"
+        );
         assert_eq!(stays.unwrap().id, id(19 - number));
     }
 }
@@ -121,7 +122,7 @@ async fn needs_under_way_end_with_the_connection_or_the_client() {
     }
 }
 
-/// A tracker that answers what it is told to.
+/// A tracker that gives the answers that it is told to give.
 struct Scripted(Connection);
 
 impl Scripted {
@@ -145,12 +146,7 @@ impl Scripted {
             matches!(request, TrackerRequest::Register { .. }),
             "{request:?}"
         );
-        let registered = Registered {
-            token,
-            epoch,
-            heartbeat: Duration::from_secs(20),
-            listed: None,
-        };
+        let registered = Registered::new(token, epoch, Duration::from_secs(20), None);
         self.answer(TrackerReply::Registered(registered)).await;
     }
 }
@@ -180,15 +176,15 @@ async fn needs_with_a_forgotten_token_are_asked_again_after_one_registration() {
                 panic!("something else is asked");
             };
             assert_eq!((token.0, &key), ([2; 16], &id(number).into()));
-            // One is refused whatever its token.
+            // One is refused although its token is valid.
             let reply = match number {
                 4 => TrackerReply::Refused(Refusal::UnknownToken),
-                number => TrackerReply::Found(Found {
-                    id: id(number),
-                    name: "name".parse().unwrap(),
-                    length: 1,
-                    owners: Vec::new(),
-                }),
+                number => TrackerReply::Found(Found::new(
+                    id(number),
+                    "name".parse().unwrap(),
+                    1,
+                    Vec::new(),
+                )),
             };
             tracker.answer(reply).await;
         }
@@ -205,7 +201,7 @@ async fn needs_with_a_forgotten_token_are_asked_again_after_one_registration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tracker_of_another_epoch_is_told_everything_though_it_knows_the_token() {
+async fn tracker_of_another_epoch_is_told_everything_although_it_knows_the_token() {
     let network = MemoryNetwork::new(1);
     let transport = network.endpoint("tracker");
     let mut listener = transport.listen(&addr(TRACKER)).await.unwrap();
@@ -222,16 +218,16 @@ async fn tracker_of_another_epoch_is_told_everything_though_it_knows_the_token()
     };
     let (owned, ()) = tokio::join!(owner.own(entry(1, OwnState::Complete)), told(&mut tracker));
     assert_eq!(owned, Ok(()));
-    // A heartbeat of the same epoch says all that there is to say.
+    // After a heartbeat of the same epoch nothing is announced again.
     tracker.register(token, 1).await;
-    // One of another epoch does not: the tracker started again.
+    // After one of another epoch everything is, because the tracker started again.
     tracker.register(token, 2).await;
     told(&mut tracker).await;
     tracker.register(token, 2).await;
     tracker.register(token, 2).await;
 }
 
-/// The key is the operator's, and the same after each start; the epoch is not.
+/// The operator sets the key, which is the same after each start. The epoch differs.
 #[tokio::test(start_paused = true)]
 async fn owners_come_back_to_a_tracker_that_starts_again_with_its_key() {
     let network = MemoryNetwork::new(1);
@@ -249,8 +245,8 @@ async fn owners_come_back_to_a_tracker_that_starts_again_with_its_key() {
         sleep(Duration::from_secs(20)).await;
         let stats = tracker.stats().registry;
         assert_eq!((stats.peers, stats.ownerships), (3, 3), "start {epoch}");
-        // Each is listed under its own name: tokens of different starts are not
-        // mistaken for each other.
+        // Each is listed under its own address: tokens of different starts are not
+        // mixed up.
         let asker = client(&network, "asker");
         let found = asker.need(id(1).into(), 9).await.unwrap();
         let mut listed = addrs(&found);

@@ -1,4 +1,4 @@
-//! What a tracker goes through when it starts again.
+//! The load on a tracker that starts again.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use super::*;
 /// How many peers are registered.
 const PEERS: u64 = 10_000;
 
-/// The most requests in any second: a REGISTER and an OWN of each that come
-/// back within the 8 s of `return_spread`, and twice as densely at first.
+/// The most requests in any second. All peers return within the 8 s of
+/// `return_spread`, each with a REGISTER and an OWN, and at first twice as densely.
 const PEAK: u64 = 2 * 2 * PEERS / 8;
 
 async fn started(network: &MemoryNetwork, epoch: u64) -> Tracker {
@@ -25,7 +25,7 @@ async fn started(network: &MemoryNetwork, epoch: u64) -> Tracker {
 
 /// `cargo test --test tracker restart -- --nocapture` prints the figures.
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_peers_are_back_within_a_heartbeat_and_do_not_stampede() {
+async fn ten_thousand_peers_are_back_within_a_heartbeat_without_a_stampede() {
     let heartbeat = RegistryConfig::default().heartbeat;
     for down in [
         Duration::ZERO,

@@ -1,4 +1,4 @@
-//! What a tracker bears.
+//! What a tracker withstands.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn need(token: Token) -> TrackerRequest {
     }
 }
 
-/// Sends requests without ever reading an answer, until no more are taken.
+/// Sends requests without ever reading an answer, until the tracker reads no more.
 async fn stall(raw: &mut Raw, token: Token) {
     let frame = need(token).encode().expect("it fits");
     let flood = async { while raw.0.sink.send(frame.clone()).await.is_ok() {} };
@@ -88,7 +88,7 @@ async fn client_that_reads_nothing_delays_nobody_and_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn connection_past_a_bound_is_told_so_and_closed() {
+async fn connection_past_a_limit_is_told_so_and_closed() {
     let network = MemoryNetwork::new(1);
     let tracker = Tracker::builder(network.endpoint("tracker"))
         .max_connections(3)
@@ -114,7 +114,7 @@ async fn connection_past_a_bound_is_told_so_and_closed() {
     let stats = tracker.stats();
     assert_eq!((stats.connections, stats.accepted), (3, 3));
     assert_eq!(stats.registry.refusals.busy, 2);
-    // A place that was given back is given out again.
+    // A permit that was given back is given out again.
     drop(open.pop());
     sleep(Duration::from_millis(1)).await;
     Raw::connect(&network, "c").await.register(None).await;
@@ -136,7 +136,7 @@ async fn malformed_request_is_refused_and_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silent_peer_is_forgotten_though_its_connection_stays() {
+async fn silent_peer_is_forgotten_although_its_connection_stays() {
     let network = MemoryNetwork::new(1);
     let tracker = tracker(&network).await;
     let mut raw = Raw::connect(&network, "peer").await;
@@ -191,7 +191,7 @@ async fn dropping_the_last_handle_stops_the_tracker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tracker_that_cannot_be_is_refused_before_it_listens() {
+async fn invalid_configuration_is_refused_before_the_tracker_listens() {
     let network = MemoryNetwork::new(1);
     let builder = || Tracker::builder(network.endpoint("tracker"));
     let no_addr = builder().bind("no address").await;
@@ -205,7 +205,7 @@ async fn tracker_that_cannot_be_is_refused_before_it_listens() {
 }
 
 #[tokio::test]
-async fn frame_that_is_too_long_is_refused_by_its_lengths_alone() {
+async fn frame_that_is_too_long_is_refused_by_its_length_fields_alone() {
     let tracker = Tracker::builder(TcpTransport::new())
         .bind("127.0.0.1:0")
         .await

@@ -1,5 +1,4 @@
-//! What strangers, and figures that nobody would set, do to trackers and their
-//! clients.
+//! Trackers and clients under strangers, and with extreme configurations.
 
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ async fn strict(network: &MemoryNetwork, epoch: u64, set: fn(&mut RegistryConfig
         .expect("it binds")
 }
 
-/// How long it takes until a client asks again, at the most.
+/// How long a client waits at most until it announces again.
 const RETRIED: Duration = Duration::from_secs(61);
 
 /// The next event, which must come within an hour.
@@ -33,7 +32,7 @@ async fn next(events: &mut OwnEvents) -> Option<OwnEvent> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
+async fn refused_owner_is_told_so_and_listed_once_there_is_room() {
     let network = MemoryNetwork::new(1);
     let one_owner = |config: &mut RegistryConfig| config.max_owners_per_content = 1;
     let first = strict(&network, 1, one_owner).await;
@@ -43,7 +42,7 @@ async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
     honest.own(entry(2, OwnState::Complete)).await.unwrap();
     first.shutdown().await;
     drop(first);
-    // The squatter is there before anybody is back.
+    // The squatter registers before any other peer is back.
     let second = strict(&network, 2, one_owner).await;
     let squatter = client(&network, "squatter");
     squatter.own(entry(1, OwnState::Complete)).await.unwrap();
@@ -54,7 +53,7 @@ async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
     assert_eq!((&refused.tracker, refused.id), (&addr(TRACKER), id(1)));
     assert_eq!(refused.refusal, full);
     assert_eq!(honest.refused(), [refused]);
-    // What was not refused is listed, and the rest is asked for at a pace.
+    // Accepted contents are listed, and the others are announced again at a pace.
     let asker = client(&network, "asker");
     let found = asker.need(id(2).into(), 9).await.unwrap();
     assert_eq!(addrs(&found), ["memory:honest"]);
@@ -78,7 +77,7 @@ async fn owner_that_was_refused_is_told_so_and_listed_once_there_is_a_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_content_that_is_gone_is_not_told_again() {
+async fn refused_content_that_is_gone_is_not_announced_again() {
     let network = MemoryNetwork::new(1);
     let tracker = strict(&network, 1, |config| config.max_contents_per_peer = 1).await;
     let owner = client(&network, "owner");
@@ -101,7 +100,7 @@ async fn refused_content_that_is_gone_is_not_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn listener_that_is_too_slow_hears_how_much_it_has_missed() {
+async fn receiver_that_is_too_slow_is_told_how_much_it_has_missed() {
     let network = MemoryNetwork::new(1);
     let _tracker = strict(&network, 1, |config| config.max_contents_per_peer = 1).await;
     let owner = client(&network, "owner");
@@ -126,7 +125,7 @@ async fn listener_that_is_too_slow_hears_how_much_it_has_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn content_is_shared_and_found_by_its_id_though_its_name_is_taken() {
+async fn content_is_shared_and_found_by_its_id_although_its_name_is_taken() {
     let network = MemoryNetwork::new(1);
     let tracker = strict(&network, 1, |config| config.max_contents_per_name = 1).await;
     let squatter = client(&network, "squatter");
@@ -144,7 +143,7 @@ async fn content_is_shared_and_found_by_its_id_though_its_name_is_taken() {
     let found = asker.need(content.id.into(), 9).await.unwrap();
     assert_eq!(addrs(&found), ["memory:peer"]);
     assert_eq!(tracker.stats().registry.refusals.contents_per_name, 1);
-    // And by its name, as soon as that has a place.
+    // It is found by its name as soon as that has a place.
     squatter.shutdown().await;
     sleep(RETRIED).await;
     let found = asker.need(name.into(), 9).await.unwrap();
@@ -153,7 +152,7 @@ async fn content_is_shared_and_found_by_its_id_though_its_name_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_say_nothing_keep_nobody_of_their_host_waiting() {
+async fn silent_connections_do_not_block_others_of_their_host() {
     let network = MemoryNetwork::new(1);
     let tracker = Tracker::builder(network.endpoint("tracker"))
         .max_connections_per_host(10)
@@ -173,13 +172,13 @@ async fn those_who_say_nothing_keep_nobody_of_their_host_waiting() {
     assert_eq!(begun.elapsed(), Duration::ZERO);
     let stats = tracker.stats();
     assert_eq!((stats.connections, stats.gave_way), (10, 92));
-    // The oldest ones are gone, and the others are not.
+    // The oldest connections are gone, and the others are not.
     assert_eq!(silent[0].reply().await, None);
     silent[99].register(None).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn hosts_that_say_nothing_keep_nobody_else_waiting() {
+async fn silent_hosts_do_not_block_others() {
     let network = MemoryNetwork::new(1);
     let tracker = Tracker::builder(network.endpoint("tracker"))
         .max_connections(20)
@@ -204,7 +203,7 @@ async fn hosts_that_say_nothing_keep_nobody_else_waiting() {
     first.register(None).await;
     assert_eq!(tracker.stats().connections, 20);
     assert_eq!(tracker.stats().registry.refusals.busy, 0);
-    // Those who have asked for something stay, and whoever comes now waits.
+    // Connections that have asked for something stay, and new ones are refused.
     let mut late = Raw::connect(&network, "late").await;
     let busy = TrackerReply::Refused(Refusal::Busy);
     assert_eq!(late.reply().await, Some(busy));
@@ -221,7 +220,7 @@ fn duration(extreme: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_figure_of_a_tracker_breaks_it() {
+async fn tracker_works_with_any_figures() {
     type Set = fn(&mut TrackerConfig, u64);
     let fields: [(&str, Set); 6] = [
         ("max_connections", |c, x| c.max_connections = x as usize),
@@ -268,7 +267,7 @@ async fn no_figure_of_a_tracker_breaks_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_figure_of_a_client_breaks_it() {
+async fn client_works_with_any_figures() {
     type Set = fn(&mut ClientConfig, u64);
     let fields: [(&str, Set); 10] = [
         ("request_timeout", |c, x| c.request_timeout = duration(x)),
@@ -314,7 +313,7 @@ async fn no_figure_of_a_client_breaks_it() {
                 "need",
             );
             client.credit(&addr("memory:x"), u64::MAX);
-            // It loses its tracker, and has it back.
+            // It loses its tracker, which then comes back.
             first.shutdown().await;
             drop(first);
             sleep(minute).await;

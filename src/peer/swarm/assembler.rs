@@ -1,18 +1,18 @@
-//! Reassembly: blocks come in any order, a whole chunk goes out.
+//! Reassembly: blocks come in in any order, and whole chunks go out.
 //!
-//! Holds what is not verified yet and knows who sent each block of it. It does
-//! not know who was asked, and copies nothing: a chunk is the list of the
-//! buffers in which its blocks arrived.
+//! The assembler holds blocks of incomplete chunks, and the sender of each. It
+//! does not know who was asked for them. It copies nothing: a chunk is the list
+//! of the buffers in which its blocks arrived.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::BlockGrid;
+use super::grid::BlockGrid;
 use crate::content::{BlockRange, ChunkIndex};
 
-/// Collects the blocks of the chunks that are on their way. `S` is whatever
-/// tells one sender from another.
+/// Collects the blocks of chunks that are on their way. `S` identifies the sender
+/// of a block.
 #[derive(Debug)]
 pub struct Assembler<S> {
     grid: BlockGrid,
@@ -26,28 +26,29 @@ struct Pieces<S> {
     missing: u32,
 }
 
-/// A chunk of which every block is there.
+/// A chunk of which every block is here.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Assembled<S> {
-    /// Which chunk.
+    /// The chunk.
     pub chunk: ChunkIndex,
-    /// Its bytes, in order.
+    /// Its bytes, as blocks in order.
     pub pieces: Vec<Bytes>,
-    /// Who sent each of the pieces.
+    /// The sender of each piece.
     pub senders: Vec<S>,
 }
 
-/// What became of a block.
+/// What was done with a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Inserted<S> {
-    /// Kept; the chunk still lacks others.
+    /// It was kept. The chunk lacks more blocks.
     Kept,
-    /// It was the last one of its chunk, which is handed out.
+    /// It was the last missing block of its chunk, which is handed out.
     Complete(Assembled<S>),
-    /// That block is there already; these bytes are dropped.
+    /// The block is here already. These bytes were dropped.
     Duplicate,
-    /// No block of the grid; these bytes are dropped.
-    OffGrid,
+    /// The bytes are not a block that this peer asks for. They were dropped.
+    Misaligned,
 }
 
 impl<S> Assembler<S> {
@@ -70,7 +71,7 @@ impl<S> Assembler<S> {
     ) -> Inserted<S> {
         let block = u32::try_from(data.len()).map(|len| BlockRange { chunk, offset, len });
         let Some(position) = block.ok().and_then(|block| self.grid.position(block)) else {
-            return Inserted::OffGrid;
+            return Inserted::Misaligned;
         };
         let pieces = self.chunks.entry(chunk).or_insert_with(|| {
             let blocks = self.grid.blocks(chunk);
@@ -98,7 +99,7 @@ impl<S> Assembler<S> {
         })
     }
 
-    /// Forgets what came of a chunk, and returns it in order.
+    /// Forgets the blocks of a chunk, and returns them in order.
     pub fn discard(&mut self, chunk: ChunkIndex) -> Vec<(S, Bytes)> {
         let pieces = self.chunks.remove(&chunk);
         let blocks: Vec<_> = pieces
@@ -113,12 +114,12 @@ impl<S> Assembler<S> {
         blocks
     }
 
-    /// How many bytes are held.
+    /// The number of bytes held.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Of how many chunks blocks are held.
+    /// The number of chunks of which blocks are held.
     pub fn chunks(&self) -> usize {
         self.chunks.len()
     }

@@ -8,37 +8,36 @@ use super::PlannerConfig;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SwarmConfig {
-    /// How many links a download looks for: each is a source, and in a crowd
-    /// everybody reaches everybody over a few of them. Default 30, the degree
-    /// with which crowds are served near the lower bound.
+    /// How many links a download looks for. Each is a source, and in a crowd every peer
+    /// reaches every other over a few of them. Default 30, the degree with which crowds
+    /// are served near the lower bound.
     pub sources: usize,
     /// How many links there may be, dialled or accepted. Default 50.
     pub max_links: usize,
-    /// Bytes that came and are not stored yet, in bytes; at least two chunks
-    /// are always allowed. Default 64 MiB.
+    /// Bytes that have arrived and are not stored yet. Two chunks are always allowed.
+    /// Default 64 MiB.
     pub max_unverified: u64,
     /// Bytes of blocks on their way to the network, over all links. Default
     /// 4 MiB.
     pub send_window: u64,
-    /// How many links may be sent to at a time. When more than these want
-    /// something, they take turns of one chunk each, so that each gets a whole
-    /// chunk soon and can pass it on. Default 3.
+    /// How many links are served without taking turns. If more links want something,
+    /// they take turns of one chunk each, so that each soon gets a whole chunk and can
+    /// pass it on. Default 3.
     pub upload_slots: usize,
-    /// Bytes that may be written and not be durable yet: what is fetched twice
-    /// if the process is killed. A commit begins at half of it, and nothing is
-    /// written beyond it; a single chunk always may be. Default 32 MiB.
+    /// Bytes that may be written and not durable yet. They are fetched again if the
+    /// process is killed. A commit begins at half of it, and nothing is written beyond
+    /// it; a single chunk is always allowed. Default 32 MiB.
     pub commit_bytes: u64,
-    /// How long a stored chunk waits at the most until a commit begins.
+    /// How long a stored chunk waits at most until a commit begins.
     /// Default 1 s.
     pub commit_interval: Duration,
-    /// The first pause before more owners are looked for, while there are
-    /// fewer than `sources`. Default 1 s, 10 ms at the least; doubles up to
-    /// `find_interval`.
+    /// The first pause before the trackers are asked for more owners, while there are
+    /// fewer than `sources`. It doubles up to `find_interval`. At least 10 ms. Default 1 s.
     pub find_retry: Duration,
-    /// The longest pause. Default 30 s, 10 ms at the least.
+    /// The longest such pause. At least 10 ms. Default 30 s.
     pub find_interval: Duration,
-    /// A download to which nothing comes for so long is given up. Default 60 s,
-    /// 10 ms at the least.
+    /// A download is given up if nothing arrives for this long. At least 10 ms. Default
+    /// 60 s.
     pub patience: Duration,
     /// How requests are planned.
     pub planner: PlannerConfig,

@@ -1,18 +1,18 @@
-//! How chunks are cut into the blocks that this side asks for.
+//! How chunks are cut into the blocks that this peer asks for.
 
 use crate::content::{BlockRange, ChunkIndex, Geometry};
 use crate::protocol::limits::MAX_BLOCK_LEN;
 
-/// The shortest block, in bytes, but for the end of a chunk: what BLAKE3
-/// hashes at full speed.
+/// The shortest block in bytes, apart from the last of a chunk: enough for
+/// BLAKE3 to hash at full speed.
 const MIN_BLOCK_LEN: u64 = 16 << 10;
 
-/// Into how many blocks a chunk is cut, if the bounds of a block allow it: so
-/// many links can help with one chunk, or finish the last one together.
+/// Into how many blocks a chunk is cut, if the bounds of a block allow it. That
+/// many links can help with one chunk, and finish the last one together.
 const BLOCKS_PER_CHUNK: u64 = 4;
 
-/// The blocks of every chunk of a content. What other peers ask for need not
-/// lie on this grid; what this side asks for does.
+/// The blocks of every chunk of a content. This peer asks for these blocks only;
+/// other peers may ask for different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlockGrid {
     geometry: Geometry,
@@ -20,7 +20,7 @@ pub struct BlockGrid {
 }
 
 impl BlockGrid {
-    /// The grid of a content.
+    /// The blocks of a content.
     pub fn of(geometry: Geometry) -> Self {
         let block_len =
             (geometry.chunk_len() / BLOCKS_PER_CHUNK).clamp(MIN_BLOCK_LEN, MAX_BLOCK_LEN.into());
@@ -35,7 +35,7 @@ impl BlockGrid {
         self.geometry
     }
 
-    /// The length of every block but a chunk's last, in bytes.
+    /// The length of a block in bytes. The last block of a chunk may be shorter.
     pub fn block_len(&self) -> u64 {
         self.block_len
     }
@@ -43,7 +43,7 @@ impl BlockGrid {
     /// How many blocks a chunk has: at least one.
     ///
     /// # Panics
-    /// If the content has no such chunk.
+    /// If the content does not have the chunk.
     pub fn blocks(&self, chunk: ChunkIndex) -> u32 {
         self.geometry.len_of(chunk).div_ceil(self.block_len).max(1) as u32
     }
@@ -51,7 +51,7 @@ impl BlockGrid {
     /// The block at a position of a chunk.
     ///
     /// # Panics
-    /// If the content has no such chunk, or the chunk no such block.
+    /// If the content does not have the chunk, or the chunk the block.
     pub fn block(&self, chunk: ChunkIndex, position: u32) -> BlockRange {
         let offset = u64::from(position) * self.block_len;
         let rest = self.geometry.len_of(chunk).checked_sub(offset);
@@ -65,7 +65,7 @@ impl BlockGrid {
         }
     }
 
-    /// The position of a block in its chunk, if it lies on the grid.
+    /// The position of a block in its chunk, if it is one of these blocks.
     pub fn position(&self, block: BlockRange) -> Option<u32> {
         let position = (u64::from(block.offset) / self.block_len) as u32;
         let known = self.geometry.contains(block.chunk)

@@ -1,9 +1,9 @@
-//! What is known of each link, in the order of their numbers.
+//! A map by link, ordered by the links' numbers.
 //!
-//! A swarm has some tens of links, is told something of one of them at a time,
-//! and often looks at all. Two sorted arrays serve that with fewer cache misses
-//! than a tree: the numbers are searched alone, and the rest lies in a row. New
-//! links have the highest number, and come in at the end.
+//! A swarm has some tens of links. Most events concern one of them, and many
+//! steps look at all. Two sorted arrays do that with fewer cache misses than a
+//! tree: a search reads the numbers only, and the values lie in a row. A new link
+//! has the highest number, so it is appended.
 
 use std::iter::{Copied, Zip};
 use std::slice::Iter;
@@ -35,20 +35,20 @@ impl<T> LinkMap<T> {
     }
 
     pub(crate) fn contains(&self, link: LinkId) -> bool {
-        self.place(link).is_ok()
+        self.index_of(link).is_ok()
     }
 
     pub(crate) fn get(&self, link: LinkId) -> Option<&T> {
-        self.place(link).ok().map(|at| &self.values[at])
+        self.index_of(link).ok().map(|at| &self.values[at])
     }
 
     pub(crate) fn get_mut(&mut self, link: LinkId) -> Option<&mut T> {
-        self.place(link).ok().map(|at| &mut self.values[at])
+        self.index_of(link).ok().map(|at| &mut self.values[at])
     }
 
-    /// Returns what stood there before. O(links behind it).
+    /// Returns the value before. O(links after it).
     pub(crate) fn insert(&mut self, link: LinkId, value: T) -> Option<T> {
-        match self.place(link) {
+        match self.index_of(link) {
             Ok(at) => Some(std::mem::replace(&mut self.values[at], value)),
             Err(at) => {
                 self.ids.insert(at, link);
@@ -58,9 +58,9 @@ impl<T> LinkMap<T> {
         }
     }
 
-    /// O(links behind it).
+    /// O(links after it).
     pub(crate) fn remove(&mut self, link: LinkId) -> Option<T> {
-        let at = self.place(link).ok()?;
+        let at = self.index_of(link).ok()?;
         self.ids.remove(at);
         Some(self.values.remove(at))
     }
@@ -90,13 +90,13 @@ impl<T> LinkMap<T> {
         self.values.into_iter()
     }
 
-    /// The first link at or behind `from`.
+    /// The first link at or after `from`.
     pub(crate) fn next_from(&self, from: LinkId) -> Option<LinkId> {
         let at = self.ids.partition_point(|&id| id < from);
         self.ids.get(at).copied()
     }
 
-    fn place(&self, link: LinkId) -> Result<usize, usize> {
+    fn index_of(&self, link: LinkId) -> Result<usize, usize> {
         self.ids.binary_search(&link)
     }
 }

@@ -1,38 +1,40 @@
 //! Which chunk next: rarest first, with random ties.
 //!
-//! The chunks that wait to be asked for stand in one array, sorted by how many
-//! of the links that have only a part of the content have them. A change of
-//! one step is one swap; taking a chunk out costs one swap per level above it,
-//! of which there are at most as many as links. Links that have everything do
-//! not change the order and are not counted.
+//! The chunks that wait to be asked for are in one array, sorted by the number
+//! of copies: how many partial links (that have some chunks and not all) have
+//! them. Chunks with the same number of copies form a level. A change of one
+//! copy costs one swap. Adding or taking a chunk costs one swap per level above
+//! it, and there are at most as many levels as links. Links that have everything
+//! would not change the order, and are not counted.
 
 use std::ops::Range;
 
 use crate::content::{Bitfield, ChunkIndex};
 
-/// The chunks that wait, by rarity.
+/// The waiting chunks by rarity.
 #[derive(Debug)]
 pub struct Picker {
     /// The waiting chunks, level by level from the rarest.
     order: Vec<u32>,
-    /// Where each chunk stands in `order`; [`ABSENT`] when it does not wait.
+    /// The index of each chunk in `order`; [`ABSENT`] if it does not wait.
     place: Vec<u32>,
     /// How many partial links have each chunk.
     copies: Vec<u16>,
-    /// Where each level starts in `order`; the last entry is its length.
+    /// The index in `order` at which each level starts. The last entry is the
+    /// length of `order`.
     levels: Vec<u32>,
-    /// The waiting chunks by index.
+    /// The waiting chunks.
     waiting: Bitfield,
     rng: fastrand::Rng,
 }
 
 const ABSENT: u32 = u32::MAX;
 
-/// How many chunks are looked at in order of rarity for one that a link has.
-/// Past them, chunks that the link has are looked at by index instead.
+/// How many chunks are looked at in order of rarity to find one that a link has.
+/// After that, a sample of the link's chunks is looked at instead.
 const SCAN: usize = 1024;
 
-/// Of how many of those the rarest is taken.
+/// How many chunks are in that sample.
 const SAMPLE: usize = 64;
 
 impl Picker {
@@ -58,7 +60,7 @@ impl Picker {
         self.len() - self.levels[1]
     }
 
-    /// Whether none waits.
+    /// Whether no chunk waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
@@ -78,21 +80,21 @@ impl Picker {
         self.copies[chunk.as_usize()]
     }
 
-    /// A chunk waits from now on. O(levels).
+    /// Adds a chunk that waits. O(levels).
     pub fn put(&mut self, chunk: ChunkIndex) {
         if !self.waiting.insert(chunk) {
             return;
         }
         let level = self.copies(chunk).into();
         self.ensure_level(level);
-        // Open a hole at the end of the level by moving the first of each
-        // level above behind its last.
+        // Open a hole at the end of the level: move the first chunk of each
+        // level above to that level's end.
         let mut hole = self.order.len();
         self.order.push(chunk.0);
         for above in (level + 1..self.levels.len()).rev() {
             let start = self.levels[above] as usize;
             self.levels[above] += 1;
-            // An empty level has no first: its hole is the one there is.
+            // An empty level has no first chunk: the hole is already there.
             if above + 1 < self.levels.len() && start != hole {
                 self.set(hole, self.order[start]);
                 hole = start;
@@ -102,7 +104,7 @@ impl Picker {
         self.shuffle_into(level, hole);
     }
 
-    /// A chunk waits no longer. O(levels).
+    /// Takes a chunk out that no longer waits. O(levels).
     pub fn take(&mut self, chunk: ChunkIndex) {
         if !self.waiting.remove(chunk) {
             return;
@@ -135,7 +137,7 @@ impl Picker {
         self.shuffle_into(level + 1, last);
     }
 
-    /// One partial link less has a chunk. O(1).
+    /// One partial link fewer has a chunk. O(1).
     pub fn lost(&mut self, chunk: ChunkIndex) {
         let level = usize::from(self.copies(chunk));
         self.copies[chunk.as_usize()] -= 1;
@@ -148,18 +150,18 @@ impl Picker {
         self.shuffle_into(level - 1, first);
     }
 
-    /// The rarest waiting chunk among `has` (all, without one), ties by
-    /// chance. `has` is that of a link which counts among the copies.
+    /// The rarest waiting chunk in `has`, or of all without it. Ties are broken
+    /// at random. `has` must belong to a partial link, whose chunks count as
+    /// copies.
     ///
-    /// O(1) without `has`. With one, some chunk of a level is found after
-    /// about `links / level` steps; where it takes more than a bounded number
-    /// of them, the answer is the rarest of a sample, in `chunks / 64` steps
-    /// at the most.
+    /// O(1) without `has`. With it, a chunk of a level is found after about
+    /// `links / level` steps. If that takes too many steps, the answer is the
+    /// rarest chunk of a sample, after at most `chunks / 64` more.
     pub fn rarest(&mut self, has: Option<&Bitfield>) -> Option<ChunkIndex> {
         let Some(has) = has else {
             return self.order.first().copied().map(ChunkIndex);
         };
-        // Nobody who has only a part has a chunk of the first level.
+        // No partial link has a chunk of the first level.
         let held = &self.order[self.levels[1] as usize..];
         let mut chunks = held.iter().copied().map(ChunkIndex);
         let found = chunks.by_ref().take(SCAN).find(|&c| has.contains(c));
@@ -176,7 +178,7 @@ impl Picker {
             .min_by_key(|&chunk| self.place[chunk.as_usize()])
     }
 
-    /// The first waiting chunk of a range of indices that is in `has`.
+    /// The first waiting chunk of a range that is in `has`, or of all without it.
     pub fn first_in(&self, range: Range<u32>, has: Option<&Bitfield>) -> Option<ChunkIndex> {
         let found = match has {
             Some(has) => self.waiting.iter_common(has, range.start).next(),
@@ -191,8 +193,8 @@ impl Picker {
         }
     }
 
-    /// Puts the chunk at `place`, which has just entered `level`, at a random
-    /// place of it.
+    /// Moves the chunk at `place`, which has just entered `level`, to a random
+    /// place in it.
     fn shuffle_into(&mut self, level: usize, place: usize) {
         let range = self.levels[level] as usize..self.levels[level + 1] as usize;
         let other = self.rng.usize(range);
@@ -210,11 +212,14 @@ impl Picker {
         self.place[chunk as usize] = place as u32;
     }
 
-    /// Panics where the order contradicts itself. For tests.
+    /// Panics if the order contradicts itself. For tests.
     pub fn check_invariants(&self) {
         assert_eq!(self.waiting.count(), self.len());
         assert_eq!(self.levels[0], 0);
-        assert_eq!(*self.levels.last().expect("one level at least"), self.len());
+        assert_eq!(
+            *self.levels.last().expect("there is at least one level"),
+            self.len()
+        );
         for (level, bounds) in self.levels.windows(2).enumerate() {
             for place in bounds[0]..bounds[1] {
                 let chunk = ChunkIndex(self.order[place as usize]);

@@ -6,156 +6,72 @@
 //!     ▲                 │ no block, no request       │
 //!     └─────────────────┴────────────────────────────┘ failed verification
 //! ```
-//! What an earlier download left behind is Held until somebody has looked at
-//! it: good, it is Stored, and bad, it is Missing.
+//! A chunk that an earlier download left behind is Held until it was verified.
+//! If it is good, it becomes Stored, and if not, Missing.
 //!
 //! A chunk is in exactly one of these states, and each block of an open chunk
-//! is free, asked of exactly one link, or there. A request that is given up
-//! (its link went down, is silent, or is overtaken by a faster one) makes its
-//! block free, or another link's, in the same step.
+//! is free, asked of exactly one link, or here. When a request is given up (its
+//! link is gone, is silent, or is overtaken by a faster one), the same step
+//! makes its block free or asks another link.
 //!
 //! The planner knows no bytes, no clock and no network.
 
-mod appetite;
-mod check;
-mod choose;
-mod links;
-mod open;
+mod answer;
+mod budget;
+mod chunk_states;
+mod config;
+mod doubts;
+mod homes;
+mod idle_links;
+mod open_chunks;
+mod source;
+mod sources;
+
+pub use answer::{Arrival, Released, Request};
+pub use config::{PlannerConfig, Strategy};
+pub use source::Has;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::link_map::{LinkMap, LinkSet};
+use budget::{MAX_TURNS, RequestBudget};
+use chunk_states::{ChunkState, ChunkStates};
+use doubts::{Doubts, Group};
+use homes::Homes;
+use idle_links::IdleLinks;
+use open_chunks::{Closed, Lead, OpenChunks};
+use source::Source;
+use sources::Sources;
+
+use super::LinkId;
+use super::grid::BlockGrid;
 use super::picker::Picker;
-use super::rate::RateMeter;
-use super::source::{Has, Source};
-use super::{BlockGrid, LinkId};
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
 
-/// The bounds of a planner.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct PlannerConfig {
-    /// Chunks of which blocks were asked for, or that are being verified or
-    /// written. In memory are no more than `SwarmConfig::max_unverified` allows;
-    /// this bounds the work of looking through many small ones.
-    pub max_open: usize,
-    /// Requests outstanding on a link; more than [`MAX_REQUESTS`] count as that.
-    pub max_requests: usize,
-    /// Bytes outstanding on a link.
-    pub max_window: u64,
-    /// For how long, beyond two round trips, requests are kept waiting at the
-    /// other side: covers the pauses of both programs.
-    pub slack: Duration,
-    /// A link that owes a block is silent after four times the time that a
-    /// block should take, and after this at the earliest. 10 ms at the least.
-    pub silence: Duration,
-    /// And after this at the latest. 10 ms at the least.
-    pub max_silence: Duration,
-    /// Which chunk comes next.
-    pub strategy: Strategy,
-    /// Decides ties.
-    pub seed: u64,
-}
-
-impl Default for PlannerConfig {
-    fn default() -> Self {
-        Self {
-            max_open: 1024,
-            max_requests: MAX_REQUESTS,
-            max_window: 16 << 20,
-            slack: Duration::from_millis(5),
-            silence: Duration::from_secs(4),
-            max_silence: Duration::from_secs(60),
-            strategy: Strategy::RarestFirst,
-            seed: 0,
-        }
-    }
-}
-
-/// Which chunk a download asks for next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Strategy {
-    /// The one that fewest links have; among seeders only, each its own
-    /// contiguous part of the content.
-    #[default]
-    RarestFirst,
-    /// The first one that is missing, for reading while it arrives.
-    Sequential,
-}
-
-/// An overtaking link must promise to be so much faster than the one that a
-/// block is taken from, or both would take it from each other.
+/// An overtaking link must promise to be faster by this factor. Otherwise two
+/// links would take a block from each other in turns.
 const OVERTAKE: f64 = 1.25;
 
-/// How many suggestions of a link are remembered.
-const MAX_SUGGESTED: usize = 8;
-
-/// How often a link that found nothing to do looks again, at the least.
+/// The shortest pause before a link that found nothing to do looks again.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// A request to send, and perhaps one to take back for it.
+/// Why a link is not asked at present, though it would answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Request {
-    /// What to ask for.
-    pub block: BlockRange,
-    /// The link that is asked no longer, for the same block.
-    pub overtaken: Option<LinkId>,
+enum Restraint {
+    /// Others have been asked for enough, until something comes.
+    UntilArrival,
+    /// Others have been asked only now, and may well answer by then.
+    Until(Instant),
 }
 
-/// What an arrived block is good for.
+/// What to ask a link for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Arrival {
-    /// It was wanted. Was it asked of another link meanwhile, that request is
-    /// taken back.
-    Wanted {
-        /// The link that is asked no longer.
-        overtaken: Option<LinkId>,
-    },
-    /// Its request was given up, and the block is there, or on its way from
-    /// elsewhere.
-    Late,
-    /// Nobody asked for it.
-    Unasked,
-}
-
-/// What is given up, when a link stops being counted on.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Released {
-    /// Chunks whose blocks are to be forgotten.
-    pub forgotten: Vec<ChunkIndex>,
-    /// Requests to cancel, on links that are there.
-    pub cancelled: Vec<(LinkId, BlockRange)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Missing,
-    Open,
-    Complete,
-    Held,
-    Stored,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Block {
-    Free,
-    Asked(LinkId),
-    Here,
-}
-
-#[derive(Debug)]
-struct Open {
-    blocks: Vec<Block>,
-    /// How many are free.
-    free: u32,
-    /// Only one link may send it: an earlier copy was bad, and several had
-    /// sent it.
-    exclusive: bool,
-    /// The link that asks for its blocks first.
-    lead: Option<LinkId>,
+enum Choice {
+    Ask(Request),
+    /// Nothing yet, but it may overtake another link later.
+    Later,
+    Nothing,
 }
 
 /// Plans one download.
@@ -163,58 +79,26 @@ struct Open {
 pub struct Planner {
     grid: BlockGrid,
     config: PlannerConfig,
-    states: Vec<State>,
+    states: ChunkStates,
+    /// The missing chunks.
     picker: Picker,
-    open: BTreeMap<ChunkIndex, Open>,
-    complete: usize,
-    held: u32,
-    stored: u32,
+    open: OpenChunks,
     /// Chunks whose next copy must come from one link.
     exclusive: BTreeSet<ChunkIndex>,
-    sources: LinkMap<Source>,
-    /// How many sources have some chunks and not all.
-    partial: usize,
-    /// Whether the homes are those of the seeders that are there.
-    homes_valid: bool,
-    /// Sources that found nothing to ask for.
-    hungry: LinkSet,
-    /// When they look again, though nothing happened.
-    retry: Option<Instant>,
-    /// How many blocks of open chunks are free.
-    free: u32,
+    sources: Sources,
+    homes: Homes,
+    idle: IdleLinks,
+    budget: RequestBudget,
+    doubts: Doubts,
     /// No link is silent before.
     silence: Option<Instant>,
-    /// Bytes that are asked for and counted on, over all links, and how many of
-    /// those of links that have not proved themselves.
-    live: u64,
-    doubtful: u64,
-    /// How fast they come, and the shortest time from a request to its block.
-    meter: RateMeter,
-    round_trip: Option<Duration>,
-    /// How many sources make their links take turns, and how many have not
-    /// proved themselves.
-    turn_takers: usize,
-    unproven: usize,
-    /// How many were silent when they were last asked.
-    snubbed: usize,
-    /// How many bytes are worth asking for at a time, as of that moment.
-    appetite: Option<(Instant, u64)>,
-    /// Until when links that have not proved themselves are not asked, as of
-    /// that moment and so many doubtful bytes.
-    /// First those that do not make their links take turns, then those that do.
-    doubts: [Option<(Instant, u64, Option<Instant>)>; 2],
-    /// Some link was not asked, as others had been asked for enough.
-    passed_over: bool,
 }
 
 impl Planner {
     /// A planner for all chunks of a content that are not `present`.
     pub fn new(grid: BlockGrid, present: &Bitfield, config: PlannerConfig) -> Self {
-        let chunks = grid.geometry().chunks();
-        let mut picker = Picker::new(chunks, config.seed);
-        let mut states = vec![State::Stored; chunks as usize];
+        let mut picker = Picker::new(grid.geometry().chunks(), config.seed);
         for chunk in present.iter_missing() {
-            states[chunk.as_usize()] = State::Missing;
             picker.put(chunk);
         }
         Self {
@@ -223,111 +107,248 @@ impl Planner {
                 max_requests: config.max_requests.min(MAX_REQUESTS),
                 ..config
             },
-            states,
+            states: ChunkStates::new(present),
             picker,
-            open: BTreeMap::new(),
-            complete: 0,
-            held: 0,
-            stored: present.count(),
+            open: OpenChunks::new(grid),
             exclusive: BTreeSet::new(),
-            sources: LinkMap::default(),
-            partial: 0,
-            homes_valid: false,
-            hungry: LinkSet::default(),
-            retry: None,
-            free: 0,
+            sources: Sources::default(),
+            homes: Homes::default(),
+            idle: IdleLinks::default(),
+            budget: RequestBudget::default(),
+            doubts: Doubts::default(),
             silence: None,
-            live: 0,
-            doubtful: 0,
-            meter: RateMeter::default(),
-            round_trip: None,
-            turn_takers: 0,
-            unproven: 0,
-            snubbed: 0,
-            appetite: None,
-            doubts: [None; 2],
-            passed_over: false,
         }
     }
 
-    /// Some of the present chunks are here only as far as is known: not asked
-    /// for, and not done either, until [`chunk_stored`](Self::chunk_stored) or
-    /// [`chunk_failed`](Self::chunk_failed) says what they are. To be told
+    /// Some of the present chunks were not verified yet. They are not asked
+    /// for and are not done, until [`chunk_stored`](Self::chunk_stored) or
+    /// [`chunk_failed`](Self::chunk_failed) is called for them. Call this
     /// before there are links.
     pub fn hold(&mut self, chunks: &Bitfield) {
         for chunk in chunks.iter() {
-            let state = &mut self.states[chunk.as_usize()];
-            if *state == State::Stored {
-                *state = State::Held;
-                self.stored -= 1;
-                self.held += 1;
+            if self.states.is_stored(chunk) {
+                self.states.set(chunk, ChunkState::Held);
             }
         }
     }
 
     /// Whether every chunk is stored.
     pub fn is_done(&self) -> bool {
-        self.stored == self.grid.geometry().chunks()
+        self.states.are_all_stored()
     }
 
     /// Changes the order from the next pick on.
     pub fn set_strategy(&mut self, strategy: Strategy) {
         self.config.strategy = strategy;
-        self.homes_valid = false;
+        self.homes.invalidate();
     }
 
-    /// What to ask a link for now, if anything: call it until it says `None`.
+    // Links and what they have.
+
+    /// A link is a source from now on. It has nothing yet.
+    pub fn link_added(&mut self, link: LinkId) {
+        self.sources.insert(link, Source::new());
+    }
+
+    /// A link may send nothing: it is treated as one that was silent before.
+    pub fn suspect(&mut self, link: LinkId) {
+        self.sources.update(link, Source::suspect);
+    }
+
+    /// A link is gone: what was asked of it is free again.
+    pub fn link_removed(&mut self, link: LinkId) -> Released {
+        self.set_has(link, Has::Nothing);
+        let Some(source) = self.sources.remove(link) else {
+            return Released::default();
+        };
+        self.idle.remove(link);
+        let led = self.open.led_by(link);
+        let mut released = self.release(link, source.live_asks().map(|ask| ask.block), led);
+        self.forget_unobtainable(&mut released);
+        released
+    }
+
+    /// A link announces all of its chunks at once. O(chunks) for a partial
+    /// owner, O(1) for a seeder.
+    pub fn link_has(&mut self, link: LinkId, has: Has) {
+        let has = match has {
+            Has::Some(chunks) if chunks.is_complete() => Has::All,
+            Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
+            has => has,
+        };
+        self.sources.update(link, Source::announce);
+        self.set_has(link, has);
+    }
+
+    /// A link has one more chunk. O(1), or O(chunks) for its first and its last.
+    pub fn link_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
+        match self.sources.has(link) {
+            Has::All => return,
+            Has::Nothing => {
+                let mut chunks = Bitfield::none(self.grid.geometry().chunks());
+                chunks.insert(chunk);
+                return self.link_has(link, Has::Some(chunks));
+            }
+            Has::Some(_) => {}
+        }
+        let waits = self.picker.is_waiting(chunk);
+        let wanted = !self.states.is_stored(chunk);
+        let gained = self.sources.update(link, |source| {
+            let is_new = source.gain(chunk, waits, wanted);
+            (is_new, source.became_seeder())
+        });
+        match gained {
+            // The picker counts partial owners only.
+            Some((true, true)) => {
+                let before = self
+                    .sources
+                    .update(link, |source| source.set_has(Has::All, 0, 0));
+                if let Some(Has::Some(mut counted)) = before {
+                    counted.remove(chunk);
+                    counted.iter().for_each(|chunk| self.picker.lost(chunk));
+                }
+                self.homes.invalidate();
+            }
+            Some((true, false)) => self.picker.gained(chunk),
+            _ => {}
+        }
+    }
+
+    /// A link lacks a chunk after all. A seeder becomes a partial owner for
+    /// good: going back and forth would cost O(chunks) each time.
+    fn link_lost(&mut self, link: LinkId, chunk: ChunkIndex) {
+        let waits = self.picker.is_waiting(chunk);
+        let wanted = !self.states.is_stored(chunk);
+        if *self.sources.has(link) == Has::All {
+            self.sources.update(link, Source::mark_unreliable);
+            let mut has = Bitfield::all(self.grid.geometry().chunks());
+            has.remove(chunk);
+            self.set_has(link, Has::Some(has));
+        } else if self.sources.update(link, |s| s.lose(chunk, waits, wanted)) == Some(true) {
+            self.picker.lost(chunk);
+        }
+    }
+
+    /// Replaces what a link has.
+    fn set_has(&mut self, link: LinkId, has: Has) {
+        let (candidates, wanted) = match &has {
+            Has::Some(has) => {
+                let candidates = self.picker.waiting().iter_common(has, 0).count();
+                let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));
+                (candidates as u32, wanted.count() as u32)
+            }
+            Has::Nothing | Has::All => (0, 0),
+        };
+        let change = |source: &mut Source| source.set_has(has.clone(), candidates, wanted);
+        let Some(before) = self.sources.update(link, change) else {
+            return;
+        };
+        self.homes.invalidate();
+        // The picker counts partial owners only.
+        if let Has::Some(chunks) = before {
+            chunks.iter().for_each(|chunk| self.picker.lost(chunk));
+        }
+        if let Has::Some(chunks) = has {
+            chunks.iter().for_each(|chunk| self.picker.gained(chunk));
+        }
+    }
+
+    /// The other side suggests that a chunk is asked for. It is, if no other
+    /// chunk is rarer. Only the latest few suggestions count.
+    pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if self.grid.geometry().contains(chunk) {
+            self.sources.update(link, |source| source.suggest(chunk));
+        }
+    }
+
+    /// Whether a link answers requests. One that does not leads only chunks of
+    /// which something is on its way: nothing else would tell when to stop
+    /// waiting for it. See [`leads_no_more`](Self::leads_no_more).
+    pub fn link_choked(&mut self, link: LinkId, choked: bool) -> Released {
+        let changed = self
+            .sources
+            .update(link, |source| source.set_choked(choked));
+        if changed.is_none() || !choked {
+            return Released::default();
+        }
+        self.leads_no_more(link)
+    }
+
+    /// Leaves the chunks of which nothing is on its way from a link to others.
+    /// For a choked link, when something has come.
+    pub fn leads_no_more(&mut self, link: LinkId) -> Released {
+        let mut led = self.open.led_by(link);
+        self.sources.update(link, |source| {
+            let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
+            led.retain(|&chunk| !comes(chunk));
+            led.iter().for_each(|&chunk| source.drop_lead(chunk));
+        });
+        self.release(link, [], led)
+    }
+
+    // Requests and answers.
+
+    /// What to ask a link for now. Call it until it returns `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
         let source = self.sources.get(link)?;
-        if source.choked
-            || matches!(source.has, Has::Nothing)
-            || source.asks.len() >= self.config.max_requests
+        if source.is_choked()
+            || !source.has_anything()
             || !source.has_room(now, &self.config, &self.grid)
         {
             return None;
         }
-        if self.passes_over(now, link) {
-            self.hungry.add(link);
+        if let Some(restraint) = self.assess(now, link) {
+            self.hold_back(link, restraint);
             return None;
         }
-        let (request, contested) = match self.free_block(link) {
-            Some(block) => (Some((block, None)), false),
+        let choice = match self.free_block(link) {
+            Some(block) => Choice::Ask(Request {
+                block,
+                overtaken: None,
+            }),
             None => self.overtake(now, link),
         };
-        let source = self.sources.get(link)?;
-        let Some((block, overtaken)) = request else {
-            self.hungry.add(link);
-            if !contested {
-                return None;
+        match choice {
+            Choice::Ask(request) => {
+                self.ask(now, link, request);
+                return Some(request);
             }
-            let pace = source
-                .rate(now)
-                .map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
-            let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
-            self.look_again(now.checked_add(pace.min(self.config.silence).max(RETRY)));
-            return None;
-        };
-        self.hungry.take(link);
+            Choice::Later => {
+                self.idle.add(link);
+                self.idle.look_again(self.next_look(now, link));
+            }
+            Choice::Nothing => self.idle.add(link),
+        }
+        None
+    }
+
+    /// Notes a request that is sent now.
+    fn ask(&mut self, now: Instant, link: LinkId, request: Request) {
+        let Request { block, overtaken } = request;
+        self.idle.remove(link);
         if let Some(victim) = overtaken {
             self.give_up(victim, block);
         }
-        let position = self.grid.position(block)? as usize;
-        let open = self.open.get_mut(&block.chunk)?;
-        let was_free = u32::from(open.blocks[position] == Block::Free);
-        open.free -= was_free;
-        self.free -= was_free;
-        open.blocks[position] = Block::Asked(link);
-        self.with_source(link, |source| source.asked(now, block));
-        self.meter.began(now);
+        self.open.ask(link, block);
+        self.sources.update(link, |source| source.ask(now, block));
+        self.budget.asked(now);
         let silence = self.first_silence().min(self.config.max_silence);
         let earliest = now.checked_add(silence);
         self.silence = [self.silence, earliest].into_iter().flatten().min();
-        Some(Request { block, overtaken })
+    }
+
+    /// When a link that might overtake another looks again: when it could have
+    /// sent a block.
+    fn next_look(&self, now: Instant, link: LinkId) -> Option<Instant> {
+        let rate = self.sources.get(link)?.rate(now);
+        let pace = rate.map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
+        let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
+        now.checked_add(pace.min(self.config.silence).max(RETRY))
     }
 
     /// A block arrived from a link.
     pub fn block_arrived(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Arrival {
-        let answered = self.with_source(link, |source| {
+        let answered = self.sources.update(link, |source| {
             let ask = source.answered(now, block)?;
             source.delivered(now, &ask);
             Some(ask)
@@ -336,166 +357,79 @@ impl Planner {
             return Arrival::Unasked;
         };
         let took = now.duration_since(ask.at);
-        self.round_trip = Some(self.round_trip.map_or(took, |least| least.min(took)));
-        self.meter.arrived(now, block.len.into());
+        self.budget.delivered(now, block.len.into(), took);
         self.answered(now);
-        let position = self.grid.position(block).expect("asked on the grid") as usize;
-        let Some(open) = self.open.get_mut(&block.chunk) else {
-            return Arrival::Late;
-        };
-        let overtaken = match open.blocks[position] {
-            Block::Here => return Arrival::Late,
-            // What others send of an exclusive chunk must not be mixed in.
-            _ if open.exclusive && open.lead != Some(link) => return Arrival::Late,
-            Block::Asked(holder) if holder == link && ask.live => None,
-            // Perhaps of the same link, which was asked again after its first
-            // request had been given up: it need not answer twice.
-            Block::Asked(holder) => Some(holder),
-            Block::Free => {
-                open.free -= 1;
-                self.free -= 1;
-                None
-            }
-        };
-        open.blocks[position] = Block::Here;
-        if let Some(holder) = overtaken {
+        let arrival = self.open.arrived(link, block, ask.live);
+        if let Arrival::Wanted {
+            overtaken: Some(holder),
+        } = arrival
+        {
             self.give_up(holder, block);
         }
-        Arrival::Wanted { overtaken }
+        arrival
     }
 
     /// A link will not send a block. It counts as lacking that chunk, unless
-    /// it is choked or the request had been given up. `None` if nobody had
-    /// asked. O(chunks) for the first rejection of a seeder, O(links) else.
+    /// it is choked or the request had been given up. `None` if the block was
+    /// not asked of it. O(links), or O(chunks) for the first rejection of a
+    /// seeder.
     pub fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) -> Option<Released> {
-        let ask = self.with_source(link, |source| source.answered(now, block))??;
+        let answered = self
+            .sources
+            .update(link, |source| source.answered(now, block));
+        let ask = answered??;
         self.answered(now);
-        let source = self.sources.get_mut(link)?;
         if !ask.live {
             return Some(Released::default());
         }
-        if source.lead == Some(block.chunk) {
-            source.lead = None;
+        let chunk = block.chunk;
+        self.sources.update(link, |source| source.drop_lead(chunk));
+        let source = self.sources.get(link)?;
+        if source.is_choked() {
+            return Some(self.release(link, [block], vec![chunk]));
         }
-        if source.choked {
-            return Some(self.release(link, [block], vec![block.chunk]));
-        }
-        source.rejections = source.rejections.saturating_add(1);
-        let of_chunk = source.live_asks().map(|ask| ask.block);
-        let others: Vec<BlockRange> = of_chunk.filter(|b| b.chunk == block.chunk).collect();
+        let others = source.live_asks().map(|ask| ask.block);
+        let others: Vec<BlockRange> = others.filter(|other| other.chunk == chunk).collect();
+        self.sources.update(link, Source::rejected);
         for &other in &others {
             self.give_up(link, other);
         }
-        self.lost(link, block.chunk);
+        self.link_lost(link, chunk);
         let blocks = others.iter().copied().chain([block]);
-        let mut released = self.release(link, blocks, vec![block.chunk]);
+        let mut released = self.release(link, blocks, vec![chunk]);
         let others = others.into_iter().map(|other| (link, other));
         released.cancelled.extend(others);
         self.forget_unobtainable(&mut released);
         Some(released)
     }
 
-    /// Changes a source, and counts on what it promises then.
-    fn with_source<R>(&mut self, link: LinkId, change: impl FnOnce(&mut Source) -> R) -> Option<R> {
-        let source = self.sources.get_mut(link)?;
-        let count = |source: &Source| {
-            let unproven = !source.is_proven();
-            let doubtful = if unproven { source.live_bytes } else { 0 };
-            let snubbed = usize::from(source.snubs > 0);
-            (source.live_bytes, doubtful, usize::from(unproven), snubbed)
-        };
-        let before = count(source);
-        let result = change(source);
-        let after = count(source);
-        self.live = self.live - before.0 + after.0;
-        self.doubtful = self.doubtful - before.1 + after.1;
-        self.unproven = self.unproven - before.2 + after.2;
-        self.snubbed = self.snubbed - before.3 + after.3;
-        Some(result)
-    }
-
-    /// Counts an answer, whatever it was.
+    /// An answer came, of any kind.
     fn answered(&mut self, now: Instant) {
-        if self.live == 0 {
-            self.meter.rested(now);
+        if self.sources.totals().live == 0 {
+            self.budget.rested(now);
         }
     }
 
-    /// All blocks of a chunk are there: it goes to be verified and written.
-    pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
-        if let Some(open) = self.open.remove(&chunk) {
-            debug_assert!(open.blocks.iter().all(|block| *block == Block::Here));
-            self.drop_lead(chunk, open.lead);
-            self.states[chunk.as_usize()] = State::Complete;
-            self.complete += 1;
-        }
-    }
-
-    /// A complete chunk is verified and written, or a held one verified.
-    /// Returns whether the hungry may find something now.
-    pub fn chunk_stored(&mut self, chunk: ChunkIndex) -> bool {
-        let was_full = !self.may_open();
-        match self.states[chunk.as_usize()] {
-            State::Complete => self.complete -= 1,
-            State::Held => self.held -= 1,
-            _ => return false,
-        }
-        self.states[chunk.as_usize()] = State::Stored;
-        self.exclusive.remove(&chunk);
-        self.stored += 1;
-        for source in self.sources.values_mut() {
-            if let Has::Some(has) = &source.has
-                && has.contains(chunk)
-            {
-                source.wanted -= 1;
-            }
-        }
-        was_full && self.may_open()
-    }
-
-    /// Whether there is room in memory for one more chunk.
-    fn may_open(&self) -> bool {
-        self.open.len() + self.complete < self.config.max_open
-    }
-
-    /// A complete or held chunk was bad: it is missing again. The next copy of
-    /// a complete one comes from a single link.
-    pub fn chunk_failed(&mut self, chunk: ChunkIndex) {
-        match self.states[chunk.as_usize()] {
-            State::Complete => {
-                self.exclusive.insert(chunk);
-                self.complete -= 1;
-            }
-            State::Held => self.held -= 1,
-            _ => return,
-        }
-        self.states[chunk.as_usize()] = State::Missing;
-        self.put(chunk);
-    }
-
-    /// Takes the requests of silent links back. Returns these links with what
+    /// Takes the requests of silent links back. Returns these links, and what
     /// is given up.
     pub fn handle_timeout(&mut self, now: Instant) -> (Vec<LinkId>, Released) {
-        self.retry = self.retry.filter(|&retry| retry > now);
+        self.idle.handle_timeout(now);
         let mut all = Released::default();
         if self.silence.is_none_or(|silence| silence > now) {
             return (Vec::new(), all);
         }
         let first = self.first_silence();
-        let silent: Vec<LinkId> = self
-            .sources
-            .iter()
-            .filter(|(_, source)| {
-                let deadline = source.deadline(&self.config, first);
-                deadline.is_some_and(|deadline| deadline <= now)
-            })
-            .map(|(link, _)| link)
-            .collect();
+        let is_silent = |source: &Source| {
+            let deadline = source.deadline(&self.config, first);
+            deadline.is_some_and(|deadline| deadline <= now)
+        };
+        let silent = self.sources.iter().filter(|(_, source)| is_silent(source));
+        let silent: Vec<LinkId> = silent.map(|(link, _)| link).collect();
         for &link in &silent {
-            let Some(blocks) = self.with_source(link, |source| source.silent(now)) else {
+            let Some(blocks) = self.sources.update(link, |source| source.silent(now)) else {
                 continue;
             };
-            let led = self.led_by(link);
+            let led = self.open.led_by(link);
             let released = self.release(link, blocks.iter().copied(), led);
             all.forgotten.extend(released.forgotten);
             all.cancelled.extend(released.cancelled);
@@ -508,38 +442,413 @@ impl Planner {
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
-    /// [`next_request`](Self::next_request) for the hungry; see
+    /// [`next_request`](Self::next_request) for the idle links; see
     /// [`next_hungry`](Self::next_hungry).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let retry = self.retry.filter(|_| !self.open.is_empty());
+        let retry = self.idle.retry().filter(|_| !self.open.is_empty());
         self.silence.into_iter().chain(retry).min()
     }
 
-    /// The first link at or behind `from` that found nothing to ask for, though
-    /// something is missing.
+    // How much is asked for.
+
+    /// Why a link is not asked for anything at present, though it would answer.
+    fn assess(&mut self, now: Instant, link: LinkId) -> Option<Restraint> {
+        let source = self.sources.get(link)?;
+        let takes_turns = source.takes_turns();
+        if source.is_snubbed() && self.sources.totals().live > 0 {
+            return Some(Restraint::UntilArrival);
+        }
+        if source.is_proven() {
+            let spent = takes_turns && self.spends_budget(now);
+            return spent.then_some(Restraint::UntilArrival);
+        }
+        let until = self.waits_for_doubtful(now, Group::of(takes_turns));
+        until.map(Restraint::Until)
+    }
+
+    /// Measures the budget, and returns whether so much is asked for that links
+    /// which take turns are not asked as well.
+    fn spends_budget(&mut self, now: Instant) -> bool {
+        let chunk_len = self.grid.geometry().chunk_len();
+        let least = RequestBudget::least(self.picker.held_in_part(), chunk_len);
+        let promised = self.sources.totals().promised();
+        if promised < least {
+            return false;
+        }
+        self.budget.refresh(now, self.config.slack);
+        promised >= self.budget.pipe()
+    }
+
+    /// Looks at what was asked of unproven links, and returns until when no
+    /// more is asked of those of a group. Where nobody takes turns, all are
+    /// tried at once.
+    fn waits_for_doubtful(&mut self, now: Instant, group: Group) -> Option<Instant> {
+        let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
+        let totals = self.sources.totals();
+        if totals.turn_takers == 0 || totals.doubtful < enough {
+            return None;
+        }
+        let patience = self.patience();
+        self.doubts
+            .refresh(now, group, &self.sources, enough, patience);
+        self.doubts.until(group)
+    }
+
+    /// Leaves a link idle that is not to be asked at present.
+    fn hold_back(&mut self, link: LinkId, restraint: Restraint) {
+        self.idle.add(link);
+        self.idle.pass_over();
+        if let Restraint::Until(until) = restraint {
+            self.idle.look_again(Some(until));
+        }
+    }
+
+    /// Looks again whether there is something to ask a link for, choked or not.
+    /// If not, the link is idle from now on.
+    pub fn reconsider(&mut self, now: Instant, link: LinkId) -> bool {
+        if !self.sources.contains(link) {
+            return false;
+        }
+        if let Some(restraint) = self.assess(now, link) {
+            self.hold_back(link, restraint);
+            return false;
+        }
+        let offers = self.offers(link);
+        if !offers {
+            self.idle.add(link);
+        }
+        offers
+    }
+
+    /// Holds all links back, if so much is asked for at present that none of
+    /// them is asked for more. Returns whether that is so.
+    pub fn hold_back_all(&mut self, now: Instant) -> bool {
+        let all_take_turns = self.sources.totals().turn_takers >= self.sources.len();
+        if !all_take_turns || !self.spends_budget(now) {
+            return false;
+        }
+        let until = self.waits_for_doubtful(now, Group::TakesTurns);
+        self.idle.look_again(until);
+        let held_back = self.sources.totals().unproven == 0 || until.is_some();
+        if held_back {
+            self.idle.pass_over();
+        }
+        held_back
+    }
+
+    /// Whether some link was passed over since the last call. It may be asked
+    /// when something has come.
+    pub fn take_passed_over(&mut self) -> bool {
+        self.idle.take_passed_over()
+    }
+
+    /// How long a link that has sent nothing yet may take.
+    fn first_silence(&self) -> Duration {
+        let block_len = self.grid.block_len();
+        self.budget.first_silence(block_len, self.config.silence)
+    }
+
+    /// How long a link that has sent nothing yet may take before others are
+    /// tried as well.
+    fn patience(&self) -> Duration {
+        Doubts::patience(self.first_silence())
+    }
+
+    // Which block comes next.
+
+    /// A free block for a link: of its own chunk, of one that nobody leads, of
+    /// a new one, or of one that another link leads.
+    fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
+        let source = self.sources.get(link)?;
+        let own = source.lead().and_then(|chunk| self.open.first_free(chunk));
+        if own.is_some() {
+            return own;
+        }
+        if let Some(orphan) = self.open.joinable(source.has(), Lead::Free) {
+            self.lead(link, orphan);
+            return self.open.first_free(orphan);
+        }
+        if self.may_open()
+            && let Some(chunk) = self.pick(link)
+        {
+            self.open_chunk(chunk);
+            self.lead(link, chunk);
+            return self.open.first_free(chunk);
+        }
+        let chunk = self.open.joinable(self.sources.has(link), Lead::Taken)?;
+        self.open.first_free(chunk)
+    }
+
+    /// Whether a link has a free block, or a chunk that may be opened.
+    fn offers(&self, link: LinkId) -> bool {
+        let Some(source) = self.sources.get(link) else {
+            return false;
+        };
+        let has_waiting = match source.has() {
+            Has::Nothing => false,
+            Has::Some(_) => source.candidates() > 0,
+            Has::All => !self.picker.is_empty(),
+        };
+        let joinable = |lead| self.open.joinable(source.has(), lead).is_some();
+        has_waiting && self.may_open() || joinable(Lead::Free) || joinable(Lead::Taken)
+    }
+
+    /// Takes over the block that would come last, if this link would send it
+    /// sooner.
+    fn overtake(&self, now: Instant, link: LinkId) -> Choice {
+        // As long as chunks wait that may be opened, a link will come for them,
+        // and nothing is held up.
+        let waits = !self.picker.is_empty() && self.may_open();
+        let Some(thief) = self.sources.get(link).filter(|_| !waits) else {
+            return Choice::Nothing;
+        };
+        // A link that has sent nothing yet promises nothing.
+        if thief.rate(now).is_none() {
+            return Choice::Nothing;
+        }
+        let typical = self.typical_rate(now);
+        let last = self.last_blocks(now, link, thief, typical);
+        let Some((victim, block, theirs)) = last.max_by(|a, b| a.2.total_cmp(&b.2)) else {
+            return Choice::Nothing;
+        };
+        let mine = thief.finish_in(now, block.len.into(), typical);
+        if mine * OVERTAKE < theirs {
+            let overtaken = Some(victim);
+            Choice::Ask(Request { block, overtaken })
+        } else {
+            Choice::Later
+        }
+    }
+
+    /// The mean of all known rates.
+    fn typical_rate(&self, now: Instant) -> f64 {
+        let rates = self.sources.values().filter_map(|source| source.rate(now));
+        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
+        sum / f64::from(count)
+    }
+
+    /// The last block of each other link that a link could take over, and in
+    /// how many seconds it is expected.
+    fn last_blocks(
+        &self,
+        now: Instant,
+        link: LinkId,
+        thief: &Source,
+        typical: f64,
+    ) -> impl Iterator<Item = (LinkId, BlockRange, f64)> {
+        let others = self.sources.iter().filter(move |(other, _)| *other != link);
+        others.filter_map(move |(other, source)| {
+            let last = source.live_asks().rev().find(|ask| {
+                // A block that was asked for only now may have been taken from
+                // this very link.
+                let chunk = ask.block.chunk;
+                ask.at < now && self.open.is_shared(chunk) && thief.has_chunk(chunk)
+            })?;
+            Some((other, last.block, source.finish_in(now, 0, typical)))
+        })
+    }
+
+    /// The chunk that a link should open next.
+    fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
+        let chunks = self.grid.geometry().chunks();
+        if self.config.strategy == Strategy::RarestFirst
+            && let Some(chunk) = self.pick_suggested(link)
+        {
+            return Some(chunk);
+        }
+        let source = self.sources.get(link)?;
+        let has = match source.has() {
+            Has::Nothing => return None,
+            Has::Some(has) => Some(has),
+            Has::All => None,
+        };
+        match self.config.strategy {
+            Strategy::Sequential => self.picker.first_in(0..chunks, has),
+            Strategy::RarestFirst if !self.sources.values().any(Source::is_leecher) => {
+                let seeders = self.sources.seeders();
+                self.homes.pick(link, &self.picker, seeders)
+            }
+            Strategy::RarestFirst if has.is_some() && source.candidates() == 0 => None,
+            Strategy::RarestFirst => self.picker.rarest(has),
+        }
+    }
+
+    /// A suggested chunk, unless a rarer one waits.
+    fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
+        let picker = &self.picker;
+        let next = |source: &mut Source| {
+            let useful =
+                |source: &Source, chunk| source.has_chunk(chunk) && picker.is_waiting(chunk);
+            while let Some(chunk) = source.next_suggestion() {
+                if useful(source, chunk) {
+                    return Some(chunk);
+                }
+            }
+            None
+        };
+        let chunk = self.sources.update(link, next)??;
+        let rarest = self.picker.rarest(None)?;
+        (self.picker.copies(chunk) <= self.picker.copies(rarest)).then_some(chunk)
+    }
+
+    // Chunks as they open and close.
+
+    /// Whether there is room for one more open chunk.
+    fn may_open(&self) -> bool {
+        let open = self.states.count(ChunkState::Open) as usize;
+        let complete = self.states.count(ChunkState::Complete) as usize;
+        open + complete < self.config.max_open
+    }
+
+    fn open_chunk(&mut self, chunk: ChunkIndex) {
+        self.picker.take(chunk);
+        self.sources.chunk_taken(chunk);
+        self.states.set(chunk, ChunkState::Open);
+        self.open.open(chunk, self.exclusive.contains(&chunk));
+    }
+
+    /// A link leads an open chunk from now on.
+    fn lead(&mut self, link: LinkId, chunk: ChunkIndex) {
+        // The chunk that it led before has no free block left. The link stays
+        // the leader there: an exclusive chunk knows its sender by that.
+        let before = self.sources.update(link, |source| source.set_lead(chunk));
+        debug_assert_ne!(before.flatten(), Some(chunk));
+        self.open.set_leader(chunk, link);
+    }
+
+    /// All blocks of a chunk are here: it is verified and written next.
+    pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
+        if let Some(leader) = self.open.complete(chunk) {
+            self.drop_lead(chunk, leader);
+            self.states.set(chunk, ChunkState::Complete);
+        }
+    }
+
+    /// A complete chunk is verified and written, or a held one verified.
+    /// Returns whether idle links may find something now.
+    pub fn chunk_stored(&mut self, chunk: ChunkIndex) -> bool {
+        let was_full = !self.may_open();
+        match self.states.get(chunk) {
+            ChunkState::Complete | ChunkState::Held => {}
+            ChunkState::Missing | ChunkState::Open | ChunkState::Stored => return false,
+        }
+        self.states.set(chunk, ChunkState::Stored);
+        self.exclusive.remove(&chunk);
+        self.sources.chunk_stored(chunk);
+        was_full && self.may_open()
+    }
+
+    /// A complete or held chunk was bad: it is missing again. The next copy of
+    /// a complete one comes from a single link.
+    pub fn chunk_failed(&mut self, chunk: ChunkIndex) {
+        match self.states.get(chunk) {
+            ChunkState::Complete => {
+                self.exclusive.insert(chunk);
+            }
+            ChunkState::Held => {}
+            ChunkState::Missing | ChunkState::Open | ChunkState::Stored => return,
+        }
+        self.chunk_missing(chunk);
+    }
+
+    /// A chunk waits again to be asked for. O(links).
+    fn chunk_missing(&mut self, chunk: ChunkIndex) {
+        self.states.set(chunk, ChunkState::Missing);
+        self.picker.put(chunk);
+        self.sources.chunk_waits(chunk);
+    }
+
+    fn drop_lead(&mut self, chunk: ChunkIndex, leader: Option<LinkId>) {
+        if let Some(leader) = leader {
+            self.sources
+                .update(leader, |source| source.drop_lead(chunk));
+        }
+    }
+
+    /// A block is no longer expected from a link. The caller decides from which
+    /// link it is.
+    fn give_up(&mut self, link: LinkId, block: BlockRange) {
+        self.sources.update(link, |source| source.take_back(block));
+    }
+
+    /// Makes blocks free that were asked of a link, and leaves chunks that it
+    /// led to others. Chunks of which nothing is left are missing again.
+    fn release(
+        &mut self,
+        link: LinkId,
+        blocks: impl IntoIterator<Item = BlockRange>,
+        led: Vec<ChunkIndex>,
+    ) -> Released {
+        let mut released = Released::default();
+        let mut touched: BTreeSet<ChunkIndex> = led.into_iter().collect();
+        for block in blocks {
+            if self.open.release(link, block) {
+                touched.insert(block.chunk);
+            }
+        }
+        for chunk in touched {
+            self.open.drop_leader(chunk, link);
+            if self.open.is_abandoned(chunk) {
+                self.close(chunk, &mut released);
+            }
+        }
+        released
+    }
+
+    /// Closes open chunks that no link has and of which nothing is on its way.
+    /// They would keep their places forever.
+    fn forget_unobtainable(&mut self, released: &mut Released) {
+        let has = |chunk: &ChunkIndex| self.sources.values().any(|s| s.has_chunk(*chunk));
+        let stuck: Vec<ChunkIndex> = self.open.unasked().filter(|c| !has(c)).collect();
+        for chunk in stuck {
+            self.close(chunk, released);
+        }
+    }
+
+    /// An open chunk is missing again, with all that was asked for it.
+    fn close(&mut self, chunk: ChunkIndex, released: &mut Released) {
+        let Some(Closed { leader, asked }) = self.open.close(chunk) else {
+            return;
+        };
+        self.drop_lead(chunk, leader);
+        for &(link, block) in &asked {
+            self.give_up(link, block);
+        }
+        released.cancelled.extend(asked);
+        self.chunk_missing(chunk);
+        released.forgotten.push(chunk);
+    }
+
+    // Questions.
+
+    /// The first link at or after `from` that found nothing to ask for.
     pub fn next_hungry(&self, from: LinkId) -> Option<LinkId> {
-        self.hungry.next_from(from)
+        self.idle.next_from(from)
+    }
+
+    /// What a link has.
+    pub fn has(&self, link: LinkId) -> &Has {
+        self.sources.has(link)
+    }
+
+    /// Whether a link has a chunk that is not stored yet.
+    pub fn is_useful(&self, link: LinkId) -> bool {
+        let has_wanted = |source: &Source| match source.has() {
+            Has::Nothing => false,
+            Has::All => !self.is_done(),
+            Has::Some(_) => source.wanted() > 0,
+        };
+        self.sources.get(link).is_some_and(has_wanted)
     }
 
     /// Whether a link does not answer requests at present.
     pub fn is_choked(&self, link: LinkId) -> bool {
-        self.sources.get(link).is_some_and(|source| source.choked)
+        self.sources.get(link).is_some_and(Source::is_choked)
     }
 
-    /// How many requests a link was sent and has not answered, counted on or
-    /// given up.
+    /// How many requests a link has not answered, live or given up.
     pub fn unanswered(&self, link: LinkId) -> usize {
-        self.sources.get(link).map_or(0, |source| source.asks.len())
-    }
-
-    /// How many chunks a link has refused since its last block.
-    pub fn rejections(&self, link: LinkId) -> u32 {
-        self.sources.get(link).map_or(0, |source| source.rejections)
-    }
-
-    /// How often in a row a link has been silent.
-    pub fn snubs(&self, link: LinkId) -> u32 {
-        self.sources.get(link).map_or(0, |source| source.snubs)
+        self.sources.get(link).map_or(0, Source::unanswered)
     }
 
     /// Whether a link was asked for something and has not answered.
@@ -547,9 +856,42 @@ impl Planner {
         self.unanswered(link) > 0
     }
 
+    /// How many chunks a link has rejected since its last block.
+    pub fn rejections(&self, link: LinkId) -> u32 {
+        self.sources.get(link).map_or(0, Source::rejections)
+    }
+
+    /// How often in a row a link has been silent.
+    pub fn snubs(&self, link: LinkId) -> u32 {
+        self.sources.get(link).map_or(0, Source::snubs)
+    }
+
     /// How many links were silent when they were last asked.
     pub fn snubbed(&self) -> usize {
-        self.snubbed
+        self.sources.totals().snubbed
+    }
+
+    /// Whether a link was asked for something, has sent nothing yet, and takes
+    /// so long that others are tried as well.
+    pub fn is_doubtful(&self, now: Instant, link: LinkId) -> bool {
+        let unproven = self.sources.get(link).filter(|source| !source.is_proven());
+        let asked = unproven.and_then(Source::oldest_ask);
+        asked.is_some_and(|ask| now.duration_since(ask.at) >= self.patience())
+    }
+
+    /// Whether a link has something and would answer, but was not asked yet,
+    /// while nothing is asked for but of unproven links.
+    pub fn is_untried(&self, link: LinkId) -> bool {
+        let untried = |source: &Source| {
+            let unasked = !source.is_proven() && source.unanswered() == 0;
+            unasked && !source.is_choked() && source.has_anything()
+        };
+        self.sources.totals().promised() == 0 && self.sources.get(link).is_some_and(untried)
+    }
+
+    /// Whether something is asked for of unproven links.
+    pub fn has_doubts(&self) -> bool {
+        self.sources.totals().doubtful > 0
     }
 
     /// The measured rate of a link, in bytes per second.
@@ -559,14 +901,70 @@ impl Planner {
 
     /// How many links owe a block.
     pub fn busy_links(&self) -> usize {
-        let busy = |source: &&Source| source.live_bytes > 0;
+        let busy = |source: &&Source| source.live_bytes() > 0;
         self.sources.values().filter(busy).count()
     }
 
-    /// What a link has.
-    pub fn has(&self, link: LinkId) -> &Has {
-        self.sources
-            .get(link)
-            .map_or(&Has::Nothing, |source| &source.has)
+    /// Panics if the plan contradicts itself. For tests.
+    pub fn check_invariants(&self) {
+        self.picker.check_invariants();
+        self.states.check_invariants();
+        self.open.check_invariants();
+        self.sources.check_invariants();
+        let missing = self.states.count(ChunkState::Missing);
+        assert_eq!(missing, self.picker.len());
+        let open = self.states.count(ChunkState::Open) as usize;
+        assert_eq!(open, self.open.leaders().count());
+        self.check_leaders();
+        self.check_requests();
+        self.check_sources();
+        for chunk in self.open.unasked() {
+            let mut sources = self.sources.values();
+            let obtainable = sources.any(|source| source.has_chunk(chunk));
+            assert!(obtainable, "an open chunk that no link has");
+        }
+    }
+
+    fn check_leaders(&self) {
+        for (chunk, leader) in self.open.leaders() {
+            assert_eq!(self.states.get(chunk), ChunkState::Open);
+            assert!(leader.is_none_or(|leader| self.sources.contains(leader)));
+            if self.open.needs_leader(chunk) {
+                let leader = leader.and_then(|leader| self.sources.get(leader));
+                let lead = leader.and_then(Source::lead);
+                assert_eq!(lead, Some(chunk), "no link may ask for the rest");
+            }
+        }
+        for (link, source) in self.sources.iter() {
+            if let Some(lead) = source.lead() {
+                assert_eq!(self.states.get(lead), ChunkState::Open);
+                assert_eq!(self.open.leader(lead), Some(link));
+            }
+        }
+    }
+
+    fn check_requests(&self) {
+        let mut asked: BTreeMap<LinkId, BTreeSet<BlockRange>> = BTreeMap::new();
+        for (link, block) in self.open.asked() {
+            asked.entry(link).or_default().insert(block);
+        }
+        for (link, source) in self.sources.iter() {
+            let live: BTreeSet<BlockRange> = source.live_asks().map(|ask| ask.block).collect();
+            assert_eq!(live, asked.remove(&link).unwrap_or_default());
+            assert_eq!(live.len(), source.live_asks().count(), "asked twice");
+            assert!(source.unanswered() <= self.config.max_requests);
+        }
+        assert!(asked.is_empty(), "asked of a link that is gone");
+    }
+
+    fn check_sources(&self) {
+        for source in self.sources.values() {
+            if let Has::Some(has) = source.has() {
+                let candidates = self.picker.waiting().iter_common(has, 0).count();
+                assert_eq!(candidates, source.candidates() as usize);
+                let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));
+                assert_eq!(wanted.count(), source.wanted() as usize);
+            }
+        }
     }
 }

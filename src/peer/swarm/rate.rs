@@ -1,11 +1,11 @@
-//! How fast a link delivers, measured over its last blocks and only while
-//! something was asked of it.
+//! How fast something delivers: a link, or all of them. The rate is measured over
+//! the last blocks, and only while something is outstanding.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Over how many arrivals the rate is taken: enough to smooth, few enough to
-/// see a drop soon.
+/// The number of arrivals over which the rate is measured: enough to smooth it,
+/// and few enough to notice a drop soon.
 const SAMPLES: usize = 16;
 
 /// A rate in bytes per second of busy time.
@@ -17,7 +17,7 @@ pub(super) struct RateMeter {
     total: u64,
     /// (busy time, total bytes) at the start and at each arrival.
     samples: VecDeque<(Duration, u64)>,
-    /// What lies between the first and the last of them.
+    /// The difference between the first and the last sample.
     span: Option<Span>,
 }
 
@@ -25,9 +25,9 @@ pub(super) struct RateMeter {
 struct Span {
     bytes: u64,
     time: Duration,
-    /// The usual time between two arrivals.
+    /// The mean time between two arrivals.
     pause: Duration,
-    /// The busy time at the last.
+    /// The busy time at the last sample.
     last: Duration,
 }
 
@@ -66,8 +66,8 @@ impl RateMeter {
         });
     }
 
-    /// Bytes per second; unknown before the first arrival. Falls while an
-    /// arrival is overdue.
+    /// Bytes per second; `None` before the first arrival. Falls while an arrival
+    /// is overdue.
     pub(super) fn rate(&self, now: Instant) -> Option<f64> {
         let span = self.span?;
         let waited = self.busy_time(now).saturating_sub(span.last);

@@ -1,115 +1,307 @@
-//! What a download holds while blocks travel.
+//! A download while blocks travel: what is missing, what has arrived, and what is
+//! verified and stored.
+//!
+//! ```text
+//!  blocks ─▶ Assembler ─▶ hashing ─▶ verified ─▶ writing ─▶ stored
+//!                            │ bad
+//!                            └─▶ missing again; SmartBan finds who lied
+//! ```
+//! Invariant: a chunk is missing (the planner's), in one of the steps above, left over
+//! from an earlier download and not verified yet, or stored; never two of these.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::link::Sender;
-use super::{Assembled, Assembler, Counts, Planner, SwarmConfig};
+use bytes::Bytes;
+
+use super::contributor::Contributor;
+use super::leftover::Leftover;
+use super::persistence::Persistence;
+use super::smart_ban::SmartBan;
+use super::{Assembled, Assembler, BlockGrid, Inserted, Planner, SwarmConfig};
 use crate::content::{Bitfield, ChunkIndex, Manifest};
 
-/// What a download holds while blocks travel.
+/// A download while blocks travel.
 #[derive(Debug)]
 pub(super) struct Transfer {
-    pub(super) manifest: Arc<Manifest>,
+    manifest: Arc<Manifest>,
     pub(super) planner: Planner,
-    pub(super) assembler: Assembler<Arc<Sender>>,
-    /// Chunks that are being verified or written.
-    pub(super) checking: BTreeMap<ChunkIndex, Checking>,
-    /// Bad copies that several peers had sent, to be held against a good one.
-    pub(super) suspects: BTreeMap<ChunkIndex, Vec<Suspect>>,
-    pub(super) stored: Bitfield,
-    /// Chunks that an earlier download left behind, and that were not verified
-    /// since; those before `recheck_from` are being read.
-    pub(super) unchecked: Bitfield,
-    pub(super) recheck_from: u32,
-    /// Publishing need not wait until all of them are verified.
-    pub(super) untouched: bool,
-    /// Verified chunks that are to be written.
-    pub(super) unwritten: VecDeque<ChunkIndex>,
-    pub(super) commit: Commit,
-    /// All is stored, and the storage publishes it.
-    pub(super) finishing: bool,
+    assembler: Assembler<Arc<Contributor>>,
+    /// Whole chunks that are not stored yet.
+    whole: BTreeMap<ChunkIndex, Whole>,
+    smart_ban: SmartBan,
+    stored: Bitfield,
+    leftover: Leftover,
+    persistence: Persistence,
+    /// Everything is stored, and the storage publishes it.
+    publishing: bool,
 }
 
-/// A chunk that is being verified or written.
+/// A chunk of which all blocks are here.
 #[derive(Debug)]
-pub(super) struct Checking {
-    pub(super) assembled: Assembled<Arc<Sender>>,
-    pub(super) stage: Stage,
+struct Whole {
+    assembled: Assembled<Arc<Contributor>>,
+    step: Step,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+enum Step {
     Hashing,
-    /// It is good, and is to be written.
     Verified,
     Writing,
 }
 
-/// A block of a bad copy, and who sent it. Of the bytes only the hash is kept,
-/// so that liars cannot fill the memory.
+/// A chunk was hashed.
 #[derive(Debug)]
-pub(super) struct Suspect {
-    pub(super) sender: Arc<Sender>,
-    pub(super) hash: blake3::Hash,
+pub(super) struct Hashed {
+    /// Who sent bad blocks, as far as that is known.
+    pub(super) liars: Vec<Arc<Contributor>>,
+    /// Bytes that have to be fetched again.
+    pub(super) wasted: u64,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Commit {
-    /// Bytes that are being written.
-    pub(super) writing: u64,
-    /// Bytes stored since the last commit began, and when the first was.
-    pub(super) bytes: u64,
-    pub(super) since: Option<Instant>,
-    /// The bytes of the commit that is under way.
-    pub(super) running: Option<u64>,
+/// What the storage has to do next.
+#[derive(Debug)]
+pub(super) enum StorageStep {
+    /// Make these chunks durable.
+    Commit(Bitfield),
+    /// Publish the content.
+    Publish,
 }
 
 impl Transfer {
+    /// The storage has the chunks in `present`. Those in `verified` can be offered to
+    /// others; the rest has to be read first.
+    pub(super) fn new(
+        manifest: Arc<Manifest>,
+        present: &Bitfield,
+        verified: &Bitfield,
+        config: &SwarmConfig,
+    ) -> Self {
+        let (mut stored, mut unchecked) = (present.clone(), present.clone());
+        for chunk in present.iter() {
+            if verified.contains(chunk) {
+                unchecked.remove(chunk);
+            } else {
+                stored.remove(chunk);
+            }
+        }
+        let grid = BlockGrid::of(manifest.geometry());
+        let mut planner = config.planner.clone();
+        let in_memory = config.max_unverified / manifest.geometry().chunk_len();
+        let in_memory = usize::try_from(in_memory).unwrap_or(usize::MAX);
+        planner.max_open = planner.max_open.min(in_memory).max(2);
+        let mut planner = Planner::new(grid, present, planner);
+        planner.hold(&unchecked);
+        Self {
+            manifest,
+            planner,
+            assembler: Assembler::new(grid),
+            whole: BTreeMap::new(),
+            smart_ban: SmartBan::default(),
+            stored,
+            leftover: Leftover::new(unchecked),
+            persistence: Persistence::default(),
+            publishing: false,
+        }
+    }
+
+    pub(super) fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// The chunks that are verified and stored.
+    pub(super) fn stored(&self) -> &Bitfield {
+        &self.stored
+    }
+
     pub(super) fn stored_bytes(&self) -> u64 {
         self.manifest.geometry().bytes_of(&self.stored)
     }
 
-    /// How many chunks that were left behind are being read.
-    pub(super) fn rechecking(&self) -> usize {
-        let given_out = |chunk: &ChunkIndex| chunk.0 < self.recheck_from;
-        self.unchecked.iter().take_while(given_out).count()
+    /// Whether the download waits for nothing but other peers.
+    pub(super) fn waits_for_peers(&self) -> bool {
+        self.whole.is_empty() && self.leftover.is_empty() && !self.planner.is_done()
     }
 
-    /// Whether all is here that can be had, and the rest was left untouched by
-    /// an earlier download.
-    pub(super) fn is_whole_untouched(&self) -> bool {
-        let here = self.stored.count() + self.unchecked.count();
-        self.untouched && !self.unchecked.is_empty() && here == self.stored.chunks()
+    /// Whether the storage publishes the content.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.publishing
     }
 
-    /// The chunks that a later download may take up.
-    pub(super) fn kept(&self) -> Bitfield {
-        let mut kept = self.stored.clone();
-        for chunk in self.unchecked.iter() {
-            kept.insert(chunk);
-        }
-        kept
+    /// Whether every whole chunk is durable.
+    pub(super) fn is_saved(&self) -> bool {
+        self.whole.is_empty() && self.persistence.at_risk() == 0
     }
 
-    pub(super) fn forget(&mut self, chunk: ChunkIndex, counts: &mut Counts) {
+    /// A block arrived that was wanted. Returns the pieces of its chunk, in order, if
+    /// the chunk is whole now: they have to be hashed.
+    pub(super) fn insert(
+        &mut self,
+        sender: Arc<Contributor>,
+        chunk: ChunkIndex,
+        offset: u32,
+        data: Bytes,
+    ) -> Option<Vec<Bytes>> {
+        let Inserted::Complete(assembled) = self.assembler.insert(sender, chunk, offset, data)
+        else {
+            return None;
+        };
+        self.planner.chunk_complete(chunk);
+        let pieces = assembled.pieces.clone();
+        let step = Step::Hashing;
+        self.whole.insert(chunk, Whole { assembled, step });
+        Some(pieces)
+    }
+
+    /// Forgets the blocks of a chunk. Returns how many bytes are lost.
+    pub(super) fn forget(&mut self, chunk: ChunkIndex) -> u64 {
         let blocks = self.assembler.discard(chunk);
-        counts.wasted += blocks
-            .iter()
-            .map(|(_, data)| data.len() as u64)
-            .sum::<u64>();
-    }
-}
-
-impl Commit {
-    /// Bytes that are written, or being so, and are not known to be durable.
-    pub(super) fn at_risk(&self) -> u64 {
-        self.writing + self.bytes + self.running.unwrap_or(0)
+        blocks.iter().map(|(_, data)| data.len() as u64).sum()
     }
 
-    pub(super) fn due(&self, config: &SwarmConfig) -> Option<Instant> {
-        let since = self.since.filter(|_| self.running.is_none())?;
-        since.checked_add(config.commit_interval)
+    /// A whole chunk was hashed. `None` if it was not being hashed.
+    pub(super) fn chunk_hashed(&mut self, chunk: ChunkIndex, good: bool) -> Option<Hashed> {
+        let whole = self.whole.get_mut(&chunk)?;
+        if whole.step != Step::Hashing {
+            return None;
+        }
+        if good {
+            whole.step = Step::Verified;
+            let liars = self.smart_ban.good_copy(chunk, &whole.assembled.pieces);
+            self.persistence.verified(chunk);
+            return Some(Hashed { liars, wasted: 0 });
+        }
+        let Whole { assembled, .. } = self.whole.remove(&chunk)?;
+        self.planner.chunk_failed(chunk);
+        Some(Hashed {
+            liars: self.smart_ban.bad_copy(chunk, assembled),
+            wasted: self.manifest.geometry().len_of(chunk),
+        })
+    }
+
+    /// The next chunk to write, with its pieces in order.
+    pub(super) fn next_write(&mut self, config: &SwarmConfig) -> Option<(ChunkIndex, Vec<Bytes>)> {
+        let geometry = self.manifest.geometry();
+        let len_of = |chunk| geometry.len_of(chunk);
+        let chunk = self.persistence.next_write(config, len_of)?;
+        let whole = self.whole.get_mut(&chunk)?;
+        whole.step = Step::Writing;
+        Some((chunk, whole.assembled.pieces.clone()))
+    }
+
+    /// A verified chunk was written. Returns who sent it; `None` if it was not being
+    /// written. It still has to be [offered](Self::offer).
+    pub(super) fn chunk_written(
+        &mut self,
+        now: Instant,
+        chunk: ChunkIndex,
+    ) -> Option<Assembled<Arc<Contributor>>> {
+        let writing = |whole: &Whole| whole.step == Step::Writing;
+        if !self.whole.get(&chunk).is_some_and(writing) {
+            return None;
+        }
+        let Whole { assembled, .. } = self.whole.remove(&chunk)?;
+        let length = self.manifest.geometry().len_of(chunk);
+        self.persistence.written(now, length);
+        Some(assembled)
+    }
+
+    /// A chunk is verified and in the storage: it counts as stored from now on. Returns
+    /// whether links may have something to ask for because of it.
+    pub(super) fn offer(&mut self, chunk: ChunkIndex) -> bool {
+        let wakes = self.planner.chunk_stored(chunk);
+        self.stored.insert(chunk);
+        wakes
+    }
+
+    /// The next chunks of an earlier download to read.
+    pub(super) fn next_rechecks(&mut self) -> Vec<ChunkIndex> {
+        if self.leftover.completes(self.stored.count()) {
+            return Vec::new();
+        }
+        self.leftover.next_rechecks()
+    }
+
+    /// A chunk of an earlier download was read and hashed. Returns whether it was asked
+    /// for. A good one still has to be [offered](Self::offer).
+    pub(super) fn chunk_rechecked(&mut self, chunk: ChunkIndex, good: bool) -> bool {
+        let expected = self.leftover.rechecked(chunk, good);
+        if expected && !good {
+            self.planner.chunk_failed(chunk);
+        }
+        expected
+    }
+
+    /// Nobody has changed what an earlier download left behind.
+    pub(super) fn left_untouched(&mut self) {
+        self.leftover.left_untouched();
+    }
+
+    /// The chunks of an earlier download that are taken for good without a look, since
+    /// they are all that is missing. They still have to be [offered](Self::offer).
+    pub(super) fn trust_leftover(&mut self) -> Option<Bitfield> {
+        self.leftover.trust(self.stored.count())
+    }
+
+    /// What the storage has to do next. `stopping` says that the download ends here:
+    /// then it only keeps what has arrived.
+    pub(super) fn next_storage_step(
+        &mut self,
+        now: Instant,
+        config: &SwarmConfig,
+        stopping: bool,
+    ) -> Option<StorageStep> {
+        if self.publishing || self.persistence.is_committing() {
+            return None;
+        }
+        if self.planner.is_done() && !stopping {
+            self.publishing = true;
+            self.persistence.publishes();
+            return Some(StorageStep::Publish);
+        }
+        let last = stopping && self.whole.is_empty();
+        let begins = self.persistence.begin_commit(now, config, last);
+        begins.then(|| StorageStep::Commit(self.resumable()))
+    }
+
+    /// The commit that was under way is durable.
+    pub(super) fn committed(&mut self) {
+        self.persistence.committed();
+    }
+
+    /// When the next commit begins at the latest.
+    pub(super) fn commit_due(&self, config: &SwarmConfig) -> Option<Instant> {
+        self.persistence.due(config)
+    }
+
+    /// The chunks with which a later download may begin.
+    fn resumable(&self) -> Bitfield {
+        let mut chunks = self.stored.clone();
+        for chunk in self.leftover.unchecked().iter() {
+            chunks.insert(chunk);
+        }
+        chunks
+    }
+
+    /// Panics where the state contradicts itself. For tests.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn check_invariants(&self, config: &SwarmConfig) {
+        self.planner.check_invariants();
+        let geometry = self.manifest.geometry();
+        let whole = self.whole.keys().map(|&chunk| geometry.len_of(chunk));
+        let unverified = self.assembler.bytes() + whole.sum::<u64>();
+        let bound = config.max_unverified.max(geometry.chunk_len() * 2);
+        assert!(unverified <= bound);
+        for &chunk in self.whole.keys() {
+            assert!(!self.stored.contains(chunk));
+        }
+        for chunk in self.leftover.unchecked().iter() {
+            assert!(!self.stored.contains(chunk));
+        }
+        assert!(!self.publishing || self.planner.is_done());
+        let window = config.commit_bytes.max(geometry.chunk_len());
+        assert!(self.persistence.at_risk() <= window);
     }
 }

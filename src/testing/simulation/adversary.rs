@@ -1,17 +1,17 @@
-//! The kinds of strangers who keep to the protocol and harm.
+//! The kinds of adversaries: peers that keep to the protocol and do harm.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// A kind of adversary: it sends valid messages only, and is no good.
+/// A kind of adversary: a peer that sends only valid messages, and does harm.
 ///
-/// Each lives at its own pace: its chunk time is the time of a chunk at the
-/// upload rate with which it joined. Where nothing else is said, it knows all
-/// honest members that the tracker lists, dials them, takes whoever dials it,
-/// and dials again two chunk times after it was dropped or refused. The
-/// tracker lists all but impostors.
+/// Each adversary has its own pace: its chunk time is the time that a chunk takes
+/// at the upload rate with which it joined. Unless noted otherwise, an adversary
+/// knows all honest members that the tracker lists, dials them, accepts every
+/// dial, and dials again two chunk times after it was dropped or refused. The
+/// tracker lists all kinds except impostors.
 ///
 /// ```
 /// use bt_lite::testing::simulation::Adversary;
@@ -22,35 +22,35 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Adversary {
-    /// Says that it has all, and never answers a request. Every other one
-    /// does not answer for the manifest either.
+    /// Claims to have all chunks and never answers a request. Every second one
+    /// does not send the manifest either.
     Silent,
-    /// Dials another honest member every two chunk times, under the name of a
-    /// third one, half of them seeders. It says in turns that it has all and
-    /// that it has nothing, shows a false manifest, and stays.
+    /// Dials another honest member every two chunk times, under the peer id of a
+    /// third member; half of these are seeders. It claims in turn to have all
+    /// chunks and to have none, sends a false manifest, and keeps the link.
     Impostor,
-    /// The tracker lists it as complete, and several more addresses of its
-    /// host where nobody answers. It refuses whoever dials it, and dials
-    /// nobody.
+    /// The tracker lists it as complete, and also several addresses of its host
+    /// where nobody answers. It refuses every dial, and dials nobody.
     Squatter,
-    /// One of many on one host: takes what it is given, says so, and never
-    /// sends.
+    /// One of many on one host. It downloads like a leecher and announces its
+    /// chunks, but never sends.
     Sybil,
-    /// Says for ever that it has nothing, and asks everybody for all that
-    /// they have, again and again. Never sends.
+    /// Claims to have nothing for ever, and asks everybody for everything that they
+    /// have, again and again. It never sends.
     Taker,
-    /// Says that it has all, chokes and unchokes every half of a chunk time,
-    /// and drops each link after five, to dial again at once. Never sends.
+    /// Claims to have all chunks, chokes and unchokes every half chunk time, and
+    /// drops each link after five chunk times to dial again at once. It never
+    /// sends.
     Flapper,
-    /// The tracker ranks it first, and names those of its kind for three of
-    /// four places. It says that it has all, and sends one block of 64 that it
-    /// is asked for, the first among them, at a tenth of its upload rate.
+    /// The tracker ranks it first and fills three quarters of its replies with
+    /// liars. It claims to have all chunks, and sends one of 64 requested blocks,
+    /// starting with the first, at a tenth of its upload rate.
     Liar,
 }
 
-/// Why a text is no [`Adversary`].
+/// The error for a text that is not a kind of [`Adversary`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0:?} is no kind of adversary")]
+#[error("unknown kind of adversary {0:?}")]
 pub struct UnknownAdversary(String);
 
 impl Adversary {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_read_as_they_are_written() {
+    fn kinds_are_parsed_as_they_are_written() {
         for kind in Adversary::ALL {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }

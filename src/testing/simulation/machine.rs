@@ -1,22 +1,96 @@
-//! What decides for a member: the shipped machine, or the script of an
-//! adversary, with the calls that both take.
+//! What decides for a member: the shipped state machine, or the script of an
+//! adversary. Both take the same calls.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::script::Script;
-use crate::content::BlockRange;
-use crate::peer::swarm::{LinkId, LinkInfo, Output, Progress, Swarm};
+use super::adversary::Adversary;
+use super::event::{Newcomer, Role};
+use super::member::Member;
+use super::script::AdversaryScript;
+use crate::content::{BlockRange, Manifest};
+use crate::peer::swarm::{LinkId, LinkInfo, Output, Progress, Swarm, SwarmConfig};
 use crate::protocol::{Addr, PeerId, PeerMessage};
+
+/// Makes the machines of all members.
+#[derive(Debug)]
+pub(super) struct MachineFactory {
+    pub(super) manifest: Arc<Manifest>,
+    config: SwarmConfig,
+    /// The manifest that impostors show, if there are any.
+    false_manifest: Option<Arc<Manifest>>,
+}
+
+impl MachineFactory {
+    pub(super) fn new(manifest: Manifest, config: SwarmConfig) -> Self {
+        Self {
+            manifest: Arc::new(manifest),
+            config,
+            false_manifest: None,
+        }
+    }
+
+    /// Makes the machine of a member that joins now.
+    pub(super) fn machine(
+        &mut self,
+        now: Instant,
+        member: Member,
+        newcomer: &Newcomer,
+        me: PeerId,
+        seed: u64,
+    ) -> Machine {
+        let mut config = self.config.clone();
+        config.planner.seed = seed;
+        let content = Arc::clone(&self.manifest);
+        let kind = match newcomer.role {
+            Role::Seeder => {
+                let swarm = Swarm::seeder(now, config, me, content);
+                return Machine::Honest(Box::new(swarm));
+            }
+            Role::Leecher => {
+                let swarm = Swarm::leecher(now, config, me, content.id());
+                return Machine::Honest(Box::new(swarm));
+            }
+            Role::Adversary(kind) => kind,
+        };
+        let shown = match kind {
+            Adversary::Silent if member.0.is_multiple_of(2) => None,
+            Adversary::Impostor => Some(self.false_manifest()),
+            _ => Some(Arc::clone(&content)),
+        };
+        let chunk_len = content.geometry().chunk_len() as f64;
+        let chunk_time = Duration::from_secs_f64(chunk_len / newcomer.upload);
+        let script = AdversaryScript::new(now, kind, me, &content, shown, chunk_time, seed);
+        Machine::Adversary(Box::new(script))
+    }
+
+    /// The manifest of a content of another length.
+    fn false_manifest(&mut self) -> Arc<Manifest> {
+        let length = self.manifest.geometry().length();
+        let make = || Arc::new(manifest_of_zeros(length.checked_sub(1).unwrap_or(1)));
+        Arc::clone(self.false_manifest.get_or_insert_with(make))
+    }
+}
+
+/// The manifest of a content of zeros.
+///
+/// # Panics
+/// If the length is out of bounds.
+pub(super) fn manifest_of_zeros(length: u64) -> Manifest {
+    let zeros = std::io::Read::take(std::io::repeat(0), length);
+    Manifest::from_reader(zeros, length).expect("the length is in bounds")
+}
 
 #[derive(Debug)]
 pub(super) enum Machine {
     Honest(Box<Swarm>),
-    Adversary(Box<Script>),
+    Adversary(Box<AdversaryScript>),
 }
 
 impl Machine {
+    /// The shipped machine, if the member is honest.
     pub(super) fn honest(&mut self) -> Option<&mut Swarm> {
         match self {
             Self::Honest(swarm) => Some(swarm),
@@ -24,7 +98,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn script(&self) -> Option<&Script> {
+    /// The script, if the member is an adversary.
+    pub(super) fn script(&self) -> Option<&AdversaryScript> {
         match self {
             Self::Honest(_) => None,
             Self::Adversary(script) => Some(script),
@@ -42,11 +117,11 @@ impl Machine {
     pub(super) fn is_complete(&self) -> bool {
         match self {
             Self::Honest(swarm) => swarm.is_seeding(),
-            Self::Adversary(script) => script.says_all(),
+            Self::Adversary(script) => script.claims_all(),
         }
     }
 
-    /// Whether it leeches in earnest.
+    /// Whether it is an honest leecher.
     pub(super) fn leeches(&self) -> bool {
         match self {
             Self::Honest(swarm) => !swarm.is_seeding(),

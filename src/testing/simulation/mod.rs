@@ -1,299 +1,163 @@
-//! A whole swarm in one thread and in virtual time: the machines that peers
-//! run, joined by a model of a network.
+//! A whole swarm in one thread and in virtual time: the state machines that peers
+//! run, connected by a model of a network.
 //!
-//! The machines are the shipped ones ([`Swarm`](crate::peer::swarm::Swarm)), to the last decision; what
-//! is modelled is what lies between them. Each peer has an uplink, on which
-//! blocks go out one behind the other at its upload rate, and a downlink, on
-//! which they come in at its download rate at the most; messages without a
-//! block take no time but the latency, and stay in order with the blocks of
-//! their link; only of a peer that joined with an upload rate of 0 they get
-//! through all the same. Hashing and storing take no time. A tracker names random
+//! The machines are the shipped ones ([`Swarm`](crate::peer::swarm::Swarm)), so
+//! every decision is real. What lies between them is modelled. Each peer has an
+//! uplink, on which blocks go out one after the other at its upload rate, and a
+//! downlink, on which they come in at most at its download rate. Messages without
+//! a block take no time except the latency. They stay in order with the blocks of
+//! their link, unless the peer joined with an upload rate of 0: then they do not
+//! wait for its blocks. Hashing and storing take no time. A tracker names random
 //! members of the swarm. The same seed gives the same run, event for event.
 //!
-//! Members may be adversaries, which keep to the protocol and harm: see
-//! [`Adversary`]. Every honest member is a host of its own.
+//! Members may be adversaries, which keep to the protocol and do harm: see
+//! [`Adversary`]. Every honest member has a host of its own.
 
-mod acts;
+mod address;
 mod adversary;
-mod joining;
-mod lines;
+mod event;
+mod line;
 mod machine;
-mod places;
+mod member;
+mod member_state;
 mod script;
 mod trace;
 mod tracker;
 mod wanted;
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, VecDeque};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use adversary::{Adversary, UnknownAdversary};
+pub use member::Member;
 
-use machine::Machine;
-use places::Place;
-use script::Script;
+use address::MemberAddr;
+use event::{Event, EventQueue, Newcomer, Role};
+use line::{Downlink, Outgoing, SendPlan, Uplink};
+use machine::{MachineFactory, manifest_of_zeros};
+use member_state::{FarEnd, MemberState};
+use script::AdversaryScript;
 use trace::Trace;
+use tracker::Tracker;
 
-use crate::content::Manifest;
-use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Progress, SwarmConfig};
+use crate::content::{Bitfield, Manifest};
+use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
+use crate::protocol::limits::MAX_BLOCK_LEN;
 use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
 
-/// A peer of a [`Simulation`], in the order of joining.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Member(pub usize);
+/// A liar sends at its upload rate divided by this.
+const LIAR_SLOWDOWN: f64 = 10.0;
 
-/// A swarm in virtual time. See the [module docs](self).
+/// How long a dial to a vacant address of a squatter waits, in chunk times of the
+/// squatter.
+const UNANSWERED: u32 = 20;
+
+/// A swarm in virtual time. See the [module documentation](self).
 #[derive(Debug)]
 pub struct Simulation {
-    epoch: Instant,
-    now: Duration,
-    manifest: Arc<Manifest>,
-    config: SwarmConfig,
+    queue: EventQueue,
+    machines: MachineFactory,
+    tracker: Tracker,
+    members: Vec<MemberState>,
     /// How long a message is on its way.
     latency: Duration,
-    /// How many members the tracker names at a time.
-    named: usize,
     rng: fastrand::Rng,
-    members: Vec<State>,
-    /// What the tracker lists.
-    listed: Vec<Place>,
-    /// And what it names first, for the best: liars.
-    ranked: Vec<Place>,
-    /// What impostors show for the manifest, if there are any.
-    false_manifest: Option<Arc<Manifest>>,
-    events: BinaryHeap<Event>,
-    /// Events of this very moment, in order.
-    immediate: VecDeque<What>,
-    sequence: u64,
     next_link: u64,
+    /// How many honest members leech.
     leeching: usize,
-    /// What every block is made of: nobody looks into it.
+    /// The data of every block; nobody looks at it.
     zeros: Bytes,
     steps: u64,
     trace: Option<Trace>,
 }
 
-#[derive(Debug)]
-struct State {
-    machine: Machine,
-    addr: Addr,
-    alive: bool,
-    upload: f64,
-    download: f64,
-    /// It joined without an upload rate.
-    rides: bool,
-    links: LinkMap<Wire>,
-    /// What waits for the uplink; the first is being sent.
-    uplink: VecDeque<Outgoing>,
-    /// Bytes of the first that are still to be sent, as of `since`.
-    remaining: f64,
-    since: Duration,
-    /// Makes earlier plans for the end of the first void.
-    plan: u64,
-    downlink_free: Duration,
-    timer: Option<Duration>,
-    joined: Duration,
-    finished: Option<Duration>,
-    listed: bool,
-    busy: bool,
-}
-
-/// One direction's far end.
-#[derive(Debug)]
-struct Wire {
-    to: Member,
-    link: LinkId,
-    /// Blocks of this link that wait for the uplink.
-    queued: usize,
-    last_delivery: Duration,
-}
-
-#[derive(Debug)]
-struct Outgoing {
-    link: LinkId,
-    message: PeerMessage,
-    bytes: u64,
-}
-
-#[derive(Debug)]
-struct Event {
-    at: Duration,
-    sequence: u64,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Deliver {
-        to: Member,
-        link: LinkId,
-        message: PeerMessage,
-    },
-    /// The uplink has sent its first, if the plan still holds.
-    Sent {
-        from: Member,
-        plan: u64,
-    },
-    Timer(Member),
-    Dial {
-        from: Member,
-        to: Member,
-    },
-    /// Nobody has answered a dial.
-    Unanswered {
-        from: Member,
-        addr: Addr,
-    },
-    Rate {
-        of: Member,
-        upload: f64,
-    },
-    Join(Box<Newcomer>),
-    Leave(Member),
-    Owners(Member),
-    Down {
-        of: Member,
-        link: LinkId,
-    },
-}
-
-#[derive(Debug)]
-struct Newcomer {
-    upload: f64,
-    download: f64,
-    role: Role,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Seeder,
-    Leecher,
-    Adversary(Adversary),
-}
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Event {}
-
-impl PartialOrd for Event {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Event {
-    /// The earliest is the greatest, for the heap.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
-    }
-}
-
 impl Simulation {
-    /// An empty swarm about a content of zeros of `length` bytes.
+    /// Makes an empty swarm. Its content is `length` zero bytes.
     ///
     /// # Panics
     /// If the content is too long.
     pub fn new(length: u64, config: SwarmConfig, seed: u64) -> Self {
-        let zeros = std::io::Read::take(std::io::repeat(0), length);
-        let manifest = Manifest::from_reader(zeros, length).expect("the length is in bounds");
         Self {
-            epoch: Instant::now(),
-            now: Duration::ZERO,
-            manifest: Arc::new(manifest),
-            config,
-            latency: Duration::ZERO,
-            named: 32,
-            rng: fastrand::Rng::with_seed(seed),
+            queue: EventQueue::new(),
+            machines: MachineFactory::new(manifest_of_zeros(length), config),
+            tracker: Tracker::default(),
             members: Vec::new(),
-            listed: Vec::new(),
-            ranked: Vec::new(),
-            false_manifest: None,
-            events: BinaryHeap::new(),
-            immediate: VecDeque::new(),
-            sequence: 0,
+            latency: Duration::ZERO,
+            rng: fastrand::Rng::with_seed(seed),
             next_link: 0,
             leeching: 0,
-            zeros: Bytes::from(vec![0; crate::protocol::limits::MAX_BLOCK_LEN as usize]),
+            zeros: Bytes::from(vec![0; MAX_BLOCK_LEN as usize]),
             steps: 0,
             trace: None,
         }
     }
 
-    /// How long every message is on its way, from now on.
+    /// Sets how long every message is on its way, from now on.
     pub fn set_latency(&mut self, latency: Duration) {
         self.latency = latency;
     }
 
     /// The content.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.machines.manifest
     }
 
-    /// A seeder joins. Rates in bytes per second.
+    /// Adds a seeder. Rates are in bytes per second.
     pub fn seeder(&mut self, upload: f64, download: f64) -> Member {
-        self.join(Newcomer {
+        self.join(&Newcomer {
             upload,
             download,
             role: Role::Seeder,
         })
     }
 
-    /// A leecher joins. Rates in bytes per second.
+    /// Adds a leecher. Rates are in bytes per second.
     pub fn leecher(&mut self, upload: f64, download: f64) -> Member {
-        self.join(Newcomer {
+        self.join(&Newcomer {
             upload,
             download,
             role: Role::Leecher,
         })
     }
 
-    /// An adversary joins. Rates in bytes per second; the upload rate sets its
-    /// pace, also where it never sends.
+    /// Adds an adversary. Rates are in bytes per second. The upload rate sets its
+    /// pace, even if it never sends.
     ///
     /// # Panics
     /// If the upload rate is not above zero.
     pub fn adversary(&mut self, kind: Adversary, upload: f64, download: f64) -> Member {
-        assert!(upload > 0.0, "an adversary has a pace");
-        self.join(Newcomer {
+        assert!(upload > 0.0, "an adversary needs an upload rate");
+        self.join(&Newcomer {
             upload,
             download,
             role: Role::Adversary(kind),
         })
     }
 
-    /// A leecher joins later.
+    /// Adds a leecher at a later time. Rates are in bytes per second.
     pub fn leecher_at(&mut self, at: Duration, upload: f64, download: f64) {
-        self.schedule(
-            at,
-            What::Join(Box::new(Newcomer {
-                upload,
-                download,
-                role: Role::Leecher,
-            })),
-        );
+        let newcomer = Newcomer {
+            upload,
+            download,
+            role: Role::Leecher,
+        };
+        self.queue.schedule(at, Event::Join(Box::new(newcomer)));
     }
 
-    /// A member's upload rate changes later; 0 stops it.
+    /// Changes a member's upload rate at a later time; 0 stops it.
     pub fn set_upload_at(&mut self, at: Duration, of: Member, upload: f64) {
-        self.schedule(at, What::Rate { of, upload });
+        self.queue.schedule(at, Event::Rate { of, upload });
     }
 
-    /// A member leaves without a word.
+    /// Removes a member at a later time, without notice to the others.
     pub fn leave_at(&mut self, at: Duration, member: Member) {
-        self.schedule(at, What::Leave(member));
+        self.queue.schedule(at, Event::Leave(member));
     }
 
     /// The time since the start.
     pub fn now(&self) -> Duration {
-        self.now
+        self.queue.now()
     }
 
     /// How many events have happened.
@@ -306,18 +170,17 @@ impl Simulation {
         self.trace = Some(Trace::default());
     }
 
-    /// The fingerprint, in hexadecimal digits, of every event since
-    /// [`record_trace`](Self::record_trace): what happened to whom and when, and
-    /// each message. Two runs with the same one are the same run. `None` if no
-    /// trace is recorded.
+    /// The fingerprint, in hexadecimal digits, of all events since
+    /// [`record_trace`](Self::record_trace): what happened to which member and
+    /// when, and each message. Two runs with the same fingerprint are the same
+    /// run. `None` if no trace is recorded.
     pub fn trace(&self) -> Option<String> {
         self.trace.as_ref().map(Trace::fingerprint)
     }
 
-    /// Which kind of adversary a member is, unless it is honest.
+    /// The kind of a member if it is an adversary.
     pub fn adversary_kind(&self, member: Member) -> Option<Adversary> {
-        let script = self.members[member.0].machine.script();
-        script.map(Script::kind)
+        self.members[member.0].adversary_kind()
     }
 
     /// How many honest members leech at present.
@@ -325,7 +188,7 @@ impl Simulation {
         self.leeching
     }
 
-    /// How many members have joined so far, those that left included.
+    /// How many members have joined so far, including those that left.
     pub fn members(&self) -> usize {
         self.members.len()
     }
@@ -340,194 +203,123 @@ impl Simulation {
         self.members[member.0].joined
     }
 
-    /// Whether a member is (still) there.
+    /// Whether a member is still there.
     pub fn is_alive(&self, member: Member) -> bool {
         self.members[member.0].alive
     }
 
     /// How many members are sending blocks at this moment.
     pub fn sending(&self) -> usize {
-        let sends = |state: &&State| state.alive && state.upload > 0.0 && !state.uplink.is_empty();
-        self.members.iter().filter(sends).count()
+        let members = self.members.iter();
+        members.filter(|member| member.is_sending()).count()
     }
 
-    /// How far a member is. Of an adversary, what it took and sent and how
-    /// many links it has.
+    /// The progress of a member. For an adversary: the bytes that it has received
+    /// and sent, and the number of its links.
     pub fn progress(&self, member: Member) -> Progress {
-        let state = &self.members[member.0];
-        state.machine.progress(self.epoch + self.now)
+        let machine = &self.members[member.0].machine;
+        machine.progress(self.queue.instant())
     }
 
-    /// Does the next event; `false` when there is none.
+    /// Handles the next event. Returns `false` if there is none.
     pub fn step(&mut self) -> bool {
-        let what = match self.immediate.pop_front() {
-            Some(what) => what,
-            None => match self.events.pop() {
-                Some(event) => {
-                    self.now = event.at;
-                    event.what
-                }
-                None => return false,
-            },
+        let Some(event) = self.queue.pop() else {
+            return false;
         };
         self.steps += 1;
         if let Some(trace) = &mut self.trace {
-            trace.add(self.now.as_nanos(), &what);
+            trace.add(self.queue.now().as_nanos(), &event);
         }
-        self.happen(what);
+        self.handle(event);
         true
     }
 
-    /// Runs until nobody leeches and nobody is to join, or until `limit`;
-    /// returns whether everybody is done.
+    /// Runs until nobody leeches and nobody will join, or until `limit`. Returns
+    /// whether all downloads are complete.
     pub fn run(&mut self, limit: Duration) -> bool {
         loop {
-            let joins = |event: &Event| matches!(event.what, What::Join(_));
-            if self.leeching == 0 && !self.events.iter().any(joins) {
+            if self.leeching == 0 && !self.queue.has_joins() {
                 return true;
             }
-            if self.now > limit || !self.step() {
+            if self.queue.now() > limit || !self.step() {
                 return false;
             }
         }
     }
 
-    fn schedule(&mut self, at: Duration, what: What) {
-        if at <= self.now {
-            self.immediate.push_back(what);
-            return;
-        }
-        self.sequence += 1;
-        self.events.push(Event {
-            at,
-            sequence: self.sequence,
-            what,
-        });
-    }
-
-    fn happen(&mut self, what: What) {
-        let now = self.epoch + self.now;
-        match what {
-            What::Deliver { to, link, message } => {
-                let state = &mut self.members[to.0];
-                if state.alive && state.links.contains(link) {
-                    state.machine.handle_message(now, link, message);
-                    self.settle(to);
-                }
-            }
-            What::Sent { from, plan } => {
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Deliver { to, link, message } => self.deliver(to, link, message),
+            Event::Sent { from, plan } => {
                 let state = &self.members[from.0];
-                if state.alive && state.plan == plan {
-                    self.sent(from);
+                if state.alive && state.uplink.is_valid(plan) {
+                    self.first_sent(from);
                 }
             }
-            What::Timer(member) => {
-                let state = &mut self.members[member.0];
-                if state.alive && state.timer == Some(self.now) {
-                    state.timer = None;
-                    let due = state.machine.poll_timeout();
-                    if due.is_some_and(|due| due <= now) {
-                        state.machine.handle_timeout(now);
-                    }
-                    self.settle(member);
+            Event::Timer(member) => self.timer_fired(member),
+            Event::Dial { from, to } => self.dial(from, to),
+            Event::Unanswered { from, addr } => {
+                if self.members[from.0].alive {
+                    self.dial_failed(from, &addr);
                 }
             }
-            What::Dial { from, to } => self.dial(from, to),
-            What::Unanswered { from, addr } => {
-                let state = &mut self.members[from.0];
-                if state.alive {
-                    state.machine.dial_failed(now, &addr);
-                    self.settle(from);
-                }
+            Event::Rate { of, upload } => {
+                let uplink = &mut self.members[of.0].uplink;
+                let plan = uplink.set_rate(self.queue.now(), upload);
+                self.schedule_sent(of, plan);
             }
-            What::Rate { of, upload } => {
-                self.progress_uplink(of);
-                self.members[of.0].upload = upload;
-                self.members[of.0].rides = false;
-                self.plan_uplink(of);
+            Event::Join(newcomer) => {
+                self.join(&newcomer);
             }
-            What::Join(newcomer) => {
-                self.join(*newcomer);
-            }
-            What::Leave(member) => self.leave(member),
-            What::Owners(member) => {
-                let owners = self.owners(member);
-                let state = &mut self.members[member.0];
-                if state.alive {
-                    state.machine.owners_found(now, owners);
-                    self.settle(member);
-                }
-            }
-            What::Down { of, link } => {
+            Event::Leave(member) => self.leave(member),
+            Event::Owners(member) => self.owners_found(member),
+            Event::Down { of, link } => {
                 let state = &mut self.members[of.0];
                 if state.alive && state.links.remove(link).is_some() {
-                    state.machine.link_down(now, link);
+                    state.machine.link_down(self.queue.instant(), link);
                     self.settle(of);
                 }
             }
         }
     }
 
-    fn dial(&mut self, from: Member, to: Member) {
-        let now = self.epoch + self.now;
-        if !self.members[from.0].alive {
-            return;
-        }
-        let dialled = &self.members[to.0];
-        let accepts = dialled.machine.script().is_none_or(Script::accepts);
-        if !dialled.alive || !accepts {
-            let addr = dialled.addr.clone();
-            self.members[from.0].machine.dial_failed(now, &addr);
-            return self.settle(from);
-        }
-        let ids = [LinkId(self.next_link), LinkId(self.next_link + 1)];
-        self.next_link += 2;
-        let ends = [(from, to, ids[0], ids[1]), (to, from, ids[1], ids[0])];
-        for (end, other, link, far) in ends {
-            self.members[end.0].links.insert(
-                link,
-                Wire {
-                    to: other,
-                    link: far,
-                    queued: 0,
-                    last_delivery: Duration::ZERO,
-                },
-            );
-        }
-        let cookies = [(); 2].map(|()| LinkCookie(self.rng.u128(..).to_be_bytes()));
-        for (end, other, link, _) in ends {
-            let peer = self.name(other, end);
-            let addr = self.members[other.0].addr.clone();
-            let info = if end == from {
-                LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
-            } else {
-                let remote = addr.clone();
-                LinkInfo::accepted(peer, &remote, Some(addr)).with_cookies(cookies[1], cookies[0])
-            };
-            let state = &mut self.members[end.0];
-            if state.links.contains(link) {
-                state.machine.link_up(now, link, info);
-                self.settle(end);
+    fn join(&mut self, newcomer: &Newcomer) -> Member {
+        let member = Member(self.members.len());
+        let now = self.queue.now();
+        let seed = self.rng.u64(..);
+        let me = PeerId(self.rng.u128(..).to_be_bytes());
+        let instant = self.queue.instant();
+        let machine = self.machines.machine(instant, member, newcomer, me, seed);
+        self.leeching += usize::from(machine.leeches());
+        let kind = machine.script().map(AdversaryScript::kind);
+        let slowdown = match kind {
+            Some(Adversary::Liar) => LIAR_SLOWDOWN,
+            _ => 1.0,
+        };
+        self.members.push(MemberState {
+            machine,
+            addr: MemberAddr::of(member).addr(kind),
+            alive: true,
+            uplink: Uplink::new(now, newcomer.upload / slowdown, newcomer.upload > 0.0),
+            downlink: Downlink::new(newcomer.download),
+            links: LinkMap::default(),
+            timer: None,
+            joined: now,
+            finished: None,
+        });
+        match newcomer.role {
+            Role::Seeder => self.tracker.list(member),
+            Role::Leecher => {
+                self.settle(member);
+                self.queue.schedule(now, Event::Owners(member));
+            }
+            Role::Adversary(kind) => {
+                self.tracker.list_adversary(member, kind);
+                self.settle(member);
+                self.queue.schedule(now, Event::Owners(member));
             }
         }
-    }
-
-    /// How a member calls itself to another one: an impostor by the name of a
-    /// third, and every other time of one that is complete.
-    fn name(&mut self, member: Member, to: Member) -> PeerId {
-        let me = self.members[member.0].machine.me();
-        if self.adversary_kind(member) != Some(Adversary::Impostor) {
-            return me;
-        }
-        let complete = self.rng.bool();
-        let states = self.members.iter().enumerate();
-        let others = states.filter(|(i, state)| *i != to.0 && state.alive);
-        let honest = others.filter(|(_, state)| state.machine.script().is_none());
-        let (best, rest): (Vec<_>, Vec<_>) = honest
-            .map(|(_, state)| (state.machine.me(), state.machine.is_complete()))
-            .partition(|(_, is_complete)| *is_complete == complete);
-        let names = if best.is_empty() { rest } else { best };
-        self.rng.choice(names).map_or(me, |(name, _)| name)
+        member
     }
 
     fn leave(&mut self, member: Member) {
@@ -540,14 +332,270 @@ impl Simulation {
         if state.machine.leeches() {
             self.leeching -= 1;
         }
-        self.listed.retain(|place| place.member != member);
-        self.ranked.retain(|place| place.member != member);
-        for wire in links.into_values() {
-            let what = What::Down {
-                of: wire.to,
-                link: wire.link,
+        self.tracker.remove(member);
+        for far in links.into_values() {
+            self.link_closed(&far);
+        }
+    }
+
+    fn deliver(&mut self, to: Member, link: LinkId, message: PeerMessage) {
+        let state = &mut self.members[to.0];
+        if state.alive && state.links.contains(link) {
+            let now = self.queue.instant();
+            state.machine.handle_message(now, link, message);
+            self.settle(to);
+        }
+    }
+
+    fn timer_fired(&mut self, member: Member) {
+        let now = self.queue.instant();
+        let state = &mut self.members[member.0];
+        if !state.alive || state.timer != Some(self.queue.now()) {
+            return;
+        }
+        state.timer = None;
+        // The machine may have moved its timeout to a later time meanwhile.
+        let due = state.machine.poll_timeout();
+        if due.is_some_and(|due| due <= now) {
+            state.machine.handle_timeout(now);
+        }
+        self.settle(member);
+    }
+
+    fn owners_found(&mut self, member: Member) {
+        let owners = self.tracker.owners(&mut self.rng, &self.members, member);
+        let state = &mut self.members[member.0];
+        if state.alive {
+            state.machine.owners_found(self.queue.instant(), owners);
+            self.settle(member);
+        }
+    }
+
+    fn dial_failed(&mut self, from: Member, addr: &Addr) {
+        let machine = &mut self.members[from.0].machine;
+        machine.dial_failed(self.queue.instant(), addr);
+        self.settle(from);
+    }
+
+    /// Links two members, if the dialled one accepts.
+    fn dial(&mut self, from: Member, to: Member) {
+        if !self.members[from.0].alive {
+            return;
+        }
+        let dialled = &self.members[to.0];
+        let accepts = dialled.script().is_none_or(AdversaryScript::accepts);
+        if !dialled.alive || !accepts {
+            let addr = dialled.addr.clone();
+            return self.dial_failed(from, &addr);
+        }
+        let ids = [LinkId(self.next_link), LinkId(self.next_link + 1)];
+        self.next_link += 2;
+        let ends = [(from, to, ids[0], ids[1]), (to, from, ids[1], ids[0])];
+        for (end, other, link, far) in ends {
+            let links = &mut self.members[end.0].links;
+            links.insert(link, FarEnd::new(other, far));
+        }
+        let cookies = [(); 2].map(|()| LinkCookie(self.rng.u128(..).to_be_bytes()));
+        for (end, other, link, _) in ends {
+            let peer = self.name(other, end);
+            let addr = self.members[other.0].addr.clone();
+            let info = if end == from {
+                LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
+            } else {
+                let remote = addr.clone();
+                LinkInfo::accepted(peer, &remote, Some(addr)).with_cookies(cookies[1], cookies[0])
             };
-            self.schedule(self.now + self.latency, what);
+            let state = &mut self.members[end.0];
+            // The first end may have dropped the link at once.
+            if state.links.contains(link) {
+                state.machine.link_up(self.queue.instant(), link, info);
+                self.settle(end);
+            }
+        }
+    }
+
+    /// The peer id that a member tells another one. An impostor tells the id of a
+    /// third member, half of the time of a complete one.
+    fn name(&mut self, member: Member, to: Member) -> PeerId {
+        let me = self.members[member.0].machine.me();
+        if self.adversary_kind(member) != Some(Adversary::Impostor) {
+            return me;
+        }
+        let complete = self.rng.bool();
+        let states = self.members.iter().enumerate();
+        let others = states.filter(|(i, state)| *i != to.0 && state.alive);
+        let honest = others.filter(|(_, state)| state.script().is_none());
+        let (best, rest): (Vec<_>, Vec<_>) = honest
+            .map(|(_, state)| (state.machine.me(), state.machine.is_complete()))
+            .partition(|(_, is_complete)| *is_complete == complete);
+        let names = if best.is_empty() { rest } else { best };
+        self.rng.choice(names).map_or(me, |(name, _)| name)
+    }
+
+    /// Does everything that a machine asks for, and sets its timer.
+    fn settle(&mut self, member: Member) {
+        while let Some(output) = self.members[member.0].machine.poll_output() {
+            self.act(member, output);
+        }
+        let state = &mut self.members[member.0];
+        let due = state.machine.poll_timeout();
+        let due = due.map(|due| self.queue.time_of(due));
+        // A timer that fires early looks at the timeout again.
+        if let Some(due) = due
+            && state.timer.is_none_or(|timer| due < timer)
+        {
+            state.timer = Some(due);
+            self.queue.schedule(due, Event::Timer(member));
+        }
+    }
+
+    fn act(&mut self, member: Member, output: Output) {
+        let state = &mut self.members[member.0];
+        match output {
+            Output::Send { link, message } => self.send(member, link, message),
+            Output::Dial { addr } => self.schedule_dial(member, addr),
+            Output::Drop { link, .. } => {
+                if let Some(far) = state.links.remove(link) {
+                    self.link_closed(&far);
+                }
+            }
+            Output::FindOwners => {
+                let at = self.queue.now() + 2 * self.latency;
+                self.queue.schedule(at, Event::Owners(member));
+            }
+            Output::Read { link, block } => {
+                let data = self.zeros.slice(..block.len as usize);
+                let now = self.queue.instant();
+                state.machine.block_read(now, link, block, data);
+            }
+            Output::Announce(_) => self.tracker.list(member),
+            output => self.store(member, output),
+        }
+    }
+
+    /// Does at once what a download asks of its storage.
+    fn store(&mut self, member: Member, output: Output) {
+        let now = self.queue.instant();
+        let state = &mut self.members[member.0];
+        let Some(swarm) = state.machine.honest() else {
+            return;
+        };
+        match output {
+            Output::CheckManifest { link, claim } => {
+                swarm.manifest_checked(now, link, claim.check());
+            }
+            Output::Open(manifest) => {
+                let none = Bitfield::none(manifest.geometry().chunks());
+                swarm.opened(now, &none, &none);
+            }
+            Output::Verify { chunk, .. } => swarm.chunk_verified(now, chunk, true),
+            Output::Store { chunk, .. } => swarm.chunk_stored(now, chunk),
+            Output::Commit { .. } => swarm.committed(now),
+            Output::Finish => {
+                swarm.finished(now);
+                state.finished = Some(self.queue.now());
+                self.leeching -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn schedule_dial(&mut self, from: Member, addr: Addr) {
+        let now = self.queue.now();
+        let to = MemberAddr::parse(&addr);
+        if to.port == 0 {
+            let to = to.member;
+            let at = now + 2 * self.latency;
+            return self.queue.schedule(at, Event::Dial { from, to });
+        }
+        let squatter = self.members[to.member.0].script();
+        let chunk_time = squatter.map_or(Duration::ZERO, AdversaryScript::chunk_time);
+        let at = now + UNANSWERED * chunk_time;
+        self.queue.schedule(at, Event::Unanswered { from, addr });
+    }
+
+    /// The other end learns that a link is closed.
+    fn link_closed(&mut self, far: &FarEnd) {
+        let event = Event::Down {
+            of: far.member,
+            link: far.link,
+        };
+        self.queue.schedule(self.queue.now() + self.latency, event);
+    }
+
+    fn send(&mut self, from: Member, link: LinkId, message: PeerMessage) {
+        let now = self.queue.now();
+        let state = &mut self.members[from.0];
+        let Some(far) = state.links.get_mut(link) else {
+            return;
+        };
+        let bytes = match &message {
+            PeerMessage::Block { data, .. } => data.len() as u64,
+            _ => 0,
+        };
+        if bytes == 0 && (far.queued == 0 || state.uplink.lets_messages_pass()) {
+            let at = (now + self.latency).max(far.last_delivery);
+            far.last_delivery = at;
+            let deliver = Event::Deliver {
+                to: far.member,
+                link: far.link,
+                message,
+            };
+            let now = self.queue.instant();
+            state.machine.messages_sent(now, link, 1, 0);
+            return self.queue.schedule(at, deliver);
+        }
+        far.queued += 1;
+        let outgoing = Outgoing {
+            link,
+            message,
+            bytes,
+        };
+        let plan = state.uplink.push(now, outgoing);
+        self.schedule_sent(from, plan);
+    }
+
+    /// The first message of an uplink is sent: it will arrive, and the next one
+    /// starts.
+    fn first_sent(&mut self, from: Member) {
+        let now = self.queue.now();
+        let Some(sent) = self.members[from.0].uplink.pop(now) else {
+            return;
+        };
+        self.schedule_delivery(from, sent);
+        let plan = self.members[from.0].uplink.plan(now);
+        self.schedule_sent(from, plan);
+        self.settle(from);
+    }
+
+    /// Schedules the arrival of a message that has left the uplink, unless its
+    /// link is closed.
+    fn schedule_delivery(&mut self, from: Member, sent: Outgoing) {
+        let state = &mut self.members[from.0];
+        let Some(far) = state.links.get_mut(sent.link) else {
+            return;
+        };
+        far.queued -= 1;
+        let earliest = (self.queue.now() + self.latency).max(far.last_delivery);
+        let deliver = Event::Deliver {
+            to: far.member,
+            link: far.link,
+            message: sent.message,
+        };
+        let to = far.member;
+        let at = self.members[to.0].downlink.receive(earliest, sent.bytes);
+        let state = &mut self.members[from.0];
+        if let Some(far) = state.links.get_mut(sent.link) {
+            far.last_delivery = at;
+        }
+        let now = self.queue.instant();
+        state.machine.messages_sent(now, sent.link, 1, sent.bytes);
+        self.queue.schedule(at, deliver);
+    }
+
+    fn schedule_sent(&mut self, from: Member, plan: Option<SendPlan>) {
+        if let Some(SendPlan { at, number: plan }) = plan {
+            self.queue.schedule(at, Event::Sent { from, plan });
         }
     }
 }

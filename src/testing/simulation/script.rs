@@ -1,5 +1,5 @@
-//! What an adversary does: see [`Adversary`]. It has the shape of the shipped
-//! machine, and knows the content without having asked for it.
+//! The script of an adversary; see [`Adversary`]. It takes the calls of the shipped
+//! state machine. It knows the manifest from the start.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,102 +7,105 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Adversary;
-use super::wanted::Wanted;
+use super::adversary::Adversary;
+use super::wanted::WantedBlocks;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::peer::swarm::{
-    BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_part,
+    BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_page,
 };
 use crate::protocol::limits::MAX_REQUESTS;
 use crate::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
 
-/// How many links an adversary has at the most: several times what an honest
-/// peer takes.
+/// The most links of an adversary: several times as many as an honest peer
+/// accepts.
 const MAX_LINKS: usize = 200;
 
-/// Requests outstanding on a link. A turn is good for one chunk, so more of
-/// them would only be rejected.
-const ASKED: usize = 8;
+/// The most outstanding requests on a link. An upload turn lasts for one chunk, so
+/// more requests would only be rejected.
+const MAX_ASKED: usize = 8;
 
-/// After so many chunk times a member that dropped or refused it is dialled
-/// again.
+/// How long it waits before it dials a member again that dropped or refused it, in
+/// chunk times.
 const RETRY: u32 = 2;
 
-/// How often it asks for the list of members, in chunk times.
+/// How often it asks the tracker for owners, in chunk times.
 const FIND: u32 = 20;
 
 /// How long a flapper keeps a link, in chunk times.
 const FLAPPER_STAYS: u32 = 5;
 
-/// An impostor dials once in so many chunk times.
+/// How often an impostor dials, in chunk times.
 const IMPOSTOR_DIALS: u32 = 2;
 
-/// Of so many requests a liar answers one.
+/// A liar answers one of this many requests.
 const LIAR_ANSWERS: u64 = 64;
 
 #[derive(Debug)]
-pub(super) struct Script {
+pub(super) struct AdversaryScript {
     kind: Adversary,
     me: PeerId,
-    /// What it shows to who asks for the manifest, if it answers.
+    /// The manifest that it sends; `None` if it does not answer.
     manifest: Option<Arc<Manifest>>,
     grid: BlockGrid,
-    /// The time of a chunk at its upload rate.
+    /// The time that a chunk takes at its upload rate.
     chunk_time: Duration,
     rng: fastrand::Rng,
-    targets: BTreeMap<Addr, Target>,
+    targets: BTreeMap<Addr, DialTarget>,
     /// All targets, in the order in which they are dialled.
     order: VecDeque<Addr>,
     dialling: usize,
-    links: LinkMap<Link>,
+    links: LinkMap<AdversaryLink>,
     outputs: VecDeque<Output>,
-    /// The next action; none for who never acts.
+    /// The time of the next action; `None` if it never acts.
     next: Option<Instant>,
-    /// When the list of members is asked for again.
+    /// When it asks the tracker for owners again.
     find: Instant,
-    /// What a sybil lacks and has not asked for.
-    wanted: Wanted,
+    /// The blocks that a sybil lacks and has not asked for.
+    wanted: WantedBlocks,
     /// How many blocks of each chunk a sybil lacks.
     missing: Vec<u32>,
+    /// The chunks that a sybil has downloaded.
     got: Bitfield,
-    /// Links so far, and requests.
+    /// How many links it has had so far.
     greeted: u64,
+    /// How many requests it has got so far.
     requests: u64,
-    /// The link to which a liar is sending.
+    /// The link on which a liar is sending.
     sending: Option<LinkId>,
     downloaded: u64,
     uploaded: u64,
 }
 
 #[derive(Debug)]
-struct Target {
+struct DialTarget {
     complete: bool,
-    /// It is being dialled, or there is a link.
+    /// It is being dialled, or is linked.
     engaged: bool,
-    /// It is not dialled before.
+    /// The earliest time to dial it.
     from: Instant,
 }
 
 #[derive(Debug)]
-struct Link {
+struct AdversaryLink {
     addr: Option<Addr>,
     since: Instant,
     has: Bitfield,
-    /// The other side chokes.
+    /// The other side chokes this side.
     choked: bool,
-    /// This side does.
+    /// This side chokes the other side.
     chokes: bool,
     asked: Vec<BlockRange>,
-    /// What a taker asks for next: the rest of a chunk, and from where on it
-    /// looks for the next one.
+    /// The rest of the chunk that a taker asks for.
     rest: VecDeque<BlockRange>,
+    /// From where on a taker looks for the next chunk.
     cursor: u32,
-    /// Requests of the other side that a flapper has taken.
+    /// Requests of the other side that a flapper has accepted.
     held: VecDeque<BlockRange>,
 }
 
-impl Script {
-    /// An adversary that joins now. It shows `manifest`, or does not answer.
+impl AdversaryScript {
+    /// The script of an adversary that joins now. It sends `manifest`, or does not
+    /// answer for it.
     pub(super) fn new(
         now: Instant,
         kind: Adversary,
@@ -117,9 +120,9 @@ impl Script {
         let takes = kind == Adversary::Sybil;
         let all = (0..chunks).filter(|_| takes).map(ChunkIndex);
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut wanted = Wanted::none(chunks);
+        let mut wanted = WantedBlocks::none(chunks);
         wanted.extend(all.clone().flat_map(|chunk| blocks_of(grid, chunk)));
-        // Not all of them at the same moment.
+        // Adversaries do not all act at the same moment.
         let phase = chunk_time.mul_f64(rng.f64());
         Self {
             kind,
@@ -158,8 +161,8 @@ impl Script {
         self.chunk_time
     }
 
-    /// Whether it says that it has all.
-    pub(super) fn says_all(&self) -> bool {
+    /// Whether it claims to have all chunks.
+    pub(super) fn claims_all(&self) -> bool {
         match self.kind {
             Adversary::Sybil | Adversary::Taker => false,
             Adversary::Silent
@@ -170,7 +173,7 @@ impl Script {
         }
     }
 
-    /// Whether it takes those who dial it.
+    /// Whether it accepts dials.
     pub(super) fn accepts(&self) -> bool {
         self.kind != Adversary::Squatter
     }
@@ -218,14 +221,15 @@ impl Script {
         self.dial_all(now);
     }
 
-    /// The members that the tracker lists. Who says that it has all is of no
-    /// harm to those that have all.
+    /// Adds the owners that the tracker names, and dials them. An adversary that
+    /// claims to have all chunks cannot harm complete members, so it dials only the
+    /// others.
     pub(super) fn owners_found(&mut self, now: Instant, owners: Vec<(Addr, bool)>) {
         let known = self.order.len();
         for (addr, complete) in owners {
             let target = self.targets.entry(addr).or_insert_with_key(|addr| {
                 self.order.push_back(addr.clone());
-                Target {
+                DialTarget {
                     complete,
                     engaged: false,
                     from: now,
@@ -235,19 +239,19 @@ impl Script {
         }
         self.rng.shuffle(&mut self.order.make_contiguous()[known..]);
         match self.kind {
-            // The first at once: who has just come has no manifest yet.
+            // The first dial is at once: newcomers have no manifest yet.
             Adversary::Impostor if known == 0 => self.dial_next(),
             Adversary::Impostor => {}
             _ => self.dial_all(now),
         }
     }
 
-    /// Dials whoever is not linked.
+    /// Dials all members that are not linked.
     fn dial_all(&mut self, now: Instant) {
         if self.kind == Adversary::Squatter {
             return;
         }
-        let says_all = self.says_all();
+        let claims_all = self.claims_all();
         for addr in &self.order {
             if self.links.len() + self.dialling >= MAX_LINKS {
                 break;
@@ -255,7 +259,7 @@ impl Script {
             let Some(target) = self.targets.get_mut(addr) else {
                 continue;
             };
-            if target.engaged || target.from > now || target.complete && says_all {
+            if target.engaged || target.from > now || target.complete && claims_all {
                 continue;
             }
             target.engaged = true;
@@ -265,7 +269,7 @@ impl Script {
         }
     }
 
-    /// Dials one, linked or not: it comes under another name each time.
+    /// Dials the next member, linked or not: it uses another peer id each time.
     fn dial_next(&mut self) {
         if self.links.len() + self.dialling >= MAX_LINKS {
             return;
@@ -291,7 +295,7 @@ impl Script {
         let chunks = self.grid.geometry().chunks();
         self.links.insert(
             id,
-            Link {
+            AdversaryLink {
                 addr: info.addr,
                 since: now,
                 has: Bitfield::none(chunks),
@@ -307,7 +311,7 @@ impl Script {
             return self.drop_link(now, id, RefuseReason::Busy);
         }
         self.greeted += 1;
-        let all = self.says_all()
+        let all = self.claims_all()
             && (self.kind != Adversary::Impostor || !self.greeted.is_multiple_of(2));
         let greeting = if all {
             PeerMessage::HaveAll
@@ -333,20 +337,20 @@ impl Script {
             self.wanted.extend(link.asked);
         }
         if let Some(addr) = link.addr {
-            self.lost(&addr, now + RETRY * self.chunk_time);
+            self.redial_later(&addr, now + RETRY * self.chunk_time);
         }
     }
 
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
         self.dialling -= 1;
-        self.lost(addr, now + RETRY * self.chunk_time);
+        self.redial_later(addr, now + RETRY * self.chunk_time);
     }
 
-    /// A link to this address is gone, or a dial failed: if there is no other,
-    /// it is dialled from then on.
-    fn lost(&mut self, addr: &Addr, from: Instant) {
-        let there = |link: &Link| link.addr.as_ref() == Some(addr);
-        if self.links.values().any(there) {
+    /// A link to this address is gone, or a dial failed. If there is no other link,
+    /// the address may be dialled again at the time `from`.
+    fn redial_later(&mut self, addr: &Addr, from: Instant) {
+        let leads_there = |link: &AdversaryLink| link.addr.as_ref() == Some(addr);
+        if self.links.values().any(leads_there) {
             return;
         }
         if let Some(target) = self.targets.get_mut(addr) {
@@ -380,8 +384,8 @@ impl Script {
             }
             PeerMessage::Choke => link.choked = true,
             PeerMessage::Unchoke => link.choked = false,
-            // It asks again when something else happens, or both sides would
-            // go on for ever in no time.
+            // It does not ask again at once. Otherwise both sides would go on for
+            // ever without any time passing.
             PeerMessage::Reject(block) => return self.rejected(id, block),
             PeerMessage::Block {
                 chunk,
@@ -399,9 +403,9 @@ impl Script {
                 }
                 return;
             }
-            PeerMessage::ManifestRequest { part } => {
+            PeerMessage::ManifestRequest { page: part } => {
                 if let Some(manifest) = &self.manifest {
-                    let reply = manifest_part(manifest, part);
+                    let reply = manifest_page(manifest, part);
                     self.send(id, reply);
                 }
                 return;
@@ -447,14 +451,14 @@ impl Script {
     }
 
     fn rejected(&mut self, id: LinkId, block: BlockRange) {
-        if self.answered(id, block) && self.kind == Adversary::Sybil {
+        if self.take_asked(id, block) && self.kind == Adversary::Sybil {
             self.wanted.extend([block]);
         }
     }
 
     fn block_came(&mut self, id: LinkId, block: BlockRange) {
         self.downloaded += u64::from(block.len);
-        if !self.answered(id, block) || self.kind != Adversary::Sybil {
+        if !self.take_asked(id, block) || self.kind != Adversary::Sybil {
             return;
         }
         let missing = &mut self.missing[block.chunk.as_usize()];
@@ -468,8 +472,8 @@ impl Script {
         }
     }
 
-    /// Whether a link was asked for a block, which it is no longer.
-    fn answered(&mut self, id: LinkId, block: BlockRange) -> bool {
+    /// Removes a request. Returns whether it was outstanding.
+    fn take_asked(&mut self, id: LinkId, block: BlockRange) -> bool {
         let Some(link) = self.links.get_mut(id) else {
             return false;
         };
@@ -477,12 +481,12 @@ impl Script {
         at.map(|at| link.asked.swap_remove(at)).is_some()
     }
 
-    /// Asks for what a taker or a sybil may.
+    /// Requests blocks, as many as a taker or a sybil may.
     fn ask(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        while !link.choked && link.asked.len() < ASKED {
+        while !link.choked && link.asked.len() < MAX_ASKED {
             let block = match self.kind {
                 Adversary::Taker => link.next_of_all(self.grid),
                 Adversary::Sybil => {
@@ -500,8 +504,8 @@ impl Script {
         }
     }
 
-    /// Chokes who was not, and the other way round; drops who was there for
-    /// long enough.
+    /// Chokes the links that it does not choke, unchokes the others, and drops links
+    /// that are old enough.
     fn flap(&mut self, now: Instant) {
         let links: Vec<LinkId> = self.links.keys().collect();
         for id in links {
@@ -512,7 +516,7 @@ impl Script {
                 let addr = link.addr.clone();
                 self.drop_link(now, id, RefuseReason::NotNeeded);
                 if let Some(addr) = addr {
-                    self.lost(&addr, now);
+                    self.redial_later(&addr, now);
                 }
                 continue;
             }
@@ -532,9 +536,9 @@ impl Script {
     }
 }
 
-impl Link {
-    /// The next block of all that the other side has, again and again, unless
-    /// it is asked for already.
+impl AdversaryLink {
+    /// The next block of all that the other side has, over and over, unless it is
+    /// already asked for.
     fn next_of_all(&mut self, grid: BlockGrid) -> Option<BlockRange> {
         if self.rest.is_empty() {
             let mut all = self.has.iter_from(self.cursor).chain(self.has.iter());

@@ -1,9 +1,9 @@
-//! A fingerprint of all that happened: two runs have the same one exactly when
-//! the same events happened in the same order at the same times.
+//! A fingerprint of a run. Two runs have the same fingerprint exactly if the same
+//! events happened in the same order at the same times.
 
 use blake3::Hasher;
 
-use super::What;
+use super::event::Event;
 use crate::protocol::PeerMessage;
 
 /// A hash over the events of a run.
@@ -11,29 +11,29 @@ use crate::protocol::PeerMessage;
 pub(super) struct Trace(Hasher);
 
 impl Trace {
-    /// One more event, `nanos` nanoseconds after the start.
-    pub(super) fn add(&mut self, nanos: u128, what: &What) {
+    /// Adds an event that happened `nanos` nanoseconds after the start.
+    pub(super) fn add(&mut self, nanos: u128, event: &Event) {
         self.0.update(&nanos.to_be_bytes());
-        match what {
-            What::Deliver { to, link, message } => {
+        match event {
+            Event::Deliver { to, link, message } => {
                 self.numbers(0, &[to.0 as u64, link.0]);
                 self.message(message.clone());
             }
-            What::Sent { from, plan } => self.numbers(1, &[from.0 as u64, *plan]),
-            What::Timer(member) => self.numbers(2, &[member.0 as u64]),
-            What::Dial { from, to } => self.numbers(3, &[from.0 as u64, to.0 as u64]),
-            What::Unanswered { from, addr } => {
+            Event::Sent { from, plan } => self.numbers(1, &[from.0 as u64, *plan]),
+            Event::Timer(member) => self.numbers(2, &[member.0 as u64]),
+            Event::Dial { from, to } => self.numbers(3, &[from.0 as u64, to.0 as u64]),
+            Event::Unanswered { from, addr } => {
                 self.numbers(4, &[from.0 as u64]);
                 self.bytes(addr.to_string().as_bytes());
             }
-            What::Rate { of, upload } => self.numbers(5, &[of.0 as u64, upload.to_bits()]),
-            What::Join(newcomer) => {
+            Event::Rate { of, upload } => self.numbers(5, &[of.0 as u64, upload.to_bits()]),
+            Event::Join(newcomer) => {
                 let rates = [newcomer.upload.to_bits(), newcomer.download.to_bits()];
                 self.numbers(6, &rates);
             }
-            What::Leave(member) => self.numbers(7, &[member.0 as u64]),
-            What::Owners(member) => self.numbers(8, &[member.0 as u64]),
-            What::Down { of, link } => self.numbers(9, &[of.0 as u64, link.0]),
+            Event::Leave(member) => self.numbers(7, &[member.0 as u64]),
+            Event::Owners(member) => self.numbers(8, &[member.0 as u64]),
+            Event::Down { of, link } => self.numbers(9, &[of.0 as u64, link.0]),
         }
     }
 
@@ -45,7 +45,7 @@ impl Trace {
     fn message(&mut self, message: PeerMessage) {
         let frame = message.encode();
         self.bytes(&frame.head);
-        // The bytes of blocks are zeros, all of them.
+        // Long bodies are blocks, and their bytes are all zeros.
         let body_len = frame.body.len() as u64;
         if body_len < 4096 {
             self.bytes(&frame.body);

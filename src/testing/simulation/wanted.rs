@@ -1,18 +1,18 @@
-//! What a sybil may ask for.
+//! The blocks that a sybil may ask for.
 
 use std::collections::BTreeSet;
 
 use crate::content::{Bitfield, BlockRange};
 
-/// Blocks to ask for, by chunk.
+/// A set of blocks, ordered by chunk.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedBlocks {
     blocks: BTreeSet<BlockRange>,
-    /// The chunks that they are of.
+    /// The chunks of these blocks.
     chunks: Bitfield,
 }
 
-impl Wanted {
+impl WantedBlocks {
     pub(super) fn none(chunks: u32) -> Self {
         Self {
             blocks: BTreeSet::new(),
@@ -27,8 +27,8 @@ impl Wanted {
         }
     }
 
-    /// Takes out a block of one of these chunks, of the first from `start` on
-    /// if there is one.
+    /// Takes out a block of one of the chunks in `has`: of the first one from
+    /// `start` on, or of the first one of all.
     pub(super) fn take(&mut self, has: &Bitfield, start: u32) -> Option<BlockRange> {
         let from = |start| self.chunks.iter_common(has, start).next();
         let chunk = from(start).or_else(|| from(0))?;

@@ -1,16 +1,17 @@
-//! What a program can hear of contents that a tracker does not list as it was
-//! told: nobody waits for that, for it may be refused, and taken, much later.
+//! Events about contents that a tracker does not list as announced. They are not
+//! outcomes of a call, because a tracker may refuse or accept a content much
+//! later.
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::content::ContentId;
 use crate::protocol::{Addr, Refusal};
 
-/// How many events a listener may be behind. Past them it is told how many it
-/// has missed.
+/// How many events a receiver may be behind. If it falls further behind, it is
+/// told how many it has missed.
 pub(super) const BEHIND: usize = 256;
 
-/// A content that a tracker does not list, or not by its name
+/// A content that a tracker does not list, or that it does not list by its name
 /// ([`Refusal::is_of_name`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -23,30 +24,32 @@ pub struct RefusedOwn {
     pub refusal: Refusal,
 }
 
-/// Something that has become of a content that was announced.
+/// Something that happened to an announced content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OwnEvent {
-    /// A tracker has refused it, or its name, and is told again every now and
-    /// then ([`ClientConfig::own_retry`](super::ClientConfig::own_retry)). Said
-    /// once for each reason.
+    /// A tracker has refused the content or its name. It is announced again after
+    /// pauses ([`ClientConfig::own_retry`](super::ClientConfig::own_retry)). The
+    /// event comes once for each reason.
     Refused(RefusedOwn),
-    /// A tracker that had refused it lists it now, by its name.
+    /// A tracker that had refused the content lists it now, by its name.
     Taken {
         /// Which tracker.
         tracker: Addr,
         /// Which content.
         id: ContentId,
     },
-    /// Whoever listens was too slow for so many events; what is refused at
-    /// present says [`TrackerClient::refused`](super::TrackerClient::refused).
+    /// The receiver was too slow, and has missed events.
+    /// [`TrackerClient::refused`](super::TrackerClient::refused) tells what is
+    /// currently refused.
     Missed {
-        /// How many.
+        /// How many events.
         count: u64,
     },
 }
 
-/// The events of a client from the moment on at which it was asked for them.
+/// The events of a client, from the call of
+/// [`TrackerClient::events`](super::TrackerClient::events) on.
 #[derive(Debug)]
 pub struct OwnEvents(pub(super) broadcast::Receiver<OwnEvent>);
 

@@ -1,12 +1,12 @@
-//! One answer of several trackers'.
+//! Merges the answers of several trackers into one.
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::TrackerError;
+use super::error::TrackerError;
 use crate::content::ContentId;
 use crate::protocol::{ContentKey, Found, ListedOwner, Refusal};
 
-/// Collects what trackers answer to one NEED.
+/// The answers of trackers to one NEED.
 #[derive(Debug)]
 pub(super) struct Answers {
     key: ContentKey,
@@ -29,7 +29,7 @@ impl Answers {
 
     pub(super) fn add(&mut self, answer: Result<Found, TrackerError>) {
         match answer {
-            // What was not asked for is no answer.
+            // It is not an answer to what was asked.
             Ok(found) if matches!(self.key, ContentKey::Id(id) if id != found.id) => {}
             Ok(found) => self.found.push(found),
             Err(TrackerError::Ambiguous { candidates }) => self.ambiguous.extend(candidates),
@@ -41,12 +41,12 @@ impl Answers {
         }
     }
 
-    /// Whether the caller can begin with what is there.
-    pub(super) fn useful(&self) -> bool {
+    /// Whether the caller can start with these answers.
+    pub(super) fn are_useful(&self) -> bool {
         !self.ambiguous.is_empty() || self.found.iter().any(|found| !found.owners.is_empty())
     }
 
-    /// All answers as one: the owners in turns, each address once.
+    /// Merges the answers: takes one owner from each in turn, each address once.
     pub(super) fn merge(mut self, max_owners: usize) -> Result<Found, TrackerError> {
         let several = self.found.iter().any(|found| found.id != self.found[0].id);
         if several || !self.ambiguous.is_empty() {
@@ -170,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn answer_about_another_id_than_asked_for_is_none() {
+    fn answer_about_another_id_is_ignored() {
         let mut answers = Answers::new(id(1).into());
         answers.add(found(2, &["a"]));
-        assert!(!answers.useful());
+        assert!(!answers.are_useful());
         assert_eq!(answers.merge(9), Err(TrackerError::NotFound));
     }
 }

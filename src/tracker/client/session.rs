@@ -1,8 +1,8 @@
-//! One tracker's task: it owns the connection. NEEDs are pipelined
-//! ([`needs`](super::needs)); everything else is asked one at a time.
+//! The task of one tracker, which owns the connection. NEEDs are pipelined
+//! ([`needs`](super::needs)). All other requests are sent one at a time.
 //!
 //! ```text
-//! connect and register ──▶ serve ──▶ farewell
+//! connect and register ──▶ serve ──▶ say EXIT
 //!     ▲        │ failed      │ lost       ▲
 //!     └── pause ◀────────────┘            │ told to leave, from anywhere
 //! ```
@@ -11,29 +11,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use futures::{SinkExt, StreamExt};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, debug_span, info, warn};
 
+use super::config::{self, ClientConfig};
+use super::connection::TrackerConnection;
+use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
-use super::needs::{Need, Needs};
-use super::state::{State, Verdict};
-use super::{ClientConfig, TrackerError, config};
+use super::needs::{Attempt, Need, NeedQueue, SentNeed};
+use super::state::{ClientState, Verdict};
 use crate::content::ContentId;
-use crate::protocol::limits::TRACKER_FRAMES;
-use crate::protocol::{Addr, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest};
-use crate::transport::{Connection, Transport, TransportError};
+use crate::protocol::{
+    Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
+};
+use crate::transport::Transport;
 
-pub(super) type Outcome<T> = Result<T, TrackerError>;
-
-/// No tracker makes a client send heartbeats more often than this.
+/// The shortest interval of heartbeats, whatever the tracker asks for.
 const MIN_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The shortest interval of reports, whatever is configured.
+const MIN_REPORT: Duration = Duration::from_millis(10);
+
+/// How often a session that waits checks whether there is a command.
+const COMMAND_CHECK: Duration = Duration::from_millis(50);
 
 /// What the client asks of a session.
 pub(super) enum Command {
-    /// Tells what stands in the state about this content.
+    /// Announces what the state says about this content.
     Own {
         id: ContentId,
         done: oneshot::Sender<Outcome<()>>,
@@ -42,141 +48,196 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// Whoever asked may have gone; then nobody is told.
+    /// Tells the caller, unless it no longer waits.
     fn fail(self, error: TrackerError) {
         match self {
             Self::Own { done, .. } => drop(done.send(Err(error))),
-            Self::Need(need) => need.end(Err(error)),
+            Self::Need(need) => need.finish(Err(error)),
         }
     }
 }
 
 /// What a session is made of.
 pub(super) struct Setup {
+    /// The number of the tracker in the state and the status.
     pub(super) index: usize,
     pub(super) tracker: Addr,
     pub(super) listen: Option<Addr>,
     pub(super) transport: Arc<dyn Transport>,
     pub(super) config: ClientConfig,
-    pub(super) state: Arc<State>,
-    /// The outcome of the last attempt, or the first success.
+    pub(super) state: Arc<ClientState>,
+    /// For each tracker, the outcome of the last attempt, or the first success.
     pub(super) status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
     pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
 }
 
+/// What a tracker has answered to REGISTER.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Registration {
+    token: Token,
+    /// Which start of the tracker the token is from.
+    epoch: u64,
+}
+
+/// The result of the last attempt to connect.
+enum Reach {
+    /// There was none yet, or it has succeeded.
+    Possible,
+    /// It has failed. Commands fail with this error until the next success.
+    Failed(TrackerError),
+}
+
+/// A pause between two attempts.
+struct Pause {
+    /// This part is always waited.
+    fixed: Duration,
+    /// This part ends early when there is a command.
+    spread: Duration,
+}
+
+/// The task of one tracker.
 pub(super) struct Session {
-    pub(super) setup: Setup,
+    setup: Setup,
     rng: Rng,
-    pub(super) connection: Option<Connection>,
-    pub(super) token: Option<Token>,
-    /// The tracker's start that the token is of.
-    epoch: Option<u64>,
+    connection: TrackerConnection,
+    registration: Option<Registration>,
+    /// When the next heartbeat is due.
     heartbeat: Instant,
-    pub(super) needs: Needs,
+    needs: NeedQueue,
 }
 
 impl Session {
     pub(super) fn new(setup: Setup) -> Self {
+        let connection = TrackerConnection::new(
+            setup.tracker.clone(),
+            setup.transport.clone(),
+            setup.config.request_timeout,
+        );
         Self {
             rng: Rng::with_seed(setup.seed),
-            setup,
-            connection: None,
-            token: None,
-            epoch: None,
+            connection,
+            registration: None,
             heartbeat: Instant::now(),
-            needs: Needs::default(),
+            needs: NeedQueue::default(),
+            setup,
         }
     }
 
-    /// Keeps the tracker up to date until told to leave.
+    /// Keeps the tracker up to date until told to leave, and then says EXIT.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let leave = self.setup.leave.clone();
-        let mut failures = 0_u32;
-        let mut last_error = None;
-        loop {
-            let connected = tokio::select! {
-                biased;
-                () = leave.cancelled() => None,
-                connected = self.connect() => Some(connected),
-                () = fail_all(&mut commands, last_error.as_ref()) => None,
-            };
-            let Some(connected) = connected else {
-                // The answer to what was being asked is not to be mistaken.
-                self.connection = None;
-                break;
-            };
-            let begun = Instant::now();
-            let served = match connected {
-                Ok(()) => {
-                    self.note(Ok(()));
-                    last_error = None;
-                    self.serve(&mut commands).await
-                }
-                Err(error) => {
-                    self.note(Err(error.clone()));
-                    last_error = Some(error.clone());
-                    Err(error)
-                }
-            };
-            let Err(error) = served else {
-                break;
-            };
-            self.needs.fail(&error);
-            self.connection = None;
-            let (first, longest) = self.setup.config.backoff;
-            if last_error.is_none() && begun.elapsed() >= longest {
-                failures = 0;
-            }
-            let pause = config::pause(self.setup.config.backoff, failures);
-            // Whoever was registered lost the tracker together with others, and
-            // is not to come back together with them.
-            let away = self.setup.config.return_spread;
-            let (pause, spread) = match last_error {
-                Some(_) if self.token.is_some() => {
-                    let most = pause.max(away);
-                    (first.max(most.mul_f64(self.rng.f64())), Duration::ZERO)
-                }
-                Some(_) => (pause.mul_f64(1.0 - self.rng.f64() / 2.0), Duration::ZERO),
-                None => {
-                    let pause = pause.mul_f64(1.0 - self.rng.f64() / 2.0);
-                    (pause, away.mul_f64(self.rng.f64()))
-                }
-            };
-            failures = failures.saturating_add(1);
-            let tracker = &self.setup.tracker;
-            // Whoever is refused may have to do something about it.
-            if matches!(error, TrackerError::Refused { .. }) {
-                warn!(%tracker, %error, ?pause, "the tracker refuses this peer");
-            } else {
-                debug!(%tracker, %error, ?pause, "tracker session failed");
-            }
-            tokio::select! {
-                biased;
-                () = leave.cancelled() => break,
-                () = sleep_until(Instant::now() + pause) => {}
-                () = fail_all(&mut commands, last_error.as_ref()) => break,
-            }
-            tokio::select! {
-                biased;
-                () = leave.cancelled() => break,
-                () = sleep_until(Instant::now() + spread) => {}
-                () = asked_for(&commands), if !spread.is_zero() => {}
-            }
+        self.keep_up_to_date(&mut commands).await;
+        if self.needs.is_waiting() {
+            // The next reply would be to a NEED, and not to EXIT.
+            self.connection.abandon();
         }
-        // Nobody is kept waiting for what will not be done any more.
-        if !self.needs.is_empty() {
-            // The answers that are owed are not to be mistaken for others.
-            self.connection = None;
-        }
+        // The callers are told at once, before EXIT is said.
         self.needs.fail(&TrackerError::Closed);
         commands.close();
         while let Ok(command) = commands.try_recv() {
             command.fail(TrackerError::Closed);
         }
-        if let Err(error) = self.say_farewell().await {
-            debug!(tracker = %self.setup.tracker, %error, "no farewell");
+        if let Err(error) = self.say_exit().await {
+            debug!(%error, "could not say EXIT");
+        }
+    }
+
+    /// Connects and serves, again and again, until told to leave.
+    async fn keep_up_to_date(&mut self, commands: &mut mpsc::Receiver<Command>) {
+        let mut failures = 0_u32;
+        let mut reach = Reach::Possible;
+        while let Some(connected) = self.try_connect(commands, &reach).await {
+            let begun = Instant::now();
+            self.note(connected.clone());
+            let error = match connected {
+                Ok(()) => {
+                    reach = Reach::Possible;
+                    match self.serve(commands).await {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    }
+                }
+                Err(error) => {
+                    reach = Reach::Failed(error.clone());
+                    error
+                }
+            };
+            self.needs.fail(&error);
+            self.connection.abandon();
+            let (_, longest) = self.setup.config.backoff;
+            // A session that has lasted begins a new series of failures.
+            if matches!(reach, Reach::Possible) && begun.elapsed() >= longest {
+                failures = 0;
+            }
+            let pause = self.pause(&reach, failures);
+            failures = failures.saturating_add(1);
+            // A refusal may be something that the user must act on.
+            if matches!(error, TrackerError::Refused { .. }) {
+                let tracker = &self.setup.tracker;
+                warn!(%tracker, %error, pause = ?pause.fixed, "the tracker refuses this peer");
+            } else {
+                debug!(%error, pause = ?pause.fixed, "tracker session failed");
+            }
+            if !wait(&pause, &self.setup.leave, commands, &reach).await {
+                return;
+            }
+        }
+    }
+
+    /// Connects and registers. Meanwhile commands fail, if the last attempt has
+    /// failed. Returns `None` when told to leave.
+    async fn try_connect(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        reach: &Reach,
+    ) -> Option<Outcome<()>> {
+        let leave = self.setup.leave.clone();
+        let connected = tokio::select! {
+            biased;
+            () = leave.cancelled() => None,
+            connected = self.connect() => Some(connected),
+            () = fail_all(commands, reach) => None,
+        };
+        if connected.is_none() {
+            // The reply to REGISTER may still come.
+            self.connection.abandon();
+        }
+        connected
+    }
+
+    async fn connect(&mut self) -> Outcome<()> {
+        self.connection.open().await?;
+        self.register().await
+    }
+
+    /// How long to wait after this number of earlier failures in a row.
+    fn pause(&mut self, reach: &Reach, failures: u32) -> Pause {
+        let ClientConfig {
+            backoff,
+            return_spread,
+            ..
+        } = self.setup.config;
+        let pause = config::pause(backoff, failures);
+        match reach {
+            // A peer that was registered has lost the tracker together with
+            // others, and must not return at the same time as they do.
+            Reach::Failed(_) if self.registration.is_some() => {
+                let most = pause.max(return_spread);
+                let (first, _) = backoff;
+                Pause {
+                    fixed: first.max(most.mul_f64(self.rng.f64())),
+                    spread: Duration::ZERO,
+                }
+            }
+            Reach::Failed(_) => Pause {
+                fixed: pause.mul_f64(1.0 - self.rng.f64() / 2.0),
+                spread: Duration::ZERO,
+            },
+            Reach::Possible => Pause {
+                fixed: pause.mul_f64(1.0 - self.rng.f64() / 2.0),
+                spread: return_spread.mul_f64(self.rng.f64()),
+            },
         }
     }
 
@@ -190,38 +251,18 @@ impl Session {
         });
     }
 
-    async fn connect(&mut self) -> Outcome<()> {
-        self.open().await?;
-        self.register().await
-    }
-
-    async fn open(&mut self) -> Outcome<()> {
-        let connect = self.setup.transport.connect(&self.setup.tracker);
-        let connection = match timeout(self.setup.config.request_timeout, connect).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(source)) => return Err(self.unreachable(source)),
-            Err(_) => return Err(self.timed_out()),
-        };
-        connection.limits.set(TRACKER_FRAMES);
-        self.connection = Some(connection);
-        Ok(())
-    }
-
     /// Does what there is to do until told to leave (`Ok`) or until the
-    /// connection is of no more use.
+    /// connection must be given up.
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Outcome<()> {
         let leave = self.setup.leave.clone();
         let mut reports = interval(self.setup.config.report_interval.max(MIN_REPORT));
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            self.ask_again().await?;
-            self.tell_untold().await?;
+            self.repeat_needs().await?;
+            self.announce_untold().await?;
             let heartbeat = self.heartbeat;
             let owed = self.needs.deadline();
             let retry = self.setup.state.next_retry(self.setup.index);
-            let Some(connection) = &mut self.connection else {
-                return Err(self.unreachable(TransportError::Closed));
-            };
             tokio::select! {
                 biased;
                 () = leave.cancelled() => return Ok(()),
@@ -234,118 +275,20 @@ impl Session {
                     Some(command) => self.obey(command, commands).await?,
                     None => return Ok(()),
                 },
-                // Where nothing was asked, whatever comes is the end, or wrong.
-                item = connection.stream.next() => match item {
-                    Some(Ok(frame)) => self.answered(frame)?,
-                    Some(Err(source)) => return Err(self.unreachable(source)),
-                    None => return Err(self.unreachable(TransportError::Closed)),
-                },
+                // If no answer is owed, a frame is an error.
+                frame = self.connection.next() => {
+                    let frame = frame?;
+                    self.answered(frame)?;
+                }
                 () = sleep_until(owed.unwrap_or(heartbeat)), if owed.is_some() => {
-                    return Err(self.timed_out());
+                    return Err(self.connection.timed_out());
                 }
             }
         }
     }
 
-    /// REGISTER, which is the heartbeat as well.
-    pub(super) async fn register(&mut self) -> Outcome<()> {
-        if self.setup.state.renews(self.setup.index) {
-            self.token = None;
-        }
-        let request = TrackerRequest::Register {
-            listen: self.setup.listen.clone(),
-            token: self.token,
-        };
-        let registered = match self.request(&request).await? {
-            TrackerReply::Registered(registered) => registered,
-            other => return Err(self.refused(other)),
-        };
-        // A tracker that started again knows nothing of before, whatever its
-        // tokens are made of.
-        let anew = (Some(registered.token), Some(registered.epoch)) != (self.token, self.epoch);
-        if anew {
-            info!(
-                tracker = %self.setup.tracker,
-                epoch = registered.epoch,
-                listed = ?registered.listed,
-                "registered",
-            );
-            self.setup.state.registered_anew(self.setup.index);
-            (self.token, self.epoch) = (Some(registered.token), Some(registered.epoch));
-        }
-        let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
-        // Early by up to a tenth, so that peers which began together part.
-        self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
-        Ok(())
-    }
-
-    async fn tell_untold(&mut self) -> Outcome<()> {
-        loop {
-            let entries = self.setup.state.untold(self.setup.index);
-            if entries.is_empty() {
-                return Ok(());
-            }
-            self.tell(&entries).await?;
-        }
-    }
-
-    /// Tells about one content together with whatever else is untold.
-    async fn tell_one(&mut self, id: &ContentId) -> Outcome<()> {
-        self.tell_untold().await?;
-        match self.setup.state.unlisted(self.setup.index, id) {
-            Some(refusal) => Err(self.refused(TrackerReply::Refused(refusal))),
-            None => Ok(()),
-        }
-    }
-
-    /// OWN. Told is told, even if some of it was refused.
-    async fn tell(&mut self, entries: &[OwnEntry]) -> Outcome<()> {
-        let request = |token| TrackerRequest::Own {
-            token,
-            entries: entries.to_vec(),
-        };
-        let refused = match self.ask(request).await? {
-            TrackerReply::Done => Vec::new(),
-            TrackerReply::Partly(refused) => refused,
-            TrackerReply::Refused(refusal) if !ends_session(&refusal) => {
-                let each = (0..entries.len() as u16).map(|at| RefusedEntry {
-                    at,
-                    refusal: refusal.clone(),
-                });
-                each.collect()
-            }
-            other => return Err(self.refused(other)),
-        };
-        let pauses = self.setup.config.own_retry;
-        let rng = &mut self.rng;
-        let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
-        let (index, now) = (self.setup.index, Instant::now());
-        let verdicts = self.setup.state.told(index, entries, &refused, now, pause);
-        for (id, verdict) in verdicts {
-            let tracker = self.setup.tracker.clone();
-            let event = match verdict {
-                Verdict::Refused(refusal) => {
-                    let listed = refusal.is_of_name();
-                    warn!(%tracker, content = %id, %refusal, listed, "a content is refused");
-                    OwnEvent::Refused(RefusedOwn {
-                        tracker,
-                        id,
-                        refusal,
-                    })
-                }
-                Verdict::Taken => {
-                    info!(%tracker, content = %id, "a content that was refused is listed");
-                    OwnEvent::Taken { tracker, id }
-                }
-            };
-            // Nobody need listen.
-            drop(self.setup.events.send(event));
-        }
-        Ok(())
-    }
-
-    /// Does what is asked for, and what else is by then: NEEDs that were asked
-    /// for together travel together.
+    /// Obeys a command and all others that are there by then, so that NEEDs which
+    /// were asked for together travel together.
     async fn obey(
         &mut self,
         first: Command,
@@ -355,7 +298,7 @@ impl Session {
         while let Some(command) = next.take() {
             match command {
                 Command::Own { id, done } => {
-                    let outcome = self.tell_one(&id).await;
+                    let outcome = self.announce_one(&id).await;
                     let failure = outcome.clone().err();
                     drop(done.send(outcome));
                     match failure {
@@ -364,20 +307,132 @@ impl Session {
                         None => {}
                     }
                 }
-                Command::Need(need) => self.ask_for(need).await?,
+                Command::Need(need) => self.send_need(need, Attempt::First).await?,
             }
             if self.needs.has_room() {
                 next = commands.try_recv().ok();
             }
         }
-        self.flush().await
+        self.connection.flush().await
     }
 
-    /// UPDATE, with all that was credited. Not asked again after a new
-    /// registration: a tracker that has forgotten this peer has forgotten how
-    /// it called the others.
+    /// REGISTER, which is the heartbeat as well.
+    async fn register(&mut self) -> Outcome<()> {
+        if self.setup.state.must_renew(self.setup.index) {
+            self.registration = None;
+        }
+        let request = TrackerRequest::Register {
+            listen: self.setup.listen.clone(),
+            token: self.token(),
+        };
+        let registered = match self.request(&request).await? {
+            TrackerReply::Registered(registered) => registered,
+            other => return Err(self.connection.refused(other)),
+        };
+        let registration = Registration {
+            token: registered.token,
+            epoch: registered.epoch,
+        };
+        // A tracker that started again has forgotten everything, even if it still
+        // accepts the token.
+        if self.registration != Some(registration) {
+            info!(
+                tracker = %self.setup.tracker,
+                epoch = registered.epoch,
+                listed = ?registered.listed,
+                "registered",
+            );
+            self.setup.state.registered_anew(self.setup.index);
+            self.registration = Some(registration);
+        }
+        let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
+        // Up to a tenth early, so that peers which began together drift apart.
+        self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
+        Ok(())
+    }
+
+    fn token(&self) -> Option<Token> {
+        self.registration.map(|registration| registration.token)
+    }
+
+    /// Announces everything that the tracker has not been told yet.
+    async fn announce_untold(&mut self) -> Outcome<()> {
+        loop {
+            let entries = self.setup.state.untold(self.setup.index);
+            if entries.is_empty() {
+                return Ok(());
+            }
+            let span = debug_span!("announce", request = "OWN", entries = entries.len());
+            self.announce(&entries).instrument(span).await?;
+        }
+    }
+
+    /// Announces one content, together with everything else that the tracker
+    /// has not been told yet.
+    async fn announce_one(&mut self, id: &ContentId) -> Outcome<()> {
+        self.announce_untold().await?;
+        match self.setup.state.unlisted(self.setup.index, id) {
+            Some(refusal) => Err(self.connection.refused(TrackerReply::Refused(refusal))),
+            None => Ok(()),
+        }
+    }
+
+    /// OWN. The entries count as told, even if some of them are refused.
+    async fn announce(&mut self, entries: &[OwnEntry]) -> Outcome<()> {
+        let request = |token| TrackerRequest::Own {
+            token,
+            entries: entries.to_vec(),
+        };
+        let refused = match self.request_with_token(request).await? {
+            TrackerReply::Done => Vec::new(),
+            TrackerReply::Partly(refused) => refused,
+            TrackerReply::Refused(refusal) if !ends_session(&refusal) => {
+                let each = (0..entries.len() as u16).map(|at| RefusedEntry {
+                    at,
+                    refusal: refusal.clone(),
+                });
+                each.collect()
+            }
+            other => return Err(self.connection.refused(other)),
+        };
+        let pauses = self.setup.config.own_retry;
+        let rng = &mut self.rng;
+        let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
+        let (index, now) = (self.setup.index, Instant::now());
+        let verdicts = self.setup.state.told(index, entries, &refused, now, pause);
+        for (id, verdict) in verdicts {
+            self.publish(id, verdict);
+        }
+        Ok(())
+    }
+
+    /// Logs what the tracker has decided about a content, and sends the event.
+    fn publish(&self, id: ContentId, verdict: Verdict) {
+        let tracker = self.setup.tracker.clone();
+        let event = match verdict {
+            Verdict::Refused(refusal) => {
+                let listed = refusal.is_of_name();
+                warn!(%tracker, content = %id, %refusal, listed, "the tracker refuses a content");
+                OwnEvent::Refused(RefusedOwn {
+                    tracker,
+                    id,
+                    refusal,
+                })
+            }
+            Verdict::Taken => {
+                info!(%tracker, content = %id, "the tracker lists a content that it had refused");
+                OwnEvent::Taken { tracker, id }
+            }
+        };
+        // Sending fails if there is no receiver, which is fine.
+        drop(self.setup.events.send(event));
+    }
+
+    /// UPDATE, with all credits. It is not sent again after a new registration,
+    /// because a tracker that has forgotten this peer has also forgotten its
+    /// references to the others.
     async fn report(&mut self) -> Outcome<()> {
-        while let Some(token) = self.token {
+        while let Some(token) = self.token() {
             let uploads = self.setup.state.take_credits(self.setup.index);
             if uploads.is_empty() {
                 break;
@@ -388,121 +443,195 @@ impl Session {
             {
                 TrackerReply::Done => {}
                 TrackerReply::Refused(Refusal::UnknownToken) => return self.register().await,
-                other => return Err(self.refused(other)),
+                other => return Err(self.connection.refused(other)),
             }
         }
         Ok(())
     }
 
-    /// Tells the tracker that this peer leaves, if it ever came.
-    async fn say_farewell(&mut self) -> Outcome<()> {
-        if self.token.is_some() && self.connection.is_none() {
-            self.open().await?;
+    /// Reports the last credits and says EXIT, if this peer was registered.
+    async fn say_exit(&mut self) -> Outcome<()> {
+        if self.registration.is_some() && !self.connection.is_open() {
+            self.connection.open().await?;
         }
         self.report().await?;
-        if let Some(token) = self.token {
+        if let Some(token) = self.token() {
             self.request(&TrackerRequest::Exit { token }).await?;
         }
-        if let Some(mut connection) = self.connection.take() {
-            let closed = connection.sink.close().await;
-            closed.map_err(|source| self.unreachable(source))?;
-        }
-        Ok(())
+        self.connection.close().await
     }
 
-    /// Asks with the token; if it has been forgotten, registers and asks once
-    /// more.
-    async fn ask(&mut self, request: impl Fn(Token) -> TrackerRequest) -> Outcome<TrackerReply> {
-        for last in [false, true] {
-            let Some(token) = self.token else {
+    /// Sends a request with the token and waits for its reply. If the tracker has
+    /// forgotten the token, registers and tries once more.
+    async fn request_with_token(
+        &mut self,
+        request: impl Fn(Token) -> TrackerRequest,
+    ) -> Outcome<TrackerReply> {
+        for attempt in [Attempt::First, Attempt::Second] {
+            let Some(token) = self.token() else {
                 self.register().await?;
                 continue;
             };
             match self.request(&request(token)).await? {
-                TrackerReply::Refused(Refusal::UnknownToken) if !last => self.register().await?,
+                TrackerReply::Refused(Refusal::UnknownToken) if attempt == Attempt::First => {
+                    self.register().await?;
+                }
                 reply => return Ok(reply),
             }
         }
-        Err(self.unexpected())
+        Err(self.connection.unexpected())
     }
 
+    /// Sends a request and waits for its reply, after those to all NEEDs.
     async fn request(&mut self, request: &TrackerRequest) -> Outcome<TrackerReply> {
-        self.settle().await?;
-        let frame = request.encode().map_err(TrackerError::Invalid)?;
-        let Some(connection) = &mut self.connection else {
-            return Err(self.unreachable(TransportError::Closed));
-        };
-        let patience = self.setup.config.request_timeout;
-        let exchange = async {
-            connection.sink.send(frame).await?;
-            let reply = connection.stream.next().await;
-            reply.unwrap_or(Err(TransportError::Closed))
-        };
-        let exchanged = timeout(patience, exchange).await;
-        let frame = self.in_time(exchanged)?;
-        TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
-            tracker: self.setup.tracker.clone(),
-            source,
-        })
+        self.receive_owed().await?;
+        self.connection.request(request).await
     }
 
-    /// What a reply means that is not the one hoped for.
-    pub(super) fn refused(&self, reply: TrackerReply) -> TrackerError {
-        match reply {
-            TrackerReply::Refused(refusal) => TrackerError::Refused {
+    /// Sends a NEED without waiting for the answer. It is under way once the
+    /// connection is flushed.
+    async fn send_need(&mut self, need: Need, attempt: Attempt) -> Outcome<()> {
+        if need.done.is_closed() {
+            return Ok(());
+        }
+        let sent = match self.token() {
+            Some(token) => {
+                let request = TrackerRequest::Need {
+                    token,
+                    key: need.key.clone(),
+                    max_owners: need.max_owners,
+                };
+                let span = debug_span!("announce", request = "NEED", key = %need.key);
+                let fed = self.connection.feed(&request).instrument(span).await;
+                fed.map(|()| token)
+            }
+            None => Err(self.connection.unexpected()),
+        };
+        match sent {
+            Ok(token) => {
+                let deadline = Instant::now() + self.setup.config.request_timeout;
+                self.needs.push(SentNeed {
+                    need,
+                    token,
+                    deadline,
+                    attempt,
+                });
+                Ok(())
+            }
+            Err(error) => {
+                need.finish(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the answer to the NEED that was sent first, and tells its caller.
+    ///
+    /// # Errors
+    /// The error after which the connection must be given up.
+    fn answered(&mut self, frame: Frame) -> Outcome<()> {
+        let Some(sent) = self.needs.pop() else {
+            return Err(self.connection.unexpected());
+        };
+        let error = match TrackerReply::decode(frame) {
+            Ok(TrackerReply::Found(found)) => {
+                self.setup
+                    .state
+                    .remember_owners(self.setup.index, &found.owners);
+                sent.need.finish(Ok(found));
+                return Ok(());
+            }
+            Ok(TrackerReply::Ambiguous(candidates)) => TrackerError::Ambiguous { candidates },
+            Ok(TrackerReply::Refused(Refusal::UnknownToken)) if sent.attempt == Attempt::First => {
+                self.needs.repeat(sent);
+                return Ok(());
+            }
+            Ok(other) => self.connection.refused(other),
+            Err(source) => TrackerError::Protocol {
                 tracker: self.setup.tracker.clone(),
-                refusal,
+                source,
             },
-            _ => self.unexpected(),
+        };
+        sent.need.finish(Err(error.clone()));
+        match &error {
+            TrackerError::Ambiguous { .. } => Ok(()),
+            TrackerError::Refused { refusal, .. } if !ends_session(refusal) => Ok(()),
+            _ => Err(error),
         }
     }
 
-    pub(super) fn unexpected(&self) -> TrackerError {
-        TrackerError::Unexpected {
-            tracker: self.setup.tracker.clone(),
+    /// Waits for the answers to all NEEDs, before something else is sent.
+    async fn receive_owed(&mut self) -> Outcome<()> {
+        if !self.needs.is_waiting() {
+            return Ok(());
         }
+        self.connection.flush().await?;
+        while let Some(deadline) = self.needs.deadline() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let frame = self.connection.next_within(left).await?;
+            self.answered(frame)?;
+        }
+        Ok(())
     }
 
-    pub(super) fn unreachable(&self, source: TransportError) -> TrackerError {
-        TrackerError::Unreachable {
-            tracker: self.setup.tracker.clone(),
-            source,
+    /// Sends those NEEDs again whose token the tracker had forgotten, after one
+    /// registration for all of them.
+    async fn repeat_needs(&mut self) -> Outcome<()> {
+        let Some(forgotten) = self.needs.forgotten_token() else {
+            return Ok(());
+        };
+        if self.token().is_none_or(|token| token == forgotten) {
+            self.register().await?;
         }
-    }
-
-    pub(super) fn timed_out(&self) -> TrackerError {
-        TrackerError::TimedOut {
-            tracker: self.setup.tracker.clone(),
+        while let Some(need) = self.needs.pop_repeat() {
+            self.send_need(need, Attempt::Second).await?;
         }
+        self.connection.flush().await
     }
 }
 
-/// Reports are not sent more often than this, whatever is configured.
-const MIN_REPORT: Duration = Duration::from_millis(10);
-
-/// Whether the tracker closes the connection with this refusal, or has said
-/// twice that it does not know this peer.
-pub(super) fn ends_session(refusal: &Refusal) -> bool {
+/// Whether the tracker closes the connection after this refusal, or has refused
+/// the token of a new registration.
+fn ends_session(refusal: &Refusal) -> bool {
     matches!(
         refusal,
         Refusal::UnknownToken | Refusal::Malformed | Refusal::Busy | Refusal::ShuttingDown
     )
 }
 
-/// How often a session that waits looks whether it is asked for something.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// Returns once a command is waiting.
-async fn asked_for(commands: &mpsc::Receiver<Command>) {
-    while commands.is_empty() {
-        sleep_until(Instant::now() + LOOK).await;
+/// Waits for a pause. Meanwhile commands fail, if the last attempt has failed.
+/// Returns `false` when told to leave.
+async fn wait(
+    pause: &Pause,
+    leave: &CancellationToken,
+    commands: &mut mpsc::Receiver<Command>,
+    reach: &Reach,
+) -> bool {
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => return false,
+        () = sleep_until(Instant::now() + pause.fixed) => {}
+        () = fail_all(commands, reach) => return false,
+    }
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => false,
+        () = sleep_until(Instant::now() + pause.spread) => true,
+        () = command_waiting(commands), if !pause.spread.is_zero() => true,
     }
 }
 
-/// Fails all commands, as long as the tracker is known to be out of reach.
-/// Ends when there will be no more of them.
-async fn fail_all(commands: &mut mpsc::Receiver<Command>, error: Option<&TrackerError>) {
-    let Some(error) = error else {
+/// Returns once a command is waiting.
+async fn command_waiting(commands: &mpsc::Receiver<Command>) {
+    while commands.is_empty() {
+        sleep_until(Instant::now() + COMMAND_CHECK).await;
+    }
+}
+
+/// Fails all commands, if the last attempt has failed. Ends when there will be no
+/// more commands.
+async fn fail_all(commands: &mut mpsc::Receiver<Command>, reach: &Reach) {
+    let Reach::Failed(error) = reach else {
         return std::future::pending().await;
     };
     while let Some(command) = commands.recv().await {

@@ -1,5 +1,5 @@
-//! What a client wants its trackers to know, and what each has yet to be told.
-//! Every map here has a bound.
+//! What the trackers of a client must know, and what each of them has not been
+//! told yet. Every map here has a limit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,12 +9,14 @@ use tokio::time::Instant;
 
 use crate::content::ContentId;
 use crate::protocol::limits::MAX_BATCH;
-use crate::protocol::{Addr, Found, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Upload};
+use crate::protocol::{
+    Addr, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Upload,
+};
 
-/// Shared by the client and its sessions. The lock is never held across an
-/// await.
+/// The state that a client and its sessions share. The lock is never held across
+/// an await.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ClientState {
     inner: Mutex<Inner>,
 }
 
@@ -23,77 +25,85 @@ struct Inner {
     max_contents: usize,
     max_known_owners: usize,
     owned: BTreeMap<ContentId, OwnEntry>,
-    trackers: Vec<Notes>,
+    trackers: Vec<TrackerNotes>,
 }
 
-/// What concerns one tracker.
+/// What one tracker knows and does not know.
 #[derive(Debug, Default)]
-struct Notes {
-    /// What it has yet to be told of what is owned, GONE included.
+struct TrackerNotes {
+    /// What it has not been told yet, including GONE.
     untold: BTreeMap<ContentId, OwnEntry>,
-    /// What it has refused of what is owned, or the name of which it has.
+    /// The owned contents that it has refused, or whose names it has refused.
     refused: BTreeMap<ContentId, Refused>,
-    /// When it is to be told of which of that again.
+    /// When they must be announced again.
     retries: BTreeSet<(Instant, ContentId)>,
-    /// Too much was untold: its registration is to be begun anew.
-    renew: bool,
-    /// The owners that it named, in two generations of which the older one is
-    /// forgotten when the newer one is full.
-    named: [HashMap<Addr, OwnerRef>; 2],
+    next_registration: NextRegistration,
+    /// The owners that it has named, in two generations. When the newer one is
+    /// full, the older one is forgotten.
+    known_owners: [HashMap<Addr, OwnerRef>; 2],
     credits: BTreeMap<OwnerRef, u64>,
+}
+
+/// With what the next REGISTER is sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum NextRegistration {
+    /// With the token, if there is one.
+    #[default]
+    Continued,
+    /// Without the token. So much was untold that the tracker is to forget
+    /// everything and to be told anew.
+    Anew,
 }
 
 /// A content that a tracker has refused.
 #[derive(Debug)]
 struct Refused {
     refusal: Refusal,
-    /// How often in a row.
+    /// How often in a row it was refused.
     times: u32,
-    /// When it is to be told again, if it has not been told of anything else
-    /// meanwhile.
+    /// When the content must be announced again.
     due: Option<Instant>,
 }
 
-/// What has become of a content that a tracker was told of.
+/// What a tracker has decided about an announced content, if that is news.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is refused, for another reason than before.
+    /// It is refused, for a reason that is new.
     Refused(Refusal),
-    /// It was refused, and is taken now.
+    /// It was refused before, and is listed now.
     Taken,
 }
 
-impl Notes {
-    /// What was refused of a content is of no interest any more. Returns whether
-    /// there was something.
-    fn forgive(&mut self, id: &ContentId) -> bool {
+impl TrackerNotes {
+    /// Forgets the refusal of a content, and returns it, if there was one.
+    fn forget_refusal(&mut self, id: &ContentId) -> Option<Refused> {
         let refused = self.refused.remove(id);
         if let Some(due) = refused.as_ref().and_then(|refused| refused.due) {
             self.retries.remove(&(due, *id));
         }
-        refused.is_some()
+        refused
     }
 }
 
-/// What [`State::own`] found.
+/// What [`ClientState::own`] has changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Noted {
-    /// There is something to tell.
-    News,
-    /// It is as it was wanted already.
-    Known,
-    /// There are too many contents.
+pub(super) enum OwnOutcome {
+    /// Something that the trackers must be told.
+    Changed,
+    /// Nothing.
+    Unchanged,
+    /// Nothing, because there are too many contents.
     Full,
 }
 
-impl State {
+impl ClientState {
     pub(super) fn new(trackers: usize, max_contents: usize, max_known_owners: usize) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 max_contents,
                 max_known_owners,
                 owned: BTreeMap::new(),
-                trackers: (0..trackers).map(|_| Notes::default()).collect(),
+                trackers: (0..trackers).map(|_| TrackerNotes::default()).collect(),
             }),
         }
     }
@@ -102,29 +112,29 @@ impl State {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what is owned from now on, for all trackers.
-    pub(super) fn own(&self, entry: &OwnEntry) -> Noted {
+    /// Notes that a content is owned from now on, or no longer, for all trackers.
+    pub(super) fn own(&self, entry: &OwnEntry) -> OwnOutcome {
         let inner = &mut *self.lock();
         if entry.state == OwnState::Gone {
             if inner.owned.remove(&entry.id).is_none() {
-                return Noted::Known;
+                return OwnOutcome::Unchanged;
             }
         } else if !inner.owned.contains_key(&entry.id) && inner.owned.len() >= inner.max_contents {
-            return Noted::Full;
+            return OwnOutcome::Full;
         } else {
             inner.owned.insert(entry.id, entry.clone());
         }
         for notes in &mut inner.trackers {
             if entry.state == OwnState::Gone {
-                notes.forgive(&entry.id);
+                notes.forget_refusal(&entry.id);
             }
             notes.untold.insert(entry.id, entry.clone());
             if notes.untold.len() > inner.max_contents.saturating_mul(2) {
                 notes.untold.clone_from(&inner.owned);
-                notes.renew = true;
+                notes.next_registration = NextRegistration::Anew;
             }
         }
-        Noted::News
+        OwnOutcome::Changed
     }
 
     /// Why a tracker does not list a content that is owned, if it does not.
@@ -135,7 +145,7 @@ impl State {
         refusal.cloned()
     }
 
-    /// What a tracker refuses at present, with the reasons.
+    /// The contents that a tracker currently refuses, with the reasons.
     pub(super) fn refused(&self, tracker: usize) -> Vec<(ContentId, Refusal)> {
         let inner = self.lock();
         let refused = inner.trackers[tracker].refused.iter();
@@ -143,7 +153,7 @@ impl State {
         refused.collect()
     }
 
-    /// A tracker that knows nothing is to be told everything.
+    /// The tracker knows nothing and must be told everything.
     pub(super) fn registered_anew(&self, tracker: usize) {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
@@ -151,30 +161,31 @@ impl State {
         for refused in refused.values_mut() {
             (refused.times, refused.due) = (0, None);
         }
-        *notes = Notes {
+        *notes = TrackerNotes {
             untold: inner.owned.clone(),
-            // To be told whether that is still so.
+            // Kept so that the same refusal is not reported a second time.
             refused,
-            ..Notes::default()
+            ..TrackerNotes::default()
         };
     }
 
-    /// Whether the tracker is to be registered with as if for the first time.
-    pub(super) fn renews(&self, tracker: usize) -> bool {
-        self.lock().trackers[tracker].renew
+    /// Whether the next REGISTER must be sent without the token.
+    pub(super) fn must_renew(&self, tracker: usize) -> bool {
+        self.lock().trackers[tracker].next_registration == NextRegistration::Anew
     }
 
-    /// Some of what a tracker has yet to be told: one OWN.
+    /// Some of what a tracker has not been told yet: as much as fits into one
+    /// OWN.
     pub(super) fn untold(&self, tracker: usize) -> Vec<OwnEntry> {
         let inner = self.lock();
         let untold = inner.trackers[tracker].untold.values();
         untold.take(MAX_BATCH).cloned().collect()
     }
 
-    /// The tracker was told, and has refused some of it. What was wanted
-    /// otherwise meanwhile stays untold; what was refused is told again after a
-    /// pause, of which `pause` says how long it is after so many times. Returns
-    /// what has changed for which entries.
+    /// The tracker was told of these entries, and has refused some of them. An
+    /// entry that has changed meanwhile stays untold. A refused entry is announced
+    /// again after a pause; `pause` tells its length after a number of refusals
+    /// in a row. Returns the verdicts that are news.
     pub(super) fn told(
         &self,
         tracker: usize,
@@ -192,9 +203,7 @@ impl State {
                 notes.untold.remove(&entry.id);
             }
             let refused = refused.next_if(|refused| usize::from(refused.at) == at);
-            let before = notes.refused.get(&entry.id);
-            let before = before.map(|before| (before.refusal.clone(), before.times));
-            notes.forgive(&entry.id);
+            let before = notes.forget_refusal(&entry.id);
             let Some(RefusedEntry { refusal, .. }) = refused else {
                 if before.is_some() && entry.state != OwnState::Gone {
                     verdicts.push((entry.id, Verdict::Taken));
@@ -204,12 +213,12 @@ impl State {
             if !inner.owned.contains_key(&entry.id) {
                 continue;
             }
-            let times = before.as_ref().map_or(0, |(_, times)| *times);
-            // What cannot be read will not be readable later.
+            let times = before.as_ref().map_or(0, |before| before.times);
+            // A malformed entry will not become valid.
             let passes = *refusal != Refusal::Malformed;
             let due = passes.then(|| now + pause(times));
             notes.retries.extend(due.map(|due| (due, entry.id)));
-            if before.is_none_or(|(before, _)| before != *refusal) {
+            if before.is_none_or(|before| before.refusal != *refusal) {
                 verdicts.push((entry.id, Verdict::Refused(refusal.clone())));
             }
             let refused = Refused {
@@ -222,13 +231,13 @@ impl State {
         verdicts
     }
 
-    /// When a tracker is to be told again of something that it has refused.
+    /// When something that a tracker has refused must be announced again.
     pub(super) fn next_retry(&self, tracker: usize) -> Option<Instant> {
         let inner = self.lock();
         inner.trackers[tracker].retries.first().map(|(due, _)| *due)
     }
 
-    /// What is due by now is to be told again.
+    /// Marks as untold what must be announced again by now.
     pub(super) fn retry(&self, tracker: usize, now: Instant) {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
@@ -243,12 +252,12 @@ impl State {
         }
     }
 
-    /// Remembers how a tracker calls the owners that it named.
-    pub(super) fn named(&self, tracker: usize, found: &Found) {
+    /// Remembers a tracker's references to the owners that it has named.
+    pub(super) fn remember_owners(&self, tracker: usize, owners: &[ListedOwner]) {
         let inner = &mut *self.lock();
         let half = (inner.max_known_owners / 2).max(1);
-        let [new, old] = &mut inner.trackers[tracker].named;
-        for owner in &found.owners {
+        let [new, old] = &mut inner.trackers[tracker].known_owners;
+        for owner in owners {
             if new.len() >= half && !new.contains_key(&owner.addr) {
                 *old = std::mem::take(new);
             }
@@ -256,11 +265,11 @@ impl State {
         }
     }
 
-    /// Notes an upload for all trackers that named this owner.
+    /// Notes an upload for all trackers that have named this owner.
     pub(super) fn credit(&self, owner: &Addr, bytes: u64) {
         let inner = &mut *self.lock();
         for notes in &mut inner.trackers {
-            let [new, old] = &notes.named;
+            let [new, old] = &notes.known_owners;
             let Some(&owner) = new.get(owner).or_else(|| old.get(owner)) else {
                 continue;
             };
@@ -275,7 +284,8 @@ impl State {
         }
     }
 
-    /// Takes out some of the credits for a tracker: one UPDATE, or nothing.
+    /// Takes out some of the credits for a tracker: as many as fit into one
+    /// UPDATE.
     pub(super) fn take_credits(&self, tracker: usize) -> Vec<Upload> {
         let credits = &mut self.lock().trackers[tracker].credits;
         let next = std::iter::from_fn(|| credits.pop_first());
@@ -288,7 +298,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ListedOwner;
 
     fn entry(number: u8, state: OwnState) -> OwnEntry {
         OwnEntry {
@@ -299,27 +308,22 @@ mod tests {
         }
     }
 
-    fn named(count: u64) -> Found {
+    fn owners(count: u64) -> Vec<ListedOwner> {
         let owners = (0..count).map(|number| ListedOwner {
             owner: OwnerRef(number),
             addr: format!("memory:{number}").parse().unwrap(),
             complete: true,
         });
-        Found {
-            id: ContentId::from_bytes([1; 32]),
-            name: "name".parse().unwrap(),
-            length: 1,
-            owners: owners.collect(),
-        }
+        owners.collect()
     }
 
-    /// A tracker takes all of it.
-    fn take(state: &State, tracker: usize, entries: &[OwnEntry]) {
+    /// A tracker accepts all entries.
+    fn take(state: &ClientState, tracker: usize, entries: &[OwnEntry]) {
         refuse(state, tracker, entries, &[], Instant::now());
     }
 
     fn refuse(
-        state: &State,
+        state: &ClientState,
         tracker: usize,
         entries: &[OwnEntry],
         places: &[(u16, Refusal)],
@@ -336,10 +340,10 @@ mod tests {
 
     #[test]
     fn each_tracker_is_told_once_and_everything_after_a_restart() {
-        let state = State::new(2, 10, 10);
+        let state = ClientState::new(2, 10, 10);
         let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
-        assert_eq!(state.own(&one), Noted::News);
-        assert_eq!(state.own(&two), Noted::News);
+        assert_eq!(state.own(&one), OwnOutcome::Changed);
+        assert_eq!(state.own(&two), OwnOutcome::Changed);
         assert_eq!(state.untold(0), [one.clone(), two.clone()]);
         take(&state, 0, &[one.clone(), two.clone()]);
         assert_eq!((state.untold(0).len(), state.untold(1).len()), (0, 2));
@@ -348,20 +352,20 @@ mod tests {
     }
 
     #[test]
-    fn news_that_came_while_a_tracker_was_told_are_told_too() {
-        let state = State::new(1, 10, 10);
+    fn change_during_an_announcement_is_announced_too() {
+        let state = ClientState::new(1, 10, 10);
         let partial = entry(1, OwnState::Partial);
         state.own(&partial);
         let batch = state.untold(0);
         state.own(&entry(1, OwnState::Gone));
         take(&state, 0, &batch);
         assert_eq!(state.untold(0), [entry(1, OwnState::Gone)]);
-        assert_eq!(state.own(&entry(1, OwnState::Gone)), Noted::Known);
+        assert_eq!(state.own(&entry(1, OwnState::Gone)), OwnOutcome::Unchanged);
     }
 
     #[test]
-    fn refused_entry_is_told_again_ever_more_rarely_until_it_is_taken() {
-        let state = State::new(1, 10, 10);
+    fn refused_entry_is_announced_again_ever_more_rarely_until_it_is_accepted() {
+        let state = ClientState::new(1, 10, 10);
         let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
         state.own(&one);
         state.own(&two);
@@ -381,7 +385,7 @@ mod tests {
             state.retry(0, due);
             assert_eq!(state.untold(0), std::slice::from_ref(&two));
             now = due;
-            // The same reason is news once.
+            // The same reason is news only once.
             let again = refuse(&state, 0, &state.untold(0), &[(0, full.clone())], now);
             assert_eq!(again, []);
         }
@@ -389,7 +393,7 @@ mod tests {
         state.retry(0, now + Duration::from_secs(99));
         let verdicts = refuse(&state, 0, &state.untold(0), &[(0, named.clone())], now);
         assert_eq!(verdicts, [(two.id, Verdict::Refused(named.clone()))]);
-        // Without a name it is listed all the same.
+        // It is listed, though without its name.
         assert_eq!(state.unlisted(0, &two.id), None);
         assert_eq!(state.refused(0), [(two.id, named)]);
         let verdicts = refuse(&state, 0, std::slice::from_ref(&two), &[], now);
@@ -398,8 +402,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_refusal_when_the_content_is_gone_or_cannot_be_taken() {
-        let state = State::new(1, 10, 10);
+    fn refusal_is_forgotten_when_the_content_is_gone_and_not_retried_when_malformed() {
+        let state = ClientState::new(1, 10, 10);
         let now = Instant::now();
         let two = entry(2, OwnState::Complete);
         state.own(&two);
@@ -415,7 +419,7 @@ mod tests {
             now,
         );
         assert!(state.next_retry(0).is_some());
-        // A tracker that knows nothing is told of it with all else.
+        // A tracker that knows nothing is told of it together with the rest.
         state.registered_anew(0);
         assert_eq!((state.next_retry(0), state.untold(0).len()), (None, 1));
         state.own(&entry(2, OwnState::Gone));
@@ -425,20 +429,26 @@ mod tests {
     }
 
     #[test]
-    fn contents_owners_and_what_is_untold_are_bounded() {
-        let state = State::new(1, 2, 4);
+    fn contents_owners_and_untold_entries_are_bounded() {
+        let state = ClientState::new(1, 2, 4);
         for number in 0..100 {
-            assert_eq!(state.own(&entry(number, OwnState::Complete)), Noted::News);
-            assert_eq!(state.own(&entry(number, OwnState::Gone)), Noted::News);
+            assert_eq!(
+                state.own(&entry(number, OwnState::Complete)),
+                OwnOutcome::Changed
+            );
+            assert_eq!(
+                state.own(&entry(number, OwnState::Gone)),
+                OwnOutcome::Changed
+            );
         }
         assert!(state.untold(0).len() <= 4);
-        assert!(state.renews(0));
+        assert!(state.must_renew(0));
         state.own(&entry(1, OwnState::Complete));
         state.own(&entry(2, OwnState::Complete));
-        assert_eq!(state.own(&entry(3, OwnState::Complete)), Noted::Full);
+        assert_eq!(state.own(&entry(3, OwnState::Complete)), OwnOutcome::Full);
 
-        state.named(0, &named(100));
-        for owner in named(100).owners {
+        state.remember_owners(0, &owners(100));
+        for owner in owners(100) {
             state.credit(&owner.addr, 7);
         }
         let credited = state.take_credits(0);
@@ -448,8 +458,8 @@ mod tests {
 
     #[test]
     fn credits_of_an_owner_add_up_until_they_are_taken() {
-        let state = State::new(2, 2, 4);
-        state.named(1, &named(2));
+        let state = ClientState::new(2, 2, 4);
+        state.remember_owners(1, &owners(2));
         let owner = "memory:1".parse().unwrap();
         state.credit(&owner, 7);
         state.credit(&owner, 8);

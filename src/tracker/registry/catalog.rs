@@ -1,74 +1,47 @@
-//! The half that knows the contents: who owns them, under which names, and
-//! whom to name. It knows a peer only as a number and an address.
+//! The contents of one shard: who owns them, under which names, and which owners
+//! a reply names. It knows a peer only as a number and an address.
 
 use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::compact::{Place, Texts};
+use super::addrs::{ListenAddr, TextAddrs};
 use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
-use super::half::{Counted, Total};
 use super::keyed::Keyed;
+use super::listing::PeerListing;
 use super::names::{NO_NAME, NoPlace};
-use super::owners::{Drawn, Owner};
+use super::owner::Owner;
+use super::owners::Drawn;
 use super::ownerships::{Ownerships, UNLISTED};
 use super::peers::Holding;
-use super::reply::Out;
-use super::snapshot::Recalled;
-use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
+use super::recalled::Recalled;
+use super::reply::ReplyWriter;
+use super::settings::Settings;
+use super::snapshot::KnownContent;
+use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{OwnEntry, OwnState, Refusal};
 
-/// What a content's list must know of a peer.
-#[derive(Debug)]
-pub(super) struct Card {
-    pub(super) peer: u32,
-    pub(super) generation: u32,
-    pub(super) level: i32,
-    /// By what the peer's host is counted.
-    pub(super) host: u32,
-    /// Whether a peer of another host has credited it.
-    pub(super) credited: bool,
-    /// Where it listens, if it does.
-    pub(super) place: Option<Place>,
-}
-
-/// What a peer says to own.
-pub(super) struct Claim<'a> {
-    pub(super) hash: u64,
-    pub(super) entry: &'a OwnEntry,
-    /// Why it may own nothing more, and why nothing that nobody owns, if so.
-    pub(super) full: Option<Refusal>,
-    pub(super) full_of_new: Option<Refusal>,
-}
-
-/// What came of a claim: it is held as it was claimed, but maybe for the name.
-#[derive(Debug)]
-pub(super) struct Owned {
-    pub(super) holding: Holding,
-    /// It was not held before.
-    pub(super) anew: bool,
-    pub(super) named: Named,
-}
-
-/// What came of the name of a claim.
+/// What came of the name in an entry of OWN.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(crate) enum NameOutcome {
     /// The owner uses it.
     Done,
-    /// No owner of the content uses it, and there is room for it. It needs a
-    /// place among the contents of that name; [`Catalog::name`] is to follow.
+    /// No owner of the content uses it yet, and there is room for it. It needs a
+    /// place among the contents of that name; then [`Catalog::bring_name`] must
+    /// follow.
     New,
     /// There is no room for it.
     Refused(Refusal),
 }
 
-/// A content that is asked for, and whom chance will name.
-pub(super) struct Search {
+/// A content that NEED asks for, with the random draws for the choice of its
+/// owners.
+pub(crate) struct Search {
     content: u32,
-    /// How many of the fastest are named, and how many others.
-    places: (usize, usize),
+    /// How many of the fastest owners are named, and how many others.
+    wanted: (usize, usize),
     drawn: Drawn,
 }
 
@@ -78,35 +51,36 @@ pub(crate) struct Catalog {
     shard: u32,
     bits: u32,
     rng: Rng,
-    pub(super) contents: Contents,
+    contents: Contents,
     ownerships: Ownerships,
-    pub(super) texts: Texts,
-    pub(super) recalled: Recalled,
-    /// Used again for each reply.
+    texts: TextAddrs,
+    recalled: Recalled,
+    /// The owners that a reply names. Reused for each reply.
     picks: Vec<Owner>,
 }
 
 impl Catalog {
-    pub(crate) fn new(key: &[u8; 32], shard: u32, bits: u32) -> Self {
+    pub(crate) fn new(settings: &Settings, key: &[u8; 32], shard: u32) -> Self {
         let seed = Keyed::derive(key, "bt_lite registry draws").seed();
+        let bits = settings.bits();
         Self {
             shard,
             bits,
             rng: Rng::with_seed(seed.wrapping_add(shard.into())),
             contents: Contents::new(Keyed::derive(key, "bt_lite registry maps"), bits),
             ownerships: Ownerships::default(),
-            texts: Texts::default(),
+            texts: TextAddrs::default(),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
         }
     }
 
-    /// How many pairs of a peer and a content there are.
-    pub(super) fn ownership_count(&self) -> usize {
+    /// How many ownerships there are.
+    pub(crate) fn ownership_count(&self) -> usize {
         self.ownerships.len()
     }
 
-    /// How other shards call a content.
+    /// The number of a content outside of this shard.
     fn outward(&self, content: u32) -> u32 {
         content << self.bits | self.shard
     }
@@ -115,125 +89,106 @@ impl Catalog {
         content >> self.bits
     }
 
-    /// How other shards call the content of this id.
-    pub(super) fn by_id(&self, hash: u64, id: &ContentId) -> Option<u32> {
+    /// The number of the content with this id.
+    pub(crate) fn by_id(&self, hash: u64, id: &ContentId) -> Option<u32> {
         let content = self.contents.by_id(hash, id)?;
         Some(self.outward(content))
     }
 
-    /// Applies one entry of OWN that is not GONE, but for a name that is new to
-    /// the content. What is refused changes nothing.
-    pub(super) fn own(
-        &mut self,
-        claim: &Claim<'_>,
-        held: Option<u32>,
-        card: &Card,
+    /// Whether a content may have one more owner.
+    ///
+    /// # Errors
+    /// [`Refusal::OwnersPerContent`].
+    pub(crate) fn check_owners(
+        &self,
+        content: u32,
         config: &RegistryConfig,
-        total: &mut impl Total,
-    ) -> Result<Owned, Refusal> {
-        let entry = claim.entry;
-        if entry.length > MAX_CONTENT_LEN {
-            return Err(Refusal::Malformed);
+    ) -> Result<(), Refusal> {
+        let max = config.max_owners_per_content;
+        match self.contents[self.inward(content)].owner_count() >= max as usize {
+            true => Err(Refusal::OwnersPerContent { max }),
+            false => Ok(()),
         }
-        let complete = entry.state == OwnState::Complete;
-        let known = self.contents.by_id(claim.hash, &entry.id);
-        let (content, ownership) = match (known, held) {
-            (Some(content), Some(held)) => (content, held),
-            _ => self.begin(claim, known, card, config, total)?,
-        };
-        if complete {
-            self.contents[content].length = entry.length;
-        }
-        if self.ownerships.complete(ownership) != complete {
-            self.ownerships.set_complete(ownership, complete);
-            let pos = self.ownerships.pos(ownership);
-            if pos != UNLISTED {
-                let owners = &mut self.contents[content].owners;
-                owners.at_mut(pos).set_complete(complete);
-            }
-        }
-        Ok(Owned {
-            holding: Holding {
-                content: self.outward(content),
-                ownership,
-            },
-            anew: held.is_none(),
-            named: self.join(content, ownership, &entry.name, card, config),
-        })
     }
 
-    /// A new ownership, listed, without a name.
-    fn begin(
+    /// Begins an ownership of a known content or of a new one: it is listed, and
+    /// has no name yet.
+    pub(crate) fn begin(
         &mut self,
-        claim: &Claim<'_>,
-        known: Option<u32>,
-        card: &Card,
-        config: &RegistryConfig,
-        total: &mut impl Total,
-    ) -> Result<(u32, u32), Refusal> {
-        if let Some(full) = &claim.full {
-            return Err(full.clone());
-        }
-        if let Some(content) = known {
-            let max = config.max_owners_per_content;
-            if self.contents[content].owner_count() >= max as usize {
-                return Err(Refusal::OwnersPerContent { max });
-            }
-        } else if let Some(full) = &claim.full_of_new {
-            return Err(full.clone());
-        }
-        let max = config.max_ownerships;
-        if !total.add(Counted::Ownerships, max) {
-            return Err(Refusal::Ownerships { max });
-        }
-        let entry = claim.entry;
+        (hash, known): (u64, Option<u32>),
+        entry: &OwnEntry,
+        listing: &PeerListing,
+    ) -> Holding {
         let content = match known {
-            Some(content) => content,
+            Some(content) => self.inward(content),
             None => {
-                let max = config.max_contents;
-                if !total.add(Counted::Entries, max) {
-                    total.sub(Counted::Ownerships);
-                    return Err(Refusal::Contents { max });
-                }
                 self.recalled.remove(&entry.id);
-                self.contents.insert(claim.hash, entry.id, entry.length)
+                self.contents.insert(hash, entry.id, entry.length)
             }
         };
         let complete = entry.state == OwnState::Complete;
         let ownership = self.ownerships.begin(complete);
         self.contents[content].unlisted += 1;
-        self.list(content, ownership, card);
-        Ok((content, ownership))
+        self.list(content, ownership, listing);
+        Holding {
+            content: self.outward(content),
+            ownership,
+        }
     }
 
-    /// Has an owner use a name, if another one uses it already.
-    fn join(
+    /// Applies an entry of OWN to an ownership: the length, the state, and the
+    /// name, if other owners of the content use it already.
+    pub(crate) fn apply(
+        &mut self,
+        held: Holding,
+        entry: &OwnEntry,
+        listing: &PeerListing,
+        config: &RegistryConfig,
+    ) -> NameOutcome {
+        let content = self.inward(held.content);
+        let complete = entry.state == OwnState::Complete;
+        if complete {
+            self.contents[content].length = entry.length;
+        }
+        if self.ownerships.is_complete(held.ownership) != complete {
+            self.ownerships.set_complete(held.ownership, complete);
+            let pos = self.ownerships.pos(held.ownership);
+            if pos != UNLISTED {
+                let owners = &mut self.contents[content].owners;
+                owners.at_mut(pos).set_complete(complete);
+            }
+        }
+        self.join_name(content, held.ownership, &entry.name, listing, config)
+    }
+
+    /// Has an owner use a name, if another owner uses it already.
+    fn join_name(
         &mut self,
         content: u32,
         ownership: u32,
         name: &ContentName,
-        card: &Card,
+        listing: &PeerListing,
         config: &RegistryConfig,
-    ) -> Named {
+    ) -> NameOutcome {
         let names = &mut self.contents[content].names;
         let old = self.ownerships.name(ownership);
         match names.find(name) {
-            Some(at) if at == old => Named::Done,
+            Some(at) if at == old => NameOutcome::Done,
             Some(at) => {
-                names.join(at, card.host, card.credited);
-                self.rename(content, ownership, at, card.host);
-                Named::Done
+                names.join(at, listing.host, listing.credited);
+                self.set_name(content, ownership, at, listing.host);
+                NameOutcome::Done
             }
-            None => match names.room(card.host, config.max_names_per_content) {
-                Ok(_) => Named::New,
-                Err(NoPlace(max)) => Named::Refused(Refusal::NamesPerContent { max }),
+            None => match names.room(listing.host, config.max_names_per_content) {
+                Ok(_) => NameOutcome::New,
+                Err(NoPlace(max)) => NameOutcome::Refused(Refusal::NamesPerContent { max }),
             },
         }
     }
 
     /// Notes the name that an owner has begun to use, and ends its use of
-    /// another one.
-    fn rename(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
+    /// another name.
+    fn set_name(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
         let old = self.ownerships.name(ownership);
         self.ownerships.set_name(ownership, at);
         if old != NO_NAME {
@@ -241,34 +196,38 @@ impl Catalog {
         }
     }
 
-    /// Has an owner use a name that has a place among the contents of that name.
+    /// Has an owner use a name that has found a place among the contents of that
+    /// name.
     ///
     /// # Errors
-    /// [`Refusal::NamesPerContent`], where others were quicker.
-    pub(super) fn name(
+    /// [`Refusal::NamesPerContent`], if other owners have taken the room since.
+    pub(crate) fn bring_name(
         &mut self,
         held: Holding,
         name: &ContentName,
-        card: &Card,
+        listing: &PeerListing,
         config: &RegistryConfig,
     ) -> Result<(), Refusal> {
         let content = self.inward(held.content);
-        match self.join(content, held.ownership, name, card, config) {
-            Named::Done => return Ok(()),
-            Named::Refused(refusal) => return Err(refusal),
-            Named::New => {}
+        // Other owners may have used the content since `apply`.
+        match self.join_name(content, held.ownership, name, listing, config) {
+            NameOutcome::Done => return Ok(()),
+            NameOutcome::Refused(refusal) => return Err(refusal),
+            NameOutcome::New => {}
         }
         let names = &self.contents[content].names;
-        if let Ok(Some(victim)) = names.room(card.host, config.max_names_per_content) {
+        if let Ok(Some(victim)) = names.room(listing.host, config.max_names_per_content) {
             self.contents.lapse(content, victim);
         }
-        let at = self.contents.bring(content, name, card.host, card.credited);
-        self.rename(content, held.ownership, at, card.host);
+        let at = self
+            .contents
+            .bring(content, name, listing.host, listing.credited);
+        self.set_name(content, held.ownership, at, listing.host);
         Ok(())
     }
 
-    /// Takes a name from a content, if it has it.
-    pub(super) fn lapse(&mut self, hash: u64, id: &ContentId, name: &ContentName) {
+    /// Takes a name from a content, if the content has it.
+    pub(crate) fn lapse_name(&mut self, hash: u64, id: &ContentId, name: &ContentName) {
         if let Some(content) = self.contents.by_id(hash, id)
             && let Some(at) = self.contents[content].names.find(name)
         {
@@ -276,26 +235,28 @@ impl Catalog {
         }
     }
 
-    /// Puts an unlisted ownership onto its content's list, if its peer listens.
-    fn list(&mut self, content: u32, ownership: u32, card: &Card) {
-        let Some(place) = &card.place else {
+    /// Lists an ownership that is not listed, if its peer listens.
+    fn list(&mut self, content: u32, ownership: u32, listing: &PeerListing) {
+        let Some(addr) = &listing.addr else {
             return;
         };
-        let complete = self.ownerships.complete(ownership);
-        let mut owner = Owner::new(ownership, card.peer, card.generation, complete);
-        match place {
-            Place::V4(ip, port) => owner.set_v4(*ip, *port),
-            Place::Text(addr) => owner.set_text(self.texts.insert_text(addr.clone())),
+        let complete = self.ownerships.is_complete(ownership);
+        let mut owner = Owner::new(ownership, listing.peer, listing.generation, complete);
+        match addr {
+            ListenAddr::V4(ip, port) => owner.set_v4(*ip, *port),
+            ListenAddr::Text(addr) => owner.set_text(self.texts.insert_text(addr.clone())),
         }
         let content = &mut self.contents[content];
         content.unlisted -= 1;
         let ownerships = &mut self.ownerships;
-        content.owners.insert(owner, card.level, &mut |owner, pos| {
-            ownerships.set_pos(owner.ownership, pos);
-        });
+        content
+            .owners
+            .insert(owner, listing.level, &mut |owner, pos| {
+                ownerships.set_pos(owner.ownership, pos);
+            });
     }
 
-    /// The opposite of [`list`](Self::list), for whom it listed.
+    /// Reverts [`list`](Self::list), if the ownership is listed.
     fn unlist(&mut self, content: u32, ownership: u32) {
         let pos = self.ownerships.pos(ownership);
         if pos == UNLISTED {
@@ -310,38 +271,39 @@ impl Catalog {
         content.owners.remove(pos, &mut |owner, pos| {
             ownerships.set_pos(owner.ownership, pos);
         });
-        // Last, for the removal moves it first.
+        // Last, because the removal may move it before.
         self.ownerships.set_pos(ownership, UNLISTED);
     }
 
-    /// Lists an owner as it listens now and where its level belongs, and notes
-    /// that its name was fetched if it was.
-    pub(super) fn refresh(&mut self, held: Holding, card: &Card) {
+    /// Brings an entry up to date: its address, the bucket of its level, and
+    /// whether its name was fetched.
+    pub(crate) fn refresh(&mut self, held: Holding, listing: &PeerListing) {
         let content = self.inward(held.content);
         let name = self.ownerships.name(held.ownership);
-        if card.credited && name != NO_NAME {
+        if listing.credited && name != NO_NAME {
             self.contents[content].names.fetched(name);
         }
         let pos = self.ownerships.pos(held.ownership);
         if pos == UNLISTED {
-            self.list(content, held.ownership, card);
+            self.list(content, held.ownership, listing);
             return;
         }
         let owners = &mut self.contents[content].owners;
-        let place = card.place.as_ref();
-        if place.is_some_and(|place| is(owners.at_mut(pos), place, &self.texts)) {
+        let addr = listing.addr.as_ref();
+        if addr.is_some_and(|addr| is_at(owners.at_mut(pos), addr, &self.texts)) {
             let ownerships = &mut self.ownerships;
-            owners.relevel(pos, card.level, &mut |owner, pos| {
+            owners.relevel(pos, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
         } else {
             self.unlist(content, held.ownership);
-            self.list(content, held.ownership, card);
+            self.list(content, held.ownership, listing);
         }
     }
 
-    /// The one place where an ownership ends.
-    pub(super) fn disown(&mut self, held: Holding, host: u32, total: &mut impl Total) {
+    /// Ends an ownership of a peer of this host. Returns whether the content has
+    /// ended with it. No other method ends an ownership.
+    pub(crate) fn disown(&mut self, held: Holding, host: u32) -> bool {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
         self.contents[content].unlisted -= 1;
@@ -350,15 +312,12 @@ impl Catalog {
             self.contents.leave(content, name, host);
         }
         self.ownerships.end(held.ownership);
-        total.sub(Counted::Ownerships);
-        if self.contents.remove_if_unowned(content) {
-            total.sub(Counted::Entries);
-        }
+        self.contents.remove_if_unowned(content)
     }
 
-    /// The first half of NEED: finds a content, and has the memory fetch what
-    /// the other half needs.
-    pub(super) fn search(
+    /// The first half of NEED: finds a content, and reads the entries that the
+    /// second half needs, so that the memory fetches them early.
+    pub(crate) fn search(
         &mut self,
         hash: u64,
         id: &ContentId,
@@ -372,80 +331,59 @@ impl Catalog {
         let owners = &self.contents[content].owners;
         Some(Search {
             content,
-            places: (fast, k - fast),
+            wanted: (fast, k - fast),
             drawn: owners.draw_ahead(&mut self.rng, k - fast),
         })
     }
 
-    /// The other half: answers for this asker, who asked by this name or by id,
-    /// with the owners of what was found, the fastest first.
+    /// The second half: answers an asker that listens here, who asked by this
+    /// name or by id, with owners of the content, the fastest first.
     ///
     /// # Errors
     /// [`Refusal::UnknownContent`].
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &mut self,
         now: Instant,
         id: &ContentId,
         search: Option<Search>,
-        (asker, name): (Option<&Place>, Option<&ContentName>),
-        out: &mut impl Out,
+        (asker, name): (Option<&ListenAddr>, Option<&ContentName>),
+        out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
         let Some(search) = search else {
-            self.recalled.tick(now);
-            return match self.recalled.found(id, name, out) {
+            self.recalled.expire(now);
+            return match self.recalled.answer(id, name, out) {
                 true => Ok(()),
                 false => Err(Refusal::UnknownContent),
             };
         };
-        let content = search.content;
-        let Self {
-            contents,
-            texts,
-            rng,
-            picks,
-            ..
-        } = self;
-        picks.clear();
-        // Which of 256 classes of addresses are among the picks: most new ones
-        // are of none of them.
-        let mut classes = [0_u64; 4];
-        let v4_asker = match asker {
-            Some(Place::V4(ip, port)) => Some(v4_key(*ip, *port)),
-            _ => None,
-        };
-        let owned = &contents[content];
-        // Before the choice, so that the name is on its way as well.
-        match name.or_else(|| owned.names.told()) {
-            Some(name) => out.found(owned.id, owned.length, name),
-            None => out.found(owned.id, owned.length, &name_of(&owned.id)),
+        let Search {
+            content,
+            wanted,
+            drawn,
+        } = search;
+        let content = &self.contents[content];
+        // Before the choice, so that the memory fetches the name early, too.
+        match name.or_else(|| content.names.common()) {
+            Some(name) => out.found(content.id, content.length, name),
+            None => out.found(content.id, content.length, &name_of(&content.id)),
         }
-        let Search { places, drawn, .. } = search;
-        if places != (0, 0) {
-            owned.owners.choose(rng, &drawn, places, |owner| {
-                let fit = if owner.text().is_some() {
-                    let asker = asker.is_some_and(|asker| is(owner, asker, texts));
-                    !asker && !picks.iter().any(|other| same(other, owner, texts))
-                } else {
-                    let key = v4_key(owner.word, owner.port);
-                    let class = key.wrapping_mul(MIX) >> 56;
-                    let (classes, class) = (&mut classes[class as usize / 64], 1 << (class % 64));
-                    let known = *classes & class != 0
-                        && picks.iter().any(|other| same(other, owner, texts));
-                    *classes |= class;
-                    Some(key) != v4_asker && !known
-                };
-                if fit {
-                    picks.push(*owner);
-                }
-                fit
-            });
+        self.picks.clear();
+        if wanted != (0, 0) {
+            let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
+            let take = |owner: &Owner| picker.take(owner);
+            content.owners.choose(&mut self.rng, &drawn, wanted, take);
         }
-        out.owners(picks, texts);
+        out.owners(&self.picks, &self.texts);
         Ok(())
     }
 
     /// The contents of a name, with their lengths.
-    pub(super) fn named(&self, name: &ContentName) -> impl Iterator<Item = (ContentId, u64)> {
+    pub(crate) fn named(
+        &mut self,
+        now: Instant,
+        name: &ContentName,
+    ) -> impl Iterator<Item = (ContentId, u64)> {
+        self.recalled.expire(now);
         let owned = self.contents.by_name(name).iter().map(|&content| {
             let content = &self.contents[content];
             (content.id, content.length)
@@ -453,41 +391,65 @@ impl Catalog {
         owned.chain(self.recalled.named(name))
     }
 
-    /// The contents that are owned by this name.
-    pub(super) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
+    /// The contents of a name that have owners.
+    pub(crate) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
         self.contents.bearers(name)
     }
 
-    /// Checks all that can be seen from here. Ownerships must be those that
-    /// peers hold, with how they listen, and whether their listing is as it
-    /// should be by now; returns how many there were.
+    /// All contents, with and without owners.
+    pub(crate) fn known(&mut self, now: Instant) -> impl Iterator<Item = KnownContent> {
+        self.recalled.expire(now);
+        let owned = self.contents.iter().map(|(_, content)| KnownContent {
+            id: content.id,
+            length: content.length,
+            names: content.names.all().cloned().collect(),
+        });
+        owned.chain(self.recalled.contents().cloned())
+    }
+
+    /// Recalls a content until it has an owner, at most until then.
+    pub(crate) fn recall(&mut self, hash: u64, content: &KnownContent, until: Option<Instant>) {
+        if self.contents.by_id(hash, &content.id).is_none() {
+            self.recalled.insert(content, until);
+        }
+    }
+
+    /// How many contents have an owner.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn check(&self, held: impl Iterator<Item = (Holding, Card, bool)>) -> usize {
+    pub(crate) fn len(&self) -> usize {
+        self.contents.len()
+    }
+
+    /// Checks this shard. `held` is everything that peers hold of its contents,
+    /// with their listings, and whether the entries must be up to date by now.
+    /// Returns how many ownerships there are.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check(&self, held: impl Iterator<Item = (Holding, PeerListing, bool)>) -> usize {
         self.contents.check();
         let (mut count, mut texts, mut named) = (0, 0, 0);
         let mut levels = std::collections::BTreeMap::new();
-        for (holding, card, settled) in held {
+        for (holding, listing, settled) in held {
             count += 1;
             let content = &self.contents[self.inward(holding.content)];
             let pos = self.ownerships.pos(holding.ownership);
-            let level = if settled { card.level } else { i32::MIN };
+            let level = if settled { listing.level } else { i32::MIN };
             levels.insert(holding.ownership, level);
             named += u32::from(self.ownerships.name(holding.ownership) != NO_NAME);
             if pos == UNLISTED {
-                assert!(!settled || card.place.is_none());
+                assert!(!settled || listing.addr.is_none());
                 continue;
             }
             let owner = content.owners.as_slice()[pos as usize];
             assert_eq!(
                 (owner.ownership, owner.peer),
-                (holding.ownership, card.peer)
+                (holding.ownership, listing.peer)
             );
-            let place = card.place.as_ref();
-            let listed = place.is_some_and(|place| is(&owner, place, &self.texts));
+            let addr = listing.addr.as_ref();
+            let listed = addr.is_some_and(|addr| is_at(&owner, addr, &self.texts));
             assert!(!settled || listed, "listed elsewhere");
             texts += usize::from(owner.text().is_some());
-            let complete = self.ownerships.complete(holding.ownership);
-            assert_eq!(owner.complete(), complete);
+            let complete = self.ownerships.is_complete(holding.ownership);
+            assert_eq!(owner.is_complete(), complete);
         }
         assert_eq!(count, self.ownership_count());
         assert_eq!(texts, self.texts.len());
@@ -503,14 +465,65 @@ impl Catalog {
     }
 }
 
-/// What a content is called for which no owner's name has a place: its id, as
-/// text.
-fn name_of(id: &ContentId) -> ContentName {
-    let name = ContentName::try_from(id.to_string());
-    name.expect("hexadecimal digits are a name")
+/// Picks owners for one reply: not the address of the asker, and each address once.
+struct Picker<'a> {
+    asker: Option<&'a ListenAddr>,
+    v4_asker: Option<u64>,
+    texts: &'a TextAddrs,
+    picks: &'a mut Vec<Owner>,
+    /// A small Bloom filter: which of 256 classes of addresses are among the picks.
+    /// Most new addresses are in none of them, so that the picks need not be
+    /// searched.
+    classes: [u64; 4],
 }
 
-/// The high bits of a product with it hang on all bits of the other factor.
+impl<'a> Picker<'a> {
+    fn new(asker: Option<&'a ListenAddr>, texts: &'a TextAddrs, picks: &'a mut Vec<Owner>) -> Self {
+        let v4_asker = match asker {
+            Some(ListenAddr::V4(ip, port)) => Some(v4_key(*ip, *port)),
+            _ => None,
+        };
+        Self {
+            asker,
+            v4_asker,
+            texts,
+            picks,
+            classes: [0; 4],
+        }
+    }
+
+    /// Picks an owner, if it is fit. Returns whether it is.
+    fn take(&mut self, owner: &Owner) -> bool {
+        let fit = if owner.text().is_some() {
+            let is_asker = |asker: &ListenAddr| is_at(owner, asker, self.texts);
+            !self.asker.is_some_and(is_asker) && !self.is_picked(owner)
+        } else {
+            let key = v4_key(owner.word, owner.port);
+            let class = key.wrapping_mul(MIX) >> 56;
+            let (word, bit) = (class as usize / 64, 1 << (class % 64));
+            let picked = self.classes[word] & bit != 0 && self.is_picked(owner);
+            self.classes[word] |= bit;
+            Some(key) != self.v4_asker && !picked
+        };
+        if fit {
+            self.picks.push(*owner);
+        }
+        fit
+    }
+
+    fn is_picked(&self, owner: &Owner) -> bool {
+        let mut picks = self.picks.iter();
+        picks.any(|other| same_addr(other, owner, self.texts))
+    }
+}
+
+/// The name of a content for which no owner's name has a place: its id as text.
+fn name_of(id: &ContentId) -> ContentName {
+    let name = ContentName::try_from(id.to_string());
+    name.expect("hexadecimal digits are a valid name")
+}
+
+/// The high bits of a product with it depend on all bits of the other factor.
 const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// An IPv4 address as one number.
@@ -519,19 +532,19 @@ fn v4_key(ip: [u8; 4], port: [u8; 2]) -> u64 {
 }
 
 /// Whether two owners have the same address.
-fn same(one: &Owner, other: &Owner, texts: &Texts) -> bool {
+fn same_addr(one: &Owner, other: &Owner, texts: &TextAddrs) -> bool {
     match (one.text(), other.text()) {
         (None, None) => (one.word, one.port) == (other.word, other.port),
-        (Some(one), Some(other)) => texts.text(one) == texts.text(other),
+        (Some(one), Some(other)) => texts.get(one) == texts.get(other),
         _ => false,
     }
 }
 
 /// Whether an owner has this address.
-fn is(owner: &Owner, place: &Place, texts: &Texts) -> bool {
-    match (owner.text(), place) {
-        (None, Place::V4(ip, port)) => (owner.word, owner.port) == (*ip, *port),
-        (Some(index), Place::Text(addr)) => texts.text(index) == addr,
+fn is_at(owner: &Owner, addr: &ListenAddr, texts: &TextAddrs) -> bool {
+    match (owner.text(), addr) {
+        (None, ListenAddr::V4(ip, port)) => (owner.word, owner.port) == (*ip, *port),
+        (Some(index), ListenAddr::Text(addr)) => texts.get(index) == addr,
         _ => false,
     }
 }

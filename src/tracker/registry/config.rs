@@ -1,30 +1,30 @@
-//! What a registry's owner may set.
+//! The figures of a registry.
 
 use std::time::Duration;
 
 use super::ownerships::MOST as OWNERSHIPS;
 use crate::protocol::limits::{MAX_AMBIGUOUS, MAX_HEARTBEAT, MAX_OWNERS};
 
-/// The shortest heartbeat interval that the protocol can say.
+/// The shortest heartbeat interval that the protocol can express.
 const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
-/// Which listening addresses a registry takes.
+/// Which listening addresses a registry accepts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddressRule {
-    /// Only of the host that registers it
+    /// Only addresses of the host that registers them
     /// ([`Addr::same_host`](crate::Addr::same_host)), after an unspecified IP
-    /// was filled in from the connection: a tracker is no tool to aim peers at
-    /// third parties.
+    /// was filled in from the connection. So a tracker cannot be used to aim
+    /// peers at third parties.
     #[default]
     SourceHost,
-    /// Any. For peers behind proxies and port mappings, where everybody who
-    /// can register is trusted.
+    /// Any address. For peers behind proxies and port mappings, where everybody
+    /// who can register is trusted.
     Any,
 }
 
-/// The figures of a [`Registry`](super::Registry). Every one has a default
-/// that is good for a public tracker.
+/// The figures of a [`ShardedRegistry`](crate::tracker::ShardedRegistry). Each
+/// has a default that suits a public tracker.
 ///
 /// ```
 /// use bt_lite::tracker::RegistryConfig;
@@ -35,65 +35,68 @@ pub enum AddressRule {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RegistryConfig {
-    /// How often a peer is to REGISTER again: 1 ms to 24 h, which is what the
-    /// protocol can say; a registry takes others as the nearest, and a tracker
-    /// does not start with them. Default 20 s.
+    /// The interval at which a peer must REGISTER again: 1 ms to 24 h, which is
+    /// what the protocol can express. A registry uses the nearest value in that
+    /// range; a tracker does not start with a value outside of it. Default 20 s.
     pub heartbeat: Duration,
-    /// How late a heartbeat may be. Default 2 s. Heartbeat and grace are the
-    /// lease: who lets it pass in silence is forgotten with all that it owned,
-    /// at most a 64th of the lease later. Every request with a good token
-    /// extends it.
+    /// How late a heartbeat may be. Default 2 s. Heartbeat plus grace is the
+    /// lease. A peer that sends nothing for that long is forgotten with all that
+    /// it owned, at most a 64th of the lease later. Every request with a valid
+    /// token extends the lease.
     pub grace: Duration,
-    /// Which listening addresses are taken. Default: of the source's host.
+    /// Which listening addresses are accepted. Default: those of the source's
+    /// host.
     pub addresses: AddressRule,
-    /// How many owners one reply names at the most. Default 50, which is also
-    /// the protocol's bound.
+    /// How many owners one reply names at most. Default 50, which is also the
+    /// protocol's limit.
     pub max_owners: u16,
-    /// How many percent of the named owners are drawn at random from all, and
-    /// not for their speed. Default 25. At least one place goes to the fastest.
+    /// The percentage of the named owners that are drawn at random from all
+    /// owners, rather than chosen by speed. Default 25. At least one place goes
+    /// to the fastest.
     pub random_percent: u8,
-    /// After how long a credited upload counts half. Default 20 s: as long as
-    /// the heartbeat, about ten reports, so that one odd report does not turn
-    /// the order, and an owner that has become slow loses its place within a
-    /// minute.
+    /// After this time a credited upload counts half. Default 20 s, which is one
+    /// heartbeat and about ten reports: one odd report does not change the
+    /// order, and an owner that has become slow loses its place within a minute.
     pub half_life: Duration,
-    /// The most that one peer, and all peers of one host together, can have
-    /// received, in bytes per second: what they report beyond is not credited,
-    /// so that it does not help a liar to be many. What a host has not reported
-    /// counts for one lease. Default 1.25 GB/s, which is 10 Gbit/s.
+    /// The highest download rate, in bytes per second, that one peer, and all
+    /// peers of one host together, can credit. What they report beyond it is not
+    /// credited, so it does not help a liar to run many peers. A host that has
+    /// not reported can make up for at most one lease. Default 1.25 GB/s, which
+    /// is 10 Gbit/s.
     pub max_credit_rate: u64,
     /// How many peers there may be. Default 1,000,000.
     pub max_peers: u32,
-    /// How many peers one host may have registered. Default 256, for the sake
-    /// of peers behind one address translator. IPv6 hosts are counted by their
-    /// /64 network.
+    /// How many peers one host may register. Default 256, because many peers may
+    /// share one address behind a NAT. IPv6 hosts are counted by their /64
+    /// network.
     pub max_peers_per_host: u32,
     /// How many contents there may be. Default 1,000,000.
     pub max_contents: u32,
     /// How many contents one peer may own. Default 100,000.
     pub max_contents_per_peer: u32,
-    /// So many contents beyond the first one of each peer may the peers of one
-    /// host own before the host may bring no new ones; those that others own may
-    /// still be owned. Default 100,000: a peer with as many contents as one may
-    /// have fits, and takes no more than a tenth of the catalog. IPv6 hosts are
-    /// counted by their /64 network, as everywhere.
+    /// How many contents the peers of one host may own, beyond the first one of
+    /// each peer, before the host may not add contents that are new to the
+    /// registry. Its peers may still own contents that others own. Default
+    /// 100,000: one peer may have as many contents as a peer may own, and they
+    /// take no more than a tenth of the catalog. IPv6 hosts are counted by their
+    /// /64 network, as everywhere.
     pub max_contents_per_host: u32,
     /// How many contents the peers of one host may own together, beyond the
-    /// first one of each peer: a content counts for each of them. Default
-    /// 1,000,000: ten peers behind one address translator may share 100,000
-    /// contents, and take no more than a tenth of the total.
+    /// first one of each peer. A content counts once for each peer that owns it.
+    /// Default 1,000,000: ten peers behind one NAT may share 100,000 contents,
+    /// and take no more than a tenth of the total.
     pub max_ownerships_per_host: u32,
     /// How many pairs of a peer and a content there may be. Default 10,000,000,
     /// which take about half a gigabyte.
     pub max_ownerships: u32,
     /// How many owners one content may have. Default 1,000,000.
     pub max_owners_per_content: u32,
-    /// How many names one content may have, at most 255. One host brings at
+    /// How many names one content may have, at most 255. One host may bring at
     /// most half of them. Default 16.
     pub max_names_per_content: u8,
-    /// For how many contents one name may stand: at most 32, which is what the
-    /// answer to an ambiguous name can list; more counts as that. One host
-    /// brings at most half of them. Default 32.
+    /// How many contents may share one name: at most 32, because the answer to an
+    /// ambiguous name cannot list more. Higher values count as 32. One host may
+    /// bring at most half of them. Default 32.
     pub max_contents_per_name: u32,
 }
 
@@ -122,13 +125,13 @@ impl Default for RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// How long a peer is remembered after its last request.
+    /// How long a peer is known after its last request.
     pub fn lease(&self) -> Duration {
         self.heartbeat.saturating_add(self.grace)
     }
 
-    /// The same, with what cannot be put right.
-    pub(super) fn put_right(mut self) -> Self {
+    /// The same figures, each within its limits.
+    pub(super) fn within_limits(mut self) -> Self {
         self.heartbeat = self.heartbeat.clamp(MIN_HEARTBEAT, MAX_HEARTBEAT);
         self.max_contents_per_name = self.max_contents_per_name.min(MAX_AMBIGUOUS as u32);
         self.max_ownerships = self.max_ownerships.min(OWNERSHIPS);

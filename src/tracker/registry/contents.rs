@@ -1,29 +1,31 @@
-//! The contents and their names. Ids and names are stored once; everything
-//! else refers to them by number.
+//! The contents and their names. Ids and names are stored once. Everything else
+//! refers to contents by number.
 
 use std::collections::HashMap;
 
 use super::keyed::Keyed;
-use super::names::{Names, Worth};
+use super::names::{Names, Worth, gives_way, share};
 use super::owners::Owners;
 use super::table::Table;
 use crate::content::{ContentId, ContentName};
+use crate::protocol::Refusal;
 
-/// How many places the table of ids has for an empty one: looking one up must
-/// be quick, and there are few contents for a peer.
+/// One in this number of slots of the table of ids stays empty. Looking an id up
+/// must be quick, and there are few contents per peer.
 const ID_CROWD: usize = 3;
 
-/// A content that somebody owns. What NEED reads of it is on few lines of
-/// memory.
+/// A content that has an owner. The fields that NEED reads are on few cache
+/// lines.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Content {
     pub(super) id: ContentId,
     pub(super) owners: Owners,
-    /// As the seeder says that spoke last, or else the first leecher.
+    /// The length that a seeder announced last or, without a seeder, the length
+    /// that the first leecher announced.
     pub(super) length: u64,
     pub(super) names: Names,
-    /// How many owners are not listed, for they do not listen.
+    /// How many owners are not listed, because they do not listen.
     pub(super) unlisted: u32,
     hash: u32,
 }
@@ -34,18 +36,47 @@ impl Content {
     }
 }
 
-/// A content that bears a name.
+/// A content that has a certain name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bearer {
+pub(crate) struct Bearer {
     pub(super) id: ContentId,
     pub(super) worth: Worth,
 }
 
+/// Finds a place for one more content among those with a name, which an owner of
+/// `host` brings. If another content must give way, returns which one. Sorts the
+/// contents, so that the outcome does not depend on their shards.
+///
+/// # Errors
+/// [`Refusal::ContentsPerName`].
+pub(crate) fn room_for_bearer(
+    bearers: &mut [Bearer],
+    host: u32,
+    max: u32,
+) -> Result<Option<ContentId>, Refusal> {
+    bearers.sort_unstable_by_key(|bearer| bearer.id);
+    let of_host = bearers.iter().filter(|bearer| bearer.worth.host == host);
+    let share = share(max);
+    if of_host.count() >= share as usize {
+        return Err(Refusal::ContentsPerName { max: share });
+    }
+    if bearers.len() < max as usize {
+        return Ok(None);
+    }
+    let worths: Vec<_> = bearers.iter().map(|bearer| bearer.worth).collect();
+    match gives_way(&worths, host) {
+        Some(victim) => Ok(Some(bearers[victim].id)),
+        None => Err(Refusal::ContentsPerName { max }),
+    }
+}
+
+/// The contents of one shard.
 #[derive(Debug)]
 pub(super) struct Contents {
     slots: Vec<Option<Content>>,
     free: Vec<u32>,
-    /// One more than the number of each content, by the hash of its id.
+    /// One more than the number of each content, by the hash of its id. (The
+    /// table holds no zero.)
     by_id: Table,
     by_name: HashMap<ContentName, Vec<u32>, Keyed>,
 }
@@ -74,12 +105,12 @@ impl Contents {
         number.map(|number| number - 1)
     }
 
-    /// The contents of this name, in the order in which they got it.
+    /// The contents with this name, in the order in which they got it.
     pub(super) fn by_name(&self, name: &ContentName) -> &[u32] {
         self.by_name.get(name).map_or(&[], |contents| contents)
     }
 
-    /// The contents of this name, with what their use of it is worth.
+    /// The contents with this name, each with the worth of its use of the name.
     pub(super) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
         self.by_name(name).iter().filter_map(|&content| {
             let content = &self[content];
@@ -90,7 +121,7 @@ impl Contents {
         })
     }
 
-    /// A content without owners, who are to follow.
+    /// A new content, still without owners.
     pub(super) fn insert(&mut self, hash: u64, id: ContentId, length: u64) -> u32 {
         let content = Some(Content {
             id,
@@ -114,8 +145,8 @@ impl Contents {
         index
     }
 
-    /// Forgets a content that has no owner left, and so no name. Returns
-    /// whether that was so.
+    /// Forgets a content if it has no owner left. It then has no name either.
+    /// Returns whether it was forgotten.
     pub(super) fn remove_if_unowned(&mut self, index: u32) -> bool {
         if self[index].owner_count() == 0
             && let Some(content) = self.slots[index as usize].take()
@@ -128,9 +159,9 @@ impl Contents {
         false
     }
 
-    /// One more owner of this host uses a name that no other does, and of which
-    /// the names have said that there is room. Returns its slot;
-    /// [`leave`](Self::leave) gives it back.
+    /// Adds a name that no owner of the content uses yet, for an owner of this
+    /// host. [`Names::room`] must have said that there is room. Returns the slot
+    /// of the name; [`leave`](Self::leave) gives it back.
     pub(super) fn bring(
         &mut self,
         content: u32,
@@ -138,7 +169,7 @@ impl Contents {
         host: u32,
         credited: bool,
     ) -> u8 {
-        // The same text for all contents that bear it.
+        // All contents with this name share its text.
         let known = self.by_name.get_key_value(name);
         let name = known.map_or(name, |(known, _)| known).clone();
         let names = &mut self[content].names;
@@ -148,14 +179,14 @@ impl Contents {
         at
     }
 
-    /// One owner of this host less uses the name in this slot.
+    /// An owner of this host no longer uses the name in this slot.
     pub(super) fn leave(&mut self, content: u32, at: u8, host: u32) {
         if let Some(name) = self[content].names.leave(at, host) {
             self.forget_name(content, &name);
         }
     }
 
-    /// A content's name gives way: it has it no longer, whoever uses it.
+    /// Takes a name from a content, though owners still use it.
     pub(super) fn lapse(&mut self, content: u32, at: u8) {
         if let Some(name) = self[content].names.lapse(at) {
             self.forget_name(content, &name);
@@ -204,7 +235,7 @@ impl std::ops::Index<u32> for Contents {
     fn index(&self, index: u32) -> &Content {
         self.slots[index as usize]
             .as_ref()
-            .expect("contents are removed with their last owner, who alone refers to them")
+            .expect("only owners refer to a content, and it is removed with the last one")
     }
 }
 
@@ -212,7 +243,7 @@ impl std::ops::IndexMut<u32> for Contents {
     fn index_mut(&mut self, index: u32) -> &mut Content {
         self.slots[index as usize]
             .as_mut()
-            .expect("contents are removed with their last owner, who alone refers to them")
+            .expect("only owners refer to a content, and it is removed with the last one")
     }
 }
 
@@ -221,11 +252,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn length_and_first_name_are_on_the_line_behind_the_list() {
+    fn length_and_first_name_are_on_the_cache_line_after_the_list() {
         let line = |offset: usize| offset / 64;
         let length = std::mem::offset_of!(Content, length);
         let names = std::mem::offset_of!(Content, names);
-        // The slot that is told, and the text of the first one.
+        // The slot of the common name, and the text of the first name.
         assert_eq!(
             line(length),
             line(names + Names::READ - 1),

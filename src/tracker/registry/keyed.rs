@@ -1,5 +1,5 @@
-//! Keys of hash maps are chosen by strangers, so that every map hashes with a
-//! key of the registry; and the tokens, which are hashes with such a key too.
+//! Keyed hashes. Strangers choose the keys of the hash maps, so every map hashes
+//! with a secret key of the registry. Tokens are keyed hashes, too.
 
 use core::net::IpAddr;
 use std::hash::BuildHasher;
@@ -21,14 +21,14 @@ impl Keyed {
         Self { k0, k1 }
     }
 
-    /// The seed of what is drawn at random.
+    /// A seed for random draws.
     pub(super) fn seed(&self) -> u64 {
         self.k0 ^ self.k1
     }
 
-    /// By what peers of one host are counted: the host's hash, where an IPv6
-    /// host is its /64 network. Two hosts with one hash would share a quota,
-    /// which nobody without the key can bring about.
+    /// The hash of a host, by which its peers are counted. An IPv6 host is its
+    /// /64 network. Two hosts with the same hash would share a quota; without the
+    /// key, nobody can bring that about on purpose.
     pub(super) fn host(&self, source: &Addr) -> u32 {
         let hash = match source.host() {
             Host::Ip(IpAddr::V6(ip)) => self.hash_one(&ip.octets()[..8]),
@@ -38,7 +38,10 @@ impl Keyed {
     }
 }
 
-#[expect(deprecated, reason = "the one keyed hasher that std lets one build")]
+#[expect(
+    deprecated,
+    reason = "the only keyed hasher of std that takes its keys"
+)]
 impl BuildHasher for Keyed {
     type Hasher = std::hash::SipHasher;
 
@@ -47,19 +50,19 @@ impl BuildHasher for Keyed {
     }
 }
 
-/// Issues tokens: the number of the peer and its generation in clear, which
-/// together are a counter that never repeats, then 64 bits of their keyed hash.
-/// The hash is stored with the peer, so that checking is a comparison. A guess
-/// is right once in 2^64 requests, each of which names one peer only: tens of
-/// thousands of years at millions of requests a second.
-pub(super) struct Mint {
+/// Issues tokens. A token is the number of the peer and its generation in clear,
+/// which together never repeat, then 64 bits of their keyed hash. The hash is
+/// stored with the peer, so that checking a token is a comparison. A guess is
+/// right once in 2^64 requests, each of which names one peer only. At millions
+/// of requests a second that takes tens of thousands of years.
+pub(super) struct TokenIssuer {
     key: [u8; 32],
 }
 
-/// The part of a token that is not to be guessed.
+/// The part of a token that nobody can guess.
 pub(super) type Proof = [u32; 2];
 
-impl Mint {
+impl TokenIssuer {
     pub(super) fn new(key: &[u8; 32], epoch: u64) -> Self {
         let mut input = *b"token-key-000000";
         input[8..].copy_from_slice(&epoch.to_le_bytes());
@@ -87,14 +90,14 @@ pub(super) fn token(peer: u32, generation: u32, [low, high]: Proof) -> Token {
     Token(token)
 }
 
-/// What a token claims: peer, generation, and the two words of its proof.
+/// The words of a token: peer, generation, and the two words of its proof.
 pub(super) fn words(token: &Token) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = token.0;
     [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_le_bytes)
 }
 
-/// Hashes content ids: four words, folded by two wide products with the key.
-/// An id that somebody made up without the key lands anywhere.
+/// Hashes content ids: four words, mixed with the key and folded by wide
+/// products. Without the key, nobody can make up ids with a certain hash.
 #[derive(Clone)]
 pub(super) struct KeyedIds {
     key: [u64; 4],
@@ -117,7 +120,7 @@ impl KeyedIds {
     }
 }
 
-/// Both halves of a product together.
+/// The two halves of a wide product, combined.
 fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
@@ -142,9 +145,9 @@ impl std::fmt::Debug for KeyedIds {
     }
 }
 
-impl std::fmt::Debug for Mint {
+impl std::fmt::Debug for TokenIssuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Mint(..)")
+        f.write_str("TokenIssuer(..)")
     }
 }
 
@@ -153,16 +156,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proof_of_another_peer_generation_key_or_epoch_is_another() {
-        let mint = Mint::new(&[1; 32], 7);
-        let proof = mint.proof(3, 9);
+    fn proof_depends_on_peer_generation_key_and_epoch() {
+        let issuer = TokenIssuer::new(&[1; 32], 7);
+        let proof = issuer.proof(3, 9);
         assert_eq!(words(&token(3, 9, proof)), [3, 9, proof[0], proof[1]]);
-        assert_eq!(proof, mint.proof(3, 9));
+        assert_eq!(proof, issuer.proof(3, 9));
         for other in [
-            mint.proof(3, 10),
-            mint.proof(4, 9),
-            Mint::new(&[1; 32], 8).proof(3, 9),
-            Mint::new(&[2; 32], 7).proof(3, 9),
+            issuer.proof(3, 10),
+            issuer.proof(4, 9),
+            TokenIssuer::new(&[1; 32], 8).proof(3, 9),
+            TokenIssuer::new(&[2; 32], 7).proof(3, 9),
         ] {
             assert_ne!(other[0], proof[0]);
             assert_ne!(other[1], proof[1]);
@@ -170,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn hash_of_an_id_hangs_on_each_of_its_bits_and_on_the_key() {
+    fn hash_of_an_id_depends_on_each_of_its_bits_and_on_the_key() {
         let keyed = KeyedIds::derive(&[1; 32], "ids");
         let id = [7; 32];
         let hash = keyed.hash(&ContentId::from_bytes(id));

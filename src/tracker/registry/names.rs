@@ -1,59 +1,58 @@
-//! The names of one content: what its owners call it, which host brought each,
-//! and which name is told to whoever asks by id.
+//! The names that the owners of one content use for it, which host brought each
+//! name, and the name that NEED by id is answered with.
 //!
-//! A name gives its place up ([`lapse`](Names::lapse)) without its owners being
-//! looked at: they keep the slot, which has no name any more, until the last of
-//! them has let go of it. It does not know for how many contents a name stands.
+//! When a name gives way to another ([`lapse`](Names::lapse)), its owners are not
+//! looked at. They keep the slot, which has no name any more, until the last of
+//! them has left it. This module does not know how many contents share a name.
 
 use super::votes::Votes;
 use crate::content::ContentName;
 
-/// That an owner's name for the content has found no place.
+/// The slot of an owner whose name for the content has found no place.
 pub(super) const NO_NAME: u8 = u8::MAX;
 
-/// How many slots there may be: as many as the numbers of them below
-/// [`NO_NAME`].
+/// How many slots there may be: one for each number below [`NO_NAME`].
 const SLOTS: usize = NO_NAME as usize;
 
-/// By how many names more than the host of a newcomer another one must have for
-/// one of them to give way: with fewer, the two would take turns for ever.
+/// A host must have at least this many names more than the host of a newcomer
+/// for one of them to give way. With fewer, the two would take turns for ever.
 const UNFAIR: usize = 2;
 
-/// One name of a content. Free, where nobody uses it.
+/// The slot of one name of a content. It is free if no owner uses it.
 #[derive(Debug, Default)]
 struct NameUse {
-    /// None where it is free, or has lapsed.
+    /// `None` if the slot is free or the name has lapsed.
     name: Option<ContentName>,
-    /// How many owners use it.
+    /// How many owners use the name.
     uses: u32,
-    /// Who brought it.
+    /// The host that brought the name.
     host: u32,
-    /// How many names the content had had before.
+    /// How many names the content had had before this one.
     since: u32,
-    /// One of its owners was credited by another host.
+    /// Whether another host has credited one of these owners.
     fetched: bool,
 }
 
-/// What one content's use of a name is worth, for the comparison with others.
+/// What decides whether the use of a name for a content gives way to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Worth {
-    /// Who brought it.
+    /// The host that brought the name.
     pub(super) host: u32,
     pub(super) fetched: bool,
     pub(super) uses: u32,
 }
 
 impl Worth {
-    /// Whether nothing speaks for it but who brought it.
+    /// Whether only the host that brought the name speaks for it.
     fn is_weak(&self) -> bool {
         !self.fetched || self.uses == 1
     }
 }
 
-/// Which of those that have a place gives way to one more of `host`: a weak one
-/// of a host that has at least [`UNFAIR`] more of them; of these, one of the
-/// host that has most, that was not fetched, and has the fewest owners; the last
-/// one among equals.
+/// Chooses which use of a name gives way to one more of `host`: a weak one of a
+/// host that has at least [`UNFAIR`] more of them than `host`. Of these, one of
+/// the host with most uses, then one that was not fetched, then the one with the
+/// fewest owners, then the last one.
 pub(super) fn gives_way(worths: &[Worth], host: u32) -> Option<usize> {
     let count = |host: u32| worths.iter().filter(|worth| worth.host == host).count();
     let fair = count(host) + UNFAIR;
@@ -66,32 +65,33 @@ pub(super) fn gives_way(worths: &[Worth], host: u32) -> Option<usize> {
     most.map(|(_, at)| at)
 }
 
-/// How many of `max` places one host may take: half of them.
+/// How many of `max` places one host may take: half of them, rounded up.
 pub(super) fn share(max: u32) -> u32 {
     max.div_ceil(2)
 }
 
-/// Why there is no place, with the bound that is met.
+/// There is no place, because this limit is reached.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoPlace(pub(super) u32);
 
-/// What NEED reads comes first, so that it is on one line of memory more often
-/// than not.
+/// All names of one content. What NEED reads comes first, so that it is mostly on
+/// one cache line.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(super) struct Names {
-    /// The slot of the name that most hosts use.
-    told: u8,
-    /// How many names there were so far.
+    /// The slot of the most common name, by the hosts that use it. Only
+    /// [`count_votes`](Self::count_votes) sets it.
+    common: u8,
+    /// How many names there have been so far.
     count: u32,
-    /// The first slot, for most contents have one name only.
+    /// The first slot, inline because most contents have one name only.
     first: NameUse,
     others: Vec<NameUse>,
     votes: Votes,
 }
 
 impl Names {
-    /// How many bytes of it are read for the first name.
+    /// How many bytes are read for the first name.
     #[cfg(test)]
     pub(super) const READ: usize =
         std::mem::offset_of!(Self, first) + std::mem::size_of::<NameUse>();
@@ -114,17 +114,17 @@ impl Names {
         (0..).zip(std::iter::once(&self.first).chain(&self.others))
     }
 
-    /// The name that most owners' hosts use, of equals the one that was there
-    /// first. None where no owner's name has a place.
-    pub(super) fn told(&self) -> Option<&ContentName> {
-        self.at(self.told).name.as_ref()
+    /// The name that owners on most hosts use; of equals, the one that was there
+    /// first. `None` if no owner's name has a place.
+    pub(super) fn common(&self) -> Option<&ContentName> {
+        self.at(self.common).name.as_ref()
     }
 
-    /// All names, the told one first.
+    /// All names, the most common one first.
     pub(super) fn all(&self) -> impl Iterator<Item = &ContentName> {
-        let others = self.slots().filter(|(at, _)| *at != self.told);
+        let others = self.slots().filter(|(at, _)| *at != self.common);
         let others = others.filter_map(|(_, used)| used.name.as_ref());
-        self.told().into_iter().chain(others)
+        self.common().into_iter().chain(others)
     }
 
     /// The slot of a name.
@@ -134,7 +134,7 @@ impl Names {
         found.map(|(at, _)| at)
     }
 
-    /// What a name is worth.
+    /// The worth of the name in this slot.
     pub(super) fn worth(&self, at: u8) -> Worth {
         let used = self.at(at);
         Worth {
@@ -144,12 +144,12 @@ impl Names {
         }
     }
 
-    /// Whether a host may bring one more of `max` names: which one gives way
-    /// for it, if one must.
+    /// Whether a host may bring one more name, of `max` in all. Returns which
+    /// name gives way for it, if one must.
     ///
     /// # Errors
-    /// [`NoPlace`]. A name that has lapsed counts for who brought it as long as
-    /// somebody uses it, so that nobody has all slots.
+    /// [`NoPlace`]. A name that has lapsed counts for the host that brought it as
+    /// long as an owner uses it, so that no host takes all slots.
     pub(super) fn room(&self, host: u32, max: u8) -> Result<Option<u8>, NoPlace> {
         let share = share(max.into());
         let used = || self.slots().filter(|(_, used)| used.uses > 0);
@@ -173,8 +173,8 @@ impl Names {
         }
     }
 
-    /// A new name, of which [`room`](Self::room) has said that there is room.
-    /// Nobody uses it yet; [`join`](Self::join) must follow.
+    /// Adds a new name. [`room`](Self::room) must have said that there is room,
+    /// and [`join`](Self::join) must follow.
     pub(super) fn add(&mut self, name: ContentName, host: u32) -> u8 {
         let new = NameUse {
             name: Some(name),
@@ -194,8 +194,8 @@ impl Names {
         self.others.len() as u8
     }
 
-    /// One more owner of this host uses the name in this slot.
-    /// [`leave`](Self::leave) takes it back.
+    /// One more owner of this host uses the name in this slot, until
+    /// [`leave`](Self::leave).
     pub(super) fn join(&mut self, at: u8, host: u32, credited: bool) {
         let used = self.at_mut(at);
         used.uses += 1;
@@ -204,7 +204,8 @@ impl Names {
         self.count_votes();
     }
 
-    /// Returns the name if nobody uses it any more.
+    /// An owner of this host no longer uses the name in this slot. Returns the
+    /// name if no owner uses it any more.
     pub(super) fn leave(&mut self, at: u8, host: u32) -> Option<ContentName> {
         self.votes.sub(host, at);
         let used = self.at_mut(at);
@@ -217,18 +218,19 @@ impl Names {
         over
     }
 
-    /// An owner that uses the name in this slot was credited by another host.
+    /// Another host has credited an owner that uses the name in this slot.
     pub(super) fn fetched(&mut self, at: u8) {
         self.at_mut(at).fetched = true;
     }
 
-    /// Takes the name out of a slot, whose users keep it.
+    /// Takes the name out of a slot. Its owners keep the slot.
     pub(super) fn lapse(&mut self, at: u8) -> Option<ContentName> {
         let name = self.at_mut(at).name.take();
         self.count_votes();
         name
     }
 
+    /// Finds the most common name again, after names or votes have changed.
     fn count_votes(&mut self) {
         if self.others.is_empty() {
             return;
@@ -236,17 +238,20 @@ impl Names {
         let hosts = self.votes.by_name();
         let live = self.slots().filter(|(_, used)| used.name.is_some());
         let best = live.max_by_key(|(at, used)| (hosts[usize::from(*at)], u32::MAX - used.since));
-        self.told = best.map_or(0, |(at, _)| at);
+        self.common = best.map_or(0, |(at, _)| at);
     }
 
-    /// How many owners have a slot; names that are none.
+    /// Checks all slots, and returns how many owners have one.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check(&self) -> u32 {
         self.votes.check();
         for (_, used) in self.slots() {
-            assert!(used.uses > 0 || used.name.is_none(), "a name of nobody");
+            assert!(
+                used.uses > 0 || used.name.is_none(),
+                "a name without owners"
+            );
         }
-        assert_eq!(self.told().is_none(), self.all().next().is_none());
+        assert_eq!(self.common().is_none(), self.all().next().is_none());
         self.slots().map(|(_, used)| used.uses).sum()
     }
 }
@@ -260,24 +265,24 @@ mod tests {
     }
 
     #[test]
-    fn name_of_most_hosts_is_told_and_the_first_one_of_equals() {
+    fn name_of_most_hosts_is_common_and_of_equals_the_first() {
         let mut names = Names::default();
         let first = names.add(name(0), 1);
-        // One host with many owners counts once.
+        // A host with many owners counts once.
         for _ in 0..9 {
             names.join(first, 1, false);
         }
         let second = names.add(name(1), 2);
         names.join(second, 2, false);
-        assert_eq!(names.told(), Some(&name(0)));
+        assert_eq!(names.common(), Some(&name(0)));
         names.join(second, 3, false);
-        assert_eq!(names.told(), Some(&name(1)));
+        assert_eq!(names.common(), Some(&name(1)));
         names.leave(second, 3);
-        assert_eq!(names.told(), Some(&name(0)));
+        assert_eq!(names.common(), Some(&name(0)));
         names.lapse(first);
-        assert_eq!(names.told(), Some(&name(1)));
+        assert_eq!(names.common(), Some(&name(1)));
         assert_eq!(names.leave(second, 2), Some(name(1)));
-        assert_eq!(names.told(), None);
+        assert_eq!(names.common(), None);
         assert_eq!(names.check(), 9);
     }
 
@@ -289,13 +294,13 @@ mod tests {
         (0..500).for_each(|host| names.join(first, mix(host), false));
         let second = names.add(name(1), mix(500));
         (500..2500).for_each(|host| names.join(second, mix(host), false));
-        assert_eq!(names.told(), Some(&name(1)));
+        assert_eq!(names.common(), Some(&name(1)));
         (500..2500).for_each(|host| drop(names.leave(second, mix(host))));
-        assert_eq!(names.told(), Some(&name(0)));
+        assert_eq!(names.common(), Some(&name(0)));
     }
 
     #[test]
-    fn slots_of_names_that_lapsed_are_not_given_out_while_somebody_uses_them() {
+    fn slot_of_a_lapsed_name_is_not_reused_while_an_owner_has_it() {
         let mut names = Names::default();
         for round in 0..100 {
             let host = round as u32 % 2;
@@ -308,7 +313,7 @@ mod tests {
             let at = names.add(name(round), host);
             names.join(at, host, false);
         }
-        // Two of each host, and nobody ever has more.
+        // Two of each host. No host ever has more.
         assert_eq!(names.check(), 4);
         assert_eq!(names.room(7, 4).map(|victim| victim.is_some()), Ok(true));
         assert_eq!(names.room(0, 4), Err(NoPlace(2)));
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_fetched_and_has_several_owners_stays() {
+    fn name_that_was_fetched_and_has_several_owners_stays() {
         let weak = |host| Worth {
             host,
             fetched: false,
@@ -333,7 +338,7 @@ mod tests {
         assert_eq!(gives_way(&[strong(1), strong(1), strong(1)], 2), None);
         assert_eq!(gives_way(&[strong(1), lone(1), strong(1)], 2), Some(1));
         assert_eq!(gives_way(&[weak(1), lone(1), strong(1)], 2), Some(0));
-        // Between equals there is no taking turns.
+        // Equals do not take turns.
         assert_eq!(gives_way(&[weak(1), weak(2)], 3), None);
         assert_eq!(gives_way(&[weak(1), weak(1), weak(3)], 3), None);
         assert_eq!(gives_way(&[weak(1), weak(1), weak(3)], 2), Some(1));

@@ -1,42 +1,31 @@
-//! The listed owners of one content in one array, in runs of equal speed, the
-//! fastest first: the best are found without looking at the others, and all
-//! that a reply says of an owner stands in its entry.
+//! The listed owners of one content in one array, in buckets of equal speed, the
+//! fastest first. The fastest are found without looking at the others, and an
+//! entry holds all that a reply says of an owner.
 
 use fastrand::Rng;
 
-use super::runs::{LEVELS, Run, Runs};
+use super::owner::Owner;
+use super::speed_buckets::{LEVELS, SpeedBucket, SpeedBuckets};
 
-/// How many owners beyond the wanted ones are looked at in one run, for the
-/// sake of those that are not fit.
+/// How many owners beyond the wanted ones are offered, because some of them may
+/// not be fit. A list that is not longer is shuffled.
 const SPARE: usize = 64;
 
-/// Up to how many owners a list that shrinks is copied, and a longer one cut off:
-/// what is cut off of thousands of lists, some allocators put in order all at
-/// once, while somebody waits.
+/// A list that shrinks is copied if it has up to this many owners, and shortened
+/// in place otherwise. When thousands of lists are shortened in place, some
+/// allocators merge the remainders all at once, while a request waits.
 const COPIED: usize = 4096;
 
-/// How many owners are drawn at once: as many as are drawn for one reply, by
+/// How many owners are drawn ahead: as many as one reply names at random, by
 /// default.
 const AHEAD: usize = 12;
 
-/// One listed owner, in 16 bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Owner {
-    /// The number of the ownership.
-    pub(super) ownership: u32,
-    pub(super) peer: u32,
-    /// The IPv4 address, or a place among the [`Texts`](super::compact::Texts).
-    pub(super) word: [u8; 4],
-    pub(super) port: [u8; 2],
-    /// The low bits of the peer's generation, with two marks.
-    pub(super) marks: u16,
-}
-
-/// What was drawn for one choice.
+/// The random draws for one choice of owners.
 pub(super) struct Drawn {
-    /// Where to begin in each run.
+    /// Decides where to begin in each bucket.
     turn: u64,
-    /// With whom the first run begins, and the last one, if it is another.
+    /// The owners with which to begin in the first bucket, and in the last one if
+    /// that is another.
     first: Owner,
     last: Owner,
     owners: [Owner; AHEAD],
@@ -44,19 +33,20 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
-    /// Where to begin in a run of this length.
-    fn start(&self, run: usize, len: usize) -> usize {
-        // Other bits for each of a few runs in a row.
-        let turn = self.turn.rotate_left(13 * run as u32);
+    /// Where to begin in a bucket of this length.
+    fn start(&self, bucket: usize, len: usize) -> usize {
+        // Neighbouring buckets use different bits.
+        let turn = self.turn.rotate_left(13 * bucket as u32);
         (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
     }
 }
 
-/// The owners of a content. Positions change; whoever moves is reported.
+/// The owners of a content. An owner's position may change with every call. Each
+/// call reports the owners that it moves to `moved`, with their new positions.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     list: Vec<Owner>,
-    runs: Runs,
+    buckets: SpeedBuckets,
 }
 
 impl Owners {
@@ -73,39 +63,39 @@ impl Owners {
         &mut self.list[pos as usize]
     }
 
-    /// Lists an owner. Costs a move per run behind its own.
+    /// Lists an owner. Costs one move per bucket after its own.
     pub(super) fn insert(&mut self, owner: Owner, level: i32, moved: &mut impl FnMut(Owner, u32)) {
         if self.list.len() == self.list.capacity() {
-            // An eighth more: what is in reserve counts for every peer.
+            // Only an eighth more, because the reserve counts for every peer.
             self.list.reserve_exact((self.list.len() / 8).max(1));
         }
         self.list.push(owner);
         let pos = self.list.len() as u32 - 1;
         moved(owner, pos);
-        match self.runs.last_mut() {
+        match self.buckets.last_mut() {
             Some(last) => last.end += 1,
             None => {
-                self.runs.insert(0, Run { level, end: 1 });
+                self.buckets.insert(0, SpeedBucket { level, end: 1 });
                 return;
             }
         }
-        self.shift(pos, self.runs.len() - 1, level, moved);
+        self.shift(pos, self.buckets.len() - 1, level, moved);
     }
 
-    /// Takes an owner off the list. Costs as much as [`insert`](Self::insert).
+    /// Removes an owner from the list. Costs as much as [`insert`](Self::insert).
     pub(super) fn remove(&mut self, pos: u32, moved: &mut impl FnMut(Owner, u32)) {
-        let last = self.runs.len() - 1;
+        let last = self.buckets.len() - 1;
         let mut pos = pos;
-        for at in self.run_at(pos)..last {
-            self.runs[at].end -= 1;
-            pos = self.swap(pos, self.runs[at].end, moved);
+        for at in self.bucket_at(pos)..last {
+            self.buckets[at].end -= 1;
+            pos = self.swap(pos, self.buckets[at].end, moved);
         }
-        self.runs[last].end -= 1;
+        self.buckets[last].end -= 1;
         self.list.swap_remove(pos as usize);
         if let Some(&owner) = self.list.get(pos as usize) {
             moved(owner, pos);
         }
-        self.runs.drop_empty();
+        self.buckets.drop_empty();
         if self.list.capacity() > 2 * self.list.len() + 8 {
             let room = self.list.len() + self.list.len() / 8;
             if self.list.len() <= COPIED {
@@ -118,13 +108,14 @@ impl Owners {
         }
     }
 
-    /// Puts an owner where its new level belongs. Costs a move per run between.
+    /// Moves an owner to the bucket of its new level. Costs one move per bucket
+    /// between.
     pub(super) fn relevel(&mut self, pos: u32, level: i32, moved: &mut impl FnMut(Owner, u32)) {
-        self.shift(pos, self.run_at(pos), level, moved);
+        self.shift(pos, self.bucket_at(pos), level, moved);
     }
 
-    fn run_at(&self, pos: u32) -> usize {
-        self.runs.partition_point(|run| run.end <= pos)
+    fn bucket_at(&self, pos: u32) -> usize {
+        self.buckets.partition_point(|bucket| bucket.end <= pos)
     }
 
     fn swap(&mut self, one: u32, other: u32, moved: &mut impl FnMut(Owner, u32)) -> u32 {
@@ -136,8 +127,9 @@ impl Owners {
         other
     }
 
-    /// Moves the owner at `pos`, which is in run `at`, to the run of `level`,
-    /// run by run: it swaps with one at the edge, and the edge moves over it.
+    /// Moves the owner at `pos`, which is in bucket `at`, to the bucket of
+    /// `level`. Bucket by bucket, it swaps with the owner at the edge, and the
+    /// edge moves over it.
     fn shift(
         &mut self,
         mut pos: u32,
@@ -145,38 +137,44 @@ impl Owners {
         level: i32,
         moved: &mut impl FnMut(Owner, u32),
     ) {
-        let mut to = self.runs.partition_point(|run| run.level > level);
-        let found = self.runs.get(to).is_some_and(|run| run.level == level);
-        // Below the most levels that are told apart, all share the last run.
-        if !found && to == self.runs.len() && to >= LEVELS {
+        let mut to = self.buckets.partition_point(|bucket| bucket.level > level);
+        let found = self
+            .buckets
+            .get(to)
+            .is_some_and(|bucket| bucket.level == level);
+        // All that are slower than the levels told apart share the last bucket.
+        if !found && to == self.buckets.len() && to >= LEVELS {
             to -= 1;
         } else if !found {
-            let end = to.checked_sub(1).map_or(0, |before| self.runs[before].end);
-            self.runs.insert(to, Run { level, end });
+            let end = to
+                .checked_sub(1)
+                .map_or(0, |before| self.buckets[before].end);
+            self.buckets.insert(to, SpeedBucket { level, end });
             at += usize::from(to <= at);
         }
         while to < at {
-            let first = self.runs[at - 1].end;
+            let first = self.buckets[at - 1].end;
             pos = self.swap(pos, first, moved);
-            self.runs[at - 1].end += 1;
+            self.buckets[at - 1].end += 1;
             at -= 1;
         }
         while to > at {
-            self.runs[at].end -= 1;
-            pos = self.swap(pos, self.runs[at].end, moved);
+            self.buckets[at].end -= 1;
+            pos = self.swap(pos, self.buckets[at].end, moved);
             at += 1;
         }
-        self.runs.drop_empty();
-        while self.runs.len() > LEVELS {
-            let last = self.runs.pop().map_or(0, |run| run.end);
-            if let Some(run) = self.runs.last_mut() {
-                run.end = last;
+        self.buckets.drop_empty();
+        while self.buckets.len() > LEVELS {
+            let last = self.buckets.pop().map_or(0, |bucket| bucket.end);
+            if let Some(bucket) = self.buckets.last_mut() {
+                bucket.end = last;
             }
         }
     }
 
-    /// Draws what chance decides about a choice of `rest` owners beside the
-    /// fastest, and has the memory fetch what will be needed first.
+    /// Makes the random draws for a choice of `rest` owners beside the fastest.
+    /// It reads the entries that [`choose`](Self::choose) needs first, so that
+    /// the memory fetches them all at once.
     pub(super) fn draw_ahead(&self, rng: &mut Rng, rest: usize) -> Drawn {
         let mut drawn = Drawn {
             turn: rng.u64(..),
@@ -185,10 +183,10 @@ impl Owners {
             owners: [Owner::default(); AHEAD],
             len: 0,
         };
-        if let [first, others @ ..] = &*self.runs {
+        if let [first, others @ ..] = &*self.buckets {
             drawn.first = self.list[drawn.start(0, first.end as usize)];
             if let [.., last] = others {
-                let start = self.runs[others.len() - 1].end as usize;
+                let start = self.buckets[others.len() - 1].end as usize;
                 let at = drawn.start(others.len(), last.end as usize - start);
                 drawn.last = self.list[start + at];
             }
@@ -196,7 +194,7 @@ impl Owners {
         let len = self.list.len();
         if len > SPARE {
             drawn.len = rest.min(AHEAD);
-            // In pairs, which are mostly on one line of memory.
+            // In pairs of neighbours, which are mostly on one cache line.
             for pair in drawn.owners[..drawn.len].chunks_mut(2) {
                 let at = rng.usize(..len);
                 pair[0] = self.list[at];
@@ -208,12 +206,12 @@ impl Owners {
         drawn
     }
 
-    /// Offers owners to `take` until it has taken `fast` of the fastest, run by
-    /// run and from a random one on within a run, and then until it has taken
-    /// `rest` others of any speed at random. `take` tells whether it took the
-    /// owner; it must pass over whom it has taken before, and whoever is not
-    /// fit. A bounded number of owners is offered, so that fewer may be taken
-    /// than there are where many are not fit.
+    /// Offers owners to `take` until it has taken `fast` of the fastest, bucket
+    /// by bucket and from a random one on within a bucket. Then offers owners of
+    /// any speed at random until it has taken `rest` of them. `take` tells
+    /// whether it took the owner. It must not take an owner twice, nor one that
+    /// is not fit. The number of owners offered is bounded, so where many are
+    /// not fit, fewer may be taken than there are.
     pub(super) fn choose(
         &self,
         rng: &mut Rng,
@@ -224,16 +222,16 @@ impl Owners {
         let mut wanted = fast;
         let mut tries = 2 * (fast + rest) + SPARE;
         let mut start = 0;
-        for (at, run) in self.runs.iter().enumerate() {
-            let owners = &self.list[start..run.end as usize];
-            start = run.end as usize;
+        for (at, bucket) in self.buckets.iter().enumerate() {
+            let owners = &self.list[start..bucket.end as usize];
+            start = bucket.end as usize;
             if wanted == 0 || tries == 0 {
                 break;
             }
             let (front, mut back) = owners.split_at(drawn.start(at, owners.len()));
             let ahead = match at {
                 0 => Some(&drawn.first),
-                _ => (at + 1 == self.runs.len()).then_some(&drawn.last),
+                _ => (at + 1 == self.buckets.len()).then_some(&drawn.last),
             };
             if let Some(owner) = ahead {
                 tries -= 1;
@@ -259,7 +257,7 @@ impl Owners {
         self.draw(rng, wanted, &mut take);
     }
 
-    /// Offers different owners at random until `wanted` were taken.
+    /// Offers owners at random until `wanted` of them were taken.
     fn draw(&self, rng: &mut Rng, mut wanted: usize, take: &mut impl FnMut(&Owner) -> bool) {
         let len = self.list.len();
         if wanted == 0 {
@@ -277,7 +275,7 @@ impl Owners {
             }
             return;
         }
-        // Of more than there are ever wanted, most draws are new ones.
+        // There are more owners than are ever wanted, so most draws are new.
         for _ in 0..4 * wanted + SPARE {
             wanted -= usize::from(take(&self.list[rng.usize(..len)]));
             if wanted == 0 {
@@ -286,22 +284,22 @@ impl Owners {
         }
     }
 
-    /// Checks the runs against the level of each owner.
+    /// Checks the buckets against the level of each owner.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn check(&self, level: impl Fn(&Owner) -> i32) {
-        assert!(self.runs.len() <= LEVELS);
-        assert!(self.runs.is_sorted_by(|a, b| a.level > b.level));
-        assert!(self.runs.is_sorted_by(|a, b| a.end < b.end));
+        assert!(self.buckets.len() <= LEVELS);
+        assert!(self.buckets.is_sorted_by(|a, b| a.level > b.level));
+        assert!(self.buckets.is_sorted_by(|a, b| a.end < b.end));
         assert_eq!(
-            self.runs.last().map_or(0, |run| run.end as usize),
+            self.buckets.last().map_or(0, |run| run.end as usize),
             self.list.len()
         );
         for (pos, owner) in self.list.iter().enumerate() {
-            // Where runs were put together, some are slower than their run.
-            let run = self.runs[self.run_at(pos as u32)];
+            // Where buckets were merged, some owners are slower than their bucket.
+            let bucket = self.buckets[self.bucket_at(pos as u32)];
             assert!(
-                level(owner) <= run.level,
-                "the owner at {pos} is in the wrong run"
+                level(owner) <= bucket.level,
+                "the owner at {pos} is in the wrong bucket"
             );
         }
     }
@@ -315,13 +313,7 @@ mod tests {
     type Positions = BTreeMap<u32, u32>;
 
     fn owner(peer: u32) -> Owner {
-        Owner {
-            ownership: peer,
-            peer,
-            word: [0; 4],
-            port: [0; 2],
-            marks: 0,
-        }
+        Owner::new(peer, peer, 0, false)
     }
 
     fn step(
@@ -364,13 +356,13 @@ mod tests {
 
     impl Owners {
         fn check_bounds(&self) {
-            assert!(self.runs.len() <= LEVELS);
-            assert!(self.runs.is_sorted_by(|a, b| a.end < b.end));
+            assert!(self.buckets.len() <= LEVELS);
+            assert!(self.buckets.is_sorted_by(|a, b| a.end < b.end));
         }
     }
 
     #[test]
-    fn order_holds_whatever_comes_goes_and_speeds_up() {
+    fn order_holds_after_random_inserts_removals_and_speed_ups() {
         for seed in 0..20 {
             let mut rng = Rng::with_seed(seed);
             let (mut owners, mut levels) = (Owners::default(), BTreeMap::new());
@@ -382,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn fastest_come_first_and_the_slow_share_the_last_run() {
+    fn fastest_come_first_and_the_slow_share_the_last_bucket() {
         let (mut owners, mut at) = (Owners::default(), Positions::new());
         let mut rng = Rng::with_seed(3);
         let mut numbers: Vec<u32> = (0..100).collect();
@@ -394,7 +386,7 @@ mod tests {
         }
         let fast = owners.list[..LEVELS - 1].iter().map(|o| o.peer);
         assert!(fast.eq((101 - LEVELS as u32..100).rev()));
-        assert_eq!(owners.runs.len(), LEVELS);
+        assert_eq!(owners.buckets.len(), LEVELS);
     }
 
     fn listed(count: u32, level_of: impl Fn(u32) -> i32) -> Owners {
@@ -420,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn fastest_are_always_chosen_and_the_others_all_get_their_chance() {
+    fn fastest_are_always_chosen_and_the_others_equally_often() {
         for count in [20, 63, 64, 65, 500] {
             // Peers 0 to 5 are fast.
             let owners = listed(count, |peer| if peer < 6 { 20 } else { i32::MIN });
@@ -433,8 +425,8 @@ mod tests {
                 chosen.sort_unstable();
                 assert!(chosen.starts_with(&[0, 1, 2, 3, 4, 5]), "{chosen:?}");
             }
-            // Each of the others is expected this often; none less than a half
-            // of it, and none twice as often.
+            // How often each of the others is expected. None may come less than
+            // half as often, or twice as often.
             let expected = 20_000 * 2 / (count - 6);
             let others = &seen[6..];
             assert!(others.iter().all(|&n| n > expected / 2), "{seen:?}");
@@ -449,10 +441,5 @@ mod tests {
             let chosen = chosen(&owners, &mut Rng::with_seed(1), |peer| peer % 5 != 0);
             assert_eq!(chosen.len(), 8);
         }
-    }
-
-    #[test]
-    fn entry_takes_a_quarter_of_a_cache_line() {
-        assert_eq!(std::mem::size_of::<Owner>(), 16);
     }
 }

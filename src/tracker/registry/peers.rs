@@ -1,25 +1,20 @@
-//! The peers, in slots of 48 bytes that are used again.
+//! The peers of one shard, in slots of 48 bytes that are reused.
 
 use std::collections::BTreeMap;
 
-use super::compact::Compact;
+use super::addrs::PackedAddr;
 use super::keyed::Proof;
-use super::wheel::{self, Link, Tick};
-
-/// How many low bits of a generation an [`OwnerRef`](crate::protocol::OwnerRef)
-/// shows: so often must a slot be used again before a report could credit a
-/// later peer of it.
-pub(super) const SHOWN_GENERATION: u32 = (1 << 14) - 1;
+use super::timer_wheel::{self, Link, Tick};
 
 /// One content that a peer owns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Holding {
-    pub(super) content: u32,
-    /// The number that the ownership has where the content is.
+pub(crate) struct Holding {
+    pub(crate) content: u32,
+    /// The number of the ownership in the shard of the content.
     pub(super) ownership: u32,
 }
 
-/// What a peer owns: most own one content, which then needs no allocation.
+/// What a peer owns. Most peers own one content, which needs no allocation.
 #[derive(Debug, Clone, Copy)]
 enum Owned {
     None,
@@ -28,7 +23,8 @@ enum Owned {
     Many(u32),
 }
 
-/// [`Owned`] in 8 bytes: no content and no ownership has the highest number.
+/// [`Owned`] in 8 bytes. No content and no ownership has the highest number, so
+/// that it can serve as a mark.
 #[derive(Debug, Clone, Copy)]
 struct Packed(Holding);
 
@@ -60,79 +56,81 @@ impl Packed {
     }
 }
 
-/// Whether there is a peer in a slot. All but [`Free`](Self::Free) have an entry
-/// in the wheel.
+/// Whether there is a peer in a slot. In every state but [`Free`](Self::Free),
+/// the timer wheel has an entry of the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// There is none.
+pub(super) enum SlotState {
+    /// There is no peer.
     Free,
-    /// There is none any more.
+    /// There is no peer, but the wheel does not know yet.
     Left,
-    /// There is one.
+    /// There is a peer.
     Live,
-    /// There is one, and a peer of another host has credited it.
+    /// There is a peer, and a peer of another host has credited it.
     Credited,
 }
 
-impl State {
+impl SlotState {
     pub(super) fn is_live(self) -> bool {
         matches!(self, Self::Live | Self::Credited)
     }
 }
 
-/// One registered peer, or the place of one. What each request needs comes
-/// first, so that it is on one cache line more often than not.
+/// One registered peer, or an empty slot. What each request needs comes first,
+/// so that it is mostly on one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Peer {
     pub(super) proof: Proof,
-    /// Another one for each peer of this slot.
+    /// Differs for each peer of this slot.
     pub(super) generation: u32,
     pub(super) deadline: Tick,
-    /// Where it is listed.
-    pub(super) addr: Compact,
-    pub(super) state: State,
+    /// Where the peer listens.
+    pub(super) addr: PackedAddr,
+    pub(super) state: SlotState,
     owned: Packed,
-    /// By what the peer is counted: the host that registered it.
+    /// The hash of the host that registered the peer, by which it is counted.
     pub(super) host: u32,
     /// When it last reported uploads, in wrapping milliseconds.
     pub(super) reported: u32,
-    /// The decayed upload rate; see [`Clockwork`](super::rate::Clockwork).
+    /// The decayed upload rate; see [`RateDecay`](super::decay::RateDecay).
     pub(super) score: f32,
-    /// The slot that the wheel has behind this one.
+    /// The slot that follows this one in the timer wheel.
     pub(super) next: Link,
 }
 
-/// All slots. A slot's index and generation together name a peer for good.
+/// All slots. The index of a slot and its generation together name a peer for
+/// good.
 #[derive(Debug)]
 pub(super) struct Peers {
     slots: Vec<Peer>,
-    /// The first free slot, whose `host` is the next one: an array of them would
-    /// make somebody wait when it grows.
+    /// The first free slot, whose `host` is the next free one. (A separate array
+    /// of free slots would make a request wait when it grows.)
     free: Link,
-    /// Of those that own several contents: the ownership of each content.
+    /// For peers that own several contents: the ownership of each content.
     many: Vec<BTreeMap<u32, u32>>,
     free_many: Vec<u32>,
     first_generation: u32,
 }
 
 impl Peers {
-    /// Generations are counted from this one on: another one for each start of
-    /// a tracker, so that the names of one are not taken for those of the next.
+    /// Generations are counted from `first_generation` on. It differs for each
+    /// start of a tracker, so that a reference from before a restart does not
+    /// name a peer of after it.
     pub(super) fn new(first_generation: u32) -> Self {
         Self {
             slots: Vec::new(),
-            free: wheel::END,
+            free: timer_wheel::END,
             many: Vec::new(),
             free_many: Vec::new(),
             first_generation,
         }
     }
 
-    /// A slot for a new peer, with a new generation. It is not live until its
-    /// lease begins.
+    /// Takes a slot for a new peer, with a new generation. The slot is not live
+    /// until the lease of the peer begins.
     pub(super) fn claim(&mut self) -> u32 {
-        let index = if self.free != wheel::END {
+        let index = if self.free != timer_wheel::END {
             let index = self.free;
             self.free = self.slots[index as usize].host;
             index
@@ -145,13 +143,13 @@ impl Peers {
                 proof: [0; 2],
                 generation: self.first_generation,
                 deadline: 0,
-                addr: Compact::None,
-                state: State::Free,
+                addr: PackedAddr::None,
+                state: SlotState::Free,
                 owned: Owned::None.pack(),
                 host: 0,
                 reported: 0,
                 score: f32::NEG_INFINITY,
-                next: wheel::END,
+                next: timer_wheel::END,
             });
             (self.slots.len() - 1) as u32
         };
@@ -161,10 +159,10 @@ impl Peers {
         index
     }
 
-    /// Gives a live slot back: [`State::Left`], or [`State::Free`] if the wheel
-    /// has no entry of it. What the peer owned and where it was listed must have
-    /// been taken away before.
-    pub(super) fn release(&mut self, index: u32, state: State) {
+    /// Gives a live slot back: as [`SlotState::Left`], or as
+    /// [`SlotState::Free`] if the wheel has no entry of it. The peer must own
+    /// nothing any more, and its address must have been removed.
+    pub(super) fn release(&mut self, index: u32, state: SlotState) {
         let slot = &mut self.slots[index as usize];
         slot.state = state;
         slot.host = std::mem::replace(&mut self.free, index);
@@ -185,12 +183,12 @@ impl Peers {
         }
     }
 
-    /// All that a peer owns, in the order of the contents' numbers.
+    /// Everything that a peer owns, in the order of the contents' numbers.
     pub(super) fn owned(&self, index: u32) -> impl Iterator<Item = Holding> {
         self.owned_from(index, 0)
     }
 
-    /// What a peer owns from the content of this number on.
+    /// Everything that a peer owns, from the content of this number on.
     pub(super) fn owned_from(&self, index: u32, from: u32) -> impl Iterator<Item = Holding> {
         let (one, many) = match self[index].owned.unpack() {
             Owned::None => (None, None),
@@ -202,7 +200,7 @@ impl Peers {
         one.into_iter().chain(many)
     }
 
-    /// Any content that a peer owns, if there is one.
+    /// The first content that a peer owns, if there is one.
     pub(super) fn any_owned(&self, index: u32) -> Option<Holding> {
         self.owned(index).next()
     }
@@ -216,7 +214,7 @@ impl Peers {
         }
     }
 
-    /// Notes what a peer owns from now on.
+    /// Adds a content to those that a peer owns.
     pub(super) fn hold(&mut self, index: u32, holding: Holding) {
         let owned = &mut self.slots[index as usize].owned;
         match owned.unpack() {
@@ -243,7 +241,7 @@ impl Peers {
         }
     }
 
-    /// The opposite of [`hold`](Self::hold).
+    /// Reverts [`hold`](Self::hold).
     pub(super) fn drop_holding(&mut self, index: u32, content: u32) {
         let owned = &mut self.slots[index as usize].owned;
         match owned.unpack() {

@@ -1,24 +1,26 @@
-//! The half that knows the peers: who they are, until when, where they listen,
-//! how fast they upload, and, as numbers, what they own.
+//! The peers of one shard: their tokens and leases, where they listen, how fast
+//! they upload and, as numbers, what they own.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::catalog::Card;
-use super::chores::Chores;
-use super::compact::{Compact, Place, Texts, V4Text};
-use super::config::RegistryConfig;
-use super::half::{Counted, Total};
-use super::keyed::{self, Keyed, Mint};
-use super::meter::Meter;
-use super::peers::{Holding, Peer, Peers, SHOWN_GENERATION, State};
-use super::rate::{self, Clockwork};
-use super::stats::{RefusalCounts, RequestCounts};
+use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text};
+use super::backlog::{Backlog, Job};
+use super::config::{AddressRule, RegistryConfig};
+use super::decay::{self, RateDecay};
+use super::keyed::{self, Keyed, TokenIssuer};
+use super::listing::PeerListing;
+use super::owner::SHOWN_GENERATION;
+use super::peers::{Holding, Peer, Peers, SlotState};
+use super::request_rates::RequestRates;
+use super::settings::Settings;
+use super::snapshot::Credit;
+use super::stats::{RefusalCounts, RegistryStats, RequestCounts};
 use super::table::Table;
-use super::wheel::{Tick, Wheel};
-use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest};
+use super::timer_wheel::{Tick, TimerWheel};
+use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
 
-/// How many places the table of hosts has for an empty one.
+/// One in this number of slots of the tables of hosts stays empty.
 const HOST_CROWD: usize = 8;
 
 /// The peers of one shard.
@@ -26,94 +28,135 @@ const HOST_CROWD: usize = 8;
 pub(crate) struct Sessions {
     shard: u32,
     bits: u32,
-    mint: Mint,
-    clockwork: Clockwork,
-    pub(super) wheel: Wheel,
-    pub(super) peers: Peers,
-    pub(super) texts: Texts,
+    issuer: TokenIssuer,
+    decay: RateDecay,
+    wheel: TimerWheel,
+    peers: Peers,
+    texts: TextAddrs,
     /// How many peers each host has, by the host's hash.
-    pub(super) hosts: Table,
-    /// How much the peers of each host own beyond the first content of each,
-    /// where they do.
-    pub(super) spare: Table,
-    /// Up to when the reports of each host have used what it can have received,
-    /// in wrapping milliseconds, where several of its peers report.
-    pub(super) reports: Table,
-    pub(super) chores: Chores,
-    /// How many ownerships were touched for a request or a chore.
+    hosts: Table,
+    /// How many contents the peers of each host own beyond the first one of each
+    /// peer, where that is more than zero.
+    extra_contents: Table,
+    /// Until when the reports of each host have used up what the host can have
+    /// received, in wrapping milliseconds. Only for hosts with several peers.
+    reports: Table,
+    backlog: Backlog,
+    /// How many ownerships were touched for a request or a job.
     #[cfg(any(test, feature = "testing"))]
-    pub(super) steps: u64,
-    pub(super) expired: u64,
-    pub(super) requests: RequestCounts,
-    pub(super) refusals: RefusalCounts,
-    pub(super) meter: Meter,
-    /// The scores of peers of an earlier tracker, until they come back.
+    steps: u64,
+    expired: u64,
+    requests: RequestCounts,
+    refusals: RefusalCounts,
+    rates: RequestRates,
+    /// The scores of peers of an earlier tracker, until they register again.
     remembered: HashMap<Addr, f32, Keyed>,
-    /// Until when, at the latest.
+    /// When all of them are forgotten. `None`: never.
     remembered_until: Option<Instant>,
 }
 
-/// What [`Sessions::heartbeat`] and [`Sessions::register`] answer.
-pub(super) struct Standing {
-    pub(super) token: Token,
-    pub(super) listed: Option<Place>,
+/// What REGISTER with a token comes to.
+#[derive(Debug)]
+pub(crate) enum Heartbeat {
+    /// The token is not of a peer here, or counts as such.
+    Unknown,
+    /// The lease is extended.
+    Known {
+        index: u32,
+        listed: Option<ListenAddr>,
+        /// Whether its address has changed.
+        moved: bool,
+    },
+}
+
+/// An UPDATE that was accepted.
+#[derive(Debug)]
+pub(crate) struct UploadReport {
+    /// The number of the reporter.
+    peer: u32,
+    /// The host of the reporter.
+    pub(crate) host: u32,
+    /// How many bytes the reporter can have received.
+    pub(crate) plausible: u64,
+}
+
+impl UploadReport {
+    /// Whether an upload is by another peer than the reporter.
+    pub(crate) fn is_of_other(&self, upload: &Upload) -> bool {
+        upload.owner.0 as u32 != self.peer
+    }
 }
 
 impl Sessions {
-    pub(super) fn new(
-        config: &RegistryConfig,
-        key: &[u8; 32],
-        epoch: u64,
-        (shard, bits): (u32, u32),
-        base: Option<Instant>,
-    ) -> Self {
-        let first_generation = Keyed::derive(key, "bt_lite owners").seed() as u32 ^ epoch as u32;
+    /// An empty shard. No later call may come from before `now`.
+    pub(crate) fn new(settings: &Settings, key: &[u8; 32], shard: u32, now: Instant) -> Self {
+        let Settings { config, epoch, .. } = settings;
+        let bits = settings.bits();
+        let first_generation = Keyed::derive(key, "bt_lite owners").seed() as u32 ^ *epoch as u32;
         Self {
             shard,
             bits,
-            mint: Mint::new(key, epoch),
-            clockwork: Clockwork::new(config.half_life),
-            wheel: Wheel::new(config.lease(), base),
+            issuer: TokenIssuer::new(key, *epoch),
+            decay: RateDecay::new(config.half_life),
+            wheel: TimerWheel::new(config.lease(), now),
             peers: Peers::new(first_generation),
-            texts: Texts::default(),
+            texts: TextAddrs::default(),
             hosts: Table::new(HOST_CROWD, bits),
-            spare: Table::new(HOST_CROWD, bits),
+            extra_contents: Table::new(HOST_CROWD, bits),
             reports: Table::new(HOST_CROWD, bits),
-            chores: Chores::default(),
+            backlog: Backlog::default(),
             #[cfg(any(test, feature = "testing"))]
             steps: 0,
             expired: 0,
             requests: RequestCounts::default(),
             refusals: RefusalCounts::default(),
-            meter: Meter::default(),
+            rates: RequestRates::default(),
             remembered: HashMap::with_hasher(Keyed::derive(key, "bt_lite remembered")),
             remembered_until: None,
         }
     }
 
-    /// How others call a peer of this shard.
+    /// The number of a peer outside of this shard.
     fn outward(&self, index: u32) -> u32 {
         index << self.bits | self.shard
     }
 
-    /// Counts a request, which came at `now`.
-    pub(super) fn count(&mut self, now: Instant, request: &TrackerRequest) {
+    /// Counts a request that came at `now`.
+    pub(crate) fn count(&mut self, now: Instant, request: &TrackerRequest) {
         self.requests.count(request);
         let tick = self.wheel.tick_at(now);
-        if self.meter.is_due(tick) {
+        if self.rates.is_due(tick) {
             let elapsed = self.wheel.elapsed(now);
-            self.meter.turn(tick, elapsed, &self.requests);
+            self.rates.update(tick, elapsed, &self.requests);
         }
     }
 
-    /// Whose token this is. The lease counts here even before the wheel comes
-    /// by.
-    pub(super) fn authenticate(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
+    /// Counts a refusal.
+    pub(crate) fn count_refusal(&mut self, refusal: &Refusal) {
+        self.refusals.count(refusal);
+    }
+
+    /// Adds the counts of this shard. Those of peers, contents and ownerships are
+    /// kept for all shards together.
+    pub(crate) fn add_to(&self, stats: &mut RegistryStats) {
+        stats.expired += self.expired;
+        stats.requests.add(&self.requests);
+        stats.refusals.add(&self.refusals);
+    }
+
+    /// How many requests of each kind arrive in a second.
+    pub(crate) fn requests_per_second(&self) -> [f64; 5] {
+        self.rates.per_second()
+    }
+
+    /// The peer of a token. A lease that has run out counts as such even before
+    /// the wheel has come to it.
+    pub(crate) fn authenticate(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
         let tick = self.wheel.tick_at(now);
         let [peer, generation, low, high] = keyed::words(token);
         let index = peer >> self.bits;
         let live = self.peers.live(index).filter(|peer| {
-            // Takes the same time wherever the proof differs.
+            // This takes the same time wherever the proof differs.
             let differing = (low ^ peer.proof[0]) | (high ^ peer.proof[1]);
             differing | (generation ^ peer.generation) == 0 && peer.deadline > tick
         });
@@ -123,18 +166,60 @@ impl Sessions {
         }
     }
 
-    /// Whose token this is, and extends the lease: who asks for something is
-    /// there.
-    pub(super) fn heard(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
+    /// The peer of a token, whose request extends its lease.
+    pub(crate) fn heard(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
         let index = self.authenticate(now, token)?;
         self.extend(now, index);
         Ok(index)
     }
 
-    /// Whether a peer is listed on the host that it speaks from: what holds for
-    /// most, found out without reading the addresses.
-    pub(super) fn is_at(&self, index: u32, source: &Addr) -> bool {
-        let Compact::V4(ip, port) = self.peers[index].addr else {
+    /// REGISTER with a token: extends the lease, and notes where the peer listens
+    /// now. If the peer has moved, its entries must be refreshed.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignAddress`].
+    pub(crate) fn heartbeat(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+        token: &Token,
+    ) -> Result<Heartbeat, Refusal> {
+        let Ok(index) = self.authenticate(now, token) else {
+            return Ok(Heartbeat::Unknown);
+        };
+        // With a token of another host the peer counts as a new one, so that a
+        // stolen token cannot move a peer to an address that it does not speak
+        // from.
+        if settings.config.addresses == AddressRule::SourceHost
+            && !self.is_at(index, source)
+            && settings.host(source) != self.peers[index].host
+        {
+            return Ok(Heartbeat::Unknown);
+        }
+        if self.is_unmoved(index, source, listen) {
+            self.extend(now, index);
+            return Ok(Heartbeat::Known {
+                index,
+                listed: self.listen_addr(index),
+                moved: false,
+            });
+        }
+        let listed = settings.listed(source, listen)?;
+        self.extend(now, index);
+        let moved = self.set_listen_addr(index, listed.as_ref());
+        Ok(Heartbeat::Known {
+            index,
+            listed,
+            moved,
+        })
+    }
+
+    /// Whether a peer is listed on the host that it speaks from. That holds for
+    /// most peers, and is found out without parsing the addresses.
+    fn is_at(&self, index: u32, source: &Addr) -> bool {
+        let PackedAddr::V4(ip, port) = self.peers[index].addr else {
             return false;
         };
         let text = V4Text::new(ip, port);
@@ -142,12 +227,12 @@ impl Sessions {
         port.is_some_and(|port| port.iter().all(u8::is_ascii_digit))
     }
 
-    /// Whether a peer listens already where it says to, and does so on the host
-    /// that it speaks from: what most heartbeats say.
-    pub(super) fn is_as_before(&self, index: u32, source: &Addr, listen: Option<&Addr>) -> bool {
+    /// Whether a peer is listed where it says to listen, on the host that it
+    /// speaks from. That holds for most heartbeats.
+    fn is_unmoved(&self, index: u32, source: &Addr, listen: Option<&Addr>) -> bool {
         match (self.peers[index].addr, listen) {
-            (Compact::None, None) => true,
-            (Compact::V4(ip, port), Some(listen)) => {
+            (PackedAddr::None, None) => true,
+            (PackedAddr::V4(ip, port), Some(listen)) => {
                 let text = V4Text::new(ip, port);
                 listen.as_str().as_bytes() == text.as_bytes() && self.is_at(index, source)
             }
@@ -155,49 +240,27 @@ impl Sessions {
         }
     }
 
-    /// Why a peer may own nothing more, and why nothing that nobody owns, if so.
-    pub(super) fn full(
-        &self,
-        index: u32,
-        config: &RegistryConfig,
-    ) -> (Option<Refusal>, Option<Refusal>) {
-        let owned = self.peers.owned_len(index);
-        let max = config.max_contents_per_peer;
-        if owned >= max as usize {
-            return (Some(Refusal::ContentsPerPeer { max }), None);
+    /// Whether a host may register one more peer.
+    ///
+    /// # Errors
+    /// [`Refusal::PeersPerHost`].
+    pub(crate) fn check_host(&self, host: u32, config: &RegistryConfig) -> Result<(), Refusal> {
+        let max = config.max_peers_per_host;
+        match self.hosts.find(host, |_| true).unwrap_or(0) >= max {
+            true => Err(Refusal::PeersPerHost { max }),
+            false => Ok(()),
         }
-        if owned == 0 {
-            return (None, None);
-        }
-        let spare = self.spare_of_host(index);
-        let max = config.max_ownerships_per_host;
-        let full = (spare >= max).then_some(Refusal::OwnershipsPerHost { max });
-        let max = config.max_contents_per_host;
-        let full_of_new = (spare >= max).then_some(Refusal::ContentsPerHost { max });
-        (full, full_of_new)
     }
 
-    /// A new peer, unless there are too many. Its lease has not begun.
-    pub(super) fn admit(
+    /// Registers a new peer of this host, whose score may be known from an earlier
+    /// tracker, and begins its lease. Returns its token.
+    pub(crate) fn register(
         &mut self,
         now: Instant,
         host: u32,
-        config: &RegistryConfig,
-        total: &mut impl Total,
-    ) -> Result<u32, Refusal> {
-        let full = Refusal::Peers {
-            max: config.max_peers,
-        };
-        if total.count(Counted::Entries) >= config.max_peers {
-            return Err(full);
-        }
-        let max = config.max_peers_per_host;
-        if self.hosts.find(host, |_| true).unwrap_or(0) >= max {
-            return Err(Refusal::PeersPerHost { max });
-        }
-        if !total.add(Counted::Entries, config.max_peers) {
-            return Err(full);
-        }
+        score: Option<f32>,
+        listed: Option<&ListenAddr>,
+    ) -> Token {
         match self.hosts.find_mut(host, |_| true) {
             Some(count) => *count += 1,
             None => self.hosts.insert(host, 1),
@@ -206,83 +269,142 @@ impl Sessions {
         let reported = self.wheel.elapsed(now).as_millis() as u32;
         let number = self.outward(index);
         let peer = &mut self.peers[index];
-        peer.proof = self.mint.proof(number, peer.generation);
+        peer.proof = self.issuer.proof(number, peer.generation);
         peer.host = host;
         peer.reported = reported;
-        Ok(index)
+        if let Some(score) = score {
+            peer.score = score;
+        }
+        let token = keyed::token(number, peer.generation, peer.proof);
+        self.extend(now, index);
+        self.set_listen_addr(index, listed);
+        token
     }
 
-    /// Begins a lease: writes the deadline, and no more where the wheel knows
-    /// the slot already.
-    pub(super) fn extend(&mut self, now: Instant, index: u32) {
+    /// Begins a lease: writes the deadline, and nothing else if the wheel already
+    /// has an entry of the slot.
+    fn extend(&mut self, now: Instant, index: u32) {
         let deadline = self.wheel.deadline(now);
         let peer = &mut self.peers[index];
         peer.deadline = deadline;
-        if !peer.state.is_live() && std::mem::replace(&mut peer.state, State::Live) == State::Free {
+        if !peer.state.is_live()
+            && std::mem::replace(&mut peer.state, SlotState::Live) == SlotState::Free
+        {
             self.enter(index, deadline);
         }
     }
 
-    /// Enters a slot into the wheel, which has no entry of it.
-    pub(super) fn enter(&mut self, index: u32, deadline: Tick) {
+    /// Enters a slot into the wheel, which must have no entry of it.
+    fn enter(&mut self, index: u32, deadline: Tick) {
         self.peers[index].next = self.wheel.insert(index, deadline);
     }
 
-    /// Sets where a peer listens. Returns whether that is another place.
-    pub(super) fn listen_at(&mut self, index: u32, place: Option<&Place>) -> bool {
+    /// Sets where a peer listens. Returns whether the address has changed.
+    fn set_listen_addr(&mut self, index: u32, addr: Option<&ListenAddr>) -> bool {
         let old = self.peers[index].addr;
-        if self.texts.place(old).as_ref() == place {
+        if self.texts.load(old).as_ref() == addr {
             return false;
         }
         self.texts.remove(old);
-        self.peers[index].addr = self.texts.insert(place);
+        self.peers[index].addr = self.texts.insert(addr);
         true
     }
 
-    pub(super) fn standing(&self, index: u32) -> Standing {
-        let peer = &self.peers[index];
-        Standing {
-            token: keyed::token(self.outward(index), peer.generation, peer.proof),
-            listed: self.texts.place(peer.addr),
-        }
+    /// Where a peer listens, if it does.
+    pub(crate) fn listen_addr(&self, index: u32) -> Option<ListenAddr> {
+        self.texts.load(self.peers[index].addr)
     }
 
-    /// What the lists of contents must know of a peer.
-    pub(super) fn card(&self, index: u32) -> Card {
+    /// A peer, as the lists of contents should show it.
+    pub(crate) fn listing(&self, index: u32) -> PeerListing {
         let peer = &self.peers[index];
-        Card {
+        PeerListing {
             peer: self.outward(index),
             generation: peer.generation,
-            level: rate::level(peer.score),
+            level: decay::level(peer.score),
             host: peer.host,
-            credited: peer.state == State::Credited,
-            place: self.texts.place(peer.addr),
+            credited: peer.state == SlotState::Credited,
+            addr: self.texts.load(peer.addr),
         }
     }
 
-    /// Where a peer listens, if it does.
-    pub(super) fn place(&self, index: u32) -> Option<Place> {
-        self.texts.place(self.peers[index].addr)
+    /// The host that registered a peer.
+    pub(crate) fn host(&self, index: u32) -> u32 {
+        self.peers[index].host
     }
 
-    /// The peer that an [`OwnerRef`] names, while it is there.
-    pub(super) fn by_ref(&self, owner: OwnerRef) -> Option<u32> {
+    /// The peer that an [`OwnerRef`] names, if it is still registered.
+    pub(crate) fn by_ref(&self, owner: OwnerRef) -> Option<u32> {
         let index = owner.0 as u32 >> self.bits;
         let generation = (owner.0 >> 32) as u32;
         let shown = |peer: &Peer| peer.generation & SHOWN_GENERATION == generation;
         self.peers.live(index).is_some_and(shown).then_some(index)
     }
 
-    /// Of so many bytes that a peer says to have received, how many it can have
-    /// received since it last reported, and its host since its peers did; it
-    /// reports them now.
-    pub(super) fn plausible(
+    /// Whether a peer may own one more content, which may be new to the registry.
+    ///
+    /// # Errors
+    /// [`Refusal::ContentsPerPeer`] and [`Refusal::OwnershipsPerHost`], and for a
+    /// new content [`Refusal::ContentsPerHost`].
+    pub(crate) fn check_quota(
+        &self,
+        index: u32,
+        new: bool,
+        config: &RegistryConfig,
+    ) -> Result<(), Refusal> {
+        let owned = self.peers.owned_len(index);
+        let max = config.max_contents_per_peer;
+        if owned >= max as usize {
+            return Err(Refusal::ContentsPerPeer { max });
+        }
+        // The first content of a peer does not count for its host.
+        if owned == 0 {
+            return Ok(());
+        }
+        let extra = self.extra_contents_of(self.host(index));
+        let max = config.max_ownerships_per_host;
+        if extra >= max {
+            return Err(Refusal::OwnershipsPerHost { max });
+        }
+        let max = config.max_contents_per_host;
+        match new && extra >= max {
+            true => Err(Refusal::ContentsPerHost { max }),
+            false => Ok(()),
+        }
+    }
+
+    /// How many contents the peers of a host own beyond the first one of each.
+    fn extra_contents_of(&self, host: u32) -> u32 {
+        self.extra_contents.find(host, |_| true).unwrap_or(0)
+    }
+
+    /// Accepts a report of uploads. Each must then be credited by
+    /// [`credit`](Self::credit) in the shard of its owner.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`].
+    pub(crate) fn report(
         &mut self,
         now: Instant,
-        index: u32,
-        bytes: u64,
+        token: &Token,
+        uploads: &[Upload],
         config: &RegistryConfig,
-    ) -> u64 {
+    ) -> Result<UploadReport, Refusal> {
+        let index = self.heard(now, token)?;
+        let mut report = UploadReport {
+            peer: self.outward(index),
+            host: self.host(index),
+            plausible: 0,
+        };
+        let others = uploads.iter().filter(|upload| report.is_of_other(upload));
+        let bytes = others.fold(0, |sum: u64, upload| sum.saturating_add(upload.bytes));
+        report.plausible = self.plausible(now, index, bytes, config);
+        Ok(report)
+    }
+
+    /// Of the bytes that a peer reports now, how many it can have received since
+    /// its last report, and its host since the last report of its peers.
+    fn plausible(&mut self, now: Instant, index: u32, bytes: u64, config: &RegistryConfig) -> u64 {
         let millis = self.wheel.elapsed(now).as_millis() as u32;
         let lease = u32::try_from(config.lease().as_millis()).unwrap_or(u32::MAX);
         let rate = u128::from(config.max_credit_rate);
@@ -291,7 +413,7 @@ impl Sessions {
         let since = millis.wrapping_sub(std::mem::replace(&mut peer.reported, millis));
         let host = peer.host;
         let bytes = bytes.min(within(since).unwrap_or(u64::MAX));
-        // What a lone peer reports is bounded by its own reports.
+        // A host with one peer needs no entry: the peer's own reports bound it.
         let several = self.hosts.find(host, |_| true).unwrap_or(0) > 1;
         let Some(used) = self.reports.find(host, |_| true).or_else(|| {
             let used = millis.wrapping_sub(lease);
@@ -306,7 +428,7 @@ impl Sessions {
             _ => (u128::from(bytes) * 1000).div_ceil(rate) as u32,
         };
         let used = millis.wrapping_sub(since).wrapping_add(spent);
-        // A table holds no zero: a millisecond less, which is nobody's gain.
+        // A table holds no zero. One millisecond more favours nobody.
         let used = if used == 0 { 1 } else { used };
         match self.reports.find_mut(host, |_| true) {
             Some(before) => *before = used,
@@ -315,72 +437,128 @@ impl Sessions {
         bytes
     }
 
-    /// Credits an upload, which a peer of this host reports. Returns whether the
-    /// entries of the peer are to be changed for it.
-    pub(super) fn credit(&mut self, now: Instant, index: u32, bytes: u64, host: u32) -> bool {
+    /// Credits an upload that a peer of this host has reported. Returns whether
+    /// the entries of the credited peer must be refreshed.
+    pub(crate) fn credit(&mut self, now: Instant, index: u32, bytes: u64, host: u32) -> bool {
         if bytes == 0 {
             return false;
         }
         let elapsed = self.wheel.elapsed(now);
         let peer = &mut self.peers[index];
         let old = peer.score;
-        peer.score = self.clockwork.credited(old, bytes, elapsed);
-        let first = peer.state == State::Live && peer.host != host;
+        peer.score = self.decay.credited(old, bytes, elapsed);
+        let first = peer.state == SlotState::Live && peer.host != host;
         if first {
-            peer.state = State::Credited;
+            peer.state = SlotState::Credited;
         }
-        first || rate::level(old) != rate::level(peer.score)
+        first || decay::level(old) != decay::level(peer.score)
     }
 
     /// Counts one ownership that is touched.
-    pub(super) fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         #[cfg(any(test, feature = "testing"))]
         {
             self.steps += 1;
         }
     }
 
-    /// How much the peers of a peer's host own beyond the first content of each.
-    pub(super) fn spare_of_host(&self, index: u32) -> u32 {
-        self.spare
-            .find(self.peers[index].host, |_| true)
-            .unwrap_or(0)
+    /// How many ownerships were touched so far.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
-    /// Notes what a peer owns from now on.
-    pub(super) fn hold(&mut self, index: u32, holding: Holding) {
+    /// How many contents a peer owns.
+    pub(crate) fn owned_len(&self, index: u32) -> usize {
+        self.peers.owned_len(index)
+    }
+
+    /// What a peer owns, from the content of this number on.
+    pub(crate) fn owned_from(&self, index: u32, from: u32) -> impl Iterator<Item = Holding> {
+        self.peers.owned_from(index, from)
+    }
+
+    /// The first content that a peer owns, if there is one.
+    pub(crate) fn any_owned(&self, index: u32) -> Option<Holding> {
+        self.peers.any_owned(index)
+    }
+
+    /// A content, if the peer owns it.
+    pub(crate) fn holding(&self, index: u32, content: u32) -> Option<Holding> {
+        let ownership = self.peers.ownership(index, content)?;
+        Some(Holding { content, ownership })
+    }
+
+    /// Adds a content to those that a peer owns.
+    pub(crate) fn hold(&mut self, index: u32, holding: Holding) {
         if self.peers.owned_len(index) > 0 {
             let host = self.peers[index].host;
-            match self.spare.find_mut(host, |_| true) {
+            match self.extra_contents.find_mut(host, |_| true) {
                 Some(count) => *count += 1,
-                None => self.spare.insert(host, 1),
+                None => self.extra_contents.insert(host, 1),
             }
         }
         self.peers.hold(index, holding);
     }
 
-    /// The opposite of [`hold`](Self::hold).
-    pub(super) fn drop_holding(&mut self, index: u32, content: u32) {
+    /// Reverts [`hold`](Self::hold).
+    pub(crate) fn drop_holding(&mut self, index: u32, content: u32) {
         self.peers.drop_holding(index, content);
         if self.peers.owned_len(index) > 0 {
             let host = self.peers[index].host;
-            match self.spare.find_mut(host, |_| true) {
+            match self.extra_contents.find_mut(host, |_| true) {
                 Some(count) if *count > 1 => *count -= 1,
-                _ => self.spare.remove(host, |_| true),
+                _ => self.extra_contents.remove(host, |_| true),
             }
         }
     }
 
-    /// Ends a peer's session, though it still owns something: its token is worth
-    /// nothing from here on, and all that it owns is taken away in steps.
-    pub(super) fn leave(&mut self, now: Instant, index: u32) {
-        self.peers[index].deadline = 0;
-        self.chores.leave(index, self.wheel.tick_at(now));
+    /// Leaves it to later calls to refresh the entries of a peer.
+    pub(crate) fn refresh_later(&mut self, now: Instant, index: u32) {
+        let tick = self.wheel.tick_at(now);
+        self.backlog.refresh(index, tick);
     }
 
-    /// Forgets a peer that owns nothing any more. Afterwards its slot is in
-    /// this state.
-    pub(super) fn release(&mut self, index: u32, state: State, total: &mut impl Total) {
+    /// Ends the session of a peer that still owns something. Its token is invalid
+    /// from here on, and later calls remove its entries.
+    pub(crate) fn leave(&mut self, now: Instant, index: u32) {
+        self.peers[index].deadline = 0;
+        self.backlog.leave(index, self.wheel.tick_at(now));
+    }
+
+    /// A job of the backlog that is due. [`refreshed`](Self::refreshed) or
+    /// [`release`](Self::release) must follow, unless a part of
+    /// [`Job::Leave`] is left.
+    pub(crate) fn due_job(&mut self, now: Instant) -> Option<(u32, Job)> {
+        let tick = self.wheel.tick_at(now);
+        self.backlog.due(tick)
+    }
+
+    /// Entries of a peer were refreshed: all of them, or those before the content
+    /// `next`.
+    pub(crate) fn refreshed(&mut self, index: u32, next: Option<u32>) {
+        match next {
+            Some(next) => self.backlog.continue_at(index, next),
+            None => {
+                let pace = self.wheel.lease_ticks();
+                self.backlog.round_over(index, pace);
+            }
+        }
+    }
+
+    /// Forgets a peer that has said EXIT and owns nothing any more.
+    pub(crate) fn release(&mut self, index: u32) {
+        self.release_as(index, SlotState::Left);
+    }
+
+    /// Forgets a peer that [`pop_expired`](Self::pop_expired) returned and that
+    /// owns nothing any more.
+    pub(crate) fn release_expired(&mut self, index: u32) {
+        self.expired += u64::from(!self.backlog.is_leaving(index));
+        self.release_as(index, SlotState::Free);
+    }
+
+    fn release_as(&mut self, index: u32, state: SlotState) {
         let peer = &mut self.peers[index];
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
@@ -391,13 +569,14 @@ impl Sessions {
                 self.reports.remove(host, |_| true);
             }
         }
-        self.chores.end(index);
+        self.backlog.end(index);
         self.peers.release(index, state);
-        total.sub(Counted::Entries);
     }
 
     /// The next peer whose lease has run out. Each look costs one of `budget`.
-    pub(super) fn pop_expired(&mut self, now: Instant, budget: &mut usize) -> Option<u32> {
+    /// [`release_expired`](Self::release_expired) or
+    /// [`expire_again`](Self::expire_again) must follow.
+    pub(crate) fn pop_expired(&mut self, now: Instant, budget: &mut usize) -> Option<u32> {
         let tick = self.wheel.tick_at(now);
         while *budget > 0
             && let Some(index) = self.wheel.pop(tick, |slot| self.peers[slot].next)
@@ -405,7 +584,7 @@ impl Sessions {
             *budget -= 1;
             let peer = &mut self.peers[index];
             if !peer.state.is_live() {
-                peer.state = State::Free;
+                peer.state = SlotState::Free;
             } else if peer.deadline > tick {
                 let deadline = peer.deadline;
                 self.enter(index, deadline);
@@ -416,46 +595,63 @@ impl Sessions {
         None
     }
 
-    /// The upload rates of those that listen and were ever credited, and of
-    /// those that have not come back yet, in bytes per second.
-    pub(super) fn credits(&self, age: Duration) -> impl Iterator<Item = (Addr, f64)> {
-        let peers = self.peers.iter().filter_map(|(_, peer)| {
-            let place = self.texts.place(peer.addr)?;
-            Some((place.addr(), peer.score))
-        });
-        let remembered = self.remembered.iter();
-        let all = peers.chain(remembered.map(|(addr, score)| (addr.clone(), *score)));
-        let rated = all.map(move |(addr, score)| {
-            let rate = self.clockwork.bytes_per_second(score, age);
-            (addr, rate)
-        });
-        rated.filter(|(_, rate)| *rate >= 1.0)
+    /// The peer still owns something: it has another turn.
+    pub(crate) fn expire_again(&mut self, index: u32) {
+        let deadline = self.peers[index].deadline;
+        self.enter(index, deadline);
     }
 
-    /// Remembers the upload rate of a peer until it registers, or until then.
-    pub(super) fn remember(
+    /// The upload rates of all peers that listen and were ever credited, and of
+    /// those that are remembered.
+    pub(crate) fn credits(&mut self, now: Instant) -> impl Iterator<Item = Credit> {
+        self.expire_remembered(now);
+        let age = self.wheel.elapsed(now);
+        let this = &*self;
+        let peers = this.peers.iter().filter_map(|(_, peer)| {
+            let addr = this.texts.load(peer.addr)?;
+            Some((addr.addr(), peer.score))
+        });
+        let remembered = this.remembered.iter();
+        let all = peers.chain(remembered.map(|(addr, score)| (addr.clone(), *score)));
+        let rated = all.map(move |(addr, score)| {
+            let rate = this.decay.bytes_per_second(score, age);
+            (addr, rate)
+        });
+        let rated = rated.filter(|(_, rate)| *rate >= 1.0);
+        rated.map(|(addr, rate)| Credit {
+            addr,
+            // Casts of floats saturate.
+            bytes_per_second: rate.round() as u64,
+        })
+    }
+
+    /// Remembers the upload rate of a peer until it registers, at most until
+    /// `until`.
+    pub(crate) fn remember(
         &mut self,
-        addr: Addr,
-        bytes_per_second: f64,
-        age: Duration,
+        now: Instant,
+        credit: &Credit,
+        config: &RegistryConfig,
         until: Option<Instant>,
     ) {
-        let score = self.clockwork.score(bytes_per_second, age);
-        self.remembered.insert(addr, score);
+        let age = self.wheel.elapsed(now);
+        let rate = credit.bytes_per_second.min(config.max_credit_rate);
+        let score = self.decay.score(rate as f64, age);
+        self.remembered.insert(credit.addr.clone(), score);
         self.remembered_until = until;
     }
 
-    /// The score that is remembered of whoever listens here, who is back.
-    pub(super) fn recall(&mut self, now: Instant, place: &Place) -> Option<f32> {
-        self.tick_remembered(now);
+    /// Takes out the score that is remembered of the peer that listens here.
+    pub(crate) fn recall(&mut self, now: Instant, addr: &ListenAddr) -> Option<f32> {
+        self.expire_remembered(now);
         if self.remembered.is_empty() {
             return None;
         }
-        self.remembered.remove(&place.addr())
+        self.remembered.remove(&addr.addr())
     }
 
-    /// Forgets all that is remembered when its time is over.
-    pub(super) fn tick_remembered(&mut self, now: Instant) {
+    /// Forgets all remembered scores once their time is over.
+    fn expire_remembered(&mut self, now: Instant) {
         if self.remembered_until.is_some_and(|until| until <= now) {
             self.remembered.clear();
             self.remembered.shrink_to_fit();
@@ -463,10 +659,63 @@ impl Sessions {
         }
     }
 
-    /// When the next lease may end, or something else is to be done.
+    /// When the next lease may end, or the next job is due.
     pub(crate) fn next_turn(&self) -> Option<Instant> {
-        let due = self.chores.next_due();
+        let due = self.backlog.next_due();
         let due = due.and_then(|tick| self.wheel.time_of(tick));
         self.wheel.next_turn().into_iter().chain(due).min()
+    }
+
+    /// The score of a peer.
+    #[cfg(test)]
+    pub(crate) fn score(&self, index: u32) -> f32 {
+        self.peers[index].score
+    }
+
+    /// Everything that the peers own, with their listings, and whether that must
+    /// be up to date by now.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn holdings(&self) -> impl Iterator<Item = (Holding, PeerListing, bool)> {
+        self.peers.iter().flat_map(move |(index, _)| {
+            let settled = self.backlog.is_settled(index);
+            let owned = self.peers.owned(index);
+            owned.map(move |held| (held, self.listing(index), settled))
+        })
+    }
+
+    /// Checks the parts of this shard against each other, and returns how many
+    /// peers it has.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn check(&self) -> usize {
+        use std::collections::BTreeMap;
+
+        let mut hosts = BTreeMap::<u32, u32>::new();
+        let mut extra = BTreeMap::<u32, u32>::new();
+        let (mut texts, mut in_wheel) = (0, Vec::new());
+        for (index, peer) in self.peers.check() {
+            if peer.state != SlotState::Free {
+                in_wheel.push(index);
+            }
+            if peer.state.is_live() {
+                let more = self.peers.owned_len(index).saturating_sub(1) as u32;
+                *extra.entry(peer.host).or_default() += more;
+                *hosts.entry(peer.host).or_default() += 1;
+                texts += usize::from(matches!(peer.addr, PackedAddr::Text(_)));
+            }
+        }
+        assert!(
+            self.reports
+                .iter()
+                .all(|(host, _)| hosts.contains_key(&host))
+        );
+        assert_eq!(hosts, self.hosts.iter().collect());
+        extra.retain(|_, count| *count > 0);
+        assert_eq!(extra, self.extra_contents.iter().collect());
+        assert!(self.backlog.len() <= in_wheel.len());
+        assert_eq!(texts, self.texts.len());
+        let mut entries = self.wheel.entries(|slot| self.peers[slot].next);
+        entries.sort_unstable();
+        assert_eq!(entries, in_wheel);
+        self.peers.iter().count()
     }
 }

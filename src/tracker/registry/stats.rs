@@ -1,12 +1,9 @@
 //! What a registry counts.
 
-use std::ops::Deref;
-
-use super::catalog::Catalog;
-use super::sessions::Sessions;
 use crate::protocol::{Refusal, TrackerRequest};
 
-/// What a registry holds, and what it was asked and refused since its start.
+/// What a registry holds, and how many requests it has answered and refused
+/// since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RegistryStats {
@@ -16,18 +13,19 @@ pub struct RegistryStats {
     pub contents: u64,
     /// How many pairs of a peer and a content there are.
     pub ownerships: u64,
-    /// How many peers were forgotten for their silence.
+    /// How many peers were forgotten because their lease ran out.
     pub expired: u64,
     /// How many requests of each kind were answered.
     pub requests: RequestCounts,
-    /// How many requests of each kind come in a second, as of the last request
-    /// or turn of a lease: an average that halves every five seconds.
-    pub rates: RequestRates,
-    /// What was refused, by reason: requests, and entries of OWN one by one.
+    /// How many requests of each kind arrive in a second: an average that
+    /// halves every five seconds, as of the last request.
+    pub rates: RequestsPerSecond,
+    /// Refusals by reason. A refused entry of OWN counts like a refused
+    /// request.
     pub refusals: RefusalCounts,
 }
 
-/// Requests by kind, refused ones included.
+/// Requests by kind, including refused ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestCounts {
@@ -46,7 +44,7 @@ pub struct RequestCounts {
 /// Requests per second, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RequestRates {
+pub struct RequestsPerSecond {
     /// REGISTER, heartbeats included.
     pub register: u64,
     /// OWN.
@@ -59,13 +57,33 @@ pub struct RequestRates {
     pub exit: u64,
 }
 
+impl RequestsPerSecond {
+    /// Adds up the rates of all shards, each in the order of the fields.
+    pub(crate) fn sum(shards: impl Iterator<Item = [f64; 5]>) -> Self {
+        let mut sum = [0.0; 5];
+        for rates in shards {
+            sum.iter_mut()
+                .zip(rates)
+                .for_each(|(sum, rate)| *sum += rate);
+        }
+        let [register, own, need, update, exit] = sum.map(|rate| rate.round() as u64);
+        Self {
+            register,
+            own,
+            need,
+            update,
+            exit,
+        }
+    }
+}
+
 impl RequestCounts {
     /// The counts in the order of the fields.
     pub(super) fn values(&self) -> [u64; 5] {
         [self.register, self.own, self.need, self.update, self.exit]
     }
 
-    /// Adds those of another shard.
+    /// Adds the counts of another shard.
     pub(super) fn add(&mut self, other: &Self) {
         self.register += other.register;
         self.own += other.own;
@@ -74,7 +92,7 @@ impl RequestCounts {
         self.exit += other.exit;
     }
 
-    /// Counts one.
+    /// Counts one request.
     pub(crate) fn count(&mut self, request: &TrackerRequest) {
         *match request {
             TrackerRequest::Register { .. } => &mut self.register,
@@ -110,7 +128,7 @@ pub struct RefusalCounts {
 }
 
 impl RefusalCounts {
-    /// Adds those of another shard.
+    /// Adds the counts of another shard.
     pub(super) fn add(&mut self, other: &Self) {
         self.unknown_token += other.unknown_token;
         self.unknown_content += other.unknown_content;
@@ -130,6 +148,7 @@ impl RefusalCounts {
         self.shutting_down += other.shutting_down;
     }
 
+    /// Counts one refusal.
     pub(crate) fn count(&mut self, refusal: &Refusal) {
         *match refusal {
             Refusal::UnknownToken => &mut self.unknown_token,
@@ -150,30 +169,4 @@ impl RefusalCounts {
             Refusal::ShuttingDown => &mut self.shutting_down,
         } += 1;
     }
-}
-
-/// Adds up all shards, one at a time, of which there are so many peers and
-/// contents.
-pub(crate) fn gather(
-    sessions: impl IntoIterator<Item: Deref<Target = Sessions>>,
-    catalogs: impl IntoIterator<Item: Deref<Target = Catalog>>,
-    (peers, contents): (u32, u32),
-) -> RegistryStats {
-    let mut stats = RegistryStats {
-        peers: peers.into(),
-        contents: contents.into(),
-        ..RegistryStats::default()
-    };
-    let rates = sessions.into_iter().map(|sessions| {
-        stats.expired += sessions.expired;
-        stats.requests.add(&sessions.requests);
-        stats.refusals.add(&sessions.refusals);
-        sessions.meter.rates()
-    });
-    stats.rates = RequestRates::of(rates);
-    stats.ownerships = catalogs
-        .into_iter()
-        .map(|c| c.ownership_count() as u64)
-        .sum();
-    stats
 }

@@ -1,21 +1,21 @@
-//! Which hosts use which names of one content: all of them where they are few,
-//! and a part of them drawn by their hash where they are many, so that most is
-//! told from fewer in constant room and time. A host is in the part or not
-//! whatever its peers do, and nobody without the registry's key can choose.
+//! Which hosts use which names of one content. Of few hosts all are counted, of
+//! many a sample, chosen by their hashes, so that the most common name is known
+//! in constant memory and time. Whether a host is in the sample depends on its
+//! hash alone, which nobody can choose without the registry's key.
 
-/// How many votes are kept at the most. Past them, every other host drops out:
-/// at least about half as many stay, enough to tell which of two names has
-/// clearly more hosts.
+/// How many votes are kept at most. When there are more, every other host drops
+/// out. About half of the votes stay, enough to tell which of two names clearly
+/// has more hosts.
 const KEPT: usize = 64;
 
-/// The most often that every other host drops out.
+/// How often every other host can drop out.
 const LEVELS: u32 = 31;
 
 /// How many owners of one host use one name.
 #[derive(Debug, Clone, Copy)]
 struct Vote {
     host: u32,
-    /// How many, above the eight bits of which name.
+    /// The number of owners, shifted by the eight bits of the name's slot.
     tally: u32,
 }
 
@@ -33,9 +33,9 @@ pub(super) struct Votes {
     level: u32,
 }
 
-/// Whether a host is among the one in `1 << level` that count.
+/// Whether a host is in the sample, which has one host in `1 << level`.
 fn counts(host: u32, level: u32) -> bool {
-    // High bits of a product hang on all of the other factor.
+    // The high bits of the product depend on all bits of the hash.
     let mixed = host.wrapping_mul(0x9e37_79b1);
     u64::from(mixed) >> (32 - level) == 0
 }
@@ -46,8 +46,7 @@ impl Votes {
             return;
         }
         if let Some(vote) = self.votes.iter_mut().find(|vote| vote.is(host, name)) {
-            // Of 16 million owners on one host, it does not matter which is
-            // the last one.
+            // The number saturates at 16 million owners of one host.
             vote.tally = vote.tally.checked_add(ONE).unwrap_or(vote.tally);
             return;
         }
@@ -75,7 +74,7 @@ impl Votes {
         }
     }
 
-    /// How many hosts of those that count use each name.
+    /// How many hosts of the sample use each name.
     pub(super) fn by_name(&self) -> [u8; 256] {
         let mut hosts = [0; 256];
         for vote in &self.votes {

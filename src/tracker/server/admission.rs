@@ -1,7 +1,6 @@
-//! How many connections there are: in total, per host, and of those that are
-//! only told that there are too many. A connection on which nothing was asked yet
-//! has its place on sufferance: it gives way to one that comes later, so that
-//! nobody keeps others waiting by saying nothing.
+//! Limits the number of connections: in total, per host, and of those that are
+//! being turned away. A *silent* connection, on which nothing was asked yet, gives
+//! way to a later one, so that nobody can keep others out by saying nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{Addr, HostKey};
 
-/// How many connections may be about to be turned away at a time. Past them, a
-/// connection is dropped without a word.
+/// How many connections may be in the course of being turned away. Further ones
+/// are dropped without a message.
 const TURNED_AWAY_AT_ONCE: usize = 64;
 
-/// Gives out places for connections.
+/// Decides which connections are served, and gives permits to them.
 #[derive(Debug)]
 pub(super) struct Admission {
     max: usize,
@@ -30,41 +29,51 @@ pub(super) struct Admission {
 struct Counts {
     open: usize,
     turned_away: usize,
-    /// How many connections came before.
+    /// The number of the next connection.
     next: u64,
-    hosts: HashMap<HostKey, OfHost>,
-    /// The hosts with silent connections, by how many these are, and by the
-    /// number of the oldest one.
+    hosts: HashMap<HostKey, HostConnections>,
+    /// The hosts with silent connections, ordered by how many they have, and then
+    /// by the number of the oldest one.
     silent: BTreeMap<(usize, u64), HostKey>,
 }
 
 /// The connections of one host.
 #[derive(Debug, Default)]
-struct OfHost {
+struct HostConnections {
     open: usize,
-    /// Those on which nothing was asked yet, in the order in which they came.
+    /// The silent ones, in the order in which they came.
     silent: BTreeMap<u64, CancellationToken>,
 }
 
-impl OfHost {
+impl HostConnections {
     fn rank(&self) -> Option<(usize, u64)> {
         let (oldest, _) = self.silent.first_key_value()?;
         Some((self.silent.len(), *oldest))
     }
 }
 
-/// A connection's place, given back when it is dropped.
+/// What becomes of a new connection.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) enum Decision {
+    Serve(Permit),
+    /// The client is told that the tracker is busy.
+    TurnAway(Permit),
+    /// There are too many connections to even tell the client.
+    Drop,
+}
+
+/// The permit of a connection, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
     admission: Arc<Admission>,
-    /// None for a connection that is turned away.
+    /// `None` for a connection that is turned away.
     host: Option<HostKey>,
     number: u64,
     gives_way: CancellationToken,
 }
 
-impl Place {
-    /// Something was asked on the connection: it keeps its place.
+impl Permit {
+    /// Something was asked on the connection: it no longer gives way.
     pub(super) fn keep(&self) {
         if let Some(host) = &self.host {
             let mut counts = self.admission.counts();
@@ -72,18 +81,19 @@ impl Place {
         }
     }
 
-    /// Returns once the place is given to another connection, which it is not
-    /// any more after [`keep`](Self::keep).
+    /// Returns once the connection must give way to another one. That cannot happen
+    /// after [`keep`](Self::keep).
     ///
     /// Cancel safe.
-    pub(super) async fn taken(&self) {
+    pub(super) async fn revoked(&self) {
         self.gives_way.cancelled().await;
     }
 }
 
 impl Counts {
-    /// Changes what there is of a host, and ranks it anew.
-    fn change<T>(&mut self, host: &HostKey, change: impl FnOnce(&mut OfHost) -> T) -> T {
+    /// Changes the connections of a host, and keeps the order of hosts and the map
+    /// up to date.
+    fn change<T>(&mut self, host: &HostKey, change: impl FnOnce(&mut HostConnections) -> T) -> T {
         let of_host = self.hosts.entry(host.clone()).or_default();
         if let Some(rank) = of_host.rank() {
             self.silent.remove(&rank);
@@ -98,20 +108,20 @@ impl Counts {
         changed
     }
 
-    /// Takes the place of the oldest silent connection of a host. Returns
-    /// whether there is one.
-    fn take(&mut self, host: &HostKey) -> bool {
-        let taken = self.change(host, |of_host| {
+    /// Has the oldest silent connection of a host give way. Returns whether there
+    /// is one.
+    fn revoke(&mut self, host: &HostKey) -> bool {
+        let revoked = self.change(host, |of_host| {
             let (_, gives_way) = of_host.silent.pop_first()?;
             of_host.open -= 1;
             Some(gives_way)
         });
-        if let Some(gives_way) = &taken {
+        if let Some(gives_way) = &revoked {
             self.open -= 1;
-            // Under the lock, so that the place is given back once.
+            // Under the lock, so that the permit is not given back a second time.
             gives_way.cancel();
         }
-        taken.is_some()
+        revoked.is_some()
     }
 }
 
@@ -131,28 +141,27 @@ impl Admission {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection, maybe that of one on which nothing was asked
-    /// yet: of the same host if that has as many as it may, and else of the host
-    /// that has most of them. Or else, unless there are too many of those as
-    /// well, a place for turning it away.
-    pub(super) fn admit(self: &Arc<Self>, remote: &Addr) -> Result<Place, Option<Place>> {
+    /// Decides about a new connection. If there is no room for it, the oldest silent
+    /// connection gives way: one of the same host if that has as many connections
+    /// as it may, otherwise one of the host with most silent connections.
+    pub(super) fn admit(self: &Arc<Self>, remote: &Addr) -> Decision {
         let host = HostKey::of(remote);
         let mut counts = self.counts();
         let of_host = counts.hosts.get(&host).map_or(0, |of_host| of_host.open);
         let room = if self.max == 0 || self.max_per_host == 0 {
             false
         } else if of_host >= self.max_per_host {
-            self.take_one(&mut counts, Some(host.clone()))
+            self.revoke_one(&mut counts, Some(host.clone()))
         } else if counts.open >= self.max {
             let most = counts.silent.last_key_value();
             let most = most.map(|(_, host)| host.clone());
-            self.take_one(&mut counts, most)
+            self.revoke_one(&mut counts, most)
         } else {
             true
         };
         let number = counts.next;
         counts.next += 1;
-        let place = |host| Place {
+        let permit = |host| Permit {
             admission: self.clone(),
             host,
             number,
@@ -160,28 +169,28 @@ impl Admission {
         };
         if room {
             self.accepted.fetch_add(1, Ordering::Relaxed);
-            let place = place(Some(host.clone()));
+            let permit = permit(Some(host.clone()));
             counts.open += 1;
             counts.change(&host, |of_host| {
                 of_host.open += 1;
-                of_host.silent.insert(number, place.gives_way.clone());
+                of_host.silent.insert(number, permit.gives_way.clone());
             });
-            return Ok(place);
+            return Decision::Serve(permit);
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
         if counts.turned_away == TURNED_AWAY_AT_ONCE {
-            return Err(None);
+            return Decision::Drop;
         }
         counts.turned_away += 1;
-        Err(Some(place(None)))
+        Decision::TurnAway(permit(None))
     }
 
-    fn take_one(&self, counts: &mut Counts, host: Option<HostKey>) -> bool {
-        let taken = host.is_some_and(|host| counts.take(&host));
-        if taken {
+    fn revoke_one(&self, counts: &mut Counts, host: Option<HostKey>) -> bool {
+        let revoked = host.is_some_and(|host| counts.revoke(&host));
+        if revoked {
             self.gave_way.fetch_add(1, Ordering::Relaxed);
         }
-        taken
+        revoked
     }
 
     pub(super) fn gave_way(&self) -> u64 {
@@ -201,7 +210,7 @@ impl Admission {
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let mut counts = self.admission.counts();
         let Some(host) = &self.host else {
@@ -209,7 +218,7 @@ impl Drop for Place {
             return;
         };
         if self.gives_way.is_cancelled() {
-            // Another connection has it.
+            // It was given back when another connection took it over.
             return;
         }
         counts.open -= 1;
@@ -228,76 +237,84 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn served(decision: Decision) -> Option<Permit> {
+        match decision {
+            Decision::Serve(permit) => Some(permit),
+            Decision::TurnAway(_) | Decision::Drop => None,
+        }
+    }
+
     #[test]
-    fn places_are_bounded_per_host_and_in_total_and_come_back() {
+    fn connections_are_bounded_per_host_and_in_total_and_permits_come_back() {
         let admission = Arc::new(Admission::new(3, 2));
         let admit = |text| {
-            let place = admission.admit(&addr(text));
-            place.inspect(Place::keep)
+            let permit = served(admission.admit(&addr(text)));
+            permit.inspect(Permit::keep)
         };
         let first = admit("10.0.0.1:1").unwrap();
         let _second = admit("10.0.0.1:2").unwrap();
-        assert!(admit("10.0.0.1:3").is_err());
+        assert!(admit("10.0.0.1:3").is_none());
         let _other = admit("[2001:db8::1]:1").unwrap();
-        assert!(admit("10.0.0.2:1").is_err());
+        assert!(admit("10.0.0.2:1").is_none());
         drop(first);
         let _again = admit("10.0.0.1:3").unwrap();
         assert_eq!((admission.open(), admission.refused()), (3, 2));
     }
 
-    /// Which of these still have their places.
-    fn kept(places: &[Place]) -> Vec<usize> {
-        let places = places.iter().enumerate();
-        let kept = places.filter(|(_, place)| !place.gives_way.is_cancelled());
+    /// Which of these permits are still valid.
+    fn kept(permits: &[Permit]) -> Vec<usize> {
+        let permits = permits.iter().enumerate();
+        let kept = permits.filter(|(_, permit)| !permit.gives_way.is_cancelled());
         kept.map(|(at, _)| at).collect()
     }
 
     #[test]
     fn oldest_silent_connection_of_a_full_host_gives_way() {
         let admission = Arc::new(Admission::new(9, 3));
-        let admit = || admission.admit(&addr("10.0.0.1:1")).unwrap();
-        let mut places: Vec<_> = (0..3).map(|_| admit()).collect();
-        places[0].keep();
-        places.push(admit());
-        assert_eq!(kept(&places), [0, 2, 3]);
-        places.push(admit());
-        assert_eq!(kept(&places), [0, 3, 4]);
+        let admit = || served(admission.admit(&addr("10.0.0.1:1"))).unwrap();
+        let mut permits: Vec<_> = (0..3).map(|_| admit()).collect();
+        permits[0].keep();
+        permits.push(admit());
+        assert_eq!(kept(&permits), [0, 2, 3]);
+        permits.push(admit());
+        assert_eq!(kept(&permits), [0, 3, 4]);
         assert_eq!((admission.open(), admission.gave_way()), (3, 2));
-        // Whoever gave way gives nothing back, and the others do.
-        drop(places);
+        // The permits of connections that gave way are not given back again.
+        drop(permits);
         assert_eq!(admission.open(), 0);
         let counts = admission.counts();
         assert!(counts.hosts.is_empty() && counts.silent.is_empty());
     }
 
     #[test]
-    fn host_with_most_silent_connections_gives_way_when_all_places_are_taken() {
+    fn host_with_most_silent_connections_gives_way_when_there_is_no_room() {
         let admission = Arc::new(Admission::new(6, 4));
-        let admit = |text| admission.admit(&addr(text)).unwrap();
+        let admit = |text| served(admission.admit(&addr(text))).unwrap();
         let hosts = ["10.0.0.1:1", "10.0.0.2:1", "10.0.0.2:2"];
         let hosts = hosts.into_iter().chain(["10.0.0.3:1"; 3]);
-        let mut places: Vec<_> = hosts.map(admit).collect();
-        // This host has most connections, and most of them have asked.
-        places[3].keep();
-        places[4].keep();
-        places.push(admit("10.0.0.4:1"));
-        assert_eq!(kept(&places), [0, 2, 3, 4, 5, 6]);
-        // None is silent any more.
-        places.iter().for_each(Place::keep);
-        assert!(admission.admit(&addr("10.0.0.5:1")).is_err());
-        assert_eq!(kept(&places), [0, 2, 3, 4, 5, 6]);
-        drop(places);
+        let mut permits: Vec<_> = hosts.map(admit).collect();
+        // This host has most connections, but most of them have asked.
+        permits[3].keep();
+        permits[4].keep();
+        permits.push(admit("10.0.0.4:1"));
+        assert_eq!(kept(&permits), [0, 2, 3, 4, 5, 6]);
+        // No connection is silent any more.
+        permits.iter().for_each(Permit::keep);
+        assert!(served(admission.admit(&addr("10.0.0.5:1"))).is_none());
+        assert_eq!(kept(&permits), [0, 2, 3, 4, 5, 6]);
+        drop(permits);
         assert_eq!(admission.open(), 0);
     }
 
     #[test]
     fn turned_away_connections_are_bounded_too() {
         let admission = Arc::new(Admission::new(0, 0));
-        let admit = || admission.admit(&addr("10.0.0.1:1")).unwrap_err();
-        let places: Vec<_> = (0..TURNED_AWAY_AT_ONCE).map(|_| admit()).collect();
-        assert!(places.iter().all(Option::is_some));
-        assert!(admit().is_none());
-        drop(places);
-        assert!(admit().is_some());
+        let admit = || admission.admit(&addr("10.0.0.1:1"));
+        let decisions: Vec<_> = (0..TURNED_AWAY_AT_ONCE).map(|_| admit()).collect();
+        let turned_away = |decision: &Decision| matches!(decision, Decision::TurnAway(_));
+        assert!(decisions.iter().all(turned_away));
+        assert!(matches!(admit(), Decision::Drop));
+        drop(decisions);
+        assert!(turned_away(&admit()));
     }
 }

@@ -1,4 +1,4 @@
-//! What may be set on a tracker, and why it does not start.
+//! The figures of a tracker, and why it may not start.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -14,23 +14,25 @@ use crate::transport::TransportError;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// Those of what it knows and decides.
+    /// The figures of the registry.
     pub registry: RegistryConfig,
     /// How many connections may be open at a time. Default 4096; over TCP each
-    /// takes a file descriptor. Whoever comes later takes the place of one on
-    /// which nothing was asked yet, the oldest one of the host that has most of
-    /// them; where there is none, it is told that the tracker is busy.
+    /// takes a file descriptor. When there are as many, a new connection replaces
+    /// one that has not sent a request yet: the oldest one of the host that has
+    /// most of those. If there is none, the new one is told that the tracker is
+    /// busy.
     pub max_connections: usize,
-    /// How many connections one host may have open at a time. Default 256, for
-    /// the sake of peers behind one address translator. Whoever comes later takes
-    /// the place of the host's oldest one on which nothing was asked yet, or is
-    /// told that the tracker is busy. IPv6 hosts are counted by their /64
-    /// network.
+    /// How many connections one host may have open at a time. Default 256, because
+    /// many peers may share one address behind a NAT. When there are as many, a
+    /// new connection replaces the host's oldest one that has not sent a request
+    /// yet, or is told that the tracker is busy. IPv6 hosts are counted by their
+    /// /64 network.
     pub max_connections_per_host: usize,
-    /// Into how many shards the registry is split, so that several cores use it
-    /// at once: rounded up to a power of two, at most
-    /// [`MAX_SHARDS`](crate::tracker::MAX_SHARDS). Default 64: two cores want
-    /// the same one seldom enough. Another number draws other owners at random.
+    /// The number of shards of the registry, so that several cores can use it at
+    /// once: rounded up to a power of two, at most
+    /// [`MAX_SHARDS`](crate::tracker::MAX_SHARDS). Default 64, with which two cores
+    /// rarely need the same shard. With another number, other owners are drawn at
+    /// random.
     pub shards: u32,
 }
 
@@ -45,15 +47,15 @@ impl Default for TrackerConfig {
     }
 }
 
-/// Why a tracker does not start.
+/// Why a tracker has not started.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// The address is none.
+    /// The address is invalid.
     #[error(transparent)]
     Address(#[from] AddrError),
-    /// A heartbeat interval that the protocol cannot say.
-    #[error("a heartbeat interval is 1 ms to {MAX_HEARTBEAT:?}, not {heartbeat:?}")]
+    /// The protocol cannot express the heartbeat interval.
+    #[error("the heartbeat interval must be 1 ms to {MAX_HEARTBEAT:?}, not {heartbeat:?}")]
     Heartbeat {
         /// The configured interval.
         heartbeat: Duration,
@@ -61,11 +63,11 @@ pub enum BindError {
     /// The transport cannot listen there.
     #[error("cannot listen: {0}")]
     Transport(#[from] TransportError),
-    /// The operating system gives no random bytes, and without them tokens
-    /// could be guessed.
-    #[error("no random bytes: {detail}")]
+    /// The operating system has no random bytes, without which tokens could be
+    /// guessed.
+    #[error("cannot get random bytes: {detail}")]
     Entropy {
-        /// What the operating system says.
+        /// The error of the operating system.
         detail: String,
     },
 }

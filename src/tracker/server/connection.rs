@@ -8,8 +8,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::admission::Place;
-use super::{SHUTDOWN_TIMEOUT, Shared};
+use super::admission::Permit;
+use super::service::{SHUTDOWN_TIMEOUT, Service};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use crate::protocol::{Addr, Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
@@ -18,68 +18,68 @@ use crate::transport::{Connection, TransportError};
 /// replies are flushed.
 const BATCH: usize = 32;
 
-/// How long a client may leave a batch of replies unread: as long as a frame
-/// may take to arrive.
+/// How long a client may leave a batch of replies unread: as long as a frame may
+/// take to arrive.
 const WRITE_TIMEOUT: Duration = FRAME_TIMEOUT;
 
-/// How long a connection that is one too many has to take that message.
+/// How long a connection that is turned away has to receive the message.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers until the client goes, misbehaves, or is silent for too long; or
-/// until the tracker stops, and then for no longer than [`SHUTDOWN_TIMEOUT`].
-pub(super) async fn serve(shared: Arc<Shared>, connection: Connection, place: Place) {
-    let remote = connection.remote.clone();
+/// Answers requests until the client goes, breaks the protocol, or is silent for
+/// too long; or until the tracker stops, and then for no longer than
+/// [`SHUTDOWN_TIMEOUT`].
+pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit: Permit) {
     let overdue = async {
-        shared.stop.cancelled().await;
+        service.stop.cancelled().await;
         sleep(SHUTDOWN_TIMEOUT).await;
     };
     let outcome = tokio::select! {
-        outcome = converse(&shared, connection, &place) => outcome,
+        outcome = converse(&service, connection, &permit) => outcome,
         () = overdue => Err(TransportError::Closed),
-        () = place.taken() => Err(TransportError::Closed),
+        () = permit.revoked() => Err(TransportError::Closed),
     };
     if let Err(error) = outcome {
-        debug!(%remote, %error, "tracker connection ended");
+        debug!(%error, "tracker connection ended");
     }
 }
 
 async fn converse(
-    shared: &Shared,
+    service: &Service,
     mut connection: Connection,
-    place: &Place,
+    permit: &Permit,
 ) -> Result<(), TransportError> {
     connection.limits.set(TRACKER_FRAMES);
     let mut patience = HANDSHAKE_TIMEOUT;
     loop {
         let first = tokio::select! {
             biased;
-            () = shared.stop.cancelled() => break,
+            () = service.stop.cancelled() => break,
             first = timeout(patience, connection.stream.next()) => first,
         };
         let Ok(first) = first else {
             break;
         };
         if patience != IDLE_TIMEOUT {
-            place.keep();
+            permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let batch = answer_batch(shared, &mut connection, first);
+        let batch = answer_batch(service, &mut connection, first);
         match timeout(WRITE_TIMEOUT, batch).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => break,
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(TransportError::FrameTimeout),
         }
-        // A client that never stops asking takes turns with the others.
+        // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
     }
     let farewell = async {
-        if shared.stop.is_cancelled() {
+        if service.stop.is_cancelled() {
             for _ in 0..BATCH {
                 let Some(Some(Ok(_))) = connection.stream.next().now_or_never() else {
                     break;
                 };
-                let reply = shared.refuse(Refusal::ShuttingDown);
+                let reply = service.refuse_shutting_down();
                 if let Ok(reply) = reply.encode() {
                     connection.sink.feed(reply).await?;
                 }
@@ -92,10 +92,10 @@ async fn converse(
         .unwrap_or(Err(TransportError::FrameTimeout))
 }
 
-/// Answers the first request and those that have arrived behind it, and
+/// Answers the first request and those that have arrived after it, and
 /// flushes the replies together. Returns whether the conversation goes on.
 async fn answer_batch(
-    shared: &Shared,
+    service: &Service,
     connection: &mut Connection,
     first: Option<Result<Frame, TransportError>>,
 ) -> Result<bool, TransportError> {
@@ -105,7 +105,7 @@ async fn answer_batch(
         let Some(frame) = next.take() else {
             return connection.sink.flush().await.map(|()| false);
         };
-        let (reply, readable) = answer(shared, &connection.remote, frame);
+        let (reply, readable) = answer(service, &connection.remote, frame);
         if let Some(reply) = reply {
             connection.sink.feed(reply).await?;
         }
@@ -122,28 +122,32 @@ async fn answer_batch(
     Ok(open)
 }
 
-/// The reply to what was read, and whether there is sense in reading on.
+/// The reply to what was read, and whether to read on.
 fn answer(
-    shared: &Shared,
+    service: &Service,
     remote: &Addr,
     frame: Result<Frame, TransportError>,
 ) -> (Option<Frame>, bool) {
     match frame.map(TrackerRequest::decode) {
-        Ok(Ok(request)) => (Some(Frame::head(shared.answer(remote, &request))), true),
+        Ok(Ok(request)) => (Some(Frame::head(service.answer(remote, &request))), true),
         Ok(Err(error)) => {
-            debug!(%remote, %error, "malformed request");
-            (shared.refuse(Refusal::Malformed).encode().ok(), false)
+            debug!(%error, "malformed request");
+            (service.refuse_malformed().encode().ok(), false)
         }
         Err(error @ TransportError::FrameTooLarge { .. }) => {
-            debug!(%remote, %error, "malformed request");
-            (shared.refuse(Refusal::Malformed).encode().ok(), false)
+            debug!(%error, "malformed request");
+            (service.refuse_malformed().encode().ok(), false)
         }
         Err(_) => (None, false),
     }
 }
 
-/// Tells a connection that is one too many, and closes it.
-pub(super) async fn turn_away(stop: CancellationToken, mut connection: Connection, _place: Place) {
+/// Tells a client that the tracker has no room for its connection, and closes it.
+pub(super) async fn turn_away(
+    stop: CancellationToken,
+    mut connection: Connection,
+    _permit: Permit,
+) {
     let tell = async {
         if let Ok(reply) = TrackerReply::Refused(Refusal::Busy).encode() {
             connection.sink.send(reply).await?;
@@ -153,7 +157,7 @@ pub(super) async fn turn_away(stop: CancellationToken, mut connection: Connectio
     tokio::select! {
         () = stop.cancelled() => {}
         told = timeout(TURN_AWAY_TIMEOUT, tell) => {
-            debug!(remote = %connection.remote, ?told, "connection turned away");
+            debug!(?told, "connection turned away");
         }
     }
 }

@@ -1,28 +1,28 @@
 //! Frames over any byte stream: TLS, a Unix socket, a QUIC stream, a pipe.
 //!
-//! [`from_io`] makes a [`Connection`] of whatever reads and writes bytes, so
-//! that a [`Transport`](super::Transport) of your own only has to dial and to
-//! accept. On the wire a frame is a prefix of [`PREFIX_LEN`] bytes (the length
+//! [`from_io`] makes a [`Connection`] of anything that reads and writes bytes, so
+//! that your own [`Transport`](super::Transport) only has to connect and to
+//! accept. On the wire, a frame is a prefix of [`PREFIX_LEN`] bytes (the length
 //! of the head, `u16`, and of the body, `u32`, both big-endian), the head, and
 //! the body.
 //!
-//! What the reading half promises:
-//! - Announced lengths are checked with the connection's [`LimitHandle`]
-//!   before anything is allocated for them.
-//! - A body is read straight into the allocation that is handed out; only the
-//!   few bytes of it that came along with something else are copied.
-//! - A frame that does not complete within
+//! The reading half guarantees:
+//! - It checks announced lengths against the connection's [`LimitHandle`]
+//!   before it allocates memory for them.
+//! - It reads a body directly into the memory that the frame hands out. It
+//!   copies only the few bytes that arrived together with something else.
+//! - A frame that is not complete within
 //!   [`FRAME_TIMEOUT`](crate::protocol::limits::FRAME_TIMEOUT) of its first
 //!   byte ends the connection with [`TransportError::FrameTimeout`]. The clock
-//!   does not stop while nobody polls, so a reader polls until it has the frame.
-//! - The end of the byte stream between two frames is the end of the frames;
-//!   inside one it is [`TransportError::Truncated`]. After an error the stream
-//!   ends.
-//! - While it waits for a frame it holds no buffer and no timer.
+//!   also runs while the stream is not polled, so poll until the frame is there.
+//! - If the byte stream ends between two frames, the frames end. If it ends
+//!   inside a frame, that is [`TransportError::Truncated`]. After an error the
+//!   stream ends.
+//! - While it waits for a frame, it holds no buffer and no timer.
 //!
-//! What the writing half promises: bodies are never copied, many frames go out
-//! in one vectored write, and it takes no more frames once [`MAX_QUEUED`]
-//! bytes wait for the byte stream.
+//! The writing half guarantees: it never copies bodies, it sends many frames in
+//! one vectored write, and it accepts no more frames while [`MAX_QUEUED`] bytes
+//! wait to be written.
 //!
 //! ```
 //! use bt_lite::protocol::Frame;
@@ -43,25 +43,24 @@
 //! # }
 //! ```
 
+mod prefix;
 mod reader;
 mod writer;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::connection::{Connection, LimitHandle};
 #[cfg(doc)]
-use super::TransportError;
-use super::{Addr, Connection, LimitHandle};
+use super::error::TransportError;
+use crate::protocol::Addr;
 use reader::FrameReader;
 use writer::FrameWriter;
 
+pub use prefix::PREFIX_LEN;
 pub use writer::MAX_QUEUED;
 
-/// The bytes before each head: the lengths of head (`u16`) and body (`u32`).
-pub const PREFIX_LEN: usize = 6;
-
-/// A connection over a byte stream that reads and writes in one value. Where
-/// the stream comes apart into two halves by itself, [`from_halves`] saves a
-/// lock.
+/// Makes a connection of a byte stream that is one value. If the byte stream
+/// can be split into two halves of its own, [`from_halves`] saves a lock.
 ///
 /// Must be polled inside a tokio runtime with time enabled.
 pub fn from_io(
@@ -72,8 +71,8 @@ pub fn from_io(
     from_halves(remote, read, write)
 }
 
-/// A connection over the two halves of a byte stream. Each half may be polled
-/// from its own task.
+/// Makes a connection of the two halves of a byte stream. Each half may be
+/// polled from its own task.
 ///
 /// Must be polled inside a tokio runtime with time enabled.
 pub fn from_halves(

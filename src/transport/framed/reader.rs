@@ -1,13 +1,13 @@
 //! The reading half: from bytes to frames.
 //!
-//! Two buffers take turns. Small things (prefixes, heads, control messages)
-//! are read in batches into `pending`. A body has an allocation of its own,
-//! and its reads may run [`PEEK`] bytes over its end: with blocks one behind
-//! the other, that catches the next prefix and head, so that a block costs no
-//! read beyond its own bytes. What was over-read moves to `pending`.
+//! There are two buffers. Small things (prefixes, heads, control messages) are
+//! read in batches into `pending`. A body has an allocation of its own, and its
+//! reads may run [`PEEK`] bytes past its end. When blocks follow each other, that
+//! already reads the next prefix and head, so that a block costs no extra read.
+//! The bytes past the end move to `pending`.
 //!
-//! Heads are copied out of `pending`: they are small, and a head that shared
-//! the batch would keep all of it alive.
+//! Heads are copied out of `pending`: they are small, and a head that shared the
+//! memory of the batch would keep all of it alive.
 
 use std::io;
 use std::pin::Pin;
@@ -18,42 +18,43 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Sleep, sleep};
 
-use super::PREFIX_LEN;
+use super::prefix;
 use crate::protocol::Frame;
 use crate::protocol::limits::FRAME_TIMEOUT;
-use crate::transport::{LimitHandle, TransportError};
+use crate::transport::connection::LimitHandle;
+use crate::transport::error::TransportError;
 
-/// How much is read at once when no body is under way, in bytes: hundreds of
+/// How much is read at once outside of bodies, in bytes: enough for hundreds of
 /// control messages, and little to copy when a body begins in it.
 const BATCH: usize = 4 << 10;
 
-/// How far a read may run over the end of a body, in bytes: a prefix, the head
-/// of a block, and some.
+/// How far a read may run past the end of a body, in bytes: enough for a prefix
+/// and the head of a block.
 const PEEK: usize = 64;
 
 /// Frames from a byte stream.
 pub(super) struct FrameReader<R> {
     io: R,
     limits: LimitHandle,
-    state: State,
-    /// Read, and not parsed yet.
+    state: ReadState,
+    /// Bytes that are read but not yet parsed.
     pending: BytesMut,
-    /// Runs while the reader waits inside a frame.
+    /// Set while the reader waits inside a frame.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
-enum State {
+enum ReadState {
     /// Between two frames, or inside a prefix.
     Prefix,
-    /// Both lengths are known and within the limits.
+    /// Both lengths are known, and within the limits.
     Head { head: usize, body: usize },
-    /// `bytes` grows to `len`, and up to [`PEEK`] beyond.
+    /// `bytes` grows to `len`, and by up to [`PEEK`] more.
     Body {
         head: Bytes,
         bytes: BytesMut,
         len: usize,
     },
-    /// Closed, or broken.
+    /// Closed or broken.
     End,
 }
 
@@ -62,35 +63,35 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self {
             io,
             limits,
-            state: State::Prefix,
+            state: ReadState::Prefix,
             pending: BytesMut::new(),
             deadline: None,
         }
     }
 
-    /// Parses what is there: a frame, or `None` when more bytes are needed.
+    /// Parses the bytes that are there. Returns `None` if a frame needs more.
     fn parse(&mut self) -> Result<Option<Frame>, TransportError> {
-        if matches!(self.state, State::Prefix) && self.pending.len() >= PREFIX_LEN {
-            let head = usize::from(self.pending.get_u16());
-            let body = self.pending.get_u32() as usize;
+        if matches!(self.state, ReadState::Prefix)
+            && let Some((head, body)) = prefix::take(&mut self.pending)
+        {
             self.limits.check(head, body)?;
-            self.state = State::Head { head, body };
+            self.state = ReadState::Head { head, body };
         }
-        if let State::Head { head, body: len } = self.state
+        if let ReadState::Head { head, body: len } = self.state
             && self.pending.len() >= head
         {
             let head = take(&mut self.pending, head);
             if self.pending.len() >= len {
                 let body = take(&mut self.pending, len);
-                self.state = State::Prefix;
+                self.state = ReadState::Prefix;
                 return Ok(Some(Frame { head, body }));
             }
             let mut bytes = BytesMut::with_capacity(len + PEEK);
             bytes.extend_from_slice(&self.pending);
             self.pending = BytesMut::new();
-            self.state = State::Body { head, bytes, len };
+            self.state = ReadState::Body { head, bytes, len };
         }
-        if let State::Body { head, bytes, len } = &mut self.state
+        if let ReadState::Body { head, bytes, len } = &mut self.state
             && bytes.len() >= *len
         {
             self.pending = BytesMut::from(&bytes[*len..]);
@@ -99,26 +100,26 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 head: std::mem::take(head),
                 body: std::mem::take(bytes).freeze(),
             };
-            self.state = State::Prefix;
+            self.state = ReadState::Prefix;
             return Ok(Some(frame));
         }
         Ok(None)
     }
 
-    /// Reads what the current state can use; 0 at the end.
+    /// Reads what the current state can use. Returns 0 at the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match &mut self.state {
-            State::Body { bytes, len, .. } => {
+            ReadState::Body { bytes, len, .. } => {
                 let room = *len + PEEK - bytes.len();
                 poll_read(&mut self.io, cx, bytes, room)
             }
             state => {
                 let missing = match state {
-                    State::Head { head, .. } => *head - self.pending.len(),
+                    ReadState::Head { head, .. } => *head - self.pending.len(),
                     _ => 0,
                 };
                 let room = missing.max(BATCH);
-                // Exactly this much: growing in place would double it.
+                // Allocates exactly this much; growing in place would double it.
                 if self.pending.capacity() - self.pending.len() < room {
                     let mut roomy = BytesMut::with_capacity(self.pending.len() + room);
                     roomy.extend_from_slice(&self.pending);
@@ -126,7 +127,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 }
                 let read = poll_read(&mut self.io, cx, &mut self.pending, room);
                 if self.pending.is_empty() {
-                    // A connection that waits holds no memory.
+                    // An idle connection holds no memory.
                     self.pending = BytesMut::new();
                 }
                 read
@@ -134,15 +135,15 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    fn inside_a_frame(&self) -> bool {
-        !matches!(self.state, State::Prefix) || !self.pending.is_empty()
+    fn is_inside_a_frame(&self) -> bool {
+        !matches!(self.state, ReadState::Prefix) || !self.pending.is_empty()
     }
 
-    /// Waits inside a frame, up to its deadline. The clock starts with the
-    /// first wait, which is when the first byte was seen: a frame that needs
-    /// no waiting costs no timer.
+    /// Waits for the deadline of the frame that is being read. The timer starts
+    /// with the first wait, right after the first byte was seen, so that a frame
+    /// that arrives at once costs no timer.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.inside_a_frame() {
+        if !self.is_inside_a_frame() {
             return Poll::Pending;
         }
         self.deadline
@@ -158,7 +159,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 return Poll::Ready(Some(Ok(frame)));
             }
             match self.poll_fill(cx) {
-                Poll::Ready(Ok(0)) if self.inside_a_frame() => {
+                Poll::Ready(Ok(0)) if self.is_inside_a_frame() => {
                     return Poll::Ready(Some(Err(TransportError::Truncated)));
                 }
                 Poll::Ready(Ok(0)) => return Poll::Ready(None),
@@ -177,12 +178,12 @@ impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
     type Item = Result<Frame, TransportError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if matches!(self.state, State::End) {
+        if matches!(self.state, ReadState::End) {
             return Poll::Ready(None);
         }
         let item = ready!(self.poll_frame(cx));
         if !matches!(item, Some(Ok(_))) {
-            self.state = State::End;
+            self.state = ReadState::End;
             self.pending = BytesMut::new();
             self.deadline = None;
         }
@@ -190,7 +191,8 @@ impl<R: AsyncRead + Unpin> Stream for FrameReader<R> {
     }
 }
 
-/// The first `len` bytes, copied, so that they do not keep the batch alive.
+/// Takes a copy of the first `len` bytes, so that they do not keep the batch
+/// alive.
 fn take(pending: &mut BytesMut, len: usize) -> Bytes {
     let bytes = Bytes::copy_from_slice(&pending[..len]);
     pending.advance(len);
@@ -198,7 +200,7 @@ fn take(pending: &mut BytesMut, len: usize) -> Bytes {
 }
 
 /// Reads up to `room` bytes into the spare capacity. The future keeps no state
-/// between polls, so a new one each time is as good as one that is kept.
+/// between polls, so that a new one can be made for each poll.
 fn poll_read<R: AsyncRead + Unpin>(
     io: &mut R,
     cx: &mut Context<'_>,

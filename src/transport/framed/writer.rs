@@ -1,9 +1,9 @@
 //! The writing half: from frames to bytes.
 //!
-//! Frames wait as a queue of chunks. Prefixes and small heads are gathered
-//! into one chunk; a body, or a long head, is a chunk of its own that shares
-//! the frame's memory. So the same queue serves a byte stream that can write
-//! many chunks at once and one that cannot.
+//! Frames wait in a queue of byte chunks. Prefixes and short heads are gathered
+//! into one chunk. A body or a long head is a chunk of its own, which shares the
+//! frame's memory. The same queue serves byte streams with and without vectored
+//! writes.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -14,42 +14,43 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::Sink;
 use tokio::io::AsyncWrite;
 
-use super::PREFIX_LEN;
+use super::prefix::{self, PREFIX_LEN};
 use crate::protocol::Frame;
-use crate::transport::{TransportError, check_sendable};
+use crate::transport::connection::check_sendable;
+use crate::transport::error::TransportError;
 
-/// How many bytes may wait before the sink takes no more frames: four of the
-/// longest blocks, enough to fill a socket's buffer in one call, and little
-/// enough that what is decided now is sent soon. The last frame taken may run
-/// over it.
+/// How many bytes may wait before the sink accepts no more frames: four of the
+/// longest blocks. That fills a socket's buffer in one call, and is still little
+/// enough that a new frame is sent soon. The last frame may exceed the limit.
 pub const MAX_QUEUED: usize = 1 << 20;
 
-/// How many chunks may wait: bounds the queue's own memory when bodies are
-/// tiny.
+/// How many chunks may wait. This bounds the memory of the queue itself when
+/// bodies are tiny.
 const MAX_CHUNKS: usize = 4 * MAX_SLICES;
 
 /// How many chunks go into one vectored write.
 const MAX_SLICES: usize = 64;
 
-/// Heads up to this length, in bytes, are copied next to their prefix: less
-/// work than a chunk.
+/// Heads up to this length, in bytes, are copied next to their prefix, which is
+/// cheaper than a chunk of their own.
 const COPIED_HEAD: usize = 512;
 
 /// Frames into a byte stream.
 pub(super) struct FrameWriter<W> {
     io: W,
-    /// Chunks behind each other on the wire; `gathered` comes after the last.
+    /// Chunks in their order on the wire. `gathered` comes after the last one.
     chunks: VecDeque<Bytes>,
     gathered: BytesMut,
     /// Bytes in `chunks` and `gathered`.
     queued: usize,
-    state: State,
+    state: WriteState,
 }
 
-enum State {
+enum WriteState {
     Open,
     Closing,
     Closed,
+    /// A write failed; every later call gets the same error.
     Failed(TransportError),
 }
 
@@ -60,15 +61,14 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             chunks: VecDeque::new(),
             gathered: BytesMut::new(),
             queued: 0,
-            state: State::Open,
+            state: WriteState::Open,
         }
     }
 
     fn push(&mut self, frame: Frame) {
         self.queued += PREFIX_LEN + frame.len();
-        // Both lengths were checked and fit.
-        self.gathered.put_u16(frame.head.len() as u16);
-        self.gathered.put_u32(frame.body.len() as u32);
+        // `start_send` has checked both lengths.
+        prefix::put(&mut self.gathered, &frame);
         if frame.head.len() <= COPIED_HEAD {
             self.gathered.put_slice(&frame.head);
         } else {
@@ -84,7 +84,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.chunks.push_back(chunk);
     }
 
-    /// Makes a chunk of what was gathered.
+    /// Makes a chunk of the gathered bytes.
     fn seal(&mut self) {
         if !self.gathered.is_empty() {
             self.chunks.push_back(self.gathered.split().freeze());
@@ -95,7 +95,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.queued >= MAX_QUEUED || self.chunks.len() >= MAX_CHUNKS
     }
 
-    /// Writes once, as much as the byte stream takes.
+    /// Writes once, as much as the byte stream accepts.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.seal();
         let io = Pin::new(&mut self.io);
@@ -138,10 +138,10 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    /// A failed write is final: part of a frame may be gone.
+    /// Makes a failed write final: a part of a frame may already be on its way.
     fn failed(&mut self, error: io::Error) -> TransportError {
         let error = TransportError::from(error);
-        self.state = State::Failed(error.clone());
+        self.state = WriteState::Failed(error.clone());
         self.chunks.clear();
         self.gathered = BytesMut::new();
         self.queued = 0;
@@ -150,9 +150,9 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
 
     fn check_open(&self) -> Result<(), TransportError> {
         match &self.state {
-            State::Open => Ok(()),
-            State::Closing | State::Closed => Err(TransportError::Closed),
-            State::Failed(error) => Err(error.clone()),
+            WriteState::Open => Ok(()),
+            WriteState::Closing | WriteState::Closed => Err(TransportError::Closed),
+            WriteState::Failed(error) => Err(error.clone()),
         }
     }
 }
@@ -183,9 +183,9 @@ impl<W: AsyncWrite + Unpin> Sink<Frame> for FrameWriter<W> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), TransportError>> {
         match &self.state {
-            State::Closed => return Poll::Ready(Ok(())),
-            State::Failed(error) => return Poll::Ready(Err(error.clone())),
-            State::Open | State::Closing => {}
+            WriteState::Closed => return Poll::Ready(Ok(())),
+            WriteState::Failed(error) => return Poll::Ready(Err(error.clone())),
+            WriteState::Open | WriteState::Closing => {}
         }
         self.poll_drain(cx).map_err(|error| self.failed(error))
     }
@@ -195,12 +195,12 @@ impl<W: AsyncWrite + Unpin> Sink<Frame> for FrameWriter<W> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), TransportError>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        if matches!(self.state, State::Closed) {
+        if matches!(self.state, WriteState::Closed) {
             return Poll::Ready(Ok(()));
         }
-        self.state = State::Closing;
+        self.state = WriteState::Closing;
         ready!(Pin::new(&mut self.io).poll_shutdown(cx)).map_err(|error| self.failed(error))?;
-        self.state = State::Closed;
+        self.state = WriteState::Closed;
         Poll::Ready(Ok(()))
     }
 }

@@ -1,21 +1,21 @@
-//! `memory:NAME` and `memory:NAME:PORT`.
+//! The addresses of endpoints: `memory:NAME` and `memory:NAME:PORT`.
 
-use crate::protocol::MAX_ADDR_LEN;
-use crate::transport::{Addr, TransportError};
+use crate::protocol::{Addr, MAX_ADDR_LEN};
+use crate::transport::error::TransportError;
 
 const SCHEME: &str = "memory:";
 
-/// The longest name of an endpoint, in bytes: with scheme and port it still is
-/// an address.
+/// The longest name of an endpoint, in bytes. With scheme and port, it still fits
+/// into an address.
 pub const MAX_ENDPOINT_NAME: usize = MAX_ADDR_LEN - SCHEME.len() - ":65535".len();
 
-/// Whether an endpoint may be called so.
+/// Whether an endpoint may have this name.
 pub(super) fn is_name(name: &str) -> bool {
     (1..=MAX_ENDPOINT_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
-/// The parts of an address.
+/// Splits an address into name and port.
 pub(super) fn split(addr: &Addr) -> Result<(&str, Option<u16>), TransportError> {
     let refused = |reason: &str| TransportError::Address {
         addr: addr.clone(),
@@ -24,28 +24,29 @@ pub(super) fn split(addr: &Addr) -> Result<(&str, Option<u16>), TransportError> 
     let rest = addr
         .as_str()
         .strip_prefix(SCHEME)
-        .ok_or_else(|| refused("it does not begin with `memory:`"))?;
+        .ok_or_else(|| refused("it does not start with `memory:`"))?;
     let (name, port) = match rest.split_once(':') {
         None => (rest, None),
         Some((name, port)) => match port.parse() {
             Ok(number) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(number)),
-            _ => return Err(refused("the port is no number up to 65535")),
+            _ => return Err(refused("the port is not a number from 0 to 65535")),
         },
     };
     if !is_name(name) {
-        return Err(refused("no endpoint can have this name"));
+        return Err(refused(
+            "the name is empty, too long, or has a character that is not allowed",
+        ));
     }
     Ok((name, port))
 }
 
-/// The address of these parts. The name was checked.
+/// Joins a name and a port. The name must be valid; see [`is_name`].
 pub(super) fn join(name: &str, port: Option<u16>) -> Addr {
     let text = match port {
         None => format!("{SCHEME}{name}"),
         Some(port) => format!("{SCHEME}{name}:{port}"),
     };
-    text.parse()
-        .expect("an endpoint's name is short and printable")
+    text.parse().expect("a valid name is short and printable")
 }
 
 #[cfg(test)]
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_come_apart_and_together() {
+    fn address_splits_and_joins() {
         for (text, parts) in [
             ("memory:a", ("a", None)),
             ("memory:seed-1:7", ("seed-1", Some(7))),

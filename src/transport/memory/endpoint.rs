@@ -1,40 +1,45 @@
-//! One endpoint of a network: how it dials, and how it listens.
+//! One endpoint of a network: how it connects, and how it listens.
 
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::rates::EndpointId;
-use super::{MemoryNetwork, addr};
-use crate::transport::{Addr, Connection, Listener, Transport, TransportError};
+use super::addr;
+use super::halves::connection;
+use super::schedule::EndpointId;
+use super::shared::SharedNetwork;
+use crate::protocol::Addr;
+use crate::transport::connection::Connection;
+use crate::transport::error::TransportError;
+use crate::transport::traits::{Listener, Transport};
 
-/// How many connections wait for one listener to accept them; more are
-/// refused.
+/// How many connections may wait for one listener to accept them. Further ones
+/// are refused.
 pub const BACKLOG: usize = 1024;
 
-/// One endpoint of a [`MemoryNetwork`]: a host with as many ports as it likes.
+/// One endpoint of a [`MemoryNetwork`](super::MemoryNetwork): a host with as many
+/// ports as it likes.
 ///
-/// It listens at `memory:NAME`, at `memory:NAME:PORT`, and, for port 0, at a
-/// port of the network's choosing. It dials from a port of the network's
-/// choosing, too, so that the acceptor sees `memory:NAME:PORT`.
+/// It listens at `memory:NAME` or at `memory:NAME:PORT`; for port 0, the network
+/// chooses a free port. It also connects from a port that the network chooses, so
+/// that the accepting side sees `memory:NAME:PORT`.
 ///
-/// Connecting takes the way there and back. While the way is blocked (a
-/// partition, a stall), connecting waits, as it does on a real network: bound
-/// it with a timeout. Where nobody listens, or the endpoint refuses, or
-/// [`BACKLOG`] connections wait already, it fails with
-/// [`io::ErrorKind::ConnectionRefused`].
+/// Connecting takes the latency of a round trip. While the way is blocked (by a
+/// partition or a stall), connecting waits, as on a real network: use a timeout.
+/// It fails with [`io::ErrorKind::ConnectionRefused`] if nobody listens at the
+/// address, if the endpoint refuses, or if [`BACKLOG`] connections already wait.
 #[derive(Debug, Clone)]
 pub struct MemoryTransport {
-    network: MemoryNetwork,
+    network: Arc<SharedNetwork>,
     id: EndpointId,
     addr: Addr,
 }
 
 impl MemoryTransport {
-    pub(super) fn new(network: MemoryNetwork, name: &str) -> Self {
-        let id = network.id(name);
+    pub(super) fn new(network: Arc<SharedNetwork>, id: EndpointId, name: &str) -> Self {
         Self {
             network,
             id,
@@ -42,25 +47,30 @@ impl MemoryTransport {
         }
     }
 
-    /// `memory:NAME`.
+    /// The address `memory:NAME` of this endpoint.
     pub fn addr(&self) -> &Addr {
         &self.addr
     }
 
-    /// The network that this is an endpoint of.
-    pub fn network(&self) -> &MemoryNetwork {
-        &self.network
-    }
-
-    /// Something goes from one endpoint to another, and takes its time.
+    /// Waits for the time that a message takes from one endpoint to another.
     async fn travel(&self, from: EndpointId, to: EndpointId) {
-        let shared = &self.network.shared;
-        shared.passable(from, to).await;
-        let delay = shared.with(|core, _| core.delay(from, to));
+        self.network.passable(from, to).await;
+        let delay = self.network.update(|network, _| network.delay(from, to));
         if !delay.is_zero() {
             sleep(delay).await;
-            shared.passable(from, to).await;
+            self.network.passable(from, to).await;
         }
+    }
+
+    /// Asks the listener at an address for a connection. `None` if it is refused.
+    fn dial(&self, target: EndpointId, port: Option<u16>, addr: &Addr) -> Option<Connection> {
+        let network = &self.network;
+        network.note_runtime();
+        let new = network.update(|state, now| state.connect(now, self.id, target, port, addr))?;
+        let dialled = connection(network, addr.clone(), &new.forth, &new.back);
+        let accepted = connection(network, new.dialler, &new.back, &new.forth);
+        new.backlog.try_send(accepted).ok()?;
+        Some(dialled)
     }
 }
 
@@ -72,30 +82,26 @@ fn refused() -> TransportError {
 impl Transport for MemoryTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
         let (name, port) = addr::split(addr)?;
-        let shared = &self.network.shared;
-        let target = shared.with(|core, _| core.find(name)).ok_or_else(refused)?;
+        let target = self.network.update(|network, _| network.find(name));
+        let target = target.ok_or_else(refused)?;
         self.travel(self.id, target).await;
-        let knock = shared.knock(self.id, target, port, addr);
-        let dialled = knock.and_then(|knock| {
-            knock.backlog.try_send(knock.accepted).ok()?;
-            Some(knock.dialled)
-        });
+        let dialled = self.dial(target, port, addr);
         self.travel(target, self.id).await;
         dialled.ok_or_else(refused)
     }
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         let (name, port) = addr::split(addr)?;
-        if name != &self.addr.as_str()["memory:".len()..] {
+        if addr::join(name, None) != self.addr {
             return Err(TransportError::Address {
                 addr: addr.clone(),
-                reason: format!("it is not of this endpoint, {}", self.addr),
+                reason: format!("it belongs to another endpoint than {}", self.addr),
             });
         }
         let (backlog, waiting) = mpsc::channel(BACKLOG);
-        let shared = &self.network.shared;
-        let (port, number) = shared
-            .with(|core, _| core.listen(self.id, port, backlog))
+        let (port, number) = self
+            .network
+            .update(|network, _| network.listen(self.id, port, backlog))
             .ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
         Ok(Box::new(MemoryListener {
             transport: self.clone(),
@@ -111,7 +117,7 @@ struct MemoryListener {
     transport: MemoryTransport,
     local: Addr,
     port: Option<u16>,
-    /// Tells it from a later listener at the same port.
+    /// Distinguishes it from a later listener on the same port.
     number: u64,
     waiting: mpsc::Receiver<Connection>,
 }
@@ -119,7 +125,7 @@ struct MemoryListener {
 #[async_trait]
 impl Listener for MemoryListener {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
-        // Nothing comes any more once the endpoint was killed.
+        // The other end of the channel is gone once the endpoint was killed.
         self.waiting.recv().await.ok_or(TransportError::Closed)
     }
 
@@ -130,15 +136,11 @@ impl Listener for MemoryListener {
 
 impl Drop for MemoryListener {
     fn drop(&mut self) {
-        let transport = &self.transport;
-        transport.network.shared.with(|core, _| {
-            let listeners = &mut core.endpoint(transport.id).listeners;
-            if listeners
-                .get(&self.port)
-                .is_some_and(|slot| slot.id == self.number)
-            {
-                listeners.remove(&self.port);
-            }
+        let MemoryTransport { network, id, .. } = &self.transport;
+        network.update(|network, _| {
+            network
+                .endpoint(*id)
+                .remove_listener(self.port, self.number);
         });
     }
 }

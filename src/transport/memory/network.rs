@@ -1,334 +1,188 @@
-//! The state of a network: its endpoints, its flows, and what happens to a
-//! parcel on its way. It is told the time and wakes nobody; see the module
-//! `shared` for that.
+//! A network, as its users hold it: its rates, its latencies, and its faults.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::Waker;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::runtime::Handle;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use super::addr;
+use super::endpoint::MemoryTransport;
+use super::latency::Latency;
+use super::schedule::{EndpointId, Way};
+use super::shared::SharedNetwork;
+use super::trace::Trace;
 
-use super::Latency;
-use super::link::{Pipe, cost};
-use super::rates::{EndpointId, FlowId, Schedule};
-use super::trace::{Log, TraceEvent, TraceKind};
-use crate::protocol::Frame;
-use crate::transport::{Addr, Connection};
-
-/// Where the ports that nobody asked for begin, as the IANA has it.
-const FIRST_EPHEMERAL: u16 = 49152;
-
-/// What a flow carries.
-#[derive(Debug)]
-pub(super) enum Parcel {
-    Frame(Frame),
-    /// The sender closed.
-    End,
+/// A network inside the process. A clone is a handle to the same network. Each
+/// [`new`](Self::new) makes a network of its own; endpoints of different networks
+/// cannot reach each other.
+///
+/// See the [module documentation](super) for its model of time.
+///
+/// # Panics
+/// All methods that take the name of an endpoint panic if the name is invalid;
+/// see [`endpoint`](Self::endpoint).
+#[derive(Debug, Clone)]
+pub struct MemoryNetwork {
+    shared: Arc<SharedNetwork>,
 }
 
-#[derive(Debug)]
-pub(super) struct Core {
-    /// When the network was first used inside a runtime.
-    pub(super) start: Option<Instant>,
-    pub(super) rng: fastrand::Rng,
-    names: BTreeMap<Arc<str>, EndpointId>,
-    endpoints: Vec<Endpoint>,
-    pub(super) pairs: BTreeMap<(EndpointId, EndpointId), Latency>,
-    pub(super) schedule: Schedule<Parcel>,
-    flows: BTreeMap<FlowId, FlowEnds>,
-    /// Numbers flows and listeners.
-    counter: u64,
-    pub(super) log: Option<Log>,
-    pub(super) runtime: Option<Handle>,
-    /// Until when the task waits, while there is one.
-    pub(super) driven_until: Option<Duration>,
-    /// To be woken once the lock is released.
-    pub(super) wakers: Vec<Waker>,
-}
-
-#[derive(Debug)]
-pub(super) struct Endpoint {
-    pub(super) name: Arc<str>,
-    pub(super) listeners: BTreeMap<Option<u16>, ListenerSlot>,
-    next_port: u16,
-    pub(super) latency: Latency,
-    pub(super) refuses: bool,
-    /// How likely each body is corrupted.
-    pub(super) corrupt: f64,
-    /// How many of the next bodies are corrupted.
-    pub(super) corrupt_next: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct ListenerSlot {
-    pub(super) id: u64,
-    pub(super) backlog: mpsc::Sender<Connection>,
-}
-
-/// A flow, from the network's side.
-#[derive(Debug)]
-struct FlowEnds {
-    from: (EndpointId, Addr),
-    to: (EndpointId, Addr),
-    pipe: Arc<Pipe>,
-}
-
-impl Core {
-    pub(super) fn new(seed: u64) -> Self {
+impl MemoryNetwork {
+    /// Makes a network without endpoints. All random decisions on it come from
+    /// the seed.
+    pub fn new(seed: u64) -> Self {
         Self {
-            start: None,
-            rng: fastrand::Rng::with_seed(seed),
-            names: BTreeMap::new(),
-            endpoints: Vec::new(),
-            pairs: BTreeMap::new(),
-            schedule: Schedule::default(),
-            flows: BTreeMap::new(),
-            counter: 0,
-            log: None,
-            runtime: None,
-            driven_until: None,
-            wakers: Vec::new(),
+            shared: Arc::new(SharedNetwork::new(seed)),
         }
     }
 
-    /// The time on this network. It begins with the first use inside a
-    /// runtime: before, there is no clock that could be paused.
-    pub(super) fn now(&mut self) -> Duration {
-        match self.start {
-            Some(start) => Instant::now().saturating_duration_since(start),
-            None => {
-                self.start = Handle::try_current().is_ok().then(Instant::now);
-                Duration::ZERO
-            }
-        }
+    /// The endpoint of this name; the same name always gives the same endpoint. A
+    /// name has 1 to [`MAX_ENDPOINT_NAME`](super::MAX_ENDPOINT_NAME) printable
+    /// ASCII characters except `:`.
+    ///
+    /// # Panics
+    /// If the name is invalid.
+    pub fn endpoint(&self, name: &str) -> MemoryTransport {
+        MemoryTransport::new(self.shared.clone(), self.id(name), name)
     }
 
-    /// The endpoint of this name, if the network met it.
-    pub(super) fn find(&self, name: &str) -> Option<EndpointId> {
-        self.names.get(name).copied()
+    /// Sets how many bytes an endpoint sends per second over all its links
+    /// together, for frames that start from now on. `None` means no limit. 0
+    /// counts as 1; use [`stall`](Self::stall) to send nothing at all.
+    pub fn set_upload_rate(&self, endpoint: &str, bytes_per_second: Option<u64>) {
+        self.set_rate(endpoint, Way::Up, bytes_per_second);
     }
 
-    /// The endpoint of this name, which is new if need be.
-    pub(super) fn find_or_add(&mut self, name: &str) -> EndpointId {
-        if let Some(id) = self.find(name) {
-            return id;
-        }
-        let id = EndpointId(self.endpoints.len());
-        let name: Arc<str> = name.into();
-        self.names.insert(name.clone(), id);
-        self.endpoints.push(Endpoint {
-            name,
-            listeners: BTreeMap::new(),
-            next_port: FIRST_EPHEMERAL,
-            latency: Latency::default(),
-            refuses: false,
-            corrupt: 0.0,
-            corrupt_next: 0,
+    /// Sets how many bytes an endpoint receives per second, otherwise like
+    /// [`set_upload_rate`](Self::set_upload_rate).
+    pub fn set_download_rate(&self, endpoint: &str, bytes_per_second: Option<u64>) {
+        self.set_rate(endpoint, Way::Down, bytes_per_second);
+    }
+
+    fn set_rate(&self, endpoint: &str, way: Way, rate: Option<u64>) {
+        self.shared.shape();
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, now| network.schedule.set_rate(now, (id, way), rate));
+    }
+
+    /// Sets how far an endpoint is from the middle of the network: the latency
+    /// that it adds to every frame from it and to it.
+    pub fn set_latency(&self, endpoint: &str, latency: impl Into<Latency>) {
+        self.shared.shape();
+        let (id, latency) = (self.id(endpoint), latency.into());
+        self.shared
+            .update(|network, _| network.endpoint(id).latency = latency);
+    }
+
+    /// Sets the latency between two endpoints, in both directions. It replaces
+    /// the sum of their own latencies.
+    pub fn set_latency_between(&self, one: &str, other: &str, latency: impl Into<Latency>) {
+        self.shared.shape();
+        let (a, b, latency) = (self.id(one), self.id(other), latency.into());
+        self.shared
+            .update(|network, _| network.set_latency_between(a, b, latency));
+    }
+
+    /// Starts a new log of at most `capacity` events.
+    pub fn record(&self, capacity: usize) {
+        self.shared.shape();
+        self.shared.update(|network, _| network.start_log(capacity));
+    }
+
+    /// The events that were recorded so far.
+    pub fn trace(&self) -> Trace {
+        self.shared.update(|network, _| network.trace())
+    }
+
+    /// Resets all connections between two endpoints: both sides get
+    /// [`ConnectionReset`](std::io::ErrorKind::ConnectionReset) at once, and
+    /// frames that were not read yet are lost. The endpoints may connect again.
+    pub fn cut(&self, one: &str, other: &str) {
+        let (a, b) = (self.id(one), self.id(other));
+        self.shared.update(|network, now| {
+            network.reset(now, |from, to| (from, to) == (a, b) || (from, to) == (b, a));
         });
-        id
     }
 
-    pub(super) fn endpoint(&mut self, id: EndpointId) -> &mut Endpoint {
-        &mut self.endpoints[id.0]
-    }
-
-    pub(super) fn is_passable(&self, one: EndpointId, other: EndpointId) -> bool {
-        !self.schedule.is_parted(one, other)
-            && !self.schedule.is_held(one)
-            && !self.schedule.is_held(other)
-    }
-
-    /// Listens on a port, or on one of the network's choosing for 0. `None`
-    /// when it is taken.
-    pub(super) fn listen(
-        &mut self,
-        id: EndpointId,
-        port: Option<u16>,
-        backlog: mpsc::Sender<Connection>,
-    ) -> Option<(Option<u16>, u64)> {
-        self.counter += 1;
-        let slot = ListenerSlot {
-            id: self.counter,
-            backlog,
-        };
-        let endpoint = self.endpoint(id);
-        let port = match port {
-            Some(0) => Some(endpoint.free_port()?),
-            port if endpoint.listeners.contains_key(&port) => return None,
-            port => port,
-        };
-        let number = slot.id;
-        endpoint.listeners.insert(port, slot);
-        Some((port, number))
-    }
-
-    /// The address from which an endpoint dials next.
-    pub(super) fn next_addr(&mut self, id: EndpointId) -> Addr {
-        let endpoint = self.endpoint(id);
-        let port = endpoint.free_port().unwrap_or(FIRST_EPHEMERAL);
-        super::addr::join(&endpoint.name, Some(port))
-    }
-
-    pub(super) fn open_flow(
-        &mut self,
-        from: &(EndpointId, Addr),
-        to: &(EndpointId, Addr),
-    ) -> (FlowId, Arc<Pipe>) {
-        self.counter += 1;
-        let id = FlowId(self.counter);
-        let pipe = Arc::new(Pipe::default());
-        self.schedule.open(id, from.0, to.0);
-        let ends = FlowEnds {
-            from: from.clone(),
-            to: to.clone(),
-            pipe: pipe.clone(),
-        };
-        self.flows.insert(id, ends);
-        (id, pipe)
-    }
-
-    /// How long something travels from one endpoint to another, this time.
-    pub(super) fn delay(&mut self, from: EndpointId, to: EndpointId) -> Duration {
-        let between = match self.pairs.get(&(from, to)) {
-            Some(&latency) => latency,
-            None => {
-                let (a, b) = (self.endpoints[from.0].latency, self.endpoints[to.0].latency);
-                Latency {
-                    base: a.base + b.base,
-                    jitter: a.jitter + b.jitter,
-                }
-            }
-        };
-        let most = u64::try_from(between.jitter.as_nanos()).unwrap_or(u64::MAX);
-        match most {
-            0 => between.base,
-            most => between.base + Duration::from_nanos(self.rng.u64(..=most)),
-        }
-    }
-
-    pub(super) fn send(&mut self, now: Duration, flow: FlowId, parcel: Parcel) {
-        let Some(ends) = self.flows.get(&flow) else {
-            return;
-        };
-        let (from, to) = (ends.from.0, ends.to.0);
-        let delay = self.delay(from, to);
-        let (parcel, len) = match parcel {
-            Parcel::Frame(mut frame) => {
-                if self.corrupts(from, &frame) {
-                    frame.body = self.flip_a_bit(&frame.body);
-                    self.record_flow(now, flow, TraceKind::Corrupted, frame.len());
-                }
-                self.record_flow(now, flow, TraceKind::Sent, frame.len());
-                let len = cost(&frame);
-                (Parcel::Frame(frame), len)
-            }
-            Parcel::End => (Parcel::End, 0),
-        };
-        self.schedule.send(now, flow, parcel, len, delay);
-    }
-
-    fn corrupts(&mut self, from: EndpointId, frame: &Frame) -> bool {
-        let endpoint = &mut self.endpoints[from.0];
-        if frame.body.is_empty() {
-            return false;
-        }
-        if endpoint.corrupt_next > 0 {
-            endpoint.corrupt_next -= 1;
-            return true;
-        }
-        endpoint.corrupt > 0.0 && self.rng.f64() < endpoint.corrupt
-    }
-
-    fn flip_a_bit(&mut self, body: &Bytes) -> Bytes {
-        let mut copy = BytesMut::from(&body[..]);
-        copy[self.rng.usize(..body.len())] ^= 1 << self.rng.u8(..8);
-        copy.freeze()
-    }
-
-    /// Hands over what has arrived by now.
-    pub(super) fn deliver(&mut self, now: Duration) {
-        while let Some(delivery) = self.schedule.poll(now) {
-            let (at, flow) = (delivery.at, delivery.flow);
-            let Some(ends) = self.flows.get(&flow) else {
-                continue;
-            };
-            let pipe = ends.pipe.clone();
-            let waker = match delivery.item {
-                Parcel::Frame(frame) => {
-                    self.record_flow(at, flow, TraceKind::Delivered, frame.len());
-                    pipe.deliver(frame)
-                }
-                Parcel::End => {
-                    self.record_flow(at, flow, TraceKind::Closed, 0);
-                    self.flows.remove(&flow);
-                    self.schedule.close(flow);
-                    pipe.finish()
-                }
-            };
-            self.wakers.extend(waker);
-        }
-    }
-
-    /// Tears every connection whose two ends the predicate picks.
-    pub(super) fn reset(&mut self, now: Duration, picks: impl Fn(EndpointId, EndpointId) -> bool) {
-        let torn: Vec<FlowId> = self
-            .flows
-            .iter()
-            .filter(|(_, ends)| picks(ends.from.0, ends.to.0))
-            .map(|(&flow, _)| flow)
-            .collect();
-        for flow in torn {
-            self.record_flow(now, flow, TraceKind::Reset, 0);
-            self.schedule.close(flow);
-            if let Some(ends) = self.flows.remove(&flow) {
-                self.wakers.extend(ends.pipe.reset().into_iter().flatten());
+    /// Lets nothing pass between any endpoint of one group and any endpoint of
+    /// the other, until [`heal`](Self::heal): frames and ends wait where they are,
+    /// links fill up, connecting waits. Nothing is lost.
+    pub fn partition(&self, group: &[&str], others: &[&str]) {
+        self.shared.shape();
+        for one in group.iter().map(|name| self.id(name)) {
+            for other in others.iter().map(|name| self.id(name)) {
+                self.shared
+                    .update(|network, now| network.schedule.part(now, one, other));
             }
         }
     }
 
-    fn record_flow(&mut self, at: Duration, flow: FlowId, kind: TraceKind, bytes: usize) {
-        if self.log.is_some()
-            && let Some(ends) = self.flows.get(&flow)
-        {
-            let (from, to) = (ends.from.1.clone(), ends.to.1.clone());
-            self.record(at, &from, &to, kind, bytes);
-        }
+    /// Ends all partitions. Frames that waited continue on their way.
+    pub fn heal(&self) {
+        self.shared
+            .update(|network, now| network.schedule.heal(now));
+        self.shared.notify_opened();
     }
 
-    pub(super) fn record(
-        &mut self,
-        at: Duration,
-        from: &Addr,
-        to: &Addr,
-        kind: TraceKind,
-        bytes: usize,
-    ) {
-        if let Some(log) = &mut self.log {
-            log.push(TraceEvent {
-                at,
-                from: from.clone(),
-                to: to.clone(),
-                kind,
-                bytes,
-            });
-        }
+    /// Holds an endpoint, as if its host were asleep, until
+    /// [`resume`](Self::resume): nothing leaves it and nothing reaches it, except
+    /// frames that a line is already carrying. Connecting from it or to it waits.
+    pub fn stall(&self, endpoint: &str) {
+        self.shared.shape();
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, now| network.schedule.hold(now, id, true));
     }
-}
 
-impl Endpoint {
-    /// The next port that nobody listens on; they come in turn.
-    fn free_port(&mut self) -> Option<u16> {
-        for _ in FIRST_EPHEMERAL..=u16::MAX {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(FIRST_EPHEMERAL);
-            if !self.listeners.contains_key(&Some(port)) {
-                return Some(port);
-            }
-        }
-        None
+    /// Lets a stalled endpoint continue.
+    pub fn resume(&self, endpoint: &str) {
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, now| network.schedule.hold(now, id, false));
+        self.shared.notify_opened();
+    }
+
+    /// Flips one bit in each body that an endpoint sends, with this probability;
+    /// 0 turns it off. Receivers get a copy; the sender's bytes are not changed.
+    /// Heads and empty bodies are never changed.
+    pub fn corrupt(&self, endpoint: &str, probability: f64) {
+        self.shared.shape();
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, _| network.endpoint(id).corrupt = probability);
+    }
+
+    /// Flips one bit in each of the next `frames` bodies that an endpoint sends.
+    /// Frames without a body do not count.
+    pub fn corrupt_next(&self, endpoint: &str, frames: u64) {
+        self.shared.shape();
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, _| network.endpoint(id).corrupt_next = frames);
+    }
+
+    /// Sets whether an endpoint refuses all new connections. Its listeners and
+    /// its existing connections stay.
+    pub fn refuse(&self, endpoint: &str, refuses: bool) {
+        let id = self.id(endpoint);
+        self.shared
+            .update(|network, _| network.endpoint(id).refuses = refuses);
+    }
+
+    /// Kills an endpoint, as if its process had ended: its listeners are gone
+    /// (accepting fails with [`Closed`](crate::TransportError::Closed)), and its
+    /// connections are reset as by [`cut`](Self::cut). To restart it, listen and
+    /// connect again.
+    pub fn kill(&self, endpoint: &str) {
+        let id = self.id(endpoint);
+        let listeners = self.shared.update(|network, now| {
+            network.reset(now, |from, to| from == id || to == id);
+            network.endpoint(id).take_listeners()
+        });
+        // Dropped outside of the lock: the connections that wait in the backlogs
+        // take it when they are dropped.
+        drop(listeners);
+    }
+
+    fn id(&self, name: &str) -> EndpointId {
+        assert!(addr::is_name(name), "invalid endpoint name {name:?}");
+        self.shared.update(|network, _| network.find_or_add(name))
     }
 }

@@ -1,53 +1,52 @@
-//! A bounded log of what happened on a network, for tests to look at and to
-//! compare.
+//! A bounded log of the events on a network, for tests to inspect and compare.
 
 use std::time::Duration;
 
-use crate::transport::Addr;
+use crate::protocol::Addr;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TraceKind {
-    /// A connection was made: `from` dialled, `to` listened.
+    /// A connection was made from `from`, to the listener `to`.
     Connected,
-    /// Nobody listened, or the listener refused.
+    /// Nobody listened, or the endpoint refused connections.
     Refused,
-    /// A sink took a frame.
+    /// A sink accepted a frame.
     Sent,
     /// A bit of a frame's body was flipped, just before it was sent.
     Corrupted,
     /// A frame arrived.
     Delivered,
-    /// The end arrived, behind the last frame.
+    /// The end of a direction arrived, after its last frame.
     Closed,
-    /// A fault tore this direction of a connection.
+    /// A fault reset this direction of a connection.
     Reset,
 }
 
-/// One thing that happened.
+/// One event on a network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TraceEvent {
-    /// When, since the network was first used.
+    /// The time since the network was first used.
     pub at: Duration,
-    /// Whose frame or connection it was.
+    /// The sender of the frame, or the side that connected.
     pub from: Addr,
     /// The other side.
     pub to: Addr,
     /// What happened.
     pub kind: TraceKind,
-    /// The length of the frame, head and body, in bytes.
+    /// The length of the frame, head and body, in bytes; 0 for other events.
     pub bytes: usize,
 }
 
-/// What was recorded, oldest first.
+/// The recorded events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Trace {
-    /// The first events, up to the capacity of the log.
+    /// The first events, up to the capacity of the log, oldest first.
     pub events: Vec<TraceEvent>,
-    /// How many events came after the log was full.
+    /// How many events happened after the log was full.
     pub missed: u64,
 }
 

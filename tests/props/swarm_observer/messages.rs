@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::LinkId;
-use bt_lite::protocol::limits::HASHES_PER_PART;
+use bt_lite::protocol::limits::HASHES_PER_PAGE;
 use bt_lite::protocol::{LinkProof, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, Geometry};
 
@@ -60,7 +60,7 @@ impl Observer {
             }
             PeerMessage::Interested => seen.wants_nothing = false,
             PeerMessage::NotInterested => seen.wants_nothing = true,
-            PeerMessage::ManifestRequest { part } => {
+            PeerMessage::ManifestRequest { page: part } => {
                 seen.must_go |= seen.parts_asked.len() >= MAX_PARTS.1;
                 seen.parts_asked.push_back(*part);
             }
@@ -148,7 +148,7 @@ impl Observer {
                 if let Some(run) = seen.run.as_mut().filter(|run| run.came.is_empty()) {
                     run.came.insert(0);
                     let claimed = Geometry::of(*length).map(|geometry| geometry.chunks());
-                    run.parts = claimed.unwrap_or(0).div_ceil(HASHES_PER_PART);
+                    run.parts = claimed.unwrap_or(0).div_ceil(HASHES_PER_PAGE);
                     // If another sends already, this one waits.
                     run.spare = others_sent;
                     let wait = if others_sent { SPARE } else { run.patience };
@@ -159,7 +159,7 @@ impl Observer {
                     }
                 }
             }
-            PeerMessage::ManifestHashes { part, hashes } => {
+            PeerMessage::ManifestHashes { page: part, hashes } => {
                 self.gave_up = false;
                 let is_long_enough = hashes.len() == 32 * chunks as usize;
                 let asked = |run: &&mut Run| *part > 0 && run.asked.contains(part);
@@ -230,7 +230,7 @@ impl Observer {
         if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
             self.greeted(link);
         }
-        if let PeerMessage::ManifestRequest { part } = message {
+        if let PeerMessage::ManifestRequest { page: part } = message {
             self.run(link, *part);
         }
         let seen = self.links.get_mut(&link).expect("sends on a dead link");
@@ -291,7 +291,7 @@ impl Observer {
                 assert!(!seeder || gave, "a seeder has it");
             }
             PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
-            PeerMessage::ManifestRequest { part } => {
+            PeerMessage::ManifestRequest { page: part } => {
                 assert!(!self.opened && !self.opening);
                 seen.parts.push(*part);
             }
@@ -300,14 +300,14 @@ impl Observer {
                 assert!(known, "a manifest that is not checked");
                 assert_eq!(seen.parts_asked.pop_front(), Some(0));
             }
-            PeerMessage::ManifestHashes { part, .. } => {
+            PeerMessage::ManifestHashes { page: part, .. } => {
                 let known = self.opening || self.opened;
                 assert!(known, "a manifest that is not checked");
                 assert_eq!(seen.parts_asked.pop_front(), Some(*part));
                 let under_way = seen.queued.iter().filter(|hashes| **hashes).count();
                 assert!(under_way <= MAX_PARTS.0, "too many parts at a time");
             }
-            PeerMessage::ManifestReject { part } => {
+            PeerMessage::ManifestReject { page: part } => {
                 assert_eq!(seen.parts_asked.pop_front(), Some(*part));
             }
             PeerMessage::Choke => {

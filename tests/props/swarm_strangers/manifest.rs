@@ -5,7 +5,7 @@ use std::time::Duration;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use bt_lite::content::ChunkHash;
 use bt_lite::peer::swarm::{DropReason, LinkId, Output, SwarmConfig};
-use bt_lite::protocol::limits::HASHES_PER_PART;
+use bt_lite::protocol::limits::HASHES_PER_PAGE;
 use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
 use bt_lite::{ContentId, Geometry};
 use bytes::Bytes;
@@ -31,9 +31,9 @@ impl Long {
             .map(|chunk| *blake3::hash(&chunk.to_be_bytes()).as_bytes())
             .collect();
         hashes.push(hasher.finalize_non_root());
-        let parts = hashes.chunks(HASHES_PER_PART as usize).enumerate();
+        let parts = hashes.chunks(HASHES_PER_PAGE as usize).enumerate();
         let parts = parts.map(|(at, hashes)| PeerMessage::ManifestHashes {
-            part: at as u32 + 1,
+            page: at as u32 + 1,
             hashes: hashes.concat().into(),
         });
         let first = PeerMessage::ManifestLength {
@@ -77,7 +77,7 @@ fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
         assert_eq!(asked, parts);
         for at in [3, 1, 2] {
             let mut part = long.parts[at].clone();
-            if let PeerMessage::ManifestHashes { hashes, part: 1 } = &mut part
+            if let PeerMessage::ManifestHashes { hashes, page: 1 } = &mut part
                 && link == liar
             {
                 let mut bytes = hashes.to_vec();
@@ -201,7 +201,7 @@ fn link_that_sent_the_length_takes_over_when_the_first_falls_silent_or_fails() {
         let rest = |at, link| (1..9).map(move |part| (at, link, part));
         assert_eq!(asked, Vec::from_iter(rest(0, links[0])));
         if fails {
-            single.hears(links[0], PeerMessage::ManifestReject { part: 1 });
+            single.hears(links[0], PeerMessage::ManifestReject { page: 1 });
         }
         let end = single.start + Duration::from_millis(400);
         let at_once = fails.then(|| rest(0, links[1]));

@@ -1,25 +1,34 @@
-//! The naive books of an uploader: what each link waits for, has on its way and
-//! tells of, and what each host had.
+//! A naive model of an uploader: what each link waits for, has on its way and
+//! tells of, what each host had, and the rules of turns. It looks at everything
+//! each time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{LinkId, Turn};
 use bt_lite::protocol::HostKey;
 
-use super::rules::{FIRST_TRIALS, MAX_PAUSE, MOST_TRIALS, PAUSE};
-use super::{BLOCK, CHUNK, LIMITS};
+use super::script::{BLOCK, CHUNK, LIMITS, SEED};
+use super::trials::{FIRST_TRIALS, TRIAL, Trial, Trials};
+
+/// How long an invited link is waited for.
+const ANSWER: Duration = Duration::from_millis(100);
+
+/// How long the other links must have wanted nothing before those that come
+/// last are served, if no rate is known.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Receiver {
     pub(super) waiting: VecDeque<BlockRange>,
     pub(super) under_way: VecDeque<u64>,
     pub(super) sent: u64,
-    /// Bytes sent that it has not told of, and that it has.
+    /// Bytes sent that it has not told of, and that it has told of.
     pub(super) untold: u64,
     told: u64,
-    /// Since when it has not told of a whole chunk, or is there though its host
-    /// owed one before.
+    /// Since when it has not told of a whole chunk; and since when it is here, if
+    /// its host owed one before.
     pub(super) mute: Option<Instant>,
     debt: Option<Instant>,
     /// It counts as one that never tells.
@@ -27,9 +36,9 @@ pub(super) struct Receiver {
     pub(super) trial: Trial,
     /// Bytes of this turn.
     pub(super) turn: u64,
-    /// It was given its turn, rather than that it could ask from the start.
+    /// It was given its turn, and does not only ask because every new link may.
     pub(super) given: bool,
-    /// Since when it was to ask.
+    /// Since when its first request is waited for.
     pub(super) invited: Option<Instant>,
     pub(super) has: u32,
     pub(super) lacks: u32,
@@ -39,59 +48,6 @@ pub(super) struct Receiver {
     host: Option<HostKey>,
 }
 
-/// Whether a link that had told of nothing was sent something, since when, or
-/// that it did not tell in time.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trial {
-    #[default]
-    None,
-    Began(Instant),
-    Lapsed,
-}
-
-/// How many trials may be under way, and when the next may begin.
-#[derive(Debug)]
-pub(super) struct Trials {
-    pub(super) window: usize,
-    /// Chunks' time.
-    pause: u32,
-    pub(super) next: Option<Instant>,
-    cut: Option<Instant>,
-}
-
-impl Default for Trials {
-    fn default() -> Self {
-        Self {
-            window: FIRST_TRIALS,
-            pause: 0,
-            next: None,
-            cut: None,
-        }
-    }
-}
-
-impl Trials {
-    fn told(&mut self) {
-        self.window = MOST_TRIALS.min(self.window + 1);
-        (self.pause, self.next) = (0, None);
-    }
-
-    /// What began before the room was made smaller has no further effect.
-    pub(super) fn lapsed(&mut self, now: Instant, began: Instant) {
-        if self.cut.is_some_and(|cut| began < cut) {
-            return;
-        }
-        self.cut = Some(now);
-        match self.window {
-            1 => {
-                self.pause = (2 * self.pause).clamp(8, 64);
-                self.next = Some(now + (PAUSE * self.pause).min(MAX_PAUSE));
-            }
-            window => self.window = window / 2,
-        }
-    }
-}
-
 /// What a host was sent, and has not told of.
 #[derive(Debug)]
 pub(super) struct Account {
@@ -99,7 +55,7 @@ pub(super) struct Account {
     links: u32,
     untold: u64,
     sent: f64,
-    /// A link let its turn pass, and none has asked since.
+    /// A link let its turn pass, and no link of the host has asked since.
     pub(super) passed: bool,
 }
 
@@ -110,13 +66,20 @@ pub(super) struct Model {
     accounts: Vec<Account>,
     /// What one host was entitled to, in bytes.
     share: f64,
-    pub(super) trials: Trials,
-    /// Since when nobody wants anything but those that come last.
-    pub(super) calm_since: Option<Instant>,
+    trials: Trials,
+    /// Since when only links that come last want anything.
+    calm_since: Option<Instant>,
 }
 
-/// Who comes first, the least.
-pub(super) type Rank = (bool, u64, u64);
+/// What decides which links may have a turn at present.
+#[derive(Debug, Clone, Copy)]
+struct Mood {
+    calm: bool,
+    may_try: bool,
+}
+
+/// The order in which links are served, the least first.
+type Rank = (bool, u64, u64);
 
 impl Model {
     pub(super) fn account_mut(&mut self, link: u64) -> &mut Account {
@@ -148,7 +111,7 @@ impl Model {
                 sent: self.share,
                 passed: false,
             };
-            // One that is gone and owes nothing is forgotten for it.
+            // It replaces a host that is gone and owes nothing.
             let gone = self.accounts.iter_mut();
             match gone.into_iter().find(|a| a.links == 0 && a.untold == 0) {
                 Some(gone) => *gone = account,
@@ -157,7 +120,7 @@ impl Model {
         }
         let account = self.account_mut(link);
         account.links += 1;
-        // Several links are not blamed for each other.
+        // Several links of a host are not blamed for each other.
         let owes = account.links == 1 && account.untold >= CHUNK;
         let receiver = self.links.get_mut(&link).expect("it is there");
         receiver.debt = owes.then_some(now);
@@ -173,7 +136,7 @@ impl Model {
         }
         (receiver.has, receiver.lacks) = (has, lacks);
         if pays {
-            // What an earlier link of its host was sent.
+            // It got that on an earlier link of its host.
             receiver.debt = None;
             let account = self.account_mut(link);
             account.untold = account.untold.saturating_sub(CHUNK * u64::from(has));
@@ -216,7 +179,7 @@ impl Model {
             }
             (receiver.mute, receiver.debt) = (None, None);
             receiver.lacks = receiver.lacks.saturating_sub(here.into());
-            // First what this link owes, then what earlier ones did.
+            // First what this link owes, then what earlier links owe.
             let of_link = receiver.untold.min(CHUNK);
             receiver.untold -= of_link;
             receiver.told += of_link;
@@ -225,7 +188,7 @@ impl Model {
         }
     }
 
-    /// Whether a link owes a chunk more than what it told of.
+    /// Whether a link owes one chunk more than it told of.
     pub(super) fn is_silent(&self, link: u64) -> bool {
         let receiver = &self.links[&link];
         let account = self.account(link);
@@ -234,7 +197,7 @@ impl Model {
         owes >= CHUNK + receiver.told
     }
 
-    /// Whether its host had two chunks more than its share, by several links.
+    /// Whether a link's host had two chunks more than its share, by several links.
     pub(super) fn is_ahead(&self, link: u64) -> bool {
         let account = self.account(link);
         account.links > 1 && account.sent - self.share > (2 * CHUNK) as f64
@@ -247,8 +210,8 @@ impl Model {
         (self.is_silent(link) || self.is_ahead(link), has, given)
     }
 
-    /// Whether a link that tells of what it gets lacks something: then those
-    /// that do not get no turn.
+    /// Whether a link that tells of what it gets lacks something. As long as one
+    /// does, the others have no turn.
     pub(super) fn others_lack(&self) -> bool {
         let mut lacking = self.links.iter().filter(|(_, r)| r.lacks > 0);
         lacking.any(|(&link, _)| !self.is_silent(link))
@@ -266,7 +229,7 @@ impl Model {
         self.links.values().map(Receiver::bytes).sum()
     }
 
-    /// Bytes before links that do not read, and the longest pause among them.
+    /// Bytes before links that do not read, and when the first of them stopped.
     pub(super) fn stalled(&self, now: Instant) -> (u64, Option<Instant>) {
         let stalled = self.links.values().filter(|r| r.is_stalled(now));
         let bytes = stalled.clone().map(Receiver::bytes).sum();
@@ -278,6 +241,188 @@ impl Model {
         let waits = self.links.values().any(|r| !r.waiting.is_empty());
         let stalled = self.stalled(now).0;
         waits && self.under_way() >= LIMITS.window && 2 * stalled >= LIMITS.window
+    }
+
+    // The rules of turns.
+
+    /// A link's place among those that want something. Its lot, which no other
+    /// link has, decides last.
+    fn place(&self, link: u64) -> (bool, Rank, u64) {
+        let receiver = &self.links[&link];
+        let blank = receiver.has == 0;
+        let lot = (link ^ SEED).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (blank && receiver.old, self.rank(link), lot)
+    }
+
+    /// Whether a link comes after all others, however long it waits.
+    fn is_last(&self, link: u64, has_room: bool) -> bool {
+        self.is_ahead(link) || self.links[&link].has == 0 && !has_room
+    }
+
+    /// Whether only links that come last want something, and have for long
+    /// enough.
+    fn note_calm(&mut self, now: Instant, has_room: bool) -> bool {
+        let mut links = self.links.iter();
+        let waits = links.any(|(&link, r)| r.wants() && self.is_last(link, has_room));
+        let mut links = self.links.iter();
+        let busy = |r: &Receiver| r.wants() || r.bytes() > 0;
+        let others = links.any(|(&link, r)| busy(r) && !self.is_last(link, has_room));
+        self.calm_since = match self.calm_since {
+            _ if !waits => None,
+            Some(since) if !others => Some(since),
+            _ => Some(now),
+        };
+        self.calm_since.is_some_and(|since| since + PAUSE <= now)
+    }
+
+    /// Until when each link on trial keeps others like it waiting. Those that were
+    /// waited for long enough lapse.
+    fn trials(&mut self, now: Instant) -> Vec<Instant> {
+        let mut ends = Vec::new();
+        for receiver in self.links.values_mut() {
+            let Trial::Began(began) = receiver.trial else {
+                continue;
+            };
+            let end = receiver.mute.or(receiver.moved).unwrap_or(began) + TRIAL;
+            if end > now {
+                ends.push(end);
+            } else {
+                receiver.trial = Trial::Lapsed;
+                self.trials.lapsed(now, began);
+            }
+        }
+        ends
+    }
+
+    fn mood(&mut self, now: Instant) -> Mood {
+        let under_way = self.trials(now).len();
+        let has_room = self.trials.has_room(now, under_way);
+        let calm = self.note_calm(now, has_room);
+        Mood {
+            calm,
+            may_try: has_room || calm && under_way < FIRST_TRIALS,
+        }
+    }
+
+    fn waits(&self, link: u64, mood: Mood) -> bool {
+        let blank = self.links[&link].has == 0;
+        self.is_ahead(link) && !mood.calm || blank && !mood.may_try
+    }
+
+    /// Whether a link's turn ends at once: others lack something, and it does not
+    /// tell of what it gets, or is new and has to wait.
+    fn is_turned_away(&self, link: u64, mood: Mood) -> bool {
+        let receiver = &self.links[&link];
+        let unused = receiver.turn == 0 && receiver.bytes() == 0;
+        let waits = unused && !receiver.given && self.waits(link, mood);
+        receiver.wants() && self.others_lack() && (waits || self.is_silent(link))
+    }
+
+    /// Invited links that did not answer let their turn pass. Returns the links
+    /// that are waited for: those of hosts that used their last turn.
+    fn lapse(&mut self, now: Instant, mood: Mood) -> Vec<u64> {
+        let mut expected = Vec::new();
+        let links: Vec<u64> = self.links.keys().copied().collect();
+        let turned_away = links.iter().map(|&link| self.is_turned_away(link, mood));
+        let turned_away: Vec<bool> = turned_away.collect();
+        for (link, turned_away) in links.into_iter().zip(turned_away) {
+            let receiver = self.links.get_mut(&link).expect("it is there");
+            if !receiver.wants() {
+                receiver.invited = None;
+            } else if !turned_away && receiver.is_invited() {
+                let since = *receiver.invited.get_or_insert(now);
+                if since + ANSWER <= now {
+                    (receiver.invited, receiver.declined) = (None, true);
+                    self.account_mut(link).passed = true;
+                } else if !self.account(link).passed {
+                    expected.push(link);
+                }
+            }
+        }
+        expected
+    }
+
+    fn choke(&mut self, link: u64) -> Turn {
+        let receiver = self.links.get_mut(&link).expect("it is there");
+        (receiver.choked, receiver.invited) = (true, None);
+        let rejected = receiver.waiting.drain(..).collect();
+        let link = LinkId(link);
+        Turn::Choke { link, rejected }
+    }
+
+    fn begin_turn(&mut self, link: u64) {
+        let receiver = self.links.get_mut(&link).expect("it is there");
+        (receiver.choked, receiver.turn, receiver.given) = (false, 0, true);
+    }
+
+    /// Whose turn begins or ends next.
+    pub(super) fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        loop {
+            let mood = self.mood(now);
+            let expected = self.lapse(now, mood);
+            let mut unchoked = self.links.iter().filter(|(_, r)| !r.choked);
+            let silent = unchoked.rfind(|(link, _)| self.is_turned_away(**link, mood));
+            if let Some((&silent, _)) = silent {
+                return Some(self.choke(silent));
+            }
+            let wanting: Vec<u64> = self.wanting().map(|(link, _)| link).collect();
+            let crowded = wanting.len() > LIMITS.slots;
+            let (choked, asking): (Vec<u64>, Vec<u64>) =
+                wanting.iter().partition(|link| self.links[link].choked);
+            let choked = choked.into_iter();
+            let next = choked.filter(|&link| !self.waits(link, mood));
+            let next = next.min_by_key(|&link| self.place(link));
+            let (spent, open): (Vec<u64>, Vec<u64>) = asking
+                .iter()
+                .partition(|link| self.links[link].turn >= CHUNK);
+            let spent = spent.into_iter().max_by_key(|&link| self.place(link));
+            let open: Vec<u64> = open
+                .into_iter()
+                .filter(|link| self.links[link].bytes() < self.links[link].window())
+                .collect();
+            let waits = |link: &u64| -> u64 {
+                let waiting = self.links[link].waiting.iter();
+                waiting.map(|block| u64::from(block.len)).sum()
+            };
+            let ready: u64 = open.iter().map(waits).sum();
+            let invited = |link: &u64| self.links[link].is_invited();
+            let starved = ready < BLOCK && expected.is_empty();
+            if let Some(spent) = spent {
+                let is_better = |next: u64| self.place(next) <= self.place(spent);
+                if crowded && next.is_some_and(is_better) {
+                    return Some(self.choke(spent));
+                }
+                if starved || !crowded {
+                    self.begin_turn(spent);
+                    continue;
+                }
+            }
+            if let Some(next) = next.filter(|_| starved || !crowded) {
+                self.begin_turn(next);
+                return Some(Turn::Unchoke { link: LinkId(next) });
+            }
+            let unused = open.iter().copied().filter(|link| {
+                let receiver = &self.links[link];
+                crowded && receiver.turn == 0 && receiver.bytes() == 0
+            });
+            let unused = unused.max_by_key(|&link| self.place(link))?;
+            let others_wait = ready - waits(&unused) >= BLOCK;
+            let others_answer = invited(&unused) && expected.len() > 1;
+            return (others_wait || others_answer).then(|| self.choke(unused));
+        }
+    }
+
+    /// When turns may change, if nothing happens before.
+    pub(super) fn looks_again(&mut self, now: Instant) -> Option<Instant> {
+        let may_try = self.mood(now).may_try;
+        let trials = self.trials(now).into_iter();
+        let invited = self.wanting().filter(|(_, r)| r.is_invited());
+        let lapses = invited.filter_map(|(_, r)| Some(r.invited? + ANSWER));
+        let calm = self.calm_since.map(|since| since + PAUSE);
+        let pause = self.trials.pause_ends(now);
+        let trial = trials.chain(pause).min().filter(|_| !may_try);
+        let calm = calm.filter(|calm| *calm > now);
+        lapses.chain(calm).chain(trial).min()
     }
 }
 
@@ -304,7 +449,7 @@ impl Receiver {
         !self.waiting.is_empty() && self.bytes() < self.window() && !self.is_stalled(now)
     }
 
-    /// For how long it has not told, and whether it should have.
+    /// For how long it has not told, and whether that is too long.
     pub(super) fn mute_for(&self, now: Instant) -> (Duration, bool) {
         let since = self.mute.or(self.debt);
         let mute = since.map_or(Duration::ZERO, |since| now - since);
@@ -312,7 +457,7 @@ impl Receiver {
         (mute, owes || mute >= Duration::from_secs(2))
     }
 
-    /// How much may be on its way to it: little before it has taken any.
+    /// How many bytes may be on their way to it: few before it has taken any.
     pub(super) fn window(&self) -> u64 {
         (2 * BLOCK).max(self.sent).min(LIMITS.window / 4)
     }

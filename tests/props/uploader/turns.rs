@@ -1,200 +1,39 @@
-//! Whose turn it is, exactly: where no time passes as long as bytes are on their
-//! way, no rate is known, and the rules alone decide.
+//! Whose turn it is, exactly. No time passes while bytes are on their way, so no
+//! rate is known, and the rules alone decide.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bt_lite::peer::swarm::{LinkId, Turn, Uploader};
-use bt_lite::protocol::HostKey;
+use bt_lite::peer::swarm::{LinkId, Turn};
 use proptest::prelude::*;
 
-use super::model::{Model, Trial};
-use super::rules::{FIRST_TRIALS, PAUSE, TRIAL};
-use super::{BLOCK, CHUNK, LIMITS, Op, SEED, block, host_key, ops};
+use super::model::PAUSE;
+use super::pair::Pair;
+use super::script::{BLOCK, CHUNK, Op, host, host_of, ops};
+use super::trials::{FIRST_TRIALS, TRIAL};
 
-/// An uploader and its model, fed alike.
-struct Pair {
-    uploader: Uploader,
-    model: Model,
-    now: Instant,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let mut uploader = Uploader::new(LIMITS, SEED);
-        uploader.measures(BLOCK, CHUNK);
-        Self {
-            uploader,
-            model: Model::default(),
-            now: Instant::now(),
+fn apply(pair: &mut Pair, op: Op) {
+    match op {
+        Op::Add(link) => pair.add(link, &host_of(link)),
+        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
+        Op::Gained(link, here) => pair.gained(link, here),
+        Op::Lacks(link) => pair.lacks(link),
+        Op::Declined(link, declined) => pair.declined(link, declined),
+        Op::Request(link, len) => pair.request(link, len),
+        Op::Cancel(link, len) => pair.cancel(link, len),
+        Op::Next => {
+            pair.next();
+        }
+        Op::Turns => pair.settle(),
+        Op::Sent(link) => pair.sent(link),
+        Op::Failed(link) => pair.failed(link),
+        Op::Misreported(link, _) | Op::Remove(link) => pair.remove(link),
+        Op::Old(link) => pair.never_told(link),
+        Op::Wait(ms) => {
+            pair.sent_all();
+            pair.wait(Duration::from_millis(ms));
         }
     }
-
-    fn add(&mut self, link: u64, host: &HostKey) {
-        if !self.model.links.contains_key(&link) {
-            self.model.add(self.now, link, host);
-            self.uploader.link_added(self.now, LinkId(link), host);
-        }
-    }
-
-    fn has(&mut self, link: u64, has: u32, lacks: u32) {
-        self.uploader.link_has(LinkId(link), has, lacks);
-        self.model.has(link, has, lacks);
-    }
-
-    fn gained(&mut self, link: u64, here: bool) {
-        self.uploader.link_gained(LinkId(link), here);
-        self.model.gained(link, here);
-    }
-
-    fn declined(&mut self, link: u64, declined: bool) {
-        self.uploader.link_declined(LinkId(link), declined);
-        if let Some(receiver) = self.model.links.get_mut(&link) {
-            receiver.declined = declined;
-        }
-    }
-
-    fn request(&mut self, link: u64, len: u32) {
-        let fits = self.uploader.requested(LinkId(link), block(len));
-        if let Some(receiver) = self.model.links.get_mut(&link) {
-            (receiver.declined, receiver.invited) = (false, None);
-            receiver.waiting.extend(fits.then_some(block(len)));
-            self.model.account_mut(link).passed = false;
-        }
-    }
-
-    fn cancel(&mut self, link: u64, len: u32) {
-        if self.uploader.cancelled(LinkId(link), block(len)) {
-            let receiver = self.model.links.get_mut(&link).expect("it is there");
-            let at = receiver.waiting.iter().position(|b| *b == block(len));
-            receiver.waiting.remove(at.expect("it waits"));
-        }
-    }
-
-    /// Begins to send a block, if there is one. To whom.
-    fn next(&mut self) -> Option<u64> {
-        let (LinkId(link), block) = self.uploader.next_block(self.now)?;
-        let receiver = self.model.links.get_mut(&link).expect("it is there");
-        assert_eq!(receiver.waiting.pop_front(), Some(block));
-        if receiver.has == 0 && receiver.trial == Trial::None {
-            receiver.trial = Trial::Began(self.now);
-        }
-        if receiver.bytes() == 0 {
-            receiver.moved = Some(self.now);
-        }
-        receiver.under_way.push_back(block.len.into());
-        receiver.turn += u64::from(block.len);
-        Some(link)
-    }
-
-    fn sent(&mut self, link: u64) {
-        let receiver = self.model.links.get_mut(&link);
-        if let Some(len) = receiver.and_then(|r| r.under_way.pop_front()) {
-            self.uploader.sent(self.now, LinkId(link), len);
-            self.model.sent(self.now, link, len);
-        }
-    }
-
-    fn sent_all(&mut self) {
-        let links: Vec<u64> = self.model.links.keys().copied().collect();
-        for link in links {
-            while !self.model.links[&link].under_way.is_empty() {
-                self.sent(link);
-            }
-        }
-    }
-
-    /// What changes only the order of links has nobody look at once. This does.
-    fn look(&mut self) {
-        let first = self.model.links.iter().next();
-        if let Some((link, declined)) = first.map(|(&link, r)| (link, r.declined)) {
-            self.declined(link, declined);
-        }
-    }
-
-    /// Begins all blocks and takes all turns, and compares each.
-    fn settle(&mut self) {
-        self.look();
-        for turns in 0.. {
-            while self.next().is_some() {}
-            let turn = self.uploader.next_turn(self.now);
-            assert_eq!(self.model.next_turn(self.now), turn);
-            assert!(turns < 100, "turns go round without end");
-            if turn.is_none() {
-                break;
-            }
-        }
-        let due = self.uploader.poll_timeout();
-        assert!(due.is_none_or(|due| due > self.now), "it spins");
-        let expected = self.model.looks_again(self.now);
-        assert!(expected.is_none_or(|at| due.is_some_and(|due| due <= at)));
-    }
-
-    /// Everybody whose turn it is asks for a chunk and gets what goes out, and
-    /// those that do so tell of each chunk.
-    fn round(&mut self, tells: impl Fn(u64) -> bool) {
-        self.settle();
-        let asking = self.model.links.iter();
-        let asking = asking.filter(|(_, r)| !r.choked && r.lacks > 0);
-        let asking: Vec<u64> = asking.map(|(&link, _)| link).collect();
-        for link in asking {
-            while self.model.links[&link].waiting.len() < LIMITS.requests {
-                self.request(link, BLOCK as u32);
-            }
-        }
-        self.settle();
-        self.sent_all();
-        let links: Vec<u64> = self.model.links.keys().copied().collect();
-        for link in links {
-            if tells(link) && self.model.links[&link].untold >= CHUNK {
-                self.gained(link, true);
-            }
-        }
-    }
-
-    fn sent_to(&self, link: u64) -> u64 {
-        self.uploader.sent_to(LinkId(link))
-    }
-
-    fn apply(&mut self, op: Op) {
-        match op {
-            Op::Add(link) => self.add(link, &host_key(link)),
-            Op::Has(link, has, lacks) => self.has(link, has, lacks),
-            Op::Gained(link, here) => self.gained(link, here),
-            Op::Lacks(link) => {
-                self.uploader.link_lacks(LinkId(link));
-                let receiver = self.model.links.get_mut(&link);
-                receiver.into_iter().for_each(|r| r.lacks += 1);
-            }
-            Op::Declined(link, declined) => self.declined(link, declined),
-            Op::Request(link, len) => self.request(link, len),
-            Op::Cancel(link, len) => self.cancel(link, len),
-            Op::Next => {
-                self.next();
-            }
-            Op::Turns => self.settle(),
-            Op::Sent(link) => self.sent(link),
-            Op::Failed(link) => {
-                let receiver = self.model.links.get_mut(&link);
-                if let Some(len) = receiver.and_then(|r| r.under_way.pop_front()) {
-                    self.uploader.failed(self.now, LinkId(link), len);
-                }
-            }
-            Op::Misreported(link, _) | Op::Remove(link) => {
-                self.uploader.link_removed(self.now, LinkId(link));
-                self.model.remove(self.now, link);
-            }
-            Op::Old(link) => {
-                self.uploader.never_told(LinkId(link));
-                let receiver = self.model.links.get_mut(&link);
-                receiver.into_iter().for_each(|r| r.old = true);
-            }
-            Op::Wait(ms) => {
-                self.sent_all();
-                self.now += Duration::from_millis(ms);
-            }
-        }
-        self.uploader.check_invariants();
-    }
+    pair.uploader.check_invariants();
 }
 
 proptest! {
@@ -202,13 +41,9 @@ proptest! {
     fn turns_after_any_script_are_as_the_rules_say(ops in ops()) {
         let mut pair = Pair::new();
         for op in ops {
-            pair.apply(op);
+            apply(&mut pair, op);
         }
     }
-}
-
-fn host(text: &str) -> HostKey {
-    HostKey::of(&format!("{text}:1").parse().unwrap())
 }
 
 #[test]
@@ -225,9 +60,8 @@ fn taker_that_never_tells_gets_one_chunk_as_long_as_others_lack_something() {
         assert!(pair.sent_to(taker) <= CHUNK);
     }
     assert_eq!(pair.sent_to(taker), CHUNK);
-    // Another name is no new beginning: its host owes the chunk.
-    pair.uploader.link_removed(pair.now, LinkId(taker));
-    pair.model.remove(pair.now, taker);
+    // A new name does not help: its host still owes the chunk.
+    pair.remove(taker);
     let renamed = 9;
     let its_host = host(&format!("host{taker}"));
     pair.add(renamed, &its_host);
@@ -238,7 +72,7 @@ fn taker_that_never_tells_gets_one_chunk_as_long_as_others_lack_something() {
         pair.round(tells);
     }
     assert_eq!(pair.sent_to(renamed), 0);
-    // Unless it says that it has what it was sent.
+    // It does if it says that it has what it was sent.
     let honest = 10;
     pair.add(honest, &its_host);
     pair.has(honest, 1, 100_000);
@@ -247,9 +81,8 @@ fn taker_that_never_tells_gets_one_chunk_as_long_as_others_lack_something() {
         pair.round(tells);
     }
     assert!(pair.sent_to(honest) > 0);
-    pair.uploader.link_removed(pair.now, LinkId(honest));
-    pair.model.remove(pair.now, honest);
-    // When it alone lacks something, nobody loses by serving it.
+    pair.remove(honest);
+    // When it alone lacks something, serving it costs nobody anything.
     for link in (0..6).filter(|link| *link != taker) {
         pair.has(link, 100_000, 0);
     }
@@ -300,7 +133,7 @@ fn host_with_many_links_gets_its_share_and_little_more() {
         links.any(|link| !pair.uploader.is_choked(LinkId(link)))
     };
     assert!(!is_served(&pair));
-    let due = pair.uploader.poll_timeout().expect("somebody waits");
+    let due = pair.uploader.poll_timeout().expect("some link waits");
     assert_eq!(due, pair.now + PAUSE);
     pair.now = due;
     pair.settle();
@@ -345,16 +178,16 @@ fn newcomer_that_has_nothing_comes_first_as_long_as_others_like_it_told() {
         while pair.sent_to(newcomer) == 0 {
             pair.round(|_| true);
             let others: u64 = (0..8).map(|link| pair.sent_to(link)).sum();
-            // What those had asked for whose turn it was.
+            // The links whose turn it was get what they had asked for.
             assert!(others - before <= 3 * CHUNK);
         }
     }
 }
 
-/// Takers under ever new addresses get one chunk in 18 s in the end, however many
-/// they are; and the first that tells opens the room.
+/// Takers under many addresses get one chunk in 18 s in the end, however many
+/// they are. The first that tells makes room for more.
 #[test]
-fn newcomers_that_never_tell_are_tried_ever_more_seldom() {
+fn newcomers_that_never_tell_are_tried_more_and_more_rarely() {
     let mut pair = Pair::new();
     for link in 0..4 {
         pair.add(link, &host(&format!("host{link}")));
@@ -375,10 +208,10 @@ fn newcomers_that_never_tell_are_tried_ever_more_seldom() {
         pair.now += Duration::from_secs(1);
         by_time.push(served(&pair));
     }
-    // 4, 2, 1, and then one each after a pause of 8 s or 10 and the time of a trial.
+    // 4, 2, 1, and then one after each pause of 8 s or 10 s and the time of a trial.
     assert!(by_time[40] <= 10, "{by_time:?}");
     assert!(by_time[399] <= 7 + 400 / 18, "{by_time:?}");
-    assert!(by_time[399] > by_time[200], "nobody is tried any more");
+    assert!(by_time[399] > by_time[200], "no newcomer is tried any more");
     let taker = (100..140).find(|&link| pair.sent_to(link) > 0).unwrap();
     pair.gained(taker, true);
     let before = served(&pair);
@@ -395,7 +228,7 @@ fn links_that_pause_within_their_first_chunk_keep_others_waiting_for_a_while_onl
         pair.add(link, &host(&format!("host{link}")));
         pair.has(link, 0, 100_000);
     }
-    // Each takes one block, as soon as it may, and asks for no more.
+    // Each takes one block as soon as it may, and does not ask for more.
     let mut served = Vec::new();
     while served.len() < FIRST_TRIALS {
         pair.settle();
@@ -431,7 +264,7 @@ fn link_that_tells_of_its_first_chunk_makes_room_for_the_next_at_once() {
     for _ in 0..20 {
         pair.round(|_| false);
     }
-    let next = waits(&pair).expect("four are served at first");
+    let next = waits(&pair).expect("only four are served at first");
     pair.settle();
     let told = (0..5).find(|link| *link != next).expect("there are others");
     assert!(pair.uploader.is_choked(LinkId(next)));

@@ -1,15 +1,15 @@
 //! What each host was sent, and has not told of.
 //!
-//! Everybody is served by what it says to have, and nothing proves what a peer
-//! says to lack. So two things are counted that it cannot choose. A peer that
-//! is sent chunk after chunk and never says `Have` comes behind those that do.
-//! And the links of one host have the share of one host together: else many
-//! names behind one address would be served as often as so many hosts.
+//! Peers are served by what they say to have, and nothing proves what a peer
+//! says to lack. So two things are counted that a peer cannot choose. A peer
+//! that is sent chunk after chunk and never says `Have` comes after those that
+//! do. And all links of one host have the share of one host together: otherwise
+//! many names behind one address would be served as often as many hosts.
 //!
-//! A host is remembered beyond its links as long as it owes something, so that
-//! nobody is new again by dialling again.
+//! A host is remembered beyond its links as long as it owes something. So a
+//! peer does not become new by dialling again.
 
-use super::{Rank, Receiver};
+use super::receiver::Receiver;
 use crate::protocol::HostKey;
 
 /// How many chunks the links of one host may have had beyond their share.
@@ -18,6 +18,12 @@ const MAX_AHEAD: u64 = 2;
 /// How many hosts without a link are remembered.
 const MAX_REMEMBERED: usize = 256;
 
+/// The order in which links are served, the least first: those that tell of
+/// what they get and had no more than their share; of those the ones with the
+/// fewest chunks, then the ones that were sent least.
+pub(super) type Rank = (bool, u64, u64);
+
+/// The accounts of all hosts.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     accounts: Vec<Account>,
@@ -36,18 +42,19 @@ struct Account {
     links: usize,
     /// Bytes that earlier links were sent and did not tell of.
     untold: u64,
-    /// Up to which share it was sent.
+    /// What it was sent, in terms of `share`.
     sent: f64,
     /// A link of it let a turn pass, and none has asked since.
     passed: bool,
 }
 
 impl Accounts {
-    pub(super) fn measures(&mut self, chunk_len: u64) {
+    /// The length of a chunk in bytes, once it is known.
+    pub(super) fn set_chunk_len(&mut self, chunk_len: u64) {
         self.chunk_len = chunk_len;
     }
 
-    /// A link with a host is there: the number of its account. O(hosts).
+    /// A host has one more link. Returns the number of its account. O(hosts).
     pub(super) fn open(&mut self, host: &HostKey) -> usize {
         let known = self
             .accounts
@@ -84,7 +91,7 @@ impl Accounts {
         }
     }
 
-    /// A link is gone, which was sent so many bytes that it has not told of.
+    /// A link of a host is gone, and has not told of `untold` bytes.
     pub(super) fn close(&mut self, host: usize, untold: u64) {
         let account = &mut self.accounts[host];
         account.links -= 1;
@@ -96,11 +103,11 @@ impl Accounts {
     pub(super) fn sent(&mut self, host: usize, bytes: u64) {
         self.share += bytes as f64 / self.hosts.max(1) as f64;
         let account = &mut self.accounts[host];
-        // What a host did not take it has no claim to later.
+        // A host has no claim later to what it did not take.
         account.sent = (account.sent + bytes as f64).max(self.share);
     }
 
-    /// A host told of so many bytes more than its link was sent. Returns whether
+    /// A host told of `bytes` more than its link was sent. Returns whether
     /// earlier links of it owed any.
     pub(super) fn told(&mut self, host: usize, bytes: u64) -> bool {
         let account = &mut self.accounts[host];
@@ -109,51 +116,56 @@ impl Accounts {
         account.untold < before
     }
 
-    /// Whether earlier links of a host were sent a chunk that they did not tell of.
+    /// Whether earlier links of a host did not tell of a chunk.
     pub(super) fn owes(&self, host: usize) -> bool {
         self.chunk_len > 0 && self.owed(host) >= self.chunk_len
     }
 
-    /// A link of a host let a turn pass, or asked.
-    pub(super) fn passed(&mut self, host: usize, passed: bool) {
-        self.accounts[host].passed = passed;
+    /// A link of a host let its turn pass.
+    pub(super) fn passed(&mut self, host: usize) {
+        self.accounts[host].passed = true;
     }
 
-    /// Whether a link is waited for when it is its turn: one of a host that let
-    /// the last one pass is not, or many links that never ask would hold up
-    /// everybody one after the other.
+    /// A link of a host asked for something.
+    pub(super) fn asked(&mut self, host: usize) {
+        self.accounts[host].passed = false;
+    }
+
+    /// Whether others wait for a link when it is its turn. They do not if its
+    /// host let the last turn pass: many links that never ask would hold up
+    /// everybody, one after the other.
     pub(super) fn is_expected(&self, receiver: &Receiver) -> bool {
-        !self.accounts[receiver.host].passed
+        !self.accounts[receiver.host()].passed
     }
 
-    /// What earlier links of a host owe. Several links have one share together, and
-    /// are not blamed for each other beside that.
+    /// What earlier links of a host owe. Several links of one host already have
+    /// one share together, so they are not blamed for each other as well.
     fn owed(&self, host: usize) -> u64 {
         let account = &self.accounts[host];
         if account.links > 1 { 0 } else { account.untold }
     }
 
-    /// Whether a link was sent more than it tells of. A new one may owe a chunk,
-    /// and for each that it told of one more.
+    /// Whether a link was sent more than it tells of. A new one may owe one
+    /// chunk, and one more for each that it told of.
     pub(super) fn is_silent(&self, receiver: &Receiver) -> bool {
-        let untold = receiver.untold + self.owed(receiver.host);
-        untold >= self.chunk_len.saturating_add(receiver.told) && untold > 0
+        let untold = receiver.untold() + self.owed(receiver.host());
+        untold >= self.chunk_len.saturating_add(receiver.told()) && untold > 0
     }
 
     /// Whether a host, by several links, had more than its share.
     pub(super) fn is_ahead(&self, receiver: &Receiver) -> bool {
-        let account = &self.accounts[receiver.host];
+        let account = &self.accounts[receiver.host()];
         account.links > 1 && account.sent - self.share > (MAX_AHEAD * self.chunk_len) as f64
     }
 
     pub(super) fn rank(&self, receiver: &Receiver) -> Rank {
         let behind = self.is_silent(receiver) || self.is_ahead(receiver);
-        let given = receiver.sent + receiver.under_way;
+        let given = receiver.given();
         let has = given.checked_div(self.chunk_len).unwrap_or(0);
-        (behind, has.max(receiver.has.into()), given)
+        (behind, has.max(receiver.has().into()), given)
     }
 
-    /// Panics where the counts contradict each other. For tests.
+    /// Panics if the counts contradict each other. For tests.
     pub(super) fn check_invariants(&self, links: impl Iterator<Item = usize>) {
         let mut counted = vec![0; self.accounts.len()];
         for host in links {

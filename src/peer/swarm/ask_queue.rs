@@ -1,0 +1,136 @@
+//! Which links may have something to ask for, and what they ask for.
+
+use std::time::Instant;
+
+use super::link::{Choke, Interest, Link};
+use super::link_map::LinkSet;
+use super::{LinkId, LinkMap, Planner, Request};
+use crate::protocol::PeerMessage;
+
+/// The links that have to be looked at: asking begins with them.
+#[derive(Debug, Default)]
+pub(super) struct AskQueue {
+    woken: LinkSet,
+    /// Blocks became free, or chunks changed: idle links have to be looked at as well.
+    idle_too: bool,
+}
+
+impl AskQueue {
+    /// A link may have something to ask for.
+    pub(super) fn wake(&mut self, link: LinkId) {
+        self.woken.add(link);
+    }
+
+    /// Every idle link may have something to ask for.
+    pub(super) fn wake_idle(&mut self) {
+        self.idle_too = true;
+    }
+
+    /// A link is gone.
+    pub(super) fn link_removed(&mut self, link: LinkId) {
+        self.woken.take(link);
+    }
+
+    /// Nothing is asked for at present.
+    pub(super) fn clear(&mut self) {
+        self.woken.clear();
+    }
+
+    /// Whether a link is about to be looked at.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn contains(&self, link: LinkId) -> bool {
+        self.woken.contains(link)
+    }
+
+    /// Plans all requests that are due. Returns the messages to send, in order.
+    pub(super) fn run(
+        &mut self,
+        now: Instant,
+        planner: &mut Planner,
+        links: &mut LinkMap<Link>,
+    ) -> Vec<(LinkId, PeerMessage)> {
+        let mut requests = Vec::new();
+        let mut messages = Vec::new();
+        let mut idle = std::mem::take(&mut self.idle_too).then_some(LinkId(0));
+        // Silent links get what the others leave.
+        let mut silent = LinkSet::default();
+        loop {
+            let woken = self.woken.pop_first();
+            let next = woken.or_else(|| next_idle(now, planner, &mut idle));
+            if let Some(link) = next
+                && planner.snubs(link) > 0
+            {
+                silent.add(link);
+                continue;
+            }
+            let Some(link) = next.or_else(|| silent.pop_first()) else {
+                break;
+            };
+            let before = requests.len();
+            while let Some(request) = planner.next_request(now, link) {
+                requests.push((link, request));
+                if let Some(other) = request.overtaken {
+                    self.woken.add(other);
+                }
+            }
+            let asked = requests.len() > before;
+            if !asked && woken.is_none() && !planner.is_choked(link) {
+                // It is as idle as it was.
+                continue;
+            }
+            if let Some(state) = links.get_mut(link)
+                && let Some(message) = tell_interest(now, planner, link, state, asked)
+            {
+                messages.push((link, message));
+            }
+        }
+        for (link, Request { block, overtaken }) in requests {
+            messages.extend(overtaken.map(|other| (other, PeerMessage::Cancel(block))));
+            messages.push((link, PeerMessage::Request(block)));
+        }
+        messages
+    }
+}
+
+/// The next idle link to look at. Links that find nothing are woken again when
+/// something has arrived.
+fn next_idle(now: Instant, planner: &mut Planner, from: &mut Option<LinkId>) -> Option<LinkId> {
+    let next = planner.next_hungry((*from)?)?;
+    let served = planner.hold_back_all(now);
+    let after = next.0.checked_add(1).map(LinkId);
+    *from = after.filter(|_| !served);
+    (!served).then_some(next)
+}
+
+/// What a link has to be told about this side's interest, after it was or was not
+/// asked for something.
+fn tell_interest(
+    now: Instant,
+    planner: &mut Planner,
+    id: LinkId,
+    link: &mut Link,
+    asked: bool,
+) -> Option<PeerMessage> {
+    match link.interest {
+        _ if asked => {
+            link.interest = Interest::Interested;
+            None
+        }
+        Interest::NotInterested => {
+            let wants = link.choke == Choke::Choked && planner.reconsider(now, id);
+            wants.then(|| {
+                link.interest = Interest::Interested;
+                PeerMessage::Interested
+            })
+        }
+        Interest::Interested => {
+            let wants_nothing = link.choke == Choke::Unchoked
+                && link.remote.is_anything()
+                && planner.unanswered(id) == 0;
+            wants_nothing.then(|| {
+                link.interest = Interest::NotInterested;
+                PeerMessage::NotInterested
+            })
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The name of a link.
+
+/// A link, as the driver numbers it. A number is never used twice in the life of a
+/// swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);

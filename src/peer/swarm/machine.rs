@@ -1,0 +1,1377 @@
+//! The machine itself: it takes every input, asks its parts what follows, and puts the
+//! outputs in order. See the [module docs](super).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::address_book::AddressBook;
+use super::ask_queue::AskQueue;
+use super::contributor::{Contributor, credits};
+use super::link::{Choke, Link};
+use super::manifest_fetch::{ManifestFetch, PageOutcome};
+use super::newcomers::{self, Newcomers};
+use super::outbox::Outbox;
+use super::owner_search::OwnerSearch;
+use super::phase::Phase;
+use super::places::{Census, GRACE, Places};
+use super::planner::Released;
+use super::progress::Counters;
+use super::remote_chunks::RemoteChunks;
+use super::same_peer::{self, SamePeer};
+use super::super_seeding::SuperSeeding;
+use super::supply::{Supply, links_with_chunks};
+use super::transfer::{StorageStep, Transfer};
+use super::{
+    Arrival, BlockGrid, DropReason, Has, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy,
+    SwarmConfig, Turn, UploadLimits, Uploader,
+};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
+use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
+use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
+
+/// A link that was silent this many times in a row is dropped.
+const MAX_SNUBS: u32 = 3;
+
+/// A link that rejects this many chunks in a row, which it said to have, is dropped.
+const MAX_REJECTIONS: u32 = 32;
+
+/// How many messages may wait for a link: several times what a peer that keeps to the
+/// protocol can cause.
+const MAX_QUEUED: usize = 4096;
+
+/// How many pages of the manifest a link may ask for and have waiting.
+const MAX_WAITING_PAGES: usize = 32;
+
+/// The machine of one content. See the [module docs](super).
+#[derive(Debug)]
+pub struct Swarm {
+    id: ContentId,
+    me: PeerId,
+    config: SwarmConfig,
+    phase: Phase,
+    links: LinkMap<Link>,
+    census: Census,
+    newcomers: Newcomers,
+    book: AddressBook,
+    uploader: Uploader,
+    outbox: Outbox,
+    ask_queue: AskQueue,
+    owner_search: OwnerSearch,
+    /// When something last arrived that brought the download on.
+    last_gain: Instant,
+    effort: Effort,
+    counters: Counters,
+    super_seeding: SuperSeeding,
+}
+
+/// What the machine tries to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Effort {
+    Going,
+    /// It said that nothing arrives; something may still arrive.
+    GaveUp,
+    /// The download ends here. Only what has arrived is still stored.
+    Stopping,
+}
+
+impl Swarm {
+    /// The machine of a content that has to be downloaded.
+    pub fn leecher(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId) -> Self {
+        let fetch = Phase::Manifest(Box::new(ManifestFetch::new(id)));
+        let mut swarm = Self::new(now, config, me, id, fetch);
+        // It announces itself at once, with nothing to offer yet. Leechers that know each
+        // other early pass the first chunks on without asking a tracker again.
+        let announce = Output::Announce(OwnState::Partial);
+        swarm.outbox.push(announce);
+        swarm
+    }
+
+    /// The machine of a content that is complete in the storage.
+    pub fn seeder(now: Instant, config: SwarmConfig, me: PeerId, manifest: Arc<Manifest>) -> Self {
+        Self::new(now, config, me, manifest.id(), Phase::Seeding(manifest))
+    }
+
+    fn new(now: Instant, config: SwarmConfig, me: PeerId, id: ContentId, phase: Phase) -> Self {
+        let limits = UploadLimits {
+            window: config.send_window,
+            requests: MAX_REQUESTS,
+            slots: config.upload_slots,
+        };
+        let mut swarm = Self {
+            id,
+            me,
+            uploader: Uploader::new(limits, config.planner.seed),
+            config,
+            phase,
+            links: LinkMap::default(),
+            census: Census::default(),
+            newcomers: Newcomers::default(),
+            book: AddressBook::default(),
+            outbox: Outbox::default(),
+            ask_queue: AskQueue::default(),
+            owner_search: OwnerSearch::new(now),
+            last_gain: now,
+            effort: Effort::Going,
+            counters: Counters::new(now),
+            super_seeding: SuperSeeding::default(),
+        };
+        swarm.measure();
+        swarm
+    }
+
+    /// Tells the uploader the lengths, once they are known.
+    fn measure(&mut self) {
+        if let Some(manifest) = self.phase.manifest() {
+            let geometry = manifest.geometry();
+            let block_len = BlockGrid::of(geometry).block_len();
+            self.uploader.measures(block_len, geometry.chunk_len());
+        }
+    }
+
+    /// The content's identity.
+    pub fn id(&self) -> ContentId {
+        self.id
+    }
+
+    /// The id by which other peers know this one.
+    pub fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// The manifest, once it is known.
+    pub fn manifest(&self) -> Option<&Arc<Manifest>> {
+        self.phase.manifest()
+    }
+
+    /// Whether the content is complete and published.
+    pub fn is_seeding(&self) -> bool {
+        self.phase.is_seeding()
+    }
+
+    /// Whether every whole chunk that has arrived is durable.
+    pub fn is_saved(&self) -> bool {
+        match &self.phase {
+            Phase::Transfer(transfer) => transfer.is_saved(),
+            _ => true,
+        }
+    }
+
+    /// How far the content is.
+    pub fn progress(&self, now: Instant) -> Progress {
+        let mut progress = self.counters.progress(now);
+        progress.links = self.links.len() as u32;
+        self.phase.fill_in(&mut progress);
+        progress
+    }
+
+    /// Asks for the missing chunks in another order from now on.
+    pub fn set_strategy(&mut self, strategy: Strategy) {
+        self.config.planner.strategy = strategy;
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.set_strategy(strategy);
+        }
+    }
+
+    fn places(&self, now: Instant) -> Places<'_> {
+        Places {
+            now,
+            links: &self.links,
+            uploader: &self.uploader,
+            phase: &self.phase,
+            config: &self.config,
+        }
+    }
+
+    fn supply(&self) -> Supply<'_> {
+        Supply {
+            links: &self.links,
+            book: &self.book,
+            phase: &self.phase,
+            census: &self.census,
+            config: &self.config,
+            last_gain: self.last_gain,
+        }
+    }
+}
+
+/// Outputs and time.
+impl Swarm {
+    /// What to do next, in order; `None` when there is nothing to do for now.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.pop()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing else happens
+    /// before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let greeting = self.newcomers.poll_timeout();
+        let upload = self.uploader.poll_timeout();
+        if self.is_seeding() {
+            return upload.into_iter().chain(greeting).min();
+        }
+        let phase = match &self.phase {
+            Phase::Manifest(fetch) => [fetch.poll_timeout(links_with_chunks(&self.links)), None],
+            Phase::Transfer(transfer) => [
+                transfer.planner.poll_timeout(),
+                transfer.commit_due(&self.config),
+            ],
+            _ => [None, None],
+        };
+        let supply = self.supply();
+        let wants_links = supply.wants_links();
+        let dial = wants_links.then(|| self.book.poll_timeout());
+        let starves = supply.starves_at();
+        let first = [
+            self.patience_ends(),
+            upload,
+            dial.flatten(),
+            starves.filter(|_| wants_links && self.book.has_claimed()),
+            supply.place_wanted_at(),
+            supply.census_due(),
+            greeting,
+        ];
+        let first = first.into_iter().chain(phase).flatten().min();
+        // Whether owners are wanted takes a look at all links, so it is looked up only
+        // where it matters.
+        let is_first = |search: &Instant| first.is_none_or(|first| *search < first);
+        let search = self.owner_search.next();
+        search
+            .filter(|search| is_first(search) && supply.wants_owners())
+            .or(first)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.end_silent_newcomers(now);
+        match &mut self.phase {
+            Phase::Manifest(fetch) => {
+                for link in fetch.handle_timeout(now) {
+                    self.drop_link(now, link, DropReason::Silent);
+                }
+            }
+            Phase::Transfer(transfer) => {
+                let (silent, released) = transfer.planner.handle_timeout(now);
+                let snubs = |link: &LinkId| transfer.planner.snubs(*link);
+                let lost = silent.iter().filter(|link| snubs(link) >= MAX_SNUBS);
+                let lost: Vec<LinkId> = lost.copied().collect();
+                for &link in &silent {
+                    self.ask_queue.wake(link);
+                }
+                self.released(released);
+                for link in lost {
+                    self.drop_link(now, link, DropReason::Silent);
+                }
+            }
+            _ => {}
+        }
+        if self.patience_ends().is_some_and(|end| end <= now) {
+            // The driver ends the download. This is said once, until something arrives.
+            self.effort = match self.effort {
+                Effort::Stopping => Effort::Stopping,
+                _ => Effort::GaveUp,
+            };
+            self.outbox.push(Output::GaveUp);
+        }
+        self.settle(now);
+    }
+
+    /// When to give up, if nothing arrives before and that was not said already.
+    fn patience_ends(&self) -> Option<Instant> {
+        let ends = self.supply().patience_ends();
+        ends.filter(|_| self.effort != Effort::GaveUp)
+    }
+
+    /// Something arrived that brings the download on.
+    fn gained(&mut self, now: Instant) {
+        self.last_gain = now;
+        if self.effort == Effort::GaveUp {
+            self.effort = Effort::Going;
+        }
+    }
+
+    /// Does what the last input made possible.
+    fn settle(&mut self, now: Instant) {
+        if self.effort == Effort::Stopping {
+            self.write();
+            return self.commit_or_publish(now);
+        }
+        self.take_census(now);
+        self.dial(now);
+        self.search_owners(now);
+        self.fetch_manifest(now);
+        self.ask(now);
+        self.write();
+        self.commit_or_publish(now);
+        self.upload(now);
+        self.recheck();
+    }
+
+    fn take_census(&mut self, now: Instant) {
+        let mut census = std::mem::take(&mut self.census);
+        let blank = census.count(self.places(now));
+        self.census = census;
+        for id in blank {
+            self.uploader.never_told(id);
+        }
+    }
+
+    /// Dials as many owners as are wanted.
+    fn dial(&mut self, now: Instant) {
+        while self.supply().wants_links() || self.supply().wants_place(now) {
+            // The manifest comes first, and leechers that have just joined have none.
+            let seeder_first = self.book.dialling() == 0 && !self.supply().is_supplied();
+            let starving = self.book.has_claimed() && self.supply().is_starving(now);
+            let Some(addr) = self.book.dial(now, seeder_first, starving) else {
+                break;
+            };
+            let leads_there =
+                |link: &Link| link.is_proven && link.info.addr.as_ref() == Some(&addr);
+            if self.links.values().any(leads_there) {
+                // The address had been forgotten, and was named again since.
+                self.book.is_linked(&addr);
+                continue;
+            }
+            self.outbox.push(Output::Dial { addr });
+        }
+    }
+
+    fn search_owners(&mut self, now: Instant) {
+        let due = self.owner_search.next().is_some_and(|next| next <= now);
+        if due && self.supply().wants_owners() {
+            self.owner_search.began();
+            self.outbox.push(Output::FindOwners);
+        }
+    }
+
+    /// Asks for the pages of the manifest that are due.
+    fn fetch_manifest(&mut self, now: Instant) {
+        let Phase::Manifest(fetch) = &mut self.phase else {
+            return;
+        };
+        let mut requests = Vec::new();
+        if let Some((link, pages)) = fetch.promote(now) {
+            requests.extend(pages.map(|page| (link, page)));
+        }
+        while let Some(link) = fetch.start(now, links_with_chunks(&self.links)) {
+            requests.push((link, 0));
+        }
+        for (link, page) in requests {
+            self.send(link, PeerMessage::ManifestRequest { page });
+        }
+    }
+
+    /// Sends the requests that are due.
+    fn ask(&mut self, now: Instant) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return self.ask_queue.clear();
+        };
+        let planner = &mut transfer.planner;
+        let messages = self.ask_queue.run(now, planner, &mut self.links);
+        for (link, message) in messages {
+            self.send(link, message);
+        }
+    }
+
+    /// Writes what is verified, as far as a kill of the process may cost.
+    fn write(&mut self) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            while let Some((chunk, pieces)) = transfer.next_write(&self.config) {
+                self.outbox.push(Output::Store { chunk, pieces });
+            }
+        }
+    }
+
+    fn commit_or_publish(&mut self, now: Instant) {
+        let stopping = self.effort == Effort::Stopping;
+        self.trust_leftover(now, stopping);
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        match transfer.next_storage_step(now, &self.config, stopping) {
+            Some(StorageStep::Publish) => self.outbox.push(Output::Finish),
+            Some(StorageStep::Commit(verified)) => self.outbox.push(Output::Commit { verified }),
+            None => {}
+        }
+    }
+
+    /// Counts what an earlier download left behind as stored, if nobody has changed it
+    /// and nothing else is missing.
+    fn trust_leftover(&mut self, now: Instant, stopping: bool) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        if stopping {
+            return;
+        }
+        for chunk in transfer.trust_leftover().iter().flat_map(Bitfield::iter) {
+            self.offer(now, chunk);
+        }
+    }
+
+    /// Sends what the send window has room for, and passes the turns on.
+    fn upload(&mut self, now: Instant) {
+        while let Some(link) = self.uploader.in_the_way(now) {
+            self.drop_link(now, link, DropReason::Silent);
+        }
+        loop {
+            while let Some((link, block)) = self.uploader.next_block(now) {
+                if block.offset == 0 && self.is_seeding() {
+                    self.super_seeding.sent(link, block.chunk);
+                }
+                self.outbox.push(Output::Read { link, block });
+            }
+            match self.uploader.next_turn(now) {
+                Some(Turn::Choke { link, rejected }) => {
+                    self.super_seeding.returned(link);
+                    self.send(link, PeerMessage::Choke);
+                    for block in rejected {
+                        self.send(link, PeerMessage::Reject(block));
+                    }
+                }
+                Some(Turn::Unchoke { link }) => {
+                    self.suggest(link);
+                    self.send(link, PeerMessage::Unchoke);
+                }
+                None => return,
+            }
+        }
+    }
+
+    /// Reads what an earlier download left behind, a little at a time.
+    fn recheck(&mut self) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            for chunk in transfer.next_rechecks() {
+                self.outbox.push(Output::Recheck { chunk });
+            }
+        }
+    }
+}
+
+/// Links come up and go down.
+impl Swarm {
+    /// A link is up: the handshake is done. The machine may drop it at once, if it is
+    /// banned, or if there is no place for it.
+    pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
+        if let Some(reason) = self.refusal(now, &info) {
+            self.outbox.push(Output::Drop { link: id, reason });
+            if let Some(addr) = info.addr.filter(|_| info.dialled) {
+                self.book.dial_failed(now, &addr);
+                self.settle(now);
+            }
+            return;
+        }
+        self.book.linked(&info);
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.link_added(id);
+            if self.book.is_suspect(now, &info.host) {
+                transfer.planner.suspect(id);
+            }
+        }
+        self.newcomers.link_up(now, id, &self.links);
+        let mut link = Link::new(now, id, info, self.outbox.offered());
+        link.lot = self.places(now).lot(&link.info.host);
+        link.known_blank = self.book.is_known_blank(now, &link.info.host);
+        self.uploader.link_added(now, id, &link.info.host);
+        if link.known_blank {
+            self.uploader.never_told(id);
+        }
+        self.links.insert(id, link);
+        self.count_lacks(id);
+        self.send(id, self.greeting());
+        for proof in same_peer::proofs(&self.links, id) {
+            self.send(id, PeerMessage::SamePeer(proof));
+        }
+        self.settle(now);
+    }
+
+    /// The first message of this side.
+    fn greeting(&self) -> PeerMessage {
+        match &self.phase {
+            Phase::Transfer(transfer) if !transfer.stored().is_empty() => {
+                PeerMessage::Bitfield(transfer.stored().to_bytes())
+            }
+            Phase::Seeding(_) => PeerMessage::HaveAll,
+            _ => PeerMessage::HaveNone,
+        }
+    }
+
+    /// Why a link is refused, if it is.
+    fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
+        let reason = if info.peer == self.me {
+            if info.dialled {
+                self.book.ban(&info.host, info.addr.as_ref());
+            }
+            RefuseReason::SelfConnection
+        } else if self.book.is_banned(info) {
+            RefuseReason::Banned
+        } else if self.is_not_worth_a_place(now, info) || !self.make_room(now, info) {
+            RefuseReason::Busy
+        } else {
+            return None;
+        };
+        Some(DropReason::Refused(reason))
+    }
+
+    /// When half of the places are taken, a link may not be worth one: earlier links of
+    /// its host were useless, or its host has its share. Links that turned out to be
+    /// useless give way at the same time.
+    fn is_not_worth_a_place(&mut self, now: Instant, info: &LinkInfo) -> bool {
+        if self.links.len() < self.config.max_links / 2 {
+            return false;
+        }
+        if !info.dialled && self.book.is_suspect(now, &info.host) {
+            return true;
+        }
+        for link in self.places(now).useless() {
+            self.drop_link(now, link, DropReason::Silent);
+        }
+        !info.dialled && self.places(now).has_its_share(&info.host)
+    }
+
+    /// Makes a place for a link, if all are taken. The least useful link gives way, if it
+    /// is less useful than a newcomer. Returns whether there is a place.
+    fn make_room(&mut self, now: Instant, newcomer: &LinkInfo) -> bool {
+        if self.links.len() < self.config.max_links {
+            return true;
+        }
+        let starving = self.supply().is_starving(now);
+        let Some(least) = self.places(now).least_useful(newcomer, starving) else {
+            return false;
+        };
+        self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+        true
+    }
+
+    /// Keeps some places for newcomers until they have said what they have.
+    fn keep_places_free(&mut self, now: Instant) {
+        while let Some(link) = self.places(now).surplus_blank() {
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
+        }
+    }
+
+    /// Ends links that did not say in time what they have.
+    fn end_silent_newcomers(&mut self, now: Instant) {
+        while let Some(link) = self.newcomers.next_late(now, &self.links) {
+            self.violated(now, link, "no Bitfield in time");
+        }
+    }
+
+    /// The other side proves that another link is with the same peer.
+    fn same_peer(&mut self, now: Instant, id: LinkId, proof: LinkProof) {
+        match same_peer::received(&mut self.links, id, proof) {
+            SamePeer::TooMany => self.violated(now, id, "too many proofs"),
+            SamePeer::Unknown => {}
+            SamePeer::Drop(link) => {
+                self.drop_link(now, link, DropReason::Refused(RefuseReason::Duplicate));
+            }
+        }
+    }
+
+    /// A link went down. Unknown links are ignored, so a link that the machine dropped
+    /// may be reported as well.
+    pub fn link_down(&mut self, now: Instant, link: LinkId) {
+        self.left(now, link);
+        self.remove_link(now, link);
+        self.settle(now);
+    }
+
+    /// The other side ends a link. A host whose link came and went without any use may do
+    /// so again and again, so it is suspected.
+    fn left(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let is_new = now.saturating_duration_since(link.since) < GRACE;
+        if is_new && !link.info.dialled && link.received == 0 && self.uploader.sent_to(id) == 0 {
+            self.book.suspect(now, &link.info.host);
+        }
+    }
+
+    fn remove_link(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        self.ask_queue.link_removed(id);
+        self.blame_host(now, id, &link);
+        self.uploader.link_removed(now, id);
+        self.super_seeding.returned(id);
+        self.unlink_address(now, &link);
+        match &mut self.phase {
+            Phase::Manifest(fetch) => fetch.passed(id, true),
+            Phase::Transfer(transfer) => {
+                let released = transfer.planner.link_removed(id);
+                self.released(released);
+            }
+            _ => {}
+        }
+        if !self.is_seeding() && !self.supply().is_supplied() {
+            self.owner_search.hurry(now, &self.config);
+        }
+    }
+
+    /// A link that is gone and was useless is held against its host; but not if another
+    /// link from there was useful.
+    fn blame_host(&mut self, now: Instant, id: LinkId, link: &Link) {
+        let planner = self.phase.planner();
+        let owes = planner.is_some_and(|planner| planner.owes(id));
+        let host = &link.info.host;
+        let alone = self.links.iter().all(|(other, state)| {
+            state.info.host != *host || state.received == 0 && !self.uploader.has_told(other)
+        });
+        let places = self.places(now);
+        let blank = places.is_blank(id, link) && places.is_old(link);
+        if alone && blank {
+            self.book.never_had_anything(now, host);
+        }
+        if alone && link.received == 0 && (owes || self.uploader.is_mute(now, id)) {
+            self.book.suspect(now, host);
+        }
+    }
+
+    /// The address of a link that is gone may be dialled again, unless another link has
+    /// it. What another link merely claims does not count beside a proven address, and
+    /// losing a claim does not matter while a link with that address is up.
+    fn unlink_address(&mut self, now: Instant, link: &Link) {
+        let Some(addr) = &link.info.addr else {
+            return;
+        };
+        let has_it = |other: &Link| {
+            let counts = other.is_proven || !link.is_proven;
+            counts && other.info.addr.as_ref() == Some(addr)
+        };
+        if !self.links.values().any(has_it) {
+            self.book.unlinked(now, addr);
+        }
+    }
+
+    fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
+        if self.links.contains(link) {
+            self.outbox.push(Output::Drop { link, reason });
+            self.remove_link(now, link);
+        }
+    }
+
+    fn violated(&mut self, now: Instant, link: LinkId, what: &'static str) {
+        self.drop_link(now, link, DropReason::Violation(what));
+    }
+
+    /// Drops the link of a liar, if it is still up, and refuses further ones by what is
+    /// proven: the address, if this side dialled it, or else the host that the link came
+    /// from. Never by the name or the address that the other side said, which could be
+    /// an honest peer's.
+    fn ban(&mut self, now: Instant, liar: &Contributor) {
+        let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
+        self.book.ban(&liar.host, dialled);
+        if let Some(addr) = liar.addr.as_ref().filter(|_| !liar.dialled) {
+            self.book.disproved(addr);
+        }
+        self.drop_link(now, liar.link, DropReason::Refused(RefuseReason::Banned));
+    }
+
+    /// The tracker, or the user, named owners: their addresses, and whether each of them
+    /// is complete. An empty list says that there are none, or that nobody answered.
+    pub fn owners_found(&mut self, now: Instant, owners: impl IntoIterator<Item = (Addr, bool)>) {
+        for (addr, complete) in owners {
+            self.book.named(now, addr, complete);
+        }
+        let is_supplied = self.supply().is_supplied();
+        self.owner_search.ended(now, is_supplied, &self.config);
+        self.settle(now);
+    }
+
+    /// A dial failed, or its handshake did.
+    pub fn dial_failed(&mut self, now: Instant, addr: &Addr) {
+        self.book.dial_failed(now, addr);
+        self.settle(now);
+    }
+}
+
+/// Messages.
+impl Swarm {
+    /// A message arrived on a link. Messages of unknown links are ignored.
+    pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
+        if !self.links.contains(link) {
+            return;
+        }
+        match message {
+            PeerMessage::KeepAlive => {}
+            PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
+            PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
+            PeerMessage::Refuse(reason) => self.refused(now, link, reason),
+            PeerMessage::Bitfield(bytes) => self.greeted(now, link, RemoteChunks::unread(bytes)),
+            PeerMessage::HaveAll => self.greeted(now, link, RemoteChunks::All),
+            PeerMessage::HaveNone => self.greeted(now, link, RemoteChunks::None),
+            PeerMessage::Have(chunk) => {
+                if !self.gained_chunk(now, link, chunk) {
+                    // Most messages in a crowd are this one, and nothing follows from
+                    // them yet.
+                    return;
+                }
+            }
+            PeerMessage::Suggest(chunk) => self.suggested(link, chunk),
+            PeerMessage::Interested => self.uploader.link_declined(link, false),
+            PeerMessage::NotInterested => self.uploader.link_declined(link, true),
+            PeerMessage::Request(block) => self.requested(now, link, block),
+            PeerMessage::Cancel(block) => {
+                if self.uploader.cancelled(link, block) {
+                    self.send(link, PeerMessage::Reject(block));
+                }
+            }
+            PeerMessage::Reject(block) => self.rejected(now, link, block),
+            PeerMessage::Block {
+                chunk,
+                offset,
+                data,
+            } => self.block_arrived(now, link, chunk, offset, data),
+            PeerMessage::Choke => self.choked(link, Choke::Choked),
+            PeerMessage::Unchoke => self.choked(link, Choke::Unchoked),
+            PeerMessage::ManifestRequest { page } => self.page_requested(link, page),
+            PeerMessage::ManifestLength { length, proof } => {
+                self.page_arrived(now, link, |fetch| {
+                    fetch.length_arrived(now, link, length, &proof)
+                });
+            }
+            PeerMessage::ManifestHashes { page, hashes } => {
+                self.page_arrived(now, link, |fetch| {
+                    fetch.hashes_arrived(now, link, page, &hashes)
+                });
+            }
+            PeerMessage::ManifestReject { .. } => self.page_rejected(link),
+        }
+        self.check_queue(now, link);
+        self.settle(now);
+    }
+
+    /// Messages were handed to the network, with `bytes` bytes of blocks among them.
+    pub fn messages_sent(&mut self, now: Instant, link: LinkId, messages: usize, bytes: u64) {
+        let Some(state) = self.links.get_mut(link) else {
+            return;
+        };
+        state.messages_sent(messages);
+        self.send_pages(link);
+        self.send_haves(link);
+        if bytes > 0 {
+            self.counters.uploaded += bytes;
+            self.uploader.sent(now, link, bytes);
+            self.settle(now);
+        }
+    }
+
+    fn send(&mut self, link: LinkId, message: PeerMessage) {
+        if let Some(state) = self.links.get_mut(link) {
+            self.outbox.send(link, state, message);
+        }
+    }
+
+    fn send_haves(&mut self, link: LinkId) {
+        if let Some(state) = self.links.get_mut(link) {
+            self.outbox.send_haves(link, state);
+        }
+    }
+
+    fn send_pages(&mut self, link: LinkId) {
+        if let Some(state) = self.links.get_mut(link) {
+            let manifest = self.phase.manifest().map(|manifest| &**manifest);
+            self.outbox.send_pages(link, state, manifest);
+        }
+    }
+
+    /// Drops a link that does not read the answers to what it asks.
+    fn check_queue(&mut self, now: Instant, link: LinkId) {
+        let overflows =
+            |link: &Link| link.queued > MAX_QUEUED || link.pages.waiting() > MAX_WAITING_PAGES;
+        if self.links.get(link).is_some_and(overflows) {
+            self.violated(now, link, "more questions than it reads answers");
+        }
+    }
+
+    /// The other side says that it ends the link.
+    fn refused(&mut self, now: Instant, link: LinkId, reason: RefuseReason) {
+        let state = self.links.get(link).filter(|state| state.info.dialled);
+        let dialled = state.and_then(|state| state.info.addr.clone());
+        match reason {
+            RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
+            _ => self.left(now, link),
+        }
+        self.drop_link(now, link, DropReason::Left(reason));
+        if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
+            self.book.had_no_place(now, &addr);
+        }
+    }
+
+    /// The other side says for the first time what it has.
+    fn greeted(&mut self, now: Instant, id: LinkId, remote: RemoteChunks) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.remote != RemoteChunks::Unknown {
+            return self.violated(now, id, "a second Bitfield");
+        }
+        link.remote = remote;
+        self.use_remote(now, id);
+        self.keep_places_free(now);
+    }
+
+    /// Reads what a link said to have, once the length is known, and gives it to the
+    /// planner.
+    fn use_remote(&mut self, now: Instant, id: LinkId) {
+        let (Some(manifest), Some(link)) = (self.phase.manifest(), self.links.get_mut(id)) else {
+            return;
+        };
+        if !link.remote.resolve(manifest.geometry().chunks()) {
+            return self.violated(now, id, "a Bitfield of another content");
+        }
+        let has = link.remote.known();
+        self.count_lacks(id);
+        match &mut self.phase {
+            Phase::Transfer(transfer) => {
+                transfer.planner.link_has(id, has);
+                self.ask_queue.wake(id);
+            }
+            Phase::Seeding(_) if has == Has::All => {
+                self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+            }
+            _ => {}
+        }
+    }
+
+    /// The other side has one more chunk. Returns whether something may follow from it
+    /// now.
+    fn gained_chunk(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
+        if newcomers::is_silent(&self.links, id)
+            && let Some(link) = self.links.get_mut(id)
+        {
+            // A link whose first message is this one had nothing before.
+            link.remote = RemoteChunks::None;
+            self.count_lacks(id);
+        }
+        let Some(link) = self.links.get_mut(id) else {
+            return false;
+        };
+        let chunks = self.phase.manifest().map(|m| m.geometry().chunks());
+        let exists = match chunks {
+            None => link.remote.gained_unread(chunk),
+            Some(chunks) => chunk.0 < chunks && link.remote.resolve(chunks),
+        };
+        if !exists {
+            self.violated(now, id, "a chunk that the content lacks");
+            return true;
+        }
+        if let Some(chunks) = chunks
+            && !link.remote.gained(chunk, chunks)
+        {
+            return false;
+        }
+        let here = self.phase.has(chunk);
+        if self.uploader.is_untold(id) {
+            self.book.trust(&link.info.host);
+        }
+        let turns_change = self.uploader.link_gained(id, here);
+        match &mut self.phase {
+            Phase::Manifest(fetch) => {
+                fetch.retry(id);
+                true
+            }
+            Phase::Transfer(transfer) => {
+                transfer.planner.link_gained(id, chunk);
+                // Nothing can be asked of a link that chokes this side and knows that
+                // it would be asked.
+                let askable = !link.is_choked() || !link.is_interested();
+                if askable {
+                    self.ask_queue.wake(id);
+                }
+                askable || turns_change
+            }
+            Phase::Seeding(_) if link.remote == RemoteChunks::All => {
+                self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+                true
+            }
+            _ => turns_change,
+        }
+    }
+
+    fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
+        // Before the manifest is here nothing can be asked for, and by then the
+        // suggestion is outdated.
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.planner.suggested(link, chunk);
+            self.ask_queue.wake(link);
+        }
+    }
+
+    fn choked(&mut self, link: LinkId, choke: Choke) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            let is_choked = choke == Choke::Choked;
+            let released = transfer.planner.link_choked(link, is_choked);
+            self.released(released);
+            self.ask_queue.wake(link);
+        }
+        if let Some(link) = self.links.get_mut(link) {
+            link.choke = choke;
+        }
+    }
+}
+
+/// The manifest.
+impl Swarm {
+    fn page_requested(&mut self, link: LinkId, page: u32) {
+        if let Some(state) = self.links.get_mut(link) {
+            state.pages.asked(page);
+            self.send_pages(link);
+        }
+    }
+
+    fn page_rejected(&mut self, link: LinkId) {
+        if let Phase::Manifest(fetch) = &mut self.phase {
+            fetch.passed(link, false);
+        }
+    }
+
+    fn page_arrived(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        step: impl FnOnce(&mut ManifestFetch) -> PageOutcome,
+    ) {
+        let Some(sender) = self.contributor(link) else {
+            return;
+        };
+        let Phase::Manifest(fetch) = &mut self.phase else {
+            // Another link was faster.
+            return;
+        };
+        match step(fetch) {
+            PageOutcome::More(pages) => {
+                self.gained(now);
+                for page in pages {
+                    self.send(link, PeerMessage::ManifestRequest { page });
+                }
+            }
+            PageOutcome::Whole(claim) => {
+                self.last_gain = now;
+                fetch.checking(sender);
+                if claim.chunks() <= HASHES_PER_PAGE as usize {
+                    let manifest = claim.check();
+                    self.claim_checked(now, link, manifest);
+                } else {
+                    self.outbox.push(Output::CheckManifest { link, claim });
+                }
+            }
+            PageOutcome::Lie => self.ban(now, &sender),
+            PageOutcome::Unasked => {}
+        }
+    }
+
+    fn contributor(&self, link: LinkId) -> Option<Arc<Contributor>> {
+        self.links.get(link).map(|l| Arc::clone(&l.contributor))
+    }
+
+    /// The manifest that a link sent was checked. `None` says that the link lied.
+    pub fn manifest_checked(&mut self, now: Instant, link: LinkId, manifest: Option<Manifest>) {
+        self.claim_checked(now, link, manifest);
+        self.settle(now);
+    }
+
+    fn claim_checked(&mut self, now: Instant, link: LinkId, manifest: Option<Manifest>) {
+        let Phase::Manifest(fetch) = &mut self.phase else {
+            return;
+        };
+        let Some(sender) = fetch.checked(link) else {
+            return;
+        };
+        let Some(manifest) = manifest else {
+            return self.ban(now, &sender);
+        };
+        let manifest = Arc::new(manifest);
+        self.last_gain = now;
+        self.outbox.push(Output::Open(Arc::clone(&manifest)));
+        self.phase = Phase::Opening(manifest);
+        self.measure();
+    }
+}
+
+/// Downloading.
+impl Swarm {
+    /// The storage is open and has the chunks in `present`. Those in `verified` are
+    /// offered at once. The others are not asked for, but are offered only when
+    /// [`chunk_rechecked`](Self::chunk_rechecked) has called them good. Ignored unless
+    /// [`Output::Open`] asked for it.
+    ///
+    /// # Panics
+    /// If `present` or `verified` belongs to another content.
+    pub fn opened(&mut self, now: Instant, present: &Bitfield, verified: &Bitfield) {
+        let Phase::Opening(manifest) = &self.phase else {
+            return;
+        };
+        assert_eq!(present.chunks(), manifest.geometry().chunks());
+        assert_eq!(verified.chunks(), present.chunks());
+        let manifest = Arc::clone(manifest);
+        let mut transfer = Transfer::new(manifest, present, verified, &self.config);
+        for (id, link) in self.links.iter() {
+            transfer.planner.link_added(id);
+            if self.book.is_suspect(now, &link.info.host) {
+                transfer.planner.suspect(id);
+            }
+            transfer.planner.link_choked(id, link.is_choked());
+        }
+        self.outbox.offer(transfer.stored().iter());
+        self.phase = Phase::Transfer(Box::new(transfer));
+        self.last_gain = now;
+        let links: Vec<LinkId> = self.links.keys().collect();
+        for link in links {
+            self.count_lacks(link);
+            self.use_remote(now, link);
+            self.send_haves(link);
+        }
+        self.settle(now);
+    }
+
+    fn block_arrived(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        chunk: ChunkIndex,
+        offset: u32,
+        data: Bytes,
+    ) {
+        let len = data.len() as u64;
+        self.counters.downloaded += len;
+        let Some(sender) = self.contributor(link) else {
+            return;
+        };
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            self.counters.wasted += len;
+            return self.answered_late(now, link);
+        };
+        let block = BlockRange {
+            chunk,
+            offset,
+            len: len as u32,
+        };
+        if transfer.planner.take_passed_over() {
+            // Others may be asked again.
+            self.ask_queue.wake_idle();
+        }
+        match transfer.planner.block_arrived(now, link, block) {
+            Arrival::Unasked => {
+                self.counters.wasted += len;
+                return self.violated(now, link, "a block that was not asked for");
+            }
+            Arrival::Late => self.counters.wasted += len,
+            Arrival::Wanted { overtaken } => {
+                if let Some(pieces) = transfer.insert(sender, chunk, offset, data) {
+                    self.outbox.push(Output::Verify { chunk, pieces });
+                }
+                self.gained(now);
+                self.counters.rate.arrived(now, len);
+                if let Some(other) = overtaken {
+                    self.send(other, PeerMessage::Cancel(block));
+                    self.ask_queue.wake(other);
+                }
+            }
+        }
+        self.delivered(link, len);
+        self.ask_queue.wake(link);
+    }
+
+    /// A link has sent a block that it was asked for: its address is proven, and its host
+    /// is trusted.
+    fn delivered(&mut self, id: LinkId, len: u64) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        if link.received == 0 {
+            self.book.trust(&link.info.host);
+        }
+        link.received += len;
+        link.is_proven = true;
+        if let Some(addr) = &link.info.addr {
+            self.book.proved(addr);
+        }
+        if link.is_choked()
+            && let Phase::Transfer(transfer) = &mut self.phase
+        {
+            let released = transfer.planner.leads_no_more(id);
+            self.released(released);
+        }
+    }
+
+    fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return self.answered_late(now, link);
+        };
+        let Some(released) = transfer.planner.rejected(now, link, block) else {
+            return self.violated(now, link, "a rejection of what was not asked for");
+        };
+        let useless = transfer.planner.rejections(link) >= MAX_REJECTIONS;
+        self.released(released);
+        self.ask_queue.wake(link);
+        if useless || self.is_exhausted(link) {
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+    }
+
+    /// Blocks that were given up are cancelled, forgotten, and free for other links.
+    fn released(&mut self, released: Released) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            for chunk in released.forgotten {
+                self.counters.wasted += transfer.forget(chunk);
+            }
+        }
+        for (link, block) in released.cancelled {
+            self.send(link, PeerMessage::Cancel(block));
+            self.ask_queue.wake(link);
+        }
+        self.ask_queue.wake_idle();
+    }
+
+    /// Whether a link has nothing missing left but what it rejected. After a new
+    /// handshake it may give what it could not give this time.
+    fn is_exhausted(&self, id: LinkId) -> bool {
+        let (Phase::Transfer(transfer), Some(link)) = (&self.phase, self.links.get(id)) else {
+            return false;
+        };
+        let planner = &transfer.planner;
+        let chunks = transfer.manifest().geometry().chunks();
+        link.remote.count().min(chunks) > planner.has(id).count(chunks)
+            && !planner.is_useful(id)
+            && !planner.is_done()
+    }
+
+    /// A request was answered when nothing is asked for any more.
+    fn answered_late(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        match link.unanswered.checked_sub(1) {
+            Some(unanswered) => link.unanswered = unanswered,
+            None => self.violated(now, id, "an answer to what was not asked for"),
+        }
+    }
+
+    /// A chunk was hashed. A bad one is blamed on the peers that sent it.
+    pub fn chunk_verified(&mut self, now: Instant, chunk: ChunkIndex, good: bool) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        let Some(hashed) = transfer.chunk_hashed(chunk, good) else {
+            return;
+        };
+        if !good {
+            self.last_gain = now;
+            self.counters.wasted += hashed.wasted;
+            self.ask_queue.wake_idle();
+        }
+        for liar in hashed.liars {
+            self.ban(now, &liar);
+        }
+        self.settle(now);
+    }
+
+    /// A verified chunk is in the storage: from now on it is offered to others.
+    pub fn chunk_stored(&mut self, now: Instant, chunk: ChunkIndex) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        let Some(assembled) = transfer.chunk_written(now, chunk) else {
+            return;
+        };
+        for sender in &assembled.senders {
+            self.counters.contributed(sender.peer);
+        }
+        let senders: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
+        for id in senders {
+            if let Some(link) = self.links.get_mut(id) {
+                self.outbox.send_receipt(id, link, chunk);
+            }
+        }
+        for (owner, bytes) in credits(&assembled) {
+            self.outbox.push(Output::Credit { owner, bytes });
+        }
+        self.offer(now, chunk);
+        self.settle(now);
+    }
+
+    /// A chunk is stored and verified: from now on it is offered to others.
+    fn offer(&mut self, now: Instant, chunk: ChunkIndex) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        self.last_gain = now;
+        if transfer.offer(chunk) {
+            self.ask_queue.wake_idle();
+        }
+        self.outbox.offer([chunk]);
+        for (id, link) in self.links.iter() {
+            if link.remote != RemoteChunks::Unknown && !link.remote.has(chunk) {
+                self.uploader.link_lacks(id);
+            }
+        }
+        let links: Vec<LinkId> = self.links.keys().collect();
+        for link in links {
+            self.send_haves(link);
+            if self.is_exhausted(link) {
+                self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+            }
+        }
+    }
+
+    /// A chunk that an earlier download left behind was read and hashed. A good one is
+    /// offered from now on. A bad one is missing, and nobody is blamed for it.
+    pub fn chunk_rechecked(&mut self, now: Instant, chunk: ChunkIndex, good: bool) {
+        let Phase::Transfer(transfer) = &mut self.phase else {
+            return;
+        };
+        if !transfer.chunk_rechecked(chunk, good) {
+            return;
+        }
+        self.last_gain = now;
+        if good {
+            self.offer(now, chunk);
+        } else {
+            self.ask_queue.wake_idle();
+        }
+        self.settle(now);
+    }
+
+    /// As far as the storage can tell, nobody has changed what an earlier download left
+    /// behind. So when the rest has arrived, the content is published without reading
+    /// every chunk of it first. A chunk for which
+    /// [`chunk_rechecked`](Self::chunk_rechecked) was not called has to be verified when
+    /// it is read to be served.
+    pub fn left_untouched(&mut self, now: Instant) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.left_untouched();
+        }
+        self.settle(now);
+    }
+
+    /// Everything that was stored before the commit began is durable.
+    pub fn committed(&mut self, now: Instant) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            transfer.committed();
+        }
+        self.settle(now);
+    }
+
+    /// The download stops here. From now on the only outputs are those that store what
+    /// has arrived, until [`is_saved`](Self::is_saved).
+    pub fn stop(&mut self, now: Instant) {
+        self.effort = Effort::Stopping;
+        self.settle(now);
+    }
+
+    /// The storage has published the content: it is complete, and seeded from now on.
+    pub fn finished(&mut self, now: Instant) {
+        let Phase::Transfer(transfer) = &self.phase else {
+            return;
+        };
+        if !transfer.is_publishing() {
+            return;
+        }
+        for (id, link) in self.links.iter_mut() {
+            link.unanswered = transfer.planner.unanswered(id);
+        }
+        let manifest = Arc::clone(transfer.manifest());
+        self.phase = Phase::Seeding(manifest);
+        self.outbox.push(Output::Announce(OwnState::Complete));
+        let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
+        let seeders = self.links.iter().filter(|(_, link)| is_seeder(link));
+        let seeders: Vec<LinkId> = seeders.map(|(id, _)| id).collect();
+        for link in seeders {
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+        self.settle(now);
+    }
+}
+
+/// Serving.
+impl Swarm {
+    fn requested(&mut self, now: Instant, link: LinkId, block: BlockRange) {
+        let geometry = self.manifest().map(|manifest| manifest.geometry());
+        if block.len > MAX_BLOCK_LEN || geometry.is_some_and(|g| !g.contains_block(block)) {
+            return self.violated(now, link, "a request past the end of a chunk");
+        }
+        if !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
+            return self.send(link, PeerMessage::Reject(block));
+        }
+        if block.offset == 0 && self.is_seeding() {
+            self.super_seeding.asked(link, block.chunk);
+            if self.uploader.is_contended() {
+                self.suggest(link);
+            }
+        }
+    }
+
+    /// A block was read for a link. Without its bytes (the storage failed, or returned
+    /// another number of bytes), the request is rejected.
+    pub fn block_read(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        block: BlockRange,
+        data: Option<Bytes>,
+    ) {
+        if self.links.contains(link) {
+            let data = data.filter(|data| data.len() as u64 == u64::from(block.len));
+            let message = match data {
+                Some(data) => PeerMessage::Block {
+                    chunk: block.chunk,
+                    offset: block.offset,
+                    data,
+                },
+                None => {
+                    self.uploader.failed(now, link, block.len.into());
+                    PeerMessage::Reject(block)
+                }
+            };
+            self.send(link, message);
+        }
+        self.settle(now);
+    }
+
+    /// Suggests chunks to a link whose turn it is: those that this seeder sent least
+    /// often.
+    fn suggest(&mut self, id: LinkId) {
+        let (Phase::Seeding(manifest), Some(link)) = (&self.phase, self.links.get(id)) else {
+            return;
+        };
+        let chunks = manifest.geometry().chunks();
+        let lacks = |chunk| !link.remote.has(chunk);
+        for chunk in self.super_seeding.suggest(id, chunks, lacks) {
+            self.send(id, PeerMessage::Suggest(chunk));
+        }
+    }
+
+    /// Counts again how many of the chunks that are here a link lacks. O(chunks).
+    fn count_lacks(&mut self, id: LinkId) {
+        let Some(link) = self.links.get(id) else {
+            return;
+        };
+        let lacks = self.phase.lacked_by(&link.remote);
+        self.uploader.link_has(id, link.remote.count(), lacks);
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Swarm {
+    /// Panics where the machine contradicts itself. For tests.
+    pub fn check_invariants(&self) {
+        self.uploader.check_invariants();
+        self.book.check_invariants();
+        assert!(self.links.len() <= self.config.max_links);
+        if let Phase::Transfer(transfer) = &self.phase {
+            transfer.check_invariants(&self.config);
+            for (id, link) in self.links.iter() {
+                // Otherwise nothing would ever tell that it is wanted after all.
+                let useful = transfer.planner.is_useful(id);
+                let waits = link.is_choked() && !link.is_interested() && useful;
+                let idle = transfer.planner.next_hungry(id) == Some(id);
+                assert!(!waits || idle || self.ask_queue.contains(id), "given up");
+            }
+        }
+    }
+}

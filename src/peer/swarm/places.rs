@@ -1,0 +1,250 @@
+//! Which links keep their place when there are more peers than places.
+//!
+//! A link is judged by what was exchanged over it, never by what its peer says of
+//! itself. In the order of giving way:
+//!
+//! | a link is | when |
+//! |---|---|
+//! | idle | neither side wants anything of the other |
+//! | barren | it had the time to be useful, and was not; or does not tell what it received |
+//! | blank | nothing is known of it yet; hosts are in an order of their own |
+//!
+//! A tenth of the places is kept free of blank links, for newcomers that have not said
+//! yet what they have.
+
+use core::net::IpAddr;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::link::Link;
+use super::phase::Phase;
+use super::remote_chunks::RemoteChunks;
+use super::{LinkId, LinkInfo, LinkMap, SwarmConfig, Uploader};
+use crate::protocol::HostKey;
+use crate::protocol::limits::HANDSHAKE_TIMEOUT;
+
+/// How long a new link has until it must be useful, if others want its place: as long
+/// as it has to say what it has.
+pub(super) const GRACE: Duration = HANDSHAKE_TIMEOUT;
+
+/// How long a link that was sent a chunk may take to tell of it before its place goes to
+/// another, if all places are taken.
+const MUTE: Duration = Duration::from_millis(500);
+
+/// How long a link waits to be asked for something, as long as nothing arrives, before a
+/// newcomer may have its place.
+const UNTRIED: Duration = Duration::from_secs(1);
+
+/// One in this many places is kept for newcomers.
+const NEWCOMERS: usize = 10;
+
+/// A blank link is old after the time in which this peer passes on this many chunks, and
+/// not before `MIN_BLANK`.
+const BLANK_CHUNKS: u32 = 16;
+const MIN_BLANK: Duration = Duration::from_secs(2);
+
+/// The shortest time between two counts of the [`Census`].
+const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The links of a swarm, to be judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places<'a> {
+    pub(super) now: Instant,
+    pub(super) links: &'a LinkMap<Link>,
+    pub(super) uploader: &'a Uploader,
+    pub(super) phase: &'a Phase,
+    pub(super) config: &'a SwarmConfig,
+}
+
+/// How many links are of doubtful use, as of the last count.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    /// Old links of which nothing became known.
+    pub(super) blank: usize,
+    /// Links that were asked for something and take long to send anything.
+    pub(super) doubtful: usize,
+    counted: Option<Instant>,
+}
+
+impl Census {
+    /// When the next count may be made.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.counted.map(|at| at + CENSUS_INTERVAL)
+    }
+
+    /// Counts, if it is time to. Returns the old blank links.
+    pub(super) fn count(&mut self, places: Places<'_>) -> Vec<LinkId> {
+        if self.next().is_some_and(|next| places.now < next) {
+            return Vec::new();
+        }
+        self.counted = Some(places.now);
+        let is_old_blank =
+            |(id, link): &(LinkId, &Link)| places.is_blank(*id, link) && places.is_old(link);
+        let blank: Vec<LinkId> = places
+            .links
+            .iter()
+            .filter(is_old_blank)
+            .map(|l| l.0)
+            .collect();
+        self.blank = blank.len();
+        let links = places.links.iter();
+        self.doubtful = links.filter(|(id, l)| places.is_doubtful(*id, l)).count();
+        blank
+    }
+}
+
+impl Places<'_> {
+    /// Links that were asked and sent nothing for long, or were sent something and never
+    /// told of it; and that never sent anything either.
+    pub(super) fn useless(self) -> Vec<LinkId> {
+        let links = self.links.iter();
+        let useless = links.filter(|(id, link)| self.is_useless(*id, link));
+        useless.map(|(id, _)| id).collect()
+    }
+
+    /// A suspicion against the host is no proof here: this link itself was asked.
+    fn is_useless(self, id: LinkId, link: &Link) -> bool {
+        let planner = self.phase.planner();
+        let silent = planner.is_some_and(|planner| planner.snubs(id) > 0 && planner.owes(id));
+        link.received == 0 && (silent || self.uploader.is_mute(self.now, id))
+    }
+
+    /// How many links were accepted from a host.
+    fn accepted_from(self, host: &HostKey) -> usize {
+        let accepted = self.links.values().filter(|link| !link.info.dialled);
+        accepted.filter(|link| link.info.host == *host).count()
+    }
+
+    /// Whether a host has twice as many links as every host would have, if they all had
+    /// the same number.
+    pub(super) fn has_its_share(self, host: &HostKey) -> bool {
+        let hosts: BTreeSet<&HostKey> = self.links.values().map(|link| &link.info.host).collect();
+        let share = (2 * self.config.max_links).div_ceil(hosts.len().max(1));
+        self.accepted_from(host) >= share.max(2)
+    }
+
+    /// The link that gives way to a newcomer, if one does. First an idle one. Then a
+    /// barren one. Then a blank one, if its host has a worse lot than the newcomer's.
+    /// Then one that this side accepted, from a host that has more links than the
+    /// newcomer's would have; or any accepted one, if this side dialled the newcomer
+    /// since nothing arrives (`starving`). Of the last two groups' links, the one with
+    /// which the least was exchanged.
+    pub(super) fn least_useful(self, newcomer: &LinkInfo, starving: bool) -> Option<LinkId> {
+        let crowd = self.accepted_from(&newcomer.host) + 1;
+        let wanted = newcomer.dialled && starving;
+        let lot = self.lot(&newcomer.host);
+        let rank = |(id, link): (LinkId, &Link)| {
+            let exchanged = link.received + self.uploader.sent_to(id);
+            let group = if self.is_idle(id, link) {
+                0
+            } else if self.is_barren(id, link) {
+                1
+            } else if self.is_blank(id, link)
+                && (newcomer.dialled || lot < link.lot || self.is_old(link))
+            {
+                return Some((2, u64::MAX - link.lot, id));
+            } else if !link.info.dialled && (wanted || self.accepted_from(&link.info.host) > crowd)
+            {
+                3
+            } else {
+                return None;
+            };
+            Some((group, exchanged, id))
+        };
+        let ranked = self.links.iter().filter_map(rank).min();
+        ranked.map(|(_, _, id)| id)
+    }
+
+    fn is_new(self, link: &Link) -> bool {
+        self.now.saturating_duration_since(link.since) < GRACE
+    }
+
+    /// Whether neither side wants anything of a link. A new link may not have had the
+    /// occasion yet to say so.
+    fn is_idle(self, id: LinkId, link: &Link) -> bool {
+        let useful = match self.phase {
+            Phase::Transfer(transfer) => transfer.planner.is_useful(id),
+            Phase::Seeding(_) => false,
+            // Nobody knows yet which link will be useful.
+            Phase::Manifest(_) | Phase::Opening(_) => true,
+        };
+        link.remote != RemoteChunks::Unknown
+            && !useful
+            && !self.uploader.is_wanted(id)
+            && (!self.is_new(link) || self.uploader.has_declined(id))
+    }
+
+    /// Whether a link was asked for something and takes long to send anything; or,
+    /// where places are scarce, waits in a long line to be asked.
+    fn is_doubtful(self, id: LinkId, link: &Link) -> bool {
+        let Some(planner) = self.phase.planner() else {
+            return false;
+        };
+        let is_new = self.now.saturating_duration_since(link.since) < UNTRIED;
+        let scarce = self.links.len() >= self.most_held();
+        let untried = scarce && !link.info.dialled && !is_new && planner.is_untried(id);
+        link.received == 0 && (untried || planner.is_doubtful(self.now, id))
+    }
+
+    /// Whether a link had the time to be useful to either side, and was not; or does not
+    /// tell of what it received, while others wait for its place.
+    fn is_barren(self, id: LinkId, link: &Link) -> bool {
+        let idle = self.uploader.sent_to(id) == 0 && self.uploader.has_passed(id);
+        let mute = self.uploader.mute_for(self.now, id) >= MUTE;
+        link.received == 0 && (!self.is_new(link) && idle || mute || self.is_doubtful(id, link))
+    }
+
+    /// Whether nothing is known of a link that this side accepted. A link that says to
+    /// have something is known, even if that cannot be read yet.
+    pub(super) fn is_blank(self, id: LinkId, link: &Link) -> bool {
+        !link.info.dialled
+            && link.received == 0
+            && link.remote.count() == 0
+            && !matches!(link.remote, RemoteChunks::Unread(_))
+            && self.uploader.sent_to(id) == 0
+    }
+
+    /// Whether a blank link has been up for so long that the swarm would have served it,
+    /// if it had taken anything.
+    pub(super) fn is_old(self, link: &Link) -> bool {
+        if link.known_blank {
+            return true;
+        }
+        let age = self.now.saturating_duration_since(link.since);
+        let chunk = self.uploader.chunk_time(self.now);
+        age >= chunk.saturating_mul(BLANK_CHUNKS).max(MIN_BLANK)
+    }
+
+    /// How many places may be held by links that newcomers could replace.
+    fn most_held(self) -> usize {
+        self.config.max_links - self.config.max_links / NEWCOMERS
+    }
+
+    /// The blank link that gives way so that a place stays free for newcomers, if too
+    /// few are free: the oldest, and then the one with the worst lot.
+    pub(super) fn surplus_blank(self) -> Option<LinkId> {
+        if self.links.len() <= self.most_held() {
+            return None;
+        }
+        let has_said = |link: &Link| link.remote != RemoteChunks::Unknown;
+        let links = self.links.iter();
+        let blanks = links.filter(|(id, link)| has_said(link) && self.is_blank(*id, link));
+        let worst = blanks.max_by_key(|(_, link)| (self.is_old(link), link.lot));
+        worst.map(|(id, _)| id)
+    }
+
+    /// Decides which of the hosts of which nothing is known have the places. It is the
+    /// same for a host each time, so that nobody gains by connecting more often.
+    pub(super) fn lot(self, host: &HostKey) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.config.planner.seed.to_le_bytes());
+        match host {
+            HostKey::Ip(IpAddr::V4(ip)) => hasher.update(&ip.octets()),
+            HostKey::Ip(IpAddr::V6(ip)) => hasher.update(&ip.octets()),
+            HostKey::Text(text) => hasher.update(text.as_bytes()),
+        };
+        let mut lot = [0; 8];
+        lot.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(lot)
+    }
+}

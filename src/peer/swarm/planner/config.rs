@@ -1,0 +1,62 @@
+//! The settings of a planner.
+
+use std::time::Duration;
+
+use crate::protocol::limits::MAX_REQUESTS;
+
+/// The settings of a planner.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PlannerConfig {
+    /// The most chunks that are open at a time: some of their blocks were
+    /// requested, or they are being verified or written. This bounds the work
+    /// of searching many small chunks; `SwarmConfig::max_unverified` bounds the
+    /// memory.
+    pub max_open: usize,
+    /// The most outstanding requests on a link. Values above [`MAX_REQUESTS`]
+    /// count as [`MAX_REQUESTS`].
+    pub max_requests: usize,
+    /// The most outstanding bytes on a link.
+    pub max_window: u64,
+    /// How long, beyond two round trips, requests may wait at the other side.
+    /// Covers the pauses of both programs.
+    pub slack: Duration,
+    /// The shortest time after which a link that owes a block counts as silent.
+    /// A slow link has four times the time that a block should take. At least
+    /// 10 ms.
+    pub silence: Duration,
+    /// The longest time after which a link that owes a block counts as silent.
+    /// At least 10 ms.
+    pub max_silence: Duration,
+    /// Which chunk comes next.
+    pub strategy: Strategy,
+    /// The seed of the random numbers that break ties.
+    pub seed: u64,
+}
+
+impl Default for PlannerConfig {
+    fn default() -> Self {
+        Self {
+            max_open: 1024,
+            max_requests: MAX_REQUESTS,
+            max_window: 16 << 20,
+            slack: Duration::from_millis(5),
+            silence: Duration::from_secs(4),
+            max_silence: Duration::from_secs(60),
+            strategy: Strategy::RarestFirst,
+            seed: 0,
+        }
+    }
+}
+
+/// Which chunk a download asks for next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The chunk that the fewest links have. Among seeders only, each gets its
+    /// own contiguous share of the content.
+    #[default]
+    RarestFirst,
+    /// The first missing chunk, for reading while the content arrives.
+    Sequential,
+}

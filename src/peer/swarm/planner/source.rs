@@ -1,0 +1,561 @@
+//! One link as a source of blocks: what it has, what was asked of it, and how
+//! fast it answers.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::super::grid::BlockGrid;
+use super::super::rate::RateMeter;
+use super::config::PlannerConfig;
+use crate::content::{Bitfield, BlockRange, ChunkIndex};
+
+/// The chunks that the other side of a link has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Has {
+    /// None, or it has not said yet.
+    Nothing,
+    /// Some: the peer is a leecher.
+    Some(Bitfield),
+    /// All: the peer is a seeder.
+    All,
+}
+
+impl Has {
+    /// Whether a chunk is among them.
+    pub fn contains(&self, chunk: ChunkIndex) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Some(chunks) => chunks.contains(chunk),
+            Self::All => true,
+        }
+    }
+
+    /// How many these are, of a content with `chunks` chunks.
+    pub fn count(&self, chunks: u32) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::Some(has) => has.count(),
+            Self::All => chunks,
+        }
+    }
+}
+
+/// How often the shortest silence doubles for a link that is silent repeatedly.
+const MAX_DOUBLINGS: u32 = 4;
+
+/// How often the budget of a turn doubles. Each doubling costs a round trip in
+/// which nothing comes. This many are enough for any content.
+const MAX_TURN_DOUBLINGS: u32 = 20;
+
+/// How many suggestions of a link are remembered.
+const MAX_SUGGESTED: usize = 8;
+
+/// A request that the other side has not answered yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask {
+    pub(super) block: BlockRange,
+    pub(super) at: Instant,
+    /// Whether the answer is still counted on. A request that was taken back
+    /// stays in the list until its answer comes, a block or a rejection.
+    pub(super) live: bool,
+}
+
+/// One link as a source.
+#[derive(Debug)]
+pub(super) struct Source {
+    has: Has,
+    /// How many waiting chunks are in `has`, if that is `Some`.
+    candidates: u32,
+    /// How many chunks in `has` are not stored yet, if that is `Some`.
+    wanted: u32,
+    /// Whether it has said what it has.
+    announced: bool,
+    /// It rejected a chunk that it claimed to have. From then on it never
+    /// counts as a seeder.
+    unreliable: bool,
+    /// Rejections of live requests since the last block.
+    rejections: u32,
+    /// The other side does not answer requests at present.
+    choked: bool,
+    /// Bytes that were asked for in this turn, if the other side makes its
+    /// links take turns.
+    turn: Option<u64>,
+    /// How often the turn went on without a choke.
+    turns: u32,
+    /// How often in a row the other side missed its deadline.
+    snubs: u32,
+    asks: VecDeque<Ask>,
+    /// Bytes of the live requests.
+    live_bytes: u64,
+    /// Chunks that the other side suggests, oldest first.
+    suggested: VecDeque<ChunkIndex>,
+    /// The chunk whose blocks this link asks for first.
+    lead: Option<ChunkIndex>,
+    meter: RateMeter,
+    /// The shortest time from a request to its block.
+    round_trip: Option<Duration>,
+    /// When it last answered, or was last found silent.
+    last_sign: Option<Instant>,
+}
+
+impl Source {
+    pub(super) fn new() -> Self {
+        Self {
+            has: Has::Nothing,
+            candidates: 0,
+            wanted: 0,
+            announced: false,
+            unreliable: false,
+            rejections: 0,
+            choked: false,
+            turn: None,
+            turns: 0,
+            snubs: 0,
+            asks: VecDeque::new(),
+            live_bytes: 0,
+            suggested: VecDeque::new(),
+            lead: None,
+            meter: RateMeter::default(),
+            round_trip: None,
+            last_sign: None,
+        }
+    }
+
+    pub(super) fn has(&self) -> &Has {
+        &self.has
+    }
+
+    pub(super) fn has_chunk(&self, chunk: ChunkIndex) -> bool {
+        self.has.contains(chunk)
+    }
+
+    pub(super) fn has_anything(&self) -> bool {
+        self.has != Has::Nothing
+    }
+
+    pub(super) fn is_seeder(&self) -> bool {
+        self.has == Has::All
+    }
+
+    /// Whether it said what it has, and that is not everything.
+    pub(super) fn is_leecher(&self) -> bool {
+        self.announced && !self.is_seeder()
+    }
+
+    /// Replaces what it has. `candidates` of these chunks wait, and `wanted`
+    /// are not stored. Returns what it had before.
+    pub(super) fn set_has(&mut self, has: Has, candidates: u32, wanted: u32) -> Has {
+        (self.candidates, self.wanted) = (candidates, wanted);
+        std::mem::replace(&mut self.has, has)
+    }
+
+    /// It has said what it has.
+    pub(super) fn announce(&mut self) {
+        self.announced = true;
+    }
+
+    /// A leecher has one more chunk. `waits` and `wanted` say whether the chunk
+    /// waits to be asked for, and whether it is not stored. Returns whether the
+    /// chunk is new.
+    pub(super) fn gain(&mut self, chunk: ChunkIndex, waits: bool, wanted: bool) -> bool {
+        let is_new = match &mut self.has {
+            Has::Some(chunks) => chunks.insert(chunk),
+            Has::Nothing | Has::All => false,
+        };
+        if is_new {
+            self.candidates += u32::from(waits);
+            self.wanted += u32::from(wanted);
+        }
+        is_new
+    }
+
+    /// The opposite of [`gain`](Self::gain).
+    pub(super) fn lose(&mut self, chunk: ChunkIndex, waits: bool, wanted: bool) -> bool {
+        let had = match &mut self.has {
+            Has::Some(chunks) => chunks.remove(chunk),
+            Has::Nothing | Has::All => false,
+        };
+        if had {
+            self.candidates -= u32::from(waits);
+            self.wanted -= u32::from(wanted);
+        }
+        had
+    }
+
+    /// Whether it has every chunk now, and may count as a seeder.
+    pub(super) fn became_seeder(&self) -> bool {
+        let is_complete = matches!(&self.has, Has::Some(chunks) if chunks.is_complete());
+        is_complete && !self.unreliable
+    }
+
+    pub(super) fn mark_unreliable(&mut self) {
+        self.unreliable = true;
+    }
+
+    /// A chunk began to wait to be asked for.
+    pub(super) fn chunk_waits(&mut self, chunk: ChunkIndex) {
+        self.candidates += u32::from(self.counts(chunk));
+    }
+
+    /// A chunk no longer waits to be asked for.
+    pub(super) fn chunk_taken(&mut self, chunk: ChunkIndex) {
+        self.candidates -= u32::from(self.counts(chunk));
+    }
+
+    /// A chunk is stored.
+    pub(super) fn chunk_stored(&mut self, chunk: ChunkIndex) {
+        self.wanted -= u32::from(self.counts(chunk));
+    }
+
+    /// Whether a chunk is one that `candidates` and `wanted` count.
+    fn counts(&self, chunk: ChunkIndex) -> bool {
+        matches!(&self.has, Has::Some(has) if has.contains(chunk))
+    }
+
+    pub(super) fn candidates(&self) -> u32 {
+        self.candidates
+    }
+
+    pub(super) fn wanted(&self) -> u32 {
+        self.wanted
+    }
+
+    /// The other side suggests a chunk. Only the latest few suggestions count.
+    pub(super) fn suggest(&mut self, chunk: ChunkIndex) {
+        if self.suggested.len() == MAX_SUGGESTED {
+            self.suggested.pop_front();
+        }
+        self.suggested.push_back(chunk);
+    }
+
+    /// Takes the oldest suggestion.
+    pub(super) fn next_suggestion(&mut self) -> Option<ChunkIndex> {
+        self.suggested.pop_front()
+    }
+
+    pub(super) fn lead(&self) -> Option<ChunkIndex> {
+        self.lead
+    }
+
+    /// Asks for a chunk's blocks first from now on. Returns the chunk before.
+    pub(super) fn set_lead(&mut self, chunk: ChunkIndex) -> Option<ChunkIndex> {
+        self.lead.replace(chunk)
+    }
+
+    /// Leads a chunk no longer, if it did.
+    pub(super) fn drop_lead(&mut self, chunk: ChunkIndex) {
+        self.lead = self.lead.filter(|lead| *lead != chunk);
+    }
+
+    /// Whether its answers are likely to come: it has sent something, and was
+    /// not silent since.
+    pub(super) fn is_proven(&self) -> bool {
+        self.round_trip.is_some() && !self.is_snubbed()
+    }
+
+    /// Whether it was silent when it was last asked.
+    pub(super) fn is_snubbed(&self) -> bool {
+        self.snubs > 0
+    }
+
+    pub(super) fn snubs(&self) -> u32 {
+        self.snubs
+    }
+
+    /// It may send nothing: it is treated as a link that was silent before.
+    pub(super) fn suspect(&mut self) {
+        self.snubs = self.snubs.max(1);
+    }
+
+    pub(super) fn rejections(&self) -> u32 {
+        self.rejections
+    }
+
+    /// It rejected a live request.
+    pub(super) fn rejected(&mut self) {
+        self.rejections = self.rejections.saturating_add(1);
+    }
+
+    pub(super) fn rate(&self, now: Instant) -> Option<f64> {
+        self.meter.rate(now)
+    }
+
+    /// Whether one more request may be outstanding, by number and by bytes.
+    ///
+    /// The window is rate × (two round trips + slack), so that a link which
+    /// could be faster can show it. It is at least two blocks: one on its way
+    /// and one behind it. A turn is good for one chunk at first, and for twice
+    /// as much each time that it goes on.
+    pub(super) fn has_room(&self, now: Instant, config: &PlannerConfig, grid: &BlockGrid) -> bool {
+        if self.asks.len() >= config.max_requests {
+            return false;
+        }
+        let block_len = grid.block_len();
+        if self.is_snubbed() {
+            // One block at a time, until it answers.
+            return self.live_bytes < block_len;
+        }
+        let turn_len = grid.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS);
+        if self.turn.is_some_and(|asked| asked >= turn_len) {
+            return false;
+        }
+        if self.live_bytes < 2 * block_len {
+            return true;
+        }
+        let window = match (self.rate(now), self.round_trip) {
+            (Some(rate), Some(round_trip)) => {
+                let time = round_trip.saturating_mul(2).saturating_add(config.slack);
+                (rate * time.as_secs_f64()) as u64
+            }
+            _ => 0,
+        };
+        self.live_bytes < window.min(config.max_window)
+    }
+
+    pub(super) fn is_choked(&self) -> bool {
+        self.choked
+    }
+
+    /// The other side answers requests, or does not. A side that has choked
+    /// once makes its links take turns.
+    pub(super) fn set_choked(&mut self, choked: bool) {
+        self.choked = choked;
+        if choked {
+            self.turn = Some(0);
+            self.turns = 0;
+            // Others get the same suggestions meanwhile.
+            self.suggested.clear();
+        }
+    }
+
+    /// Whether the other side makes its links take turns.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.turn.is_some()
+    }
+
+    /// A block was asked for.
+    pub(super) fn ask(&mut self, now: Instant, block: BlockRange) {
+        self.meter.began(now);
+        self.live_bytes += u64::from(block.len);
+        if let Some(turn) = &mut self.turn {
+            *turn += u64::from(block.len);
+        }
+        self.asks.push_back(Ask {
+            block,
+            at: now,
+            live: true,
+        });
+    }
+
+    /// An answer came: takes its request out of the list.
+    pub(super) fn answered(&mut self, now: Instant, block: BlockRange) -> Option<Ask> {
+        let at = self.asks.iter().position(|ask| ask.block == block)?;
+        let ask = self.asks.remove(at)?;
+        if ask.live {
+            self.live_bytes -= u64::from(block.len);
+        }
+        if self.asks.is_empty() {
+            self.meter.rested(now);
+            if let Some(turn) = &mut self.turn {
+                self.turns += u32::from(*turn > 0);
+                *turn = 0;
+            }
+        }
+        self.last_sign = Some(now);
+        self.snubs = 0;
+        Some(ask)
+    }
+
+    /// Counts the block that answered a request.
+    pub(super) fn delivered(&mut self, now: Instant, ask: &Ask) {
+        // A meter that has just rested must include this moment as well.
+        self.meter.began(now);
+        self.meter.arrived(now, ask.block.len.into());
+        if self.asks.is_empty() {
+            self.meter.rested(now);
+        }
+        let took = now.duration_since(ask.at);
+        self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        self.rejections = 0;
+    }
+
+    /// It was silent for too long: takes all live requests back, and returns
+    /// their blocks.
+    pub(super) fn silent(&mut self, now: Instant) -> Vec<BlockRange> {
+        self.snubs = self.snubs.saturating_add(1);
+        self.last_sign = Some(now);
+        self.lead = None;
+        self.live_bytes = 0;
+        let live = self.asks.iter_mut().filter(|ask| ask.live);
+        live.map(|ask| {
+            ask.live = false;
+            ask.block
+        })
+        .collect()
+    }
+
+    /// Takes a request back.
+    pub(super) fn take_back(&mut self, block: BlockRange) {
+        let live = |ask: &&mut Ask| ask.block == block && ask.live;
+        if let Some(ask) = self.asks.iter_mut().find(live) {
+            ask.live = false;
+            self.live_bytes -= u64::from(block.len);
+        }
+    }
+
+    /// How many requests are unanswered, live or taken back.
+    pub(super) fn unanswered(&self) -> usize {
+        self.asks.len()
+    }
+
+    /// The oldest unanswered request, live or taken back.
+    pub(super) fn oldest_ask(&self) -> Option<&Ask> {
+        self.asks.front()
+    }
+
+    /// The live requests, oldest first.
+    pub(super) fn live_asks(&self) -> impl DoubleEndedIterator<Item = &Ask> {
+        self.asks.iter().filter(|ask| ask.live)
+    }
+
+    /// Bytes of the live requests.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Since when the next answer has been waited for.
+    fn waiting_since(&self) -> Option<Instant> {
+        let asked = self.live_asks().next()?.at;
+        Some(self.last_sign.map_or(asked, |last| last.max(asked)))
+    }
+
+    /// When the link counts as silent: when its answer is long overdue. `first`
+    /// is the patience with a link that has sent nothing yet.
+    pub(super) fn deadline(&self, config: &PlannerConfig, first: Duration) -> Option<Instant> {
+        let Some(ask) = self.live_asks().next() else {
+            // Requests that were taken back need an answer as well, but it is
+            // not urgent.
+            let asked = self.asks.front()?.at;
+            let since = self.last_sign.map_or(asked, |last| last.max(asked));
+            return since.checked_add(config.max_silence);
+        };
+        let rate = self.meter.measured();
+        let expected = rate.map_or(0.0, |rate| f64::from(ask.block.len) / rate);
+        let expected = Duration::try_from_secs_f64(expected).unwrap_or(config.max_silence);
+        let silence = if self.round_trip.is_some() {
+            config.silence
+        } else {
+            first
+        };
+        let earliest = silence.saturating_mul(1 << self.snubs.min(MAX_DOUBLINGS));
+        let patience = expected.saturating_mul(4).max(earliest);
+        self.waiting_since()?
+            .checked_add(patience.min(config.max_silence))
+    }
+
+    /// Seconds until all live requests and then `extra` bytes are answered, if
+    /// the rate holds. `typical` replaces a rate that is not known yet.
+    ///
+    /// An overdue answer is expected to take as long again as it is overdue:
+    /// the longer a link is silent, the less it promises.
+    pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
+        let bytes = (self.live_bytes + extra) as f64;
+        let next = self.live_asks().next();
+        let waited = self.waiting_since().map(|since| now.duration_since(since));
+        let waited = waited.unwrap_or_default().as_secs_f64();
+        let Some(rate) = self.rate(now) else {
+            return (bytes / typical).max(waited);
+        };
+        // A request that is sent now takes a round trip or longer.
+        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
+        let extra_comes = if extra > 0 { round_trip } else { 0.0 };
+        let Some(next) = next else {
+            return (bytes / rate).max(extra_comes);
+        };
+        let head = f64::from(next.block.len);
+        let asked = now.duration_since(next.at).as_secs_f64();
+        // The current rate falls while the answer is late, the measured one
+        // does not.
+        let usual = self.meter.measured().unwrap_or(rate);
+        let due = (head / usual - waited).max(round_trip - asked);
+        ((bytes - head) / rate + due.abs()).max(extra_comes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_link_promises_less_the_longer_its_answer_is_overdue() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..4 {
+            source.ask(at(0), block(index));
+        }
+        for index in 0..2 {
+            let now = at(100 * u64::from(index + 1));
+            let ask = source.answered(now, block(index)).unwrap();
+            source.delivered(now, &ask);
+        }
+        let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
+        assert!(close(source.finish_in(at(200), 0, 1.0), 0.2));
+        assert!(close(source.finish_in(at(250), 0, 1.0), 0.15));
+        source.take_back(block(3));
+        assert!(close(source.finish_in(at(300), 0, 1.0), 0.0));
+        let promises: Vec<f64> = [400, 1000, 10_000]
+            .map(|ms| source.finish_in(at(ms), 0, 1.0))
+            .to_vec();
+        assert!(promises.is_sorted() && promises[2] > 4.0, "{promises:?}");
+    }
+
+    #[test]
+    fn link_that_stops_after_its_first_block_promises_less_and_less() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..2 {
+            source.ask(at(0), block(index));
+        }
+        let ask = source.answered(at(100), block(0)).unwrap();
+        source.delivered(at(100), &ask);
+        let promises = [300, 400, 1100].map(|ms| source.finish_in(at(ms), 0, 1.0));
+        for (promise, expected) in promises.into_iter().zip([0.1, 0.2, 0.9]) {
+            assert!((promise - expected).abs() < 1e-9, "{promises:?}");
+        }
+    }
+
+    #[test]
+    fn answer_is_not_overdue_within_the_shortest_round_trip() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let block = |index: u32| BlockRange {
+            chunk: ChunkIndex(index),
+            offset: 0,
+            len: 1000,
+        };
+        let mut source = Source::new();
+        for index in 0..2 {
+            source.ask(at(0), block(index));
+        }
+        for index in 0..2 {
+            let ask = source.answered(at(100), block(index)).unwrap();
+            source.delivered(at(100), &ask);
+        }
+        source.ask(at(100), block(2));
+        // Two blocks a round trip are 50 ms each.
+        let promise = source.finish_in(at(180), 0, 1.0);
+        assert!((promise - 0.02).abs() < 1e-9, "{promise}");
+    }
+}

@@ -1,0 +1,154 @@
+//! All sources of a download, and what they promise together.
+
+use super::super::LinkId;
+use super::super::link_map::LinkMap;
+use super::source::{Has, Source};
+use crate::content::ChunkIndex;
+
+/// All sources, with their totals.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    sources: LinkMap<Source>,
+    totals: Totals,
+}
+
+/// Sums over all sources.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Bytes of the live requests.
+    pub(super) live: u64,
+    /// Those of them that were asked of unproven sources.
+    pub(super) doubtful: u64,
+    /// Sources that have not proved themselves.
+    pub(super) unproven: usize,
+    /// Sources that were silent when they were last asked.
+    pub(super) snubbed: usize,
+    /// Sources that make their links take turns.
+    pub(super) turn_takers: usize,
+}
+
+impl Totals {
+    /// What one source adds.
+    fn of(source: &Source) -> Self {
+        let unproven = !source.is_proven();
+        Self {
+            live: source.live_bytes(),
+            doubtful: if unproven { source.live_bytes() } else { 0 },
+            unproven: unproven.into(),
+            snubbed: source.is_snubbed().into(),
+            turn_takers: source.takes_turns().into(),
+        }
+    }
+
+    fn add(&mut self, part: Self) {
+        self.live += part.live;
+        self.doubtful += part.doubtful;
+        self.unproven += part.unproven;
+        self.snubbed += part.snubbed;
+        self.turn_takers += part.turn_takers;
+    }
+
+    fn subtract(&mut self, part: Self) {
+        self.live -= part.live;
+        self.doubtful -= part.doubtful;
+        self.unproven -= part.unproven;
+        self.snubbed -= part.snubbed;
+        self.turn_takers -= part.turn_takers;
+    }
+
+    /// Bytes that are likely to come.
+    pub(super) fn promised(&self) -> u64 {
+        self.live - self.doubtful
+    }
+}
+
+impl Sources {
+    pub(super) fn insert(&mut self, link: LinkId, source: Source) {
+        self.totals.add(Totals::of(&source));
+        if let Some(before) = self.sources.insert(link, source) {
+            self.totals.subtract(Totals::of(&before));
+        }
+    }
+
+    pub(super) fn remove(&mut self, link: LinkId) -> Option<Source> {
+        let source = self.sources.remove(link)?;
+        self.totals.subtract(Totals::of(&source));
+        Some(source)
+    }
+
+    pub(super) fn get(&self, link: LinkId) -> Option<&Source> {
+        self.sources.get(link)
+    }
+
+    /// Changes a source, and the totals with it.
+    pub(super) fn update<R>(
+        &mut self,
+        link: LinkId,
+        change: impl FnOnce(&mut Source) -> R,
+    ) -> Option<R> {
+        let source = self.sources.get_mut(link)?;
+        self.totals.subtract(Totals::of(source));
+        let result = change(source);
+        self.totals.add(Totals::of(source));
+        Some(result)
+    }
+
+    pub(super) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    pub(super) fn contains(&self, link: LinkId) -> bool {
+        self.sources.contains(link)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Source)> {
+        self.sources.iter()
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Source> {
+        self.sources.values()
+    }
+
+    /// The links of the sources that have everything.
+    pub(super) fn seeders(&self) -> impl Iterator<Item = LinkId> {
+        let seeders = self.iter().filter(|(_, source)| source.is_seeder());
+        seeders.map(|(link, _)| link)
+    }
+
+    pub(super) fn has(&self, link: LinkId) -> &Has {
+        self.get(link).map_or(&Has::Nothing, Source::has)
+    }
+
+    /// A chunk began to wait to be asked for. O(links).
+    pub(super) fn chunk_waits(&mut self, chunk: ChunkIndex) {
+        let sources = self.sources.values_mut();
+        sources.for_each(|source| source.chunk_waits(chunk));
+    }
+
+    /// A chunk no longer waits to be asked for. O(links).
+    pub(super) fn chunk_taken(&mut self, chunk: ChunkIndex) {
+        let sources = self.sources.values_mut();
+        sources.for_each(|source| source.chunk_taken(chunk));
+    }
+
+    /// A chunk is stored. O(links).
+    pub(super) fn chunk_stored(&mut self, chunk: ChunkIndex) {
+        let sources = self.sources.values_mut();
+        sources.for_each(|source| source.chunk_stored(chunk));
+    }
+
+    /// Panics if a total is wrong. For tests.
+    pub(super) fn check_invariants(&self) {
+        let mut totals = Totals::default();
+        for source in self.values() {
+            totals.add(Totals::of(source));
+            let live = source.live_asks().map(|ask| u64::from(ask.block.len));
+            assert_eq!(live.sum::<u64>(), source.live_bytes());
+        }
+        assert_eq!(totals, self.totals);
+    }
+}

@@ -1,0 +1,132 @@
+//! Whether a download is supplied, and what is done about it when it is not: more links,
+//! more owners, and in the end giving up.
+
+use std::time::{Duration, Instant};
+
+use super::address_book::AddressBook;
+use super::link::Link;
+use super::phase::Phase;
+use super::places::Census;
+use super::{LinkId, LinkMap, SwarmConfig};
+
+/// After this long without a block everything is tried: longer than a silent link keeps
+/// what was asked of it.
+const STARVED: Duration = Duration::from_secs(5);
+
+/// What decides whether a download is supplied.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Supply<'a> {
+    pub(super) links: &'a LinkMap<Link>,
+    pub(super) book: &'a AddressBook,
+    pub(super) phase: &'a Phase,
+    pub(super) census: &'a Census,
+    pub(super) config: &'a SwarmConfig,
+    /// When something last arrived that brought the download on.
+    pub(super) last_gain: Instant,
+}
+
+/// The links that say to have something.
+pub(super) fn links_with_chunks(links: &LinkMap<Link>) -> impl Iterator<Item = LinkId> + Clone {
+    let having = links.iter().filter(|(_, link)| link.remote.is_anything());
+    having.map(|(id, _)| id)
+}
+
+impl Supply<'_> {
+    /// Whether some link has something that is missing here, as far as that is known.
+    pub(super) fn is_supplied(self) -> bool {
+        match self.phase {
+            // A link that was asked for the manifest in vain supplies nothing.
+            Phase::Manifest(fetch) => fetch.is_waiting(links_with_chunks(self.links)),
+            Phase::Opening(_) => self.links.values().any(|link| link.remote.is_anything()),
+            Phase::Transfer(transfer) => {
+                let mut links = self.links.keys();
+                links.any(|link| transfer.planner.is_useful(link))
+            }
+            Phase::Seeding(_) => false,
+        }
+    }
+
+    /// Whether nothing arrives: no link has anything, or none has sent anything for a
+    /// while.
+    pub(super) fn is_starving(self, now: Instant) -> bool {
+        let quiet = now.saturating_duration_since(self.last_gain) >= STARVED;
+        !self.phase.is_seeding() && (quiet || !self.is_supplied())
+    }
+
+    /// When the download starves, if nothing arrives before.
+    pub(super) fn starves_at(self) -> Option<Instant> {
+        self.last_gain.checked_add(STARVED)
+    }
+
+    /// Whether to dial: up to `SwarmConfig::sources`, and beyond that as long as no link
+    /// has anything.
+    pub(super) fn wants_links(self) -> bool {
+        let links = self.links.len() + self.book.dialling();
+        let silent = self.phase.planner().map_or(0, |planner| planner.snubbed());
+        let Census {
+            blank, doubtful, ..
+        } = *self.census;
+        // A newcomer that was dialled takes the place of an old blank link, or of a
+        // doubtful one.
+        let replaceable = (blank + doubtful).min(self.links.len());
+        let sources = links.saturating_sub(blank + silent.max(doubtful));
+        !self.phase.is_seeding()
+            && links - replaceable < self.config.max_links
+            && (sources < self.config.sources || self.book.dialling() == 0 && !self.is_supplied())
+    }
+
+    /// Whether to dial though all places are taken. Nothing arrives, and the link that
+    /// answers takes the place of one that this side accepted.
+    pub(super) fn wants_place(self, now: Instant) -> bool {
+        self.may_want_place() && self.is_starving(now)
+    }
+
+    fn may_want_place(self) -> bool {
+        !self.phase.is_seeding()
+            && self.links.len() >= self.config.max_links
+            && self.book.dialling() == 0
+            && self.links.values().any(|link| !link.info.dialled)
+    }
+
+    /// When that begins, if nothing happens before.
+    pub(super) fn place_wanted_at(self) -> Option<Instant> {
+        if !self.may_want_place() {
+            return None;
+        }
+        let starves = self.starves_at().filter(|_| self.is_supplied());
+        let next_dial = self.book.poll_timeout();
+        let next_dial = next_dial.map(|due| starves.map_or(due, |at| due.max(at)));
+        let claimed = starves.filter(|_| self.book.has_claimed());
+        next_dial.into_iter().chain(claimed).min()
+    }
+
+    /// Whether to look for more owners.
+    pub(super) fn wants_owners(self) -> bool {
+        self.wants_links() && !self.book.has_candidates()
+            || !self.phase.is_seeding() && !self.is_supplied()
+    }
+
+    /// When the links have to be counted again, as long as some are in doubt.
+    pub(super) fn census_due(self) -> Option<Instant> {
+        let planner = self.phase.planner();
+        let doubts = planner.is_some_and(|planner| planner.has_doubts());
+        let next = self.census.next();
+        next.filter(|_| doubts && self.book.has_candidates())
+    }
+
+    /// When to give up, if nothing arrives before. Not before everybody was asked; and
+    /// the time that the storage or the hashing takes is not the others' fault.
+    pub(super) fn patience_ends(self) -> Option<Instant> {
+        let waits_for_others = match self.phase {
+            Phase::Manifest(fetch) => {
+                let has_room = self.links.len() < self.config.max_links;
+                let tries = has_room && self.book.has_untried();
+                !fetch.is_checking() && !fetch.is_waiting(links_with_chunks(self.links)) && !tries
+            }
+            Phase::Transfer(transfer) => transfer.waits_for_peers(),
+            Phase::Opening(_) | Phase::Seeding(_) => false,
+        };
+        let ends = self.last_gain.checked_add(self.config.patience);
+        ends.filter(|_| waits_for_others)
+    }
+}

@@ -1,0 +1,154 @@
+//! The connection to one tracker: frames out and in, each within a time limit,
+//! and errors that name the tracker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use tokio::time::timeout;
+
+use super::error::{Outcome, TrackerError};
+use crate::protocol::limits::TRACKER_FRAMES;
+use crate::protocol::{Addr, Frame, TrackerReply, TrackerRequest};
+use crate::transport::{Connection, Transport, TransportError};
+
+/// The connection to a tracker, open or not.
+pub(super) struct TrackerConnection {
+    tracker: Addr,
+    transport: Arc<dyn Transport>,
+    /// How long connecting and each exchange may take.
+    patience: Duration,
+    open: Option<Connection>,
+}
+
+impl TrackerConnection {
+    pub(super) fn new(tracker: Addr, transport: Arc<dyn Transport>, patience: Duration) -> Self {
+        Self {
+            tracker,
+            transport,
+            patience,
+            open: None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(super) async fn open(&mut self) -> Outcome<()> {
+        let connect = self.transport.connect(&self.tracker);
+        let connected = timeout(self.patience, connect).await;
+        let connection = self.in_time(connected)?;
+        connection.limits.set(TRACKER_FRAMES);
+        self.open = Some(connection);
+        Ok(())
+    }
+
+    /// Drops the connection, if it is open.
+    pub(super) fn abandon(&mut self) {
+        self.open = None;
+    }
+
+    /// Closes the connection, if it is open. There is no time limit.
+    pub(super) async fn close(&mut self) -> Outcome<()> {
+        if let Some(mut connection) = self.open.take() {
+            let closed = connection.sink.close().await;
+            closed.map_err(|source| self.unreachable(source))?;
+        }
+        Ok(())
+    }
+
+    /// Sends a request without waiting for the answer. It is under way once the
+    /// connection is [flushed](Self::flush).
+    pub(super) async fn feed(&mut self, request: &TrackerRequest) -> Outcome<()> {
+        let frame = request.encode().map_err(TrackerError::Invalid)?;
+        let Some(connection) = &mut self.open else {
+            return Err(self.unreachable(TransportError::Closed));
+        };
+        let fed = timeout(self.patience, connection.sink.feed(frame)).await;
+        self.in_time(fed)
+    }
+
+    pub(super) async fn flush(&mut self) -> Outcome<()> {
+        let Some(connection) = &mut self.open else {
+            return Err(self.unreachable(TransportError::Closed));
+        };
+        let flushed = timeout(self.patience, connection.sink.flush()).await;
+        self.in_time(flushed)
+    }
+
+    /// The next frame, within this time.
+    pub(super) async fn next_within(&mut self, patience: Duration) -> Outcome<Frame> {
+        let next = timeout(patience, self.next()).await;
+        next.unwrap_or_else(|_| Err(self.timed_out()))
+    }
+
+    /// The next frame, whenever it comes.
+    ///
+    /// Cancel safe.
+    pub(super) async fn next(&mut self) -> Outcome<Frame> {
+        let Some(connection) = &mut self.open else {
+            return Err(self.unreachable(TransportError::Closed));
+        };
+        let item = connection.stream.next().await;
+        let frame = item.unwrap_or(Err(TransportError::Closed));
+        frame.map_err(|source| self.unreachable(source))
+    }
+
+    /// Sends a request and waits for its reply. No other reply may be owed.
+    pub(super) async fn request(&mut self, request: &TrackerRequest) -> Outcome<TrackerReply> {
+        let frame = request.encode().map_err(TrackerError::Invalid)?;
+        let Some(connection) = &mut self.open else {
+            return Err(self.unreachable(TransportError::Closed));
+        };
+        let exchange = async {
+            connection.sink.send(frame).await?;
+            let reply = connection.stream.next().await;
+            reply.unwrap_or(Err(TransportError::Closed))
+        };
+        let exchanged = timeout(self.patience, exchange).await;
+        let frame = self.in_time(exchanged)?;
+        TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
+            tracker: self.tracker.clone(),
+            source,
+        })
+    }
+
+    fn in_time<T, E>(&self, done: Result<Result<T, TransportError>, E>) -> Outcome<T> {
+        match done {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(source)) => Err(self.unreachable(source)),
+            Err(_) => Err(self.timed_out()),
+        }
+    }
+
+    /// The error for a reply that is not the one expected.
+    pub(super) fn refused(&self, reply: TrackerReply) -> TrackerError {
+        match reply {
+            TrackerReply::Refused(refusal) => TrackerError::Refused {
+                tracker: self.tracker.clone(),
+                refusal,
+            },
+            _ => self.unexpected(),
+        }
+    }
+
+    pub(super) fn unexpected(&self) -> TrackerError {
+        TrackerError::Unexpected {
+            tracker: self.tracker.clone(),
+        }
+    }
+
+    fn unreachable(&self, source: TransportError) -> TrackerError {
+        TrackerError::Unreachable {
+            tracker: self.tracker.clone(),
+            source,
+        }
+    }
+
+    pub(super) fn timed_out(&self) -> TrackerError {
+        TrackerError::TimedOut {
+            tracker: self.tracker.clone(),
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! What a program holds of a tracker client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use super::config::ClientConfig;
+use super::error::{Outcome, TrackerError};
+use super::events::{self, OwnEvent, OwnEvents, RefusedOwn};
+use super::merge::Answers;
+use super::needs::Need;
+use super::session::{Command, Session, Setup};
+use super::state::{ClientState, OwnOutcome};
+use crate::protocol::{Addr, ContentKey, Found, OwnEntry, Token, TrackerRequest};
+use crate::transport::Transport;
+
+/// How long [`TrackerClient::shutdown`] waits until all trackers have been told.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many commands may wait for one tracker. When there are more, their callers
+/// wait to be let in.
+const QUEUE: usize = 64;
+
+/// A peer's side of all its trackers. Clones are handles to the same client. It
+/// ends with [`shutdown`](Self::shutdown), or, without EXIT, once the last handle
+/// is dropped. No call waits longer than twice [`ClientConfig::request_timeout`]
+/// for trackers that do not answer.
+///
+/// ```
+/// use std::sync::Arc;
+/// use bt_lite::protocol::{OwnEntry, OwnState};
+/// use bt_lite::tracker::{ClientConfig, Tracker, TrackerClient};
+/// use bt_lite::{ContentId, MemoryNetwork};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new(1);
+/// let tracker = Tracker::builder(network.endpoint("t")).bind("memory:t").await?;
+/// let client = |name: &str, listen: Option<&str>| {
+///     TrackerClient::start(
+///         Arc::new(network.endpoint(name)),
+///         vec![tracker.local_addr().clone()],
+///         listen.map(|addr| addr.parse().expect("an address")),
+///         ClientConfig::default(),
+///     )
+/// };
+///
+/// let owner = client("owner", Some("memory:owner"));
+/// let id = ContentId::of(b"bytes");
+/// owner.own(OwnEntry::new(id, "file".parse()?, 5, OwnState::Complete)).await?;
+///
+/// let asker = client("asker", None);
+/// let found = asker.need(id.into(), 10).await?;
+/// assert_eq!(found.owners[0].addr.as_str(), "memory:owner");
+///
+/// owner.shutdown().await;
+/// assert!(asker.need(id.into(), 10).await.is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TrackerClient {
+    handle: Arc<ClientHandle>,
+}
+
+/// Ends the tasks when it is dropped.
+struct ClientHandle {
+    trackers: Vec<(Addr, mpsc::Sender<Command>)>,
+    state: Arc<ClientState>,
+    status: watch::Receiver<Vec<Option<Outcome<()>>>>,
+    /// The sender of events. It is weak, so that the events end with the
+    /// sessions, which have the strong ones.
+    events: broadcast::WeakSender<OwnEvent>,
+    config: ClientConfig,
+    leave: CancellationToken,
+    abort: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drop for ClientHandle {
+    fn drop(&mut self) {
+        self.abort.cancel();
+    }
+}
+
+impl fmt::Debug for TrackerClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trackers = self.handle.trackers.iter().map(|(addr, _)| addr);
+        f.debug_struct("TrackerClient")
+            .field("trackers", &trackers.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TrackerClient {
+    /// Starts to register with these trackers and returns at once. A tracker that
+    /// is listed twice counts once. `listen` is where the peer listens, as far as
+    /// it knows its own address: the tracker fills in an unspecified IP. A client
+    /// without trackers is valid and finds nothing.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(
+        transport: Arc<dyn Transport>,
+        trackers: Vec<Addr>,
+        listen: Option<Addr>,
+        config: ClientConfig,
+    ) -> Self {
+        let trackers = without_duplicates(trackers);
+        let config = config.within_limits();
+        let state = Arc::new(ClientState::new(
+            trackers.len(),
+            config.max_contents,
+            config.max_known_owners,
+        ));
+        let (status, watched) = watch::channel(vec![None; trackers.len()]);
+        let status = Arc::new(status);
+        let (events, _) = broadcast::channel(events::BEHIND);
+        let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
+        let tasks = TaskTracker::new();
+        // Only jitter depends on it, so any seed is good enough.
+        let seed = config.seed.or_else(|| getrandom::u64().ok()).unwrap_or(0);
+        let start = |(index, tracker): (usize, Addr)| {
+            let (sender, commands) = mpsc::channel(QUEUE);
+            let session = Session::new(Setup {
+                index,
+                tracker: tracker.clone(),
+                listen: listen.clone(),
+                transport: transport.clone(),
+                config: config.clone(),
+                state: state.clone(),
+                status: status.clone(),
+                events: events.clone(),
+                leave: leave.clone(),
+                seed: seed.wrapping_add(index as u64),
+            });
+            let abort = abort.clone();
+            let run = async move {
+                tokio::select! {
+                    biased;
+                    () = abort.cancelled() => {}
+                    () = session.run(commands) => {}
+                }
+            };
+            tasks.spawn(run.instrument(info_span!("tracker_session", %tracker)));
+            (tracker, sender)
+        };
+        let trackers = trackers.into_iter().enumerate().map(start).collect();
+        Self {
+            handle: Arc::new(ClientHandle {
+                trackers,
+                state,
+                status: watched,
+                events: events.downgrade(),
+                config,
+                leave,
+                abort,
+                tasks,
+            }),
+        }
+    }
+
+    /// Returns once one tracker has registered this peer, or at once without
+    /// trackers.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The first tracker's error when all of them have failed at least once;
+    /// the client goes on trying. [`TrackerError::Closed`] after a shutdown.
+    pub async fn registered(&self) -> Result<(), TrackerError> {
+        self.open()?;
+        if self.handle.trackers.is_empty() {
+            return Ok(());
+        }
+        let mut status = self.handle.status.clone();
+        let decided = status.wait_for(|all| {
+            let one = all.iter().any(|status| matches!(status, Some(Ok(()))));
+            one || all.iter().all(Option::is_some)
+        });
+        let all = decided.await.map_err(|_| TrackerError::Closed)?;
+        let mut all = all.iter().flatten();
+        match all.clone().find_map(|status| status.as_ref().ok()) {
+            Some(()) => Ok(()),
+            None => all.next().cloned().unwrap_or(Ok(())),
+        }
+    }
+
+    /// Announces a content to every tracker: now, again whenever a tracker has
+    /// forgotten it, and again after a pause when a tracker has refused it. An
+    /// entry with [`OwnState::Gone`](crate::protocol::OwnState) ends that. Returns
+    /// once one tracker has accepted the content, even if not its name, and at
+    /// once without trackers. [`events`](Self::events) tell what happens later.
+    ///
+    /// Cancel safe: the content is announced even if the future is dropped after
+    /// its first poll.
+    ///
+    /// # Errors
+    /// The first tracker's error if none has accepted the content at this attempt.
+    /// Trackers out of reach are told later, and those that refused it are told
+    /// again. After [`TrackerError::Invalid`] and
+    /// [`TrackerError::TooManyContents`] no tracker will be told.
+    pub async fn own(&self, entry: OwnEntry) -> Result<(), TrackerError> {
+        self.open()?;
+        let proof = TrackerRequest::Own {
+            token: Token([0; 16]),
+            entries: vec![entry.clone()],
+        };
+        proof.encode().map_err(TrackerError::Invalid)?;
+        match self.handle.state.own(&entry) {
+            OwnOutcome::Changed => {}
+            OwnOutcome::Unchanged => return Ok(()),
+            OwnOutcome::Full => {
+                return Err(TrackerError::TooManyContents {
+                    max: self.handle.config.max_contents,
+                });
+            }
+        }
+        let id = entry.id;
+        let mut told = self.tell_all(|done| Command::Own { id, done });
+        let mut error = None;
+        let until = Instant::now() + self.patience();
+        loop {
+            let outcome = tokio::select! {
+                outcome = told.next() => outcome,
+                () = sleep_until(until) => Some(Err(self.timed_out())),
+            };
+            match outcome {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(other)) => error = error.or(Some(other)),
+                None => return error.map_or(Ok(()), Err),
+            }
+            if Instant::now() >= until {
+                return error.map_or(Ok(()), Err);
+            }
+        }
+    }
+
+    /// What happens to the announced contents from now on: which of them, or of
+    /// their names, a tracker refuses, and when it accepts them after all. Nothing
+    /// depends on these events being read.
+    pub fn events(&self) -> OwnEvents {
+        let sender = self.handle.events.upgrade();
+        // Without sessions there are no events: the receiver ends at once.
+        let sender = sender.unwrap_or_else(|| broadcast::channel(1).0);
+        OwnEvents(sender.subscribe())
+    }
+
+    /// The announced contents that a tracker currently refuses, or whose names it
+    /// refuses.
+    pub fn refused(&self) -> Vec<RefusedOwn> {
+        let trackers = self.handle.trackers.iter().enumerate();
+        let refused = trackers.flat_map(|(index, (tracker, _))| {
+            let refused = self.handle.state.refused(index).into_iter();
+            refused.map(|(id, refusal)| RefusedOwn {
+                tracker: tracker.clone(),
+                id,
+                refusal,
+            })
+        });
+        refused.collect()
+    }
+
+    /// Asks all trackers at once for owners of a content, and merges their answers:
+    /// each address once, at most `max_owners` of them. Returns as soon as all
+    /// trackers have answered or failed. After one has named owners, the others
+    /// have [`ClientConfig::need_grace`] to add theirs. A tracker that is known to
+    /// be out of reach is not waited for.
+    ///
+    /// Concurrent calls do not wait for each other: up to 32 requests are under
+    /// way at a tracker, on one connection.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`TrackerError::NoTracker`]; [`TrackerError::Ambiguous`] if several contents
+    /// have the name, over all trackers; [`TrackerError::NotFound`] if no tracker
+    /// that answered knows the content; if none answered, the first one's error.
+    pub async fn need(&self, key: ContentKey, max_owners: u16) -> Result<Found, TrackerError> {
+        self.open()?;
+        if self.handle.trackers.is_empty() {
+            return Err(TrackerError::NoTracker);
+        }
+        let mut asked = self.tell_all(|done| {
+            let key = key.clone();
+            Command::Need(Need {
+                key,
+                max_owners,
+                done,
+            })
+        });
+        let mut answers = Answers::new(key.clone());
+        let mut until = Instant::now() + self.patience();
+        loop {
+            tokio::select! {
+                biased;
+                answer = asked.next() => match answer {
+                    Some(answer) => {
+                        answers.add(answer);
+                        if answers.are_useful() {
+                            until = until.min(Instant::now() + self.handle.config.need_grace);
+                        }
+                    }
+                    None => break,
+                },
+                () = sleep_until(until) => {
+                    answers.add(Err(self.timed_out()));
+                    break;
+                }
+            }
+        }
+        answers.merge(max_owners.into())
+    }
+
+    /// Notes that `bytes` verified bytes came from this owner. They are reported
+    /// every [`ClientConfig::report_interval`] to the trackers that named it. For
+    /// other owners nothing happens.
+    pub fn credit(&self, owner: &Addr, bytes: u64) {
+        self.handle.state.credit(owner, bytes);
+    }
+
+    /// Ends the client: reports the last credits, says EXIT to each tracker,
+    /// closes the connections, and returns once all tasks have ended. Tasks that
+    /// take longer than five seconds are aborted. Every other call fails from here
+    /// on.
+    ///
+    /// Cancel safe: the client ends even if the future is dropped after its
+    /// first poll.
+    pub async fn shutdown(&self) {
+        let handle = &self.handle;
+        handle.leave.cancel();
+        handle.tasks.close();
+        if timeout(EXIT_TIMEOUT, handle.tasks.wait()).await.is_err() {
+            handle.abort.cancel();
+            handle.tasks.wait().await;
+        }
+    }
+
+    fn open(&self) -> Outcome<()> {
+        match self.handle.leave.is_cancelled() {
+            true => Err(TrackerError::Closed),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives each tracker's task a command. The outcomes come in the order in
+    /// which they are there.
+    fn tell_all<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<Outcome<T>>) -> Command,
+    ) -> FuturesUnordered<impl Future<Output = Outcome<T>>> {
+        let tell = |(_, sender): &(Addr, mpsc::Sender<Command>)| {
+            let (done, outcome) = oneshot::channel();
+            let (sender, command) = (sender.clone(), command(done));
+            async move {
+                let told = sender.send(command).await;
+                told.map_err(|_| TrackerError::Closed)?;
+                outcome.await.unwrap_or(Err(TrackerError::Closed))
+            }
+        };
+        self.handle.trackers.iter().map(tell).collect()
+    }
+
+    /// How long a call waits at most: for a connection and for an answer.
+    fn patience(&self) -> Duration {
+        2 * self.handle.config.request_timeout
+    }
+
+    fn timed_out(&self) -> TrackerError {
+        match self.handle.trackers.first() {
+            Some((tracker, _)) => TrackerError::TimedOut {
+                tracker: tracker.clone(),
+            },
+            None => TrackerError::NoTracker,
+        }
+    }
+}
+
+/// The same addresses in their order, each once.
+fn without_duplicates(trackers: Vec<Addr>) -> Vec<Addr> {
+    let mut different: Vec<Addr> = Vec::with_capacity(trackers.len());
+    for tracker in trackers {
+        if !different.contains(&tracker) {
+            different.push(tracker);
+        }
+    }
+    different
+}

@@ -1,0 +1,100 @@
+//! What all shards of a registry have in common and what never changes: the
+//! figures, the epoch, and which shard a peer or a content belongs to.
+
+use super::addrs::ListenAddr;
+use super::config::{AddressRule, RegistryConfig};
+use super::keyed::{self, Keyed, KeyedIds};
+use crate::content::ContentId;
+use crate::protocol::{Addr, OwnerRef, Refusal, Token};
+
+/// The fixed part of a registry.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: RegistryConfig,
+    pub(crate) epoch: u64,
+    /// There are `1 << bits` shards.
+    bits: u32,
+    hosts: Keyed,
+    ids: KeyedIds,
+}
+
+impl Settings {
+    pub(crate) fn new(config: RegistryConfig, key: &[u8; 32], epoch: u64, bits: u32) -> Self {
+        Self {
+            config: config.within_limits(),
+            epoch,
+            bits,
+            hosts: Keyed::derive(key, "bt_lite hosts"),
+            ids: KeyedIds::derive(key, "bt_lite ids"),
+        }
+    }
+
+    pub(crate) fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// Selects the bits of a number that tell its shard.
+    fn mask(&self) -> u32 {
+        (1 << self.bits) - 1
+    }
+
+    /// The hash of a host, by which its peers are counted.
+    pub(crate) fn host(&self, addr: &Addr) -> u32 {
+        self.hosts.host(addr)
+    }
+
+    /// The shard with the peers of a host.
+    pub(crate) fn shard_of_host(&self, host: u32) -> u32 {
+        host >> 16 & self.mask()
+    }
+
+    /// The shard with the peers of the host of an address.
+    pub(crate) fn shard_of_addr(&self, addr: &Addr) -> u32 {
+        self.shard_of_host(self.host(addr))
+    }
+
+    /// The shard with the peer that a token names.
+    pub(crate) fn shard_of_token(&self, token: &Token) -> u32 {
+        keyed::words(token)[0] & self.mask()
+    }
+
+    /// The shard with the peer that a reference names.
+    pub(crate) fn shard_of_owner(&self, owner: OwnerRef) -> u32 {
+        owner.0 as u32 & self.mask()
+    }
+
+    /// The shard with the content of this number.
+    pub(crate) fn shard_of_content(&self, content: u32) -> u32 {
+        content & self.mask()
+    }
+
+    /// The hash of an id, and the shard with that content.
+    pub(crate) fn locate(&self, id: &ContentId) -> (u64, u32) {
+        let hash = self.ids.hash(id);
+        (hash, (hash >> 32) as u32 & self.mask())
+    }
+
+    /// The address at which a peer is listed that registers from `source`, if
+    /// it listens.
+    ///
+    /// # Errors
+    /// [`Refusal::ForeignAddress`] for the address of another host, where
+    /// addresses must be of the source's host.
+    pub(crate) fn listed(
+        &self,
+        source: &Addr,
+        listen: Option<&Addr>,
+    ) -> Result<Option<ListenAddr>, Refusal> {
+        let Some(listen) = listen else {
+            return Ok(None);
+        };
+        if listen.socket_addr().is_some_and(|addr| addr.port() == 0) {
+            return Ok(None);
+        }
+        let addr = listen.filled_in_from(source);
+        if self.config.addresses == AddressRule::SourceHost && !addr.same_host(source) {
+            return Err(Refusal::ForeignAddress { addr });
+        }
+        Ok(Some(ListenAddr::from(&addr)))
+    }
+}

@@ -1,0 +1,95 @@
+//! What all tasks of a tracker share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use super::admission::Admission;
+use crate::protocol::limits::MAX_OWNERS;
+use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
+use crate::tracker::registry::RegistryStats;
+use crate::tracker::sharded::ShardedRegistry;
+
+/// How long a stopping tracker gives its connections to write pending replies.
+pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The usual length of a reply without owners, and of each owner, in bytes.
+const REPLY_LEN: usize = 96;
+const OWNER_LEN: usize = 16;
+
+/// The registry, and what the tasks around it need.
+pub(super) struct Service {
+    pub(super) registry: ShardedRegistry,
+    pub(super) admission: Arc<Admission>,
+    malformed: AtomicU64,
+    shutting_down: AtomicU64,
+    /// Notified when a peer has registered, so that a lease may end some day.
+    pub(super) registered: Notify,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Service {
+    pub(super) fn new(registry: ShardedRegistry, admission: Admission) -> Self {
+        Self {
+            registry,
+            admission: Arc::new(admission),
+            malformed: AtomicU64::new(0),
+            shutting_down: AtomicU64::new(0),
+            registered: Notify::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Answers a request, with the head of a frame.
+    pub(super) fn answer(&self, source: &Addr, request: &TrackerRequest) -> Vec<u8> {
+        let owners = match request {
+            TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
+            _ => 0,
+        };
+        let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
+        let outcome = self
+            .registry
+            .handle_into(now(), source, request, &mut reply);
+        match outcome {
+            Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
+                self.registered.notify_one();
+            }
+            Ok(()) => {}
+            Err(refusal) => debug!(%refusal, "request refused"),
+        }
+        reply
+    }
+
+    /// Refuses a message that is not a valid request.
+    pub(super) fn refuse_malformed(&self) -> TrackerReply {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
+        TrackerReply::Refused(Refusal::Malformed)
+    }
+
+    /// Refuses a request because the tracker is stopping.
+    pub(super) fn refuse_shutting_down(&self) -> TrackerReply {
+        self.shutting_down.fetch_add(1, Ordering::Relaxed);
+        TrackerReply::Refused(Refusal::ShuttingDown)
+    }
+
+    /// The counts of the registry, including the refusals of the server.
+    pub(super) fn registry_stats(&self) -> RegistryStats {
+        let mut stats = self.registry.stats();
+        stats.refusals.malformed += self.malformed.load(Ordering::Relaxed);
+        stats.refusals.shutting_down += self.shutting_down.load(Ordering::Relaxed);
+        stats.refusals.busy += self.admission.refused();
+        stats
+    }
+}
+
+/// The time as the runtime has it, which a test may set.
+pub(super) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

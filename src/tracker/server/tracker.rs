@@ -1,0 +1,323 @@
+//! A running tracker: what a program holds of it, and the tasks that accept
+//! connections and run expiry.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, sleep_until};
+use tracing::{Instrument, info, info_span, warn};
+
+use super::admission::{Admission, Decision};
+use super::config::{BindError, TrackerConfig};
+use super::connection;
+use super::service::{Service, now};
+use crate::protocol::Addr;
+use crate::protocol::limits::MAX_HEARTBEAT;
+use crate::tracker::registry::{RegistryConfig, RegistryStats, Snapshot};
+use crate::tracker::sharded::ShardedRegistry;
+use crate::transport::{Listener, Transport, TransportError};
+
+pub use super::service::SHUTDOWN_TIMEOUT;
+
+/// The first and the longest pause after accepting has failed, so that a lasting
+/// error (no more file descriptors, say) costs next to nothing.
+const ACCEPT_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A running tracker. Clones are handles to the same tracker. It stops with
+/// [`shutdown`](Self::shutdown), or once the last handle is dropped.
+///
+/// ```
+/// use bt_lite::{MemoryNetwork, tracker::Tracker};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = MemoryNetwork::new(1);
+/// let tracker = Tracker::builder(network.endpoint("tracker"))
+///     .max_connections(100)
+///     .bind("memory:tracker")
+///     .await?;
+/// assert_eq!(tracker.stats().registry.peers, 0);
+/// tracker.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    handle: Arc<TrackerHandle>,
+}
+
+/// Stops the tracker when it is dropped.
+struct TrackerHandle {
+    local_addr: Addr,
+    service: Arc<Service>,
+}
+
+impl Drop for TrackerHandle {
+    fn drop(&mut self) {
+        self.service.stop.cancel();
+    }
+}
+
+impl fmt::Debug for TrackerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrackerHandle")
+            .field("local_addr", &self.local_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a tracker holds, and what it has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TrackerStats {
+    /// Peers, contents, requests and refusals, including refused connections and
+    /// malformed requests.
+    pub registry: RegistryStats,
+    /// How many connections are open.
+    pub connections: u64,
+    /// How many connections were accepted, not counting the refused ones.
+    pub accepted: u64,
+    /// How many of them gave way to other connections before they had sent a
+    /// request.
+    pub gave_way: u64,
+}
+
+/// Sets up a [`Tracker`].
+pub struct TrackerBuilder {
+    transport: Box<dyn Transport>,
+    config: TrackerConfig,
+    key: Option<[u8; 32]>,
+    epoch: Option<u64>,
+    snapshot: Option<Snapshot>,
+}
+
+impl fmt::Debug for TrackerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrackerBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TrackerBuilder {
+    /// Sets the whole configuration.
+    #[must_use]
+    pub fn config(mut self, config: TrackerConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets the configuration of the registry.
+    #[must_use]
+    pub fn registry(mut self, registry: RegistryConfig) -> Self {
+        self.config.registry = registry;
+        self
+    }
+
+    /// Sets how many connections may be open at a time.
+    #[must_use]
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.config.max_connections = max;
+        self
+    }
+
+    /// Sets how many connections one host may have open at a time.
+    #[must_use]
+    pub fn max_connections_per_host(mut self, max: usize) -> Self {
+        self.config.max_connections_per_host = max;
+        self
+    }
+
+    /// Sets the secret key of the tokens, and the epoch. By default both are random
+    /// bytes of the operating system; fixed ones make a simulation repeatable. A
+    /// tracker that starts again must have another epoch.
+    #[must_use]
+    pub fn key_and_epoch(mut self, key: [u8; 32], epoch: u64) -> Self {
+        self.key = Some(key);
+        self.epoch = Some(epoch);
+        self
+    }
+
+    /// Starts with the knowledge of an earlier tracker ([`Tracker::snapshot`]):
+    /// peers that register again have the upload rate that they had, and contents
+    /// are known by name before their owners are back. The epoch is new
+    /// nevertheless, so peers notice the restart and register again.
+    #[must_use]
+    pub fn restore(mut self, snapshot: Snapshot) -> Self {
+        self.snapshot = Some(snapshot);
+        self
+    }
+
+    /// Listens at an address, and serves there until the tracker is stopped. Must
+    /// be called inside a tokio runtime.
+    ///
+    /// Cancel safe: a dropped future leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`BindError`]: the address or the configuration is invalid, or the transport
+    /// cannot listen there.
+    pub async fn bind<A>(self, addr: A) -> Result<Tracker, BindError>
+    where
+        A: TryInto<Addr>,
+        BindError: From<A::Error>,
+    {
+        let addr = addr.try_into()?;
+        let heartbeat = self.config.registry.heartbeat;
+        if !(Duration::from_millis(1)..=MAX_HEARTBEAT).contains(&heartbeat) {
+            return Err(BindError::Heartbeat { heartbeat });
+        }
+        let key = self.key.map_or_else(random, Ok)?;
+        let epoch = self
+            .epoch
+            .map_or_else(|| random().map(u64::from_be_bytes), Ok)?;
+        let listener = self.transport.listen(&addr).await?;
+        let local_addr = listener.local_addr().clone();
+        let now = now();
+        let shards = self.config.shards;
+        let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
+        if let Some(snapshot) = &self.snapshot {
+            registry.restore(now, snapshot);
+        }
+        let admission = Admission::new(
+            self.config.max_connections,
+            self.config.max_connections_per_host,
+        );
+        let service = Arc::new(Service::new(registry, admission));
+        service.tasks.spawn(accept(service.clone(), listener));
+        service.tasks.spawn(expire(service.clone()));
+        info!(addr = %local_addr, "tracker started");
+        Ok(Tracker {
+            handle: Arc::new(TrackerHandle {
+                local_addr,
+                service,
+            }),
+        })
+    }
+}
+
+impl Tracker {
+    /// Sets up a tracker over a transport.
+    pub fn builder(transport: impl Transport) -> TrackerBuilder {
+        TrackerBuilder {
+            transport: Box::new(transport),
+            config: TrackerConfig::default(),
+            key: None,
+            epoch: None,
+            snapshot: None,
+        }
+    }
+
+    /// The address to which peers connect.
+    pub fn local_addr(&self) -> &Addr {
+        &self.handle.local_addr
+    }
+
+    /// What the tracker holds, and what it has done since its start.
+    pub fn stats(&self) -> TrackerStats {
+        let service = &self.handle.service;
+        TrackerStats {
+            registry: service.registry_stats(),
+            connections: service.admission.open(),
+            accepted: service.admission.accepted(),
+            gave_way: service.admission.gave_way(),
+        }
+    }
+
+    /// The knowledge that is worth saving for [`TrackerBuilder::restore`]: upload
+    /// rates by address, and contents with their names. It may be taken at any
+    /// time, also after [`shutdown`](Self::shutdown). Costs a step for each peer
+    /// and content, shard by shard.
+    pub fn snapshot(&self) -> Snapshot {
+        self.handle.service.registry.snapshot(now())
+    }
+
+    /// Stops the tracker: accepts no more connections, answers the requests that it
+    /// has read, closes its connections, and returns once all its tasks have ended.
+    /// That takes no longer than [`SHUTDOWN_TIMEOUT`]. Further calls wait for the
+    /// same.
+    ///
+    /// Cancel safe: the tracker stops even if the future is dropped after its
+    /// first poll.
+    pub async fn shutdown(&self) {
+        let service = &self.handle.service;
+        service.stop.cancel();
+        service.tasks.close();
+        service.tasks.wait().await;
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], BindError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| BindError::Entropy {
+        detail: error.to_string(),
+    })?;
+    Ok(bytes)
+}
+
+async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
+    let mut pause = ACCEPT_PAUSES.0;
+    loop {
+        let accepted = tokio::select! {
+            () = service.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(connection) => {
+                pause = ACCEPT_PAUSES.0;
+                let remote = &connection.remote;
+                // The span of everything that is logged about this connection.
+                let span = info_span!("tracker_connection", peer = %remote);
+                match service.admission.admit(remote) {
+                    Decision::Serve(permit) => {
+                        let serve = connection::serve(service.clone(), connection, permit);
+                        service.tasks.spawn(serve.instrument(span));
+                    }
+                    Decision::TurnAway(permit) => {
+                        let stop = service.stop.clone();
+                        let turn_away = connection::turn_away(stop, connection, permit);
+                        service.tasks.spawn(turn_away.instrument(span));
+                    }
+                    Decision::Drop => {}
+                }
+            }
+            Err(TransportError::Closed) => {
+                warn!("the listener of the tracker is closed");
+                return;
+            }
+            Err(error) => {
+                warn!(%error, ?pause, "cannot accept connections");
+                tokio::select! {
+                    () = service.stop.cancelled() => return,
+                    () = sleep(pause) => {}
+                }
+                pause = (2 * pause).min(ACCEPT_PAUSES.1);
+            }
+        }
+    }
+}
+
+/// How long work that a request has left may wait to be started.
+const BACKLOG_DELAY: Duration = Duration::from_secs(1);
+
+/// Forgets peers whose lease runs out, and does the work that requests have left,
+/// in bounded steps between which other tasks get the registry.
+async fn expire(service: Arc<Service>) {
+    loop {
+        let next = service.registry.poll_timeout();
+        let wait = async {
+            match next {
+                // All leases are equally long, so no peer that registers meanwhile
+                // must be forgotten earlier.
+                Some(next) => sleep_until(next.min(now() + BACKLOG_DELAY).into()).await,
+                None => service.registered.notified().await,
+            }
+        };
+        tokio::select! {
+            () = service.stop.cancelled() => return,
+            () = wait => {}
+        }
+        service.registry.handle_timeout(now());
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,120 @@
+//! A connection: its two halves, and the limits on the frames that it reads.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures::{Sink, Stream};
+
+use super::error::TransportError;
+use crate::protocol::limits::MAX_FRAMES;
+use crate::protocol::{Addr, Frame, FrameLimits};
+
+/// Frames to the other side. `feed` may keep frames back until `flush`. Closing
+/// flushes, and then tells the other side that no more frames will come. A frame
+/// over [`MAX_FRAMES`] is refused with [`TransportError::FrameTooLarge`], and
+/// the sink stays usable.
+pub type FrameSink = Box<dyn Sink<Frame, Error = TransportError> + Send + Unpin>;
+
+/// Frames from the other side, in the order in which they were sent. The stream
+/// ends (`None`) when the other side closes between two frames. An error is its
+/// last item.
+pub type FrameStream = Box<dyn Stream<Item = Result<Frame, TransportError>> + Send + Unpin>;
+
+/// A two-way connection. Dropping both halves closes it.
+///
+/// An implementation guarantees: frames arrive whole, unchanged, in order, and
+/// at most once; the sink is pending while the other side does not read, so that
+/// memory stays bounded; the two halves work independently of each other;
+/// polling them is cancel safe.
+#[non_exhaustive]
+pub struct Connection {
+    /// The address of the other side. For an accepted connection, it may be an
+    /// address that nobody can connect to.
+    pub remote: Addr,
+    /// Frames to the other side.
+    pub sink: FrameSink,
+    /// Frames from the other side.
+    pub stream: FrameStream,
+    /// The limits that the stream enforces. The holder of the connection may
+    /// tighten them.
+    pub limits: LimitHandle,
+}
+
+impl Connection {
+    /// Makes a connection of two halves. Before it allocates memory for a frame,
+    /// the stream must check the frame against `limits`; if the frame exceeds
+    /// them, the stream must end with [`TransportError::FrameTooLarge`].
+    pub fn new(
+        remote: Addr,
+        sink: impl Sink<Frame, Error = TransportError> + Send + Unpin + 'static,
+        stream: impl Stream<Item = Result<Frame, TransportError>> + Send + Unpin + 'static,
+        limits: LimitHandle,
+    ) -> Self {
+        Self {
+            remote,
+            sink: Box::new(sink),
+            stream: Box::new(stream),
+            limits,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The frame limits of one connection, shared by its stream and its holder. They
+/// start at [`MAX_FRAMES`], which fits every message; over the same transport, a
+/// tracker then accepts much smaller frames than a peer.
+#[derive(Debug, Clone)]
+pub struct LimitHandle(Arc<Limits>);
+
+#[derive(Debug)]
+struct Limits {
+    head: AtomicU32,
+    body: AtomicU32,
+}
+
+impl Default for LimitHandle {
+    fn default() -> Self {
+        Self(Arc::new(Limits {
+            head: AtomicU32::new(MAX_FRAMES.head.into()),
+            body: AtomicU32::new(MAX_FRAMES.body),
+        }))
+    }
+}
+
+impl LimitHandle {
+    /// Sets the limits for all frames that are read from now on.
+    pub fn set(&self, limits: FrameLimits) {
+        self.0.head.store(limits.head.into(), Ordering::Relaxed);
+        self.0.body.store(limits.body, Ordering::Relaxed);
+    }
+
+    /// Checks the announced lengths of a frame, in bytes.
+    ///
+    /// # Errors
+    /// [`TransportError::FrameTooLarge`].
+    pub fn check(&self, head: usize, body: usize) -> Result<(), TransportError> {
+        check_len(head, self.0.head.load(Ordering::Relaxed) as usize)?;
+        check_len(body, self.0.body.load(Ordering::Relaxed) as usize)
+    }
+}
+
+/// Checks that a frame is within [`MAX_FRAMES`]: no receiver accepts more.
+pub(super) fn check_sendable(frame: &Frame) -> Result<(), TransportError> {
+    check_len(frame.head.len(), MAX_FRAMES.head.into())?;
+    check_len(frame.body.len(), MAX_FRAMES.body as usize)
+}
+
+fn check_len(len: usize, max: usize) -> Result<(), TransportError> {
+    if len > max {
+        return Err(TransportError::FrameTooLarge { len, max });
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The errors of a transport.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::protocol::Addr;
+
+/// A failure between two programs. Trying again, now or later, may succeed,
+/// except after [`Address`](Self::Address).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// This transport cannot read the address.
+    #[error("invalid address {addr} for this transport: {reason}")]
+    Address {
+        /// The address.
+        addr: Addr,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The network or the operating system failed.
+    #[error("{source}")]
+    Io {
+        /// The kind of failure.
+        kind: io::ErrorKind,
+        /// The error itself, with the number that the operating system gave it.
+        source: IoError,
+    },
+    /// A head or a body is longer than its limit.
+    #[error("a frame has a part of {len} bytes, but the limit is {max}")]
+    FrameTooLarge {
+        /// The announced length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The connection ended in the middle of a frame.
+    #[error("the connection ended in the middle of a frame")]
+    Truncated,
+    /// The rest of a frame did not arrive in time after its first byte.
+    #[error("timed out in the middle of a frame")]
+    FrameTimeout,
+    /// The connection is already closed.
+    #[error("the connection is closed")]
+    Closed,
+}
+
+impl From<io::Error> for TransportError {
+    fn from(error: io::Error) -> Self {
+        Self::Io {
+            kind: error.kind(),
+            source: error.into(),
+        }
+    }
+}
+
+/// An [`io::Error`] that can be cloned and compared. Two of them are equal if
+/// their kind, their number and their text are.
+#[derive(Clone)]
+pub struct IoError(Arc<io::Error>);
+
+impl IoError {
+    /// The kind of failure.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.0.kind()
+    }
+
+    /// The number that the operating system gave the error, if it comes from
+    /// there.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.0.raw_os_error()
+    }
+}
+
+impl From<io::Error> for IoError {
+    fn from(error: io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl PartialEq for IoError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind()
+            && self.raw_os_error() == other.raw_os_error()
+            && self.to_string() == other.to_string()
+    }
+}
+
+impl Eq for IoError {}
+
+impl fmt::Debug for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for IoError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn io_error_keeps_its_kind_number_and_source() {
+        let refused = io::Error::from_raw_os_error(2);
+        let (kind, text) = (refused.kind(), refused.to_string());
+        let error = TransportError::from(refused);
+        assert_eq!(error.to_string(), text);
+        let source = error.source().expect("it has a source");
+        let source = source.downcast_ref::<IoError>().expect("an IoError");
+        assert_eq!(source.kind(), kind);
+        assert_eq!(source.raw_os_error(), Some(2));
+    }
+
+    #[test]
+    fn io_errors_are_compared_by_kind_number_and_text() {
+        let error = |kind, text: &str| TransportError::from(io::Error::new(kind, text));
+        let reset = io::ErrorKind::ConnectionReset;
+        assert_eq!(error(reset, "a"), error(reset, "a"));
+        assert_ne!(error(reset, "a"), error(reset, "b"));
+        assert_ne!(error(reset, "a"), error(io::ErrorKind::TimedOut, "a"));
+        let number = |number| TransportError::from(io::Error::from_raw_os_error(number));
+        assert_eq!(number(2), number(2));
+        assert_ne!(number(2), number(3));
+    }
+}

@@ -1,0 +1,69 @@
+//! The two traits that a transport implements.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::connection::Connection;
+use super::error::TransportError;
+use crate::protocol::Addr;
+
+/// Connects to other programs and accepts connections from them.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Connects to a listener.
+    ///
+    /// Cancel safe: if the future is dropped, no connection is left behind.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if this transport cannot read the address,
+    /// [`TransportError::Io`] if nobody answers there.
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError>;
+
+    /// Listens at an address. If the address leaves a choice to the system (port
+    /// 0), [`Listener::local_addr`] tells the address that was chosen.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`] if this transport cannot read the address,
+    /// [`TransportError::Io`] if it cannot listen there.
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError>;
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Arc<T> {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        (**self).connect(addr).await
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        (**self).listen(addr).await
+    }
+}
+
+#[async_trait]
+impl<T: Transport + ?Sized> Transport for Box<T> {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        (**self).connect(addr).await
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        (**self).listen(addr).await
+    }
+}
+
+/// Accepts connections until it is dropped. After that, its address refuses
+/// them.
+#[async_trait]
+pub trait Listener: Send + 'static {
+    /// Accepts the next connection.
+    ///
+    /// Cancel safe: dropping the future loses no connection.
+    ///
+    /// # Errors
+    /// An error concerns one connection or is temporary (too many open files,
+    /// for example). The caller may call again after a pause.
+    async fn accept(&mut self) -> Result<Connection, TransportError>;
+
+    /// The address at which others can connect to this listener.
+    fn local_addr(&self) -> &Addr;
+}
