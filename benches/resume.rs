@@ -1,14 +1,14 @@
-//! Opening an interrupted download whose chunks are all committed, beside
-//! verifying it.
+//! How long it takes to open an interrupted download whose chunks are all
+//! committed, compared with verifying it.
 //!
 //! ```text
 //! cargo bench --bench resume -- --gib 10
 //! ```
 //!
-//! The content is zeros in a sparse file, so it needs no room, and the check is
-//! all hashing and no disk. Its journal has a record for every 32 MiB, as a
-//! download leaves it. `--gib` says how long it is, and is 10 by default.
-//! Under `cargo test` it is 64 MiB, and everything runs once.
+//! The content is zeros in a sparse file. So it needs no space, and verifying it
+//! measures hashing and not the disk. Its journal has one record for every 32 MiB,
+//! like that of a real download. `--gib` sets the length, which is 10 GiB by
+//! default. Under `cargo test` the length is 64 MiB, and everything runs once.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,37 +20,41 @@ use tokio::runtime::Runtime;
 
 const GIB: u64 = 1 << 30;
 const TEST_LENGTH: u64 = 64 << 20;
-/// How much a download writes between two commits, in bytes.
+/// How many bytes a download writes between two commits.
 const WINDOW: u64 = 32 << 20;
-/// How often opening is measured for the line at the end.
+/// How often opening is measured for the result at the end.
 const TIMES: usize = 9;
 
 fn main() {
     let (length, test) = arguments();
-    let place = Place::new(length).expect("preparing the download");
+    let download = InterruptedDownload::new(length).expect("preparing the download");
     let sample = Criterion::default().sample_size(20);
-    // `--gib` is not criterion's.
+    // Criterion does not know `--gib`, so it must not see the arguments.
     let mut criterion = match test {
         true => sample.configure_from_args(),
         false => sample,
     };
-    criterion.bench_function("resume", |b| b.iter(|| place.resume(false)));
+    criterion.bench_function("resume", |b| b.iter(|| download.resume(false)));
 
-    let resumed = median((0..TIMES).map(|_| timed(|| place.resume(false))).collect());
-    let checked = timed(|| place.resume(true));
+    let resumed = median(
+        (0..TIMES)
+            .map(|_| timed(|| download.resume(false)))
+            .collect(),
+    );
+    let checked = timed(|| download.resume(true));
     println!(
         "opening {} MiB, all {} chunks committed: {resumed:.2?}; verifying it: {checked:.2?}; ratio {:.0}",
         length >> 20,
-        place.manifest.geometry().chunks(),
+        download.manifest.geometry().chunks(),
         checked.as_secs_f64() / resumed.as_secs_f64(),
     );
     criterion.final_summary();
 }
 
-/// The length in bytes, and whether everything is to run once only.
+/// The length in bytes, and whether everything runs only once.
 fn arguments() -> (u64, bool) {
     let args: Vec<String> = std::env::args().collect();
-    // `cargo test` does not say that it is to be measured.
+    // `cargo test` does not pass `--bench`.
     let has = |flag| args.iter().any(|arg| arg == flag);
     if has("--test") || !has("--bench") {
         return (TEST_LENGTH, true);
@@ -62,17 +66,17 @@ fn arguments() -> (u64, bool) {
     (gib.unwrap_or(10) * GIB, false)
 }
 
-/// A directory with an interrupted download.
-struct Place {
+/// An interrupted download in a directory of its own.
+struct InterruptedDownload {
     runtime: Runtime,
     dir: tempfile::TempDir,
     name: ContentName,
     manifest: Manifest,
 }
 
-impl Place {
+impl InterruptedDownload {
     fn new(length: u64) -> Result<Self, Box<dyn std::error::Error>> {
-        let place = Self {
+        let download = Self {
             runtime: tokio::runtime::Builder::new_current_thread().build()?,
             dir: tempfile::tempdir()?,
             name: "zeros".parse()?,
@@ -81,19 +85,19 @@ impl Place {
                 length,
             )?,
         };
-        let partial = place.open(false)?;
+        let partial = download.open(false)?;
         // A file that was extended reads as zeros, so all chunks are right.
-        let geometry = place.manifest.geometry();
+        let geometry = download.manifest.geometry();
         let (mut committed, mut bytes) = (Bitfield::none(geometry.chunks()), 0);
         for chunk in geometry.indices() {
             committed.insert(chunk);
             bytes += geometry.len_of(chunk);
             if bytes >= WINDOW || committed.is_complete() {
-                place.runtime.block_on(partial.blob.commit(&committed))?;
+                download.runtime.block_on(partial.blob.commit(&committed))?;
                 bytes = 0;
             }
         }
-        Ok(place)
+        Ok(download)
     }
 
     fn open(&self, verify: bool) -> Result<Partial, StorageError> {
@@ -104,7 +108,9 @@ impl Place {
     }
 
     fn resume(&self, verify: bool) {
-        let partial = self.open(verify).expect("nobody else has the directory");
+        let partial = self
+            .open(verify)
+            .expect("no other process uses the directory");
         assert!(partial.present.is_complete());
         assert_eq!(partial.verified.is_complete(), verify);
     }

@@ -68,13 +68,9 @@ impl Storage for Shelf {
             });
         }
         let bytes = vec![0; of.geometry().length() as usize];
-        Ok(Partial {
-            blob: Arc::new(self.book(name, Arc::new(Mutex::new(bytes)), Some(of.id()))),
-            // This storage keeps nothing of an interrupted download.
-            present: Bitfield::none(of.geometry().chunks()),
-            verified: Bitfield::none(of.geometry().chunks()),
-            untouched: true,
-        })
+        let book = self.book(name, Arc::new(Mutex::new(bytes)), Some(of.id()));
+        // This storage cannot resume an interrupted download.
+        Ok(Partial::empty(Arc::new(book), of.geometry().chunks()))
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

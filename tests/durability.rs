@@ -1,14 +1,14 @@
-//! A process that downloads over loopback, killed at random moments and
-//! started again, until every file is there.
+//! A process that downloads over loopback is killed at random moments and
+//! restarted, until every file is complete.
 //!
 //! ```text
 //! BT_LITE_CYCLES=1000 cargo test --release --test durability -- --nocapture
 //! ```
 //!
-//! kills it a thousand times, and the tracker every fifth time. The processes
-//! are this program again, with a role; what the downloading one does to its
-//! storage it tells on its output, so that it can be killed between any two
-//! steps, and nothing waits for time.
+//! kills it a thousand times, and the tracker every fifth time. The processes run
+//! this same program, each in a role. The downloading process prints every step
+//! of its storage, so the test can kill it between any two steps without
+//! waiting.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
@@ -31,18 +31,18 @@ use fastrand::Rng;
 use tempfile::TempDir;
 
 const CHUNKS: u32 = 256;
-/// So many chunks may be written and not be durable.
+/// How many written chunks may not be durable yet.
 const WINDOW: u32 = 16;
 const NAME: &str = "file.bin";
 const ROLE: &str = "BT_LITE_TEST_ROLE";
 
-/// Tells what is done to a storage, a line for each step.
-struct Telling(FileStorage);
+/// Prints a line for each step of a storage.
+struct LoggingStorage(FileStorage);
 
-struct TellingBlob(Arc<dyn Blob>);
+struct LoggingBlob(Arc<dyn Blob>);
 
 #[async_trait]
-impl Storage for Telling {
+impl Storage for LoggingStorage {
     async fn create(
         &self,
         name: &ContentName,
@@ -50,7 +50,7 @@ impl Storage for Telling {
     ) -> Result<Partial, StorageError> {
         let mut partial = self.0.create(name, manifest).await?;
         println!("\nresumed {}", partial.present.count());
-        partial.blob = Arc::new(TellingBlob(partial.blob));
+        partial.blob = Arc::new(LoggingBlob(partial.blob));
         Ok(partial)
     }
 
@@ -60,7 +60,7 @@ impl Storage for Telling {
 }
 
 #[async_trait]
-impl Blob for TellingBlob {
+impl Blob for LoggingBlob {
     fn length(&self) -> u64 {
         self.0.length()
     }
@@ -98,11 +98,13 @@ impl Blob for TellingBlob {
     }
 }
 
-fn said(key: &str) -> String {
+/// A setting of this process.
+fn setting(key: &str) -> String {
     std::env::var(key).unwrap_or_else(|_| panic!("{key} is missing"))
 }
 
-/// What a process of this test does. By itself it does nothing.
+/// Runs in the other processes of this test. Does nothing when it is run as a
+/// test.
 #[tokio::test]
 async fn process_with_a_role() {
     match std::env::var(ROLE).as_deref() {
@@ -115,7 +117,7 @@ async fn process_with_a_role() {
 async fn track() {
     let transport = TcpTransport::new();
     let tracker = Tracker::builder(transport)
-        .bind(said("ADDR"))
+        .bind(setting("ADDR"))
         .await
         .unwrap();
     println!("\nlistening {}", tracker.local_addr());
@@ -123,22 +125,23 @@ async fn track() {
 }
 
 async fn download() {
-    let storage = Telling(FileStorage::open(said("DIR")).unwrap());
+    let storage = LoggingStorage(FileStorage::open(setting("DIR")).unwrap());
     let mut config = PeerConfig::default();
     config.swarm.commit_bytes = u64::from(WINDOW) * MIN_CHUNK_LEN;
     let peer = Peer::builder(TcpTransport::new(), storage)
-        .tracker(said("TRACKER"))
+        .tracker(setting("TRACKER"))
         .trackers_optional()
         .config(config)
         .start()
         .await
         .unwrap();
-    // With an owner at hand, a tracker that was just killed is no matter.
-    let owner: Addr = said("OWNER").parse().unwrap();
+    // The owner is known, so the download does not depend on the tracker, which
+    // may just have been killed.
+    let owner: Addr = setting("OWNER").parse().unwrap();
     let options = DownloadOptions::new()
         .owner(owner)
         .name(NAME.parse().unwrap());
-    let id: ContentId = said("ID").parse().unwrap();
+    let id: ContentId = setting("ID").parse().unwrap();
     peer.download_with(id, options).await.unwrap();
     println!("verified 1");
     peer.shutdown().await;
@@ -164,11 +167,12 @@ impl Process {
         Self { child, lines }
     }
 
-    /// The next thing that it says, in one of these forms; nothing at its end.
-    fn next(&mut self, forms: &[&str]) -> Option<(String, String)> {
+    /// The next line that starts with one of these words, split after the word;
+    /// nothing after the last line.
+    fn next(&mut self, words: &[&str]) -> Option<(String, String)> {
         self.lines.by_ref().map_while(Result::ok).find_map(|line| {
             let (what, value) = line.split_once(' ')?;
-            forms
+            words
                 .contains(&what)
                 .then(|| (what.to_owned(), value.to_owned()))
         })
@@ -182,7 +186,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -215,7 +219,7 @@ impl TrackerProcess {
     }
 }
 
-/// One content, downloaded again and again into one directory.
+/// One content that is downloaded repeatedly into one directory.
 struct Downloads {
     dir: TempDir,
     bytes: Vec<u8>,
@@ -224,7 +228,7 @@ struct Downloads {
     tracker: TrackerProcess,
     /// How many chunks the last process reported durable.
     committed: u32,
-    /// Chunks that were there when the process before ended.
+    /// How many chunks were written when the last process ended.
     written: u32,
     kills: u32,
     files: u32,
@@ -233,7 +237,7 @@ struct Downloads {
 }
 
 impl Downloads {
-    /// Starts a process, and kills it when it has told so many steps.
+    /// Starts a process, and kills it after it has printed `steps` steps.
     fn run(&mut self, steps: u32, kill_tracker: bool) {
         let mut process = Process::start(
             "download",
@@ -244,7 +248,7 @@ impl Downloads {
                 ("ID", &self.id),
             ],
         );
-        let forms = [
+        let words = [
             "resumed",
             "stored",
             "committing",
@@ -253,18 +257,18 @@ impl Downloads {
             "finished",
             "verified",
         ];
-        let (mut here, mut finished, mut told) = (0, false, 0);
+        let (mut here, mut finished, mut printed) = (0, false, 0);
         let (mut killed, mut kill_tracker) = (false, kill_tracker);
-        while let Some((what, value)) = process.next(&forms) {
+        while let Some((what, value)) = process.next(&words) {
             let value: u32 = value.parse().unwrap();
             match what.as_str() {
                 "resumed" => {
                     assert!(
                         value >= self.committed,
-                        "{} chunks were durable, and {value} are present",
+                        "{} chunks were durable, but {value} are present",
                         self.committed
                     );
-                    // What the kill before has cost is what this start lacks.
+                    // These chunks were lost by the last kill.
                     let lost = self.written.saturating_sub(value);
                     assert!(lost <= WINDOW, "{lost} chunks are fetched again");
                     self.again += lost;
@@ -276,36 +280,36 @@ impl Downloads {
                 "finished" => finished = true,
                 _ => {}
             }
-            assert!(here <= CHUNKS, "a chunk was fetched twice without a kill");
-            told += 1;
-            if told == steps {
-                // What it told before it ended is still read.
+            assert!(here <= CHUNKS, "a chunk was written twice without a kill");
+            printed += 1;
+            if printed == steps {
+                // The lines that it printed before it ended are still read.
                 process.child.kill().unwrap();
                 killed = true;
             }
-            if kill_tracker && told >= steps / 2 {
+            if kill_tracker && printed >= steps / 2 {
                 kill_tracker = false;
                 self.tracker.restart();
             }
         }
         if kill_tracker {
-            // It ended sooner.
+            // The process ended early.
             self.tracker.restart();
         }
         let status = process.child.wait().unwrap();
         assert!(killed || status.success(), "the download failed");
         self.kills += u32::from(killed);
         let target = self.dir.path().join(NAME);
-        assert!(target.exists() || !finished, "a finished file is gone");
+        assert!(target.exists() || !finished, "a finished file is missing");
         if target.exists() {
-            self.take_away(&target);
+            self.check_and_remove(&target);
         } else {
             self.written = here;
         }
     }
 
-    /// Looks at a file, and makes room for the next.
-    fn take_away(&mut self, target: &Path) {
+    /// Checks a finished file, and removes it, so that it can be downloaded again.
+    fn check_and_remove(&mut self, target: &Path) {
         assert!(fs::read(target).unwrap() == self.bytes, "the file is wrong");
         fs::remove_file(target).unwrap();
         self.committed = 0;
@@ -315,7 +319,7 @@ impl Downloads {
 }
 
 #[test]
-fn download_that_is_killed_again_and_again_loses_nothing_that_was_durable() {
+fn download_that_is_killed_repeatedly_loses_no_durable_data() {
     let cycles = match std::env::var("BT_LITE_CYCLES") {
         Ok(cycles) => cycles.parse().unwrap(),
         Err(_) => 10,
@@ -357,7 +361,7 @@ fn download_that_is_killed_again_and_again_loses_nothing_that_was_durable() {
     let mut cycle = 0;
     while downloads.kills < cycles {
         cycle += 1;
-        // A whole download tells a little more than its chunks.
+        // A whole download prints a few more steps than it has chunks.
         downloads.run(rng.u32(1..CHUNKS + 64), cycle % 5 == 0);
     }
     while downloads.files == 0 || downloads.committed > 0 {

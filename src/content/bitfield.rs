@@ -1,4 +1,4 @@
-//! Which chunks of a content someone has: one bit each.
+//! Sets of chunks, with one bit for each chunk.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use super::ChunkIndex;
 
 /// A set of chunks of one content.
 ///
-/// On the wire a bitfield is BitTorrent's: the high bit of the first byte is
-/// chunk 0, and the spare bits at the end are zero (BEP 3).
+/// Its encoding is that of BitTorrent: the high bit of the first byte is chunk 0,
+/// and the spare bits at the end are zero (BEP 3).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Bitfield {
     words: Vec<u64>,
@@ -18,27 +18,27 @@ pub struct Bitfield {
     count: u32,
 }
 
-/// Why bytes are no [`Bitfield`] of a content.
+/// Why bytes are not a valid [`Bitfield`] of a content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BitfieldError {
-    /// Another number of bytes than the chunks need.
-    #[error("a bitfield of this content has {expected} bytes, not {len}")]
+    /// The number of bytes does not match the number of chunks.
+    #[error("a bitfield of this content must have {expected} bytes, not {len}")]
     Length {
-        /// How many bytes there are.
+        /// The actual number of bytes.
         len: usize,
-        /// How many there must be.
+        /// The correct number of bytes.
         expected: usize,
     },
-    /// A bit behind the last chunk is set.
-    #[error("the spare bits of a bitfield are zero")]
+    /// A bit after the last chunk is set.
+    #[error("the spare bits of a bitfield must be zero")]
     SpareBits,
 }
 
 const WORD: u32 = u64::BITS;
 
 impl Bitfield {
-    /// A set with none of `chunks` chunks.
+    /// An empty set, of a content with `chunks` chunks.
     pub fn none(chunks: u32) -> Self {
         Self {
             words: vec![0; chunks.div_ceil(WORD) as usize],
@@ -47,7 +47,7 @@ impl Bitfield {
         }
     }
 
-    /// A set with all of `chunks` chunks.
+    /// A complete set, of a content with `chunks` chunks.
     pub fn all(chunks: u32) -> Self {
         let mut words = vec![u64::MAX; chunks.div_ceil(WORD) as usize];
         if let (Some(last), spare @ 1..) = (words.last_mut(), chunks % WORD) {
@@ -65,27 +65,27 @@ impl Bitfield {
         self.chunks
     }
 
-    /// How many of them are in the set.
+    /// How many chunks are in the set.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// Whether all are in the set.
+    /// Whether all chunks are in the set.
     pub fn is_complete(&self) -> bool {
         self.count == self.chunks
     }
 
-    /// Whether none is in the set.
+    /// Whether no chunk is in the set.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether `chunk` is in the set; a chunk that the content lacks never is.
+    /// Whether `chunk` is in the set. `false` if the content has no such chunk.
     pub fn contains(&self, chunk: ChunkIndex) -> bool {
         chunk.0 < self.chunks && self.words[(chunk.0 / WORD) as usize] & mask(chunk) != 0
     }
 
-    /// Adds a chunk, and tells whether that changed the set.
+    /// Adds a chunk. Returns whether the set has changed.
     ///
     /// # Panics
     /// If the content has no such chunk.
@@ -98,7 +98,7 @@ impl Bitfield {
         fresh
     }
 
-    /// Takes a chunk out, and tells whether that changed the set.
+    /// Removes a chunk. Returns whether the set has changed.
     ///
     /// # Panics
     /// If the content has no such chunk.
@@ -111,6 +111,18 @@ impl Bitfield {
         present
     }
 
+    /// Removes the chunks that are not in `other`.
+    ///
+    /// # Panics
+    /// If the sets have different numbers of chunks.
+    pub fn intersect(&mut self, other: &Self) {
+        assert_eq!(self.chunks, other.chunks);
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= other;
+        }
+        self.count = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// The chunks in the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = ChunkIndex> + '_ {
         self.iter_from(0)
@@ -121,11 +133,11 @@ impl Bitfield {
         ones(start, self.words.len(), |i| self.words[i])
     }
 
-    /// The chunks in both sets, from index `start` on, in order: 64 chunks are
-    /// passed over at a time.
+    /// The chunks in both sets, from index `start` on, in order. Skips 64 chunks
+    /// at a time.
     ///
     /// # Panics
-    /// If the two are of contents with another number of chunks.
+    /// If the sets have different numbers of chunks.
     pub fn iter_common<'a>(
         &'a self,
         other: &'a Self,
@@ -141,10 +153,10 @@ impl Bitfield {
         ones(0, self.words.len(), |i| !self.words[i]).take_while(move |chunk| chunk.0 < chunks)
     }
 
-    /// The first chunk in this set that `other` lacks.
+    /// The first chunk in this set that is not in `other`.
     ///
     /// # Panics
-    /// If the two are of contents with another number of chunks.
+    /// If the sets have different numbers of chunks.
     pub fn first_not_in(&self, other: &Self) -> Option<ChunkIndex> {
         assert_eq!(self.chunks, other.chunks);
         self.words
@@ -157,22 +169,22 @@ impl Bitfield {
             })
     }
 
-    /// The bytes of a bitfield of `chunks` chunks.
+    /// The length of an encoded bitfield of `chunks` chunks, in bytes.
     pub fn byte_len(chunks: u32) -> usize {
         chunks.div_ceil(8) as usize
     }
 
-    /// The bytes as they travel.
+    /// The encoded bitfield.
     pub fn to_bytes(&self) -> Bytes {
         let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_be_bytes()).collect();
         bytes.truncate(Self::byte_len(self.chunks));
         bytes.into()
     }
 
-    /// Reads the bytes of a bitfield of `chunks` chunks.
+    /// Decodes a bitfield of `chunks` chunks.
     ///
     /// # Errors
-    /// [`BitfieldError`] for another length, or a spare bit that is set.
+    /// [`BitfieldError`] if the length is wrong, or a spare bit is set.
     pub fn from_bytes(bytes: &[u8], chunks: u32) -> Result<Self, BitfieldError> {
         let expected = Self::byte_len(chunks);
         if bytes.len() != expected {
@@ -183,9 +195,9 @@ impl Bitfield {
         }
         let words: Vec<u64> = bytes
             .chunks(8)
-            .map(|part| {
+            .map(|bytes| {
                 let mut word = [0; 8];
-                word[..part.len()].copy_from_slice(part);
+                word[..bytes.len()].copy_from_slice(bytes);
                 u64::from_be_bytes(word)
             })
             .collect();
@@ -213,10 +225,13 @@ fn mask(chunk: ChunkIndex) -> u64 {
     1 << (WORD - 1 - chunk.0 % WORD)
 }
 
-/// The indices of the bits that are set in `len` words, from bit `start` on.
+/// The chunks whose bits are set in `len` words, from chunk `start` on.
 fn ones(start: u32, len: usize, word: impl Fn(usize) -> u64) -> impl Iterator<Item = ChunkIndex> {
     let mut at = (start / WORD) as usize;
+    // Hides the bits before `start` in the first word.
     let mut skip = u64::MAX >> (start % WORD);
+    // The bits of the current word that were not yielded yet, and whether the
+    // word is still to be read.
     let mut bits = 0;
     let mut fresh = true;
     std::iter::from_fn(move || {

@@ -1,59 +1,30 @@
-//! How a content is cut: chunks (the unit of planning and verification) and
-//! blocks (the unit of transfer). A function of the length alone, so that the
-//! same bytes always meet in the same swarm.
+//! How a content is cut into chunks (the unit of planning and verification) and
+//! blocks (the unit of transfer). This depends on the length alone, so that equal
+//! contents always have the same chunks, and join the same swarm.
 
-use std::fmt;
 use std::ops::Range;
 
 use thiserror::Error;
 
-use super::Bitfield;
+use super::{Bitfield, BlockRange, ChunkIndex};
 
-/// The shortest chunk, in bytes: BLAKE3 reaches its speed from here on.
+/// The minimum length of a chunk, in bytes. From this length on BLAKE3 is fast.
 pub const MIN_CHUNK_LEN: u64 = 16 << 10;
-/// The longest chunk, in bytes: what a leecher holds unverified per chunk.
+/// The maximum length of a chunk, in bytes. This limits how many unverified bytes
+/// a leecher holds for each chunk.
 pub const MAX_CHUNK_LEN: u64 = 16 << 20;
-/// How many chunks a content is cut into, if the bounds of a chunk allow it:
-/// enough that a swarm can spread the work, few enough that a manifest stays
-/// small (32 KiB).
+/// The maximum number of chunks, as long as chunks are not longer than
+/// [`MAX_CHUNK_LEN`]: enough to distribute the work in a swarm, and few enough to
+/// keep a manifest small (32 KiB).
 pub const TARGET_CHUNKS: u64 = 1024;
-/// The most chunks of one content.
+/// The maximum number of chunks of a content.
 pub const MAX_CHUNKS: u32 = 1 << 20;
-/// The longest content, in bytes (16 TiB).
+/// The maximum length of a content, in bytes (16 TiB).
 pub const MAX_CONTENT_LEN: u64 = MAX_CHUNK_LEN * MAX_CHUNKS as u64;
 
-/// The position of a chunk in its content, counted from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkIndex(pub u32);
-
-impl ChunkIndex {
-    /// The index as an offset into a slice.
-    pub fn as_usize(self) -> usize {
-        self.0 as usize
-    }
-}
-
-impl fmt::Display for ChunkIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A part of a chunk, as a request names it: `len` bytes from `offset` on,
-/// counted in bytes from the start of the chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BlockRange {
-    /// Which chunk.
-    pub chunk: ChunkIndex,
-    /// The first byte, from the start of the chunk.
-    pub offset: u32,
-    /// How many bytes.
-    pub len: u32,
-}
-
-/// A length that is past [`MAX_CONTENT_LEN`].
+/// A length above [`MAX_CONTENT_LEN`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a content has at most {MAX_CONTENT_LEN} bytes, not {length}")]
+#[error("a content can have at most {MAX_CONTENT_LEN} bytes, not {length}")]
 pub struct TooLong {
     /// The length in bytes.
     pub length: u64,
@@ -62,9 +33,9 @@ pub struct TooLong {
 /// How a content of a given length is cut into chunks.
 ///
 /// The chunk length is the smallest power of two that cuts the content into at
-/// most [`TARGET_CHUNKS`] chunks, kept between [`MIN_CHUNK_LEN`] and
-/// [`MAX_CHUNK_LEN`]. All chunks but the last have that length. Empty content
-/// has one empty chunk, so that every content has something to verify.
+/// most [`TARGET_CHUNKS`] chunks, but at least [`MIN_CHUNK_LEN`] and at most
+/// [`MAX_CHUNK_LEN`]. All chunks except the last have that length. Empty content
+/// has one empty chunk, so that every content has a chunk to verify.
 ///
 /// ```
 /// use bt_lite::{ChunkIndex, Geometry};
@@ -86,7 +57,7 @@ impl Geometry {
     /// The geometry of a content of `length` bytes.
     ///
     /// # Errors
-    /// [`TooLong`] past [`MAX_CONTENT_LEN`].
+    /// [`TooLong`] above [`MAX_CONTENT_LEN`].
     pub fn of(length: u64) -> Result<Self, TooLong> {
         if length > MAX_CONTENT_LEN {
             return Err(TooLong { length });
@@ -96,7 +67,7 @@ impl Geometry {
             .next_power_of_two()
             .clamp(MIN_CHUNK_LEN, MAX_CHUNK_LEN);
         let chunks = length.div_ceil(chunk_len).max(1);
-        let chunks = u32::try_from(chunks).expect("the bound on the length bounds the chunks");
+        let chunks = u32::try_from(chunks).expect("the maximum length bounds the number");
         Ok(Self {
             length,
             chunk_len,
@@ -104,12 +75,12 @@ impl Geometry {
         })
     }
 
-    /// The content's length in bytes.
+    /// The length of the content in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// The length of every chunk but the last, in bytes.
+    /// The length of every chunk except the last, in bytes.
     pub fn chunk_len(&self) -> u64 {
         self.chunk_len
     }
@@ -126,7 +97,7 @@ impl Geometry {
         (0..self.chunks).map(ChunkIndex)
     }
 
-    /// The last chunk: the only one that may be shorter.
+    /// The last chunk, which may be shorter than the others.
     pub fn last(&self) -> ChunkIndex {
         ChunkIndex(self.chunks - 1)
     }
@@ -136,7 +107,7 @@ impl Geometry {
         chunk.0 < self.chunks
     }
 
-    /// Where a chunk starts in the content, in bytes.
+    /// The offset of a chunk in the content, in bytes.
     ///
     /// # Panics
     /// If the content has no such chunk.
@@ -145,10 +116,10 @@ impl Geometry {
         u64::from(chunk.0) * self.chunk_len
     }
 
-    /// How many bytes these chunks have together.
+    /// The length of these chunks together, in bytes.
     ///
     /// # Panics
-    /// If the set is of another number of chunks.
+    /// If the set has another number of chunks.
     pub fn bytes_of(&self, chunks: &Bitfield) -> u64 {
         assert_eq!(chunks.chunks(), self.chunks());
         let full = u64::from(chunks.count()) * self.chunk_len();
@@ -158,7 +129,7 @@ impl Geometry {
         }
     }
 
-    /// How many bytes a chunk has.
+    /// The length of a chunk in bytes.
     ///
     /// # Panics
     /// If the content has no such chunk.
@@ -175,8 +146,8 @@ impl Geometry {
         start..start + self.len_of(chunk)
     }
 
-    /// Whether a block lies inside its chunk and is not empty. The one
-    /// exception is the empty block of the one chunk of empty content.
+    /// Whether a block is inside its chunk and not empty. The empty block of the
+    /// only chunk of empty content is valid as well.
     pub fn contains_block(&self, block: BlockRange) -> bool {
         if !self.contains(block.chunk) {
             return false;
@@ -187,12 +158,12 @@ impl Geometry {
     }
 }
 
-/// Cuts `total` units into `parts` contiguous ranges that cover all of them in
-/// order, each exactly once; their sizes differ by at most one, the longer
-/// ones first. This is the plain S/N split with which a download starts.
+/// Splits `total` units into `parts` contiguous ranges, in order. The lengths of
+/// the ranges differ by at most one, and the longer ranges come first. A download
+/// starts with this split.
 ///
-/// With more parts than units, the last ones are empty; with no parts there is
-/// nothing to yield.
+/// If there are more parts than units, the last ranges are empty. If there are no
+/// parts, there are no ranges.
 ///
 /// ```
 /// let split: Vec<_> = bt_lite::split_evenly(10, 3).collect();

@@ -1,12 +1,12 @@
-//! The content id: the BLAKE3 hash of the bytes, and nothing else.
+//! The content id: the BLAKE3 hash of the bytes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The identity of a content: the BLAKE3 hash of its bytes, exactly what the
-/// `b3sum` tool prints for them.
+/// The identity of a content: the BLAKE3 hash of its bytes, as the `b3sum` tool
+/// prints it.
 ///
 /// ```
 /// use bt_lite::ContentId;
@@ -21,20 +21,20 @@ use thiserror::Error;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; Self::LEN]);
 
-/// Why a text is no [`ContentId`].
+/// Why a text is not a valid [`ContentId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseIdError {
-    /// An id has exactly 64 hexadecimal digits.
-    #[error("a content id has {} hexadecimal digits, not {len}", 2 * ContentId::LEN)]
+    /// The text does not have exactly 64 bytes.
+    #[error("a content id must have {} hexadecimal digits, not {len}", 2 * ContentId::LEN)]
     Length {
-        /// How many bytes the text has.
+        /// The length of the text in bytes.
         len: usize,
     },
-    /// Something that is no hexadecimal digit.
-    #[error("byte {at} of a content id is no hexadecimal digit")]
+    /// A byte is not a hexadecimal digit.
+    #[error("byte {at} of the content id is not a hexadecimal digit")]
     Digit {
-        /// Its offset in the text, in bytes.
+        /// The offset of the byte in the text.
         at: usize,
     },
 }
@@ -43,7 +43,7 @@ impl ContentId {
     /// The length of an id in bytes.
     pub const LEN: usize = 32;
 
-    /// The id of content that is at hand as a whole.
+    /// The id of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
@@ -74,7 +74,7 @@ impl fmt::Debug for ContentId {
 impl FromStr for ContentId {
     type Err = ParseIdError;
 
-    /// Reads 64 hexadecimal digits in either case.
+    /// Reads 64 hexadecimal digits, in upper or lower case.
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let digits = text.as_bytes();
         if digits.len() != 2 * Self::LEN {
@@ -97,14 +97,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_parses_what_it_prints_in_either_case() {
+    fn printed_id_is_parsed_in_upper_and_lower_case() {
         let id = ContentId::of(b"bt_lite");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(id.to_string().to_uppercase().parse(), Ok(id));
     }
 
     #[test]
-    fn id_with_a_wrong_length_or_digit_is_refused() {
+    fn id_with_a_wrong_length_or_digit_is_invalid() {
         let text = ContentId::of(b"x").to_string();
         assert_eq!(
             text[1..].parse::<ContentId>(),
@@ -115,7 +115,7 @@ mod tests {
             bad.parse::<ContentId>(),
             Err(ParseIdError::Digit { .. })
         ));
-        // 64 bytes of multi-byte characters must not be sliced apart.
+        // 64 bytes of multi-byte characters must not be cut inside a character.
         assert!("é".repeat(32).parse::<ContentId>().is_err());
     }
 }

@@ -1,18 +1,19 @@
-//! The manifest: what a leecher must hold before it can verify anything.
+//! The manifest of a content, which a leecher needs to verify chunks.
 //!
-//! BLAKE3 is a binary tree. A chunk's length is a power of two of at least
-//! 1 KiB, so each chunk is a subtree, and a chunk's hash is that subtree's
-//! chaining value. Merging all of them gives the content id: a manifest is
-//! checked against an id without any content, and a chunk against the manifest
-//! without any other chunk.
+//! BLAKE3 hashes a binary tree. The length of a chunk is a power of two of at
+//! least 1 KiB, so each chunk is a subtree, and the hash of a chunk is the
+//! chaining value of that subtree. Merging the hashes of all chunks gives the
+//! content id. So a manifest can be checked against an id without any content,
+//! and a chunk against the manifest without any other chunk.
 //!
-//! The merge alone does not bind the *length*: whoever passes off inner nodes
-//! as chunks, or the last chunk as a longer one, still merges to the id. So a
-//! manifest carries a [`LengthProof`]: the last leaf of the tree (at most 1 KiB
-//! of content) and the siblings on its way up to the last chunk's hash. A leaf
-//! is hashed with its position, its length, and a flag that no inner node has;
-//! so a right edge that ends in a valid leaf at the claimed place exists for
-//! one length only. A [`Manifest`] that exists is a manifest that was checked.
+//! The merge alone does not prove the *length*: a peer could present inner
+//! nodes as chunks, or the last chunk as a longer one, and the hashes would
+//! still merge to the id. So a manifest contains a [`LengthProof`]: the last leaf
+//! of the tree (at most 1 KiB of content), and the siblings on the path from the
+//! leaf to the hash of the last chunk. A leaf is hashed with its position, its
+//! length, and a flag that no inner node has. So a right edge that ends in a
+//! valid leaf at the claimed position exists for one length only. Every
+//! [`Manifest`] value has been checked.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -24,8 +25,8 @@ use thiserror::Error;
 
 use super::{ChunkIndex, ContentId, Geometry, TooLong};
 
-/// A chunk's hash: the chaining value of its subtree, or, for content of a
-/// single chunk, the content id itself.
+/// The hash of a chunk: the chaining value of its subtree. For a content with a
+/// single chunk it is the content id itself.
 pub type ChunkHash = [u8; 32];
 
 /// The length of a leaf of the BLAKE3 tree, in bytes.
@@ -34,85 +35,86 @@ const LEAF_LEN: u64 = blake3::CHUNK_LEN as u64;
 /// How many bytes [`Manifest::from_reader`] reads at a time.
 const READ_LEN: usize = 256 << 10;
 
-/// Length, chunk hashes, and the proof of the length: everything that is
-/// needed to verify each chunk of a content by itself.
+/// The chunk hashes, the length, and the proof of the length of a content:
+/// everything that is needed to verify each chunk by itself.
 ///
-/// A value of this type is always consistent: its hashes merge to its id and
-/// its length is proven.
+/// A value of this type is always consistent: its hashes merge to its id, and its
+/// length is proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     id: ContentId,
     geometry: Geometry,
-    /// The chunk hashes, one behind the other, so that a part of them is sent
-    /// as it lies here.
+    /// The chunk hashes one after the other, so that a page of them can be sent
+    /// without a copy.
     hashes: Bytes,
     proof: LengthProof,
 }
 
-/// Proves the length of a content: its last leaf, and what the leaf is merged
-/// with on the way up to the last chunk's hash.
+/// Proves the length of a content: its last leaf, and the siblings with which the
+/// leaf is merged to the hash of the last chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LengthProof {
-    /// The last 1 to 1024 bytes of the content (none for empty content):
-    /// what follows the last multiple of 1024 before its end.
+    /// The last leaf: the last 1 to 1024 bytes of the content, from a multiple
+    /// of 1024 on. Empty for empty content.
     pub leaf: Bytes,
-    /// The left siblings of that leaf inside the last chunk, from the widest
-    /// to the narrowest.
+    /// The left siblings of the leaf inside the last chunk, from the largest
+    /// subtree to the smallest.
     pub siblings: Vec<ChunkHash>,
 }
 
-/// Why a manifest, or a content, is not what it claims to be.
+/// Why a manifest or a content is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// The length is past the bound.
+    /// The content is too long.
     #[error(transparent)]
     TooLong(#[from] TooLong),
-    /// Another number of hashes than the length asks for.
-    #[error("a content of this length has {expected} chunks, and the manifest {found}")]
+    /// The number of hashes does not match the length.
+    #[error("the manifest has {found} hashes, but a content of this length has {expected} chunks")]
     Chunks {
-        /// How many hashes there are.
+        /// The actual number of hashes.
         found: usize,
-        /// How many there must be.
+        /// The correct number of hashes.
         expected: u32,
     },
     /// The hashes do not merge to the content id.
     #[error("the chunk hashes do not merge to the content id")]
     Mismatch,
-    /// The length is not proven.
+    /// The proof of the length is wrong.
     #[error("the manifest does not prove its length of {length} bytes")]
     Length {
         /// The claimed length in bytes.
         length: u64,
     },
-    /// The content is shorter or longer than was said.
-    #[error("{expected} bytes of content were announced, and {found} came")]
+    /// The content is shorter or longer than announced.
+    #[error("the content should have {expected} bytes, but has {found}")]
     Content {
-        /// How many bytes came (for a longer one, how many until it was noticed).
+        /// How many bytes were read. For a content that is too long, this is
+        /// the number when it was detected.
         found: u64,
-        /// How many were announced.
+        /// How many bytes were announced.
         expected: u64,
     },
 }
 
-/// Why no manifest could be made of a reader.
+/// Why reading a content for its manifest failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The reader failed.
     #[error("reading the content failed: {0}")]
     Io(#[from] io::Error),
-    /// The reader gave another number of bytes than announced, or too many.
+    /// The content has another length than announced, or is too long.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
 }
 
 impl Manifest {
-    /// Takes a manifest apart and checks it: the hashes against the id, and
-    /// the length against its proof.
+    /// Makes a manifest of its fields, if the hashes merge to the id and the
+    /// proof proves the length.
     ///
     /// # Errors
-    /// [`ManifestError`]; whoever sent these parts for this id lied.
+    /// [`ManifestError`]: these values are not the manifest of this id.
     pub fn check(
         id: ContentId,
         length: u64,
@@ -140,22 +142,21 @@ impl Manifest {
         })
     }
 
-    /// The manifest of content that is at hand as a whole.
+    /// The manifest of these bytes.
     ///
     /// # Errors
-    /// [`ManifestError::TooLong`] past the bound.
+    /// [`ManifestError::TooLong`].
     pub fn of(content: &[u8]) -> Result<Self, ManifestError> {
         let mut builder = ManifestBuilder::new(content.len() as u64)?;
         builder.update(content)?;
         builder.finish()
     }
 
-    /// The manifest of `length` bytes from a reader, which must end there. A
-    /// part of [`MIN_CHUNK_LEN`](super::MIN_CHUNK_LEN) or more is in memory at
-    /// a time, never the content.
+    /// The manifest of a reader, which must yield exactly `length` bytes. The
+    /// content is read in pieces of at most 256 KiB, and never held as a whole.
     ///
     /// # Errors
-    /// [`ReadError`] when reading fails, or the reader ends earlier or later.
+    /// [`ReadError`] when reading fails, or the length differs.
     pub fn from_reader(mut reader: impl Read, length: u64) -> Result<Self, ReadError> {
         let mut builder = ManifestBuilder::new(length)?;
         let mut buffer = vec![0; READ_LEN];
@@ -169,22 +170,22 @@ impl Manifest {
         }
     }
 
-    /// The identity of the content.
+    /// The id of the content.
     pub fn id(&self) -> ContentId {
         self.id
     }
 
-    /// How the content is cut.
+    /// How the content is cut into chunks.
     pub fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    /// The hash of every chunk in order.
+    /// The hashes of all chunks, in order.
     pub fn hashes(&self) -> &[ChunkHash] {
         self.hashes.as_chunks().0
     }
 
-    /// The hashes of these chunks, one behind the other, without a copy. Chunks
+    /// The hashes of these chunks, one after the other, without a copy. Chunks
     /// that the content does not have are left out.
     pub(crate) fn hash_bytes(&self, chunks: Range<ChunkIndex>) -> Bytes {
         let at = |chunk: ChunkIndex| {
@@ -200,10 +201,10 @@ impl Manifest {
         &self.proof
     }
 
-    /// Whether these bytes are that chunk. The chunk may come in several
-    /// pieces; pieces of 16 KiB or more are hashed at full speed.
+    /// Whether these bytes are this chunk. The chunk may be split into pieces;
+    /// pieces of 16 KiB or more are hashed at full speed.
     ///
-    /// This is the one function behind which verification stands.
+    /// All verification of chunks goes through this function.
     pub fn verify<'a>(
         &self,
         chunk: ChunkIndex,
@@ -229,11 +230,12 @@ impl Manifest {
 }
 
 impl LengthProof {
-    /// How many siblings and how long a leaf the proof of a length has.
+    /// The number of siblings, and the length of the leaf in bytes, in the proof
+    /// of this length.
     pub fn shape(geometry: &Geometry) -> (usize, usize) {
-        let parts = last_chunk_parts(geometry);
-        let leaf = parts[parts.len() - 1].clone();
-        (parts.len() - 1, (leaf.end - leaf.start) as usize)
+        let subtrees = last_chunk_subtrees(geometry);
+        let leaf = subtrees[subtrees.len() - 1].clone();
+        (subtrees.len() - 1, (leaf.end - leaf.start) as usize)
     }
 
     fn proves(&self, geometry: &Geometry, last_hash: &ChunkHash) -> bool {
@@ -247,18 +249,21 @@ impl LengthProof {
     }
 }
 
-/// Builds a [`Manifest`] from content that arrives in order, in pieces of any
-/// size, holding at most one leaf of it.
+/// Builds a [`Manifest`] from the bytes of a content, in order and in pieces of
+/// any size. It keeps at most one leaf of the content.
 #[derive(Debug)]
 pub struct ManifestBuilder {
     geometry: Geometry,
-    /// The subtrees to hash, in order: each chunk but the last, then the parts
-    /// of the last.
+    /// The hashes of the chunks that are complete.
     hashes: Vec<ChunkHash>,
-    last_parts: Vec<Range<u64>>,
+    /// The last chunk is hashed in these subtrees, the last of which is the leaf.
+    last_subtrees: Vec<Range<u64>>,
+    /// The hashes of those subtrees of the last chunk that are complete.
     siblings: Vec<ChunkHash>,
     leaf: Vec<u8>,
+    /// Hashes the current subtree.
     hasher: Hasher,
+    /// How many bytes of the content came so far.
     at: u64,
 }
 
@@ -266,13 +271,13 @@ impl ManifestBuilder {
     /// Starts the manifest of a content of `length` bytes.
     ///
     /// # Errors
-    /// [`ManifestError::TooLong`] past the bound.
+    /// [`ManifestError::TooLong`].
     pub fn new(length: u64) -> Result<Self, ManifestError> {
         let geometry = Geometry::of(length)?;
         Ok(Self {
             geometry,
             hashes: Vec::with_capacity(geometry.chunks() as usize),
-            last_parts: last_chunk_parts(&geometry),
+            last_subtrees: last_chunk_subtrees(&geometry),
             siblings: Vec::new(),
             leaf: Vec::new(),
             hasher: Hasher::new(),
@@ -280,10 +285,10 @@ impl ManifestBuilder {
         })
     }
 
-    /// Takes the next piece of the content.
+    /// Adds the next piece of the content.
     ///
     /// # Errors
-    /// [`ManifestError::Content`] for more bytes than were announced.
+    /// [`ManifestError::Content`] if the content is longer than announced.
     pub fn update(&mut self, mut piece: &[u8]) -> Result<(), ManifestError> {
         let length = self.geometry.length();
         let end = self.at.saturating_add(piece.len() as u64);
@@ -298,7 +303,7 @@ impl ManifestBuilder {
             let take = (subtree.end - self.at).min(piece.len() as u64);
             let (now, later) = piece.split_at(take as usize);
             self.hasher.update(now);
-            if subtree.end == length && self.siblings.len() + 1 == self.last_parts.len() {
+            if subtree.end == length && self.siblings.len() + 1 == self.last_subtrees.len() {
                 self.leaf.extend_from_slice(now);
             }
             self.at += take;
@@ -310,10 +315,10 @@ impl ManifestBuilder {
         Ok(())
     }
 
-    /// The manifest of all that came.
+    /// The manifest of the content.
     ///
     /// # Errors
-    /// [`ManifestError::Content`] for fewer bytes than were announced.
+    /// [`ManifestError::Content`] if the content is shorter than announced.
     pub fn finish(mut self) -> Result<Manifest, ManifestError> {
         let length = self.geometry.length();
         if self.at != length {
@@ -336,11 +341,11 @@ impl ManifestBuilder {
         })
     }
 
-    /// The subtree that is being hashed.
+    /// The bytes of the subtree that is being hashed.
     fn subtree(&self) -> Range<u64> {
         let chunk = ChunkIndex(self.hashes.len() as u32);
         if chunk == self.geometry.last() {
-            self.last_parts[self.siblings.len()].clone()
+            self.last_subtrees[self.siblings.len()].clone()
         } else {
             self.geometry.range_of(chunk)
         }
@@ -359,21 +364,21 @@ impl ManifestBuilder {
     }
 }
 
-/// The last chunk as BLAKE3 cuts it along its right edge: complete subtrees
-/// from the widest to the narrowest, then the last leaf.
-fn last_chunk_parts(geometry: &Geometry) -> Vec<Range<u64>> {
+/// The subtrees of the last chunk along its right edge: complete subtrees from
+/// the largest to the smallest, then the last leaf.
+fn last_chunk_subtrees(geometry: &Geometry) -> Vec<Range<u64>> {
     let Range { mut start, end } = geometry.range_of(geometry.last());
-    let mut parts = Vec::new();
+    let mut subtrees = Vec::new();
     while end - start > LEAF_LEN {
         let left = hazmat::left_subtree_len(end - start);
-        parts.push(start..start + left);
+        subtrees.push(start..start + left);
         start += left;
     }
-    parts.push(start..end);
-    parts
+    subtrees.push(start..end);
+    subtrees
 }
 
-/// The content id that these chunk hashes merge to.
+/// The content id to which these chunk hashes merge.
 fn merge(hashes: &[ChunkHash]) -> ChunkHash {
     match hashes {
         [only] => *only,
@@ -384,6 +389,7 @@ fn merge(hashes: &[ChunkHash]) -> ChunkHash {
     }
 }
 
+/// The hash to which these chunk hashes merge below the root.
 fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
     match hashes {
         [only] => *only,
@@ -394,17 +400,18 @@ fn subtree(hashes: &[ChunkHash]) -> ChunkHash {
     }
 }
 
-/// BLAKE3 gives the left subtree the largest power of two of leaves that
-/// leaves something for the right one; with chunks of a power of two of leaves
-/// the same holds for chunks.
+/// How many of these chunks are in the left subtree. In BLAKE3 the number of
+/// leaves on the left is the largest power of two that leaves at least one leaf
+/// for the right side. The number of leaves in a chunk is a power of two, so the
+/// same holds for chunks.
 fn left_half(chunks: usize) -> usize {
     chunks.next_power_of_two() / 2
 }
 
-/// The hash of the last chunk: its last leaf, merged with the siblings to its
-/// left, given from the widest to the narrowest.
+/// The hash of the last chunk: its last leaf, merged with the siblings on its
+/// left, which are ordered from the largest subtree to the smallest.
 fn right_edge(leaf: &Hasher, siblings: &[ChunkHash], is_root: bool) -> ChunkHash {
-    let Some((widest, rest)) = siblings.split_first() else {
+    let Some((largest, rest)) = siblings.split_first() else {
         return finalize(leaf, is_root);
     };
     let right = rest
@@ -414,9 +421,9 @@ fn right_edge(leaf: &Hasher, siblings: &[ChunkHash], is_root: bool) -> ChunkHash
             hazmat::merge_subtrees_non_root(left, &right, Mode::Hash)
         });
     if is_root {
-        *hazmat::merge_subtrees_root(widest, &right, Mode::Hash).as_bytes()
+        *hazmat::merge_subtrees_root(largest, &right, Mode::Hash).as_bytes()
     } else {
-        hazmat::merge_subtrees_non_root(widest, &right, Mode::Hash)
+        hazmat::merge_subtrees_non_root(largest, &right, Mode::Hash)
     }
 }
 
@@ -434,19 +441,19 @@ mod tests {
     use crate::content::MIN_CHUNK_LEN;
 
     #[test]
-    fn hashes_of_some_chunks_are_a_part_of_the_manifest_and_no_copy() {
+    fn hashes_of_some_chunks_are_a_slice_of_the_manifest() {
         let content = vec![7; 5 * MIN_CHUNK_LEN as usize + 1];
         let manifest = Manifest::of(&content).unwrap();
         let all = manifest.hashes().as_flattened();
         assert_eq!(all.len(), 6 * size_of::<ChunkHash>());
         for start in 0..8 {
             for end in 0..8 {
-                let part = manifest.hash_bytes(ChunkIndex(start)..ChunkIndex(end));
+                let page = manifest.hash_bytes(ChunkIndex(start)..ChunkIndex(end));
                 let expected = manifest.hashes().iter().take(end as usize);
                 let expected: Vec<_> = expected.skip(start as usize).copied().collect();
-                assert_eq!(part, expected.as_flattened());
-                if !part.is_empty() {
-                    assert_eq!(part.as_ptr(), all[start as usize * 32..].as_ptr());
+                assert_eq!(page, expected.as_flattened());
+                if !page.is_empty() {
+                    assert_eq!(page.as_ptr(), all[start as usize * 32..].as_ptr());
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The name people give to a content: validated once, here.
+//! The names of contents, and their validation.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,14 +9,15 @@ use thiserror::Error;
 
 use super::ContentId;
 
-/// The longest name, in bytes of UTF-8: what every common file system takes.
+/// The maximum length of a name, in bytes of UTF-8. All common file systems
+/// accept this length.
 pub const MAX_NAME_LEN: usize = 255;
 
-/// A name under which a content is known to people.
+/// The name of a content.
 ///
-/// 1 to [`MAX_NAME_LEN`] bytes of UTF-8, with no path separator (`/`, `\`), no
-/// NUL and no control character, and neither `.` nor `..`. So a name is always
-/// a plain file name and never a path.
+/// It has 1 to [`MAX_NAME_LEN`] bytes of UTF-8, without path separators (`/`,
+/// `\`), NUL or other control characters, and is neither `.` nor `..`. So a name
+/// is always a plain file name and never a path.
 ///
 /// ```
 /// use bt_lite::{ContentName, NameError};
@@ -29,87 +30,87 @@ pub const MAX_NAME_LEN: usize = 255;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentName(Arc<str>);
 
-/// Why a text is no [`ContentName`].
+/// Why a text is not a valid [`ContentName`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// A name has at least one byte.
-    #[error("a content name is not empty")]
+    /// The text is empty.
+    #[error("a content name must not be empty")]
     Empty,
-    /// A name has at most [`MAX_NAME_LEN`] bytes.
-    #[error("a content name has at most {MAX_NAME_LEN} bytes, not {len}")]
+    /// The text is longer than [`MAX_NAME_LEN`] bytes.
+    #[error("a content name can have at most {MAX_NAME_LEN} bytes, not {len}")]
     TooLong {
-        /// How many bytes the text has.
+        /// The length of the text in bytes.
         len: usize,
     },
-    /// `.` and `..` mean directories.
-    #[error("a content name is neither `.` nor `..`")]
+    /// The text is `.` or `..`, which mean directories.
+    #[error("a content name must not be `.` or `..`")]
     Dots,
-    /// A separator, NUL, or another control character.
-    #[error("a content name has no separator or control character, and this one has {found:?}")]
+    /// The text contains a path separator, NUL, or another control character.
+    #[error("a content name must not contain {found:?}")]
     Character {
         /// The first such character.
         found: char,
     },
-    /// The bytes are no UTF-8.
-    #[error("a content name is UTF-8")]
+    /// The bytes are not UTF-8.
+    #[error("a content name must be UTF-8")]
     Encoding,
 }
 
-/// Why a name is not one to give to a file; see
+/// Why a name is not safe as a file name; see
 /// [`ContentName::check_file_name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum UnsafeName {
-    /// A character that means something else than itself in a Windows path:
-    /// `C:evil` is a file of another drive, and `a:b` a stream of the file `a`.
-    #[error("{found:?} has a meaning of its own in a Windows path")]
+    /// A character with a special meaning in a Windows path: `C:evil` is a file
+    /// on another drive, and `a:b` a stream of the file `a`.
+    #[error("{found:?} has a special meaning in a Windows path")]
     Character {
         /// The first such character.
         found: char,
     },
-    /// Windows takes the name for a device, whatever its extension.
-    #[error("it stands for a device on Windows")]
+    /// The name of a device on Windows, with any extension.
+    #[error("it is the name of a device on Windows")]
     Device,
-    /// A space or another blank at the start or the end, or a dot at the end.
-    /// Windows drops some of them, so that the name stands for another file; and
-    /// people do not see them.
+    /// White space at the start or the end, or a dot at the end. Windows removes
+    /// some of these, so that the name refers to another file; and people do not
+    /// see them.
     #[error("it starts or ends with {found:?}")]
     Edge {
-        /// That character.
+        /// The character.
         found: char,
     },
-    /// A character that cannot be seen, or that changes the order in which
-    /// others are shown: so the name is another than people read.
-    #[error("it has the invisible character {found:?}")]
+    /// A character that is invisible, or that changes the order in which others
+    /// are displayed. The name differs from the name that people read.
+    #[error("it contains the invisible character {found:?}")]
     Invisible {
         /// The first such character.
         found: char,
     },
-    /// A dot at the start hides a file on Unix, and many programs read files of
-    /// such names as their settings.
-    #[error("a dot at the start hides it")]
+    /// A dot at the start. It hides a file on Unix, and many programs read
+    /// their settings from files with such names.
+    #[error("a dot at the start hides the file")]
     Hidden,
 }
 
-/// Characters that mean something else than themselves in a Windows path, beside
-/// the separators.
+/// The characters with a special meaning in a Windows path, except the
+/// separators.
 const SPECIAL: [char; 7] = ['<', '>', ':', '"', '|', '?', '*'];
 
-/// Names that Windows takes for devices, beside the numbered ones.
+/// The names of devices on Windows, except the numbered ones.
 const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
 const NUMBERED_DEVICES: [&str; 2] = ["COM", "LPT"];
-/// What such a device is numbered with; Windows reads the superscripts of ISO
-/// 8859-1 as digits.
+/// The numbers of such devices. Windows accepts the superscript digits of ISO
+/// 8859-1 as well.
 const DEVICE_NUMBERS: [char; 13] = [
     '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '\u{b9}', '\u{b2}', '\u{b3}',
 ];
 
-/// What is not seen of a name, in order: the characters of the general category
-/// Cf (format; the bidi controls among them), those that are
-/// `Default_Ignorable_Code_Point` but for the variation selectors (they choose
-/// between shapes of the character before them, and emoji have them), and the
-/// line and paragraph separators. From `DerivedGeneralCategory.txt` and
+/// The ranges of invisible characters, in order. These are the characters of the
+/// general category Cf (format, including the bidi controls), the characters with
+/// the property `Default_Ignorable_Code_Point` except the variation selectors
+/// (which choose the shape of the character before them, and occur in emoji), and
+/// the line and paragraph separators. From `DerivedGeneralCategory.txt` and
 /// `DerivedCoreProperties.txt` of Unicode 16.0.
 const INVISIBLE: [(char, char); 25] = [
     ('\u{ad}', '\u{ad}'),
@@ -145,18 +146,18 @@ impl ContentName {
         &self.0
     }
 
-    /// Whether a file of this name is what people take it for, on every system:
-    /// what a storage that keeps files asks of a name that a stranger may have
-    /// chosen. It is not one that
+    /// Checks that this name is safe as a file name on every system. A storage
+    /// that keeps files should require this of names that strangers may have
+    /// chosen. A name is not safe if it
     ///
-    /// - means something else to Windows: it has one of `< > : " | ? *` (a drive,
-    ///   a stream, a wildcard), or is a device (`NUL`, `com1.txt`);
-    /// - starts or ends with a blank, or ends with a dot;
-    /// - has a character that cannot be seen or that reorders others, so that
-    ///   `gpj.exe` is read as `exe.jpg`;
+    /// - has another meaning on Windows: it contains one of `< > : " | ? *` (a
+    ///   drive, a stream, a wildcard), or is a device (`NUL`, `com1.txt`);
+    /// - starts or ends with white space, or ends with a dot;
+    /// - contains an invisible character, or one that reorders others, so that
+    ///   `gpj.exe` is displayed as `exe.jpg`;
     /// - starts with a dot.
     ///
-    /// It does not tell letters apart that only look the same.
+    /// Different letters that look the same are not detected.
     ///
     /// The sources are Microsoft's [Naming Files, Paths, and Namespaces], the
     /// Unicode Standard Annex 9 ([Unicode Bidirectional Algorithm]) and the
@@ -173,7 +174,7 @@ impl ContentName {
     /// ```
     ///
     /// # Errors
-    /// [`UnsafeName`]: the first of the above that holds.
+    /// [`UnsafeName`]: the first of the above conditions that is met.
     ///
     /// [Naming Files, Paths, and Namespaces]: https://learn.microsoft.com/windows/win32/fileio/naming-a-file
     /// [Unicode Bidirectional Algorithm]: https://www.unicode.org/reports/tr9/
@@ -238,7 +239,7 @@ fn is_invisible(c: char) -> bool {
     after > 0 && c <= INVISIBLE[after - 1].1
 }
 
-/// The name of a content that has no other: its 64 hexadecimal digits.
+/// The default name of a content: the 64 hexadecimal digits of its id.
 impl From<ContentId> for ContentName {
     fn from(id: ContentId) -> Self {
         Self(id.to_string().into())
@@ -309,7 +310,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_at_each_bound_is_taken_or_refused() {
+    fn name_at_each_limit_is_accepted_or_refused() {
         for good in [
             "a",
             "...",
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn name_with_a_meaning_on_windows_is_unsafe() {
+    fn name_with_a_special_meaning_on_windows_is_unsafe() {
         for found in SPECIAL {
             for name in [
                 format!("a{found}b"),
@@ -420,12 +421,12 @@ mod tests {
     }
 
     #[test]
-    fn name_that_hides_something_is_unsafe() {
+    fn hidden_name_and_invisible_character_are_unsafe() {
         for name in [".bash_profile", ".a.b", "..a"] {
             assert_eq!(unsafe_as_a_file(name), Some(UnsafeName::Hidden));
         }
-        // From the lists of Unicode, by themselves: the bidi controls, what has
-        // no width, and what looks like nothing.
+        // From the lists of Unicode: the bidi controls, the characters without
+        // width, and those that are displayed as nothing.
         let hidden = [
             '\u{ad}', '\u{34f}', '\u{61c}', '\u{115f}', '\u{180e}', '\u{3164}',
         ]
@@ -441,10 +442,10 @@ mod tests {
                 Some(UnsafeName::Invisible { found })
             );
         }
-        let beside = [
+        let visible = [
             '\u{ac}', '\u{ae}', '\u{606}', '\u{2027}', '\u{2070}', '\u{fffd}',
         ];
-        for seen in beside {
+        for seen in visible {
             assert_eq!(unsafe_as_a_file(&format!("a{seen}b")), None);
         }
         assert!(INVISIBLE.is_sorted());

@@ -1,4 +1,4 @@
-//! The bitfield against a set of numbers.
+//! The bitfield, compared with a set of numbers.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ fn check(bits: &Bitfield, model: &Model) {
     assert_eq!(Bitfield::from_bytes(&bytes, chunks).as_ref(), Ok(bits));
 }
 
-/// A number of chunks, most often beside a byte's or a word's end.
+/// A number of chunks, most often near the end of a byte or a word.
 fn chunks() -> impl Strategy<Value = u32> {
     prop_oneof![
         1u32..=300,
@@ -50,7 +50,7 @@ fn set_of(chunks: u32) -> impl Strategy<Value = (Bitfield, Model)> {
 
 proptest! {
     #[test]
-    fn bitfield_follows_its_model_through_any_steps(
+    fn bitfield_equals_its_model_after_any_steps(
         (chunks, full, steps) in chunks().prop_flat_map(|chunks| {
             (Just(chunks), any::<bool>(), vec((any::<bool>(), 0..chunks), 0..200))
         })
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn first_not_in_is_the_least_of_the_difference(
+    fn first_not_in_is_the_minimum_of_the_difference(
         ((a, in_a), (b, in_b)) in chunks().prop_flat_map(|n| (set_of(n), set_of(n)))
     ) {
         let least = in_a.difference(&in_b).next().copied();
@@ -79,7 +79,15 @@ proptest! {
     }
 
     #[test]
-    fn bytes_of_another_length_or_with_a_spare_bit_are_refused(
+    fn intersect_keeps_the_chunks_in_both_sets(
+        ((mut a, in_a), (b, in_b)) in chunks().prop_flat_map(|n| (set_of(n), set_of(n)))
+    ) {
+        a.intersect(&b);
+        check(&a, &(&in_a & &in_b));
+    }
+
+    #[test]
+    fn bytes_of_a_wrong_length_or_with_a_spare_bit_are_refused(
         (bits, _) in chunks().prop_flat_map(set_of),
         spare in 0u32..7,
     ) {

@@ -1,4 +1,4 @@
-//! How a content is cut: the split into parts, and chunks.
+//! The split into ranges, and how a content is cut into chunks.
 
 use bt_lite::content::{
     BlockRange, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS,
@@ -6,15 +6,15 @@ use bt_lite::content::{
 use bt_lite::{ChunkIndex, Geometry, TooLong, split_evenly};
 use proptest::prelude::*;
 
-/// Each of these, one less, and one more.
+/// Each of these numbers, one less, and one more.
 fn around(centers: impl IntoIterator<Item = u64>) -> Vec<u64> {
     let near = |n: u64| [n.saturating_sub(1), n, n.saturating_add(1)];
     centers.into_iter().flat_map(near).collect()
 }
 
-/// Every length at which something about the cut of a content changes, with
-/// its neighbours: no bytes, one leaf, one chunk, full sets of chunks of each
-/// chunk length, and the bound.
+/// Every length at which the geometry of a content changes, with its neighbours:
+/// no bytes, one leaf, one chunk, the maximum number of chunks of each chunk
+/// length, and the maximum length.
 pub(crate) fn boundary_lengths() -> Vec<u64> {
     let leaves = [0, 1, 64, 1 << 10];
     let chunks = [1, 2, 3, 7, 8].map(|n| n * MIN_CHUNK_LEN);
@@ -47,7 +47,10 @@ fn check_split(total: u64, parts: u32) {
             (least..=most).contains(&len),
             "{total} units in {parts} parts: {part:?}"
         );
-        assert!(len == least || !shorter_came, "the longer ones come first");
+        assert!(
+            len == least || !shorter_came,
+            "the longer ranges come first"
+        );
         shorter_came |= len == least;
         at = part.end;
     }
@@ -62,7 +65,7 @@ fn split_around_every_power_of_two_covers_each_unit_once() {
 }
 
 #[test]
-fn split_into_no_parts_yields_nothing() {
+fn split_into_no_parts_is_empty() {
     assert_eq!(split_evenly(0, 0).len(), 0);
     assert_eq!(split_evenly(u64::MAX, 0).next(), None);
 }
@@ -71,7 +74,7 @@ fn check_geometry(length: u64) {
     let geometry = Geometry::of(length).unwrap();
     assert_eq!(geometry.length(), length);
 
-    // The rule, word by word: double the chunk until 1024 suffice.
+    // The rule as documented: double the chunk length until 1024 chunks suffice.
     let mut chunk_len = MIN_CHUNK_LEN;
     while length.div_ceil(chunk_len) > TARGET_CHUNKS && chunk_len < MAX_CHUNK_LEN {
         chunk_len *= 2;
@@ -94,12 +97,12 @@ fn check_geometry(length: u64) {
     }
     assert_eq!(at, length);
 
-    let behind = ChunkIndex(geometry.chunks());
-    assert!(geometry.contains(geometry.last()) && !geometry.contains(behind));
+    let after = ChunkIndex(geometry.chunks());
+    assert!(geometry.contains(geometry.last()) && !geometry.contains(after));
     check_blocks(geometry);
 }
 
-/// The block at the end of the last chunk fits; a byte more does not.
+/// Checks blocks at the end of the last chunk.
 fn check_blocks(geometry: Geometry) {
     let chunk = geometry.last();
     let len = geometry.len_of(chunk) as u32;
@@ -121,19 +124,19 @@ fn check_blocks(geometry: Geometry) {
 }
 
 #[test]
-fn chunks_tile_the_content_at_every_boundary() {
+fn chunks_cover_the_content_at_every_boundary_length() {
     boundary_lengths().into_iter().for_each(check_geometry);
 }
 
 #[test]
-fn geometry_at_the_bound_has_the_most_and_longest_chunks() {
+fn longest_content_has_the_most_and_longest_chunks() {
     let geometry = Geometry::of(MAX_CONTENT_LEN).unwrap();
     assert_eq!(geometry.chunks(), MAX_CHUNKS);
     assert_eq!(geometry.chunk_len(), MAX_CHUNK_LEN);
 }
 
 #[test]
-fn geometry_past_the_bound_is_refused() {
+fn geometry_of_a_longer_content_is_refused() {
     let powers = (MAX_CONTENT_LEN.ilog2() + 1..64).map(|log| 1 << log);
     let beyond = around(powers)
         .into_iter()
@@ -153,17 +156,17 @@ proptest! {
     }
 
     #[test]
-    fn split_with_more_parts_than_units_ends_in_empty_ones(total in 0u64..200, more in 1u32..200) {
+    fn split_with_more_parts_than_units_ends_with_empty_ranges(total in 0u64..200, more in 1u32..200) {
         check_split(total, total as u32 + more);
     }
 
     #[test]
-    fn chunks_tile_a_content_of_any_length(length in 0u64..=32 << 30) {
+    fn chunks_cover_a_content_of_any_length(length in 0u64..=32 << 30) {
         check_geometry(length);
     }
 
     #[test]
-    fn any_length_is_cut_or_refused(length: u64) {
+    fn any_length_is_accepted_or_refused(length: u64) {
         prop_assert_eq!(Geometry::of(length).is_ok(), length <= MAX_CONTENT_LEN);
     }
 }

@@ -1,4 +1,4 @@
-//! The manifest: identity, verification, and the proof of the length.
+//! The manifest: its id, verification, and the proof of the length.
 
 use std::io::{self, Read};
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::content::boundary_lengths;
 
-/// The input of BLAKE3's published test vectors: 0, 1, ... 250, and again.
+/// The input of BLAKE3's published test vectors: 0, 1, ... 250, repeated.
 fn vector_input(len: usize) -> Vec<u8> {
     (0..=250).cycle().take(len).collect()
 }
@@ -24,8 +24,8 @@ fn short_lengths() -> impl Iterator<Item = usize> {
         .map(|length| length as usize)
 }
 
-/// Gives its bytes in pieces of these sizes, over and over, and is interrupted
-/// before each.
+/// A reader that yields pieces of these sizes, cyclically, and is interrupted
+/// before each piece.
 struct Pieces<'a> {
     bytes: &'a [u8],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
@@ -54,7 +54,7 @@ impl Read for Pieces<'_> {
 }
 
 #[test]
-fn id_is_what_b3sum_prints_for_the_published_vectors() {
+fn id_of_the_published_vectors_is_their_blake3_hash() {
     for (len, id) in [
         (
             0,
@@ -100,7 +100,7 @@ fn id_is_what_b3sum_prints_for_the_published_vectors() {
 }
 
 #[test]
-fn manifest_at_every_boundary_is_the_hash_and_checks() {
+fn manifest_at_every_boundary_length_is_valid() {
     for length in short_lengths() {
         let content = vector_input(length);
         let manifest = Manifest::of(&content).unwrap();
@@ -160,7 +160,7 @@ fn reader_that_ends_early_or_late_is_an_error() {
 }
 
 #[test]
-fn reader_that_fails_passes_its_error_on() {
+fn error_of_a_reader_is_passed_on() {
     struct Fails;
     impl Read for Fails {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -171,7 +171,7 @@ fn reader_that_fails_passes_its_error_on() {
     assert!(matches!(failed, Err(ReadError::Io(e)) if e.kind() == io::ErrorKind::PermissionDenied));
 }
 
-/// The same tree with two neighbours merged into one, level by level.
+/// The hashes one level up in the tree: each pair of neighbours is merged.
 fn merged(hashes: &[ChunkHash]) -> Vec<ChunkHash> {
     hashes
         .chunks(2)
@@ -182,9 +182,8 @@ fn merged(hashes: &[ChunkHash]) -> Vec<ChunkHash> {
         .collect()
 }
 
-/// Proofs that someone could make for a claimed length out of the true one:
-/// its siblings cut or filled up to the shape, from either side, and its leaf
-/// likewise.
+/// Proofs that an attacker could make for a claimed length from the true proof:
+/// the siblings and the leaf are truncated or extended to the right shape.
 fn forged_proofs(manifest: &Manifest, claimed: &Geometry) -> Vec<LengthProof> {
     let (siblings, leaf) = LengthProof::shape(claimed);
     let LengthProof {
@@ -221,7 +220,7 @@ fn forged_proofs(manifest: &Manifest, claimed: &Geometry) -> Vec<LengthProof> {
     ]
 }
 
-/// Lengths that are cut into so many chunks: the ends of each run of them.
+/// Lengths with this number of chunks: the ends of each range of such lengths.
 fn lengths_with(chunks: usize) -> Vec<u64> {
     let mut lengths: Vec<u64> = (14..=24)
         .map(|log| 1u64 << log)
@@ -245,8 +244,8 @@ fn lengths_with(chunks: usize) -> Vec<u64> {
     lengths
 }
 
-/// Whatever length is claimed with hashes that merge to the id, only the true
-/// one passes.
+/// Claims other lengths with hashes that merge to the id, and checks that all are
+/// refused. Returns their number.
 fn refuse_other_lengths(manifest: &Manifest, hashes: &[ChunkHash]) -> usize {
     let length = manifest.geometry().length();
     let near = [
@@ -281,7 +280,7 @@ fn same_hashes_with_another_length_are_refused() {
 }
 
 #[test]
-fn inner_nodes_passed_off_as_chunks_are_refused() {
+fn inner_nodes_presented_as_chunks_are_refused() {
     for chunks in [4, 5, 8, 64] {
         let manifest = Manifest::of(&vector_input(chunks << 14)).unwrap();
         let mut hashes = merged(manifest.hashes());
@@ -293,9 +292,10 @@ fn inner_nodes_passed_off_as_chunks_are_refused() {
 }
 
 #[test]
-fn chunks_passed_off_as_twice_as_long_are_refused() {
-    // 1024 chunks of the shortest length, claimed as 1024 of twice that, and,
-    // two and two merged, at a length whose chunks are shorter than they are.
+fn chunks_presented_as_twice_as_long_are_refused() {
+    // 1024 chunks of the minimum length are claimed to be 1024 chunks of twice
+    // that length. Then each pair is merged, and claimed to be one chunk of a
+    // shorter length.
     let manifest = Manifest::of(&vector_input(16 << 20)).unwrap();
     assert_eq!(manifest.geometry().chunk_len(), 16 << 10);
     assert_eq!(Geometry::of(32 << 20).unwrap().chunk_len(), 32 << 10);
@@ -304,9 +304,10 @@ fn chunks_passed_off_as_twice_as_long_are_refused() {
 }
 
 #[test]
-fn inner_node_passed_off_as_a_leaf_is_refused() {
-    // The last of three chunks is the node over two halves; 64 bytes that spell
-    // these two hashes are no leaf, although a node is hashed over the same.
+fn inner_node_presented_as_a_leaf_is_refused() {
+    // The last of three chunks is an inner node over two hashes. The 64 bytes of
+    // these two hashes are not a leaf, although the node is hashed from the same
+    // bytes.
     let content = vector_input(48 << 10);
     let manifest = Manifest::of(&content).unwrap();
     let left = manifest.proof().siblings[0];
@@ -327,7 +328,7 @@ fn inner_node_passed_off_as_a_leaf_is_refused() {
 }
 
 #[test]
-fn proof_with_another_leaf_or_other_siblings_is_refused() {
+fn proof_with_a_wrong_leaf_or_wrong_siblings_is_refused() {
     for length in [1, 1025, 3000, 16 << 10, (48 << 10) + 5000] {
         let manifest = Manifest::of(&vector_input(length)).unwrap();
         let refused = |change: &dyn Fn(&mut LengthProof)| {
@@ -353,7 +354,7 @@ fn proof_with_another_leaf_or_other_siblings_is_refused() {
 }
 
 #[test]
-fn hashes_that_are_changed_swapped_or_too_few_are_refused() {
+fn hashes_that_are_changed_swapped_missing_or_added_are_refused() {
     let manifest = Manifest::of(&vector_input(5 << 14)).unwrap();
     let check = |hashes: Vec<ChunkHash>| {
         Manifest::check(manifest.id(), 5 << 14, hashes, manifest.proof().clone())
@@ -380,7 +381,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn manifest_of_pieces_of_any_size_is_that_of_the_whole(
+    fn manifest_does_not_depend_on_the_pieces_that_a_reader_yields(
         length in 0usize..200_000,
         sizes in vec(prop_oneof![1usize..100, 1usize..70_000], 1..8),
     ) {
@@ -391,7 +392,7 @@ proptest! {
     }
 
     #[test]
-    fn chunk_in_pieces_of_any_size_verifies_and_a_changed_one_does_not(
+    fn correct_chunk_in_pieces_of_any_size_verifies_and_a_changed_chunk_does_not(
         length in 1usize..200_000,
         piece in 1usize..20_000,
         (at, bit) in (any::<prop::sample::Index>(), 0u32..8),

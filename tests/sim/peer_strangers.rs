@@ -391,12 +391,8 @@ struct LeftBlob(LeftBehind);
 impl Storage for LeftBehind {
     async fn create(&self, _: &ContentName, manifest: &Manifest) -> Result<Partial, StorageError> {
         let chunks = manifest.geometry().chunks();
-        Ok(Partial {
-            blob: Arc::new(LeftBlob(self.clone())),
-            present: Bitfield::all(chunks),
-            verified: Bitfield::none(chunks),
-            untouched: true,
-        })
+        let blob = Arc::new(LeftBlob(self.clone()));
+        Ok(Partial::resumed(blob, Bitfield::all(chunks)).untouched(true))
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -1,5 +1,5 @@
-//! Storages that are broken on purpose: the conformance suite must notice each
-//! fault, by the check that is meant for it.
+//! Storages that are broken on purpose. The conformance suite must detect each
+//! fault with the check for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use bt_lite::testing::storage::conformance;
 use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
 
-/// What a [`Broken`] storage does wrong.
+/// The fault of a [`BrokenStorage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -30,12 +30,12 @@ enum Fault {
     KeepsBadCommit,
     NeverForgets,
     RemembersOthers,
-    ForgetsTheListedName,
-    JudgesNamesOtherwise,
+    ForgetsListedName,
+    ChecksNamesDifferently,
 }
 
 #[derive(Clone)]
-struct Broken {
+struct BrokenStorage {
     inner: MemoryStorage,
     fault: Fault,
     shown: Arc<Mutex<HashMap<ContentName, Arc<dyn Blob>>>>,
@@ -45,11 +45,11 @@ struct Broken {
 struct BrokenBlob {
     inner: Arc<dyn Blob>,
     name: ContentName,
-    of: Broken,
+    storage: BrokenStorage,
     finished: Mutex<bool>,
 }
 
-impl Broken {
+impl BrokenStorage {
     fn new(fault: Fault) -> Self {
         Self {
             inner: MemoryStorage::new(),
@@ -61,7 +61,7 @@ impl Broken {
 }
 
 #[async_trait]
-impl Storage for Broken {
+impl Storage for BrokenStorage {
     async fn create(
         &self,
         name: &ContentName,
@@ -73,12 +73,8 @@ impl Storage for Broken {
             }
             created => created,
         };
-        let Partial {
-            blob,
-            mut present,
-            mut verified,
-            untouched,
-        } = created?;
+        let mut partial = created?;
+        let (blob, chunks) = (partial.blob.clone(), partial.present.chunks());
         let keep = || self.kept.lock().unwrap().push(blob.clone());
         match self.fault {
             Fault::NeverUnlocks => keep(),
@@ -91,27 +87,22 @@ impl Storage for Broken {
                 let mut shown = self.shown.lock().unwrap();
                 shown.insert(name.clone(), blob.clone());
             }
-            Fault::ClaimsAllPresent => present = Bitfield::all(present.chunks()),
-            Fault::VerifiedIsNotPresent => verified = Bitfield::all(present.chunks()),
+            Fault::ClaimsAllPresent => partial.present = Bitfield::all(chunks),
+            Fault::VerifiedIsNotPresent => partial.verified = Bitfield::all(chunks),
             _ => {}
         }
-        let blob = Arc::new(BrokenBlob {
+        partial.blob = Arc::new(BrokenBlob {
             inner: blob,
             name: name.clone(),
-            of: self.clone(),
+            storage: self.clone(),
             finished: Mutex::new(false),
         });
-        Ok(Partial {
-            blob,
-            present,
-            verified,
-            untouched,
-        })
+        Ok(partial)
     }
 
     fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
         match self.fault {
-            Fault::JudgesNamesOtherwise => Err(StorageError::Reserved { name: name.clone() }),
+            Fault::ChecksNamesDifferently => Err(StorageError::Reserved { name: name.clone() }),
             _ => self.inner.check_name(name),
         }
     }
@@ -142,7 +133,7 @@ impl Storage for Broken {
             (Fault::RemembersOthers, Some(first)) => {
                 first.manifest = Manifest::of(b"another").unwrap();
             }
-            (Fault::ForgetsTheListedName, Some(first)) => first.listed_as = first.name.clone(),
+            (Fault::ForgetsListedName, Some(first)) => first.listed_as = first.name.clone(),
             _ => {}
         }
         Ok(stored)
@@ -157,18 +148,18 @@ impl Blob for BrokenBlob {
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let read = self.inner.read_at(offset, len).await;
-        if self.of.fault == Fault::ReadsPastTheEnd && read.is_err() {
+        if self.storage.fault == Fault::ReadsPastTheEnd && read.is_err() {
             return Ok(Bytes::new());
         }
         read
     }
 
     async fn write_at(&self, offset: u64, mut pieces: Vec<Bytes>) -> Result<(), StorageError> {
-        if self.of.fault == Fault::LosesPieces && pieces.len() > 1 {
+        if self.storage.fault == Fault::LosesPieces && pieces.len() > 1 {
             pieces.pop();
         }
         let written = self.inner.write_at(offset, pieces).await;
-        match self.of.fault {
+        match self.storage.fault {
             Fault::TakesWritesWhenFinished if written == Err(StorageError::ReadOnly) => Ok(()),
             Fault::ClaimsUncommitted => {
                 let len = self.length().div_ceil(16 << 10).max(1);
@@ -181,7 +172,7 @@ impl Blob for BrokenBlob {
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
         let nearly_all = verified.count() + 1 == verified.chunks();
-        match self.of.fault {
+        match self.storage.fault {
             Fault::KeepsBadCommit if nearly_all => Ok(()),
             _ => self.inner.commit(verified).await,
         }
@@ -190,12 +181,14 @@ impl Blob for BrokenBlob {
     async fn finish(&self) -> Result<(), StorageError> {
         let again = std::mem::replace(&mut *self.finished.lock().unwrap(), true);
         match self.inner.finish().await {
-            Ok(()) if again && self.of.fault == Fault::FinishesOnce => Err(StorageError::Exists {
-                name: self.name.clone(),
-                path: None,
-            }),
-            Err(_) if self.of.fault == Fault::ReplacesOnFinish => {
-                let mut shown = self.of.shown.lock().unwrap();
+            Ok(()) if again && self.storage.fault == Fault::FinishesOnce => {
+                Err(StorageError::Exists {
+                    name: self.name.clone(),
+                    path: None,
+                })
+            }
+            Err(_) if self.storage.fault == Fault::ReplacesOnFinish => {
+                let mut shown = self.storage.shown.lock().unwrap();
                 shown.insert(self.name.clone(), self.inner.clone());
                 Ok(())
             }
@@ -204,14 +197,14 @@ impl Blob for BrokenBlob {
     }
 }
 
-/// What the suite panics with, if it does.
+/// The panic message of the suite; nothing if the storage passes.
 fn complaint(fault: Fault) -> Option<String> {
     let suite = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();
         runtime.block_on(conformance(|| {
-            let storage = Broken::new(fault);
+            let storage = BrokenStorage::new(fault);
             async move || storage.clone()
         }));
     });
@@ -223,7 +216,7 @@ fn complaint(fault: Fault) -> Option<String> {
 }
 
 fn check_caught(fault: Fault, expected: &str) {
-    let found = complaint(fault).unwrap_or_else(|| panic!("{fault:?} was not noticed"));
+    let found = complaint(fault).unwrap_or_else(|| panic!("{fault:?} was not detected"));
     assert!(found.contains(expected), "{fault:?} gave: {found}");
 }
 
@@ -241,7 +234,7 @@ fn lost_write_is_caught() {
 fn early_visibility_is_caught() {
     check_caught(
         Fault::VisibleEarly,
-        "must not be found when it is just created",
+        "must not be found right after it was created",
     );
 }
 
@@ -254,7 +247,7 @@ fn finish_without_effect_is_caught() {
 fn replacing_on_finish_is_caught() {
     check_caught(
         Fault::ReplacesOnFinish,
-        "finishing under a name that was taken must say that the name exists",
+        "finishing under a name that was taken must fail because the name exists",
     );
 }
 
@@ -278,17 +271,20 @@ fn lock_of_a_dropped_create_is_caught() {
 
 #[test]
 fn two_writers_at_once_are_caught() {
-    check_caught(Fault::LetsTwoWrite, "must say that the content is locked");
+    check_caught(
+        Fault::LetsTwoWrite,
+        "must fail because the content is locked",
+    );
 }
 
 #[test]
 fn present_chunks_that_are_not_there_are_caught() {
-    check_caught(Fault::ClaimsAllPresent, "is said to be present");
+    check_caught(Fault::ClaimsAllPresent, "is reported as present");
 }
 
 #[test]
 fn present_chunks_that_were_never_verified_are_caught() {
-    check_caught(Fault::ClaimsUncommitted, "chunk 4 is said to be present");
+    check_caught(Fault::ClaimsUncommitted, "chunk 4 is reported as present");
 }
 
 #[test]
@@ -308,18 +304,18 @@ fn reads_past_the_end_are_caught() {
 fn verified_chunks_that_are_not_present_are_caught() {
     check_caught(
         Fault::VerifiedIsNotPresent,
-        "a chunk must be present to be verified",
+        "a verified chunk must be present",
     );
 }
 
 #[test]
-fn commit_that_cannot_be_taken_back_is_caught() {
-    check_caught(Fault::KeepsBadCommit, "chunk 2 is said to be present");
+fn commit_that_cannot_be_withdrawn_is_caught() {
+    check_caught(Fault::KeepsBadCommit, "chunk 2 is reported as present");
 }
 
 #[test]
 fn content_that_is_never_forgotten_is_caught() {
-    check_caught(Fault::NeverForgets, "catalogue must have all");
+    check_caught(Fault::NeverForgets, "catalogue must contain every");
 }
 
 #[test]
@@ -328,17 +324,17 @@ fn manifest_of_another_content_is_caught() {
 }
 
 #[test]
-fn name_for_trackers_that_is_lost_is_caught() {
+fn lost_name_at_trackers_is_caught() {
     check_caught(
-        Fault::ForgetsTheListedName,
-        "the name for trackers that was remembered",
+        Fault::ForgetsListedName,
+        "the name at trackers that was remembered",
     );
 }
 
 #[test]
-fn name_that_is_taken_and_was_called_refused_is_caught() {
+fn check_name_that_disagrees_with_create_is_caught() {
     check_caught(
-        Fault::JudgesNamesOtherwise,
-        "must say what checking the name says",
+        Fault::ChecksNamesDifferently,
+        "must agree with checking the name",
     );
 }

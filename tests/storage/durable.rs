@@ -1,5 +1,5 @@
-//! The file storage after an interruption: what it finds again, what it does
-//! not trust, and what it remembers.
+//! The file storage after an interruption: what it resumes, what it does not
+//! trust, and what it remembers.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, ErrorKind};
@@ -16,16 +16,16 @@ use tempfile::TempDir;
 const CHUNK: usize = 16 << 10;
 const CHUNKS: u32 = 6;
 
-struct Place {
+struct TestDownload {
     dir: TempDir,
     content: Bytes,
     manifest: Manifest,
 }
 
-impl Place {
+impl TestDownload {
     fn new() -> Self {
         let mut content = vec![0; CHUNKS as usize * CHUNK - 99];
-        fastrand(&mut content);
+        fill(&mut content);
         Self {
             dir: tempfile::tempdir().unwrap(),
             manifest: Manifest::of(&content).unwrap(),
@@ -78,14 +78,14 @@ impl Place {
         }
     }
 
-    /// A download that was interrupted with these chunks committed.
+    /// Interrupts a download after it has committed these chunks.
     async fn interrupted(&self, chunks: &[u32]) {
         let partial = self.create(&self.storage()).await;
         self.write(&partial, &set(chunks)).await;
         partial.blob.commit(&set(chunks)).await.unwrap();
     }
 
-    /// Fetches what is missing, and finishes.
+    /// Writes the missing chunks, and finishes.
     async fn complete(&self, partial: Partial) -> Result<(), StorageError> {
         let mut missing = Bitfield::none(CHUNKS);
         partial.present.iter_missing().for_each(|chunk| {
@@ -103,6 +103,7 @@ impl Place {
         }
     }
 
+    /// Finishes the content, and has the storage remember it.
     async fn finished(&self) -> FileStorage {
         let storage = self.storage();
         let partial = self.create(&storage).await;
@@ -117,7 +118,7 @@ impl Place {
         storage.remember(&stored).await.unwrap();
     }
 
-    /// The names in the catalogue of a storage that was just opened.
+    /// The names in the catalogue of a newly opened storage.
     async fn offered(&self) -> Vec<String> {
         let stored = self.storage().catalogue().await.unwrap();
         for stored in &stored {
@@ -141,7 +142,8 @@ impl Place {
     }
 }
 
-fn fastrand(bytes: &mut [u8]) {
+/// Fills the bytes with the same pseudorandom sequence every time.
+fn fill(bytes: &mut [u8]) {
     let mut state = 7u32;
     for byte in bytes {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -169,336 +171,330 @@ fn alter(path: &Path, at: usize) {
 }
 
 #[tokio::test]
-async fn interrupted_download_goes_on_from_each_commit_by_the_word_of_the_journal() {
-    let place = Place::new();
-    place.interrupted(&[1, 2]).await;
-    let partial = place.create(&place.storage()).await;
+async fn interrupted_download_resumes_at_each_commit() {
+    let test = TestDownload::new();
+    test.interrupted(&[1, 2]).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[1, 2]));
     assert_eq!(partial.verified, set(&[]));
-    place.write(&partial, &set(&[0, 5])).await;
+    test.write(&partial, &set(&[0, 5])).await;
     partial.blob.commit(&set(&[0, 1, 2, 5])).await.unwrap();
     // Not committed.
-    place.write(&partial, &set(&[3])).await;
+    test.write(&partial, &set(&[3])).await;
     drop(partial);
-    let partial = place.create(&place.storage()).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 1, 2, 5]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn altered_chunk_is_found_before_the_content_has_its_name_and_fetched_again() {
-    let place = Place::new();
-    place.interrupted(&[0, 1, 2, 4]).await;
-    alter(&place.path("part"), 2 * CHUNK + 5);
-    let partial = place.create(&place.storage()).await;
+async fn altered_chunk_is_detected_before_the_content_is_published_and_fetched_again() {
+    let test = TestDownload::new();
+    test.interrupted(&[0, 1, 2, 4]).await;
+    alter(&test.path("part"), 2 * CHUNK + 5);
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 1, 2, 4]));
     let altered = StorageError::Altered {
-        path: place.path("part"),
+        path: test.path("part"),
         chunk: ChunkIndex(2),
     };
     let blob = partial.blob.clone();
-    assert_eq!(place.complete(partial).await, Err(altered.clone()));
-    assert!(!place.target().exists());
-    let again = blob.write_at(0, vec![place.content.slice(..CHUNK)]).await;
+    assert_eq!(test.complete(partial).await, Err(altered.clone()));
+    assert!(!test.target().exists());
+    let again = blob.write_at(0, vec![test.content.slice(..CHUNK)]).await;
     assert_eq!(again, Err(altered));
     drop(blob);
-    let partial = place.create(&place.storage()).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 1, 4]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn altered_chunk_that_was_written_again_is_no_error() {
-    let place = Place::new();
-    place.interrupted(&[0, 1, 2]).await;
-    alter(&place.path("part"), CHUNK + 5);
-    let partial = place.create(&place.storage()).await;
-    place.write(&partial, &set(&[1])).await;
+async fn altered_chunk_that_was_written_again_is_not_an_error() {
+    let test = TestDownload::new();
+    test.interrupted(&[0, 1, 2]).await;
+    alter(&test.path("part"), CHUNK + 5);
+    let partial = test.create(&test.storage()).await;
+    test.write(&partial, &set(&[1])).await;
     drop(partial);
-    // It was written, and not committed again.
-    let partial = place.create(&place.storage()).await;
+    // It was written but not committed.
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 2]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn unfinished_file_that_was_cut_loses_what_was_cut_off() {
-    let place = Place::new();
+async fn truncated_unfinished_file_loses_the_chunks_at_its_end() {
+    let test = TestDownload::new();
     for (length, present) in [
         (4 * CHUNK + 1, &[0, 3][..]),
         (4 * CHUNK, &[0, 3]),
         (4 * CHUNK - 1, &[0]),
         (0, &[]),
     ] {
-        place.interrupted(&[0, 3, 4, 5]).await;
-        let file = File::options()
-            .write(true)
-            .open(place.path("part"))
-            .unwrap();
+        test.interrupted(&[0, 3, 4, 5]).await;
+        let file = File::options().write(true).open(test.path("part")).unwrap();
         file.set_len(length as u64).unwrap();
-        let partial = place.create(&place.storage()).await;
+        let partial = test.create(&test.storage()).await;
         assert_eq!(partial.present, set(present), "{length}");
     }
-    place.interrupted(&[0, 5]).await;
-    let file = File::options()
-        .write(true)
-        .open(place.path("part"))
-        .unwrap();
+    test.interrupted(&[0, 5]).await;
+    let file = File::options().write(true).open(test.path("part")).unwrap();
     file.set_len(1 << 20).unwrap();
-    let partial = place.create(&place.storage()).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 5]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
 async fn journal_without_its_file_and_file_without_its_journal_are_not_trusted() {
-    let place = Place::new();
+    let test = TestDownload::new();
     for ending in ["part", "journal"] {
-        place.interrupted(&[0, 1]).await;
-        fs::remove_file(place.path(ending)).unwrap();
-        let partial = place.create(&place.storage()).await;
+        test.interrupted(&[0, 1]).await;
+        fs::remove_file(test.path(ending)).unwrap();
+        let partial = test.create(&test.storage()).await;
         assert_eq!(partial.present, set(&[]), "{ending}");
     }
-    let partial = place.create(&place.storage()).await;
-    place.check_completes(partial).await;
+    let partial = test.create(&test.storage()).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn journal_that_is_bad_is_trusted_up_to_there_and_one_of_another_content_is_not() {
-    let place = Place::new();
-    place.interrupted(&[0]).await;
-    let good = fs::metadata(place.path("journal")).unwrap().len();
-    let partial = place.create(&place.storage()).await;
-    place.write(&partial, &set(&[1, 2])).await;
+async fn damaged_journal_is_trusted_up_to_the_damage_and_one_of_another_content_is_not() {
+    let test = TestDownload::new();
+    test.interrupted(&[0]).await;
+    let good = fs::metadata(test.path("journal")).unwrap().len();
+    let partial = test.create(&test.storage()).await;
+    test.write(&partial, &set(&[1, 2])).await;
     partial.blob.commit(&set(&[0, 1, 2])).await.unwrap();
     drop(partial);
-    alter(&place.path("journal"), good as usize + 20);
-    let partial = place.create(&place.storage()).await;
+    alter(&test.path("journal"), good as usize + 20);
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0]));
     drop(partial);
 
-    let other = Place::new();
+    let other = TestDownload::new();
     let journal = other.path("journal");
-    fs::rename(place.path("journal"), place.dir.path().join("kept")).unwrap();
+    fs::rename(test.path("journal"), test.dir.path().join("kept")).unwrap();
     fs::write(&journal, "no journal at all").unwrap();
-    fs::copy(&journal, place.path("journal")).unwrap();
-    let partial = place.create(&place.storage()).await;
+    fs::copy(&journal, test.path("journal")).unwrap();
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[]));
     drop(partial);
-    // The header names the content in its last bytes before the check.
-    fs::copy(place.dir.path().join("kept"), place.path("journal")).unwrap();
-    alter(&place.path("journal"), 40);
-    let partial = place.create(&place.storage()).await;
+    // The content id is in the header, before the checksum.
+    fs::copy(test.dir.path().join("kept"), test.path("journal")).unwrap();
+    alter(&test.path("journal"), 40);
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn journal_that_is_no_file_of_the_storage_is_left_alone() {
-    let place = Place::new();
-    let outside = place.dir.path().join("outside");
+async fn linked_journal_is_left_alone() {
+    let test = TestDownload::new();
+    let outside = test.dir.path().join("outside");
     fs::write(&outside, "mine").unwrap();
-    let refused = async |found: &'static str| {
-        let path = place.path("journal");
-        let created = place.try_create(&place.storage()).await.map(|_| ());
+    let check_refused = async |found: &'static str| {
+        let path = test.path("journal");
+        let created = test.try_create(&test.storage()).await.map(|_| ());
         assert_eq!(created, Err(StorageError::NotAFile { path, found }));
         assert_eq!(fs::read(&outside).unwrap(), b"mine");
     };
-    fs::hard_link(&outside, place.path("journal")).unwrap();
-    refused("a file that has another name too").await;
-    fs::remove_file(place.path("journal")).unwrap();
-    std::os::unix::fs::symlink(&outside, place.path("journal")).unwrap();
-    refused("a symbolic link").await;
-    fs::remove_file(place.path("journal")).unwrap();
-    let partial = place.create(&place.storage()).await;
-    place.check_completes(partial).await;
+    fs::hard_link(&outside, test.path("journal")).unwrap();
+    check_refused("a file with more than one hard link").await;
+    fs::remove_file(test.path("journal")).unwrap();
+    std::os::unix::fs::symlink(&outside, test.path("journal")).unwrap();
+    check_refused("a symbolic link").await;
+    fs::remove_file(test.path("journal")).unwrap();
+    let partial = test.create(&test.storage()).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn verification_on_resume_finds_what_is_right_whatever_the_journal_says() {
-    let place = Place::new();
-    place.interrupted(&[0, 1, 2, 5]).await;
-    alter(&place.path("part"), CHUNK);
-    let partial = place.create(&place.verifying()).await;
+async fn verification_on_resume_finds_all_correct_chunks_whatever_the_journal_says() {
+    let test = TestDownload::new();
+    test.interrupted(&[0, 1, 2, 5]).await;
+    alter(&test.path("part"), CHUNK);
+    let partial = test.create(&test.verifying()).await;
     assert_eq!(partial.present, set(&[0, 2, 5]));
     assert_eq!(partial.verified, partial.present);
     drop(partial);
-    // The bad one is claimed no longer, with or without looking.
-    let partial = place.create(&place.storage()).await;
+    // The wrong chunk is no longer committed, with or without verification.
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 2, 5]));
     drop(partial);
 
-    fs::remove_file(place.path("journal")).unwrap();
-    let partial = place.create(&place.verifying()).await;
+    fs::remove_file(test.path("journal")).unwrap();
+    let partial = test.create(&test.verifying()).await;
     assert_eq!(partial.present, set(&[0, 2, 5]));
     partial.blob.commit(&partial.present).await.unwrap();
     drop(partial);
-    let partial = place.create(&place.storage()).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 2, 5]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
-async fn room_is_taken_at_the_start_only_when_asked() {
+async fn space_is_reserved_at_the_start_only_on_request() {
     for preallocate in [false, true] {
-        let place = Place::new();
-        let builder = FileStorage::builder(place.dir.path());
+        let test = TestDownload::new();
+        let builder = FileStorage::builder(test.dir.path());
         let storage = builder.preallocate(preallocate).open().unwrap();
-        let partial = place.create(&storage).await;
-        let part = fs::metadata(place.path("part")).unwrap();
-        assert_eq!(part.len(), place.content.len() as u64);
+        let partial = test.create(&storage).await;
+        let part = fs::metadata(test.path("part")).unwrap();
+        assert_eq!(part.len(), test.content.len() as u64);
         let taken = part.blocks() * 512 >= part.len();
         assert_eq!(taken, preallocate);
-        place.check_completes(partial).await;
+        test.check_completes(partial).await;
     }
 }
 
 #[tokio::test]
-async fn directory_that_vanished_is_an_error_that_says_where() {
-    let place = Place::new();
-    let storage = place.storage();
-    let partial = place.create(&storage).await;
-    fs::remove_dir_all(place.dir.path()).unwrap();
-    let created = place.complete(partial).await.map(|_| ());
-    let (Err(StorageError::Io { what, kind, .. }), dir) = (created, place.dir.path()) else {
+async fn removed_directory_is_an_error_that_names_it() {
+    let test = TestDownload::new();
+    let storage = test.storage();
+    let partial = test.create(&storage).await;
+    fs::remove_dir_all(test.dir.path()).unwrap();
+    let created = test.complete(partial).await.map(|_| ());
+    let (Err(StorageError::Io { what, source }), dir) = (created, test.dir.path()) else {
         panic!("finished without a directory");
     };
-    assert_eq!(kind, ErrorKind::NotFound);
+    assert_eq!(source.kind(), ErrorKind::NotFound);
     assert!(what.contains(dir.to_str().unwrap()), "{what}");
-    match place.try_create(&storage).await.map(|_| ()) {
-        Err(StorageError::Io { kind, .. }) => assert_eq!(kind, ErrorKind::NotFound),
+    match test.try_create(&storage).await.map(|_| ()) {
+        Err(StorageError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
-    let partial = place.create(&place.storage()).await;
-    place.check_completes(partial).await;
+    let partial = test.create(&test.storage()).await;
+    test.check_completes(partial).await;
 }
 
-/// The other process of the next test. By itself it does nothing.
+/// The other process of the next test. Does nothing when it is run as a test.
 #[tokio::test]
 async fn holder_in_another_process() {
     let Some(dir) = std::env::var_os("BT_LITE_TEST_HOLD") else {
         return;
     };
-    let place = Place::new();
+    let test = TestDownload::new();
     let storage = FileStorage::open(dir).unwrap();
-    let partial = place.create(&storage).await;
-    place.write(&partial, &set(&[0, 4])).await;
+    let partial = test.create(&storage).await;
+    test.write(&partial, &set(&[0, 4])).await;
     partial.blob.commit(&set(&[0, 4])).await.unwrap();
     println!("\nheld");
-    // Until the other side closes it, or ends this process.
+    // Waits until the test closes standard input, or kills this process.
     std::io::stdin().lines().for_each(drop);
 }
 
 #[tokio::test]
-async fn content_that_another_process_writes_is_locked_until_that_is_killed() {
-    let place = Place::new();
+async fn content_that_another_process_writes_is_locked_until_that_process_is_killed() {
+    let test = TestDownload::new();
     let mut holder = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "durable::holder_in_another_process",
             "--nocapture",
         ])
-        .env("BT_LITE_TEST_HOLD", place.dir.path())
+        .env("BT_LITE_TEST_HOLD", test.dir.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let output = BufReader::new(holder.stdout.take().unwrap());
     assert!(output.lines().any(|line| line.unwrap() == "held"));
-    let locked = place.try_create(&place.storage()).await.map(|_| ());
-    let id = place.manifest.id();
-    let path = Some(place.path("part"));
+    let locked = test.try_create(&test.storage()).await.map(|_| ());
+    let id = test.manifest.id();
+    let path = Some(test.path("part"));
     assert_eq!(locked, Err(StorageError::Locked { id, path }));
     holder.kill().unwrap();
     holder.wait().unwrap();
-    let partial = place.create(&place.storage()).await;
+    let partial = test.create(&test.storage()).await;
     assert_eq!(partial.present, set(&[0, 4]));
-    place.check_completes(partial).await;
+    test.check_completes(partial).await;
 }
 
 #[tokio::test]
 async fn finished_content_is_offered_after_a_restart_until_it_changes() {
-    let place = Place::new();
-    place.finished().await;
-    assert_eq!(place.offered().await, ["a"]);
-    let stored = place.storage().catalogue().await.unwrap().remove(0);
-    let read = stored.blob.read_at(0, place.content.len()).await;
-    assert_eq!(read.unwrap(), place.content);
-    // At once, and of the same length.
-    alter(&place.target(), 7);
-    let path = place.target();
+    let test = TestDownload::new();
+    test.finished().await;
+    assert_eq!(test.offered().await, ["a"]);
+    let stored = test.storage().catalogue().await.unwrap().remove(0);
+    let read = stored.blob.read_at(0, test.content.len()).await;
+    assert_eq!(read.unwrap(), test.content);
+    // Immediately, and without changing the length.
+    alter(&test.target(), 7);
+    let path = test.target();
     let changed = stored.blob.read_at(0, 1).await;
     assert_eq!(changed, Err(StorageError::Changed { path }));
-    assert_eq!(place.records(), 1);
-    assert!(place.offered().await.is_empty());
-    assert_eq!(place.records(), 0);
-    // The same bytes again are another file, as far as can be told.
-    alter(&place.target(), 7);
-    assert!(place.offered().await.is_empty());
+    assert_eq!(test.records(), 1);
+    assert!(test.offered().await.is_empty());
+    assert_eq!(test.records(), 0);
+    // The original bytes have another modification time, and so count as changed.
+    alter(&test.target(), 7);
+    assert!(test.offered().await.is_empty());
 }
 
 #[tokio::test]
-async fn file_that_is_gone_or_no_file_any_more_is_not_offered() {
+async fn file_that_is_gone_or_replaced_by_a_link_is_not_offered() {
     for replaced in [false, true] {
-        let place = Place::new();
-        place.finished().await;
-        let aside = place.dir.path().join("aside");
-        fs::rename(place.target(), &aside).unwrap();
+        let test = TestDownload::new();
+        test.finished().await;
+        let aside = test.dir.path().join("aside");
+        fs::rename(test.target(), &aside).unwrap();
         if replaced {
-            std::os::unix::fs::symlink(&aside, place.target()).unwrap();
+            std::os::unix::fs::symlink(&aside, test.target()).unwrap();
         }
-        assert!(place.offered().await.is_empty());
-        assert_eq!(fs::read(&aside).unwrap(), place.content);
+        assert!(test.offered().await.is_empty());
+        assert_eq!(fs::read(&aside).unwrap(), test.content);
     }
 }
 
 #[tokio::test]
 async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
-    let (place, elsewhere) = (Place::new(), tempfile::tempdir().unwrap());
+    let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
     let path = elsewhere.path().join("file");
     for at_once in [true, false] {
-        fs::write(&path, &place.content).unwrap();
+        fs::write(&path, &test.content).unwrap();
         if !at_once {
             let file = File::options().write(true).open(&path).unwrap();
             let past = std::time::SystemTime::UNIX_EPOCH;
             file.set_modified(past).unwrap();
         }
         let blob = open_file(&path).await.unwrap();
-        place.remember(&place.storage(), "shared", blob).await;
+        test.remember(&test.storage(), "shared", blob).await;
         for _ in 0..2 {
-            assert_eq!(place.offered().await, ["shared"]);
+            assert_eq!(test.offered().await, ["shared"]);
         }
-        // It may have been written within one tick of the clock of files: then
-        // its bytes tell.
+        // If the file was written within one tick of the file system's clock, its
+        // bytes are compared.
         alter(&path, 9);
-        assert!(place.offered().await.is_empty());
+        assert!(test.offered().await.is_empty());
     }
 }
 
 #[tokio::test]
-async fn content_is_offered_also_where_its_record_cannot_be_written_anew() {
-    let (place, elsewhere) = (Place::new(), tempfile::tempdir().unwrap());
+async fn content_is_offered_even_if_its_record_cannot_be_updated() {
+    let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
     let path = elsewhere.path().join("file");
-    fs::write(&path, &place.content).unwrap();
+    fs::write(&path, &test.content).unwrap();
     let blob = open_file(&path).await.unwrap();
-    place.remember(&place.storage(), "a", blob).await;
-    // Its file was just written, so it is hashed, and then to be remembered
-    // as one that need not be. The record has got another name, which is not
-    // the storage's to write through.
-    let record = place.record().unwrap();
+    test.remember(&test.storage(), "a", blob).await;
+    // The file was just written, so it is hashed, and the record should be
+    // updated to avoid this the next time. But the record has a second hard link,
+    // so the storage must not write to it.
+    let record = test.record().unwrap();
     fs::hard_link(&record, elsewhere.path().join("record")).unwrap();
     let before = fs::read(&record).unwrap();
-    assert_eq!(place.offered().await, ["a"]);
+    assert_eq!(test.offered().await, ["a"]);
     assert_eq!(fs::read(&record).unwrap(), before);
 }
 
 #[tokio::test]
-async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
-    let place = Place::new();
-    let storage = place.finished().await;
+async fn record_that_is_damaged_renamed_or_forgotten_is_ignored() {
+    let test = TestDownload::new();
+    let storage = test.finished().await;
     storage.forget(&name()).await.unwrap();
-    assert_eq!(place.records(), 0);
-    assert!(place.offered().await.is_empty());
+    assert_eq!(test.records(), 0);
+    assert!(test.offered().await.is_empty());
 
     let blob = storage.open(&name()).await.unwrap();
     for damage in [
@@ -506,36 +502,36 @@ async fn record_that_is_damaged_renamed_or_forgotten_offers_nothing() {
         |path: &Path| fs::write(path, "short").unwrap(),
         |path: &Path| fs::rename(path, path.with_file_name("0".repeat(64) + ".manifest")).unwrap(),
     ] {
-        place.remember(&storage, "a", blob.clone()).await;
-        assert_eq!(place.offered().await, ["a"]);
-        damage(&place.record().unwrap());
-        assert!(place.offered().await.is_empty());
-        assert_eq!(fs::read(place.target()).unwrap(), place.content);
+        test.remember(&storage, "a", blob.clone()).await;
+        assert_eq!(test.offered().await, ["a"]);
+        damage(&test.record().unwrap());
+        assert!(test.offered().await.is_empty());
+        assert_eq!(fs::read(test.target()).unwrap(), test.content);
     }
 }
 
 #[tokio::test]
-async fn journal_of_a_finished_content_is_dropped_when_it_is_met() {
-    let place = Place::new();
+async fn leftovers_of_a_finished_content_are_removed() {
+    let test = TestDownload::new();
     for (by_catalogue, linked) in [(true, false), (false, false), (false, true)] {
-        place.interrupted(&[0, 1, 2, 3, 4, 5]).await;
-        // As if the process had been killed just after publishing, or between
-        // the steps of it where there are two.
+        test.interrupted(&[0, 1, 2, 3, 4, 5]).await;
+        // As if the process had been killed right after publishing, or between
+        // the two steps of publishing.
         match linked {
-            true => fs::hard_link(place.path("part"), place.target()).unwrap(),
-            false => fs::rename(place.path("part"), place.target()).unwrap(),
+            true => fs::hard_link(test.path("part"), test.target()).unwrap(),
+            false => fs::rename(test.path("part"), test.target()).unwrap(),
         }
         match by_catalogue {
-            true => assert!(place.offered().await.is_empty()),
+            true => assert!(test.offered().await.is_empty()),
             false => {
-                let created = place.try_create(&place.storage()).await.map(|_| ());
-                assert_eq!(created, Err(place.exists()));
+                let created = test.try_create(&test.storage()).await.map(|_| ());
+                assert_eq!(created, Err(test.exists()));
             }
         }
-        assert!(!place.path("journal").exists());
-        assert!(!place.path("part").exists());
-        let found = place.storage().open(&name()).await.unwrap();
+        assert!(!test.path("journal").exists());
+        assert!(!test.path("part").exists());
+        let found = test.storage().open(&name()).await.unwrap();
         found.sync().await.unwrap();
-        fs::remove_file(place.target()).unwrap();
+        fs::remove_file(test.target()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The file storage in directories that are not as it left them.
+//! The file storage in directories that others have changed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
@@ -16,9 +16,9 @@ use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageErro
 use bytes::Bytes;
 use tempfile::TempDir;
 
-/// A storage in a directory of its own, with a file beside that directory
-/// which nothing may touch.
-struct Place {
+/// A storage in its own directory, and a file outside the directory that must not
+/// be touched.
+struct TestDir {
     root: TempDir,
     storage: FileStorage,
     content: Bytes,
@@ -27,7 +27,7 @@ struct Place {
 
 const OUTSIDE: &[u8] = b"outside";
 
-impl Place {
+impl TestDir {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("outside"), OUTSIDE).unwrap();
@@ -93,12 +93,12 @@ fn check_same<T>(result: Result<T, StorageError>, expected: Result<(), StorageEr
     assert_eq!(result.map(|_| ()), expected);
 }
 
-/// Puts something that is no regular file under each path, and tells what the
-/// storage calls it.
-fn irregular(place: &Place) -> Vec<(&'static str, &'static str)> {
-    let at = |name: &str| place.dir().join(name);
-    symlink(place.outside(), at("link")).unwrap();
-    symlink(place.root.path().join("nowhere"), at("dangling")).unwrap();
+/// Creates several files that are not regular. Returns their names, and how the
+/// storage describes them.
+fn irregular(test: &TestDir) -> Vec<(&'static str, &'static str)> {
+    let at = |name: &str| test.dir().join(name);
+    symlink(test.outside(), at("link")).unwrap();
+    symlink(test.root.path().join("nowhere"), at("dangling")).unwrap();
     fs::create_dir(at("directory")).unwrap();
     let mkfifo = Command::new("mkfifo").arg(at("pipe")).status().unwrap();
     assert!(mkfifo.success());
@@ -113,142 +113,139 @@ fn irregular(place: &Place) -> Vec<(&'static str, &'static str)> {
 }
 
 #[tokio::test]
-async fn name_that_is_no_file_is_not_opened_and_not_replaced() {
-    let place = Place::new();
-    for (name, found) in irregular(&place) {
-        let path = place.dir().join(name);
-        check_same(place.open(name).await, not_a_file(&path, found));
-        check_same(place.create(name).await, place.exists(name));
-        assert!(!place.part().exists(), "{name}");
+async fn irregular_file_is_not_opened_and_not_replaced() {
+    let test = TestDir::new();
+    for (name, found) in irregular(&test) {
+        let path = test.dir().join(name);
+        check_same(test.open(name).await, not_a_file(&path, found));
+        check_same(test.create(name).await, test.exists(name));
+        assert!(!test.part().exists(), "{name}");
     }
-    place.check_outside();
-    assert!(!place.root.path().join("nowhere").exists());
+    test.check_outside();
+    assert!(!test.root.path().join("nowhere").exists());
 }
 
 #[tokio::test]
-async fn name_that_is_taken_by_no_file_meanwhile_is_not_replaced() {
-    let place = Place::new();
-    let names: Vec<_> = irregular(&place)
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect();
+async fn irregular_file_that_appears_meanwhile_is_not_replaced() {
+    let test = TestDir::new();
+    let names: Vec<_> = irregular(&test).into_iter().map(|(name, _)| name).collect();
     for name in names {
-        let (there, aside) = (place.dir().join(name), place.root.path().join("aside"));
+        let (there, aside) = (test.dir().join(name), test.root.path().join("aside"));
         fs::rename(&there, &aside).unwrap();
-        let blob = place.written(name).await;
+        let blob = test.written(name).await;
         fs::rename(&aside, &there).unwrap();
         let before = fs::symlink_metadata(&there).unwrap().file_type();
-        check_same(blob.finish().await, place.exists(name));
+        check_same(blob.finish().await, test.exists(name));
         let after = fs::symlink_metadata(&there).unwrap().file_type();
         assert_eq!(before, after);
-        assert_eq!(fs::read(place.part()).unwrap(), place.content);
+        assert_eq!(fs::read(test.part()).unwrap(), test.content);
     }
-    place.check_outside();
+    test.check_outside();
 }
 
 #[tokio::test]
-async fn unfinished_file_that_is_no_file_is_left_alone() {
-    let place = Place::new();
-    for (name, found) in irregular(&place) {
-        fs::rename(place.dir().join(name), place.part()).unwrap();
-        check_same(place.create("a").await, not_a_file(&place.part(), found));
-        fs::rename(place.part(), place.dir().join(name)).unwrap();
+async fn irregular_file_under_the_unfinished_name_is_left_alone() {
+    let test = TestDir::new();
+    for (name, found) in irregular(&test) {
+        fs::rename(test.dir().join(name), test.part()).unwrap();
+        check_same(test.create("a").await, not_a_file(&test.part(), found));
+        fs::rename(test.part(), test.dir().join(name)).unwrap();
     }
-    place.check_outside();
-    assert!(!place.root.path().join("nowhere").exists());
+    test.check_outside();
+    assert!(!test.root.path().join("nowhere").exists());
 }
 
 #[tokio::test]
-async fn unfinished_file_that_has_another_name_is_left_alone() {
-    let place = Place::new();
-    fs::hard_link(place.outside(), place.part()).unwrap();
-    let found = "a file that has another name too";
-    check_same(place.create("a").await, not_a_file(&place.part(), found));
-    place.check_outside();
+async fn unfinished_file_with_two_hard_links_is_left_alone() {
+    let test = TestDir::new();
+    fs::hard_link(test.outside(), test.part()).unwrap();
+    let found = "a file with more than one hard link";
+    check_same(test.create("a").await, not_a_file(&test.part(), found));
+    test.check_outside();
 }
 
 #[tokio::test]
-async fn unfinished_file_of_another_length_is_cut_or_extended() {
-    let place = Place::new();
+async fn unfinished_file_of_another_length_is_truncated_or_extended() {
+    let test = TestDir::new();
     for length in [0, 10, 60_000] {
-        fs::write(place.part(), vec![1; length]).unwrap();
-        let blob = place.create("a").await.unwrap();
-        let found = fs::metadata(place.part()).unwrap().len();
-        assert_eq!(found, place.content.len() as u64);
+        fs::write(test.part(), vec![1; length]).unwrap();
+        let blob = test.create("a").await.unwrap();
+        let found = fs::metadata(test.part()).unwrap().len();
+        assert_eq!(found, test.content.len() as u64);
         drop(blob);
     }
-    place.written("a").await.finish().await.unwrap();
-    assert_eq!(fs::read(place.dir().join("a")).unwrap(), place.content);
+    test.written("a").await.finish().await.unwrap();
+    assert_eq!(fs::read(test.dir().join("a")).unwrap(), test.content);
 }
 
 #[tokio::test]
 async fn unfinished_file_is_locked_against_other_opens() {
-    let place = Place::new();
+    let test = TestDir::new();
     let locked = || {
-        let id = place.manifest.id();
+        let id = test.manifest.id();
         Err(StorageError::Locked {
             id,
-            path: Some(place.part()),
+            path: Some(test.part()),
         })
     };
-    // A lock is of an open file, so this is what another process would do.
-    let foreign = File::create(place.part()).unwrap();
+    // A lock belongs to an open file, so this acts like another process.
+    let foreign = File::create(test.part()).unwrap();
     foreign.try_lock().unwrap();
-    check_same(place.create("a").await, locked());
+    check_same(test.create("a").await, locked());
     drop(foreign);
-    let blob = place.create("a").await.unwrap();
-    assert!(File::open(place.part()).unwrap().try_lock().is_err());
-    let other = FileStorage::open(place.dir()).unwrap();
-    check_same(other.create(&named("a"), &place.manifest).await, locked());
+    let blob = test.create("a").await.unwrap();
+    assert!(File::open(test.part()).unwrap().try_lock().is_err());
+    let other = FileStorage::open(test.dir()).unwrap();
+    check_same(other.create(&named("a"), &test.manifest).await, locked());
     drop(blob);
-    drop(other.create(&named("a"), &place.manifest).await.unwrap());
-    assert!(File::open(place.part()).unwrap().try_lock().is_ok());
+    drop(other.create(&named("a"), &test.manifest).await.unwrap());
+    assert!(File::open(test.part()).unwrap().try_lock().is_ok());
 }
 
 #[tokio::test]
 async fn finished_content_can_be_downloaded_again_under_another_name() {
-    let place = Place::new();
-    let first = place.written("a").await;
+    let test = TestDir::new();
+    let first = test.written("a").await;
     first.finish().await.unwrap();
-    let second = place.written("b").await;
+    let second = test.written("b").await;
     second.finish().await.unwrap();
     for name in ["a", "b"] {
-        assert_eq!(fs::read(place.dir().join(name)).unwrap(), place.content);
+        assert_eq!(fs::read(test.dir().join(name)).unwrap(), test.content);
     }
-    assert!(!place.part().exists());
+    assert!(!test.part().exists());
 }
 
 #[tokio::test]
 async fn truncated_unfinished_file_is_an_error_that_names_it() {
-    let place = Place::new();
-    let blob = place.written("a").await;
-    let file = File::options().write(true).open(place.part()).unwrap();
+    let test = TestDir::new();
+    let blob = test.written("a").await;
+    let file = File::options().write(true).open(test.part()).unwrap();
     file.set_len(40_000).unwrap();
     match blob.read_at(30_000, 20_000).await {
-        Err(StorageError::Io { what, kind, .. }) => {
-            assert_eq!(kind, ErrorKind::UnexpectedEof);
-            assert!(what.contains(place.part().to_str().unwrap()), "{what}");
+        Err(StorageError::Io { what, source }) => {
+            assert_eq!(source.kind(), ErrorKind::UnexpectedEof);
+            assert!(what.contains(test.part().to_str().unwrap()), "{what}");
         }
         other => panic!("{other:?}"),
     }
     let read = blob.read_at(30_000, 10_000).await.unwrap();
-    assert_eq!(read, place.content[30_000..40_000]);
+    assert_eq!(read, test.content[30_000..40_000]);
 }
 
 #[tokio::test]
 async fn file_that_changes_while_it_is_open_is_an_error_that_names_it() {
-    let place = Place::new();
-    let finished = place.written("a").await;
+    let test = TestDir::new();
+    let finished = test.written("a").await;
     finished.finish().await.unwrap();
-    let path = place.dir().join("a");
-    let opened = place.open("a").await.unwrap();
+    let path = test.dir().join("a");
+    let opened = test.open("a").await.unwrap();
     let by_path = open_file(&path).await.unwrap();
     let read = || async { [&finished, &opened, &by_path].map(|blob| blob.read_at(10, 20)) };
     for read in read().await {
-        assert_eq!(read.await.unwrap(), place.content[10..30]);
+        assert_eq!(read.await.unwrap(), test.content[10..30]);
     }
-    // The same length, at once: only the modification time tells.
-    let mut other = place.content.to_vec();
+    // The length is the same, so only the modification time has changed.
+    let mut other = test.content.to_vec();
     other[15] ^= 1;
     fs::write(&path, &other).unwrap();
     for read in read().await {
@@ -264,52 +261,52 @@ async fn file_that_changes_while_it_is_open_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn unfinished_file_that_was_removed_or_replaced_is_not_published() {
-    let place = Place::new();
+    let test = TestDir::new();
     for replaced in [false, true] {
-        let blob = place.written("a").await;
-        fs::remove_file(place.part()).unwrap();
+        let blob = test.written("a").await;
+        fs::remove_file(test.part()).unwrap();
         if replaced {
-            fs::write(place.part(), "something else").unwrap();
+            fs::write(test.part(), "something else").unwrap();
         }
         match blob.finish().await {
-            Err(StorageError::Io { what, kind, .. }) => {
-                assert_eq!(kind, ErrorKind::NotFound);
-                assert!(what.contains(place.part().to_str().unwrap()), "{what}");
+            Err(StorageError::Io { what, source }) => {
+                assert_eq!(source.kind(), ErrorKind::NotFound);
+                assert!(what.contains(test.part().to_str().unwrap()), "{what}");
             }
             other => panic!("{other:?}"),
         }
-        assert!(!place.dir().join("a").exists());
-        // What is open is still there.
-        let read = blob.read_at(0, place.content.len()).await.unwrap();
-        assert_eq!(read, place.content);
+        assert!(!test.dir().join("a").exists());
+        // The open file is still readable.
+        let read = blob.read_at(0, test.content.len()).await.unwrap();
+        assert_eq!(read, test.content);
     }
 }
 
 #[tokio::test]
 async fn directory_that_moves_is_followed() {
-    let place = Place::new();
-    let blob = place.written("a").await;
-    let moved = place.root.path().join("moved");
-    fs::rename(place.dir(), &moved).unwrap();
-    fs::create_dir(place.dir()).unwrap();
+    let test = TestDir::new();
+    let blob = test.written("a").await;
+    let moved = test.root.path().join("moved");
+    fs::rename(test.dir(), &moved).unwrap();
+    fs::create_dir(test.dir()).unwrap();
     blob.finish().await.unwrap();
-    assert_eq!(fs::read(moved.join("a")).unwrap(), place.content);
-    assert!(place.open("a").await.is_ok());
-    assert_eq!(fs::read_dir(place.dir()).unwrap().count(), 0);
+    assert_eq!(fs::read(moved.join("a")).unwrap(), test.content);
+    assert!(test.open("a").await.is_ok());
+    assert_eq!(fs::read_dir(test.dir()).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn directory_without_permission_is_an_error() {
-    let place = Place::new();
-    fs::set_permissions(place.dir(), Permissions::from_mode(0o500)).unwrap();
-    // Whoever runs as root may write anyway: then there is nothing to see.
-    let denied = File::create(place.dir().join("probe")).is_err();
-    let created = place.create("a").await;
-    fs::set_permissions(place.dir(), Permissions::from_mode(0o700)).unwrap();
+    let test = TestDir::new();
+    fs::set_permissions(test.dir(), Permissions::from_mode(0o500)).unwrap();
+    // The root user can write anyway: then there is nothing to test.
+    let denied = File::create(test.dir().join("probe")).is_err();
+    let created = test.create("a").await;
+    fs::set_permissions(test.dir(), Permissions::from_mode(0o700)).unwrap();
     match created {
-        Err(StorageError::Io { kind, .. }) => {
+        Err(StorageError::Io { source, .. }) => {
             assert!(denied);
-            assert_eq!(kind, ErrorKind::PermissionDenied);
+            assert_eq!(source.kind(), ErrorKind::PermissionDenied);
         }
         Ok(_) => assert!(!denied),
         Err(other) => panic!("{other:?}"),
@@ -317,42 +314,42 @@ async fn directory_without_permission_is_an_error() {
 }
 
 #[tokio::test]
-async fn neighbours_that_are_no_contents_are_ignored() {
-    let place = Place::new();
-    let odd = place.dir().join(OsStr::from_bytes(b"\xff\xfe"));
+async fn other_files_in_the_directory_are_ignored() {
+    let test = TestDir::new();
+    let odd = test.dir().join(OsStr::from_bytes(b"\xff\xfe"));
     fs::write(&odd, "odd").unwrap();
-    fs::write(place.dir().join("a.part"), "mine").unwrap();
-    place.written("a").await.finish().await.unwrap();
+    fs::write(test.dir().join("a.part"), "mine").unwrap();
+    test.written("a").await.finish().await.unwrap();
     assert_eq!(fs::read(&odd).unwrap(), b"odd");
-    assert_eq!(fs::read(place.dir().join("a.part")).unwrap(), b"mine");
-    let read = place.open("a.part").await.unwrap().read_at(0, 4).await;
+    assert_eq!(fs::read(test.dir().join("a.part")).unwrap(), b"mine");
+    let read = test.open("a.part").await.unwrap().read_at(0, 4).await;
     assert_eq!(read.unwrap(), &b"mine"[..]);
 }
 
 #[tokio::test]
-async fn every_safe_name_is_taken_but_the_reserved_ones() {
-    let place = Place::new();
+async fn every_safe_name_except_the_reserved_ones_is_accepted() {
+    let test = TestDir::new();
     let longest = "é".repeat(127) + "x";
     assert_eq!(longest.len(), 255);
     for name in ["a b", "文件 ☃.iso", "-rf", "x.part", "~", &longest] {
-        place.written(name).await.finish().await.unwrap();
-        let blob = place.open(name).await.unwrap();
-        let read = blob.read_at(0, place.content.len()).await.unwrap();
-        assert_eq!(read, place.content, "{name}");
-        assert_eq!(fs::read(place.dir().join(name)).unwrap(), place.content);
+        test.written(name).await.finish().await.unwrap();
+        let blob = test.open(name).await.unwrap();
+        let read = blob.read_at(0, test.content.len()).await.unwrap();
+        assert_eq!(read, test.content, "{name}");
+        assert_eq!(fs::read(test.dir().join(name)).unwrap(), test.content);
     }
     for ending in ["part", "journal", "manifest"] {
-        let name = format!("{}.{ending}", place.manifest.id());
-        fs::write(place.dir().join(&name), "x").unwrap();
+        let name = format!("{}.{ending}", test.manifest.id());
+        fs::write(test.dir().join(&name), "x").unwrap();
         let reserved = || Err(StorageError::Reserved { name: named(&name) });
-        check_same(place.create(&name).await, reserved());
-        check_same(place.open(&name).await, reserved());
+        check_same(test.create(&name).await, reserved());
+        check_same(test.open(&name).await, reserved());
     }
 }
 
 #[tokio::test]
-async fn name_that_is_not_safe_is_refused_to_a_download_and_read_where_it_lies() {
-    let place = Place::new();
+async fn unsafe_name_is_refused_for_a_download_but_an_existing_file_is_read() {
+    let test = TestDir::new();
     for (name, reason) in [
         (".bash_profile", UnsafeName::Hidden),
         ("...", UnsafeName::Edge { found: '.' }),
@@ -374,19 +371,19 @@ async fn name_that_is_not_safe_is_refused_to_a_download_and_read_where_it_lies()
         let text = refused.to_string();
         assert!(text.contains(&reason.to_string()), "{text}");
         assert!(!text.contains(['\u{202e}', '\u{200b}']), "{text:?}");
-        assert_eq!(place.storage.check_name(&named(name)), Err(refused.clone()));
-        check_same(place.create(name).await, Err(refused));
-        assert!(!place.part().exists(), "{name}");
-        // The user's own files are the user's own.
-        fs::write(place.dir().join(name), "mine").unwrap();
-        let read = place.open(name).await.unwrap().read_at(0, 4).await;
+        assert_eq!(test.storage.check_name(&named(name)), Err(refused.clone()));
+        check_same(test.create(name).await, Err(refused));
+        assert!(!test.part().exists(), "{name}");
+        // The user may keep any file in the directory.
+        fs::write(test.dir().join(name), "mine").unwrap();
+        let read = test.open(name).await.unwrap().read_at(0, 4).await;
         assert_eq!(read.unwrap(), &b"mine"[..]);
     }
-    place.check_outside();
+    test.check_outside();
 }
 
 #[tokio::test]
-async fn directory_is_created_with_those_above_it() {
+async fn directory_is_created_with_its_parents() {
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("a/b/c");
     FileStorage::open(&path).unwrap();
@@ -395,19 +392,19 @@ async fn directory_is_created_with_those_above_it() {
     fs::write(root.path().join("file"), "x").unwrap();
     for bad in ["file", "file/below"] {
         let error = FileStorage::open(root.path().join(bad)).unwrap_err();
-        let StorageError::Io { what, kind, .. } = error else {
+        let StorageError::Io { what, source } = error else {
             panic!("{error:?}");
         };
-        assert_eq!(kind, ErrorKind::NotADirectory);
+        assert_eq!(source.kind(), ErrorKind::NotADirectory);
         assert!(what.contains(root.path().to_str().unwrap()), "{what}");
     }
 }
 
 #[tokio::test]
 async fn user_file_is_opened_through_links_and_never_written() {
-    let place = Place::new();
-    let names = irregular(&place);
-    for path in [place.outside(), place.dir().join("link")] {
+    let test = TestDir::new();
+    let names = irregular(&test);
+    for path in [test.outside(), test.dir().join("link")] {
         let blob = open_file(&path).await.unwrap();
         assert_eq!(blob.length(), OUTSIDE.len() as u64);
         assert_eq!(blob.read_at(3, 4).await.unwrap(), OUTSIDE[3..]);
@@ -421,12 +418,12 @@ async fn user_file_is_opened_through_links_and_never_written() {
         .into_iter()
         .filter(|(_, found)| !found.contains("link"))
     {
-        let path = place.dir().join(name);
+        let path = test.dir().join(name);
         check_same(open_file(&path).await, not_a_file(&path, found));
     }
-    match open_file(place.dir().join("dangling")).await.map(|_| ()) {
-        Err(StorageError::Io { kind, .. }) => assert_eq!(kind, ErrorKind::NotFound),
+    match open_file(test.dir().join("dangling")).await.map(|_| ()) {
+        Err(StorageError::Io { source, .. }) => assert_eq!(source.kind(), ErrorKind::NotFound),
         other => panic!("{other:?}"),
     }
-    place.check_outside();
+    test.check_outside();
 }

@@ -1,6 +1,6 @@
-//! The storages that come with the crate: the conformance suite on each, the
-//! suite on storages that are broken on purpose, downloads that are
-//! interrupted, and directories in states that nobody wants.
+//! The storages of this crate: the conformance suite on each, the suite on
+//! storages that are broken on purpose, interrupted downloads, and directories in
+//! bad states.
 
 #![allow(clippy::unwrap_used)]
 

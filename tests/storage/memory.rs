@@ -1,4 +1,4 @@
-//! What the memory storage promises beyond the suite.
+//! Promises of the memory storage that the suite does not check.
 
 use bt_lite::storage::{Partial, check_range};
 use bt_lite::{Bitfield, ChunkIndex, Manifest, MemoryStorage, Storage, StorageError};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 const CHUNK: usize = 16 << 10;
 
 #[tokio::test]
-async fn committed_chunks_outlive_the_blob_and_others_do_not() {
+async fn only_committed_chunks_outlive_the_blob() {
     let bytes = Bytes::from(vec![3; 4 * CHUNK]);
     let manifest = Manifest::of(&bytes).unwrap();
     let name = "a".parse().unwrap();
@@ -16,7 +16,7 @@ async fn committed_chunks_outlive_the_blob_and_others_do_not() {
     blob.write_at(0, vec![bytes.slice(..3 * CHUNK)])
         .await
         .unwrap();
-    // The second chunk is there and not verified, the last is not there.
+    // The second chunk is written but not verified, the last is not written.
     let mut verified = Bitfield::none(4);
     for chunk in [0, 2, 3] {
         verified.insert(ChunkIndex(chunk));
@@ -35,14 +35,10 @@ async fn committed_chunks_outlive_the_blob_and_others_do_not() {
 }
 
 #[tokio::test]
-async fn capacity_is_taken_at_the_start_and_given_back_when_nothing_is_kept() {
+async fn capacity_is_reserved_at_the_start_and_released_if_nothing_was_committed() {
     let storage = MemoryStorage::with_capacity(100);
     let name = |text: &str| text.parse().unwrap();
-    let full = |what: &str, needed, available| StorageError::Full {
-        what: what.to_string(),
-        needed,
-        available: Some(available),
-    };
+    let full = |what: &str, needed, available| StorageError::full(what, needed, Some(available));
     storage.insert(name("a"), vec![1; 40]).unwrap();
     let refused = storage.insert(name("b"), vec![2; 61]);
     assert_eq!(refused, Err(full("b", 61, 60)));
@@ -67,7 +63,7 @@ async fn capacity_is_taken_at_the_start_and_given_back_when_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn blocks_are_read_from_where_they_came() {
+async fn blocks_are_read_without_a_copy() {
     let bytes = Bytes::from(vec![5; 3 * CHUNK]);
     let manifest = Manifest::of(&bytes).unwrap();
     let storage = MemoryStorage::new();

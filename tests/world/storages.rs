@@ -54,7 +54,7 @@ impl Troubled {
     }
 
     pub(crate) fn error() -> StorageError {
-        StorageError::io("testing", &io::Error::other("on purpose"))
+        StorageError::io("testing", io::Error::other("on purpose"))
     }
 
     async fn pass(&self, call: Call) -> Result<(), StorageError> {

@@ -1,8 +1,8 @@
-//! The bytes of one file: being written ([`PartBlob`]), or finished
-//! ([`ReadBlob`]).
+//! The blobs of the file storage: [`PartialBlob`] for a file that is being
+//! written, [`ReadBlob`] for a finished one.
 //!
-//! The file operations run on tokio's blocking threads and to their end; each
-//! holds the file, and with it the lock, by itself.
+//! File operations run on tokio's blocking threads, and always to their end.
+//! Each operation owns a reference to the file, and so to its lock.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,14 +13,15 @@ use bytes::Bytes;
 
 use super::dir::{DataFile, Dir};
 use super::disk::DiskFile;
-use super::part::Part;
-use super::place::{Place, failed};
+use super::failure::failed;
+use super::partial_file::PartialFile;
 use super::stamp::FileStamp;
-use super::writers::Claim;
+use super::storage_dir::StorageDir;
+use super::writers::WriteClaim;
 use crate::content::Bitfield;
 use crate::storage::{Blob, StorageError, check_range};
 
-/// Runs file operations where they may block.
+/// Runs file operations on a thread that may block.
 pub(super) async fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
@@ -30,89 +31,90 @@ pub(super) async fn run<T: Send + 'static>(
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => Err(StorageError::io(
                 "using a file",
-                &io::Error::other("the runtime is shutting down"),
+                io::Error::other("the runtime is shutting down"),
             )),
         },
     }
 }
 
-/// A content that is open for writing. Its holder has the claim; the part may
-/// outlive it by the operations that still run.
-pub(super) struct PartBlob {
-    part: Arc<Part<Dir>>,
-    claim: Mutex<Option<Claim>>,
+/// A content that is open for writing. The blob holds the claim; operations that
+/// still run keep the file alive after the blob is dropped.
+pub(super) struct PartialBlob {
+    file: Arc<PartialFile<Dir>>,
+    claim: Mutex<Option<WriteClaim>>,
 }
 
-impl PartBlob {
-    pub(super) fn new(part: Part<Dir>, claim: Claim) -> Self {
+impl PartialBlob {
+    pub(super) fn new(file: PartialFile<Dir>, claim: WriteClaim) -> Self {
         Self {
-            part: Arc::new(part),
+            file: Arc::new(file),
             claim: Mutex::new(Some(claim)),
         }
     }
 }
 
 #[async_trait]
-impl Blob for PartBlob {
+impl Blob for PartialBlob {
     fn length(&self) -> u64 {
-        self.part.length()
+        self.file.length()
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        check_range(offset, len as u64, self.part.length())?;
-        let part = self.part.clone();
-        run(move || part.read(offset, len)).await
+        check_range(offset, len as u64, self.file.length())?;
+        let file = self.file.clone();
+        run(move || file.read(offset, len)).await
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
-        check_range(offset, len, self.part.length())?;
-        let part = self.part.clone();
-        run(move || part.write(offset, len, &pieces)).await
+        check_range(offset, len, self.file.length())?;
+        let file = self.file.clone();
+        run(move || file.write(offset, len, &pieces)).await
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
-        let (part, verified) = (self.part.clone(), verified.clone());
-        run(move || part.commit(&verified)).await
+        let (file, verified) = (self.file.clone(), verified.clone());
+        run(move || file.commit(&verified)).await
     }
 
     async fn finish(&self) -> Result<(), StorageError> {
-        let part = self.part.clone();
-        run(move || part.finish()).await?;
-        // Another download of this content, under another name, may start now.
+        let file = self.file.clone();
+        run(move || file.finish()).await?;
+        // From now on another download may write this content, under another
+        // name.
         *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
     fn file(&self) -> Option<FileStamp> {
-        self.part.published()
+        self.file.published()
     }
 }
 
-/// A content that is open for reading: a file as it was when it was opened.
+/// A file that is open for reading. Reads fail when it changes.
 pub(super) struct ReadBlob(Arc<ReadFile>);
 
 struct ReadFile {
     file: DataFile,
     stamp: FileStamp,
-    /// Where its name is, if it is a content of the storage.
-    place: Option<Arc<Place<Dir>>>,
+    /// The directory of the file, if it was opened by its name in a storage.
+    dir: Option<Arc<StorageDir<Dir>>>,
 }
 
 impl ReadBlob {
     pub(super) fn new(
         file: DataFile,
         path: PathBuf,
-        place: Option<Arc<Place<Dir>>>,
+        dir: Option<Arc<StorageDir<Dir>>>,
     ) -> Result<Self, StorageError> {
         let stamp = FileStamp::of(&file, path)?;
-        Ok(Self(Arc::new(ReadFile { file, stamp, place })))
+        Ok(Self(Arc::new(ReadFile { file, stamp, dir })))
     }
 
-    /// With the stamp that the file must keep.
-    pub(super) fn with(file: DataFile, stamp: FileStamp) -> Self {
-        let place = None;
-        Self(Arc::new(ReadFile { file, stamp, place }))
+    /// A file that must still have this stamp.
+    pub(super) fn with_stamp(file: DataFile, stamp: FileStamp) -> Self {
+        let dir = None;
+        Self(Arc::new(ReadFile { file, stamp, dir }))
     }
 }
 
@@ -127,9 +129,10 @@ impl Blob for ReadBlob {
         let this = self.0.clone();
         run(move || {
             let read = this.file.read_at(offset, len);
-            // Behind the read, so that what it gave is from before any change.
+            // After the read: if the file is unchanged now, it was unchanged
+            // during the read.
             this.stamp.check(&this.file)?;
-            read.map_err(|e| failed("reading", &this.stamp.path, 0, &e))
+            read.map_err(|e| failed("reading", &this.stamp.path, e))
         })
         .await
     }
@@ -150,8 +153,8 @@ impl Blob for ReadBlob {
 
     async fn sync(&self) -> Result<(), StorageError> {
         let this = self.0.clone();
-        run(move || match &this.place {
-            Some(place) => place.make_durable(&this.file, &this.stamp.path),
+        run(move || match &this.dir {
+            Some(dir) => dir.make_durable(&this.file, &this.stamp.path),
             None => Ok(()),
         })
         .await

@@ -1,42 +1,43 @@
-//! The journal of a download: which chunks of the unfinished file may be
-//! trusted after a restart. Pure: bytes in, claims out; `ledger` has the file.
+//! The format of the journal of a download, which records the chunks of the
+//! unfinished file that may be trusted after a restart: the committed ones.
+//! This module is pure; `journal_file` does the I/O.
 //!
-//! The format is in `FORMAT.md`, which is part of the documentation of
-//! [`FileStorage`](super::FileStorage). In short: a header that names the
-//! content, then records, each with a check over itself and the check before,
-//! so that none is trusted behind one that is not.
+//! The format is specified in `FORMAT.md`, which is part of the documentation
+//! of [`FileStorage`](super::FileStorage). In short: a header that names the
+//! content, then records. The checksum of each record covers the record and the
+//! checksum before it, so nothing after a bad record is trusted.
 
 use crate::content::{Bitfield, ChunkIndex, ContentId, Geometry};
 
-use super::disk::Stamp;
+use super::timestamp::Timestamp;
 
 pub(super) const HEADER_LEN: usize = 72;
 
 const MAGIC: [u8; 8] = *b"btl.jrnl";
 const VERSION: u32 = 1;
-const CHECK_LEN: usize = 16;
+const CHECKSUM_LEN: usize = 16;
 const COUNT_LEN: usize = 4;
 const RANGE_LEN: usize = 8;
-/// Marks the first chunk of a range that is withdrawn.
+/// This bit of the first chunk of a range says that the range is withdrawn.
 const WITHDRAWN: u32 = 1 << 31;
 
-/// Where a journal ends: what the next record is bound to.
+/// The last checksum of a journal. The checksum of the next record covers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Chain([u8; CHECK_LEN]);
+pub(super) struct Chain([u8; CHECKSUM_LEN]);
 
-/// What a journal says.
+/// The content of a journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Replay {
     /// The chunks that may be trusted.
-    pub(super) claimed: Bitfield,
-    /// When the unfinished file had been modified, at the last record.
-    pub(super) stamp: Option<Stamp>,
-    /// Where the last good record ends, in bytes.
+    pub(super) committed: Bitfield,
+    /// The modification time of the unfinished file at the last record.
+    pub(super) modified: Option<Timestamp>,
+    /// The end of the last good record, in bytes.
     pub(super) end: usize,
     pub(super) chain: Chain,
 }
 
-/// The header of the journal of a content, and its chain.
+/// The header of the journal of a content, and the chain after it.
 pub(super) fn header(id: ContentId, geometry: &Geometry) -> ([u8; HEADER_LEN], Chain) {
     let mut bytes = [0; HEADER_LEN];
     bytes[..8].copy_from_slice(&MAGIC);
@@ -44,45 +45,45 @@ pub(super) fn header(id: ContentId, geometry: &Geometry) -> ([u8; HEADER_LEN], C
     bytes[12..16].copy_from_slice(&geometry.chunks().to_le_bytes());
     bytes[16..24].copy_from_slice(&geometry.length().to_le_bytes());
     bytes[24..56].copy_from_slice(id.as_bytes());
-    let check = check(&[], &bytes[..56]);
-    bytes[56..].copy_from_slice(&check);
-    (bytes, Chain(check))
+    let checksum = checksum(&[], &bytes[..56]);
+    bytes[56..].copy_from_slice(&checksum);
+    (bytes, Chain(checksum))
 }
 
-/// The record that leads from one set of claims to another, and the chain
-/// behind it; nothing if they are the same.
+/// The record that changes the committed chunks from one set to another, and
+/// the chain after it; nothing if the two sets are equal.
 ///
 /// # Panics
-/// If the two are of contents with another number of chunks.
+/// If the sets have different numbers of chunks.
 pub(super) fn record(
     chain: Chain,
     from: &Bitfield,
     to: &Bitfield,
-    stamp: Stamp,
+    modified: Timestamp,
 ) -> Option<(Vec<u8>, Chain)> {
     let ranges = changes(from, to);
     if ranges.is_empty() {
         return None;
     }
-    let mut bytes = Vec::with_capacity(COUNT_LEN + Stamp::LEN + ranges.len() * RANGE_LEN);
+    let mut bytes = Vec::with_capacity(COUNT_LEN + Timestamp::LEN + ranges.len() * RANGE_LEN);
     bytes.extend((ranges.len() as u32).to_le_bytes());
-    bytes.extend(stamp.to_bytes());
+    bytes.extend(modified.to_bytes());
     for (first, len) in ranges {
         bytes.extend(first.to_le_bytes());
         bytes.extend(len.to_le_bytes());
     }
-    let check = check(&chain.0, &bytes);
-    bytes.extend(check);
-    Some((bytes, Chain(check)))
+    let checksum = checksum(&chain.0, &bytes);
+    bytes.extend(checksum);
+    Some((bytes, Chain(checksum)))
 }
 
-/// Reads a journal. `None` if it is not of this content.
+/// Reads a journal. `None` if it is not the journal of this content.
 pub(super) fn replay(bytes: &[u8], id: ContentId, geometry: &Geometry) -> Option<Replay> {
     let (header, chain) = header(id, geometry);
     let mut rest = bytes.strip_prefix(&header)?;
     let mut replay = Replay {
-        claimed: Bitfield::none(geometry.chunks()),
-        stamp: None,
+        committed: Bitfield::none(geometry.chunks()),
+        modified: None,
         end: HEADER_LEN,
         chain,
     };
@@ -94,47 +95,48 @@ pub(super) fn replay(bytes: &[u8], id: ContentId, geometry: &Geometry) -> Option
 }
 
 impl Replay {
-    /// Applies the record that these bytes begin with, and gives its length;
-    /// nothing if there is no good one.
+    /// Applies the record at the start of these bytes, and returns its length;
+    /// nothing if there is no good record.
     fn apply(&mut self, bytes: &[u8]) -> Option<usize> {
         let (count, rest) = bytes.split_first_chunk::<COUNT_LEN>()?;
-        let (stamp, rest) = rest.split_first_chunk::<{ Stamp::LEN }>()?;
+        let (modified, rest) = rest.split_first_chunk::<{ Timestamp::LEN }>()?;
         let count = u32::from_le_bytes(*count);
-        // Before anything is computed from it: each range names a chunk.
-        if count > self.claimed.chunks() {
+        // Each range names at least one chunk. This bounds the count before
+        // anything is computed from it.
+        if count > self.committed.chunks() {
             return None;
         }
         let ranges = rest.get(..count as usize * RANGE_LEN)?;
-        let body = COUNT_LEN + Stamp::LEN + ranges.len();
-        let found = bytes.get(body..body + CHECK_LEN)?;
-        let check = check(&self.chain.0, &bytes[..body]);
-        if found != check {
+        let body = COUNT_LEN + Timestamp::LEN + ranges.len();
+        let found = bytes.get(body..body + CHECKSUM_LEN)?;
+        let checksum = checksum(&self.chain.0, &bytes[..body]);
+        if found != checksum {
             return None;
         }
-        let mut claimed = self.claimed.clone();
+        let mut committed = self.committed.clone();
         for range in ranges.chunks_exact(RANGE_LEN) {
             let (first, len) = range.split_at(4);
             let first = u32::from_le_bytes(first.try_into().ok()?);
             let len = u32::from_le_bytes(len.try_into().ok()?);
             let (withdrawn, first) = (first & WITHDRAWN != 0, first & !WITHDRAWN);
-            if first.checked_add(len)? > claimed.chunks() {
+            if first.checked_add(len)? > committed.chunks() {
                 return None;
             }
             for chunk in (first..first + len).map(ChunkIndex) {
                 match withdrawn {
-                    true => claimed.remove(chunk),
-                    false => claimed.insert(chunk),
+                    true => committed.remove(chunk),
+                    false => committed.insert(chunk),
                 };
             }
         }
-        self.claimed = claimed;
-        self.stamp = Some(Stamp::from_bytes(*stamp));
-        self.chain = Chain(check);
-        Some(body + CHECK_LEN)
+        self.committed = committed;
+        self.modified = Some(Timestamp::from_bytes(*modified));
+        self.chain = Chain(checksum);
+        Some(body + CHECKSUM_LEN)
     }
 }
 
-/// The runs of chunks in which two sets differ, as a record has them.
+/// The ranges of chunks in which two sets differ, in the form of a record.
 fn changes(from: &Bitfield, to: &Bitfield) -> Vec<(u32, u32)> {
     assert_eq!(from.chunks(), to.chunks());
     let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -152,32 +154,32 @@ fn changes(from: &Bitfield, to: &Bitfield) -> Vec<(u32, u32)> {
     ranges
 }
 
-fn check(before: &[u8], bytes: &[u8]) -> [u8; CHECK_LEN] {
+fn checksum(before: &[u8], bytes: &[u8]) -> [u8; CHECKSUM_LEN] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(before).update(bytes);
-    let mut check = [0; CHECK_LEN];
-    check.copy_from_slice(&hasher.finalize().as_bytes()[..CHECK_LEN]);
-    check
+    let mut checksum = [0; CHECKSUM_LEN];
+    checksum.copy_from_slice(&hasher.finalize().as_bytes()[..CHECKSUM_LEN]);
+    checksum
 }
 
-/// Makes every record check that is there in its full length: what replay
-/// would see if it looked at no check. For tests that must catch that.
+/// Gives every complete record a correct checksum, so that replay behaves as if
+/// it ignored checksums. For tests that must detect this mistake.
 #[cfg(test)]
-pub(super) fn sealed_anew(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_new_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
     let Some(header) = bytes.get(..HEADER_LEN) else {
         return bytes;
     };
-    let mut chain: [u8; CHECK_LEN] = header[HEADER_LEN - CHECK_LEN..].try_into().unwrap();
+    let mut chain: [u8; CHECKSUM_LEN] = header[HEADER_LEN - CHECKSUM_LEN..].try_into().unwrap();
     let mut at = HEADER_LEN;
     while let Some(count) = bytes.get(at..at + COUNT_LEN) {
         let count = u32::from_le_bytes(count.try_into().unwrap()) as usize;
-        let body = COUNT_LEN + Stamp::LEN + count.saturating_mul(RANGE_LEN);
-        if count == 0 || bytes.len() - at < body.saturating_add(CHECK_LEN) {
+        let body = COUNT_LEN + Timestamp::LEN + count.saturating_mul(RANGE_LEN);
+        if count == 0 || bytes.len() - at < body.saturating_add(CHECKSUM_LEN) {
             break;
         }
-        chain = check(&chain, &bytes[at..at + body]);
-        bytes[at + body..][..CHECK_LEN].copy_from_slice(&chain);
-        at += body + CHECK_LEN;
+        chain = checksum(&chain, &bytes[at..at + body]);
+        bytes[at + body..][..CHECKSUM_LEN].copy_from_slice(&chain);
+        at += body + CHECKSUM_LEN;
     }
     bytes
 }
@@ -198,8 +200,8 @@ mod tests {
         ContentId::of(b"content")
     }
 
-    fn stamp(n: usize) -> Stamp {
-        Stamp {
+    fn stamp(n: usize) -> Timestamp {
+        Timestamp {
             seconds: n as i64 - 2,
             nanos: n as u32,
         }
@@ -213,18 +215,18 @@ mod tests {
         set
     }
 
-    /// A journal with a record per set, and what it says after each of them.
+    /// A journal with one record for each set, and its content after each.
     fn journal(sets: &[Bitfield]) -> (Vec<u8>, Vec<Replay>) {
         let (header, mut chain) = header(id(), &geometry());
         let mut bytes = header.to_vec();
         let mut states = vec![Replay {
-            claimed: Bitfield::none(CHUNKS),
-            stamp: None,
+            committed: Bitfield::none(CHUNKS),
+            modified: None,
             end: bytes.len(),
             chain,
         }];
         for (n, set) in sets.iter().enumerate() {
-            let from = &states[states.len() - 1].claimed;
+            let from = &states[states.len() - 1].committed;
             let Some((record, next)) = record(chain, from, set, stamp(n)) else {
                 assert_eq!(from, set);
                 continue;
@@ -232,8 +234,8 @@ mod tests {
             chain = next;
             bytes.extend(record);
             states.push(Replay {
-                claimed: set.clone(),
-                stamp: Some(stamp(n)),
+                committed: set.clone(),
+                modified: Some(stamp(n)),
                 end: bytes.len(),
                 chain,
             });
@@ -252,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn journal_cut_anywhere_says_what_its_whole_records_say(
+        fn truncated_journal_contains_its_complete_records(
             sets in sets(),
             cut in any::<prop::sample::Index>(),
         ) {
@@ -264,7 +266,7 @@ mod tests {
         }
 
         #[test]
-        fn journal_with_a_wrong_byte_says_what_is_before_it(
+        fn journal_with_a_wrong_byte_contains_the_records_before_it(
             sets in sets(),
             at in any::<prop::sample::Index>(),
             flip in 1u8..,
@@ -277,11 +279,11 @@ mod tests {
         }
 
         #[test]
-        fn rest_of_an_earlier_journal_says_nothing(old in sets(), new in sets()) {
+        fn rest_of_an_older_longer_journal_is_ignored(old in sets(), new in sets()) {
             let (old, old_states) = journal(&old);
             let (mut bytes, states) = journal(&new);
-            // Records bind only to what is before them, so an old journal that
-            // begins with all of the new one is the new one, continued.
+            // A checksum covers only what is before it, so an old journal that
+            // starts with the whole new one continues it.
             let expected = match old.starts_with(&bytes) {
                 true => old_states.last(),
                 false => states.last(),
@@ -291,7 +293,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_behind_a_header_claim_nothing(tail in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_after_a_header_commit_nothing(tail in prop::collection::vec(any::<u8>(), 0..200)) {
             let (mut bytes, states) = journal(&[]);
             bytes.extend(tail);
             prop_assert_eq!(read(&bytes), states.first().cloned());
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn record_that_checks_and_names_no_chunk_of_the_content_is_bad() {
+    fn record_of_a_chunk_that_does_not_exist_is_bad_despite_its_checksum() {
         for (first, len) in [
             (CHUNKS, 1),
             (CHUNKS - 1, 2),
@@ -323,15 +325,15 @@ mod tests {
             record.extend(stamp(0).to_bytes());
             record.extend(first.to_le_bytes());
             record.extend(len.to_le_bytes());
-            let check = check(&states[1].chain.0, &record);
+            let checksum = checksum(&states[1].chain.0, &record);
             bytes.extend(record);
-            bytes.extend(check);
+            bytes.extend(checksum);
             assert_eq!(read(&bytes).as_ref(), states.last());
         }
     }
 
     #[test]
-    fn documented_example_is_what_is_written_and_read() {
+    fn documented_example_is_written_and_read() {
         let document = include_str!("FORMAT.md");
         let (_, example) = document.split_once("```text\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();
@@ -350,7 +352,7 @@ mod tests {
             }
             set
         };
-        let stamp = |seconds| Stamp { seconds, nanos: 5 };
+        let stamp = |seconds| Timestamp { seconds, nanos: 5 };
         let (header, chain) = header(id, &geometry);
         let first = stamp(1_700_000_000);
         let (one, chain) = record(chain, &set(&[]), &set(&[0, 1]), first).unwrap();
@@ -360,11 +362,14 @@ mod tests {
         let written: String = journal.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(written, documented);
         let read = replay(&journal, id, &geometry).unwrap();
-        assert_eq!((read.claimed, read.stamp), (set(&[1, 2]), Some(second)));
+        assert_eq!(
+            (read.committed, read.modified),
+            (set(&[1, 2]), Some(second))
+        );
     }
 
     #[test]
-    fn record_has_one_range_per_run() {
+    fn record_has_one_range_for_neighbouring_chunks() {
         let from = set(&[1, 2, 3, 10]);
         let to = set(&[3, 4, 5, 6, 10, 12]);
         let expected = [(1 | WITHDRAWN, 2), (4, 3), (12, 1)];

@@ -1,32 +1,33 @@
-//! How a file is told to be the same as before, without reading it.
+//! How to tell that a file has not changed, without reading it.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::disk::{DiskFile, FileStat, Stamp};
-use super::place::failed;
+use super::disk::{DiskFile, FileStat};
+use super::failure::failed;
+use super::timestamp::Timestamp;
 use crate::storage::StorageError;
 
-/// How long a modification time may stand still: twice the slowest tick of a
-/// kernel.
+/// For how long a file may change without a new modification time, at most:
+/// twice the slowest tick of a kernel.
 const FINE_STEP: Duration = Duration::from_millis(20);
-/// The same where the file system keeps whole seconds, or every second one.
+/// The same for a file system that stores times in units of one or two seconds.
 const COARSE_STEP: Duration = Duration::from_secs(2);
 
-/// A file as it was when a [`Blob`](crate::storage::Blob) of it was opened or
-/// finished: where, how long, and when modified. By this a storage that
-/// [remembers](crate::Storage::remember) the content tells later whether the
-/// file is still the same.
+/// The path, length and modification time of a file at the moment when a
+/// [`Blob`](crate::storage::Blob) of it was opened or finished. A storage that
+/// [remembers](crate::Storage::remember) the content compares them later to
+/// tell whether the file has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamp {
     pub(super) path: PathBuf,
     pub(super) stat: FileStat,
-    /// Whether every later change must show in the modification time.
+    /// Whether every later change gives the file another modification time.
     pub(super) settled: bool,
 }
 
 impl FileStamp {
-    /// Where the file is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -38,29 +39,32 @@ impl FileStamp {
                 settled: is_settled(stat.modified, SystemTime::now()),
                 stat,
             }),
-            Err(e) => Err(failed("looking at", &path, 0, &e)),
+            Err(e) => Err(failed("examining", &path, e)),
         }
     }
 
-    /// Whether the file is as it was, by its length and modification time.
+    /// Checks that the file still has this length and modification time.
+    ///
+    /// # Errors
+    /// [`StorageError::Changed`] if it does not.
     pub(super) fn check(&self, file: &impl DiskFile) -> Result<(), StorageError> {
         match file.stat() {
-            Ok(now) if self.fits(&now) => Ok(()),
+            Ok(now) if self.is_of(&now) => Ok(()),
             Ok(_) => Err(StorageError::Changed {
                 path: self.path.clone(),
             }),
-            Err(e) => Err(failed("looking at", &self.path, 0, &e)),
+            Err(e) => Err(failed("examining", &self.path, e)),
         }
     }
 
-    pub(super) fn fits(&self, now: &FileStat) -> bool {
+    fn is_of(&self, now: &FileStat) -> bool {
         (now.len, now.modified) == (self.stat.len, self.stat.modified)
     }
 }
 
-/// Whether a file that was modified then, and is looked at now, cannot be
-/// modified any more without that showing in its modification time.
-fn is_settled(modified: Stamp, now: SystemTime) -> bool {
+/// Whether a file with this modification time cannot be modified at `now` or
+/// later without getting another one.
+fn is_settled(modified: Timestamp, now: SystemTime) -> bool {
     let step = match modified.nanos {
         0 => COARSE_STEP,
         _ => FINE_STEP,
@@ -73,14 +77,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamp_is_settled_when_the_clock_of_the_file_system_has_moved_on() {
+    fn stamp_is_settled_after_the_clock_of_the_file_system_has_advanced() {
         let at = |millis| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
         for (modified, now, settled) in [
             (1_001, 1_001, false),
             (1_001, 1_021, false),
             (1_001, 1_022, true),
             (1_001, 900, false),
-            // Whole seconds: a file system that keeps no finer ones.
+            // Whole seconds: the file system may store nothing finer.
             (2_000, 2_500, false),
             (2_000, 4_001, true),
         ] {

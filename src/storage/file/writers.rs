@@ -1,10 +1,10 @@
-//! Who writes which content, inside one file storage and its clones.
+//! Which contents are being written, in one file storage and its clones.
 //!
-//! A blob that is dropped while one of its operations still runs on a blocking
-//! thread keeps the file locked until that ends. Whoever opens the content
-//! next in this storage must not be told that somebody else writes it, but
-//! wait that moment. So there are two things to hold: the [`Claim`], which goes
-//! with the blob, and the [`Turn`], which goes with the last operation.
+//! When a blob is dropped while one of its operations still runs on a blocking
+//! thread, the file stays locked until that operation ends. Opening the content
+//! again in this storage must wait for that moment, and not fail because of the
+//! lock. So there are two guards: the [`WriteClaim`], which is released with
+//! the blob, and the [`FilePermit`], which is released with the last operation.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,57 +14,59 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::content::ContentId;
 
-/// The contents that are being written. An entry lives as long as somebody
-/// holds its claim or its turn.
+/// The contents that are being written. An entry lives as long as its claim or
+/// its permit is held.
 #[derive(Debug, Default)]
-pub(super) struct Writers(Mutex<HashMap<ContentId, Weak<Slot>>>);
+pub(super) struct Writers(Mutex<HashMap<ContentId, Weak<Writer>>>);
 
 #[derive(Debug)]
-struct Slot {
+struct Writer {
     claimed: AtomicBool,
-    turn: Arc<Semaphore>,
+    /// Has one permit: that of the file.
+    file: Arc<Semaphore>,
 }
 
-/// The right to write one content. Dropping it gives it back.
+/// The right to write one content. Released when it is dropped.
 #[derive(Debug)]
-pub(super) struct Claim(Arc<Slot>);
+pub(super) struct WriteClaim(Arc<Writer>);
 
-/// Held by whatever uses the file of a content; one at a time.
+/// The right to use the file of a content. At most one exists at a time.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct FilePermit {
     _permit: OwnedSemaphorePermit,
-    _slot: Arc<Slot>,
+    _writer: Arc<Writer>,
 }
 
 impl Writers {
-    /// Claims a content, unless somebody has done so already.
-    pub(super) fn claim(&self, id: ContentId) -> Option<Claim> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.retain(|_, slot| slot.strong_count() > 0);
-        let slot = slots.get(&id).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let slot = Arc::new(Slot {
+    /// Claims a content; nothing if it is claimed already.
+    pub(super) fn claim(&self, id: ContentId) -> Option<WriteClaim> {
+        let mut writers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.retain(|_, writer| writer.strong_count() > 0);
+        let writer = writers.get(&id).and_then(Weak::upgrade);
+        let writer = writer.unwrap_or_else(|| {
+            let writer = Arc::new(Writer {
                 claimed: AtomicBool::new(false),
-                turn: Arc::new(Semaphore::new(1)),
+                file: Arc::new(Semaphore::new(1)),
             });
-            slots.insert(id, Arc::downgrade(&slot));
-            slot
+            writers.insert(id, Arc::downgrade(&writer));
+            writer
         });
-        (!slot.claimed.swap(true, Ordering::AcqRel)).then(|| Claim(slot))
+        (!writer.claimed.swap(true, Ordering::AcqRel)).then(|| WriteClaim(writer))
     }
 }
 
-impl Claim {
+impl WriteClaim {
     /// Waits until the operations of an earlier claim have ended.
-    pub(super) async fn turn(&self) -> Turn {
-        let permit = self.0.turn.clone().acquire_owned().await;
-        Turn {
-            _permit: permit.expect("nobody closes the semaphore"),
-            _slot: self.0.clone(),
+    pub(super) async fn file_permit(&self) -> FilePermit {
+        let permit = self.0.file.clone().acquire_owned().await;
+        FilePermit {
+            _permit: permit.expect("the semaphore is never closed"),
+            _writer: self.0.clone(),
         }
     }
 }
 
-impl Drop for Claim {
+impl Drop for WriteClaim {
     fn drop(&mut self) {
         self.0.claimed.store(false, Ordering::Release);
     }
@@ -77,21 +79,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn claim_is_free_again_at_once_and_its_turn_after_the_last_operation() {
+    fn claim_is_released_at_once_and_its_permit_after_the_last_operation() {
         let writers = Writers::default();
         let id = ContentId::of(b"a");
         let first = writers.claim(id).unwrap();
         assert!(writers.claim(id).is_none());
         assert!(writers.claim(ContentId::of(b"b")).is_some());
-        let running = first.turn().now_or_never().unwrap();
+        let running = first.file_permit().now_or_never().unwrap();
 
         drop(first);
         let second = writers.claim(id).unwrap();
-        assert!(second.turn().now_or_never().is_none());
+        assert!(second.file_permit().now_or_never().is_none());
         drop(running);
-        let turn = second.turn().now_or_never().unwrap();
+        let permit = second.file_permit().now_or_never().unwrap();
 
-        drop((second, turn));
+        drop((second, permit));
         let third = writers.claim(ContentId::of(b"c")).unwrap();
         assert_eq!(writers.0.lock().unwrap().len(), 1);
         drop(third);

@@ -1,20 +1,23 @@
-//! What a storage remembers of finished contents.
+//! Checks of what a storage remembers about finished contents.
 
-use super::{LENGTH, Sample, must};
+use super::sample::{LENGTH, Sample, must};
 use crate::content::ContentName;
 use crate::storage::{Storage, Stored};
 
-/// What trackers are told of a content, in place of its name.
+/// The name of a content at trackers.
 fn listed_as(content: &Sample) -> ContentName {
     let name = format!("{} (listed)", content.name);
     name.parse().expect("the suite uses plain names")
 }
 
-/// A storage that keeps no list conforms as well.
-pub(super) async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
+/// Checks the catalogue. One that is always empty conforms as well.
+pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Storage) {
     let first = Sample::new("remembered", LENGTH, 19);
     let second = Sample::new("remembered, too", LENGTH + 1, 20);
-    must(storage.forget(&first.name).await, "forgetting nothing");
+    must(
+        storage.forget(&first.name).await,
+        "forgetting an unknown name",
+    );
     check_catalogue(storage, &[], &[]).await;
     for content in [&first, &second] {
         let blob = content.store(storage).await;
@@ -38,23 +41,23 @@ pub(super) async fn remembered(storage: &dyn Storage, again: &dyn Storage) {
         for storage in [storage, again] {
             check_catalogue(storage, &[&second], &[&first]).await;
             first
-                .check_stored(storage, "reading what was forgotten")
+                .check_stored(storage, "reading a forgotten content")
                 .await;
         }
     }
 }
 
-/// The catalogue has these contents, or none; and not those.
+/// Checks that the catalogue has exactly the contents `there`, or is empty.
 async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Sample]) {
     let mut found = must(storage.catalogue().await, "reading the catalogue");
     assert!(
         found.is_empty() || found.len() == there.len(),
-        "the catalogue must have all that is remembered, once, or nothing"
+        "the catalogue must contain every remembered content once, or be empty"
     );
     for content in gone {
         assert!(
             found.iter().all(|stored| stored.name != content.name),
-            "what was forgotten must not be in the catalogue"
+            "a forgotten content must not be in the catalogue"
         );
     }
     let there = if found.is_empty() { &[] } else { there };
@@ -66,11 +69,11 @@ async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Samp
         let stored = found.swap_remove(at);
         assert!(
             stored.manifest == content.manifest,
-            "the catalogue must give the manifest that was remembered"
+            "the catalogue must return the manifest that was remembered"
         );
         assert!(
             stored.listed_as == listed_as(content),
-            "the catalogue must give the name for trackers that was remembered last"
+            "the catalogue must return the name at trackers that was remembered last"
         );
         content
             .check(&*stored.blob, "reading from the catalogue")

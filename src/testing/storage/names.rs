@@ -1,9 +1,9 @@
-//! What a storage says of names.
+//! Checks of names that a storage may refuse.
 
-use super::{LENGTH, Sample};
+use super::sample::{LENGTH, Sample};
 use crate::storage::Storage;
 
-/// Names that some storages refuse, and one that none does.
+/// Names that some storages refuse, and one that every storage accepts.
 const NAMES: [&str; 6] = [
     "plain.txt",
     ".hidden",
@@ -13,8 +13,8 @@ const NAMES: [&str; 6] = [
     "\u{202e}gpj.exe",
 ];
 
-/// Creating says of a name what was said when it was asked for before.
-pub(super) async fn judged_alike(storage: &dyn Storage) {
+/// Checks that `create` and `check_name` agree about every name.
+pub(super) async fn check_name_agrees_with_create(storage: &dyn Storage) {
     for (seed, name) in (40..).zip(NAMES) {
         let content = Sample::new(name, LENGTH, seed);
         let judged = storage.check_name(&content.name);
@@ -22,7 +22,7 @@ pub(super) async fn judged_alike(storage: &dyn Storage) {
             (Ok(()), Ok(_)) => {}
             (Err(judged), Err(created)) if judged == created => {}
             (judged, created) => panic!(
-                "creating {name:?} must say what checking the name says, {judged:?}, not {:?}",
+                "creating {name:?} must agree with checking the name, {judged:?}, but returned {:?}",
                 created.err()
             ),
         }

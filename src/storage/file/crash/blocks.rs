@@ -1,16 +1,16 @@
-//! The bytes of a file of the model, in pages that copies of it share: a crash
-//! copies a disk ten thousand times.
+//! The bytes of a file, in pages that its copies share: the tests copy a disk
+//! ten thousand times.
 
 use std::sync::{Arc, LazyLock};
 
-/// What a crash tears data into, in bytes.
+/// The unit in which a crash tears a write, in bytes.
 pub(super) const PAGE: usize = 4096;
 
 type Page = Arc<[u8; PAGE]>;
 
 static HOLE: LazyLock<Page> = LazyLock::new(|| Arc::new([0; PAGE]));
 
-/// Bytes, without end behind their length, and zero there.
+/// The bytes of a file. Bytes that were never written are zeros.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Blocks {
     pages: Vec<Page>,
@@ -68,7 +68,7 @@ impl Blocks {
         Some(bytes)
     }
 
-    /// Whether these bytes are there.
+    /// Whether the file has these bytes at this offset.
     pub(super) fn has(&self, mut at: usize, mut bytes: &[u8]) -> bool {
         if self.len < at + bytes.len() {
             return false;
@@ -85,7 +85,7 @@ impl Blocks {
         true
     }
 
-    /// Whether nothing was ever written here.
+    /// Whether nothing was ever written at this offset.
     pub(super) fn is_hole(&self, at: usize) -> bool {
         at >= self.len || Arc::ptr_eq(&self.pages[at / PAGE], &HOLE)
     }
@@ -105,7 +105,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn blocks_are_like_one_array(
+        fn blocks_behave_like_one_array(
             steps in prop::collection::vec((0usize..3 * PAGE, 0usize..2 * PAGE, any::<bool>(), 1u8..), 0..12),
         ) {
             let (mut model, mut blocks) = (Vec::new(), Blocks::default());

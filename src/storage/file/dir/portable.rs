@@ -1,5 +1,5 @@
-//! The directory where the standard library is all there is: paths, and
-//! checks before each step.
+//! The directory on systems other than Unix, with nothing but the standard
+//! library: paths, and a check before each step.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
-use super::{Kind, Refused, too_short};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
+use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
 #[derive(Debug)]
@@ -25,8 +25,8 @@ impl Dir {
         Ok(Self(path))
     }
 
-    /// Whether the name is a plain file name: on Windows some stand for
-    /// devices, for streams of other files, or for a shorter name.
+    /// Fails for a name that is not a plain file name: on Windows some names
+    /// refer to devices, to streams of other files, or to a shorter name.
     pub(in super::super) fn check_readable(name: &ContentName) -> Result<(), UnsafeName> {
         match name.check_file_name() {
             Err(UnsafeName::Hidden | UnsafeName::Invisible { .. }) => Ok(()),
@@ -38,7 +38,7 @@ impl Dir {
 impl Disk for Dir {
     type File = DataFile;
 
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+    fn kind(&self, name: &str) -> io::Result<Option<EntryKind>> {
         match fs::symlink_metadata(self.0.join(name)) {
             Ok(metadata) => Ok(Some(metadata.file_type().into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -56,7 +56,7 @@ impl Disk for Dir {
 
     fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) | None => Ok(DataFile::new(File::open(self.0.join(name))?)),
+            Some(EntryKind::File) | None => Ok(DataFile::new(File::open(self.0.join(name))?)),
             Some(other) => Err(Refused::Kind(other)),
         }
     }
@@ -65,25 +65,25 @@ impl Disk for Dir {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         match self.kind(name)? {
-            Some(Kind::File) => options.create(false),
-            // Never through a link that appeared meanwhile.
+            Some(EntryKind::File) => options.create(false),
+            // Fails if a link has appeared since the check.
             None => options.create_new(true),
             Some(other) => return Err(Refused::Kind(other)),
         };
         Ok(DataFile::new(options.open(self.0.join(name))?))
     }
 
-    /// The name stands for a file, which then is taken to be this one: the
-    /// standard library cannot tell two files apart.
+    /// Whether the name refers to any file: the standard library cannot tell
+    /// whether two files are the same.
     fn is_at(&self, name: &str, _file: &DataFile) -> Result<bool, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) => Ok(true),
+            Some(EntryKind::File) => Ok(true),
             Some(other) => Err(Refused::Kind(other)),
             None => Ok(false),
         }
     }
 
-    /// The one of the standard library would replace what is there.
+    /// Not supported: the standard library has no rename that replaces nothing.
     fn rename(&self, _from: &str, _to: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -96,13 +96,12 @@ impl Disk for Dir {
         fs::remove_file(self.0.join(name))
     }
 
-    /// Names are as durable as the file system makes them by itself: a
-    /// directory cannot be synced everywhere.
+    /// Does nothing: not every system can sync a directory.
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
 
-    fn sync_above(&self) -> io::Result<()> {
+    fn sync_parent(&self) -> io::Result<()> {
         Ok(())
     }
 
@@ -111,16 +110,16 @@ impl Disk for Dir {
     }
 }
 
-/// Opens a file anywhere for reading, following links.
+/// Opens any file for reading, following links.
 pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     match fs::metadata(path)?.file_type().into() {
-        Kind::File => Ok(DataFile::new(File::open(path)?)),
+        EntryKind::File => Ok(DataFile::new(File::open(path)?)),
         other => Err(Refused::Kind(other)),
     }
 }
 
-/// An open file that is read and written by position, one at a time: the file
-/// has one cursor.
+/// An open file with positional reads and writes, one at a time because the
+/// file has one cursor.
 #[derive(Debug)]
 pub(in super::super) struct DataFile {
     file: File,
@@ -136,9 +135,9 @@ impl DataFile {
     }
 
     fn seek(&self, offset: u64) -> io::Result<MutexGuard<'_, ()>> {
-        let turn = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
         (&self.file).seek(SeekFrom::Start(offset))?;
-        Ok(turn)
+        Ok(guard)
     }
 }
 
@@ -147,9 +146,9 @@ impl DiskFile for DataFile {
         let metadata = self.file.metadata()?;
         Ok(FileStat {
             len: metadata.len(),
-            // Not to be had from the standard library.
+            // The standard library does not provide it.
             allocated: 0,
-            modified: Stamp::from(metadata.modified()?),
+            modified: Timestamp::from(metadata.modified()?),
         })
     }
 
@@ -162,7 +161,7 @@ impl DiskFile for DataFile {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let _turn = self.seek(offset)?;
+        let _guard = self.seek(offset)?;
         let mut buffer = Vec::with_capacity(len);
         let read = (&self.file).take(len as u64).read_to_end(&mut buffer)?;
         if read < len {
@@ -172,7 +171,7 @@ impl DiskFile for DataFile {
     }
 
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {
-        let _turn = self.seek(offset)?;
+        let _guard = self.seek(offset)?;
         pieces
             .iter()
             .try_for_each(|piece| (&self.file).write_all(piece))
@@ -182,7 +181,7 @@ impl DiskFile for DataFile {
         self.file.set_len(len)
     }
 
-    /// The file stays sparse, where it is.
+    /// Does nothing: the file stays sparse, if it is.
     fn allocate(&self, _len: u64) -> io::Result<()> {
         Ok(())
     }
@@ -205,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_that_windows_reads_differently_is_not_read() {
+    fn name_with_another_meaning_on_windows_is_refused() {
         let check = |name: &str| Dir::check_readable(&name.parse().unwrap());
         for bad in ["NUL", ".a:b", "a.", "a "] {
             assert!(check(bad).is_err(), "{bad}");

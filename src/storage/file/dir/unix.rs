@@ -1,4 +1,4 @@
-//! The directory on Unix: held open, every step relative to it.
+//! The directory on Unix: held open, and every step is relative to it.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
@@ -10,18 +10,19 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::super::disk::{Disk, DiskFile, FileStat, Stamp};
-use super::{Kind, Refused, too_short};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
+use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
-/// How many pieces one system call takes, at least: `IOV_MAX` on Linux, macOS
-/// and the BSDs.
+/// How many pieces one system call accepts: `IOV_MAX` on Linux, macOS and the
+/// BSDs.
 const PIECES_PER_CALL: usize = 1024;
 
 /// The unit in which a file's blocks are counted, in bytes.
 const STAT_BLOCK_LEN: u64 = 512;
 
-/// `NONBLOCK`, so that a pipe that slipped in cannot hold the thread.
+/// Flags for opening a file. With `NONBLOCK`, a pipe that appeared since the check
+/// cannot block the thread.
 const CAREFUL: OFlags = OFlags::CLOEXEC
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
@@ -36,7 +37,7 @@ impl Dir {
         Ok(Self(fs::open(path, flags, Mode::empty())?.into()))
     }
 
-    /// Every name that is a content name is a plain file name here.
+    /// Accepts every name: a content name is always a plain file name on Unix.
     pub(in super::super) fn check_readable(_name: &ContentName) -> Result<(), UnsafeName> {
         Ok(())
     }
@@ -53,7 +54,7 @@ impl Dir {
         let mode = Mode::from_raw_mode(0o666);
         match retry_on_intr(|| fs::openat(&self.0, name, flags | CAREFUL, mode)) {
             Ok(fd) => regular(fd.into()),
-            Err(Errno::LOOP) => Err(Refused::Kind(Kind::Link)),
+            Err(Errno::LOOP) => Err(Refused::Kind(EntryKind::Link)),
             Err(error) => Err(error.into()),
         }
     }
@@ -62,7 +63,7 @@ impl Dir {
 impl Disk for Dir {
     type File = DataFile;
 
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+    fn kind(&self, name: &str) -> io::Result<Option<EntryKind>> {
         Ok(self.stat(name)?.as_ref().map(kind_of))
     }
 
@@ -76,9 +77,9 @@ impl Disk for Dir {
     }
 
     fn open_existing(&self, name: &str) -> Result<DataFile, Refused> {
-        // Opening a device can have effects of its own, so look before.
+        // Opening a device can have side effects, so its kind is checked first.
         match self.kind(name)? {
-            Some(Kind::File) => self.open_at(name, OFlags::RDONLY),
+            Some(EntryKind::File) => self.open_at(name, OFlags::RDONLY),
             Some(other) => Err(Refused::Kind(other)),
             None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
         }
@@ -86,7 +87,7 @@ impl Disk for Dir {
 
     fn open_or_create(&self, name: &str) -> Result<DataFile, Refused> {
         match self.kind(name)? {
-            Some(Kind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
+            Some(EntryKind::File) | None => self.open_at(name, OFlags::RDWR | OFlags::CREATE),
             Some(other) => Err(Refused::Kind(other)),
         }
     }
@@ -100,7 +101,7 @@ impl Disk for Dir {
             return Ok(false);
         }
         if here.st_nlink > 1 {
-            return Err(Refused::Kind(Kind::SharedFile));
+            return Err(Refused::Kind(EntryKind::SharedFile));
         }
         Ok(true)
     }
@@ -108,7 +109,7 @@ impl Disk for Dir {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE) {
-            // The file system or the kernel cannot do it.
+            // The file system or the kernel does not support the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             done => return Ok(done?),
         }
@@ -127,11 +128,12 @@ impl Disk for Dir {
         sync_names(&self.0)
     }
 
-    fn sync_above(&self) -> io::Result<()> {
+    fn sync_parent(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::openat(&self.0, "..", flags, Mode::empty()) {
             Ok(above) => sync_names(&above.into()),
-            // It may be somebody else's, and closed to this process.
+            // The parent may belong to another user, and be closed to this
+            // process.
             Err(Errno::ACCESS | Errno::PERM | Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -143,8 +145,8 @@ impl Disk for Dir {
     }
 }
 
-/// Syncs a directory. Where a file system has no such thing, its names are as
-/// durable as it makes them by itself.
+/// Syncs a directory. If the file system does not support this, there is nothing
+/// more to do for its names.
 fn sync_names(dir: &File) -> io::Result<()> {
     match dir.sync_all().map_err(|e| (e.kind(), e)) {
         Err((io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported, _)) => Ok(()),
@@ -152,10 +154,10 @@ fn sync_names(dir: &File) -> io::Result<()> {
     }
 }
 
-/// Opens a file anywhere for reading, following links.
+/// Opens any file for reading, following links.
 pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     let kind = std::fs::metadata(path)?.file_type().into();
-    if kind != Kind::File {
+    if kind != EntryKind::File {
         return Err(Refused::Kind(kind));
     }
     let flags = OFlags::RDONLY | CAREFUL.difference(OFlags::NOFOLLOW);
@@ -164,24 +166,24 @@ pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
 
 fn regular(file: File) -> Result<DataFile, Refused> {
     match kind_of(&fs::fstat(&file)?) {
-        Kind::File => Ok(DataFile(file)),
+        EntryKind::File => Ok(DataFile(file)),
         other => Err(Refused::Kind(other)),
     }
 }
 
-fn kind_of(stat: &Stat) -> Kind {
+fn kind_of(stat: &Stat) -> EntryKind {
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Symlink => Kind::Link,
-        FileType::Directory => Kind::Directory,
-        FileType::Fifo => Kind::Pipe,
-        FileType::Socket => Kind::Socket,
-        FileType::CharacterDevice | FileType::BlockDevice => Kind::Device,
-        _ => Kind::Other,
+        FileType::RegularFile => EntryKind::File,
+        FileType::Symlink => EntryKind::Link,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Fifo => EntryKind::Pipe,
+        FileType::Socket => EntryKind::Socket,
+        FileType::CharacterDevice | FileType::BlockDevice => EntryKind::Device,
+        _ => EntryKind::Other,
     }
 }
 
-/// An open file that is read and written by position.
+/// An open file with positional reads and writes.
 #[derive(Debug)]
 pub(in super::super) struct DataFile(File);
 
@@ -191,7 +193,7 @@ impl DiskFile for DataFile {
         Ok(FileStat {
             len: metadata.len(),
             allocated: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_LEN,
-            modified: Stamp::from(metadata.modified()?),
+            modified: Timestamp::from(metadata.modified()?),
         })
     }
 
@@ -204,7 +206,7 @@ impl DiskFile for DataFile {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        // Into memory that is not zeroed before.
+        // Reads into spare capacity, which need not be zeroed first.
         let mut buffer: Vec<u8> = Vec::with_capacity(len);
         while buffer.len() < len {
             let at = offset + buffer.len() as u64;
@@ -214,7 +216,7 @@ impl DiskFile for DataFile {
                 Err(error) => return Err(error.into()),
             }
         }
-        // The vector may have been given more room than asked for.
+        // The vector may have more capacity than requested.
         buffer.truncate(len);
         Ok(buffer.into())
     }
@@ -279,14 +281,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn part_with_another_name_is_refused() {
-        let place = tempfile::tempdir().unwrap();
-        let dir = Dir::open(place.path()).unwrap();
+    fn file_with_two_hard_links_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::open(root.path()).unwrap();
         let file = dir.open_or_create("p").unwrap();
-        std::fs::hard_link(place.path().join("p"), place.path().join("other")).unwrap();
+        std::fs::hard_link(root.path().join("p"), root.path().join("other")).unwrap();
         assert!(matches!(
             dir.is_at("p", &file),
-            Err(Refused::Kind(Kind::SharedFile))
+            Err(Refused::Kind(EntryKind::SharedFile))
         ));
     }
 }

@@ -1,55 +1,82 @@
-//! The model as the seam has it: each operation is counted, may fail, and
-//! reaches the cache; a sync reaches the disk.
+//! The disk in memory behind the interface of the storage. Every operation is
+//! counted, may fail, and reaches the cache; a sync reaches the disk.
 
 use std::fs::TryLockError;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::super::dir::{Kind, Refused};
-use super::super::disk::{Disk, DiskFile, FileStat};
+use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
 use super::super::journal;
-use super::model::{FOREIGN, Failure, FileOp, Model, NameOp, Planted, State, Trouble};
+use super::disk_state::{DiskState, Failure, PlantedBug, Trouble};
+use super::inode::FileOp;
+use super::name_table::NameOp;
 
-impl Disk for Model {
-    type File = ModelFile;
+/// The disk. A clone is the same disk.
+#[derive(Debug, Clone)]
+pub(super) struct CrashDisk(Arc<Mutex<DiskState>>);
 
-    fn kind(&self, name: &str) -> io::Result<Option<Kind>> {
+impl CrashDisk {
+    /// An empty disk.
+    pub(super) fn new(chunks: u32) -> Self {
+        Self::of(DiskState::new(chunks))
+    }
+
+    pub(super) fn of(state: DiskState) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets what goes wrong from now on. Operations are counted from here.
+    pub(super) fn set_trouble(&self, trouble: Trouble) {
+        self.state().set_trouble(trouble);
+    }
+}
+
+impl Disk for CrashDisk {
+    type File = CrashFile;
+
+    fn kind(&self, name: &str) -> io::Result<Option<EntryKind>> {
         let mut state = self.state();
         state.whole_step(false)?;
-        Ok(state.names.get(name).map(|_| Kind::File))
+        Ok(state.names.get(name).map(|_| EntryKind::File))
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
         let mut state = self.state();
         state.whole_step(false)?;
-        Ok(state.names.keys().cloned().collect())
+        Ok(state.names.iter().cloned().collect())
     }
 
-    fn open_existing(&self, name: &str) -> Result<ModelFile, Refused> {
+    fn open_existing(&self, name: &str) -> Result<CrashFile, Refused> {
         let mut state = self.state();
         state.whole_step(false)?;
         match state.names.get(name) {
-            Some(&inode) => Ok(ModelFile::new(self, inode, name)),
+            Some(inode) => Ok(CrashFile::new(self, inode, name)),
             None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
         }
     }
 
-    fn open_or_create(&self, name: &str) -> Result<ModelFile, Refused> {
+    fn open_or_create(&self, name: &str) -> Result<CrashFile, Refused> {
         let mut state = self.state();
-        let there = state.names.get(name).copied();
+        let there = state.names.get(name);
         state.whole_step(there.is_none())?;
         let inode = there.unwrap_or_else(|| state.create(name, &[]));
-        Ok(ModelFile::new(self, inode, name))
+        Ok(CrashFile::new(self, inode, name))
     }
 
-    fn is_at(&self, name: &str, file: &ModelFile) -> Result<bool, Refused> {
+    fn is_at(&self, name: &str, file: &CrashFile) -> Result<bool, Refused> {
         let mut state = self.state();
         state.whole_step(false)?;
-        match state.names.get(name) == Some(&file.inode) {
-            true if state.names_of(file.inode) > 1 => Err(Refused::Kind(Kind::SharedFile)),
+        match state.names.get(name) == Some(file.inode) {
+            true if state.names.count_of(file.inode) > 1 => {
+                Err(Refused::Kind(EntryKind::SharedFile))
+            }
             is_at => Ok(is_at),
         }
     }
@@ -60,56 +87,37 @@ impl Disk for Model {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let inode = state.new_name(from, to)?;
-        state.change_names(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
+        state
+            .names
+            .change(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
         let inode = state.new_name(from, to)?;
-        state.change_names(NameOp::Link(to.to_owned(), inode));
+        state.names.change(NameOp::Link(to.to_owned(), inode));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         state.whole_step(true)?;
-        if !state.names.contains_key(name) {
+        if state.names.get(name).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        state.change_names(NameOp::Unlink(name.to_owned()));
+        state.names.change(NameOp::Unlink(name.to_owned()));
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.state();
-        let failure = state.step(true)?;
-        match (state.planted, failure) {
-            (Some(Planted::NoDirectorySync), _) => Ok(()),
-            (_, None) => {
-                // What a failed sync dropped stays dropped.
-                let mut names = std::mem::take(&mut state.durable_names);
-                state
-                    .pending_names
-                    .drain(..)
-                    .for_each(|op| op.apply(&mut names));
-                state.durable_names = names;
-                Ok(())
-            }
-            (planted, Some(failure)) => {
-                state.pending_names.clear();
-                match planted {
-                    Some(Planted::RetriesFailedSync) => Ok(()),
-                    _ => Err(failure.error()),
-                }
-            }
-        }
+        self.state().sync_names()
     }
 
-    fn sync_above(&self) -> io::Result<()> {
+    fn sync_parent(&self) -> io::Result<()> {
         let mut state = self.state();
         state.whole_step(true)?;
-        state.placed = state.planted != Some(Planted::NoSyncAbove);
+        state.directory_is_durable = state.planted != Some(PlantedBug::NoParentSync);
         Ok(())
     }
 
@@ -118,47 +126,31 @@ impl Disk for Model {
     }
 }
 
-impl State {
-    /// Begins to give a file another name, which must be free.
-    fn new_name(&mut self, from: &str, to: &str) -> io::Result<usize> {
-        self.whole_step(true)?;
-        if self.trouble == Trouble::NameTaken("publish") {
-            self.create(to, FOREIGN);
-            self.sync_names();
-        }
-        let replaces = self.planted == Some(Planted::RenameReplaces);
-        if self.names.contains_key(to) && !replaces {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let inode = self.names.get(from).copied();
-        inode.ok_or(io::ErrorKind::NotFound.into())
-    }
-}
-
-/// An open file of the model.
+/// An open file of the disk.
 #[derive(Debug)]
-pub(super) struct ModelFile {
-    disk: Model,
+pub(super) struct CrashFile {
+    disk: CrashDisk,
     inode: usize,
-    journal: bool,
-    locks: Mutex<bool>,
+    is_journal: bool,
+    /// Whether this handle has the lock of the file.
+    has_lock: Mutex<bool>,
 }
 
-impl ModelFile {
-    fn new(disk: &Model, inode: usize, name: &str) -> Self {
+impl CrashFile {
+    fn new(disk: &CrashDisk, inode: usize, name: &str) -> Self {
         Self {
             disk: disk.clone(),
             inode,
-            journal: name.ends_with(".journal"),
-            locks: Mutex::new(false),
+            is_journal: name.ends_with(".journal"),
+            has_lock: Mutex::new(false),
         }
     }
 
-    fn locks(&self) -> MutexGuard<'_, bool> {
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn has_lock(&self) -> MutexGuard<'_, bool> {
+        self.has_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies an operation, which may fail half way.
+    /// Applies an operation, which may stop half way.
     fn change(&self, op: FileOp) -> io::Result<()> {
         let mut state = self.disk.state();
         let failure = state.step(true)?;
@@ -177,21 +169,21 @@ impl ModelFile {
     }
 }
 
-impl Drop for ModelFile {
+impl Drop for CrashFile {
     fn drop(&mut self) {
-        if *self.locks() {
+        if *self.has_lock() {
             self.disk.state().inodes[self.inode].locked = false;
         }
     }
 }
 
-impl DiskFile for ModelFile {
+impl DiskFile for CrashFile {
     fn stat(&self) -> io::Result<FileStat> {
         let mut state = self.disk.state();
         state.whole_step(false)?;
         let inode = &state.inodes[self.inode];
         Ok(FileStat {
-            len: inode.cache.len() as u64,
+            len: inode.bytes().len() as u64,
             allocated: 0,
             modified: inode.modified,
         })
@@ -205,14 +197,14 @@ impl DiskFile for ModelFile {
             return Err(TryLockError::WouldBlock);
         }
         inode.locked = true;
-        *self.locks() = true;
+        *self.has_lock() = true;
         Ok(())
     }
 
     fn unlock(&self) -> io::Result<()> {
         let mut state = self.disk.state();
         state.whole_step(false)?;
-        if std::mem::take(&mut *self.locks()) {
+        if std::mem::take(&mut *self.has_lock()) {
             state.inodes[self.inode].locked = false;
         }
         Ok(())
@@ -221,11 +213,11 @@ impl DiskFile for ModelFile {
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let mut state = self.disk.state();
         state.whole_step(false)?;
-        let read = state.inodes[self.inode].cache.read(offset as usize, len);
+        let read = state.inodes[self.inode].bytes().read(offset as usize, len);
         let read = read.ok_or(io::ErrorKind::UnexpectedEof)?;
         match state.planted {
-            Some(Planted::TrustsTornRecord) if self.journal => {
-                Ok(journal::sealed_anew(read).into())
+            Some(PlantedBug::TrustsTornRecord) if self.is_journal => {
+                Ok(journal::with_new_checksums(read).into())
             }
             _ => Ok(read.into()),
         }
@@ -236,10 +228,12 @@ impl DiskFile for ModelFile {
             [only] => only.clone(),
             pieces => pieces.concat().into(),
         };
-        if self.journal {
+        if self.is_journal {
             let state = self.disk.state();
-            let same = state.inodes[self.inode].cache.has(offset as usize, &bytes);
-            if same && state.planted == Some(Planted::KeepsUnsyncedJournal) {
+            let same = state.inodes[self.inode]
+                .bytes()
+                .has(offset as usize, &bytes);
+            if same && state.planted == Some(PlantedBug::KeepsUnsyncedJournal) {
                 return Ok(());
             }
         }
@@ -263,8 +257,8 @@ impl DiskFile for ModelFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state();
-        if state.planted == Some(Planted::RecordBeforeSync) {
-            match (self.journal, state.deferred.take()) {
+        if state.planted == Some(PlantedBug::RecordBeforeSync) {
+            match (self.is_journal, state.deferred.take()) {
                 (false, _) => {
                     state.deferred = Some(self.inode);
                     return Ok(());

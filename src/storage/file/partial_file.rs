@@ -1,0 +1,448 @@
+//! The unfinished file of a content, from its first byte to its final name.
+//! Everything here blocks.
+//!
+//! Durability depends on the order of steps, which is the same everywhere:
+//! bytes are synced before the journal commits them; a chunk is withdrawn from
+//! the journal before its bytes change; the final name is synced before the
+//! journal is removed. A failed sync is never retried: the operating system may
+//! have dropped the data that it could not write, and then report success. The
+//! file accepts no more writes, and the next download resumes at the last
+//! commit.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, DiskFile, EntryKind, Refused};
+use super::failure::{failed, failed_to_store, refused};
+use super::journal_file::JournalFile;
+use super::names::PartialNames;
+use super::recovery::{Recovered, RecoveryOptions, recover};
+use super::stamp::FileStamp;
+use super::storage_dir::StorageDir;
+use super::timestamp::Timestamp;
+use super::writers::FilePermit;
+use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
+use crate::storage::StorageError;
+
+/// The unfinished file. Dropping it releases the locks.
+pub(super) struct PartialFile<D: Disk> {
+    file: D::File,
+    dir: Arc<StorageDir<D>>,
+    name: ContentName,
+    names: PartialNames,
+    manifest: Manifest,
+    stage: RwLock<Stage>,
+    /// Held while anything is synced. The operating system reports a failure to
+    /// only one of several concurrent syncs, so no sync may run beside another:
+    /// it could succeed although its data is lost.
+    sync: Mutex<SyncState<D>>,
+    chunks: Mutex<ChunkSets>,
+    /// The file as it was published. Not a part of the stage, so that reads do
+    /// not wait while the file is being published.
+    published: OnceLock<FileStamp>,
+    /// Declared after the files, so that it is dropped after their locks are
+    /// released, and the next holder finds the files unlocked.
+    permit: Mutex<Option<FilePermit>>,
+}
+
+/// An unfinished file that was just opened.
+pub(super) struct Resumed<D: Disk> {
+    pub(super) file: PartialFile<D>,
+    pub(super) present: Bitfield,
+    /// The present chunks that were verified.
+    pub(super) verified: Bitfield,
+}
+
+struct SyncState<D: Disk> {
+    journal: JournalFile<D::File>,
+    /// Whether the names of the file and of its journal are durable.
+    named: bool,
+}
+
+/// What is known about the chunks of the file.
+struct ChunkSets {
+    /// The chunks that the journal commits.
+    committed: Bitfield,
+    /// The committed chunks that must be verified before the file is published.
+    unproven: Bitfield,
+}
+
+/// The stage of a file. Writes hold it for reading, so that none runs while
+/// the file is being published.
+enum Stage {
+    Writing,
+    /// The file has its final name, and the name is durable.
+    Finished,
+    /// A sync failed, or a committed chunk is wrong. Whatever was not committed
+    /// before counts as lost.
+    Failed(StorageError),
+}
+
+impl<D: Disk> PartialFile<D> {
+    /// Opens the unfinished file of a content, or creates it, and locks it.
+    pub(super) fn open(
+        dir: Arc<StorageDir<D>>,
+        name: ContentName,
+        manifest: Manifest,
+        options: RecoveryOptions,
+        permit: Option<FilePermit>,
+    ) -> Result<Resumed<D>, StorageError> {
+        let Recovered {
+            file,
+            journal,
+            committed,
+            unproven,
+            verified,
+        } = recover(&dir, &name, &manifest, options)?;
+        let (present, verified) = match verified {
+            Some(verified) => (verified.clone(), verified),
+            None => (committed.clone(), Bitfield::none(committed.chunks())),
+        };
+        let file = Self {
+            file,
+            dir,
+            name,
+            names: PartialNames::of(manifest.id()),
+            manifest,
+            stage: RwLock::new(Stage::Writing),
+            sync: Mutex::new(SyncState {
+                journal,
+                named: false,
+            }),
+            chunks: Mutex::new(ChunkSets {
+                committed,
+                unproven,
+            }),
+            published: OnceLock::new(),
+            permit: Mutex::new(permit),
+        };
+        Ok(Resumed {
+            file,
+            present,
+            verified,
+        })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.manifest.geometry().length()
+    }
+
+    /// The file under its final name; nothing before it is published.
+    pub(super) fn published(&self) -> Option<FileStamp> {
+        self.published.get().cloned()
+    }
+
+    /// Whether the file can be published without verifying any chunk.
+    pub(super) fn is_proven(&self) -> bool {
+        self.chunks().unproven.is_empty()
+    }
+
+    pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        let read = self.file.read_at(offset, len);
+        if let Some(stamp) = self.published.get() {
+            stamp.check(&self.file)?;
+        }
+        let bytes = read.map_err(|e| failed("reading", &self.path(), e))?;
+        // A read of exactly one unproven chunk proves it, so that it need not
+        // be read again when the file is finished.
+        let range = offset..offset + len as u64;
+        let chunk = self.chunks_in(offset, len as u64).next();
+        let whole = chunk.filter(|&chunk| self.manifest.geometry().range_of(chunk) == range);
+        if let Some(chunk) = whole
+            && self.chunks().unproven.contains(chunk)
+            && self.manifest.verify(chunk, [&bytes[..]])
+        {
+            self.chunks().unproven.remove(chunk);
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn write(
+        &self,
+        offset: u64,
+        len: u64,
+        pieces: &[Bytes],
+    ) -> Result<(), StorageError> {
+        self.withdraw(offset, len)?;
+        let stage = self.stage();
+        stage.check_writing()?;
+        self.file
+            .write_at(offset, pieces)
+            .map_err(|e| failed_to_store("writing", &self.path(), len, e))?;
+        let mut chunks = self.chunks();
+        for chunk in self.chunks_in(offset, len) {
+            let range = self.manifest.geometry().range_of(chunk);
+            if offset <= range.start && range.end <= offset + len {
+                chunks.unproven.remove(chunk);
+            }
+        }
+        Ok(())
+    }
+
+    /// Withdraws the committed chunks of a range before its bytes change.
+    fn withdraw(&self, offset: u64, len: u64) -> Result<(), StorageError> {
+        let is_committed = {
+            let chunks = self.chunks();
+            let mut written = self.chunks_in(offset, len);
+            written.any(|chunk| chunks.committed.contains(chunk))
+        };
+        if !is_committed {
+            return Ok(());
+        }
+        let mut sync = self.lock_sync();
+        self.stage().check_writing()?;
+        let mut kept = self.chunks().committed.clone();
+        for chunk in self.chunks_in(offset, len) {
+            kept.remove(chunk);
+        }
+        self.record(&mut sync, &kept)
+    }
+
+    pub(super) fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
+        let mut sync = self.lock_sync();
+        match &*self.stage() {
+            Stage::Writing => {}
+            Stage::Finished => return Ok(()),
+            Stage::Failed(error) => return Err(error.clone()),
+        }
+        // Writes may run during the sync: only those before this call are
+        // promised to be durable.
+        let synced = self.file.sync_data();
+        synced.map_err(|e| self.fail(failed("syncing", &self.path(), e)))?;
+        if !sync.named {
+            self.sync_names()?;
+            sync.named = true;
+        }
+        self.record(&mut sync, verified)
+    }
+
+    /// Records the committed chunks durably.
+    fn record(&self, sync: &mut SyncState<D>, committed: &Bitfield) -> Result<(), StorageError> {
+        let before = self.chunks().committed.clone();
+        // An explicit modification time makes every later change visible; see
+        // `sync_all`. If it cannot be set, changes are only harder to detect.
+        let _ = self.file.set_modified(SystemTime::now());
+        let appended = self
+            .file
+            .stat()
+            .and_then(|stat| sync.journal.append(&before, committed, stat.modified));
+        let journal = self.dir.path_of(&self.names.journal);
+        appended.map_err(|e| self.fail(failed("writing", &journal, e)))?;
+        let mut chunks = self.chunks();
+        chunks.committed = committed.clone();
+        chunks.unproven.intersect(committed);
+        Ok(())
+    }
+
+    /// Verifies the unproven chunks, syncs the file, publishes it, syncs its
+    /// name, and removes the journal. May be called again after a failure that
+    /// was not one of a sync.
+    pub(super) fn finish(&self) -> Result<(), StorageError> {
+        let mut sync = self.lock_sync();
+        match &*self.stage() {
+            Stage::Writing => {}
+            Stage::Finished => return Ok(()),
+            Stage::Failed(error) => return Err(error.clone()),
+        }
+        self.prove(&mut sync)?;
+        // Nothing may be written until the file is published.
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        let stamp = self.sync_all(&mut stage)?;
+        if let Err(error) = self.publish() {
+            drop(stage);
+            self.commit_all(&mut sync);
+            return Err(error);
+        }
+        self.sync_final_name(&mut stage)?;
+        let _ = self.published.set(stamp);
+        *stage = Stage::Finished;
+        drop(stage);
+        self.remove_journal(&sync);
+        Ok(())
+    }
+
+    /// Reads and verifies the unproven chunks.
+    fn prove(&self, sync: &mut SyncState<D>) -> Result<(), StorageError> {
+        let unproven: Vec<ChunkIndex> = self.chunks().unproven.iter().collect();
+        let mut wrong = Vec::new();
+        for chunk in unproven {
+            let range = self.manifest.geometry().range_of(chunk);
+            // Reading a whole chunk proves it if it is correct.
+            self.read(range.start, (range.end - range.start) as usize)?;
+            if self.chunks().unproven.contains(chunk) {
+                wrong.push(chunk);
+            }
+        }
+        let Some(&chunk) = wrong.first() else {
+            return Ok(());
+        };
+        let mut kept = self.chunks().committed.clone();
+        for &chunk in &wrong {
+            kept.remove(chunk);
+        }
+        self.record(sync, &kept)?;
+        let path = self.path();
+        Err(self.fail(StorageError::Altered { path, chunk }))
+    }
+
+    /// Makes all bytes durable, and returns the stamp of the file under its
+    /// final name.
+    fn sync_all(&self, stage: &mut Stage) -> Result<FileStamp, StorageError> {
+        // The clock of a file system stands still for some milliseconds, and
+        // changes within that time leave the modification time as it is. An
+        // explicit time lies between two ticks, so it differs from the time of
+        // every later change. If it cannot be set, changes are only harder to
+        // detect.
+        let now = SystemTime::now();
+        let stamped = self.file.set_modified(now).is_ok();
+        let synced = self.file.sync_all();
+        synced.map_err(|e| stage.fail(failed("syncing", &self.path(), e)))?;
+        let stat = self.file.stat();
+        let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
+        Ok(FileStamp {
+            path: self.dir.path_of(self.name.as_str()),
+            stat,
+            settled: stamped && stat.modified == Timestamp::from(now),
+        })
+    }
+
+    /// Gives the file its final name.
+    fn publish(&self) -> Result<(), StorageError> {
+        let (data, path) = (&self.names.data, self.path());
+        // The file that is published must be the one that was written.
+        match self.dir.disk.is_at(data, &self.file) {
+            // A second name does no harm: the file is not written any more, and
+            // publishing in two steps gives it one anyway.
+            Ok(true) | Err(Refused::Kind(EntryKind::SharedFile)) => {}
+            Ok(false) => {
+                let gone = io::Error::new(io::ErrorKind::NotFound, "the file was removed");
+                return Err(failed("publishing", &path, gone));
+            }
+            Err(error) => return Err(refused("publishing", &path, error)),
+        }
+        match self.dir.publish(data, self.name.as_str(), &self.file) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.dir.exists(&self.name)),
+            done => done.map_err(|e| failed("publishing", &path, e)),
+        }
+    }
+
+    /// Commits all chunks of a complete and synced file that could not be
+    /// published, so that none of them has to be fetched again. Failures change
+    /// nothing for the caller, who has an error already.
+    fn commit_all(&self, sync: &mut SyncState<D>) {
+        let all = Bitfield::all(self.manifest.geometry().chunks());
+        if sync.named || self.sync_names().is_ok() {
+            sync.named = true;
+            let _ = self.record(sync, &all);
+        }
+    }
+
+    /// Makes the final name durable.
+    fn sync_final_name(&self, stage: &mut Stage) -> Result<(), StorageError> {
+        let Err(e) = self.dir.sync() else {
+            return Ok(());
+        };
+        let error = stage.fail(failed("syncing", self.dir.path(), e));
+        // After a failed sync the new name may never reach the disk, whatever a
+        // later sync says. Under the old name the file can be finished again.
+        let (name, data) = (self.name.as_str(), &self.names.data);
+        if let Err(error) = self.dir.publish(name, data, &self.file) {
+            tracing::debug!(name, %error, "failed to take the name back");
+        }
+        Err(error)
+    }
+
+    /// Removes the journal and releases the locks. The content is safe by now,
+    /// and a journal that remains without its file is removed later.
+    fn remove_journal(&self, sync: &SyncState<D>) {
+        let removed = self.dir.disk.remove(&self.names.journal);
+        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        if let Err(error) = removed.and(unlocked) {
+            tracing::debug!(name = %self.name, %error, "failed to remove the journal");
+        }
+        *self.permit.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Makes the names of the unfinished file and its journal durable.
+    fn sync_names(&self) -> Result<(), StorageError> {
+        let Err(error) = self.dir.sync() else {
+            return Ok(());
+        };
+        if self.chunks().committed.is_empty() {
+            // After a failed sync these names may never reach the disk,
+            // whatever a later sync says. Nothing is committed, so nothing is
+            // lost with them, and new names will reach it.
+            for name in [&self.names.data, &self.names.journal] {
+                if let Err(error) = self.dir.disk.remove(name) {
+                    tracing::debug!(name, %error, "failed to remove the unfinished file");
+                }
+            }
+        }
+        Err(self.fail(failed("syncing", self.dir.path(), error)))
+    }
+
+    /// Ends all writing with this error.
+    fn fail(&self, error: StorageError) -> StorageError {
+        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        stage.fail(error)
+    }
+
+    /// The chunks that have bytes in this range.
+    fn chunks_in(&self, offset: u64, len: u64) -> impl Iterator<Item = ChunkIndex> + use<D> {
+        let chunk_len = self.manifest.geometry().chunk_len();
+        let first = offset / chunk_len;
+        let end = match len {
+            0 => first,
+            len => (offset + len).div_ceil(chunk_len),
+        };
+        (first..end).map(|chunk| ChunkIndex(chunk as u32))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path_of(&self.names.data)
+    }
+
+    fn stage(&self) -> RwLockReadGuard<'_, Stage> {
+        self.stage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn chunks(&self) -> MutexGuard<'_, ChunkSets> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_sync(&self) -> MutexGuard<'_, SyncState<D>> {
+        self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D: Disk> Drop for PartialFile<D> {
+    /// Releases the locks explicitly: a child process that was just forked may
+    /// still have the files open, and then closing them here does not.
+    fn drop(&mut self) {
+        let sync = self.sync.get_mut();
+        let sync = sync.unwrap_or_else(PoisonError::into_inner);
+        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        if let Err(error) = unlocked {
+            tracing::debug!(name = %self.name, %error, "failed to unlock");
+        }
+    }
+}
+
+impl Stage {
+    fn check_writing(&self) -> Result<(), StorageError> {
+        match self {
+            Self::Writing => Ok(()),
+            Self::Finished => Err(StorageError::ReadOnly),
+            Self::Failed(error) => Err(error.clone()),
+        }
+    }
+
+    fn fail(&mut self, error: StorageError) -> StorageError {
+        *self = Self::Failed(error.clone());
+        error
+    }
+}

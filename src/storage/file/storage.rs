@@ -1,0 +1,309 @@
+//! The file storage as its users see it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::blob::{self, PartialBlob, ReadBlob};
+use super::catalogue::Catalogue;
+use super::dir::{self, Dir};
+use super::disk::{Disk, Refused};
+use super::failure::{failed, refused};
+use super::names::is_reserved;
+use super::partial_file::PartialFile;
+use super::recovery::RecoveryOptions;
+use super::storage_dir::StorageDir;
+use super::writers::Writers;
+use crate::content::{ContentName, Manifest};
+use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
+
+/// Contents as files in a directory. A clone is the same storage.
+///
+/// The file of a content has the name of the content. The storage also keeps
+/// files of its own in the directory: `<content id>.part` for an unfinished
+/// download, `<content id>.journal` for its state, and
+/// `<64 hex digits>.manifest` for each content to
+/// [remember](Storage::remember). These names are reserved
+/// ([`StorageError::Reserved`]). Links and other entries that are not regular
+/// files are left alone ([`StorageError::NotAFile`]).
+///
+/// # Names
+/// A download cannot have a name that hides what the file is, or that means
+/// something else on another system ([`ContentName::check_file_name`]):
+/// [`Storage::create`] fails with [`StorageError::UnsafeName`]. A download by id
+/// avoids such a name; see [`Peer::download`](crate::Peer::download). A file
+/// that is already in the directory can be read, and so shared, under any name
+/// that the system accepts.
+///
+/// A name can have its full length. If the file system does not accept such a
+/// long name, creating the content fails with [`StorageError::Io`].
+///
+/// # Threads
+/// Files are read and written on tokio's blocking threads, so the methods of
+/// [`Storage`] and [`Blob`] must be called inside a tokio runtime; a
+/// current-thread one is enough. An operation that has started runs to its end
+/// even if its future is dropped. Until then the file stays locked for other
+/// processes and for other storages; this storage and its clones wait for it.
+///
+/// # Durability
+/// Bytes written by [`Blob::write_at`] survive the process; a
+/// [`Blob::commit`] makes all earlier writes survive the machine; after
+/// [`Blob::finish`] the name survives as well. A failed sync may have lost any
+/// earlier write, so afterwards the blob accepts no more writes, and repeats the
+/// error. Create the content again to resume at the last commit.
+///
+/// # Resuming
+/// An interrupted download resumes at its last commit. No chunk is hashed for
+/// that, unless [`verify_on_resume`] is set. If the file was not written to
+/// after the last commit (the download was cancelled or shut down), it is
+/// [`untouched`](Partial::untouched), and can be finished without verifying the
+/// chunks that the journal lists. If it was written to (the process was killed,
+/// or somebody altered the file), each of these chunks is verified once: when it
+/// is first read as a whole, and at the latest when the content is finished.
+/// If one is wrong, finishing fails with [`StorageError::Altered`], and only the
+/// wrong chunks are lost.
+///
+/// # Changed files
+/// If the length or the modification time of a file changes while it is open
+/// for reading, reads fail with [`StorageError::Changed`]. A
+/// [remembered](Storage::remember) file is recognized by the same two
+/// properties. If the file may have changed within the resolution of its
+/// modification time, it is hashed instead. The limit: if bytes were altered,
+/// the length is the same, and the modification time was set back (on purpose,
+/// or by a tool that copies times), then the altered bytes are served; peers
+/// that fetch them detect this.
+///
+/// # Moved and removed directories
+/// The directory is held open, so it can be moved. When it or its volume is
+/// removed, every operation fails with [`StorageError::Io`], even if another
+/// directory takes its place: open a new storage there.
+///
+/// # Example
+/// ```no_run
+/// use bt_lite::{ContentName, FileStorage, Storage};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let storage = FileStorage::open("downloads")?;
+/// let name: ContentName = "ubuntu.iso".parse()?;
+/// let content = storage.open(&name).await?;
+/// let start = content.read_at(0, 16).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`verify_on_resume`]: FileStorageBuilder::verify_on_resume
+///
+#[doc = include_str!("FORMAT.md")]
+#[derive(Debug, Clone)]
+pub struct FileStorage {
+    dir: Arc<StorageDir<Dir>>,
+    writers: Arc<Writers>,
+    options: RecoveryOptions,
+}
+
+/// Builds a [`FileStorage`] with options.
+///
+/// ```no_run
+/// use bt_lite::FileStorage;
+///
+/// let storage = FileStorage::builder("downloads").preallocate(true).open()?;
+/// # Ok::<(), bt_lite::StorageError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct FileStorageBuilder {
+    path: PathBuf,
+    options: RecoveryOptions,
+}
+
+impl FileStorage {
+    /// Opens a directory as a storage. Creates the directory and its parents if
+    /// they are missing. Blocks for a moment.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the path is not a directory, or cannot be
+    /// created or opened.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::builder(dir).open()
+    }
+
+    /// Starts to build a storage with options.
+    pub fn builder(dir: impl AsRef<Path>) -> FileStorageBuilder {
+        FileStorageBuilder {
+            path: dir.as_ref().to_path_buf(),
+            options: RecoveryOptions::default(),
+        }
+    }
+}
+
+impl FileStorageBuilder {
+    /// Whether a download reserves all of its space when it starts, so that it
+    /// cannot run out of space later. By default (`false`) the file is sparse,
+    /// and grows as it is written. If the file system cannot reserve space, the
+    /// file stays sparse.
+    pub fn preallocate(mut self, preallocate: bool) -> Self {
+        self.options.preallocate = preallocate;
+        self
+    }
+
+    /// Whether resuming a download reads and verifies the whole file, whatever
+    /// the journal says. Then exactly the correct chunks are present, including
+    /// those that the journal does not list. This takes as long as hashing the
+    /// content. `false` by default.
+    pub fn verify_on_resume(mut self, verify: bool) -> Self {
+        self.options.verify = verify;
+        self
+    }
+
+    /// Opens the storage, like [`FileStorage::open`].
+    ///
+    /// # Errors
+    /// Those of [`FileStorage::open`].
+    pub fn open(self) -> Result<FileStorage, StorageError> {
+        let path = self.path;
+        let opened = create_durably(&path).and_then(|()| Dir::open(&path));
+        let disk = opened.map_err(|e| failed("opening", &path, e))?;
+        Ok(FileStorage {
+            dir: Arc::new(StorageDir::new(disk, path)),
+            writers: Arc::default(),
+            options: self.options,
+        })
+    }
+}
+
+/// Opens any file of the user for reading, for example to share it. Follows
+/// links.
+///
+/// The file must not change while it is open: after its length or modification
+/// time has changed, reads fail.
+///
+/// Cancel safe. This function and the methods of the blob must be called inside
+/// a tokio runtime.
+///
+/// # Errors
+/// [`StorageError::NotAFile`] when the path refers to a directory, pipe or
+/// device, and [`StorageError::Io`] when there is no file, or it cannot be
+/// read.
+pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageError> {
+    let path = path.as_ref().to_path_buf();
+    blob::run(move || {
+        let file = dir::open_path(&path).map_err(|e| refused("opening", &path, e))?;
+        Ok(Arc::new(ReadBlob::new(file, path, None)?) as Arc<dyn Blob>)
+    })
+    .await
+}
+
+#[async_trait]
+impl Storage for FileStorage {
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.check_name(name)?;
+        let id = manifest.id();
+        let (dir, name) = (self.dir.clone(), name.clone());
+        let Some(claim) = self.writers.claim(id) else {
+            // If the name is taken as well, that error is more useful.
+            let locked = move || dir.check_free(&name, id).and(Err(dir.locked(id)));
+            return blob::run(locked).await;
+        };
+        let permit = Some(claim.file_permit().await);
+        let (manifest, options) = (manifest.clone(), self.options);
+        let resumed =
+            blob::run(move || PartialFile::open(dir, name, manifest, options, permit)).await?;
+        let untouched = resumed.file.is_proven();
+        let blob = Arc::new(PartialBlob::new(resumed.file, claim));
+        let partial = Partial::resumed(blob, resumed.present);
+        Ok(partial.verified(resumed.verified).untouched(untouched))
+    }
+
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        check_unreserved(name)?;
+        name.check_file_name().map_err(|reason| {
+            let name = name.clone();
+            StorageError::UnsafeName { name, reason }
+        })
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        check_readable(name)?;
+        let (dir, name) = (self.dir.clone(), name.clone());
+        blob::run(move || {
+            let path = dir.path_of(name.as_str());
+            match dir.disk.open_existing(name.as_str()) {
+                Ok(file) => {
+                    let blob = ReadBlob::new(file, path, Some(dir))?;
+                    Ok(Arc::new(blob) as Arc<dyn Blob>)
+                }
+                Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
+                    Err(StorageError::NotFound { name })
+                }
+                Err(error) => Err(refused("opening", &path, error)),
+            }
+        })
+        .await
+    }
+
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        let Some(stamp) = stored.blob.file() else {
+            return Ok(());
+        };
+        let (dir, stored) = (self.dir.clone(), stored.clone());
+        blob::run(move || {
+            let catalogue = Catalogue::of(&dir);
+            catalogue.remember(stored.name, stored.listed_as, stored.manifest, stamp)
+        })
+        .await
+    }
+
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        let (dir, name) = (self.dir.clone(), name.clone());
+        blob::run(move || Catalogue::of(&dir).forget(&name)).await
+    }
+
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        let dir = self.dir.clone();
+        blob::run(move || Catalogue::of(&dir).stored()).await
+    }
+}
+
+/// Fails for a reserved name.
+fn check_unreserved(name: &ContentName) -> Result<(), StorageError> {
+    match is_reserved(name.as_str()) {
+        true => Err(StorageError::Reserved { name: name.clone() }),
+        false => Ok(()),
+    }
+}
+
+/// Fails for a name that the system would not take for the name of a file in
+/// this directory.
+fn check_readable(name: &ContentName) -> Result<(), StorageError> {
+    check_unreserved(name)?;
+    Dir::check_readable(name).map_err(|reason| {
+        let name = name.clone();
+        StorageError::UnsafeName { name, reason }
+    })
+}
+
+/// Creates a directory and its parents, and makes each name durable.
+fn create_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_durably(parent)?;
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.is_dir() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        },
+        Err(e) => Err(e),
+        Ok(()) => Dir::open(parent)?.sync(),
+    }
+}

@@ -1,0 +1,299 @@
+//! The traits that a storage implements, and the types that they exchange.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::error::StorageError;
+use super::file::FileStamp;
+use crate::content::{Bitfield, ContentName, Manifest};
+
+/// A place that stores contents by name.
+///
+/// Every method may be called from any task at any time. None may block the
+/// thread that polls it.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// Opens a content for writing. This is the target of a download; it is not
+    /// visible under its name until [`finish`](Blob::finish). If an earlier
+    /// download of the same content was interrupted, the storage resumes it as
+    /// far as it can vouch for the bytes.
+    ///
+    /// No other caller can open the same content for writing until the
+    /// returned blob is dropped.
+    ///
+    /// Cancel safe: if the future is dropped, an unfinished target may remain,
+    /// but no lock.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something has the name,
+    /// [`StorageError::Locked`] while another download writes this content,
+    /// the errors of [`check_name`](Self::check_name), and those of opening a
+    /// file and of reserving its space.
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError>;
+
+    /// Whether [`create`](Self::create) accepts a name, free or not. This is
+    /// called before anything is fetched, also with names that strangers have
+    /// chosen. A storage that keeps files should refuse the names that
+    /// [`ContentName::check_file_name`] refuses. A wrapper around a storage
+    /// must forward the call. By default every name is accepted.
+    ///
+    /// # Errors
+    /// [`StorageError::UnsafeName`] and [`StorageError::Reserved`].
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// Opens a finished content for reading, by its name.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] when no content has the name.
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError>;
+
+    /// Records durably that this blob is this content under these names, so
+    /// that [`catalogue`](Self::catalogue) returns it after a restart without
+    /// hashing it again. Replaces an earlier record of the same name.
+    ///
+    /// The blob must have been opened for reading, or be finished, and the
+    /// manifest must be that of its bytes. A blob that the storage cannot find
+    /// again is not recorded, and this is not an error. By default nothing is
+    /// recorded.
+    ///
+    /// Cancel safe: the record is either written or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`].
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        let _ = stored;
+        Ok(())
+    }
+
+    /// Removes the record of a name; the content stays. Does nothing if there
+    /// is no record.
+    ///
+    /// Cancel safe: the record is either removed or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// All [remembered](Self::remember) contents that are still there and have
+    /// not changed, as far as that can be told without reading them. Each is
+    /// open for reading. By default there are none.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the list cannot be read at all. A single
+    /// content that fails is left out.
+    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+        Ok(Vec::new())
+    }
+}
+
+/// A content that is open for writing: what [`Storage::create`] returns.
+///
+/// A storage that cannot resume returns [`Partial::empty`]; one that can
+/// returns [`Partial::resumed`]. A wrapper around a storage replaces
+/// [`blob`](Self::blob).
+#[non_exhaustive]
+pub struct Partial {
+    /// Where to write its bytes.
+    pub blob: Arc<dyn Blob>,
+    /// The chunks that are already there, and that the storage vouches for.
+    /// They need not be fetched. If one of them is wrong after all,
+    /// [`Blob::finish`] fails instead of publishing it.
+    pub present: Bitfield,
+    /// The present chunks that have been verified since the storage was
+    /// opened. All other present chunks were recorded before a restart: verify
+    /// each of them before it is served for the first time, and write it again
+    /// if it is wrong.
+    pub verified: Bitfield,
+    /// Whether the bytes of the present chunks are unchanged since they were
+    /// recorded, as far as the storage can tell. Then the content can be
+    /// finished before all of them are verified. `false` is always correct.
+    pub untouched: bool,
+}
+
+impl Partial {
+    /// A new content of `chunks` chunks, none of which is present.
+    pub fn empty(blob: Arc<dyn Blob>, chunks: u32) -> Self {
+        Self::resumed(blob, Bitfield::none(chunks)).untouched(true)
+    }
+
+    /// An interrupted download with these chunks present. None of them counts
+    /// as verified, and the content does not count as untouched.
+    pub fn resumed(blob: Arc<dyn Blob>, present: Bitfield) -> Self {
+        Self {
+            blob,
+            verified: Bitfield::none(present.chunks()),
+            present,
+            untouched: false,
+        }
+    }
+
+    /// Sets which of the present chunks are [`verified`](Self::verified).
+    #[must_use]
+    pub fn verified(mut self, verified: Bitfield) -> Self {
+        self.verified = verified;
+        self
+    }
+
+    /// Sets whether the present chunks are [`untouched`](Self::untouched).
+    #[must_use]
+    pub fn untouched(mut self, untouched: bool) -> Self {
+        self.untouched = untouched;
+        self
+    }
+}
+
+impl fmt::Debug for Partial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Partial")
+            .field("present", &self.present)
+            .field("verified", &self.verified)
+            .field("untouched", &self.untouched)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A finished content that a storage [remembers](Storage::remember).
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Stored {
+    /// Its name in the storage.
+    pub name: ContentName,
+    /// Its name at trackers. This differs from the name in the storage if the
+    /// user downloaded it under a name of their own.
+    pub listed_as: ContentName,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its bytes, open for reading. If they change, reading fails with
+    /// [`StorageError::Changed`].
+    pub blob: Arc<dyn Blob>,
+}
+
+impl Stored {
+    /// A content that has the same name in the storage and at trackers.
+    pub fn new(name: ContentName, manifest: Manifest, blob: Arc<dyn Blob>) -> Self {
+        Self {
+            listed_as: name.clone(),
+            name,
+            manifest,
+            blob,
+        }
+    }
+
+    /// Sets another name for trackers.
+    #[must_use]
+    pub fn listed_as(mut self, name: ContentName) -> Self {
+        self.listed_as = name;
+        self
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored")
+            .field("name", &self.name)
+            .field("listed_as", &self.listed_as)
+            .field("id", &self.manifest.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bytes of one content. Reads and writes are positional, and several may
+/// run at the same time at different positions.
+///
+/// Every method is cancel safe: dropping its future does not tear the data
+/// that other calls see, and does not leave a lock behind. A write whose future
+/// was dropped may still happen, or may never happen.
+#[async_trait]
+pub trait Blob: Send + Sync + 'static {
+    /// The length in bytes.
+    fn length(&self) -> u64;
+
+    /// Reads exactly `len` bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfBounds`] past the end, [`StorageError::Changed`]
+    /// when a finished content was changed, and [`StorageError::Io`] when
+    /// reading fails or the bytes are gone.
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
+
+    /// Writes the pieces one after the other, from `offset` on. After it has
+    /// returned, [`read_at`](Self::read_at) returns these bytes.
+    ///
+    /// # Errors
+    /// [`StorageError::OutOfBounds`] past the end, [`StorageError::ReadOnly`]
+    /// for a content that was opened for reading or is finished,
+    /// [`StorageError::Full`], and [`StorageError::Io`].
+    async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
+
+    /// Makes all earlier writes durable, and records that exactly these chunks
+    /// (all that are verified so far) may be trusted when the content is opened
+    /// again.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`]. Afterwards the blob
+    /// cannot be written any more. Nothing that was written since the last
+    /// successful commit counts as durable; to continue from that commit,
+    /// create the content again.
+    ///
+    /// # Panics
+    /// May panic if `verified` has another number of chunks than the content.
+    async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError>;
+
+    /// Makes the content, which must be complete, visible under its name, and
+    /// durable. Never replaces anything. May be called again.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something else took the name meanwhile;
+    /// [`StorageError::Altered`] when a chunk is wrong that was present when the
+    /// content was created, and the content was not
+    /// [untouched](Partial::untouched); and the errors of
+    /// [`commit`](Self::commit).
+    async fn finish(&self) -> Result<(), StorageError>;
+
+    /// Makes a content and its name durable that was [opened](Storage::open)
+    /// for reading: another program may have put it there a moment ago. A
+    /// wrapper around a blob must forward the call. By default it does nothing,
+    /// for storages in which everything that can be opened is durable.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// The file of a content that was opened for reading or is finished.
+    /// [`Storage::remember`] needs it to find the file again. A wrapper around
+    /// a blob must forward the call. By default there is no file.
+    fn file(&self) -> Option<FileStamp> {
+        None
+    }
+}
+
+/// Checks that `len` bytes from `offset` on are inside a content of `length`
+/// bytes. Every blob must check this before it reads or writes.
+///
+/// # Errors
+/// [`StorageError::OutOfBounds`].
+pub fn check_range(offset: u64, len: u64, length: u64) -> Result<(), StorageError> {
+    match offset.checked_add(len) {
+        Some(end) if end <= length => Ok(()),
+        _ => Err(StorageError::OutOfBounds {
+            offset,
+            len,
+            length,
+        }),
+    }
+}
