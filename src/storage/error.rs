@@ -3,11 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, UnsafeName};
+use crate::io_error::IoError;
 
 /// An error of a local storage. No peer is ever blamed for one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +98,6 @@ pub enum StorageError {
         source: IoError,
     },
 }
-
-/// An [`io::Error`] that can be cloned and compared. Two of them are equal if
-/// they have the same kind, number and text.
-#[derive(Debug, Clone)]
-pub struct IoError(Arc<io::Error>);
 
 impl StorageError {
     /// `what` (an action and its path, as in "writing /tmp/a") failed.
@@ -197,47 +191,6 @@ impl Error for StorageError {
             Self::UnsafeName { reason, .. } => Some(reason),
             other => other.io_error().map(|error| error as _),
         }
-    }
-}
-
-impl From<io::Error> for IoError {
-    fn from(error: io::Error) -> Self {
-        Self(Arc::new(error))
-    }
-}
-
-impl From<io::ErrorKind> for IoError {
-    fn from(kind: io::ErrorKind) -> Self {
-        io::Error::from(kind).into()
-    }
-}
-
-impl Deref for IoError {
-    type Target = io::Error;
-
-    fn deref(&self) -> &io::Error {
-        &self.0
-    }
-}
-
-impl PartialEq for IoError {
-    fn eq(&self, other: &Self) -> bool {
-        (self.kind(), self.raw_os_error()) == (other.kind(), other.raw_os_error())
-            && self.to_string() == other.to_string()
-    }
-}
-
-impl Eq for IoError {}
-
-impl fmt::Display for IoError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for IoError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
     }
 }
 

@@ -28,8 +28,9 @@ mod file;
 mod memory;
 mod traits;
 
+pub use crate::io_error::IoError;
+pub use error::StorageError;
 pub(crate) use error::located;
-pub use error::{IoError, StorageError};
 pub use file::{FileStamp, FileStorage, FileStorageBuilder, open_file};
 pub use memory::MemoryStorage;
 pub use traits::{Blob, Partial, Storage, Stored, check_range};

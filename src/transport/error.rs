@@ -1,10 +1,8 @@
 //! The errors of a transport.
 
-use std::error::Error;
-use std::fmt;
 use std::io;
-use std::sync::Arc;
 
+use crate::io_error::IoError;
 use crate::protocol::Addr;
 
 /// A failure between two programs. Trying again, now or later, may succeed,
@@ -56,60 +54,10 @@ impl From<io::Error> for TransportError {
     }
 }
 
-/// An [`io::Error`] that can be cloned and compared. Two of them are equal if
-/// their kind, their number and their text are.
-#[derive(Clone)]
-pub struct IoError(Arc<io::Error>);
-
-impl IoError {
-    /// The kind of failure.
-    pub fn kind(&self) -> io::ErrorKind {
-        self.0.kind()
-    }
-
-    /// The number that the operating system gave the error, if it comes from
-    /// there.
-    pub fn raw_os_error(&self) -> Option<i32> {
-        self.0.raw_os_error()
-    }
-}
-
-impl From<io::Error> for IoError {
-    fn from(error: io::Error) -> Self {
-        Self(Arc::new(error))
-    }
-}
-
-impl PartialEq for IoError {
-    fn eq(&self, other: &Self) -> bool {
-        self.kind() == other.kind()
-            && self.raw_os_error() == other.raw_os_error()
-            && self.to_string() == other.to_string()
-    }
-}
-
-impl Eq for IoError {}
-
-impl fmt::Debug for IoError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for IoError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for IoError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]

@@ -14,9 +14,10 @@ pub mod memory;
 mod tcp;
 mod traits;
 
+pub use crate::io_error::IoError;
 pub use crate::protocol::{Addr, Frame, FrameLimits};
 pub use connection::{Connection, FrameSink, FrameStream, LimitHandle};
-pub use error::{IoError, TransportError};
+pub use error::TransportError;
 pub use memory::{MemoryNetwork, MemoryTransport};
 pub use tcp::TcpTransport;
 pub use traits::{Listener, Transport};

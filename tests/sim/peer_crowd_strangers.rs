@@ -116,8 +116,8 @@ async fn liar(network: MemoryNetwork, addr: Addr, hello: StrangerHello, claim: C
         while let Some(message) = link.hear().await {
             match message {
                 PeerMessage::Refuse(RefuseReason::Banned) => return,
-                PeerMessage::ManifestRequest { page: part } => {
-                    link.say(claim.part(part)).await;
+                PeerMessage::ManifestRequest { page } => {
+                    link.say(claim.page(page)).await;
                 }
                 PeerMessage::Request(block) => {
                     let lie = PeerMessage::Block {
@@ -243,7 +243,7 @@ async fn listed_owners_that_say_nothing_cost_little() {
 
 #[tokio::test(start_paused = true)]
 async fn listed_owners_that_send_only_the_first_page_cost_little() {
-    false_owners_cost_little(10, |bytes| Answers::FirstPart(ClaimedManifest::of(bytes))).await;
+    false_owners_cost_little(10, |bytes| Answers::FirstPage(ClaimedManifest::of(bytes))).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -218,9 +218,9 @@ impl ClaimedManifest {
 
     /// A false manifest with this many pages behind the first. Only when all of
     /// them have arrived can it be told from a true one.
-    pub(crate) fn false_one(parts: u64) -> Self {
-        const PART: u64 = 8192;
-        let length = parts * PART * (16 << 20);
+    pub(crate) fn false_one(pages: u64) -> Self {
+        const PAGE: u64 = 8192;
+        let length = pages * PAGE * (16 << 20);
         let geometry = Geometry::of(length).expect("it is short enough");
         let (siblings, leaf) = LengthProof::shape(&geometry);
         Self {
@@ -230,18 +230,18 @@ impl ClaimedManifest {
         }
     }
 
-    pub(crate) fn part(&self, part: u32) -> PeerMessage {
-        const PART_BYTES: usize = 8192 * size_of::<ChunkHash>();
-        let Some(before) = part.checked_sub(1) else {
+    pub(crate) fn page(&self, page: u32) -> PeerMessage {
+        const PAGE_BYTES: usize = 8192 * size_of::<ChunkHash>();
+        let Some(before) = page.checked_sub(1) else {
             return PeerMessage::ManifestLength {
                 length: self.length,
                 proof: self.proof.clone(),
             };
         };
-        let from = before as usize * PART_BYTES;
-        let until = self.hashes.len().min(from + PART_BYTES);
+        let from = before as usize * PAGE_BYTES;
+        let until = self.hashes.len().min(from + PAGE_BYTES);
         PeerMessage::ManifestHashes {
-            page: part,
+            page,
             hashes: self.hashes.slice(from..until),
         }
     }
@@ -252,7 +252,7 @@ impl ClaimedManifest {
 pub(crate) enum Answers {
     Never,
     /// With the first page only.
-    FirstPart(ClaimedManifest),
+    FirstPage(ClaimedManifest),
     /// With one page per interval.
     Drips(ClaimedManifest, Duration),
 }
@@ -267,18 +267,18 @@ async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answ
             link.say(hello.message()).await;
             link.say(PeerMessage::HaveAll).await;
             while let Some(message) = link.hear().await {
-                let PeerMessage::ManifestRequest { page: part } = message else {
+                let PeerMessage::ManifestRequest { page } = message else {
                     continue;
                 };
                 match &answers {
                     Answers::Never => {}
-                    Answers::FirstPart(claim) if part == 0 => {
-                        link.say(claim.part(0)).await;
+                    Answers::FirstPage(claim) if page == 0 => {
+                        link.say(claim.page(0)).await;
                     }
-                    Answers::FirstPart(_) => {}
+                    Answers::FirstPage(_) => {}
                     Answers::Drips(claim, pause) => {
                         sleep(*pause).await;
-                        link.say(claim.part(part)).await;
+                        link.say(claim.page(page)).await;
                     }
                 }
             }
