@@ -6,7 +6,7 @@
 use std::hint::black_box;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{Assembler, BlockGrid, Inserted};
+use bt_lite::testing::machine::{Assembler, BlockLayout, Inserted};
 use bt_lite::{ChunkIndex, Manifest};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -15,8 +15,13 @@ const LENGTH: usize = 64 << 20;
 
 type Arrivals = Vec<BlockRange>;
 
-fn reassemble(manifest: &Manifest, grid: BlockGrid, content: &Bytes, arrivals: &Arrivals) -> u32 {
-    let mut assembler = Assembler::new(grid);
+fn reassemble(
+    manifest: &Manifest,
+    layout: BlockLayout,
+    content: &Bytes,
+    arrivals: &Arrivals,
+) -> u32 {
+    let mut assembler = Assembler::new(layout);
     let mut verified = vec![false; manifest.geometry().chunks() as usize];
     for block in arrivals {
         // The planner drops blocks of a chunk that is already stored.
@@ -41,8 +46,9 @@ fn reassembly(c: &mut Criterion) {
     rng.fill(&mut content);
     let content = Bytes::from(content);
     let manifest = Manifest::of(&content).expect("a content of this length");
-    let grid = BlockGrid::of(manifest.geometry());
-    let blocks = |chunk: ChunkIndex| (0..grid.blocks(chunk)).map(move |at| grid.block(chunk, at));
+    let layout = BlockLayout::of(manifest.geometry());
+    let blocks =
+        |chunk: ChunkIndex| (0..layout.blocks(chunk)).map(move |at| layout.block(chunk, at));
     let in_order: Arrivals = manifest.geometry().indices().flat_map(blocks).collect();
     let mut shuffled = in_order.clone();
     rng.shuffle(&mut shuffled);
@@ -60,7 +66,7 @@ fn reassembly(c: &mut Criterion) {
         ("duplicated", &duplicated),
     ] {
         group.bench_function(name, |b| {
-            b.iter(|| reassemble(black_box(&manifest), grid, &content, arrivals));
+            b.iter(|| reassemble(black_box(&manifest), layout, &content, arrivals));
         });
     }
     group.finish();

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use bt_lite::content::{BlockRange, ChunkHash, LengthProof};
-use bt_lite::peer::swarm::{
-    BlockGrid, Has, LinkId, LinkInfo, Output, Picker, Planner, PlannerConfig, Swarm, SwarmConfig,
-};
+use bt_lite::peer::swarm::{LinkId, LinkInfo, Output, PlannerConfig, Swarm, SwarmConfig};
 use bt_lite::protocol::{PeerId, PeerMessage};
+use bt_lite::testing::machine::{BlockLayout, ChunkSet, Picker, Planner};
 use bt_lite::{Addr, Bitfield, ChunkIndex, ContentId, Geometry, Manifest};
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -84,12 +83,12 @@ fn planner(c: &mut Criterion) {
             let mut rng = fastrand::Rng::with_seed(5);
             let none = Bitfield::none(geometry.chunks());
             let config = PlannerConfig::default();
-            let mut planner = Planner::new(BlockGrid::of(geometry), &none, config);
+            let mut planner = Planner::new(BlockLayout::of(geometry), &none, config);
             for link in 0..LINKS {
                 planner.link_added(LinkId(link));
                 let has = match link {
-                    0 => Has::All,
-                    _ => Has::Some(has(geometry.chunks(), SHARE, &mut rng)),
+                    0 => ChunkSet::All,
+                    _ => ChunkSet::Some(has(geometry.chunks(), SHARE, &mut rng)),
                 };
                 planner.link_has(LinkId(link), has);
             }
@@ -111,10 +110,10 @@ fn planner(c: &mut Criterion) {
                 };
                 let block = request.block;
                 planner.block_arrived(now, LinkId(link), block);
-                let grid = BlockGrid::of(geometry);
+                let layout = BlockLayout::of(geometry);
                 let left_of = left
                     .entry(block.chunk)
-                    .or_insert_with(|| grid.blocks(block.chunk));
+                    .or_insert_with(|| layout.blocks(block.chunk));
                 *left_of -= 1;
                 if *left_of == 0 {
                     left.remove(&block.chunk);

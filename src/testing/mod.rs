@@ -1,10 +1,11 @@
 //! Helpers for tests (feature `testing`): conformance suites for implementations
-//! of [`Transport`](crate::Transport) and [`Storage`](crate::Storage), and whole
-//! swarms in virtual time.
+//! of [`Transport`](crate::Transport) and [`Storage`](crate::Storage), whole
+//! swarms in virtual time, and the parts of the swarm machine.
 //!
 //! Each suite is a function that panics if an implementation breaks its contract.
 //! Call it from a test of your own.
 
+pub mod machine;
 pub mod simulation;
 pub mod storage;
 pub mod transport;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{Assembler, BlockGrid, Inserted};
+use bt_lite::testing::machine::{Assembler, BlockLayout, Inserted};
 use bt_lite::{ChunkIndex, Geometry};
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -50,15 +50,15 @@ proptest! {
         // Only the last three chunks are used: 128 KiB each in four blocks, the
         // last one shorter.
         let geometry = Geometry::of((64 << 20) + (1 << 17) + short).unwrap();
-        let grid = BlockGrid::of(geometry);
+        let layout = BlockLayout::of(geometry);
         let first = geometry.chunks() - 3;
-        let mut assembler = Assembler::new(grid);
+        let mut assembler = Assembler::new(layout);
         let mut model: BTreeMap<u32, BTreeMap<u32, (u8, Bytes)>> = BTreeMap::new();
         for (step, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Arrive { chunk, position, sender } => {
                     let chunk = ChunkIndex(first + chunk);
-                    let block = grid.block(chunk, position % grid.blocks(chunk));
+                    let block = layout.block(chunk, position % layout.blocks(chunk));
                     let data = Bytes::from(vec![step as u8; block.len as usize]);
                     let inserted = assembler.insert(sender, chunk, block.offset, data.clone());
                     let held = model.entry(chunk.0).or_default();
@@ -67,7 +67,7 @@ proptest! {
                         continue;
                     }
                     held.insert(block.offset, (sender, data));
-                    if held.len() < grid.blocks(chunk) as usize {
+                    if held.len() < layout.blocks(chunk) as usize {
                         prop_assert_eq!(inserted, Inserted::Kept);
                         continue;
                     }
@@ -83,7 +83,7 @@ proptest! {
                 Op::Misaligned { chunk, offset, len } => {
                     let chunk = ChunkIndex(chunk.wrapping_add(first));
                     let block = BlockRange { chunk, offset, len: len as u32 };
-                    if grid.position(block).is_none() {
+                    if layout.position(block).is_none() {
                         let data = Bytes::from(vec![0; len]);
                         prop_assert_eq!(assembler.insert(0, chunk, offset, data), Inserted::Misaligned);
                     }
@@ -105,14 +105,14 @@ proptest! {
     #[test]
     fn blocks_of_a_chunk_cover_exactly_its_bytes(length in prop_oneof![0u64..1 << 22, 0u64..1 << 40], at: u32) {
         let geometry = Geometry::of(length).unwrap();
-        let grid = BlockGrid::of(geometry);
+        let layout = BlockLayout::of(geometry);
         let chunk = ChunkIndex(at % geometry.chunks());
         let mut end = 0;
-        for position in 0..grid.blocks(chunk) {
-            let block = grid.block(chunk, position);
+        for position in 0..layout.blocks(chunk) {
+            let block = layout.block(chunk, position);
             prop_assert_eq!(u64::from(block.offset), end);
             prop_assert!(geometry.contains_block(block));
-            prop_assert_eq!(grid.position(block), Some(position));
+            prop_assert_eq!(layout.position(block), Some(position));
             end += u64::from(block.len);
         }
         prop_assert_eq!(end, geometry.len_of(chunk));

@@ -1,6 +1,6 @@
 //! The picker, compared with a new count after each step.
 
-use bt_lite::peer::swarm::Picker;
+use bt_lite::testing::machine::Picker;
 use bt_lite::{Bitfield, ChunkIndex};
 use proptest::collection::vec;
 use proptest::prelude::*;

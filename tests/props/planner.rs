@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{
-    Arrival, BlockGrid, Has, LinkId, Planner, PlannerConfig, Released, Strategy as Order,
-};
+use bt_lite::peer::swarm::{LinkId, PlannerConfig, Strategy as Order};
+use bt_lite::testing::machine::{Arrival, BlockLayout, ChunkSet, Planner, Released};
 use bt_lite::{Bitfield, ChunkIndex, Geometry};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -61,7 +60,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 /// A planner, and a record of every block: which link was asked, and which
 /// blocks are here.
 struct World {
-    grid: BlockGrid,
+    layout: BlockLayout,
     planner: Planner,
     now: Instant,
     /// Unanswered requests by link.
@@ -76,11 +75,11 @@ struct World {
 
 impl World {
     fn new(geometry: Geometry, config: PlannerConfig) -> Self {
-        let grid = BlockGrid::of(geometry);
+        let layout = BlockLayout::of(geometry);
         let max_open = config.max_open;
         Self {
-            grid,
-            planner: Planner::new(grid, &Bitfield::none(geometry.chunks()), config),
+            layout,
+            planner: Planner::new(layout, &Bitfield::none(geometry.chunks()), config),
             now: Instant::now(),
             owed: BTreeMap::new(),
             here: BTreeMap::new(),
@@ -93,7 +92,7 @@ impl World {
     }
 
     fn chunks(&self) -> u32 {
-        self.grid.geometry().chunks()
+        self.layout.geometry().chunks()
     }
 
     fn added(&mut self, link: u64, has: Option<Vec<bool>>) {
@@ -111,9 +110,9 @@ impl World {
         let open = bits.iter().filter(|chunk| !self.stored.contains(chunk));
         self.has.insert(link, open.map(|c| c.0).collect());
         let has = if has.is_none() {
-            Has::All
+            ChunkSet::All
         } else {
-            Has::Some(bits)
+            ChunkSet::Some(bits)
         };
         self.planner.link_has(LinkId(link), has);
         self.owed.insert(link, Vec::new());
@@ -141,7 +140,7 @@ impl World {
             self.has[&link].contains(&block.chunk.0),
             "a link is asked for a chunk that it lacks"
         );
-        let position = self.grid.position(block).unwrap();
+        let position = self.layout.position(block).unwrap();
         assert!(!self.stored.contains(&block.chunk) && !self.complete.contains_key(&block.chunk));
         let here = self.here.get(&block.chunk);
         assert!(
@@ -171,9 +170,9 @@ impl World {
         }
         let chunk = block.chunk;
         let here = self.here.entry(chunk).or_default();
-        let before = here.insert(self.grid.position(block).unwrap(), link);
+        let before = here.insert(self.layout.position(block).unwrap(), link);
         assert_eq!(before, None, "the same block was wanted twice");
-        if here.len() == self.grid.blocks(chunk) as usize {
+        if here.len() == self.layout.blocks(chunk) as usize {
             let senders: BTreeSet<u64> = here.values().copied().collect();
             assert!(
                 !self.failed.contains(&chunk) || senders.len() == 1,
@@ -372,7 +371,7 @@ proptest! {
     ) {
         let length = (u64::from(chunks) - 512) * (128 << 10) - 1;
         let geometry = Geometry::of(length).unwrap();
-        let grid = BlockGrid::of(geometry);
+        let layout = BlockLayout::of(geometry);
         let mut present = Bitfield::all(geometry.chunks());
         for chunk in 0..12 {
             present.remove(ChunkIndex(chunk));
@@ -382,7 +381,7 @@ proptest! {
         config.max_requests = max_requests;
         config.seed = seed;
         let mut world = World::new(geometry, config.clone());
-        world.planner = Planner::new(grid, &present, config);
+        world.planner = Planner::new(layout, &present, config);
         world.stored = present.iter().collect();
         for op in ops {
             match op {
@@ -401,15 +400,15 @@ proptest! {
         chunks in 1u32..3000, seeders in 1u64..17, seed: u64,
     ) {
         let geometry = Geometry::of(u64::from(chunks.min(1024)) * (16 << 10)).unwrap();
-        let grid = BlockGrid::of(geometry);
+        let layout = BlockLayout::of(geometry);
         let mut config = PlannerConfig::default();
         config.max_open = geometry.chunks() as usize;
         config.seed = seed;
-        let mut planner = Planner::new(grid, &Bitfield::none(geometry.chunks()), config);
+        let mut planner = Planner::new(layout, &Bitfield::none(geometry.chunks()), config);
         let now = Instant::now();
         for link in (0..seeders).map(LinkId) {
             planner.link_added(link);
-            planner.link_has(link, Has::All);
+            planner.link_has(link, ChunkSet::All);
         }
         let total = u64::from(geometry.chunks());
         let homes: Vec<_> = bt_lite::split_evenly(total, seeders as u32).collect();

@@ -383,6 +383,7 @@ impl AddressBook {
     }
 
     /// Panics where the counts contradict each other. For tests.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn check_invariants(&self) {
         let count = |is: &dyn Fn(&Entry) -> bool| self.entries.values().filter(|e| is(e)).count();
         assert_eq!(count(&|e| e.state == DialState::Dialling), self.dialling);

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::link::{Choke, Interest, Link};
 use super::link_map::LinkSet;
-use super::{LinkId, LinkMap, Planner, Request};
+use super::planner::{Planner, Request};
+use super::{LinkId, LinkMap};
 use crate::protocol::PeerMessage;
 
 /// The links that have to be looked at: asking begins with them.
@@ -28,7 +29,7 @@ impl AskQueue {
 
     /// A link is gone.
     pub(super) fn link_removed(&mut self, link: LinkId) {
-        self.woken.take(link);
+        self.woken.remove(link);
     }
 
     /// Nothing is asked for at present.
@@ -95,7 +96,7 @@ impl AskQueue {
 /// The next idle link to look at. Links that find nothing are woken again when
 /// something has arrived.
 fn next_idle(now: Instant, planner: &mut Planner, from: &mut Option<LinkId>) -> Option<LinkId> {
-    let next = planner.next_hungry((*from)?)?;
+    let next = planner.next_idle((*from)?)?;
     let served = planner.hold_back_all(now);
     let after = next.0.checked_add(1).map(LinkId);
     *from = after.filter(|_| !served);

@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::grid::BlockGrid;
+use super::block_layout::BlockLayout;
 use crate::content::{BlockRange, ChunkIndex};
 
 /// Collects the blocks of chunks that are on their way. `S` identifies the sender
 /// of a block.
 #[derive(Debug)]
 pub struct Assembler<S> {
-    grid: BlockGrid,
+    layout: BlockLayout,
     chunks: BTreeMap<ChunkIndex, Pieces<S>>,
     bytes: u64,
 }
@@ -53,9 +53,9 @@ pub enum Inserted<S> {
 
 impl<S> Assembler<S> {
     /// An assembler for the chunks of one content.
-    pub fn new(grid: BlockGrid) -> Self {
+    pub fn new(layout: BlockLayout) -> Self {
         Self {
-            grid,
+            layout,
             chunks: BTreeMap::new(),
             bytes: 0,
         }
@@ -70,11 +70,11 @@ impl<S> Assembler<S> {
         data: Bytes,
     ) -> Inserted<S> {
         let block = u32::try_from(data.len()).map(|len| BlockRange { chunk, offset, len });
-        let Some(position) = block.ok().and_then(|block| self.grid.position(block)) else {
+        let Some(position) = block.ok().and_then(|block| self.layout.position(block)) else {
             return Inserted::Misaligned;
         };
         let pieces = self.chunks.entry(chunk).or_insert_with(|| {
-            let blocks = self.grid.blocks(chunk);
+            let blocks = self.layout.blocks(chunk);
             Pieces {
                 blocks: (0..blocks).map(|_| None).collect(),
                 missing: blocks,

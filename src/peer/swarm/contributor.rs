@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Assembled, LinkId};
+use super::LinkId;
+use super::assembler::Assembled;
 use crate::protocol::{Addr, HostKey, PeerId};
 
 /// Who sent a block. It is remembered after its link has ended.

@@ -38,6 +38,7 @@ impl<T> LinkMap<T> {
         self.index_of(link).is_ok()
     }
 
+    #[inline]
     pub(crate) fn get(&self, link: LinkId) -> Option<&T> {
         self.index_of(link).ok().map(|at| &self.values[at])
     }
@@ -96,6 +97,7 @@ impl<T> LinkMap<T> {
         self.ids.get(at).copied()
     }
 
+    #[inline]
     fn index_of(&self, link: LinkId) -> Result<usize, usize> {
         self.ids.binary_search(&link)
     }
@@ -106,13 +108,9 @@ impl LinkSet {
         self.insert(link, ());
     }
 
-    pub(crate) fn take(&mut self, link: LinkId) {
-        self.remove(link);
-    }
-
     pub(crate) fn pop_first(&mut self) -> Option<LinkId> {
         let first = self.ids.first().copied()?;
-        self.take(first);
+        self.remove(first);
         Some(first)
     }
 

@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use super::address_book::AddressBook;
 use super::ask_queue::AskQueue;
+use super::block_layout::BlockLayout;
+use super::chunk_set::ChunkSet;
 use super::contributor::{Contributor, credits};
 use super::link::{Choke, Link};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
@@ -17,6 +19,7 @@ use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::phase::Phase;
 use super::places::{Census, GRACE, Places};
+use super::planner::Arrival;
 use super::planner::Released;
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
@@ -24,10 +27,8 @@ use super::same_peer::{self, SamePeer};
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
-use super::{
-    Arrival, BlockGrid, DropReason, Has, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy,
-    SwarmConfig, Turn, UploadLimits, Uploader,
-};
+use super::uploader::{Turn, UploadLimits, Uploader};
+use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
@@ -126,8 +127,8 @@ impl Swarm {
     fn measure(&mut self) {
         if let Some(manifest) = self.phase.manifest() {
             let geometry = manifest.geometry();
-            let block_len = BlockGrid::of(geometry).block_len();
-            self.uploader.measures(block_len, geometry.chunk_len());
+            let block_len = BlockLayout::of(geometry).block_len();
+            self.uploader.set_lengths(block_len, geometry.chunk_len());
         }
     }
 
@@ -314,7 +315,7 @@ impl Swarm {
         let blank = census.count(self.places(now));
         self.census = census;
         for id in blank {
-            self.uploader.never_told(id);
+            self.uploader.mark_never_told(id);
         }
     }
 
@@ -476,7 +477,7 @@ impl Swarm {
         link.known_blank = self.book.is_known_blank(now, &link.info.host);
         self.uploader.link_added(now, id, &link.info.host);
         if link.known_blank {
-            self.uploader.never_told(id);
+            self.uploader.mark_never_told(id);
         }
         self.links.insert(id, link);
         self.count_lacks(id);
@@ -831,7 +832,7 @@ impl Swarm {
                 transfer.planner.link_has(id, has);
                 self.ask_queue.wake(id);
             }
-            Phase::Seeding(_) if has == Has::All => {
+            Phase::Seeding(_) if has == ChunkSet::All => {
                 self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
             }
             _ => {}
@@ -1369,7 +1370,7 @@ impl Swarm {
                 // Otherwise nothing would ever tell that it is wanted after all.
                 let useful = transfer.planner.is_useful(id);
                 let waits = link.is_choked() && !link.is_interested() && useful;
-                let idle = transfer.planner.next_hungry(id) == Some(id);
+                let idle = transfer.planner.next_idle(id) == Some(id);
                 assert!(!waits || idle || self.ask_queue.contains(id), "given up");
             }
         }

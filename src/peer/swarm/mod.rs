@@ -27,10 +27,14 @@
 
 mod address_book;
 mod ask_queue;
-mod assembler;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod assembler;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod block_layout;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod chunk_set;
 mod config;
 mod contributor;
-mod grid;
 mod leftover;
 mod link;
 mod link_id;
@@ -44,9 +48,11 @@ mod output;
 mod owner_search;
 mod persistence;
 mod phase;
-mod picker;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod picker;
 mod places;
-mod planner;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod planner;
 mod progress;
 mod rate;
 mod remote_chunks;
@@ -55,11 +61,10 @@ mod smart_ban;
 mod super_seeding;
 mod supply;
 mod transfer;
-mod uploader;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod uploader;
 
-pub use assembler::{Assembled, Assembler, Inserted};
 pub use config::SwarmConfig;
-pub use grid::BlockGrid;
 pub use link_id::LinkId;
 pub use link_info::{LinkCookies, LinkInfo};
 pub(crate) use link_map::LinkMap;
@@ -68,7 +73,5 @@ pub use manifest_fetch::ManifestClaim;
 #[cfg(feature = "testing")]
 pub(crate) use manifest_fetch::serve as manifest_page;
 pub use output::{DropReason, Output};
-pub use picker::Picker;
-pub use planner::{Arrival, Has, Planner, PlannerConfig, Released, Request, Strategy};
+pub use planner::{PlannerConfig, Strategy};
 pub use progress::Progress;
-pub use uploader::{Turn, UploadLimits, Uploader};

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Progress;
 use super::manifest_fetch::ManifestFetch;
+use super::planner::Planner;
 use super::remote_chunks::RemoteChunks;
 use super::transfer::Transfer;
-use super::{Planner, Progress};
 use crate::content::{ChunkIndex, Manifest};
 
 /// How far a content is. See the [module docs](super).

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use super::link::Link;
 use super::phase::Phase;
 use super::remote_chunks::RemoteChunks;
-use super::{LinkId, LinkInfo, LinkMap, SwarmConfig, Uploader};
+use super::uploader::Uploader;
+use super::{LinkId, LinkInfo, LinkMap, SwarmConfig};
 use crate::protocol::HostKey;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 

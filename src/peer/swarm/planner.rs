@@ -29,7 +29,6 @@ mod sources;
 
 pub use answer::{Arrival, Released, Request};
 pub use config::{PlannerConfig, Strategy};
-pub use source::Has;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -44,7 +43,8 @@ use source::Source;
 use sources::Sources;
 
 use super::LinkId;
-use super::grid::BlockGrid;
+use super::block_layout::BlockLayout;
+use super::chunk_set::ChunkSet;
 use super::picker::Picker;
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
@@ -77,7 +77,7 @@ enum Choice {
 /// Plans one download.
 #[derive(Debug)]
 pub struct Planner {
-    grid: BlockGrid,
+    layout: BlockLayout,
     config: PlannerConfig,
     states: ChunkStates,
     /// The missing chunks.
@@ -96,20 +96,20 @@ pub struct Planner {
 
 impl Planner {
     /// A planner for all chunks of a content that are not `present`.
-    pub fn new(grid: BlockGrid, present: &Bitfield, config: PlannerConfig) -> Self {
-        let mut picker = Picker::new(grid.geometry().chunks(), config.seed);
+    pub fn new(layout: BlockLayout, present: &Bitfield, config: PlannerConfig) -> Self {
+        let mut picker = Picker::new(layout.geometry().chunks(), config.seed);
         for chunk in present.iter_missing() {
             picker.put(chunk);
         }
         Self {
-            grid,
+            layout,
             config: PlannerConfig {
                 max_requests: config.max_requests.min(MAX_REQUESTS),
                 ..config
             },
             states: ChunkStates::new(present),
             picker,
-            open: OpenChunks::new(grid),
+            open: OpenChunks::new(layout),
             exclusive: BTreeSet::new(),
             sources: Sources::default(),
             homes: Homes::default(),
@@ -157,7 +157,7 @@ impl Planner {
 
     /// A link is gone: what was asked of it is free again.
     pub fn link_removed(&mut self, link: LinkId) -> Released {
-        self.set_has(link, Has::Nothing);
+        self.set_has(link, ChunkSet::Nothing);
         let Some(source) = self.sources.remove(link) else {
             return Released::default();
         };
@@ -170,10 +170,10 @@ impl Planner {
 
     /// A link announces all of its chunks at once. O(chunks) for a partial
     /// owner, O(1) for a seeder.
-    pub fn link_has(&mut self, link: LinkId, has: Has) {
+    pub fn link_has(&mut self, link: LinkId, has: ChunkSet) {
         let has = match has {
-            Has::Some(chunks) if chunks.is_complete() => Has::All,
-            Has::Some(chunks) if chunks.is_empty() => Has::Nothing,
+            ChunkSet::Some(chunks) if chunks.is_complete() => ChunkSet::All,
+            ChunkSet::Some(chunks) if chunks.is_empty() => ChunkSet::Nothing,
             has => has,
         };
         self.sources.update(link, Source::announce);
@@ -183,13 +183,13 @@ impl Planner {
     /// A link has one more chunk. O(1), or O(chunks) for its first and its last.
     pub fn link_gained(&mut self, link: LinkId, chunk: ChunkIndex) {
         match self.sources.has(link) {
-            Has::All => return,
-            Has::Nothing => {
-                let mut chunks = Bitfield::none(self.grid.geometry().chunks());
+            ChunkSet::All => return,
+            ChunkSet::Nothing => {
+                let mut chunks = Bitfield::none(self.layout.geometry().chunks());
                 chunks.insert(chunk);
-                return self.link_has(link, Has::Some(chunks));
+                return self.link_has(link, ChunkSet::Some(chunks));
             }
-            Has::Some(_) => {}
+            ChunkSet::Some(_) => {}
         }
         let waits = self.picker.is_waiting(chunk);
         let wanted = !self.states.is_stored(chunk);
@@ -202,8 +202,8 @@ impl Planner {
             Some((true, true)) => {
                 let before = self
                     .sources
-                    .update(link, |source| source.set_has(Has::All, 0, 0));
-                if let Some(Has::Some(mut counted)) = before {
+                    .update(link, |source| source.set_has(ChunkSet::All, 0, 0));
+                if let Some(ChunkSet::Some(mut counted)) = before {
                     counted.remove(chunk);
                     counted.iter().for_each(|chunk| self.picker.lost(chunk));
                 }
@@ -219,25 +219,25 @@ impl Planner {
     fn link_lost(&mut self, link: LinkId, chunk: ChunkIndex) {
         let waits = self.picker.is_waiting(chunk);
         let wanted = !self.states.is_stored(chunk);
-        if *self.sources.has(link) == Has::All {
+        if *self.sources.has(link) == ChunkSet::All {
             self.sources.update(link, Source::mark_unreliable);
-            let mut has = Bitfield::all(self.grid.geometry().chunks());
+            let mut has = Bitfield::all(self.layout.geometry().chunks());
             has.remove(chunk);
-            self.set_has(link, Has::Some(has));
+            self.set_has(link, ChunkSet::Some(has));
         } else if self.sources.update(link, |s| s.lose(chunk, waits, wanted)) == Some(true) {
             self.picker.lost(chunk);
         }
     }
 
     /// Replaces what a link has.
-    fn set_has(&mut self, link: LinkId, has: Has) {
+    fn set_has(&mut self, link: LinkId, has: ChunkSet) {
         let (candidates, wanted) = match &has {
-            Has::Some(has) => {
+            ChunkSet::Some(has) => {
                 let candidates = self.picker.waiting().iter_common(has, 0).count();
                 let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));
                 (candidates as u32, wanted.count() as u32)
             }
-            Has::Nothing | Has::All => (0, 0),
+            ChunkSet::Nothing | ChunkSet::All => (0, 0),
         };
         let change = |source: &mut Source| source.set_has(has.clone(), candidates, wanted);
         let Some(before) = self.sources.update(link, change) else {
@@ -245,10 +245,10 @@ impl Planner {
         };
         self.homes.invalidate();
         // The picker counts partial owners only.
-        if let Has::Some(chunks) = before {
+        if let ChunkSet::Some(chunks) = before {
             chunks.iter().for_each(|chunk| self.picker.lost(chunk));
         }
-        if let Has::Some(chunks) = has {
+        if let ChunkSet::Some(chunks) = has {
             chunks.iter().for_each(|chunk| self.picker.gained(chunk));
         }
     }
@@ -256,8 +256,8 @@ impl Planner {
     /// The other side suggests that a chunk is asked for. It is, if no other
     /// chunk is rarer. Only the latest few suggestions count.
     pub fn suggested(&mut self, link: LinkId, chunk: ChunkIndex) {
-        if self.grid.geometry().contains(chunk) {
-            self.sources.update(link, |source| source.suggest(chunk));
+        if self.layout.geometry().contains(chunk) {
+            self.sources.suggest(link, chunk);
         }
     }
 
@@ -278,11 +278,13 @@ impl Planner {
     /// For a choked link, when something has come.
     pub fn leads_no_more(&mut self, link: LinkId) -> Released {
         let mut led = self.open.led_by(link);
-        self.sources.update(link, |source| {
+        if let Some(source) = self.sources.get(link) {
             let comes = |chunk| source.live_asks().any(|ask| ask.block.chunk == chunk);
             led.retain(|&chunk| !comes(chunk));
-            led.iter().for_each(|&chunk| source.drop_lead(chunk));
-        });
+        }
+        for &chunk in &led {
+            self.sources.drop_lead(link, chunk);
+        }
         self.release(link, [], led)
     }
 
@@ -293,7 +295,7 @@ impl Planner {
         let source = self.sources.get(link)?;
         if source.is_choked()
             || !source.has_anything()
-            || !source.has_room(now, &self.config, &self.grid)
+            || !source.has_room(now, &self.config, &self.layout)
         {
             return None;
         }
@@ -341,7 +343,7 @@ impl Planner {
     /// sent a block.
     fn next_look(&self, now: Instant, link: LinkId) -> Option<Instant> {
         let rate = self.sources.get(link)?.rate(now);
-        let pace = rate.map_or(0.0, |rate| self.grid.block_len() as f64 / rate);
+        let pace = rate.map_or(0.0, |rate| self.layout.block_len() as f64 / rate);
         let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
         now.checked_add(pace.min(self.config.silence).max(RETRY))
     }
@@ -383,7 +385,7 @@ impl Planner {
             return Some(Released::default());
         }
         let chunk = block.chunk;
-        self.sources.update(link, |source| source.drop_lead(chunk));
+        self.sources.drop_lead(link, chunk);
         let source = self.sources.get(link)?;
         if source.is_choked() {
             return Some(self.release(link, [block], vec![chunk]));
@@ -443,7 +445,7 @@ impl Planner {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and then
     /// [`next_request`](Self::next_request) for the idle links; see
-    /// [`next_hungry`](Self::next_hungry).
+    /// [`next_idle`](Self::next_idle).
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retry = self.idle.retry().filter(|_| !self.open.is_empty());
         self.silence.into_iter().chain(retry).min()
@@ -469,7 +471,7 @@ impl Planner {
     /// Measures the budget, and returns whether so much is asked for that links
     /// which take turns are not asked as well.
     fn spends_budget(&mut self, now: Instant) -> bool {
-        let chunk_len = self.grid.geometry().chunk_len();
+        let chunk_len = self.layout.geometry().chunk_len();
         let least = RequestBudget::least(self.picker.held_in_part(), chunk_len);
         let promised = self.sources.totals().promised();
         if promised < least {
@@ -483,14 +485,16 @@ impl Planner {
     /// more is asked of those of a group. Where nobody takes turns, all are
     /// tried at once.
     fn waits_for_doubtful(&mut self, now: Instant, group: Group) -> Option<Instant> {
-        let enough = u64::from(MAX_TURNS) * self.grid.geometry().chunk_len();
+        let enough = u64::from(MAX_TURNS) * self.layout.geometry().chunk_len();
         let totals = self.sources.totals();
         if totals.turn_takers == 0 || totals.doubtful < enough {
             return None;
         }
-        let patience = self.patience();
-        self.doubts
-            .refresh(now, group, &self.sources, enough, patience);
+        if !self.doubts.is_fresh(now, group, totals.doubtful) {
+            let patience = self.patience();
+            self.doubts
+                .refresh(now, group, &self.sources, enough, patience);
+        }
         self.doubts.until(group)
     }
 
@@ -544,7 +548,7 @@ impl Planner {
 
     /// How long a link that has sent nothing yet may take.
     fn first_silence(&self) -> Duration {
-        let block_len = self.grid.block_len();
+        let block_len = self.layout.block_len();
         self.budget.first_silence(block_len, self.config.silence)
     }
 
@@ -575,6 +579,9 @@ impl Planner {
             self.lead(link, chunk);
             return self.open.first_free(chunk);
         }
+        if !self.open.has_free() {
+            return None;
+        }
         let chunk = self.open.joinable(self.sources.has(link), Lead::Taken)?;
         self.open.first_free(chunk)
     }
@@ -585,9 +592,9 @@ impl Planner {
             return false;
         };
         let has_waiting = match source.has() {
-            Has::Nothing => false,
-            Has::Some(_) => source.candidates() > 0,
-            Has::All => !self.picker.is_empty(),
+            ChunkSet::Nothing => false,
+            ChunkSet::Some(_) => source.candidates() > 0,
+            ChunkSet::All => !self.picker.is_empty(),
         };
         let joinable = |lead| self.open.joinable(source.has(), lead).is_some();
         has_waiting && self.may_open() || joinable(Lead::Free) || joinable(Lead::Taken)
@@ -650,17 +657,19 @@ impl Planner {
 
     /// The chunk that a link should open next.
     fn pick(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let chunks = self.grid.geometry().chunks();
+        let chunks = self.layout.geometry().chunks();
+        let source = self.sources.get(link)?;
         if self.config.strategy == Strategy::RarestFirst
+            && source.has_suggestions()
             && let Some(chunk) = self.pick_suggested(link)
         {
             return Some(chunk);
         }
         let source = self.sources.get(link)?;
         let has = match source.has() {
-            Has::Nothing => return None,
-            Has::Some(has) => Some(has),
-            Has::All => None,
+            ChunkSet::Nothing => return None,
+            ChunkSet::Some(has) => Some(has),
+            ChunkSet::All => None,
         };
         match self.config.strategy {
             Strategy::Sequential => self.picker.first_in(0..chunks, has),
@@ -675,18 +684,8 @@ impl Planner {
 
     /// A suggested chunk, unless a rarer one waits.
     fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let picker = &self.picker;
-        let next = |source: &mut Source| {
-            let useful =
-                |source: &Source, chunk| source.has_chunk(chunk) && picker.is_waiting(chunk);
-            while let Some(chunk) = source.next_suggestion() {
-                if useful(source, chunk) {
-                    return Some(chunk);
-                }
-            }
-            None
-        };
-        let chunk = self.sources.update(link, next)??;
+        let waits = |chunk| self.picker.is_waiting(chunk);
+        let chunk = self.sources.next_suggestion(link, waits)?;
         let rarest = self.picker.rarest(None)?;
         (self.picker.copies(chunk) <= self.picker.copies(rarest)).then_some(chunk)
     }
@@ -711,14 +710,16 @@ impl Planner {
     fn lead(&mut self, link: LinkId, chunk: ChunkIndex) {
         // The chunk that it led before has no free block left. The link stays
         // the leader there: an exclusive chunk knows its sender by that.
-        let before = self.sources.update(link, |source| source.set_lead(chunk));
-        debug_assert_ne!(before.flatten(), Some(chunk));
+        let before = self.sources.set_lead(link, chunk);
+        debug_assert_ne!(before, Some(chunk));
         self.open.set_leader(chunk, link);
     }
 
     /// All blocks of a chunk are here: it is verified and written next.
     pub fn chunk_complete(&mut self, chunk: ChunkIndex) {
-        if let Some(leader) = self.open.complete(chunk) {
+        let is_whole = self.open.is_whole(chunk);
+        if let Some(Closed { leader, .. }) = self.open.close(chunk) {
+            debug_assert!(is_whole, "a chunk is complete that lacks blocks");
             self.drop_lead(chunk, leader);
             self.states.set(chunk, ChunkState::Complete);
         }
@@ -760,8 +761,7 @@ impl Planner {
 
     fn drop_lead(&mut self, chunk: ChunkIndex, leader: Option<LinkId>) {
         if let Some(leader) = leader {
-            self.sources
-                .update(leader, |source| source.drop_lead(chunk));
+            self.sources.drop_lead(leader, chunk);
         }
     }
 
@@ -822,21 +822,21 @@ impl Planner {
     // Questions.
 
     /// The first link at or after `from` that found nothing to ask for.
-    pub fn next_hungry(&self, from: LinkId) -> Option<LinkId> {
+    pub fn next_idle(&self, from: LinkId) -> Option<LinkId> {
         self.idle.next_from(from)
     }
 
     /// What a link has.
-    pub fn has(&self, link: LinkId) -> &Has {
+    pub fn has(&self, link: LinkId) -> &ChunkSet {
         self.sources.has(link)
     }
 
     /// Whether a link has a chunk that is not stored yet.
     pub fn is_useful(&self, link: LinkId) -> bool {
         let has_wanted = |source: &Source| match source.has() {
-            Has::Nothing => false,
-            Has::All => !self.is_done(),
-            Has::Some(_) => source.wanted() > 0,
+            ChunkSet::Nothing => false,
+            ChunkSet::All => !self.is_done(),
+            ChunkSet::Some(_) => source.wanted() > 0,
         };
         self.sources.get(link).is_some_and(has_wanted)
     }
@@ -959,7 +959,7 @@ impl Planner {
 
     fn check_sources(&self) {
         for source in self.sources.values() {
-            if let Has::Some(has) = source.has() {
+            if let ChunkSet::Some(has) = source.has() {
                 let candidates = self.picker.waiting().iter_common(has, 0).count();
                 assert_eq!(candidates, source.candidates() as usize);
                 let wanted = has.iter().filter(|&chunk| !self.states.is_stored(chunk));

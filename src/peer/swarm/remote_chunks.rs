@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::Has;
+use super::chunk_set::ChunkSet;
 use crate::content::{Bitfield, ChunkIndex, MAX_CHUNKS};
 
 /// What the other side says to have. This can be read only when the content's length
@@ -113,11 +113,11 @@ impl RemoteChunks {
     }
 
     /// The chunks that it is known to have.
-    pub(super) fn known(&self) -> Has {
+    pub(super) fn known(&self) -> ChunkSet {
         match self {
-            Self::Unknown | Self::None | Self::Unread(_) => Has::Nothing,
-            Self::All => Has::All,
-            Self::Some(has) => Has::Some(has.clone()),
+            Self::Unknown | Self::None | Self::Unread(_) => ChunkSet::Nothing,
+            Self::All => ChunkSet::All,
+            Self::Some(has) => ChunkSet::Some(has.clone()),
         }
     }
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::LinkId;
+use super::assembler::Assembled;
 use super::contributor::Contributor;
-use super::{Assembled, LinkId};
 use crate::content::ChunkIndex;
 
 /// The blocks of bad copies, by chunk.

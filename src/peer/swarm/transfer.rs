@@ -15,11 +15,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::SwarmConfig;
+use super::assembler::{Assembled, Assembler, Inserted};
+use super::block_layout::BlockLayout;
 use super::contributor::Contributor;
 use super::leftover::Leftover;
 use super::persistence::Persistence;
+use super::planner::Planner;
 use super::smart_ban::SmartBan;
-use super::{Assembled, Assembler, BlockGrid, Inserted, Planner, SwarmConfig};
 use crate::content::{Bitfield, ChunkIndex, Manifest};
 
 /// A download while blocks travel.
@@ -87,17 +90,17 @@ impl Transfer {
                 stored.remove(chunk);
             }
         }
-        let grid = BlockGrid::of(manifest.geometry());
+        let layout = BlockLayout::of(manifest.geometry());
         let mut planner = config.planner.clone();
         let in_memory = config.max_unverified / manifest.geometry().chunk_len();
         let in_memory = usize::try_from(in_memory).unwrap_or(usize::MAX);
         planner.max_open = planner.max_open.min(in_memory).max(2);
-        let mut planner = Planner::new(grid, present, planner);
+        let mut planner = Planner::new(layout, present, planner);
         planner.hold(&unchecked);
         Self {
             manifest,
             planner,
-            assembler: Assembler::new(grid),
+            assembler: Assembler::new(layout),
             whole: BTreeMap::new(),
             smart_ban: SmartBan::default(),
             stored,

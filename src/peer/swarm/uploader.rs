@@ -12,6 +12,7 @@
 mod accounts;
 mod choker;
 mod receiver;
+mod receivers;
 mod trials;
 
 use std::time::{Duration, Instant};
@@ -21,9 +22,9 @@ pub use choker::Turn;
 use accounts::Accounts;
 use choker::{Choker, Pace};
 use receiver::{LinkWindow, Receiver, STALLED};
+use receivers::Receivers;
 
 use super::LinkId;
-use super::link_map::LinkMap;
 use super::rate::RateMeter;
 use crate::content::BlockRange;
 use crate::protocol::HostKey;
@@ -74,11 +75,8 @@ pub struct Uploader {
     /// The length of a block and of a chunk, in bytes.
     block_len: u64,
     chunk_len: u64,
-    under_way: u64,
-    /// Requests that wait, over all links.
-    waiting: usize,
     meter: RateMeter,
-    receivers: LinkMap<Receiver>,
+    receivers: Receivers,
     accounts: Accounts,
     choker: Choker,
     /// When a link that holds the window up counts as stalled.
@@ -100,10 +98,8 @@ impl Uploader {
             seed,
             block_len: 0,
             chunk_len: 0,
-            under_way: 0,
-            waiting: 0,
             meter: RateMeter::default(),
-            receivers: LinkMap::default(),
+            receivers: Receivers::default(),
             accounts: Accounts::default(),
             choker: Choker::new(limits.slots),
             look_again: None,
@@ -113,7 +109,7 @@ impl Uploader {
 
     /// Sets the lengths of a block and of a chunk in bytes, once they are
     /// known.
-    pub fn measures(&mut self, block_len: u64, chunk_len: u64) {
+    pub fn set_lengths(&mut self, block_len: u64, chunk_len: u64) {
         (self.block_len, self.chunk_len) = (block_len, chunk_len);
         self.accounts.set_chunk_len(chunk_len);
     }
@@ -136,8 +132,6 @@ impl Uploader {
         if let Some(receiver) = self.receivers.remove(link) {
             self.choker.removed(now, &receiver, chunk_time);
             self.accounts.close(receiver.host(), receiver.untold());
-            self.under_way -= receiver.under_way();
-            self.waiting -= receiver.waiting();
             self.movable = true;
             self.rest(now);
         }
@@ -146,22 +140,21 @@ impl Uploader {
     /// How many chunks a link has, and how many it lacks of those that are
     /// here.
     pub fn link_has(&mut self, link: LinkId, has: u32, lacks: u32) {
-        let Some(receiver) = self.receivers.get_mut(link) else {
-            return;
-        };
-        if receiver.is_blank() && receiver.sent_bytes() == 0 && has > 0 {
-            receiver.forgive_debt();
-            // It may have got these chunks on an earlier link.
-            let bytes = self.chunk_len.saturating_mul(has.into());
-            self.accounts.told(receiver.host(), bytes);
-        }
-        let lacks_changed = receiver.lacks_something() != (lacks > 0);
-        let has_changed = receiver.is_blank() != (has == 0);
-        self.choker.unsettle(lacks_changed || has_changed);
-        if has > 0 {
-            self.choker.told(receiver);
-        }
-        receiver.set_has(has, lacks);
+        self.receivers.update(link, |receiver| {
+            if receiver.is_blank() && receiver.sent_bytes() == 0 && has > 0 {
+                receiver.forgive_debt();
+                // It may have got these chunks on an earlier link.
+                let bytes = self.chunk_len.saturating_mul(has.into());
+                self.accounts.told(receiver.host(), bytes);
+            }
+            let lacks_changed = receiver.lacks_something() != (lacks > 0);
+            let has_changed = receiver.is_blank() != (has == 0);
+            self.choker.unsettle(lacks_changed || has_changed);
+            if has > 0 {
+                self.choker.told(receiver);
+            }
+            receiver.set_has(has, lacks);
+        });
     }
 
     /// A link has one chunk more, which is here as well or not. Returns whether
@@ -169,44 +162,42 @@ impl Uploader {
     /// the last that it lacked, or its host no longer owes what kept it from
     /// its turn.
     pub fn link_gained(&mut self, link: LinkId, here: bool) -> bool {
-        let Some(receiver) = self.receivers.get_mut(link) else {
-            return false;
-        };
-        let was_silent = self.accounts.is_silent(receiver);
-        let was_blank = receiver.is_blank();
-        receiver.gain(here);
-        self.choker.told(receiver);
-        let paid = receiver.tell(self.chunk_len);
-        let paid_more = self.accounts.told(receiver.host(), self.chunk_len - paid);
-        let speaks = was_silent && !self.accounts.is_silent(receiver);
-        let sated = here && !receiver.lacks_something();
-        let changes = was_blank || sated || speaks || paid_more;
-        self.choker.unsettle(changes);
-        changes
+        let changes = self.receivers.update(link, |receiver| {
+            let was_silent = self.accounts.is_silent(receiver);
+            let was_blank = receiver.is_blank();
+            receiver.gain(here);
+            self.choker.told(receiver);
+            let paid = receiver.tell(self.chunk_len);
+            let paid_more = self.accounts.told(receiver.host(), self.chunk_len - paid);
+            let speaks = was_silent && !self.accounts.is_silent(receiver);
+            let sated = here && !receiver.lacks_something();
+            was_blank || sated || speaks || paid_more
+        });
+        self.choker.unsettle(changes == Some(true));
+        changes == Some(true)
     }
 
     /// There is one chunk more here that a link lacks.
     pub fn link_lacks(&mut self, link: LinkId) {
-        if let Some(receiver) = self.receivers.get_mut(link) {
+        self.receivers.update(link, |receiver| {
             self.choker.unsettle(!receiver.lacks_something());
             receiver.lack();
-        }
+        });
     }
 
     /// A link wants something, or nothing.
     pub fn link_declined(&mut self, link: LinkId, declined: bool) {
-        if let Some(receiver) = self.receivers.get_mut(link) {
+        self.receivers.update(link, |receiver| {
             receiver.set_interest(!declined);
             self.choker.unsettle(true);
-        }
+        });
     }
 
     /// A link has been here for so long that others would know it if it had
     /// anything. It comes last until it tells of something.
-    pub fn never_told(&mut self, link: LinkId) {
-        if let Some(receiver) = self.receivers.get_mut(link) {
-            self.choker.unsettle(receiver.mark_never_told());
-        }
+    pub fn mark_never_told(&mut self, link: LinkId) {
+        let is_news = self.receivers.update(link, Receiver::mark_never_told);
+        self.choker.unsettle(is_news == Some(true));
     }
 
     // Requests and blocks.
@@ -214,33 +205,27 @@ impl Uploader {
     /// Takes a request, or refuses it (`false`): the link is choked, or too
     /// many wait.
     pub fn requested(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let Some(receiver) = self.receivers.get_mut(link) else {
-            return false;
-        };
-        self.choker.unsettle(receiver.ask());
-        self.accounts.asked(receiver.host());
-        let fits = receiver.queue(block, self.limits.requests);
-        if fits {
-            self.waiting += 1;
-            self.movable = true;
-        }
-        fits
+        let fits = self.receivers.update(link, |receiver| {
+            self.choker.unsettle(receiver.ask());
+            self.accounts.asked(receiver.host());
+            receiver.queue(block, self.limits.requests)
+        });
+        self.movable |= fits == Some(true);
+        fits == Some(true)
     }
 
     /// Takes a request back. Returns `false` if its block is on its way
     /// already, or was never asked for.
     pub fn cancelled(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let receiver = self.receivers.get_mut(link);
-        let found = receiver.is_some_and(|receiver| receiver.cancel(block));
-        self.waiting -= usize::from(found);
-        self.choker.unsettle(found);
-        found
+        let cancelled = self.receivers.update(link, |r| r.cancel(block));
+        self.choker.unsettle(cancelled == Some(true));
+        cancelled == Some(true)
     }
 
     /// The next block to read and send, if the window has room: to the most
     /// deprived link whose turn it is.
     pub fn next_block(&mut self, now: Instant) -> Option<(LinkId, BlockRange)> {
-        if self.waiting == 0 {
+        if self.receivers.waiting() == 0 {
             self.look_again = None;
             return None;
         }
@@ -257,9 +242,7 @@ impl Uploader {
         let ready = |r: &Receiver| r.waiting() > 0 && r.has_room(now, window);
         let ready = self.receivers.iter().filter(|(_, r)| ready(r));
         let (link, _) = ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot()))?;
-        let block = self.receivers.get_mut(link)?.take_next(now)?;
-        self.waiting -= 1;
-        self.under_way += u64::from(block.len);
+        let block = self.receivers.update(link, |r| r.take_next(now))??;
         self.meter.began(now);
         self.choker.unsettle(true);
         self.movable = true;
@@ -269,10 +252,12 @@ impl Uploader {
     /// Bytes are with the network. A number above those on their way counts as
     /// all of them.
     pub fn sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
-        if let Some(receiver) = self.receivers.get_mut(link) {
+        let sent = self.receivers.update(link, |receiver| {
             let bytes = receiver.sent(now, bytes, self.chunk_len);
             self.accounts.sent(receiver.host(), bytes);
-            self.under_way -= bytes;
+            bytes
+        });
+        if let Some(bytes) = sent {
             self.movable = true;
             if bytes > 0 {
                 self.meter.arrived(now, bytes);
@@ -285,15 +270,15 @@ impl Uploader {
     /// Bytes that were on their way could not be read: they will never be with
     /// the network.
     pub fn failed(&mut self, now: Instant, link: LinkId, bytes: u64) {
-        if let Some(receiver) = self.receivers.get_mut(link) {
-            self.under_way -= receiver.failed(bytes);
+        let failed = self.receivers.update(link, |r| r.failed(bytes));
+        if failed.is_some() {
             self.movable = true;
             self.rest(now);
         }
     }
 
     fn rest(&mut self, now: Instant) {
-        if self.under_way == 0 {
+        if self.receivers.under_way() == 0 {
             self.meter.rested(now);
         }
     }
@@ -310,13 +295,8 @@ impl Uploader {
             backlog: self.backlog(now),
             window: self.link_window(),
         };
-        let turn = self
-            .choker
-            .next_turn(now, &mut self.receivers, &mut self.accounts, &pace);
-        if let Some(Turn::Choke { rejected, .. }) = &turn {
-            self.waiting -= rejected.len();
-        }
-        turn
+        self.choker
+            .next_turn(now, &mut self.receivers, &mut self.accounts, &pace)
     }
 
     /// When to look again, because the window is full of what links do not
@@ -332,9 +312,9 @@ impl Uploader {
     /// not count, up to the limit.
     fn is_full(&self, now: Instant) -> bool {
         let window = self.window(now);
-        self.under_way >= window
-            && (self.under_way >= self.limits.window
-                || self.under_way - self.stalled(now) >= window)
+        let under_way = self.receivers.under_way();
+        under_way >= window
+            && (under_way >= self.limits.window || under_way - self.stalled(now) >= window)
     }
 
     /// When the next link counts as stalled, unless it takes something before.
@@ -354,7 +334,7 @@ impl Uploader {
     /// at least half of it lies before such links. The one that has taken
     /// nothing for longest.
     pub fn in_the_way(&self, now: Instant) -> Option<LinkId> {
-        if self.waiting == 0 || self.under_way < self.limits.window {
+        if self.receivers.waiting() == 0 || self.under_way() < self.limits.window {
             return None;
         }
         if self.stalled(now) < self.limits.window.div_ceil(2) {
@@ -400,7 +380,7 @@ impl Uploader {
 
     /// Bytes on their way.
     pub fn under_way(&self) -> u64 {
-        self.under_way
+        self.receivers.under_way()
     }
 
     /// Whether a link wants something that is here, or is owed something.
@@ -461,10 +441,7 @@ impl Uploader {
 
     /// Panics if the counts contradict each other. For tests.
     pub fn check_invariants(&self) {
-        let sum: u64 = self.receivers.values().map(Receiver::under_way).sum();
-        assert_eq!(sum, self.under_way);
-        let waiting: usize = self.receivers.values().map(Receiver::waiting).sum();
-        assert_eq!(waiting, self.waiting);
+        self.receivers.check_invariants();
         let hosts = self.receivers.values().map(Receiver::host);
         self.accounts.check_invariants(hosts);
         for receiver in self.receivers.values() {

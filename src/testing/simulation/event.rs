@@ -153,3 +153,46 @@ impl EventQueue {
         events.any(|event| matches!(event, Event::Join(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn events_come_by_time_and_then_in_the_order_of_scheduling() {
+        let mut queue = EventQueue::new();
+        for (at, member) in [(2, 0), (1, 1), (2, 2), (0, 3), (1, 4)] {
+            queue.schedule(secs(at), Event::Timer(Member(member)));
+        }
+        let order = std::iter::from_fn(|| match queue.pop()? {
+            Event::Timer(member) => Some((member.0, queue.now())),
+            other => panic!("{other:?}"),
+        });
+        let expected = [(3, 0), (1, 1), (4, 1), (0, 2), (2, 2)];
+        let expected = expected.map(|(member, at)| (member, secs(at)));
+        assert_eq!(order.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn joins_are_seen_until_they_happen() {
+        let newcomer = || {
+            Box::new(Newcomer {
+                upload: 1.0,
+                download: 1.0,
+                role: Role::Leecher,
+            })
+        };
+        let mut queue = EventQueue::new();
+        assert!(!queue.has_joins());
+        for at in [0, 1] {
+            queue.schedule(secs(at), Event::Join(newcomer()));
+            assert!(queue.has_joins());
+            queue.pop();
+            assert!(!queue.has_joins());
+        }
+    }
+}

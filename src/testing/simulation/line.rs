@@ -146,3 +146,64 @@ impl Downlink {
         at
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::ChunkIndex;
+
+    fn outgoing(bytes: u64) -> Outgoing {
+        Outgoing {
+            link: LinkId(1),
+            message: PeerMessage::Have(ChunkIndex(0)),
+            bytes,
+        }
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn uplink_sends_one_message_after_the_other() {
+        let mut uplink = Uplink::new(secs(0), 10.0, true);
+        assert!(!uplink.is_sending());
+        let plan = uplink.push(secs(0), outgoing(20)).expect("it starts");
+        assert_eq!(plan.at, secs(2));
+        assert!(uplink.push(secs(1), outgoing(30)).is_none(), "it waits");
+        assert_eq!(uplink.pop(secs(2)).expect("the first").bytes, 20);
+        let plan = uplink.plan(secs(2)).expect("the second starts");
+        assert_eq!(plan.at, secs(5));
+        assert!(uplink.is_valid(plan.number));
+    }
+
+    #[test]
+    fn changed_rate_applies_to_the_rest_of_a_message() {
+        let mut uplink = Uplink::new(secs(0), 10.0, true);
+        let first = uplink.push(secs(0), outgoing(40)).expect("it starts");
+        assert!(uplink.set_rate(secs(2), 0.0).is_none(), "it stops");
+        assert!(!uplink.is_valid(first.number));
+        assert!(!uplink.is_sending());
+        let plan = uplink.set_rate(secs(10), 5.0).expect("it goes on");
+        assert_eq!(plan.at, secs(14), "20 bytes are left");
+    }
+
+    #[test]
+    fn messages_pass_only_until_there_is_an_upload_rate() {
+        let mut uplink = Uplink::new(secs(0), 0.0, false);
+        assert!(uplink.lets_messages_pass());
+        uplink.set_rate(secs(1), 10.0);
+        assert!(!uplink.lets_messages_pass());
+        assert!(!Uplink::new(secs(0), 10.0, true).lets_messages_pass());
+    }
+
+    #[test]
+    fn downlink_receives_one_block_after_the_other() {
+        let mut downlink = Downlink::new(10.0);
+        assert_eq!(downlink.receive(secs(1), 20), secs(2));
+        assert_eq!(downlink.receive(secs(1), 20), secs(4));
+        // A message without a block takes no time, but stays behind the blocks.
+        assert_eq!(downlink.receive(secs(1), 0), secs(4));
+        assert_eq!(downlink.receive(secs(9), 20), secs(9), "it was idle");
+    }
+}

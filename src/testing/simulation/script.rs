@@ -10,9 +10,8 @@ use bytes::Bytes;
 use super::adversary::Adversary;
 use super::wanted::WantedBlocks;
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
-use crate::peer::swarm::{
-    BlockGrid, DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_page,
-};
+use crate::peer::swarm::block_layout::BlockLayout;
+use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, manifest_page};
 use crate::protocol::limits::MAX_REQUESTS;
 use crate::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
 
@@ -46,7 +45,7 @@ pub(super) struct AdversaryScript {
     me: PeerId,
     /// The manifest that it sends; `None` if it does not answer.
     manifest: Option<Arc<Manifest>>,
-    grid: BlockGrid,
+    layout: BlockLayout,
     /// The time that a chunk takes at its upload rate.
     chunk_time: Duration,
     rng: fastrand::Rng,
@@ -115,20 +114,20 @@ impl AdversaryScript {
         chunk_time: Duration,
         seed: u64,
     ) -> Self {
-        let grid = BlockGrid::of(content.geometry());
+        let layout = BlockLayout::of(content.geometry());
         let chunks = content.geometry().chunks();
         let takes = kind == Adversary::Sybil;
         let all = (0..chunks).filter(|_| takes).map(ChunkIndex);
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut wanted = WantedBlocks::none(chunks);
-        wanted.extend(all.clone().flat_map(|chunk| blocks_of(grid, chunk)));
+        wanted.extend(all.clone().flat_map(|chunk| blocks_of(layout, chunk)));
         // Adversaries do not all act at the same moment.
         let phase = chunk_time.mul_f64(rng.f64());
         Self {
             kind,
             me,
             manifest,
-            grid,
+            layout,
             chunk_time,
             targets: BTreeMap::new(),
             order: VecDeque::new(),
@@ -137,7 +136,7 @@ impl AdversaryScript {
             outputs: VecDeque::new(),
             next: (kind != Adversary::Squatter).then(|| now + phase),
             find: now + FIND * chunk_time,
-            missing: all.map(|chunk| grid.blocks(chunk)).collect(),
+            missing: all.map(|chunk| layout.blocks(chunk)).collect(),
             wanted,
             got: Bitfield::none(chunks),
             greeted: 0,
@@ -292,7 +291,7 @@ impl AdversaryScript {
         if let Some(target) = info.addr.as_ref().and_then(|a| self.targets.get_mut(a)) {
             target.engaged = true;
         }
-        let chunks = self.grid.geometry().chunks();
+        let chunks = self.layout.geometry().chunks();
         self.links.insert(
             id,
             AdversaryLink {
@@ -373,7 +372,7 @@ impl AdversaryScript {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
-        let chunks = self.grid.geometry().chunks();
+        let chunks = self.layout.geometry().chunks();
         match message {
             PeerMessage::HaveAll => link.has = Bitfield::all(chunks),
             PeerMessage::Bitfield(bytes) => {
@@ -488,7 +487,7 @@ impl AdversaryScript {
         };
         while !link.choked && link.asked.len() < MAX_ASKED {
             let block = match self.kind {
-                Adversary::Taker => link.next_of_all(self.grid),
+                Adversary::Taker => link.next_of_all(self.layout),
                 Adversary::Sybil => {
                     let start = self.rng.u32(..link.has.chunks());
                     self.wanted.take(&link.has, start)
@@ -539,11 +538,11 @@ impl AdversaryScript {
 impl AdversaryLink {
     /// The next block of all that the other side has, over and over, unless it is
     /// already asked for.
-    fn next_of_all(&mut self, grid: BlockGrid) -> Option<BlockRange> {
+    fn next_of_all(&mut self, layout: BlockLayout) -> Option<BlockRange> {
         if self.rest.is_empty() {
             let mut all = self.has.iter_from(self.cursor).chain(self.has.iter());
             let chunk = all.next()?;
-            self.rest.extend(blocks_of(grid, chunk));
+            self.rest.extend(blocks_of(layout, chunk));
             self.cursor = (chunk.0 + 1) % self.has.chunks();
         }
         let asked = self.asked.contains(self.rest.front()?);
@@ -551,6 +550,6 @@ impl AdversaryLink {
     }
 }
 
-fn blocks_of(grid: BlockGrid, chunk: ChunkIndex) -> impl Iterator<Item = BlockRange> {
-    (0..grid.blocks(chunk)).map(move |position| grid.block(chunk, position))
+fn blocks_of(layout: BlockLayout, chunk: ChunkIndex) -> impl Iterator<Item = BlockRange> {
+    (0..layout.blocks(chunk)).map(move |position| layout.block(chunk, position))
 }

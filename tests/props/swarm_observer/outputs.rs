@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{BlockGrid, LinkId, Output};
+use bt_lite::peer::swarm::{LinkId, Output};
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{Addr, OwnState};
+use bt_lite::testing::machine::BlockLayout;
 
 use super::{Observer, Seen};
 
@@ -79,7 +80,7 @@ impl Observer {
             Output::Read { link, block } => {
                 assert!(self.stored.contains(&block.chunk), "reads what is not here");
                 let before: u64 = self.links.values().map(|seen| seen.under_way).sum();
-                let block_len = BlockGrid::of(self.sample.manifest.geometry()).block_len();
+                let block_len = BlockLayout::of(self.sample.manifest.geometry()).block_len();
                 assert!(
                     before < self.send_window.max(block_len),
                     "the window is full"

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, Turn};
+use bt_lite::peer::swarm::LinkId;
 use bt_lite::protocol::HostKey;
+use bt_lite::testing::machine::Turn;
 
 use super::script::{BLOCK, CHUNK, LIMITS, SEED};
 use super::trials::{FIRST_TRIALS, TRIAL, Trial, Trials};

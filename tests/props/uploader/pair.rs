@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use bt_lite::peer::swarm::{LinkId, Uploader};
+use bt_lite::peer::swarm::LinkId;
 use bt_lite::protocol::HostKey;
+use bt_lite::testing::machine::Uploader;
 
 use super::model::Model;
 use super::script::{BLOCK, CHUNK, LIMITS, SEED, block};
@@ -19,7 +20,7 @@ pub(super) struct Pair {
 impl Pair {
     pub(super) fn new() -> Self {
         let mut uploader = Uploader::new(LIMITS, SEED);
-        uploader.measures(BLOCK, CHUNK);
+        uploader.set_lengths(BLOCK, CHUNK);
         Self {
             uploader,
             model: Model::default(),
@@ -64,8 +65,8 @@ impl Pair {
         }
     }
 
-    pub(super) fn never_told(&mut self, link: u64) {
-        self.uploader.never_told(LinkId(link));
+    pub(super) fn mark_never_told(&mut self, link: u64) {
+        self.uploader.mark_never_told(LinkId(link));
         if let Some(receiver) = self.model.links.get_mut(&link) {
             receiver.old = true;
         }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use bt_lite::peer::swarm::{LinkId, Turn, Uploader};
+use bt_lite::peer::swarm::LinkId;
+use bt_lite::testing::machine::{Turn, Uploader};
 use proptest::prelude::*;
 
 use super::model::Receiver;
@@ -12,7 +13,7 @@ use super::script::{BLOCK, CHUNK, LIMITS, LINKS, Op, SEED, block, host_of, ops};
 fn apply(pair: &mut Pair, op: Op) {
     match op {
         Op::Add(link) => pair.add(link, &host_of(link)),
-        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
+        Op::ChunkSet(link, has, lacks) => pair.has(link, has, lacks),
         Op::Gained(link, here) => pair.gained(link, here),
         Op::Lacks(link) => pair.lacks(link),
         Op::Declined(link, declined) => pair.declined(link, declined),
@@ -24,7 +25,7 @@ fn apply(pair: &mut Pair, op: Op) {
         Op::Failed(link) => pair.failed(link),
         Op::Misreported(link, more) => pair.misreported(link, more),
         Op::Remove(link) => pair.remove(link),
-        Op::Old(link) => pair.never_told(link),
+        Op::Old(link) => pair.mark_never_told(link),
         Op::Wait(ms) => pair.wait(Duration::from_millis(ms)),
     }
     check(pair);
@@ -182,7 +183,7 @@ proptest! {
 #[test]
 fn turn_that_nobody_uses_passes_on_to_all() {
     let mut uploader = Uploader::new(LIMITS, SEED);
-    uploader.measures(BLOCK, CHUNK);
+    uploader.set_lengths(BLOCK, CHUNK);
     let mut now = Instant::now();
     for link in 0..LINKS {
         uploader.link_added(now, LinkId(link), &host_of(link));
@@ -214,7 +215,7 @@ fn turn_that_nobody_uses_passes_on_to_all() {
 #[test]
 fn turn_ends_with_its_chunk_if_another_link_is_more_deprived() {
     let mut uploader = Uploader::new(LIMITS, SEED);
-    uploader.measures(BLOCK, CHUNK);
+    uploader.set_lengths(BLOCK, CHUNK);
     let now = Instant::now();
     for link in 0..4 {
         uploader.link_added(now, LinkId(link), &host_of(link));

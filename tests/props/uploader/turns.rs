@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use bt_lite::peer::swarm::{LinkId, Turn};
+use bt_lite::peer::swarm::LinkId;
+use bt_lite::testing::machine::Turn;
 use proptest::prelude::*;
 
 use super::model::PAUSE;
@@ -14,7 +15,7 @@ use super::trials::{FIRST_TRIALS, TRIAL};
 fn apply(pair: &mut Pair, op: Op) {
     match op {
         Op::Add(link) => pair.add(link, &host_of(link)),
-        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
+        Op::ChunkSet(link, has, lacks) => pair.has(link, has, lacks),
         Op::Gained(link, here) => pair.gained(link, here),
         Op::Lacks(link) => pair.lacks(link),
         Op::Declined(link, declined) => pair.declined(link, declined),
@@ -27,7 +28,7 @@ fn apply(pair: &mut Pair, op: Op) {
         Op::Sent(link) => pair.sent(link),
         Op::Failed(link) => pair.failed(link),
         Op::Misreported(link, _) | Op::Remove(link) => pair.remove(link),
-        Op::Old(link) => pair.never_told(link),
+        Op::Old(link) => pair.mark_never_told(link),
         Op::Wait(ms) => {
             pair.sent_all();
             pair.wait(Duration::from_millis(ms));

@@ -49,9 +49,15 @@ impl Doubts {
         silence / DOUBT
     }
 
+    /// Whether a group was looked at for the same moment and doubtful bytes. Many
+    /// links are looked at in one moment.
+    pub(super) fn is_fresh(&self, now: Instant, group: Group, doubtful: u64) -> bool {
+        let doubt = self.by_group[group as usize];
+        doubt.is_some_and(|doubt| doubt.as_of == (now, doubtful))
+    }
+
     /// Finds out until when no more is asked of a group: while `enough` bytes
-    /// were asked of it within the `patience`, and may well come. Once per
-    /// moment, as many links are looked at in the same one. O(links).
+    /// were asked of it within the `patience`, and may well come. O(links).
     pub(super) fn refresh(
         &mut self,
         now: Instant,
@@ -60,11 +66,6 @@ impl Doubts {
         enough: u64,
         patience: Duration,
     ) {
-        let doubt = &mut self.by_group[group as usize];
-        let as_of = (now, sources.totals().doubtful);
-        if doubt.is_some_and(|doubt| doubt.as_of == as_of) {
-            return;
-        }
         let mut fresh = 0;
         let mut until = None;
         for source in sources.values() {
@@ -81,7 +82,8 @@ impl Doubts {
             }
         }
         let until = until.filter(|_| fresh >= enough);
-        *doubt = Some(Doubt { as_of, until });
+        let as_of = (now, sources.totals().doubtful);
+        self.by_group[group as usize] = Some(Doubt { as_of, until });
     }
 
     /// Until when no more is asked of a group, as of its last

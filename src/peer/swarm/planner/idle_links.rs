@@ -22,7 +22,7 @@ impl IdleLinks {
     }
 
     pub(super) fn remove(&mut self, link: LinkId) {
-        self.links.take(link);
+        self.links.remove(link);
     }
 
     /// The first idle link at or after `from`.

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::super::LinkId;
-use super::super::grid::BlockGrid;
+use super::super::block_layout::BlockLayout;
+use super::super::chunk_set::ChunkSet;
 use super::answer::Arrival;
-use super::source::Has;
 use crate::content::{BlockRange, ChunkIndex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,17 +30,27 @@ struct OpenChunk {
 }
 
 impl OpenChunk {
+    /// Changes a block, and with it the number of free blocks here and in all
+    /// chunks.
+    fn set(&mut self, position: u32, state: Block, all_free: &mut u32) {
+        let before = std::mem::replace(&mut self.blocks[position as usize], state);
+        let was_free = u32::from(before == Block::Free);
+        let is_free = u32::from(state == Block::Free);
+        self.free = self.free - was_free + is_free;
+        *all_free = *all_free - was_free + is_free;
+    }
+
     fn is_asked(&self) -> bool {
         let asked = |block: &Block| matches!(block, Block::Asked(_));
         self.blocks.iter().any(asked)
     }
 }
 
-/// A chunk that was closed before all of its blocks were here.
+/// A chunk that is open no longer.
 #[derive(Debug)]
 pub(super) struct Closed {
     pub(super) leader: Option<LinkId>,
-    /// The requests for its blocks.
+    /// The requests for those of its blocks that are not here.
     pub(super) asked: Vec<(LinkId, BlockRange)>,
 }
 
@@ -54,16 +64,16 @@ pub(super) enum Lead {
 /// All open chunks.
 #[derive(Debug)]
 pub(super) struct OpenChunks {
-    grid: BlockGrid,
+    layout: BlockLayout,
     chunks: BTreeMap<ChunkIndex, OpenChunk>,
     /// How many blocks are free, over all chunks.
     free: u32,
 }
 
 impl OpenChunks {
-    pub(super) fn new(grid: BlockGrid) -> Self {
+    pub(super) fn new(layout: BlockLayout) -> Self {
         Self {
-            grid,
+            layout,
             chunks: BTreeMap::new(),
             free: 0,
         }
@@ -75,7 +85,7 @@ impl OpenChunks {
 
     /// Opens a chunk, with all blocks free.
     pub(super) fn open(&mut self, chunk: ChunkIndex, exclusive: bool) {
-        let blocks = self.grid.blocks(chunk);
+        let blocks = self.layout.blocks(chunk);
         self.free += blocks;
         let open = OpenChunk {
             blocks: vec![Block::Free; blocks as usize],
@@ -86,21 +96,20 @@ impl OpenChunks {
         self.chunks.insert(chunk, open);
     }
 
-    /// All blocks of a chunk are here: it is open no longer. Returns its
-    /// leader; the outer `None` if it was not open.
-    pub(super) fn complete(&mut self, chunk: ChunkIndex) -> Option<Option<LinkId>> {
-        let open = self.chunks.remove(&chunk)?;
-        debug_assert!(open.blocks.iter().all(|block| *block == Block::Here));
-        Some(open.leader)
+    /// Whether all blocks of an open chunk are here.
+    pub(super) fn is_whole(&self, chunk: ChunkIndex) -> bool {
+        let is_here = |block: &Block| *block == Block::Here;
+        let open = self.chunks.get(&chunk);
+        open.is_some_and(|open| open.blocks.iter().all(is_here))
     }
 
-    /// Gives a chunk up, with all that came of it.
+    /// A chunk is open no longer, because it is whole or given up.
     pub(super) fn close(&mut self, chunk: ChunkIndex) -> Option<Closed> {
         let open = self.chunks.remove(&chunk)?;
         self.free -= open.free;
         let blocks = (0..).zip(&open.blocks);
         let asked = blocks.filter_map(|(position, block)| match *block {
-            Block::Asked(link) => Some((link, self.grid.block(chunk, position))),
+            Block::Asked(link) => Some((link, self.layout.block(chunk, position))),
             Block::Free | Block::Here => None,
         });
         Some(Closed {
@@ -111,24 +120,20 @@ impl OpenChunks {
 
     /// A block is asked of a link from now on.
     pub(super) fn ask(&mut self, link: LinkId, block: BlockRange) {
-        let position = self.grid.position(block);
+        let position = self.layout.position(block);
         if let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) {
-            let state = &mut open.blocks[position as usize];
-            let was_free = u32::from(*state == Block::Free);
-            *state = Block::Asked(link);
-            open.free -= was_free;
-            self.free -= was_free;
+            open.set(position, Block::Asked(link), &mut self.free);
         }
     }
 
     /// A block arrived that a link was asked for. `live` says whether the
     /// request was still counted on.
     pub(super) fn arrived(&mut self, link: LinkId, block: BlockRange, live: bool) -> Arrival {
-        let position = self.grid.position(block).expect("asked on the grid") as usize;
+        let position = self.layout.position(block).expect("asked on the layout");
         let Some(open) = self.chunks.get_mut(&block.chunk) else {
             return Arrival::Late;
         };
-        let overtaken = match open.blocks[position] {
+        let overtaken = match open.blocks[position as usize] {
             Block::Here => return Arrival::Late,
             // Blocks of other links must not be mixed into an exclusive chunk.
             _ if open.exclusive && open.leader != Some(link) => return Arrival::Late,
@@ -136,42 +141,40 @@ impl OpenChunks {
             // The holder may be the same link: it was asked again after its
             // first request had been given up, and need not answer twice.
             Block::Asked(holder) => Some(holder),
-            Block::Free => {
-                open.free -= 1;
-                self.free -= 1;
-                None
-            }
+            Block::Free => None,
         };
-        open.blocks[position] = Block::Here;
+        open.set(position, Block::Here, &mut self.free);
         Arrival::Wanted { overtaken }
     }
 
     /// Makes a block free, if it was asked of a link. Returns whether it was.
     pub(super) fn release(&mut self, link: LinkId, block: BlockRange) -> bool {
-        let position = self.grid.position(block);
+        let position = self.layout.position(block);
         let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) else {
             return false;
         };
-        let state = &mut open.blocks[position as usize];
-        if *state != Block::Asked(link) {
-            return false;
+        let asked = open.blocks[position as usize] == Block::Asked(link);
+        if asked {
+            open.set(position, Block::Free, &mut self.free);
         }
-        *state = Block::Free;
-        open.free += 1;
-        self.free += 1;
-        true
+        asked
+    }
+
+    /// Whether any block is free.
+    pub(super) fn has_free(&self) -> bool {
+        self.free > 0
     }
 
     /// The first free block of a chunk.
     pub(super) fn first_free(&self, chunk: ChunkIndex) -> Option<BlockRange> {
         let open = self.chunks.get(&chunk).filter(|open| open.free > 0)?;
         let position = open.blocks.iter().position(|b| *b == Block::Free)?;
-        Some(self.grid.block(chunk, position as u32))
+        Some(self.layout.block(chunk, position as u32))
     }
 
     /// The first chunk with a free block that the owner of `has` could send.
-    pub(super) fn joinable(&self, has: &Has, lead: Lead) -> Option<ChunkIndex> {
-        if self.free == 0 {
+    pub(super) fn joinable(&self, has: &ChunkSet, lead: Lead) -> Option<ChunkIndex> {
+        if !self.has_free() {
             return None;
         }
         let is_led = lead == Lead::Taken;
@@ -249,7 +252,7 @@ impl OpenChunks {
         self.chunks.iter().flat_map(move |(&chunk, open)| {
             let blocks = (0..).zip(&open.blocks);
             blocks.filter_map(move |(position, block)| match *block {
-                Block::Asked(link) => Some((link, self.grid.block(chunk, position))),
+                Block::Asked(link) => Some((link, self.layout.block(chunk, position))),
                 Block::Free | Block::Here => None,
             })
         })

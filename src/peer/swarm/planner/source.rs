@@ -4,41 +4,11 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::super::grid::BlockGrid;
+use super::super::block_layout::BlockLayout;
+use super::super::chunk_set::ChunkSet;
 use super::super::rate::RateMeter;
 use super::config::PlannerConfig;
-use crate::content::{Bitfield, BlockRange, ChunkIndex};
-
-/// The chunks that the other side of a link has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Has {
-    /// None, or it has not said yet.
-    Nothing,
-    /// Some: the peer is a leecher.
-    Some(Bitfield),
-    /// All: the peer is a seeder.
-    All,
-}
-
-impl Has {
-    /// Whether a chunk is among them.
-    pub fn contains(&self, chunk: ChunkIndex) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Some(chunks) => chunks.contains(chunk),
-            Self::All => true,
-        }
-    }
-
-    /// How many these are, of a content with `chunks` chunks.
-    pub fn count(&self, chunks: u32) -> u32 {
-        match self {
-            Self::Nothing => 0,
-            Self::Some(has) => has.count(),
-            Self::All => chunks,
-        }
-    }
-}
+use crate::content::{BlockRange, ChunkIndex};
 
 /// How often the shortest silence doubles for a link that is silent repeatedly.
 const MAX_DOUBLINGS: u32 = 4;
@@ -63,7 +33,7 @@ pub(super) struct Ask {
 /// One link as a source.
 #[derive(Debug)]
 pub(super) struct Source {
-    has: Has,
+    has: ChunkSet,
     /// How many waiting chunks are in `has`, if that is `Some`.
     candidates: u32,
     /// How many chunks in `has` are not stored yet, if that is `Some`.
@@ -101,7 +71,7 @@ pub(super) struct Source {
 impl Source {
     pub(super) fn new() -> Self {
         Self {
-            has: Has::Nothing,
+            has: ChunkSet::Nothing,
             candidates: 0,
             wanted: 0,
             announced: false,
@@ -121,7 +91,7 @@ impl Source {
         }
     }
 
-    pub(super) fn has(&self) -> &Has {
+    pub(super) fn has(&self) -> &ChunkSet {
         &self.has
     }
 
@@ -130,11 +100,11 @@ impl Source {
     }
 
     pub(super) fn has_anything(&self) -> bool {
-        self.has != Has::Nothing
+        self.has != ChunkSet::Nothing
     }
 
     pub(super) fn is_seeder(&self) -> bool {
-        self.has == Has::All
+        self.has == ChunkSet::All
     }
 
     /// Whether it said what it has, and that is not everything.
@@ -144,7 +114,7 @@ impl Source {
 
     /// Replaces what it has. `candidates` of these chunks wait, and `wanted`
     /// are not stored. Returns what it had before.
-    pub(super) fn set_has(&mut self, has: Has, candidates: u32, wanted: u32) -> Has {
+    pub(super) fn set_has(&mut self, has: ChunkSet, candidates: u32, wanted: u32) -> ChunkSet {
         (self.candidates, self.wanted) = (candidates, wanted);
         std::mem::replace(&mut self.has, has)
     }
@@ -159,8 +129,8 @@ impl Source {
     /// chunk is new.
     pub(super) fn gain(&mut self, chunk: ChunkIndex, waits: bool, wanted: bool) -> bool {
         let is_new = match &mut self.has {
-            Has::Some(chunks) => chunks.insert(chunk),
-            Has::Nothing | Has::All => false,
+            ChunkSet::Some(chunks) => chunks.insert(chunk),
+            ChunkSet::Nothing | ChunkSet::All => false,
         };
         if is_new {
             self.candidates += u32::from(waits);
@@ -172,8 +142,8 @@ impl Source {
     /// The opposite of [`gain`](Self::gain).
     pub(super) fn lose(&mut self, chunk: ChunkIndex, waits: bool, wanted: bool) -> bool {
         let had = match &mut self.has {
-            Has::Some(chunks) => chunks.remove(chunk),
-            Has::Nothing | Has::All => false,
+            ChunkSet::Some(chunks) => chunks.remove(chunk),
+            ChunkSet::Nothing | ChunkSet::All => false,
         };
         if had {
             self.candidates -= u32::from(waits);
@@ -184,7 +154,7 @@ impl Source {
 
     /// Whether it has every chunk now, and may count as a seeder.
     pub(super) fn became_seeder(&self) -> bool {
-        let is_complete = matches!(&self.has, Has::Some(chunks) if chunks.is_complete());
+        let is_complete = matches!(&self.has, ChunkSet::Some(chunks) if chunks.is_complete());
         is_complete && !self.unreliable
     }
 
@@ -209,7 +179,7 @@ impl Source {
 
     /// Whether a chunk is one that `candidates` and `wanted` count.
     fn counts(&self, chunk: ChunkIndex) -> bool {
-        matches!(&self.has, Has::Some(has) if has.contains(chunk))
+        matches!(&self.has, ChunkSet::Some(has) if has.contains(chunk))
     }
 
     pub(super) fn candidates(&self) -> u32 {
@@ -226,6 +196,10 @@ impl Source {
             self.suggested.pop_front();
         }
         self.suggested.push_back(chunk);
+    }
+
+    pub(super) fn has_suggestions(&self) -> bool {
+        !self.suggested.is_empty()
     }
 
     /// Takes the oldest suggestion.
@@ -286,16 +260,21 @@ impl Source {
     /// could be faster can show it. It is at least two blocks: one on its way
     /// and one behind it. A turn is good for one chunk at first, and for twice
     /// as much each time that it goes on.
-    pub(super) fn has_room(&self, now: Instant, config: &PlannerConfig, grid: &BlockGrid) -> bool {
+    pub(super) fn has_room(
+        &self,
+        now: Instant,
+        config: &PlannerConfig,
+        layout: &BlockLayout,
+    ) -> bool {
         if self.asks.len() >= config.max_requests {
             return false;
         }
-        let block_len = grid.block_len();
+        let block_len = layout.block_len();
         if self.is_snubbed() {
             // One block at a time, until it answers.
             return self.live_bytes < block_len;
         }
-        let turn_len = grid.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS);
+        let turn_len = layout.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS);
         if self.turn.is_some_and(|asked| asked >= turn_len) {
             return false;
         }

@@ -1,8 +1,9 @@
 //! All sources of a download, and what they promise together.
 
 use super::super::LinkId;
+use super::super::chunk_set::ChunkSet;
 use super::super::link_map::LinkMap;
-use super::source::{Has, Source};
+use super::source::Source;
 use crate::content::ChunkIndex;
 
 /// All sources, with their totals.
@@ -76,11 +77,13 @@ impl Sources {
         Some(source)
     }
 
+    #[inline]
     pub(super) fn get(&self, link: LinkId) -> Option<&Source> {
         self.sources.get(link)
     }
 
     /// Changes a source, and the totals with it.
+    #[inline]
     pub(super) fn update<R>(
         &mut self,
         link: LinkId,
@@ -91,6 +94,42 @@ impl Sources {
         let result = change(source);
         self.totals.add(Totals::of(source));
         Some(result)
+    }
+
+    /// A link suggests a chunk.
+    pub(super) fn suggest(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if let Some(source) = self.sources.get_mut(link) {
+            source.suggest(chunk);
+        }
+    }
+
+    /// The next chunk that a link suggests, has, and that is `useful`. Drops the
+    /// suggestions before.
+    pub(super) fn next_suggestion(
+        &mut self,
+        link: LinkId,
+        useful: impl Fn(ChunkIndex) -> bool,
+    ) -> Option<ChunkIndex> {
+        let source = self.sources.get_mut(link)?;
+        while let Some(chunk) = source.next_suggestion() {
+            if source.has_chunk(chunk) && useful(chunk) {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
+    /// A link asks for a chunk's blocks first from now on. Returns the chunk
+    /// before.
+    pub(super) fn set_lead(&mut self, link: LinkId, chunk: ChunkIndex) -> Option<ChunkIndex> {
+        self.sources.get_mut(link)?.set_lead(chunk)
+    }
+
+    /// A link leads a chunk no longer, if it did.
+    pub(super) fn drop_lead(&mut self, link: LinkId, chunk: ChunkIndex) {
+        if let Some(source) = self.sources.get_mut(link) {
+            source.drop_lead(chunk);
+        }
     }
 
     pub(super) fn totals(&self) -> &Totals {
@@ -119,8 +158,9 @@ impl Sources {
         seeders.map(|(link, _)| link)
     }
 
-    pub(super) fn has(&self, link: LinkId) -> &Has {
-        self.get(link).map_or(&Has::Nothing, Source::has)
+    #[inline]
+    pub(super) fn has(&self, link: LinkId) -> &ChunkSet {
+        self.get(link).map_or(&ChunkSet::Nothing, Source::has)
     }
 
     /// A chunk began to wait to be asked for. O(links).

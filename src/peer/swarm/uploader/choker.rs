@@ -11,9 +11,9 @@
 use std::time::{Duration, Instant};
 
 use super::super::LinkId;
-use super::super::link_map::LinkMap;
 use super::accounts::{Accounts, Rank};
 use super::receiver::{LinkWindow, Receiver};
+use super::receivers::Receivers;
 use super::trials::Trials;
 use crate::content::BlockRange;
 
@@ -201,7 +201,7 @@ impl Choker {
     pub(super) fn next_turn(
         &mut self,
         now: Instant,
-        receivers: &mut LinkMap<Receiver>,
+        receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
     ) -> Option<Turn> {
@@ -213,7 +213,7 @@ impl Choker {
     fn decide(
         &mut self,
         now: Instant,
-        receivers: &mut LinkMap<Receiver>,
+        receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
     ) -> Option<Turn> {
@@ -230,12 +230,12 @@ impl Choker {
                 }
                 if starved || !crowded {
                     // It is still the most deprived, or alone.
-                    begin_turn(receivers, spent);
+                    receivers.update(spent, Receiver::begin_turn);
                     continue;
                 }
             }
             if let Some((.., next)) = look.next.filter(|_| starved || !crowded) {
-                begin_turn(receivers, next);
+                receivers.update(next, Receiver::begin_turn);
                 return Some(Turn::Unchoke { link: next });
             }
             let unused = look.unused.filter(|_| crowded)?;
@@ -251,7 +251,7 @@ impl Choker {
     fn look(
         &mut self,
         now: Instant,
-        receivers: &mut LinkMap<Receiver>,
+        receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
     ) -> Look {
@@ -308,13 +308,13 @@ impl Choker {
     fn update_trials(
         &mut self,
         now: Instant,
-        receivers: &mut LinkMap<Receiver>,
+        receivers: &mut Receivers,
         accounts: &Accounts,
         chunk_time: Duration,
     ) -> bool {
         let mut under_way = 0;
         let mut first = None;
-        for receiver in receivers.values_mut() {
+        for (_, receiver) in receivers.iter_mut() {
             let Some((began, since)) = receiver.trial() else {
                 continue;
             };
@@ -343,7 +343,7 @@ impl Choker {
     fn update_lull(
         &mut self,
         now: Instant,
-        receivers: &LinkMap<Receiver>,
+        receivers: &Receivers,
         accounts: &Accounts,
         chunk_time: Duration,
         has_room: bool,
@@ -364,14 +364,7 @@ impl Choker {
     }
 }
 
-fn choke(receivers: &mut LinkMap<Receiver>, link: LinkId) -> Turn {
-    let receiver = receivers.get_mut(link);
-    let rejected = receiver.map(Receiver::choke).unwrap_or_default();
+fn choke(receivers: &mut Receivers, link: LinkId) -> Turn {
+    let rejected = receivers.update(link, Receiver::choke).unwrap_or_default();
     Turn::Choke { link, rejected }
-}
-
-fn begin_turn(receivers: &mut LinkMap<Receiver>, link: LinkId) {
-    if let Some(receiver) = receivers.get_mut(link) {
-        receiver.begin_turn();
-    }
 }

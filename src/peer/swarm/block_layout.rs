@@ -14,12 +14,12 @@ const BLOCKS_PER_CHUNK: u64 = 4;
 /// The blocks of every chunk of a content. This peer asks for these blocks only;
 /// other peers may ask for different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlockGrid {
+pub struct BlockLayout {
     geometry: Geometry,
     block_len: u64,
 }
 
-impl BlockGrid {
+impl BlockLayout {
     /// The blocks of a content.
     pub fn of(geometry: Geometry) -> Self {
         let block_len =
