@@ -1,5 +1,7 @@
 //! Log lines say which connection or tracker they are about.
 
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

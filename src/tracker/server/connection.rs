@@ -25,6 +25,13 @@ const WRITE_TIMEOUT: Duration = FRAME_TIMEOUT;
 /// How long a connection that is turned away has to receive the message.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How a conversation goes on after a batch of replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Continue,
+    Close,
+}
+
 /// Answers requests until the client goes, breaks the protocol, or is silent for
 /// too long; or until the tracker stops, and then for no longer than
 /// [`SHUTDOWN_TIMEOUT`].
@@ -43,12 +50,14 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
     }
 }
 
+/// Reads and answers until the connection must be closed, and closes it.
 async fn converse(
     service: &Service,
     mut connection: Connection,
     permit: &Permit,
 ) -> Result<(), TransportError> {
     connection.limits.set(TRACKER_FRAMES);
+    // The first request must come sooner than later ones.
     let mut patience = HANDSHAKE_TIMEOUT;
     loop {
         let first = tokio::select! {
@@ -65,15 +74,16 @@ async fn converse(
         }
         let batch = answer_batch(service, &mut connection, first);
         match timeout(WRITE_TIMEOUT, batch).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => break,
+            Ok(Ok(Flow::Continue)) => {}
+            Ok(Ok(Flow::Close)) => break,
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(TransportError::FrameTimeout),
         }
         // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
     }
-    let farewell = async {
+    let close = async {
+        // Requests that have arrived by now are told why they are not answered.
         if service.stop.is_cancelled() {
             for _ in 0..BATCH {
                 let Some(Some(Ok(_))) = connection.stream.next().now_or_never() else {
@@ -87,30 +97,30 @@ async fn converse(
         }
         connection.sink.close().await
     };
-    timeout(WRITE_TIMEOUT, farewell)
+    timeout(WRITE_TIMEOUT, close)
         .await
         .unwrap_or(Err(TransportError::FrameTimeout))
 }
 
-/// Answers the first request and those that have arrived after it, and
-/// flushes the replies together. Returns whether the conversation goes on.
+/// Answers the first request and those that have arrived after it, and flushes the
+/// replies together.
 async fn answer_batch(
     service: &Service,
     connection: &mut Connection,
     first: Option<Result<Frame, TransportError>>,
-) -> Result<bool, TransportError> {
+) -> Result<Flow, TransportError> {
     let mut next = first;
-    let mut open = true;
+    let mut flow = Flow::Continue;
     for answered in 1..=BATCH {
         let Some(frame) = next.take() else {
-            return connection.sink.flush().await.map(|()| false);
+            return connection.sink.flush().await.map(|()| Flow::Close);
         };
-        let (reply, readable) = answer(service, &connection.remote, frame);
+        let (reply, after) = answer(service, &connection.remote, frame);
         if let Some(reply) = reply {
             connection.sink.feed(reply).await?;
         }
-        open = readable;
-        if !open || answered == BATCH {
+        flow = after;
+        if flow == Flow::Close || answered == BATCH {
             break;
         }
         match connection.stream.next().now_or_never() {
@@ -119,26 +129,29 @@ async fn answer_batch(
         }
     }
     connection.sink.flush().await?;
-    Ok(open)
+    Ok(flow)
 }
 
-/// The reply to what was read, and whether to read on.
+/// The reply to what was read, and how to go on after it.
 fn answer(
     service: &Service,
     remote: &Addr,
     frame: Result<Frame, TransportError>,
-) -> (Option<Frame>, bool) {
+) -> (Option<Frame>, Flow) {
     match frame.map(TrackerRequest::decode) {
-        Ok(Ok(request)) => (Some(Frame::head(service.answer(remote, &request))), true),
+        Ok(Ok(request)) => {
+            let reply = Frame::head(service.answer(remote, &request));
+            (Some(reply), Flow::Continue)
+        }
         Ok(Err(error)) => {
             debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), false)
+            (service.refuse_malformed().encode().ok(), Flow::Close)
         }
         Err(error @ TransportError::FrameTooLarge { .. }) => {
             debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), false)
+            (service.refuse_malformed().encode().ok(), Flow::Close)
         }
-        Err(_) => (None, false),
+        Err(_) => (None, Flow::Close),
     }
 }
 
