@@ -67,6 +67,14 @@ impl Log {
         parent.as_ref().map(Self::index)
     }
 
+    /// Records what this thread logs, as long as the result is kept.
+    fn install(&self) -> impl Sized {
+        // With a single subscriber, `tracing` asks only the thread that comes to
+        // a place first whether it is recorded, which may be another test's.
+        let second = tracing::Dispatch::new(self.clone());
+        (second, tracing::subscriber::set_default(self.clone()))
+    }
+
     /// The lines that contain a text.
     fn lines(&self, text: &str) -> Vec<Line> {
         let lines = self.lines.lock().unwrap();
@@ -142,7 +150,7 @@ fn lies_in(line: &Line, spans: &[(&str, &[&str])]) -> bool {
 #[tokio::test(start_paused = true)]
 async fn events_lie_in_the_spans_of_their_peer_content_and_link() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _guard = log.install();
     let world = World::memory(1).await;
     let owner = world.node("owner").await;
     let one = owner.share("one", &content(100_000, 1)).await.id;
@@ -189,7 +197,7 @@ async fn events_lie_in_the_spans_of_their_peer_content_and_link() {
 #[tokio::test(start_paused = true)]
 async fn announcement_that_fails_is_logged_in_its_own_span() {
     let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
+    let _guard = log.install();
     let world = World::memory(1).await;
     let owner = world.node("owner").await;
     let id = owner.share("x", &content(50_000, 1)).await.id;

@@ -75,6 +75,9 @@ impl Subscriber for Handle {
 #[tokio::test(start_paused = true)]
 async fn log_can_be_filtered_by_a_connection_or_a_tracker() {
     let log = Arc::new(Log::default());
+    // With a single subscriber, `tracing` asks only the thread that comes to a
+    // place first whether it is recorded, which may be another test's.
+    let _second = tracing::Dispatch::new(Handle(log.clone()));
     let _default = tracing::subscriber::set_default(Handle(log.clone()));
     let network = MemoryNetwork::new(1);
     let tracker = tracker(&network).await;
