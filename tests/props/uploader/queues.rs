@@ -13,7 +13,7 @@ use super::script::{BLOCK, CHUNK, LIMITS, LINKS, Op, SEED, block, host_of, ops};
 fn apply(pair: &mut Pair, op: Op) {
     match op {
         Op::Add(link) => pair.add(link, &host_of(link)),
-        Op::ChunkSet(link, has, lacks) => pair.has(link, has, lacks),
+        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
         Op::Gained(link, here) => pair.gained(link, here),
         Op::Lacks(link) => pair.lacks(link),
         Op::Declined(link, declined) => pair.declined(link, declined),

@@ -20,7 +20,7 @@ const CROWD: u64 = LINKS / 2;
 pub(super) enum Op {
     Add(u64),
     /// How many chunks the link has and lacks.
-    ChunkSet(u64, u32, u32),
+    Has(u64, u32, u32),
     Gained(u64, bool),
     Lacks(u64),
     Declined(u64, bool),
@@ -44,7 +44,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
     let link = || 0..LINKS;
     let op = prop_oneof![
         4 => link().prop_map(Op::Add),
-        4 => (link(), 0u32..9, 0u32..5).prop_map(|(l, has, lacks)| Op::ChunkSet(l, has, lacks)),
+        4 => (link(), 0u32..9, 0u32..5).prop_map(|(l, has, lacks)| Op::Has(l, has, lacks)),
         1 => (link(), any::<bool>()).prop_map(|(l, here)| Op::Gained(l, here)),
         1 => link().prop_map(Op::Lacks),
         1 => (link(), any::<bool>()).prop_map(|(l, d)| Op::Declined(l, d)),

@@ -15,7 +15,7 @@ use super::trials::{FIRST_TRIALS, TRIAL};
 fn apply(pair: &mut Pair, op: Op) {
     match op {
         Op::Add(link) => pair.add(link, &host_of(link)),
-        Op::ChunkSet(link, has, lacks) => pair.has(link, has, lacks),
+        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
         Op::Gained(link, here) => pair.gained(link, here),
         Op::Lacks(link) => pair.lacks(link),
         Op::Declined(link, declined) => pair.declined(link, declined),
