@@ -270,19 +270,17 @@ impl Swarm {
         }
         if self.patience_ends().is_some_and(|end| end <= now) {
             // The driver ends the download. This is said once, until something arrives.
-            self.effort = match self.effort {
-                Effort::Stopping => Effort::Stopping,
-                _ => Effort::GaveUp,
-            };
+            self.effort = Effort::GaveUp;
             self.outbox.push(Output::GaveUp);
         }
         self.settle(now);
     }
 
-    /// When to give up, if nothing arrives before and that was not said already.
+    /// When to give up, if nothing arrives before. Not if that was said already, and not
+    /// when the download ends anyway.
     fn patience_ends(&self) -> Option<Instant> {
         let ends = self.supply().patience_ends();
-        ends.filter(|_| self.effort != Effort::GaveUp)
+        ends.filter(|_| self.effort == Effort::Going)
     }
 
     /// Something arrived that brings the download on.

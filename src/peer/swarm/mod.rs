@@ -1,29 +1,27 @@
 //! The swarm machine: all that a peer decides about one content.
 //!
-//! [`Swarm`] is pure. What happens comes in through its methods, each with the
-//! time at which it happened; what is to be done comes out of
-//! [`poll_output`](Swarm::poll_output), and [`poll_timeout`](Swarm::poll_timeout)
-//! says when to call [`handle_timeout`](Swarm::handle_timeout). The same inputs
-//! give the same outputs, always.
+//! [`Swarm`] is pure. Its methods take what happens, each with the time at which it
+//! happened. [`poll_output`](Swarm::poll_output) returns what to do, and
+//! [`poll_timeout`](Swarm::poll_timeout) says when to call
+//! [`handle_timeout`](Swarm::handle_timeout). The same inputs always give the same outputs.
 //!
 //! ```text
-//!  links up and down ─┐   ┌───────────────────────────┐   ┌─▶ messages, dials, drops
-//!  messages ──────────┤   │ Swarm                     │   ├─▶ chunks to verify, to store
-//!  verified, stored ──┼──▶│   ManifestFetch   AddressBook    ├───┼─▶ blocks to read
-//!  read, sent ────────┤   │   Planner + Assembler     │   ├─▶ owners to find, to credit
-//!  owners, time ──────┘   │   Uploader                │   └─▶ announcements, the end
-//!                         └───────────────────────────┘
+//!  links up and down ─┐   ┌─────────────────────────────┐   ┌─▶ messages, dials, drops
+//!  messages ──────────┤   │ Swarm                       │   ├─▶ chunks to hash, to write
+//!  hashed, written ───┼──▶│  AddressBook  ManifestFetch │───┼─▶ blocks to read
+//!  read, sent ────────┤   │  Planner      Transfer      │   ├─▶ owners to find, to credit
+//!  owners, time ──────┘   │  Uploader     Outbox        │   └─▶ announcements, the end
+//!                         └─────────────────────────────┘
 //! ```
-//! A content goes through these phases; a seeder starts in the last one:
+//! A content goes through these phases. A seeder starts in the last one:
 //!
 //! ```text
-//!  Manifest ──▶ Opening ──▶ Transfer ──▶ Finishing ──▶ Seeding
-//!   (fetch)     (storage)   (blocks)      (publish)
+//!  Manifest ──▶ Opening ──▶ Transfer ──▶ Seeding
+//!   (fetch)     (storage)   (blocks, then publishing)
 //! ```
-//! A chunk that was verified and written is offered to others from then on.
-//! Nothing else ever is: what an earlier download left behind is read and
-//! verified first, a little at a time beside all else, and the content is
-//! finished when no chunk is left that was not.
+//! A chunk that was verified and written is offered to others from then on, and no other
+//! chunk is. What an earlier download left behind is read and verified first, a little at a
+//! time beside everything else. The content is finished when every chunk is verified.
 
 mod address_book;
 mod ask_queue;
