@@ -1,4 +1,4 @@
-//! Properties of the pure parts, against naive models and arbitrary input.
+//! Property tests of the pure modules, with naive models and arbitrary input.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 

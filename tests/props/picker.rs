@@ -1,4 +1,4 @@
-//! The picker, compared with a new count after each step.
+//! The picker, compared with a fresh count after each step.
 
 use bt_lite::testing::machine::Picker;
 use bt_lite::{Bitfield, ChunkIndex};

@@ -1,5 +1,5 @@
-//! The planner under arbitrary scripts: its own invariants, and a naive record of
-//! every request and its outcome.
+//! The planner under arbitrary scripts. Its own invariants are checked, and it is
+//! compared with a naive record of every request and its outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -57,8 +57,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     vec(op, 0..250)
 }
 
-/// A planner, and a record of every block: which link was asked, and which
-/// blocks are here.
+/// A planner, and a record of every block: which link was asked for it, and which
+/// blocks have arrived.
 struct World {
     layout: BlockLayout,
     planner: Planner,
@@ -126,7 +126,7 @@ impl World {
         for (link, block) in released.cancelled {
             assert!(
                 self.owed[&link.0].contains(&block),
-                "a request is cancelled that was never sent"
+                "a request that was never sent is cancelled"
             );
         }
     }
@@ -145,7 +145,7 @@ impl World {
         let here = self.here.get(&block.chunk);
         assert!(
             here.is_none_or(|here| !here.contains_key(&position)),
-            "a block is asked for that is here"
+            "a block that is already here is requested"
         );
         if let Some(other) = request.overtaken {
             assert_ne!(other.0, link);
@@ -171,7 +171,10 @@ impl World {
         let chunk = block.chunk;
         let here = self.here.entry(chunk).or_default();
         let before = here.insert(self.layout.position(block).unwrap(), link);
-        assert_eq!(before, None, "the same block was wanted twice");
+        assert_eq!(
+            before, None,
+            "a block that has already arrived is wanted again"
+        );
         if here.len() == self.layout.blocks(chunk) as usize {
             let senders: BTreeSet<u64> = here.values().copied().collect();
             assert!(
@@ -218,7 +221,7 @@ impl World {
         }
     }
 
-    /// A link answers what it was not asked for.
+    /// A link answers a request that was never made.
     fn unasked(&mut self, link: u64, block: BlockRange) {
         let arrival = self.planner.block_arrived(self.now, LinkId(link), block);
         assert_eq!(arrival, Arrival::Unasked);
@@ -233,7 +236,10 @@ impl World {
         let (_, released) = self.planner.handle_timeout(self.now);
         self.released(released);
         let at = self.planner.poll_timeout();
-        assert!(at.is_none_or(|at| at > self.now), "a timeout that passed");
+        assert!(
+            at.is_none_or(|at| at > self.now),
+            "the next timeout is in the past"
+        );
     }
 
     fn apply(&mut self, op: Op) {
@@ -285,7 +291,7 @@ impl World {
         self.check();
     }
 
-    /// Compares all that the planner says with the record.
+    /// Compares the planner's answers with the record.
     fn check(&self) {
         self.planner.check_invariants();
         assert!(self.here.len() + self.complete.len() <= self.max_open);
@@ -302,7 +308,7 @@ impl World {
         );
     }
 
-    /// When all links are gone, a new seeder brings all that is missing.
+    /// All links go, and a new seeder delivers everything that is missing.
     fn drain(&mut self) {
         for link in 0..LINKS {
             self.apply(Op::Removed(link));
@@ -326,7 +332,7 @@ impl World {
             }
             self.planner.check_invariants();
         }
-        panic!("a seeder alone does not bring the rest");
+        panic!("a single seeder does not deliver the rest");
     }
 }
 
@@ -417,7 +423,7 @@ proptest! {
         let mut now = now;
         let mut turn = 0;
         while seen.len() < total as usize {
-            // Every link answers at the same pace.
+            // All links answer at the same speed.
             for link in 0..seeders {
                 let mut asked = Vec::new();
                 while let Some(request) = planner.next_request(now, LinkId(link)) {
@@ -428,7 +434,7 @@ proptest! {
                         prop_assert_eq!(chunk, expected[link as usize]);
                         expected[link as usize] += 1;
                     }
-                    prop_assert!(seen.insert(request.block), "a block is asked for twice");
+                    prop_assert!(seen.insert(request.block), "a block is requested twice");
                     asked.push(request.block);
                     if asked.len() == 2 {
                         break;

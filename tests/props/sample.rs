@@ -1,4 +1,4 @@
-//! Contents that all cases share, so that each is hashed once.
+//! Contents that all cases share, so that each is hashed only once.
 
 use std::sync::{Arc, LazyLock};
 
@@ -8,21 +8,21 @@ use bt_lite::protocol::{LinkCookie, LinkProof, PeerId, PeerMessage};
 use bt_lite::{Addr, ChunkIndex, Manifest};
 use bytes::Bytes;
 
-/// Random bytes and what tells them from others.
+/// Random bytes and their manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) content: Bytes,
     pub(crate) manifest: Arc<Manifest>,
 }
 
-/// Contents of few chunks, each of a single block.
+/// Contents with few chunks, each of one block.
 pub(crate) static SMALL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
     let lengths = [0, 1, 16 << 10, (48 << 10) + 5, 96 << 10];
     lengths.into_iter().map(Sample::new).collect()
 });
 
-/// The shortest content whose chunks have four blocks, and some bytes more:
-/// its last chunk has three, the last of them short.
+/// The shortest content whose chunks have four blocks, plus some bytes. Its last
+/// chunk has three blocks, and the last of those is short.
 pub(crate) static LARGE: LazyLock<Sample> = LazyLock::new(|| Sample::new((32 << 20) + 33_000));
 
 impl Sample {
@@ -39,14 +39,14 @@ impl Sample {
         self.content.slice(range.start as usize..range.end as usize)
     }
 
-    /// Bytes of their own, so that their address tells who sent them.
+    /// A separate copy of the bytes, so that their address identifies the sender.
     pub(crate) fn block(&self, block: BlockRange) -> Bytes {
         let start = block.offset as usize;
         let chunk = self.chunk(block.chunk);
         Bytes::copy_from_slice(&chunk[start..start + block.len as usize])
     }
 
-    /// What verification says, without hashing.
+    /// The result of verification, computed without hashing.
     pub(crate) fn is_good(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> bool {
         let chunk = self.chunk(chunk);
         let mut rest = &chunk[..];
@@ -58,10 +58,10 @@ impl Sample {
         fits && rest.is_empty()
     }
 
-    /// The honest answer to a question about the manifest; `None` about a part
-    /// that there is not.
-    pub(crate) fn part(&self, part: u32) -> Option<PeerMessage> {
-        match part {
+    /// The honest answer to a request for a manifest page. `None` if there is no
+    /// such page.
+    pub(crate) fn page(&self, page: u32) -> Option<PeerMessage> {
+        match page {
             0 => {
                 let mut proof = self.manifest.proof().siblings.concat();
                 proof.extend_from_slice(&self.manifest.proof().leaf);
@@ -71,7 +71,7 @@ impl Sample {
                 })
             }
             1 => Some(PeerMessage::ManifestHashes {
-                page: part,
+                page,
                 hashes: self.manifest.hashes().concat().into(),
             }),
             _ => None,
@@ -80,7 +80,7 @@ impl Sample {
 }
 
 #[test]
-fn verdict_without_hashing_is_that_of_the_hash() {
+fn verdict_without_hashing_matches_the_hash() {
     let sample = &SMALL[3];
     for chunk in sample.manifest.geometry().indices() {
         let good = sample.chunk(chunk);
@@ -102,7 +102,7 @@ fn verdict_without_hashing_is_that_of_the_hash() {
     }
 }
 
-/// A link with a peer: from its own host, if its address says nothing else.
+/// A link with a peer. Without an address, the peer has a host of its own.
 pub(crate) fn link_info(peer: PeerId, addr: Option<Addr>, dialled: bool) -> LinkInfo {
     let own = || format!("{peer}:1").parse().expect("a printable address");
     match (addr, dialled) {
@@ -111,7 +111,7 @@ pub(crate) fn link_info(peer: PeerId, addr: Option<Addr>, dialled: bool) -> Link
     }
 }
 
-/// What one end of a link says as its secret.
+/// The secret that one end of a link sends.
 pub(crate) fn cookie(link: LinkId, of_dialler: bool) -> LinkCookie {
     let seed = 2 * link.0 + u64::from(of_dialler);
     LinkCookie(fastrand::Rng::with_seed(seed).u128(..).to_be_bytes())
@@ -123,8 +123,8 @@ pub(crate) fn with_cookies(info: LinkInfo, link: LinkId) -> LinkInfo {
     info.with_cookies(said, heard)
 }
 
-/// What proves on a newer link that its speaker is at the same end of an older
-/// one: as PROTOCOL.md has it. Of each link the speaker's cookie comes first.
+/// The proof on a newer link that its sender is also an end of an older link, as
+/// defined in PROTOCOL.md. For each link, the sender's cookie comes first.
 pub(crate) fn proof(older: [LinkCookie; 2], newer: [LinkCookie; 2]) -> LinkProof {
     let join = |cookies: [LinkCookie; 2]| -> [u8; 32] {
         let bytes = cookies.map(|cookie| cookie.0).concat();
@@ -134,7 +134,8 @@ pub(crate) fn proof(older: [LinkCookie; 2], newer: [LinkCookie; 2]) -> LinkProof
     LinkProof(hash.as_bytes()[..16].try_into().expect("long enough"))
 }
 
-/// Of two links of one peer, the one with the smaller lot stays.
+/// The lot of a link. Of two links of one peer, the one with the smaller lot
+/// stays.
 pub(crate) fn lot(info: &LinkInfo) -> u128 {
     let cookies = info.cookies.expect("it has cookies");
     let number = |cookie: LinkCookie| u128::from_be_bytes(cookie.0);

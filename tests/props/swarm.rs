@@ -1,5 +1,5 @@
-//! Whole swarms in one thread: they finish with the right bytes, and nobody
-//! but liars is banned.
+//! Whole swarms in one thread. They finish with the right bytes, and only liars
+//! are banned.
 
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ use proptest::test_runner::TestRunner;
 use crate::sample::{LARGE, Sample, link_info};
 use crate::swarm_world::{Counts, Faults, Kind, World};
 
-/// Others than the honest: with the whole content, or without it.
+/// A further node of any kind. The flag says whether it is a leecher. If not, it
+/// has the whole content.
 fn kind() -> impl Strategy<Value = (Kind, bool)> {
     prop_oneof![
         4 => Just((Kind::Honest, true)),
@@ -45,8 +46,9 @@ fn faults() -> impl Strategy<Value = Faults> {
             |((latency, lag), cuts, stalls, bad_reads, max_open)| Faults {
                 latency,
                 lag,
-                // Between two cuts a chunk can come, and between two stalls a
-                // node lives: else nobody could promise an end.
+                // There is time for a chunk to arrive between two cuts, and for
+                // a node to run between two stalls. Otherwise the swarm might
+                // never finish.
                 cuts: cuts.map(|often| often + 8 * (latency.max(30) + lag)),
                 stalls: stalls.map(|(often, longest)| (often + longest, longest)),
                 bad_reads,
@@ -62,7 +64,7 @@ proptest! {
     })]
 
     #[test]
-    fn swarm_with_one_honest_seeder_finishes_and_bans_liars_only(
+    fn swarm_with_one_honest_seeder_finishes_and_bans_only_liars(
         seed: u64,
         length in prop_oneof![Just(0), 1usize..200_000],
         others in vec(kind(), 0..6),
@@ -81,15 +83,15 @@ proptest! {
     }
 }
 
-/// Of the long content, only these chunks are not everywhere: the last has
-/// less blocks than the others.
+/// The only chunks of the long content that some nodes lack. The last chunk has
+/// fewer blocks than the others.
 fn missing() -> Vec<ChunkIndex> {
     let last = LARGE.manifest.geometry().last();
     (0..7).map(ChunkIndex).chain([last]).collect()
 }
 
-/// Honest peers that have each of the missing chunks at least once, beside all
-/// sorts of others. Without a seeder among them, all are leechers that serve
+/// Honest peers that together have every missing chunk at least once, and other
+/// peers of all kinds. If none of them is a seeder, all are leechers that serve
 /// each other.
 fn owners() -> impl Strategy<Value = Vec<(Kind, Bitfield)>> {
     let stays = prop_oneof![
@@ -156,11 +158,11 @@ fn swarm_of_many_blocks_per_chunk_finds_the_liars_among_co_senders() {
     let rarest = rarest.min(total.merged);
     assert!(
         all < 32 || rarest > 0,
-        "what was to happen did not: {total:?}"
+        "a case that should occur never did: {total:?}"
     );
 }
 
-/// All that a machine wants done.
+/// All outputs that a machine has ready.
 fn outputs(swarm: &mut Swarm) -> Vec<Output> {
     swarm.check_invariants();
     std::iter::from_fn(|| swarm.poll_output()).collect()
@@ -168,7 +170,7 @@ fn outputs(swarm: &mut Swarm) -> Vec<Output> {
 
 #[test]
 fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
-    // The shortest content with two blocks a chunk; one chunk is missing.
+    // The shortest content with two blocks per chunk. One chunk is missing.
     let content: Vec<u8> = (0..(16 << 20) + 1).map(|i| i as u8).collect();
     let manifest = Manifest::of(&content).unwrap();
     let now = Instant::now();
@@ -209,7 +211,9 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
         at += Duration::from_millis(10);
         for output in outputs(&mut swarm) {
             match output {
-                Output::Read { block, .. } => assert_ne!(block, unstored, "serves what it lacks"),
+                Output::Read { block, .. } => {
+                    assert_ne!(block, unstored, "serves a block that it lacks")
+                }
                 Output::Send {
                     link,
                     message: PeerMessage::Reject(block),
@@ -220,7 +224,7 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
                     link,
                     message: PeerMessage::Request(block),
                 } => {
-                    // Both have their part in the first copy.
+                    // Each of the two sends some blocks of the first copy.
                     let link_of_first = if block.offset == 0 { liar } else { honest };
                     if copies == 0 && link != link_of_first {
                         let message = PeerMessage::Choke;
@@ -265,12 +269,12 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
         swarm.handle_timeout(at);
     }
     assert!(swarm.is_seeding() && rejected);
-    assert_eq!(first.len(), 2, "both sent a part of the first copy");
+    assert_eq!(first.len(), 2, "both must send blocks of the first copy");
     assert_eq!(banned, [liar]);
 }
 
 #[test]
-fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
+fn link_that_neither_side_needs_gives_way_to_a_new_one() {
     let manifest = Manifest::of(&[7; 50_000]).unwrap();
     let now = Instant::now();
     let mut config = SwarmConfig::default();
@@ -304,15 +308,15 @@ fn link_of_which_nobody_wants_anything_gives_way_to_a_new_one() {
     up(&mut swarm, 3);
     let busy = DropReason::Refused(RefuseReason::Busy);
     assert_eq!(dropped(&mut swarm), [(same, busy)]);
-    // The seeder is of use, and the newest has not said yet whether it is: it gives
-    // way to none of the same host.
+    // The seeder is useful. The newest link has not said yet what it has, so it
+    // does not give way to another link of the same host.
     let from = format!("{}:2", PeerId([3; 16])).parse().ok();
     swarm.link_up(now, LinkId(4), link_info(PeerId([4; 16]), from, false));
     assert_eq!(dropped(&mut swarm), [(LinkId(4), busy)]);
 }
 
 #[test]
-fn silent_link_is_asked_again_only_where_nothing_else_comes() {
+fn silent_link_is_asked_again_only_if_nothing_else_arrives() {
     let manifest = Manifest::of(&[7; 400_000]).unwrap();
     let (start, silent, good) = (Instant::now(), LinkId(1), LinkId(2));
     for alone in [true, false] {
@@ -326,7 +330,7 @@ fn silent_link_is_asked_again_only_where_nothing_else_comes() {
         tell_manifest(&mut swarm, start, silent, &manifest);
         let none = Bitfield::none(manifest.geometry().chunks());
         swarm.opened(start, &none, &none);
-        // The good one answers what it is asked; the silent one does not.
+        // The good link answers its requests, the silent one does not.
         let (mut now, mut asked) = (start, 0);
         while now < start + Duration::from_secs(6) {
             for output in outputs(&mut swarm) {
@@ -341,7 +345,7 @@ fn silent_link_is_asked_again_only_where_nothing_else_comes() {
                             offset: block.offset,
                             data: vec![7; block.len as usize].into(),
                         };
-                        // The last is still under way when the other falls silent.
+                        // The last block is still in flight when the other falls silent.
                         if !swarm.is_seeding() && block.chunk != ChunkIndex(0) {
                             swarm.handle_message(now, good, message);
                         }
@@ -363,7 +367,7 @@ fn silent_link_is_asked_again_only_where_nothing_else_comes() {
 }
 
 #[test]
-fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
+fn untouched_chunks_are_waited_for_only_after_one_turns_out_bad() {
     let manifest = Manifest::of(&[7; 90_000]).unwrap();
     let chunks = manifest.geometry().chunks();
     let (all, none) = (Bitfield::all(chunks), Bitfield::none(chunks));
@@ -395,7 +399,7 @@ fn untouched_chunks_are_waited_for_only_once_one_of_them_is_bad() {
             swarm.check_invariants();
             (looked_at, finish, asked)
         };
-        // Those that were begun are waited for in any case.
+        // Chunks whose recheck has begun are waited for in any case.
         let (begun, finish, _) = rechecked(&mut swarm);
         assert_eq!((begun.len(), finish), (2, false));
         swarm.chunk_rechecked(now, begun[0], true);

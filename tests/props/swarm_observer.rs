@@ -1,5 +1,5 @@
-//! A naive record of all that went into one machine and came out of it, which
-//! knows what may come out.
+//! A naive record of one machine's inputs and outputs, which checks that every
+//! output is allowed.
 
 mod manifest;
 mod messages;
@@ -18,32 +18,32 @@ use bytes::Bytes;
 
 use crate::sample::Sample;
 
-/// A link that took a chunk must have told of it by then.
+/// A link that received a chunk must have announced a chunk by then.
 const TELL: Duration = Duration::from_secs(2);
 
-/// A link of which nothing is known is old after so long, at the earliest and at
-/// the latest: what a peer passes on in the meantime can not be seen.
+/// The age at which a blank link counts as old, at the earliest and at the
+/// latest. What a peer passes on in the meantime cannot be seen.
 const OLD: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(16)];
 
-/// A request may wait for so long at the least.
+/// A request may wait at least this long.
 const MIN_SILENCE: Duration = Duration::from_millis(500);
 
-/// After what time a link that nothing was asked of is in doubt.
+/// The time after which a link is in doubt if nothing was requested from it.
 const UNTRIED: Duration = Duration::from_secs(1);
 
-/// A link that takes nothing for so long is stalled.
+/// A link that accepts no bytes for this long is stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// What a link was asked for of the manifest, since it was asked last.
+/// The manifest pages that a link was asked for in its current attempt.
 #[derive(Debug)]
 struct Run {
     deadline: Instant,
     patience: Duration,
-    /// Parts that were asked for, and those that came.
+    /// Pages that were asked for, and pages that arrived.
     asked: BTreeSet<u32>,
     came: BTreeSet<u32>,
-    /// How many parts there are by what it says of the length.
-    parts: u32,
+    /// The number of pages with hashes, by the length that the link claims.
+    pages: u32,
     spare: bool,
 }
 
@@ -52,75 +52,81 @@ struct Run {
 pub(crate) struct Seen {
     pub(crate) info: LinkInfo,
     since: Instant,
-    /// This side dialled it, or it has delivered: its address counts.
+    /// This side dialled the link, or the link delivered a block. Its address is
+    /// trusted.
     solid: bool,
-    /// What it says of its address counts, as long as nobody has tried that.
+    /// The address that the link claims counts until that address is dialled.
     claims: bool,
-    /// How many proofs it gave that another link is the same peer's.
+    /// How many proofs it gave that another link belongs to the same peer.
     proofs: usize,
-    /// What this side is to prove to it.
+    /// Proofs that this side still owes the link.
     to_prove: Vec<LinkProof>,
-    /// Messages that were not handed to the network yet: whether each is a part
-    /// of the manifest with hashes.
+    /// Messages that are not handed to the network yet. Each flag says whether
+    /// the message is a manifest page with hashes.
     queued: VecDeque<bool>,
-    /// Parts that the other side asked for and did not get yet.
-    parts_asked: VecDeque<u32>,
-    /// It is asked for the manifest, and how often it was too slow.
+    /// Pages that the other side asked for and has not received yet.
+    pages_asked: VecDeque<u32>,
+    /// The current attempt to get the manifest from it, and how often it was too
+    /// slow.
     run: Option<Run>,
     slow: u32,
-    /// Whether it said that it has none.
+    /// Whether it said that it does not have the manifest.
     without: bool,
-    /// Chunks of which it sent blocks.
+    /// Chunks that it sent blocks of.
     gave: BTreeSet<ChunkIndex>,
-    /// Bytes of blocks that were asked for and came, and that it took.
+    /// Bytes of requested blocks that it sent, and bytes of blocks that it
+    /// received.
     received: u64,
     taken: u64,
-    /// It rejected something that it said to have.
+    /// It rejected a request.
     rejected: bool,
-    /// It said to have something, whatever that is.
+    /// It sent a Bitfield, Have or HaveAll, whatever it contained.
     anything: bool,
-    /// Bytes that are read for it or on their way, and when it last took some.
+    /// Bytes that are being read for it or are in flight, and when it last
+    /// accepted some.
     under_way: u64,
     moved: Option<Instant>,
-    /// Bytes that it took and has not told of, and since when they are a chunk.
+    /// Bytes that it received without announcing a chunk for them, and since when
+    /// they amount to a chunk.
     untold: u64,
     mute: Option<Instant>,
-    /// It told of a chunk that it took.
+    /// It announced a chunk after it received bytes.
     told_of: bool,
-    /// Since when it is there, if earlier links of its host owed a chunk.
+    /// When it came up, if earlier links of its host owed an announcement.
     debt: Option<Instant>,
-    /// Decides between hosts that nothing is known of, and whether this one is
-    /// known to have had nothing before: perhaps, and for certain.
+    /// The lot that decides between blank hosts, and whether this host is known
+    /// to have been blank before: possibly, and certainly.
     lot: u64,
     old: [bool; 2],
-    /// Its host was suspected when it came or the download began, and it has
-    /// answered nothing since.
+    /// Its host was suspected when the link came up or when the download began,
+    /// and the link has answered no request since.
     suspect: bool,
     /// When it was first asked for a block.
     first_asked: Option<Instant>,
-    /// It said that it wants nothing.
+    /// It said that it is not interested.
     wants_nothing: bool,
-    /// Requests of the machine without an answer, and whether it cancelled.
+    /// Unanswered requests of the machine, and whether the machine cancelled
+    /// them.
     pub(crate) asked: Vec<(BlockRange, bool)>,
-    /// Parts of the manifest that the machine asked for.
-    pub(crate) parts: Vec<u32>,
-    /// Requests of the other side without an answer.
+    /// Manifest pages that the machine asked for.
+    pub(crate) pages: Vec<u32>,
+    /// Unanswered requests of the other side.
     pub(crate) theirs: Vec<BlockRange>,
     reading: Vec<BlockRange>,
-    /// What the other side said to have.
+    /// The chunks that the other side says it has.
     pub(crate) has: BTreeSet<u32>,
     pub(crate) choked: bool,
-    /// It broke the protocol, and the machine can tell.
+    /// It broke the protocol in a way that the machine can notice.
     pub(crate) rude: bool,
     must_go: bool,
     /// It said what it has.
     said: bool,
     refused: bool,
     greeted: bool,
-    /// The machine gave it no slot, and told it to want nothing.
+    /// The machine choked it, and said that it is not interested in it.
     choked_by_us: bool,
     declined: bool,
-    /// What it was told to be here.
+    /// The chunks that the machine announced to it.
     told: BTreeSet<ChunkIndex>,
 }
 
@@ -130,7 +136,7 @@ impl Seen {
         moved.is_some_and(|moved| now - moved >= STALLED)
     }
 
-    /// Whether it may have the manifest and was not tried in vain.
+    /// Whether it may have the manifest and has not been too slow.
     fn may_have_manifest(&self) -> bool {
         self.anything && !self.without && self.slow == 0
     }
@@ -140,20 +146,20 @@ impl Seen {
         self.anything && !self.without && self.run.is_none()
     }
 
-    /// For how long it has not told of a chunk.
+    /// How long it has owed the announcement of a chunk.
     fn mute_for(&self, now: Instant) -> Duration {
         let since = self.mute.or(self.debt);
         since.map_or(Duration::ZERO, |since| now - since)
     }
 
-    /// Whether it took a chunk and should have told of it, or has nothing though
-    /// its host took one.
+    /// Whether it received a chunk and should have announced one by now, or has
+    /// nothing although its host received a chunk.
     fn is_mute(&self, now: Instant) -> bool {
         let owes = self.has.is_empty() && self.debt.is_some();
         owes || self.mute_for(now) >= TELL
     }
 
-    /// Whether it may be in doubt, since it sent nothing: it was asked, or waits to
+    /// Whether it may be in doubt: it has sent nothing, and was asked or waits to
     /// be asked.
     fn may_be_doubtful(&self, now: Instant) -> bool {
         let late = |at: Instant| now - at >= MIN_SILENCE / 4;
@@ -162,14 +168,15 @@ impl Seen {
         self.received == 0 && (asked || untried)
     }
 
-    /// Whether it may have been asked in vain, as far as can be told.
+    /// Whether it may have left a request unanswered for too long, as far as can
+    /// be seen from outside.
     fn may_be_snubbed(&self, now: Instant) -> bool {
         let late = |at: Instant| now - at >= MIN_SILENCE;
         !self.asked.is_empty() && (self.suspect || self.first_asked.is_some_and(late))
     }
 
-    /// A request was answered, with a block or not. Of a download that has
-    /// ended, it is only counted how many answers are owed.
+    /// A request was answered, with a block or a reject. After the download has
+    /// ended, only the number of owed answers counts.
     fn answered(&mut self, block: BlockRange, ended: bool) {
         let at = self.asked.iter().position(|(asked, _)| *asked == block);
         let any = (ended && !self.asked.is_empty()).then_some(0);
@@ -182,7 +189,7 @@ impl Seen {
     }
 }
 
-/// By which link some bytes came.
+/// Some bytes, and the link that sent them.
 type Sent = (Bytes, LinkId);
 
 pub(crate) struct Observer {
@@ -190,65 +197,69 @@ pub(crate) struct Observer {
     pub(crate) links: BTreeMap<LinkId, Seen>,
     /// The time of the last input.
     pub(crate) now: Instant,
-    /// All links that ever were, as they came.
+    /// All links so far, with the information they came up with.
     known: BTreeMap<LinkId, LinkInfo>,
-    /// The link that has just come, which may be refused.
+    /// The link that has just come up and may be refused.
     fresh: Option<LinkId>,
-    /// It is of a liar's address or host, or of a suspected host when there are
-    /// many links.
+    /// The new link must be refused: it is from this peer itself, from a banned
+    /// address or host, or from a suspected host when there are many links.
     must_refuse: bool,
-    /// There were many links when it came, and links of no use were to go.
+    /// There were many links when the new one came up, so useless links must
+    /// go.
     crowded: bool,
     must_go: BTreeSet<LinkId>,
-    /// Until when hosts are suspected.
+    /// Suspected hosts, and when the suspicion ends.
     suspected: BTreeMap<HostKey, Instant>,
-    /// Until when hosts are known never to have had anything: perhaps, and for
-    /// certain.
+    /// Hosts that are known to be blank, and until when: possibly, and
+    /// certainly.
     blanks: [BTreeMap<HostKey, Instant>; 2],
-    /// How many links of which nothing is known were old lately, at the most.
+    /// Recent counts of old blank links. Each is an upper bound.
     old_lately: VecDeque<(Instant, usize)>,
-    /// Bytes that links of a host which are gone were sent and did not tell of.
+    /// Bytes that former links of a host received without announcing a chunk.
     debts: BTreeMap<HostKey, u64>,
     seed: u64,
-    /// A link that was proved to be one too many.
+    /// A link that was proved to be a duplicate.
     duplicate: Option<LinkId>,
     pub(crate) stored: BTreeSet<ChunkIndex>,
-    /// Chunks of before that nobody has looked at, and whether it was asked.
+    /// Chunks from an earlier run that are not rechecked yet, and whether a
+    /// recheck was requested.
     held: BTreeMap<ChunkIndex, bool>,
     pub(crate) seeding: bool,
     me: PeerId,
     max_links: usize,
     max_requests: usize,
     send_window: u64,
-    /// Blocks that were sent to the machine, by the address of their bytes,
-    /// which are kept so that no others get it.
+    /// Blocks that were sent to the machine, by the address of their bytes. The
+    /// bytes are kept so that the address is not reused.
     sent: BTreeMap<usize, Sent>,
     lied: BTreeSet<LinkId>,
-    /// Links that must have been found out.
+    /// Links that the machine must have identified as liars.
     pub(crate) caught: BTreeSet<LinkId>,
-    /// What is banned: where this side dialled, and where others came from.
+    /// Banned addresses that this side dialled, and banned hosts that links came
+    /// from.
     banned_addrs: BTreeSet<Addr>,
     banned_hosts: BTreeSet<HostKey>,
-    /// Whom the tracker named, and who delivered and said where it listens.
+    /// Addresses that the tracker named, and addresses of peers that delivered.
     named: BTreeSet<Addr>,
     proved: BTreeSet<Addr>,
-    /// Whom the tracker named and nobody dialled.
+    /// Addresses that the tracker named and that were not dialled yet.
     untried: BTreeSet<Addr>,
-    /// When something last came that brings the download on.
+    /// When the download last made progress.
     last_gain: Instant,
-    /// When a link was last asked for the manifest, and when a part last came.
+    /// When a link was last asked for the manifest, and when a page last
+    /// arrived.
     started: Option<Instant>,
     came: Option<Instant>,
-    /// When the last came before this step's, which is none if it proves to be
-    /// a lie at first sight.
+    /// When the last page arrived before this step. A page of this step does not
+    /// count if it is seen to be a lie at once.
     came_before: Option<Instant>,
-    /// When a link was last asked for more of the manifest than the length; and
-    /// before this step.
+    /// When a link was last asked for the pages after the length: now, and before
+    /// this step.
     promoted: Option<Instant>,
     promoted_before: Option<Instant>,
-    /// The first chunk that was here.
+    /// The first chunk that was stored.
     first: Option<ChunkIndex>,
-    /// What senders are to be told of.
+    /// Chunks that must be announced to the links that sent blocks of them.
     owed_haves: Vec<(LinkId, ChunkIndex)>,
     dialling: BTreeSet<Addr>,
     verifying: BTreeMap<ChunkIndex, Vec<Bytes>>,
@@ -366,7 +377,7 @@ impl Observer {
             proofs: 0,
             to_prove: Vec::new(),
             queued: VecDeque::new(),
-            parts_asked: VecDeque::new(),
+            pages_asked: VecDeque::new(),
             run: None,
             slow: 0,
             without: false,
@@ -384,7 +395,7 @@ impl Observer {
             first_asked: None,
             wants_nothing: false,
             asked: Vec::new(),
-            parts: Vec::new(),
+            pages: Vec::new(),
             theirs: Vec::new(),
             reading: Vec::new(),
             has: BTreeSet::new(),
@@ -401,12 +412,12 @@ impl Observer {
         self.links.insert(link, seen);
     }
 
-    /// Whether blocks are asked for.
+    /// Whether the machine is downloading blocks.
     fn downloads(&self) -> bool {
         self.opened && !self.seeding
     }
 
-    /// So many messages were handed to the network, with bytes of blocks.
+    /// Messages were handed to the network, with this many bytes of blocks.
     pub(crate) fn sent(&mut self, link: LinkId, messages: usize, bytes: u64) {
         if let Some(seen) = self.links.get_mut(&link) {
             seen.queued.drain(..messages.min(seen.queued.len()));
@@ -476,7 +487,10 @@ impl Observer {
 
     /// The verdict on a chunk, and what follows from it.
     pub(crate) fn verified(&mut self, chunk: ChunkIndex) -> bool {
-        let pieces = self.verifying.remove(&chunk).expect("it was to be hashed");
+        let pieces = self
+            .verifying
+            .remove(&chunk)
+            .expect("the machine asked to verify it");
         let good = self.sample.is_good(chunk, &pieces);
         if good {
             let suspects = self.suspects.remove(&chunk).unwrap_or_default();
@@ -510,14 +524,20 @@ impl Observer {
 
     fn catch(&mut self, piece: &Bytes) {
         let sent = self.sent.get(&(piece.as_ptr() as usize));
-        let &(_, link) = sent.expect("somebody sent it");
-        assert!(self.lied.contains(&link), "only liars are caught");
+        let &(_, link) = sent.expect("the sender of every piece is known");
+        assert!(
+            self.lied.contains(&link),
+            "a link that did not lie is caught"
+        );
         self.caught.insert(link);
         self.ban(link);
     }
 
     pub(crate) fn stored(&mut self, chunk: ChunkIndex) {
-        let pieces = self.storing.remove(&chunk).expect("it was to be written");
+        let pieces = self
+            .storing
+            .remove(&chunk)
+            .expect("the machine asked to store it");
         self.gave_up = false;
         self.last_gain = self.now;
         self.stored.insert(chunk);
@@ -533,14 +553,15 @@ impl Observer {
         }
     }
 
-    /// A block was read, or could not be.
+    /// A block was read, or the read failed.
     pub(crate) fn read(&mut self, link: LinkId, block: BlockRange, works: bool) {
         if let Some(seen) = self.links.get_mut(&link) {
             if !works {
                 seen.under_way -= u64::from(block.len).min(seen.under_way);
             }
             let at = seen.reading.iter().position(|b| *b == block);
-            seen.reading.remove(at.expect("it was to be read"));
+            seen.reading
+                .remove(at.expect("the machine asked to read it"));
         }
     }
 

@@ -1,6 +1,6 @@
-//! One machine under arbitrary scripts: whatever comes in, in whatever order,
-//! it keeps its promises, and in the end a single honest seeder beside links
-//! that say nothing is enough.
+//! One machine under arbitrary scripts. It keeps its promises for any input in
+//! any order. In the end, a single honest seeder among silent links is enough
+//! to finish.
 
 mod ops;
 
@@ -18,10 +18,10 @@ use self::ops::{Answer, Forgery, Op, PEERS, Says, Unbidden, ops};
 use crate::sample::{LARGE, SMALL, Sample, link_info, proof, with_cookies};
 use crate::swarm_observer::{Observer, Seen};
 
-/// Of a long content, only these chunks are missing.
+/// Only the chunks below this index are missing.
 const MISSING: u32 = 6;
 
-/// Something that the driver was told to do.
+/// A task that the machine gave its driver.
 #[derive(Debug)]
 enum Job {
     Sent(LinkId, u64),
@@ -81,7 +81,7 @@ impl Script {
         self.sample.manifest.geometry().chunks()
     }
 
-    /// Collects what the machine wants, after every input.
+    /// Collects the machine's outputs after every input.
     fn settle(&mut self) {
         self.swarm.check_invariants();
         while let Some(output) = self.swarm.poll_output() {
@@ -111,8 +111,8 @@ impl Script {
         let mut unsaid = self.observer.unsaid();
         assert!(unsaid.all(|end| timeout.is_some_and(|at| at <= end)));
         drop(unsaid);
-        let parts = self.observer.manifest_due();
-        assert!(parts.is_none_or(|due| timeout.is_some_and(|at| at <= due)));
+        let pages = self.observer.manifest_due();
+        assert!(pages.is_none_or(|due| timeout.is_some_and(|at| at <= due)));
         let progress = self.swarm.progress(self.observer.now);
         let known = progress.chunks.is_some();
         assert!(!known || progress.verified_chunks as usize == self.observer.stored.len());
@@ -120,10 +120,10 @@ impl Script {
         assert_eq!(self.swarm.is_seeding(), self.observer.seeding);
     }
 
-    fn up(&mut self, who: u8, at: Option<u8>, dialled: bool) -> LinkId {
+    fn up(&mut self, number: u8, at: Option<u8>, dialled: bool) -> LinkId {
         self.links += 1;
         let link = LinkId(self.links);
-        let info = link_info(peer(who), at.map(addr), dialled);
+        let info = link_info(peer(number), at.map(addr), dialled);
         let info = with_cookies(info, link);
         self.observer.up(link, info.clone());
         self.swarm.link_up(self.observer.now, link, info);
@@ -151,8 +151,8 @@ impl Script {
 
     fn apply(&mut self, op: Op) {
         match op {
-            Op::Up(who, at, dialled, has) => {
-                let link = self.up(who, at, dialled);
+            Op::Up(number, at, dialled, has) => {
+                let link = self.up(number, at, dialled);
                 if let Some(has) = has {
                     self.says(link, has);
                 }
@@ -237,18 +237,18 @@ impl Script {
             Says::CancelAny(chunk) => PeerMessage::Cancel(block(chunk, 0, 1)),
             Says::Choke(true) => PeerMessage::Choke,
             Says::Choke(false) => PeerMessage::Unchoke,
-            Says::Part(part) => PeerMessage::ManifestRequest { page: part },
+            Says::Part(page) => PeerMessage::ManifestRequest { page },
             Says::Length(length, proof) => {
                 self.observer.lies(link);
                 let proof = proof.into();
                 PeerMessage::ManifestLength { length, proof }
             }
-            Says::Hashes(part, hashes) => {
+            Says::Hashes(page, hashes) => {
                 self.observer.lies(link);
                 let hashes = hashes.into();
-                PeerMessage::ManifestHashes { page: part, hashes }
+                PeerMessage::ManifestHashes { page, hashes }
             }
-            Says::NoPart(part) => PeerMessage::ManifestReject { page: part },
+            Says::NoPart(page) => PeerMessage::ManifestReject { page },
             Says::Block(chunk, offset, len) => PeerMessage::Block {
                 chunk: ChunkIndex(chunk),
                 offset,
@@ -273,7 +273,7 @@ impl Script {
                     Forgery::None => proof(theirs, [newer.heard, newer.said]),
                     Forgery::SentBack => proof(ours, [newer.said, newer.heard]),
                     Forgery::Turned => proof(ours, [newer.heard, newer.said]),
-                    // As it was said on the older link, of the newer.
+                    // The proof that was given on the older link, about the newer one.
                     Forgery::Replayed => proof([newer.heard, newer.said], theirs),
                     Forgery::Guessed => LinkProof([0; 16]),
                 })
@@ -284,21 +284,25 @@ impl Script {
         self.hears(link, message);
     }
 
-    /// Answers one request, the first without a choice. Whether there was one.
+    /// Answers one request: the chosen one, or the first if `at` is `None`.
+    /// Returns whether there was a request.
     fn answers(&mut self, link: LinkId, at: Option<Index>, answer: Answer) -> bool {
         let Some(seen) = self.observer.links.get_mut(&link) else {
             return false;
         };
-        if !seen.parts.is_empty() {
-            let part = seen.parts.remove(0);
-            let truth = self.sample.part(part).expect("there is such a part");
+        if !seen.pages.is_empty() {
+            let page = seen.pages.remove(0);
+            let truth = self
+                .sample
+                .page(page)
+                .expect("the machine asks for a page that exists");
             let message = match answer {
                 Answer::Truth => truth,
                 Answer::Lie => {
                     self.observer.lies(link);
                     lie(truth)
                 }
-                Answer::Refusal => PeerMessage::ManifestReject { page: part },
+                Answer::Refusal => PeerMessage::ManifestReject { page },
             };
             self.hears(link, message);
             return true;
@@ -386,7 +390,7 @@ impl Script {
         self.settle();
     }
 
-    /// Until there is nothing to do, which must be soon.
+    /// Does all jobs. The machine must soon have no more.
     fn does_all(&mut self) {
         for _ in 0..5_000 {
             if self.jobs.is_empty() {
@@ -395,7 +399,7 @@ impl Script {
             let job = self.jobs.swap_remove(0);
             self.does(job, true);
         }
-        panic!("the driver has something to do for ever");
+        panic!("the driver's jobs never end");
     }
 
     fn unbidden(&mut self, what: Unbidden) {
@@ -460,8 +464,8 @@ impl Script {
         self.settle();
     }
 
-    /// Waits until the machine wants to be called, and calls it once: then it
-    /// wants to be called later, or its driver would spin.
+    /// Waits until the machine's timeout is due, and calls it once. The next
+    /// timeout must be later, or the driver would spin.
     fn timeout(&mut self) {
         if let Some(at) = self.swarm.poll_timeout() {
             self.observer.now = self.observer.now.max(at);
@@ -470,14 +474,20 @@ impl Script {
         self.swarm.handle_timeout(self.observer.now);
         self.settle();
         let next = self.swarm.poll_timeout();
-        assert!(next.is_none_or(|next| next > self.observer.now), "it spins");
+        assert!(
+            next.is_none_or(|next| next > self.observer.now),
+            "the machine's timeout does not move on"
+        );
         let held_up = self.observer.holds_up(None);
-        assert!(!held_up, "links that do not read hold up others");
+        assert!(!held_up, "links that do not read block others");
         let mut unsaid = self.observer.unsaid();
-        assert!(unsaid.all(|end| end > self.observer.now), "says nothing");
+        assert!(
+            unsaid.all(|end| end > self.observer.now),
+            "a link that never said what it has is still up"
+        );
     }
 
-    /// Calls the machine if it wants to be called by now.
+    /// Calls the machine if its timeout is due.
     fn on_time(&mut self) {
         let due = self.swarm.poll_timeout();
         if due.is_some_and(|due| due <= self.observer.now) {
@@ -485,7 +495,7 @@ impl Script {
         }
     }
 
-    /// An honest seeder comes, and the other links say nothing any more.
+    /// An honest seeder joins, and all other links fall silent.
     fn finish(&mut self) {
         self.does_all();
         while self.observer.links.len() >= 4 {
@@ -499,12 +509,12 @@ impl Script {
             self.does_all();
             if self.swarm.is_seeding() {
                 let up = self.observer.links.contains_key(&seeder);
-                assert!(!up, "two seeders need no link");
+                assert!(!up, "a link between two seeders is kept");
                 return;
             }
             assert!(
                 self.observer.links.contains_key(&seeder),
-                "who is honest stays"
+                "an honest seeder was dropped"
             );
             self.observer.now += Duration::from_millis(1);
             if !self.answers(seeder, None, Answer::Truth) {
@@ -514,14 +524,14 @@ impl Script {
             }
             assert!(
                 self.observer.now < deadline,
-                "an honest seeder waits for the silent"
+                "silent links hold up an honest seeder"
             );
         }
-        panic!("an honest seeder is not enough");
+        panic!("an honest seeder is not enough to finish");
     }
 }
 
-/// The same with other bytes.
+/// The same message with wrong bytes.
 fn lie(truth: PeerMessage) -> PeerMessage {
     let flip = |bytes: &Bytes| {
         let mut bytes = bytes.to_vec();
@@ -539,8 +549,8 @@ fn lie(truth: PeerMessage) -> PeerMessage {
             offset,
             data: flip(&data),
         },
-        PeerMessage::ManifestHashes { page: part, hashes } => PeerMessage::ManifestHashes {
-            page: part,
+        PeerMessage::ManifestHashes { page, hashes } => PeerMessage::ManifestHashes {
+            page,
             hashes: flip(&hashes),
         },
         PeerMessage::ManifestLength { length, proof } => PeerMessage::ManifestLength {
@@ -554,7 +564,7 @@ fn lie(truth: PeerMessage) -> PeerMessage {
 fn run(sample: &Sample, seeding: bool, seed: u64, ops: Vec<Op>) {
     let mut script = Script::new(sample, seeding, seed);
     script.settle();
-    // A driver may be late, or not.
+    // The driver is on time in half of the cases.
     let on_time = seed.is_multiple_of(2);
     for op in ops {
         script.apply(op);
@@ -575,7 +585,7 @@ proptest! {
 }
 
 proptest! {
-    // So many chunks take longer to check.
+    // This content has many chunks, so each case takes longer.
     #![proptest_config(ProptestConfig {
         cases: (ProptestConfig::default().cases / 8).max(1),
         ..ProptestConfig::default()

@@ -1,6 +1,6 @@
-//! Single machines among strangers who keep to the protocol: names and
-//! addresses that they claim, places that they take, and manifests that they
-//! hold back.
+//! Single machines among strangers that follow the protocol: the names and
+//! addresses that they claim, the places that they take, and the manifests that
+//! they withhold.
 
 mod manifest;
 mod places;
@@ -22,7 +22,7 @@ fn addr(text: &str) -> Addr {
     text.parse().unwrap()
 }
 
-/// A machine, and the time.
+/// A machine and a clock.
 struct Single {
     swarm: Swarm,
     start: Instant,
@@ -46,7 +46,7 @@ impl Single {
         std::iter::from_fn(|| self.swarm.poll_output()).collect()
     }
 
-    /// What comes out until then, and when.
+    /// All outputs until `end`, and when each came.
     fn until(&mut self, end: Instant) -> Vec<(Duration, Output)> {
         let mut all = Vec::new();
         loop {
@@ -58,7 +58,7 @@ impl Single {
             };
             self.now = self.now.max(next);
             self.swarm.handle_timeout(self.now);
-            assert!(all.len() < 100_000, "the time does not move on");
+            assert!(all.len() < 100_000, "time does not move on");
         }
     }
 
@@ -82,10 +82,11 @@ impl Single {
         self.swarm.handle_message(self.now, link, message);
     }
 
-    /// Leads it to where it asks for blocks; a link that is up has all.
+    /// Gives the machine the manifest over a link, so that it starts to request
+    /// blocks. A link with the whole content must be up.
     fn learns(&mut self, link: LinkId, sample: &Sample) {
-        for part in 0..2 {
-            self.hears(link, sample.part(part).unwrap());
+        for page in 0..2 {
+            self.hears(link, sample.page(page).unwrap());
         }
         let none = Bitfield::none(sample.manifest.geometry().chunks());
         self.swarm.opened(self.now, &none, &none);
@@ -129,20 +130,20 @@ fn dials(outputs: &[(Duration, Output)]) -> Vec<(Duration, Addr)> {
     dials.collect()
 }
 
-/// Which links were asked for which part, and when.
-fn asked_parts(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
+/// Which link was asked for which manifest page, and when (in milliseconds).
+fn asked_pages(outputs: &[(Duration, Output)]) -> Vec<(u64, LinkId, u32)> {
     let asked = outputs.iter().filter_map(|(at, output)| match output {
         Output::Send {
             link,
-            message: PeerMessage::ManifestRequest { page: part },
-        } => Some((at.as_millis() as u64, *link, *part)),
+            message: PeerMessage::ManifestRequest { page },
+        } => Some((at.as_millis() as u64, *link, *page)),
         _ => None,
     });
     asked.collect()
 }
 
-/// A download from one owner, which sends a block every half second; and what
-/// came out that has to do with it, and when.
+/// Downloads from one owner, which sends a block every half second. Returns the
+/// outputs that concern this download, and when each came.
 fn download(impostors: bool) -> Vec<(Duration, String)> {
     let sample = Sample::new(1 << 20);
     let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
@@ -151,7 +152,7 @@ fn download(impostors: bool) -> Vec<(Duration, String)> {
     single.learns(owner, &sample);
     let (mut log, mut asked, mut ticks, mut came) = (Vec::new(), Vec::new(), 0u32, 0);
     while !single.swarm.is_seeding() {
-        assert!(ticks < 6000, "it does not come to an end");
+        assert!(ticks < 6000, "the download does not finish");
         for output in single.outputs() {
             match &output {
                 Output::Verify { chunk, .. } => {
@@ -168,7 +169,8 @@ fn download(impostors: bool) -> Vec<(Duration, String)> {
                 Output::Drop { link, .. } if *link == owner => {}
                 _ => continue,
             }
-            // Which chunk comes when depends on how many others might help.
+            // Only the kinds are compared: the order of the chunks depends on
+            // how many other links might help.
             let what = match &output {
                 Output::Send { message, .. } => format!("{message:?}"),
                 other => format!("{other:?}"),
@@ -199,7 +201,7 @@ fn download(impostors: bool) -> Vec<(Duration, String)> {
 }
 
 #[test]
-fn impostors_do_not_disturb_the_link_of_whose_name_they_use() {
+fn impostors_do_not_disturb_the_link_whose_name_they_use() {
     let alone = download(false);
     assert_eq!(alone.last().map(|(_, what)| &what[..]), Some("Finish"));
     let among = download(true);
@@ -231,14 +233,14 @@ fn liar_with_the_name_of_an_owner_is_banned_and_the_owner_is_not() {
     let banned = DropReason::Refused(RefuseReason::Banned);
     assert_eq!(drops(&single.outputs()), [(impostor, banned)]);
 
-    // The owner serves on.
+    // The owner continues to serve.
     let asked = requests(&outputs, owner)[0];
     single.hears(owner, block(sample, asked, true));
     single.swarm.chunk_verified(single.now, asked.chunk, true);
     single.swarm.chunk_stored(single.now, asked.chunk);
     assert_eq!(single.swarm.progress(single.now).verified_chunks, 1);
-    // Nobody comes in again from the liar's host, whatever the name, and others
-    // with the owner's name do.
+    // No link from the liar's host is accepted again, whatever its name. Links
+    // from other hosts with the owner's name are accepted.
     let again = single.accepted(PeerId([4; 16]), "evil:4", None);
     assert_eq!(drops(&single.outputs()), [(again, banned)]);
     single.accepted(OWNER, "elsewhere:1", None);
@@ -252,7 +254,7 @@ fn liar_with_the_name_of_an_owner_is_banned_and_the_owner_is_not() {
 }
 
 #[test]
-fn owner_whose_address_a_link_claims_is_dialled_once_nothing_comes() {
+fn owner_whose_address_a_link_claims_is_dialled_when_nothing_arrives() {
     let sample = &SMALL[4];
     for has_anything in [true, false] {
         let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
@@ -272,7 +274,7 @@ fn owner_whose_address_a_link_claims_is_dialled_once_nothing_comes() {
 }
 
 #[test]
-fn owner_whose_address_links_claim_again_and_again_is_not_forgotten() {
+fn owner_whose_address_is_claimed_repeatedly_is_not_forgotten() {
     let sample = &SMALL[4];
     let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
     let seeder = single.dialled(OWNER, "other:1");
@@ -296,7 +298,7 @@ fn owner_whose_address_links_claim_again_and_again_is_not_forgotten() {
 }
 
 #[test]
-fn links_that_each_claim_an_address_leave_the_book_free_for_owners() {
+fn addresses_that_links_claim_do_not_fill_the_address_book() {
     let sample = &SMALL[4];
     for proves in [false, true] {
         let mut single = Single::new(sample.manifest.id(), SwarmConfig::default());
@@ -322,7 +324,7 @@ fn links_that_each_claim_an_address_leave_the_book_free_for_owners() {
 }
 
 #[test]
-fn owner_is_dialled_though_strangers_took_all_places() {
+fn owner_is_dialled_even_if_strangers_took_all_places() {
     let sample = &SMALL[4];
     let mut config = SwarmConfig::default();
     config.max_links = 3;
@@ -335,7 +337,11 @@ fn owner_is_dialled_though_strangers_took_all_places() {
     single.swarm.owners_found(single.now, named);
     let end = single.now + Duration::from_secs(30);
     let dialled = dials(&single.until(end));
-    assert_eq!(dialled.len(), 1, "it waits for the strangers");
+    assert_eq!(
+        dialled.len(),
+        1,
+        "the owner is not dialled while strangers hold all places"
+    );
     let owner = single.dialled(OWNER, "owner:1");
     let dropped = drops(&single.outputs());
     let busy = DropReason::Refused(RefuseReason::Busy);
@@ -343,7 +349,7 @@ fn owner_is_dialled_though_strangers_took_all_places() {
 }
 
 #[test]
-fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_back() {
+fn owner_is_dialled_even_if_the_wanted_number_of_links_withholds_the_manifest() {
     let sample = &SMALL[4];
     for drips in [false, true] {
         let mut config = SwarmConfig::default();
@@ -361,11 +367,11 @@ fn owner_is_dialled_though_as_many_links_as_are_looked_for_hold_the_manifest_bac
         for _ in 0..60 {
             let end = single.now + Duration::from_secs(1);
             let fresh = single.until(end);
-            for (_, link, part) in asked_parts(&fresh) {
-                match part {
-                    0 if drips => single.hears(link, sample.part(0).unwrap()),
+            for (_, link, page) in asked_pages(&fresh) {
+                match page {
+                    0 if drips => single.hears(link, sample.page(0).unwrap()),
                     _ if drips => {}
-                    part => single.hears(link, PeerMessage::ManifestReject { page: part }),
+                    page => single.hears(link, PeerMessage::ManifestReject { page }),
                 }
             }
             outputs.extend(fresh);

@@ -1,6 +1,6 @@
-//! Whole machines, linked by a message pump with virtual time and a seed:
-//! what is sent on a link arrives in order, between links in any order, and
-//! storages take their time.
+//! Whole machines, linked by a seeded message pump with virtual time. Messages
+//! on one link arrive in order, messages on different links in any order, and
+//! storage operations take time.
 
 mod kind;
 mod outputs;
@@ -20,40 +20,41 @@ use self::outputs::is_lie;
 use crate::sample::{Sample, link_info, with_cookies};
 
 struct Node {
-    /// As it calls itself: some liars call themselves like an honest node.
+    /// The name that the node gives itself. Some liars use an honest node's name.
     peer: PeerId,
     addr: Addr,
     swarm: Swarm,
     kind: Kind,
     leecher: bool,
     dead: bool,
-    /// How often it went: what its machine wanted before concerns no other.
+    /// How often the node has died. Work that an earlier machine started is
+    /// ignored.
     life: u32,
     stored: Bitfield,
     stalled_until: Option<Instant>,
     /// The node at the other end of each link.
     links: BTreeMap<LinkId, usize>,
-    /// Requests that came and were not answered yet.
+    /// Requests that arrived and are not answered yet.
     owes: BTreeMap<LinkId, Vec<BlockRange>>,
-    /// All links of this life, and since when each was up.
+    /// All links of this life, and when each came up.
     known: BTreeMap<LinkId, (LinkInfo, Instant)>,
-    /// Those that have said what they have.
+    /// Links that have said what they have.
     said: BTreeSet<LinkId>,
-    /// The one that has just come, which may be refused.
+    /// The link that has just come up and may be refused.
     fresh: Option<LinkId>,
     /// Links that sent it bad bytes.
     lied_to_by: BTreeSet<LinkId>,
-    /// Links that sent bad bytes of chunks of which several had sent blocks.
+    /// Links that sent bad bytes for a chunk with several senders.
     suspects: BTreeMap<ChunkIndex, BTreeSet<LinkId>>,
-    /// Links that must have been found out.
+    /// Links that the machine must have identified as liars.
     caught: BTreeSet<LinkId>,
-    /// When the machine wants to be called.
+    /// When the machine wants its next timeout call.
     timer: Option<Instant>,
 }
 
 impl Node {
-    /// Whether a link is with an address or a host that lied on one of these
-    /// links: the address, where this side dialled, or else the host.
+    /// Whether a link has the address or the host of one of these liars. The
+    /// address counts if this side dialled the liar, otherwise the host.
     fn is_banned(&self, info: &LinkInfo, liars: &BTreeSet<LinkId>) -> bool {
         liars.iter().any(|liar| {
             let (liar, _) = &self.known[liar];
@@ -65,7 +66,7 @@ impl Node {
         })
     }
 
-    /// A link that should have said what it has.
+    /// A link that should have said by now what it has.
     fn unsaid(&self, now: Instant) -> Option<LinkId> {
         let mut links = self.links.keys().filter(|link| !self.said.contains(link));
         let late = |link: &&&LinkId| self.known[link].1 + HANDSHAKE_TIMEOUT <= now;
@@ -101,7 +102,7 @@ enum Event {
         link: LinkId,
         message: PeerMessage,
     },
-    /// The driver of a node has done something.
+    /// The driver of a node reports a result.
     Call {
         node: usize,
         life: u32,
@@ -137,10 +138,10 @@ pub(crate) struct World {
     sample: Sample,
     faults: Faults,
     pub(crate) counts: Counts,
-    /// By which link blocks came, by the address of their bytes, which are kept
-    /// so that no others get it.
+    /// The link that each block came from, by the address of the block's bytes.
+    /// The bytes are kept so that the address is not reused.
     senders: BTreeMap<usize, (Bytes, LinkId)>,
-    /// Nothing goes wrong any more.
+    /// Set when faults have stopped.
     calm: bool,
     nodes: Vec<Node>,
     now: Instant,
@@ -151,8 +152,8 @@ pub(crate) struct World {
     links: u64,
 }
 
-/// Everybody who can be counted on has a host of its own; the others share one,
-/// so that a ban of the host falls on several.
+/// Each reliable node has a host of its own. The others share one host, so that
+/// a ban of that host affects several nodes.
 fn addr(node: usize, kind: Kind) -> Addr {
     let addr = match kind.stays() {
         true => format!("host{node}:1"),
@@ -162,7 +163,7 @@ fn addr(node: usize, kind: Kind) -> Addr {
 }
 
 impl World {
-    /// Nodes of these kinds, with the chunks that each has at first.
+    /// Creates nodes of these kinds, each with the chunks that it starts with.
     pub(crate) fn new(
         seed: u64,
         sample: &Sample,
@@ -240,8 +241,8 @@ impl World {
         }
     }
 
-    /// Leads a node to where it has the manifest, and knows nobody. Before, it
-    /// would tell of each of a thousand chunks by itself.
+    /// Brings a node to the state where it has the manifest and no links.
+    /// Otherwise it would announce each of a thousand chunks one by one.
     fn acquaint(&mut self, node: usize) {
         let (now, link) = (self.now, LinkId(u64::MAX));
         let (this, sample) = (&mut self.nodes[node], &self.sample);
@@ -251,8 +252,8 @@ impl World {
         let info = link_info(PeerId([0xff; 16]), None, false);
         this.swarm.link_up(now, link, info);
         this.swarm.handle_message(now, link, PeerMessage::HaveAll);
-        for part in [0, 1].into_iter().filter_map(|part| sample.part(part)) {
-            this.swarm.handle_message(now, link, part);
+        for page in [0, 1].into_iter().filter_map(|page| sample.page(page)) {
+            this.swarm.handle_message(now, link, page);
         }
         this.swarm.link_down(now, link);
         while let Some(output) = this.swarm.poll_output() {
@@ -292,7 +293,8 @@ impl World {
         Duration::from_micros(self.rng.u64(1..longest))
     }
 
-    /// Behind everything that is on its way to that end of the link.
+    /// Schedules an event after everything already in flight to that end of the
+    /// link.
     fn in_order(&mut self, from: usize, node: usize, link: LinkId, event: Event) {
         let lag = if from % 3 == 2 { self.faults.lag } else { 0 };
         let mut at = self.now + self.soon() + Duration::from_millis(lag);
@@ -313,11 +315,11 @@ impl World {
         self.push(after, Event::Call { node, life, call });
     }
 
-    /// Runs until everybody who stays has the content.
+    /// Runs until every reliable node has the content.
     pub(crate) fn run(&mut self) {
         for steps in 0.. {
             if steps == 300_000 {
-                self.lament("the swarm does not come to an end");
+                self.fail("the swarm does not finish");
             }
             let waits = |n: &Node| n.kind.stays() && !n.swarm.is_seeding();
             if !self.nodes.iter().any(waits) {
@@ -329,7 +331,7 @@ impl World {
             assert!(!node.kind.stays() || node.stored.is_complete());
         }
         self.calm = true;
-        // Everything asked of those that keep to the protocol is answered.
+        // Nodes that follow the protocol answer every request.
         for _ in 0..20_000 {
             if self.events.is_empty() {
                 break;
@@ -339,7 +341,7 @@ impl World {
         for node in &self.nodes {
             for (link, owes) in &node.owes {
                 let open = node.links.contains_key(link) && node.kind.stays();
-                assert!(!open || owes.is_empty(), "requests without an answer");
+                assert!(!open || owes.is_empty(), "requests were not answered");
             }
         }
         if self.events.is_empty() {
@@ -347,7 +349,8 @@ impl World {
         }
     }
 
-    /// Two nodes that dialled each other have one link, once each has heard so.
+    /// Two nodes that dialled each other keep one link, after both have learned of
+    /// the duplicate.
     fn check_merged(&self) {
         for (at, node) in self.nodes.iter().enumerate() {
             let mut others = BTreeSet::new();
@@ -355,13 +358,13 @@ impl World {
                 let both = self.nodes[other].links.get(link) == Some(&at);
                 assert!(
                     !both || others.insert(other),
-                    "two links of {at} and {other}"
+                    "two links between {at} and {other}"
                 );
             }
         }
     }
 
-    fn lament(&self, what: &str) -> ! {
+    fn fail(&self, what: &str) -> ! {
         let node = |node: &Node| {
             let progress = node.swarm.progress(self.now);
             format!(
@@ -384,12 +387,15 @@ impl World {
                 self.nodes[node].swarm.handle_timeout(now);
                 self.outputs(node);
                 let next = self.nodes[node].timer;
-                assert!(next.is_none_or(|next| next > now), "{node} spins");
+                assert!(next.is_none_or(|next| next > now), "node {node} spins");
                 let unsaid = self.nodes[node].unsaid(now);
-                assert_eq!(unsaid, None, "it never said what it has");
+                assert_eq!(
+                    unsaid, None,
+                    "a link never said what it has and is still up"
+                );
             }
             _ => {
-                let ((at, _), event) = self.events.pop_first().expect("something to wait for");
+                let ((at, _), event) = self.events.pop_first().expect("no event and no timer left");
                 self.now = at;
                 self.handle(event);
             }
@@ -422,7 +428,7 @@ impl World {
                 this.fresh = None;
                 assert!(
                     !refused || !this.links.contains_key(&link),
-                    "a liar is back"
+                    "a banned liar was accepted again"
                 );
                 node
             }

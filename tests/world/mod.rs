@@ -1,7 +1,7 @@
 //! A small world for tests of whole peers: a tracker and peers over one
 //! network, TCP on loopback or in memory.
 
-// Each test binary uses its own part of it.
+// Each test binary uses only some of these items.
 #![allow(dead_code)]
 
 pub(crate) mod storages;
@@ -40,12 +40,12 @@ macro_rules! on_both_networks {
     )*};
 }
 
-/// Fails a test that hangs. No test waits that long when all is well.
+/// Fails a test that hangs. A passing test never waits this long.
 pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(600);
     tokio::time::timeout(limit, something)
         .await
-        .expect("it hangs")
+        .expect("the test hangs")
 }
 
 /// The network of a test.
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// The address that a peer of this name listens at.
+    /// The address that a peer with this name listens on.
     pub(crate) fn at(&self, name: &str) -> Addr {
         let text = match &self.net {
             Net::Tcp => "127.0.0.1:0".into(),
@@ -104,10 +104,10 @@ impl World {
         text.parse().unwrap()
     }
 
-    /// An address where nobody listens.
+    /// An address that no process listens on.
     pub(crate) fn nowhere(&self) -> Addr {
         let text = match &self.net {
-            // Port 9 is "discard": nobody serves it.
+            // Port 9 is "discard", which is not served here.
             Net::Tcp => "127.0.0.1:9",
             Net::Memory(_) => "memory:nowhere",
         };
@@ -148,8 +148,8 @@ impl World {
         owners
     }
 
-    /// Waits until the tracker lists this many owners of a content, complete
-    /// or not.
+    /// Waits until the tracker lists this many owners of a content, complete or
+    /// partial.
     pub(crate) async fn listed(&self, content: &Content, owners: usize) {
         let mut config = ClientConfig::default();
         config.seed = Some(1);
@@ -194,14 +194,14 @@ pub(crate) fn named(name: &str) -> ContentName {
     name.parse().unwrap()
 }
 
-/// Random bytes that are the same each time.
+/// Random bytes that are the same in every run.
 pub(crate) fn content(len: usize, seed: u64) -> Bytes {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     bytes.into()
 }
 
-/// A seed for a peer of this name.
+/// A seed for a peer with this name.
 pub(crate) fn seed_of(name: &str) -> u64 {
     let seed = |seed: u64, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte);
     name.bytes().fold(0xcbf2_9ce4_8422_2325, seed)

@@ -59,7 +59,7 @@ enum Publication {
 /// Drives the machine of one content.
 pub(super) struct Driver {
     shared: Arc<PeerShared>,
-    /// Given up before the inbox closes: whoever waits for that may claim the
+    /// Given up before the inbox closes: a task that waits for it may claim the
     /// content at once.
     claim: DriverClaim,
     swarm: Swarm,
@@ -83,7 +83,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// The driver of a content that is to be downloaded.
+    /// The driver of a content that has to be downloaded.
     pub(super) fn new(
         shared: Arc<PeerShared>,
         claim: DriverClaim,

@@ -7,21 +7,21 @@ use bt_lite::peer::swarm::LinkId;
 
 use super::{Observer, Run, Seen};
 
-/// One more link is asked for the manifest after so long at the earliest.
+/// The earliest time after which one more link is asked for the manifest.
 const HEDGE: Duration = Duration::from_millis(500);
 
-/// And after so long though parts come.
+/// The time after which one more link is asked even if pages arrive.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// How many links are asked for the length at once.
 const AT_ONCE: usize = 4;
 
-/// How long a part of the manifest may take at first.
-const PART_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a manifest page may take on the first attempt.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Observer {
-    /// Time has passed: links that were too slow with the manifest are passed
-    /// over, and those that were so twice and sent nothing go.
+    /// Time has passed. Links that were too slow with the manifest lose their
+    /// attempt. Links that were too slow at least twice and sent nothing must go.
     pub(crate) fn timeout(&mut self) {
         if self.opened || self.opening {
             return;
@@ -37,8 +37,8 @@ impl Observer {
         }
     }
 
-    /// When one more link is asked for the manifest at the earliest; none if it
-    /// is at once.
+    /// The earliest time at which one more link is asked for the manifest. `None`
+    /// means at once.
     pub(super) fn next_run(&self) -> Option<Instant> {
         let runs = self.links.values().filter_map(|seen| seen.run.as_ref());
         let nothing = runs.clone().all(|run| run.came.is_empty());
@@ -48,7 +48,8 @@ impl Observer {
         self.started.map(|started| self.pause_behind(started))
     }
 
-    /// When one more that has sent the length is asked for the rest.
+    /// The earliest time at which one more link that has sent the length is asked
+    /// for the rest. `None` means at once.
     fn next_promotion(&self) -> Option<Instant> {
         self.promoted.map(|promoted| self.pause_behind(promoted))
     }
@@ -58,7 +59,8 @@ impl Observer {
         (last + HEDGE).min(asked + STEADY)
     }
 
-    /// When a link must be asked for more of the manifest, or is too slow.
+    /// When the next link must be asked for more of the manifest, or becomes too
+    /// slow.
     pub(crate) fn manifest_due(&self) -> Option<Instant> {
         if self.opened || self.opening {
             return None;
@@ -72,25 +74,30 @@ impl Observer {
         deadlines.chain(next).chain(promotion).min()
     }
 
-    /// A link is asked for a part of the manifest: a few for the first at once,
-    /// and a further one only after a while. Who was asked least in vain comes
-    /// first; of those that have sent the length, who claims the shortest.
-    pub(super) fn run(&mut self, link: LinkId, part: u32) {
+    /// A link is asked for a manifest page. A few links are asked for the first
+    /// page at once, and a further link only after a while. The link that was too
+    /// slow least often comes first. Among links that have sent the length, the
+    /// one that claims the shortest comes first.
+    pub(super) fn run(&mut self, link: LinkId, page: u32) {
         let due = self.next_run().is_none_or(|at| at <= self.now);
         let runs = || self.links.values().filter_map(|seen| seen.run.as_ref());
-        if part == 0 {
-            assert!(due, "asks another too soon");
+        if page == 0 {
+            assert!(due, "asks another link too soon");
             let free = self.links.iter().filter(|(_, seen)| seen.is_free());
             let first = free.map(|(link, seen)| (seen.slow, *link)).min();
-            assert_eq!(first.map(|(_, link)| link), Some(link), "others come first");
+            assert_eq!(
+                first.map(|(_, link)| link),
+                Some(link),
+                "another link comes first"
+            );
             let seen = self.links.get_mut(&link).expect("it is up");
-            let patience = PART_TIMEOUT * (1 + seen.slow);
+            let patience = PAGE_TIMEOUT * (1 + seen.slow);
             seen.run = Some(Run {
                 deadline: self.now + patience,
                 patience,
                 asked: BTreeSet::new(),
                 came: BTreeSet::new(),
-                parts: 0,
+                pages: 0,
                 spare: false,
             });
             self.started = Some(self.now);
@@ -100,19 +107,23 @@ impl Observer {
             let promotes = !runs || due;
             let spares = self.links.values().filter_map(|seen| seen.run.as_ref());
             let spares = spares.filter(|run| run.spare);
-            let shortest = spares.map(|run| run.parts).min();
+            let shortest = spares.map(|run| run.pages).min();
             let seen = self.links.get_mut(&link).expect("it is up");
             let run = seen.run.as_mut().expect("it sent the length");
             assert!(run.came.contains(&0), "it has not sent the length");
             if std::mem::take(&mut run.spare) {
-                assert!(promotes, "asks a spare too soon");
-                assert_eq!(Some(run.parts), shortest, "another claims less");
+                assert!(promotes, "asks a spare link too soon");
+                assert_eq!(
+                    Some(run.pages),
+                    shortest,
+                    "another spare link claims fewer pages"
+                );
                 run.deadline = self.now + run.patience;
                 self.promoted = Some(self.now);
             }
         }
         let seen = self.links.get_mut(&link).expect("it is up");
         let run = seen.run.as_mut().expect("it is asked");
-        assert!(run.asked.insert(part), "asks for a part twice");
+        assert!(run.asked.insert(page), "asks for a page twice");
     }
 }

@@ -1,4 +1,4 @@
-//! What comes and goes over links.
+//! Records and checks the messages on links.
 
 use std::time::Duration;
 
@@ -11,22 +11,23 @@ use bt_lite::{Bitfield, Geometry};
 use super::{Observer, Run, Seen};
 use crate::sample::{lot, proof};
 
-/// How many proofs that two links are one peer's a link may give, and gives.
+/// The most proofs that a link may give, and that the machine gives, that two
+/// links belong to one peer.
 const MAX_PROOFS: usize = 4;
 
-/// How many parts of the manifest are handed to a link at a time, and how many
-/// more may be asked for.
-const MAX_PARTS: (usize, usize) = (2, 32);
+/// How many manifest pages are handed to a link at a time, and how many more
+/// requests for pages may wait.
+const MAX_PAGES: (usize, usize) = (2, 32);
 
-/// How long who has sent the length waits to be asked for the rest.
+/// How long a link that has sent the length waits to be asked for the rest.
 const SPARE: Duration = Duration::from_secs(60);
 
 impl Observer {
-    /// Something comes from a link. Says what of it breaks the protocol.
+    /// Records a message from a link, and whether it breaks the protocol.
     pub(crate) fn hears(&mut self, link: LinkId, message: &PeerMessage) {
         let chunks = self.chunks();
         let geometry = self.sample.manifest.geometry();
-        // Before the length is known, little can be held against it.
+        // Before the length is known, few violations can be noticed.
         let known = self.opening || self.opened;
         let harmless = |reason| {
             use RefuseReason::{Busy, Duplicate, NotNeeded};
@@ -60,9 +61,9 @@ impl Observer {
             }
             PeerMessage::Interested => seen.wants_nothing = false,
             PeerMessage::NotInterested => seen.wants_nothing = true,
-            PeerMessage::ManifestRequest { page: part } => {
-                seen.must_go |= seen.parts_asked.len() >= MAX_PARTS.1;
-                seen.parts_asked.push_back(*part);
+            PeerMessage::ManifestRequest { page } => {
+                seen.must_go |= seen.pages_asked.len() >= MAX_PAGES.1;
+                seen.pages_asked.push_back(*page);
             }
             PeerMessage::ManifestReject { .. } => {
                 (seen.run, seen.without) = (None, true);
@@ -139,7 +140,7 @@ impl Observer {
             }
             PeerMessage::Reject(block) => {
                 seen.rejected = true;
-                // Whoever answers is not silent.
+                // A link that answers is not silent.
                 seen.suspect &= !seen.asked.iter().any(|(asked, _)| asked == block);
                 seen.answered(*block, self.seeding);
             }
@@ -148,8 +149,8 @@ impl Observer {
                 if let Some(run) = seen.run.as_mut().filter(|run| run.came.is_empty()) {
                     run.came.insert(0);
                     let claimed = Geometry::of(*length).map(|geometry| geometry.chunks());
-                    run.parts = claimed.unwrap_or(0).div_ceil(HASHES_PER_PAGE);
-                    // If another sends already, this one waits.
+                    run.pages = claimed.unwrap_or(0).div_ceil(HASHES_PER_PAGE);
+                    // If another link sends already, this one is a spare.
                     run.spare = others_sent;
                     let wait = if others_sent { SPARE } else { run.patience };
                     run.deadline = self.now + wait;
@@ -159,13 +160,13 @@ impl Observer {
                     }
                 }
             }
-            PeerMessage::ManifestHashes { page: part, hashes } => {
+            PeerMessage::ManifestHashes { page, hashes } => {
                 self.gave_up = false;
                 let is_long_enough = hashes.len() == 32 * chunks as usize;
-                let asked = |run: &&mut Run| *part > 0 && run.asked.contains(part);
+                let asked = |run: &&mut Run| *page > 0 && run.asked.contains(page);
                 if let Some(run) = seen.run.as_mut().filter(asked)
                     && run.came.contains(&0)
-                    && run.came.insert(*part)
+                    && run.came.insert(*page)
                 {
                     run.deadline = self.now + run.patience;
                     self.came = Some(self.now);
@@ -180,7 +181,7 @@ impl Observer {
             && had_nothing
             && !seen.has.is_empty()
         {
-            // What it has an earlier link of its host may have been sent.
+            // An earlier link of the same host may have received these chunks.
             seen.debt = None;
             let debt = self.debts.entry(seen.info.host.clone()).or_default();
             let has = geometry.chunk_len() * seen.has.len() as u64;
@@ -195,7 +196,8 @@ impl Observer {
         }
     }
 
-    /// Finds the link that a proof is about, and which of the two must go.
+    /// Finds the link that a proof is about, and decides which of the two must
+    /// go.
     pub(super) fn merge(&mut self, link: LinkId, claimed: LinkProof) {
         let Some(newer) = self.links[&link].info.cookies else {
             return;
@@ -230,34 +232,54 @@ impl Observer {
         if let PeerMessage::HaveAll | PeerMessage::HaveNone | PeerMessage::Bitfield(_) = message {
             self.greeted(link);
         }
-        if let PeerMessage::ManifestRequest { page: part } = message {
-            self.run(link, *part);
+        if let PeerMessage::ManifestRequest { page } = message {
+            self.run(link, *page);
         }
-        let seen = self.links.get_mut(&link).expect("sends on a dead link");
+        let seen = self
+            .links
+            .get_mut(&link)
+            .expect("sends on a link that is not up");
         let hashes = matches!(message, PeerMessage::ManifestHashes { .. });
         seen.queued.push_back(hashes);
         match message {
             PeerMessage::SamePeer(proof) => {
                 let at = seen.to_prove.iter().position(|owed| owed == proof);
-                seen.to_prove.remove(at.expect("proves what is not so"));
+                seen.to_prove
+                    .remove(at.expect("gives a proof that is not owed"));
             }
             PeerMessage::Request(block) => {
-                assert!(self.opened && !self.seeding, "needs nothing");
+                assert!(
+                    self.opened && !self.seeding,
+                    "requests a block while it does not download"
+                );
                 assert!(self.sample.manifest.geometry().contains_block(*block));
-                assert!(!self.stored.contains(&block.chunk), "it is here");
-                assert!(!self.held.contains_key(&block.chunk), "it may be here");
-                assert!(seen.has.contains(&block.chunk.0), "asks for what it lacks");
-                assert!(!seen.choked, "asks who does not answer");
-                assert!(!seen.asked.contains(&(*block, false)), "asks twice");
+                assert!(
+                    !self.stored.contains(&block.chunk),
+                    "requests a chunk that is stored"
+                );
+                assert!(
+                    !self.held.contains_key(&block.chunk),
+                    "requests a chunk that awaits its recheck"
+                );
+                assert!(
+                    seen.has.contains(&block.chunk.0),
+                    "requests a chunk that the link lacks"
+                );
+                assert!(!seen.choked, "sends a request to a link that chokes");
+                assert!(
+                    !seen.asked.contains(&(*block, false)),
+                    "requests a block twice"
+                );
                 seen.asked.push((*block, false));
                 seen.first_asked.get_or_insert(self.now);
                 seen.declined = false;
                 assert!(seen.asked.len() <= self.max_requests);
             }
             PeerMessage::Cancel(block) => {
-                // Was it asked again, the first request was cancelled before.
+                // If a block was requested again, the first request is cancelled
+                // already.
                 let asked = seen.asked.iter_mut().find(|(b, c)| b == block && !c);
-                asked.expect("cancels what it did not ask").1 = true;
+                asked.expect("cancels a block that it did not request").1 = true;
             }
             PeerMessage::Block {
                 chunk,
@@ -266,7 +288,10 @@ impl Observer {
             } => {
                 let (chunk, offset, len) = (*chunk, *offset, data.len() as u32);
                 let block = BlockRange { chunk, offset, len };
-                assert!(self.stored.contains(&chunk), "serves what is not stored");
+                assert!(
+                    self.stored.contains(&chunk),
+                    "serves a chunk that is not stored"
+                );
                 assert_eq!(*data, self.sample.block(block));
                 answered(&mut seen.theirs, block);
             }
@@ -285,56 +310,74 @@ impl Observer {
                 seen.told.extend(bits.iter());
             }
             PeerMessage::Have(chunk) => {
-                assert!(seen.greeted && seen.told.insert(*chunk), "told twice");
+                assert!(
+                    seen.greeted && seen.told.insert(*chunk),
+                    "announces a chunk twice"
+                );
                 let seeder = seen.has.len() == chunks as usize;
                 let gave = seen.gave.contains(chunk) || self.first == Some(*chunk);
-                assert!(!seeder || gave, "a seeder has it");
+                assert!(
+                    !seeder || gave,
+                    "announces a chunk to a seeder without a reason"
+                );
             }
             PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
-            PeerMessage::ManifestRequest { page: part } => {
+            PeerMessage::ManifestRequest { page } => {
                 assert!(!self.opened && !self.opening);
-                seen.parts.push(*part);
+                seen.pages.push(*page);
             }
             PeerMessage::ManifestLength { .. } => {
                 let known = self.opening || self.opened;
-                assert!(known, "a manifest that is not checked");
-                assert_eq!(seen.parts_asked.pop_front(), Some(0));
+                assert!(known, "sends a manifest that is not checked yet");
+                assert_eq!(seen.pages_asked.pop_front(), Some(0));
             }
-            PeerMessage::ManifestHashes { page: part, .. } => {
+            PeerMessage::ManifestHashes { page, .. } => {
                 let known = self.opening || self.opened;
-                assert!(known, "a manifest that is not checked");
-                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+                assert!(known, "sends a manifest that is not checked yet");
+                assert_eq!(seen.pages_asked.pop_front(), Some(*page));
                 let under_way = seen.queued.iter().filter(|hashes| **hashes).count();
-                assert!(under_way <= MAX_PARTS.0, "too many parts at a time");
+                assert!(under_way <= MAX_PAGES.0, "sends too many pages at a time");
             }
-            PeerMessage::ManifestReject { page: part } => {
-                assert_eq!(seen.parts_asked.pop_front(), Some(*part));
+            PeerMessage::ManifestReject { page } => {
+                assert_eq!(seen.pages_asked.pop_front(), Some(*page));
             }
             PeerMessage::Choke => {
                 assert!(
                     !std::mem::replace(&mut seen.choked_by_us, true),
-                    "choked twice"
+                    "chokes a link twice"
                 );
             }
             PeerMessage::Unchoke => {
-                assert!(std::mem::take(&mut seen.choked_by_us), "unchoked twice");
+                assert!(
+                    std::mem::take(&mut seen.choked_by_us),
+                    "unchokes a link twice"
+                );
             }
             PeerMessage::NotInterested => {
-                assert!(seen.asked.is_empty(), "wants what it asked for");
-                assert!(!std::mem::replace(&mut seen.declined, true), "said twice");
+                assert!(
+                    seen.asked.is_empty(),
+                    "is not interested but has open requests"
+                );
+                assert!(
+                    !std::mem::replace(&mut seen.declined, true),
+                    "says NotInterested twice"
+                );
             }
             PeerMessage::Interested => {
                 assert!(
                     std::mem::take(&mut seen.declined),
-                    "a link starts interested"
+                    "says Interested though it already is"
                 );
             }
-            other => panic!("says {other:?}"),
+            other => panic!("unexpected message: {other:?}"),
         }
-        assert!(seen.told.is_subset(&self.stored), "offers what is not here");
+        assert!(
+            seen.told.is_subset(&self.stored),
+            "announces a chunk that is not stored"
+        );
     }
 
-    /// What a new link is to hear: that others are the same peer's.
+    /// The proofs that a new link must get: that others belong to the same peer.
     pub(super) fn greeted(&mut self, link: LinkId) {
         let info = &self.links[&link].info;
         let Some(newer) = info.cookies else {
@@ -353,5 +396,5 @@ impl Observer {
 
 fn answered(theirs: &mut Vec<BlockRange>, block: BlockRange) {
     let at = theirs.iter().position(|asked| *asked == block);
-    theirs.remove(at.expect("answers what nobody asked"));
+    theirs.remove(at.expect("answers a request that was not made"));
 }

@@ -1,4 +1,4 @@
-//! What the machine wants done, and what holds after every step.
+//! Checks the machine's outputs, and what must hold after every step.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use bt_lite::testing::machine::BlockLayout;
 
 use super::{Observer, Seen};
 
-/// A link that has so many messages waiting is told of chunks later.
+/// A link with this many queued messages is told of chunks later.
 const MAX_QUEUED_HAVES: usize = 256;
 
 impl Observer {
@@ -21,39 +21,45 @@ impl Observer {
             Output::Dial { addr } => {
                 assert!(!self.seeding, "a seeder dials");
                 let named = self.named.contains(addr);
-                assert!(named || self.proved.contains(addr), "nobody named it");
-                assert!(!self.banned_addrs.contains(addr), "dials who is banned");
+                assert!(
+                    named || self.proved.contains(addr),
+                    "dials an address that nobody named"
+                );
+                assert!(!self.banned_addrs.contains(addr), "dials a banned address");
                 let at = |seen: &&Seen| seen.info.addr.as_ref() == Some(addr);
                 let linked = self.links.values().filter(at);
                 for seen in linked {
-                    // What a link merely says keeps nobody from being dialled,
-                    // if the tracker named it and nothing comes.
+                    // An address that a link only claims is dialled anyway, if
+                    // the tracker named it and nothing arrives.
                     let starving = self.is_starving();
-                    assert!(!seen.solid, "dials who is linked");
-                    assert!(!seen.claims || named && starving, "dials who seems linked");
+                    assert!(!seen.solid, "dials a linked address");
+                    assert!(
+                        !seen.claims || named && starving,
+                        "dials an address that a link claims"
+                    );
                 }
                 self.untried.remove(addr);
                 for seen in self.links.values_mut() {
                     seen.claims &= seen.info.addr.as_ref() != Some(addr);
                 }
-                assert!(self.dialling.insert(addr.clone()), "dials twice");
-                // A dial to whoever was banned meanwhile leads to no link.
+                assert!(self.dialling.insert(addr.clone()), "dials an address twice");
+                // A dial to an address that was banned meanwhile yields no link.
                 let banned = |addr: &&Addr| self.banned_addrs.contains(*addr);
                 let dialling = self.dialling.len() - self.dialling.iter().filter(banned).count();
-                // If nothing comes, whoever answers takes another's place.
+                // If nothing arrives, one more dial may replace an accepted link.
                 let accepted = self.links.values().any(|seen| !seen.info.dialled);
                 let one_more = self.links.len() == self.max_links
                     && dialling == 1
                     && accepted
                     && self.is_starving();
-                // And of an old one of which nothing is known.
+                // A dialled link may also replace an old blank link.
                 let old = self.old_lately();
                 let places = self.max_links + old.min(self.links.len());
                 assert!(one_more || self.links.len() + dialling <= places);
             }
             Output::Drop { link, reason } => self.dropped(*link, *reason),
             Output::FindOwners => {
-                assert!(!self.seeding && !self.finding, "looks twice");
+                assert!(!self.seeding && !self.finding, "looks for owners twice");
                 self.finding = true;
             }
             Output::Open(manifest) => {
@@ -66,26 +72,39 @@ impl Observer {
                 assert!(!self.stored.contains(chunk) && !self.storing.contains_key(chunk));
                 let suspect = self.suspects.contains_key(chunk);
                 let senders = self.senders(pieces).len();
-                assert!(!suspect || senders == 1, "a second copy is mixed");
+                assert!(
+                    !suspect || senders == 1,
+                    "a second copy has several senders"
+                );
                 assert!(senders >= 1 || pieces.iter().all(|piece| piece.is_empty()));
                 let before = self.verifying.insert(*chunk, pieces.clone());
-                assert_eq!(before, None, "hashed twice at a time");
+                assert_eq!(before, None, "verifies a chunk twice at a time");
             }
             Output::Recheck { chunk } => {
                 assert_eq!(self.held.insert(*chunk, true), Some(false));
             }
             Output::Store { chunk, pieces } => {
-                assert_eq!(self.storing.get(chunk), Some(pieces), "unverified bytes");
+                assert_eq!(
+                    self.storing.get(chunk),
+                    Some(pieces),
+                    "stores unverified bytes"
+                );
             }
             Output::Read { link, block } => {
-                assert!(self.stored.contains(&block.chunk), "reads what is not here");
+                assert!(
+                    self.stored.contains(&block.chunk),
+                    "reads a chunk that is not stored"
+                );
                 let before: u64 = self.links.values().map(|seen| seen.under_way).sum();
                 let block_len = BlockLayout::of(self.sample.manifest.geometry()).block_len();
                 assert!(
                     before < self.send_window.max(block_len),
-                    "the window is full"
+                    "reads though the send window is full"
                 );
-                let seen = self.links.get_mut(link).expect("reads for a dead link");
+                let seen = self
+                    .links
+                    .get_mut(link)
+                    .expect("reads for a link that is not up");
                 seen.reading.push(*block);
                 if seen.under_way == 0 {
                     seen.moved = Some(self.now);
@@ -93,7 +112,10 @@ impl Observer {
                 seen.under_way += u64::from(block.len);
                 for block in &seen.reading {
                     let times = |list: &[BlockRange]| list.iter().filter(|b| *b == block).count();
-                    assert!(times(&seen.reading) <= times(&seen.theirs), "nobody asked");
+                    assert!(
+                        times(&seen.reading) <= times(&seen.theirs),
+                        "reads a block that was not requested"
+                    );
                 }
             }
             Output::Commit { verified } => {
@@ -123,34 +145,40 @@ impl Observer {
                 assert!(!self.seeding && !self.gave_up, "gives up twice");
                 if !self.opened && !self.opening {
                     let tried = !self.links.values().any(Seen::may_have_manifest);
-                    assert!(tried, "somebody has time to answer");
+                    assert!(tried, "gives up while a link may still send the manifest");
                     let room = self.links.len() < self.max_links;
                     let untried = self.untried.iter().any(|addr| !self.is_claimed(addr));
-                    assert!(!(room && untried), "an owner was not tried");
+                    assert!(!(room && untried), "gives up before every owner was tried");
                 }
                 self.gave_up = true;
             }
-            other => panic!("unknown: {other:?}"),
+            other => panic!("unexpected output: {other:?}"),
         }
     }
 
-    /// A link that should have said what it has.
+    /// The deadlines of the links that have not said yet what they have.
     pub(crate) fn unsaid(&self) -> impl Iterator<Item = Instant> {
         let unsaid = self.links.values().filter(|seen| !seen.said);
         unsaid.map(|seen| seen.since + HANDSHAKE_TIMEOUT)
     }
 
-    /// After all outputs of a step.
+    /// Checks what must hold after all outputs of a step.
     pub(crate) fn settled(&mut self) {
         let up = |link: &LinkId| self.links.contains_key(link);
-        assert!(!self.caught.iter().any(up), "a link that lied");
-        assert!(!self.duplicate.iter().any(up), "one link too many");
+        assert!(!self.caught.iter().any(up), "a link that lied is still up");
+        assert!(
+            !self.duplicate.iter().any(up),
+            "a duplicate link is still up"
+        );
         let refused = self.fresh.filter(|_| self.must_refuse);
-        assert!(!refused.iter().any(up), "a liar is back");
+        assert!(!refused.iter().any(up), "a link that must be refused is up");
         let mut must_go = std::mem::take(&mut self.must_go).into_iter();
-        assert!(!must_go.any(|link| up(&link)), "it is of no use");
+        assert!(!must_go.any(|link| up(&link)), "a useless link is still up");
         for seen in self.links.values() {
-            assert!(seen.to_prove.is_empty(), "does not prove who it is");
+            assert!(
+                seen.to_prove.is_empty(),
+                "owes a proof that two links are of one peer"
+            );
             assert_ne!(seen.info.peer, self.me);
         }
         for (link, chunk) in std::mem::take(&mut self.owed_haves) {
@@ -160,32 +188,35 @@ impl Observer {
                 .filter(|s| s.queued.len() < MAX_QUEUED_HAVES);
             assert!(
                 seen.is_none_or(|seen| seen.told.contains(&chunk)),
-                "a sender is not told"
+                "a chunk is not announced to its sender"
             );
         }
         (self.fresh, self.duplicate) = (None, None);
         (self.came_before, self.promoted_before) = (self.came, self.promoted);
         self.old_lately();
         assert!(self.links.len() <= self.max_links);
-        assert!(self.credits.is_empty(), "not credited");
+        assert!(self.credits.is_empty(), "a sender is not credited");
         assert!(
             !self.links.values().any(|seen| seen.must_go),
-            "it broke the protocol"
+            "a link that broke the protocol is still up"
         );
         assert!(self.stored.is_empty() || self.partial || self.seeding);
     }
 
-    /// When all that was to be read and sent has been.
+    /// Checks what must hold when all reads and sends are done.
     pub(crate) fn drained(&self) {
         assert!(self.links.values().all(|seen| seen.theirs.is_empty()));
         assert!(self.links.values().all(|seen| seen.greeted));
-        assert!(self.links.values().all(|seen| seen.parts_asked.is_empty()));
+        assert!(self.links.values().all(|seen| seen.pages_asked.is_empty()));
         let needs = |seen: &Seen| seen.has.len() < self.chunks() as usize;
         for seen in self.links.values().filter(|seen| needs(seen)) {
-            assert_eq!(seen.told, self.stored, "not told of all");
+            assert_eq!(seen.told, self.stored, "not every chunk is announced");
         }
         let mut links = self.links.values();
         let first = |seen: &Seen| self.first.is_none_or(|first| seen.told.contains(&first));
-        assert!(links.all(first), "not told that there is somebody to serve");
+        assert!(
+            links.all(first),
+            "the first chunk is not announced to every link"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Which links may stay, which must go, and who is suspected or banned.
+//! Which links may stay, which must go, and which hosts are suspected or
+//! banned.
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
@@ -11,16 +12,16 @@ use bt_lite::protocol::{Addr, HostKey, RefuseReason};
 
 use super::{OLD, Observer, Seen};
 
-/// A link that has not told of a chunk for so long gives way.
+/// A link that owes the announcement of a chunk for this long gives way.
 const MUTE: Duration = Duration::from_millis(500);
 
-/// How often old links of which nothing is known are counted.
+/// For how long a count of old blank links is used.
 const COUNT: Duration = Duration::from_secs(1);
 
-/// A link is new for so long.
+/// A link is new for this long.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// After so long without a gain, owners that links claim to be are dialled.
+/// After this long without progress, addresses that links claim are dialled.
 const STARVED: Duration = Duration::from_secs(5);
 
 /// How long a host is suspected.
@@ -36,8 +37,7 @@ impl Observer {
         self.suspected.insert(host, self.now + SUSPICION);
     }
 
-    /// Whether a host is known never to have had anything: perhaps, and for
-    /// certain.
+    /// Whether a host is known to be blank: possibly, and certainly.
     pub(super) fn known_blank(&self, host: &HostKey) -> [bool; 2] {
         let known = |certain: usize| {
             let until = self.blanks[certain].get(host);
@@ -46,7 +46,7 @@ impl Observer {
         [known(0), known(1)]
     }
 
-    /// Decides between hosts that nothing is known of.
+    /// The lot that decides between blank hosts. The smaller one wins.
     pub(super) fn lot(&self, host: &HostKey) -> u64 {
         let bytes = match host {
             HostKey::Ip(IpAddr::V4(ip)) => ip.octets().to_vec(),
@@ -57,22 +57,22 @@ impl Observer {
         u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("it is long enough"))
     }
 
-    /// Whether nothing is known of a link: perhaps, and for certain. A Bitfield
-    /// counts before the length is known, and then only if it is of something.
+    /// Whether a link is blank: possibly, and certainly. Before the length is
+    /// known, any Bitfield counts as having something; afterwards, only one that
+    /// is not empty does.
     fn is_blank(&self, seen: &Seen) -> [bool; 2] {
         let unknown = !seen.info.dialled && seen.received == 0 && seen.taken == 0;
         let perhaps = unknown && seen.has.is_empty();
         [perhaps, perhaps && !seen.anything]
     }
 
-    /// Whether it has been so for long: perhaps, and for certain.
+    /// Whether a link, or its blank host, is old: possibly, and certainly.
     fn is_old(&self, seen: &Seen) -> [bool; 2] {
         let age = self.now - seen.since;
         [seen.old[0] || age >= OLD[0], seen.old[1] || age >= OLD[1]]
     }
 
-    /// How many links of which nothing is known may count as old, as they were
-    /// counted last.
+    /// How many blank links may count as old, at most, by the recent counts.
     pub(super) fn old_lately(&mut self) -> usize {
         let old = |seen: &&Seen| {
             self.is_blank(seen)[0] && self.is_old(seen)[0] || seen.may_be_doubtful(self.now)
@@ -84,23 +84,22 @@ impl Observer {
         counts.max().unwrap_or(0)
     }
 
-    /// Whether a link of which nothing is known gives way to a newcomer: perhaps,
-    /// and for certain.
+    /// Whether a blank link gives way to a newcomer: possibly, and certainly.
     fn gives_way_untried(&self, old: &Seen, newcomer: &LinkInfo) -> [bool; 2] {
         let better = newcomer.dialled || self.lot(&newcomer.host) < old.lot;
         let (blank, aged) = (self.is_blank(old), self.is_old(old));
         [0, 1].map(|certain| blank[certain] && (better || aged[certain]))
     }
 
-    /// Whether a link is of no use for certain: it sent nothing, and took a chunk
-    /// and told of none, or was asked and came from a suspected host.
+    /// Whether a link is certainly useless. It sent nothing, and either received a
+    /// chunk without announcing one, or was asked and came from a suspected host.
     pub(super) fn is_useless(&self, seen: &Seen) -> bool {
         let snubbed = self.downloads() && seen.suspect && !seen.asked.is_empty();
         seen.received == 0 && (snubbed || seen.is_mute(self.now))
     }
 
-    /// The other side ends a link: one that came and went for nothing casts a
-    /// suspicion on its host.
+    /// The other side ends a link. If the link is new and exchanged no blocks, its
+    /// host is suspected.
     pub(super) fn left(&mut self, link: LinkId) {
         let Some(seen) = self.links.get(&link).filter(|seen| !seen.info.dialled) else {
             return;
@@ -112,8 +111,8 @@ impl Observer {
         }
     }
 
-    /// No link again to where this side dialled a liar, and none from where
-    /// another liar came.
+    /// Whether a link is banned: its address is one where this side dialled a
+    /// liar, or it was accepted from a liar's host.
     pub(super) fn is_banned(&self, info: &LinkInfo) -> bool {
         let by_addr = info.addr.as_ref();
         by_addr.is_some_and(|addr| self.banned_addrs.contains(addr))
@@ -132,13 +131,14 @@ impl Observer {
         }
     }
 
-    /// Beside a link whose address counts, what another merely says does not.
+    /// Takes a link out of the record. If its address was trusted, the same
+    /// address that other links claim no longer counts.
     pub(super) fn removed(&mut self, link: LinkId) -> Option<Seen> {
         self.old_lately();
         let seen = self.links.remove(&link)?;
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
-        // Who shares its address with one that is of use is not blamed for it.
+        // A host is not blamed while a useful link of the same host is up.
         let mut others = self.links.values();
         let is_good = |is: &Seen| is.received > 0 || is.told_of;
         let alone = others.all(|is| is.info.host != seen.info.host || !is_good(is));
@@ -165,13 +165,13 @@ impl Observer {
     }
 
     pub(super) fn dropped(&mut self, link: LinkId, reason: DropReason) {
-        let seen = self.removed(link).expect("drops a dead link");
+        let seen = self.removed(link).expect("drops a link that is not up");
         match reason {
             DropReason::Refused(RefuseReason::Banned) => {
-                // Other links of a liar live on, until they lie themselves.
+                // Other links of a liar stay up until they lie themselves.
                 let refused = self.fresh == Some(link) && self.is_banned(&seen.info);
                 let lied = self.lied.contains(&link);
-                assert!(refused || lied, "who did not lie is banned");
+                assert!(refused || lied, "a link that did not lie is banned");
                 (self.came, self.promoted) = (self.came_before, self.promoted_before);
                 if !refused {
                     self.ban(link);
@@ -184,56 +184,67 @@ impl Observer {
                 }
             }
             DropReason::Refused(RefuseReason::Duplicate) => {
-                assert_eq!(self.duplicate, Some(link), "nobody has proved it");
+                assert_eq!(
+                    self.duplicate,
+                    Some(link),
+                    "drops a duplicate that was not proved"
+                );
             }
             DropReason::Refused(RefuseReason::Busy)
                 if self.fresh == Some(link) && self.is_not_worth_a_place(&seen.info) => {}
             DropReason::Refused(RefuseReason::Busy) => {
-                assert!(self.links.len() >= self.max_links, "there is room");
-                let fresh = self.fresh.expect("somebody wants the place");
+                assert!(
+                    self.links.len() >= self.max_links,
+                    "refuses a link though there is room"
+                );
+                let fresh = self.fresh.expect("a newcomer needs the place");
                 if link == fresh {
                     let gives_way = |old: &Seen| self.gives_way(old, &seen.info);
-                    assert!(!self.links.values().any(gives_way), "somebody is of no use");
+                    assert!(
+                        !self.links.values().any(gives_way),
+                        "refuses a newcomer though a link must give way"
+                    );
                 } else {
                     let newcomer = self.links[&fresh].info.clone();
                     assert!(
                         self.may_give_way(&seen, &newcomer),
-                        "it is of use: {seen:?}"
+                        "drops a useful link: {seen:?}"
                     );
                 }
             }
             DropReason::Refused(RefuseReason::NotNeeded) => {
                 let all = seen.has.len() == self.chunks() as usize;
-                assert!(!self.seeding || all, "it lacks something");
+                assert!(!self.seeding || all, "drops a link that still needs chunks");
             }
             DropReason::Left(_) => assert!(seen.refused),
             DropReason::Violation("no Bitfield in time") => {
                 assert!(!seen.said && seen.since + HANDSHAKE_TIMEOUT <= self.now);
             }
-            DropReason::Violation(what) => assert!(seen.rude, "it kept to the protocol: {what}"),
+            DropReason::Violation(what) => {
+                assert!(seen.rude, "drops a link that followed the protocol: {what}")
+            }
             DropReason::Silent => {
                 let in_the_way = seen.is_stalled(self.now) && self.holds_up(Some(&seen));
-                let owes_parts = !self.opened && !self.opening && self.must_go.contains(&link);
+                let owes_pages = !self.opened && !self.opening && self.must_go.contains(&link);
                 let asks = self.downloads();
                 let snubbed = asks && seen.may_be_snubbed(self.now);
                 let useless = seen.received == 0 && (snubbed || seen.is_mute(self.now));
                 let useless = useless && self.crowded && self.fresh.is_some();
-                let owes = asks && !seen.asked.is_empty() || owes_parts || in_the_way || useless;
-                assert!(owes, "it owes nothing: {seen:?}");
+                let owes = asks && !seen.asked.is_empty() || owes_pages || in_the_way || useless;
+                assert!(owes, "drops a link that owes nothing: {seen:?}");
             }
-            other => panic!("unknown: {other}"),
+            other => panic!("unexpected reason: {other}"),
         }
     }
 
-    /// Whether a newcomer may be refused though there is room: many links are
-    /// there, and its host was of no use before or has its share.
+    /// Whether a newcomer may be refused even though there is room: there are many
+    /// links, and its host is suspected or has its share of the places.
     pub(super) fn is_not_worth_a_place(&self, newcomer: &LinkInfo) -> bool {
         let suspect = self.is_suspect(&newcomer.host);
         self.crowded && !newcomer.dialled && (suspect || self.has_its_share(newcomer))
     }
 
-    /// Whether a host has twice as many links as all would have if they had as
-    /// many each.
+    /// Whether a host has at least twice its even share of the places.
     pub(super) fn has_its_share(&self, newcomer: &LinkInfo) -> bool {
         let others = self
             .links
@@ -267,7 +278,7 @@ impl Observer {
         has.any(|&chunk| !self.stored.contains(&ChunkIndex(chunk)))
     }
 
-    /// Whether a link must give way to a newcomer before that is refused.
+    /// Whether a link must give way before a newcomer is refused.
     pub(super) fn gives_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
         let is_new = self.now - old.since < GRACE;
         let declined = old.wants_nothing || self.lacks_nothing(old);
@@ -282,7 +293,8 @@ impl Observer {
         idle || barren || untried || crowded
     }
 
-    /// Whether a link, which is out of the list already, may give way at all.
+    /// Whether a link may give way at all. It is already removed from the
+    /// record.
     pub(super) fn may_give_way(&self, old: &Seen, newcomer: &LinkInfo) -> bool {
         let is_new = self.now - old.since < GRACE;
         let declined = old.wants_nothing || self.lacks_nothing(old);
@@ -299,18 +311,18 @@ impl Observer {
         may_idle || barren || untried || !old.info.dialled && (crowded || wanted)
     }
 
-    /// Whether nothing comes, as far as that can be told from outside.
+    /// Whether nothing arrives, as far as that can be seen from outside.
     pub(super) fn is_starving(&self) -> bool {
         let supplied = |seen: &Seen| match self.opened {
             true => !seen.rejected && self.is_useful(seen),
-            // Whoever was asked for the manifest in vain supplies nothing.
+            // A link that was too slow with the manifest supplies nothing.
             false => seen.may_have_manifest(),
         };
         let quiet = self.now - self.last_gain >= STARVED;
         !self.seeding && (quiet || !self.links.values().any(supplied))
     }
 
-    /// Whether links that take nothing hold up others.
+    /// Whether stalled links hold up others.
     pub(crate) fn holds_up(&self, also: Option<&Seen>) -> bool {
         let links = || self.links.values().chain(also);
         let waits = links().any(|seen| seen.theirs.len() > seen.reading.len());

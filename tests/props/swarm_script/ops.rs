@@ -1,10 +1,10 @@
-//! What happens to one machine in an arbitrary script.
+//! The steps of an arbitrary script for one machine.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// Among so few peers and addresses, duplicates and bans are frequent.
+/// With so few peers and addresses, duplicates and bans are frequent.
 pub(super) const PEERS: u8 = 6;
 pub(super) const ADDRS: u8 = 5;
 
@@ -13,11 +13,11 @@ pub(super) enum Op {
     Up(u8, Option<u8>, bool, Option<Says>),
     Down(Index),
     Says(Index, Says),
-    /// The same several times.
+    /// The same message several times.
     Repeats(Index, Says, usize),
-    /// Answers what the machine asked a link.
+    /// A link answers a request of the machine.
     Answers(Index, Index, Answer),
-    /// The driver does one thing, or everything, that it was told to.
+    /// The driver does one of its jobs, which works or fails.
     Does(Index, bool),
     DoesAll,
     Owners(Vec<(u8, bool)>),
@@ -47,21 +47,21 @@ pub(super) enum Says {
     Reject(u32, u32, u32),
     Hello,
     Interested(bool),
-    /// That a link is the same peer's as another one.
+    /// A claim that another link belongs to the same peer.
     Proof(Index, Forgery),
     Refuse,
     KeepAlive,
 }
 
-/// How a proof that two links are one peer's is wrong, if it is.
+/// How a proof that two links belong to one peer is forged, if it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Forgery {
     None,
-    /// This side's own.
+    /// The machine's own proof, sent back.
     SentBack,
-    /// With the ends of the older link the wrong way round.
+    /// With the two ends of the older link swapped.
     Turned,
-    /// Of the same two links, but said on the other one.
+    /// A proof for the same two links, replayed on the wrong one.
     Replayed,
     Guessed,
 }
@@ -73,7 +73,7 @@ pub(super) enum Answer {
     Refusal,
 }
 
-/// What a driver reports though it was not asked to.
+/// A report of the driver that the machine did not ask for.
 #[derive(Debug, Clone)]
 pub(super) enum Unbidden {
     DialFailed(u8),
@@ -101,7 +101,7 @@ fn proof() -> impl Strategy<Value = Says> {
 
 fn says() -> impl Strategy<Value = Says> {
     let bytes = || vec(any::<u8>(), 0..70);
-    // Most that asks for something stays inside the content.
+    // Most requests stay inside the content.
     let near = (0u32..8, 0u32..4, 0u32..4);
     let near = near.prop_map(|(chunk, at, len)| (chunk, at * 4096, len * 4097));
     let block = prop_oneof![20 => near, 1 => any::<(u32, u32, u32)>()];
@@ -163,7 +163,7 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         20 => (index(), says()).prop_map(|(link, says)| Op::Says(link, says)),
         1 => (index(), says(), 2usize..9).prop_map(|(link, s, n)| Op::Repeats(link, s, n)),
         1 => (index(), 0u32..3, 30usize..40)
-            .prop_map(|(link, part, n)| Op::Repeats(link, Says::Part(part), n)),
+            .prop_map(|(link, page, n)| Op::Repeats(link, Says::Part(page), n)),
         1 => (index(), proof(), 4usize..6).prop_map(|(link, s, n)| Op::Repeats(link, s, n)),
         50 => (index(), index(), answer).prop_map(|(link, at, a)| Op::Answers(link, at, a)),
         30 => (index(), any::<bool>()).prop_map(|(at, works)| Op::Does(at, works)),

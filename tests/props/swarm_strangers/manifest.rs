@@ -1,4 +1,4 @@
-//! Manifests that links hold back, drip or lie about.
+//! Manifests that links withhold, drip or lie about.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
 use bt_lite::{ContentId, Geometry};
 use bytes::Bytes;
 
-use super::{Single, asked_parts, drops};
+use super::{Single, asked_pages, drops};
 
-/// A content of so many chunks that nobody has, of which the last is one byte.
+/// A content with many chunks, which no link has. Its last chunk is one byte.
 struct Long {
     id: ContentId,
-    parts: Vec<PeerMessage>,
+    pages: Vec<PeerMessage>,
 }
 
 impl Long {
@@ -31,8 +31,8 @@ impl Long {
             .map(|chunk| *blake3::hash(&chunk.to_be_bytes()).as_bytes())
             .collect();
         hashes.push(hasher.finalize_non_root());
-        let parts = hashes.chunks(HASHES_PER_PAGE as usize).enumerate();
-        let parts = parts.map(|(at, hashes)| PeerMessage::ManifestHashes {
+        let pages = hashes.chunks(HASHES_PER_PAGE as usize).enumerate();
+        let pages = pages.map(|(at, hashes)| PeerMessage::ManifestHashes {
             page: at as u32 + 1,
             hashes: hashes.concat().into(),
         });
@@ -40,7 +40,7 @@ impl Long {
             length,
             proof: Bytes::from_static(b"x"),
         };
-        let parts = std::iter::once(first).chain(parts).collect();
+        let pages = std::iter::once(first).chain(pages).collect();
         let mut level = hashes;
         while level.len() > 2 {
             let pairs = level.chunks(2);
@@ -52,12 +52,12 @@ impl Long {
         }
         let root = merge_subtrees_root(&level[0], &level[1], Mode::Hash);
         let id = ContentId::from_bytes(*root.as_bytes());
-        Self { id, parts }
+        Self { id, pages }
     }
 }
 
 #[test]
-fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
+fn long_manifest_in_any_order_from_the_second_link_is_checked_outside_the_machine() {
     let long = Long::new(20_000);
     let mut single = Single::new(long.id, SwarmConfig::default());
     let slow = single.accepted(PeerId([2; 16]), "slow:1", None);
@@ -67,24 +67,24 @@ fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
         single.hears(link, PeerMessage::HaveAll);
     }
     let end = single.start + Duration::from_millis(1100);
-    let asked = asked_parts(&single.until(end));
+    let asked = asked_pages(&single.until(end));
     assert_eq!(asked, [(0, slow, 0), (0, liar, 0), (0, good, 0)]);
     for link in [liar, good] {
-        single.hears(link, long.parts[0].clone());
+        single.hears(link, long.pages[0].clone());
         let now = single.now;
-        let asked = asked_parts(&single.until(now));
-        let parts: Vec<_> = (1..4).map(|part| (1100, link, part)).collect();
-        assert_eq!(asked, parts);
+        let asked = asked_pages(&single.until(now));
+        let pages: Vec<_> = (1..4).map(|page| (1100, link, page)).collect();
+        assert_eq!(asked, pages);
         for at in [3, 1, 2] {
-            let mut part = long.parts[at].clone();
-            if let PeerMessage::ManifestHashes { hashes, page: 1 } = &mut part
+            let mut page = long.pages[at].clone();
+            if let PeerMessage::ManifestHashes { hashes, page: 1 } = &mut page
                 && link == liar
             {
                 let mut bytes = hashes.to_vec();
                 bytes[0] ^= 1;
                 *hashes = bytes.into();
             }
-            single.hears(link, part);
+            single.hears(link, page);
         }
         let claim = single
             .outputs()
@@ -93,7 +93,9 @@ fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
                 Output::CheckManifest { link: of, claim } if of == link => Some(claim),
                 _ => None,
             });
-        let manifest = claim.expect("it is too long to be checked at once").check();
+        let manifest = claim
+            .expect("a manifest this long is checked outside the machine")
+            .check();
         assert_eq!(manifest.is_some(), link == good);
         single.swarm.manifest_checked(single.now, link, manifest);
         let outputs = single.outputs();
@@ -108,7 +110,7 @@ fn long_manifest_in_any_order_from_the_second_link_is_checked_outside() {
 }
 
 #[test]
-fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
+fn links_that_drip_the_manifest_do_not_keep_others_from_being_asked() {
     let long = Long::new(200_000);
     let mut single = Single::new(long.id, SwarmConfig::default());
     let mut links = Vec::new();
@@ -122,21 +124,21 @@ fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
     for _ in 0..200 {
         let end = single.now + Duration::from_millis(400);
         outputs.extend(single.until(end));
-        // The first that has more to send sends one part.
-        let asked = asked_parts(&outputs);
+        // The first link that has more to send sends one page.
+        let asked = asked_pages(&outputs);
         let next = |at: &usize| {
             asked
                 .iter()
                 .any(|(_, l, p)| (*l, *p) == (links[*at], sent[*at]))
         };
         if let Some(at) = (0..links.len()).find(next).filter(|at| sent[*at] < 20) {
-            single.hears(links[at], long.parts[sent[at] as usize].clone());
+            single.hears(links[at], long.pages[sent[at] as usize].clone());
             sent[at] += 1;
         }
     }
-    // Four at once, and one more every second though parts come all the
-    // time.
-    let firsts = asked_parts(&outputs)
+    // Four links are asked at once, and one more every second even though pages
+    // keep arriving.
+    let firsts = asked_pages(&outputs)
         .into_iter()
         .filter(|asked| asked.2 == 0);
     let firsts: Vec<(u64, LinkId)> = firsts.map(|(at, link, _)| (at, link)).collect();
@@ -147,12 +149,12 @@ fn links_that_drip_the_manifest_keep_nobody_from_being_asked() {
     assert_eq!(
         asked.len(),
         links.len(),
-        "all are asked, though 8 at a time"
+        "all links are asked, though only 8 at a time"
     );
 }
 
 #[test]
-fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
+fn link_that_was_too_slow_twice_is_dropped_and_a_late_link_is_asked_before_giving_up() {
     let long = Long::new(20_000);
     let mut single = Single::new(long.id, SwarmConfig::default());
     let silent = single.accepted(PeerId([2; 16]), "silent:1", None);
@@ -163,9 +165,9 @@ fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
         Output::Drop { link, reason } => Some((at.as_secs(), *link, *reason)),
         _ => None,
     });
-    // Ten seconds, and twenty.
+    // Ten seconds for the first attempt, and twenty for the second.
     assert_eq!(dropped, Some((30, silent, DropReason::Silent)));
-    // One that comes late is asked before the machine gives up.
+    // A link that comes up late is asked before the machine gives up.
     let late = single.accepted(PeerId([3; 16]), "late:1", None);
     single.hears(late, PeerMessage::HaveAll);
     let end = single.now + Duration::from_secs(9);
@@ -173,7 +175,7 @@ fn link_that_was_too_slow_twice_is_dropped_and_nobody_gives_up_before() {
         outputs.iter().any(|(_, output)| *output == Output::GaveUp)
     };
     let outputs = single.until(end);
-    assert_eq!(asked_parts(&outputs), [(59_000, late, 0)]);
+    assert_eq!(asked_pages(&outputs), [(59_000, late, 0)]);
     assert!(!gives_up(&outputs));
     let end = single.now + Duration::from_secs(2);
     assert!(gives_up(&single.until(end)));
@@ -192,13 +194,13 @@ fn link_that_sent_the_length_takes_over_when_the_first_falls_silent_or_fails() {
         }
         let now = single.now;
         let firsts = links.iter().map(|link| (0, *link, 0));
-        assert_eq!(asked_parts(&single.until(now)), Vec::from_iter(firsts));
-        // Whoever is first is asked for the rest, and nobody else.
+        assert_eq!(asked_pages(&single.until(now)), Vec::from_iter(firsts));
+        // Only the first link is asked for the rest.
         for &link in &links {
-            single.hears(link, long.parts[0].clone());
+            single.hears(link, long.pages[0].clone());
         }
-        let asked = asked_parts(&single.until(now));
-        let rest = |at, link| (1..9).map(move |part| (at, link, part));
+        let asked = asked_pages(&single.until(now));
+        let rest = |at, link| (1..9).map(move |page| (at, link, page));
         assert_eq!(asked, Vec::from_iter(rest(0, links[0])));
         if fails {
             single.hears(links[0], PeerMessage::ManifestReject { page: 1 });
@@ -206,12 +208,12 @@ fn link_that_sent_the_length_takes_over_when_the_first_falls_silent_or_fails() {
         let end = single.start + Duration::from_millis(400);
         let at_once = fails.then(|| rest(0, links[1]));
         let at_once = Vec::from_iter(at_once.into_iter().flatten());
-        assert_eq!(asked_parts(&single.until(end)), at_once);
-        // One more after half a second in which nothing came, each time.
+        assert_eq!(asked_pages(&single.until(end)), at_once);
+        // One more link is asked after each half second in which nothing arrived.
         let end = single.start + Duration::from_millis(1100);
         let silent = if fails { &links[2..] } else { &links[1..] };
         let after = silent.iter().zip([500, 1000]);
         let expected = after.flat_map(|(link, at)| rest(at, *link));
-        assert_eq!(asked_parts(&single.until(end)), Vec::from_iter(expected));
+        assert_eq!(asked_pages(&single.until(end)), Vec::from_iter(expected));
     }
 }

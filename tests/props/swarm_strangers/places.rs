@@ -1,4 +1,4 @@
-//! Whom a machine takes in when places are scarce.
+//! Which links a machine accepts when places are scarce.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::sample::{SMALL, Sample};
 
 const BUSY: DropReason = DropReason::Refused(RefuseReason::Busy);
 
-/// A download from an owner that is dialled, with room for eight links.
+/// A download from a dialled owner, with room for eight links.
 fn started(sample: &Sample) -> (Single, LinkId) {
     let mut config = SwarmConfig::default();
     config.max_links = 8;
@@ -22,7 +22,7 @@ fn started(sample: &Sample) -> (Single, LinkId) {
     (single, owner)
 }
 
-/// A leecher comes from a host. Whether it may stay.
+/// A leecher connects from a host. Returns its link if it may stay.
 fn comes(single: &mut Single, from: &str) -> Option<LinkId> {
     let name = PeerId([single.links as u8 + 20; 16]);
     let link = single.accepted(name, &format!("{from}:1"), None);
@@ -36,11 +36,11 @@ fn comes(single: &mut Single, from: &str) -> Option<LinkId> {
 }
 
 #[test]
-fn host_whose_link_came_and_left_for_nothing_is_refused_once_half_the_places_are_taken() {
+fn host_whose_link_left_without_exchanging_data_is_refused_when_half_the_places_are_taken() {
     let (mut single, _) = started(&SMALL[4]);
     let link = comes(&mut single, "suspect").unwrap();
     single.swarm.link_down(single.now, link);
-    // As long as few are there, it may come back.
+    // It may come back while there are few links.
     let link = comes(&mut single, "suspect").unwrap();
     single.swarm.link_down(single.now, link);
     for n in 0..3 {
@@ -48,7 +48,7 @@ fn host_whose_link_came_and_left_for_nothing_is_refused_once_half_the_places_are
     }
     assert_eq!(comes(&mut single, "suspect"), None);
     assert!(comes(&mut single, "other").is_some());
-    // A dialled link is taken, and stays though it is not asked at first.
+    // A dialled link is accepted, and stays though it is not asked at first.
     let again = single.dialled(PeerId([7; 16]), "suspect:1");
     single.hears(again, PeerMessage::HaveAll);
     assert_eq!(requests(&single.outputs(), again), []);
@@ -65,7 +65,7 @@ fn host_whose_link_came_and_left_for_nothing_is_refused_once_half_the_places_are
 }
 
 #[test]
-fn link_that_was_asked_and_sent_nothing_makes_way_for_a_newcomer() {
+fn link_that_was_asked_and_sent_nothing_gives_way_to_a_newcomer() {
     let sample = &SMALL[4];
     let (mut single, owner) = started(sample);
     let asked = requests(&single.outputs(), owner);
@@ -76,7 +76,7 @@ fn link_that_was_asked_and_sent_nothing_makes_way_for_a_newcomer() {
     for n in 0..2 {
         comes(&mut single, &format!("host{n}")).unwrap();
     }
-    // Before its time is over, nobody is blamed.
+    // No link is blamed before its time is up.
     assert!(comes(&mut single, "early").is_some());
     let end = single.now + Duration::from_secs(4);
     let mut dropped = single.until(end);
@@ -91,7 +91,7 @@ fn link_that_was_asked_and_sent_nothing_makes_way_for_a_newcomer() {
             .iter()
             .any(|(link, _)| [owner, newcomer].contains(link))
     );
-    // Its host is suspected from then on.
+    // From then on, its host is suspected.
     assert_eq!(comes(&mut single, "silent"), None);
 }
 
@@ -101,18 +101,18 @@ fn host_may_have_twice_its_share_of_the_places() {
     for n in 0..3 {
         comes(&mut single, &format!("host{n}")).unwrap();
     }
-    // Four hosts share eight places, and the fifth comes in with them.
+    // Four hosts share eight places, and a fifth host joins them.
     let mut links = 0;
     while comes(&mut single, "crowd").is_some() {
         links += 1;
     }
     assert_eq!(links, 4);
-    // Others still find a place, though it is the crowd's.
+    // Another host still gets a place, though the crowd has to give it up.
     assert!(comes(&mut single, "other").is_some());
 }
 
-/// A machine with places for so many links, all of which are taken by hosts of
-/// which nothing is known.
+/// A machine with this many places, all taken by blank links from different
+/// hosts.
 fn crowded(places: usize) -> (Single, Vec<LinkId>) {
     let mut config = SwarmConfig::default();
     config.max_links = places;
@@ -127,10 +127,10 @@ fn crowded(places: usize) -> (Single, Vec<LinkId>) {
 }
 
 #[test]
-fn places_of_hosts_nothing_is_known_of_go_to_the_same_ones_however_often_they_knock() {
+fn same_blank_hosts_keep_the_places_however_often_the_others_retry() {
     let (mut single, links) = crowded(8);
-    // Newcomers take the places of those with worse lots, until none has a better
-    // one than those who stay.
+    // Newcomers take the places of hosts with worse lots, until no newcomer has a
+    // better lot than the hosts that stay.
     let mut up: Vec<(LinkId, String)> = Vec::new();
     for (n, link) in links.into_iter().enumerate() {
         up.push((link, format!("stranger{n}")));
@@ -159,7 +159,7 @@ fn places_of_hosts_nothing_is_known_of_go_to_the_same_ones_however_often_they_kn
 }
 
 #[test]
-fn tenth_of_the_places_stays_free_as_long_as_others_are_taken_by_strangers() {
+fn tenth_of_the_places_stays_free_while_strangers_take_the_rest() {
     let (mut single, links) = crowded(20);
     for link in &links {
         single.hears(*link, PeerMessage::HaveNone);
@@ -167,7 +167,7 @@ fn tenth_of_the_places_stays_free_as_long_as_others_are_taken_by_strangers() {
     let dropped = drops(&single.outputs());
     assert_eq!(dropped.len(), 2);
     assert!(dropped.iter().all(|(_, reason)| *reason == BUSY));
-    // A newcomer that has something stays, and a stranger goes for it.
+    // A newcomer that has something stays, and a stranger gives way to it.
     let new = single.accepted(PeerId([7; 16]), "new:1", None);
     assert_eq!(drops(&single.outputs()), []);
     single.hears(new, PeerMessage::HaveAll);
@@ -177,7 +177,7 @@ fn tenth_of_the_places_stays_free_as_long_as_others_are_taken_by_strangers() {
 }
 
 #[test]
-fn link_that_says_what_it_has_before_the_length_is_known_is_no_stranger() {
+fn link_that_says_what_it_has_before_the_length_is_known_is_not_a_stranger() {
     let (mut single, links) = crowded(20);
     let has = SMALL[4].manifest.geometry().chunks();
     let mut has = Bitfield::none(has);
@@ -189,7 +189,7 @@ fn link_that_says_what_it_has_before_the_length_is_known_is_no_stranger() {
 }
 
 #[test]
-fn newcomer_that_is_dialled_takes_the_place_of_a_stranger() {
+fn dialled_newcomer_takes_the_place_of_a_stranger() {
     let (mut single, links) = crowded(8);
     for _ in 0..4 {
         let owner = single.dialled(OWNER, "owner:1");

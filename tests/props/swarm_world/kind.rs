@@ -1,55 +1,56 @@
-//! What a whole swarm is made of: how its nodes behave, what goes wrong, and
-//! what came of it.
+//! The ingredients of a whole swarm: how its nodes behave, which faults occur,
+//! and counts of what happened.
 
 /// How a node behaves towards others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Honest,
-    /// Corrupts every block, or about every other.
+    /// Corrupts every block (`true`), or about every second block (`false`).
     Liar(bool),
     /// Never sends a block.
     Silent,
     /// Rejects every request.
     Rejecting,
-    /// Honest, and gone for good after so many milliseconds.
+    /// Honest, but gone for good after this many milliseconds.
     Dies(u64),
-    /// Honest, gone after so many milliseconds, and back after so many more
-    /// with what it had stored.
+    /// Honest. Gone after the first number of milliseconds, and back after the
+    /// second with what it had stored.
     Returns(u64, u64),
 }
 
 impl Kind {
-    /// Whether it can be counted on, sooner or later.
+    /// Whether the node is reliable: it is honest and stays, or comes back.
     pub(super) fn stays(self) -> bool {
         matches!(self, Self::Honest | Self::Returns(..))
     }
 }
 
-/// What goes wrong without anybody's fault.
+/// Faults that no node causes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Faults {
-    /// The longest way of a message, in milliseconds; 0 for 30.
+    /// The longest delay of a message, in milliseconds. 0 means 30.
     pub(crate) latency: u64,
-    /// How much longer the ways from every third node are.
+    /// The extra delay of messages from every third node, in milliseconds.
     pub(crate) lag: u64,
-    /// A link breaks about so often, in milliseconds.
+    /// The average time between two broken links, in milliseconds.
     pub(crate) cuts: Option<u64>,
-    /// A node stands still about so often, and for how long at the most.
+    /// The average time between two stalls of a node, and the longest stall, in
+    /// milliseconds.
     pub(crate) stalls: Option<(u64, u64)>,
-    /// One in so many reads fails.
+    /// One in this many reads fails.
     pub(crate) bad_reads: Option<u32>,
-    /// Chunks of which blocks may be on their way.
+    /// How many chunks may be open at once.
     pub(crate) max_open: Option<usize>,
 }
 
-/// What happened, to tell that the case was one at all.
+/// Counts of what happened, to show that the cases under test occurred.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
-    /// Bad chunks to which several had contributed.
+    /// Bad chunks with several senders.
     pub(crate) co_sent: u64,
-    /// Chunks that came again, from one peer.
+    /// Chunks that were fetched again from a single peer.
     pub(crate) exclusive: u64,
-    /// Liars that were found among several senders.
+    /// Liars that were identified among several senders.
     pub(crate) convicted: u64,
     pub(crate) bans: u64,
     /// Links that ended because two nodes had dialled each other.

@@ -1,4 +1,4 @@
-//! What the machines of a whole swarm want done, and what no machine may want.
+//! Handles the outputs of a swarm's machines, and checks that none is forbidden.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::sample::{Sample, lot};
 
 impl World {
     pub(super) fn outputs(&mut self, node: usize) {
-        // Of a long content this takes its time, and few events matter to it.
+        // The check is slow for a long content, and few events affect it.
         if !self.is_long() || self.sequence.is_multiple_of(32) {
             self.nodes[node].swarm.check_invariants();
         }
@@ -26,7 +26,7 @@ impl World {
                     let caught = this.caught.iter().map(|liar| &this.known[liar].0);
                     let mut dialled = caught.filter(|liar| liar.dialled);
                     let banned = dialled.any(|liar| liar.addr.as_ref() == Some(&addr));
-                    assert!(!banned, "{node} dials who is banned");
+                    assert!(!banned, "node {node} dials a banned address");
                     let (after, life) = (self.soon(), self.nodes[node].life);
                     self.push(after, Event::Dial { node, life, addr });
                 }
@@ -64,7 +64,10 @@ impl World {
                     self.push(after, verified);
                 }
                 Output::Store { chunk, pieces } => {
-                    assert!(self.sample.is_good(chunk, &pieces), "unverified bytes");
+                    assert!(
+                        self.sample.is_good(chunk, &pieces),
+                        "stores unverified bytes"
+                    );
                     let caught = self.nodes[node].suspects.remove(&chunk);
                     let caught = caught.unwrap_or_default();
                     self.counts.convicted += caught.len() as u64;
@@ -83,27 +86,30 @@ impl World {
                 }
                 Output::Commit { .. } => self.later(node, |swarm, now| swarm.committed(now)),
                 Output::Finish => self.later(node, |swarm, now| swarm.finished(now)),
-                Output::GaveUp => self.lament(&format!("{node} gave up")),
+                Output::GaveUp => self.fail(&format!("node {node} gave up")),
                 _ => {}
             }
         }
         let this = &mut self.nodes[node];
         this.timer = this.swarm.poll_timeout();
         let linked = |liar: &LinkId| this.links.contains_key(liar);
-        assert!(!this.caught.iter().any(linked), "a liar got away at {node}");
+        assert!(
+            !this.caught.iter().any(linked),
+            "node {node} keeps a link to a liar"
+        );
     }
 
-    /// Whether a node may drop a link for this reason.
+    /// Checks that a node may drop a link for this reason.
     fn check_drop(&mut self, node: usize, link: LinkId, other: usize, reason: DropReason) {
         let (this, kind) = (&self.nodes[node], self.nodes[other].kind);
         let (info, since) = &this.known[&link];
         match reason {
             DropReason::Refused(RefuseReason::Banned) => {
                 self.counts.bans += 1;
-                // Others of its host live on, until they lie themselves.
+                // Other links of the liar's host stay up until they lie themselves.
                 let refused = this.fresh == Some(link) && this.is_banned(info, &this.lied_to_by);
                 let lied = this.lied_to_by.contains(&link);
-                assert!(lied || refused, "{other} is honest and banned");
+                assert!(lied || refused, "node {other} did not lie but is banned");
             }
             DropReason::Refused(RefuseReason::SelfConnection) => {
                 assert_eq!(this.peer, info.peer);
@@ -116,19 +122,22 @@ impl World {
                     .any(|(stays, to)| *to == other && lot(&this.known[stays].0) < lot(info));
                 assert!(stays, "the only link of {node} to {other} is dropped");
             }
-            DropReason::Refused(RefuseReason::Busy) => panic!("there is room"),
+            DropReason::Refused(RefuseReason::Busy) => {
+                panic!("a link is refused as Busy though there is room")
+            }
             DropReason::Violation("no Bitfield in time") => {
                 assert!(!this.said.contains(&link) && *since + HANDSHAKE_TIMEOUT <= self.now);
             }
             DropReason::Violation(what) => assert!(
                 kind == Kind::Silent || kind == Kind::Rejecting,
-                "{kind:?}: {what}"
+                "{kind:?} is dropped for a violation: {what}"
             ),
             _ => {}
         }
     }
 
-    /// Of a bad chunk, who must be banned at once.
+    /// The links that must be banned at once if the chunk is bad; `None` if it is
+    /// good.
     fn judge(
         &mut self,
         node: usize,
@@ -140,7 +149,7 @@ impl World {
         let this = &mut self.nodes[node];
         if this.suspects.contains_key(&chunk) {
             self.counts.exclusive += 1;
-            assert_eq!(senders.len(), 1, "a second copy is mixed");
+            assert_eq!(senders.len(), 1, "a second copy has several senders");
         }
         if self.sample.is_good(chunk, pieces) {
             return None;
@@ -172,7 +181,10 @@ impl World {
         let stored = &self.nodes[node].stored;
         let answer = match &message {
             PeerMessage::Have(chunk) => {
-                assert!(stored.contains(*chunk), "offers what is not stored");
+                assert!(
+                    stored.contains(*chunk),
+                    "announces a chunk that is not stored"
+                );
                 None
             }
             PeerMessage::Bitfield(bytes) => {
@@ -190,7 +202,7 @@ impl World {
                 offset,
                 data,
             } => {
-                assert!(!is_lie(&self.sample, &message), "bad bytes are served");
+                assert!(!is_lie(&self.sample, &message), "serves bad bytes");
                 self.counts.shared += u64::from(self.nodes[node].leecher);
                 Some(BlockRange {
                     chunk: *chunk,
@@ -208,7 +220,7 @@ impl World {
         if let Some(block) = answer {
             let owes = self.nodes[node].owes.entry(link).or_default();
             let at = owes.iter().position(|b| *b == block);
-            owes.remove(at.expect("an answer without a request"));
+            owes.remove(at.expect("answers a request that was not made"));
         }
         if let PeerMessage::Block {
             chunk,
@@ -262,7 +274,7 @@ pub(super) fn is_lie(sample: &Sample, message: &PeerMessage) -> bool {
             let start = *offset as usize;
             sample.chunk(*chunk)[start..start + data.len()] != data[..]
         }
-        PeerMessage::ManifestHashes { .. } => sample.part(1).as_ref() != Some(message),
+        PeerMessage::ManifestHashes { .. } => sample.page(1).as_ref() != Some(message),
         _ => false,
     }
 }
