@@ -68,7 +68,7 @@ pub enum StartError {
     Storage(#[from] StorageError),
     /// The operating system has no random bytes, and without them others could
     /// guess the secrets of links.
-    #[error("the operating system has no random bytes: {source}")]
+    #[error("cannot get random bytes from the operating system: {source}")]
     Entropy {
         /// The error of the operating system.
         source: IoError,
@@ -148,7 +148,7 @@ pub enum DownloadError {
     },
     /// There were no owners left, or none of them sent anything for too long
     /// ([`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience)).
-    #[error("{id}: no owner has sent anything for too long ({missing} chunks are missing)")]
+    #[error("{id}: no owner has sent anything for too long{}", missing_chunks(*missing))]
     GaveUp {
         /// The content.
         id: ContentId,
@@ -159,13 +159,13 @@ pub enum DownloadError {
     #[error(transparent)]
     Tracker(#[from] TrackerError),
     /// This peer is downloading the content already.
-    #[error("{id} is being downloaded already")]
+    #[error("{id} is already being downloaded")]
     AlreadyRunning {
         /// The content.
         id: ContentId,
     },
     /// Something else has the content's name in the storage. It is not changed.
-    #[error("{} exists already, and is not {id}", located(path, name))]
+    #[error("{} already exists and is not {id}", located(path, name))]
     TargetExists {
         /// The name.
         name: ContentName,
@@ -201,4 +201,13 @@ fn list(candidates: &[(ContentId, u64)]) -> String {
 
 fn at(chunk: &Option<ChunkIndex>) -> String {
     chunk.map_or(String::new(), |chunk| format!(", chunk {chunk}"))
+}
+
+/// How many chunks are missing, in brackets; nothing if that is not known.
+fn missing_chunks(missing: u32) -> String {
+    match missing {
+        0 => String::new(),
+        1 => " (1 chunk is missing)".to_owned(),
+        _ => format!(" ({missing} chunks are missing)"),
+    }
 }

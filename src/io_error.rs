@@ -11,6 +11,17 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct IoError(Arc<io::Error>);
 
+impl IoError {
+    /// Why there are no random bytes.
+    pub(crate) fn random(error: getrandom::Error) -> Self {
+        let error = match error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::other(error.to_string()),
+        };
+        error.into()
+    }
+}
+
 impl From<io::Error> for IoError {
     fn from(error: io::Error) -> Self {
         Self(Arc::new(error))
@@ -54,8 +65,9 @@ impl fmt::Display for IoError {
 }
 
 impl Error for IoError {
+    /// The [`io::Error`] itself, for programs that look for it in a chain of sources.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        Some(&*self.0)
     }
 }
 
@@ -74,5 +86,12 @@ mod tests {
         assert_eq!(number(2), number(2));
         assert_ne!(number(2), number(3));
         assert_eq!(number(2).clone().raw_os_error(), Some(2));
+    }
+
+    #[test]
+    fn io_error_is_found_in_the_chain_of_sources() {
+        let error = IoError::from(io::Error::from_raw_os_error(2));
+        let source = error.source().and_then(|source| source.downcast_ref());
+        assert_eq!(source.and_then(io::Error::raw_os_error), Some(2));
     }
 }

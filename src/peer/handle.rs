@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::io;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::shared::{PeerRandomness, PeerShared};
 use super::swarm::SwarmConfig;
 use crate::content::{Content, ContentId};
 use crate::error::{ConfigError, ShareError, StartError};
+use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError, PeerId};
 use crate::storage::Storage;
 use crate::tracker::{ClientConfig, TrackerClient};
@@ -439,7 +440,7 @@ impl PeerBuilder {
         let addr = addr.or_else(|| bound.cloned());
         let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
         let id = PeerId(rng.u128(..).to_be_bytes());
-        let span = tracing::info_span!("peer", %id);
+        let span = tracing::info_span!(parent: None, "peer", %id);
         let mut config = self.config;
         let tracker_seed = rng.u64(..);
         config.tracker.seed.get_or_insert(tracker_seed);
@@ -489,14 +490,8 @@ impl PeerBuilder {
             ));
         }
         let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| {
-            let error = match error.raw_os_error() {
-                Some(number) => io::Error::from_raw_os_error(number),
-                None => io::Error::other(error.to_string()),
-            };
-            StartError::Entropy {
-                source: error.into(),
-            }
+        getrandom::fill(&mut secret).map_err(|error| StartError::Entropy {
+            source: IoError::random(error),
         })?;
         Ok(secret)
     }

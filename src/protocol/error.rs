@@ -12,7 +12,7 @@ use crate::content::NameError;
 #[non_exhaustive]
 pub enum ProtocolError {
     /// The head ends inside a field.
-    #[error("the message is too short: {needed} more bytes needed, {left} left")]
+    #[error("the message is too short: {needed} more bytes are needed, but only {left} are left")]
     Truncated {
         /// How many bytes the field needs, or the entries of a list at least.
         needed: usize,

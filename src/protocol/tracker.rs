@@ -638,7 +638,7 @@ impl RefusedEntry {
 pub enum Refusal {
     /// The tracker does not know the token, or no longer. Send REGISTER again, then
     /// OWN.
-    #[error("the peer is not registered with this tracker, or no longer")]
+    #[error("the peer is not, or no longer, registered with this tracker")]
     UnknownToken,
     /// No registered peer owns this content.
     #[error("this tracker does not know the content")]
@@ -681,14 +681,14 @@ pub enum Refusal {
     },
     /// The content already has as many names as one content may have, or as one
     /// host may give it. It is listed by its id.
-    #[error("this content already has {max} names, the maximum")]
+    #[error("no room for one more name of this content (the limit is {max})")]
     NamesPerContent {
         /// The limit.
         max: u32,
     },
     /// The name already belongs to as many contents as one name may, or as one host
     /// may give it to. The content is listed by its id.
-    #[error("this name already belongs to {max} contents, the maximum")]
+    #[error("no room for one more content with this name (the limit is {max})")]
     ContentsPerName {
         /// The limit.
         max: u32,

@@ -27,7 +27,7 @@ pub enum TransportError {
         source: IoError,
     },
     /// A head or a body is longer than its limit.
-    #[error("a frame has a part of {len} bytes, but the limit is {max}")]
+    #[error("part of a frame is {len} bytes long; the limit is {max}")]
     FrameTooLarge {
         /// The announced length in bytes.
         len: usize,

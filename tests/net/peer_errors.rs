@@ -409,7 +409,7 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
             .unwrap();
         let error = peer.download("x").await.unwrap_err();
         let (path, id) = (dir.path().join("x"), ContentId::of(&bytes));
-        let expected = format!("{} exists already, and is not {id}", path.display());
+        let expected = format!("{} already exists and is not {id}", path.display());
         assert_eq!(error.to_string(), expected);
         assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"mine");
         std::fs::remove_file(dir.path().join("x")).unwrap();

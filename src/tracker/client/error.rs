@@ -61,8 +61,8 @@ pub enum TrackerError {
     /// The client has no trackers.
     #[error("no tracker is configured")]
     NoTracker,
-    /// The content cannot be announced in the protocol.
-    #[error("cannot announce this content: {0}")]
+    /// The protocol cannot express the request.
+    #[error("cannot encode the request: {0}")]
     Invalid(#[source] ProtocolError),
     /// The client owns [`ClientConfig::max_contents`](super::ClientConfig)
     /// contents already.

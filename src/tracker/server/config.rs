@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::io_error::IoError;
 use crate::protocol::AddrError;
 use crate::protocol::limits::MAX_HEARTBEAT;
 use crate::tracker::RegistryConfig;
@@ -55,7 +56,7 @@ pub enum BindError {
     #[error(transparent)]
     Address(#[from] AddrError),
     /// The protocol cannot express the heartbeat interval.
-    #[error("the heartbeat interval must be 1 ms to {MAX_HEARTBEAT:?}, not {heartbeat:?}")]
+    #[error("the heartbeat interval must be between 1 ms and {MAX_HEARTBEAT:?}, not {heartbeat:?}")]
     Heartbeat {
         /// The configured interval.
         heartbeat: Duration,
@@ -65,10 +66,10 @@ pub enum BindError {
     Transport(#[from] TransportError),
     /// The operating system has no random bytes, without which tokens could be
     /// guessed.
-    #[error("cannot get random bytes: {detail}")]
+    #[error("cannot get random bytes from the operating system: {source}")]
     Entropy {
         /// The error of the operating system.
-        detail: String,
+        source: IoError,
     },
 }
 

@@ -12,6 +12,7 @@ use super::admission::{Admission, Decision};
 use super::config::{BindError, TrackerConfig};
 use super::connection;
 use super::service::{Service, now};
+use crate::io_error::IoError;
 use crate::protocol::Addr;
 use crate::protocol::limits::MAX_HEARTBEAT;
 use crate::tracker::registry::{RegistryConfig, RegistryStats, Snapshot};
@@ -250,7 +251,7 @@ impl Tracker {
 fn random<const N: usize>() -> Result<[u8; N], BindError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| BindError::Entropy {
-        detail: error.to_string(),
+        source: IoError::random(error),
     })?;
     Ok(bytes)
 }
