@@ -15,12 +15,13 @@ const ADVERSARIES: usize = 8;
 
 /// The last honest member must finish within this multiple of the lower bound,
 /// which is what their own uplinks and the seeder's could do for them alone.
-const BOUNDS: [(Adversary, f64); 7] = [
+const BOUNDS: [(Adversary, f64); 8] = [
     (Adversary::Silent, 1.1),
     (Adversary::Impostor, 1.1),
     (Adversary::Squatter, 1.1),
     (Adversary::Sybil, 1.3),
     (Adversary::Taker, 1.2),
+    (Adversary::Hider, 3.5),
     (Adversary::Flapper, 1.1),
     (Adversary::Liar, 1.2),
 ];
@@ -92,6 +93,11 @@ fn crowd_with_takers_finishes_in_time() {
 }
 
 #[test]
+fn crowd_with_hiders_finishes_in_time() {
+    finishes_in_time(Adversary::Hider);
+}
+
+#[test]
 fn crowd_with_flappers_finishes_in_time() {
     finishes_in_time(Adversary::Flapper);
 }
@@ -124,7 +130,7 @@ fn adversaries_download_and_upload_according_to_their_kind() {
             sent += progress.uploaded;
         }
         assert!(honest().all(|member| swarm.adversary_kind(member).is_none()));
-        let takes = matches!(kind, Adversary::Sybil | Adversary::Taker);
+        let takes = [Adversary::Sybil, Adversary::Taker, Adversary::Hider].contains(&kind);
         assert_eq!(taken > 0, takes, "{kind} downloaded {taken} bytes");
         let sends = kind == Adversary::Liar;
         assert_eq!(sent > 0, sends, "{kind} sent {sent} bytes");

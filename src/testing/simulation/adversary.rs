@@ -38,6 +38,10 @@ pub enum Adversary {
     /// Claims to have nothing for ever, and asks everybody for everything that they
     /// have, again and again. It never sends.
     Taker,
+    /// Says that it has nothing, and asks everybody for one chunk after the other. It tells
+    /// of each chunk, but only to the peer that sent it: so it seems to lack almost
+    /// everything, and to deserve the next turn. It never sends.
+    Hider,
     /// Claims to have all chunks, chokes and unchokes every half chunk time, and
     /// drops each link after five chunk times to dial again at once. It never
     /// sends.
@@ -55,12 +59,13 @@ pub struct UnknownAdversary(String);
 
 impl Adversary {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Silent,
         Self::Impostor,
         Self::Squatter,
         Self::Sybil,
         Self::Taker,
+        Self::Hider,
         Self::Flapper,
         Self::Liar,
     ];
@@ -72,6 +77,7 @@ impl Adversary {
             Self::Squatter => "squatter",
             Self::Sybil => "sybil",
             Self::Taker => "taker",
+            Self::Hider => "hider",
             Self::Flapper => "flapper",
             Self::Liar => "liar",
         }

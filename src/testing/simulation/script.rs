@@ -94,9 +94,9 @@ struct AdversaryLink {
     /// This side chokes the other side.
     chokes: bool,
     asked: Vec<BlockRange>,
-    /// The rest of the chunk that a taker asks for.
+    /// The rest of the chunk that a taker or a hider asks for.
     rest: VecDeque<BlockRange>,
-    /// From where on a taker looks for the next chunk.
+    /// From where on a taker or a hider looks for the next chunk.
     cursor: u32,
     /// Requests of the other side that a flapper has accepted.
     held: VecDeque<BlockRange>,
@@ -163,7 +163,7 @@ impl AdversaryScript {
     /// Whether it claims to have all chunks.
     pub(super) fn claims_all(&self) -> bool {
         match self.kind {
-            Adversary::Sybil | Adversary::Taker => false,
+            Adversary::Sybil | Adversary::Taker | Adversary::Hider => false,
             Adversary::Silent
             | Adversary::Impostor
             | Adversary::Squatter
@@ -209,7 +209,7 @@ impl AdversaryScript {
         match self.kind {
             Adversary::Impostor => return self.dial_next(),
             Adversary::Flapper => self.flap(now),
-            Adversary::Sybil | Adversary::Taker => {
+            Adversary::Sybil | Adversary::Taker | Adversary::Hider => {
                 let links: Vec<LinkId> = self.links.keys().collect();
                 for link in links {
                     self.ask(link);
@@ -322,7 +322,9 @@ impl AdversaryScript {
         self.send(id, greeting);
         match self.kind {
             Adversary::Silent => self.send(id, PeerMessage::Unchoke),
-            Adversary::Sybil | Adversary::Taker => self.send(id, PeerMessage::Interested),
+            Adversary::Sybil | Adversary::Taker | Adversary::Hider => {
+                self.send(id, PeerMessage::Interested);
+            }
             _ => {}
         }
     }
@@ -457,7 +459,16 @@ impl AdversaryScript {
 
     fn block_came(&mut self, id: LinkId, block: BlockRange) {
         self.downloaded += u64::from(block.len);
-        if !self.take_asked(id, block) || self.kind != Adversary::Sybil {
+        if !self.take_asked(id, block) {
+            return;
+        }
+        if self.kind == Adversary::Hider {
+            let link = self.links.get(id);
+            if link.is_some_and(|link| link.asked.is_empty() && link.rest.is_empty()) {
+                self.send(id, PeerMessage::Have(block.chunk));
+            }
+        }
+        if self.kind != Adversary::Sybil {
             return;
         }
         let missing = &mut self.missing[block.chunk.as_usize()];
@@ -480,14 +491,16 @@ impl AdversaryScript {
         at.map(|at| link.asked.swap_remove(at)).is_some()
     }
 
-    /// Requests blocks, as many as a taker or a sybil may.
+    /// Requests blocks, as many as a taker, a hider or a sybil may.
     fn ask(&mut self, id: LinkId) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
         while !link.choked && link.asked.len() < MAX_ASKED {
             let block = match self.kind {
-                Adversary::Taker => link.next_of_all(self.layout),
+                // One chunk at a time.
+                Adversary::Hider if link.rest.is_empty() && !link.asked.is_empty() => None,
+                Adversary::Taker | Adversary::Hider => link.next_of_all(self.layout),
                 Adversary::Sybil => {
                     let start = self.rng.u32(..link.has.chunks());
                     self.wanted.take(&link.has, start)

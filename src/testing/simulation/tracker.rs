@@ -37,7 +37,11 @@ impl Tracker {
                 self.listed
                     .extend(ports.map(|port| MemberAddr { member, port }));
             }
-            Adversary::Silent | Adversary::Sybil | Adversary::Taker | Adversary::Flapper => {
+            Adversary::Silent
+            | Adversary::Sybil
+            | Adversary::Taker
+            | Adversary::Hider
+            | Adversary::Flapper => {
                 self.list(member);
             }
         }

@@ -70,10 +70,12 @@ pub(super) struct Model {
     trials: Trials,
     /// Since when only links that come last want anything.
     calm_since: Option<Instant>,
+    /// What the last look found.
+    mood: Mood,
 }
 
 /// What decides which links may have a turn at present.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Mood {
     calm: bool,
     may_try: bool,
@@ -295,7 +297,7 @@ impl Model {
         ends
     }
 
-    fn mood(&mut self, now: Instant) -> Mood {
+    fn look(&mut self, now: Instant) -> Mood {
         let under_way = self.trials(now).len();
         let has_room = self.trials.has_room(now, under_way);
         let calm = self.note_calm(now, has_room);
@@ -359,7 +361,8 @@ impl Model {
     /// Whose turn begins or ends next.
     pub(super) fn next_turn(&mut self, now: Instant) -> Option<Turn> {
         loop {
-            let mood = self.mood(now);
+            let mood = self.look(now);
+            self.mood = mood;
             let expected = self.lapse(now, mood);
             let mut unchoked = self.links.iter().filter(|(_, r)| !r.choked);
             let silent = unchoked.rfind(|(link, _)| self.is_turned_away(**link, mood));
@@ -389,8 +392,12 @@ impl Model {
             let invited = |link: &u64| self.links[link].is_invited();
             let starved = ready < BLOCK && expected.is_empty();
             if let Some(spent) = spent {
-                let is_better = |next: u64| self.place(next) <= self.place(spent);
-                if crowded && next.is_some_and(is_better) {
+                // Between equals it goes on to the other, whatever their lots.
+                let rank = |link: u64| {
+                    let (is_last, rank, _lot) = self.place(link);
+                    (is_last, rank)
+                };
+                if crowded && next.is_some_and(|next| rank(next) <= rank(spent)) {
                     return Some(self.choke(spent));
                 }
                 if starved || !crowded {
@@ -415,7 +422,8 @@ impl Model {
 
     /// When turns may change, if nothing happens before.
     pub(super) fn looks_again(&mut self, now: Instant) -> Option<Instant> {
-        let may_try = self.mood(now).may_try;
+        // A question is no look: an invited link may have let its turn pass in the last one.
+        let may_try = self.mood.may_try;
         let trials = self.trials(now).into_iter();
         let invited = self.wanting().filter(|(_, r)| r.is_invited());
         let lapses = invited.filter_map(|(_, r)| Some(r.invited? + ANSWER));

@@ -274,3 +274,54 @@ fn link_that_tells_of_its_first_chunk_makes_room_for_the_next_at_once() {
     let turns: Vec<Turn> = std::iter::from_fn(|| pair.uploader.next_turn(pair.now)).collect();
     assert!(turns.contains(&turn), "{turns:?}");
 }
+
+/// A link alone in its host that had far more than its share comes after the others, but
+/// only as long as they want something.
+#[test]
+fn fast_link_beside_slow_ones_that_want_little_is_served_without_a_pause() {
+    let mut pair = Pair::new();
+    let fast = 2;
+    for link in 0..3 {
+        pair.add(link, &host(&format!("host{link}")));
+    }
+    pair.has(fast, 1, 100_000);
+    let all = |pair: &Pair| -> u64 { (0..3).map(|link| pair.sent_to(link)).sum() };
+    for round in 0..400 {
+        if round % 40 == 0 {
+            // Each of the slow ones lacks one chunk, and nothing once it has that.
+            (0..2).for_each(|link| pair.has(link, 1, 1));
+        }
+        // No time passes: nobody waits for a lull.
+        let before = all(&pair);
+        pair.round(|_| true);
+        assert!(all(&pair) > before, "nothing is sent in round {round}");
+    }
+    let slow = all(&pair) - pair.sent_to(fast);
+    assert!(slow >= 2 * 10 * CHUNK, "{slow}");
+    assert!(pair.sent_to(fast) > slow);
+}
+
+/// The place of the only newcomer that wants something is open, but it does not ask in
+/// time: when a trial of another ends, nobody waits for it.
+#[test]
+fn turns_as_the_rules_say_after_the_last_newcomer_lets_its_turn_pass() {
+    let mut pair = Pair::new();
+    for link in 2..5 {
+        pair.add(link, &host(&format!("host{link}")));
+        pair.request(link, 1);
+        pair.next().expect("nobody else wants anything");
+    }
+    // Two trials lapse, so there is room for one, and it is taken.
+    pair.remove(2);
+    pair.remove(3);
+    pair.add(0, &host("host0"));
+    pair.lacks(0);
+    pair.settle();
+    pair.sent_all();
+    pair.wait(PAUSE);
+    pair.settle();
+    assert!(!pair.uploader.is_choked(LinkId(0)), "it is a lull");
+    pair.wait(Duration::from_millis(100));
+    pair.settle();
+    assert!(pair.uploader.has_passed(LinkId(0)));
+}
