@@ -7,7 +7,7 @@ use bt_lite::protocol::HostKey;
 use bt_lite::testing::machine::Uploader;
 
 use super::model::Model;
-use super::script::{BLOCK, CHUNK, LIMITS, SEED, block};
+use super::script::{BLOCK, CHUNK, LIMITS, Op, SEED, block, host_of};
 use super::trials::Trial;
 
 /// An uploader and its model.
@@ -25,6 +25,27 @@ impl Pair {
             uploader,
             model: Model::default(),
             now: Instant::now(),
+        }
+    }
+
+    /// Does an operation of a script.
+    pub(super) fn apply(&mut self, op: Op) {
+        match op {
+            Op::Add(link) => self.add(link, &host_of(link)),
+            Op::Has(link, has, lacks) => self.has(link, has, lacks),
+            Op::Gained(link, here) => self.gained(link, here),
+            Op::Lacks(link) => self.lacks(link),
+            Op::Declined(link, declined) => self.declined(link, declined),
+            Op::Request(link, len) => self.request(link, len),
+            Op::Cancel(link, len) => self.cancel(link, len),
+            Op::Next => _ = self.next(),
+            Op::Turns => self.settle(),
+            Op::Sent(link) => self.sent(link),
+            Op::Failed(link) => self.failed(link),
+            Op::Misreported(link, more) => self.misreported(link, more),
+            Op::Remove(link) => self.remove(link),
+            Op::Old(link) => self.mark_never_told(link),
+            Op::Wait(ms) => self.wait(Duration::from_millis(ms)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The uploader against naive queues: windows, ranks, and that nothing is lost.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bt_lite::peer::swarm::LinkId;
 use bt_lite::testing::machine::{Turn, Uploader};
@@ -12,21 +12,9 @@ use super::script::{BLOCK, CHUNK, LIMITS, LINKS, Op, SEED, block, host_of, ops};
 
 fn apply(pair: &mut Pair, op: Op) {
     match op {
-        Op::Add(link) => pair.add(link, &host_of(link)),
-        Op::Has(link, has, lacks) => pair.has(link, has, lacks),
-        Op::Gained(link, here) => pair.gained(link, here),
-        Op::Lacks(link) => pair.lacks(link),
-        Op::Declined(link, declined) => pair.declined(link, declined),
-        Op::Request(link, len) => pair.request(link, len),
-        Op::Cancel(link, len) => pair.cancel(link, len),
         Op::Next => next(pair),
         Op::Turns => take_turns(pair),
-        Op::Sent(link) => pair.sent(link),
-        Op::Failed(link) => pair.failed(link),
-        Op::Misreported(link, more) => pair.misreported(link, more),
-        Op::Remove(link) => pair.remove(link),
-        Op::Old(link) => pair.mark_never_told(link),
-        Op::Wait(ms) => pair.wait(Duration::from_millis(ms)),
+        op => pair.apply(op),
     }
     check(pair);
 }

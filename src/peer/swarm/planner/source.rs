@@ -465,15 +465,19 @@ impl Source {
 mod tests {
     use super::*;
 
+    /// The one block of a chunk.
+    fn block(chunk: u32) -> BlockRange {
+        BlockRange {
+            chunk: ChunkIndex(chunk),
+            offset: 0,
+            len: 1000,
+        }
+    }
+
     #[test]
     fn silent_link_promises_less_the_longer_its_answer_is_overdue() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let block = |index: u32| BlockRange {
-            chunk: ChunkIndex(index),
-            offset: 0,
-            len: 1000,
-        };
         let mut source = Source::new();
         for index in 0..4 {
             source.ask(at(0), block(index));
@@ -498,11 +502,6 @@ mod tests {
     fn link_that_stops_after_its_first_block_promises_less_and_less() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let block = |index: u32| BlockRange {
-            chunk: ChunkIndex(index),
-            offset: 0,
-            len: 1000,
-        };
         let mut source = Source::new();
         for index in 0..2 {
             source.ask(at(0), block(index));
@@ -519,11 +518,6 @@ mod tests {
     fn answer_is_not_overdue_within_the_shortest_round_trip() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let block = |index: u32| BlockRange {
-            chunk: ChunkIndex(index),
-            offset: 0,
-            len: 1000,
-        };
         let mut source = Source::new();
         for index in 0..2 {
             source.ask(at(0), block(index));
