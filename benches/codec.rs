@@ -6,12 +6,14 @@ use std::hint::black_box;
 
 use bt_lite::content::{BlockRange, ChunkIndex, ContentId};
 use bt_lite::protocol::limits::{MAX_BLOCK_LEN, MAX_OWNERS};
-use bt_lite::protocol::{Found, ListedOwner, OwnerRef, PeerMessage, TrackerReply};
+use bt_lite::protocol::{ChannelId, Found, ListedOwner, OwnerRef, PeerMessage, TrackerReply};
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn encode_and_decode(message: PeerMessage) -> PeerMessage {
-    PeerMessage::decode(black_box(message.encode())).expect("an encoded message decodes")
+    let frame = black_box(message.encode(ChannelId(1)));
+    let (_, message) = PeerMessage::decode(frame).expect("an encoded message decodes");
+    message
 }
 
 fn link(c: &mut Criterion) {

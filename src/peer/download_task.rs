@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::contents::{DriverClaim, DriverHandle, Settled};
 use super::download::{Download, DownloadOptions};
 use super::driver::Driver;
-use super::drivers::{DriverClaim, DriverHandle, Settled};
 use super::inbox::Inbox;
 use super::key::DownloadKey;
 use super::listing::Listing;
@@ -55,10 +55,8 @@ impl DownloadTask {
         let download = Download::new(watched.clone(), cancel.clone(), inbox.sender());
         let task = Self {
             handle: DriverHandle {
-                inbox: inbox.sender(),
-                status: watched,
-                stop: shared.stop.child_token(),
                 cancel,
+                ..shared.contents.handle(&inbox, watched)
             },
             shared,
             inbox,
@@ -71,7 +69,7 @@ impl DownloadTask {
     pub(super) async fn run(self, key: DownloadKey, options: DownloadOptions) {
         let started = tokio::select! {
             biased;
-            () = self.shared.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
             () = self.handle.cancel.cancelled() => Err(DownloadError::Cancelled),
             started = self.start(key, options) => started,
         };
@@ -110,10 +108,8 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
-        if let ContentKey::Id(id) = &key
-            && let Some(driver) = shared.drivers.get(id)
-        {
-            match driver.settled().await {
+        if let ContentKey::Id(id) = &key {
+            match shared.contents.settled(*id).await {
                 Settled::Complete(content) => return Ok(Start::Complete(content)),
                 Settled::Downloading => return Err(DownloadError::AlreadyRunning { id: *id }),
                 Settled::Ended => {}
@@ -124,7 +120,7 @@ impl DownloadTask {
             ContentKey::Id(_) => None,
         };
         let found = find(shared, key, &options).await?;
-        match shared.drivers.claim(found.id, &self.handle).await {
+        match shared.contents.claim(found.id, &self.handle).await {
             Ok(claim) => {
                 let fetch = fetch(shared, claim, asked, found, options)?;
                 Ok(Start::Fetch(Box::new(fetch)))
@@ -164,7 +160,7 @@ fn fetch(
     let now = tokio::time::Instant::now().into_std();
     Ok(Fetch {
         claim,
-        swarm: Swarm::leecher(now, config, shared.id, id),
+        swarm: Swarm::leecher(now, config, shared.identity.id, id),
         fallback: names.fallback(id),
         listing: Listing::new(content, names.listed()),
         owners,

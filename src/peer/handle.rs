@@ -3,20 +3,25 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tracing::Instrument;
 
-use super::accept;
+use super::admission::Admission;
 use super::config::PeerConfig;
+use super::contents::Contents;
 use super::download::{Download, DownloadOptions};
 use super::download_task::DownloadTask;
+use super::identity::Identity;
 use super::key::DownloadKey;
-use super::serve::{announce, serve_stored, share, unshare};
+use super::serve::{DriverWaker, announce, serve_stored, share, unshare};
+use super::session::{Dialler, accept};
 use super::share::ShareSource;
-use super::shared::{PeerRandomness, PeerShared};
+use super::shared::PeerShared;
 use super::swarm::SwarmConfig;
+use super::tasks::Tasks;
 use crate::content::{Content, ContentId};
 use crate::error::{ConfigError, ShareError, StartError};
 use crate::io_error::IoError;
@@ -77,7 +82,7 @@ struct PeerHandle {
 
 impl Drop for PeerHandle {
     fn drop(&mut self) {
-        self.shared.stop.cancel();
+        self.shared.tasks.stop.cancel();
     }
 }
 
@@ -101,7 +106,7 @@ impl Peer {
 
     /// How other peers tell this one apart.
     pub fn id(&self) -> PeerId {
-        self.shared().id
+        self.shared().identity.id
     }
 
     /// Where this peer listens, if it does.
@@ -111,7 +116,7 @@ impl Peer {
 
     /// The contents that are complete here, and served.
     pub fn contents(&self) -> Vec<Content> {
-        self.shared().drivers.contents()
+        self.shared().contents.complete()
     }
 
     /// Shares a content: hashes it, tells the trackers, and serves it until
@@ -138,7 +143,7 @@ impl Peer {
     pub async fn share(&self, source: impl Into<ShareSource>) -> Result<Content, ShareError> {
         let shared = self.shared();
         let share = share(shared, source.into());
-        let outcome = shared.stop.run_until_cancelled(share).await;
+        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
         outcome.unwrap_or(Err(ShareError::ShutDown))
     }
 
@@ -191,9 +196,9 @@ impl Peer {
     /// Outside a tokio runtime.
     pub fn download_with(&self, key: impl Into<DownloadKey>, options: DownloadOptions) -> Download {
         let (shared, key) = (self.shared(), key.into());
-        let span = tracing::info_span!(parent: &shared.span, "download", %key);
+        let span = tracing::info_span!(parent: &shared.tasks.span, "download", %key);
         let (task, download) = DownloadTask::new(Arc::clone(shared));
-        shared.spawn(span, task.run(key, options));
+        shared.tasks.spawn(span, task.run(key, options));
         download
     }
 
@@ -206,17 +211,9 @@ impl Peer {
     /// Cancel safe: once polled, the peer stops even if the future is dropped.
     pub async fn shutdown(&self) {
         let shared = self.shared();
-        shared.stop.cancel();
-        shared.tasks.close();
+        shared.tasks.stop.cancel();
         shared.trackers.shutdown().await;
-        let timeout = shared.config.shutdown_timeout;
-        if tokio::time::timeout(timeout, shared.tasks.wait())
-            .await
-            .is_err()
-        {
-            shared.kill.cancel();
-            shared.tasks.wait().await;
-        }
+        shared.tasks.end(shared.config.shutdown_timeout).await;
     }
 
     fn shared(&self) -> &Arc<PeerShared> {
@@ -418,8 +415,8 @@ impl PeerBuilder {
             }
         }
         if let Some(listener) = listener {
-            let accept = accept::run(Arc::clone(&shared), listener);
-            shared.spawn(shared.span.clone(), accept);
+            let accept = accept(Arc::clone(&shared), listener);
+            shared.tasks.spawn(shared.tasks.span.clone(), accept);
         }
         if !optional && let Err(error) = shared.trackers.registered().await {
             peer.shutdown().await;
@@ -427,8 +424,8 @@ impl PeerBuilder {
         }
         let announced = announce(Arc::clone(&shared), stored);
         match optional {
-            true => shared.spawn(shared.span.clone(), announced),
-            false => announced.instrument(shared.span.clone()).await,
+            true => shared.tasks.spawn(shared.tasks.span.clone(), announced),
+            false => announced.instrument(shared.tasks.span.clone()).await,
         }
         Ok(peer)
     }
@@ -452,20 +449,34 @@ impl PeerBuilder {
                 config.tracker.clone(),
             )
         });
-        let drawn = PeerRandomness {
-            id,
-            seed: rng.u64(..),
-            secret,
-        };
-        Arc::new(PeerShared::new(
-            drawn,
-            config,
-            self.transport,
-            self.storage,
-            trackers,
-            addr,
-            (self.share_stored, span),
-        ))
+        let seed = rng.u64(..);
+        let tasks = Arc::new(Tasks::new(span));
+        let identity = Arc::new(Identity::new(id, addr, secret));
+        let admission = Arc::new(Admission::new(&config));
+        Arc::new_cyclic(|shared| {
+            let waker = DriverWaker(Weak::clone(shared));
+            let contents = Contents::new(Box::new(waker), tasks.stop.clone());
+            let contents = Arc::new(contents);
+            let dialler = Dialler::new(
+                self.transport,
+                Arc::clone(&identity),
+                Arc::clone(&admission),
+                Arc::clone(&contents),
+                Arc::clone(&tasks),
+            );
+            PeerShared {
+                identity,
+                config,
+                storage: self.storage,
+                trackers,
+                admission,
+                contents,
+                dialler: Arc::new(dialler),
+                tasks,
+                share_stored: self.share_stored,
+                next_seed: AtomicU64::new(seed),
+            }
+        })
     }
 
     async fn listener(&self) -> Result<Option<Box<dyn Listener>>, StartError> {

@@ -1,18 +1,17 @@
-//! The inbox of a driver: what links, the listener and users send to it.
+//! The inbox of a driver: what sessions and users send to it.
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::admission::ConnectionPlace;
+use super::outlet::Outlet;
 use super::swarm::{LinkId, LinkInfo, Strategy};
-use crate::protocol::PeerMessage;
-use crate::transport::Connection;
+use crate::protocol::{Addr, PeerMessage};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
 const INBOX_LEN: usize = 64;
 
 /// Something that happened outside of the driver.
 pub(super) enum DriverInput {
-    /// A link has shaken hands.
+    /// Another peer has opened a link.
     Link(Box<NewLink>),
     /// A message arrived.
     Message { link: LinkId, message: PeerMessage },
@@ -22,7 +21,7 @@ pub(super) enum DriverInput {
         messages: usize,
         bytes: u64,
     },
-    /// The task of a link has ended.
+    /// The session of a link has ended.
     Down { link: LinkId },
     /// The user wants the chunks in another order. The driver answers once the
     /// order has changed.
@@ -34,10 +33,11 @@ pub(super) enum DriverInput {
 
 /// A link that the machine does not know yet.
 pub(super) struct NewLink {
-    pub(super) connection: Connection,
+    pub(super) id: LinkId,
     pub(super) info: LinkInfo,
-    /// Given back when the link ends.
-    pub(super) place: ConnectionPlace,
+    /// The other end of the session, for logs.
+    pub(super) remote: Addr,
+    pub(super) outlet: Box<dyn Outlet>,
 }
 
 /// Both ends of the channel to a driver.
@@ -61,5 +61,19 @@ impl Inbox {
     /// Cancel safe.
     pub(super) async fn recv(&mut self) -> Option<DriverInput> {
         self.receiver.recv().await
+    }
+
+    /// Takes the next link that waits, and drops what waits before it.
+    pub(super) fn next_link(&mut self) -> Option<NewLink> {
+        loop {
+            if let DriverInput::Link(link) = self.receiver.try_recv().ok()? {
+                return Some(*link);
+            }
+        }
+    }
+
+    /// Whether nothing waits, and nobody is about to send something.
+    pub(super) fn is_idle(&self) -> bool {
+        self.receiver.is_empty() && self.sender.capacity() == INBOX_LEN
     }
 }

@@ -22,6 +22,12 @@ impl Listing {
         }
     }
 
+    /// The same, and the trackers were told.
+    pub(super) fn announced(mut self) -> Self {
+        self.is_announced = true;
+        self
+    }
+
     pub(super) fn listed_as(&self) -> &ContentName {
         &self.listed_as
     }

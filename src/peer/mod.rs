@@ -1,8 +1,9 @@
 //! The peer: shares, downloads, and serves while it downloads.
 //!
 //! [`Peer`] is the handle that programs hold. Behind it, each content has a
-//! task that drives the pure machine in [`swarm`], each link has a task that
-//! carries its messages, and one task accepts links. They decide nothing: what
+//! task that drives the pure machine in [`swarm`] while somebody asks for it, each
+//! connection has a task that carries the messages of all contents, and one task
+//! accepts connections. They decide nothing: what
 //! is requested from which peer, what is served, and which peers are trusted is
 //! decided in [`swarm`].
 //!
@@ -15,29 +16,29 @@
 //! | `peer` | `id` | |
 //! | `download` | `key`: what was asked for | `peer` |
 //! | `content` | `id` | `peer` |
-//! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
 //! | `announce` | `state`: what the trackers are told | `content` |
-//! | `handshake` | `remote`: the address of an accepted connection | `peer` |
+//! | `session` | `remote`: the address of the other side | `peer` |
 
-mod accept;
 mod admission;
 mod config;
+mod contents;
 mod download;
 mod download_task;
 mod driver;
-mod drivers;
 mod handle;
-mod handshake;
 mod hashing;
+mod identity;
 mod inbox;
 mod key;
-mod link;
 mod listing;
+mod outlet;
 mod serve;
+mod session;
 mod share;
 mod shared;
 mod status;
 pub mod swarm;
+mod tasks;
 
 pub use config::PeerConfig;
 pub use download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};

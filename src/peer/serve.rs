@@ -1,23 +1,21 @@
-//! Complete contents: shared, or found in the storage, and served by a driver.
+//! Complete contents: shared, or found in the storage. They sleep until somebody
+//! asks for them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use super::contents::{Asleep, DriverHandle, Settled, Taken, Waker, Waking};
 use super::driver::{Driver, OpenContent};
-use super::drivers::{DriverHandle, Settled};
 use super::hashing::{HashError, manifest_of};
-use super::inbox::Inbox;
 use super::listing::Listing;
+use super::outlet::LinkEnd;
 use super::share::ShareSource;
 use super::shared::PeerShared;
-use super::status::ContentStatus;
 use super::swarm::Swarm;
-use crate::content::{Content, ContentId};
+use crate::content::{Content, ContentId, Manifest};
 use crate::error::ShareError;
-use crate::protocol::{OwnEntry, OwnState};
+use crate::protocol::{OwnEntry, OwnState, RefuseReason};
 use crate::storage::{StorageError, Stored};
 
 /// Hashes a content, tells the trackers, and serves it.
@@ -34,96 +32,103 @@ pub(super) async fn share(
     let id = manifest.id();
     let content = Content::new(id, name.clone(), blob.length());
     let stored = Stored::new(name, manifest, blob);
-    let (status, watched) = watch::channel(ContentStatus::announcing(content.clone()));
-    let serving = serve(shared, stored.clone(), (status.clone(), watched)).await;
-    let (stop, complete) = match serving {
-        Ok(Serving { stop, entry }) => (stop, entry),
+    match shared.contents.add(shared.asleep(stored.clone())).await {
+        Ok(()) => {}
         Err(Settled::Complete(content)) => return Ok(content),
         Err(Settled::Downloading | Settled::Ended) => {
             return Err(ShareError::Downloading { id });
         }
-    };
+    }
     // If this future is dropped, or the trackers refuse: not shared.
-    let undo = stop.drop_guard();
+    let mut undo = Undo {
+        shared: Some(shared),
+        id,
+    };
+    let mut listing = Listing::new(content.clone(), stored.listed_as.clone());
+    let complete = listing.announce(OwnState::Complete);
     shared.trackers.own(complete).await?;
     shared.remember(&stored).await?;
-    undo.disarm();
-    status.send_modify(|status| status.end(Ok(content.clone())));
+    undo.shared = None;
+    shared.contents.announced(&id);
     Ok(content)
+}
+
+/// Removes a content that could not be shared after all.
+struct Undo<'a> {
+    /// `None` if it is shared.
+    shared: Option<&'a PeerShared>,
+    id: ContentId,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared else {
+            return;
+        };
+        if let Some(Taken::Awake(driver)) = shared.contents.take(&self.id) {
+            driver.stop.cancel();
+        }
+        shared.contents.announced(&self.id);
+    }
 }
 
 /// Ends the serving of a content, and waits until the trackers were told.
 /// Returns `false` if it is not complete here.
 pub(super) async fn unshare(shared: &PeerShared, id: &ContentId) -> bool {
-    let Some(DriverHandle {
-        mut status, stop, ..
-    }) = shared.drivers.get(id)
-    else {
+    if shared.contents.is_announcing(id) {
         return false;
-    };
-    let complete = status.borrow().complete().is_some();
-    if complete {
-        stop.cancel();
-        // The driver drops the other side when the trackers were told.
-        while status.changed().await.is_ok() {}
     }
-    complete
+    match shared.contents.take(id) {
+        None => false,
+        Some(Taken::Asleep(asleep)) => {
+            withdraw(shared, &asleep).await;
+            true
+        }
+        Some(Taken::Awake(DriverHandle {
+            mut status, stop, ..
+        })) => {
+            let complete = status.borrow().complete().is_some();
+            if complete {
+                stop.cancel();
+                // The driver drops the other side when the trackers were told.
+                while status.changed().await.is_ok() {}
+            }
+            complete
+        }
+    }
 }
 
-/// A content that is being served.
-struct Serving {
-    /// Ends that.
-    stop: CancellationToken,
-    /// What the trackers are still to be told.
-    entry: OwnEntry,
-}
-
-/// Starts a driver that serves a content, unless the content has a driver.
-async fn serve(
-    shared: &Arc<PeerShared>,
-    stored: Stored,
-    (status, watched): (watch::Sender<ContentStatus>, watch::Receiver<ContentStatus>),
-) -> Result<Serving, Settled> {
-    let Stored {
-        name,
-        listed_as,
-        manifest,
-        blob,
-        ..
-    } = stored;
-    let content = Content::new(manifest.id(), name, blob.length());
-    let inbox = Inbox::new();
-    let handle = DriverHandle {
-        inbox: inbox.sender(),
-        status: watched,
-        stop: shared.stop.child_token(),
-        cancel: CancellationToken::new(),
+/// Tells the trackers and the storage that a content is no longer here.
+async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
+    let told = shared
+        .trackers
+        .own(listing(asleep).announce(OwnState::Gone));
+    let told = async {
+        if let Err(error) = told.await {
+            tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
+        }
     };
-    let claim = shared.drivers.claim(content.id, &handle).await?;
-    let mut listing = Listing::new(content, listed_as);
-    let entry = listing.announce(OwnState::Complete);
-    let manifest = Arc::new(manifest);
-    let now = tokio::time::Instant::now().into_std();
-    let config = shared.swarm_config();
-    let swarm = Swarm::seeder(now, config, shared.id, Arc::clone(&manifest));
-    let driver = Driver::new(Arc::clone(shared), claim, swarm, listing, inbox, status)
-        .serving(OpenContent::new(manifest, blob));
-    let stop = handle.stop.clone();
-    shared.spawn(shared.span.clone(), driver.run(handle.stop, handle.cancel));
-    Ok(Serving { stop, entry })
+    let forgotten = shared.forget(&asleep.content);
+    let both = futures::future::join(told, forgotten);
+    shared.tasks.stop.run_until_cancelled(both).await;
 }
 
-/// Serves all contents that the storage remembers, without reading them.
-/// Returns what to tell the trackers.
+fn listing(asleep: &Asleep) -> Listing {
+    let content = asleep.content.clone();
+    let listed_as = asleep.listed_as.as_ref().unwrap_or(&content.name).clone();
+    Listing::new(content, listed_as)
+}
+
+/// Adds all contents that the storage remembers, without reading them. Returns
+/// what to tell the trackers.
 pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
     let mut entries = Vec::new();
     for stored in shared.storage.catalogue().await? {
-        let (id, length) = (stored.manifest.id(), stored.blob.length());
-        let content = Content::new(id, stored.name.clone(), length);
-        let status = watch::channel(ContentStatus::shared(content));
+        let asleep = shared.asleep(stored);
+        let entry = listing(&asleep).announce(OwnState::Complete);
         // A content with two names is served under the first.
-        if let Ok(serving) = serve(shared, stored, status).await {
-            entries.push(serving.entry);
+        if shared.contents.add_stored(asleep) {
+            entries.push(entry);
         }
     }
     Ok(entries)
@@ -137,5 +142,81 @@ pub(super) async fn announce(shared: Arc<PeerShared>, entries: Vec<OwnEntry>) {
             tracing::warn!(content = %id, %error, "announcing failed");
         }
     });
-    shared.stop.run_until_cancelled(join_all(told)).await;
+    shared.tasks.stop.run_until_cancelled(join_all(told)).await;
+}
+
+/// Starts drivers of contents that were asleep.
+pub(super) struct DriverWaker(pub(super) Weak<PeerShared>);
+
+impl Waker for DriverWaker {
+    fn wake(&self, waking: Waking) {
+        if let Some(shared) = self.0.upgrade() {
+            let span = shared.tasks.span.clone();
+            let serving = serve(Arc::clone(&shared), waking);
+            shared.tasks.spawn(span, serving);
+        }
+    }
+}
+
+/// Serves a content that has woken up, until it falls asleep again.
+async fn serve(shared: Arc<PeerShared>, waking: Waking) {
+    let manifest = manifest(&waking.content).await;
+    let Waking {
+        content,
+        claim,
+        mut inbox,
+        status,
+        handle,
+    } = waking;
+    let manifest = match manifest {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
+            let gone = matches!(
+                error,
+                StorageError::Changed { .. } | StorageError::NotFound { .. }
+            );
+            let reason = match gone {
+                true => RefuseReason::UnknownContent,
+                false => RefuseReason::Busy,
+            };
+            while let Some(link) = inbox.next_link() {
+                link.outlet.end(LinkEnd::Refused(reason));
+            }
+            match gone {
+                true => {
+                    drop(claim);
+                    withdraw(&shared, &content).await;
+                }
+                // It may be served another time.
+                false => claim.sleep_again(content),
+            }
+            return;
+        }
+    };
+    let now = tokio::time::Instant::now().into_std();
+    let config = shared.swarm_config();
+    let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
+    let blob = Arc::clone(&content.blob);
+    let listing = listing(&content).announced();
+    drop(content);
+    let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
+    let driver = driver.serving(OpenContent::new(manifest, blob));
+    driver.run(handle.stop, handle.cancel).await;
+}
+
+/// The manifest of a content that wakes up.
+async fn manifest(asleep: &Asleep) -> Result<Arc<Manifest>, StorageError> {
+    if let Some(manifest) = &asleep.manifest {
+        return Ok(Arc::clone(manifest));
+    }
+    match manifest_of(&*asleep.blob).await {
+        Ok(manifest) if manifest.id() == asleep.content.id => Ok(Arc::new(manifest)),
+        Err(HashError::Storage(error)) => Err(error),
+        Ok(_) | Err(HashError::Manifest(_)) => {
+            let file = asleep.blob.file().map(|file| file.path().to_path_buf());
+            let path = file.unwrap_or_else(|| asleep.content.name.as_str().into());
+            Err(StorageError::Changed { path })
+        }
+    }
 }

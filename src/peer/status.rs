@@ -17,15 +17,13 @@ pub(super) struct ContentStatus {
 enum StatusPhase {
     #[default]
     Downloading,
-    /// The content is complete; no tracker has accepted it yet.
-    Announcing,
     /// The outcome of the download. A content that is served has succeeded.
     Ended(Result<Content, DownloadError>),
 }
 
 impl ContentStatus {
-    /// The status of a complete content that no tracker has accepted yet.
-    pub(super) fn announcing(content: Content) -> Self {
+    /// The status of a complete content that is shared.
+    pub(super) fn shared(content: Content) -> Self {
         let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
         Self {
             progress: Progress {
@@ -36,16 +34,9 @@ impl ContentStatus {
                 ..Progress::default()
             },
             durable_bytes: content.length,
-            content: Some(content),
-            phase: StatusPhase::Announcing,
+            content: Some(content.clone()),
+            phase: StatusPhase::Ended(Ok(content)),
         }
-    }
-
-    /// The status of a complete content that is shared.
-    pub(super) fn shared(content: Content) -> Self {
-        let mut status = Self::announcing(content.clone());
-        status.end(Ok(content));
-        status
     }
 
     pub(super) fn content(&self) -> Option<&Content> {
@@ -64,17 +55,13 @@ impl ContentStatus {
     pub(super) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
         match &self.phase {
             StatusPhase::Ended(outcome) => Some(outcome),
-            StatusPhase::Downloading | StatusPhase::Announcing => None,
+            StatusPhase::Downloading => None,
         }
     }
 
     /// The content, if it is complete and shared.
     pub(super) fn complete(&self) -> Option<&Content> {
         self.outcome()?.as_ref().ok()
-    }
-
-    pub(super) fn is_announcing(&self) -> bool {
-        matches!(self.phase, StatusPhase::Announcing)
     }
 
     pub(super) fn set_content(&mut self, content: Content) {

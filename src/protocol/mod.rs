@@ -17,7 +17,7 @@ mod wire;
 pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
 pub use error::ProtocolError;
 pub use frame::{Frame, FrameLimits};
-pub use peer::{Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
+pub use peer::{ChannelId, Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 pub use tracker::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry,
     Registered, Token, TrackerReply, TrackerRequest, Upload,

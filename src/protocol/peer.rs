@@ -1,6 +1,7 @@
-//! The messages between two peers on a link, and their encoding: BitTorrent's
-//! messages (BEP 3, and the Fast extension, BEP 6) with manifest pages, about one
-//! content per link. Messages that BitTorrent also has keep its type numbers.
+//! The messages between two peers, and their encoding: BitTorrent's messages
+//! (BEP 3, and the Fast extension, BEP 6) with manifest pages, on numbered
+//! channels of one connection, one for each content. Messages that BitTorrent
+//! also has keep its type numbers.
 
 use std::fmt;
 use std::mem;
@@ -38,6 +39,7 @@ const MANIFEST_LENGTH: u8 = 0x24;
 const MANIFEST_HASHES: u8 = 0x25;
 const MANIFEST_REJECT: u8 = 0x26;
 const SAME_PEER: u8 = 0x27;
+const OPEN: u8 = 0x29;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
 
@@ -58,8 +60,19 @@ impl fmt::Debug for PeerId {
     }
 }
 
-/// A secret that a peer tells only the other end of one link: 16 random bytes,
-/// new for each link. A peer that can repeat it is the other end of that link.
+/// A channel of a session: what one connection says about one content. The side
+/// that connected opens odd channels, the other side even ones.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ChannelId(pub u32);
+
+impl ChannelId {
+    /// What concerns the whole session.
+    pub const SESSION: Self = Self(0);
+}
+
+/// A secret that a peer tells only the other end of one session: 16 random
+/// bytes, new for each session. A peer that can repeat it is the other end of
+/// that session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkCookie(pub [u8; 16]);
 
@@ -70,35 +83,32 @@ impl fmt::Debug for LinkCookie {
     }
 }
 
-/// Proves on a newer link that the sender is also at the end of an older link:
-/// the first 16 bytes of the BLAKE3 hash of the newer link's cookies, keyed with
-/// the older link's cookies. Only the two ends of both links know all four. The
-/// sender's own cookie comes first in both, so that a proof sent back to its
-/// sender proves nothing.
+/// Proves on a newer session that the sender is also at the end of an older one:
+/// the first 16 bytes of the BLAKE3 hash of the newer session's cookies, keyed
+/// with the older session's cookies. Only the two ends of both sessions know all
+/// four. The sender's own cookie comes first in both, so that a proof sent back to
+/// its sender proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LinkProof(pub [u8; 16]);
 
-/// The first message on a link, from both sides. The side that connected sends it
-/// first.
+/// The first message of a session, from both sides. The side that connected sends
+/// it first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Hello {
-    /// The content of this link.
-    pub content: ContentId,
     /// The sender.
     pub peer: PeerId,
     /// Where the sender listens, if it does. An unspecified IP stands for the IP
     /// of the connection.
     pub listen: Option<Addr>,
-    /// The sender's secret for this link.
+    /// The sender's secret for this session.
     pub cookie: LinkCookie,
 }
 
 impl Hello {
     /// Makes a Hello of its fields.
-    pub fn new(content: ContentId, peer: PeerId, listen: Option<Addr>, cookie: LinkCookie) -> Self {
+    pub fn new(peer: PeerId, listen: Option<Addr>, cookie: LinkCookie) -> Self {
         Self {
-            content,
             peer,
             listen,
             cookie,
@@ -110,14 +120,18 @@ impl Hello {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerMessage {
-    /// Opens the link.
+    /// Opens the session.
     Hello(Hello),
-    /// Ends the link, with a reason. The sender then closes the connection.
+    /// Opens a channel about this content. The first message on the channel.
+    Open(ContentId),
+    /// Ends the channel, with a reason: the last message on it from this side.
+    /// On [`ChannelId::SESSION`] it ends the session, and the sender closes the
+    /// connection.
     Refuse(RefuseReason),
     /// Shows that the sender is still there.
     KeepAlive,
-    /// The two peers already have another link about this content; see
-    /// [`LinkProof`].
+    /// The two peers already have a link about this content over another
+    /// session; see [`LinkProof`].
     SamePeer(LinkProof),
     /// The chunks that the sender has, as the bytes of a
     /// [`Bitfield`](crate::Bitfield). They are checked once the length of the
@@ -186,44 +200,50 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
-    /// Encodes the message. The bytes of a block, a bitfield, and the pages of a
-    /// manifest become the body of the frame without a copy.
+    /// Encodes the message on a channel. The bytes of a block, a bitfield, and the
+    /// pages of a manifest become the body of the frame without a copy.
     ///
     /// A message within the bounds of [`limits`](super::limits) gives a frame
     /// within [`LINK_FRAMES`](super::limits::LINK_FRAMES). A message out of bounds
     /// is encoded too, but [`decode`](Self::decode) refuses it.
-    pub fn encode(self) -> Frame {
-        let plain = |kind| Writer::new(kind, 0).frame();
-        let number = |kind, number| Writer::new(kind, 4).u32(number);
+    pub fn encode(self, channel: ChannelId) -> Frame {
+        let new = |kind, len| Writer::on(channel.0, kind, len);
+        let plain = |kind| new(kind, 0).frame();
+        let number = |kind, number| new(kind, 4).u32(number);
+        let range = |kind, block: BlockRange| {
+            new(kind, 12)
+                .u32(block.chunk.0)
+                .u32(block.offset)
+                .u32(block.len)
+                .frame()
+        };
         match self {
-            Self::Hello(hello) => hello.encode(),
-            Self::Refuse(reason) => Writer::new(REFUSE, 1).u8(reason.code()).frame(),
+            Self::Hello(hello) => hello.write(new(HELLO, 320)),
+            Self::Open(content) => new(OPEN, 32).id(&content).frame(),
+            Self::Refuse(reason) => new(REFUSE, 1).u8(reason.code()).frame(),
             Self::KeepAlive => plain(KEEP_ALIVE),
-            Self::SamePeer(proof) => Writer::new(SAME_PEER, 16).bytes(&proof.0).frame(),
-            Self::Bitfield(bits) => Writer::new(BITFIELD, 0).frame_with(bits),
+            Self::SamePeer(proof) => new(SAME_PEER, 16).bytes(&proof.0).frame(),
+            Self::Bitfield(bits) => new(BITFIELD, 0).frame_with(bits),
             Self::HaveAll => plain(HAVE_ALL),
             Self::HaveNone => plain(HAVE_NONE),
             Self::Interested => plain(INTERESTED),
             Self::NotInterested => plain(NOT_INTERESTED),
             Self::Have(chunk) => number(HAVE, chunk.0).frame(),
             Self::Suggest(chunk) => number(SUGGEST, chunk.0).frame(),
-            Self::Request(block) => write_block(REQUEST, block),
-            Self::Cancel(block) => write_block(CANCEL, block),
-            Self::Reject(block) => write_block(REJECT, block),
+            Self::Request(block) => range(REQUEST, block),
+            Self::Cancel(block) => range(CANCEL, block),
+            Self::Reject(block) => range(REJECT, block),
             Self::Block {
                 chunk,
                 offset,
                 data,
-            } => Writer::new(BLOCK, 8)
-                .u32(chunk.0)
-                .u32(offset)
-                .frame_with(data),
+            } => new(BLOCK, 8).u32(chunk.0).u32(offset).frame_with(data),
             Self::Choke => plain(CHOKE),
             Self::Unchoke => plain(UNCHOKE),
             Self::ManifestRequest { page } => number(MANIFEST_REQUEST, page).frame(),
-            Self::ManifestLength { length, proof } => Writer::new(MANIFEST_LENGTH, 8)
-                .u64(length)
-                .frame_with(proof),
+            Self::ManifestLength { length, proof } => {
+                new(MANIFEST_LENGTH, 8).u64(length).frame_with(proof)
+            }
             Self::ManifestHashes { page, hashes } => {
                 number(MANIFEST_HASHES, page).frame_with(hashes)
             }
@@ -231,18 +251,19 @@ impl PeerMessage {
         }
     }
 
-    /// Decodes a frame. Its body becomes a part of the message without a copy.
+    /// Decodes a frame: the channel and the message. The body of the frame becomes
+    /// a part of the message without a copy.
     ///
     /// ```
     /// use bt_lite::ChunkIndex;
-    /// use bt_lite::protocol::{Frame, PeerMessage, ProtocolError};
+    /// use bt_lite::protocol::{ChannelId, Frame, PeerMessage, ProtocolError};
     ///
     /// let have = PeerMessage::Have(ChunkIndex(258));
-    /// let frame = have.clone().encode();
-    /// assert_eq!(frame.head[..], [4, 0, 0, 1, 2]);
-    /// assert_eq!(PeerMessage::decode(frame), Ok(have));
+    /// let frame = have.clone().encode(ChannelId(7));
+    /// assert_eq!(frame.head[..], [4, 0, 0, 0, 7, 0, 0, 1, 2]);
+    /// assert_eq!(PeerMessage::decode(frame), Ok((ChannelId(7), have)));
     ///
-    /// let unknown = Frame::head(vec![0xff]);
+    /// let unknown = Frame::head(vec![0xff, 0, 0, 0, 7]);
     /// let error = PeerMessage::decode(unknown);
     /// assert_eq!(error, Err(ProtocolError::Type { found: 0xff }));
     /// ```
@@ -250,11 +271,14 @@ impl PeerMessage {
     /// # Errors
     /// [`ProtocolError`]: the sender broke the protocol, or it speaks another
     /// version ([`Version`](ProtocolError::Version)).
-    pub fn decode(frame: Frame) -> Result<Self, ProtocolError> {
+    pub fn decode(frame: Frame) -> Result<(ChannelId, Self), ProtocolError> {
         let Frame { head, mut body } = frame;
         let mut head = Reader::new(&head);
-        let message = match head.u8()? {
-            HELLO => Self::Hello(Hello::decode(&mut head)?),
+        let kind = head.u8()?;
+        let channel = ChannelId(head.u32()?);
+        let message = match kind {
+            HELLO => Self::Hello(Hello::read(&mut head)?),
+            OPEN => Self::Open(head.id()?),
             REFUSE => Self::Refuse(RefuseReason::from_code(head.u8()?)?),
             KEEP_ALIVE => Self::KeepAlive,
             SAME_PEER => Self::SamePeer(LinkProof(head.array()?)),
@@ -298,37 +322,27 @@ impl PeerMessage {
             found => return Err(ProtocolError::Type { found }),
         };
         head.end(&body)?;
-        Ok(message)
+        Ok((channel, message))
     }
 }
 
 impl Hello {
-    fn encode(&self) -> Frame {
-        Writer::opening(HELLO, 320)
-            .id(&self.content)
+    fn write(&self, head: Writer) -> Frame {
+        head.version()
             .bytes(&self.peer.0)
             .optional_addr(self.listen.as_ref())
             .bytes(&self.cookie.0)
             .frame()
     }
 
-    fn decode(head: &mut Reader<'_>) -> Result<Self, ProtocolError> {
+    fn read(head: &mut Reader<'_>) -> Result<Self, ProtocolError> {
         head.opening()?;
         Ok(Self {
-            content: head.id()?,
             peer: PeerId(head.array()?),
             listen: head.optional_addr()?,
             cookie: LinkCookie(head.array()?),
         })
     }
-}
-
-fn write_block(kind: u8, block: BlockRange) -> Frame {
-    Writer::new(kind, 12)
-        .u32(block.chunk.0)
-        .u32(block.offset)
-        .u32(block.len)
-        .frame()
 }
 
 fn read_block(head: &mut Reader<'_>) -> Result<BlockRange, ProtocolError> {

@@ -53,12 +53,22 @@ impl Writer {
         Self(head)
     }
 
+    /// Starts a message on a channel of a session.
+    pub(super) fn on(channel: u32, kind: u8, len: usize) -> Self {
+        let mut head = Vec::with_capacity(1 + 4 + len);
+        head.push(kind);
+        Self(head).u32(channel)
+    }
+
     /// Starts a message whose first fields are the protocol's magic bytes and
     /// version.
     pub(super) fn opening(kind: u8, len: usize) -> Self {
-        Self::new(kind, MAGIC.len() + 1 + len)
-            .bytes(&MAGIC)
-            .u8(VERSION)
+        Self::new(kind, MAGIC.len() + 1 + len).version()
+    }
+
+    /// The protocol's magic bytes and its version.
+    pub(super) fn version(self) -> Self {
+        self.bytes(&MAGIC).u8(VERSION)
     }
 
     pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {

@@ -14,9 +14,9 @@ use bt_lite::protocol::limits::{
     MAX_MANIFEST_PAGE, TRACKER_FRAMES,
 };
 use bt_lite::protocol::{
-    Addr, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner,
-    OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal, RefuseReason,
-    RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
+    Addr, ChannelId, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof,
+    ListedOwner, OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal,
+    RefuseReason, RefusedEntry, Registered, Token, TrackerReply, TrackerRequest, Upload,
 };
 use bytes::Bytes;
 use proptest::collection::{btree_map, vec};
@@ -111,9 +111,12 @@ fn manifest_hashes() -> impl Strategy<Value = PeerMessage> {
         .prop_map(|(page, hashes)| PeerMessage::ManifestHashes { page, hashes })
 }
 
+fn channel() -> impl Strategy<Value = ChannelId> {
+    any::<u32>().prop_map(ChannelId)
+}
+
 fn peer_message() -> impl Strategy<Value = PeerMessage> {
     let hello = (
-        id(),
         any::<[u8; 16]>(),
         proptest::option::of(addr()),
         any::<[u8; 16]>(),
@@ -121,14 +124,11 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
     let bitfield = prop_oneof![9 => 1..200usize, 1 => Just(Bitfield::byte_len(MAX_CHUNKS))];
     let page = || 0..=MAX_MANIFEST_PAGE;
     prop_oneof![
-        hello.prop_map(
-            |(content, peer, listen, cookie)| PeerMessage::Hello(Hello::new(
-                content,
-                PeerId(peer),
-                listen,
-                LinkCookie(cookie)
-            ))
-        ),
+        hello.prop_map(|(peer, listen, cookie)| PeerMessage::Hello(Hello::new(
+            PeerId(peer),
+            listen,
+            LinkCookie(cookie)
+        ))),
         any::<[u8; 16]>().prop_map(|proof| PeerMessage::SamePeer(LinkProof(proof))),
         reason().prop_map(PeerMessage::Refuse),
         select(vec![
@@ -155,6 +155,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
                 }
             })
         ),
+        id().prop_map(PeerMessage::Open),
         page().prop_map(|page| PeerMessage::ManifestRequest { page }),
         page().prop_map(|page| PeerMessage::ManifestReject { page }),
         manifest_length(),
@@ -245,7 +246,7 @@ fn tracker_reply() -> impl Strategy<Value = TrackerReply> {
 
 fn any_frame() -> impl Strategy<Value = Frame> {
     prop_oneof![
-        2 => peer_message().prop_map(PeerMessage::encode),
+        2 => (peer_message(), channel()).prop_map(|(message, channel)| message.encode(channel)),
         1 => tracker_request().prop_map(|request| request.encode().unwrap()),
         1 => tracker_reply().prop_map(|reply| reply.encode().unwrap()),
     ]
@@ -260,7 +261,7 @@ fn fits(frame: &Frame, limits: FrameLimits) -> bool {
 fn decode_all(frame: &Frame) -> [Result<(), ProtocolError>; 3] {
     let same = |again: Frame| assert_eq!(&again, frame);
     [
-        PeerMessage::decode(frame.clone()).map(|m| same(m.encode())),
+        PeerMessage::decode(frame.clone()).map(|(channel, m)| same(m.encode(channel))),
         TrackerRequest::decode(frame.clone()).map(|m| same(m.encode().unwrap())),
         TrackerReply::decode(frame.clone()).map(|m| same(m.encode().unwrap())),
     ]
@@ -318,7 +319,7 @@ fn mutate(frame: Frame, mutations: Vec<Mutation>) -> Frame {
 fn kinds() -> impl Strategy<Value = u8> {
     prop_oneof![
         0x00..=0x11u8,
-        0x1f..=0x27u8,
+        0x1f..=0x2au8,
         0x3f..=0x45u8,
         0x4f..=0x55u8,
         any::<u8>()
@@ -327,10 +328,13 @@ fn kinds() -> impl Strategy<Value = u8> {
 
 proptest! {
     #[test]
-    fn peer_message_comes_back_from_its_frame(message in peer_message()) {
-        let frame = message.clone().encode();
+    fn peer_message_comes_back_from_its_frame(
+        message in peer_message(),
+        channel in channel(),
+    ) {
+        let frame = message.clone().encode(channel);
         prop_assert!(fits(&frame, LINK_FRAMES));
-        prop_assert_eq!(PeerMessage::decode(frame), Ok(message));
+        prop_assert_eq!(PeerMessage::decode(frame), Ok((channel, message)));
     }
 
     #[test]

@@ -11,9 +11,9 @@ use bt_lite::protocol::limits::{
     MAX_HEARTBEAT, MAX_MANIFEST_PAGE, MAX_OWNERS, TRACKER_FRAMES, VERSION,
 };
 use bt_lite::protocol::{
-    Addr, AddrError, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState, OwnerRef,
-    PeerId, PeerMessage, ProtocolError, Refusal, RefusedEntry, Registered, Token, TrackerReply,
-    TrackerRequest, Upload,
+    Addr, AddrError, ChannelId, Found, Frame, Hello, LinkCookie, ListedOwner, OwnEntry, OwnState,
+    OwnerRef, PeerId, PeerMessage, ProtocolError, Refusal, RefusedEntry, Registered, Token,
+    TrackerReply, TrackerRequest, Upload,
 };
 use bytes::Bytes;
 
@@ -79,7 +79,11 @@ fn frame(kind: u8, fields: &[&[u8]], body: usize) -> Frame {
 fn peer(kind: u8, fields: &[u32], body: usize) -> Result<PeerMessage, ProtocolError> {
     let fields: Vec<[u8; 4]> = fields.iter().map(|field| field.to_be_bytes()).collect();
     let fields: Vec<&[u8]> = fields.iter().map(|field| &field[..]).collect();
-    PeerMessage::decode(frame(kind, &fields, body))
+    on_channel(frame(kind, &[&[0; 4][..], &fields.concat()], body))
+}
+
+fn on_channel(frame: Frame) -> Result<PeerMessage, ProtocolError> {
+    PeerMessage::decode(frame).map(|(_, message)| message)
 }
 
 fn partly(places: impl IntoIterator<Item = u16>) -> TrackerReply {
@@ -452,9 +456,9 @@ fn bodies_are_never_copied() {
         offset: 0,
         data: data.clone(),
     };
-    let frame = sent.encode();
+    let frame = sent.encode(ChannelId(1));
     assert_eq!(frame.body.as_ptr(), data.as_ptr());
-    let Ok(PeerMessage::Block { data: decoded, .. }) = PeerMessage::decode(frame) else {
+    let Ok(PeerMessage::Block { data: decoded, .. }) = on_channel(frame) else {
         panic!("a block");
     };
     assert_eq!(decoded.as_ptr(), data.as_ptr());
@@ -470,9 +474,9 @@ fn bodies_are_never_copied() {
             proof: data.clone(),
         },
     ] {
-        let frame = message.encode();
+        let frame = message.encode(ChannelId(1));
         assert_eq!(frame.body.as_ptr(), data.as_ptr());
-        match PeerMessage::decode(frame).unwrap() {
+        match on_channel(frame).unwrap() {
             PeerMessage::Bitfield(bytes)
             | PeerMessage::ManifestHashes { hashes: bytes, .. }
             | PeerMessage::ManifestLength { proof: bytes, .. } => {
@@ -492,7 +496,6 @@ fn longest_link_messages_fit_into_their_frames() {
     };
     for message in [
         PeerMessage::Hello(Hello::new(
-            id(),
             PeerId([1; 16]),
             Some(longest_addr()),
             LinkCookie([1; 16]),
@@ -508,7 +511,7 @@ fn longest_link_messages_fit_into_their_frames() {
         },
         PeerMessage::Request(block),
     ] {
-        let frame = message.encode();
+        let frame = message.encode(ChannelId(1));
         assert!(frame.head.len() <= LINK_FRAMES.head.into());
         assert!(frame.body.len() <= LINK_FRAMES.body as usize);
     }

@@ -7,8 +7,9 @@ use bt_lite::Bitfield;
 use bt_lite::content::{BlockRange, ChunkIndex, ContentId, Manifest};
 use bt_lite::peer::swarm::LinkCookies;
 use bt_lite::protocol::{
-    ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner, OwnEntry,
-    OwnState, OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply, TrackerRequest, limits,
+    ChannelId, ContentKey, Found, Frame, FrameLimits, Hello, LinkCookie, LinkProof, ListedOwner,
+    OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply,
+    TrackerRequest, limits,
 };
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
@@ -87,12 +88,12 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
         (
             "hello",
             PeerMessage::Hello(Hello::new(
-                ContentId::of(b""),
                 PeerId(std::array::from_fn(|i| i as u8)),
                 Some("[::]:7000".parse().unwrap()),
                 LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
             )),
         ),
+        ("open", PeerMessage::Open(ContentId::of(b""))),
         ("same-peer", PeerMessage::SamePeer(proof())),
         (
             "manifest-length",
@@ -167,9 +168,13 @@ fn worked_examples_agree_with_the_codec() {
         assert_eq!(examples.remove(name), Some(on_a_stream(frame)), "{name}");
     };
     for (name, message) in peer_messages() {
-        let frame = message.clone().encode();
+        let channel = match message {
+            PeerMessage::Hello(_) => ChannelId::SESSION,
+            _ => ChannelId(7),
+        };
+        let frame = message.clone().encode(channel);
         check(name, &frame);
-        assert_eq!(PeerMessage::decode(frame), Ok(message));
+        assert_eq!(PeerMessage::decode(frame), Ok((channel, message)));
     }
     for (name, request) in requests() {
         let frame = request.encode().unwrap();

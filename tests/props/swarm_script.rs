@@ -255,12 +255,7 @@ impl Script {
                 data: vec![0; len].into(),
             },
             Says::Reject(chunk, offset, len) => PeerMessage::Reject(block(chunk, offset, len)),
-            Says::Hello => PeerMessage::Hello(Hello::new(
-                self.sample.manifest.id(),
-                peer(1),
-                None,
-                LinkCookie([0; 16]),
-            )),
+            Says::Hello => PeerMessage::Hello(Hello::new(peer(1), None, LinkCookie([0; 16]))),
             Says::Interested(true) => PeerMessage::Interested,
             Says::Interested(false) => PeerMessage::NotInterested,
             Says::Proof(at, forgery) => {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
-use bt_lite::protocol::{Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
+use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::transport::{Connection, Listener};
 use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, Transport};
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Node, World, alive_tasks, content, soon, tasks_settle};
+use crate::world::{Node, World, alive_tasks, content, soon, tasks_settle, wire};
 
 const LEN: usize = 60 * (16 << 10);
 
@@ -35,24 +35,27 @@ impl Raw {
         peer: u8,
     ) -> Self {
         let mut raw = Self::connect(world, name, &owner.addr()).await;
-        raw.say(hello(id, peer)).await;
+        raw.greet(id, peer).await;
         assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
         assert_eq!(raw.hear().await, Some(PeerMessage::HaveAll));
         raw
     }
 
     pub(crate) async fn say(&mut self, message: PeerMessage) {
-        self.0
-            .sink
-            .send(message.encode())
-            .await
-            .expect("it is sent");
+        let frame = wire::frame(message);
+        self.0.sink.send(frame).await.expect("it is sent");
+    }
+
+    /// Says Hello, and opens a link.
+    pub(crate) async fn greet(&mut self, content: ContentId, peer: u8) {
+        self.say(hello(peer)).await;
+        self.say(PeerMessage::Open(content)).await;
     }
 
     /// The next message, or `None` at the end, however the link ended.
     pub(crate) async fn hear(&mut self) -> Option<PeerMessage> {
         let frame = soon(self.0.stream.next()).await?.ok()?;
-        Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
+        Some(wire::message(frame))
     }
 
     /// Reads to the end of the link, and returns the last message.
@@ -65,13 +68,9 @@ impl Raw {
     }
 }
 
-pub(crate) fn hello(content: ContentId, peer: u8) -> PeerMessage {
-    PeerMessage::Hello(Hello::new(
-        content,
-        PeerId([peer; 16]),
-        None,
-        LinkCookie([0; 16]),
-    ))
+pub(crate) fn hello(peer: u8) -> PeerMessage {
+    let cookie = LinkCookie([0; 16]);
+    PeerMessage::Hello(Hello::new(PeerId([peer; 16]), None, cookie))
 }
 
 pub(crate) fn request(chunk: u32, offset: u32, len: u32) -> PeerMessage {
@@ -109,16 +108,16 @@ async fn garbage_instead_of_a_hello_ends_the_connection() {
             head: Bytes::new(),
             body: vec![0; 1000].into(),
         },
-        PeerMessage::KeepAlive.encode(),
-        request(0, 0, 1).encode(),
-        PeerMessage::Refuse(RefuseReason::Busy).encode(),
+        wire::frame(PeerMessage::KeepAlive),
+        wire::frame(request(0, 0, 1)),
+        PeerMessage::Refuse(RefuseReason::Busy).encode(ChannelId::SESSION),
     ];
     for frame in frames {
         let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
         raw.0.sink.send(frame).await.unwrap();
         assert_eq!(raw.hear().await, None);
         // Later messages have no effect.
-        let _ = raw.0.sink.send(hello(content.id, 1).encode()).await;
+        let _ = raw.0.sink.send(wire::frame(hello(1))).await;
     }
     tasks_settle(before).await;
     serves_others(&world, &bytes).await;
@@ -138,31 +137,29 @@ async fn connection_without_a_hello_is_closed_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn refusals_give_the_reason() {
-    let (world, owner, content, _) = world_with_owner(PeerConfig::default()).await;
-    let mut other_version = hello(content.id, 1).encode();
+    let (world, owner, _, _) = world_with_owner(PeerConfig::default()).await;
+    let mut other_version = wire::frame(hello(1));
     let mut head = other_version.head.to_vec();
-    // Behind the type and the mark of the protocol.
-    head[8] += 1;
+    // Behind the type, the channel and the mark of the protocol.
+    head[12] += 1;
     other_version.head = head.into();
-    let itself = PeerMessage::Hello(Hello::new(
-        content.id,
-        owner.peer.id(),
-        None,
-        LinkCookie([0; 16]),
-    ));
+    let cookie = LinkCookie([0; 16]);
+    let itself = PeerMessage::Hello(Hello::new(owner.peer.id(), None, cookie));
     for (frame, reason) in [
         (other_version, RefuseReason::Version),
-        (
-            hello(ContentId::of(b"other"), 1).encode(),
-            RefuseReason::UnknownContent,
-        ),
-        (itself.encode(), RefuseReason::SelfConnection),
+        (wire::frame(itself), RefuseReason::SelfConnection),
     ] {
         let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
         raw.0.sink.send(frame).await.unwrap();
         assert_eq!(raw.hear().await, Some(PeerMessage::Refuse(reason)));
         assert_eq!(raw.hear().await, None);
     }
+    let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
+    raw.greet(ContentId::of(b"other"), 1).await;
+    assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+    let unknown = PeerMessage::Refuse(RefuseReason::UnknownContent);
+    assert_eq!(raw.hear().await, Some(unknown));
+    assert_eq!(raw.hear().await, None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +168,8 @@ async fn breach_on_a_link_ends_only_that_link() {
     let before = alive_tasks();
     let id = content.id;
     let breaches = [
-        hello(id, 1),
+        hello(1),
+        PeerMessage::Open(id),
         request(60, 0, 1),
         request(0, 1, 16 << 10),
         request(u32::MAX, u32::MAX, 1),
@@ -226,7 +224,7 @@ async fn requests_without_reading_are_bounded() {
     }
     for raw in &mut greedy {
         for count in 0..10_000u32 {
-            let frame = request(count % 60, 0, 16 << 10).encode();
+            let frame = wire::frame(request(count % 60, 0, 16 << 10));
             if raw
                 .0
                 .sink
@@ -243,7 +241,7 @@ async fn requests_without_reading_are_bounded() {
     // A link that reads nothing is dropped in the end.
     sleep(Duration::from_secs(300)).await;
     for raw in &mut greedy {
-        let sent = raw.0.sink.send(PeerMessage::KeepAlive.encode()).await;
+        let sent = raw.0.sink.send(wire::frame(PeerMessage::KeepAlive)).await;
         assert!(sent.is_err());
     }
     drop(greedy);
@@ -273,7 +271,7 @@ async fn manifest_requests_without_reading_are_bounded() {
     let before = alive_tasks();
     let mut raw = Raw::link(&world, "greedy", &owner, content.id, 1).await;
     for _ in 0..20_000 {
-        let frame = PeerMessage::ManifestRequest { page: 1 }.encode();
+        let frame = wire::frame(PeerMessage::ManifestRequest { page: 1 });
         if raw
             .0
             .sink
@@ -289,7 +287,7 @@ async fn manifest_requests_without_reading_are_bounded() {
     assert!(
         raw.0
             .sink
-            .send(PeerMessage::KeepAlive.encode())
+            .send(wire::frame(PeerMessage::KeepAlive))
             .await
             .is_err()
     );
@@ -307,7 +305,7 @@ async fn links_of_one_host_are_bounded_and_refused_as_busy() {
         taken.push(Raw::link(&world, "bad", &owner, content.id, peer).await);
     }
     let mut raw = Raw::connect(&world, "bad", &owner.addr()).await;
-    raw.say(hello(content.id, 6)).await;
+    raw.greet(content.id, 6).await;
     assert_eq!(
         raw.hear().await,
         Some(PeerMessage::Refuse(RefuseReason::Busy))
@@ -379,7 +377,7 @@ async fn links_of_one_content_are_bounded_and_refused_as_busy() {
         }
     }
     let mut raw = Raw::connect(&world, "one-too-many", &owner.addr()).await;
-    raw.say(hello(content.id, 9)).await;
+    raw.greet(content.id, 9).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
     assert_eq!(
         raw.hear().await,
@@ -410,7 +408,7 @@ async fn farewells_give_the_reason() {
         let _ = raw
             .0
             .sink
-            .send(PeerMessage::KeepAlive.encode())
+            .send(wire::frame(PeerMessage::KeepAlive))
             .now_or_never();
         tokio::task::yield_now().await;
     }
@@ -424,13 +422,13 @@ enum Reception {
     Silence,
     Close,
     Garbage,
-    OtherContent,
+    OtherChannel,
     Refusal,
     NothingAfterHello,
     Echo,
 }
 
-async fn receive(mut listener: Box<dyn Listener>, reception: Reception, id: ContentId) {
+async fn receive(mut listener: Box<dyn Listener>, reception: Reception) {
     let mut kept = Vec::new();
     loop {
         let mut raw = Raw(listener.accept().await.unwrap());
@@ -438,9 +436,14 @@ async fn receive(mut listener: Box<dyn Listener>, reception: Reception, id: Cont
             Reception::Silence => None,
             Reception::Close => continue,
             Reception::Garbage => Some(Frame::head("garbage")),
-            Reception::OtherContent => Some(hello(ContentId::of(b"other"), 77).encode()),
-            Reception::Refusal => Some(PeerMessage::Refuse(RefuseReason::Busy).encode()),
-            Reception::NothingAfterHello => Some(hello(id, 78).encode()),
+            Reception::OtherChannel => {
+                let _ = raw.0.sink.send(wire::frame(hello(77))).await;
+                Some(PeerMessage::HaveAll.encode(ChannelId(3)))
+            }
+            Reception::Refusal => {
+                Some(PeerMessage::Refuse(RefuseReason::Busy).encode(ChannelId::SESSION))
+            }
+            Reception::NothingAfterHello => Some(wire::frame(hello(78))),
             Reception::Echo => soon(raw.0.stream.next()).await.and_then(Result::ok),
         };
         if let Some(frame) = say {
@@ -456,7 +459,7 @@ async fn hostile_owners_do_not_keep_a_download_from_the_good_one() {
         Reception::Silence,
         Reception::Close,
         Reception::Garbage,
-        Reception::OtherContent,
+        Reception::OtherChannel,
         Reception::Refusal,
         Reception::NothingAfterHello,
         Reception::Echo,
@@ -469,7 +472,7 @@ async fn hostile_owners_do_not_keep_a_download_from_the_good_one() {
             let name = format!("bad-{number}");
             let addr: Addr = format!("memory:{name}").parse().unwrap();
             let listener = world.network().endpoint(&name).listen(&addr).await.unwrap();
-            tasks.push(tokio::spawn(receive(listener, reception, content.id)));
+            tasks.push(tokio::spawn(receive(listener, reception)));
             options = options.owner(addr);
         }
         let leecher = world.node("leecher").await;
@@ -491,13 +494,14 @@ async fn owners_that_only_chatter_are_given_up() {
     let mut listener = world.network().endpoint("bad").listen(&addr).await.unwrap();
     let chatter = tokio::spawn(async move {
         let mut raw = Raw(listener.accept().await.unwrap());
-        raw.say(hello(id, 1)).await;
+        raw.say(hello(1)).await;
+        while !matches!(raw.hear().await, Some(PeerMessage::Open(_))) {}
         raw.say(PeerMessage::HaveAll).await;
         loop {
             if raw
                 .0
                 .sink
-                .send(PeerMessage::KeepAlive.encode())
+                .send(wire::frame(PeerMessage::KeepAlive))
                 .await
                 .is_err()
             {

@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, sleep};
 
 use crate::peer_hostile::{Raw, hello, request, serves_others, world_with_owner};
-use crate::world::{World, content, named, soon};
+use crate::world::{World, content, named, soon, wire};
 
 const CHUNK: u32 = 16 << 10;
 
@@ -85,7 +85,7 @@ async fn host_with_most_links_gives_way_to_others() {
     }
     // It has all links that others may open.
     let mut seventh = Raw::connect(&world, "greedy", &owner.addr()).await;
-    seventh.say(hello(content.id, 7)).await;
+    seventh.greet(content.id, 7).await;
     assert_eq!(seventh.hear().await, Some(BUSY));
     let begun = Instant::now();
     let _one = Raw::link(&world, "modest", &owner, content.id, 11).await;
@@ -117,7 +117,7 @@ async fn links_that_others_open_leave_room_for_dialling() {
     let mut links = Vec::new();
     for host in 0..8 {
         let mut raw = Raw::connect(&world, &format!("bad-{host}"), &owner.addr()).await;
-        raw.say(hello(content.id, host + 1)).await;
+        raw.greet(content.id, host + 1).await;
         links.push(raw);
     }
     sleep(Duration::from_millis(1)).await;
@@ -230,7 +230,7 @@ impl Piped {
     async fn asking(&self, chunks: u32) -> (tokio::io::ReadHalf<DuplexStream>, Writer) {
         let (read, write) = tokio::io::split(self.pipe("pipe:slow", 1 << 10).await);
         let mut writer = Writer(write);
-        writer.say(hello(self.content.id, 1)).await.unwrap();
+        writer.greet(self.content.id, 1).await.unwrap();
         writer.say(PeerMessage::HaveNone).await.unwrap();
         for chunk in 0..chunks {
             writer.say(request(chunk, 0, CHUNK)).await.unwrap();
@@ -243,8 +243,14 @@ impl Piped {
 struct Writer(tokio::io::WriteHalf<DuplexStream>);
 
 impl Writer {
+    /// Says Hello, and opens a link.
+    async fn greet(&mut self, content: ContentId, peer: u8) -> io::Result<()> {
+        self.say(hello(peer)).await?;
+        self.say(PeerMessage::Open(content)).await
+    }
+
     async fn say(&mut self, message: PeerMessage) -> io::Result<()> {
-        let frame = message.encode();
+        let frame = wire::frame(message);
         let mut bytes = (frame.head.len() as u16).to_be_bytes().to_vec();
         bytes.extend((frame.body.len() as u32).to_be_bytes());
         bytes.extend(&frame.head);
@@ -268,7 +274,7 @@ async fn hosts_are_counted_by_the_network_of_a_customer() {
     let mut links = Vec::new();
     for (host, heard) in [(1, true), (2, true), (3, false)] {
         let mut raw = owner.raw(&format!("[2001:db8::{host}]:7")).await;
-        raw.say(hello(owner.content.id, host)).await;
+        raw.greet(owner.content.id, host).await;
         match raw.hear().await {
             Some(PeerMessage::Hello(_)) if heard => {}
             Some(message) => assert_eq!((message, heard), (BUSY, false)),
@@ -277,7 +283,7 @@ async fn hosts_are_counted_by_the_network_of_a_customer() {
         links.push(raw);
     }
     let mut raw = owner.raw("[2001:db8:0:1::3]:7").await;
-    raw.say(hello(owner.content.id, 4)).await;
+    raw.greet(owner.content.id, 4).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
 }
 
@@ -291,7 +297,7 @@ async fn silent_connections_give_way_when_no_more_can_be_opened() {
     sleep(AT_ONCE).await;
     let begun = Instant::now();
     let mut raw = owner.raw("pipe:good").await;
-    raw.say(hello(owner.content.id, 1)).await;
+    raw.greet(owner.content.id, 1).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
 }
@@ -465,7 +471,7 @@ async fn asks(
     blocks: impl IntoIterator<Item = BlockRange>,
 ) -> Raw {
     let mut raw = Raw::connect(world, name, peer.local_addr().unwrap()).await;
-    raw.say(hello(id, name.len() as u8)).await;
+    raw.greet(id, name.len() as u8).await;
     for block in blocks {
         raw.say(PeerMessage::Request(block)).await;
     }
@@ -539,7 +545,7 @@ async fn blocks_of_a_byte_cost_few_reads() {
     let before = storage.reads.all.load(Ordering::Relaxed);
     // Scattered, and not in order.
     let blocks = (0..512).map(|at| block(7, at * 37 % 512 * 32, 1));
-    let frames = blocks.map(|block| Ok(PeerMessage::Request(block).encode()));
+    let frames = blocks.map(|block| Ok(wire::frame(PeerMessage::Request(block))));
     let mut frames = futures::stream::iter(frames);
     raw.0.sink.send_all(&mut frames).await.unwrap();
     gets(&mut raw, 512, &bytes).await;

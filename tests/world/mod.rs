@@ -6,6 +6,7 @@
 
 pub(crate) mod storages;
 pub(crate) mod strangers;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

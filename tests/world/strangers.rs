@@ -14,7 +14,7 @@ use futures::{SinkExt, StreamExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{World, named};
+use super::{World, named, wire};
 
 /// How many requests may be outstanding on a link.
 const MOST_REQUESTS: usize = 512;
@@ -38,12 +38,8 @@ impl StrangerHello {
     }
 
     fn message(&self) -> PeerMessage {
-        PeerMessage::Hello(Hello::new(
-            self.content,
-            self.peer,
-            self.listen.clone(),
-            LinkCookie([0; 16]),
-        ))
+        let cookie = LinkCookie([0; 16]);
+        PeerMessage::Hello(Hello::new(self.peer, self.listen.clone(), cookie))
     }
 }
 
@@ -56,25 +52,27 @@ pub(crate) fn id(number: u64) -> PeerId {
 pub(crate) struct StrangerLink(Connection);
 
 impl StrangerLink {
-    /// Dials, and sends a Hello. `None` if either fails.
+    /// Dials, sends a Hello, and opens a link. `None` if any of that fails.
     pub(crate) async fn dial(
         transport: &dyn Transport,
         addr: &Addr,
         hello: &StrangerHello,
     ) -> Option<Self> {
         let mut link = Self(transport.connect(addr).await.ok()?);
-        link.say(hello.message()).await.then_some(link)
+        link.say(hello.message()).await.then_some(())?;
+        let open = PeerMessage::Open(hello.content);
+        link.say(open).await.then_some(link)
     }
 
     /// Sends a message, and returns whether that succeeded.
     pub(crate) async fn say(&mut self, message: PeerMessage) -> bool {
-        self.0.sink.send(message.encode()).await.is_ok()
+        self.0.sink.send(wire::frame(message)).await.is_ok()
     }
 
     /// The next message, or `None` at the end, however the link ended.
     pub(crate) async fn hear(&mut self) -> Option<PeerMessage> {
         let frame = self.0.stream.next().await?.ok()?;
-        Some(PeerMessage::decode(frame).expect("the peer keeps to the protocol"))
+        Some(wire::message(frame))
     }
 
     /// The id in the Hello of the other side.
@@ -265,8 +263,10 @@ async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answ
         links.spawn(async move {
             let mut link = StrangerLink(connection);
             link.say(hello.message()).await;
-            link.say(PeerMessage::HaveAll).await;
             while let Some(message) = link.hear().await {
+                if let PeerMessage::Open(_) = message {
+                    link.say(PeerMessage::HaveAll).await;
+                }
                 let PeerMessage::ManifestRequest { page } = message else {
                     continue;
                 };

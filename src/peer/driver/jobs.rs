@@ -7,12 +7,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::super::handshake::{HandshakeError, dial};
 use super::super::hashing::off_thread;
-use super::super::inbox::NewLink;
+use super::super::inbox::{DriverInput, NewLink};
+use super::super::session::HandshakeError;
 use super::super::shared::PeerShared;
 use super::super::swarm::{LinkId, ManifestClaim};
 use super::open_content::{OpenContent, PublishBy};
@@ -65,14 +66,21 @@ pub(super) enum JobResult {
 pub(super) struct Jobs {
     shared: Arc<PeerShared>,
     id: ContentId,
+    inbox: mpsc::Sender<DriverInput>,
     running: FuturesUnordered<BoxFuture<'static, JobResult>>,
 }
 
 impl Jobs {
-    pub(super) fn new(shared: Arc<PeerShared>, id: ContentId) -> Self {
+    /// The jobs of a driver with this inbox.
+    pub(super) fn new(
+        shared: Arc<PeerShared>,
+        id: ContentId,
+        inbox: mpsc::Sender<DriverInput>,
+    ) -> Self {
         Self {
             shared,
             id,
+            inbox,
             running: FuturesUnordered::new(),
         }
     }
@@ -89,18 +97,10 @@ impl Jobs {
     }
 
     pub(super) fn dial(&self, addr: Addr) {
-        let (shared, id) = (Arc::clone(&self.shared), self.id);
+        let (dialler, id) = (Arc::clone(&self.shared.dialler), self.id);
+        let inbox = self.inbox.clone();
         self.start(async move {
-            let link = async {
-                let place = shared.admission.dial().ok_or(HandshakeError::Full)?;
-                let (connection, info) = dial(&shared, &addr, id).await?;
-                Ok(Box::new(NewLink {
-                    connection,
-                    info,
-                    place,
-                }))
-            };
-            let link = link.await;
+            let link = dialler.open(addr.clone(), id, inbox).await.map(Box::new);
             JobResult::Dialled { addr, link }
         });
     }

@@ -19,11 +19,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::drivers::DriverClaim;
+use super::contents::DriverClaim;
 use super::hashing::INLINE_HASH_LEN;
 use super::inbox::{DriverInput, Inbox, NewLink};
-use super::link::LinkTask;
 use super::listing::Listing;
+use super::outlet::LinkEnd;
 use super::shared::PeerShared;
 use super::status::ContentStatus;
 use super::swarm::{DropReason, LinkId, Output, Swarm};
@@ -94,8 +94,8 @@ impl Driver {
     ) -> Self {
         let id = swarm.id();
         Self {
-            span: tracing::info_span!(parent: &shared.span, "content", %id),
-            jobs: Jobs::new(Arc::clone(&shared), id),
+            span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
+            jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             shared,
             claim,
             swarm,
@@ -156,6 +156,12 @@ impl Driver {
             {
                 timer.as_mut().reset(due);
             }
+            if self.may_sleep() {
+                match self.sleep() {
+                    Ok(()) => return,
+                    Err(awake) => self = *awake,
+                }
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break DownloadError::ShutDown,
@@ -173,8 +179,38 @@ impl Driver {
         self.end(reason).await;
     }
 
+    /// Whether nobody needs this driver: the content is complete, the trackers
+    /// know, and no link is up.
+    fn may_sleep(&self) -> bool {
+        self.swarm.is_seeding()
+            && self.links.is_empty()
+            && self.jobs.is_empty()
+            && self.status.borrow().outcome().is_some()
+    }
+
+    /// Puts the content to sleep, unless something has come in.
+    fn sleep(self) -> Result<(), Box<Self>> {
+        let Some(open) = &self.open else {
+            return Err(Box::new(self));
+        };
+        let stored = open.stored(self.listing.content.clone());
+        let stored = stored.listed_as(self.listing.listed_as().clone());
+        let asleep = self.shared.asleep(stored);
+        let Self { claim, inbox, .. } = self;
+        match claim.sleep(asleep, &inbox) {
+            Ok(()) => Ok(()),
+            Err(claim) => Err(Box::new(Self {
+                claim,
+                inbox,
+                ..self
+            })),
+        }
+    }
+
     /// Closes everything, and tells how it ended.
     async fn end(mut self, reason: DownloadError) {
+        // What still arrives would wait in vain, and everything behind it.
+        self.links.mute();
         let mut published = false;
         if self.publication == Publication::UnderWay {
             published = self.await_publication().await;
@@ -197,7 +233,7 @@ impl Driver {
         // the same download.
         drop(jobs);
         drop(open);
-        let stopping = shared.stop.is_cancelled();
+        let stopping = shared.tasks.stop.is_cancelled();
         let seeding = swarm.is_seeding();
         let reason = match stopping {
             true => DownloadError::ShutDown,
@@ -213,12 +249,13 @@ impl Driver {
         let told = futures::poll!(gone.as_mut());
         if seeding && !stopping {
             shared
+                .tasks
                 .stop
                 .run_until_cancelled(shared.forget(&listing.content))
                 .await;
         }
         drop(claim);
-        links.close_all(farewell(&reason, stopping, seeding));
+        links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
         let outcome = match seeding || published {
             true => Ok(listing.content),
             false => Err(reason),
@@ -226,7 +263,7 @@ impl Driver {
         status.send_modify(|status| status.end(outcome));
         drop(inbox);
         if told.is_pending() {
-            shared.stop.run_until_cancelled(gone).await;
+            shared.tasks.stop.run_until_cancelled(gone).await;
         }
     }
 
@@ -291,7 +328,7 @@ impl Driver {
                 bytes,
             } => self.swarm.messages_sent(now(), link, messages, bytes),
             DriverInput::Down { link } => {
-                self.links.close(link, None);
+                self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
             }
             DriverInput::SetStrategy { strategy, done } => {
@@ -304,22 +341,13 @@ impl Driver {
 
     fn link_up(&mut self, link: NewLink) {
         let NewLink {
-            connection,
+            id,
             info,
-            place,
+            remote,
+            outlet,
         } = link;
-        let id = self.shared.next_link();
-        let span = tracing::info_span!(
-            parent: &self.span,
-            "link",
-            id = id.0,
-            peer = %info.peer,
-            remote = %connection.remote,
-        );
-        span.in_scope(|| tracing::debug!("link up"));
-        let input = self.links.open(id);
-        let task = LinkTask::new(id, self.inbox.sender());
-        self.shared.spawn(span, task.run(connection, place, input));
+        tracing::debug!(link = id.0, peer = %info.peer, %remote, "link up");
+        self.links.insert(id, outlet);
         self.swarm.link_up(now(), id, info);
     }
 
@@ -430,11 +458,13 @@ impl Driver {
 
     fn drop_link(&mut self, link: LinkId, reason: DropReason) {
         tracing::debug!(link = link.0, %reason, "link dropped");
-        let refused = match reason {
-            DropReason::Refused(reason) => Some(reason),
-            _ => None,
+        let end = match reason {
+            DropReason::Refused(reason) => LinkEnd::Refused(reason),
+            DropReason::Silent => LinkEnd::Refused(RefuseReason::NotNeeded),
+            DropReason::Left(_) => LinkEnd::Left,
+            DropReason::Violation(_) => LinkEnd::Violation,
         };
-        self.links.close(link, refused);
+        self.links.end(link, end);
     }
 
     /// Opens the content in the storage.

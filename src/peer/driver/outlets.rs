@@ -2,40 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
-
-use super::super::link::{LinkInput, QUEUE_LEN};
+use super::super::outlet::{LinkEnd, Outlet};
 use super::super::swarm::LinkId;
-use crate::protocol::{PeerMessage, RefuseReason};
+use crate::protocol::PeerMessage;
 
-/// The queues of all links of a driver.
+/// The ways out to all links of a driver.
 #[derive(Default)]
 pub(super) struct LinkOutlets {
-    outlets: BTreeMap<LinkId, Outlet>,
-}
-
-/// Dropping it closes the link behind what is queued.
-struct Outlet {
-    queue: mpsc::Sender<PeerMessage>,
-    _closing: DropGuard,
+    outlets: BTreeMap<LinkId, Box<dyn Outlet>>,
 }
 
 impl LinkOutlets {
-    /// Makes the queue of a new link, and returns the link's end of it.
-    pub(super) fn open(&mut self, link: LinkId) -> LinkInput {
-        let (queue, messages) = mpsc::channel(QUEUE_LEN);
-        let closing = CancellationToken::new();
-        let outlet = Outlet {
-            queue,
-            _closing: closing.clone().drop_guard(),
-        };
+    pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>) {
         self.outlets.insert(link, outlet);
-        LinkInput { messages, closing }
     }
 
     pub(super) fn is_open(&self, link: LinkId) -> bool {
         self.outlets.contains_key(&link)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.outlets.is_empty()
     }
 
     /// Queues a message. Closes the link and returns `false` if that is
@@ -45,33 +32,31 @@ impl LinkOutlets {
         let Some(outlet) = self.outlets.get(&link) else {
             return true;
         };
-        let sent = outlet.queue.try_send(message).is_ok();
+        let sent = outlet.send(message);
         if !sent {
             self.outlets.remove(&link);
         }
         sent
     }
 
-    /// Closes a link, and says why if there is a reason.
-    pub(super) fn close(&mut self, link: LinkId, reason: Option<RefuseReason>) {
-        if let Some(outlet) = self.outlets.remove(&link)
-            && let Some(reason) = reason
-        {
-            outlet.refuse(reason);
+    /// Closes a link.
+    pub(super) fn end(&mut self, link: LinkId, end: LinkEnd) {
+        if let Some(outlet) = self.outlets.remove(&link) {
+            outlet.end(end);
         }
     }
 
-    /// Closes every link for this reason.
-    pub(super) fn close_all(self, reason: RefuseReason) {
+    /// From now on nothing more arrives.
+    pub(super) fn mute(&self) {
+        for outlet in self.outlets.values() {
+            outlet.mute();
+        }
+    }
+
+    /// Closes every link.
+    pub(super) fn end_all(self, end: LinkEnd) {
         for outlet in self.outlets.into_values() {
-            outlet.refuse(reason);
+            outlet.end(end);
         }
-    }
-}
-
-impl Outlet {
-    fn refuse(self, reason: RefuseReason) {
-        // A link whose queue is full ends without a farewell.
-        let _ = self.queue.try_send(PeerMessage::Refuse(reason));
     }
 }

@@ -698,7 +698,9 @@ impl Swarm {
         match message {
             PeerMessage::KeepAlive => {}
             PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
-            PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
+            PeerMessage::Hello(_) | PeerMessage::Open(_) => {
+                self.violated(now, link, "a message that only begins something");
+            }
             PeerMessage::Refuse(reason) => self.refused(now, link, reason),
             PeerMessage::Bitfield(bytes) => self.greeted(now, link, RemoteChunks::unread(bytes)),
             PeerMessage::HaveAll => self.greeted(now, link, RemoteChunks::All),

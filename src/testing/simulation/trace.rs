@@ -4,7 +4,7 @@
 use blake3::Hasher;
 
 use super::event::Event;
-use crate::protocol::PeerMessage;
+use crate::protocol::{ChannelId, PeerMessage};
 
 /// A hash over the events of a run.
 #[derive(Debug, Default)]
@@ -43,7 +43,7 @@ impl Trace {
     }
 
     fn message(&mut self, message: PeerMessage) {
-        let frame = message.encode();
+        let frame = message.encode(ChannelId::SESSION);
         self.bytes(&frame.head);
         // Long bodies are blocks, and their bytes are all zeros.
         let body_len = frame.body.len() as u64;

@@ -1,25 +1,24 @@
-//! Incoming connections: they shake hands, and are handed to the driver of the
-//! content that they are about.
+//! Incoming connections: they shake hands, and become sessions.
 //!
 //! A connection has a place among the handshakes until it has shaken hands, or
-//! was refused and has gone. From then on it has one among the links; see
-//! [`admission`](super::admission). A connection that has to give way is told
-//! so, if that takes no waiting.
+//! was refused and has gone. From then on it has one among the sessions; see
+//! [`admission`](super::super::admission). A connection that has to give way is
+//! told so, if that takes no waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::admission::ConnectionPlace;
+use super::super::admission::ConnectionPlace;
+use super::super::shared::PeerShared;
+use super::super::swarm::LinkInfo;
+use super::channels::Channels;
 use super::handshake::{HandshakeError, hear, refuse, say};
-use super::inbox::{DriverInput, NewLink};
-use super::shared::PeerShared;
-use super::swarm::LinkInfo;
+use super::task::SessionTask;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
-use crate::protocol::{Addr, Hello, PeerMessage, ProtocolError, RefuseReason};
+use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, Listener, TransportError};
 
 /// The first pause after a failed accept; doubles up to [`MAX_PAUSE`].
@@ -27,8 +26,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts connections until the peer stops.
-pub(super) async fn run(shared: Arc<PeerShared>, mut listener: Box<dyn Listener>) {
-    let stop = shared.stop.clone();
+pub(in crate::peer) async fn run(shared: Arc<PeerShared>, mut listener: Box<dyn Listener>) {
+    let stop = shared.tasks.stop.clone();
     let mut pause = FIRST_PAUSE;
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
@@ -56,12 +55,13 @@ pub(super) async fn run(shared: Arc<PeerShared>, mut listener: Box<dyn Listener>
 fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
     let place = shared.admission.handshake(&connection.remote);
     let own = Arc::clone(shared);
-    let span = tracing::info_span!(parent: &shared.span, "handshake", remote = %connection.remote);
-    shared.spawn(span, async move {
+    let tasks = &shared.tasks;
+    let span = tracing::info_span!(parent: &tasks.span, "session", remote = %connection.remote);
+    tasks.spawn(span, async move {
         let shaken = timeout(HANDSHAKE_TIMEOUT, introduce(&own, &mut connection));
         let welcome = tokio::select! {
             biased;
-            () = own.stop.cancelled() => return,
+            () = own.tasks.stop.cancelled() => return,
             () = place.cut() => {
                 let busy = PeerMessage::Refuse(RefuseReason::Busy);
                 let _ = say(&mut connection, busy).now_or_never();
@@ -69,29 +69,27 @@ fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
             }
             shaken = shaken => shaken,
         };
-        let Ok(Some(Welcome { inbox, info, place })) = welcome else {
+        drop(place);
+        let Ok(Some((info, place))) = welcome else {
             return;
         };
-        let link = NewLink {
-            connection,
+        let session = SessionTask {
+            contents: Arc::clone(&own.contents),
+            channels: Arc::new(Channels::new(false)),
             info,
-            place,
+            remote: connection.remote.clone(),
+            stop: own.tasks.stop.clone(),
         };
-        // A driver that has ended meanwhile drops the link with its inbox.
-        let sent = inbox.send(DriverInput::Link(Box::new(link)));
-        own.stop.run_until_cancelled(sent).await;
+        drop(own);
+        session.run(connection, place).await;
     });
 }
 
-/// The driver that gets a connection which has shaken hands.
-struct Welcome {
-    inbox: mpsc::Sender<DriverInput>,
-    info: LinkInfo,
-    place: ConnectionPlace,
-}
-
-/// Reads the Hello and answers it. Returns nothing if there is no link.
-async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<Welcome> {
+/// Reads the Hello and answers it. Returns nothing if there is no session.
+async fn introduce(
+    shared: &PeerShared,
+    connection: &mut Connection,
+) -> Option<(LinkInfo, ConnectionPlace)> {
     let hello = match hear(connection).await {
         Ok(hello) => hello,
         Err(error) => {
@@ -102,36 +100,24 @@ async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<W
             return None;
         }
     };
-    let (inbox, place) = match admit_link(shared, &hello, &connection.remote) {
-        Ok(admitted) => admitted,
+    let place = match hello.peer == shared.identity.id {
+        true => Err(RefuseReason::SelfConnection),
+        false => shared
+            .admission
+            .accept(&connection.remote)
+            .ok_or(RefuseReason::Busy),
+    };
+    let place = match place {
+        Ok(place) => place,
         Err(reason) => {
             tracing::debug!(%reason, "refused");
             refuse(connection, reason).await;
             return None;
         }
     };
-    let said = shared.hello(hello.content);
+    let said = shared.identity.hello();
     let cookie = said.cookie;
     say(connection, PeerMessage::Hello(said)).await.ok()?;
     let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
-    Some(Welcome {
-        inbox,
-        info: info.with_cookies(cookie, hello.cookie),
-        place,
-    })
-}
-
-/// Finds the driver that a link is for, and a place for the link.
-fn admit_link(
-    shared: &PeerShared,
-    hello: &Hello,
-    remote: &Addr,
-) -> Result<(mpsc::Sender<DriverInput>, ConnectionPlace), RefuseReason> {
-    if hello.peer == shared.id {
-        return Err(RefuseReason::SelfConnection);
-    }
-    let driver = shared.drivers.get(&hello.content);
-    let driver = driver.ok_or(RefuseReason::UnknownContent)?;
-    let place = shared.admission.accept(remote).ok_or(RefuseReason::Busy)?;
-    Ok((driver.inbox, place))
+    Some((info.with_cookies(cookie, hello.cookie), place))
 }

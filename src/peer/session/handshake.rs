@@ -1,15 +1,12 @@
-//! The first message on a link, from both sides.
+//! The first message of a session, from both sides.
 
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
-use super::shared::PeerShared;
-use super::swarm::LinkInfo;
-use crate::content::ContentId;
-use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
-use crate::protocol::{Addr, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
+use crate::protocol::limits::LINK_FRAMES;
+use crate::protocol::{ChannelId, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, TransportError};
 
 /// How long a connection that is refused has to read that message and close.
@@ -22,9 +19,9 @@ const HELLO_FRAMES: FrameLimits = FrameLimits {
     body: LINK_FRAMES.head as u32,
 };
 
-/// Why there is no link.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum HandshakeError {
+/// Why there is no session.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(in crate::peer) enum HandshakeError {
     #[error(transparent)]
     Transport(#[from] TransportError),
     #[error(transparent)]
@@ -33,35 +30,12 @@ pub(super) enum HandshakeError {
     Refused(RefuseReason),
     #[error("the first message was not a Hello")]
     NoHello,
-    #[error("the other side answered about another content")]
-    OtherContent,
     #[error("the handshake took too long")]
     TimedOut,
-    #[error("this peer has no place for another link")]
+    #[error("this peer has no place for another connection")]
     Full,
-}
-
-/// Connects to an owner, and shakes hands about a content.
-pub(super) async fn dial(
-    shared: &PeerShared,
-    addr: &Addr,
-    content: ContentId,
-) -> Result<(Connection, LinkInfo), HandshakeError> {
-    let shake = async {
-        let mut connection = shared.transport.connect(addr).await?;
-        let said = shared.hello(content);
-        let cookie = said.cookie;
-        say(&mut connection, PeerMessage::Hello(said)).await?;
-        let hello = hear(&mut connection).await?;
-        if hello.content != content {
-            return Err(HandshakeError::OtherContent);
-        }
-        let info = LinkInfo::dialled(hello.peer, addr.clone());
-        Ok((connection, info.with_cookies(cookie, hello.cookie)))
-    };
-    timeout(HANDSHAKE_TIMEOUT, shake)
-        .await
-        .unwrap_or(Err(HandshakeError::TimedOut))
+    #[error("this peer is shutting down")]
+    ShutDown,
 }
 
 /// Reads the Hello of the other side. The side that accepted answers it.
@@ -70,8 +44,8 @@ pub(super) async fn hear(connection: &mut Connection) -> Result<Hello, Handshake
     let frame = connection.stream.next().await;
     connection.limits.set(LINK_FRAMES);
     match PeerMessage::decode(frame.unwrap_or(Err(TransportError::Closed))?)? {
-        PeerMessage::Hello(hello) => Ok(hello),
-        PeerMessage::Refuse(reason) => Err(HandshakeError::Refused(reason)),
+        (ChannelId::SESSION, PeerMessage::Hello(hello)) => Ok(hello),
+        (ChannelId::SESSION, PeerMessage::Refuse(reason)) => Err(HandshakeError::Refused(reason)),
         _ => Err(HandshakeError::NoHello),
     }
 }
@@ -81,7 +55,8 @@ pub(super) async fn say(
     connection: &mut Connection,
     message: PeerMessage,
 ) -> Result<(), TransportError> {
-    connection.sink.send(message.encode()).await
+    let frame = message.encode(ChannelId::SESSION);
+    connection.sink.send(frame).await
 }
 
 /// Refuses an accepted connection, closes it, and waits until the other side

@@ -1,0 +1,408 @@
+//! The contents of one peer: asleep, or awake with a driver.
+//!
+//! A complete content that nobody asks for is asleep: it has no task, no channel
+//! and no open file, and its manifest is not in memory if it can be had from the
+//! storage. The first link wakes it, and when its last link is gone it falls
+//! asleep again.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::{DriverInput, Inbox, NewLink};
+use super::status::ContentStatus;
+use super::swarm::LinkId;
+use crate::content::{Content, ContentId, ContentName, Manifest};
+use crate::storage::Blob;
+
+/// All contents of one peer.
+pub(super) struct Contents {
+    table: Mutex<Table>,
+    waker: Box<dyn Waker>,
+    /// Ends every driver in order.
+    stop: CancellationToken,
+    next_link: AtomicU64,
+}
+
+#[derive(Default)]
+struct Table {
+    contents: HashMap<ContentId, State>,
+    /// Contents that are complete, and that no tracker has accepted yet; each with
+    /// what is cancelled then.
+    announcing: HashMap<ContentId, CancellationToken>,
+}
+
+enum State {
+    Asleep(Arc<Asleep>),
+    Awake(DriverHandle),
+}
+
+/// A complete content without a driver.
+pub(super) struct Asleep {
+    pub(super) content: Content,
+    /// Its name at trackers, if that is another one.
+    pub(super) listed_as: Option<ContentName>,
+    pub(super) blob: Arc<dyn Blob>,
+    /// Its manifest, if nothing else can give it back.
+    pub(super) manifest: Option<Arc<Manifest>>,
+}
+
+/// How the rest of the peer reaches a driver.
+#[derive(Clone)]
+pub(super) struct DriverHandle {
+    pub(super) inbox: mpsc::Sender<DriverInput>,
+    pub(super) status: watch::Receiver<ContentStatus>,
+    /// Ends the driver.
+    pub(super) stop: CancellationToken,
+    /// Ends the driver unless its content is complete.
+    pub(super) cancel: CancellationToken,
+}
+
+/// Starts the driver of a content that was asleep.
+pub(super) trait Waker: Send + Sync {
+    fn wake(&self, waking: Waking);
+}
+
+/// What the driver of a content that wakes up begins with.
+pub(super) struct Waking {
+    pub(super) content: Arc<Asleep>,
+    pub(super) claim: DriverClaim,
+    pub(super) inbox: Inbox,
+    pub(super) status: watch::Sender<ContentStatus>,
+    pub(super) handle: DriverHandle,
+}
+
+/// The state of a content that this peer has already.
+pub(super) enum Settled {
+    /// It is complete, and shared.
+    Complete(Content),
+    /// It is being downloaded.
+    Downloading,
+    /// Its driver has ended, and gave up its claim.
+    Ended,
+}
+
+impl DriverHandle {
+    /// Waits while the driver is about to end.
+    async fn settled(mut self) -> Settled {
+        loop {
+            if self.inbox.is_closed() {
+                return Settled::Ended;
+            }
+            if !self.stop.is_cancelled() {
+                let status = self.status.borrow_and_update();
+                match status.complete() {
+                    Some(content) => return Settled::Complete(content.clone()),
+                    None if self.cancel.is_cancelled() => {}
+                    None => return Settled::Downloading,
+                }
+            }
+            tokio::select! {
+                () = self.inbox.closed() => {}
+                Ok(()) = self.status.changed() => {}
+            }
+        }
+    }
+
+    /// Its content, if that is complete and stays.
+    fn complete(&self) -> Option<Content> {
+        let status = self.status.borrow();
+        let complete = status.complete().filter(|_| !self.stop.is_cancelled());
+        complete.cloned()
+    }
+}
+
+/// The right to drive a content, given back when it is dropped.
+pub(super) struct DriverClaim {
+    /// `None` once the content is asleep.
+    contents: Option<Arc<Contents>>,
+    id: ContentId,
+}
+
+impl DriverClaim {
+    fn new(contents: &Arc<Contents>, id: ContentId) -> Self {
+        Self {
+            contents: Some(Arc::clone(contents)),
+            id,
+        }
+    }
+
+    /// Puts the content to sleep, unless something waits in its inbox. Then the
+    /// claim comes back.
+    pub(super) fn sleep(mut self, asleep: Asleep, inbox: &Inbox) -> Result<(), Self> {
+        let Some(contents) = self.contents.take() else {
+            return Ok(());
+        };
+        let mut table = contents.table();
+        // Links are sent under the same lock, so none is lost.
+        if inbox.is_idle() {
+            let asleep = State::Asleep(Arc::new(asleep));
+            table.contents.insert(self.id, asleep);
+            return Ok(());
+        }
+        drop(table);
+        self.contents = Some(contents);
+        Err(self)
+    }
+}
+
+impl DriverClaim {
+    /// Puts the content back to sleep, whatever waits in its inbox.
+    pub(super) fn sleep_again(mut self, asleep: Arc<Asleep>) {
+        if let Some(contents) = self.contents.take() {
+            let mut table = contents.table();
+            table.contents.insert(self.id, State::Asleep(asleep));
+        }
+    }
+}
+
+impl Drop for DriverClaim {
+    fn drop(&mut self) {
+        if let Some(contents) = &self.contents {
+            contents.table().contents.remove(&self.id);
+        }
+    }
+}
+
+impl Contents {
+    pub(super) fn new(waker: Box<dyn Waker>, stop: CancellationToken) -> Self {
+        Self {
+            table: Mutex::default(),
+            waker,
+            stop,
+            next_link: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of one more link. Links of all contents have different ones.
+    pub(super) fn next_link(&self) -> LinkId {
+        LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Hands a link to the driver of its content, and wakes it up first if it is
+    /// asleep. `make` gets the inbox of the driver. Returns `false` if this peer
+    /// neither has nor wants the content.
+    ///
+    /// Cancel safe: the link is made and handed over, or not made.
+    pub(super) async fn link(
+        self: &Arc<Self>,
+        id: ContentId,
+        make: impl FnOnce(mpsc::Sender<DriverInput>, LinkId) -> NewLink,
+    ) -> bool {
+        loop {
+            let full = {
+                let mut table = self.table();
+                let (handle, waking) = match table.contents.get(&id) {
+                    None => return false,
+                    Some(State::Awake(handle)) => (handle.clone(), None),
+                    Some(State::Asleep(content)) => {
+                        let content = Arc::clone(content);
+                        let waking = self.waking(&mut table, id, content);
+                        (waking.handle.clone(), Some(waking))
+                    }
+                };
+                match handle.inbox.clone().try_reserve_owned() {
+                    Ok(permit) => {
+                        // Under the lock, so that the content does not fall asleep.
+                        let link = make(handle.inbox, self.next_link());
+                        permit.send(DriverInput::Link(Box::new(link)));
+                        drop(table);
+                        if let Some(waking) = waking {
+                            self.waker.wake(waking);
+                        }
+                        return true;
+                    }
+                    Err(mpsc::error::TrySendError::Closed(_)) => return false,
+                    Err(mpsc::error::TrySendError::Full(_)) => handle.inbox,
+                }
+            };
+            // The driver is behind. It may fall asleep meanwhile, or end.
+            drop(full.reserve().await);
+        }
+    }
+
+    fn waking(self: &Arc<Self>, table: &mut Table, id: ContentId, content: Arc<Asleep>) -> Waking {
+        let inbox = Inbox::new();
+        let (status, watched) = watch::channel(ContentStatus::shared(content.content.clone()));
+        let handle = self.handle(&inbox, watched);
+        table.contents.insert(id, State::Awake(handle.clone()));
+        Waking {
+            content,
+            claim: DriverClaim::new(self, id),
+            inbox,
+            status,
+            handle,
+        }
+    }
+
+    /// The handle of a new driver.
+    pub(super) fn handle(
+        &self,
+        inbox: &Inbox,
+        status: watch::Receiver<ContentStatus>,
+    ) -> DriverHandle {
+        DriverHandle {
+            inbox: inbox.sender(),
+            status,
+            stop: self.stop.child_token(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// Registers the driver of a content, unless the content is here. Waits for a
+    /// driver that is about to end, and for a content that is being announced.
+    ///
+    /// Cancel safe: nothing is claimed unless a claim is returned.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        id: ContentId,
+        handle: &DriverHandle,
+    ) -> Result<DriverClaim, Settled> {
+        loop {
+            let settled = match self.table().contents.entry(id) {
+                Entry::Occupied(_) => None,
+                Entry::Vacant(free) => {
+                    free.insert(State::Awake(handle.clone()));
+                    Some(DriverClaim::new(self, id))
+                }
+            };
+            if let Some(claim) = settled {
+                return Ok(claim);
+            }
+            match self.settled(id).await {
+                Settled::Ended => {}
+                settled => return Err(settled),
+            }
+        }
+    }
+
+    /// Adds a complete content, asleep, unless the content is here. It counts as
+    /// shared when [`announced`](Self::announced) is called. Waits as
+    /// [`claim`](Self::claim) does.
+    ///
+    /// Cancel safe: nothing is added unless this returns.
+    pub(super) async fn add(&self, asleep: Asleep) -> Result<(), Settled> {
+        let id = asleep.content.id;
+        let asleep = Arc::new(asleep);
+        loop {
+            {
+                let mut table = self.table();
+                let table = &mut *table;
+                if let Entry::Vacant(free) = table.contents.entry(id) {
+                    free.insert(State::Asleep(asleep));
+                    table.announcing.insert(id, CancellationToken::new());
+                    return Ok(());
+                }
+            }
+            match self.settled(id).await {
+                Settled::Ended => {}
+                settled => return Err(settled),
+            }
+        }
+    }
+
+    /// Adds a complete content, asleep, that was shared before. Returns `false` if
+    /// it is here already.
+    pub(super) fn add_stored(&self, asleep: Asleep) -> bool {
+        match self.table().contents.entry(asleep.content.id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(free) => {
+                free.insert(State::Asleep(Arc::new(asleep)));
+                true
+            }
+        }
+    }
+
+    /// A content that was added is known to the trackers, or was removed.
+    pub(super) fn announced(&self, id: &ContentId) {
+        if let Some(announcing) = self.table().announcing.remove(id) {
+            announcing.cancel();
+        }
+    }
+
+    /// Whether a content was added, and no tracker has accepted it yet.
+    pub(super) fn is_announcing(&self, id: &ContentId) -> bool {
+        self.table().announcing.contains_key(id)
+    }
+
+    /// Waits until it is certain whether a content is here.
+    pub(super) async fn settled(&self, id: ContentId) -> Settled {
+        loop {
+            let (announcing, driver) = {
+                let table = self.table();
+                let announcing = table.announcing.get(&id).cloned();
+                match table.contents.get(&id) {
+                    None => return Settled::Ended,
+                    Some(State::Asleep(asleep)) if announcing.is_none() => {
+                        return Settled::Complete(asleep.content.clone());
+                    }
+                    Some(State::Asleep(_)) => (announcing, None),
+                    Some(State::Awake(driver)) => (announcing, Some(driver.clone())),
+                }
+            };
+            match (announcing, driver) {
+                (Some(announcing), _) => announcing.cancelled().await,
+                (None, Some(driver)) => return driver.settled().await,
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Removes a content that is asleep, or else returns the driver of one that is
+    /// awake.
+    pub(super) fn take(&self, id: &ContentId) -> Option<Taken> {
+        let mut table = self.table();
+        match table.contents.get(id)? {
+            State::Awake(driver) => Some(Taken::Awake(driver.clone())),
+            State::Asleep(asleep) => {
+                let asleep = Arc::clone(asleep);
+                table.contents.remove(id);
+                Some(Taken::Asleep(asleep))
+            }
+        }
+    }
+
+    /// The contents that are complete and stay, and of which the trackers know.
+    pub(super) fn complete(&self) -> Vec<Content> {
+        let table = self.table();
+        let known = |(id, _): &(&ContentId, &State)| !table.announcing.contains_key(*id);
+        let complete = table.contents.iter().filter(known);
+        let mut complete: Vec<Content> = complete
+            .filter_map(|(_, state)| match state {
+                State::Asleep(asleep) => Some(asleep.content.clone()),
+                State::Awake(driver) => driver.complete(),
+            })
+            .collect();
+        complete.sort_by_key(|content| content.id);
+        complete
+    }
+
+    /// Whether a complete content has this name, other than this one.
+    pub(super) fn is_taken(&self, name: &ContentName, but: &ContentId) -> bool {
+        let table = self.table();
+        table.contents.iter().any(|(id, state)| {
+            id != but
+                && match state {
+                    State::Asleep(asleep) => asleep.content.name == *name,
+                    State::Awake(driver) => driver.complete().is_some_and(|c| c.name == *name),
+                }
+        })
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A content that was asked for to be removed.
+pub(super) enum Taken {
+    /// It is removed.
+    Asleep(Arc<Asleep>),
+    /// Its driver has to end.
+    Awake(DriverHandle),
+}

@@ -1,0 +1,439 @@
+//! The channels of one session: to whom each of them leads, and what waits to be
+//! sent on it.
+//!
+//! Nothing waits here. Drivers queue messages, and the task of the session takes
+//! them, a little of each channel in turn. So a long content does not hold up the
+//! short ones beside it.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::super::inbox::DriverInput;
+use super::super::outlet::{LinkEnd, Outlet};
+use super::super::swarm::LinkId;
+use crate::content::ContentId;
+use crate::protocol::{ChannelId, PeerMessage, RefuseReason};
+
+/// How many messages may wait on one channel: all requests and answers that a
+/// machine has outstanding, and its announcements. A link that lets more pile up
+/// is ended.
+const QUEUE_LEN: usize = 2048;
+
+/// How many channels the other side may have open. It is told that this side is
+/// busy if it opens more.
+pub(super) const MAX_CHANNELS: usize = 1024;
+
+/// How many bytes of one channel go out in its turn, if more channels have
+/// something to send. The last message may exceed it.
+const TURN_LEN: usize = 16 << 10;
+
+/// A driver, and the link that it knows a channel as.
+#[derive(Clone)]
+pub(super) struct Receiver {
+    pub(super) inbox: mpsc::Sender<DriverInput>,
+    pub(super) link: LinkId,
+}
+
+/// To whom a message goes.
+pub(super) enum Route {
+    Driver(Receiver),
+    /// Nobody: this side has ended the channel.
+    Ended,
+    /// The channel was never opened.
+    Unknown,
+}
+
+/// What follows from the wish of the other side to open a channel.
+pub(super) enum Opening {
+    /// It may be opened.
+    Free,
+    /// It is refused, and was told so.
+    Refused,
+    /// The number is not one that it may open now.
+    Violation,
+}
+
+/// The channels of one session.
+pub(super) struct Channels {
+    table: Mutex<Table>,
+    /// Something waits to be sent, or the last channel has ended.
+    work: Notify,
+    /// The session ends behind what is queued.
+    ending: CancellationToken,
+}
+
+struct Table {
+    channels: BTreeMap<ChannelId, Channel>,
+    /// Channels with messages, in the order of their turns.
+    turns: VecDeque<ChannelId>,
+    /// The next number that this side opens.
+    next: u32,
+    /// The last number that the other side opened.
+    newest: u32,
+    is_ended: bool,
+}
+
+struct Channel {
+    content: ContentId,
+    opened_by: Side,
+    state: ChannelState,
+    queue: VecDeque<PeerMessage>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    This,
+    Other,
+}
+
+enum ChannelState {
+    Open(Receiver),
+    /// This side takes nothing from it any more, and still sends.
+    Muted,
+    /// It ends when its queue is empty.
+    Ending,
+}
+
+/// Messages that go to the network together, all of one channel.
+pub(super) struct Batch {
+    pub(super) channel: ChannelId,
+    pub(super) messages: Vec<PeerMessage>,
+    /// Who is told that they are sent.
+    pub(super) receiver: Option<Receiver>,
+}
+
+impl Channels {
+    /// The channels of a session that this side has dialled or not.
+    pub(super) fn new(dialled: bool) -> Self {
+        Self {
+            table: Mutex::new(Table {
+                channels: BTreeMap::new(),
+                turns: VecDeque::new(),
+                next: if dialled { 1 } else { 2 },
+                newest: 0,
+                is_ended: false,
+            }),
+            work: Notify::new(),
+            ending: CancellationToken::new(),
+        }
+    }
+
+    /// Opens a channel, and queues the message that says so. `None` if the
+    /// session has ended.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        content: ContentId,
+        receiver: Receiver,
+    ) -> Option<ChannelOutlet> {
+        let mut table = self.table();
+        if table.is_ended || table.next > u32::MAX - 2 {
+            return None;
+        }
+        let id = ChannelId(table.next);
+        table.next += 2;
+        table.insert(id, content, Side::This, ChannelState::Open(receiver));
+        table.queue(id, PeerMessage::Open(content));
+        drop(table);
+        self.work.notify_one();
+        Some(self.outlet(id))
+    }
+
+    /// The other side opens a channel. When both have opened one about the same
+    /// content, that of the side that has dialled the session stays.
+    pub(super) fn opening(&self, id: ChannelId, content: ContentId, dialled: bool) -> Opening {
+        let mut table = self.table();
+        let parity = if dialled { 0 } else { 1 };
+        if id.0 % 2 != parity || id.0 <= table.newest {
+            return Opening::Violation;
+        }
+        table.newest = id.0;
+        let of_content = |channel: &Channel| {
+            channel.content == content && !matches!(channel.state, ChannelState::Ending)
+        };
+        let same = table.channels.values().find(|channel| of_content(channel));
+        let refused = match same.map(|same| same.opened_by) {
+            Some(Side::This) if !dialled => None,
+            Some(_) => Some(RefuseReason::Duplicate),
+            None if table.opened_by_other() >= MAX_CHANNELS => Some(RefuseReason::Busy),
+            None => None,
+        };
+        let Some(reason) = refused else {
+            return Opening::Free;
+        };
+        table.refuse(id, content, reason);
+        drop(table);
+        self.work.notify_one();
+        Opening::Refused
+    }
+
+    /// Refuses a channel that the other side opens.
+    pub(super) fn refuse(&self, id: ChannelId, content: ContentId, reason: RefuseReason) {
+        self.table().refuse(id, content, reason);
+        self.work.notify_one();
+    }
+
+    /// Accepts a channel that the other side opens.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        id: ChannelId,
+        content: ContentId,
+        receiver: Receiver,
+    ) -> ChannelOutlet {
+        let mut table = self.table();
+        table.insert(id, content, Side::Other, ChannelState::Open(receiver));
+        drop(table);
+        self.outlet(id)
+    }
+
+    fn outlet(self: &Arc<Self>, id: ChannelId) -> ChannelOutlet {
+        ChannelOutlet {
+            channels: Arc::clone(self),
+            id,
+        }
+    }
+
+    /// To whom a message on this channel goes.
+    pub(super) fn route(&self, id: ChannelId) -> Route {
+        let table = self.table();
+        match table.channels.get(&id).map(|channel| &channel.state) {
+            Some(ChannelState::Open(receiver)) => Route::Driver(receiver.clone()),
+            Some(ChannelState::Muted | ChannelState::Ending) => Route::Ended,
+            None if table.was_opened(id) => Route::Ended,
+            None => Route::Unknown,
+        }
+    }
+
+    /// The other side has ended a channel.
+    pub(super) fn left(&self, id: ChannelId) {
+        self.table().channels.remove(&id);
+        self.work.notify_one();
+    }
+
+    /// The next messages to send, of the channel whose turn it is.
+    pub(super) fn next_batch(&self) -> Option<Batch> {
+        let mut table = self.table();
+        loop {
+            let id = table.turns.pop_front()?;
+            if let Some(batch) = table.take(id) {
+                return Some(batch);
+            }
+        }
+    }
+
+    /// Waits for something to do: a message to send, or the end of a channel.
+    pub(super) async fn work(&self) {
+        self.work.notified().await;
+    }
+
+    /// Whether no channel is open, and nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.table().channels.is_empty()
+    }
+
+    /// Ends the session behind what is queued. No channel can be opened.
+    pub(super) fn end(&self) {
+        self.table().is_ended = true;
+        self.ending.cancel();
+        self.work.notify_one();
+    }
+
+    /// Ends the session if no channel is open. Returns whether it ends.
+    pub(super) fn end_if_idle(&self) -> bool {
+        let mut table = self.table();
+        if table.channels.is_empty() {
+            table.is_ended = true;
+        }
+        table.is_ended
+    }
+
+    /// Waits until the session is to end.
+    pub(super) async fn ending(&self) {
+        self.ending.cancelled().await;
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.is_cancelled()
+    }
+
+    /// The session has ended. Returns the drivers that have to know.
+    pub(super) fn close(&self) -> Vec<Receiver> {
+        let mut table = self.table();
+        table.is_ended = true;
+        table.turns.clear();
+        let channels = std::mem::take(&mut table.channels);
+        let open = channels
+            .into_values()
+            .filter_map(|channel| match channel.state {
+                ChannelState::Open(receiver) => Some(receiver),
+                ChannelState::Muted | ChannelState::Ending => None,
+            });
+        open.collect()
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn insert(&mut self, id: ChannelId, content: ContentId, opened_by: Side, state: ChannelState) {
+        let channel = Channel {
+            content,
+            opened_by,
+            state,
+            queue: VecDeque::new(),
+        };
+        self.channels.insert(id, channel);
+    }
+
+    fn refuse(&mut self, id: ChannelId, content: ContentId, reason: RefuseReason) {
+        self.insert(id, content, Side::Other, ChannelState::Ending);
+        self.queue(id, PeerMessage::Refuse(reason));
+    }
+
+    /// Queues a message, if the channel exists.
+    fn queue(&mut self, id: ChannelId, message: PeerMessage) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if channel.queue.is_empty() {
+            self.turns.push_back(id);
+        }
+        channel.queue.push_back(message);
+    }
+
+    fn take(&mut self, id: ChannelId) -> Option<Batch> {
+        let Entry::Occupied(mut entry) = self.channels.entry(id) else {
+            return None;
+        };
+        let channel = entry.get_mut();
+        let mut messages = Vec::new();
+        let mut len = 0;
+        while len < TURN_LEN
+            && let Some(message) = channel.queue.pop_front()
+        {
+            len += match &message {
+                PeerMessage::Block { data, .. } => data.len(),
+                _ => SHORT_LEN,
+            };
+            messages.push(message);
+        }
+        let receiver = match &channel.state {
+            ChannelState::Open(receiver) => Some(receiver.clone()),
+            ChannelState::Muted | ChannelState::Ending => None,
+        };
+        if !channel.queue.is_empty() {
+            self.turns.push_back(id);
+        } else if matches!(channel.state, ChannelState::Ending) {
+            entry.remove();
+        }
+        Some(Batch {
+            channel: id,
+            messages,
+            receiver,
+        })
+    }
+
+    fn was_opened(&self, id: ChannelId) -> bool {
+        match id.0 % 2 == self.next % 2 {
+            true => id.0 < self.next,
+            false => id.0 <= self.newest,
+        }
+    }
+
+    fn opened_by_other(&self) -> usize {
+        let channels = self.channels.values();
+        channels.filter(|c| c.opened_by == Side::Other).count()
+    }
+}
+
+/// About how long a message without a body is, with its prefix.
+const SHORT_LEN: usize = 32;
+
+/// The way out of a driver on one channel.
+pub(super) struct ChannelOutlet {
+    channels: Arc<Channels>,
+    id: ChannelId,
+}
+
+impl Outlet for ChannelOutlet {
+    fn send(&self, message: PeerMessage) -> bool {
+        let mut table = self.channels.table();
+        let Some(channel) = table.channels.get_mut(&self.id) else {
+            return false;
+        };
+        if matches!(channel.state, ChannelState::Ending) {
+            return false;
+        }
+        if channel.queue.len() >= QUEUE_LEN {
+            channel.queue.clear();
+            channel.state = ChannelState::Ending;
+            channel
+                .queue
+                .push_back(PeerMessage::Refuse(RefuseReason::Busy));
+            return false;
+        }
+        let is_first = channel.queue.is_empty();
+        channel.queue.push_back(message);
+        if is_first {
+            table.turns.push_back(self.id);
+            drop(table);
+            self.channels.work.notify_one();
+        }
+        true
+    }
+
+    fn mute(&self) {
+        if let Some(channel) = self.channels.table().channels.get_mut(&self.id)
+            && matches!(channel.state, ChannelState::Open(_))
+        {
+            channel.state = ChannelState::Muted;
+        }
+    }
+
+    fn end(&self, end: LinkEnd) {
+        match end {
+            LinkEnd::Refused(reason) => self.refuse(reason),
+            LinkEnd::Violation => {
+                self.channels.left(self.id);
+                self.channels.end();
+            }
+            LinkEnd::Left => self.channels.left(self.id),
+        }
+    }
+}
+
+impl ChannelOutlet {
+    /// Ends the channel, and says why. Blocks that wait are not sent.
+    fn refuse(&self, reason: RefuseReason) {
+        let mut table = self.channels.table();
+        let Some(channel) = table.channels.get_mut(&self.id) else {
+            return;
+        };
+        if matches!(channel.state, ChannelState::Ending) {
+            return;
+        }
+        let was_empty = channel.queue.is_empty();
+        channel.state = ChannelState::Ending;
+        channel
+            .queue
+            .retain(|message| !matches!(message, PeerMessage::Block { .. }));
+        channel.queue.push_back(PeerMessage::Refuse(reason));
+        if was_empty {
+            table.turns.push_back(self.id);
+        }
+        drop(table);
+        self.channels.work.notify_one();
+    }
+}
+
+impl Drop for ChannelOutlet {
+    fn drop(&mut self) {
+        self.refuse(RefuseReason::NotNeeded);
+    }
+}

@@ -1,0 +1,188 @@
+//! Sessions that this peer opens: one for each address, however many contents
+//! are there.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::super::admission::{Admission, ConnectionPlace};
+use super::super::contents::Contents;
+use super::super::identity::Identity;
+use super::super::inbox::{DriverInput, NewLink};
+use super::super::swarm::LinkInfo;
+use super::super::tasks::Tasks;
+use super::channels::{Channels, Receiver};
+use super::handshake::{HandshakeError, hear, say};
+use super::task::SessionTask;
+use crate::content::ContentId;
+use crate::protocol::limits::HANDSHAKE_TIMEOUT;
+use crate::protocol::{Addr, PeerMessage};
+use crate::transport::{Connection, Transport};
+
+/// Opens sessions, and links by them.
+pub(in crate::peer) struct Dialler {
+    transport: Arc<dyn Transport>,
+    identity: Arc<Identity>,
+    admission: Arc<Admission>,
+    contents: Arc<Contents>,
+    tasks: Arc<Tasks>,
+    sessions: Mutex<HashMap<Addr, watch::Receiver<Dial>>>,
+}
+
+/// How far the dial of a session is.
+#[derive(Clone)]
+enum Dial {
+    UnderWay,
+    Up(Session),
+    Failed(HandshakeError),
+}
+
+/// A session that is up.
+#[derive(Clone)]
+struct Session {
+    channels: Arc<Channels>,
+    info: LinkInfo,
+}
+
+impl Dialler {
+    pub(in crate::peer) fn new(
+        transport: Arc<dyn Transport>,
+        identity: Arc<Identity>,
+        admission: Arc<Admission>,
+        contents: Arc<Contents>,
+        tasks: Arc<Tasks>,
+    ) -> Self {
+        Self {
+            transport,
+            identity,
+            admission,
+            contents,
+            tasks,
+            sessions: Mutex::default(),
+        }
+    }
+
+    /// Opens a link about a content with the peer at an address: by the session
+    /// with that address, or by a new one.
+    ///
+    /// Cancel safe: there is a link, or there is none.
+    pub(in crate::peer) async fn open(
+        self: &Arc<Self>,
+        addr: Addr,
+        content: ContentId,
+        inbox: mpsc::Sender<DriverInput>,
+    ) -> Result<NewLink, HandshakeError> {
+        loop {
+            let Session { channels, info } = self.session(&addr).await?;
+            let id = self.contents.next_link();
+            let receiver = Receiver {
+                inbox: inbox.clone(),
+                link: id,
+            };
+            if let Some(outlet) = channels.open(content, receiver) {
+                return Ok(NewLink {
+                    id,
+                    info,
+                    remote: addr,
+                    outlet: Box::new(outlet),
+                });
+            }
+            // It has ended at this moment.
+            self.forget(&addr, &channels);
+        }
+    }
+
+    /// The session with an address, which others may be dialling already.
+    async fn session(self: &Arc<Self>, addr: &Addr) -> Result<Session, HandshakeError> {
+        let mut dial = self.dial(addr);
+        let ended = dial.wait_for(|dial| !matches!(dial, Dial::UnderWay)).await;
+        match ended.as_deref() {
+            Ok(Dial::Up(session)) => Ok(session.clone()),
+            Ok(Dial::Failed(error)) => Err(error.clone()),
+            // The task was ended.
+            Ok(Dial::UnderWay) | Err(_) => Err(HandshakeError::ShutDown),
+        }
+    }
+
+    /// Dials an address in a task of its own, unless that is done or under way.
+    fn dial(self: &Arc<Self>, addr: &Addr) -> watch::Receiver<Dial> {
+        let mut sessions = self.sessions();
+        if let Some(dial) = sessions.get(addr) {
+            return dial.clone();
+        }
+        let (dial, watched) = watch::channel(Dial::UnderWay);
+        sessions.insert(addr.clone(), watched.clone());
+        drop(sessions);
+        let span = tracing::info_span!(parent: &self.tasks.span, "session", remote = %addr);
+        let (own, addr) = (Arc::clone(self), addr.clone());
+        self.tasks
+            .spawn(span, async move { own.run(addr, dial).await });
+        watched
+    }
+
+    /// The life of a session, from the dial on.
+    async fn run(&self, addr: Addr, dial: watch::Sender<Dial>) {
+        let stop = &self.tasks.stop;
+        let shaken = stop.run_until_cancelled(self.shake_hands(&addr)).await;
+        let (connection, info, place) = match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
+            Ok(shaken) => shaken,
+            Err(error) => {
+                self.sessions().remove(&addr);
+                dial.send_replace(Dial::Failed(error));
+                return;
+            }
+        };
+        let channels = Arc::new(Channels::new(true));
+        dial.send_replace(Dial::Up(Session {
+            channels: Arc::clone(&channels),
+            info: info.clone(),
+        }));
+        let task = SessionTask {
+            contents: Arc::clone(&self.contents),
+            channels: Arc::clone(&channels),
+            info,
+            remote: addr.clone(),
+            stop: stop.clone(),
+        };
+        task.run(connection, place).await;
+        self.forget(&addr, &channels);
+    }
+
+    async fn shake_hands(
+        &self,
+        addr: &Addr,
+    ) -> Result<(Connection, LinkInfo, ConnectionPlace), HandshakeError> {
+        let place = self.admission.dial().ok_or(HandshakeError::Full)?;
+        let shake = async {
+            let mut connection = self.transport.connect(addr).await?;
+            let said = self.identity.hello();
+            let cookie = said.cookie;
+            say(&mut connection, PeerMessage::Hello(said)).await?;
+            let hello = hear(&mut connection).await?;
+            let info = LinkInfo::dialled(hello.peer, addr.clone());
+            Ok((connection, info.with_cookies(cookie, hello.cookie)))
+        };
+        let shaken = timeout(HANDSHAKE_TIMEOUT, shake).await;
+        let (connection, info) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
+        Ok((connection, info, place))
+    }
+
+    /// Forgets a session that has ended.
+    fn forget(&self, addr: &Addr, ended: &Arc<Channels>) {
+        let mut sessions = self.sessions();
+        let same = |dial: &watch::Receiver<Dial>| match &*dial.borrow() {
+            Dial::Up(session) => Arc::ptr_eq(&session.channels, ended),
+            Dial::UnderWay | Dial::Failed(_) => false,
+        };
+        if sessions.get(addr).is_some_and(same) {
+            sessions.remove(addr);
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Addr, watch::Receiver<Dial>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

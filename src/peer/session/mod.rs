@@ -1,0 +1,14 @@
+//! Sessions: one connection between two peers, which carries all their contents.
+//!
+//! A session begins with a Hello from each side. Then either side opens channels,
+//! one for each content, and each channel is a link of the driver of that content.
+
+mod accept;
+mod channels;
+mod dialler;
+mod handshake;
+mod task;
+
+pub(super) use accept::run as accept;
+pub(super) use dialler::Dialler;
+pub(super) use handshake::HandshakeError;

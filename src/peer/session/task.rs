@@ -1,0 +1,244 @@
+//! The task of one session: frames in, frames out, nothing decided.
+//!
+//! A session on which something waits to be sent must make progress, or it ends:
+//! the other side takes each frame within [`FRAME_TIMEOUT`], or as many short
+//! ones as make [`GROUP_LEN`], whatever it sends meanwhile. This is the slowest
+//! that a reader may be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, SinkExt, StreamExt};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::admission::ConnectionPlace;
+use super::super::contents::Contents;
+use super::super::inbox::{DriverInput, NewLink};
+use super::super::swarm::LinkInfo;
+use super::channels::{Channels, Opening, Receiver, Route};
+use crate::content::ContentId;
+use crate::protocol::limits::{FRAME_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
+use crate::protocol::{Addr, ChannelId, PeerMessage, RefuseReason};
+use crate::transport::framed::PREFIX_LEN;
+use crate::transport::{Connection, FrameSink, FrameStream, TransportError};
+
+/// How long a session may take to send what is queued after this side has ended
+/// it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a session without a channel is kept for the next content.
+const IDLE_SESSION: Duration = Duration::from_secs(10);
+
+/// How many bytes of messages go to the network together, before this side waits
+/// until all are taken. Longer ones go one by one, so that each has its own
+/// timeout.
+const GROUP_LEN: usize = 64 << 10;
+
+/// One session, from the handshake to its end.
+pub(super) struct SessionTask {
+    pub(super) contents: Arc<Contents>,
+    pub(super) channels: Arc<Channels>,
+    /// What a link of this session says of the other side.
+    pub(super) info: LinkInfo,
+    pub(super) remote: Addr,
+    /// The peer stops.
+    pub(super) stop: CancellationToken,
+}
+
+impl SessionTask {
+    /// Carries messages until either side ends the session, or its place is given
+    /// to another connection. Then reports the end to every driver.
+    pub(super) async fn run(self, connection: Connection, place: ConnectionPlace) {
+        let Connection {
+            mut sink, stream, ..
+        } = connection;
+        let overdue = async {
+            self.channels.ending().await;
+            sleep(FAREWELL_TIMEOUT).await;
+        };
+        let ended = tokio::select! {
+            biased;
+            () = place.cut() => None,
+            ended = self.write(&mut sink) => Some(ended),
+            ended = self.read(stream) => Some(ended),
+            () = overdue => Some("the other side did not read the farewell".into()),
+        };
+        let drivers = self.channels.close();
+        let ended = ended.unwrap_or_else(|| {
+            let busy = PeerMessage::Refuse(RefuseReason::Busy);
+            // Only if that takes no waiting: the place is taken already.
+            let _ = sink.send(busy.encode(ChannelId::SESSION)).now_or_never();
+            "another host needs the place".into()
+        });
+        drop((sink, place));
+        tracing::debug!(%ended, "session ended");
+        for Receiver { inbox, link } in drivers {
+            // When the driver has ended, nobody needs to know.
+            let _ = inbox.send(DriverInput::Down { link }).await;
+        }
+    }
+
+    /// Reads until the session ends, and returns why it did.
+    async fn read(&self, mut stream: FrameStream) -> String {
+        loop {
+            let frame = match timeout(IDLE_TIMEOUT, stream.next()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(Some(Err(error))) => return error.to_string(),
+                Ok(None) => return "closed by the other side".into(),
+                Err(_) => return "silent for too long".into(),
+            };
+            let (channel, message) = match PeerMessage::decode(frame) {
+                Ok(decoded) => decoded,
+                Err(error) => return error.to_string(),
+            };
+            if self.channels.is_ending() {
+                // The writer still has to send the farewells, and ends the session.
+                continue;
+            }
+            if let Err(ended) = self.heard(channel, message).await {
+                return ended;
+            }
+        }
+    }
+
+    async fn heard(&self, channel: ChannelId, message: PeerMessage) -> Result<(), String> {
+        match (channel, message) {
+            (ChannelId::SESSION, PeerMessage::KeepAlive) => Ok(()),
+            (ChannelId::SESSION, PeerMessage::Refuse(reason)) => {
+                Err(format!("refused by the other side: {reason}"))
+            }
+            (ChannelId::SESSION, _) => Err("a message without a channel".into()),
+            (_, PeerMessage::Hello(_)) => Err("a Hello on a channel".into()),
+            (_, PeerMessage::Open(content)) => self.open(channel, content).await,
+            (_, message) => self.deliver(channel, message).await,
+        }
+    }
+
+    async fn deliver(&self, channel: ChannelId, message: PeerMessage) -> Result<(), String> {
+        let Receiver { inbox, link } = match self.channels.route(channel) {
+            Route::Driver(receiver) => receiver,
+            Route::Ended => return Ok(()),
+            Route::Unknown => return Err("a message on a channel that is not open".into()),
+        };
+        if matches!(message, PeerMessage::Refuse(_)) {
+            self.channels.left(channel);
+        }
+        // A driver that has ended has ended its links as well.
+        let _ = inbox.send(DriverInput::Message { link, message }).await;
+        Ok(())
+    }
+
+    /// The other side opens a channel about a content.
+    async fn open(&self, channel: ChannelId, content: ContentId) -> Result<(), String> {
+        match self.channels.opening(channel, content, self.info.dialled) {
+            Opening::Free => {}
+            Opening::Refused => return Ok(()),
+            Opening::Violation => return Err("a channel that cannot be opened".into()),
+        }
+        let opened = self.contents.link(content, |inbox, id| {
+            let receiver = Receiver { inbox, link: id };
+            let outlet = self.channels.accept(channel, content, receiver);
+            NewLink {
+                id,
+                info: self.info.clone(),
+                remote: self.remote.clone(),
+                outlet: Box::new(outlet),
+            }
+        });
+        if !opened.await {
+            let reason = RefuseReason::UnknownContent;
+            self.channels.refuse(channel, content, reason);
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued until the session ends, and returns why it did.
+    async fn write(&self, sink: &mut FrameSink) -> String {
+        loop {
+            let sent = match self.send_group(sink).await {
+                Ok(sent) => sent,
+                Err(error) => return error.to_string(),
+            };
+            if !sent.is_empty() {
+                for (Receiver { inbox, link }, messages, bytes) in sent {
+                    let sent = DriverInput::Sent {
+                        link,
+                        messages,
+                        bytes,
+                    };
+                    // When the driver has ended, what it queued is still to be sent.
+                    let _ = inbox.send(sent).await;
+                }
+                continue;
+            }
+            if self.channels.is_ending() {
+                return match sink.close().await {
+                    Ok(()) => "closed by this side".into(),
+                    Err(error) => error.to_string(),
+                };
+            }
+            let idle = self.channels.is_idle();
+            let stopping = self.stop.is_cancelled();
+            if idle && stopping {
+                // Every driver has said its farewell.
+                self.channels.end();
+                continue;
+            }
+            let wait = if idle { IDLE_SESSION } else { KEEP_ALIVE };
+            tokio::select! {
+                () = self.channels.work() => {}
+                () = self.stop.cancelled(), if !stopping => {}
+                () = sleep(wait) => {
+                    if idle && self.channels.end_if_idle() {
+                        self.channels.end();
+                    } else if let Err(error) = self.keep_alive(sink).await {
+                        return error.to_string();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn keep_alive(&self, sink: &mut FrameSink) -> Result<(), SendError> {
+        let frame = PeerMessage::KeepAlive.encode(ChannelId::SESSION);
+        timeout(FRAME_TIMEOUT, sink.send(frame)).await??;
+        Ok(())
+    }
+
+    /// Sends what waits, up to [`GROUP_LEN`]. Returns who is told of how many
+    /// messages, and of how many bytes of blocks.
+    async fn send_group(
+        &self,
+        sink: &mut FrameSink,
+    ) -> Result<Vec<(Receiver, usize, u64)>, SendError> {
+        let (mut sent, mut group) = (Vec::new(), 0);
+        while group < GROUP_LEN
+            && let Some(batch) = self.channels.next_batch()
+        {
+            let (messages, mut bytes) = (batch.messages.len(), 0);
+            for message in batch.messages {
+                if let PeerMessage::Block { data, .. } = &message {
+                    bytes += data.len() as u64;
+                }
+                let frame = message.encode(batch.channel);
+                group += PREFIX_LEN + frame.len();
+                timeout(FRAME_TIMEOUT, sink.feed(frame)).await??;
+            }
+            sent.extend(batch.receiver.map(|receiver| (receiver, messages, bytes)));
+        }
+        if group > 0 {
+            timeout(FRAME_TIMEOUT, sink.flush()).await??;
+        }
+        Ok(sent)
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the other side does not read")]
+    Slow(#[from] tokio::time::error::Elapsed),
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+}

@@ -1,0 +1,49 @@
+//! The tasks of one peer.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, Span};
+
+/// Starts the tasks of one peer, and ends them.
+pub(super) struct Tasks {
+    tracker: TaskTracker,
+    /// Ends every task in order.
+    pub(super) stop: CancellationToken,
+    /// Ends every task at once.
+    kill: CancellationToken,
+    /// The span of all that this peer logs.
+    pub(super) span: Span,
+}
+
+impl Tasks {
+    pub(super) fn new(span: Span) -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            kill: CancellationToken::new(),
+            span,
+        }
+    }
+
+    /// Starts a task that ends with the peer at the latest, and logs in `span`.
+    pub(super) fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
+        let kill = self.kill.clone();
+        let task = async move {
+            kill.run_until_cancelled_owned(task).await;
+        };
+        self.tracker.spawn(task.instrument(span));
+    }
+
+    /// Ends every task in order. Those that are left after `patience` end at once.
+    pub(super) async fn end(&self, patience: std::time::Duration) {
+        self.stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(patience, self.tracker.wait())
+            .await
+            .is_err()
+        {
+            self.kill.cancel();
+            self.tracker.wait().await;
+        }
+    }
+}
