@@ -30,8 +30,8 @@ const KEPT_SHARE: usize = 4;
 pub(super) struct Admission {
     max_handshakes: usize,
     max_handshakes_per_host: usize,
-    max_links: usize,
-    max_links_per_host: usize,
+    max_sessions: usize,
+    max_per_host: usize,
     state: Mutex<AdmissionState>,
 }
 
@@ -71,8 +71,8 @@ impl Admission {
         Self {
             max_handshakes: config.max_handshakes,
             max_handshakes_per_host: config.max_handshakes_per_host,
-            max_links: config.max_links,
-            max_links_per_host: config.max_links_per_host,
+            max_sessions: config.max_connections,
+            max_per_host: config.max_connections_per_host,
             state: Mutex::default(),
         }
     }
@@ -104,17 +104,17 @@ impl Admission {
     }
 
     /// A place for a link that this remote has opened. A host that has
-    /// [`PeerConfig::max_links_per_host`] gets no more. When all are taken, the
+    /// [`PeerConfig::max_connections_per_host`] gets no more. When all are taken, the
     /// newest link of the host that has most gives way, unless this host would
     /// then have as many as that one.
     pub(super) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<ConnectionPlace> {
         let key = HostKey::of(remote);
         let mut state = self.state();
         let of_host = state.host(&key).map_or(0, |host| host.links.len());
-        if of_host >= self.max_links_per_host {
+        if of_host >= self.max_per_host {
             return None;
         }
-        let places = self.max_links - state.dialled.max(self.kept());
+        let places = self.max_sessions - state.dialled.max(self.kept());
         if state.accepted >= places && !state.cut_link(of_host + 1) {
             return None;
         }
@@ -128,7 +128,7 @@ impl Admission {
     /// A place for a link that this peer opens.
     pub(super) fn dial(self: &Arc<Self>) -> Option<ConnectionPlace> {
         let mut state = self.state();
-        if state.dialled >= self.max_links - state.accepted.max(self.kept()) {
+        if state.dialled >= self.max_sessions - state.accepted.max(self.kept()) {
             return None;
         }
         state.dialled += 1;
@@ -138,8 +138,8 @@ impl Admission {
     /// How many places are kept for one kind of link: at least one, unless that
     /// would be all.
     fn kept(&self) -> usize {
-        let part = (self.max_links / KEPT_SHARE).max(1);
-        part.min(self.max_links.saturating_sub(1))
+        let part = (self.max_sessions / KEPT_SHARE).max(1);
+        part.min(self.max_sessions.saturating_sub(1))
     }
 
     fn place(self: &Arc<Self>, holder: PlaceHolder, cut: CancellationToken) -> ConnectionPlace {
@@ -255,7 +255,7 @@ mod tests {
     fn admission(handshakes: (usize, usize), links: (usize, usize)) -> Arc<Admission> {
         let mut config = PeerConfig::default();
         (config.max_handshakes, config.max_handshakes_per_host) = handshakes;
-        (config.max_links, config.max_links_per_host) = links;
+        (config.max_connections, config.max_connections_per_host) = links;
         Arc::new(Admission::new(&config))
     }
 

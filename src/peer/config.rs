@@ -19,20 +19,25 @@ pub struct PeerConfig {
     /// How many owners a tracker is asked for at a time. Default 50, more than
     /// the sources of a swarm, as some owners are gone when they are dialled.
     pub owners_wanted: u16,
-    /// How many links there may be over all contents. A quarter of them
-    /// (rounded down, but at least one, if there are several) is kept for links
-    /// that this peer dials, and as many for links that others open. When others
-    /// have opened as many as they may, the newest link of the host that has
-    /// opened most gives way to one of a host that has at least two fewer; other
-    /// links are refused as busy. Default 500.
-    pub max_links: usize,
-    /// How many links one host may open here, over all contents. The addresses
-    /// of one IPv6 /64 network count as one host. More are refused as busy.
-    /// Default 100.
-    pub max_links_per_host: usize,
+    /// How many downloads may be active; others wait for them to end. Default
+    /// 64: enough that many small ones share each sync of the disk, and with two
+    /// files each an eighth of the 1,024 files that a process may usually have
+    /// open.
+    pub max_downloads: usize,
+    /// How many connections there may be to other peers. One connection carries
+    /// all contents of two peers. A quarter of them (rounded down, but at least
+    /// one, if there are several) is kept for those that this peer dials, and as
+    /// many for those that others open. When others have opened as many as they
+    /// may, the newest connection of the host that has opened most gives way to
+    /// one of a host that has at least two fewer; other connections are refused
+    /// as busy. Default 500.
+    pub max_connections: usize,
+    /// How many connections one host may open here. The addresses of one IPv6
+    /// /64 network count as one host. More are refused as busy. Default 100.
+    pub max_connections_per_host: usize,
     /// How many accepted connections may be shaking hands, or being refused. For
     /// a further one, the oldest connection of the host that has most is closed.
-    /// Default 256: with the links, fewer than the 1,024 files that a process
+    /// Default 256: with the others, fewer than the 1,024 files that a process
     /// may usually have open.
     pub max_handshakes: usize,
     /// The same for one host, whose own oldest connection is closed. Default 64.
@@ -50,8 +55,9 @@ impl Default for PeerConfig {
     fn default() -> Self {
         Self {
             owners_wanted: 50,
-            max_links: 500,
-            max_links_per_host: 100,
+            max_downloads: 64,
+            max_connections: 500,
+            max_connections_per_host: 100,
             max_handshakes: 256,
             max_handshakes_per_host: 64,
             shutdown_timeout: Duration::from_secs(3),
@@ -66,8 +72,9 @@ impl PeerConfig {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let bounds = [
             ("owners_wanted", usize::from(self.owners_wanted)),
-            ("max_links", self.max_links),
-            ("max_links_per_host", self.max_links_per_host),
+            ("max_downloads", self.max_downloads),
+            ("max_connections", self.max_connections),
+            ("max_connections_per_host", self.max_connections_per_host),
             ("max_handshakes", self.max_handshakes),
             ("max_handshakes_per_host", self.max_handshakes_per_host),
             ("swarm.sources", self.swarm.sources),

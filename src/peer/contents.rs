@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::{DriverInput, Inbox, NewLink};
 use super::status::ContentStatus;
 use super::swarm::LinkId;
-use crate::content::{Content, ContentId, ContentName, Manifest};
+use crate::content::{Bitfield, Content, ContentId, ContentName, Manifest};
 use crate::storage::Blob;
 
 /// All contents of one peer.
@@ -49,6 +49,9 @@ pub(super) struct Asleep {
     pub(super) blob: Arc<dyn Blob>,
     /// Its manifest, if nothing else can give it back.
     pub(super) manifest: Option<Arc<Manifest>>,
+    /// Chunks that were not verified since an earlier download left them behind.
+    /// They have to be before they are served.
+    pub(super) unchecked: Option<Box<Bitfield>>,
 }
 
 /// How the rest of the peer reaches a driver.

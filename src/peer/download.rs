@@ -8,6 +8,7 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
+use super::download_queue::QueueTicket;
 use super::inbox::DriverInput;
 use super::status::ContentStatus;
 use super::swarm::{Progress, Strategy};
@@ -19,6 +20,9 @@ use crate::protocol::Addr;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum DownloadEvent {
+    /// The download waits until others have ended
+    /// ([`PeerConfig::max_downloads`](crate::peer::PeerConfig::max_downloads)).
+    Queued,
     /// The manifest is known: what the content is, and how long. Comes again
     /// if something else has a name in the storage that the user did not ask
     /// for; then with the name that the content gets instead.
@@ -87,6 +91,7 @@ pub struct Download {
     cancel: CancellationToken,
     on_drop: DropGuard,
     inbox: mpsc::Sender<DriverInput>,
+    ticket: QueueTicket,
 }
 
 impl Download {
@@ -94,8 +99,10 @@ impl Download {
         status: watch::Receiver<ContentStatus>,
         cancel: CancellationToken,
         inbox: mpsc::Sender<DriverInput>,
+        ticket: QueueTicket,
     ) -> Self {
         Self {
+            ticket,
             outcome: ReusableBoxFuture::new(outcome(status.clone())),
             status,
             on_drop: cancel.clone().drop_guard(),
@@ -111,6 +118,12 @@ impl Download {
     /// keep the download running.
     pub fn events(&self) -> DownloadEvents {
         DownloadEvents::new(self.status.clone())
+    }
+
+    /// How many downloads of this peer begin before this one; `None` if it has
+    /// begun or ended. O(downloads that wait).
+    pub fn position(&self) -> Option<usize> {
+        self.ticket.position()
     }
 
     /// How far the download is.
@@ -210,6 +223,7 @@ pub struct DownloadEvents {
     /// The content and the progress of the last such events.
     found: Option<Content>,
     shown: Option<Progress>,
+    was_queued: bool,
 }
 
 /// Where the next event comes from.
@@ -233,12 +247,17 @@ impl DownloadEvents {
             next: NextEvent::Status,
             found: None,
             shown: None,
+            was_queued: false,
         }
     }
 
     /// What is new in the present status.
     fn take_news(&mut self) -> Option<DownloadEvent> {
         let status = self.status.borrow_and_update();
+        if status.is_queued() && !self.was_queued {
+            self.was_queued = true;
+            return Some(DownloadEvent::Queued);
+        }
         if let Some(content) = status.content()
             && self.found.as_ref() != Some(content)
         {

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::contents::{DriverClaim, DriverHandle, Settled};
 use super::download::{Download, DownloadOptions};
+use super::download_queue::{ActivePlace, QueueTicket};
 use super::driver::Driver;
 use super::inbox::Inbox;
 use super::key::DownloadKey;
@@ -26,6 +27,7 @@ pub(super) struct DownloadTask {
     handle: DriverHandle,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
+    ticket: QueueTicket,
 }
 
 /// What the download turned out to be.
@@ -44,6 +46,7 @@ struct Fetch {
     /// The name to store it under if something else has the first one.
     fallback: Option<ContentName>,
     owners: Vec<(Addr, bool)>,
+    place: ActivePlace,
 }
 
 impl DownloadTask {
@@ -52,7 +55,9 @@ impl DownloadTask {
         let (status, watched) = watch::channel(ContentStatus::default());
         let cancel = CancellationToken::new();
         let inbox = Inbox::new();
-        let download = Download::new(watched.clone(), cancel.clone(), inbox.sender());
+        let ticket = shared.downloads.enter();
+        let (watch, sender) = (watched.clone(), inbox.sender());
+        let download = Download::new(watch, cancel.clone(), sender, ticket.clone());
         let task = Self {
             handle: DriverHandle {
                 cancel,
@@ -61,6 +66,7 @@ impl DownloadTask {
             shared,
             inbox,
             status,
+            ticket,
         };
         (task, download)
     }
@@ -78,7 +84,9 @@ impl DownloadTask {
             handle,
             inbox,
             status,
+            ticket,
         } = self;
+        ticket.leave();
         match started {
             Ok(Start::Fetch(fetch)) => {
                 let Fetch {
@@ -87,9 +95,10 @@ impl DownloadTask {
                     listing,
                     fallback,
                     owners,
+                    place,
                 } = *fetch;
                 let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-                let mut driver = driver.fallback(fallback);
+                let mut driver = driver.fallback(fallback).active(place);
                 driver.owners_found(owners);
                 driver.run(handle.stop, handle.cancel).await;
             }
@@ -119,10 +128,11 @@ impl DownloadTask {
             ContentKey::Name(name) => Some(name.clone()),
             ContentKey::Id(_) => None,
         };
+        let place = self.place().await?;
         let found = find(shared, key, &options).await?;
         match shared.contents.claim(found.id, &self.handle).await {
             Ok(claim) => {
-                let fetch = fetch(shared, claim, asked, found, options)?;
+                let fetch = fetch(shared, claim, asked, found, options, place)?;
                 Ok(Start::Fetch(Box::new(fetch)))
             }
             Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
@@ -130,6 +140,19 @@ impl DownloadTask {
                 Err(DownloadError::AlreadyRunning { id: found.id })
             }
         }
+    }
+}
+
+impl DownloadTask {
+    /// Waits until this download may be active.
+    async fn place(&self) -> Result<ActivePlace, DownloadError> {
+        if let Some(place) = self.ticket.try_begin() {
+            return Ok(place);
+        }
+        self.status.send_modify(|status| status.set_queued(true));
+        let place = self.ticket.begin().await;
+        self.status.send_modify(|status| status.set_queued(false));
+        place.ok_or(DownloadError::ShutDown)
     }
 }
 
@@ -141,6 +164,7 @@ fn fetch(
     asked: Option<ContentName>,
     found: Found,
     options: DownloadOptions,
+    place: ActivePlace,
 ) -> Result<Fetch, DownloadError> {
     let id = found.id;
     let names = Names {
@@ -164,6 +188,7 @@ fn fetch(
         fallback: names.fallback(id),
         listing: Listing::new(content, names.listed()),
         owners,
+        place,
     })
 }
 

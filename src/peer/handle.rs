@@ -13,6 +13,7 @@ use super::admission::Admission;
 use super::config::PeerConfig;
 use super::contents::Contents;
 use super::download::{Download, DownloadOptions};
+use super::download_queue::DownloadQueue;
 use super::download_task::DownloadTask;
 use super::identity::Identity;
 use super::key::DownloadKey;
@@ -177,6 +178,11 @@ impl Peer {
     /// Trackers are told only the name that the content was asked for by or
     /// found under, or the id if there is none.
     ///
+    /// [`PeerConfig::max_downloads`] downloads are active at a time. Others wait
+    /// until one of these has ended, in the order in which they were started
+    /// ([`Download::position`]); the time does not count as one in which nothing
+    /// arrives.
+    ///
     /// The handle returns all errors. If the storage already has this content
     /// under its name, the download succeeds; if it has something else, the
     /// download fails with [`DownloadError::TargetExists`].
@@ -318,17 +324,23 @@ impl PeerBuilder {
         self
     }
 
-    /// Sets how many links there may be over all contents
-    /// ([`PeerConfig::max_links`]).
-    pub fn max_links(mut self, max: usize) -> Self {
-        self.config.max_links = max;
+    /// Sets how many downloads may be active ([`PeerConfig::max_downloads`]).
+    pub fn max_downloads(mut self, max: usize) -> Self {
+        self.config.max_downloads = max;
         self
     }
 
-    /// Sets how many links one host may open
-    /// ([`PeerConfig::max_links_per_host`]).
-    pub fn max_links_per_host(mut self, max: usize) -> Self {
-        self.config.max_links_per_host = max;
+    /// Sets how many connections there may be to other peers
+    /// ([`PeerConfig::max_connections`]).
+    pub fn max_connections(mut self, max: usize) -> Self {
+        self.config.max_connections = max;
+        self
+    }
+
+    /// Sets how many connections one host may open
+    /// ([`PeerConfig::max_connections_per_host`]).
+    pub fn max_connections_per_host(mut self, max: usize) -> Self {
+        self.config.max_connections_per_host = max;
         self
     }
 
@@ -450,6 +462,7 @@ impl PeerBuilder {
             )
         });
         let seed = rng.u64(..);
+        let max_downloads = config.max_downloads;
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
         let admission = Arc::new(Admission::new(&config));
@@ -471,6 +484,7 @@ impl PeerBuilder {
                 trackers,
                 admission,
                 contents,
+                downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 dialler: Arc::new(dialler),
                 tasks,
                 share_stored: self.share_stored,

@@ -17,12 +17,14 @@
 //! | `download` | `key`: what was asked for | `peer` |
 //! | `content` | `id` | `peer` |
 //! | `announce` | `state`: what the trackers are told | `content` |
+//! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
 //! | `session` | `remote`: the address of the other side | `peer` |
 
 mod admission;
 mod config;
 mod contents;
 mod download;
+mod download_queue;
 mod download_task;
 mod driver;
 mod handle;

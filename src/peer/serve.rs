@@ -198,10 +198,12 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let config = shared.swarm_config();
     let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
     let blob = Arc::clone(&content.blob);
+    let unchecked = content.unchecked.as_deref().cloned();
     let listing = listing(&content).announced();
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob));
+    let driver = driver.unchecked(unchecked);
     driver.run(handle.stop, handle.cancel).await;
 }
 

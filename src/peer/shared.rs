@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::admission::Admission;
 use super::config::PeerConfig;
 use super::contents::{Asleep, Contents};
+use super::download_queue::DownloadQueue;
 use super::identity::Identity;
 use super::session::Dialler;
 use super::swarm::SwarmConfig;
@@ -23,6 +24,7 @@ pub(super) struct PeerShared {
     /// Gives out the places of connections.
     pub(super) admission: Arc<Admission>,
     pub(super) contents: Arc<Contents>,
+    pub(super) downloads: Arc<DownloadQueue>,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,
     pub(super) tasks: Arc<Tasks>,
@@ -58,6 +60,7 @@ impl PeerShared {
             manifest: Some(manifest)
                 .filter(|manifest| manifest.geometry().chunks() > 1)
                 .map(Arc::new),
+            unchecked: None,
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct ContentStatus {
 enum StatusPhase {
     #[default]
     Downloading,
+    /// The download waits until others have ended.
+    Queued,
     /// The outcome of the download. A content that is served has succeeded.
     Ended(Result<Content, DownloadError>),
 }
@@ -55,13 +57,25 @@ impl ContentStatus {
     pub(super) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
         match &self.phase {
             StatusPhase::Ended(outcome) => Some(outcome),
-            StatusPhase::Downloading => None,
+            StatusPhase::Downloading | StatusPhase::Queued => None,
         }
     }
 
     /// The content, if it is complete and shared.
     pub(super) fn complete(&self) -> Option<&Content> {
         self.outcome()?.as_ref().ok()
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(self.phase, StatusPhase::Queued)
+    }
+
+    /// The download waits for others, or begins.
+    pub(super) fn set_queued(&mut self, queued: bool) {
+        self.phase = match queued {
+            true => StatusPhase::Queued,
+            false => StatusPhase::Downloading,
+        };
     }
 
     pub(super) fn set_content(&mut self, content: Content) {

@@ -152,8 +152,8 @@ on_both_networks! {
         let connections = world.tracker.stats().accepted;
         let set: [(&str, SetZero); 9] = [
             ("owners_wanted", |c| c.owners_wanted = 0),
-            ("max_links", |c| c.max_links = 0),
-            ("max_links_per_host", |c| c.max_links_per_host = 0),
+            ("max_connections", |c| c.max_connections = 0),
+            ("max_connections_per_host", |c| c.max_connections_per_host = 0),
             ("max_handshakes", |c| c.max_handshakes = 0),
             ("max_handshakes_per_host", |c| c.max_handshakes_per_host = 0),
             ("swarm.sources", |c| c.swarm.sources = 0),

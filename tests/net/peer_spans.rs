@@ -171,13 +171,12 @@ async fn events_lie_in_the_spans_of_their_peer_content_and_link() {
                 ("content", &[&id]),
                 ("link", &["id=", &other, "remote=memory:"]),
             ];
-            // One is logged by the driver, the other by the task of the link.
             for text in ["link up", "link ended"] {
                 let lines = log.lines(text);
                 let found = lines.iter().filter(|line| lies_in(line, &spans));
                 assert_eq!(found.count(), 1, "{text} of {spans:?}: {lines:#?}");
             }
-            let lines = log.lines("content ended");
+            let lines = log.lines("content asleep");
             let found = lines.iter().filter(|line| lies_in(line, &spans[..2]));
             assert_eq!(found.count(), 1, "{spans:?}: {lines:#?}");
         }

@@ -203,8 +203,8 @@ async fn builder_sets_each_field_of_the_configuration() {
     client.max_contents = 8;
     let one_by_one = builder()
         .owners_wanted(1)
-        .max_links(2)
-        .max_links_per_host(3)
+        .max_connections(2)
+        .max_connections_per_host(3)
         .max_handshakes(4)
         .max_handshakes_per_host(5)
         .shutdown_timeout(Duration::from_secs(6))
@@ -212,8 +212,8 @@ async fn builder_sets_each_field_of_the_configuration() {
         .tracker_client(client.clone());
     let mut config = PeerConfig::default();
     config.owners_wanted = 1;
-    config.max_links = 2;
-    config.max_links_per_host = 3;
+    config.max_connections = 2;
+    config.max_connections_per_host = 3;
     config.max_handshakes = 4;
     config.max_handshakes_per_host = 5;
     config.shutdown_timeout = Duration::from_secs(6);

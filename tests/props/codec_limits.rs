@@ -76,12 +76,18 @@ fn frame(kind: u8, fields: &[&[u8]], body: usize) -> Frame {
     }
 }
 
+/// The same on channel 0 of a session.
+fn on_session(kind: u8, fields: &[&[u8]], body: usize) -> Frame {
+    frame(kind, &[&[0; 4][..], &fields.concat()], body)
+}
+
 fn peer(kind: u8, fields: &[u32], body: usize) -> Result<PeerMessage, ProtocolError> {
     let fields: Vec<[u8; 4]> = fields.iter().map(|field| field.to_be_bytes()).collect();
     let fields: Vec<&[u8]> = fields.iter().map(|field| &field[..]).collect();
-    on_channel(frame(kind, &[&[0; 4][..], &fields.concat()], body))
+    on_channel(on_session(kind, &fields, body))
 }
 
+/// The message of a frame, on whatever channel.
 fn on_channel(frame: Frame) -> Result<PeerMessage, ProtocolError> {
     PeerMessage::decode(frame).map(|(_, message)| message)
 }
@@ -244,13 +250,13 @@ fn hello_and_register_of_another_version_or_protocol_are_recognized() {
     for found in [0, VERSION + 1, 0xff] {
         let fields: [&[u8]; 3] = [b"bt_lite", &[found], b"anything else"];
         let version = ProtocolError::Version { found };
-        let hello = PeerMessage::decode(frame(0x20, &fields, 3));
+        let hello = PeerMessage::decode(on_session(0x20, &fields, 3));
         assert_eq!(hello.unwrap_err(), version);
         let register = TrackerRequest::decode(frame(0x40, &fields, 0));
         assert_eq!(register.unwrap_err(), version);
     }
     let fields: [&[u8]; 2] = [b"bt_Lite", &[VERSION]];
-    let hello = PeerMessage::decode(frame(0x20, &fields, 0));
+    let hello = PeerMessage::decode(on_session(0x20, &fields, 0));
     assert_eq!(hello, Err(ProtocolError::Magic));
     let register = TrackerRequest::decode(frame(0x40, &fields, 0));
     assert_eq!(register, Err(ProtocolError::Magic));
@@ -258,8 +264,8 @@ fn hello_and_register_of_another_version_or_protocol_are_recognized() {
 
 #[test]
 fn unknown_types_and_empty_frames_are_refused() {
-    for found in [0x09, 0x11, 0x28, 0x3f, 0x40, 0x50, 0xff] {
-        let decoded = PeerMessage::decode(frame(found, &[], 5));
+    for found in [0x09, 0x11, 0x28, 0x2a, 0x3f, 0x40, 0x50, 0xff] {
+        let decoded = PeerMessage::decode(on_session(found, &[], 5));
         assert_eq!(decoded, Err(ProtocolError::Type { found }));
     }
     for found in [0x00, 0x20, 0x45, 0x50] {
@@ -348,7 +354,7 @@ fn manifest_page_at_each_bound_is_accepted_or_refused() {
 fn length_proof_must_have_the_shape_that_the_length_requires() {
     let length = |length: u64, body| {
         let fields = length.to_be_bytes();
-        range_field(PeerMessage::decode(frame(0x24, &[&fields], body)))
+        range_field(PeerMessage::decode(on_session(0x24, &[&fields], body)))
     };
     for (content, len) in [
         (0, 0),
@@ -377,7 +383,7 @@ fn unknown_choices_are_refused() {
     };
     for found in [0, 9, 0xff] {
         choice(
-            PeerMessage::decode(frame(0x21, &[&[found]], 0)).unwrap_err(),
+            PeerMessage::decode(on_session(0x21, &[&[found]], 0)).unwrap_err(),
             found,
         );
     }

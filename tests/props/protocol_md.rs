@@ -208,7 +208,7 @@ fn types() -> BTreeMap<u8, &'static str> {
 fn tables_have_exactly_the_types_of_the_codec() {
     use bt_lite::protocol::ProtocolError::Type;
     let known = |kind: u8| {
-        let frame = || Frame::head(vec![kind]);
+        let frame = || Frame::head(vec![kind, 0, 0, 0, 0]);
         !matches!(PeerMessage::decode(frame()), Err(Type { .. }))
             || !matches!(TrackerRequest::decode(frame()), Err(Type { .. }))
             || !matches!(TrackerReply::decode(frame()), Err(Type { .. }))

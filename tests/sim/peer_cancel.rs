@@ -37,7 +37,7 @@ async fn world_with_owner() -> (World, crate::world::Node, Bytes) {
 /// A peer with one place for a link, so that a lost place is noticed.
 fn narrow() -> PeerConfig {
     let mut config = PeerConfig::default();
-    config.max_links = 1;
+    config.max_connections = 1;
     config
 }
 

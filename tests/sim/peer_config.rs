@@ -59,9 +59,10 @@ fn set<T: Extreme + Clone>(field: &mut T, nth: usize) -> bool {
 
 const FIELDS: &[(&str, Set)] = &[
     ("owners_wanted", |c, n| set(&mut c.owners_wanted, n)),
-    ("max_links", |c, n| set(&mut c.max_links, n)),
-    ("max_links_per_host", |c, n| {
-        set(&mut c.max_links_per_host, n)
+    ("max_downloads", |c, n| set(&mut c.max_downloads, n)),
+    ("max_connections", |c, n| set(&mut c.max_connections, n)),
+    ("max_connections_per_host", |c, n| {
+        set(&mut c.max_connections_per_host, n)
     }),
     ("max_handshakes", |c, n| set(&mut c.max_handshakes, n)),
     ("max_handshakes_per_host", |c, n| {

@@ -283,7 +283,7 @@ async fn swarm_keeps_its_bound_of_links() {
     let mut config = PeerConfig::default();
     config.swarm.max_links = 3;
     config.swarm.sources = 2;
-    config.max_links = 5;
+    config.max_connections = 5;
     let mut nodes = Vec::new();
     for number in 0..PEERS {
         let name = format!("peer-{number}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::PeerConfig;
-use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
+use bt_lite::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT};
 use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::transport::{Connection, Listener};
 use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, Transport};
@@ -98,7 +98,7 @@ pub(crate) async fn serves_others(world: &World, bytes: &Bytes) {
 
 #[tokio::test(start_paused = true)]
 async fn garbage_instead_of_a_hello_ends_the_connection() {
-    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let (world, owner, _, bytes) = world_with_owner(PeerConfig::default()).await;
     let before = alive_tasks();
     let frames = [
         Frame::head("GET / HTTP/1.1"),
@@ -260,7 +260,7 @@ async fn link_whose_other_side_does_not_read_is_closed_in_time() {
     }
     sleep(Duration::from_secs(1)).await;
     assert!(owner.peer.unshare(&id).await);
-    sleep(Duration::from_secs(2)).await;
+    sleep(FRAME_TIMEOUT + Duration::from_secs(2)).await;
     tasks_settle(before).await;
     drop(raw);
 }
@@ -297,7 +297,7 @@ async fn manifest_requests_without_reading_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn links_of_one_host_are_bounded_and_refused_as_busy() {
     let mut config = PeerConfig::default();
-    config.max_links_per_host = 5;
+    config.max_connections_per_host = 5;
     let (world, owner, content, bytes) = world_with_owner(config).await;
     let before = alive_tasks();
     let mut taken = Vec::new();

@@ -77,7 +77,7 @@ async fn silent_connections_that_are_renewed_keep_nobody_out() {
 #[tokio::test(start_paused = true)]
 async fn host_with_most_links_gives_way_to_others() {
     let mut config = PeerConfig::default();
-    config.max_links = 8;
+    config.max_connections = 8;
     let (world, owner, content, bytes) = world_with_owner(config).await;
     let mut links = Vec::new();
     for peer in 1..=6 {
@@ -112,7 +112,7 @@ async fn host_with_most_links_gives_way_to_others() {
 #[tokio::test(start_paused = true)]
 async fn links_that_others_open_leave_room_for_dialling() {
     let mut config = PeerConfig::default();
-    config.max_links = 8;
+    config.max_connections = 8;
     let (world, owner, content, _) = world_with_owner(config).await;
     let mut links = Vec::new();
     for host in 0..8 {
@@ -269,7 +269,7 @@ impl Writer {
 #[tokio::test(start_paused = true)]
 async fn hosts_are_counted_by_the_network_of_a_customer() {
     let mut config = PeerConfig::default();
-    config.max_links_per_host = 2;
+    config.max_connections_per_host = 2;
     let owner = Piped::start(config, 100, 1000).await;
     let mut links = Vec::new();
     for (host, heard) in [(1, true), (2, true), (3, false)] {

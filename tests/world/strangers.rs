@@ -96,11 +96,10 @@ impl StrangerLink {
     /// the other side gave.
     pub(crate) async fn stay(mut self) -> Option<RefuseReason> {
         const OFTEN: Duration = Duration::from_secs(5);
-        let mut last = None;
         loop {
             match tokio::time::timeout(OFTEN, self.hear()).await {
-                Ok(None) => return last,
-                Ok(Some(PeerMessage::Refuse(reason))) => last = Some(reason),
+                Ok(None) => return None,
+                Ok(Some(PeerMessage::Refuse(reason))) => return Some(reason),
                 Ok(Some(_)) => {}
                 Err(_) => {
                     self.say(PeerMessage::KeepAlive).await;

@@ -53,6 +53,11 @@ impl ChunkChecks {
         self.unchecked = Some(unchecked);
     }
 
+    /// The chunks that were not verified yet.
+    pub(super) fn unchecked(&self) -> Option<&Bitfield> {
+        self.unchecked.as_ref()
+    }
+
     /// Decides about a block that was asked for, and starts a check if it
     /// needs one.
     pub(super) fn request(&mut self, request: BlockRequest) -> Readable {

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::contents::DriverClaim;
+use super::download_queue::ActivePlace;
 use super::hashing::INLINE_HASH_LEN;
 use super::inbox::{DriverInput, Inbox, NewLink};
 use super::listing::Listing;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     /// The name that the content gets if something else has its own. A name
     /// that the user wants has no replacement.
     fallback: Option<ContentName>,
+    /// The place among the active downloads, until this one is complete.
+    active: Option<ActivePlace>,
     /// Set when the storage has opened the content.
     open: Option<OpenContent>,
     publication: Publication,
@@ -101,6 +104,7 @@ impl Driver {
             swarm,
             listing,
             fallback: None,
+            active: None,
             open: None,
             publication: Publication::Hidden,
             reads: ReadQueue::default(),
@@ -119,9 +123,23 @@ impl Driver {
         self
     }
 
+    /// These chunks have to be verified before they are served.
+    pub(super) fn unchecked(mut self, unchecked: Option<Bitfield>) -> Self {
+        if let Some(unchecked) = unchecked {
+            self.checks.distrust(unchecked);
+        }
+        self
+    }
+
     /// The content gets this name if something else has its own.
     pub(super) fn fallback(mut self, name: Option<ContentName>) -> Self {
         self.fallback = name;
+        self
+    }
+
+    /// The download has this place among the active ones.
+    pub(super) fn active(mut self, place: ActivePlace) -> Self {
+        self.active = Some(place);
         self
     }
 
@@ -195,10 +213,14 @@ impl Driver {
         };
         let stored = open.stored(self.listing.content.clone());
         let stored = stored.listed_as(self.listing.listed_as().clone());
-        let asleep = self.shared.asleep(stored);
+        let mut asleep = self.shared.asleep(stored);
+        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
         let Self { claim, inbox, .. } = self;
         match claim.sleep(asleep, &inbox) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                tracing::debug!("content asleep");
+                Ok(())
+            }
             Err(claim) => Err(Box::new(Self {
                 claim,
                 inbox,
@@ -346,8 +368,14 @@ impl Driver {
             remote,
             outlet,
         } = link;
-        tracing::debug!(link = id.0, peer = %info.peer, %remote, "link up");
-        self.links.insert(id, outlet);
+        let span = tracing::info_span!(
+            parent: &self.span,
+            "link",
+            id = id.0,
+            peer = %info.peer,
+            %remote,
+        );
+        self.links.insert(id, outlet, span);
         self.swarm.link_up(now(), id, info);
     }
 
@@ -387,6 +415,7 @@ impl Driver {
             }
             JobResult::Published(Ok(())) => {
                 self.publication = Publication::Published;
+                self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
                 self.swarm.finished(now());
                 self.show_progress();

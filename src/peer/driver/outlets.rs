@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tracing::Span;
+
 use super::super::outlet::{LinkEnd, Outlet};
 use super::super::swarm::LinkId;
 use crate::protocol::PeerMessage;
@@ -9,12 +11,27 @@ use crate::protocol::PeerMessage;
 /// The ways out to all links of a driver.
 #[derive(Default)]
 pub(super) struct LinkOutlets {
-    outlets: BTreeMap<LinkId, Box<dyn Outlet>>,
+    outlets: BTreeMap<LinkId, Open>,
+}
+
+/// A link that is open.
+struct Open {
+    outlet: Box<dyn Outlet>,
+    span: Span,
+}
+
+impl Open {
+    fn end(self, end: LinkEnd) {
+        self.span.in_scope(|| tracing::debug!(?end, "link ended"));
+        self.outlet.end(end);
+    }
 }
 
 impl LinkOutlets {
-    pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>) {
-        self.outlets.insert(link, outlet);
+    /// A link is here, which logs in this span.
+    pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>, span: Span) {
+        span.in_scope(|| tracing::debug!("link up"));
+        self.outlets.insert(link, Open { outlet, span });
     }
 
     pub(super) fn is_open(&self, link: LinkId) -> bool {
@@ -29,34 +46,34 @@ impl LinkOutlets {
     /// impossible: the link does not read, or is about to report its end.
     /// Messages for closed links are dropped.
     pub(super) fn send(&mut self, link: LinkId, message: PeerMessage) -> bool {
-        let Some(outlet) = self.outlets.get(&link) else {
+        let Some(open) = self.outlets.get(&link) else {
             return true;
         };
-        let sent = outlet.send(message);
+        let sent = open.outlet.send(message);
         if !sent {
-            self.outlets.remove(&link);
+            self.end(link, LinkEnd::Left);
         }
         sent
     }
 
     /// Closes a link.
     pub(super) fn end(&mut self, link: LinkId, end: LinkEnd) {
-        if let Some(outlet) = self.outlets.remove(&link) {
-            outlet.end(end);
+        if let Some(open) = self.outlets.remove(&link) {
+            open.end(end);
         }
     }
 
     /// From now on nothing more arrives.
     pub(super) fn mute(&self) {
-        for outlet in self.outlets.values() {
-            outlet.mute();
+        for open in self.outlets.values() {
+            open.outlet.mute();
         }
     }
 
     /// Closes every link.
     pub(super) fn end_all(self, end: LinkEnd) {
-        for outlet in self.outlets.into_values() {
-            outlet.end(end);
+        for open in self.outlets.into_values() {
+            open.end(end);
         }
     }
 }

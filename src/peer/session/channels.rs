@@ -403,7 +403,15 @@ impl Outlet for ChannelOutlet {
                 self.channels.left(self.id);
                 self.channels.end();
             }
-            LinkEnd::Left => self.channels.left(self.id),
+            LinkEnd::Left => {
+                let mut table = self.channels.table();
+                let open = table.channels.get(&self.id);
+                if open.is_some_and(|channel| !matches!(channel.state, ChannelState::Ending)) {
+                    table.channels.remove(&self.id);
+                    drop(table);
+                    self.channels.work.notify_one();
+                }
+            }
         }
     }
 }

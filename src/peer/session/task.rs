@@ -109,7 +109,9 @@ impl SessionTask {
                 Err(format!("refused by the other side: {reason}"))
             }
             (ChannelId::SESSION, _) => Err("a message without a channel".into()),
-            (_, PeerMessage::Hello(_)) => Err("a Hello on a channel".into()),
+            (_, PeerMessage::Hello(_) | PeerMessage::KeepAlive) => {
+                Err("a message of the session on a channel".into())
+            }
             (_, PeerMessage::Open(content)) => self.open(channel, content).await,
             (_, message) => self.deliver(channel, message).await,
         }
@@ -187,6 +189,7 @@ impl SessionTask {
             }
             let wait = if idle { IDLE_SESSION } else { KEEP_ALIVE };
             tokio::select! {
+                biased;
                 () = self.channels.work() => {}
                 () = self.stop.cancelled(), if !stopping => {}
                 () = sleep(wait) => {

@@ -1,0 +1,90 @@
+//! Downloads that wait until others have ended, in the order in which they were
+//! asked for.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The queue of one peer.
+pub(super) struct DownloadQueue {
+    /// First come, first served.
+    places: Arc<Semaphore>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    numbers: BTreeSet<u64>,
+    next: u64,
+}
+
+/// Where a download stands. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct QueueTicket {
+    queue: Arc<DownloadQueue>,
+    number: u64,
+}
+
+/// The place of an active download, given back when it is dropped.
+pub(super) type ActivePlace = OwnedSemaphorePermit;
+
+impl DownloadQueue {
+    /// A queue that lets this many downloads be active.
+    pub(super) fn new(places: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// A new download, behind all others.
+    pub(super) fn enter(self: &Arc<Self>) -> QueueTicket {
+        let mut waiting = self.waiting();
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.numbers.insert(number);
+        drop(waiting);
+        QueueTicket {
+            queue: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl QueueTicket {
+    /// A place at once, if one is free and nobody waits for it.
+    pub(super) fn try_begin(&self) -> Option<ActivePlace> {
+        let place = Arc::clone(&self.queue.places).try_acquire_owned().ok()?;
+        self.leave();
+        Some(place)
+    }
+
+    /// Waits for a place.
+    ///
+    /// Cancel safe, but loses its place in the queue.
+    pub(super) async fn begin(&self) -> Option<ActivePlace> {
+        let place = Arc::clone(&self.queue.places).acquire_owned().await.ok()?;
+        self.leave();
+        Some(place)
+    }
+
+    /// Waits no more.
+    pub(super) fn leave(&self) {
+        self.queue.waiting().numbers.remove(&self.number);
+    }
+
+    /// How many downloads come before this one; `None` if it does not wait.
+    /// O(downloads that wait).
+    pub(super) fn position(&self) -> Option<usize> {
+        let waiting = self.queue.waiting();
+        let numbers = &waiting.numbers;
+        let waits = numbers.contains(&self.number);
+        waits.then(|| numbers.range(..self.number).count())
+    }
+}
