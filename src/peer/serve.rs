@@ -31,6 +31,7 @@ pub(super) async fn share(
         Err(HashError::Storage(error)) => return Err(error.into()),
         Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
     };
+    blob.release();
     let id = manifest.id();
     let content = Content::new(id, name.clone(), blob.length());
     let stored = Stored::new(name, manifest, blob);

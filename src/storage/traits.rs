@@ -225,8 +225,8 @@ pub trait Blob: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::OutOfBounds`] past the end, [`StorageError::Changed`]
-    /// when a finished content was changed, and [`StorageError::Io`] when
-    /// reading fails or the bytes are gone.
+    /// when a finished content was changed or is gone, and [`StorageError::Io`]
+    /// when reading fails.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
     /// Writes the pieces one after the other, from `offset` on. After it has
@@ -280,6 +280,11 @@ pub trait Blob: Send + Sync + 'static {
     fn file(&self) -> Option<FileStamp> {
         None
     }
+
+    /// Closes what is open only for the next read, such as a file. For a finished
+    /// content that is not expected to be read soon; the next read opens it again.
+    /// A wrapper around a blob must forward the call. By default it does nothing.
+    fn release(&self) {}
 }
 
 /// Checks that `len` bytes from `offset` on are inside a content of `length`

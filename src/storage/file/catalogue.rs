@@ -13,13 +13,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blob::ReadBlob;
 use super::dir::{DataFile, Dir, open_path};
-use super::disk::{Disk, DiskFile, FileStat, Refused};
+use super::disk::{Disk, DiskFile, Refused};
 use super::failure::{failed, failed_to_store, refused};
 use super::names::{ReservedFile, parse_reserved, record_name};
+use super::pool::Pool;
+use super::read_blob::{Located, Location, ReadBlob};
 use super::record::{MAX_RECORD_LEN, Record};
-use super::stamp::FileStamp;
+use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
 use crate::content::{ContentName, Manifest};
 use crate::storage::{StorageError, Stored};
@@ -28,10 +29,10 @@ use crate::storage::{StorageError, Stored};
 const READ_LEN: usize = 1 << 20;
 
 /// The records in the directory of a storage.
-pub(super) struct Catalogue<'a>(&'a StorageDir<Dir>);
+pub(super) struct Catalogue<'a>(&'a Arc<StorageDir<Dir>>);
 
 impl<'a> Catalogue<'a> {
-    pub(super) fn of(dir: &'a StorageDir<Dir>) -> Self {
+    pub(super) fn of(dir: &'a Arc<StorageDir<Dir>>) -> Self {
         Self(dir)
     }
 
@@ -51,9 +52,9 @@ impl<'a> Catalogue<'a> {
             name,
             listed_as,
             path,
-            len: stamp.stat.len,
-            modified: stamp.stat.modified,
-            settled: stamp.settled,
+            len: stamp.stamp.len,
+            modified: stamp.stamp.modified,
+            settled: stamp.stamp.settled,
             manifest,
         })
     }
@@ -94,14 +95,14 @@ impl<'a> Catalogue<'a> {
 
     /// All remembered contents that have not changed. Removes the records of
     /// all others, and journals without a file.
-    pub(super) fn stored(&self) -> Result<Vec<Stored>, StorageError> {
+    pub(super) fn stored(&self, pool: &Arc<Pool<DataFile>>) -> Result<Vec<Stored>, StorageError> {
         let names = self.0.disk.names();
         let mut names = names.map_err(|e| failed("listing", self.0.path(), e))?;
         names.sort_unstable();
         let mut stored = Vec::new();
         for name in names {
             match parse_reserved(&name) {
-                Some((_, ReservedFile::Record)) => stored.extend(self.recall(&name)),
+                Some((_, ReservedFile::Record)) => stored.extend(self.recall(&name, pool)),
                 Some((id, ReservedFile::Journal)) => self.0.drop_orphaned_journal(id),
                 _ => {}
             }
@@ -110,8 +111,8 @@ impl<'a> Catalogue<'a> {
     }
 
     /// The content of one record, if its file has not changed.
-    fn recall(&self, record_name: &str) -> Option<Stored> {
-        match self.try_recall(record_name) {
+    fn recall(&self, record_name: &str, pool: &Arc<Pool<DataFile>>) -> Option<Stored> {
+        match self.try_recall(record_name, pool) {
             Ok(Some(stored)) => return Some(stored),
             Ok(None) => {
                 tracing::debug!(record = record_name, "the content has changed or is gone");
@@ -128,7 +129,11 @@ impl<'a> Catalogue<'a> {
     }
 
     /// The content of one record; nothing if the record is invalid.
-    fn try_recall(&self, name: &str) -> Result<Option<Stored>, StorageError> {
+    fn try_recall(
+        &self,
+        name: &str,
+        pool: &Arc<Pool<DataFile>>,
+    ) -> Result<Option<Stored>, StorageError> {
         let bytes = self.read(name);
         let bytes = bytes.map_err(|e| refused("reading", &self.0.path_of(name), e))?;
         let record = Record::decode(bytes).filter(|record| record_name(&record.name) == name);
@@ -137,7 +142,7 @@ impl<'a> Catalogue<'a> {
         };
         let (path, opened) = self.open(&record);
         match opened {
-            Ok(file) => self.check_recalled(record, file, path),
+            Ok(file) => self.check_recalled(record, file, path, pool),
             Err(Refused::Io(e)) if e.kind() != io::ErrorKind::NotFound => {
                 Err(failed("opening", &path, e))
             }
@@ -167,9 +172,11 @@ impl<'a> Catalogue<'a> {
         mut record: Record,
         file: DataFile,
         path: PathBuf,
+        pool: &Arc<Pool<DataFile>>,
     ) -> Result<Option<Stored>, StorageError> {
-        let stamp = FileStamp::of(&file, path)?;
-        let FileStat { len, modified, .. } = stamp.stat;
+        let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
+        let stamp = Stamp::of(&stat);
+        let Stamp { len, modified, .. } = stamp;
         if (len, modified) != (record.len, record.modified) {
             return Ok(None);
         }
@@ -177,7 +184,7 @@ impl<'a> Catalogue<'a> {
             // The file may have changed without a new modification time.
             let read = SequentialRead { file: &file, at: 0 };
             let found = Manifest::from_reader(read, len);
-            stamp.check(&file)?;
+            stamp.check(&file, || path.clone())?;
             if found.ok().as_ref() != Some(&record.manifest) {
                 return Ok(None);
             }
@@ -189,7 +196,12 @@ impl<'a> Catalogue<'a> {
                 tracing::debug!(name = %record.name, %error, "failed to update the record");
             }
         }
-        let blob = Arc::new(ReadBlob::with_stamp(file, stamp));
+        let at = match &record.path {
+            None => Location::InDir(Arc::clone(self.0), record.name.as_str().into()),
+            Some(path) => Location::AtPath(path.as_path().into()),
+        };
+        let pool = Arc::clone(pool);
+        let blob = Arc::new(ReadBlob::new(Located { pool, at }, stamp));
         let stored = Stored::new(record.name, record.manifest, blob);
         Ok(Some(stored.listed_as(record.listed_as)))
     }

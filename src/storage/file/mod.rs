@@ -17,10 +17,10 @@
 //! file with it. `storage_dir` is the directory of one storage. `recovery` opens
 //! what an earlier download left, and `partial_file` takes the file from there
 //! to its final name. `catalogue` remembers finished contents, in the format of
-//! `record`. All of these block; `blob` and `storage` run them on threads that
-//! may.
+//! `record`. All of these block; `partial_blob`, `read_blob` and `storage` run them
+//! on threads that may (`blocking`). `pool` bounds how many files are open.
 
-mod blob;
+mod blocking;
 mod catalogue;
 #[cfg(test)]
 mod crash;
@@ -30,7 +30,10 @@ mod failure;
 mod journal;
 mod journal_file;
 mod names;
+mod partial_blob;
 mod partial_file;
+mod pool;
+mod read_blob;
 mod record;
 mod recovery;
 mod stamp;
@@ -39,5 +42,6 @@ mod storage_dir;
 mod timestamp;
 mod writers;
 
+pub use pool::{FilePool, FilePoolStats};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

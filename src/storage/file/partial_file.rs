@@ -20,8 +20,9 @@ use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, failed_to_store, refused};
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
+use super::pool::WriterPlaces;
 use super::recovery::{Recovered, RecoveryOptions, recover};
-use super::stamp::FileStamp;
+use super::stamp::Stamp;
 use super::storage_dir::StorageDir;
 use super::timestamp::Timestamp;
 use super::writers::FilePermit;
@@ -43,10 +44,12 @@ pub(super) struct PartialFile<D: Disk> {
     chunks: Mutex<ChunkSets>,
     /// The file as it was published. Not a part of the stage, so that reads do
     /// not wait while the file is being published.
-    published: OnceLock<FileStamp>,
+    published: OnceLock<Stamp>,
     /// Declared after the files, so that it is dropped after their locks are
     /// released, and the next holder finds the files unlocked.
     permit: Mutex<Option<FilePermit>>,
+    /// Declared after the files as well: released when they are closed.
+    _places: Option<WriterPlaces>,
 }
 
 /// An unfinished file that was just opened.
@@ -89,7 +92,7 @@ impl<D: Disk> PartialFile<D> {
         name: ContentName,
         manifest: Manifest,
         options: RecoveryOptions,
-        permit: Option<FilePermit>,
+        (permit, places): (Option<FilePermit>, Option<WriterPlaces>),
     ) -> Result<Resumed<D>, StorageError> {
         let Recovered {
             file,
@@ -119,6 +122,7 @@ impl<D: Disk> PartialFile<D> {
             }),
             published: OnceLock::new(),
             permit: Mutex::new(permit),
+            _places: places,
         };
         Ok(Resumed {
             file,
@@ -127,13 +131,13 @@ impl<D: Disk> PartialFile<D> {
         })
     }
 
-    pub(super) fn length(&self) -> u64 {
-        self.manifest.geometry().length()
+    /// How many files are open for an unfinished content.
+    pub(super) fn files(_manifest: &Manifest) -> u32 {
+        2
     }
 
-    /// The file under its final name; nothing before it is published.
-    pub(super) fn published(&self) -> Option<FileStamp> {
-        self.published.get().cloned()
+    pub(super) fn length(&self) -> u64 {
+        self.manifest.geometry().length()
     }
 
     /// Whether the file can be published without verifying any chunk.
@@ -144,7 +148,7 @@ impl<D: Disk> PartialFile<D> {
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let read = self.file.read_at(offset, len);
         if let Some(stamp) = self.published.get() {
-            stamp.check(&self.file)?;
+            stamp.check(&self.file, || self.dir.path_of(self.name.as_str()))?;
         }
         let bytes = read.map_err(|e| failed("reading", &self.path(), e))?;
         // A read of exactly one unproven chunk proves it, so that it need not
@@ -239,15 +243,14 @@ impl<D: Disk> PartialFile<D> {
     }
 
     /// Verifies the unproven chunks, syncs the file, publishes it, syncs its
-    /// name, and removes the journal. May be called again after a failure that
-    /// was not one of a sync.
-    pub(super) fn finish(&self) -> Result<(), StorageError> {
+    /// name, and removes the journal. Returns the stamp of the finished file. May
+    /// be called again, also after a failure that was not one of a sync.
+    pub(super) fn finish(&self) -> Result<Stamp, StorageError> {
         let mut sync = self.lock_sync();
-        match &*self.stage() {
-            Stage::Writing => {}
-            Stage::Finished => return Ok(()),
-            Stage::Failed(error) => return Err(error.clone()),
+        if let Some(&stamp) = self.published.get() {
+            return Ok(stamp);
         }
+        self.stage().check_writing()?;
         self.prove(&mut sync)?;
         // Nothing may be written until the file is published.
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
@@ -262,7 +265,7 @@ impl<D: Disk> PartialFile<D> {
         *stage = Stage::Finished;
         drop(stage);
         self.remove_journal(&sync);
-        Ok(())
+        Ok(stamp)
     }
 
     /// Reads and verifies the unproven chunks.
@@ -289,9 +292,8 @@ impl<D: Disk> PartialFile<D> {
         Err(self.fail(StorageError::Altered { path, chunk }))
     }
 
-    /// Makes all bytes durable, and returns the stamp of the file under its
-    /// final name.
-    fn sync_all(&self, stage: &mut Stage) -> Result<FileStamp, StorageError> {
+    /// Makes all bytes durable, and returns the stamp of the file.
+    fn sync_all(&self, stage: &mut Stage) -> Result<Stamp, StorageError> {
         // The clock of a file system stands still for some milliseconds, and
         // changes within that time leave the modification time as it is. An
         // explicit time lies between two ticks, so it differs from the time of
@@ -303,9 +305,9 @@ impl<D: Disk> PartialFile<D> {
         synced.map_err(|e| stage.fail(failed("syncing", &self.path(), e)))?;
         let stat = self.file.stat();
         let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
-        Ok(FileStamp {
-            path: self.dir.path_of(self.name.as_str()),
-            stat,
+        Ok(Stamp {
+            len: stat.len,
+            modified: stat.modified,
             settled: stamped && stat.modified == Timestamp::from(now),
         })
     }

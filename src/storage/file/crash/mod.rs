@@ -114,7 +114,13 @@ type Checked<T> = Result<T, String>;
 fn open(disk: &CrashDisk) -> Result<Resumed<CrashDisk>, StorageError> {
     let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
     let (name, manifest) = (Sample::name(), SAMPLE.manifest.clone());
-    PartialFile::open(dir, name, manifest, RecoveryOptions::default(), None)
+    PartialFile::open(
+        dir,
+        name,
+        manifest,
+        RecoveryOptions::default(),
+        (None, None),
+    )
 }
 
 /// Resumes a download as a peer does, and stops at the first error.
@@ -458,7 +464,7 @@ fn failed_sync_is_final() {
     let written = file.write(0, chunk.len() as u64, &[chunk]);
     assert_eq!(written, Err(error.clone()));
     assert_eq!(file.commit(&none), Err(error.clone()));
-    assert_eq!(file.finish(), Err(error));
+    assert_eq!(file.finish().map(|_| ()), Err(error));
 }
 
 #[test]
