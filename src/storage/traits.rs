@@ -240,7 +240,8 @@ pub trait Blob: Send + Sync + 'static {
 
     /// Makes all earlier writes durable, and records that exactly these chunks
     /// (all that are verified so far) may be trusted when the content is opened
-    /// again.
+    /// again. A storage may start some contents anew, short ones for example;
+    /// then this does nothing.
     ///
     /// # Errors
     /// [`StorageError::Full`] and [`StorageError::Io`]. Afterwards the blob

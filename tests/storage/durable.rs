@@ -535,3 +535,39 @@ async fn leftovers_of_a_finished_content_are_removed() {
         fs::remove_file(test.target()).unwrap();
     }
 }
+
+#[tokio::test]
+async fn content_of_one_chunk_has_no_journal_and_starts_anew() {
+    for len in [0, 1, CHUNK] {
+        let mut content = vec![0; len];
+        fill(&mut content);
+        let test = TestDownload {
+            dir: tempfile::tempdir().unwrap(),
+            manifest: Manifest::of(&content).unwrap(),
+            content: content.into(),
+        };
+        let all = Bitfield::all(1);
+        let partial = test.create(&test.storage()).await;
+        test.write(&partial, &all).await;
+        partial.blob.commit(&all).await.unwrap();
+        assert!(test.path("part").exists() && !test.path("journal").exists());
+        let locked = test.try_create(&test.storage()).await.map(|_| ());
+        let (id, path) = (test.manifest.id(), Some(test.path("part")));
+        assert_eq!(locked, Err(StorageError::Locked { id, path }));
+        drop(partial);
+
+        let partial = test.create(&test.storage()).await;
+        assert_eq!(partial.present, Bitfield::none(1));
+        assert!(partial.untouched);
+        drop(partial);
+        let partial = test.create(&test.verifying()).await;
+        assert_eq!(partial.present, all);
+        drop(partial);
+        fs::write(test.path("part"), vec![9; 2 * CHUNK]).unwrap();
+        let partial = test.create(&test.storage()).await;
+        test.write(&partial, &all).await;
+        partial.blob.finish().await.unwrap();
+        assert_eq!(fs::read(test.target()).unwrap(), test.content);
+        assert!(!test.path("part").exists());
+    }
+}

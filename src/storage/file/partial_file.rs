@@ -8,6 +8,9 @@
 //! have dropped the data that it could not write, and then report success. The
 //! file accepts no more writes, and the next download resumes at the last
 //! commit.
+//!
+//! A content of one chunk has no journal: it is committed by being published, and
+//! an interrupted one starts anew.
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +24,7 @@ use super::failure::{failed, failed_to_store, refused};
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
 use super::pool::WriterPlaces;
-use super::recovery::{Recovered, RecoveryOptions, recover};
+use super::recovery::{Recovered, RecoveryOptions, has_journal, recover};
 use super::stamp::Stamp;
 use super::storage_dir::StorageDir;
 use super::timestamp::Timestamp;
@@ -61,7 +64,8 @@ pub(super) struct Resumed<D: Disk> {
 }
 
 struct SyncState<D: Disk> {
-    journal: JournalFile<D::File>,
+    /// Nothing for a content of one chunk.
+    journal: Option<JournalFile<D::File>>,
     /// Whether the names of the file and of its journal are durable.
     named: bool,
 }
@@ -132,8 +136,11 @@ impl<D: Disk> PartialFile<D> {
     }
 
     /// How many files are open for an unfinished content.
-    pub(super) fn files(_manifest: &Manifest) -> u32 {
-        2
+    pub(super) fn files(manifest: &Manifest) -> u32 {
+        match has_journal(manifest) {
+            true => 2,
+            false => 1,
+        }
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -213,6 +220,10 @@ impl<D: Disk> PartialFile<D> {
             Stage::Finished => return Ok(()),
             Stage::Failed(error) => return Err(error.clone()),
         }
+        if sync.journal.is_none() {
+            // Nothing can be recorded, so nothing need be durable yet.
+            return Ok(());
+        }
         // Writes may run during the sync: only those before this call are
         // promised to be durable.
         let synced = self.file.sync_data();
@@ -226,6 +237,9 @@ impl<D: Disk> PartialFile<D> {
 
     /// Records the committed chunks durably.
     fn record(&self, sync: &mut SyncState<D>, committed: &Bitfield) -> Result<(), StorageError> {
+        let Some(journal) = &mut sync.journal else {
+            return Ok(());
+        };
         let before = self.chunks().committed.clone();
         // An explicit modification time makes every later change visible; see
         // `sync_all`. If it cannot be set, changes are only harder to detect.
@@ -233,9 +247,9 @@ impl<D: Disk> PartialFile<D> {
         let appended = self
             .file
             .stat()
-            .and_then(|stat| sync.journal.append(&before, committed, stat.modified));
-        let journal = self.dir.path_of(&self.names.journal);
-        appended.map_err(|e| self.fail(failed("writing", &journal, e)))?;
+            .and_then(|stat| journal.append(&before, committed, stat.modified));
+        let path = self.dir.path_of(&self.names.journal);
+        appended.map_err(|e| self.fail(failed("writing", &path, e)))?;
         let mut chunks = self.chunks();
         chunks.committed = committed.clone();
         chunks.unproven.intersect(committed);
@@ -337,6 +351,9 @@ impl<D: Disk> PartialFile<D> {
     /// nothing for the caller, who has an error already.
     fn commit_all(&self, sync: &mut SyncState<D>) {
         let all = Bitfield::all(self.manifest.geometry().chunks());
+        if sync.journal.is_none() {
+            return;
+        }
         if sync.named || self.sync_names().is_ok() {
             sync.named = true;
             let _ = self.record(sync, &all);
@@ -361,8 +378,11 @@ impl<D: Disk> PartialFile<D> {
     /// Removes the journal and releases the locks. The content is safe by now,
     /// and a journal that remains without its file is removed later.
     fn remove_journal(&self, sync: &SyncState<D>) {
-        let removed = self.dir.disk.remove(&self.names.journal);
-        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        let removed = match sync.journal {
+            Some(_) => self.dir.disk.remove(&self.names.journal),
+            None => Ok(()),
+        };
+        let unlocked = sync.unlock().and(self.file.unlock());
         if let Err(error) = removed.and(unlocked) {
             tracing::debug!(name = %self.name, %error, "failed to remove the journal");
         }
@@ -427,10 +447,16 @@ impl<D: Disk> Drop for PartialFile<D> {
     fn drop(&mut self) {
         let sync = self.sync.get_mut();
         let sync = sync.unwrap_or_else(PoisonError::into_inner);
-        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        let unlocked = sync.unlock().and(self.file.unlock());
         if let Err(error) = unlocked {
             tracing::debug!(name = %self.name, %error, "failed to unlock");
         }
+    }
+}
+
+impl<D: Disk> SyncState<D> {
+    fn unlock(&self) -> io::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), JournalFile::unlock)
     }
 }
 

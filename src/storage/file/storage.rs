@@ -66,7 +66,8 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 /// error. Create the content again to resume at the last commit.
 ///
 /// # Resuming
-/// An interrupted download resumes at its last commit. No chunk is hashed for
+/// An interrupted download resumes at its last commit. One of a content that is
+/// only one chunk (16 KiB) long starts anew, and committing it does nothing. No chunk is hashed for
 /// that, unless [`verify_on_resume`] is set. If the file was not written to
 /// after the last commit (the download was cancelled or shut down), it is
 /// [`untouched`](Partial::untouched), and can be finished without verifying the
