@@ -65,6 +65,7 @@ impl<'a> Catalogue<'a> {
         };
         let (name, len) = (record_name(&record.name), bytes.len() as u64);
         let write = || -> Result<(), Refused> {
+            let mark = self.0.mark();
             let file = self.0.disk.open_or_create(&name)?;
             // A file with a second hard link is an error: writing to it could
             // change a file outside the storage.
@@ -72,7 +73,7 @@ impl<'a> Catalogue<'a> {
                 file.set_len(0)?;
                 file.write_at(0, &[bytes.into()])?;
                 file.sync_data()?;
-                self.0.sync()?;
+                self.0.sync(mark)?;
             }
             Ok(())
         };
@@ -85,10 +86,11 @@ impl<'a> Catalogue<'a> {
     /// Removes the record of a name.
     pub(super) fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
         let record = record_name(name);
+        let mark = self.0.mark();
         match self.0.disk.remove(&record) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done
-                .and_then(|()| self.0.sync())
+                .and_then(|()| self.0.sync(mark))
                 .map_err(|e| failed("removing", &self.0.path_of(&record), e)),
         }
     }

@@ -14,7 +14,8 @@
 //!
 //! From the bottom up: `disk` is the interface to the file system, and `dir`
 //! implements it. `journal` is the format of a journal, and `journal_file` the
-//! file with it. `storage_dir` is the directory of one storage. `recovery` opens
+//! file with it. `storage_dir` is the directory of one storage, whose
+//! syncs `group_sync` shares. `recovery` opens
 //! what an earlier download left, and `partial_file` takes the file from there
 //! to its final name. `catalogue` remembers finished contents, in the format of
 //! `record`. All of these block; `partial_blob`, `read_blob` and `storage` run them
@@ -27,6 +28,7 @@ mod crash;
 mod dir;
 mod disk;
 mod failure;
+mod group_sync;
 mod journal;
 mod journal_file;
 mod names;

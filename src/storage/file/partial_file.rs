@@ -21,6 +21,7 @@ use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, failed_to_store, refused};
+use super::group_sync::Mark;
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
 use super::pool::WriterPlaces;
@@ -68,6 +69,8 @@ struct SyncState<D: Disk> {
     journal: Option<JournalFile<D::File>>,
     /// Whether the names of the file and of its journal are durable.
     named: bool,
+    /// Taken before the files got these names.
+    before_names: Mark,
 }
 
 /// What is known about the chunks of the file.
@@ -98,6 +101,7 @@ impl<D: Disk> PartialFile<D> {
         options: RecoveryOptions,
         (permit, places): (Option<FilePermit>, Option<WriterPlaces>),
     ) -> Result<Resumed<D>, StorageError> {
+        let before_names = dir.mark();
         let Recovered {
             file,
             journal,
@@ -119,6 +123,7 @@ impl<D: Disk> PartialFile<D> {
             sync: Mutex::new(SyncState {
                 journal,
                 named: false,
+                before_names,
             }),
             chunks: Mutex::new(ChunkSets {
                 committed,
@@ -229,7 +234,7 @@ impl<D: Disk> PartialFile<D> {
         let synced = self.file.sync_data();
         synced.map_err(|e| self.fail(failed("syncing", &self.path(), e)))?;
         if !sync.named {
-            self.sync_names()?;
+            self.sync_names(&sync)?;
             sync.named = true;
         }
         self.record(&mut sync, verified)
@@ -269,12 +274,13 @@ impl<D: Disk> PartialFile<D> {
         // Nothing may be written until the file is published.
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.sync_all(&mut stage)?;
+        let before_name = self.dir.mark();
         if let Err(error) = self.publish() {
             drop(stage);
             self.commit_all(&mut sync);
             return Err(error);
         }
-        self.sync_final_name(&mut stage)?;
+        self.sync_final_name(&mut stage, before_name)?;
         let _ = self.published.set(stamp);
         *stage = Stage::Finished;
         drop(stage);
@@ -354,15 +360,15 @@ impl<D: Disk> PartialFile<D> {
         if sync.journal.is_none() {
             return;
         }
-        if sync.named || self.sync_names().is_ok() {
+        if sync.named || self.sync_names(sync).is_ok() {
             sync.named = true;
             let _ = self.record(sync, &all);
         }
     }
 
     /// Makes the final name durable.
-    fn sync_final_name(&self, stage: &mut Stage) -> Result<(), StorageError> {
-        let Err(e) = self.dir.sync() else {
+    fn sync_final_name(&self, stage: &mut Stage, before: Mark) -> Result<(), StorageError> {
+        let Err(e) = self.dir.sync(before) else {
             return Ok(());
         };
         let error = stage.fail(failed("syncing", self.dir.path(), e));
@@ -390,8 +396,8 @@ impl<D: Disk> PartialFile<D> {
     }
 
     /// Makes the names of the unfinished file and its journal durable.
-    fn sync_names(&self) -> Result<(), StorageError> {
-        let Err(error) = self.dir.sync() else {
+    fn sync_names(&self, sync: &SyncState<D>) -> Result<(), StorageError> {
+        let Err(error) = self.dir.sync(sync.before_names) else {
             return Ok(());
         };
         if self.chunks().committed.is_empty() {

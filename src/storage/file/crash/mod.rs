@@ -142,7 +142,16 @@ type Checked<T> = Result<T, String>;
 /// Opens the sample on a disk.
 fn open(disk: &CrashDisk) -> Result<Resumed<CrashDisk>, StorageError> {
     let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
-    let (name, manifest) = (Sample::name(), Sample::on(&disk.state()).manifest.clone());
+    let sample = Sample::on(&disk.state());
+    open_in(dir, Sample::name(), sample)
+}
+
+fn open_in(
+    dir: Arc<StorageDir<CrashDisk>>,
+    name: ContentName,
+    sample: &Sample,
+) -> Result<Resumed<CrashDisk>, StorageError> {
+    let manifest = sample.manifest.clone();
     PartialFile::open(
         dir,
         name,
@@ -595,4 +604,68 @@ fn missing_space_is_detected_before_anything_is_created() {
     assert!(disk.state().file(&SAMPLE.names.data).is_none());
     disk.state().room = length;
     complete(&disk, SCRIPTS[0]).unwrap();
+}
+
+/// Writes all chunks of a sample.
+fn write_all(file: &PartialFile<CrashDisk>, sample: &Sample) -> Result<(), StorageError> {
+    for chunk in sample.manifest.geometry().indices() {
+        let (offset, bytes) = (
+            sample.manifest.geometry().offset_of(chunk),
+            sample.chunk(chunk),
+        );
+        file.write(offset, bytes.len() as u64, &[bytes])?;
+    }
+    Ok(())
+}
+
+/// One content is finished while another is on its way, in the same directory. The
+/// operation with this number fails. Whatever the second one reports as durable must
+/// survive, although it shares the syncs of the first.
+fn shared_syncs(at: u64, seed: u64) -> Checked<bool> {
+    let disk = CrashDisk::new(CHUNKS);
+    let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
+    let opened = |name: &str, sample| {
+        let opened = open_in(dir.clone(), name.parse().unwrap(), sample);
+        opened.map_err(|e| e.to_string())
+    };
+    let (first, second) = (opened("small", &SMALL)?.file, opened(NAME, &SAMPLE)?.file);
+    disk.set_trouble(Trouble::Fails(at, Failure::Io));
+    let finished = write_all(&first, &SMALL).and_then(|()| first.finish());
+    let ops = disk.state().ops();
+    disk.set_trouble(Trouble::None);
+    let all = Bitfield::all(CHUNKS);
+    let committed = write_all(&second, &SAMPLE).and_then(|()| second.commit(&all));
+    if committed.is_ok() {
+        disk.state().promise.chunks = all;
+        if seed.is_multiple_of(2) {
+            second.finish().map_err(|e| e.to_string())?;
+            disk.state().promise.finished = true;
+        }
+    }
+    let crashed = disk.state().crashed(seed);
+    check_disk(&crashed)?;
+    let there = crashed
+        .file("small")
+        .is_some_and(|file| *file == SMALL.bytes[..]);
+    match finished.is_ok() && !there {
+        true => Err("the first content was finished and is gone".into()),
+        false => Ok(ops >= at),
+    }
+}
+
+#[test]
+fn contents_that_share_a_sync_share_its_failure() {
+    let mut failed = 0;
+    for at in 1.. {
+        let mut reached = false;
+        for seed in 0..VARIANTS {
+            reached =
+                shared_syncs(at, seed).unwrap_or_else(|e| panic!("{e} (operation {at}, {seed})"));
+        }
+        if !reached {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 5, "{failed}");
 }
