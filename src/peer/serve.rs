@@ -18,7 +18,7 @@ use super::swarm::Swarm;
 use crate::content::{Content, ContentId};
 use crate::error::ShareError;
 use crate::protocol::{OwnEntry, OwnState};
-use crate::storage::{StorageError, Stored};
+use crate::storage::{Remembered, StorageError, Stored};
 
 /// Hashes a content, tells the trackers, and serves it.
 pub(super) async fn share(
@@ -117,11 +117,30 @@ async fn serve(
 /// Serves all contents that the storage remembers, without reading them.
 /// Returns what to tell the trackers.
 pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
+    let catalogue = shared.storage.catalogue().await?;
+    for lost in &catalogue.lost {
+        tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
+    }
     let mut entries = Vec::new();
-    for stored in shared.storage.catalogue().await? {
-        let (id, length) = (stored.manifest.id(), stored.blob.length());
-        let content = Content::new(id, stored.name.clone(), length);
+    for remembered in catalogue.remembered {
+        let Remembered {
+            id,
+            name,
+            listed_as,
+            blob,
+            ..
+        } = remembered;
+        let manifest = match shared.storage.manifest(&name, &id).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(content = %id, %name, %error, "not shared");
+                continue;
+            }
+        };
+        let content = Content::new(id, name.clone(), blob.length());
         let status = watch::channel(ContentStatus::shared(content));
+        let stored = Stored::new(name, manifest, blob).listed_as(listed_as);
         // A content with two names is served under the first.
         if let Ok(serving) = serve(shared, stored, status).await {
             entries.push(serving.entry);

@@ -278,13 +278,15 @@ async fn remembering_with_few_descriptors() {
 async fn check_all_back(dir: &Path) {
     let storage = FileStorage::open(dir).unwrap();
     let before = descriptors();
-    let mut stored = storage.catalogue().await.unwrap();
+    let catalogue = storage.catalogue().await.unwrap();
     assert_eq!(descriptors(), before);
-    assert_eq!(stored.len(), 200);
-    stored.sort_by_key(|stored| stored.name.to_string());
-    for n in 0..200 {
-        let at = stored.binary_search_by_key(&name(n).to_string(), |s| s.name.to_string());
-        let stored = &stored[at.unwrap()];
-        assert_eq!(stored.blob.read_at(0, LEN).await.unwrap(), bytes(n, LEN));
+    assert_eq!(catalogue.lost, []);
+    assert_eq!(catalogue.remembered.len(), 200);
+    for (n, entry) in catalogue.remembered.iter().enumerate() {
+        assert_eq!(entry.name, name(n));
+        let bytes = bytes(n, LEN);
+        let manifest = storage.manifest(&entry.name, &entry.id).await.unwrap();
+        assert_eq!(manifest, Some(Manifest::of(&bytes).unwrap()));
+        assert_eq!(entry.blob.read_at(0, LEN).await.unwrap(), bytes);
     }
 }

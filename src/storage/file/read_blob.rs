@@ -14,7 +14,7 @@ use super::failure::{failed, refused};
 use super::pool::{FileKey, Place, Pool, PooledFile};
 use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
-use crate::content::Bitfield;
+use crate::content::{Bitfield, ContentName};
 use crate::storage::{Blob, StorageError, check_range};
 
 /// Where a file is, and the pool that it is opened in.
@@ -28,7 +28,7 @@ pub(super) struct Located {
 #[derive(Clone)]
 pub(super) enum Location {
     /// In the directory of a storage, under this name.
-    InDir(Arc<StorageDir<Dir>>, Box<str>),
+    InDir(Arc<StorageDir<Dir>>, ContentName),
     /// Anywhere.
     AtPath(Box<Path>),
 }
@@ -37,14 +37,14 @@ impl Location {
     /// The path of the file: for messages only, as a directory may have moved.
     fn path(&self) -> PathBuf {
         match self {
-            Self::InDir(dir, name) => dir.path_of(name),
+            Self::InDir(dir, name) => dir.path_of(name.as_str()),
             Self::AtPath(path) => path.to_path_buf(),
         }
     }
 
     fn open(&self) -> Result<DataFile, Refused> {
         match self {
-            Self::InDir(dir, name) => dir.disk.open_existing(name),
+            Self::InDir(dir, name) => dir.disk.open_existing(name.as_str()),
             Self::AtPath(path) => open_path(path),
         }
     }
@@ -198,7 +198,7 @@ impl Blob for ReadBlob {
             return Ok(());
         }
         self.with_file(|this, file| match &this.location.at {
-            Location::InDir(dir, name) => dir.make_durable(file, &dir.path_of(name)),
+            Location::InDir(dir, name) => dir.make_durable(file, &dir.path_of(name.as_str())),
             Location::AtPath(_) => Ok(()),
         })
         .await

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::blocking::run;
-use super::catalogue::Catalogue;
+use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
@@ -19,17 +19,18 @@ use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
 use super::writers::{WriteClaim, Writers};
-use crate::content::{ContentName, Manifest};
-use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
+use crate::content::{ContentId, ContentName, Manifest};
+use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
 /// The file of a content has the name of the content. The storage also keeps
 /// files of its own in the directory: `<content id>.part` for an unfinished
 /// download, `<content id>.journal` for its state, and
-/// `<64 hex digits>.manifest` for each content to
+/// `<64 hex digits>.catalogue` for the contents to
 /// [remember](Storage::remember). These names are reserved
-/// ([`StorageError::Reserved`]). Links and other entries that are not regular
+/// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
+/// versions used. Links and other entries that are not regular
 /// files are left alone ([`StorageError::NotAFile`]).
 ///
 /// # Names
@@ -113,6 +114,7 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 #[derive(Debug, Clone)]
 pub struct FileStorage {
     dir: Arc<StorageDir<Dir>>,
+    catalogue: Arc<FileCatalogue>,
     writers: Arc<Writers>,
     pool: FilePool,
     options: RecoveryOptions,
@@ -189,8 +191,10 @@ impl FileStorageBuilder {
         let path = self.path;
         let opened = create_durably(&path).and_then(|()| Dir::open(&path));
         let disk = opened.map_err(|e| failed("opening", &path, e))?;
+        let dir = Arc::new(StorageDir::new(disk, path));
         Ok(FileStorage {
-            dir: Arc::new(StorageDir::new(disk, path)),
+            catalogue: Arc::new(FileCatalogue::new(Arc::clone(&dir))),
+            dir,
             writers: Arc::default(),
             pool: self.pool,
             options: self.options,
@@ -228,7 +232,7 @@ impl FileStorage {
     fn located(&self, name: &ContentName) -> Located {
         Located {
             pool: Arc::clone(self.pool.pool()),
-            at: Location::InDir(Arc::clone(&self.dir), name.as_str().into()),
+            at: Location::InDir(Arc::clone(&self.dir), name.clone()),
         }
     }
 
@@ -236,12 +240,12 @@ impl FileStorage {
     /// no descriptor left.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl Fn(&Arc<StorageDir<Dir>>) -> Result<T, StorageError> + Send + Sync + 'static,
+        work: impl Fn(&Self) -> Result<T, StorageError> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
         let work = Arc::new(work);
         let repeated = || {
-            let (dir, work) = (Arc::clone(&self.dir), Arc::clone(&work));
-            run(move || work(&dir))
+            let (this, work) = (self.clone(), Arc::clone(&work));
+            run(move || work(&this))
         };
         self.pool.pool().retry(repeated).await
     }
@@ -282,7 +286,10 @@ impl Storage for FileStorage {
         let Some(claim) = self.writers.claim(id) else {
             // If the name is taken as well, that error is more useful.
             let name = name.clone();
-            let locked = self.run(move |dir| dir.check_free(&name, id).and(Err(dir.locked(id))));
+            let locked = self.run(move |this| {
+                let free = this.dir.check_free(&name, id);
+                free.and(Err(this.dir.locked(id)))
+            });
             return locked.await;
         };
         let resumed = self.open_partial(name, manifest, &claim).await?;
@@ -311,30 +318,32 @@ impl Storage for FileStorage {
     }
 
     async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
-        let Some(stamp) = stored.blob.file() else {
+        let Some(file) = stored.blob.file() else {
             return Ok(());
         };
         let stored = stored.clone();
-        self.run(move |dir| {
-            let Stored {
-                name,
-                listed_as,
-                manifest,
-                ..
-            } = stored.clone();
-            Catalogue::of(dir).remember(name, listed_as, manifest, stamp.clone())
-        })
-        .await
+        self.run(move |this| this.catalogue.remember(&stored, &file))
+            .await
     }
 
     async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
         let name = name.clone();
-        self.run(move |dir| Catalogue::of(dir).forget(&name)).await
+        self.run(move |this| this.catalogue.forget(&name)).await
     }
 
-    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
-        let pool = Arc::clone(self.pool.pool());
-        self.run(move |dir| Catalogue::of(dir).stored(&pool)).await
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+        self.run(|this| this.catalogue.contents(this.pool.pool()))
+            .await
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        let (name, id) = (name.clone(), *id);
+        self.run(move |this| this.catalogue.manifest(&name, &id))
+            .await
     }
 }
 
