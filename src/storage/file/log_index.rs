@@ -53,6 +53,9 @@ struct Usage {
     total: u64,
     /// Those of entries that hold a record.
     live: u64,
+    /// Everything before this offset is durable. What follows may be in memory only:
+    /// a sync may have failed, or is still to come.
+    durable: u64,
 }
 
 impl Usage {
@@ -80,7 +83,9 @@ impl LogIndex {
         let len = lengths.total();
         let remembered = matches!(head.change, Change::Remembered(_));
         self.last_sequence = self.last_sequence.max(head.sequence);
-        self.segments.entry(place.segment).or_default().total += len;
+        let usage = self.segments.entry(place.segment).or_default();
+        usage.total += len;
+        usage.durable = usage.durable.max(head.durable);
         let key = NameKey::of(head.change.name());
         let entries = match self.slots.get(&key) {
             // Of two copies of one entry the later one counts.
@@ -132,11 +137,25 @@ impl LogIndex {
         slot.remembered.then_some(slot.place)
     }
 
-    /// Whether the log has to keep this entry: it holds a record, or hides an older
-    /// one.
-    pub(super) fn is_needed(&self, place: Place, head: &Head) -> bool {
-        let slot = self.slots.get(&NameKey::of(head.change.name()));
-        slot.is_some_and(|slot| slot.place == place && (slot.remembered || slot.entries > 1))
+    /// Where the newest entry about a name is, whatever it says.
+    pub(super) fn newest(&self, name: &ContentName) -> Option<Place> {
+        self.slots.get(&NameKey::of(name)).map(|slot| slot.place)
+    }
+
+    /// Whether an entry must be copied into the segment `own` before its own segment
+    /// is removed: it holds a record, or hides an older one, or is hidden only by an
+    /// entry that may not be durable.
+    pub(super) fn is_needed(&self, place: Place, head: &Head, own: u64) -> bool {
+        let Some(slot) = self.slots.get(&NameKey::of(head.change.name())) else {
+            return false;
+        };
+        if slot.place == place {
+            return slot.remembered || slot.entries > 1;
+        }
+        let Place { segment, offset } = slot.place;
+        let usage = self.segments.get(&segment).copied().unwrap_or_default();
+        // The segment `own` is synced before anything is removed.
+        segment != own && offset >= usage.durable
     }
 
     /// A number for a new segment, unless another process has taken it meanwhile.

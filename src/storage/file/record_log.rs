@@ -40,6 +40,9 @@ struct LogState<D: Disk> {
     index: Option<LogIndex>,
     /// The segment that is being written, if any.
     own: Option<Arc<Segment<D::File>>>,
+    /// Whether segments that were removed may come back after a crash, because a sync
+    /// has failed. What hides their entries is kept then.
+    keeps_forgotten: bool,
 }
 
 /// An entry that is written and not durable yet.
@@ -58,6 +61,7 @@ impl<D: Disk> RecordLog<D> {
             state: Mutex::new(LogState {
                 index: None,
                 own: None,
+                keeps_forgotten: false,
             }),
         }
     }
@@ -75,19 +79,27 @@ impl<D: Disk> RecordLog<D> {
         self.state_with(|log, state| log.append(state, Change::Remembered(record), &body))
     }
 
-    /// Writes that a name is forgotten, unless nothing is remembered of it.
+    /// Writes that a name is forgotten, unless nothing is known of it. Written again if
+    /// an earlier storage has done so: it may not have become durable.
     pub(super) fn forget(
         &self,
         name: &ContentName,
     ) -> Result<Option<Appended<D::File>>, StorageError> {
         self.state_with(|log, state| {
-            if log.index(state)?.find(name).is_none() {
+            if log.index(state)?.newest(name).is_none() {
                 // Another storage may have remembered it.
                 log.scan(state)?;
             }
-            match log.index(state)?.find(name) {
-                Some(_) => log.append(state, Change::Forgotten(name.clone()), &[]),
-                None => Ok(None),
+            let newest = log.index(state)?.newest(name);
+            let (Some(newest), recorded) = (newest, log.index(state)?.find(name)) else {
+                return Ok(None);
+            };
+            match state.own.as_ref() {
+                // It is forgotten already, and this may not be durable yet.
+                Some(own) if recorded.is_none() && own.number() == newest.segment => {
+                    Ok(Some(Appended(Arc::clone(own))))
+                }
+                _ => log.append(state, Change::Forgotten(name.clone()), &[]),
             }
         })
     }
@@ -381,6 +393,7 @@ impl<D: Disk> RecordLog<D> {
             // What was removed and what was not is seen when the log is read again.
             tracing::debug!(%error, "failed to remove merged segments");
             state.index = None;
+            state.keeps_forgotten = true;
             return Ok(());
         }
         let index = self.index(state)?;
@@ -412,8 +425,13 @@ impl<D: Disk> RecordLog<D> {
         entry: &FoundEntry,
         file: &D::File,
     ) -> Result<(), Refused> {
+        let own = self.own(state).map_err(io::Error::other)?.number();
         let index = state.index.get_or_insert_default();
-        if !index.is_needed(entry.place, &entry.head) {
+        let is_kept = match entry.head.change {
+            Change::Forgotten(_) => state.keeps_forgotten,
+            Change::Remembered(_) => false,
+        };
+        if !is_kept && !index.is_needed(entry.place, &entry.head, own) {
             return Ok(());
         }
         let Some(body) = entry.body(file)? else {

@@ -11,6 +11,7 @@ mod blocks;
 mod crash_disk;
 mod disk_state;
 mod inode;
+mod log;
 mod name_table;
 
 use std::sync::{Arc, LazyLock};
