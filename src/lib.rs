@@ -98,6 +98,7 @@
 //!   tracker's snapshot.
 
 pub mod content;
+mod descriptors;
 mod error;
 mod io_error;
 pub mod peer;

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::{DriverInput, Inbox, NewLink};
 use super::status::ContentStatus;
 use super::swarm::LinkId;
-use crate::content::{Bitfield, Content, ContentId, ContentName, Manifest};
-use crate::storage::Blob;
+use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
+use crate::storage::{Blob, Remembered, Stored};
 
 /// All contents of one peer.
 pub(super) struct Contents {
@@ -47,11 +47,76 @@ pub(super) struct Asleep {
     /// Its name at trackers, if that is another one.
     pub(super) listed_as: Option<ContentName>,
     pub(super) blob: Arc<dyn Blob>,
-    /// Its manifest, if nothing else can give it back.
-    pub(super) manifest: Option<Arc<Manifest>>,
+    pub(super) manifest: KeptManifest,
     /// Chunks that were not verified since an earlier download left them behind.
     /// They have to be before they are served.
     pub(super) unchecked: Option<Box<Bitfield>>,
+}
+
+/// Where the manifest of a content that sleeps is.
+#[derive(Clone)]
+pub(super) enum KeptManifest {
+    /// Nothing else can give it back.
+    Here(Arc<Manifest>),
+    /// The storage has it.
+    Recorded,
+    /// That of a single chunk follows from its bytes.
+    Derived,
+}
+
+impl Asleep {
+    /// A complete content.
+    pub(super) fn of(stored: Stored) -> Self {
+        let Stored {
+            name,
+            listed_as,
+            manifest,
+            blob,
+            ..
+        } = stored;
+        let content = Content::new(manifest.id(), name, blob.length());
+        Self {
+            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
+            content,
+            blob,
+            manifest: match manifest.geometry().chunks() {
+                1 => KeptManifest::Derived,
+                _ => KeptManifest::Here(Arc::new(manifest)),
+            },
+            unchecked: None,
+        }
+    }
+
+    /// A content that the storage remembers.
+    pub(super) fn remembered(remembered: Remembered) -> Self {
+        let Remembered {
+            id,
+            name,
+            listed_as,
+            blob,
+            ..
+        } = remembered;
+        let content = Content::new(id, name, blob.length());
+        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
+        Self {
+            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
+            content,
+            blob,
+            manifest: match chunks {
+                1 => KeptManifest::Derived,
+                _ => KeptManifest::Recorded,
+            },
+            unchecked: None,
+        }
+    }
+
+    /// The same, after the storage has recorded its manifest.
+    pub(super) fn recorded(mut self) -> Self {
+        if let KeptManifest::Here(_) = self.manifest {
+            self.manifest = KeptManifest::Recorded;
+        }
+        self
+    }
 }
 
 /// How the rest of the peer reaches a driver.
@@ -324,6 +389,16 @@ impl Contents {
     pub(super) fn announced(&self, id: &ContentId) {
         if let Some(announcing) = self.table().announcing.remove(id) {
             announcing.cancel();
+        }
+    }
+
+    /// The storage has recorded the manifest of a content.
+    pub(super) fn recorded(&self, id: &ContentId) {
+        if let Some(State::Asleep(asleep)) = self.table().contents.get_mut(id)
+            && let Some(asleep) = Arc::get_mut(asleep)
+            && let KeptManifest::Here(_) = asleep.manifest
+        {
+            asleep.manifest = KeptManifest::Recorded;
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 
-use super::contents::{Asleep, DriverHandle, Settled, Taken, Waker, Waking};
+use super::contents::{Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking};
 use super::driver::{Driver, OpenContent};
 use super::hashing::{HashError, manifest_of};
 use super::listing::Listing;
@@ -29,10 +29,11 @@ pub(super) async fn share(
         Err(HashError::Storage(error)) => return Err(error.into()),
         Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
     };
+    blob.release();
     let id = manifest.id();
     let content = Content::new(id, name.clone(), blob.length());
     let stored = Stored::new(name, manifest, blob);
-    match shared.contents.add(shared.asleep(stored.clone())).await {
+    match shared.contents.add(Asleep::of(stored.clone())).await {
         Ok(()) => {}
         Err(Settled::Complete(content)) => return Ok(content),
         Err(Settled::Downloading | Settled::Ended) => {
@@ -47,7 +48,9 @@ pub(super) async fn share(
     let mut listing = Listing::new(content.clone(), stored.listed_as.clone());
     let complete = listing.announce(OwnState::Complete);
     shared.trackers.own(complete).await?;
-    shared.remember(&stored).await?;
+    if shared.remember(&stored).await? {
+        shared.contents.recorded(&id);
+    }
     undo.shared = None;
     shared.contents.announced(&id);
     Ok(content)
@@ -123,8 +126,12 @@ fn listing(asleep: &Asleep) -> Listing {
 /// what to tell the trackers.
 pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
     let mut entries = Vec::new();
-    for stored in shared.storage.catalogue().await? {
-        let asleep = shared.asleep(stored);
+    let catalogue = shared.storage.catalogue().await?;
+    for lost in &catalogue.lost {
+        tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
+    }
+    for remembered in catalogue.remembered {
+        let asleep = Asleep::remembered(remembered);
         let entry = listing(&asleep).announce(OwnState::Complete);
         // A content with two names is served under the first.
         if shared.contents.add_stored(asleep) {
@@ -160,7 +167,7 @@ impl Waker for DriverWaker {
 
 /// Serves a content that has woken up, until it falls asleep again.
 async fn serve(shared: Arc<PeerShared>, waking: Waking) {
-    let manifest = manifest(&waking.content).await;
+    let manifest = manifest(&shared, &waking.content).await;
     let Waking {
         content,
         claim,
@@ -199,18 +206,27 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
     let blob = Arc::clone(&content.blob);
     let unchecked = content.unchecked.as_deref().cloned();
+    let recorded = matches!(content.manifest, KeptManifest::Recorded);
     let listing = listing(&content).announced();
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-    let driver = driver.serving(OpenContent::new(manifest, blob));
+    let driver = driver.serving(OpenContent::new(manifest, blob), recorded);
     let driver = driver.unchecked(unchecked);
     driver.run(handle.stop, handle.cancel).await;
 }
 
 /// The manifest of a content that wakes up.
-async fn manifest(asleep: &Asleep) -> Result<Arc<Manifest>, StorageError> {
-    if let Some(manifest) = &asleep.manifest {
-        return Ok(Arc::clone(manifest));
+async fn manifest(shared: &PeerShared, asleep: &Asleep) -> Result<Arc<Manifest>, StorageError> {
+    let content = &asleep.content;
+    match &asleep.manifest {
+        KeptManifest::Here(manifest) => return Ok(Arc::clone(manifest)),
+        KeptManifest::Recorded => {
+            let recorded = shared.storage.manifest(&content.name, &content.id);
+            if let Some(manifest) = recorded.await? {
+                return Ok(Arc::new(manifest));
+            }
+        }
+        KeptManifest::Derived => {}
     }
     match manifest_of(&*asleep.blob).await {
         Ok(manifest) if manifest.id() == asleep.content.id => Ok(Arc::new(manifest)),

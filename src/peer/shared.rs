@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::admission::Admission;
 use super::config::PeerConfig;
-use super::contents::{Asleep, Contents};
+use super::contents::Contents;
 use super::download_queue::DownloadQueue;
 use super::identity::Identity;
 use super::session::Dialler;
@@ -41,36 +41,21 @@ impl PeerShared {
         config
     }
 
-    /// A complete content as it sleeps. Its manifest is kept only if nothing else
-    /// can give it back.
-    pub(super) fn asleep(&self, stored: Stored) -> Asleep {
-        let Stored {
-            name,
-            listed_as,
-            manifest,
-            blob,
-            ..
-        } = stored;
-        let content = Content::new(manifest.id(), name, blob.length());
-        Asleep {
-            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
-            content,
-            blob,
-            // That of a single chunk follows from its bytes.
-            manifest: Some(manifest)
-                .filter(|manifest| manifest.geometry().chunks() > 1)
-                .map(Arc::new),
-            unchecked: None,
-        }
-    }
-
     /// Has the storage record a complete content for the next start, if the
-    /// user wants that.
-    pub(super) async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
-        match self.share_stored {
-            true => self.storage.remember(stored).await,
-            false => Ok(()),
+    /// user wants that. Returns whether the storage can give its manifest back.
+    pub(super) async fn remember(&self, stored: &Stored) -> Result<bool, StorageError> {
+        if !self.share_stored {
+            return Ok(false);
         }
+        self.storage.remember(stored).await?;
+        if stored.manifest.geometry().chunks() == 1 {
+            // It is never asked for.
+            return Ok(false);
+        }
+        let id = stored.manifest.id();
+        // A storage need not record every content.
+        let recorded = self.storage.manifest(&stored.name, &id).await;
+        Ok(matches!(recorded, Ok(Some(_))))
     }
 
     /// Drops that record, unless another content has taken the name since.

@@ -64,8 +64,8 @@ pub enum StorageError {
     },
     /// A write to a content that is open for reading, or is finished.
     ReadOnly,
-    /// The file of a finished content has changed since it was opened. It is
-    /// left alone.
+    /// The file of a finished content has changed since it was opened, or is
+    /// gone. What is there is left alone.
     Changed {
         /// The path of the file.
         path: PathBuf,
@@ -157,7 +157,11 @@ impl fmt::Display for StorageError {
             }
             Self::ReadOnly => f.write_str("the content is read-only"),
             Self::Changed { path } => {
-                write!(f, "{} has changed since it was opened", path.display())
+                write!(
+                    f,
+                    "{} has changed since it was opened, or is gone",
+                    path.display()
+                )
             }
             Self::Altered { path, chunk } => write!(
                 f,

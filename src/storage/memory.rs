@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Blob, Partial, Storage, StorageError, Stored, check_range};
+use super::{Blob, Catalogue, Partial, Remembered, Storage, StorageError, Stored, check_range};
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;
 
@@ -40,7 +40,7 @@ pub struct MemoryStorage(Arc<Mutex<Contents>>);
 struct Contents {
     finished: HashMap<ContentName, Arc<Body>>,
     /// Sorted by name, so that a catalogue is the same every time.
-    remembered: BTreeMap<ContentName, Remembered>,
+    remembered: BTreeMap<ContentName, RememberedContent>,
     unfinished: HashMap<ContentId, Unfinished>,
     /// How many bytes of content fit, if there is a limit.
     capacity: Option<u64>,
@@ -49,7 +49,7 @@ struct Contents {
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct RememberedContent {
     listed_as: ContentName,
     manifest: Manifest,
 }
@@ -208,7 +208,7 @@ impl Storage for MemoryStorage {
         // A blob that is not in this storage cannot be found again.
         let found = contents.finished.get(&stored.name);
         if stored.blob.length() == length && found.is_some_and(|body| body.length == length) {
-            let remembered = Remembered {
+            let remembered = RememberedContent {
                 listed_as: stored.listed_as.clone(),
                 manifest: stored.manifest.clone(),
             };
@@ -222,14 +222,27 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
         let contents = self.contents();
-        let stored = |(name, remembered): (&ContentName, &Remembered)| {
+        let entry = |(name, remembered): (&ContentName, &RememberedContent)| {
             let blob = Arc::new(MemoryReadBlob(contents.finished.get(name)?.clone()));
-            let stored = Stored::new(name.clone(), remembered.manifest.clone(), blob);
-            Some(stored.listed_as(remembered.listed_as.clone()))
+            let entry = Remembered::new(remembered.manifest.id(), name.clone(), blob);
+            Some(entry.listed_as(remembered.listed_as.clone()))
         };
-        Ok(contents.remembered.iter().filter_map(stored).collect())
+        let mut catalogue = Catalogue::default();
+        let entries = contents.remembered.iter().filter_map(entry);
+        catalogue.remembered.extend(entries);
+        Ok(catalogue)
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        let contents = self.contents();
+        let manifest = contents.remembered.get(name).map(|kept| &kept.manifest);
+        Ok(manifest.filter(|manifest| manifest.id() == *id).cloned())
     }
 }
 

@@ -31,6 +31,6 @@ mod traits;
 pub use crate::io_error::IoError;
 pub use error::StorageError;
 pub(crate) use error::located;
-pub use file::{FileStamp, FileStorage, FileStorageBuilder, open_file};
+pub use file::{FilePool, FilePoolStats, FileStamp, FileStorage, FileStorageBuilder, open_file};
 pub use memory::MemoryStorage;
-pub use traits::{Blob, Partial, Storage, Stored, check_range};
+pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::error::StorageError;
 use super::file::FileStamp;
-use crate::content::{Bitfield, ContentName, Manifest};
+use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
 /// A place that stores contents by name.
 ///
@@ -59,12 +59,12 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Records durably that this blob is this content under these names, so
     /// that [`catalogue`](Self::catalogue) returns it after a restart without
-    /// hashing it again. Replaces an earlier record of the same name.
+    /// hashing it again, and [`manifest`](Self::manifest) its manifest. Replaces an earlier record of the same name.
     ///
     /// The blob must have been opened for reading, or be finished, and the
     /// manifest must be that of its bytes. A blob that the storage cannot find
     /// again is not recorded, and this is not an error. By default nothing is
-    /// recorded.
+    /// recorded. The time that this takes must not grow with the number of records.
     ///
     /// Cancel safe: the record is either written or not.
     ///
@@ -87,15 +87,36 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
-    /// All [remembered](Self::remember) contents that are still there and have
-    /// not changed, as far as that can be told without reading them. Each is
-    /// open for reading. By default there are none.
+    /// All [remembered](Self::remember) contents: those that are still there and
+    /// have not changed, as far as that can be told without reading them, and one by
+    /// one those that are lost. There may be very many, so no entry should hold its
+    /// manifest in memory or a file open. By default there are none.
+    ///
+    /// A storage may forget a content when it has reported it as lost.
     ///
     /// # Errors
-    /// [`StorageError::Io`] when the list cannot be read at all. A single
-    /// content that fails is left out.
-    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
-        Ok(Vec::new())
+    /// [`StorageError::Io`] when the list cannot be read at all.
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+        Ok(Catalogue::default())
+    }
+
+    /// The manifest of a content that was [remembered](Self::remember) through this
+    /// storage, or is in the last [catalogue](Self::catalogue) that it returned, under
+    /// this name. `None` if there is no such record, or it is that of another content.
+    /// A storage that implements `catalogue` must implement this as well. By default
+    /// there is none.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`], also when the record is damaged.
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        let _ = (name, id);
+        Ok(None)
     }
 }
 
@@ -165,7 +186,83 @@ impl fmt::Debug for Partial {
     }
 }
 
-/// A finished content that a storage [remembers](Storage::remember).
+/// What a storage remembers: the result of [`Storage::catalogue`].
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Catalogue {
+    /// The contents that can be read, in the order in which the storage keeps them.
+    pub remembered: Vec<Remembered>,
+    /// The contents that cannot.
+    pub lost: Vec<Lost>,
+}
+
+/// A content that a storage has remembered. It is small: its manifest is read when it
+/// is wanted ([`Storage::manifest`]), and its bytes are opened when they are read.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Remembered {
+    /// Its id.
+    pub id: ContentId,
+    /// Its name in the storage.
+    pub name: ContentName,
+    /// Its name at trackers.
+    pub listed_as: ContentName,
+    /// Its bytes. [`Blob::length`] is its length, and [`Blob::file`] says what the
+    /// storage knows its file by. If they change, reading fails with
+    /// [`StorageError::Changed`].
+    pub blob: Arc<dyn Blob>,
+}
+
+impl Remembered {
+    /// A content that has the same name in the storage and at trackers.
+    pub fn new(id: ContentId, name: ContentName, blob: Arc<dyn Blob>) -> Self {
+        Self {
+            id,
+            listed_as: name.clone(),
+            name,
+            blob,
+        }
+    }
+
+    /// Sets another name for trackers.
+    #[must_use]
+    pub fn listed_as(mut self, name: ContentName) -> Self {
+        self.listed_as = name;
+        self
+    }
+}
+
+impl fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remembered")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("listed_as", &self.listed_as)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A content that was remembered and cannot be offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Lost {
+    /// Its id.
+    pub id: ContentId,
+    /// Its name in the storage.
+    pub name: ContentName,
+    /// Why: [`StorageError::NotFound`] when it is gone, [`StorageError::Changed`] when
+    /// it is not the same any more, and other errors when that cannot be told.
+    pub error: StorageError,
+}
+
+impl Lost {
+    /// A content that is lost for this reason.
+    pub fn new(id: ContentId, name: ContentName, error: StorageError) -> Self {
+        Self { id, name, error }
+    }
+}
+
+/// A finished content for a storage to [remember](Storage::remember).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Stored {
@@ -225,8 +322,8 @@ pub trait Blob: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::OutOfBounds`] past the end, [`StorageError::Changed`]
-    /// when a finished content was changed, and [`StorageError::Io`] when
-    /// reading fails or the bytes are gone.
+    /// when a finished content was changed or is gone, and [`StorageError::Io`]
+    /// when reading fails.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
     /// Writes the pieces one after the other, from `offset` on. After it has
@@ -240,7 +337,8 @@ pub trait Blob: Send + Sync + 'static {
 
     /// Makes all earlier writes durable, and records that exactly these chunks
     /// (all that are verified so far) may be trusted when the content is opened
-    /// again.
+    /// again. A storage may start some contents anew, short ones for example;
+    /// then this does nothing.
     ///
     /// # Errors
     /// [`StorageError::Full`] and [`StorageError::Io`]. Afterwards the blob
@@ -280,6 +378,11 @@ pub trait Blob: Send + Sync + 'static {
     fn file(&self) -> Option<FileStamp> {
         None
     }
+
+    /// Closes what is open only for the next read, such as a file. For a finished
+    /// content that is not expected to be read soon; the next read opens it again.
+    /// A wrapper around a blob must forward the call. By default it does nothing.
+    fn release(&self) {}
 }
 
 /// Checks that `len` bytes from `offset` on are inside a content of `length`

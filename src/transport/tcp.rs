@@ -1,5 +1,7 @@
 //! TCP, for IPv4 and IPv6: `127.0.0.1:7000`, `[::1]:0`, `example.org:7000`.
 
+mod happy_eyeballs;
+
 use std::io;
 use std::net::SocketAddr;
 
@@ -11,6 +13,7 @@ use super::error::TransportError;
 use super::framed;
 use super::traits::{Listener, Transport};
 use crate::protocol::Addr;
+use happy_eyeballs::connect_first;
 
 /// How many connections may wait to be accepted. It is large enough for a crowd
 /// that connects at once, or for a flood of connections that say nothing, while
@@ -20,7 +23,10 @@ use crate::protocol::Addr;
 const BACKLOG: u32 = 1024;
 
 /// TCP. An address is an IP and a port, or a host name and a port. The operating
-/// system looks up a host name, and its addresses are tried in turn.
+/// system looks up a host name. Up to 16 of its addresses are tried as RFC 8305
+/// recommends: IPv6 and IPv4 in turn, each 250 ms after the one before if that has
+/// not succeeded, or at once if it has failed. The first connection wins. A listener
+/// binds the first address that can be bound.
 ///
 /// Small frames are sent at once (`TCP_NODELAY`). A listener can bind an address
 /// that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to 1,024
@@ -53,7 +59,7 @@ impl TcpTransport {
 impl Transport for TcpTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
         let targets = resolve(addr).await?;
-        let stream = TcpStream::connect(&*targets).await?;
+        let stream = connect_first(targets, TcpStream::connect::<SocketAddr>).await?;
         let remote = stream.peer_addr()?;
         Ok(connection(stream, remote)?)
     }

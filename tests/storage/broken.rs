@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Partial, Stored};
+use bt_lite::storage::{Blob, Catalogue, Lost, Partial, Stored};
 use bt_lite::testing::storage::conformance;
-use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
+use bt_lite::{Bitfield, ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
 
 /// The fault of a [`BrokenStorage`].
@@ -30,6 +30,9 @@ enum Fault {
     KeepsBadCommit,
     NeverForgets,
     RemembersOthers,
+    RemembersOtherIds,
+    LosesContents,
+    LosesManifests,
     ForgetsListedName,
     ChecksNamesDifferently,
 }
@@ -127,16 +130,34 @@ impl Storage for BrokenStorage {
         }
     }
 
-    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
-        let mut stored = self.inner.catalogue().await?;
-        match (self.fault, stored.first_mut()) {
-            (Fault::RemembersOthers, Some(first)) => {
-                first.manifest = Manifest::of(b"another").unwrap();
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+        let mut catalogue = self.inner.catalogue().await?;
+        if let Some(first) = catalogue.remembered.first_mut() {
+            match self.fault {
+                Fault::ForgetsListedName => first.listed_as = first.name.clone(),
+                Fault::RemembersOtherIds => first.id = ContentId::of(b"another"),
+                Fault::LosesContents => {
+                    let error = StorageError::ReadOnly;
+                    let lost = Lost::new(first.id, first.name.clone(), error);
+                    catalogue.lost.push(lost);
+                }
+                _ => {}
             }
-            (Fault::ForgetsListedName, Some(first)) => first.listed_as = first.name.clone(),
-            _ => {}
         }
-        Ok(stored)
+        Ok(catalogue)
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        let manifest = self.inner.manifest(name, id).await?;
+        Ok(match self.fault {
+            Fault::RemembersOthers => Some(Manifest::of(b"another").unwrap()),
+            Fault::LosesManifests => None,
+            _ => manifest,
+        })
     }
 }
 
@@ -321,6 +342,21 @@ fn content_that_is_never_forgotten_is_caught() {
 #[test]
 fn manifest_of_another_content_is_caught() {
     check_caught(Fault::RemembersOthers, "the manifest that was remembered");
+}
+
+#[test]
+fn manifest_that_is_not_returned_is_caught() {
+    check_caught(Fault::LosesManifests, "the manifest that was remembered");
+}
+
+#[test]
+fn wrong_id_in_the_catalogue_is_caught() {
+    check_caught(Fault::RemembersOtherIds, "the id of the content");
+}
+
+#[test]
+fn content_that_is_said_to_be_lost_is_caught() {
+    check_caught(Fault::LosesContents, "no content is lost");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use bt_lite::storage::{Blob, Partial, Stored, open_file};
+use bt_lite::storage::{Blob, Catalogue, Lost, Partial, Stored, open_file};
 use bt_lite::{Bitfield, ChunkIndex, ContentName, FileStorage, Manifest, Storage, StorageError};
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -118,27 +118,42 @@ impl TestDownload {
         storage.remember(&stored).await.unwrap();
     }
 
+    /// The catalogue of a newly opened storage.
+    async fn catalogue(&self) -> Catalogue {
+        let storage = self.storage();
+        let catalogue = storage.catalogue().await.unwrap();
+        for entry in &catalogue.remembered {
+            let manifest = storage.manifest(&entry.name, &entry.id).await.unwrap();
+            assert_eq!(manifest.as_ref(), Some(&self.manifest));
+        }
+        catalogue
+    }
+
     /// The names in the catalogue of a newly opened storage.
     async fn offered(&self) -> Vec<String> {
-        let stored = self.storage().catalogue().await.unwrap();
-        for stored in &stored {
-            assert_eq!(stored.manifest, self.manifest);
-        }
-        stored.iter().map(|s| s.name.to_string()).collect()
+        let entries = self.catalogue().await.remembered;
+        entries.iter().map(|entry| entry.name.to_string()).collect()
     }
 
-    fn record(&self) -> Option<PathBuf> {
-        let entries = fs::read_dir(self.dir.path()).unwrap();
-        let mut paths = entries.map(|entry| entry.unwrap().path());
-        paths.find(|path| path.extension().is_some_and(|e| e == "manifest"))
+    /// Checks that one content is lost for this reason, and not reported again.
+    async fn check_lost(&self, name: &str, error: StorageError) {
+        let catalogue = self.catalogue().await;
+        assert!(catalogue.remembered.is_empty());
+        let lost = Lost::new(self.manifest.id(), name.parse().unwrap(), error);
+        assert_eq!(catalogue.lost, [lost]);
+        let catalogue = self.catalogue().await;
+        assert!(catalogue.remembered.is_empty() && catalogue.lost.is_empty());
     }
 
-    fn records(&self) -> usize {
+    /// The segments of the catalogue, in order.
+    fn segments(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name());
-        names
-            .filter(|name| name.to_str().unwrap().ends_with(".manifest"))
-            .count()
+        let paths = entries.map(|entry| entry.unwrap().path());
+        let mut paths: Vec<_> = paths
+            .filter(|path| path.extension().is_some_and(|e| e == "catalogue"))
+            .collect();
+        paths.sort();
+        paths
     }
 }
 
@@ -417,17 +432,16 @@ async fn finished_content_is_offered_after_a_restart_until_it_changes() {
     let test = TestDownload::new();
     test.finished().await;
     assert_eq!(test.offered().await, ["a"]);
-    let stored = test.storage().catalogue().await.unwrap().remove(0);
+    let stored = test.catalogue().await.remembered.remove(0);
     let read = stored.blob.read_at(0, test.content.len()).await;
     assert_eq!(read.unwrap(), test.content);
     // Immediately, and without changing the length.
     alter(&test.target(), 7);
     let path = test.target();
     let changed = stored.blob.read_at(0, 1).await;
-    assert_eq!(changed, Err(StorageError::Changed { path }));
-    assert_eq!(test.records(), 1);
-    assert!(test.offered().await.is_empty());
-    assert_eq!(test.records(), 0);
+    let error = StorageError::Changed { path };
+    assert_eq!(changed, Err(error.clone()));
+    test.check_lost("a", error).await;
     // The original bytes have another modification time, and so count as changed.
     alter(&test.target(), 7);
     assert!(test.offered().await.is_empty());
@@ -443,7 +457,12 @@ async fn file_that_is_gone_or_replaced_by_a_link_is_not_offered() {
         if replaced {
             std::os::unix::fs::symlink(&aside, test.target()).unwrap();
         }
-        assert!(test.offered().await.is_empty());
+        let path = test.target();
+        let error = match replaced {
+            true => StorageError::Changed { path },
+            false => StorageError::NotFound { name: name() },
+        };
+        test.check_lost("a", error).await;
         assert_eq!(fs::read(&aside).unwrap(), test.content);
     }
 }
@@ -467,7 +486,9 @@ async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
         // If the file was written within one tick of the file system's clock, its
         // bytes are compared.
         alter(&path, 9);
-        assert!(test.offered().await.is_empty());
+        let path = path.clone();
+        test.check_lost("shared", StorageError::Changed { path })
+            .await;
     }
 }
 
@@ -478,14 +499,37 @@ async fn content_is_offered_even_if_its_record_cannot_be_updated() {
     fs::write(&path, &test.content).unwrap();
     let blob = open_file(&path).await.unwrap();
     test.remember(&test.storage(), "a", blob).await;
-    // The file was just written, so it is hashed, and the record should be
-    // updated to avoid this the next time. But the record has a second hard link,
-    // so the storage must not write to it.
-    let record = test.record().unwrap();
-    fs::hard_link(&record, elsewhere.path().join("record")).unwrap();
-    let before = fs::read(&record).unwrap();
+    // The file was just written, so it is hashed, and a new record should be written
+    // to avoid this the next time. But there is no number left for a segment.
+    let outside = elsewhere.path().join("outside");
+    fs::write(&outside, "mine").unwrap();
+    let first = test.segments().remove(0);
+    let last = first.with_file_name(format!("{:064x}.catalogue", u64::MAX >> 1));
+    fs::hard_link(&outside, last).unwrap();
     assert_eq!(test.offered().await, ["a"]);
-    assert_eq!(fs::read(&record).unwrap(), before);
+    assert_eq!(test.segments().len(), 2);
+    assert_eq!(fs::read(&outside).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn record_replaces_that_of_another_content_with_the_same_name() {
+    let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
+    let storage = test.finished().await;
+    let (path, bytes) = (elsewhere.path().join("other"), b"another content");
+    fs::write(&path, bytes).unwrap();
+    let other = Manifest::of(bytes).unwrap();
+    let blob = open_file(&path).await.unwrap();
+    let stored = Stored::new(name(), other.clone(), blob);
+    storage.remember(&stored).await.unwrap();
+    for storage in [storage, test.storage()] {
+        let entries = storage.catalogue().await.unwrap().remembered;
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [other.id()]);
+        let old = storage.manifest(&name(), &test.manifest.id()).await;
+        assert_eq!(old, Ok(None));
+        let new = storage.manifest(&name(), &other.id()).await;
+        assert_eq!(new, Ok(Some(other.clone())));
+    }
 }
 
 #[tokio::test]
@@ -493,21 +537,85 @@ async fn record_that_is_damaged_renamed_or_forgotten_is_ignored() {
     let test = TestDownload::new();
     let storage = test.finished().await;
     storage.forget(&name()).await.unwrap();
-    assert_eq!(test.records(), 0);
     assert!(test.offered().await.is_empty());
 
-    let blob = storage.open(&name()).await.unwrap();
     for damage in [
         |path: &Path| alter(path, 50),
+        |path: &Path| {
+            let file = File::options().write(true).open(path).unwrap();
+            file.set_len(fs::metadata(path).unwrap().len() - 1).unwrap();
+        },
         |path: &Path| fs::write(path, "short").unwrap(),
-        |path: &Path| fs::rename(path, path.with_file_name("0".repeat(64) + ".manifest")).unwrap(),
+        |path: &Path| {
+            let mut digits = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            digits.replace_range(62..63, "f");
+            let renamed = path.with_file_name(digits + ".catalogue");
+            fs::rename(path, renamed).unwrap();
+        },
     ] {
-        test.remember(&storage, "a", blob.clone()).await;
+        let storage = test.storage();
+        let blob = storage.open(&name()).await.unwrap();
+        test.remember(&storage, "a", blob).await;
         assert_eq!(test.offered().await, ["a"]);
-        damage(&test.record().unwrap());
-        assert!(test.offered().await.is_empty());
+        drop(storage);
+        // It was updated when it was offered, so there may be two segments.
+        test.segments().iter().for_each(|path| damage(path));
+        let catalogue = test.catalogue().await;
+        assert!(catalogue.remembered.is_empty() && catalogue.lost.is_empty());
         assert_eq!(fs::read(test.target()).unwrap(), test.content);
+        test.segments()
+            .iter()
+            .for_each(|path| fs::remove_file(path).unwrap());
     }
+}
+
+#[tokio::test]
+async fn damaged_manifest_is_an_error_that_names_its_segment() {
+    let test = TestDownload::new();
+    let storage = test.finished().await;
+    // A second record makes the first one count as durable, so that its manifest is
+    // not looked at before it is wanted.
+    let blob = storage.open(&name()).await.unwrap();
+    test.remember(&storage, "b", blob).await;
+    drop(storage);
+    let segment = test.segments().remove(0);
+    let len = fs::metadata(&segment).unwrap().len() as usize;
+    alter(&segment, len / 2 - 40);
+    let storage = test.storage();
+    let entries = storage.catalogue().await.unwrap().remembered;
+    assert_eq!(entries.len(), 2);
+    let manifest = storage.manifest(&entries[1].name, &entries[1].id).await;
+    assert_eq!(manifest, Ok(Some(test.manifest.clone())));
+    match storage.manifest(&entries[0].name, &entries[0].id).await {
+        Err(StorageError::Io { what, source }) => {
+            assert_eq!(source.kind(), ErrorKind::InvalidData);
+            assert!(what.contains(segment.to_str().unwrap()), "{what}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn segments_of_many_restarts_become_few() {
+    let test = TestDownload::new();
+    test.finished().await;
+    for restart in 0..40 {
+        let storage = test.storage();
+        let blob = storage.open(&name()).await.unwrap();
+        test.remember(&storage, &format!("n{}", restart % 7), blob)
+            .await;
+        if restart % 5 == 0 {
+            storage
+                .forget(&format!("n{}", restart % 7).parse().unwrap())
+                .await
+                .unwrap();
+        }
+    }
+    assert!(test.segments().len() <= 10, "{:?}", test.segments());
+    let mut offered = test.offered().await;
+    offered.sort();
+    // 35 was the last restart that forgot one: n0. 30 forgot n2, and 37 wrote it anew.
+    assert_eq!(offered, ["a", "n1", "n2", "n3", "n4", "n5", "n6"]);
 }
 
 #[tokio::test]
@@ -533,5 +641,41 @@ async fn leftovers_of_a_finished_content_are_removed() {
         let found = test.storage().open(&name()).await.unwrap();
         found.sync().await.unwrap();
         fs::remove_file(test.target()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn content_of_one_chunk_has_no_journal_and_starts_anew() {
+    for len in [0, 1, CHUNK] {
+        let mut content = vec![0; len];
+        fill(&mut content);
+        let test = TestDownload {
+            dir: tempfile::tempdir().unwrap(),
+            manifest: Manifest::of(&content).unwrap(),
+            content: content.into(),
+        };
+        let all = Bitfield::all(1);
+        let partial = test.create(&test.storage()).await;
+        test.write(&partial, &all).await;
+        partial.blob.commit(&all).await.unwrap();
+        assert!(test.path("part").exists() && !test.path("journal").exists());
+        let locked = test.try_create(&test.storage()).await.map(|_| ());
+        let (id, path) = (test.manifest.id(), Some(test.path("part")));
+        assert_eq!(locked, Err(StorageError::Locked { id, path }));
+        drop(partial);
+
+        let partial = test.create(&test.storage()).await;
+        assert_eq!(partial.present, Bitfield::none(1));
+        assert!(partial.untouched);
+        drop(partial);
+        let partial = test.create(&test.verifying()).await;
+        assert_eq!(partial.present, all);
+        drop(partial);
+        fs::write(test.path("part"), vec![9; 2 * CHUNK]).unwrap();
+        let partial = test.create(&test.storage()).await;
+        test.write(&partial, &all).await;
+        partial.blob.finish().await.unwrap();
+        assert_eq!(fs::read(test.target()).unwrap(), test.content);
+        assert!(!test.path("part").exists());
     }
 }

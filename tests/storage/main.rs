@@ -7,6 +7,8 @@
 mod broken;
 mod conformance;
 #[cfg(unix)]
+mod descriptors;
+#[cfg(unix)]
 mod durable;
 #[cfg(unix)]
 mod files;

@@ -57,7 +57,8 @@ pub(super) enum JobResult {
     Read(Vec<BlockRead>),
     /// This many bytes are durable.
     Committed(Result<u64, StorageError>),
-    Published(Result<(), StorageError>),
+    /// It is durable under its name. Whether the storage has its manifest.
+    Published(Result<bool, StorageError>),
     Announced(OwnState),
 }
 
@@ -185,14 +186,15 @@ impl Jobs {
     ) {
         let shared = Arc::clone(&self.shared);
         self.start(async move {
-            let result = content.publish(by).await;
-            let stored = content.stored(named).listed_as(listed_as);
-            if result.is_ok()
-                && let Err(error) = shared.remember(&stored).await
-            {
-                tracing::warn!(%error, "the content will not be shared after a restart");
+            if let Err(error) = content.publish(by).await {
+                return JobResult::Published(Err(error));
             }
-            JobResult::Published(result)
+            let stored = content.stored(named).listed_as(listed_as);
+            let recorded = shared.remember(&stored).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the content will not be shared after a restart");
+                false
+            });
+            JobResult::Published(Ok(recorded))
         });
     }
 

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::contents::DriverClaim;
+use super::contents::{Asleep, DriverClaim};
 use super::download_queue::ActivePlace;
 use super::hashing::INLINE_HASH_LEN;
 use super::inbox::{DriverInput, Inbox, NewLink};
@@ -73,6 +73,8 @@ pub(super) struct Driver {
     /// Set when the storage has opened the content.
     open: Option<OpenContent>,
     publication: Publication,
+    /// Whether the storage can give the manifest back.
+    recorded: bool,
     reads: ReadQueue,
     checks: ChunkChecks,
     links: LinkOutlets,
@@ -107,6 +109,7 @@ impl Driver {
             active: None,
             open: None,
             publication: Publication::Hidden,
+            recorded: false,
             reads: ReadQueue::default(),
             checks: ChunkChecks::default(),
             links: LinkOutlets::default(),
@@ -116,9 +119,11 @@ impl Driver {
         }
     }
 
-    /// The content is complete, and here it is.
-    pub(super) fn serving(mut self, content: OpenContent) -> Self {
+    /// The content is complete, and here it is. `recorded` says that the storage
+    /// has its manifest.
+    pub(super) fn serving(mut self, content: OpenContent, recorded: bool) -> Self {
         self.open = Some(content);
+        self.recorded = recorded;
         self.publication = Publication::Published;
         self
     }
@@ -213,7 +218,11 @@ impl Driver {
         };
         let stored = open.stored(self.listing.content.clone());
         let stored = stored.listed_as(self.listing.listed_as().clone());
-        let mut asleep = self.shared.asleep(stored);
+        let mut asleep = match self.recorded {
+            true => Asleep::of(stored).recorded(),
+            false => Asleep::of(stored),
+        };
+        open.release();
         asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
         let Self { claim, inbox, .. } = self;
         match claim.sleep(asleep, &inbox) {
@@ -413,7 +422,8 @@ impl Driver {
                 self.set_durable_bytes(bytes);
                 self.swarm.committed(now());
             }
-            JobResult::Published(Ok(())) => {
+            JobResult::Published(Ok(recorded)) => {
+                self.recorded = recorded;
                 self.publication = Publication::Published;
                 self.active = None;
                 self.set_durable_bytes(self.listing.content.length);

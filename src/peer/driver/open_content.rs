@@ -75,6 +75,11 @@ impl OpenContent {
         StorageError::Altered { path, chunk }
     }
 
+    /// It is not read for a while.
+    pub(super) fn release(&self) {
+        self.blob.release();
+    }
+
     /// What the storage is to remember of it.
     pub(super) fn stored(&self, content: Content) -> Stored {
         let manifest = (*self.manifest).clone();

@@ -1,199 +1,253 @@
-//! The finished contents that a storage remembers, so that they are offered
-//! again after a restart without being hashed again. Everything here blocks.
+//! The finished contents that a storage remembers, so that they are offered again
+//! after a restart without being hashed or opened. Everything here blocks.
 //!
-//! Each content name has one record, in the file `<BLAKE3 of the name>.manifest`
-//! in the directory of the storage. The key is the name because a name refers to
-//! one content at a time: the record of another content replaces it. A record
-//! is only a cache. One that is torn, or does not match its file, is ignored, so
-//! it is written in place and needs no order of steps.
+//! The log has one record for each content name, because a name refers to one content
+//! at a time: the record of another content replaces it. A record names a file and its
+//! stamp. Whether the file is still the same is seen without opening it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::blob::ReadBlob;
-use super::dir::{DataFile, Dir, open_path};
-use super::disk::{Disk, DiskFile, FileStat, Refused};
-use super::failure::{failed, failed_to_store, refused};
+use super::dir::{DataFile, Dir, examine_path, open_path};
+use super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
+use super::failure::{failed, refused};
 use super::names::{ReservedFile, parse_reserved, record_name};
-use super::record::{MAX_RECORD_LEN, Record};
-use super::stamp::FileStamp;
+use super::old_record::{MAX_OLD_RECORD_LEN, read_old_record};
+use super::pool::Pool;
+use super::read_blob::{Located, Location, ReadBlob};
+use super::record::Record;
+use super::record_log::RecordLog;
+use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
-use crate::content::{ContentName, Manifest};
-use crate::storage::{StorageError, Stored};
+use crate::content::{ContentId, ContentName, Manifest};
+use crate::storage::{Catalogue, Lost, Remembered, StorageError, Stored};
 
 /// How much of a file is read at a time when it is hashed, in bytes.
 const READ_LEN: usize = 1 << 20;
 
-/// The records in the directory of a storage.
-pub(super) struct Catalogue<'a>(&'a StorageDir<Dir>);
+/// The contents that are remembered in the directory of a storage.
+#[derive(Debug)]
+pub(super) struct FileCatalogue {
+    dir: Arc<StorageDir<Dir>>,
+    log: RecordLog<Dir>,
+}
 
-impl<'a> Catalogue<'a> {
-    pub(super) fn of(dir: &'a StorageDir<Dir>) -> Self {
-        Self(dir)
+/// What became of the file of a record.
+enum Checked {
+    /// It has this stamp.
+    Same(Stamp),
+    /// It is not the content any more.
+    Lost(StorageError),
+    /// It may be the content; it cannot be examined now.
+    Unknown(StorageError),
+}
+
+impl FileCatalogue {
+    pub(super) fn new(dir: Arc<StorageDir<Dir>>) -> Self {
+        let log = RecordLog::new(Arc::clone(&dir));
+        Self { dir, log }
     }
 
-    /// Records that a file is this content.
-    pub(super) fn remember(
-        &self,
-        name: ContentName,
-        listed_as: ContentName,
-        manifest: Manifest,
-        stamp: FileStamp,
-    ) -> Result<(), StorageError> {
-        let path = match stamp.path == self.0.path_of(name.as_str()) {
+    /// Records durably that a file is this content.
+    pub(super) fn remember(&self, stored: &Stored, file: &FileStamp) -> Result<(), StorageError> {
+        let path = match file.path == self.dir.path_of(stored.name.as_str()) {
             true => None,
-            false => Some(std::path::absolute(&stamp.path).unwrap_or(stamp.path)),
+            false => Some(std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())),
         };
-        self.write(&Record {
-            name,
-            listed_as,
+        let record = Record {
+            id: stored.manifest.id(),
+            name: stored.name.clone(),
+            listed_as: stored.listed_as.clone(),
             path,
-            len: stamp.stat.len,
-            modified: stamp.stat.modified,
-            settled: stamp.settled,
-            manifest,
-        })
-    }
-
-    fn write(&self, record: &Record) -> Result<(), StorageError> {
-        let Some(bytes) = record.encode() else {
-            return Ok(());
+            stamp: file.stamp,
         };
-        let (name, len) = (record_name(&record.name), bytes.len() as u64);
-        let write = || -> Result<(), Refused> {
-            let file = self.0.disk.open_or_create(&name)?;
-            // A file with a second hard link is an error: writing to it could
-            // change a file outside the storage.
-            if self.0.disk.is_at(&name, &file)? {
-                file.set_len(0)?;
-                file.write_at(0, &[bytes.into()])?;
-                file.sync_data()?;
-                self.0.sync()?;
-            }
-            Ok(())
-        };
-        write().map_err(|error| match error {
-            Refused::Io(error) => failed_to_store("writing", &self.0.path_of(&name), len, error),
-            other => refused("writing", &self.0.path_of(&name), other),
-        })
+        match self.log.remember(record, &stored.manifest)? {
+            Some(appended) => self.log.make_durable(&appended),
+            None => Ok(()),
+        }
     }
 
     /// Removes the record of a name.
     pub(super) fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+        if let Some(appended) = self.log.forget(name)? {
+            self.log.make_durable(&appended)?;
+        }
+        // An earlier version may have kept one.
         let record = record_name(name);
-        match self.0.disk.remove(&record) {
+        let mark = self.dir.mark();
+        match self.dir.disk.remove(&record) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done
-                .and_then(|()| self.0.sync())
-                .map_err(|e| failed("removing", &self.0.path_of(&record), e)),
+                .and_then(|()| self.dir.sync(mark))
+                .map_err(|e| failed("removing", &self.dir.path_of(&record), e)),
         }
     }
 
-    /// All remembered contents that have not changed. Removes the records of
-    /// all others, and journals without a file.
-    pub(super) fn stored(&self) -> Result<Vec<Stored>, StorageError> {
-        let names = self.0.disk.names();
-        let mut names = names.map_err(|e| failed("listing", self.0.path(), e))?;
-        names.sort_unstable();
-        let mut stored = Vec::new();
+    /// The manifest of a content that is remembered under a name.
+    pub(super) fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        self.log.manifest(name, id)
+    }
+
+    /// All remembered contents: those that have not changed, and the others. Forgets
+    /// those that are lost, and removes journals without a file.
+    pub(super) fn contents(&self, pool: &Arc<Pool<DataFile>>) -> Result<Catalogue, StorageError> {
+        self.tidy()?;
+        let mut catalogue = Catalogue::default();
+        for record in self.log.records()? {
+            match self.check(&record) {
+                Checked::Same(stamp) => {
+                    let at = match record.path {
+                        None => Location::InDir(Arc::clone(&self.dir), record.name.clone()),
+                        Some(path) => Location::AtPath(path.into()),
+                    };
+                    let pool = Arc::clone(pool);
+                    let blob = Arc::new(ReadBlob::new(Located { pool, at }, stamp));
+                    let remembered = Remembered::new(record.id, record.name, blob);
+                    let remembered = remembered.listed_as(record.listed_as);
+                    catalogue.remembered.push(remembered);
+                }
+                Checked::Lost(error) => {
+                    // Not synced: at worst it is reported again.
+                    if let Err(error) = self.log.forget(&record.name) {
+                        tracing::debug!(name = %record.name, %error, "failed to forget it");
+                    }
+                    catalogue
+                        .lost
+                        .push(Lost::new(record.id, record.name, error));
+                }
+                Checked::Unknown(error) => {
+                    catalogue
+                        .lost
+                        .push(Lost::new(record.id, record.name, error));
+                }
+            }
+        }
+        Ok(catalogue)
+    }
+
+    /// Looks whether the file of a record is still the same.
+    fn check(&self, record: &Record) -> Checked {
+        let path = match &record.path {
+            None => self.dir.path_of(record.name.as_str()),
+            Some(path) => path.clone(),
+        };
+        let name = record.name.clone();
+        let found = match &record.path {
+            None => self.dir.disk.examine(name.as_str()),
+            Some(path) => examine_path(path),
+        };
+        match found {
+            Ok(Some((EntryKind::File, stat))) if record.stamp.is_of(&stat) => {
+                self.check_settled(record, &stat, &path)
+            }
+            Ok(Some(_)) => Checked::Lost(StorageError::Changed { path }),
+            Ok(None) => Checked::Lost(StorageError::NotFound { name }),
+            Err(error) => Checked::Unknown(failed("examining", &path, error)),
+        }
+    }
+
+    /// Hashes a file that may have changed without a new modification time.
+    fn check_settled(&self, record: &Record, stat: &FileStat, path: &Path) -> Checked {
+        if record.stamp.settled {
+            return Checked::Same(record.stamp);
+        }
+        let stamp = Stamp::of(stat);
+        match self.hash(record, path) {
+            Ok(Some(manifest)) => {
+                // From now on the modification time is enough, if it has settled by
+                // now. If this cannot be recorded, the file is hashed again the next
+                // time.
+                let record = Record {
+                    stamp,
+                    ..record.clone()
+                };
+                if let Err(error) = self.log.remember(record, &manifest) {
+                    tracing::debug!(%error, "failed to update the record");
+                }
+                Checked::Same(stamp)
+            }
+            Ok(None) => Checked::Lost(StorageError::Changed {
+                path: path.to_path_buf(),
+            }),
+            Err(error) => Checked::Unknown(error),
+        }
+    }
+
+    /// The manifest of the file of a record; nothing if its bytes have changed.
+    fn hash(&self, record: &Record, path: &Path) -> Result<Option<Manifest>, StorageError> {
+        let opened = match &record.path {
+            None => self.dir.disk.open_existing(record.name.as_str()),
+            Some(path) => open_path(path),
+        };
+        let file = opened.map_err(|e| refused("opening", path, e))?;
+        let read = SequentialRead { file: &file, at: 0 };
+        let found = Manifest::from_reader(read, record.stamp.len);
+        record.stamp.check(&file, || path.to_path_buf())?;
+        Ok(found.ok().filter(|manifest| manifest.id() == record.id))
+    }
+
+    /// Moves records of earlier versions to the log, and removes journals without a
+    /// file.
+    fn tidy(&self) -> Result<(), StorageError> {
+        let names = self.dir.disk.names();
+        let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
+        let (mut moved, mut last) = (Vec::new(), None);
         for name in names {
             match parse_reserved(&name) {
-                Some((_, ReservedFile::Record)) => stored.extend(self.recall(&name)),
-                Some((id, ReservedFile::Journal)) => self.0.drop_orphaned_journal(id),
+                Some((id, ReservedFile::Journal)) => self.dir.drop_orphaned_journal(id),
+                Some((_, ReservedFile::Record)) => match self.move_record(&name) {
+                    Ok(appended) => {
+                        moved.push(name);
+                        last = appended.or(last);
+                    }
+                    // It stays: it may be readable the next time.
+                    Err(error) => {
+                        tracing::warn!(record = name, %error, "failed to read the record");
+                    }
+                },
                 _ => {}
             }
         }
-        Ok(stored)
-    }
-
-    /// The content of one record, if its file has not changed.
-    fn recall(&self, record_name: &str) -> Option<Stored> {
-        match self.try_recall(record_name) {
-            Ok(Some(stored)) => return Some(stored),
-            Ok(None) => {
-                tracing::debug!(record = record_name, "the content has changed or is gone");
-                if let Err(error) = self.0.disk.remove(record_name) {
-                    tracing::debug!(record = record_name, %error, "failed to remove the record");
-                }
-            }
-            // The record stays: the file may be readable the next time.
-            Err(error) => {
-                tracing::warn!(record = record_name, %error, "failed to read the content")
+        if let Some(appended) = last {
+            self.log.make_durable(&appended)?;
+        }
+        for name in moved {
+            if let Err(error) = self.dir.disk.remove(&name) {
+                tracing::debug!(record = name, %error, "failed to remove the record");
             }
         }
-        None
+        Ok(())
     }
 
-    /// The content of one record; nothing if the record is invalid.
-    fn try_recall(&self, name: &str) -> Result<Option<Stored>, StorageError> {
-        let bytes = self.read(name);
-        let bytes = bytes.map_err(|e| refused("reading", &self.0.path_of(name), e))?;
-        let record = Record::decode(bytes).filter(|record| record_name(&record.name) == name);
-        let Some(record) = record else {
+    /// Writes an old record to the log, if it is valid and the log has none of its
+    /// name.
+    fn move_record(&self, name: &str) -> Result<Option<Appended>, StorageError> {
+        let read = || -> Result<Bytes, Refused> {
+            let file = self.dir.disk.open_existing(name)?;
+            let len = file.stat()?.len.min(MAX_OLD_RECORD_LEN);
+            Ok(file.read_at(0, len as usize)?)
+        };
+        let bytes = read().map_err(|e| refused("reading", &self.dir.path_of(name), e))?;
+        let old = read_old_record(bytes).filter(|(old, _)| record_name(&old.name) == name);
+        let Some((record, manifest)) = old else {
+            tracing::debug!(record = name, "the record is damaged");
             return Ok(None);
         };
-        let (path, opened) = self.open(&record);
-        match opened {
-            Ok(file) => self.check_recalled(record, file, path),
-            Err(Refused::Io(e)) if e.kind() != io::ErrorKind::NotFound => {
-                Err(failed("opening", &path, e))
-            }
-            Err(_) => Ok(None),
+        match self.log.remembers(&record.name)? {
+            true => Ok(None),
+            false => self.log.remember(record, &manifest),
         }
-    }
-
-    fn read(&self, name: &str) -> Result<Bytes, Refused> {
-        let file = self.0.disk.open_existing(name)?;
-        let len = file.stat()?.len.min(MAX_RECORD_LEN);
-        Ok(file.read_at(0, len as usize)?)
-    }
-
-    /// Opens the file of a record.
-    fn open(&self, record: &Record) -> (PathBuf, Result<DataFile, Refused>) {
-        match &record.path {
-            None => {
-                let name = record.name.as_str();
-                (self.0.path_of(name), self.0.disk.open_existing(name))
-            }
-            Some(path) => (path.clone(), open_path(path)),
-        }
-    }
-
-    fn check_recalled(
-        &self,
-        mut record: Record,
-        file: DataFile,
-        path: PathBuf,
-    ) -> Result<Option<Stored>, StorageError> {
-        let stamp = FileStamp::of(&file, path)?;
-        let FileStat { len, modified, .. } = stamp.stat;
-        if (len, modified) != (record.len, record.modified) {
-            return Ok(None);
-        }
-        if !record.settled {
-            // The file may have changed without a new modification time.
-            let read = SequentialRead { file: &file, at: 0 };
-            let found = Manifest::from_reader(read, len);
-            stamp.check(&file)?;
-            if found.ok().as_ref() != Some(&record.manifest) {
-                return Ok(None);
-            }
-            // From now on the modification time is enough, if it has settled by
-            // now. If this cannot be recorded, the file is hashed again the
-            // next time.
-            record.settled = stamp.settled;
-            if let Err(error) = self.write(&record) {
-                tracing::debug!(name = %record.name, %error, "failed to update the record");
-            }
-        }
-        let blob = Arc::new(ReadBlob::with_stamp(file, stamp));
-        let stored = Stored::new(record.name, record.manifest, blob);
-        Ok(Some(stored.listed_as(record.listed_as)))
     }
 }
+
+type Appended = super::record_log::Appended<DataFile>;
 
 /// Reads a file from its start to its end.
 struct SequentialRead<'a> {

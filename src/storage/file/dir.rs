@@ -14,9 +14,9 @@ mod portable;
 mod unix;
 
 #[cfg(not(unix))]
-pub(super) use portable::{DataFile, Dir, open_path};
+pub(super) use portable::{DataFile, Dir, examine_path, open_path};
 #[cfg(unix)]
-pub(super) use unix::{DataFile, Dir, open_path};
+pub(super) use unix::{DataFile, Dir, examine_path, open_path};
 
 #[cfg(test)]
 mod tests {
@@ -32,7 +32,7 @@ mod tests {
     macro_rules! both_variants {
         ($($variant:ident),*) => { $(
             mod $variant {
-                use super::super::$variant::{Dir, open_path};
+                use super::super::$variant::{Dir, examine_path, open_path};
                 use super::super::super::disk::{Disk, DiskFile};
                 use super::*;
 
@@ -83,6 +83,27 @@ mod tests {
                     assert_eq!(file.read_at(0, 5).unwrap(), [0; 5][..]);
                     let error = file.read_at(6, whole.len()).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+                }
+
+                #[test]
+                fn file_is_examined_as_if_it_were_open() {
+                    let root = tempfile::tempdir().unwrap();
+                    let (dir, path) = (Dir::open(root.path()).unwrap(), root.path().join("p"));
+                    assert_eq!(dir.examine("p").unwrap(), None);
+                    assert_eq!(examine_path(&path).unwrap(), None);
+                    let file = dir.open_or_create("p").unwrap();
+                    file.write_at(0, &[Bytes::from_static(b"new")]).unwrap();
+                    for modified in [0, 1_700_000_000_123_456_789_u64] {
+                        let time = std::time::Duration::from_nanos(modified);
+                        file.set_modified(std::time::UNIX_EPOCH + time).unwrap();
+                        let stat = file.stat().unwrap();
+                        let found = dir.examine("p").unwrap();
+                        assert_eq!(found, Some((EntryKind::File, stat)));
+                        assert_eq!(examine_path(&path).unwrap(), found);
+                    }
+                    fs::create_dir(root.path().join("d")).unwrap();
+                    let (kind, _) = dir.examine("d").unwrap().unwrap();
+                    assert_eq!(kind, EntryKind::Directory);
                 }
 
                 #[test]

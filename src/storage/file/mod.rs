@@ -14,30 +14,43 @@
 //!
 //! From the bottom up: `disk` is the interface to the file system, and `dir`
 //! implements it. `journal` is the format of a journal, and `journal_file` the
-//! file with it. `storage_dir` is the directory of one storage. `recovery` opens
+//! file with it. `storage_dir` is the directory of one storage, whose
+//! syncs `group_sync` shares. `recovery` opens
 //! what an earlier download left, and `partial_file` takes the file from there
 //! to its final name. `catalogue` remembers finished contents, in the format of
-//! `record`. All of these block; `blob` and `storage` run them on threads that
-//! may.
+//! `record`. All of these block; `partial_blob`, `read_blob` and `storage` run them
+//! on threads that may (`blocking`). `pool` bounds how many files are open.
 
-mod blob;
+mod blocking;
 mod catalogue;
 #[cfg(test)]
 mod crash;
 mod dir;
 mod disk;
 mod failure;
+mod fields;
+mod group_sync;
 mod journal;
 mod journal_file;
+mod log_entry;
+mod log_index;
+mod manifest_bytes;
 mod names;
+mod old_record;
+mod partial_blob;
 mod partial_file;
+mod pool;
+mod read_blob;
 mod record;
+mod record_log;
 mod recovery;
+mod segment;
 mod stamp;
 mod storage;
 mod storage_dir;
 mod timestamp;
 mod writers;
 
+pub use pool::{FilePool, FilePoolStats};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

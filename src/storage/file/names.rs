@@ -22,7 +22,23 @@ impl PartialNames {
     }
 }
 
-/// The name of the file that records a finished content.
+/// The name of a segment of the log of finished contents.
+pub(super) fn segment_name(number: u64) -> String {
+    format!("{number:064x}.catalogue")
+}
+
+/// The highest number that a segment may have.
+pub(super) const MAX_SEGMENT: u64 = u64::MAX >> 1;
+
+/// The number of a segment, if the hash in its name is one.
+pub(super) fn segment_number(id: ContentId) -> Option<u64> {
+    let (zeros, number) = id.as_bytes().split_last_chunk()?;
+    let number = u64::from_be_bytes(*number);
+    let is_one = number <= MAX_SEGMENT && zeros.iter().all(|&byte| byte == 0);
+    is_one.then_some(number)
+}
+
+/// The name of the file that recorded a finished content in earlier versions.
 pub(super) fn record_name(name: &ContentName) -> String {
     format!("{}.manifest", ContentId::of(name.as_str().as_bytes()))
 }
@@ -32,6 +48,9 @@ pub(super) fn record_name(name: &ContentName) -> String {
 pub(super) enum ReservedFile {
     Data,
     Journal,
+    /// A segment of the log of finished contents.
+    Segment,
+    /// A record of a finished content, as earlier versions kept them.
     Record,
 }
 
@@ -43,6 +62,7 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
     let reserved = [
         (".part", ReservedFile::Data),
         (".journal", ReservedFile::Journal),
+        (".catalogue", ReservedFile::Segment),
         (".manifest", ReservedFile::Record),
     ];
     reserved
@@ -66,11 +86,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn segment_is_known_by_its_number() {
+        for number in [0, 7, MAX_SEGMENT] {
+            let (id, file) = parse_reserved(&segment_name(number)).unwrap();
+            assert_eq!(file, ReservedFile::Segment);
+            assert_eq!(segment_number(id), Some(number));
+        }
+        let (id, _) = parse_reserved(&segment_name(MAX_SEGMENT + 1)).unwrap();
+        assert_eq!(segment_number(id), None);
+        assert_eq!(segment_number(ContentId::of(b"x")), None);
+    }
+
+    #[test]
     fn only_names_of_the_exact_form_are_reserved() {
         let id = ContentId::of(b"x").to_string();
         for reserved in [
             format!("{id}.part"),
             format!("{id}.journal"),
+            format!("{id}.catalogue"),
             format!("{id}.manifest"),
             format!("{}.PART", id.to_uppercase()),
         ] {

@@ -8,6 +8,9 @@
 //! have dropped the data that it could not write, and then report success. The
 //! file accepts no more writes, and the next download resumes at the last
 //! commit.
+//!
+//! A content of one chunk has no journal: it is committed by being published, and
+//! an interrupted one starts anew.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,10 +21,12 @@ use bytes::Bytes;
 
 use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, failed_to_store, refused};
+use super::group_sync::Mark;
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
-use super::recovery::{Recovered, RecoveryOptions, recover};
-use super::stamp::FileStamp;
+use super::pool::WriterPlaces;
+use super::recovery::{Recovered, RecoveryOptions, has_journal, recover};
+use super::stamp::Stamp;
 use super::storage_dir::StorageDir;
 use super::timestamp::Timestamp;
 use super::writers::FilePermit;
@@ -43,10 +48,12 @@ pub(super) struct PartialFile<D: Disk> {
     chunks: Mutex<ChunkSets>,
     /// The file as it was published. Not a part of the stage, so that reads do
     /// not wait while the file is being published.
-    published: OnceLock<FileStamp>,
+    published: OnceLock<Stamp>,
     /// Declared after the files, so that it is dropped after their locks are
     /// released, and the next holder finds the files unlocked.
     permit: Mutex<Option<FilePermit>>,
+    /// Declared after the files as well: released when they are closed.
+    _places: Option<WriterPlaces>,
 }
 
 /// An unfinished file that was just opened.
@@ -58,9 +65,12 @@ pub(super) struct Resumed<D: Disk> {
 }
 
 struct SyncState<D: Disk> {
-    journal: JournalFile<D::File>,
+    /// Nothing for a content of one chunk.
+    journal: Option<JournalFile<D::File>>,
     /// Whether the names of the file and of its journal are durable.
     named: bool,
+    /// Taken before the files got these names.
+    before_names: Mark,
 }
 
 /// What is known about the chunks of the file.
@@ -89,8 +99,9 @@ impl<D: Disk> PartialFile<D> {
         name: ContentName,
         manifest: Manifest,
         options: RecoveryOptions,
-        permit: Option<FilePermit>,
+        (permit, places): (Option<FilePermit>, Option<WriterPlaces>),
     ) -> Result<Resumed<D>, StorageError> {
+        let before_names = dir.mark();
         let Recovered {
             file,
             journal,
@@ -112,6 +123,7 @@ impl<D: Disk> PartialFile<D> {
             sync: Mutex::new(SyncState {
                 journal,
                 named: false,
+                before_names,
             }),
             chunks: Mutex::new(ChunkSets {
                 committed,
@@ -119,6 +131,7 @@ impl<D: Disk> PartialFile<D> {
             }),
             published: OnceLock::new(),
             permit: Mutex::new(permit),
+            _places: places,
         };
         Ok(Resumed {
             file,
@@ -127,13 +140,16 @@ impl<D: Disk> PartialFile<D> {
         })
     }
 
-    pub(super) fn length(&self) -> u64 {
-        self.manifest.geometry().length()
+    /// How many files are open for an unfinished content.
+    pub(super) fn files(manifest: &Manifest) -> u32 {
+        match has_journal(manifest) {
+            true => 2,
+            false => 1,
+        }
     }
 
-    /// The file under its final name; nothing before it is published.
-    pub(super) fn published(&self) -> Option<FileStamp> {
-        self.published.get().cloned()
+    pub(super) fn length(&self) -> u64 {
+        self.manifest.geometry().length()
     }
 
     /// Whether the file can be published without verifying any chunk.
@@ -144,7 +160,7 @@ impl<D: Disk> PartialFile<D> {
     pub(super) fn read(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         let read = self.file.read_at(offset, len);
         if let Some(stamp) = self.published.get() {
-            stamp.check(&self.file)?;
+            stamp.check(&self.file, || self.dir.path_of(self.name.as_str()))?;
         }
         let bytes = read.map_err(|e| failed("reading", &self.path(), e))?;
         // A read of exactly one unproven chunk proves it, so that it need not
@@ -209,12 +225,16 @@ impl<D: Disk> PartialFile<D> {
             Stage::Finished => return Ok(()),
             Stage::Failed(error) => return Err(error.clone()),
         }
+        if sync.journal.is_none() {
+            // Nothing can be recorded, so nothing need be durable yet.
+            return Ok(());
+        }
         // Writes may run during the sync: only those before this call are
         // promised to be durable.
         let synced = self.file.sync_data();
         synced.map_err(|e| self.fail(failed("syncing", &self.path(), e)))?;
         if !sync.named {
-            self.sync_names()?;
+            self.sync_names(&sync)?;
             sync.named = true;
         }
         self.record(&mut sync, verified)
@@ -222,6 +242,9 @@ impl<D: Disk> PartialFile<D> {
 
     /// Records the committed chunks durably.
     fn record(&self, sync: &mut SyncState<D>, committed: &Bitfield) -> Result<(), StorageError> {
+        let Some(journal) = &mut sync.journal else {
+            return Ok(());
+        };
         let before = self.chunks().committed.clone();
         // An explicit modification time makes every later change visible; see
         // `sync_all`. If it cannot be set, changes are only harder to detect.
@@ -229,9 +252,9 @@ impl<D: Disk> PartialFile<D> {
         let appended = self
             .file
             .stat()
-            .and_then(|stat| sync.journal.append(&before, committed, stat.modified));
-        let journal = self.dir.path_of(&self.names.journal);
-        appended.map_err(|e| self.fail(failed("writing", &journal, e)))?;
+            .and_then(|stat| journal.append(&before, committed, stat.modified));
+        let path = self.dir.path_of(&self.names.journal);
+        appended.map_err(|e| self.fail(failed("writing", &path, e)))?;
         let mut chunks = self.chunks();
         chunks.committed = committed.clone();
         chunks.unproven.intersect(committed);
@@ -239,30 +262,30 @@ impl<D: Disk> PartialFile<D> {
     }
 
     /// Verifies the unproven chunks, syncs the file, publishes it, syncs its
-    /// name, and removes the journal. May be called again after a failure that
-    /// was not one of a sync.
-    pub(super) fn finish(&self) -> Result<(), StorageError> {
+    /// name, and removes the journal. Returns the stamp of the finished file. May
+    /// be called again, also after a failure that was not one of a sync.
+    pub(super) fn finish(&self) -> Result<Stamp, StorageError> {
         let mut sync = self.lock_sync();
-        match &*self.stage() {
-            Stage::Writing => {}
-            Stage::Finished => return Ok(()),
-            Stage::Failed(error) => return Err(error.clone()),
+        if let Some(&stamp) = self.published.get() {
+            return Ok(stamp);
         }
+        self.stage().check_writing()?;
         self.prove(&mut sync)?;
         // Nothing may be written until the file is published.
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.sync_all(&mut stage)?;
+        let before_name = self.dir.mark();
         if let Err(error) = self.publish() {
             drop(stage);
             self.commit_all(&mut sync);
             return Err(error);
         }
-        self.sync_final_name(&mut stage)?;
+        self.sync_final_name(&mut stage, before_name)?;
         let _ = self.published.set(stamp);
         *stage = Stage::Finished;
         drop(stage);
         self.remove_journal(&sync);
-        Ok(())
+        Ok(stamp)
     }
 
     /// Reads and verifies the unproven chunks.
@@ -289,9 +312,8 @@ impl<D: Disk> PartialFile<D> {
         Err(self.fail(StorageError::Altered { path, chunk }))
     }
 
-    /// Makes all bytes durable, and returns the stamp of the file under its
-    /// final name.
-    fn sync_all(&self, stage: &mut Stage) -> Result<FileStamp, StorageError> {
+    /// Makes all bytes durable, and returns the stamp of the file.
+    fn sync_all(&self, stage: &mut Stage) -> Result<Stamp, StorageError> {
         // The clock of a file system stands still for some milliseconds, and
         // changes within that time leave the modification time as it is. An
         // explicit time lies between two ticks, so it differs from the time of
@@ -303,9 +325,9 @@ impl<D: Disk> PartialFile<D> {
         synced.map_err(|e| stage.fail(failed("syncing", &self.path(), e)))?;
         let stat = self.file.stat();
         let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
-        Ok(FileStamp {
-            path: self.dir.path_of(self.name.as_str()),
-            stat,
+        Ok(Stamp {
+            len: stat.len,
+            modified: stat.modified,
             settled: stamped && stat.modified == Timestamp::from(now),
         })
     }
@@ -335,15 +357,18 @@ impl<D: Disk> PartialFile<D> {
     /// nothing for the caller, who has an error already.
     fn commit_all(&self, sync: &mut SyncState<D>) {
         let all = Bitfield::all(self.manifest.geometry().chunks());
-        if sync.named || self.sync_names().is_ok() {
+        if sync.journal.is_none() {
+            return;
+        }
+        if sync.named || self.sync_names(sync).is_ok() {
             sync.named = true;
             let _ = self.record(sync, &all);
         }
     }
 
     /// Makes the final name durable.
-    fn sync_final_name(&self, stage: &mut Stage) -> Result<(), StorageError> {
-        let Err(e) = self.dir.sync() else {
+    fn sync_final_name(&self, stage: &mut Stage, before: Mark) -> Result<(), StorageError> {
+        let Err(e) = self.dir.sync(before) else {
             return Ok(());
         };
         let error = stage.fail(failed("syncing", self.dir.path(), e));
@@ -359,8 +384,11 @@ impl<D: Disk> PartialFile<D> {
     /// Removes the journal and releases the locks. The content is safe by now,
     /// and a journal that remains without its file is removed later.
     fn remove_journal(&self, sync: &SyncState<D>) {
-        let removed = self.dir.disk.remove(&self.names.journal);
-        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        let removed = match sync.journal {
+            Some(_) => self.dir.disk.remove(&self.names.journal),
+            None => Ok(()),
+        };
+        let unlocked = sync.unlock().and(self.file.unlock());
         if let Err(error) = removed.and(unlocked) {
             tracing::debug!(name = %self.name, %error, "failed to remove the journal");
         }
@@ -368,8 +396,8 @@ impl<D: Disk> PartialFile<D> {
     }
 
     /// Makes the names of the unfinished file and its journal durable.
-    fn sync_names(&self) -> Result<(), StorageError> {
-        let Err(error) = self.dir.sync() else {
+    fn sync_names(&self, sync: &SyncState<D>) -> Result<(), StorageError> {
+        let Err(error) = self.dir.sync(sync.before_names) else {
             return Ok(());
         };
         if self.chunks().committed.is_empty() {
@@ -425,10 +453,16 @@ impl<D: Disk> Drop for PartialFile<D> {
     fn drop(&mut self) {
         let sync = self.sync.get_mut();
         let sync = sync.unwrap_or_else(PoisonError::into_inner);
-        let unlocked = sync.journal.unlock().and(self.file.unlock());
+        let unlocked = sync.unlock().and(self.file.unlock());
         if let Err(error) = unlocked {
             tracing::debug!(name = %self.name, %error, "failed to unlock");
         }
+    }
+}
+
+impl<D: Disk> SyncState<D> {
+    fn unlock(&self) -> io::Result<()> {
+        self.journal.as_ref().map_or(Ok(()), JournalFile::unlock)
     }
 }
 

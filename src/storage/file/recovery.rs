@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::disk::{Disk, DiskFile};
 use super::failure::{failed, failed_to_store};
-use super::journal_file::{JournalFile, OpenedJournal};
+use super::journal_file::JournalFile;
 use super::names::PartialNames;
 use super::storage_dir::{LockAttempt, StorageDir};
 use super::timestamp::Timestamp;
@@ -30,7 +30,8 @@ pub(super) struct RecoveryOptions {
 /// chunks.
 pub(super) struct Recovered<D: Disk> {
     pub(super) file: D::File,
-    pub(super) journal: JournalFile<D::File>,
+    /// Nothing for a content of one chunk.
+    pub(super) journal: Option<JournalFile<D::File>>,
     /// The chunks that the journal commits.
     pub(super) committed: Bitfield,
     /// The committed chunks that were not verified, although the file was
@@ -38,6 +39,12 @@ pub(super) struct Recovered<D: Disk> {
     pub(super) unproven: Bitfield,
     /// The correct chunks, if all were verified.
     pub(super) verified: Option<Bitfield>,
+}
+
+/// Whether unfinished files of this content have a journal. One chunk is written
+/// and published in one go: there is nothing to resume.
+pub(super) fn has_journal(manifest: &Manifest) -> bool {
+    manifest.geometry().chunks() > 1
 }
 
 /// Opens the unfinished file of a content and its journal, and locks them.
@@ -62,10 +69,14 @@ pub(super) fn recover<D: Disk>(
         // The last holder of the lock may have published the file. Then it is
         // finished, and must not be touched.
         dir.check_free(name, id)?;
-        // A journal is locked without its file only for the moment in which it
-        // is removed.
-        let LockAttempt::Acquired(journal) = dir.open_locked(&names.journal)? else {
-            continue;
+        let journal = match has_journal(manifest) {
+            true => match dir.open_locked(&names.journal)? {
+                LockAttempt::Acquired(journal) => Some(journal),
+                // A journal is locked without its file only for the moment in
+                // which it is removed.
+                LockAttempt::Held | LockAttempt::Replaced => continue,
+            },
+            false => None,
         };
         let recovery = Recovery::start(dir, &names, manifest, file, journal)?;
         return recovery.complete(options);
@@ -80,7 +91,7 @@ struct Recovery<'a, D: Disk> {
     /// The length and modification time of the file before the recovery.
     len: u64,
     modified: Timestamp,
-    journal: JournalFile<D::File>,
+    journal: Option<JournalFile<D::File>>,
     committed: Bitfield,
     /// The modification time of the file at the last record.
     recorded: Option<Timestamp>,
@@ -94,19 +105,21 @@ impl<'a, D: Disk> Recovery<'a, D> {
         names: &PartialNames,
         manifest: &'a Manifest,
         file: D::File,
-        journal: D::File,
+        journal: Option<D::File>,
     ) -> Result<Self, StorageError> {
         let (path, journal_path) = (dir.path_of(&names.data), dir.path_of(&names.journal));
         let geometry = manifest.geometry();
         let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
         let missing = geometry.length().saturating_sub(stat.allocated);
         dir.check_room(&names.data, missing)?;
-        let opened = JournalFile::open(journal, manifest.id(), &geometry);
-        let OpenedJournal {
-            journal,
-            committed,
-            modified,
-        } = opened.map_err(|e| failed("opening", &journal_path, e))?;
+        let (journal, committed, modified) = match journal {
+            None => (None, Bitfield::none(geometry.chunks()), None),
+            Some(journal) => {
+                let opened = JournalFile::open(journal, manifest.id(), &geometry);
+                let opened = opened.map_err(|e| failed("opening", &journal_path, e))?;
+                (Some(opened.journal), opened.committed, opened.modified)
+            }
+        };
         Ok(Self {
             manifest,
             file,
@@ -204,9 +217,10 @@ impl<'a, D: Disk> Recovery<'a, D> {
     }
 
     fn record(&mut self, committed: Bitfield) -> Result<(), StorageError> {
-        let appended = self
-            .journal
-            .append(&self.committed, &committed, self.modified);
+        let Some(journal) = &mut self.journal else {
+            return Ok(());
+        };
+        let appended = journal.append(&self.committed, &committed, self.modified);
         appended.map_err(|e| failed("writing", &self.journal_path, e))?;
         self.committed = committed;
         Ok(())

@@ -21,9 +21,7 @@ const COARSE_STEP: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStamp {
     pub(super) path: PathBuf,
-    pub(super) stat: FileStat,
-    /// Whether every later change gives the file another modification time.
-    pub(super) settled: bool,
+    pub(super) stamp: Stamp,
 }
 
 impl FileStamp {
@@ -31,34 +29,46 @@ impl FileStamp {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
 
-    pub(super) fn of(file: &impl DiskFile, path: PathBuf) -> Result<Self, StorageError> {
-        match file.stat() {
-            Ok(stat) => Ok(Self {
-                path,
-                settled: is_settled(stat.modified, SystemTime::now()),
-                stat,
-            }),
-            Err(e) => Err(failed("examining", &path, e)),
+/// The same without the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) len: u64,
+    pub(super) modified: Timestamp,
+    /// Whether every later change gives the file another modification time.
+    pub(super) settled: bool,
+}
+
+impl Stamp {
+    /// The stamp of a file that was just examined.
+    pub(super) fn of(stat: &FileStat) -> Self {
+        Self {
+            len: stat.len,
+            modified: stat.modified,
+            settled: is_settled(stat.modified, SystemTime::now()),
         }
     }
 
-    /// Checks that the file still has this length and modification time.
+    /// Whether a file with this stamp could have been examined now.
+    pub(super) fn is_of(&self, now: &FileStat) -> bool {
+        (now.len, now.modified) == (self.len, self.modified)
+    }
+
+    /// Checks that a file still has this length and modification time.
     ///
     /// # Errors
     /// [`StorageError::Changed`] if it does not.
-    pub(super) fn check(&self, file: &impl DiskFile) -> Result<(), StorageError> {
+    pub(super) fn check(
+        &self,
+        file: &impl DiskFile,
+        path: impl FnOnce() -> PathBuf,
+    ) -> Result<(), StorageError> {
         match file.stat() {
             Ok(now) if self.is_of(&now) => Ok(()),
-            Ok(_) => Err(StorageError::Changed {
-                path: self.path.clone(),
-            }),
-            Err(e) => Err(failed("examining", &self.path, e)),
+            Ok(_) => Err(StorageError::Changed { path: path() }),
+            Err(e) => Err(failed("examining", &path(), e)),
         }
-    }
-
-    fn is_of(&self, now: &FileStat) -> bool {
-        (now.len, now.modified) == (self.stat.len, self.stat.modified)
     }
 }
 

@@ -6,27 +6,31 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::blob::{self, PartialBlob, ReadBlob};
-use super::catalogue::Catalogue;
-use super::dir::{self, Dir};
+use super::blocking::run;
+use super::catalogue::FileCatalogue;
+use super::dir::Dir;
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
 use super::names::is_reserved;
-use super::partial_file::PartialFile;
+use super::partial_blob::PartialBlob;
+use super::partial_file::{PartialFile, Resumed};
+use super::pool::FilePool;
+use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
-use super::writers::Writers;
-use crate::content::{ContentName, Manifest};
-use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
+use super::writers::{WriteClaim, Writers};
+use crate::content::{ContentId, ContentName, Manifest};
+use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
 /// The file of a content has the name of the content. The storage also keeps
 /// files of its own in the directory: `<content id>.part` for an unfinished
 /// download, `<content id>.journal` for its state, and
-/// `<64 hex digits>.manifest` for each content to
+/// `<64 hex digits>.catalogue` for the contents to
 /// [remember](Storage::remember). These names are reserved
-/// ([`StorageError::Reserved`]). Links and other entries that are not regular
+/// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
+/// versions used. Links and other entries that are not regular
 /// files are left alone ([`StorageError::NotAFile`]).
 ///
 /// # Names
@@ -40,10 +44,18 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 /// A name can have its full length. If the file system does not accept such a
 /// long name, creating the content fails with [`StorageError::Io`].
 ///
+/// # Open files
+/// A content that is finished, shared or remembered holds no file open: see
+/// [`FilePool`], which also bounds how many files are open at the same time.
+/// [`Blob::read_at`] and [`Storage::create`] wait while all places are taken, first
+/// come, first served. An unfinished download holds its places until its blob is
+/// dropped or the content is finished. The storage itself holds its directory
+/// open.
+///
 /// # Threads
 /// Files are read and written on tokio's blocking threads, so the methods of
-/// [`Storage`] and [`Blob`] must be called inside a tokio runtime; a
-/// current-thread one is enough. An operation that has started runs to its end
+/// [`Storage`] and [`Blob`] must be called inside a tokio runtime with time
+/// enabled; a current-thread one is enough. An operation that has started runs to its end
 /// even if its future is dropped. Until then the file stays locked for other
 /// processes and for other storages; this storage and its clones wait for it.
 ///
@@ -55,7 +67,8 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 /// error. Create the content again to resume at the last commit.
 ///
 /// # Resuming
-/// An interrupted download resumes at its last commit. No chunk is hashed for
+/// An interrupted download resumes at its last commit. One of a content that is
+/// only one chunk (16 KiB) long starts anew, and committing it does nothing. No chunk is hashed for
 /// that, unless [`verify_on_resume`] is set. If the file was not written to
 /// after the last commit (the download was cancelled or shut down), it is
 /// [`untouched`](Partial::untouched), and can be finished without verifying the
@@ -66,8 +79,10 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 /// wrong chunks are lost.
 ///
 /// # Changed files
-/// If the length or the modification time of a file changes while it is open
-/// for reading, reads fail with [`StorageError::Changed`]. A
+/// A content that is open for reading is found again by its name, and a file of
+/// the user by its path, each time that it is read. If the length or the
+/// modification time is another one then, or there is no file any more, reads fail
+/// with [`StorageError::Changed`]. A
 /// [remembered](Storage::remember) file is recognized by the same two
 /// properties. If the file may have changed within the resolution of its
 /// modification time, it is hashed instead. The limit: if bytes were altered,
@@ -99,7 +114,9 @@ use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 #[derive(Debug, Clone)]
 pub struct FileStorage {
     dir: Arc<StorageDir<Dir>>,
+    catalogue: Arc<FileCatalogue>,
     writers: Arc<Writers>,
+    pool: FilePool,
     options: RecoveryOptions,
 }
 
@@ -115,6 +132,7 @@ pub struct FileStorage {
 #[must_use]
 pub struct FileStorageBuilder {
     path: PathBuf,
+    pool: FilePool,
     options: RecoveryOptions,
 }
 
@@ -133,6 +151,7 @@ impl FileStorage {
     pub fn builder(dir: impl AsRef<Path>) -> FileStorageBuilder {
         FileStorageBuilder {
             path: dir.as_ref().to_path_buf(),
+            pool: FilePool::shared(),
             options: RecoveryOptions::default(),
         }
     }
@@ -157,6 +176,13 @@ impl FileStorageBuilder {
         self
     }
 
+    /// Opens files in this pool, which bounds how many of them are open. By
+    /// default this is [`FilePool::shared`].
+    pub fn file_pool(mut self, pool: FilePool) -> Self {
+        self.pool = pool;
+        self
+    }
+
     /// Opens the storage, like [`FileStorage::open`].
     ///
     /// # Errors
@@ -165,34 +191,87 @@ impl FileStorageBuilder {
         let path = self.path;
         let opened = create_durably(&path).and_then(|()| Dir::open(&path));
         let disk = opened.map_err(|e| failed("opening", &path, e))?;
+        let dir = Arc::new(StorageDir::new(disk, path));
         Ok(FileStorage {
-            dir: Arc::new(StorageDir::new(disk, path)),
+            catalogue: Arc::new(FileCatalogue::new(Arc::clone(&dir))),
+            dir,
             writers: Arc::default(),
+            pool: self.pool,
             options: self.options,
         })
     }
 }
 
 /// Opens any file of the user for reading, for example to share it. Follows
-/// links.
+/// links. The file is open only while it is read, in the
+/// [shared pool](FilePool::shared).
 ///
-/// The file must not change while it is open: after its length or modification
-/// time has changed, reads fail.
+/// The file must not change: after its length or modification time has changed,
+/// or when it is gone, reads fail.
 ///
 /// Cancel safe. This function and the methods of the blob must be called inside
-/// a tokio runtime.
+/// a tokio runtime with time enabled.
 ///
 /// # Errors
 /// [`StorageError::NotAFile`] when the path refers to a directory, pipe or
 /// device, and [`StorageError::Io`] when there is no file, or it cannot be
 /// read.
 pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageError> {
-    let path = path.as_ref().to_path_buf();
-    blob::run(move || {
-        let file = dir::open_path(&path).map_err(|e| refused("opening", &path, e))?;
-        Ok(Arc::new(ReadBlob::new(file, path, None)?) as Arc<dyn Blob>)
-    })
-    .await
+    let path = path.as_ref();
+    // The working directory may be another one when the file is opened again.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let location = Located {
+        pool: Arc::clone(FilePool::shared().pool()),
+        at: Location::AtPath(absolute.into()),
+    };
+    let blob = ReadBlob::open(location, |path, error| refused("opening", path, error));
+    Ok(Arc::new(blob.await?))
+}
+
+impl FileStorage {
+    fn located(&self, name: &ContentName) -> Located {
+        Located {
+            pool: Arc::clone(self.pool.pool()),
+            at: Location::InDir(Arc::clone(&self.dir), name.clone()),
+        }
+    }
+
+    /// Runs file operations on a thread that may block, again if the system has
+    /// no descriptor left.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Self) -> Result<T, StorageError> + Send + Sync + 'static,
+    ) -> Result<T, StorageError> {
+        let work = Arc::new(work);
+        let repeated = || {
+            let (this, work) = (self.clone(), Arc::clone(&work));
+            run(move || work(&this))
+        };
+        self.pool.pool().retry(repeated).await
+    }
+
+    /// Opens a claimed content for writing.
+    async fn open_partial(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        claim: &WriteClaim,
+    ) -> Result<Resumed<Dir>, StorageError> {
+        let pool = self.pool.pool();
+        let files = PartialFile::<Dir>::files(manifest);
+        pool.retry(|| async {
+            let permit = claim.file_permit().await;
+            let places = pool.writer_places(files).await;
+            let (dir, options) = (Arc::clone(&self.dir), self.options);
+            let (name, manifest) = (name.clone(), manifest.clone());
+            run(move || {
+                let permits = (Some(permit), Some(places));
+                PartialFile::open(dir, name, manifest, options, permits)
+            })
+            .await
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -204,18 +283,18 @@ impl Storage for FileStorage {
     ) -> Result<Partial, StorageError> {
         self.check_name(name)?;
         let id = manifest.id();
-        let (dir, name) = (self.dir.clone(), name.clone());
         let Some(claim) = self.writers.claim(id) else {
             // If the name is taken as well, that error is more useful.
-            let locked = move || dir.check_free(&name, id).and(Err(dir.locked(id)));
-            return blob::run(locked).await;
+            let name = name.clone();
+            let locked = self.run(move |this| {
+                let free = this.dir.check_free(&name, id);
+                free.and(Err(this.dir.locked(id)))
+            });
+            return locked.await;
         };
-        let permit = Some(claim.file_permit().await);
-        let (manifest, options) = (manifest.clone(), self.options);
-        let resumed =
-            blob::run(move || PartialFile::open(dir, name, manifest, options, permit)).await?;
+        let resumed = self.open_partial(name, manifest, &claim).await?;
         let untouched = resumed.file.is_proven();
-        let blob = Arc::new(PartialBlob::new(resumed.file, claim));
+        let blob = Arc::new(PartialBlob::new(resumed.file, self.located(name), claim));
         let partial = Partial::resumed(blob, resumed.present);
         Ok(partial.verified(resumed.verified).untouched(untouched))
     }
@@ -230,43 +309,41 @@ impl Storage for FileStorage {
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         check_readable(name)?;
-        let (dir, name) = (self.dir.clone(), name.clone());
-        blob::run(move || {
-            let path = dir.path_of(name.as_str());
-            match dir.disk.open_existing(name.as_str()) {
-                Ok(file) => {
-                    let blob = ReadBlob::new(file, path, Some(dir))?;
-                    Ok(Arc::new(blob) as Arc<dyn Blob>)
-                }
-                Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
-                    Err(StorageError::NotFound { name })
-                }
-                Err(error) => Err(refused("opening", &path, error)),
-            }
-        })
-        .await
+        let not_found = StorageError::NotFound { name: name.clone() };
+        let opened = ReadBlob::open(self.located(name), move |path, error| match error {
+            Refused::Io(e) if e.kind() == io::ErrorKind::NotFound => not_found.clone(),
+            error => refused("opening", path, error),
+        });
+        Ok(Arc::new(opened.await?))
     }
 
     async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
-        let Some(stamp) = stored.blob.file() else {
+        let Some(file) = stored.blob.file() else {
             return Ok(());
         };
-        let (dir, stored) = (self.dir.clone(), stored.clone());
-        blob::run(move || {
-            let catalogue = Catalogue::of(&dir);
-            catalogue.remember(stored.name, stored.listed_as, stored.manifest, stamp)
-        })
-        .await
+        let stored = stored.clone();
+        self.run(move |this| this.catalogue.remember(&stored, &file))
+            .await
     }
 
     async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
-        let (dir, name) = (self.dir.clone(), name.clone());
-        blob::run(move || Catalogue::of(&dir).forget(&name)).await
+        let name = name.clone();
+        self.run(move |this| this.catalogue.forget(&name)).await
     }
 
-    async fn catalogue(&self) -> Result<Vec<Stored>, StorageError> {
-        let dir = self.dir.clone();
-        blob::run(move || Catalogue::of(&dir).stored()).await
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+        self.run(|this| this.catalogue.contents(this.pool.pool()))
+            .await
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        let (name, id) = (name.clone(), *id);
+        self.run(move |this| this.catalogue.manifest(&name, &id))
+            .await
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, refused};
+use super::group_sync::{GroupSync, Mark};
 use super::names::PartialNames;
 use crate::content::{ContentId, ContentName};
 use crate::storage::StorageError;
@@ -20,6 +21,8 @@ pub(super) struct StorageDir<D> {
     path: PathBuf,
     /// Whether the name of the directory itself is durable.
     is_durable: AtomicBool,
+    /// Shares the syncs of the names.
+    syncs: GroupSync,
 }
 
 /// What an attempt to lock a file gave.
@@ -38,6 +41,7 @@ impl<D: Disk> StorageDir<D> {
             disk,
             path,
             is_durable: AtomicBool::new(false),
+            syncs: GroupSync::default(),
         }
     }
 
@@ -73,20 +77,31 @@ impl<D: Disk> StorageDir<D> {
     /// Makes a finished file and its name durable. For files that were found
     /// in the directory: another program may have put one there a moment ago.
     pub(super) fn make_durable(&self, file: &D::File, path: &Path) -> Result<(), StorageError> {
+        let mark = self.mark();
         let synced = file.sync_all();
         synced.map_err(|e| failed("syncing", path, e))?;
-        self.sync().map_err(|e| failed("syncing", &self.path, e))
+        self.sync(mark)
+            .map_err(|e| failed("syncing", &self.path, e))
     }
 
-    /// Makes the names in the directory durable. The first time this includes
-    /// the name of the directory: it may have been created a moment ago, also
-    /// by another program.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        if !self.is_durable.load(Ordering::Acquire) {
-            self.disk.sync_parent()?;
-            self.is_durable.store(true, Ordering::Release);
-        }
-        self.disk.sync()
+    /// The mark of this moment. Taken before names are changed that are to be
+    /// synced.
+    pub(super) fn mark(&self) -> Mark {
+        self.syncs.mark()
+    }
+
+    /// Makes the names in the directory durable that were changed since the mark.
+    /// All who ask at the same time share one sync, and its failure. The first time
+    /// this includes the name of the directory: it may have been created a moment
+    /// ago, also by another program.
+    pub(super) fn sync(&self, since: Mark) -> io::Result<()> {
+        self.syncs.sync(since, || {
+            if !self.is_durable.load(Ordering::Acquire) {
+                self.disk.sync_parent()?;
+                self.is_durable.store(true, Ordering::Release);
+            }
+            self.disk.sync()
+        })
     }
 
     /// Renames `file` and never replaces anything. Where this takes two steps,
@@ -95,6 +110,7 @@ impl<D: Disk> StorageDir<D> {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something else has the name `to`.
     pub(super) fn publish(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
+        let mark = self.mark();
         match self.disk.rename(from, to) {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
             done => return done,
@@ -107,7 +123,7 @@ impl<D: Disk> StorageDir<D> {
         }
         // If the old name were removed before this sync, a power failure could
         // leave neither name.
-        if let Err(error) = self.sync() {
+        if let Err(error) = self.sync(mark) {
             // After a failed sync the new name may never reach the disk,
             // whatever a later sync says.
             if has_both() {
@@ -173,7 +189,7 @@ impl<D: Disk> StorageDir<D> {
             // A process that is between the two steps right now has the lock.
             if matches!(same, Err(Refused::Kind(EntryKind::SharedFile))) && file.try_lock().is_ok()
             {
-                self.sync()?;
+                self.sync(self.mark())?;
                 self.disk.remove(&data)?;
                 file.unlock()?;
             }
@@ -201,7 +217,7 @@ impl<D: Disk> StorageDir<D> {
                 // If the journal were removed before this sync, a power failure
                 // could bring the file back under its old name, without a
                 // journal to vouch for it.
-                self.sync()?;
+                self.sync(self.mark())?;
                 self.disk.remove(&names.journal)?;
             }
             Ok(())

@@ -49,34 +49,52 @@ pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Stora
 
 /// Checks that the catalogue has exactly the contents `there`, or is empty.
 async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Sample]) {
-    let mut found = must(storage.catalogue().await, "reading the catalogue");
+    let catalogue = must(storage.catalogue().await, "reading the catalogue");
+    assert!(
+        catalogue.lost.is_empty(),
+        "no content is lost, but the catalogue says so: {:?}",
+        catalogue.lost
+    );
+    let mut found = catalogue.remembered;
     assert!(
         found.is_empty() || found.len() == there.len(),
         "the catalogue must contain every remembered content once, or be empty"
     );
     for content in gone {
         assert!(
-            found.iter().all(|stored| stored.name != content.name),
+            found.iter().all(|entry| entry.name != content.name),
             "a forgotten content must not be in the catalogue"
+        );
+        let manifest = storage
+            .manifest(&content.name, &content.manifest.id())
+            .await;
+        assert!(
+            must(manifest, "looking for a manifest").is_none(),
+            "the manifest of a forgotten content must not be returned"
         );
     }
     let there = if found.is_empty() { &[] } else { there };
     for content in there {
-        let at = found.iter().position(|stored| stored.name == content.name);
+        let at = found.iter().position(|entry| entry.name == content.name);
         let Some(at) = at else {
             panic!("{} must be in the catalogue", content.name);
         };
-        let stored = found.swap_remove(at);
+        let entry = found.swap_remove(at);
         assert!(
-            stored.manifest == content.manifest,
-            "the catalogue must return the manifest that was remembered"
+            entry.id == content.manifest.id(),
+            "the catalogue must return the id of the content that was remembered"
+        );
+        let manifest = storage.manifest(&entry.name, &entry.id).await;
+        assert!(
+            must(manifest, "looking for a manifest").as_ref() == Some(&content.manifest),
+            "the storage must return the manifest that was remembered"
         );
         assert!(
-            stored.listed_as == listed_as(content),
+            entry.listed_as == listed_as(content),
             "the catalogue must return the name at trackers that was remembered last"
         );
         content
-            .check(&*stored.blob, "reading from the catalogue")
+            .check(&*entry.blob, "reading from the catalogue")
             .await;
     }
 }

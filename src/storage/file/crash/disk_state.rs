@@ -73,6 +73,8 @@ pub(super) enum PlantedBug {
     /// The directory itself is new, and not synced in its parent.
     NoParentSync,
     RenameReplaces,
+    /// A file gets its final name before its bytes are synced.
+    PublishesUnsynced,
     TrustsTornRecord,
     RetriesFailedSync,
     /// The journal is appended to after it was read, without being written

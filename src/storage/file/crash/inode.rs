@@ -6,7 +6,7 @@ use fastrand::Rng;
 use super::super::timestamp::Timestamp;
 use super::blocks::{Blocks, PAGE};
 
-/// The unit in which a crash tears a write to a journal, in bytes. Smaller than
+/// The unit in which a crash tears a write to a journal or a log, in bytes. Smaller than
 /// on any disk, so that every field of a record is torn off the others.
 const JOURNAL_UNIT: usize = 4;
 const GARBAGE: [[u8; PAGE]; 2] = [[1; PAGE], [0xff; PAGE]];
@@ -40,7 +40,7 @@ impl Inode {
             modified,
             durable_modified: modified,
             locked: false,
-            unit: match name.ends_with(".journal") {
+            unit: match name.ends_with(".journal") || name.ends_with(".catalogue") {
                 true => JOURNAL_UNIT,
                 false => PAGE,
             },

@@ -35,6 +35,39 @@ impl Dir {
     }
 }
 
+impl Dir {
+    /// What is known about the entry under a name without opening it; a link counts
+    /// as a link.
+    pub(in super::super) fn examine(
+        &self,
+        name: &str,
+    ) -> io::Result<Option<(EntryKind, FileStat)>> {
+        examined(fs::symlink_metadata(self.0.join(name)))
+    }
+}
+
+/// What is known about any file without opening it, following links.
+pub(in super::super) fn examine_path(path: &Path) -> io::Result<Option<(EntryKind, FileStat)>> {
+    examined(fs::metadata(path))
+}
+
+fn examined(found: io::Result<fs::Metadata>) -> io::Result<Option<(EntryKind, FileStat)>> {
+    match found {
+        Ok(metadata) => Ok(Some((metadata.file_type().into(), stat_of(&metadata)?))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn stat_of(metadata: &fs::Metadata) -> io::Result<FileStat> {
+    Ok(FileStat {
+        len: metadata.len(),
+        // The standard library does not provide it.
+        allocated: 0,
+        modified: Timestamp::from(metadata.modified()?),
+    })
+}
+
 impl Disk for Dir {
     type File = DataFile;
 
@@ -143,13 +176,7 @@ impl DataFile {
 
 impl DiskFile for DataFile {
     fn stat(&self) -> io::Result<FileStat> {
-        let metadata = self.file.metadata()?;
-        Ok(FileStat {
-            len: metadata.len(),
-            // The standard library does not provide it.
-            allocated: 0,
-            modified: Timestamp::from(metadata.modified()?),
-        })
+        stat_of(&self.file.metadata()?)
     }
 
     fn try_lock(&self) -> Result<(), TryLockError> {

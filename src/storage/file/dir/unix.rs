@@ -42,6 +42,15 @@ impl Dir {
         Ok(())
     }
 
+    /// What is known about the entry under a name without opening it; a link counts
+    /// as a link.
+    pub(in super::super) fn examine(
+        &self,
+        name: &str,
+    ) -> io::Result<Option<(EntryKind, FileStat)>> {
+        Ok(self.stat(name)?.as_ref().map(examined))
+    }
+
     fn stat(&self, name: &str) -> io::Result<Option<Stat>> {
         match fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -162,6 +171,27 @@ pub(in super::super) fn open_path(path: &Path) -> Result<DataFile, Refused> {
     }
     let flags = OFlags::RDONLY | CAREFUL.difference(OFlags::NOFOLLOW);
     regular(fs::open(path, flags, Mode::empty())?.into())
+}
+
+/// What is known about any file without opening it, following links.
+pub(in super::super) fn examine_path(path: &Path) -> io::Result<Option<(EntryKind, FileStat)>> {
+    match fs::stat(path) {
+        Ok(stat) => Ok(Some(examined(&stat))),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn examined(stat: &Stat) -> (EntryKind, FileStat) {
+    let file = FileStat {
+        len: stat.st_size as u64,
+        allocated: stat.st_blocks as u64 * STAT_BLOCK_LEN,
+        modified: Timestamp {
+            seconds: stat.st_mtime,
+            nanos: stat.st_mtime_nsec as u32,
+        },
+    };
+    (kind_of(stat), file)
 }
 
 fn regular(file: File) -> Result<DataFile, Refused> {

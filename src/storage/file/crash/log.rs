@@ -1,0 +1,246 @@
+//! Crashes and failures while contents are remembered and forgotten.
+//!
+//! After each of them every name must have what was reported last about it, or what
+//! was on its way then, and every record its manifest.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fastrand::Rng;
+
+use super::super::log_index::LogLimits;
+use super::super::record::Record;
+use super::super::record_log::RecordLog;
+use super::super::stamp::Stamp;
+use super::super::storage_dir::StorageDir;
+use super::super::timestamp::Timestamp;
+use super::Checked;
+use super::crash_disk::CrashDisk;
+use super::disk_state::{DiskState, Failure, PlantedBug, Trouble};
+use crate::content::{ContentName, Manifest};
+use crate::storage::StorageError;
+
+const NAMES: u32 = 5;
+/// So small that segments are merged all the time.
+const LIMITS: LogLimits = LogLimits {
+    small: 4000,
+    max_small: 2,
+};
+
+/// One call. Every version of a name is another content.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Remember {
+        name: u32,
+        version: u32,
+    },
+    Forget {
+        name: u32,
+    },
+    /// The storage is closed and opened again.
+    Restart,
+}
+
+/// A version of a name, or nothing if it is forgotten.
+type Version = Option<u32>;
+
+/// What each name may have after a crash.
+type Allowed = BTreeMap<u32, Vec<Version>>;
+
+fn steps(seed: u64, restarts: bool) -> Vec<Step> {
+    let mut rng = Rng::with_seed(seed);
+    let step = |version| {
+        let name = rng.u32(..NAMES);
+        match rng.u8(..8) {
+            0 if restarts => Step::Restart,
+            1 | 2 => Step::Forget { name },
+            _ => Step::Remember { name, version },
+        }
+    };
+    (0..30).map(step).collect()
+}
+
+fn name(name: u32) -> ContentName {
+    format!("name {name}").parse().unwrap()
+}
+
+fn content(version: u32) -> (Manifest, Stamp) {
+    let bytes = vec![version as u8; 600 + 17_000 * (version as usize % 3)];
+    let stamp = Stamp {
+        len: bytes.len() as u64,
+        modified: Timestamp {
+            seconds: version.into(),
+            nanos: 0,
+        },
+        settled: true,
+    };
+    (Manifest::of(&bytes).unwrap(), stamp)
+}
+
+struct Storage {
+    disk: CrashDisk,
+    log: RecordLog<CrashDisk>,
+    allowed: Allowed,
+}
+
+impl Storage {
+    fn new(disk: CrashDisk, allowed: Allowed) -> Self {
+        let log = Self::open(&disk);
+        Self { disk, log, allowed }
+    }
+
+    fn open(disk: &CrashDisk) -> RecordLog<CrashDisk> {
+        let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
+        RecordLog::with_limits(dir, LIMITS)
+    }
+
+    fn run(&mut self, step: Step) -> Result<(), StorageError> {
+        let (of, version, done) = match step {
+            Step::Restart => {
+                self.log = Self::open(&self.disk);
+                return Ok(());
+            }
+            Step::Remember { name, version } => (name, Some(version), self.remember(name, version)),
+            Step::Forget { name: of } => (of, None, self.forget(of)),
+        };
+        let allowed = self.allowed.entry(of).or_insert_with(|| vec![None]);
+        if done.is_ok() {
+            allowed.clear();
+        }
+        allowed.push(version);
+        done
+    }
+
+    fn remember(&self, of: u32, version: u32) -> Result<(), StorageError> {
+        let (manifest, stamp) = content(version);
+        let record = Record {
+            id: manifest.id(),
+            name: name(of),
+            listed_as: name(of),
+            path: None,
+            stamp,
+        };
+        match self.log.remember(record, &manifest)? {
+            Some(appended) => self.log.make_durable(&appended),
+            None => panic!("the record can be represented"),
+        }
+    }
+
+    fn forget(&self, of: u32) -> Result<(), StorageError> {
+        match self.log.forget(&name(of))? {
+            Some(appended) => self.log.make_durable(&appended),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks a disk as a newly opened storage sees it. Returns what each name has.
+fn check(disk: &CrashDisk, allowed: &Allowed) -> Checked<Allowed> {
+    let log = Storage::open(disk);
+    let records = log.records().map_err(|e| e.to_string())?;
+    let mut found: BTreeMap<u32, Version> = (0..NAMES).map(|name| (name, None)).collect();
+    for record in records {
+        let version = record.stamp.modified.seconds as u32;
+        let of = (0..NAMES).find(|&of| name(of) == record.name);
+        let of = of.ok_or("an unknown name")?;
+        if found.insert(of, Some(version)).flatten().is_some() {
+            return Err(format!("name {of} has two records"));
+        }
+        let manifest = log.manifest(&record.name, &record.id);
+        if manifest != Ok(Some(content(version).0)) {
+            return Err(format!("name {of} has a wrong manifest: {manifest:?}"));
+        }
+    }
+    let none = vec![None];
+    for (of, version) in &found {
+        let allowed = allowed.get(of).unwrap_or(&none);
+        if !allowed.contains(version) {
+            return Err(format!("name {of} has {version:?}, not one of {allowed:?}"));
+        }
+    }
+    Ok(found.into_iter().map(|(of, v)| (of, vec![v])).collect())
+}
+
+/// Runs the steps on a disk with some trouble, and returns what came of it. Steps that
+/// fail are skipped; where the power is off, all do.
+fn run(disk: CrashDisk, allowed: Allowed, steps: &[Step]) -> (DiskState, Allowed, bool) {
+    let mut storage = Storage::new(disk.clone(), allowed);
+    let mut all = true;
+    for &step in steps {
+        all &= storage.run(step).is_ok();
+    }
+    let state = disk.state().clone();
+    (state, storage.allowed, all)
+}
+
+/// Crashes after each change, or lets each operation fail.
+fn interrupted(
+    seed: u64,
+    planted: Option<PlantedBug>,
+    trouble: impl Fn(u64) -> Trouble,
+) -> Checked<u64> {
+    let restarts = matches!(trouble(0), Trouble::PowerOff(_));
+    let steps = steps(seed, restarts);
+    for at in 0.. {
+        let disk = CrashDisk::new(1);
+        {
+            let mut state = disk.state();
+            state.planted = planted;
+            state.two_steps = seed.is_multiple_of(2);
+        }
+        disk.set_trouble(trouble(at));
+        let (state, allowed, all) = run(disk, Allowed::new(), &steps);
+        let case = |e: String| format!("{e} (seed {seed}, operation {at})");
+        for variant in 0..6 {
+            let mut crashed = state.crashed(seed << 32 | at << 8 | variant);
+            crashed.set_trouble(Trouble::None);
+            let disk = CrashDisk::of(crashed);
+            let allowed = check(&disk, &allowed).map_err(case)?;
+            // It goes on from there, with the other steps, and the power fails again.
+            let (state, allowed, _) = run(disk.clone(), allowed, &steps[steps.len() / 2..]);
+            check(&CrashDisk::of(state.killed()), &allowed).map_err(case)?;
+            let again = CrashDisk::of(state.crashed(seed << 32 | at << 8 | variant | 0x80));
+            check(&again, &allowed).map_err(case)?;
+        }
+        // A failure that harms nothing is not reported.
+        let over = match restarts {
+            true => all,
+            false => state.ops() < at,
+        };
+        if over {
+            return Ok(at);
+        }
+    }
+    unreachable!("the steps end")
+}
+
+#[test]
+fn what_was_remembered_or_forgotten_survives_a_crash_after_any_operation() {
+    let mut points = 0;
+    for seed in 0..12 {
+        points += interrupted(seed, None, Trouble::PowerOff).unwrap();
+    }
+    println!("crashes at {points} points");
+    assert!(points > 500, "{points}");
+}
+
+#[test]
+fn what_was_remembered_or_forgotten_survives_the_failure_of_any_operation() {
+    let mut points = 0;
+    for seed in 0..4 {
+        for failure in [Failure::Io, Failure::NoSpace, Failure::Short] {
+            points += interrupted(seed, None, |at| Trouble::Fails(at, failure)).unwrap();
+        }
+    }
+    println!("failures at {points} points");
+    assert!(points > 500, "{points}");
+}
+
+#[test]
+fn log_that_is_not_synced_or_retries_a_failed_sync_is_caught() {
+    let io = |at| Trouble::Fails(at, Failure::Io);
+    let found = interrupted(1, Some(PlantedBug::NoDirectorySync), Trouble::PowerOff);
+    assert!(found.unwrap_err().contains("not one of"));
+    let found = interrupted(1, Some(PlantedBug::RetriesFailedSync), io);
+    assert!(found.unwrap_err().contains("not one of"));
+}
