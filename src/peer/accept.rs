@@ -75,6 +75,7 @@ fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
         let link = NewLink {
             connection,
             info,
+            awaited: None,
             place,
         };
         // A driver that has ended meanwhile drops the link with its inbox.
@@ -92,7 +93,7 @@ struct Welcome {
 
 /// Reads the Hello and answers it. Returns nothing if there is no link.
 async fn introduce(shared: &PeerShared, connection: &mut Connection) -> Option<Welcome> {
-    let hello = match hear(connection).await {
+    let hello = match hear(&mut connection.stream, &connection.limits).await {
         Ok(hello) => hello,
         Err(error) => {
             tracing::debug!(%error, "no handshake");

@@ -6,11 +6,12 @@ use futures::{SinkExt, StreamExt};
 use tokio::time::timeout;
 
 use super::shared::PeerShared;
-use super::swarm::LinkInfo;
 use crate::content::ContentId;
 use crate::protocol::limits::{HANDSHAKE_TIMEOUT, LINK_FRAMES};
-use crate::protocol::{Addr, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
-use crate::transport::{Connection, TransportError};
+use crate::protocol::{
+    Addr, FrameLimits, Hello, LinkCookie, PeerMessage, ProtocolError, RefuseReason,
+};
+use crate::transport::{Connection, FrameStream, LimitHandle, TransportError};
 
 /// How long a connection that is refused has to read that message and close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,34 +42,56 @@ pub(super) enum HandshakeError {
     Full,
 }
 
-/// Connects to an owner, and shakes hands about a content.
+/// The Hello that answers the one of this side.
+pub(super) struct AwaitedHello {
+    content: ContentId,
+    /// What this side said.
+    pub(super) cookie: LinkCookie,
+}
+
+/// Connects to an owner and says Hello about a content. The answer is read by the task
+/// of the link, which sends meanwhile.
 pub(super) async fn dial(
     shared: &PeerShared,
     addr: &Addr,
     content: ContentId,
-) -> Result<(Connection, LinkInfo), HandshakeError> {
+) -> Result<(Connection, AwaitedHello), HandshakeError> {
     let shake = async {
         let mut connection = shared.transport.connect(addr).await?;
         let said = shared.hello(content);
         let cookie = said.cookie;
         say(&mut connection, PeerMessage::Hello(said)).await?;
-        let hello = hear(&mut connection).await?;
-        if hello.content != content {
-            return Err(HandshakeError::OtherContent);
-        }
-        let info = LinkInfo::dialled(hello.peer, addr.clone());
-        Ok((connection, info.with_cookies(cookie, hello.cookie)))
+        Ok((connection, AwaitedHello { content, cookie }))
     };
     timeout(HANDSHAKE_TIMEOUT, shake)
         .await
         .unwrap_or(Err(HandshakeError::TimedOut))
 }
 
+impl AwaitedHello {
+    /// Reads the answer, which must come within [`HANDSHAKE_TIMEOUT`].
+    pub(super) async fn hear(
+        &self,
+        stream: &mut FrameStream,
+        limits: &LimitHandle,
+    ) -> Result<Hello, HandshakeError> {
+        let heard = timeout(HANDSHAKE_TIMEOUT, hear(stream, limits)).await;
+        let hello = heard.unwrap_or(Err(HandshakeError::TimedOut))?;
+        match hello.content == self.content {
+            true => Ok(hello),
+            false => Err(HandshakeError::OtherContent),
+        }
+    }
+}
+
 /// Reads the Hello of the other side. The side that accepted answers it.
-pub(super) async fn hear(connection: &mut Connection) -> Result<Hello, HandshakeError> {
-    connection.limits.set(HELLO_FRAMES);
-    let frame = connection.stream.next().await;
-    connection.limits.set(LINK_FRAMES);
+pub(super) async fn hear(
+    stream: &mut FrameStream,
+    limits: &LimitHandle,
+) -> Result<Hello, HandshakeError> {
+    limits.set(HELLO_FRAMES);
+    let frame = stream.next().await;
+    limits.set(LINK_FRAMES);
     match PeerMessage::decode(frame.unwrap_or(Err(TransportError::Closed))?)? {
         PeerMessage::Hello(hello) => Ok(hello),
         PeerMessage::Refuse(reason) => Err(HandshakeError::Refused(reason)),

@@ -3,8 +3,9 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::ConnectionPlace;
-use super::swarm::{LinkId, LinkInfo, Strategy};
-use crate::protocol::PeerMessage;
+use super::handshake::AwaitedHello;
+use super::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
+use crate::protocol::{PeerId, PeerMessage};
 use crate::transport::Connection;
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
@@ -12,8 +13,14 @@ const INBOX_LEN: usize = 64;
 
 /// Something that happened outside of the driver.
 pub(super) enum DriverInput {
-    /// A link has shaken hands.
+    /// A link that was accepted has shaken hands.
     Link(Box<NewLink>),
+    /// The other side of a link that was dialled has said who it is.
+    Met {
+        link: LinkId,
+        peer: PeerId,
+        cookies: LinkCookies,
+    },
     /// A message arrived.
     Message { link: LinkId, message: PeerMessage },
     /// Messages were handed to the network; `bytes` counts the blocks in them.
@@ -36,6 +43,8 @@ pub(super) enum DriverInput {
 pub(super) struct NewLink {
     pub(super) connection: Connection,
     pub(super) info: LinkInfo,
+    /// The answer to the Hello of this side, if it is still to come.
+    pub(super) awaited: Option<AwaitedHello>,
     /// Given back when the link ends.
     pub(super) place: ConnectionPlace,
 }

@@ -5,20 +5,24 @@
 //! ones as make [`GROUP_LEN`], whatever it sends meanwhile. This is the
 //! slowest that a reader may be.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
+use tracing::field::display;
 
 use super::admission::ConnectionPlace;
+use super::handshake::{AwaitedHello, HandshakeError};
 use super::inbox::DriverInput;
-use super::swarm::LinkId;
+use super::swarm::{LinkCookies, LinkId};
 use crate::protocol::limits::{FRAME_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
 use crate::protocol::{PeerMessage, RefuseReason};
 use crate::transport::framed::PREFIX_LEN;
-use crate::transport::{Connection, FrameSink, FrameStream, TransportError};
+use crate::transport::{Connection, FrameSink, FrameStream, LimitHandle, TransportError};
 
 /// How many messages may wait for the network: all requests and answers that
 /// the machine has outstanding, and its announcements. A link that lets more
@@ -42,29 +46,42 @@ pub(super) struct LinkInput {
     pub(super) closing: CancellationToken,
 }
 
-/// One link, from the handshake to its end.
+/// One link, from the Hello of this side to its end.
 pub(super) struct LinkTask {
     id: LinkId,
     inbox: mpsc::Sender<DriverInput>,
+    /// The span of all that it logs.
+    span: Span,
 }
 
 impl LinkTask {
     /// A link that reports to this inbox.
-    pub(super) fn new(id: LinkId, inbox: mpsc::Sender<DriverInput>) -> Self {
-        Self { id, inbox }
+    pub(super) fn new(id: LinkId, inbox: mpsc::Sender<DriverInput>, span: Span) -> Self {
+        Self { id, inbox, span }
     }
 
     /// Carries messages until either side ends the link, or its place is given
-    /// to another connection. Then reports the end.
+    /// to another connection. Then reports the end. Messages go out before the
+    /// `awaited` Hello has come.
     pub(super) async fn run(
         self,
         connection: Connection,
+        awaited: Option<AwaitedHello>,
         place: ConnectionPlace,
         LinkInput { messages, closing }: LinkInput,
     ) {
         let Connection {
-            mut sink, stream, ..
+            mut sink,
+            mut stream,
+            limits,
+            ..
         } = connection;
+        let read = async {
+            if let Some(awaited) = awaited {
+                self.meet(&awaited, &mut stream, &limits).await?;
+            }
+            Err(self.read(&mut stream).await)
+        };
         let overdue = async {
             closing.cancelled().await;
             sleep(FAREWELL_TIMEOUT).await;
@@ -73,7 +90,7 @@ impl LinkTask {
             biased;
             () = place.cut() => None,
             ended = self.write(&mut sink, messages) => Some(ended),
-            ended = self.read(stream) => Some(ended),
+            Err::<Infallible, _>(ended) = read => Some(ended),
             () = overdue => Some("the other side did not read the farewell".into()),
         };
         let ended = ended.unwrap_or_else(|| {
@@ -88,8 +105,41 @@ impl LinkTask {
         let _ = self.inbox.send(DriverInput::Down { link: self.id }).await;
     }
 
+    /// Reads the answer to the Hello of this side, and reports who answered. Returns why
+    /// there is no link if nobody did.
+    async fn meet(
+        &self,
+        awaited: &AwaitedHello,
+        stream: &mut FrameStream,
+        limits: &LimitHandle,
+    ) -> Result<(), String> {
+        let link = self.id;
+        let input = match awaited.hear(stream, limits).await {
+            Ok(hello) => {
+                self.span.record("peer", display(hello.peer));
+                tracing::debug!("link up");
+                DriverInput::Met {
+                    link,
+                    peer: hello.peer,
+                    cookies: LinkCookies {
+                        said: awaited.cookie,
+                        heard: hello.cookie,
+                    },
+                }
+            }
+            Err(HandshakeError::Refused(reason)) => DriverInput::Message {
+                link,
+                message: PeerMessage::Refuse(reason),
+            },
+            Err(error) => return Err(error.to_string()),
+        };
+        // When the driver has ended, the writer ends the link.
+        let _ = self.inbox.send(input).await;
+        Ok(())
+    }
+
     /// Reads until the link ends, and returns why it did.
-    async fn read(&self, mut stream: FrameStream) -> String {
+    async fn read(&self, stream: &mut FrameStream) -> String {
         loop {
             let frame = match timeout(IDLE_TIMEOUT, stream.next()).await {
                 Ok(Some(Ok(frame))) => frame,

@@ -14,7 +14,7 @@ use super::super::handshake::{HandshakeError, dial};
 use super::super::hashing::off_thread;
 use super::super::inbox::NewLink;
 use super::super::shared::PeerShared;
-use super::super::swarm::{LinkId, ManifestClaim};
+use super::super::swarm::{LinkId, LinkInfo, ManifestClaim};
 use super::open_content::{OpenContent, PublishBy};
 use super::read_queue::{BlockRead, ReadBatch};
 use super::target::{Target, open_target};
@@ -93,10 +93,11 @@ impl Jobs {
         self.start(async move {
             let link = async {
                 let place = shared.admission.dial().ok_or(HandshakeError::Full)?;
-                let (connection, info) = dial(&shared, &addr, id).await?;
+                let (connection, awaited) = dial(&shared, &addr, id).await?;
                 Ok(Box::new(NewLink {
                     connection,
-                    info,
+                    info: LinkInfo::unmet(addr.clone()),
+                    awaited: Some(awaited),
                     place,
                 }))
             };

@@ -282,6 +282,11 @@ impl Driver {
     fn input(&mut self, input: DriverInput) {
         match input {
             DriverInput::Link(link) => self.link_up(*link),
+            DriverInput::Met {
+                link,
+                peer,
+                cookies,
+            } => self.swarm.link_met(now(), link, peer, Some(cookies)),
             DriverInput::Message { link, message } => {
                 self.swarm.handle_message(now(), link, message);
             }
@@ -306,6 +311,7 @@ impl Driver {
         let NewLink {
             connection,
             info,
+            awaited,
             place,
         } = link;
         let id = self.shared.next_link();
@@ -313,13 +319,17 @@ impl Driver {
             parent: &self.span,
             "link",
             id = id.0,
-            peer = %info.peer,
+            peer = tracing::field::Empty,
             remote = %connection.remote,
         );
-        span.in_scope(|| tracing::debug!("link up"));
+        if let Some(peer) = info.peer {
+            span.record("peer", tracing::field::display(peer));
+            span.in_scope(|| tracing::debug!("link up"));
+        }
         let input = self.links.open(id);
-        let task = LinkTask::new(id, self.inbox.sender());
-        self.shared.spawn(span, task.run(connection, place, input));
+        let task = LinkTask::new(id, self.inbox.sender(), span.clone());
+        let run = task.run(connection, awaited, place, input);
+        self.shared.spawn(span, run);
         self.swarm.link_up(now(), id, info);
     }
 

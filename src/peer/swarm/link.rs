@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use super::contributor::Contributor;
 use super::remote_chunks::RemoteChunks;
-use super::{LinkId, LinkInfo};
+use super::{LinkCookies, LinkId, LinkInfo};
+use crate::protocol::PeerId;
 
 /// The state of a link. What the planner and the uploader know of it is theirs.
 #[derive(Debug)]
@@ -74,13 +75,7 @@ impl Link {
     /// A link whose greeting tells of the first `told` chunks of the log.
     pub(super) fn new(now: Instant, id: LinkId, info: LinkInfo, told: usize) -> Self {
         Self {
-            contributor: Arc::new(Contributor {
-                link: id,
-                peer: info.peer,
-                addr: info.addr.clone(),
-                dialled: info.dialled,
-                host: info.host.clone(),
-            }),
+            contributor: contributor(id, &info),
             lot: 0,
             known_blank: false,
             since: now,
@@ -96,6 +91,18 @@ impl Link {
             told,
             proofs: 0,
         }
+    }
+
+    /// The other side has said who it is.
+    pub(super) fn met(&mut self, peer: PeerId, cookies: Option<LinkCookies>) {
+        self.info.peer = Some(peer);
+        self.info.cookies = cookies;
+        self.contributor = contributor(self.contributor.link, &self.info);
+    }
+
+    /// Whether the other side has said who it is.
+    pub(super) fn is_met(&self) -> bool {
+        self.info.peer.is_some()
     }
 
     pub(super) fn is_choked(&self) -> bool {
@@ -124,6 +131,17 @@ impl Link {
         let position = self.pages.handed + self.queued as u64;
         self.pages.under_way.push_back(position);
     }
+}
+
+/// A link, as the sender of blocks.
+fn contributor(link: LinkId, info: &LinkInfo) -> Arc<Contributor> {
+    Arc::new(Contributor {
+        link,
+        peer: info.peer,
+        addr: info.addr.clone(),
+        dialled: info.dialled,
+        host: info.host.clone(),
+    })
 }
 
 impl PageQueue {

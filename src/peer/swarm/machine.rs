@@ -28,7 +28,9 @@ use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
-use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
+use super::{
+    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig,
+};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
@@ -451,8 +453,9 @@ impl Swarm {
 
 /// Links come up and go down.
 impl Swarm {
-    /// A link is up: the handshake is done. The machine may drop it at once, if it is
-    /// banned, or if there is no place for it.
+    /// A link is up: the handshake is done, or this side dialled and has said Hello. In
+    /// that case [`link_met`](Self::link_met) tells later who answered. The machine may
+    /// drop the link at once, if it is banned, or if there is no place for it.
     pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
         if let Some(reason) = self.refusal(now, &info) {
             self.outbox.push(Output::Drop { link: id, reason });
@@ -480,10 +483,41 @@ impl Swarm {
         self.links.insert(id, link);
         self.count_lacks(id);
         self.send(id, self.greeting());
+        self.send_proofs(id);
+        self.settle(now);
+    }
+
+    /// The other side of a link that this side dialled has said who it is. Call it before
+    /// any message of that link. If it refuses instead, that is a message; if it does not
+    /// answer, the link is [down](Self::link_down).
+    pub fn link_met(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        peer: PeerId,
+        cookies: Option<LinkCookies>,
+    ) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.met(peer, cookies);
+        self.newcomers.link_met(now, id, &self.links);
+        let info = self.links.get(id).map(|link| link.info.clone());
+        if let Some(info) = info.filter(|info| info.peer == Some(self.me)) {
+            self.book.ban(&info.host, info.addr.as_ref());
+            let reason = DropReason::Refused(RefuseReason::SelfConnection);
+            self.drop_link(now, id, reason);
+        } else {
+            self.send_proofs(id);
+        }
+        self.settle(now);
+    }
+
+    /// Proves to other links of the same name that this is the same peer.
+    fn send_proofs(&mut self, id: LinkId) {
         for proof in same_peer::proofs(&self.links, id) {
             self.send(id, PeerMessage::SamePeer(proof));
         }
-        self.settle(now);
     }
 
     /// The first message of this side.
@@ -499,7 +533,7 @@ impl Swarm {
 
     /// Why a link is refused, if it is.
     fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
-        let reason = if info.peer == self.me {
+        let reason = if info.peer == Some(self.me) {
             if info.dialled {
                 self.book.ban(&info.host, info.addr.as_ref());
             }
@@ -594,7 +628,9 @@ impl Swarm {
             return;
         };
         self.ask_queue.link_removed(id);
-        self.blame_host(now, id, &link);
+        if link.is_met() {
+            self.blame_host(now, id, &link);
+        }
         self.uploader.link_removed(now, id);
         self.super_seeding.returned(id);
         self.unlink_address(now, &link);
@@ -692,8 +728,12 @@ impl Swarm {
 impl Swarm {
     /// A message arrived on a link. Messages of unknown links are ignored.
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
-        if !self.links.contains(link) {
+        let Some(state) = self.links.get(link) else {
             return;
+        };
+        if !state.is_met() && !matches!(message, PeerMessage::Refuse(_)) {
+            self.violated(now, link, "a message before the Hello");
+            return self.settle(now);
         }
         match message {
             PeerMessage::KeepAlive => {}
@@ -1178,8 +1218,8 @@ impl Swarm {
         let Some(assembled) = transfer.chunk_written(now, chunk) else {
             return;
         };
-        for sender in &assembled.senders {
-            self.counters.contributed(sender.peer);
+        for peer in assembled.senders.iter().filter_map(|sender| sender.peer) {
+            self.counters.contributed(peer);
         }
         let senders: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
         for id in senders {

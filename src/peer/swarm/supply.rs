@@ -120,7 +120,8 @@ impl Supply<'_> {
         let waits_for_others = match self.phase {
             Phase::Manifest(fetch) => {
                 let has_room = self.links.len() < self.config.max_links;
-                let tries = has_room && self.book.has_untried();
+                let unmet = self.links.values().any(|link| !link.is_met());
+                let tries = has_room && self.book.has_untried() || unmet;
                 !fetch.is_checking() && !fetch.is_waiting(links_with_chunks(self.links)) && !tries
             }
             Phase::Transfer(transfer) => transfer.waits_for_peers(),
