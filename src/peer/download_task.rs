@@ -126,7 +126,7 @@ impl DownloadTask {
         let found = find(shared, key, &options).await?;
         match shared.drivers.claim(found.id, &self.handle).await {
             Ok(claim) => {
-                let fetch = fetch(shared, claim, asked, found, options)?;
+                let fetch = fetch(shared, claim, asked, found, options).await?;
                 Ok(Start::Fetch(Box::new(fetch)))
             }
             Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
@@ -139,7 +139,7 @@ impl DownloadTask {
 
 /// Prepares the download of a content that was found and claimed. `asked` is
 /// the name that it was asked for by.
-fn fetch(
+async fn fetch(
     shared: &PeerShared,
     claim: DriverClaim,
     asked: Option<ContentName>,
@@ -161,10 +161,15 @@ fn fetch(
     }
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
+    let resumes = shared.storage.has_partial(&id).await;
     let now = tokio::time::Instant::now().into_std();
+    let swarm = Swarm::leecher(now, config, shared.id, id);
     Ok(Fetch {
         claim,
-        swarm: Swarm::leecher(now, config, shared.id, id),
+        swarm: match resumes {
+            true => swarm,
+            false => swarm.expecting(found.length),
+        },
         fallback: names.fallback(id),
         listing: Listing::new(content, names.listed()),
         owners,

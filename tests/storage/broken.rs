@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bt_lite::storage::{Blob, Partial, Stored};
 use bt_lite::testing::storage::conformance;
-use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
+use bt_lite::{Bitfield, ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
 
 /// The fault of a [`BrokenStorage`].
@@ -105,6 +105,10 @@ impl Storage for BrokenStorage {
             Fault::ChecksNamesDifferently => Err(StorageError::Reserved { name: name.clone() }),
             _ => self.inner.check_name(name),
         }
+    }
+
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.inner.has_partial(id).await
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -29,7 +29,7 @@ use super::status::ContentStatus;
 use super::swarm::{DropReason, LinkId, Output, Swarm};
 use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
-use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use jobs::{JobResult, Jobs};
@@ -372,12 +372,12 @@ impl Driver {
                 self.set_durable_bytes(self.listing.content.length);
                 self.swarm.finished(now());
                 self.show_progress();
-            }
-            JobResult::Announced(OwnState::Complete) => {
+                // The trackers hear of it next. They know already that something of it
+                // is here.
                 let content = self.listing.content.clone();
                 self.status.send_modify(|status| status.end(Ok(content)));
             }
-            JobResult::Announced(_) => {}
+            JobResult::Announced => {}
             JobResult::Opened(Err(source))
             | JobResult::Committed(Err(source))
             | JobResult::Published(Err(source)) => {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::chunk_set::ChunkSet;
 use super::contributor::Contributor;
 use super::remote_chunks::RemoteChunks;
 use super::{LinkCookies, LinkId, LinkInfo};
@@ -27,6 +28,9 @@ pub(super) struct Link {
     /// This link, as the sender of blocks.
     pub(super) contributor: Arc<Contributor>,
     pub(super) remote: RemoteChunks,
+    /// A tracker named it as complete, and this side relies on that until it has said
+    /// itself what it has.
+    pub(super) presumed_complete: bool,
     /// Whether the other side lets this one ask.
     pub(super) choke: Choke,
     /// What the other side was told last.
@@ -83,6 +87,7 @@ impl Link {
             received: 0,
             info,
             remote: RemoteChunks::Unknown,
+            presumed_complete: false,
             choke: Choke::Unchoked,
             interest: Interest::Interested,
             queued: 0,
@@ -103,6 +108,19 @@ impl Link {
     /// Whether the other side has said who it is.
     pub(super) fn is_met(&self) -> bool {
         self.info.peer.is_some()
+    }
+
+    /// Whether it has not said yet what it has, and is presumed to have everything.
+    pub(super) fn is_presumed(&self) -> bool {
+        self.presumed_complete && self.remote == RemoteChunks::Unknown
+    }
+
+    /// What it has, as far as that is known or presumed.
+    pub(super) fn has(&self) -> ChunkSet {
+        match self.is_presumed() {
+            true => ChunkSet::All,
+            false => self.remote.known(),
+        }
     }
 
     pub(super) fn is_choked(&self) -> bool {

@@ -25,9 +25,10 @@ pub(super) struct Supply<'a> {
     pub(super) last_gain: Instant,
 }
 
-/// The links that say to have something.
+/// The links that say to have something, or are presumed to.
 pub(super) fn links_with_chunks(links: &LinkMap<Link>) -> impl Iterator<Item = LinkId> + Clone {
-    let having = links.iter().filter(|(_, link)| link.remote.is_anything());
+    let has = |link: &Link| link.remote.is_anything() || link.is_presumed();
+    let having = links.iter().filter(move |(_, link)| has(link));
     having.map(|(id, _)| id)
 }
 

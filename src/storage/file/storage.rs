@@ -11,12 +11,12 @@ use super::catalogue::Catalogue;
 use super::dir::{self, Dir};
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
-use super::names::is_reserved;
+use super::names::{PartialNames, is_reserved};
 use super::partial_file::PartialFile;
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
 use super::writers::Writers;
-use crate::content::{ContentName, Manifest};
+use crate::content::{ContentId, ContentName, Manifest};
 use crate::storage::{Blob, Partial, Storage, StorageError, Stored};
 
 /// Contents as files in a directory. A clone is the same storage.
@@ -226,6 +226,12 @@ impl Storage for FileStorage {
             let name = name.clone();
             StorageError::UnsafeName { name, reason }
         })
+    }
+
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        let (dir, names) = (self.dir.clone(), PartialNames::of(*id));
+        let kind = blob::run(move || Ok(dir.disk.kind(&names.data)));
+        matches!(kind.await, Ok(Ok(Some(_))))
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
