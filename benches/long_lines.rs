@@ -23,6 +23,8 @@ use tokio::time::Instant;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
+/// The length of the shortest chunk, in bytes.
+const CHUNK: usize = 16 * KIB;
 /// A million bits per second, in bytes per second.
 const MBIT: u64 = 125_000;
 /// How many bytes a link holds: as much as the longest fast line carries in a round trip.
@@ -46,9 +48,11 @@ struct Line {
 }
 
 impl Line {
-    /// The time below which no download can end.
+    /// The time below which no download can end. A content with a single chunk comes
+    /// from one owner.
     fn bound(&self) -> Duration {
-        let rate = self.rate as f64 * self.owners as f64;
+        let owners = self.owners.min(self.length.div_ceil(CHUNK));
+        let rate = self.rate as f64 * owners as f64;
         3 * self.round_trip + Duration::from_secs_f64(self.length as f64 / rate) + GRAIN
     }
 

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::admission::ConnectionPlace;
-use super::handshake::{HandshakeError, hear, refuse, say};
+use super::handshake::{refuse, say};
+use super::hello::{HandshakeError, hear};
 use super::inbox::{DriverInput, NewLink};
 use super::shared::PeerShared;
 use super::swarm::LinkInfo;

@@ -17,7 +17,7 @@ use super::swarm::Swarm;
 use crate::content::{Content, ContentId, ContentName};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::Storage;
+use crate::storage::{Blob, Storage};
 use crate::tracker::TrackerError;
 
 /// A download that is about to start.
@@ -161,19 +161,37 @@ async fn fetch(
     }
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
-    let resumes = shared.storage.has_partial(&id).await;
+    let fallback = names.fallback(id);
+    let targets = [Some(&content.name), fallback.as_ref()];
+    let is_here = is_here(&*shared.storage, &content, targets.into_iter().flatten()).await;
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.id, id);
     Ok(Fetch {
         claim,
-        swarm: match resumes {
+        swarm: match is_here {
             true => swarm,
             false => swarm.expecting(found.length),
         },
-        fallback: names.fallback(id),
+        fallback,
         listing: Listing::new(content, names.listed()),
         owners,
     })
+}
+
+/// Whether the storage may have a content already, or a part of it: as an interrupted
+/// download, or under one of these names.
+async fn is_here(
+    storage: &dyn Storage,
+    content: &Content,
+    names: impl Iterator<Item = &ContentName>,
+) -> bool {
+    for name in names {
+        let same = |blob: Arc<dyn Blob>| blob.length() == content.length;
+        if storage.open(name).await.is_ok_and(same) {
+            return true;
+        }
+    }
+    storage.has_partial(&content.id).await
 }
 
 /// The names that a download may get.

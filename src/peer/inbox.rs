@@ -3,7 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::ConnectionPlace;
-use super::handshake::AwaitedHello;
+use super::hello::AwaitedHello;
 use super::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{PeerId, PeerMessage};
 use crate::transport::Connection;

@@ -16,7 +16,7 @@ use tracing::Span;
 use tracing::field::display;
 
 use super::admission::ConnectionPlace;
-use super::handshake::{AwaitedHello, HandshakeError};
+use super::hello::{AwaitedHello, HandshakeError};
 use super::inbox::DriverInput;
 use super::swarm::{LinkCookies, LinkId};
 use crate::protocol::limits::{FRAME_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};

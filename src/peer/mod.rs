@@ -29,6 +29,7 @@ mod drivers;
 mod handle;
 mod handshake;
 mod hashing;
+mod hello;
 mod inbox;
 mod key;
 mod link;

@@ -10,8 +10,9 @@ use futures::stream::FuturesUnordered;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::super::handshake::{HandshakeError, dial};
+use super::super::handshake::dial;
 use super::super::hashing::off_thread;
+use super::super::hello::HandshakeError;
 use super::super::inbox::NewLink;
 use super::super::shared::PeerShared;
 use super::super::swarm::{LinkId, LinkInfo, ManifestClaim};
