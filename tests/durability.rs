@@ -54,6 +54,10 @@ impl Storage for LoggingStorage {
         Ok(partial)
     }
 
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.0.has_partial(id).await
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         self.0.open(name).await
     }

@@ -18,7 +18,7 @@ use super::swarm::Swarm;
 use crate::content::{Content, ContentId, ContentName};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::Storage;
+use crate::storage::{Blob, Storage};
 use crate::tracker::TrackerError;
 
 /// A download that is about to start.
@@ -132,7 +132,7 @@ impl DownloadTask {
         let found = find(shared, key, &options).await?;
         match shared.contents.claim(found.id, &self.handle).await {
             Ok(claim) => {
-                let fetch = fetch(shared, claim, asked, found, options, place)?;
+                let fetch = fetch(shared, claim, asked, found, options, place).await?;
                 Ok(Start::Fetch(Box::new(fetch)))
             }
             Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
@@ -158,7 +158,7 @@ impl DownloadTask {
 
 /// Prepares the download of a content that was found and claimed. `asked` is
 /// the name that it was asked for by.
-fn fetch(
+async fn fetch(
     shared: &PeerShared,
     claim: DriverClaim,
     asked: Option<ContentName>,
@@ -181,15 +181,38 @@ fn fetch(
     }
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
+    let fallback = names.fallback(id);
+    let targets = [Some(&content.name), fallback.as_ref()];
+    let is_here = is_here(&*shared.storage, &content, targets.into_iter().flatten()).await;
     let now = tokio::time::Instant::now().into_std();
+    let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Fetch {
         claim,
-        swarm: Swarm::leecher(now, config, shared.identity.id, id),
-        fallback: names.fallback(id),
+        swarm: match is_here {
+            true => swarm,
+            false => swarm.expecting(found.length),
+        },
+        fallback,
         listing: Listing::new(content, names.listed()),
         owners,
         place,
     })
+}
+
+/// Whether the storage may have a content already, or a part of it: as an interrupted
+/// download, or under one of these names.
+async fn is_here(
+    storage: &dyn Storage,
+    content: &Content,
+    names: impl Iterator<Item = &ContentName>,
+) -> bool {
+    for name in names {
+        let same = |blob: Arc<dyn Blob>| blob.length() == content.length;
+        if storage.open(name).await.is_ok_and(same) {
+            return true;
+        }
+    }
+    storage.has_partial(&content.id).await
 }
 
 /// The names that a download may get.

@@ -3,8 +3,8 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::outlet::Outlet;
-use super::swarm::{LinkId, LinkInfo, Strategy};
-use crate::protocol::{Addr, PeerMessage};
+use super::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
+use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
 const INBOX_LEN: usize = 64;
@@ -13,6 +13,12 @@ const INBOX_LEN: usize = 64;
 pub(super) enum DriverInput {
     /// Another peer has opened a link.
     Link(Box<NewLink>),
+    /// The other side of a link that was dialled has said who it is.
+    Met {
+        link: LinkId,
+        peer: PeerId,
+        cookies: LinkCookies,
+    },
     /// A message arrived.
     Message { link: LinkId, message: PeerMessage },
     /// Messages were handed to the network; `bytes` counts the blocks in them.

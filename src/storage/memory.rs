@@ -195,6 +195,10 @@ impl Storage for MemoryStorage {
         Ok(partial.verified(present).untouched(true))
     }
 
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.contents().unfinished.contains_key(id)
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         match self.contents().finished.get(name) {
             Some(body) => Ok(Arc::new(MemoryReadBlob(body.clone()))),

@@ -51,6 +51,18 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether an interrupted download of this content may be here, which
+    /// [`create`](Self::create) would resume. Then nothing is asked for before it is
+    /// known which chunks are missing. A wrong answer costs time or traffic, and nothing
+    /// else. A wrapper around a storage should forward the call. By default there is
+    /// none.
+    ///
+    /// Cancel safe.
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        let _ = id;
+        false
+    }
+
     /// Opens a finished content for reading, by its name.
     ///
     /// # Errors

@@ -119,6 +119,10 @@ impl Storage for Counting {
         Ok(partial)
     }
 
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.inner.has_partial(id).await
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         self.inner.open(name).await
     }

@@ -100,7 +100,12 @@ impl Subscriber for Log {
         Id::from_u64(spans.len() as u64)
     }
 
-    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record(&self, id: &Id, record: &Record<'_>) {
+        let mut fields = Fields(String::new());
+        record.record(&mut fields);
+        let fields = format!(" {}", fields.0);
+        self.spans.lock().unwrap()[Self::index(id)].fields += &fields;
+    }
 
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 

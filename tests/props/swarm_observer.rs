@@ -348,7 +348,7 @@ impl Observer {
             self.dialling.remove(addr);
         }
         self.fresh = Some(link);
-        self.must_refuse = info.peer == self.me || self.is_banned(&info);
+        self.must_refuse = info.peer == Some(self.me) || self.is_banned(&info);
         self.crowded = self.links.len() >= self.max_links / 2 && !self.must_refuse;
         let suspect = self.is_suspect(&info.host);
         self.must_refuse |= self.crowded && !info.dialled && suspect;

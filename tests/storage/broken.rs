@@ -110,6 +110,10 @@ impl Storage for BrokenStorage {
         }
     }
 
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.inner.has_partial(id).await
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         let shown = self.shown.lock().unwrap().get(name).cloned();
         match (shown, self.fault) {

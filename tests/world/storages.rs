@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bt_lite::storage::{Blob, Partial};
-use bt_lite::{Bitfield, ContentName, Manifest, MemoryStorage, Storage, StorageError};
+use bt_lite::{Bitfield, ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 use bytes::Bytes;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,6 +92,10 @@ impl Storage for Troubled {
         let (of, inner) = (self.clone(), partial.blob);
         partial.blob = Arc::new(TroubledBlob { of, inner });
         Ok(partial)
+    }
+
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        self.inner.has_partial(id).await
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

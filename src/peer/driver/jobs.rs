@@ -20,12 +20,12 @@ use super::open_content::{OpenContent, PublishBy};
 use super::read_queue::{BlockRead, ReadBatch};
 use super::target::{Target, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
-use crate::protocol::{Addr, OwnEntry, OwnState};
+use crate::protocol::{Addr, OwnEntry};
 use crate::storage::StorageError;
 use crate::tracker::TrackerError;
 
-/// How long the end of a download waits for the trackers to accept that it is
-/// complete. They are told later in any case.
+/// How long the outcome of an announcement is waited for. The trackers are told later in
+/// any case.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The end of a job.
@@ -59,7 +59,8 @@ pub(super) enum JobResult {
     Committed(Result<u64, StorageError>),
     /// It is durable under its name. Whether the storage has its manifest.
     Published(Result<bool, StorageError>),
-    Announced(OwnState),
+    /// The trackers know the state, or cannot be told at present.
+    Announced,
 }
 
 /// The jobs of one driver. They run while [`next`](Self::next) is polled;
@@ -207,7 +208,7 @@ impl Jobs {
                 Ok(Err(error)) => tracing::warn!(%error, "announcing failed"),
                 Err(_) => tracing::debug!("announcing takes long, and goes on"),
             }
-            JobResult::Announced(state)
+            JobResult::Announced
         };
         self.start(announced.instrument(tracing::info_span!("announce", ?state)));
     }

@@ -30,7 +30,7 @@ use super::status::ContentStatus;
 use super::swarm::{DropReason, LinkId, Output, Swarm};
 use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
-use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use jobs::{JobResult, Jobs};
@@ -350,6 +350,14 @@ impl Driver {
     fn input(&mut self, input: DriverInput) {
         match input {
             DriverInput::Link(link) => self.link_up(*link),
+            DriverInput::Met {
+                link,
+                peer,
+                cookies,
+            } => {
+                self.links.met(link, peer);
+                self.swarm.link_met(now(), link, peer, Some(cookies));
+            }
             DriverInput::Message { link, message } => {
                 self.swarm.handle_message(now(), link, message);
             }
@@ -381,9 +389,12 @@ impl Driver {
             parent: &self.span,
             "link",
             id = id.0,
-            peer = %info.peer,
+            peer = tracing::field::Empty,
             %remote,
         );
+        if let Some(peer) = info.peer {
+            span.record("peer", tracing::field::display(peer));
+        }
         self.links.insert(id, outlet, span);
         self.swarm.link_up(now(), id, info);
     }
@@ -429,12 +440,12 @@ impl Driver {
                 self.set_durable_bytes(self.listing.content.length);
                 self.swarm.finished(now());
                 self.show_progress();
-            }
-            JobResult::Announced(OwnState::Complete) => {
+                // The trackers hear of it next. They know already that something of it
+                // is here.
                 let content = self.listing.content.clone();
                 self.status.send_modify(|status| status.end(Ok(content)));
             }
-            JobResult::Announced(_) => {}
+            JobResult::Announced => {}
             JobResult::Opened(Err(source))
             | JobResult::Committed(Err(source))
             | JobResult::Published(Err(source)) => {

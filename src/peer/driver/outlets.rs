@@ -6,7 +6,7 @@ use tracing::Span;
 
 use super::super::outlet::{LinkEnd, Outlet};
 use super::super::swarm::LinkId;
-use crate::protocol::PeerMessage;
+use crate::protocol::{PeerId, PeerMessage};
 
 /// The ways out to all links of a driver.
 #[derive(Default)]
@@ -32,6 +32,13 @@ impl LinkOutlets {
     pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>, span: Span) {
         span.in_scope(|| tracing::debug!("link up"));
         self.outlets.insert(link, Open { outlet, span });
+    }
+
+    /// The other side of a link has said who it is.
+    pub(super) fn met(&self, link: LinkId, peer: PeerId) {
+        if let Some(open) = self.outlets.get(&link) {
+            open.span.record("peer", tracing::field::display(peer));
+        }
     }
 
     pub(super) fn is_open(&self, link: LinkId) -> bool {

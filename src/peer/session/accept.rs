@@ -78,6 +78,7 @@ fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
             channels: Arc::new(Channels::new(false)),
             info,
             remote: connection.remote.clone(),
+            awaits: None,
             stop: own.tasks.stop.clone(),
         };
         drop(own);
@@ -90,7 +91,7 @@ async fn introduce(
     shared: &PeerShared,
     connection: &mut Connection,
 ) -> Option<(LinkInfo, ConnectionPlace)> {
-    let hello = match hear(connection).await {
+    let hello = match hear(&mut connection.stream, &connection.limits).await {
         Ok(hello) => hello,
         Err(error) => {
             tracing::debug!(%error, "no handshake");

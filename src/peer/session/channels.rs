@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::inbox::DriverInput;
 use super::super::outlet::{LinkEnd, Outlet};
-use super::super::swarm::LinkId;
+use super::super::swarm::{LinkCookies, LinkId, LinkInfo};
 use crate::content::ContentId;
-use crate::protocol::{ChannelId, PeerMessage, RefuseReason};
+use crate::protocol::{ChannelId, PeerId, PeerMessage, RefuseReason};
 
 /// How many messages may wait on one channel: all requests and answers that a
 /// machine has outstanding, and its announcements. A link that lets more pile up
@@ -75,6 +75,8 @@ struct Table {
     /// The last number that the other side opened.
     newest: u32,
     is_ended: bool,
+    /// Who the other side says it is, once it has.
+    met: Option<(PeerId, LinkCookies)>,
 }
 
 struct Channel {
@@ -116,19 +118,42 @@ impl Channels {
                 next: if dialled { 1 } else { 2 },
                 newest: 0,
                 is_ended: false,
+                met: None,
             }),
             work: Notify::new(),
             ending: CancellationToken::new(),
         }
     }
 
-    /// Opens a channel, and queues the message that says so. `None` if the
-    /// session has ended.
+    /// The other side has said who it is. Returns the links that were opened
+    /// before.
+    pub(super) fn met(&self, peer: PeerId, cookies: LinkCookies) -> Vec<Receiver> {
+        let mut table = self.table();
+        table.met = Some((peer, cookies));
+        table.receivers()
+    }
+
+    /// What a link says of the other side: this, and who it is by now.
+    pub(super) fn info(&self, unmet: &LinkInfo) -> LinkInfo {
+        let mut info = unmet.clone();
+        if let Some((peer, cookies)) = self.table().met {
+            (info.peer, info.cookies) = (Some(peer), Some(cookies));
+        }
+        info
+    }
+
+    /// All links that are open.
+    pub(super) fn receivers(&self) -> Vec<Receiver> {
+        self.table().receivers()
+    }
+
+    /// Opens a channel, and queues the message that says so. Returns also who the
+    /// other side is, if it has said that. `None` if the session has ended.
     pub(super) fn open(
         self: &Arc<Self>,
         content: ContentId,
         receiver: Receiver,
-    ) -> Option<ChannelOutlet> {
+    ) -> Option<(ChannelOutlet, Option<(PeerId, LinkCookies)>)> {
         let mut table = self.table();
         if table.is_ended || table.next > u32::MAX - 2 {
             return None;
@@ -137,9 +162,10 @@ impl Channels {
         table.next += 2;
         table.insert(id, content, Side::This, ChannelState::Open(receiver));
         table.queue(id, PeerMessage::Open(content));
+        let met = table.met;
         drop(table);
         self.work.notify_one();
-        Some(self.outlet(id))
+        Some((self.outlet(id), met))
     }
 
     /// The other side opens a channel. When both have opened one about the same
@@ -264,14 +290,9 @@ impl Channels {
         let mut table = self.table();
         table.is_ended = true;
         table.turns.clear();
-        let channels = std::mem::take(&mut table.channels);
-        let open = channels
-            .into_values()
-            .filter_map(|channel| match channel.state {
-                ChannelState::Open(receiver) => Some(receiver),
-                ChannelState::Muted | ChannelState::Ending => None,
-            });
-        open.collect()
+        let receivers = table.receivers();
+        table.channels.clear();
+        receivers
     }
 
     /// Ignores poison: no change under this lock is left half done.
@@ -281,6 +302,15 @@ impl Channels {
 }
 
 impl Table {
+    fn receivers(&self) -> Vec<Receiver> {
+        let states = self.channels.values().map(|channel| &channel.state);
+        let open = states.filter_map(|state| match state {
+            ChannelState::Open(receiver) => Some(receiver.clone()),
+            ChannelState::Muted | ChannelState::Ending => None,
+        });
+        open.collect()
+    }
+
     fn insert(&mut self, id: ChannelId, content: ContentId, opened_by: Side, state: ChannelState) {
         let channel = Channel {
             content,

@@ -14,11 +14,11 @@ use super::super::inbox::{DriverInput, NewLink};
 use super::super::swarm::LinkInfo;
 use super::super::tasks::Tasks;
 use super::channels::{Channels, Receiver};
-use super::handshake::{HandshakeError, hear, say};
+use super::handshake::{HandshakeError, say};
 use super::task::SessionTask;
 use crate::content::ContentId;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
-use crate::protocol::{Addr, PeerMessage};
+use crate::protocol::{Addr, LinkCookie, PeerMessage};
 use crate::transport::{Connection, Transport};
 
 /// Opens sessions, and links by them.
@@ -35,15 +35,9 @@ pub(in crate::peer) struct Dialler {
 #[derive(Clone)]
 enum Dial {
     UnderWay,
-    Up(Session),
+    /// The Hello of this side is sent.
+    Up(Arc<Channels>),
     Failed(HandshakeError),
-}
-
-/// A session that is up.
-#[derive(Clone)]
-struct Session {
-    channels: Arc<Channels>,
-    info: LinkInfo,
 }
 
 impl Dialler {
@@ -75,13 +69,17 @@ impl Dialler {
         inbox: mpsc::Sender<DriverInput>,
     ) -> Result<NewLink, HandshakeError> {
         loop {
-            let Session { channels, info } = self.session(&addr).await?;
+            let channels = self.session(&addr).await?;
             let id = self.contents.next_link();
             let receiver = Receiver {
                 inbox: inbox.clone(),
                 link: id,
             };
-            if let Some(outlet) = channels.open(content, receiver) {
+            if let Some((outlet, met)) = channels.open(content, receiver) {
+                let mut info = LinkInfo::unmet(addr.clone());
+                if let Some((peer, cookies)) = met {
+                    (info.peer, info.cookies) = (Some(peer), Some(cookies));
+                }
                 return Ok(NewLink {
                     id,
                     info,
@@ -95,11 +93,11 @@ impl Dialler {
     }
 
     /// The session with an address, which others may be dialling already.
-    async fn session(self: &Arc<Self>, addr: &Addr) -> Result<Session, HandshakeError> {
+    async fn session(self: &Arc<Self>, addr: &Addr) -> Result<Arc<Channels>, HandshakeError> {
         let mut dial = self.dial(addr);
         let ended = dial.wait_for(|dial| !matches!(dial, Dial::UnderWay)).await;
         match ended.as_deref() {
-            Ok(Dial::Up(session)) => Ok(session.clone()),
+            Ok(Dial::Up(channels)) => Ok(Arc::clone(channels)),
             Ok(Dial::Failed(error)) => Err(error.clone()),
             // The task was ended.
             Ok(Dial::UnderWay) | Err(_) => Err(HandshakeError::ShutDown),
@@ -125,8 +123,8 @@ impl Dialler {
     /// The life of a session, from the dial on.
     async fn run(&self, addr: Addr, dial: watch::Sender<Dial>) {
         let stop = &self.tasks.stop;
-        let shaken = stop.run_until_cancelled(self.shake_hands(&addr)).await;
-        let (connection, info, place) = match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
+        let shaken = stop.run_until_cancelled(self.connect(&addr)).await;
+        let (connection, cookie, place) = match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
             Ok(shaken) => shaken,
             Err(error) => {
                 self.sessions().remove(&addr);
@@ -135,45 +133,42 @@ impl Dialler {
             }
         };
         let channels = Arc::new(Channels::new(true));
-        dial.send_replace(Dial::Up(Session {
-            channels: Arc::clone(&channels),
-            info: info.clone(),
-        }));
+        dial.send_replace(Dial::Up(Arc::clone(&channels)));
         let task = SessionTask {
             contents: Arc::clone(&self.contents),
             channels: Arc::clone(&channels),
-            info,
+            info: LinkInfo::unmet(addr.clone()),
             remote: addr.clone(),
+            awaits: Some(cookie),
             stop: stop.clone(),
         };
         task.run(connection, place).await;
         self.forget(&addr, &channels);
     }
 
-    async fn shake_hands(
+    /// Connects, and says Hello.
+    async fn connect(
         &self,
         addr: &Addr,
-    ) -> Result<(Connection, LinkInfo, ConnectionPlace), HandshakeError> {
+    ) -> Result<(Connection, LinkCookie, ConnectionPlace), HandshakeError> {
         let place = self.admission.dial().ok_or(HandshakeError::Full)?;
         let shake = async {
             let mut connection = self.transport.connect(addr).await?;
             let said = self.identity.hello();
             let cookie = said.cookie;
             say(&mut connection, PeerMessage::Hello(said)).await?;
-            let hello = hear(&mut connection).await?;
-            let info = LinkInfo::dialled(hello.peer, addr.clone());
-            Ok((connection, info.with_cookies(cookie, hello.cookie)))
+            Ok((connection, cookie))
         };
         let shaken = timeout(HANDSHAKE_TIMEOUT, shake).await;
-        let (connection, info) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
-        Ok((connection, info, place))
+        let (connection, cookie) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
+        Ok((connection, cookie, place))
     }
 
     /// Forgets a session that has ended.
     fn forget(&self, addr: &Addr, ended: &Arc<Channels>) {
         let mut sessions = self.sessions();
         let same = |dial: &watch::Receiver<Dial>| match &*dial.borrow() {
-            Dial::Up(session) => Arc::ptr_eq(&session.channels, ended),
+            Dial::Up(channels) => Arc::ptr_eq(channels, ended),
             Dial::UnderWay | Dial::Failed(_) => false,
         };
         if sessions.get(addr).is_some_and(same) {

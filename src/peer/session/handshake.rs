@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::protocol::limits::LINK_FRAMES;
 use crate::protocol::{ChannelId, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
-use crate::transport::{Connection, TransportError};
+use crate::transport::{Connection, FrameStream, LimitHandle, TransportError};
 
 /// How long a connection that is refused has to read that message and close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,10 +39,13 @@ pub(in crate::peer) enum HandshakeError {
 }
 
 /// Reads the Hello of the other side. The side that accepted answers it.
-pub(super) async fn hear(connection: &mut Connection) -> Result<Hello, HandshakeError> {
-    connection.limits.set(HELLO_FRAMES);
-    let frame = connection.stream.next().await;
-    connection.limits.set(LINK_FRAMES);
+pub(super) async fn hear(
+    stream: &mut FrameStream,
+    limits: &LimitHandle,
+) -> Result<Hello, HandshakeError> {
+    limits.set(HELLO_FRAMES);
+    let frame = stream.next().await;
+    limits.set(LINK_FRAMES);
     match PeerMessage::decode(frame.unwrap_or(Err(TransportError::Closed))?)? {
         (ChannelId::SESSION, PeerMessage::Hello(hello)) => Ok(hello),
         (ChannelId::SESSION, PeerMessage::Refuse(reason)) => Err(HandshakeError::Refused(reason)),

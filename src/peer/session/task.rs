@@ -5,6 +5,7 @@
 //! ones as make [`GROUP_LEN`], whatever it sends meanwhile. This is the slowest
 //! that a reader may be.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,14 @@ use tokio_util::sync::CancellationToken;
 use super::super::admission::ConnectionPlace;
 use super::super::contents::Contents;
 use super::super::inbox::{DriverInput, NewLink};
-use super::super::swarm::LinkInfo;
+use super::super::swarm::{LinkCookies, LinkInfo};
 use super::channels::{Channels, Opening, Receiver, Route};
+use super::handshake::{HandshakeError, hear};
 use crate::content::ContentId;
-use crate::protocol::limits::{FRAME_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
-use crate::protocol::{Addr, ChannelId, PeerMessage, RefuseReason};
+use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
+use crate::protocol::{Addr, ChannelId, Hello, LinkCookie, PeerMessage, RefuseReason};
 use crate::transport::framed::PREFIX_LEN;
-use crate::transport::{Connection, FrameSink, FrameStream, TransportError};
+use crate::transport::{Connection, FrameSink, FrameStream, LimitHandle, TransportError};
 
 /// How long a session may take to send what is queued after this side has ended
 /// it.
@@ -39,9 +41,12 @@ const GROUP_LEN: usize = 64 << 10;
 pub(super) struct SessionTask {
     pub(super) contents: Arc<Contents>,
     pub(super) channels: Arc<Channels>,
-    /// What a link of this session says of the other side.
+    /// What a link of this session that the other side opens says of it.
     pub(super) info: LinkInfo,
     pub(super) remote: Addr,
+    /// The cookie that this side has sent, if the answer to its Hello is still to
+    /// come.
+    pub(super) awaits: Option<LinkCookie>,
     /// The peer stops.
     pub(super) stop: CancellationToken,
 }
@@ -51,8 +56,17 @@ impl SessionTask {
     /// to another connection. Then reports the end to every driver.
     pub(super) async fn run(self, connection: Connection, place: ConnectionPlace) {
         let Connection {
-            mut sink, stream, ..
+            mut sink,
+            mut stream,
+            limits,
+            ..
         } = connection;
+        let read = async {
+            if let Some(said) = self.awaits {
+                self.meet(said, &mut stream, &limits).await?;
+            }
+            Err(self.read(&mut stream).await)
+        };
         let overdue = async {
             self.channels.ending().await;
             sleep(FAREWELL_TIMEOUT).await;
@@ -61,7 +75,7 @@ impl SessionTask {
             biased;
             () = place.cut() => None,
             ended = self.write(&mut sink) => Some(ended),
-            ended = self.read(stream) => Some(ended),
+            Err::<Infallible, _>(ended) = read => Some(ended),
             () = overdue => Some("the other side did not read the farewell".into()),
         };
         let drivers = self.channels.close();
@@ -79,8 +93,43 @@ impl SessionTask {
         }
     }
 
+    /// Reads the answer to the Hello of this side, and tells the links that were
+    /// opened before who answered.
+    async fn meet(
+        &self,
+        said: LinkCookie,
+        stream: &mut FrameStream,
+        limits: &LimitHandle,
+    ) -> Result<(), String> {
+        let heard = timeout(HANDSHAKE_TIMEOUT, hear(stream, limits)).await;
+        match heard.unwrap_or(Err(HandshakeError::TimedOut)) {
+            Ok(Hello { peer, cookie, .. }) => {
+                let heard = cookie;
+                let cookies = LinkCookies { said, heard };
+                for Receiver { inbox, link } in self.channels.met(peer, cookies) {
+                    let met = DriverInput::Met {
+                        link,
+                        peer,
+                        cookies,
+                    };
+                    let _ = inbox.send(met).await;
+                }
+                Ok(())
+            }
+            Err(HandshakeError::Refused(reason)) => {
+                for Receiver { inbox, link } in self.channels.receivers() {
+                    let message = PeerMessage::Refuse(reason);
+                    let refused = DriverInput::Message { link, message };
+                    let _ = inbox.send(refused).await;
+                }
+                Err(format!("refused by the other side: {reason}"))
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Reads until the session ends, and returns why it did.
-    async fn read(&self, mut stream: FrameStream) -> String {
+    async fn read(&self, stream: &mut FrameStream) -> String {
         loop {
             let frame = match timeout(IDLE_TIMEOUT, stream.next()).await {
                 Ok(Some(Ok(frame))) => frame,
@@ -143,7 +192,7 @@ impl SessionTask {
             let outlet = self.channels.accept(channel, content, receiver);
             NewLink {
                 id,
-                info: self.info.clone(),
+                info: self.channels.info(&self.info),
                 remote: self.remote.clone(),
                 outlet: Box::new(outlet),
             }

@@ -47,6 +47,8 @@ pub(super) struct AddressBook {
     idle: usize,
     /// Addresses that were named, and are claimed by a link that this side did not dial.
     claimed: usize,
+    /// Addresses that are not known to have everything.
+    incomplete: usize,
     named: u64,
 }
 
@@ -99,8 +101,10 @@ impl AddressBook {
         }
         self.named += 1;
         let (idle, order) = (&mut self.idle, self.named);
+        let incomplete = &mut self.incomplete;
         let entry = self.entries.entry(addr).or_insert_with(|| {
             *idle += 1;
+            *incomplete += usize::from(!complete);
             Entry {
                 state: DialState::Idle(now),
                 complete,
@@ -111,6 +115,7 @@ impl AddressBook {
                 order,
             }
         });
+        self.incomplete -= usize::from(complete && !entry.complete);
         entry.complete |= complete;
         let was_named = std::mem::replace(&mut entry.named, true);
         self.claimed += usize::from(!was_named && entry.state == DialState::Claimed);
@@ -195,6 +200,7 @@ impl AddressBook {
                 busy: 0,
                 order: self.named,
             };
+            self.incomplete += 1;
             self.entries.insert(addr.clone(), entry);
         } else if self
             .state(addr)
@@ -305,6 +311,24 @@ impl AddressBook {
             || !info.dialled && self.banned.has_host(&info.host)
     }
 
+    /// A link says that it has everything.
+    pub(super) fn said_complete(&mut self, addr: &Addr) {
+        if let Some(entry) = self.entries.get_mut(addr) {
+            self.incomplete -= usize::from(!entry.complete);
+            entry.complete = true;
+        }
+    }
+
+    /// Whether an address is said to have everything.
+    pub(super) fn is_complete(&self, addr: &Addr) -> bool {
+        self.entries.get(addr).is_some_and(|entry| entry.complete)
+    }
+
+    /// Whether there are addresses that are not known to have everything.
+    pub(super) fn has_incomplete(&self) -> bool {
+        self.incomplete > 0
+    }
+
     /// How many dials are under way.
     pub(super) fn dialling(&self) -> usize {
         self.dialling
@@ -354,6 +378,7 @@ impl AddressBook {
 
     fn forget(&mut self, addr: &Addr) {
         if let Some(entry) = self.entries.remove(addr) {
+            self.incomplete -= usize::from(!entry.complete);
             self.count(entry.state, entry.named, false);
         }
     }
@@ -392,6 +417,7 @@ impl AddressBook {
             count(&|e| e.named && e.state == DialState::Claimed),
             self.claimed
         );
+        assert_eq!(count(&|e| !e.complete), self.incomplete);
         assert!(self.entries.len() <= MAX_ENTRIES);
         assert!(self.banned.0.len() <= MAX_BANS);
         assert!(self.suspects.len() <= MAX_SUSPECTS);

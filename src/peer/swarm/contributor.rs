@@ -11,7 +11,8 @@ use crate::protocol::{Addr, HostKey, PeerId};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contributor {
     pub(super) link: LinkId,
-    pub(super) peer: PeerId,
+    /// Known as soon as anything has come from there.
+    pub(super) peer: Option<PeerId>,
     pub(super) addr: Option<Addr>,
     /// Whether this side dialled. Only then is the address proven.
     pub(super) dialled: bool,

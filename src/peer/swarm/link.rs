@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::chunk_set::ChunkSet;
 use super::contributor::Contributor;
 use super::remote_chunks::RemoteChunks;
-use super::{LinkId, LinkInfo};
+use super::{LinkCookies, LinkId, LinkInfo};
+use crate::protocol::PeerId;
 
 /// The state of a link. What the planner and the uploader know of it is theirs.
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub(super) struct Link {
     /// This link, as the sender of blocks.
     pub(super) contributor: Arc<Contributor>,
     pub(super) remote: RemoteChunks,
+    /// A tracker named it as complete, and this side relies on that until it has said
+    /// itself what it has.
+    pub(super) presumed_complete: bool,
     /// Whether the other side lets this one ask.
     pub(super) choke: Choke,
     /// What the other side was told last.
@@ -74,13 +79,7 @@ impl Link {
     /// A link whose greeting tells of the first `told` chunks of the log.
     pub(super) fn new(now: Instant, id: LinkId, info: LinkInfo, told: usize) -> Self {
         Self {
-            contributor: Arc::new(Contributor {
-                link: id,
-                peer: info.peer,
-                addr: info.addr.clone(),
-                dialled: info.dialled,
-                host: info.host.clone(),
-            }),
+            contributor: contributor(id, &info),
             lot: 0,
             known_blank: false,
             since: now,
@@ -88,6 +87,7 @@ impl Link {
             received: 0,
             info,
             remote: RemoteChunks::Unknown,
+            presumed_complete: false,
             choke: Choke::Unchoked,
             interest: Interest::Interested,
             queued: 0,
@@ -95,6 +95,31 @@ impl Link {
             unanswered: 0,
             told,
             proofs: 0,
+        }
+    }
+
+    /// The other side has said who it is.
+    pub(super) fn met(&mut self, peer: PeerId, cookies: Option<LinkCookies>) {
+        self.info.peer = Some(peer);
+        self.info.cookies = cookies;
+        self.contributor = contributor(self.contributor.link, &self.info);
+    }
+
+    /// Whether the other side has said who it is.
+    pub(super) fn is_met(&self) -> bool {
+        self.info.peer.is_some()
+    }
+
+    /// Whether it has not said yet what it has, and is presumed to have everything.
+    pub(super) fn is_presumed(&self) -> bool {
+        self.presumed_complete && self.remote == RemoteChunks::Unknown
+    }
+
+    /// What it has, as far as that is known or presumed.
+    pub(super) fn has(&self) -> ChunkSet {
+        match self.is_presumed() {
+            true => ChunkSet::All,
+            false => self.remote.known(),
         }
     }
 
@@ -124,6 +149,17 @@ impl Link {
         let position = self.pages.handed + self.queued as u64;
         self.pages.under_way.push_back(position);
     }
+}
+
+/// A link, as the sender of blocks.
+fn contributor(link: LinkId, info: &LinkInfo) -> Arc<Contributor> {
+    Arc::new(Contributor {
+        link,
+        peer: info.peer,
+        addr: info.addr.clone(),
+        dialled: info.dialled,
+        host: info.host.clone(),
+    })
 }
 
 impl PageQueue {

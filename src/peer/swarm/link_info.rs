@@ -6,8 +6,9 @@ use crate::protocol::{Addr, HostKey, LinkCookie, LinkProof, PeerId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LinkInfo {
-    /// The id that it says it has. It proves nothing.
-    pub peer: PeerId,
+    /// The id that it says it has. It proves nothing. `None` if it has not said so yet;
+    /// see [`unmet`](Self::unmet).
+    pub peer: Option<PeerId>,
     /// The address at which it listens, if it does. If this side dialled, that is proven.
     /// Otherwise the other side says so, and the address is on its own host.
     pub addr: Option<Addr>,
@@ -64,7 +65,16 @@ impl LinkInfo {
     /// A link that this side dialled.
     pub fn dialled(peer: PeerId, addr: Addr) -> Self {
         Self {
-            peer,
+            peer: Some(peer),
+            ..Self::unmet(addr)
+        }
+    }
+
+    /// A link that this side dialled, and whose other side has not said yet who it is.
+    /// This side may send before it has.
+    pub fn unmet(addr: Addr) -> Self {
+        Self {
+            peer: None,
             dialled: true,
             host: HostKey::of(&addr),
             addr: Some(addr),
@@ -78,7 +88,7 @@ impl LinkInfo {
     pub fn accepted(peer: PeerId, remote: &Addr, listen: Option<Addr>) -> Self {
         let listen = listen.map(|addr| addr.filled_in_from(remote));
         Self {
-            peer,
+            peer: Some(peer),
             dialled: false,
             host: HostKey::of(remote),
             addr: listen.filter(|addr| addr.same_host(remote)),

@@ -12,6 +12,7 @@ use super::ask_queue::AskQueue;
 use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
 use super::contributor::{Contributor, credits};
+use super::early::Early;
 use super::link::{Choke, Link};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
 use super::newcomers::{self, Newcomers};
@@ -19,8 +20,7 @@ use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::phase::Phase;
 use super::places::{Census, GRACE, Places};
-use super::planner::Arrival;
-use super::planner::Released;
+use super::planner::{Arrival, Planner, Released};
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
 use super::same_peer::{self, SamePeer};
@@ -28,8 +28,10 @@ use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
-use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
-use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
+use super::{
+    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig,
+};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
 use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
@@ -53,6 +55,8 @@ pub struct Swarm {
     me: PeerId,
     config: SwarmConfig,
     phase: Phase,
+    /// What is asked for before the manifest is here and the storage is open.
+    early: Option<Box<Early>>,
     links: LinkMap<Link>,
     census: Census,
     newcomers: Newcomers,
@@ -90,6 +94,21 @@ impl Swarm {
         swarm
     }
 
+    /// The content should have this length in bytes, by the word of a tracker. Owners that
+    /// are named as complete are asked for blocks before the manifest is here. If the
+    /// length turns out to be another one, these requests were in vain. Not for a content
+    /// of which the storage has a part already.
+    #[must_use]
+    pub fn expecting(mut self, length: u64) -> Self {
+        // Nobody knows the length of a content of 0 bytes from one that was not named.
+        let geometry = Geometry::of(length).ok().filter(|_| length > 0);
+        if let (Phase::Manifest(fetch), Some(geometry)) = (&mut self.phase, geometry) {
+            fetch.expect(geometry.chunks());
+            self.early = Some(Box::new(Early::new(geometry, &self.config)));
+        }
+        self
+    }
+
     /// The machine of a content that is complete in the storage.
     pub fn seeder(now: Instant, config: SwarmConfig, me: PeerId, manifest: Arc<Manifest>) -> Self {
         Self::new(now, config, me, manifest.id(), Phase::Seeding(manifest))
@@ -107,6 +126,7 @@ impl Swarm {
             uploader: Uploader::new(limits, config.planner.seed),
             config,
             phase,
+            early: None,
             links: LinkMap::default(),
             census: Census::default(),
             newcomers: Newcomers::default(),
@@ -171,8 +191,16 @@ impl Swarm {
     /// Asks for the missing chunks in another order from now on.
     pub fn set_strategy(&mut self, strategy: Strategy) {
         self.config.planner.strategy = strategy;
-        if let Phase::Transfer(transfer) = &mut self.phase {
-            transfer.planner.set_strategy(strategy);
+        if let Some(planner) = self.planner() {
+            planner.set_strategy(strategy);
+        }
+    }
+
+    /// What plans the requests, if any are sent: the transfer's, or the one before it.
+    fn planner(&mut self) -> Option<&mut Planner> {
+        match &mut self.phase {
+            Phase::Transfer(transfer) => Some(&mut transfer.planner),
+            _ => self.early.as_mut().map(|early| &mut early.planner),
         }
     }
 
@@ -214,13 +242,18 @@ impl Swarm {
             return upload.into_iter().chain(greeting).min();
         }
         let phase = match &self.phase {
-            Phase::Manifest(fetch) => [fetch.poll_timeout(links_with_chunks(&self.links)), None],
-            Phase::Transfer(transfer) => [
-                transfer.planner.poll_timeout(),
-                transfer.commit_due(&self.config),
-            ],
-            _ => [None, None],
+            Phase::Manifest(fetch) => match self.spares_manifest_until() {
+                None => fetch.poll_timeout(links_with_chunks(&self.links)),
+                until => until,
+            },
+            Phase::Transfer(transfer) => transfer.commit_due(&self.config),
+            _ => None,
         };
+        let planner = match &self.phase {
+            Phase::Transfer(transfer) => Some(&transfer.planner),
+            _ => self.early.as_ref().map(|early| &early.planner),
+        };
+        let requests = planner.and_then(Planner::poll_timeout);
         let supply = self.supply();
         let wants_links = supply.wants_links();
         let dial = wants_links.then(|| self.book.poll_timeout());
@@ -233,8 +266,10 @@ impl Swarm {
             supply.place_wanted_at(),
             supply.census_due(),
             greeting,
+            phase,
+            requests,
         ];
-        let first = first.into_iter().chain(phase).flatten().min();
+        let first = first.into_iter().flatten().min();
         // Whether owners are wanted takes a look at all links, so it is looked up only
         // where it matters.
         let is_first = |search: &Instant| first.is_none_or(|first| *search < first);
@@ -247,26 +282,23 @@ impl Swarm {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_silent_newcomers(now);
-        match &mut self.phase {
-            Phase::Manifest(fetch) => {
-                for link in fetch.handle_timeout(now) {
-                    self.drop_link(now, link, DropReason::Silent);
-                }
+        if let Phase::Manifest(fetch) = &mut self.phase {
+            for link in fetch.handle_timeout(now) {
+                self.drop_link(now, link, DropReason::Silent);
             }
-            Phase::Transfer(transfer) => {
-                let (silent, released) = transfer.planner.handle_timeout(now);
-                let snubs = |link: &LinkId| transfer.planner.snubs(*link);
-                let lost = silent.iter().filter(|link| snubs(link) >= MAX_SNUBS);
-                let lost: Vec<LinkId> = lost.copied().collect();
-                for &link in &silent {
-                    self.ask_queue.wake(link);
-                }
-                self.released(released);
-                for link in lost {
-                    self.drop_link(now, link, DropReason::Silent);
-                }
+        }
+        if let Some(planner) = self.planner() {
+            let (silent, released) = planner.handle_timeout(now);
+            let snubs = |link: &LinkId| planner.snubs(*link);
+            let lost = silent.iter().filter(|link| snubs(link) >= MAX_SNUBS);
+            let lost: Vec<LinkId> = lost.copied().collect();
+            for &link in &silent {
+                self.ask_queue.wake(link);
             }
-            _ => {}
+            self.released(released);
+            for link in lost {
+                self.drop_link(now, link, DropReason::Silent);
+            }
         }
         if self.patience_ends().is_some_and(|end| end <= now) {
             // The driver ends the download. This is said once, until something arrives.
@@ -300,6 +332,11 @@ impl Swarm {
         self.take_census(now);
         self.dial(now);
         self.search_owners(now);
+        // The pages come first, as nothing can be verified without them; but a content
+        // with a single chunk needs none.
+        if self.is_short() {
+            self.ask(now);
+        }
         self.fetch_manifest(now);
         self.ask(now);
         self.write();
@@ -345,8 +382,26 @@ impl Swarm {
         }
     }
 
+    /// Whether the content should have a single chunk.
+    fn is_short(&self) -> bool {
+        let chunks = |early: &Early| early.geometry().chunks();
+        self.early
+            .as_deref()
+            .is_some_and(|early| chunks(early) == 1)
+    }
+
+    /// Until when the manifest need not be asked for.
+    fn spares_manifest_until(&self) -> Option<Instant> {
+        self.early.as_ref()?.spares_manifest_until()
+    }
+
     /// Asks for the pages of the manifest that are due.
     fn fetch_manifest(&mut self, now: Instant) {
+        match self.spares_manifest_until() {
+            Some(until) if until > now => return,
+            Some(_) => self.early.iter_mut().for_each(|early| early.doubt()),
+            None => {}
+        }
         let Phase::Manifest(fetch) = &mut self.phase else {
             return;
         };
@@ -354,8 +409,8 @@ impl Swarm {
         if let Some((link, pages)) = fetch.promote(now) {
             requests.extend(pages.map(|page| (link, page)));
         }
-        while let Some(link) = fetch.start(now, links_with_chunks(&self.links)) {
-            requests.push((link, 0));
+        while let Some((link, pages)) = fetch.start(now, links_with_chunks(&self.links)) {
+            requests.extend(pages.map(|page| (link, page)));
         }
         for (link, page) in requests {
             self.send(link, PeerMessage::ManifestRequest { page });
@@ -364,14 +419,31 @@ impl Swarm {
 
     /// Sends the requests that are due.
     fn ask(&mut self, now: Instant) {
-        let Phase::Transfer(transfer) = &mut self.phase else {
+        let owners = self.owners_alone();
+        let planner = match &mut self.phase {
+            Phase::Transfer(transfer) => Some(&mut transfer.planner),
+            _ => {
+                let early = self.early.as_mut().filter(|early| early.is_asking());
+                early.map(|early| &mut early.planner)
+            }
+        };
+        let Some(planner) = planner else {
             return self.ask_queue.clear();
         };
-        let planner = &mut transfer.planner;
+        planner.set_owners_alone(owners);
         let messages = self.ask_queue.run(now, planner, &mut self.links);
         for (link, message) in messages {
             self.send(link, message);
         }
+    }
+
+    /// How many owners there are or will be, if this peer is the only leecher as far as it
+    /// knows. Others would have the owners make their links take turns.
+    fn owners_alone(&self) -> Option<usize> {
+        let may_lack = |link: &Link| link.remote != RemoteChunks::All && !link.is_presumed();
+        let is_leecher = |link: &Link| may_lack(link) && (link.is_met() || !link.info.dialled);
+        let others = self.book.has_incomplete() || self.links.values().any(is_leecher);
+        (!others).then(|| self.links.len() + self.book.dialling())
     }
 
     /// Writes what is verified, as far as a kill of the process may cost.
@@ -451,8 +523,9 @@ impl Swarm {
 
 /// Links come up and go down.
 impl Swarm {
-    /// A link is up: the handshake is done. The machine may drop it at once, if it is
-    /// banned, or if there is no place for it.
+    /// A link is up: the handshake is done, or this side dialled and has said Hello. In
+    /// that case [`link_met`](Self::link_met) tells later who answered. The machine may
+    /// drop the link at once, if it is banned, or if there is no place for it.
     pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
         if let Some(reason) = self.refusal(now, &info) {
             self.outbox.push(Output::Drop { link: id, reason });
@@ -463,14 +536,18 @@ impl Swarm {
             return;
         }
         self.book.linked(&info);
-        if let Phase::Transfer(transfer) = &mut self.phase {
-            transfer.planner.link_added(id);
-            if self.book.is_suspect(now, &info.host) {
-                transfer.planner.suspect(id);
+        let is_suspect = self.book.is_suspect(now, &info.host);
+        if let Some(planner) = self.planner() {
+            planner.link_added(id);
+            if is_suspect {
+                planner.suspect(id);
             }
         }
         self.newcomers.link_up(now, id, &self.links);
+        let complete = info.addr.as_ref().filter(|_| info.dialled);
+        let complete = complete.is_some_and(|addr| self.book.is_complete(addr));
         let mut link = Link::new(now, id, info, self.outbox.offered());
+        link.presumed_complete = complete && self.phase.is_beginning();
         link.lot = self.places(now).lot(&link.info.host);
         link.known_blank = self.book.is_known_blank(now, &link.info.host);
         self.uploader.link_added(now, id, &link.info.host);
@@ -480,10 +557,42 @@ impl Swarm {
         self.links.insert(id, link);
         self.count_lacks(id);
         self.send(id, self.greeting());
+        self.send_proofs(id);
+        self.use_early(id);
+        self.settle(now);
+    }
+
+    /// The other side of a link that this side dialled has said who it is. Call it before
+    /// any message of that link. If it refuses instead, that is a message; if it does not
+    /// answer, the link is [down](Self::link_down).
+    pub fn link_met(
+        &mut self,
+        now: Instant,
+        id: LinkId,
+        peer: PeerId,
+        cookies: Option<LinkCookies>,
+    ) {
+        let Some(link) = self.links.get_mut(id) else {
+            return;
+        };
+        link.met(peer, cookies);
+        self.newcomers.link_met(now, id, &self.links);
+        let info = self.links.get(id).map(|link| link.info.clone());
+        if let Some(info) = info.filter(|info| info.peer == Some(self.me)) {
+            self.book.ban(&info.host, info.addr.as_ref());
+            let reason = DropReason::Refused(RefuseReason::SelfConnection);
+            self.drop_link(now, id, reason);
+        } else {
+            self.send_proofs(id);
+        }
+        self.settle(now);
+    }
+
+    /// Proves to other links of the same name that this is the same peer.
+    fn send_proofs(&mut self, id: LinkId) {
         for proof in same_peer::proofs(&self.links, id) {
             self.send(id, PeerMessage::SamePeer(proof));
         }
-        self.settle(now);
     }
 
     /// The first message of this side.
@@ -499,7 +608,7 @@ impl Swarm {
 
     /// Why a link is refused, if it is.
     fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
-        let reason = if info.peer == self.me {
+        let reason = if info.peer == Some(self.me) {
             if info.dialled {
                 self.book.ban(&info.host, info.addr.as_ref());
             }
@@ -594,17 +703,18 @@ impl Swarm {
             return;
         };
         self.ask_queue.link_removed(id);
-        self.blame_host(now, id, &link);
+        if link.is_met() {
+            self.blame_host(now, id, &link);
+        }
         self.uploader.link_removed(now, id);
         self.super_seeding.returned(id);
         self.unlink_address(now, &link);
-        match &mut self.phase {
-            Phase::Manifest(fetch) => fetch.passed(id, true),
-            Phase::Transfer(transfer) => {
-                let released = transfer.planner.link_removed(id);
-                self.released(released);
-            }
-            _ => {}
+        if let Phase::Manifest(fetch) = &mut self.phase {
+            fetch.passed(id, true);
+        }
+        if let Some(planner) = self.planner() {
+            let released = planner.link_removed(id);
+            self.released(released);
         }
         if !self.is_seeding() && !self.supply().is_supplied() {
             self.owner_search.hurry(now, &self.config);
@@ -692,8 +802,12 @@ impl Swarm {
 impl Swarm {
     /// A message arrived on a link. Messages of unknown links are ignored.
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
-        if !self.links.contains(link) {
+        let Some(state) = self.links.get(link) else {
             return;
+        };
+        if !state.is_met() && !matches!(message, PeerMessage::Refuse(_)) {
+            self.violated(now, link, "a message before the Hello");
+            return self.settle(now);
         }
         match message {
             PeerMessage::KeepAlive => {}
@@ -740,7 +854,7 @@ impl Swarm {
                     fetch.hashes_arrived(now, link, page, &hashes)
                 });
             }
-            PeerMessage::ManifestReject { .. } => self.page_rejected(link),
+            PeerMessage::ManifestReject { page } => self.page_rejected(link, page),
         }
         self.check_queue(now, link);
         self.settle(now);
@@ -812,8 +926,33 @@ impl Swarm {
             return self.violated(now, id, "a second Bitfield");
         }
         link.remote = remote;
+        if let Some(addr) = link.info.addr.as_ref()
+            && link.remote == RemoteChunks::All
+        {
+            self.book.said_complete(addr);
+        }
+        self.use_early(id);
         self.use_remote(now, id);
         self.keep_places_free(now);
+    }
+
+    /// Asks a link that has everything, before the manifest is here. What it was asked for
+    /// on the word of a tracker is free again, if it has not.
+    fn use_early(&mut self, id: LinkId) {
+        let (Some(early), Some(link)) = (&mut self.early, self.links.get(id)) else {
+            return;
+        };
+        // In a crowd, what comes next is chosen with care, once it is known who has what.
+        let asks = early.is_asking() && !self.book.has_incomplete();
+        let has = match link.has() {
+            ChunkSet::All if asks => ChunkSet::All,
+            _ => ChunkSet::Nothing,
+        };
+        if early.planner.has(id) != &has {
+            let released = early.planner.link_has(id, has);
+            self.released(released);
+            self.ask_queue.wake(id);
+        }
     }
 
     /// Reads what a link said to have, once the length is known, and gives it to the
@@ -825,11 +964,12 @@ impl Swarm {
         if !link.remote.resolve(manifest.geometry().chunks()) {
             return self.violated(now, id, "a Bitfield of another content");
         }
-        let has = link.remote.known();
+        let has = link.has();
         self.count_lacks(id);
         match &mut self.phase {
             Phase::Transfer(transfer) => {
-                transfer.planner.link_has(id, has);
+                let released = transfer.planner.link_has(id, has);
+                self.released(released);
                 self.ask_queue.wake(id);
             }
             Phase::Seeding(_) if has == ChunkSet::All => {
@@ -904,9 +1044,9 @@ impl Swarm {
     }
 
     fn choked(&mut self, link: LinkId, choke: Choke) {
-        if let Phase::Transfer(transfer) = &mut self.phase {
+        if let Some(planner) = self.planner() {
             let is_choked = choke == Choke::Choked;
-            let released = transfer.planner.link_choked(link, is_choked);
+            let released = planner.link_choked(link, is_choked);
             self.released(released);
             self.ask_queue.wake(link);
         }
@@ -925,9 +1065,9 @@ impl Swarm {
         }
     }
 
-    fn page_rejected(&mut self, link: LinkId) {
+    fn page_rejected(&mut self, link: LinkId, page: u32) {
         if let Phase::Manifest(fetch) = &mut self.phase {
-            fetch.passed(link, false);
+            fetch.page_rejected(link, page);
         }
     }
 
@@ -986,11 +1126,48 @@ impl Swarm {
         let Some(manifest) = manifest else {
             return self.ban(now, &sender);
         };
+        self.has_manifest(now, manifest);
+    }
+
+    /// The manifest is here, and proven.
+    fn has_manifest(&mut self, now: Instant, manifest: Manifest) {
+        let geometry = manifest.geometry();
+        if self
+            .early
+            .as_ref()
+            .is_some_and(|early| !early.fits(geometry))
+        {
+            self.give_early_up(Some(geometry));
+        }
         let manifest = Arc::new(manifest);
         self.last_gain = now;
         self.outbox.push(Output::Open(Arc::clone(&manifest)));
         self.phase = Phase::Opening(manifest);
         self.measure();
+    }
+
+    /// What was asked for early was in vain. Requests for what the content has, as far as
+    /// its geometry is known, are cancelled.
+    fn give_early_up(&mut self, geometry: Option<Geometry>) {
+        let Some(early) = &mut self.early else {
+            return;
+        };
+        let (dropped, lost) = early.give_up();
+        self.counters.wasted += lost;
+        let has = |block| geometry.is_some_and(|geometry| geometry.contains_block(block));
+        for (link, block) in dropped.into_iter().filter(|&(_, block)| has(block)) {
+            self.send(link, PeerMessage::Cancel(block));
+        }
+    }
+
+    /// The only chunk of the content should be here: then its manifest follows from it.
+    fn use_short_chunk(&mut self, now: Instant) {
+        let early = self.early.as_ref().filter(|_| !self.phase.is_known());
+        match early.and_then(|early| early.short_manifest(self.id)) {
+            Some(Ok(manifest)) => self.has_manifest(now, manifest),
+            Some(Err(())) => self.give_early_up(None),
+            None => {}
+        }
     }
 }
 
@@ -1010,14 +1187,21 @@ impl Swarm {
         assert_eq!(present.chunks(), manifest.geometry().chunks());
         assert_eq!(verified.chunks(), present.chunks());
         let manifest = Arc::clone(manifest);
-        let mut transfer = Transfer::new(manifest, present, verified, &self.config);
-        for (id, link) in self.links.iter() {
-            transfer.planner.link_added(id);
-            if self.book.is_suspect(now, &link.info.host) {
-                transfer.planner.suspect(id);
+        let transfer = match self.early.take() {
+            Some(early) if early.is_asking() && present.is_empty() => {
+                let (transfer, to_hash) = Transfer::begun(manifest, *early, &self.config);
+                for (chunk, pieces) in to_hash {
+                    self.outbox.push(Output::Verify { chunk, pieces });
+                }
+                transfer
             }
-            transfer.planner.link_choked(id, link.is_choked());
-        }
+            early => {
+                self.early = early;
+                self.give_early_up(Some(manifest.geometry()));
+                let transfer = Transfer::new(manifest, present, verified, &self.config);
+                self.add_links(now, transfer)
+            }
+        };
         self.outbox.offer(transfer.stored().iter());
         self.phase = Phase::Transfer(Box::new(transfer));
         self.last_gain = now;
@@ -1028,6 +1212,23 @@ impl Swarm {
             self.send_haves(link);
         }
         self.settle(now);
+    }
+
+    /// Tells a new transfer of the links, and of what they were asked for early and in
+    /// vain.
+    fn add_links(&mut self, now: Instant, mut transfer: Transfer) -> Transfer {
+        let early = self.early.take();
+        for (id, link) in self.links.iter() {
+            transfer.planner.link_added(id);
+            if self.book.is_suspect(now, &link.info.host) {
+                transfer.planner.suspect(id);
+            }
+            transfer.planner.link_choked(id, link.is_choked());
+            if let Some(early) = &early {
+                transfer.planner.link_owes(id, early.unanswered(id));
+            }
+        }
+        transfer
     }
 
     fn block_arrived(
@@ -1043,7 +1244,7 @@ impl Swarm {
         let Some(sender) = self.contributor(link) else {
             return;
         };
-        let Phase::Transfer(transfer) = &mut self.phase else {
+        let Some(planner) = self.planner() else {
             self.counters.wasted += len;
             return self.answered_late(now, link);
         };
@@ -1052,20 +1253,20 @@ impl Swarm {
             offset,
             len: len as u32,
         };
-        if transfer.planner.take_passed_over() {
+        let passed_over = planner.take_passed_over();
+        let arrival = planner.block_arrived(now, link, block);
+        if passed_over {
             // Others may be asked again.
             self.ask_queue.wake_idle();
         }
-        match transfer.planner.block_arrived(now, link, block) {
+        match arrival {
             Arrival::Unasked => {
                 self.counters.wasted += len;
                 return self.violated(now, link, "a block that was not asked for");
             }
             Arrival::Late => self.counters.wasted += len,
             Arrival::Wanted { overtaken } => {
-                if let Some(pieces) = transfer.insert(sender, chunk, offset, data) {
-                    self.outbox.push(Output::Verify { chunk, pieces });
-                }
+                self.keep_block(now, sender, chunk, offset, data);
                 self.gained(now);
                 self.counters.rate.arrived(now, len);
                 if let Some(other) = overtaken {
@@ -1076,6 +1277,25 @@ impl Swarm {
         }
         self.delivered(link, len);
         self.ask_queue.wake(link);
+    }
+
+    /// Keeps a block that was wanted, and has its chunk hashed if that is whole.
+    fn keep_block(
+        &mut self,
+        now: Instant,
+        sender: Arc<Contributor>,
+        chunk: ChunkIndex,
+        offset: u32,
+        data: Bytes,
+    ) {
+        if let Phase::Transfer(transfer) = &mut self.phase {
+            if let Some(pieces) = transfer.insert(sender, chunk, offset, data) {
+                self.outbox.push(Output::Verify { chunk, pieces });
+            }
+        } else if let Some(early) = &mut self.early {
+            early.insert(sender, chunk, offset, data);
+            self.use_short_chunk(now);
+        }
     }
 
     /// A link has sent a block that it was asked for: its address is proven, and its host
@@ -1093,21 +1313,26 @@ impl Swarm {
             self.book.proved(addr);
         }
         if link.is_choked()
-            && let Phase::Transfer(transfer) = &mut self.phase
+            && let Some(planner) = self.planner()
         {
-            let released = transfer.planner.leads_no_more(id);
+            let released = planner.leads_no_more(id);
             self.released(released);
         }
     }
 
     fn rejected(&mut self, now: Instant, link: LinkId, block: BlockRange) {
-        let Phase::Transfer(transfer) = &mut self.phase else {
+        let Some(planner) = self.planner() else {
             return self.answered_late(now, link);
         };
-        let Some(released) = transfer.planner.rejected(now, link, block) else {
+        let Some(released) = planner.rejected(now, link, block) else {
             return self.violated(now, link, "a rejection of what was not asked for");
         };
-        let useless = transfer.planner.rejections(link) >= MAX_REJECTIONS;
+        let rejections = planner.rejections(link);
+        // Before the length is proven, the other side may be right to reject.
+        let useless = rejections >= MAX_REJECTIONS && self.early.is_none();
+        if let Some(early) = &mut self.early {
+            early.doubt();
+        }
         self.released(released);
         self.ask_queue.wake(link);
         if useless || self.is_exhausted(link) {
@@ -1117,10 +1342,12 @@ impl Swarm {
 
     /// Blocks that were given up are cancelled, forgotten, and free for other links.
     fn released(&mut self, released: Released) {
-        if let Phase::Transfer(transfer) = &mut self.phase {
-            for chunk in released.forgotten {
-                self.counters.wasted += transfer.forget(chunk);
-            }
+        for chunk in released.forgotten {
+            self.counters.wasted += match (&mut self.phase, &mut self.early) {
+                (Phase::Transfer(transfer), _) => transfer.forget(chunk),
+                (_, Some(early)) => early.forget(chunk),
+                _ => 0,
+            };
         }
         for (link, block) in released.cancelled {
             self.send(link, PeerMessage::Cancel(block));
@@ -1180,8 +1407,8 @@ impl Swarm {
         let Some(assembled) = transfer.chunk_written(now, chunk) else {
             return;
         };
-        for sender in &assembled.senders {
-            self.counters.contributed(sender.peer);
+        for peer in assembled.senders.iter().filter_map(|sender| sender.peer) {
+            self.counters.contributed(peer);
         }
         let senders: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
         for id in senders {
@@ -1292,11 +1519,13 @@ impl Swarm {
 /// Serving.
 impl Swarm {
     fn requested(&mut self, now: Instant, link: LinkId, block: BlockRange) {
-        let geometry = self.manifest().map(|manifest| manifest.geometry());
-        if block.len > MAX_BLOCK_LEN || geometry.is_some_and(|g| !g.contains_block(block)) {
-            return self.violated(now, link, "a request past the end of a chunk");
+        if block.len > MAX_BLOCK_LEN {
+            return self.violated(now, link, "a request for more than a block");
         }
-        if !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
+        // A peer that has no manifest yet may ask by a length that is wrong.
+        let geometry = self.manifest().map(|manifest| manifest.geometry());
+        let exists = geometry.is_some_and(|geometry| geometry.contains_block(block));
+        if !exists || !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
             return self.send(link, PeerMessage::Reject(block));
         }
         if block.offset == 0 && self.is_seeding() {
@@ -1364,6 +1593,10 @@ impl Swarm {
         self.uploader.check_invariants();
         self.book.check_invariants();
         assert!(self.links.len() <= self.config.max_links);
+        if let Some(early) = &self.early {
+            early.check_invariants(&self.config);
+            assert!(self.phase.is_beginning());
+        }
         if let Phase::Transfer(transfer) = &self.phase {
             transfer.check_invariants(&self.config);
             for (id, link) in self.links.iter() {

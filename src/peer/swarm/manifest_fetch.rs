@@ -53,6 +53,10 @@ const MAX_ATTEMPTS: usize = 8;
 /// are more, what the link that has sent the least has sent is given up.
 const MAX_HELD: usize = 64 << 20;
 
+/// How many bytes of hashes are asked of several links at once, on the word of a tracker
+/// that names the length. Longer ones are asked of the first link only.
+const MAX_TWICE: u32 = 64 << 10;
+
 /// A link that was too slow this many times and never sent a page is useless.
 const MAX_SLOW: u32 = 2;
 
@@ -60,6 +64,8 @@ const MAX_SLOW: u32 = 2;
 #[derive(Debug)]
 pub(super) struct ManifestFetch {
     id: ContentId,
+    /// How many chunks there should be, by the word of a tracker.
+    expected: Option<u32>,
     attempts: Vec<Attempt>,
     /// When the last link was asked, and when the last page arrived.
     started: Option<Instant>,
@@ -84,7 +90,8 @@ struct Attempt {
     patience: Duration,
     /// From page 0.
     length: Option<(Geometry, LengthProof)>,
-    /// The pages with hashes, by their number minus 1.
+    /// The pages with hashes, by their number minus 1. Before page 0 is here, those that
+    /// were asked for on the word of a tracker.
     pages: Vec<Option<Bytes>>,
     /// How many pages were asked for, and how many arrived, page 0 included.
     asked: u32,
@@ -135,6 +142,7 @@ impl ManifestFetch {
     pub(super) fn new(id: ContentId) -> Self {
         Self {
             id,
+            expected: None,
             attempts: Vec::new(),
             started: None,
             last_page: None,
@@ -145,13 +153,19 @@ impl ManifestFetch {
         }
     }
 
-    /// If it is time to ask one more link, returns the one to ask for page 0. `links` are
+    /// The content should have so many chunks.
+    pub(super) fn expect(&mut self, chunks: u32) {
+        self.expected = Some(chunks);
+    }
+
+    /// If it is time to ask one more link, returns the one to ask, and for which pages:
+    /// page 0, and the first ones with hashes if their number should be known. `links` are
     /// the ones that have something.
     pub(super) fn start(
         &mut self,
         now: Instant,
         links: impl Iterator<Item = LinkId>,
-    ) -> Option<LinkId> {
+    ) -> Option<(LinkId, std::ops::Range<u32>)> {
         if self.next_start().is_some_and(|at| at > now) {
             return None;
         }
@@ -161,18 +175,31 @@ impl ManifestFetch {
             self.give_up_least();
         }
         let patience = PAGE_TIMEOUT.saturating_mul(1 + self.slowness(link));
+        let early = self.early_pages();
         self.attempts.push(Attempt {
             link,
             deadline: now + patience,
             patience,
             length: None,
-            pages: Vec::new(),
-            asked: 1,
+            pages: vec![None; early as usize],
+            asked: 1 + early,
             received: 0,
             spare: false,
         });
         self.started = Some(now);
-        Some(link)
+        Some((link, 0..1 + early))
+    }
+
+    /// How many pages with hashes are asked for before page 0 is here.
+    fn early_pages(&self) -> u32 {
+        let Some(chunks) = self.expected.filter(|&chunks| chunks > 1) else {
+            return 0;
+        };
+        let hashes = chunks.saturating_mul(size_of::<ChunkHash>() as u32);
+        if hashes > MAX_TWICE && !self.attempts.is_empty() {
+            return 0;
+        }
+        chunks.div_ceil(HASHES_PER_PAGE).min(PAGES_AHEAD)
     }
 
     /// If it is time to ask one more link for everything, returns one that has sent the
@@ -221,6 +248,17 @@ impl ManifestFetch {
     pub(super) fn is_waiting(&self, mut links: impl Iterator<Item = LinkId>) -> bool {
         let open = |link: &LinkId| !self.without.contains(link) && !self.slow.contains_key(link);
         links.any(|link| open(&link))
+    }
+
+    /// A link has no such page. Returns whether it has no manifest at all. If the tracker's
+    /// word was wrong, pages were asked for that there are not.
+    pub(super) fn page_rejected(&mut self, link: LinkId, page: u32) {
+        let attempt = self.attempts.iter().find(|attempt| attempt.link == link);
+        let past_the_end = attempt
+            .is_some_and(|attempt| attempt.length.is_some() && page as usize > attempt.pages.len());
+        if !past_the_end {
+            self.passed(link, false);
+        }
     }
 
     /// A link is gone, or does not have the manifest.
@@ -330,29 +368,31 @@ impl ManifestFetch {
                 siblings: siblings.to_vec(),
             },
         ));
-        attempt.pages = vec![None; pages as usize];
-        attempt.received = 1;
+        attempt.pages.resize(pages as usize, None);
+        attempt.asked = attempt.asked.min(1 + pages);
+        attempt.received += 1;
+        let lens_fit = (1..).zip(&attempt.pages).all(|(page, hashes)| {
+            let hashes = hashes.as_ref();
+            hashes.is_none_or(|hashes| hashes.len() == page_len(&geometry, page))
+        });
+        if !lens_fit {
+            return PageOutcome::Lie;
+        }
         self.last_page = Some(now);
-        let first = !self
-            .attempts
-            .iter()
-            .any(|attempt| attempt.link != link && attempt.received > 0);
-        let attempt = self
-            .attempts
-            .iter_mut()
-            .find(|attempt| attempt.link == link);
-        let Some(attempt) = attempt.filter(|_| first) else {
-            // Another link is sending the pages already.
-            if let Some(attempt) = self
-                .attempts
-                .iter_mut()
-                .find(|attempt| attempt.link == link)
-            {
-                attempt.spare = true;
-                attempt.deadline = now + SPARE;
-            }
-            return PageOutcome::More(0..0);
+        let others = self.attempts.iter().filter(|attempt| attempt.link != link);
+        let is_first = others.clone().all(|attempt| attempt.received == 0);
+        let Some(attempt) = self.attempts.iter_mut().find(|a| a.link == link) else {
+            return PageOutcome::Unasked;
         };
+        if attempt.pages.iter().all(Option::is_some) {
+            return self.whole(link);
+        }
+        if !is_first && attempt.asked <= pages {
+            // Another link is sending the pages already.
+            attempt.spare = true;
+            attempt.deadline = now + SPARE;
+            return PageOutcome::More(0..0);
+        }
         self.promoted = Some(now);
         PageOutcome::More(attempt.more(now))
     }
@@ -364,34 +404,42 @@ impl ManifestFetch {
         page: u32,
         hashes: &Bytes,
     ) -> PageOutcome {
-        let Some(at) = self
-            .attempts
-            .iter()
-            .position(|attempt| attempt.link == link)
-        else {
+        let Some(attempt) = self.attempts.iter_mut().find(|a| a.link == link) else {
             return PageOutcome::Unasked;
         };
-        let attempt = &mut self.attempts[at];
         let asked = page > 0 && page < attempt.asked;
         let slot = attempt.pages.get_mut(page.wrapping_sub(1) as usize);
-        let (Some((geometry, _)), Some(slot @ None)) = (&attempt.length, slot.filter(|_| asked))
-        else {
+        let Some(slot @ None) = slot.filter(|_| asked) else {
             return PageOutcome::Unasked;
         };
-        let before = (page - 1) * HASHES_PER_PAGE;
-        let expected = (geometry.chunks() - before).min(HASHES_PER_PAGE);
-        if hashes.len() != expected as usize * size_of::<ChunkHash>() {
+        let geometry = attempt.length.as_ref().map(|(geometry, _)| geometry);
+        if geometry.is_some_and(|geometry| hashes.len() != page_len(geometry, page)) {
             return PageOutcome::Lie;
         }
         *slot = Some(hashes.clone());
         attempt.received += 1;
         self.last_page = Some(now);
+        if attempt.length.is_none() {
+            attempt.deadline = now + attempt.patience;
+            return PageOutcome::More(0..0);
+        }
         if attempt.pages.iter().any(Option::is_none) {
-            let more = attempt.more(now);
+            let more = match attempt.spare {
+                true => 0..0,
+                false => attempt.more(now),
+            };
             self.bound_held(link);
             return PageOutcome::More(more);
         }
-        let attempt = self.attempts.remove(at);
+        self.whole(link)
+    }
+
+    /// All pages of a link are here.
+    fn whole(&mut self, link: LinkId) -> PageOutcome {
+        let at = self.attempts.iter().position(|a| a.link == link);
+        let Some(attempt) = at.map(|at| self.attempts.remove(at)) else {
+            return PageOutcome::Unasked;
+        };
         let Some((geometry, proof)) = attempt.length else {
             return PageOutcome::Unasked;
         };
@@ -434,6 +482,16 @@ impl Attempt {
         let from = std::mem::replace(&mut self.asked, until);
         from..until
     }
+}
+
+/// How many bytes of hashes a page has that the content has.
+fn page_len(geometry: &Geometry, page: u32) -> usize {
+    let before = (page - 1).saturating_mul(HASHES_PER_PAGE);
+    let hashes = geometry
+        .chunks()
+        .saturating_sub(before)
+        .min(HASHES_PER_PAGE);
+    hashes as usize * size_of::<ChunkHash>()
 }
 
 /// The answer to a request for a page.

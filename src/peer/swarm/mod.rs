@@ -33,6 +33,7 @@ pub(crate) mod block_layout;
 pub(crate) mod chunk_set;
 mod config;
 mod contributor;
+mod early;
 mod leftover;
 mod link;
 mod link_id;

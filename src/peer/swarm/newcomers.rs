@@ -30,6 +30,12 @@ impl Newcomers {
         self.0.push_back((now + HANDSHAKE_TIMEOUT, id));
     }
 
+    /// The other side of a link has said who it is: its time begins again.
+    pub(super) fn link_met(&mut self, now: Instant, id: LinkId, links: &LinkMap<Link>) {
+        self.0.retain(|&(_, other)| other != id);
+        self.link_up(now, id, links);
+    }
+
     /// The next link whose time is over, if it still is silent.
     pub(super) fn next_late(&mut self, now: Instant, links: &LinkMap<Link>) -> Option<LinkId> {
         while let Some(&(deadline, id)) = self.0.front()

@@ -20,7 +20,7 @@ pub enum Output {
         /// What.
         message: PeerMessage,
     },
-    /// Connect, shake hands, and report [`link_up`](super::Swarm::link_up) or
+    /// Connect, say Hello, and report [`link_up`](super::Swarm::link_up) or
     /// [`dial_failed`](super::Swarm::dial_failed).
     Dial {
         /// Where to.

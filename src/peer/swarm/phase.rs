@@ -44,6 +44,16 @@ impl Phase {
         }
     }
 
+    /// Whether the manifest is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.manifest().is_some()
+    }
+
+    /// Whether no block can be stored yet.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(self, Self::Manifest(_) | Self::Opening(_))
+    }
+
     pub(super) fn is_seeding(&self) -> bool {
         matches!(self, Self::Seeding(_))
     }

@@ -20,6 +20,7 @@ mod answer;
 mod budget;
 mod chunk_states;
 mod config;
+mod delivery;
 mod doubts;
 mod homes;
 mod idle_links;
@@ -90,6 +91,8 @@ pub struct Planner {
     idle: IdleLinks,
     budget: RequestBudget,
     doubts: Doubts,
+    /// How many owners there are, if this peer is the only leecher.
+    owners_alone: Option<usize>,
     /// No link is silent before.
     silence: Option<Instant>,
 }
@@ -116,6 +119,7 @@ impl Planner {
             idle: IdleLinks::default(),
             budget: RequestBudget::default(),
             doubts: Doubts::default(),
+            owners_alone: None,
             silence: None,
         }
     }
@@ -168,9 +172,9 @@ impl Planner {
         released
     }
 
-    /// A link announces all of its chunks at once. O(chunks) for a partial
-    /// owner, O(1) for a seeder.
-    pub fn link_has(&mut self, link: LinkId, has: ChunkSet) {
+    /// A link announces all of its chunks at once. What it was asked for before and
+    /// lacks is free again. O(chunks) for a partial owner, O(1) for a seeder.
+    pub fn link_has(&mut self, link: LinkId, has: ChunkSet) -> Released {
         let has = match has {
             ChunkSet::Some(chunks) if chunks.is_complete() => ChunkSet::All,
             ChunkSet::Some(chunks) if chunks.is_empty() => ChunkSet::Nothing,
@@ -178,6 +182,54 @@ impl Planner {
         };
         self.sources.update(link, Source::announce);
         self.set_has(link, has);
+        self.release_lacking(link)
+    }
+
+    /// Frees what a link was asked for, or leads, and lacks. Its answers still come.
+    fn release_lacking(&mut self, link: LinkId) -> Released {
+        let Some(source) = self.sources.get(link) else {
+            return Released::default();
+        };
+        let lacks = |chunk| !source.has_chunk(chunk);
+        let asked = source.live_asks().map(|ask| ask.block);
+        let asked: Vec<BlockRange> = asked.filter(|block| lacks(block.chunk)).collect();
+        if asked.is_empty() && !source.lead().is_some_and(lacks) {
+            return Released::default();
+        }
+        let mut led = self.open.led_by(link);
+        led.retain(|&chunk| lacks(chunk));
+        for &chunk in &led {
+            self.sources.drop_lead(link, chunk);
+        }
+        for &block in &asked {
+            self.give_up(link, block);
+        }
+        let mut released = self.release(link, asked, led);
+        self.forget_unobtainable(&mut released);
+        released
+    }
+
+    /// Asks nobody for anything any more. Returns the requests that were counted on, and
+    /// whose answers still come.
+    pub fn give_all_up(&mut self) -> Vec<(LinkId, BlockRange)> {
+        let links: Vec<LinkId> = self.sources.iter().map(|(link, _)| link).collect();
+        let mut dropped = Vec::new();
+        for link in links {
+            let source = self.sources.get(link);
+            let asked = source.into_iter().flat_map(Source::live_asks);
+            dropped.extend(asked.map(|ask| (link, ask.block)));
+            self.link_has(link, ChunkSet::Nothing);
+        }
+        dropped
+    }
+
+    /// A link was asked for this by another plan, at these times, and its answers still
+    /// come.
+    pub fn link_owes(&mut self, link: LinkId, asks: Vec<(BlockRange, Instant)>) {
+        let last = asks.iter().map(|(_, at)| *at).max();
+        self.sources.update(link, |source| source.owe(asks));
+        let due = last.and_then(|last| last.checked_add(self.config.max_silence));
+        self.silence = self.silence.into_iter().chain(due).min();
     }
 
     /// A link has one more chunk. O(1), or O(chunks) for its first and its last.
@@ -187,7 +239,9 @@ impl Planner {
             ChunkSet::Nothing => {
                 let mut chunks = Bitfield::none(self.layout.geometry().chunks());
                 chunks.insert(chunk);
-                return self.link_has(link, ChunkSet::Some(chunks));
+                // It had nothing, so nothing was asked of it.
+                self.link_has(link, ChunkSet::Some(chunks));
+                return;
             }
             ChunkSet::Some(_) => {}
         }
@@ -290,12 +344,32 @@ impl Planner {
 
     // Requests and answers.
 
+    /// How many owners there are or will be, if this peer is the only leecher. In a crowd
+    /// (`None`) owners make their links take turns, and little is asked for at a time.
+    pub fn set_owners_alone(&mut self, owners: Option<usize>) {
+        self.owners_alone = owners;
+    }
+
+    /// How much may be outstanding on a link.
+    fn window(&self, now: Instant, source: &Source) -> u64 {
+        let alone = self.owners_alone.filter(|_| !source.takes_turns());
+        let Some(owners) = alone else {
+            return source.window(now, &self.config);
+        };
+        let owners = owners.max(1) as u64;
+        let wanted = self.states.count(ChunkState::Missing) + self.states.count(ChunkState::Open);
+        let wanted = u64::from(wanted).min(self.config.max_open as u64);
+        let part = (wanted * self.layout.geometry().chunk_len()).div_ceil(owners);
+        let first = part.min(self.config.first_window);
+        source.window_alone(now, &self.config, first)
+    }
+
     /// What to ask a link for now. Call it until it returns `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
         let source = self.sources.get(link)?;
         if source.is_choked()
             || !source.has_anything()
-            || !source.has_room(now, &self.config, &self.layout)
+            || !source.has_room(&self.config, &self.layout, self.window(now, source))
         {
             return None;
         }
@@ -844,6 +918,20 @@ impl Planner {
     /// Whether a link does not answer requests at present.
     pub fn is_choked(&self, link: LinkId) -> bool {
         self.sources.get(link).is_some_and(Source::is_choked)
+    }
+
+    /// What a link was asked for and has not answered, live or given up, and when.
+    pub fn unanswered_asks(&self, link: LinkId) -> Vec<(BlockRange, Instant)> {
+        let source = self.sources.get(link);
+        let asks = source.into_iter().flat_map(Source::asks);
+        asks.map(|ask| (ask.block, ask.at)).collect()
+    }
+
+    /// When the oldest request that is counted on was sent.
+    pub fn oldest_live_ask(&self) -> Option<Instant> {
+        let sources = self.sources.values();
+        let oldest = sources.filter_map(|source| source.live_asks().next());
+        oldest.map(|ask| ask.at).min()
     }
 
     /// How many requests a link has not answered, live or given up.

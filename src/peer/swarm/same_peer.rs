@@ -24,11 +24,12 @@ pub(super) enum SamePeer {
 
 /// The proofs that a new link sends, if other links have the same name.
 pub(super) fn proofs(links: &LinkMap<Link>, id: LinkId) -> Vec<LinkProof> {
-    let Some((peer, Some(cookies))) = links.get(id).map(|l| (l.info.peer, l.info.cookies)) else {
+    let known = links.get(id).map(|l| (l.info.peer, l.info.cookies));
+    let Some((Some(peer), Some(cookies))) = known else {
         return Vec::new();
     };
     let others = links.iter();
-    let others = others.filter(|(other, link)| *other != id && link.info.peer == peer);
+    let others = others.filter(|(other, link)| *other != id && link.info.peer == Some(peer));
     let others = others.filter_map(|(_, link)| link.info.cookies);
     let proofs = others.take(MAX_PROOFS).map(|older| cookies.proof(&older));
     proofs.collect()

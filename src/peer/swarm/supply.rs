@@ -25,9 +25,10 @@ pub(super) struct Supply<'a> {
     pub(super) last_gain: Instant,
 }
 
-/// The links that say to have something.
+/// The links that say to have something, or are presumed to.
 pub(super) fn links_with_chunks(links: &LinkMap<Link>) -> impl Iterator<Item = LinkId> + Clone {
-    let having = links.iter().filter(|(_, link)| link.remote.is_anything());
+    let has = |link: &Link| link.remote.is_anything() || link.is_presumed();
+    let having = links.iter().filter(move |(_, link)| has(link));
     having.map(|(id, _)| id)
 }
 
@@ -120,7 +121,8 @@ impl Supply<'_> {
         let waits_for_others = match self.phase {
             Phase::Manifest(fetch) => {
                 let has_room = self.links.len() < self.config.max_links;
-                let tries = has_room && self.book.has_untried();
+                let unmet = self.links.values().any(|link| !link.is_met());
+                let tries = has_room && self.book.has_untried() || unmet;
                 !fetch.is_checking() && !fetch.is_waiting(links_with_chunks(self.links)) && !tries
             }
             Phase::Transfer(transfer) => transfer.waits_for_peers(),

@@ -19,6 +19,7 @@ use super::SwarmConfig;
 use super::assembler::{Assembled, Assembler, Inserted};
 use super::block_layout::BlockLayout;
 use super::contributor::Contributor;
+use super::early::{self, Early};
 use super::leftover::Leftover;
 use super::persistence::Persistence;
 use super::planner::Planner;
@@ -91,11 +92,7 @@ impl Transfer {
             }
         }
         let layout = BlockLayout::of(manifest.geometry());
-        let mut planner = config.planner.clone();
-        let in_memory = config.max_unverified / manifest.geometry().chunk_len();
-        let in_memory = usize::try_from(in_memory).unwrap_or(usize::MAX);
-        planner.max_open = planner.max_open.min(in_memory).max(2);
-        let mut planner = Planner::new(layout, present, planner);
+        let mut planner = early::planner(manifest.geometry(), present, config);
         planner.hold(&unchecked);
         Self {
             manifest,
@@ -108,6 +105,28 @@ impl Transfer {
             persistence: Persistence::default(),
             publishing: false,
         }
+    }
+
+    /// Goes on with what was asked for before the manifest was here. The storage has
+    /// nothing yet. Returns the transfer, and the chunks that have to be hashed, each
+    /// with its pieces in order.
+    pub(super) fn begun(
+        manifest: Arc<Manifest>,
+        early: Early,
+        config: &SwarmConfig,
+    ) -> (Self, Vec<(ChunkIndex, Vec<Bytes>)>) {
+        let none = Bitfield::none(manifest.geometry().chunks());
+        let mut transfer = Self::new(manifest, &none, &none, config);
+        transfer.planner = early.planner;
+        transfer.assembler = early.assembler;
+        let mut to_hash = Vec::new();
+        for assembled in early.whole {
+            let step = Step::Hashing;
+            to_hash.push((assembled.chunk, assembled.pieces.clone()));
+            let whole = Whole { assembled, step };
+            transfer.whole.insert(whole.assembled.chunk, whole);
+        }
+        (transfer, to_hash)
     }
 
     pub(super) fn manifest(&self) -> &Arc<Manifest> {

@@ -11,7 +11,7 @@ use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
-use super::names::is_reserved;
+use super::names::{PartialNames, is_reserved};
 use super::partial_blob::PartialBlob;
 use super::partial_file::{PartialFile, Resumed};
 use super::pool::FilePool;
@@ -305,6 +305,12 @@ impl Storage for FileStorage {
             let name = name.clone();
             StorageError::UnsafeName { name, reason }
         })
+    }
+
+    async fn has_partial(&self, id: &ContentId) -> bool {
+        let (dir, names) = (self.dir.clone(), PartialNames::of(*id));
+        let kind = run(move || Ok(dir.disk.kind(&names.data)));
+        matches!(kind.await, Ok(Ok(Some(_))))
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -50,7 +50,8 @@ impl MachineFactory {
                 return Machine::Honest(Box::new(swarm));
             }
             Role::Leecher => {
-                let swarm = Swarm::leecher(now, config, me, content.id());
+                let length = content.geometry().length();
+                let swarm = Swarm::leecher(now, config, me, content.id()).expecting(length);
                 return Machine::Honest(Box::new(swarm));
             }
             Role::Adversary(kind) => kind,

@@ -4,7 +4,7 @@
 //! A [`MemoryNetwork`] is a value. Its endpoints are hosts with names. The frames
 //! themselves travel between them, so that bodies are never copied. Links are
 //! bounded: a sink accepts no more frames while [`LINK_BYTES`] are on their way
-//! or unread.
+//! or unread, or as many as [`set_link_bytes`](MemoryNetwork::set_link_bytes) says.
 //!
 //! # Time
 //! As long as nothing is set, a frame arrives at the moment it is sent, without

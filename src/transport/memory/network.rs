@@ -80,6 +80,13 @@ impl MemoryNetwork {
             .update(|network, _| network.set_latency_between(a, b, latency));
     }
 
+    /// Sets how many bytes a link holds in one direction before its sink accepts no
+    /// more, for links that are opened from now on. A link carries at most that much
+    /// per latency, so a long fast line needs more than the default of [`LINK_BYTES`](super::LINK_BYTES).
+    pub fn set_link_bytes(&self, bytes: usize) {
+        self.shared.update(|network, _| network.link_bytes = bytes);
+    }
+
     /// Starts a new log of at most `capacity` events.
     pub fn record(&self, capacity: usize) {
         self.shared.shape();

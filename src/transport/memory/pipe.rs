@@ -15,9 +15,10 @@ use crate::transport::error::TransportError;
 use crate::transport::framed::PREFIX_LEN;
 
 /// How many bytes may be on a link in one direction, accepted by the sink and not
-/// yet read from the stream, before the sink accepts no more: two of the longest
-/// blocks, so that one is queued while another is on its way. The last frame may
-/// exceed the limit.
+/// yet read from the stream, before the sink accepts no more, unless
+/// [`set_link_bytes`](super::MemoryNetwork::set_link_bytes) changes it: two of the
+/// longest blocks, so that one is queued while another is on its way. The last frame
+/// may exceed the limit.
 pub const LINK_BYTES: usize = 512 << 10;
 
 /// What a frame counts as, in bytes: its length on a byte stream. So frames
@@ -38,8 +39,12 @@ pub(super) enum FlowItem {
 ///
 /// Methods that return a [`Waker`] leave it to the caller to wake it once no
 /// lock is held.
-#[derive(Debug, Default)]
-pub(super) struct Pipe(Mutex<PipeState>);
+#[derive(Debug)]
+pub(super) struct Pipe {
+    /// The sink accepts frames while fewer bytes are on the link.
+    limit: usize,
+    state: Mutex<PipeState>,
+}
 
 #[derive(Debug, Default)]
 struct PipeState {
@@ -88,16 +93,24 @@ impl PipeState {
 }
 
 impl Pipe {
+    /// An empty pipe that holds about that many bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            state: Mutex::default(),
+        }
+    }
+
     /// Fails if the other side will never read.
     pub(super) fn check_writable(&self) -> Result<(), TransportError> {
-        lock(&self.0).check_writable()
+        lock(&self.state).check_writable()
     }
 
     /// Waits for room.
     pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), TransportError>> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.check_writable()?;
-        if state.used < LINK_BYTES {
+        if state.used < self.limit {
             return Poll::Ready(Ok(()));
         }
         state.writer = Some(cx.waker().clone());
@@ -106,7 +119,7 @@ impl Pipe {
 
     /// Counts a frame that starts its way through the network.
     pub(super) fn reserve(&self, frame: &Frame) -> Result<(), TransportError> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.check_writable()?;
         state.used += cost(frame);
         Ok(())
@@ -114,7 +127,7 @@ impl Pipe {
 
     /// Sends a frame that arrives at once.
     pub(super) fn send_at_once(&self, frame: Frame) -> Result<Option<Waker>, TransportError> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.check_writable()?;
         state.used += cost(&frame);
         state.inbox.push_back(frame);
@@ -123,7 +136,7 @@ impl Pipe {
 
     /// A frame arrives that was counted by [`reserve`](Self::reserve).
     pub(super) fn deliver(&self, frame: Frame) -> Option<Waker> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if !state.reader_gone && state.end.is_none() {
             state.inbox.push_back(frame);
         }
@@ -132,14 +145,14 @@ impl Pipe {
 
     /// The end arrives, after the last frame.
     pub(super) fn finish(&self) -> Option<Waker> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.end.get_or_insert(End::Finished);
         state.reader.take()
     }
 
     /// Resets the connection: frames that were not read yet are lost.
     pub(super) fn reset(&self) -> [Option<Waker>; 2] {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.end = Some(End::Reset);
         state.inbox.clear();
         [state.reader.take(), state.writer.take()]
@@ -147,7 +160,7 @@ impl Pipe {
 
     /// Takes the next frame, or the end.
     pub(super) fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Taken> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         if state.reader_gone {
             return Poll::Ready(Taken::End);
         }
@@ -162,7 +175,7 @@ impl Pipe {
             };
         };
         state.used -= cost(&frame);
-        let writer = match state.used < LINK_BYTES {
+        let writer = match state.used < self.limit {
             true => state.writer.take(),
             false => None,
         };
@@ -171,7 +184,7 @@ impl Pipe {
 
     /// The reader takes nothing more. The writer will learn of it.
     pub(super) fn close_reader(&self) -> Option<Waker> {
-        let mut state = lock(&self.0);
+        let mut state = lock(&self.state);
         state.reader_gone = true;
         state.inbox.clear();
         state.reader = None;

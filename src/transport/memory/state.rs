@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::addr;
 use super::latency::Latency;
-use super::pipe::{FlowItem, Pipe, cost};
+use super::pipe::{FlowItem, LINK_BYTES, Pipe, cost};
 use super::schedule::{EndpointId, FlowId, Schedule};
 use super::trace::{Log, Trace, TraceEvent, TraceKind};
 use crate::protocol::{Addr, Frame};
@@ -30,6 +30,8 @@ pub(super) struct NetworkState {
     pairs: BTreeMap<(EndpointId, EndpointId), Latency>,
     pub(super) schedule: Schedule<FlowItem>,
     flows: BTreeMap<FlowId, FlowEnds>,
+    /// How many bytes a new link holds in one direction.
+    pub(super) link_bytes: usize,
     /// Numbers flows and listeners.
     counter: u64,
     log: Option<Log>,
@@ -93,6 +95,7 @@ impl NetworkState {
             pairs: BTreeMap::new(),
             schedule: Schedule::default(),
             flows: BTreeMap::new(),
+            link_bytes: LINK_BYTES,
             counter: 0,
             log: None,
             wakers: Vec::new(),
@@ -201,7 +204,7 @@ impl NetworkState {
     fn open_flow(&mut self, from: &(EndpointId, Addr), to: &(EndpointId, Addr)) -> Flow {
         self.counter += 1;
         let id = FlowId(self.counter);
-        let pipe = Arc::new(Pipe::default());
+        let pipe = Arc::new(Pipe::new(self.link_bytes));
         self.schedule.open(id, from.0, to.0);
         let ends = FlowEnds {
             from: from.clone(),

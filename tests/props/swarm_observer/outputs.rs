@@ -179,7 +179,7 @@ impl Observer {
                 seen.to_prove.is_empty(),
                 "owes a proof that two links are of one peer"
             );
-            assert_ne!(seen.info.peer, self.me);
+            assert_ne!(seen.info.peer, Some(self.me));
         }
         for (link, chunk) in std::mem::take(&mut self.owed_haves) {
             let seen = self

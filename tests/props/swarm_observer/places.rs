@@ -178,7 +178,7 @@ impl Observer {
                 }
             }
             DropReason::Refused(RefuseReason::SelfConnection) => {
-                assert_eq!((seen.info.peer, self.fresh), (self.me, Some(link)));
+                assert_eq!((seen.info.peer, self.fresh), (Some(self.me), Some(link)));
                 if seen.info.dialled {
                     self.ban(link);
                 }

@@ -112,7 +112,7 @@ impl World {
                 assert!(lied || refused, "node {other} did not lie but is banned");
             }
             DropReason::Refused(RefuseReason::SelfConnection) => {
-                assert_eq!(this.peer, info.peer);
+                assert_eq!(Some(this.peer), info.peer);
             }
             DropReason::Refused(RefuseReason::Duplicate) => {
                 self.counts.merged += 1;

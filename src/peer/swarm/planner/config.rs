@@ -18,6 +18,11 @@ pub struct PlannerConfig {
     pub max_requests: usize,
     /// The most outstanding bytes on a link.
     pub max_window: u64,
+    /// How many bytes a link is asked for before it is known how fast it is, if this peer
+    /// is the only leecher as far as it knows: about what a long fast line carries in a
+    /// round trip. It is less if all owners together would be asked for more than is
+    /// missing, or than fits into memory.
+    pub first_window: u64,
     /// How long, beyond two round trips, requests may wait at the other side.
     /// Covers the pauses of both programs.
     pub slack: Duration,
@@ -40,6 +45,7 @@ impl Default for PlannerConfig {
             max_open: 1024,
             max_requests: MAX_REQUESTS,
             max_window: 16 << 20,
+            first_window: 8 << 20,
             slack: Duration::from_millis(5),
             silence: Duration::from_secs(4),
             max_silence: Duration::from_secs(60),

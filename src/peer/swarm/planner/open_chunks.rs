@@ -129,8 +129,9 @@ impl OpenChunks {
     /// A block arrived that a link was asked for. `live` says whether the
     /// request was still counted on.
     pub(super) fn arrived(&mut self, link: LinkId, block: BlockRange, live: bool) -> Arrival {
-        let position = self.layout.position(block).expect("asked on the layout");
-        let Some(open) = self.chunks.get_mut(&block.chunk) else {
+        // Another plan may have asked for what is no block of this one.
+        let position = self.layout.position(block);
+        let (Some(position), Some(open)) = (position, self.chunks.get_mut(&block.chunk)) else {
             return Arrival::Late;
         };
         let overtaken = match open.blocks[position as usize] {

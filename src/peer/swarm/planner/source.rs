@@ -8,6 +8,7 @@ use super::super::block_layout::BlockLayout;
 use super::super::chunk_set::ChunkSet;
 use super::super::rate::RateMeter;
 use super::config::PlannerConfig;
+use super::delivery::{DeliveryRate, Mark};
 use crate::content::{BlockRange, ChunkIndex};
 
 /// How often the shortest silence doubles for a link that is silent repeatedly.
@@ -28,6 +29,8 @@ pub(super) struct Ask {
     /// Whether the answer is still counted on. A request that was taken back
     /// stays in the list until its answer comes, a block or a rejection.
     pub(super) live: bool,
+    /// What had been delivered by then.
+    mark: Mark,
 }
 
 /// One link as a source.
@@ -62,6 +65,7 @@ pub(super) struct Source {
     /// The chunk whose blocks this link asks for first.
     lead: Option<ChunkIndex>,
     meter: RateMeter,
+    delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
     /// When it last answered, or was last found silent.
@@ -86,6 +90,7 @@ impl Source {
             suggested: VecDeque::new(),
             lead: None,
             meter: RateMeter::default(),
+            delivery: DeliveryRate::default(),
             round_trip: None,
             last_sign: None,
         }
@@ -254,17 +259,42 @@ impl Source {
         self.meter.rate(now)
     }
 
-    /// Whether one more request may be outstanding, by number and by bytes.
+    /// How many bytes may be outstanding: rate × (two round trips + slack), so that a
+    /// link which could be faster can show it.
+    pub(super) fn window(&self, now: Instant, config: &PlannerConfig) -> u64 {
+        let rate = self.rate(now).unwrap_or(0.0);
+        self.window_at(rate, config)
+    }
+
+    /// The same for a link that serves nobody else: the rate is the highest of late, so
+    /// that a pause is not made longer by asking for less. Before the first round trip is
+    /// over, that rate is too low, and `first` bytes may be outstanding at least.
+    pub(super) fn window_alone(&self, now: Instant, config: &PlannerConfig, first: u64) -> u64 {
+        let peak = self.window_at(self.delivery.peak(), config);
+        let least = if self.delivery.is_measured() {
+            0
+        } else {
+            first
+        };
+        self.window(now, config).max(peak).max(least)
+    }
+
+    fn window_at(&self, rate: f64, config: &PlannerConfig) -> u64 {
+        let round_trip = self.round_trip.unwrap_or_default();
+        let time = round_trip.saturating_mul(2).saturating_add(config.slack);
+        (rate * time.as_secs_f64()) as u64
+    }
+
+    /// Whether one more request may be outstanding, by number and by bytes, if `window`
+    /// bytes may be.
     ///
-    /// The window is rate × (two round trips + slack), so that a link which
-    /// could be faster can show it. It is at least two blocks: one on its way
-    /// and one behind it. A turn is good for one chunk at first, and for twice
-    /// as much each time that it goes on.
+    /// It is at least two blocks: one on its way and one behind it. A turn is good for
+    /// one chunk at first, and for twice as much each time that it goes on.
     pub(super) fn has_room(
         &self,
-        now: Instant,
         config: &PlannerConfig,
         layout: &BlockLayout,
+        window: u64,
     ) -> bool {
         if self.asks.len() >= config.max_requests {
             return false;
@@ -278,17 +308,7 @@ impl Source {
         if self.turn.is_some_and(|asked| asked >= turn_len) {
             return false;
         }
-        if self.live_bytes < 2 * block_len {
-            return true;
-        }
-        let window = match (self.rate(now), self.round_trip) {
-            (Some(rate), Some(round_trip)) => {
-                let time = round_trip.saturating_mul(2).saturating_add(config.slack);
-                (rate * time.as_secs_f64()) as u64
-            }
-            _ => 0,
-        };
-        self.live_bytes < window.min(config.max_window)
+        self.live_bytes < window.min(config.max_window).max(2 * block_len)
     }
 
     pub(super) fn is_choked(&self) -> bool {
@@ -319,11 +339,26 @@ impl Source {
         if let Some(turn) = &mut self.turn {
             *turn += u64::from(block.len);
         }
+        let mark = self.delivery.mark(now, self.asks.is_empty());
         self.asks.push_back(Ask {
             block,
             at: now,
             live: true,
+            mark,
         });
+    }
+
+    /// It was asked for these by another plan, and still has to answer.
+    pub(super) fn owe(&mut self, asks: Vec<(BlockRange, Instant)>) {
+        for (block, at) in asks {
+            let mark = self.delivery.mark(at, self.asks.is_empty());
+            self.asks.push_back(Ask {
+                block,
+                at,
+                live: false,
+                mark,
+            });
+        }
     }
 
     /// An answer came: takes its request out of the list.
@@ -350,6 +385,7 @@ impl Source {
         // A meter that has just rested must include this moment as well.
         self.meter.began(now);
         self.meter.arrived(now, ask.block.len.into());
+        self.delivery.arrived(now, ask.block.len.into(), ask.mark);
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
@@ -380,6 +416,11 @@ impl Source {
             ask.live = false;
             self.live_bytes -= u64::from(block.len);
         }
+    }
+
+    /// The unanswered requests, live or taken back, oldest first.
+    pub(super) fn asks(&self) -> impl Iterator<Item = &Ask> {
+        self.asks.iter()
     }
 
     /// How many requests are unanswered, live or taken back.
