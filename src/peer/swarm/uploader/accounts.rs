@@ -12,7 +12,8 @@
 use super::receiver::Receiver;
 use crate::protocol::HostKey;
 
-/// How many chunks the links of one host may have had beyond their share.
+/// How many chunks the links of one host may have had beyond their share, before
+/// that counts.
 const MAX_AHEAD: u64 = 2;
 
 /// How many hosts without a link are remembered.
@@ -163,11 +164,11 @@ impl Accounts {
     /// How many chunks a host may have and tell nobody of. A peer that tells of
     /// each chunk only the one that sent it seems to have little to everybody, and
     /// is sent more than its share by all. So what it had here beyond its share
-    /// and a chunk, it may have had from every other peer as well; and as many
+    /// and [`MAX_AHEAD`], it may have had from every other peer as well; and as many
     /// peers as are here are known to be.
     fn hidden(&self, receiver: &Receiver) -> u64 {
         let ahead = self.accounts[receiver.host()].sent - self.share;
-        let chunks = ahead / self.chunk_len.max(1) as f64 - 1.0;
+        let chunks = ahead / self.chunk_len.max(1) as f64 - MAX_AHEAD as f64;
         // Below zero it is zero.
         (chunks * self.hosts as f64) as u64
     }
