@@ -252,9 +252,10 @@ impl Uploader {
     /// Bytes are with the network. A number above those on their way counts as
     /// all of them.
     pub fn sent(&mut self, now: Instant, link: LinkId, bytes: u64) {
+        let wanting = self.receivers.wanting_hosts();
         let sent = self.receivers.update(link, |receiver| {
             let bytes = receiver.sent(now, bytes, self.chunk_len);
-            self.accounts.sent(receiver.host(), bytes);
+            self.accounts.sent(receiver.host(), bytes, wanting);
             bytes
         });
         if let Some(bytes) = sent {

@@ -2,7 +2,7 @@
 //! tells of, what each host had, and the rules of turns. It looks at everything
 //! each time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
@@ -114,9 +114,12 @@ impl Model {
                 sent: self.share,
                 passed: false,
             };
-            // It replaces a host that is gone and owes nothing.
+            // It replaces a host that is gone, owes nothing and had no more than its
+            // share.
+            let share = self.share;
             let gone = self.accounts.iter_mut();
-            match gone.into_iter().find(|a| a.links == 0 && a.untold == 0) {
+            let mut gone = gone.filter(|a| a.links == 0 && a.untold == 0 && a.sent <= share);
+            match gone.next() {
                 Some(gone) => *gone = account,
                 None => self.accounts.push(account),
             }
@@ -160,8 +163,9 @@ impl Model {
     }
 
     pub(super) fn sent(&mut self, now: Instant, link: u64, bytes: u64) {
-        let hosts = self.accounts.iter().filter(|a| a.links > 0).count();
-        self.share += bytes as f64 / hosts as f64;
+        let wanting = self.links.values().filter(|r| r.wants());
+        let hosts: BTreeSet<_> = wanting.map(|r| r.host.clone()).collect();
+        self.share += bytes as f64 / hosts.len().max(1) as f64;
         let share = self.share;
         let account = self.account_mut(link);
         account.sent = (account.sent + bytes as f64).max(share);
@@ -210,6 +214,10 @@ impl Model {
         let receiver = &self.links[&link];
         let given = receiver.sent + receiver.bytes();
         let has = u64::from(receiver.has).max(given / CHUNK);
+        // Beyond its share and two chunks, as often as there are hosts.
+        let ahead = (self.account(link).sent - self.share) / CHUNK as f64 - 2.0;
+        let hosts = self.accounts.iter().filter(|a| a.links > 0).count();
+        let has = has.max((ahead * hosts as f64) as u64);
         (self.is_silent(link) || self.is_ahead(link), has, given)
     }
 

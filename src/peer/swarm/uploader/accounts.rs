@@ -3,16 +3,17 @@
 //! Peers are served by what they say to have, and nothing proves what a peer
 //! says to lack. So two things are counted that a peer cannot choose. A peer
 //! that is sent chunk after chunk and never says `Have` comes after those that
-//! do. And all links of one host have the share of one host together: otherwise
-//! many names behind one address would be served as often as many hosts.
+//! do. And a host that was sent more than its share comes after those that were
+//! not, whatever it says to lack; all links of one host have one share together.
 //!
-//! A host is remembered beyond its links as long as it owes something. So a
-//! peer does not become new by dialling again.
+//! A host is remembered beyond its links as long as it owes something or is
+//! ahead of its share. So a peer does not become new by dialling again.
 
 use super::receiver::Receiver;
 use crate::protocol::HostKey;
 
-/// How many chunks the links of one host may have had beyond their share.
+/// How many chunks the links of one host may have had beyond their share, before
+/// that counts.
 const MAX_AHEAD: u64 = 2;
 
 /// How many hosts without a link are remembered.
@@ -20,7 +21,7 @@ const MAX_REMEMBERED: usize = 256;
 
 /// The order in which links are served, the least first: those that tell of
 /// what they get and had no more than their share; of those the ones with the
-/// fewest chunks, then the ones that were sent least.
+/// fewest chunks, then the ones that were sent least. See [`Accounts::rank`].
 pub(super) type Rank = (bool, u64, u64);
 
 /// The accounts of all hosts.
@@ -77,9 +78,10 @@ impl Accounts {
         };
         let unused = self.accounts.iter().enumerate();
         let unused = unused.filter(|(_, account)| account.links == 0);
-        let least = unused.min_by_key(|(_, account)| account.untold);
+        let is_ahead = |account: &Account| account.sent > self.share;
+        let least = unused.min_by_key(|(_, account)| (account.untold, is_ahead(account)));
         let full = self.accounts.len() - self.hosts >= MAX_REMEMBERED;
-        match least.filter(|(_, least)| full || least.untold == 0) {
+        match least.filter(|(_, least)| full || least.untold == 0 && !is_ahead(least)) {
             Some((at, _)) => {
                 self.accounts[at] = account;
                 at
@@ -99,9 +101,10 @@ impl Accounts {
         self.hosts -= usize::from(account.links == 0);
     }
 
-    /// A host was sent something.
-    pub(super) fn sent(&mut self, host: usize, bytes: u64) {
-        self.share += bytes as f64 / self.hosts.max(1) as f64;
+    /// A host was sent something, while so many hosts wanted something. What they
+    /// all wanted is divided among them alone.
+    pub(super) fn sent(&mut self, host: usize, bytes: u64, wanting: usize) {
+        self.share += bytes as f64 / wanting.max(1) as f64;
         let account = &mut self.accounts[host];
         // A host has no claim later to what it did not take.
         account.sent = (account.sent + bytes as f64).max(self.share);
@@ -158,11 +161,26 @@ impl Accounts {
         account.links > 1 && account.sent - self.share > (MAX_AHEAD * self.chunk_len) as f64
     }
 
+    /// How many chunks a host may have and tell nobody of. A peer that tells of
+    /// each chunk only the one that sent it seems to have little to everybody, and
+    /// is sent more than its share by all. So what it had here beyond its share
+    /// and [`MAX_AHEAD`], it may have had from every other peer as well; and as many
+    /// peers as are here are known to be.
+    fn hidden(&self, receiver: &Receiver) -> u64 {
+        let ahead = self.accounts[receiver.host()].sent - self.share;
+        let chunks = ahead / self.chunk_len.max(1) as f64 - MAX_AHEAD as f64;
+        // Below zero it is zero.
+        (chunks * self.hosts as f64) as u64
+    }
+
+    /// How deprived a link is. It counts as having what it says to have, what it
+    /// was sent here, or what it may hide, whichever is most.
     pub(super) fn rank(&self, receiver: &Receiver) -> Rank {
         let behind = self.is_silent(receiver) || self.is_ahead(receiver);
         let given = receiver.given();
         let has = given.checked_div(self.chunk_len).unwrap_or(0);
-        (behind, has.max(receiver.has().into()), given)
+        let has = has.max(receiver.has().into()).max(self.hidden(receiver));
+        (behind, has, given)
     }
 
     /// Panics if the counts contradict each other. For tests.

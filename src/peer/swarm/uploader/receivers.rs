@@ -69,6 +69,15 @@ impl Receivers {
         self.under_way
     }
 
+    /// How many hosts want something. O(links × log links).
+    pub(super) fn wanting_hosts(&self) -> usize {
+        let wanting = self.values().filter(|receiver| receiver.wants());
+        let mut hosts: Vec<usize> = wanting.map(Receiver::host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (LinkId, &Receiver)> {
         self.receivers.iter()
     }
