@@ -392,10 +392,10 @@ impl Driver {
             peer = tracing::field::Empty,
             %remote,
         );
-        if let Some(peer) = info.peer {
-            span.record("peer", tracing::field::display(peer));
-        }
         self.links.insert(id, outlet, span);
+        if let Some(peer) = info.peer {
+            self.links.met(id, peer);
+        }
         self.swarm.link_up(now(), id, info);
     }
 

@@ -30,7 +30,6 @@ impl Open {
 impl LinkOutlets {
     /// A link is here, which logs in this span.
     pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>, span: Span) {
-        span.in_scope(|| tracing::debug!("link up"));
         self.outlets.insert(link, Open { outlet, span });
     }
 
@@ -38,6 +37,7 @@ impl LinkOutlets {
     pub(super) fn met(&self, link: LinkId, peer: PeerId) {
         if let Some(open) = self.outlets.get(&link) {
             open.span.record("peer", tracing::field::display(peer));
+            open.span.in_scope(|| tracing::debug!("link up"));
         }
     }
 

@@ -1,0 +1,252 @@
+//! The processes of a comparison, and their rounds.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use super::usage::{DescriptorWatch, Usage, cpu_seconds, peak_mib};
+use super::{Outcome, Setting, ours, plain};
+
+/// The name of a file.
+pub(crate) fn name(number: usize) -> String {
+    format!("file-{number:06}")
+}
+
+/// Compares both, round by round.
+pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
+    let root = tempfile::tempdir()?;
+    let from = root.path().join("from");
+    write_files(&from, setting)?;
+    println!(
+        "{} files of {} bytes, at most {} descriptors a process",
+        setting.files, setting.size, setting.descriptors
+    );
+    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    for round in 0..setting.rounds {
+        for (kind, rounds) in [("plain", &mut plain), ("ours", &mut ours)] {
+            let to = root.path().join(format!("{kind}-{round}"));
+            fs::create_dir(&to)?;
+            let used = measure(kind, &from, &to, setting)?;
+            check(&from, &to, setting)?;
+            fs::remove_dir_all(&to)?;
+            rounds.push(used);
+        }
+    }
+    let (ours, plain) = (medians(&ours), medians(&plain));
+    for (kind, used) in [("bt_lite", ours), ("plain", plain)] {
+        println!(
+            "{kind}: wall {:.3} s ({:.1} µs a file), CPU {:.2} s, peak {:.0} MiB, {} descriptors",
+            used.wall,
+            used.wall / setting.files as f64 * 1e6,
+            used.cpu,
+            used.peak_mib,
+            used.descriptors
+        );
+    }
+    println!("wall {:.3}", ours.wall / plain.wall);
+    println!("ratio {:.3}", ours.cpu / plain.cpu);
+    Ok(())
+}
+
+/// Files that no compression and no deduplication makes shorter.
+fn write_files(dir: &Path, setting: &Setting) -> Outcome<()> {
+    fs::create_dir(dir)?;
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut bytes = vec![0; setting.size];
+    for number in 0..setting.files {
+        random.fill(&mut bytes);
+        fs::write(dir.join(name(number)), &bytes)?;
+    }
+    Ok(())
+}
+
+/// Whether the files have arrived.
+fn check(from: &Path, to: &Path, setting: &Setting) -> Outcome<()> {
+    for number in 0..setting.files {
+        let name = name(number);
+        if fs::read(from.join(&name))? != fs::read(to.join(&name))? {
+            return Err(format!("{name} is not what it was").into());
+        }
+    }
+    Ok(())
+}
+
+/// Runs both processes once. The CPU time is that of both, the rest the higher one.
+fn measure(kind: &str, from: &Path, to: &Path, setting: &Setting) -> Outcome<Usage> {
+    let mut owner = Process::start(&[kind, "owner"], from, "-", setting)?;
+    let addr = owner.line()?;
+    let mut fetcher = Process::start(&[kind, "fetch"], to, &addr, setting)?;
+    let fetched: Usage = fetcher.line()?.parse()?;
+    let owned: Usage = owner.stop()?.parse()?;
+    fetcher.stop()?;
+    Ok(Usage {
+        wall: fetched.wall,
+        cpu: fetched.cpu + owned.cpu,
+        peak_mib: fetched.peak_mib.max(owned.peak_mib),
+        descriptors: fetched.descriptors.max(owned.descriptors),
+    })
+}
+
+/// The median of each figure.
+fn medians(rounds: &[Usage]) -> Usage {
+    let median = |figure: fn(&Usage) -> f64| {
+        let mut figures: Vec<f64> = rounds.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 2]
+    };
+    Usage {
+        wall: median(|used| used.wall),
+        cpu: median(|used| used.cpu),
+        peak_mib: median(|used| used.peak_mib),
+        descriptors: median(|used| used.descriptors),
+    }
+}
+
+/// A process of this program in another role. It ends when its input does.
+struct Process {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Process {
+    fn start(role: &[&str; 2], dir: &Path, addr: &str, setting: &Setting) -> Outcome<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("--role")
+            .args(role)
+            .arg(dir)
+            .args([addr, &setting.files.to_string()])
+            .arg(setting.descriptors.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let lines = BufReader::new(child.stdout.take().ok_or("no output")?);
+        Ok(Self { child, lines })
+    }
+
+    fn line(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        match line.trim_end() {
+            "" => Err("a process has failed".into()),
+            line => Ok(line.to_owned()),
+        }
+    }
+
+    /// Ends it, and returns its last line.
+    fn stop(&mut self) -> Outcome<String> {
+        drop(self.child.stdin.take());
+        let last = self.line();
+        match self.child.wait()?.success() {
+            true => last,
+            false => Err("a process has failed".into()),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One process: `KIND owner|fetch DIR ADDR FILES DESCRIPTORS`.
+pub(crate) fn role(args: impl Iterator<Item = String>) -> Outcome<()> {
+    let args: Vec<String> = args.collect();
+    let [kind, role, dir, addr, files, descriptors] = &args[..] else {
+        return Err("a role has six arguments".into());
+    };
+    let (dir, files, limit) = (PathBuf::from(dir), files.parse()?, descriptors.parse()?);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        },
+    )?;
+    match (kind.as_str(), role.as_str()) {
+        ("plain", "owner") => {
+            let mut meter = None;
+            plain::serve(&dir, files, |addr| {
+                say(addr);
+                meter = Some(Meter::start());
+            })?;
+            let meter = meter.ok_or("it did not listen")?;
+            until_end();
+            say(meter.read());
+        }
+        ("plain", "fetch") => {
+            let meter = Meter::start();
+            plain::fetch(&dir, files, addr)?;
+            say(meter.read());
+            until_end();
+            say("done");
+        }
+        (_, "owner") => runtime()?.block_on(async {
+            let owner = ours::Owner::start(&dir, files).await?;
+            let meter = Meter::start();
+            say(owner.addr());
+            tokio::task::spawn_blocking(until_end).await?;
+            say(meter.read());
+            owner.stop().await;
+            Outcome::Ok(())
+        })?,
+        _ => runtime()?.block_on(async {
+            let meter = Meter::start();
+            let peer = ours::fetch(&dir, files, addr).await?;
+            say(meter.read());
+            tokio::task::spawn_blocking(until_end).await?;
+            peer.shutdown().await;
+            say("done");
+            Outcome::Ok(())
+        })?,
+    }
+    Ok(())
+}
+
+fn runtime() -> Outcome<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?)
+}
+
+fn say(line: impl std::fmt::Display) {
+    println!("{line}");
+    let _ = std::io::stdout().flush();
+}
+
+/// Waits until the parent closes the input.
+fn until_end() {
+    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+}
+
+/// What this process uses from now on.
+struct Meter {
+    begun: Instant,
+    cpu: f64,
+    descriptors: DescriptorWatch,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self {
+            begun: Instant::now(),
+            cpu: cpu_seconds(),
+            descriptors: DescriptorWatch::start(),
+        }
+    }
+
+    fn read(&self) -> Usage {
+        Usage {
+            wall: self.begun.elapsed().as_secs_f64(),
+            cpu: cpu_seconds() - self.cpu,
+            peak_mib: peak_mib(),
+            descriptors: self.descriptors.most() as f64,
+        }
+    }
+}
