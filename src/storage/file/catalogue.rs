@@ -268,3 +268,104 @@ impl io::Read for SequentialRead<'_> {
         Ok(len)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::old_record::old_record;
+    use super::super::pool::FilePool;
+    use super::*;
+
+    struct Old {
+        root: tempfile::TempDir,
+        record: Record,
+        manifest: Manifest,
+    }
+
+    impl Old {
+        /// A content that an earlier version has remembered.
+        fn new(version: u32) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let (name, bytes): (ContentName, _) = ("a".parse().unwrap(), vec![5; 40_000]);
+            fs::write(root.path().join("a"), &bytes).unwrap();
+            let file = open_path(&root.path().join("a")).unwrap();
+            let manifest = Manifest::of(&bytes).unwrap();
+            let mut stamp = Stamp::of(&file.stat().unwrap());
+            stamp.settled = true;
+            let record = Record {
+                id: manifest.id(),
+                listed_as: name.clone(),
+                name,
+                path: None,
+                stamp,
+            };
+            let old = Self {
+                root,
+                record,
+                manifest,
+            };
+            fs::write(old.path(), old_record(version, &old.record, &old.manifest)).unwrap();
+            old
+        }
+
+        fn path(&self) -> std::path::PathBuf {
+            self.root.path().join(record_name(&self.record.name))
+        }
+
+        fn open(&self) -> FileCatalogue {
+            let dir = Dir::open(self.root.path()).unwrap();
+            FileCatalogue::new(Arc::new(StorageDir::new(dir, self.root.path().into())))
+        }
+
+        fn remembered(&self, catalogue: &FileCatalogue) -> Vec<Remembered> {
+            let pool = FilePool::new(8);
+            let found = catalogue.contents(pool.pool()).unwrap();
+            assert_eq!(found.lost, []);
+            found.remembered
+        }
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_moved_to_the_log() {
+        for version in [1, 2] {
+            let old = Old::new(version);
+            for _ in 0..2 {
+                let catalogue = old.open();
+                let found = old.remembered(&catalogue);
+                assert_eq!(found.len(), 1);
+                assert_eq!(
+                    (found[0].id, &found[0].name),
+                    (old.manifest.id(), &old.record.name)
+                );
+                let manifest = catalogue.manifest(&found[0].name, &found[0].id);
+                assert_eq!(manifest, Ok(Some(old.manifest.clone())));
+                assert!(!old.path().exists());
+            }
+        }
+    }
+
+    #[test]
+    fn forgotten_or_damaged_record_of_an_earlier_version_is_not_moved() {
+        let old = Old::new(2);
+        let bytes = fs::read(old.path()).unwrap();
+        old.open().forget(&old.record.name).unwrap();
+        assert!(!old.path().exists());
+        assert!(old.remembered(&old.open()).is_empty());
+
+        // It was remembered and forgotten since.
+        fs::write(old.path(), &bytes).unwrap();
+        let catalogue = old.open();
+        assert_eq!(old.remembered(&catalogue).len(), 1);
+        catalogue.forget(&old.record.name).unwrap();
+        assert!(old.remembered(&catalogue).is_empty());
+
+        fs::write(old.path(), &bytes[1..]).unwrap();
+        assert!(old.remembered(&old.open()).is_empty());
+        assert!(!old.path().exists());
+        // Of another name.
+        let other = record_name(&"b".parse().unwrap());
+        fs::write(old.root.path().join(other), &bytes).unwrap();
+        assert!(old.remembered(&old.open()).is_empty());
+    }
+}
