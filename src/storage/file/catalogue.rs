@@ -6,7 +6,7 @@
 //! stamp. Whether the file is still the same is seen without opening it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,9 +98,13 @@ impl FileCatalogue {
     /// All remembered contents: those that have not changed, and the others. Forgets
     /// those that are lost, and removes journals without a file.
     pub(super) fn contents(&self, pool: &Arc<Pool<DataFile>>) -> Result<Catalogue, StorageError> {
-        self.tidy()?;
+        let names = self.dir.disk.names();
+        let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
+        self.tidy(&names)?;
+        let records = self.log.records(names)?;
         let mut catalogue = Catalogue::default();
-        for record in self.log.records()? {
+        catalogue.remembered.reserve(records.len());
+        for record in records {
             match self.check(&record) {
                 Checked::Same(stamp) => {
                     let at = match record.path {
@@ -134,32 +138,39 @@ impl FileCatalogue {
 
     /// Looks whether the file of a record is still the same.
     fn check(&self, record: &Record) -> Checked {
-        let path = match &record.path {
-            None => self.dir.path_of(record.name.as_str()),
-            Some(path) => path.clone(),
-        };
-        let name = record.name.clone();
         let found = match &record.path {
-            None => self.dir.disk.examine(name.as_str()),
+            None => self.dir.disk.examine(record.name.as_str()),
             Some(path) => examine_path(path),
         };
         match found {
             Ok(Some((EntryKind::File, stat))) if record.stamp.is_of(&stat) => {
-                self.check_settled(record, &stat, &path)
+                self.check_settled(record, &stat)
             }
-            Ok(Some(_)) => Checked::Lost(StorageError::Changed { path }),
-            Ok(None) => Checked::Lost(StorageError::NotFound { name }),
-            Err(error) => Checked::Unknown(failed("examining", &path, error)),
+            Ok(Some(_)) => Checked::Lost(StorageError::Changed {
+                path: self.path_of(record),
+            }),
+            Ok(None) => Checked::Lost(StorageError::NotFound {
+                name: record.name.clone(),
+            }),
+            Err(error) => Checked::Unknown(failed("examining", &self.path_of(record), error)),
+        }
+    }
+
+    /// The path of the file of a record.
+    fn path_of(&self, record: &Record) -> PathBuf {
+        match &record.path {
+            None => self.dir.path_of(record.name.as_str()),
+            Some(path) => path.clone(),
         }
     }
 
     /// Hashes a file that may have changed without a new modification time.
-    fn check_settled(&self, record: &Record, stat: &FileStat, path: &Path) -> Checked {
+    fn check_settled(&self, record: &Record, stat: &FileStat) -> Checked {
         if record.stamp.settled {
             return Checked::Same(record.stamp);
         }
-        let stamp = Stamp::of(stat);
-        match self.hash(record, path) {
+        let (stamp, path) = (Stamp::of(stat), self.path_of(record));
+        match self.hash(record, &path) {
             Ok(Some(manifest)) => {
                 // From now on the modification time is enough, if it has settled by
                 // now. If this cannot be recorded, the file is hashed again the next
@@ -173,9 +184,7 @@ impl FileCatalogue {
                 }
                 Checked::Same(stamp)
             }
-            Ok(None) => Checked::Lost(StorageError::Changed {
-                path: path.to_path_buf(),
-            }),
+            Ok(None) => Checked::Lost(StorageError::Changed { path }),
             Err(error) => Checked::Unknown(error),
         }
     }
@@ -194,15 +203,13 @@ impl FileCatalogue {
     }
 
     /// Moves records of earlier versions to the log, and removes journals without a
-    /// file.
-    fn tidy(&self) -> Result<(), StorageError> {
-        let names = self.dir.disk.names();
-        let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
+    /// file. `names` are those in the directory.
+    fn tidy(&self, names: &[String]) -> Result<(), StorageError> {
         let (mut moved, mut last) = (Vec::new(), None);
         for name in names {
-            match parse_reserved(&name) {
+            match parse_reserved(name) {
                 Some((id, ReservedFile::Journal)) => self.dir.drop_orphaned_journal(id),
-                Some((_, ReservedFile::Record)) => match self.move_record(&name) {
+                Some((_, ReservedFile::Record)) => match self.move_record(name) {
                     Ok(appended) => {
                         moved.push(name);
                         last = appended.or(last);
@@ -219,7 +226,7 @@ impl FileCatalogue {
             self.log.make_durable(&appended)?;
         }
         for name in moved {
-            if let Err(error) = self.dir.disk.remove(&name) {
+            if let Err(error) = self.dir.disk.remove(name) {
                 tracing::debug!(record = name, %error, "failed to remove the record");
             }
         }
@@ -309,7 +316,7 @@ mod tests {
             old
         }
 
-        fn path(&self) -> std::path::PathBuf {
+        fn path(&self) -> PathBuf {
             self.root.path().join(record_name(&self.record.name))
         }
 

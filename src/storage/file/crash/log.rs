@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 
+use super::super::disk::Disk;
 use super::super::log_index::LogLimits;
 use super::super::record::Record;
 use super::super::record_log::RecordLog;
@@ -137,7 +138,8 @@ impl Storage {
 /// Checks a disk as a newly opened storage sees it. Returns what each name has.
 fn check(disk: &CrashDisk, allowed: &Allowed) -> Checked<Allowed> {
     let log = Storage::open(disk);
-    let records = log.records().map_err(|e| e.to_string())?;
+    let names = disk.names().map_err(|e| e.to_string())?;
+    let records = log.records(names).map_err(|e| e.to_string())?;
     let mut found: BTreeMap<u32, Version> = (0..NAMES).map(|name| (name, None)).collect();
     for record in records {
         let version = record.stamp.modified.seconds as u32;
