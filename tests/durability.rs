@@ -100,6 +100,10 @@ impl Blob for LoggingBlob {
     fn file(&self) -> Option<FileStamp> {
         self.0.file()
     }
+
+    fn release(&self) {
+        self.0.release();
+    }
 }
 
 /// A setting of this process.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StorageError;
-use super::file::FileStamp;
+use super::file::{FilePoolStats, FileStamp};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
 /// A place that stores contents by name.
@@ -61,6 +61,13 @@ pub trait Storage: Send + Sync + 'static {
     async fn has_partial(&self, id: &ContentId) -> bool {
         let _ = id;
         false
+    }
+
+    /// How many files the storage has open, how many it may have, and how many reads
+    /// and downloads wait for that. A wrapper around a storage must forward the call.
+    /// By default `None`, for storages that do not count files.
+    fn open_files(&self) -> Option<FilePoolStats> {
+        None
     }
 
     /// Opens a finished content for reading, by its name.

@@ -64,7 +64,7 @@ fn files(dir: &std::path::Path) -> Vec<String> {
         let name = entry.unwrap().file_name();
         name.into_string().unwrap()
     });
-    let mut names: Vec<_> = names.filter(|name| !name.ends_with(".manifest")).collect();
+    let mut names: Vec<_> = names.filter(|name| !name.ends_with(".catalogue")).collect();
     names.sort();
     names
 }
@@ -171,6 +171,7 @@ on_both_networks! {
             "0000000000000000000000000000000000000000000000000000000000000000.part",
             "0000000000000000000000000000000000000000000000000000000000000000.Journal",
             "0000000000000000000000000000000000000000000000000000000000000000.manifest",
+            "0000000000000000000000000000000000000000000000000000000000000000.Catalogue",
         ].into_iter().enumerate() {
             let bytes = content(3 * CHUNK + number, 4);
             let id = ContentId::of(&bytes);

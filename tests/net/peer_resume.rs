@@ -157,6 +157,10 @@ impl Blob for CountingBlob {
     fn file(&self) -> Option<FileStamp> {
         self.inner.file()
     }
+
+    fn release(&self) {
+        self.inner.release();
+    }
 }
 
 on_both_networks! {

@@ -12,7 +12,10 @@ use bt_lite::peer::{
     PeerConfig,
 };
 use bt_lite::protocol::{ContentKey, ProtocolError};
-use bt_lite::storage::{FileStamp, FileStorageBuilder, Partial, Stored};
+use bt_lite::storage::{
+    Catalogue, FilePool, FilePoolStats, FileStamp, FileStorageBuilder, Lost, Partial, Remembered,
+    Stored,
+};
 use bt_lite::tracker::{
     ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerBuilder, TrackerStats,
 };
@@ -52,6 +55,11 @@ fn handles_move_between_threads_and_can_be_logged() {
     shared::<FileStorage>();
     shared::<FileStorageBuilder>();
     shared::<FileStamp>();
+    shared::<FilePool>();
+    shared::<FilePoolStats>();
+    shared::<Catalogue>();
+    shared::<Lost>();
+    shared::<Remembered>();
     shared::<MemoryStorage>();
     shared::<Partial>();
     shared::<Stored>();

@@ -209,6 +209,32 @@ async fn finished_downloads_with_few_descriptors() {
 }
 
 #[test]
+fn pool_that_is_larger_than_the_limit_closes_idle_files_when_the_system_refuses() {
+    run_with_few("pool_that_is_too_large");
+}
+
+#[tokio::test]
+async fn pool_that_is_too_large() {
+    if !is_in_role("pool_that_is_too_large") {
+        return;
+    }
+    let pool = FilePool::new(4096);
+    let (_dir, storage) = storage_with(&pool);
+    for n in 0..300 {
+        store(&storage, n).await;
+    }
+    let mut blobs = Vec::new();
+    let mut most = 0;
+    for n in 0..300 {
+        let blob = storage.open(&name(n)).await.unwrap();
+        assert_eq!(blob.read_at(0, LEN).await.unwrap(), bytes(n, LEN));
+        blobs.push(blob);
+        most = most.max(storage.open_files().unwrap().open);
+    }
+    assert!(most > LIMIT / 2, "{most}");
+}
+
+#[test]
 fn more_files_are_shared_than_there_are_descriptors() {
     run_with_few("sharing_with_few_descriptors");
 }

@@ -6,7 +6,7 @@
 //! stamp. Whether the file is still the same is seen without opening it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -98,9 +98,13 @@ impl FileCatalogue {
     /// All remembered contents: those that have not changed, and the others. Forgets
     /// those that are lost, and removes journals without a file.
     pub(super) fn contents(&self, pool: &Arc<Pool<DataFile>>) -> Result<Catalogue, StorageError> {
-        self.tidy()?;
+        let names = self.dir.disk.names();
+        let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
+        self.tidy(&names)?;
+        let records = self.log.records(names)?;
         let mut catalogue = Catalogue::default();
-        for record in self.log.records()? {
+        catalogue.remembered.reserve(records.len());
+        for record in records {
             match self.check(&record) {
                 Checked::Same(stamp) => {
                     let at = match record.path {
@@ -134,32 +138,39 @@ impl FileCatalogue {
 
     /// Looks whether the file of a record is still the same.
     fn check(&self, record: &Record) -> Checked {
-        let path = match &record.path {
-            None => self.dir.path_of(record.name.as_str()),
-            Some(path) => path.clone(),
-        };
-        let name = record.name.clone();
         let found = match &record.path {
-            None => self.dir.disk.examine(name.as_str()),
+            None => self.dir.disk.examine(record.name.as_str()),
             Some(path) => examine_path(path),
         };
         match found {
             Ok(Some((EntryKind::File, stat))) if record.stamp.is_of(&stat) => {
-                self.check_settled(record, &stat, &path)
+                self.check_settled(record, &stat)
             }
-            Ok(Some(_)) => Checked::Lost(StorageError::Changed { path }),
-            Ok(None) => Checked::Lost(StorageError::NotFound { name }),
-            Err(error) => Checked::Unknown(failed("examining", &path, error)),
+            Ok(Some(_)) => Checked::Lost(StorageError::Changed {
+                path: self.path_of(record),
+            }),
+            Ok(None) => Checked::Lost(StorageError::NotFound {
+                name: record.name.clone(),
+            }),
+            Err(error) => Checked::Unknown(failed("examining", &self.path_of(record), error)),
+        }
+    }
+
+    /// The path of the file of a record.
+    fn path_of(&self, record: &Record) -> PathBuf {
+        match &record.path {
+            None => self.dir.path_of(record.name.as_str()),
+            Some(path) => path.clone(),
         }
     }
 
     /// Hashes a file that may have changed without a new modification time.
-    fn check_settled(&self, record: &Record, stat: &FileStat, path: &Path) -> Checked {
+    fn check_settled(&self, record: &Record, stat: &FileStat) -> Checked {
         if record.stamp.settled {
             return Checked::Same(record.stamp);
         }
-        let stamp = Stamp::of(stat);
-        match self.hash(record, path) {
+        let (stamp, path) = (Stamp::of(stat), self.path_of(record));
+        match self.hash(record, &path) {
             Ok(Some(manifest)) => {
                 // From now on the modification time is enough, if it has settled by
                 // now. If this cannot be recorded, the file is hashed again the next
@@ -173,9 +184,7 @@ impl FileCatalogue {
                 }
                 Checked::Same(stamp)
             }
-            Ok(None) => Checked::Lost(StorageError::Changed {
-                path: path.to_path_buf(),
-            }),
+            Ok(None) => Checked::Lost(StorageError::Changed { path }),
             Err(error) => Checked::Unknown(error),
         }
     }
@@ -194,15 +203,13 @@ impl FileCatalogue {
     }
 
     /// Moves records of earlier versions to the log, and removes journals without a
-    /// file.
-    fn tidy(&self) -> Result<(), StorageError> {
-        let names = self.dir.disk.names();
-        let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
+    /// file. `names` are those in the directory.
+    fn tidy(&self, names: &[String]) -> Result<(), StorageError> {
         let (mut moved, mut last) = (Vec::new(), None);
         for name in names {
-            match parse_reserved(&name) {
+            match parse_reserved(name) {
                 Some((id, ReservedFile::Journal)) => self.dir.drop_orphaned_journal(id),
-                Some((_, ReservedFile::Record)) => match self.move_record(&name) {
+                Some((_, ReservedFile::Record)) => match self.move_record(name) {
                     Ok(appended) => {
                         moved.push(name);
                         last = appended.or(last);
@@ -219,7 +226,7 @@ impl FileCatalogue {
             self.log.make_durable(&appended)?;
         }
         for name in moved {
-            if let Err(error) = self.dir.disk.remove(&name) {
+            if let Err(error) = self.dir.disk.remove(name) {
                 tracing::debug!(record = name, %error, "failed to remove the record");
             }
         }
@@ -266,5 +273,106 @@ impl io::Read for SequentialRead<'_> {
         buffer[..len].copy_from_slice(&bytes);
         self.at += len as u64;
         Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::old_record::old_record;
+    use super::super::pool::FilePool;
+    use super::*;
+
+    struct Old {
+        root: tempfile::TempDir,
+        record: Record,
+        manifest: Manifest,
+    }
+
+    impl Old {
+        /// A content that an earlier version has remembered.
+        fn new(version: u32) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let (name, bytes): (ContentName, _) = ("a".parse().unwrap(), vec![5; 40_000]);
+            fs::write(root.path().join("a"), &bytes).unwrap();
+            let file = open_path(&root.path().join("a")).unwrap();
+            let manifest = Manifest::of(&bytes).unwrap();
+            let mut stamp = Stamp::of(&file.stat().unwrap());
+            stamp.settled = true;
+            let record = Record {
+                id: manifest.id(),
+                listed_as: name.clone(),
+                name,
+                path: None,
+                stamp,
+            };
+            let old = Self {
+                root,
+                record,
+                manifest,
+            };
+            fs::write(old.path(), old_record(version, &old.record, &old.manifest)).unwrap();
+            old
+        }
+
+        fn path(&self) -> PathBuf {
+            self.root.path().join(record_name(&self.record.name))
+        }
+
+        fn open(&self) -> FileCatalogue {
+            let dir = Dir::open(self.root.path()).unwrap();
+            FileCatalogue::new(Arc::new(StorageDir::new(dir, self.root.path().into())))
+        }
+
+        fn remembered(&self, catalogue: &FileCatalogue) -> Vec<Remembered> {
+            let pool = FilePool::new(8);
+            let found = catalogue.contents(pool.pool()).unwrap();
+            assert_eq!(found.lost, []);
+            found.remembered
+        }
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_moved_to_the_log() {
+        for version in [1, 2] {
+            let old = Old::new(version);
+            for _ in 0..2 {
+                let catalogue = old.open();
+                let found = old.remembered(&catalogue);
+                assert_eq!(found.len(), 1);
+                assert_eq!(
+                    (found[0].id, &found[0].name),
+                    (old.manifest.id(), &old.record.name)
+                );
+                let manifest = catalogue.manifest(&found[0].name, &found[0].id);
+                assert_eq!(manifest, Ok(Some(old.manifest.clone())));
+                assert!(!old.path().exists());
+            }
+        }
+    }
+
+    #[test]
+    fn forgotten_or_damaged_record_of_an_earlier_version_is_not_moved() {
+        let old = Old::new(2);
+        let bytes = fs::read(old.path()).unwrap();
+        old.open().forget(&old.record.name).unwrap();
+        assert!(!old.path().exists());
+        assert!(old.remembered(&old.open()).is_empty());
+
+        // It was remembered and forgotten since.
+        fs::write(old.path(), &bytes).unwrap();
+        let catalogue = old.open();
+        assert_eq!(old.remembered(&catalogue).len(), 1);
+        catalogue.forget(&old.record.name).unwrap();
+        assert!(old.remembered(&catalogue).is_empty());
+
+        fs::write(old.path(), &bytes[1..]).unwrap();
+        assert!(old.remembered(&old.open()).is_empty());
+        assert!(!old.path().exists());
+        // Of another name.
+        let other = record_name(&"b".parse().unwrap());
+        fs::write(old.root.path().join(other), &bytes).unwrap();
+        assert!(old.remembered(&old.open()).is_empty());
     }
 }

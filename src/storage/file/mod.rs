@@ -14,12 +14,13 @@
 //!
 //! From the bottom up: `disk` is the interface to the file system, and `dir`
 //! implements it. `journal` is the format of a journal, and `journal_file` the
-//! file with it. `storage_dir` is the directory of one storage, whose
-//! syncs `group_sync` shares. `recovery` opens
-//! what an earlier download left, and `partial_file` takes the file from there
-//! to its final name. `catalogue` remembers finished contents, in the format of
-//! `record`. All of these block; `partial_blob`, `read_blob` and `storage` run them
-//! on threads that may (`blocking`). `pool` bounds how many files are open.
+//! file with it. `storage_dir` is the directory of one storage, whose syncs
+//! `group_sync` shares. `recovery` opens what an earlier download left, and
+//! `partial_file` takes the file from there to its final name. `catalogue`
+//! remembers finished contents in a log: `record_log` writes and reads it,
+//! `segment` is a part of it, `log_index` knows where what is, and `log_entry` is
+//! its format. All of these block; `partial_blob`, `read_blob` and `storage` run
+//! them on threads that may (`blocking`). `pool` bounds how many files are open.
 
 mod blocking;
 mod catalogue;

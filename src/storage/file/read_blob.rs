@@ -215,3 +215,17 @@ impl Blob for ReadBlob {
         self.0.location.pool.close(self.0.key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blob_is_small() {
+        // Each `Arc` has two counts beside its value.
+        let counts = 2 * size_of::<usize>();
+        let heap = size_of::<ReadBlob>() + counts + size_of::<ReadFile>() + counts;
+        // The name is that of the content, and is not copied.
+        assert!(heap <= 144, "{heap}");
+    }
+}

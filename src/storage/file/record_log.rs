@@ -128,10 +128,10 @@ impl<D: Disk> RecordLog<D> {
     }
 
     /// Reads all records that hold. What other storages have written counts from here
-    /// on.
-    pub(super) fn records(&self) -> Result<Vec<Record>, StorageError> {
+    /// on. `names` are those that were just found in the directory.
+    pub(super) fn records(&self, names: Vec<String>) -> Result<Vec<Record>, StorageError> {
         self.state_with(|log, state| {
-            let entries = log.scan(state)?;
+            let entries = log.scan_listed(state, Some(names))?;
             let index = log.index(state)?;
             let records = entries
                 .into_iter()
@@ -218,36 +218,41 @@ impl<D: Disk> RecordLog<D> {
 
     /// Reads all segments, and builds the index anew.
     fn scan(&self, state: &mut LogState<D>) -> Result<Vec<FoundEntry>, StorageError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.try_scan(state) {
-                Ok(Some(entries)) => return Ok(entries),
-                // A segment was merged between listing and reading.
-                Ok(None) if attempts < ATTEMPTS => {}
-                Ok(None) => {
-                    let error = io::ErrorKind::NotFound.into();
-                    return Err(failed("reading the catalogue in", self.dir.path(), error));
-                }
-                Err(error) => {
-                    return Err(refused("reading the catalogue in", self.dir.path(), error));
-                }
-            }
-        }
+        self.scan_listed(state, None)
     }
 
-    fn try_scan(&self, state: &mut LogState<D>) -> Result<Option<Vec<FoundEntry>>, Refused> {
-        let mut numbers: Vec<u64> = self
-            .dir
-            .disk
-            .names()?
-            .iter()
-            .filter_map(|name| match parse_reserved(name)? {
-                (id, ReservedFile::Segment) => segment_number(id),
-                _ => None,
-            })
-            .collect();
+    /// The same if the names in the directory are known.
+    fn scan_listed(
+        &self,
+        state: &mut LogState<D>,
+        mut names: Option<Vec<String>>,
+    ) -> Result<Vec<FoundEntry>, StorageError> {
+        let failed = |error| refused("reading the catalogue in", self.dir.path(), error);
+        for _ in 0..ATTEMPTS {
+            let listed = names.take().map_or_else(|| self.dir.disk.names(), Ok);
+            let listed = listed.map_err(|e| failed(Refused::Io(e)))?;
+            // Nothing if a segment was merged between listing and reading.
+            if let Some(entries) = self.try_scan(state, &listed).map_err(failed)? {
+                return Ok(entries);
+            }
+        }
+        Err(failed(Refused::Io(io::ErrorKind::NotFound.into())))
+    }
+
+    fn try_scan(
+        &self,
+        state: &mut LogState<D>,
+        names: &[String],
+    ) -> Result<Option<Vec<FoundEntry>>, Refused> {
+        let listed = names.iter().filter_map(|name| match parse_reserved(name)? {
+            (id, ReservedFile::Segment) => segment_number(id),
+            _ => None,
+        });
+        // That of this storage may be younger than the list.
+        let own = state.own.as_ref().map(|own| own.number());
+        let mut numbers: Vec<u64> = listed.chain(own).collect();
         numbers.sort_unstable();
+        numbers.dedup();
         let (mut index, mut all) = (LogIndex::default(), Vec::new());
         for number in numbers {
             let own = state.own.as_ref().filter(|own| own.number() == number);

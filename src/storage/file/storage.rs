@@ -14,7 +14,7 @@ use super::failure::{failed, refused};
 use super::names::{PartialNames, is_reserved};
 use super::partial_blob::PartialBlob;
 use super::partial_file::{PartialFile, Resumed};
-use super::pool::FilePool;
+use super::pool::{FilePool, FilePoolStats};
 use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
@@ -50,7 +50,7 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// [`Blob::read_at`] and [`Storage::create`] wait while all places are taken, first
 /// come, first served. An unfinished download holds its places until its blob is
 /// dropped or the content is finished. The storage itself holds its directory
-/// open.
+/// open, and a file of its catalogue once it has remembered something.
 ///
 /// # Threads
 /// Files are read and written on tokio's blocking threads, so the methods of
@@ -311,6 +311,10 @@ impl Storage for FileStorage {
         let (dir, names) = (self.dir.clone(), PartialNames::of(*id));
         let kind = run(move || Ok(dir.disk.kind(&names.data)));
         matches!(kind.await, Ok(Ok(Some(_))))
+    }
+
+    fn open_files(&self) -> Option<FilePoolStats> {
+        Some(self.pool.stats())
     }
 
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {

@@ -33,9 +33,7 @@ impl Dir {
             checked => checked,
         }
     }
-}
 
-impl Dir {
     /// What is known about the entry under a name without opening it; a link counts
     /// as a link.
     pub(in super::super) fn examine(
