@@ -259,7 +259,10 @@ impl World {
             return Swarm::seeder(self.now, config, me, manifest);
         }
         let swarm = Swarm::leecher(self.now, config, me, manifest.id());
-        match self.told_length().filter(|_| starts_empty && !self.is_long()) {
+        match self
+            .told_length()
+            .filter(|_| starts_empty && !self.is_long())
+        {
             Some(length) => swarm.expecting(length),
             None => swarm,
         }

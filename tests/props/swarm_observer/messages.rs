@@ -262,7 +262,7 @@ impl Observer {
                     "requests a chunk that awaits its recheck"
                 );
                 assert!(
-                    seen.has.contains(&block.chunk.0),
+                    seen.has.contains(&block.chunk.0) || seen.presumed && !seen.said,
                     "requests a chunk that the link lacks"
                 );
                 assert!(!seen.choked, "sends a request to a link that chokes");
