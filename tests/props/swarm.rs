@@ -332,7 +332,7 @@ fn silent_link_is_asked_again_only_if_nothing_else_arrives() {
         swarm.opened(start, &none, &none);
         // The good link answers its requests, the silent one does not.
         let (mut now, mut asked) = (start, 0);
-        while now < start + Duration::from_secs(6) {
+        while now < start + Duration::from_millis(4400) {
             for output in outputs(&mut swarm) {
                 match output {
                     Output::Send {

@@ -82,6 +82,9 @@ pub(crate) struct Seen {
     rejected: bool,
     /// It sent a Bitfield, Have or HaveAll, whatever it contained.
     anything: bool,
+    /// The tracker named its address as complete, and the download had not begun when it
+    /// came up.
+    presumed: bool,
     /// Bytes that are being read for it or are in flight, and when it last
     /// accepted some.
     under_way: u64,
@@ -138,12 +141,18 @@ impl Seen {
 
     /// Whether it may have the manifest and has not been too slow.
     fn may_have_manifest(&self) -> bool {
-        self.anything && !self.without && self.slow == 0
+        self.may_have_chunks() && !self.without && self.slow == 0
+    }
+
+    /// Whether it said that it has something, or is taken to have it until it says what
+    /// it has.
+    fn may_have_chunks(&self) -> bool {
+        self.anything || self.presumed && !self.said
     }
 
     /// Whether it could be asked for the manifest now.
     fn is_free(&self) -> bool {
-        self.anything && !self.without && self.run.is_none()
+        self.may_have_chunks() && !self.without && self.run.is_none()
     }
 
     /// How long it has owed the announcement of a chunk.
@@ -244,6 +253,8 @@ pub(crate) struct Observer {
     proved: BTreeSet<Addr>,
     /// Addresses that the tracker named and that were not dialled yet.
     untried: BTreeSet<Addr>,
+    /// Addresses that the tracker named as complete.
+    complete_addrs: BTreeSet<Addr>,
     /// When the download last made progress.
     last_gain: Instant,
     /// When a link was last asked for the manifest, and when a page last
@@ -315,6 +326,7 @@ impl Observer {
             named: BTreeSet::new(),
             proved: BTreeSet::new(),
             untried: BTreeSet::new(),
+            complete_addrs: BTreeSet::new(),
             last_gain: now,
             started: None,
             came: None,
@@ -363,6 +375,9 @@ impl Observer {
             others.all(|(other, seen)| self.must_go.contains(other) || seen.info.host != info.host);
         let owed = if alone { owed } else { 0 };
         let owes = owed >= self.sample.manifest.geometry().chunk_len();
+        let addr = info.addr.as_ref().filter(|_| info.dialled);
+        let is_complete = addr.is_some_and(|addr| self.complete_addrs.contains(addr));
+        let presumed = is_complete && !self.opened;
         let seen = Seen {
             debt: owes.then_some(self.now),
             lot: self.lot(&info.host),
@@ -385,6 +400,7 @@ impl Observer {
             received: 0,
             rejected: false,
             anything: false,
+            presumed,
             taken: 0,
             under_way: 0,
             moved: None,
@@ -439,9 +455,12 @@ impl Observer {
         self.removed(link);
     }
 
-    pub(crate) fn named(&mut self, addrs: impl Iterator<Item = Addr>) {
+    pub(crate) fn named(&mut self, owners: impl Iterator<Item = (Addr, bool)>) {
         self.finding = false;
-        for addr in addrs.filter(|addr| !self.banned_addrs.contains(addr)) {
+        for (addr, complete) in owners.filter(|(addr, _)| !self.banned_addrs.contains(addr)) {
+            if complete {
+                self.complete_addrs.insert(addr.clone());
+            }
             if self.named.insert(addr.clone()) && !self.proved.contains(&addr) {
                 self.untried.insert(addr);
             }

@@ -191,8 +191,7 @@ impl Script {
             Op::Owners(owners) => {
                 let owners = owners.into_iter().map(|(n, complete)| (addr(n), complete));
                 let owners: Vec<(Addr, bool)> = owners.collect();
-                self.observer
-                    .named(owners.iter().map(|owner| owner.0.clone()));
+                self.observer.named(owners.iter().cloned());
                 self.swarm.owners_found(self.observer.now, owners);
                 self.settle();
             }

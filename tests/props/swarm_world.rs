@@ -93,6 +93,11 @@ enum Event {
         other: usize,
         dialled: bool,
     },
+    /// The other side of a link that the node dialled has said who it is.
+    Met {
+        node: usize,
+        link: LinkId,
+    },
     Down {
         node: usize,
         link: LinkId,
@@ -194,7 +199,7 @@ impl World {
             let stolen = first.filter(|_| !kind.stays() && world.rng.bool());
             let peer = stolen.unwrap_or(PeerId(me));
             let leecher = !present.is_complete();
-            let swarm = world.machine(peer, leecher);
+            let swarm = world.machine(peer, leecher, present.is_empty());
             world.nodes.push(Node {
                 peer,
                 addr: addr(at, *kind),
@@ -228,16 +233,38 @@ impl World {
         world
     }
 
-    fn machine(&mut self, me: PeerId, leecher: bool) -> Swarm {
+    /// The length that a tracker tells a node, if any. It may be wrong.
+    fn told_length(&mut self) -> Option<u64> {
+        let length = self.sample.manifest.geometry().length();
+        let chunk = 16 << 10;
+        match self.rng.u32(0..12) {
+            0..=3 => None,
+            4 => Some(length.saturating_sub(1)),
+            5 => Some(length + 1),
+            6 => Some(length.saturating_sub(chunk)),
+            7 => Some(length + chunk),
+            8 => Some(self.rng.u64(..1 << 45)),
+            _ => Some(length),
+        }
+    }
+
+    fn machine(&mut self, me: PeerId, leecher: bool, starts_empty: bool) -> Swarm {
         let mut config = SwarmConfig::default();
         config.planner.seed = self.rng.u64(..);
         config.planner.max_open = self.faults.max_open.unwrap_or(config.planner.max_open);
         config.patience = Duration::from_secs(24 * 3600);
         config.find_interval = Duration::from_secs(5);
         let manifest = self.sample.manifest.clone();
-        match leecher {
-            true => Swarm::leecher(self.now, config, me, manifest.id()),
-            false => Swarm::seeder(self.now, config, me, manifest),
+        if !leecher {
+            return Swarm::seeder(self.now, config, me, manifest);
+        }
+        let swarm = Swarm::leecher(self.now, config, me, manifest.id());
+        match self
+            .told_length()
+            .filter(|_| starts_empty && !self.is_long())
+        {
+            Some(length) => swarm.expecting(length),
+            None => swarm,
         }
     }
 
@@ -422,7 +449,14 @@ impl World {
                 this.known.insert(link, (info.clone(), now));
                 this.fresh = Some(link);
                 let refused = this.is_banned(&info, &this.caught);
-                this.swarm.link_up(now, link, info);
+                let said = match info.addr.clone().filter(|_| dialled) {
+                    Some(addr) => LinkInfo::unmet(addr),
+                    None => info,
+                };
+                this.swarm.link_up(now, link, said);
+                if !dialled {
+                    self.in_order(node, other, link, Event::Met { node: other, link });
+                }
                 self.outputs(node);
                 let this = &mut self.nodes[node];
                 this.fresh = None;
@@ -430,6 +464,20 @@ impl World {
                     !refused || !this.links.contains_key(&link),
                     "a banned liar was accepted again"
                 );
+                node
+            }
+            Event::Met { node, link } => {
+                let this = &mut self.nodes[node];
+                if this.dead || !this.links.contains_key(&link) {
+                    return;
+                }
+                let Some((info, since)) = this.known.get_mut(&link) else {
+                    return;
+                };
+                *since = now;
+                let peer = info.peer.expect("it is known here");
+                let cookies = info.cookies;
+                this.swarm.link_met(now, link, peer, cookies);
                 node
             }
             Event::Down { node, link } => {
@@ -528,8 +576,9 @@ impl World {
             }
             Event::Back { node } => {
                 self.counts.returns += 1;
-                let leecher = !self.nodes[node].stored.is_complete();
-                let swarm = self.machine(self.nodes[node].peer, leecher);
+                let Node { peer, stored, .. } = &self.nodes[node];
+                let (leecher, starts_empty) = (!stored.is_complete(), stored.is_empty());
+                let swarm = self.machine(*peer, leecher, starts_empty);
                 let this = &mut self.nodes[node];
                 this.swarm = swarm;
                 this.dead = false;

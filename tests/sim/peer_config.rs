@@ -98,6 +98,9 @@ const FIELDS: &[(&str, Set)] = &[
     ("swarm.planner.max_window", |c, n| {
         set(&mut c.swarm.planner.max_window, n)
     }),
+    ("swarm.planner.first_window", |c, n| {
+        set(&mut c.swarm.planner.first_window, n)
+    }),
     ("swarm.planner.slack", |c, n| {
         set(&mut c.swarm.planner.slack, n)
     }),

@@ -170,8 +170,6 @@ async fn breach_on_a_link_ends_only_that_link() {
     let breaches = [
         hello(1),
         PeerMessage::Open(id),
-        request(60, 0, 1),
-        request(0, 1, 16 << 10),
         request(u32::MAX, u32::MAX, 1),
         PeerMessage::Have(ChunkIndex(60)),
         PeerMessage::Bitfield(vec![0xff; 9].into()),

@@ -55,7 +55,10 @@ pub(super) struct AddressBook {
 #[derive(Debug)]
 struct Entry {
     state: DialState,
+    /// The tracker named it as complete.
     complete: bool,
+    /// It said itself that it is complete.
+    said_complete: bool,
     /// The tracker or the user named it. Otherwise only a link did.
     named: bool,
     /// A link with this address delivered something.
@@ -90,6 +93,13 @@ enum Ban {
     Host(HostKey),
 }
 
+impl Entry {
+    /// Whether it may be a leecher's.
+    fn may_lack(&self) -> bool {
+        !self.complete && !self.said_complete
+    }
+}
+
 impl AddressBook {
     /// The tracker or the user named an owner.
     pub(super) fn named(&mut self, now: Instant, addr: Addr, complete: bool) {
@@ -108,6 +118,7 @@ impl AddressBook {
             Entry {
                 state: DialState::Idle(now),
                 complete,
+                said_complete: false,
                 named: true,
                 proved: false,
                 failures: 0,
@@ -115,7 +126,7 @@ impl AddressBook {
                 order,
             }
         });
-        self.incomplete -= usize::from(complete && !entry.complete);
+        self.incomplete -= usize::from(complete && entry.may_lack());
         entry.complete |= complete;
         let was_named = std::mem::replace(&mut entry.named, true);
         self.claimed += usize::from(!was_named && entry.state == DialState::Claimed);
@@ -194,6 +205,7 @@ impl AddressBook {
             let entry = Entry {
                 state: DialState::Claimed,
                 complete: false,
+                said_complete: false,
                 named: false,
                 proved: false,
                 failures: 0,
@@ -314,12 +326,12 @@ impl AddressBook {
     /// A link says that it has everything.
     pub(super) fn said_complete(&mut self, addr: &Addr) {
         if let Some(entry) = self.entries.get_mut(addr) {
-            self.incomplete -= usize::from(!entry.complete);
-            entry.complete = true;
+            self.incomplete -= usize::from(entry.may_lack());
+            entry.said_complete = true;
         }
     }
 
-    /// Whether an address is said to have everything.
+    /// Whether the tracker named an address as complete.
     pub(super) fn is_complete(&self, addr: &Addr) -> bool {
         self.entries.get(addr).is_some_and(|entry| entry.complete)
     }
@@ -378,7 +390,7 @@ impl AddressBook {
 
     fn forget(&mut self, addr: &Addr) {
         if let Some(entry) = self.entries.remove(addr) {
-            self.incomplete -= usize::from(!entry.complete);
+            self.incomplete -= usize::from(entry.may_lack());
             self.count(entry.state, entry.named, false);
         }
     }
@@ -417,7 +429,7 @@ impl AddressBook {
             count(&|e| e.named && e.state == DialState::Claimed),
             self.claimed
         );
-        assert_eq!(count(&|e| !e.complete), self.incomplete);
+        assert_eq!(count(&|e| e.may_lack()), self.incomplete);
         assert!(self.entries.len() <= MAX_ENTRIES);
         assert!(self.banned.0.len() <= MAX_BANS);
         assert!(self.suspects.len() <= MAX_SUSPECTS);

@@ -54,6 +54,10 @@ use crate::protocol::limits::MAX_REQUESTS;
 /// links would take a block from each other in turns.
 const OVERTAKE: f64 = 1.25;
 
+/// A link that has sent nothing yet is tried with a block that would take longer than this
+/// from another link.
+const TRY_AFTER: Duration = Duration::from_millis(500);
+
 /// The shortest pause before a link that found nothing to do looks again.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -417,8 +421,11 @@ impl Planner {
     /// sent a block.
     fn next_look(&self, now: Instant, link: LinkId) -> Option<Instant> {
         let rate = self.sources.get(link)?.rate(now);
-        let pace = rate.map_or(0.0, |rate| self.layout.block_len() as f64 / rate);
-        let pace = Duration::try_from_secs_f64(pace).unwrap_or(self.config.silence);
+        let pace = match rate {
+            Some(rate) => Duration::try_from_secs_f64(self.layout.block_len() as f64 / rate).ok(),
+            None => Some(TRY_AFTER / 4),
+        };
+        let pace = pace.unwrap_or(self.config.silence);
         now.checked_add(pace.min(self.config.silence).max(RETRY))
     }
 
@@ -683,8 +690,11 @@ impl Planner {
         let Some(thief) = self.sources.get(link).filter(|_| !waits) else {
             return Choice::Nothing;
         };
-        // A link that has sent nothing yet promises nothing.
-        if thief.rate(now).is_none() {
+        // A link that has sent nothing yet promises nothing. But where links are asked for
+        // much at a time, little else may be left to try it with.
+        let is_untried = thief.rate(now).is_none();
+        let may_try = self.owners_alone.is_some() && thief.unanswered() == 0;
+        if is_untried && !may_try {
             return Choice::Nothing;
         }
         let typical = self.typical_rate(now);
@@ -692,7 +702,10 @@ impl Planner {
         let Some((victim, block, theirs)) = last.max_by(|a, b| a.2.total_cmp(&b.2)) else {
             return Choice::Nothing;
         };
-        let mine = thief.finish_in(now, block.len.into(), typical);
+        let mine = match is_untried {
+            true => TRY_AFTER.as_secs_f64(),
+            false => thief.finish_in(now, block.len.into(), typical),
+        };
         if mine * OVERTAKE < theirs {
             let overtaken = Some(victim);
             Choice::Ask(Request { block, overtaken })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::LinkId;
-use bt_lite::protocol::limits::HASHES_PER_PAGE;
+use bt_lite::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN};
 use bt_lite::protocol::{LinkProof, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, Geometry};
 
@@ -99,7 +99,7 @@ impl Observer {
             PeerMessage::Choke => seen.choked = true,
             PeerMessage::Unchoke => seen.choked = false,
             PeerMessage::Request(block) => {
-                seen.rude = !geometry.contains_block(*block);
+                seen.rude = block.len > MAX_BLOCK_LEN;
                 seen.wants_nothing &= !self.stored.contains(&block.chunk);
                 seen.theirs.push(*block);
             }
@@ -262,7 +262,7 @@ impl Observer {
                     "requests a chunk that awaits its recheck"
                 );
                 assert!(
-                    seen.has.contains(&block.chunk.0),
+                    seen.has.contains(&block.chunk.0) || seen.presumed && !seen.said,
                     "requests a chunk that the link lacks"
                 );
                 assert!(!seen.choked, "sends a request to a link that chokes");

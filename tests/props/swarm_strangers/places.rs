@@ -15,6 +15,8 @@ const BUSY: DropReason = DropReason::Refused(RefuseReason::Busy);
 fn started(sample: &Sample) -> (Single, LinkId) {
     let mut config = SwarmConfig::default();
     config.max_links = 8;
+    // The owner leaves something for the others.
+    config.planner.first_window = 0;
     let mut single = Single::new(sample.manifest.id(), config);
     let owner = single.dialled(OWNER, "owner:1");
     single.hears(owner, PeerMessage::HaveAll);
