@@ -103,7 +103,7 @@ impl GroupSync {
 }
 
 fn copied(outcome: &io::Result<()>) -> io::Result<()> {
-    outcome.as_ref().map(|()| ()).map_err(copy)
+    outcome.as_ref().copied().map_err(copy)
 }
 
 /// The same error for another caller.
