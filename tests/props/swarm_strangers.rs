@@ -2,6 +2,7 @@
 //! addresses that they claim, the places that they take, and the manifests that
 //! they withhold.
 
+mod early;
 mod manifest;
 mod places;
 
