@@ -15,7 +15,7 @@ use super::listing::Listing;
 use super::shared::PeerShared;
 use super::status::ContentStatus;
 use super::swarm::Swarm;
-use crate::content::{Content, ContentId, ContentName};
+use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::DownloadError;
 use crate::protocol::{Addr, ContentKey, Found};
 use crate::storage::{Blob, Storage};
@@ -100,7 +100,8 @@ impl DownloadTask {
                 let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
                 let mut driver = driver.fallback(fallback).active(place);
                 driver.owners_found(owners);
-                driver.run(handle.stop, handle.cancel).await;
+                // In a box: a download that waits for its turn needs no room for it.
+                Box::pin(driver.run(handle.stop, handle.cancel)).await;
             }
             Ok(Start::Complete(content)) => {
                 status.send_modify(|status| *status = ContentStatus::shared(content));
@@ -129,10 +130,11 @@ impl DownloadTask {
             ContentKey::Id(_) => None,
         };
         let place = self.place().await?;
-        let found = find(shared, key, &options).await?;
+        let found = Box::pin(find(shared, key, &options)).await?;
         match shared.contents.claim(found.id, &self.handle).await {
             Ok(claim) => {
-                let fetch = fetch(shared, claim, asked, found, options, place).await?;
+                let fetch = fetch(shared, claim, asked, found, options, place);
+                let fetch = Box::pin(fetch).await?;
                 Ok(Start::Fetch(Box::new(fetch)))
             }
             Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
@@ -182,8 +184,12 @@ async fn fetch(
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
     let fallback = names.fallback(id);
-    let targets = [Some(&content.name), fallback.as_ref()];
-    let is_here = is_here(&*shared.storage, &content, targets.into_iter().flatten()).await;
+    // To look costs more than a single chunk that is fetched in vain.
+    let is_short = Geometry::of(found.length).is_ok_and(|geometry| geometry.chunks() == 1);
+    let is_here = !is_short && {
+        let targets = [Some(&content.name), fallback.as_ref()];
+        is_here(&*shared.storage, &content, targets.into_iter().flatten()).await
+    };
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Fetch {

@@ -212,7 +212,7 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob), recorded);
     let driver = driver.unchecked(unchecked);
-    driver.run(handle.stop, handle.cancel).await;
+    Box::pin(driver.run(handle.stop, handle.cancel)).await;
 }
 
 /// The manifest of a content that wakes up.
