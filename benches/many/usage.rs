@@ -46,7 +46,7 @@ pub(crate) struct DescriptorWatch {
 }
 
 /// How often the descriptors are looked at.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(20);
 
 impl DescriptorWatch {
     pub(crate) fn start() -> Self {

@@ -51,7 +51,7 @@ pub(super) struct PartialFile<D: Disk> {
     published: OnceLock<Stamp>,
     /// Declared after the files, so that it is dropped after their locks are
     /// released, and the next holder finds the files unlocked.
-    permit: Mutex<Option<FilePermit>>,
+    permit: Mutex<Option<Arc<FilePermit>>>,
     /// Declared after the files as well: released when they are closed.
     _places: Option<WriterPlaces>,
 }
@@ -99,7 +99,7 @@ impl<D: Disk> PartialFile<D> {
         name: ContentName,
         manifest: Manifest,
         options: RecoveryOptions,
-        (permit, places): (Option<FilePermit>, Option<WriterPlaces>),
+        (permit, places): (Option<Arc<FilePermit>>, Option<WriterPlaces>),
     ) -> Result<Resumed<D>, StorageError> {
         let before_names = dir.mark();
         let Recovered {

@@ -12,7 +12,7 @@ use super::dir::Dir;
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
 use super::names::{PartialNames, is_reserved};
-use super::partial_blob::PartialBlob;
+use super::partial_blob::{PartialBlob, ShortFile};
 use super::partial_file::{PartialFile, Resumed};
 use super::pool::{FilePool, FilePoolStats};
 use super::read_blob::{Located, Location, ReadBlob};
@@ -250,6 +250,27 @@ impl FileStorage {
         self.pool.pool().retry(repeated).await
     }
 
+    /// Prepares a claimed content of one chunk. Its file is made when it is finished.
+    async fn create_short(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        claim: WriteClaim,
+    ) -> Result<Partial, StorageError> {
+        let (free, id) = (name.clone(), manifest.id());
+        self.run(move |this| this.dir.check_free(&free, id)).await?;
+        let file = ShortFile {
+            dir: Arc::clone(&self.dir),
+            pool: Arc::clone(self.pool.pool()),
+            name: name.clone(),
+            manifest: manifest.clone(),
+            options: self.options,
+            permit: Arc::new(claim.file_permit().await),
+            target: self.located(name),
+        };
+        Ok(Partial::empty(Arc::new(PartialBlob::short(file, claim)), 1))
+    }
+
     /// Opens a claimed content for writing.
     async fn open_partial(
         &self,
@@ -260,7 +281,7 @@ impl FileStorage {
         let pool = self.pool.pool();
         let files = PartialFile::<Dir>::files(manifest);
         pool.retry(|| async {
-            let permit = claim.file_permit().await;
+            let permit = Arc::new(claim.file_permit().await);
             let places = pool.writer_places(files).await;
             let (dir, options) = (Arc::clone(&self.dir), self.options);
             let (name, manifest) = (name.clone(), manifest.clone());
@@ -292,6 +313,9 @@ impl Storage for FileStorage {
             });
             return locked.await;
         };
+        if manifest.geometry().chunks() == 1 && !self.options.preallocate {
+            return self.create_short(name, manifest, claim).await;
+        }
         let resumed = self.open_partial(name, manifest, &claim).await?;
         let untouched = resumed.file.is_proven();
         let blob = Arc::new(PartialBlob::new(resumed.file, self.located(name), claim));
