@@ -85,6 +85,8 @@ pub(crate) struct Seen {
     /// The tracker named its address as complete, and the download had not begun when it
     /// came up.
     presumed: bool,
+    /// The same, but the address has failed before, and may have been forgotten.
+    perhaps_presumed: bool,
     /// Bytes that are being read for it or are in flight, and when it last
     /// accepted some.
     under_way: u64,
@@ -255,6 +257,8 @@ pub(crate) struct Observer {
     untried: BTreeSet<Addr>,
     /// Addresses that the tracker named as complete.
     complete_addrs: BTreeSet<Addr>,
+    /// Addresses where a dial failed, or a link ended.
+    failed_addrs: BTreeSet<Addr>,
     /// When the download last made progress.
     last_gain: Instant,
     /// When a link was last asked for the manifest, and when a page last
@@ -327,6 +331,7 @@ impl Observer {
             proved: BTreeSet::new(),
             untried: BTreeSet::new(),
             complete_addrs: BTreeSet::new(),
+            failed_addrs: BTreeSet::new(),
             last_gain: now,
             started: None,
             came: None,
@@ -358,6 +363,7 @@ impl Observer {
     pub(crate) fn up(&mut self, link: LinkId, info: LinkInfo) {
         if let Some(addr) = info.addr.as_ref().filter(|_| info.dialled) {
             self.dialling.remove(addr);
+            self.failed_addrs.insert(addr.clone());
         }
         self.fresh = Some(link);
         self.must_refuse = info.peer == Some(self.me) || self.is_banned(&info);
@@ -378,6 +384,7 @@ impl Observer {
         let addr = info.addr.as_ref().filter(|_| info.dialled);
         let is_complete = addr.is_some_and(|addr| self.complete_addrs.contains(addr));
         let presumed = is_complete && !self.opened;
+        let has_failed = addr.is_some_and(|addr| self.failed_addrs.contains(addr));
         let seen = Seen {
             debt: owes.then_some(self.now),
             lot: self.lot(&info.host),
@@ -400,7 +407,8 @@ impl Observer {
             received: 0,
             rejected: false,
             anything: false,
-            presumed,
+            presumed: presumed && !has_failed,
+            perhaps_presumed: presumed,
             taken: 0,
             under_way: 0,
             moved: None,
@@ -469,6 +477,7 @@ impl Observer {
 
     pub(crate) fn dial_failed(&mut self, addr: &Addr) {
         self.dialling.remove(addr);
+        self.failed_addrs.insert(addr.clone());
     }
 
     pub(crate) fn opened(&mut self, present: &Bitfield, verified: &Bitfield) {

@@ -203,6 +203,28 @@ async fn breach_on_a_link_ends_only_that_link() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_past_the_end_are_rejected_and_the_link_stays() {
+    let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
+    let mut raw = Raw::link(&world, "early", &owner, content.id, 1).await;
+    for (chunk, offset, len) in [(60, 0, 1), (0, 1, 16 << 10), (1 << 19, 0, 16 << 10)] {
+        raw.say(request(chunk, offset, len)).await;
+        let block = BlockRange {
+            chunk: ChunkIndex(chunk),
+            offset,
+            len,
+        };
+        assert_eq!(raw.hear().await, Some(PeerMessage::Reject(block)));
+    }
+    raw.say(request(3, 0, 5)).await;
+    let block = PeerMessage::Block {
+        chunk: ChunkIndex(3),
+        offset: 0,
+        data: bytes.slice(3 * (16 << 10)..3 * (16 << 10) + 5),
+    };
+    assert_eq!(raw.hear().await, Some(block));
+}
+
+#[tokio::test(start_paused = true)]
 async fn garbage_on_a_link_ends_it() {
     let (world, owner, content, bytes) = world_with_owner(PeerConfig::default()).await;
     let mut raw = Raw::link(&world, "bad", &owner, content.id, 1).await;

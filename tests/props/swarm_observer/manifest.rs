@@ -83,7 +83,11 @@ impl Observer {
         let runs = || self.links.values().filter_map(|seen| seen.run.as_ref());
         if page == 0 {
             assert!(due, "asks another link too soon");
-            let free = self.links.iter().filter(|(_, seen)| seen.is_free());
+            let perhaps = |seen: &Seen| seen.perhaps_presumed && !seen.said && seen.run.is_none();
+            let is_free = |(id, seen): &(&LinkId, &Seen)| {
+                seen.is_free() || **id == link && perhaps(seen) && !seen.without
+            };
+            let free = self.links.iter().filter(is_free);
             let first = free.map(|(link, seen)| (seen.slow, *link)).min();
             assert_eq!(
                 first.map(|(_, link)| link),

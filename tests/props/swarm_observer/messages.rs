@@ -65,8 +65,12 @@ impl Observer {
                 seen.must_go |= seen.pages_asked.len() >= MAX_PAGES.1;
                 seen.pages_asked.push_back(*page);
             }
-            PeerMessage::ManifestReject { .. } => {
-                (seen.run, seen.without) = (None, true);
+            PeerMessage::ManifestReject { page } => {
+                // By the length that it claims, there is no such page.
+                let past_the_end = |run: &Run| run.came.contains(&0) && *page > run.pages;
+                if !seen.run.as_ref().is_some_and(past_the_end) {
+                    (seen.run, seen.without) = (None, true);
+                }
             }
             PeerMessage::Refuse(_) => seen.refused = true,
             PeerMessage::HaveAll => {
@@ -262,7 +266,7 @@ impl Observer {
                     "requests a chunk that awaits its recheck"
                 );
                 assert!(
-                    seen.has.contains(&block.chunk.0) || seen.presumed && !seen.said,
+                    seen.has.contains(&block.chunk.0) || seen.perhaps_presumed && !seen.said,
                     "requests a chunk that the link lacks"
                 );
                 assert!(!seen.choked, "sends a request to a link that chokes");

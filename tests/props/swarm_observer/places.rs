@@ -136,6 +136,7 @@ impl Observer {
     pub(super) fn removed(&mut self, link: LinkId) -> Option<Seen> {
         self.old_lately();
         let seen = self.links.remove(&link)?;
+        self.failed_addrs.extend(seen.info.addr.clone());
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
         // A host is not blamed while a useful link of the same host is up.

@@ -205,7 +205,7 @@ impl<'a> EarlyDownload<'a> {
 fn everything_is_asked_for_before_anything_was_heard() {
     let sample = Sample::new(20 * CHUNK as usize);
     let owners = [Owner::Honest; 2];
-    let mut download = EarlyDownload::new(&sample, 20 * CHUNK, &owners);
+    let download = EarlyDownload::new(&sample, 20 * CHUNK, &owners);
     let links: Vec<LinkId> = download.owners.iter().map(|owner| owner.0).collect();
     for &link in &links {
         let pages = [(link, 0), (link, 1)];
@@ -254,7 +254,8 @@ fn wrong_length_harms_nobody() {
             length + CHUNK,
             length * 2,
             length + 2000 * CHUNK,
-            1 << 44,
+            // The longest that there is takes long to check here.
+            if length == 1000 { 1 << 44 } else { 1 << 36 },
             u64::MAX,
         ];
         for told in wrong {
