@@ -118,6 +118,10 @@ async fn serve(
 /// Returns what to tell the trackers.
 pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
     let catalogue = shared.storage.catalogue().await?;
+    if !catalogue.lost.is_empty() {
+        let (lost, remembered) = (catalogue.lost.len(), catalogue.remembered.len());
+        tracing::warn!(lost, remembered, "some contents are not shared again");
+    }
     for lost in &catalogue.lost {
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
     }
@@ -132,7 +136,10 @@ pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntr
         } = remembered;
         let manifest = match shared.storage.manifest(&name, &id).await {
             Ok(Some(manifest)) => manifest,
-            Ok(None) => continue,
+            Ok(None) => {
+                tracing::warn!(content = %id, %name, "not shared: it is forgotten by now");
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(content = %id, %name, %error, "not shared");
                 continue;
