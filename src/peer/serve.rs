@@ -127,6 +127,10 @@ fn listing(asleep: &Asleep) -> Listing {
 pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
     let mut entries = Vec::new();
     let catalogue = shared.storage.catalogue().await?;
+    if !catalogue.lost.is_empty() {
+        let (lost, remembered) = (catalogue.lost.len(), catalogue.remembered.len());
+        tracing::warn!(lost, remembered, "some contents are not shared again");
+    }
     for lost in &catalogue.lost {
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
     }

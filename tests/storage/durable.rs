@@ -619,6 +619,55 @@ async fn segments_of_many_restarts_become_few() {
 }
 
 #[tokio::test]
+async fn what_several_storages_remember_at_the_same_time_is_all_there() {
+    let test = TestDownload::new();
+    let first = test.finished().await;
+    // It knows nothing of the segments that the others write.
+    let second = test.storage();
+    second.catalogue().await.unwrap();
+    for n in 0..30 {
+        let other = test.storage();
+        let blob = other.open(&name()).await.unwrap();
+        test.remember(&other, &format!("other {n:02}"), blob).await;
+    }
+    let blob = second.open(&name()).await.unwrap();
+    test.remember(&second, "second", blob.clone()).await;
+    test.remember(&first, "first", blob).await;
+    let mut expected: Vec<_> = (0..30).map(|n| format!("other {n:02}")).collect();
+    expected.extend(["a", "first", "second"].map(String::from));
+    for storage in [test.storage(), first, second] {
+        let mut found = Vec::new();
+        for entry in storage.catalogue().await.unwrap().remembered {
+            let manifest = storage.manifest(&entry.name, &entry.id).await.unwrap();
+            assert_eq!(manifest.as_ref(), Some(&test.manifest));
+            found.push(entry.name.to_string());
+        }
+        found.sort();
+        let mut expected = expected.clone();
+        expected.sort();
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test]
+async fn irregular_segment_is_left_alone() {
+    let test = TestDownload::new();
+    let storage = test.finished().await;
+    let first = test.segments().remove(0);
+    let at = |n: u64| first.with_file_name(format!("{n:064x}.catalogue"));
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("outside"), "mine").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("outside"), at(7)).unwrap();
+    fs::create_dir(at(9)).unwrap();
+    let other = test.storage();
+    let blob = storage.open(&name()).await.unwrap();
+    test.remember(&other, "b", blob).await;
+    assert_eq!(test.offered().await, ["a", "b"]);
+    assert!(at(10).exists());
+    assert_eq!(fs::read(outside.path().join("outside")).unwrap(), b"mine");
+}
+
+#[tokio::test]
 async fn leftovers_of_a_finished_content_are_removed() {
     let test = TestDownload::new();
     for (by_catalogue, linked) in [(true, false), (false, false), (false, true)] {

@@ -120,7 +120,7 @@ impl LogIndex {
     pub(super) fn remove(&mut self, place: Place, head: &Head) {
         let key = NameKey::of(head.change.name());
         if let Some(slot) = self.slots.get_mut(&key) {
-            slot.entries -= 1;
+            slot.entries = slot.entries.saturating_sub(1);
             if slot.place == place {
                 self.slots.remove(&key);
             }

@@ -49,8 +49,8 @@ const ATTEMPTS: u32 = 16;
 /// when it is read, and stays open until another one needs its place. Of the open
 /// files, the least recently used is closed first. An unfinished download holds
 /// two files, or one if it has one chunk only. When all places are taken, whoever
-/// needs one waits, first come, first served. Downloads leave an eighth of the
-/// places, and at least two, to readers.
+/// needs one waits, first come, first served; one whose future is dropped leaves the
+/// queue. Downloads leave an eighth of the places, and at least two, to readers.
 ///
 /// A clone is the same pool. Storages share [one](Self::shared) unless
 /// [`FileStorageBuilder::file_pool`](crate::storage::FileStorageBuilder::file_pool)

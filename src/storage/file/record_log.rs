@@ -13,7 +13,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::disk::{Disk, DiskFile, Refused};
+use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, failed_to_store, refused};
 use super::log_entry::{Change, Head, Lengths, Place, body_of, encode, manifest_in};
 use super::log_index::{LogIndex, LogLimits};
@@ -255,16 +255,21 @@ impl<D: Disk> RecordLog<D> {
         numbers.dedup();
         let (mut index, mut all) = (LogIndex::default(), Vec::new());
         for number in numbers {
+            index.add_segment(number);
             let own = state.own.as_ref().filter(|own| own.number() == number);
             let entries = match own {
                 Some(own) => read_entries(own.file(), number)?,
                 None => match self.dir.disk.open_existing(&segment_name(number)) {
                     Ok(file) => read_entries(&file, number)?,
                     Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(Refused::Kind(kind)) => {
+                        let found = kind.describe();
+                        tracing::warn!(segment = number, found, "left alone");
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 },
             };
-            index.add_segment(number);
             for entry in &entries {
                 index.add(entry.place, entry.lengths, &entry.head);
             }
@@ -283,7 +288,7 @@ impl<D: Disk> RecordLog<D> {
     ) -> Result<Option<Appended<D::File>>, StorageError> {
         self.prepare(state)?;
         let index = self.index(state)?;
-        let sequence = nanos_now().max(index.last_sequence() + 1);
+        let sequence = nanos_now().max(index.last_sequence().saturating_add(1));
         let Some(segment) = self.append_entry(state, sequence, change, body)? else {
             return Ok(None);
         };
@@ -342,46 +347,65 @@ impl<D: Disk> RecordLog<D> {
         if let Some(own) = &state.own {
             return Ok(Arc::clone(own));
         }
-        let first = self.index(state)?.next_segment();
-        for number in (first..=MAX_SEGMENT).take(ATTEMPTS) {
-            let name = segment_name(number);
-            let before_name = self.dir.mark();
-            let LockAttempt::Acquired(file) = self.dir.open_locked(&name)? else {
-                continue;
-            };
-            let path = self.dir.path_of(&name);
-            let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
-            if stat.len > 0 {
-                let unlocked = file.unlock();
-                unlocked.map_err(|e| failed("unlocking", &path, e))?;
-                continue;
+        for _ in 0..ATTEMPTS {
+            let number = self.index(state)?.next_segment();
+            if number > MAX_SEGMENT {
+                break;
             }
-            let segment = Segment::start(number, file, before_name);
-            let segment = Arc::new(segment.map_err(|e| failed("writing", &path, e))?);
-            self.index(state)?.add_segment(number);
-            state.own = Some(Arc::clone(&segment));
-            return Ok(segment);
+            if let Some(segment) = self.start_segment(number)? {
+                self.index(state)?.add_segment(number);
+                state.own = Some(Arc::clone(&segment));
+                return Ok(segment);
+            }
+            // Another storage has taken the number.
+            self.scan(state)?;
         }
         let error = io::Error::other("there is no number left");
         Err(failed("starting a segment in", self.dir.path(), error))
+    }
+
+    /// Starts a segment with this number; nothing if there is one.
+    fn start_segment(&self, number: u64) -> Result<Option<Arc<Segment<D::File>>>, StorageError> {
+        let name = segment_name(number);
+        let path = self.dir.path_of(&name);
+        let before_name = self.dir.mark();
+        let LockAttempt::Acquired(file) = self.dir.open_locked(&name)? else {
+            return Ok(None);
+        };
+        let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
+        if stat.len > 0 {
+            let unlocked = file.unlock();
+            unlocked.map_err(|e| failed("unlocking", &path, e))?;
+            return Ok(None);
+        }
+        let segment = Segment::start(number, file, before_name);
+        let segment = segment.map_err(|e| failed("writing", &path, e))?;
+        Ok(Some(Arc::new(segment)))
     }
 
     /// Copies what is needed of these segments into the one that is being written,
     /// and removes them. Leaves those alone that other storages are writing.
     fn merge(&self, state: &mut LogState<D>, numbers: &[u64]) -> Result<(), StorageError> {
         // The files stay locked until they are removed.
-        let mut merged = Vec::new();
+        let mut locked = Vec::new();
         for &number in numbers {
+            locked.extend(self.locked(number)?.map(|file| (number, file)));
+        }
+        if locked.is_empty() {
+            return Ok(());
+        }
+        // Others may have written to them since they were read.
+        self.scan(state)?;
+        let mut merged = Vec::new();
+        for (number, file) in locked {
             let path = self.dir.path_of(&segment_name(number));
-            if let Some(file) = self.locked(number)? {
-                let entries = read_entries(&file, number);
-                let entries = entries.map_err(|e| failed("reading", &path, e))?;
-                for entry in &entries {
-                    let copied = self.copy(state, entry, &file);
-                    copied.map_err(|e| refused("copying", &path, e))?;
-                }
-                merged.push((number, file, entries));
+            let entries = read_entries(&file, number);
+            let entries = entries.map_err(|e| failed("reading", &path, e))?;
+            for entry in &entries {
+                let copied = self.copy(state, entry, &file);
+                copied.map_err(|e| refused("copying", &path, e))?;
             }
+            merged.push((number, file, entries));
         }
         let own = Appended(self.own(state)?);
         // Removed only after all copies are durable.
@@ -411,15 +435,18 @@ impl<D: Disk> RecordLog<D> {
         Ok(())
     }
 
-    /// Opens and locks a segment that nobody writes; nothing if somebody does.
+    /// Opens and locks a segment that nobody writes; nothing if somebody does, or it is
+    /// not a file.
     fn locked(&self, number: u64) -> Result<Option<D::File>, StorageError> {
         let name = segment_name(number);
-        if self.dir.kind(&name)?.is_none() {
+        if self.dir.kind(&name)? != Some(EntryKind::File) {
             return Ok(None);
         }
-        match self.dir.open_locked(&name)? {
-            LockAttempt::Acquired(file) => Ok(Some(file)),
-            LockAttempt::Held | LockAttempt::Replaced => Ok(None),
+        match self.dir.open_locked(&name) {
+            Ok(LockAttempt::Acquired(file)) => Ok(Some(file)),
+            Ok(LockAttempt::Held | LockAttempt::Replaced) => Ok(None),
+            Err(StorageError::NotAFile { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
