@@ -26,6 +26,9 @@ use crate::protocol::{Addr, HostKey};
 /// and one for those that others open.
 const KEPT_SHARE: usize = 4;
 
+/// The fewest connections that a peer can work with.
+const LEAST: usize = 6;
+
 /// Gives out places.
 pub(super) struct Admission {
     max_handshakes: usize,
@@ -66,15 +69,35 @@ enum PlaceHolder {
     Dialled,
 }
 
+/// How many descriptors are left for what is neither a file of a storage nor a
+/// connection of a peer, as a storage leaves them
+/// ([`FilePool::shared`](crate::storage::FilePool::shared)).
+const OTHER_DESCRIPTORS: u64 = 32;
+
 impl Admission {
-    pub(super) fn new(config: &PeerConfig) -> Self {
+    /// The bounds of the configuration, or less if the process may have only
+    /// `descriptors` open: connections have half of them, as files have, and of
+    /// that those that shake hands have a third at most.
+    pub(super) fn new(config: &PeerConfig, descriptors: Option<u64>) -> Self {
+        let most = descriptors.map_or(usize::MAX, |all| {
+            let part = all.saturating_sub(OTHER_DESCRIPTORS) / 2;
+            usize::try_from(part).unwrap_or(usize::MAX).max(LEAST)
+        });
+        let max_handshakes = config.max_handshakes.min(most / 3);
+        let max_sessions = config.max_connections.min(most - max_handshakes);
         Self {
-            max_handshakes: config.max_handshakes,
-            max_handshakes_per_host: config.max_handshakes_per_host,
-            max_sessions: config.max_connections,
-            max_per_host: config.max_connections_per_host,
+            max_handshakes,
+            max_handshakes_per_host: config.max_handshakes_per_host.min(max_handshakes),
+            max_sessions,
+            max_per_host: config.max_connections_per_host.min(max_sessions),
             state: Mutex::default(),
         }
+    }
+
+    /// How many connections have shaken hands, and how many may.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.accepted + state.dialled, self.max_sessions)
     }
 
     /// A place to shake hands in. There always is one: at the bound of the host
@@ -256,7 +279,7 @@ mod tests {
         let mut config = PeerConfig::default();
         (config.max_handshakes, config.max_handshakes_per_host) = handshakes;
         (config.max_connections, config.max_connections_per_host) = links;
-        Arc::new(Admission::new(&config))
+        Arc::new(Admission::new(&config, None))
     }
 
     fn addr(text: &str) -> Addr {
@@ -361,6 +384,20 @@ mod tests {
         assert_eq!(accepted.len(), 2);
         drop((dialled, more, accepted));
         assert_eq!(counts(&admission), [0; 4]);
+    }
+
+    #[test]
+    fn few_descriptors_leave_places_for_both_sides() {
+        let of = |descriptors| {
+            let admission = Admission::new(&PeerConfig::default(), descriptors);
+            (admission.max_handshakes, admission.max_sessions)
+        };
+        assert_eq!(of(None), (256, 500));
+        assert_eq!(of(Some(1 << 20)), (256, 500));
+        assert_eq!(of(Some(1024)), (165, 331));
+        assert_eq!(of(Some(256)), (37, 75));
+        assert_eq!(of(Some(64)), (5, 11));
+        assert_eq!(of(Some(0)), (2, 4));
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub struct PeerConfig {
     /// many for those that others open. When others have opened as many as they
     /// may, the newest connection of the host that has opened most gives way to
     /// one of a host that has at least two fewer; other connections are refused
-    /// as busy. Default 500.
+    /// as busy. Default 500. If the process may have few descriptors open
+    /// (`RLIMIT_NOFILE`), there are fewer: half of what it may have, less 32, is
+    /// for connections, and a third of that at most for those that shake hands
+    /// ([`PeerStats::max_connections`](crate::peer::PeerStats::max_connections)).
     pub max_connections: usize,
     /// How many connections one host may open here. The addresses of one IPv6
     /// /64 network count as one host. More are refused as busy. Default 100.

@@ -176,6 +176,10 @@ impl DriverHandle {
         }
     }
 
+    fn is_complete(&self) -> bool {
+        self.status.borrow().complete().is_some() && !self.stop.is_cancelled()
+    }
+
     /// Its content, if that is complete and stays.
     fn complete(&self) -> Option<Content> {
         let status = self.status.borrow();
@@ -457,6 +461,22 @@ impl Contents {
             .collect();
         complete.sort_by_key(|content| content.id);
         complete
+    }
+
+    /// How many contents are complete and stay, and how many have a driver.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let table = self.table();
+        let (mut complete, mut awake) = (0, 0);
+        for state in table.contents.values() {
+            match state {
+                State::Asleep(_) => complete += 1,
+                State::Awake(driver) => {
+                    awake += 1;
+                    complete += usize::from(driver.is_complete());
+                }
+            }
+        }
+        (complete, awake)
     }
 
     /// Whether a complete content has this name, other than this one.

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The queue of one peer.
 pub(super) struct DownloadQueue {
+    max_active: usize,
     /// First come, first served.
     places: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
@@ -32,8 +33,10 @@ pub(super) type ActivePlace = OwnedSemaphorePermit;
 impl DownloadQueue {
     /// A queue that lets this many downloads be active.
     pub(super) fn new(places: usize) -> Self {
+        let places = places.min(Semaphore::MAX_PERMITS);
         Self {
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            max_active: places,
+            places: Arc::new(Semaphore::new(places)),
             waiting: Mutex::default(),
         }
     }
@@ -49,6 +52,12 @@ impl DownloadQueue {
             queue: Arc::clone(self),
             number,
         }
+    }
+
+    /// How many downloads are active, and how many wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let active = self.max_active - self.places.available_permits();
+        (active, self.waiting().numbers.len())
     }
 
     /// Ignores poison: no change under this lock is left half done.

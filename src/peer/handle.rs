@@ -21,9 +21,11 @@ use super::serve::{DriverWaker, announce, serve_stored, share, unshare};
 use super::session::{Dialler, accept};
 use super::share::ShareSource;
 use super::shared::PeerShared;
+use super::stats::PeerStats;
 use super::swarm::SwarmConfig;
 use super::tasks::Tasks;
 use crate::content::{Content, ContentId};
+use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ShareError, StartError};
 use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError, PeerId};
@@ -118,6 +120,23 @@ impl Peer {
     /// The contents that are complete here, and served.
     pub fn contents(&self) -> Vec<Content> {
         self.shared().contents.complete()
+    }
+
+    /// What this peer has and does at this moment. O(contents).
+    pub fn stats(&self) -> PeerStats {
+        let shared = self.shared();
+        let (contents, awake) = shared.contents.counts();
+        let (active_downloads, queued_downloads) = shared.downloads.counts();
+        let (connections, max_connections) = shared.admission.counts();
+        PeerStats {
+            contents,
+            awake,
+            active_downloads,
+            queued_downloads,
+            connections,
+            max_connections,
+            files: shared.storage.open_files(),
+        }
     }
 
     /// Shares a content: hashes it, tells the trackers, and serves it until
@@ -465,7 +484,7 @@ impl PeerBuilder {
         let max_downloads = config.max_downloads;
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
-        let admission = Arc::new(Admission::new(&config));
+        let admission = Arc::new(Admission::new(&config, descriptor_limit()));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());
