@@ -1,22 +1,24 @@
 //! Peers in a process that may have few descriptors open: everything ends well,
 //! and what is idle holds none.
 #![cfg(target_os = "linux")]
+// Helpers of tests are tests.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bt_lite::{FileStorage, Peer, TcpTransport, Tracker};
 use futures::future::{join_all, try_join_all};
 use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::sync::{Mutex, MutexGuard};
 
 /// As in the reports of programs that ran out of them.
 const LIMIT: u64 = 64;
 
 /// One test at a time, as the limit is that of the process.
-fn limited() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+async fn limited() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::const_new(());
+    let one = ONE.lock().await;
     let limit = Rlimit {
         current: Some(LIMIT),
         maximum: Some(LIMIT),
@@ -79,7 +81,7 @@ async fn fetch(leecher: &Peer, files: usize) {
 
 #[tokio::test]
 async fn files_that_are_shared_are_not_open() {
-    let _one = limited();
+    let _one = limited().await;
     let root = tempfile::tempdir().unwrap();
     let [files, storage] = ["files", "storage"].map(|name| root.path().join(name));
     fs::create_dir(&files).unwrap();
@@ -102,7 +104,7 @@ async fn files_that_are_shared_are_not_open() {
 #[tokio::test]
 async fn downloads_at_once_end_well_and_hold_nothing_afterwards() {
     const FILES: usize = 150;
-    let _one = limited();
+    let _one = limited().await;
     let root = tempfile::tempdir().unwrap();
     let [files, one, other] = ["files", "one", "other"].map(|name| root.path().join(name));
     fs::create_dir(&files).unwrap();
@@ -126,7 +128,7 @@ async fn downloads_at_once_end_well_and_hold_nothing_afterwards() {
 #[tokio::test]
 async fn contents_that_were_shared_are_all_back_after_a_restart() {
     const FILES: usize = 200;
-    let _one = limited();
+    let _one = limited().await;
     let root = tempfile::tempdir().unwrap();
     let [files, one, other] = ["files", "one", "other"].map(|name| root.path().join(name));
     fs::create_dir(&files).unwrap();
