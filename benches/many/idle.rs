@@ -16,9 +16,9 @@ use super::usage::{allocated, descriptors};
 /// How many files are hashed at a time.
 const SHARES: usize = 256;
 
-/// Shares so many files, and measures what is left when all is quiet, and a
-/// restart. The tracker is in the same process, and is not counted: it starts with
-/// all contents of another peer, which is not counted either.
+/// Shares so many files, and measures what is left when all is quiet: what is given
+/// back when the peer is gone. Then a restart. The tracker is in the same process;
+/// it keeps its memory, so it is not counted.
 pub(crate) fn measure(contents: usize) -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -51,6 +51,7 @@ async fn run(contents: usize) -> Outcome<()> {
     let (bytes, tasks) = (allocated(), alive());
     let open = descriptors();
     first.shutdown().await;
+    drop(first);
     let tasks = tasks.saturating_sub(alive());
     let freed = bytes - allocated();
 

@@ -210,7 +210,8 @@ impl DriverClaim {
             return Ok(());
         };
         let mut table = contents.table();
-        // Links are sent under the same lock, so none is lost.
+        // Whoever has a permit to send a link keeps the content awake, and permits
+        // of those that come later fail. So no link is lost.
         if inbox.is_idle() {
             let asleep = State::Asleep(Arc::new(asleep));
             table.contents.insert(self.id, asleep);
@@ -266,34 +267,33 @@ impl Contents {
         make: impl FnOnce(mpsc::Sender<DriverInput>, LinkId) -> NewLink,
     ) -> bool {
         loop {
-            let full = {
+            let handle = {
                 let mut table = self.table();
-                let (handle, waking) = match table.contents.get(&id) {
+                match table.contents.get(&id) {
                     None => return false,
-                    Some(State::Awake(handle)) => (handle.clone(), None),
+                    Some(State::Awake(handle)) => handle.clone(),
                     Some(State::Asleep(content)) => {
                         let content = Arc::clone(content);
                         let waking = self.waking(&mut table, id, content);
-                        (waking.handle.clone(), Some(waking))
-                    }
-                };
-                match handle.inbox.clone().try_reserve_owned() {
-                    Ok(permit) => {
-                        // Under the lock, so that the content does not fall asleep.
-                        let link = make(handle.inbox, self.next_link());
-                        permit.send(DriverInput::Link(Box::new(link)));
-                        drop(table);
-                        if let Some(waking) = waking {
-                            self.waker.wake(waking);
+                        // A new inbox has room. While a permit is out, the content
+                        // does not fall asleep.
+                        let inbox = waking.handle.inbox.clone();
+                        if let Ok(permit) = inbox.try_reserve_owned() {
+                            let link = make(waking.handle.inbox.clone(), self.next_link());
+                            permit.send(DriverInput::Link(Box::new(link)));
                         }
+                        drop(table);
+                        self.waker.wake(waking);
                         return true;
                     }
-                    Err(mpsc::error::TrySendError::Closed(_)) => return false,
-                    Err(mpsc::error::TrySendError::Full(_)) => handle.inbox,
                 }
             };
-            // The driver is behind. It may fall asleep meanwhile, or end.
-            drop(full.reserve().await);
+            if let Ok(permit) = handle.inbox.clone().reserve_owned().await {
+                let link = make(handle.inbox, self.next_link());
+                permit.send(DriverInput::Link(Box::new(link)));
+                return true;
+            }
+            // It has ended or fallen asleep meanwhile.
         }
     }
 

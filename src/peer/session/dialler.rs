@@ -2,10 +2,11 @@
 //! are there.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::super::admission::{Admission, ConnectionPlace};
 use super::super::contents::Contents;
@@ -28,16 +29,17 @@ pub(in crate::peer) struct Dialler {
     admission: Arc<Admission>,
     contents: Arc<Contents>,
     tasks: Arc<Tasks>,
-    sessions: Mutex<HashMap<Addr, watch::Receiver<Dial>>>,
+    sessions: Mutex<HashMap<Addr, Arc<Dial>>>,
 }
 
-/// How far the dial of a session is.
-#[derive(Clone)]
-enum Dial {
-    UnderWay,
-    /// The Hello of this side is sent.
-    Up(Arc<Channels>),
-    Failed(HandshakeError),
+/// A session that is being dialled, or is up. Those that wait for it go on in the
+/// order in which they came.
+#[derive(Default)]
+struct Dial {
+    /// The channels, once the Hello of this side is sent.
+    outcome: OnceLock<Result<Arc<Channels>, HandshakeError>>,
+    /// Cancelled when there is an outcome, or will be none.
+    settled: CancellationToken,
 }
 
 impl Dialler {
@@ -94,46 +96,51 @@ impl Dialler {
 
     /// The session with an address, which others may be dialling already.
     async fn session(self: &Arc<Self>, addr: &Addr) -> Result<Arc<Channels>, HandshakeError> {
-        let mut dial = self.dial(addr);
-        let ended = dial.wait_for(|dial| !matches!(dial, Dial::UnderWay)).await;
-        match ended.as_deref() {
-            Ok(Dial::Up(channels)) => Ok(Arc::clone(channels)),
-            Ok(Dial::Failed(error)) => Err(error.clone()),
+        let dial = self.dial(addr);
+        dial.settled.cancelled().await;
+        match dial.outcome.get() {
+            Some(outcome) => outcome.clone(),
             // The task was ended.
-            Ok(Dial::UnderWay) | Err(_) => Err(HandshakeError::ShutDown),
+            None => Err(HandshakeError::ShutDown),
         }
     }
 
     /// Dials an address in a task of its own, unless that is done or under way.
-    fn dial(self: &Arc<Self>, addr: &Addr) -> watch::Receiver<Dial> {
+    fn dial(self: &Arc<Self>, addr: &Addr) -> Arc<Dial> {
         let mut sessions = self.sessions();
         if let Some(dial) = sessions.get(addr) {
-            return dial.clone();
+            return Arc::clone(dial);
         }
-        let (dial, watched) = watch::channel(Dial::UnderWay);
-        sessions.insert(addr.clone(), watched.clone());
+        let dial: Arc<Dial> = Arc::default();
+        sessions.insert(addr.clone(), Arc::clone(&dial));
         drop(sessions);
         let span = tracing::info_span!(parent: &self.tasks.span, "session", remote = %addr);
         let (own, addr) = (Arc::clone(self), addr.clone());
-        self.tasks
-            .spawn(span, async move { own.run(addr, dial).await });
-        watched
+        let (run, settled) = (Arc::clone(&dial), dial.settled.clone().drop_guard());
+        self.tasks.spawn(span, async move {
+            own.run(addr, &run).await;
+            drop(settled);
+        });
+        dial
     }
 
     /// The life of a session, from the dial on.
-    async fn run(&self, addr: Addr, dial: watch::Sender<Dial>) {
+    async fn run(&self, addr: Addr, dial: &Dial) {
         let stop = &self.tasks.stop;
         let shaken = stop.run_until_cancelled(self.connect(&addr)).await;
         let (connection, cookie, place) = match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
             Ok(shaken) => shaken,
             Err(error) => {
                 self.sessions().remove(&addr);
-                dial.send_replace(Dial::Failed(error));
+                // This is the only one that sets it.
+                let _ = dial.outcome.set(Err(error));
+                dial.settled.cancel();
                 return;
             }
         };
         let channels = Arc::new(Channels::new(true));
-        dial.send_replace(Dial::Up(Arc::clone(&channels)));
+        let _ = dial.outcome.set(Ok(Arc::clone(&channels)));
+        dial.settled.cancel();
         let task = SessionTask {
             contents: Arc::clone(&self.contents),
             channels: Arc::clone(&channels),
@@ -167,9 +174,9 @@ impl Dialler {
     /// Forgets a session that has ended.
     fn forget(&self, addr: &Addr, ended: &Arc<Channels>) {
         let mut sessions = self.sessions();
-        let same = |dial: &watch::Receiver<Dial>| match &*dial.borrow() {
-            Dial::Up(channels) => Arc::ptr_eq(channels, ended),
-            Dial::UnderWay | Dial::Failed(_) => false,
+        let same = |dial: &Arc<Dial>| match dial.outcome.get() {
+            Some(Ok(channels)) => Arc::ptr_eq(channels, ended),
+            Some(Err(_)) | None => false,
         };
         if sessions.get(addr).is_some_and(same) {
             sessions.remove(addr);
@@ -177,7 +184,7 @@ impl Dialler {
     }
 
     /// Ignores poison: no change under this lock is left half done.
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Addr, watch::Receiver<Dial>>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Addr, Arc<Dial>>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::blocking::run;
 use super::dir::{DataFile, Dir};
@@ -56,6 +57,8 @@ pub(super) struct ShortFile {
     pub(super) manifest: Manifest,
     pub(super) options: RecoveryOptions,
     pub(super) permit: Arc<FilePermit>,
+    /// One permit for each file that may be written at a time.
+    pub(super) writes: Arc<Semaphore>,
     pub(super) target: Located,
 }
 
@@ -129,6 +132,8 @@ impl PartialBlob {
         more: fn(&PartialFile<Dir>) -> Result<Option<Stamp>, StorageError>,
     ) -> Result<(), StorageError> {
         let files = PartialFile::<Dir>::files(&short.manifest);
+        // Never closed.
+        let _turn = short.writes.acquire().await;
         let attempt = || async {
             let places = short.pool.writer_places(files).await;
             let (short, phase) = (Arc::clone(&short), Arc::clone(&self.phase));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 
 use super::blocking::run;
 use super::catalogue::FileCatalogue;
@@ -118,7 +119,13 @@ pub struct FileStorage {
     writers: Arc<Writers>,
     pool: FilePool,
     options: RecoveryOptions,
+    /// Contents of one chunk that may be written at a time.
+    short_writes: Arc<Semaphore>,
 }
+
+/// How many contents of one chunk are written at a time, each on a thread: enough
+/// that they share the syncs of a disk.
+const MAX_SHORT_WRITES: usize = 16;
 
 /// Builds a [`FileStorage`] with options.
 ///
@@ -198,6 +205,7 @@ impl FileStorageBuilder {
             writers: Arc::default(),
             pool: self.pool,
             options: self.options,
+            short_writes: Arc::new(Semaphore::new(MAX_SHORT_WRITES)),
         })
     }
 }
@@ -266,6 +274,7 @@ impl FileStorage {
             manifest: manifest.clone(),
             options: self.options,
             permit: Arc::new(claim.file_permit().await),
+            writes: Arc::clone(&self.short_writes),
             target: self.located(name),
         };
         Ok(Partial::empty(Arc::new(PartialBlob::short(file, claim)), 1))

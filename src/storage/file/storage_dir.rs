@@ -5,6 +5,7 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, refused};
@@ -23,6 +24,9 @@ pub(super) struct StorageDir<D> {
     is_durable: AtomicBool,
     /// Shares the syncs of the names.
     syncs: GroupSync,
+    /// Held while a name is made or changed. The system does one at a time anyway,
+    /// and threads that wait for that in the system may spin.
+    names: Mutex<()>,
 }
 
 /// What an attempt to lock a file gave.
@@ -42,7 +46,13 @@ impl<D: Disk> StorageDir<D> {
             path,
             is_durable: AtomicBool::new(false),
             syncs: GroupSync::default(),
+            names: Mutex::default(),
         }
+    }
+
+    /// Ignores poison: the lock protects nothing in memory.
+    fn one_name(&self) -> MutexGuard<'_, ()> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -56,7 +66,10 @@ impl<D: Disk> StorageDir<D> {
 
     /// Opens a file for reading and writing, or creates it, and locks it.
     pub(super) fn open_locked(&self, name: &str) -> Result<LockAttempt<D::File>, StorageError> {
-        let opened = self.disk.open_or_create(name);
+        let opened = {
+            let _one = self.one_name();
+            self.disk.open_or_create(name)
+        };
         let file = opened.map_err(|e| refused("opening", &self.path_of(name), e))?;
         self.lock(name, file)
     }
@@ -111,7 +124,11 @@ impl<D: Disk> StorageDir<D> {
     /// [`io::ErrorKind::AlreadyExists`] when something else has the name `to`.
     pub(super) fn publish(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
         let mark = self.mark();
-        match self.disk.rename(from, to) {
+        let renamed = {
+            let _one = self.one_name();
+            self.disk.rename(from, to)
+        };
+        match renamed {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
             done => return done,
         }
