@@ -21,8 +21,9 @@ pub trait Storage: Send + Sync + 'static {
     /// download of the same content was interrupted, the storage resumes it as
     /// far as it can vouch for the bytes.
     ///
-    /// No other caller can open the same content for writing until the
-    /// returned blob is dropped.
+    /// No other caller of this storage can open the same content for writing until
+    /// the returned blob is dropped. A storage that other processes use as well may
+    /// keep them out only from the first write on that others can see.
     ///
     /// Cancel safe: if the future is dropped, an unfinished target may remain,
     /// but no lock.

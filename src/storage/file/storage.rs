@@ -65,12 +65,13 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// [`Blob::commit`] makes all earlier writes survive the machine; after
 /// [`Blob::finish`] the name survives as well. A failed sync may have lost any
 /// earlier write, so afterwards the blob accepts no more writes, and repeats the
-/// error. Create the content again to resume at the last commit.
+/// error. Create the content again to resume at the last commit. A content of one
+/// chunk waits in memory until it is finished, and is locked for other processes
+/// only then.
 ///
 /// # Resuming
 /// An interrupted download resumes at its last commit. One of a content that is
-/// only one chunk (16 KiB) long starts anew, and committing it does nothing. No chunk is hashed for
-/// that, unless [`verify_on_resume`] is set. If the file was not written to
+/// only one chunk (16 KiB) long starts anew. No chunk is hashed for that, unless [`verify_on_resume`] is set. If the file was not written to
 /// after the last commit (the download was cancelled or shut down), it is
 /// [`untouched`](Partial::untouched), and can be finished without verifying the
 /// chunks that the journal lists. If it was written to (the process was killed,
@@ -322,7 +323,8 @@ impl Storage for FileStorage {
             });
             return locked.await;
         };
-        if manifest.geometry().chunks() == 1 && !self.options.preallocate {
+        let begins_now = self.options.preallocate || self.options.verify;
+        if manifest.geometry().chunks() == 1 && !begins_now {
             return self.create_short(name, manifest, claim).await;
         }
         let resumed = self.open_partial(name, manifest, &claim).await?;
