@@ -17,7 +17,7 @@ use super::inbox::{DriverInput, Inbox, NewLink};
 use super::status::ContentStatus;
 use super::swarm::LinkId;
 use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
-use crate::storage::{Blob, Remembered, Stored};
+use crate::storage::{Blob, Remembered};
 
 /// All contents of one peer.
 pub(super) struct Contents {
@@ -65,23 +65,23 @@ pub(super) enum KeptManifest {
 }
 
 impl Asleep {
-    /// A complete content.
-    pub(super) fn of(stored: Stored) -> Self {
-        let Stored {
-            name,
-            listed_as,
-            manifest,
-            blob,
-            ..
-        } = stored;
-        let content = Content::new(manifest.id(), name, blob.length());
+    /// A complete content, and its name at trackers. `recorded` says that the storage
+    /// has its manifest.
+    pub(super) fn new(
+        content: Content,
+        listed_as: ContentName,
+        blob: Arc<dyn Blob>,
+        manifest: &Arc<Manifest>,
+        recorded: bool,
+    ) -> Self {
         Self {
             listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
             content,
             blob,
             manifest: match manifest.geometry().chunks() {
                 1 => KeptManifest::Derived,
-                _ => KeptManifest::Here(Arc::new(manifest)),
+                _ if recorded => KeptManifest::Recorded,
+                _ => KeptManifest::Here(Arc::clone(manifest)),
             },
             unchecked: None,
         }
@@ -108,14 +108,6 @@ impl Asleep {
             },
             unchecked: None,
         }
-    }
-
-    /// The same, after the storage has recorded its manifest.
-    pub(super) fn recorded(mut self) -> Self {
-        if let KeptManifest::Here(_) = self.manifest {
-            self.manifest = KeptManifest::Recorded;
-        }
-        self
     }
 }
 
@@ -176,10 +168,6 @@ impl DriverHandle {
         }
     }
 
-    fn is_complete(&self) -> bool {
-        self.status.borrow().complete().is_some() && !self.stop.is_cancelled()
-    }
-
     /// Its content, if that is complete and stays.
     fn complete(&self) -> Option<Content> {
         let status = self.status.borrow();
@@ -221,9 +209,7 @@ impl DriverClaim {
         self.contents = Some(contents);
         Err(self)
     }
-}
 
-impl DriverClaim {
     /// Puts the content back to sleep, whatever waits in its inbox.
     pub(super) fn sleep_again(mut self, asleep: Arc<Asleep>) {
         if let Some(contents) = self.contents.take() {
@@ -472,7 +458,7 @@ impl Contents {
                 State::Asleep(_) => complete += 1,
                 State::Awake(driver) => {
                     awake += 1;
-                    complete += usize::from(driver.is_complete());
+                    complete += usize::from(driver.complete().is_some());
                 }
             }
         }

@@ -32,8 +32,15 @@ pub(super) async fn share(
     blob.release();
     let id = manifest.id();
     let content = Content::new(id, name.clone(), blob.length());
-    let stored = Stored::new(name, manifest, blob);
-    match shared.contents.add(Asleep::of(stored.clone())).await {
+    let manifest = Arc::new(manifest);
+    let asleep = Asleep::new(
+        content.clone(),
+        name.clone(),
+        blob.clone(),
+        &manifest,
+        false,
+    );
+    match shared.contents.add(asleep).await {
         Ok(()) => {}
         Err(Settled::Complete(content)) => return Ok(content),
         Err(Settled::Downloading | Settled::Ended) => {
@@ -45,10 +52,11 @@ pub(super) async fn share(
         shared: Some(shared),
         id,
     };
-    let mut listing = Listing::new(content.clone(), stored.listed_as.clone());
+    let mut listing = Listing::new(content.clone(), name.clone());
     let complete = listing.announce(OwnState::Complete);
     shared.trackers.own(complete).await?;
-    if shared.remember(&stored).await? {
+    let stored = || Stored::new(name, (*manifest).clone(), blob);
+    if shared.remember(stored).await? {
         shared.contents.recorded(&id);
     }
     undo.shared = None;

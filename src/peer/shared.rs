@@ -43,11 +43,15 @@ impl PeerShared {
 
     /// Has the storage record a complete content for the next start, if the
     /// user wants that. Returns whether the storage can give its manifest back.
-    pub(super) async fn remember(&self, stored: &Stored) -> Result<bool, StorageError> {
+    pub(super) async fn remember(
+        &self,
+        stored: impl FnOnce() -> Stored,
+    ) -> Result<bool, StorageError> {
         if !self.share_stored {
             return Ok(false);
         }
-        self.storage.remember(stored).await?;
+        let stored = stored();
+        self.storage.remember(&stored).await?;
         if stored.manifest.geometry().chunks() == 1 {
             // It is never asked for.
             return Ok(false);

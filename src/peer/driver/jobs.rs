@@ -190,8 +190,8 @@ impl Jobs {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));
             }
-            let stored = content.stored(named).listed_as(listed_as);
-            let recorded = shared.remember(&stored).await.unwrap_or_else(|error| {
+            let stored = || content.stored(named).listed_as(listed_as);
+            let recorded = shared.remember(stored).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the content will not be shared after a restart");
                 false
             });

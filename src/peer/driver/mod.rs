@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::contents::{Asleep, DriverClaim};
+use super::contents::DriverClaim;
 use super::download_queue::ActivePlace;
 use super::hashing::INLINE_HASH_LEN;
 use super::inbox::{DriverInput, Inbox, NewLink};
@@ -208,6 +208,7 @@ impl Driver {
         self.swarm.is_seeding()
             && self.links.is_empty()
             && self.jobs.is_empty()
+            && self.inbox.is_idle()
             && self.status.borrow().outcome().is_some()
     }
 
@@ -216,13 +217,9 @@ impl Driver {
         let Some(open) = &self.open else {
             return Err(Box::new(self));
         };
-        let stored = open.stored(self.listing.content.clone());
-        let stored = stored.listed_as(self.listing.listed_as().clone());
-        let mut asleep = match self.recorded {
-            true => Asleep::of(stored).recorded(),
-            false => Asleep::of(stored),
-        };
         open.release();
+        let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
+        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
         asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
         let Self { claim, inbox, .. } = self;
         match claim.sleep(asleep, &inbox) {

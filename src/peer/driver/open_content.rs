@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::contents::Asleep;
 use super::super::hashing::hash;
 use super::read_queue::{BlockRead, ReadBatch};
-use crate::content::{Bitfield, ChunkIndex, Content, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::storage::{Blob, StorageError, Stored};
 
 /// A content that is open in the storage. A cheap handle for jobs.
@@ -73,6 +74,17 @@ impl OpenContent {
             None => content.name.as_str().into(),
         };
         StorageError::Altered { path, chunk }
+    }
+
+    /// The same as it sleeps.
+    pub(super) fn asleep(
+        &self,
+        content: Content,
+        listed_as: ContentName,
+        recorded: bool,
+    ) -> Asleep {
+        let blob = Arc::clone(&self.blob);
+        Asleep::new(content, listed_as, blob, &self.manifest, recorded)
     }
 
     /// It is not read for a while.

@@ -150,23 +150,20 @@ fn write_short(
     more: fn(&PartialFile<Dir>) -> Result<Option<Stamp>, StorageError>,
 ) -> Result<(), StorageError> {
     let file = Arc::new(short.open(places)?);
-    let pieces = {
-        let mut phase = lock(phase);
-        let Phase::Short { pieces, .. } = &mut *phase else {
-            // Another call was faster.
-            return Ok(());
-        };
-        let pieces = pieces.take();
-        *phase = Phase::Writing {
-            file: Arc::clone(&file),
-            target: short.target.clone(),
-        };
-        pieces
+    let pieces = match &*lock(phase) {
+        Phase::Short { pieces, .. } => pieces.clone(),
+        // Another call was faster.
+        Phase::Writing { .. } | Phase::Finished(_) => return Ok(()),
     };
     if let Some(pieces) = pieces {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        // If this fails, the bytes still wait, and the next call begins anew.
         file.write(0, len, &pieces)?;
     }
+    *lock(phase) = Phase::Writing {
+        file: Arc::clone(&file),
+        target: short.target.clone(),
+    };
     if let Some(stamp) = more(&file)? {
         drop(file);
         finished(phase, stamp);
