@@ -79,71 +79,93 @@ async fn fetch(leecher: &Peer, files: usize) {
     }
 }
 
+/// A tracker, and an owner that shares files, in a process with few descriptors.
+struct Scene {
+    _one: MutexGuard<'static, ()>,
+    root: tempfile::TempDir,
+    tracker: Tracker,
+    owner: Peer,
+    /// What was open before anything was shared.
+    before: usize,
+}
+
+impl Scene {
+    async fn with(files: usize) -> Self {
+        let one = limited().await;
+        let root = tempfile::tempdir().unwrap();
+        let from = root.path().join("files");
+        fs::create_dir(&from).unwrap();
+        write_files(&from, files);
+        let tracker = tracker().await;
+        let owner = peer(&tracker, &root.path().join("owner")).await;
+        let before = descriptors();
+        share(&owner, &from, files).await;
+        Self {
+            _one: one,
+            root,
+            tracker,
+            owner,
+            before,
+        }
+    }
+
+    /// A peer that has fetched all files.
+    async fn fetched(&self, files: usize) -> Peer {
+        let to = self.root.path().join("leecher");
+        let leecher = peer(&self.tracker, &to).await;
+        fetch(&leecher, files).await;
+        same_files(&self.root.path().join("files"), &to, files);
+        leecher
+    }
+}
+
+async fn asleep(peer: &Peer) {
+    while peer.stats().awake > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn files_that_are_shared_are_not_open() {
-    let _one = limited().await;
-    let root = tempfile::tempdir().unwrap();
-    let [files, storage] = ["files", "storage"].map(|name| root.path().join(name));
-    fs::create_dir(&files).unwrap();
-    write_files(&files, 300);
-    let tracker = tracker().await;
-    let owner = peer(&tracker, &storage).await;
-    let before = descriptors();
-    share(&owner, &files, 300).await;
+    let scene = Scene::with(300).await;
+    let owner = &scene.owner;
     assert_eq!(owner.contents().len(), 300);
     // The log of the catalogue stays open.
-    assert!(descriptors() <= before + 1, "{} open", descriptors());
+    assert!(descriptors() <= scene.before + 1, "{} open", descriptors());
     let stats = owner.stats();
     assert_eq!((stats.contents, stats.awake), (300, 0));
     let files = stats.files.unwrap();
     assert!(files.max_open as u64 <= LIMIT / 2, "{files:?}");
     owner.shutdown().await;
-    tracker.shutdown().await;
 }
 
 #[tokio::test]
 async fn downloads_at_once_end_well_and_hold_nothing_afterwards() {
     const FILES: usize = 150;
-    let _one = limited().await;
-    let root = tempfile::tempdir().unwrap();
-    let [files, one, other] = ["files", "one", "other"].map(|name| root.path().join(name));
-    fs::create_dir(&files).unwrap();
-    write_files(&files, FILES);
-    let tracker = tracker().await;
-    let owner = peer(&tracker, &one).await;
-    share(&owner, &files, FILES).await;
-    let leecher = peer(&tracker, &other).await;
-    fetch(&leecher, FILES).await;
-    same_files(&files, &other, FILES);
+    let scene = Scene::with(FILES).await;
+    let leecher = scene.fetched(FILES).await;
+    asleep(&scene.owner).await;
+    asleep(&leecher).await;
     let stats = leecher.stats();
     assert_eq!((stats.active_downloads, stats.queued_downloads), (0, 0));
-    assert_eq!(stats.contents, FILES);
-    assert_eq!(stats.connections, 1);
-    owner.shutdown().await;
+    assert_eq!((stats.contents, stats.connections), (FILES, 1));
+    assert_eq!(stats.files.unwrap().open, 0);
+    // Of the leecher its listener, its directory and its log, both ends of its
+    // connections with the owner and the tracker, and the log of the owner.
+    let more = descriptors() - scene.before;
+    assert!(more <= 8, "{more} more are open");
+    scene.owner.shutdown().await;
     leecher.shutdown().await;
-    drop((owner, leecher));
-    tracker.shutdown().await;
 }
 
 #[tokio::test]
 async fn contents_that_were_shared_are_all_back_after_a_restart() {
     const FILES: usize = 200;
-    let _one = limited().await;
-    let root = tempfile::tempdir().unwrap();
-    let [files, one, other] = ["files", "one", "other"].map(|name| root.path().join(name));
-    fs::create_dir(&files).unwrap();
-    write_files(&files, FILES);
-    let tracker = tracker().await;
-    let owner = peer(&tracker, &one).await;
-    share(&owner, &files, FILES).await;
-    owner.shutdown().await;
-    drop(owner);
-    let owner = peer(&tracker, &one).await;
-    assert_eq!(owner.contents().len(), FILES);
-    let leecher = peer(&tracker, &other).await;
-    fetch(&leecher, FILES).await;
-    same_files(&files, &other, FILES);
-    owner.shutdown().await;
+    let mut scene = Scene::with(FILES).await;
+    scene.owner.shutdown().await;
+    scene.owner = peer(&scene.tracker, &scene.root.path().join("owner")).await;
+    assert_eq!(scene.owner.contents().len(), FILES);
+    let leecher = scene.fetched(FILES).await;
+    scene.owner.shutdown().await;
     leecher.shutdown().await;
-    tracker.shutdown().await;
 }

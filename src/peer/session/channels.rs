@@ -170,10 +170,9 @@ impl Channels {
 
     /// The other side opens a channel. When both have opened one about the same
     /// content, that of the side that has dialled the session stays.
-    pub(super) fn opening(&self, id: ChannelId, content: ContentId, dialled: bool) -> Opening {
+    pub(super) fn opening(&self, id: ChannelId, content: ContentId) -> Opening {
         let mut table = self.table();
-        let parity = if dialled { 0 } else { 1 };
-        if id.0 % 2 != parity || id.0 <= table.newest {
+        if table.is_own(id) || id.0 <= table.newest {
             return Opening::Violation;
         }
         table.newest = id.0;
@@ -182,7 +181,8 @@ impl Channels {
         };
         let same = table.channels.values().find(|channel| of_content(channel));
         let refused = match same.map(|same| same.opened_by) {
-            Some(Side::This) if !dialled => None,
+            // The dialler opens odd channels.
+            Some(Side::This) if table.next.is_multiple_of(2) => None,
             Some(_) => Some(RefuseReason::Duplicate),
             None if table.opened_by_other() >= MAX_CHANNELS => Some(RefuseReason::Busy),
             None => None,
@@ -370,10 +370,15 @@ impl Table {
     }
 
     fn was_opened(&self, id: ChannelId) -> bool {
-        match id.0 % 2 == self.next % 2 {
+        match self.is_own(id) {
             true => id.0 < self.next,
             false => id.0 <= self.newest,
         }
+    }
+
+    /// Whether a number is one that this side opens.
+    fn is_own(&self, id: ChannelId) -> bool {
+        id.0 % 2 == self.next % 2
     }
 
     fn opened_by_other(&self) -> usize {

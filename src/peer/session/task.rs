@@ -182,7 +182,7 @@ impl SessionTask {
 
     /// The other side opens a channel about a content.
     async fn open(&self, channel: ChannelId, content: ContentId) -> Result<(), String> {
-        match self.channels.opening(channel, content, self.info.dialled) {
+        match self.channels.opening(channel, content) {
             Opening::Free => {}
             Opening::Refused => return Ok(()),
             Opening::Violation => return Err("a channel that cannot be opened".into()),
