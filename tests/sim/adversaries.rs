@@ -21,7 +21,7 @@ const BOUNDS: [(Adversary, f64); 8] = [
     (Adversary::Squatter, 1.1),
     (Adversary::Sybil, 1.3),
     (Adversary::Taker, 1.2),
-    (Adversary::Hider, 2.1),
+    (Adversary::Hider, 2.5),
     (Adversary::Flapper, 1.1),
     (Adversary::Liar, 1.2),
 ];

@@ -214,10 +214,10 @@ impl Model {
         let receiver = &self.links[&link];
         let given = receiver.sent + receiver.bytes();
         let has = u64::from(receiver.has).max(given / CHUNK);
-        // Beyond its share and two chunks, as often as there are hosts.
+        // Beyond its share and two chunks, half as often as there are hosts.
         let ahead = (self.account(link).sent - self.share) / CHUNK as f64 - 2.0;
         let hosts = self.accounts.iter().filter(|a| a.links > 0).count();
-        let has = has.max((ahead * hosts as f64) as u64);
+        let has = has.max((ahead * hosts as f64 * 0.5) as u64);
         (self.is_silent(link) || self.is_ahead(link), has, given)
     }
 
