@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::swarm::SwarmConfig;
 use crate::error::ConfigError;
+use crate::peer::swarm::SwarmConfig;
 use crate::tracker::ClientConfig;
 
 /// The shortest pause before something is tried again, and the shortest time

@@ -20,32 +20,19 @@
 //! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
 //! | `session` | `remote`: the address of the other side | `peer` |
 
-mod admission;
 mod config;
 mod contents;
-mod download;
-mod download_queue;
-mod download_task;
-mod driver;
-mod handle;
-mod hashing;
-mod identity;
-mod inbox;
-mod key;
-mod listing;
-mod outlet;
-mod serve;
+mod downloads;
+mod handles;
 mod session;
-mod share;
 mod shared;
 mod stats;
-mod status;
 pub mod swarm;
 mod tasks;
 
 pub use config::PeerConfig;
-pub use download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
-pub use handle::{Peer, PeerBuilder};
-pub use key::DownloadKey;
-pub use share::ShareSource;
+pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
+pub use handles::key::DownloadKey;
+pub use handles::peer::{Peer, PeerBuilder};
+pub use handles::share::ShareSource;
 pub use stats::PeerStats;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::admission::Admission;
-use super::config::PeerConfig;
-use super::contents::Contents;
-use super::download_queue::DownloadQueue;
-use super::identity::Identity;
-use super::session::Dialler;
-use super::swarm::SwarmConfig;
-use super::tasks::Tasks;
 use crate::content::Content;
+use crate::peer::config::PeerConfig;
+use crate::peer::contents::table::Contents;
+use crate::peer::downloads::queue::DownloadQueue;
+use crate::peer::session::Dialler;
+use crate::peer::session::admission::Admission;
+use crate::peer::session::identity::Identity;
+use crate::peer::swarm::SwarmConfig;
+use crate::peer::tasks::Tasks;
 use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 

@@ -2,7 +2,7 @@
 //!
 //! A connection has a place among the handshakes until it has shaken hands, or
 //! was refused and has gone. From then on it has one among the sessions; see
-//! [`admission`](super::super::admission). A connection that has to give way is
+//! [`admission`](crate::peer::session::admission). A connection that has to give way is
 //! told so, if that takes no waiting.
 
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::timeout;
 
-use super::super::admission::ConnectionPlace;
-use super::super::shared::PeerShared;
-use super::super::swarm::LinkInfo;
 use super::channels::Channels;
 use super::handshake::{HandshakeError, hear, refuse, say};
 use super::task::SessionTask;
+use crate::peer::session::admission::ConnectionPlace;
+use crate::peer::shared::PeerShared;
+use crate::peer::swarm::LinkInfo;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{PeerMessage, ProtocolError, RefuseReason};
 use crate::transport::{Connection, Listener, TransportError};

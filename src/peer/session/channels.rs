@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::super::inbox::DriverInput;
-use super::super::outlet::{LinkEnd, Outlet};
-use super::super::swarm::{LinkCookies, LinkId, LinkInfo};
 use crate::content::ContentId;
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::session::outlet::{LinkEnd, Outlet};
+use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo};
 use crate::protocol::{ChannelId, PeerId, PeerMessage, RefuseReason};
 
 /// How many messages may wait on one channel: all requests and answers that a

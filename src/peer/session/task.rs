@@ -13,13 +13,13 @@ use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::super::admission::ConnectionPlace;
-use super::super::contents::Contents;
-use super::super::inbox::{DriverInput, NewLink};
-use super::super::swarm::{LinkCookies, LinkInfo};
 use super::channels::{Channels, Opening, Receiver, Route};
 use super::handshake::{HandshakeError, hear};
 use crate::content::ContentId;
+use crate::peer::contents::inbox::{DriverInput, NewLink};
+use crate::peer::contents::table::Contents;
+use crate::peer::session::admission::ConnectionPlace;
+use crate::peer::swarm::{LinkCookies, LinkInfo};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
 use crate::protocol::{Addr, ChannelId, Hello, LinkCookie, PeerMessage, RefuseReason};
 use crate::transport::framed::PREFIX_LEN;

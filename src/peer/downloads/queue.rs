@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The queue of one peer.
-pub(super) struct DownloadQueue {
+pub(in crate::peer) struct DownloadQueue {
     max_active: usize,
     /// First come, first served.
     places: Arc<Semaphore>,
@@ -22,17 +22,17 @@ struct Waiting {
 
 /// Where a download stands. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct QueueTicket {
+pub(in crate::peer) struct QueueTicket {
     queue: Arc<DownloadQueue>,
     number: u64,
 }
 
 /// The place of an active download, given back when it is dropped.
-pub(super) type ActivePlace = OwnedSemaphorePermit;
+pub(in crate::peer) type ActivePlace = OwnedSemaphorePermit;
 
 impl DownloadQueue {
     /// A queue that lets this many downloads be active.
-    pub(super) fn new(places: usize) -> Self {
+    pub(in crate::peer) fn new(places: usize) -> Self {
         let places = places.min(Semaphore::MAX_PERMITS);
         Self {
             max_active: places,
@@ -42,7 +42,7 @@ impl DownloadQueue {
     }
 
     /// A new download, behind all others.
-    pub(super) fn enter(self: &Arc<Self>) -> QueueTicket {
+    pub(in crate::peer) fn enter(self: &Arc<Self>) -> QueueTicket {
         let mut waiting = self.waiting();
         let number = waiting.next;
         waiting.next += 1;
@@ -55,7 +55,7 @@ impl DownloadQueue {
     }
 
     /// How many downloads are active, and how many wait.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub(in crate::peer) fn counts(&self) -> (usize, usize) {
         let active = self.max_active - self.places.available_permits();
         (active, self.waiting().numbers.len())
     }
@@ -68,7 +68,7 @@ impl DownloadQueue {
 
 impl QueueTicket {
     /// A place at once, if one is free and nobody waits for it.
-    pub(super) fn try_begin(&self) -> Option<ActivePlace> {
+    pub(in crate::peer) fn try_begin(&self) -> Option<ActivePlace> {
         let place = Arc::clone(&self.queue.places).try_acquire_owned().ok()?;
         self.leave();
         Some(place)
@@ -77,20 +77,20 @@ impl QueueTicket {
     /// Waits for a place.
     ///
     /// Cancel safe, but loses its place in the queue.
-    pub(super) async fn begin(&self) -> Option<ActivePlace> {
+    pub(in crate::peer) async fn begin(&self) -> Option<ActivePlace> {
         let place = Arc::clone(&self.queue.places).acquire_owned().await.ok()?;
         self.leave();
         Some(place)
     }
 
     /// Waits no more.
-    pub(super) fn leave(&self) {
+    pub(in crate::peer) fn leave(&self) {
         self.queue.waiting().numbers.remove(&self.number);
     }
 
     /// How many downloads come before this one; `None` if it does not wait.
     /// O(downloads that wait).
-    pub(super) fn position(&self) -> Option<usize> {
+    pub(in crate::peer) fn position(&self) -> Option<usize> {
         let waiting = self.queue.waiting();
         let numbers = &waiting.numbers;
         let waits = numbers.contains(&self.number);

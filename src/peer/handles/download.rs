@@ -8,12 +8,12 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
-use super::download_queue::QueueTicket;
-use super::inbox::DriverInput;
-use super::status::ContentStatus;
-use super::swarm::{Progress, Strategy};
 use crate::content::{Content, ContentName};
 use crate::error::DownloadError;
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::queue::QueueTicket;
+use crate::peer::swarm::{Progress, Strategy};
 use crate::protocol::Addr;
 
 /// What happens to a download.
@@ -95,7 +95,7 @@ pub struct Download {
 }
 
 impl Download {
-    pub(super) fn new(
+    pub(in crate::peer) fn new(
         status: watch::Receiver<ContentStatus>,
         cancel: CancellationToken,
         inbox: mpsc::Sender<DriverInput>,

@@ -19,17 +19,17 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use super::contents::DriverClaim;
-use super::download_queue::ActivePlace;
-use super::hashing::INLINE_HASH_LEN;
-use super::inbox::{DriverInput, Inbox, NewLink};
-use super::listing::Listing;
-use super::outlet::LinkEnd;
-use super::shared::PeerShared;
-use super::status::ContentStatus;
-use super::swarm::{DropReason, LinkId, Output, Swarm};
 use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::hashing::INLINE_HASH_LEN;
+use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
+use crate::peer::contents::listing::Listing;
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::table::DriverClaim;
+use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::session::outlet::LinkEnd;
+use crate::peer::shared::PeerShared;
+use crate::peer::swarm::{DropReason, LinkId, Output, Swarm};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
@@ -39,7 +39,7 @@ use outlets::LinkOutlets;
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 
-pub(super) use open_content::OpenContent;
+pub(in crate::peer) use open_content::OpenContent;
 
 /// How often the progress is published when nothing happens.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ enum Publication {
 }
 
 /// Drives the machine of one content.
-pub(super) struct Driver {
+pub(in crate::peer) struct Driver {
     shared: Arc<PeerShared>,
     /// Given up before the inbox closes: a task that waits for it may claim the
     /// content at once.
@@ -89,7 +89,7 @@ pub(super) struct Driver {
 
 impl Driver {
     /// The driver of a content that has to be downloaded.
-    pub(super) fn new(
+    pub(in crate::peer) fn new(
         shared: Arc<PeerShared>,
         claim: DriverClaim,
         swarm: Swarm,
@@ -121,7 +121,7 @@ impl Driver {
 
     /// The content is complete, and here it is. `recorded` says that the storage
     /// has its manifest.
-    pub(super) fn serving(mut self, content: OpenContent, recorded: bool) -> Self {
+    pub(in crate::peer) fn serving(mut self, content: OpenContent, recorded: bool) -> Self {
         self.open = Some(content);
         self.recorded = recorded;
         self.publication = Publication::Published;
@@ -129,7 +129,7 @@ impl Driver {
     }
 
     /// These chunks have to be verified before they are served.
-    pub(super) fn unchecked(mut self, unchecked: Option<Bitfield>) -> Self {
+    pub(in crate::peer) fn unchecked(mut self, unchecked: Option<Bitfield>) -> Self {
         if let Some(unchecked) = unchecked {
             self.checks.distrust(unchecked);
         }
@@ -137,25 +137,25 @@ impl Driver {
     }
 
     /// The content gets this name if something else has its own.
-    pub(super) fn fallback(mut self, name: Option<ContentName>) -> Self {
+    pub(in crate::peer) fn fallback(mut self, name: Option<ContentName>) -> Self {
         self.fallback = name;
         self
     }
 
     /// The download has this place among the active ones.
-    pub(super) fn active(mut self, place: ActivePlace) -> Self {
+    pub(in crate::peer) fn active(mut self, place: ActivePlace) -> Self {
         self.active = Some(place);
         self
     }
 
     /// Owners that are known from the start.
-    pub(super) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
+    pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
     }
 
     /// Runs until `stop`, or until the download fails. `cancel` ends a
     /// download, but not one that is complete or being published.
-    pub(super) async fn run(self, stop: CancellationToken, cancel: CancellationToken) {
+    pub(in crate::peer) async fn run(self, stop: CancellationToken, cancel: CancellationToken) {
         let span = self.span.clone();
         self.drive(stop, cancel).instrument(span).await;
     }

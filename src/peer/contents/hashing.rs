@@ -7,19 +7,19 @@ use crate::storage::{Blob, StorageError};
 
 /// Up to this many bytes are hashed on the calling thread. That takes less
 /// time than to find another thread, and keeps small runs deterministic.
-pub(super) const INLINE_HASH_LEN: usize = 64 << 10;
+pub(in crate::peer) const INLINE_HASH_LEN: usize = 64 << 10;
 
 /// How many bytes are read at a time, while the piece before is hashed.
 const READ_LEN: u64 = 1 << 20;
 
 /// Why a blob has no manifest.
-pub(super) enum HashError {
+pub(in crate::peer) enum HashError {
     Storage(StorageError),
     Manifest(ManifestError),
 }
 
 /// Hashes a whole blob. The next piece is read while one is hashed.
-pub(super) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> {
+pub(in crate::peer) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> {
     let length = blob.length();
     let mut builder = ManifestBuilder::new(length).map_err(HashError::Manifest)?;
     let read = |at: u64| blob.read_at(at, READ_LEN.min(length - at) as usize);
@@ -55,7 +55,7 @@ async fn add_piece(
 
 /// Runs `work`, which hashes `len` bytes: here if they are few, otherwise on a
 /// thread that may block.
-pub(super) async fn hash<T: Send + 'static>(
+pub(in crate::peer) async fn hash<T: Send + 'static>(
     len: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -66,7 +66,9 @@ pub(super) async fn hash<T: Send + 'static>(
 }
 
 /// Runs work that would hold up an async thread on a thread that may block.
-pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(in crate::peer) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => match failed.try_into_panic() {

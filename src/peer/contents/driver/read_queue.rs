@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::super::swarm::LinkId;
 use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, StorageError};
 
 /// How many blocks one job reads, and how many bytes of them (a single block

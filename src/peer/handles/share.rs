@@ -57,7 +57,7 @@ impl ShareSource {
     }
 
     /// Opens it for reading. Returns the name that it is shared under.
-    pub(super) async fn open(
+    pub(in crate::peer) async fn open(
         self,
         storage: &dyn Storage,
     ) -> Result<(ContentName, Arc<dyn Blob>), ShareError> {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::contents::{DriverClaim, DriverHandle, Settled};
-use super::download::{Download, DownloadOptions};
-use super::download_queue::{ActivePlace, QueueTicket};
-use super::driver::Driver;
-use super::inbox::Inbox;
-use super::key::DownloadKey;
-use super::listing::Listing;
-use super::shared::PeerShared;
-use super::status::ContentStatus;
-use super::swarm::Swarm;
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::DownloadError;
+use crate::peer::contents::driver::Driver;
+use crate::peer::contents::inbox::Inbox;
+use crate::peer::contents::listing::Listing;
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
+use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
+use crate::peer::handles::download::{Download, DownloadOptions};
+use crate::peer::handles::key::DownloadKey;
+use crate::peer::shared::PeerShared;
+use crate::peer::swarm::Swarm;
 use crate::protocol::{Addr, ContentKey, Found};
 use crate::storage::{Blob, Storage};
 use crate::tracker::TrackerError;
 
 /// A download that is about to start.
-pub(super) struct DownloadTask {
+pub(in crate::peer) struct DownloadTask {
     shared: Arc<PeerShared>,
     handle: DriverHandle,
     inbox: Inbox,
@@ -51,7 +51,7 @@ struct Fetch {
 
 impl DownloadTask {
     /// A task to run, and the user's handle of it.
-    pub(super) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
+    pub(in crate::peer) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
         let (status, watched) = watch::channel(ContentStatus::default());
         let cancel = CancellationToken::new();
         let inbox = Inbox::new();
@@ -72,7 +72,7 @@ impl DownloadTask {
     }
 
     /// Runs until the content is no longer served, or the download fails.
-    pub(super) async fn run(self, key: DownloadKey, options: DownloadOptions) {
+    pub(in crate::peer) async fn run(self, key: DownloadKey, options: DownloadOptions) {
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),

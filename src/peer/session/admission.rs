@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use super::config::PeerConfig;
+use crate::peer::config::PeerConfig;
 use crate::protocol::{Addr, HostKey};
 
 /// Of this many places for links, one is kept for those that this peer dials,
@@ -30,7 +30,7 @@ const KEPT_SHARE: usize = 4;
 const LEAST: usize = 6;
 
 /// Gives out places.
-pub(super) struct Admission {
+pub(in crate::peer) struct Admission {
     max_handshakes: usize,
     max_handshakes_per_host: usize,
     max_sessions: usize,
@@ -56,7 +56,7 @@ struct HostPlaces {
 }
 
 /// The place of one connection, given back when it is dropped.
-pub(super) struct ConnectionPlace {
+pub(in crate::peer) struct ConnectionPlace {
     admission: Arc<Admission>,
     holder: PlaceHolder,
     cut: CancellationToken,
@@ -78,7 +78,7 @@ impl Admission {
     /// The bounds of the configuration, or less if the process may have only
     /// `descriptors` open: connections have half of them, as files have, and of
     /// that those that shake hands have a third at most.
-    pub(super) fn new(config: &PeerConfig, descriptors: Option<u64>) -> Self {
+    pub(in crate::peer) fn new(config: &PeerConfig, descriptors: Option<u64>) -> Self {
         let most = descriptors.map_or(usize::MAX, |all| {
             let part = all.saturating_sub(OTHER_DESCRIPTORS) / 2;
             usize::try_from(part).unwrap_or(usize::MAX).max(LEAST)
@@ -95,7 +95,7 @@ impl Admission {
     }
 
     /// How many connections have shaken hands, and how many may.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub(in crate::peer) fn counts(&self) -> (usize, usize) {
         let state = self.state();
         (state.accepted + state.dialled, self.max_sessions)
     }
@@ -103,7 +103,7 @@ impl Admission {
     /// A place to shake hands in. There always is one: at the bound of the host
     /// its oldest handshake gives way, at the bound of all hosts the oldest of
     /// the host that has most.
-    pub(super) fn handshake(self: &Arc<Self>, remote: &Addr) -> ConnectionPlace {
+    pub(in crate::peer) fn handshake(self: &Arc<Self>, remote: &Addr) -> ConnectionPlace {
         let key = HostKey::of(remote);
         let mut state = self.state();
         let of_host = state.host(&key).map_or(0, |host| host.handshakes.len());
@@ -122,7 +122,7 @@ impl Admission {
     /// Closes one connection that has not shaken hands, if there is any: the
     /// oldest of the host that has most. For when the operating system allows no
     /// more connections.
-    pub(super) fn make_room(&self) {
+    pub(in crate::peer) fn make_room(&self) {
         self.state().cut_handshake();
     }
 
@@ -130,7 +130,7 @@ impl Admission {
     /// [`PeerConfig::max_connections_per_host`] gets no more. When all are taken, the
     /// newest link of the host that has most gives way, unless this host would
     /// then have as many as that one.
-    pub(super) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<ConnectionPlace> {
+    pub(in crate::peer) fn accept(self: &Arc<Self>, remote: &Addr) -> Option<ConnectionPlace> {
         let key = HostKey::of(remote);
         let mut state = self.state();
         let of_host = state.host(&key).map_or(0, |host| host.links.len());
@@ -149,7 +149,7 @@ impl Admission {
     }
 
     /// A place for a link that this peer opens.
-    pub(super) fn dial(self: &Arc<Self>) -> Option<ConnectionPlace> {
+    pub(in crate::peer) fn dial(self: &Arc<Self>) -> Option<ConnectionPlace> {
         let mut state = self.state();
         if state.dialled >= self.max_sessions - state.accepted.max(self.kept()) {
             return None;
@@ -260,7 +260,7 @@ impl AdmissionState {
 impl ConnectionPlace {
     /// Waits until the place is given to another connection. It does not count
     /// any more, and its holder closes the connection.
-    pub(super) async fn cut(&self) {
+    pub(in crate::peer) async fn cut(&self) {
         self.cut.cancelled().await;
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::hashing::{HashError, manifest_of};
 use crate::content::{ContentName, Manifest};
+use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::storage::{Blob, Partial, Storage, StorageError};
 
 /// The target of a download.

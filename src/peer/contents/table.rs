@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::inbox::{DriverInput, Inbox, NewLink};
-use super::status::ContentStatus;
-use super::swarm::LinkId;
 use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
+use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, Remembered};
 
 /// All contents of one peer.
-pub(super) struct Contents {
+pub(in crate::peer) struct Contents {
     table: Mutex<Table>,
     waker: Box<dyn Waker>,
     /// Ends every driver in order.
@@ -42,20 +42,20 @@ enum State {
 }
 
 /// A complete content without a driver.
-pub(super) struct Asleep {
-    pub(super) content: Content,
+pub(in crate::peer) struct Asleep {
+    pub(in crate::peer) content: Content,
     /// Its name at trackers, if that is another one.
-    pub(super) listed_as: Option<ContentName>,
-    pub(super) blob: Arc<dyn Blob>,
-    pub(super) manifest: KeptManifest,
+    pub(in crate::peer) listed_as: Option<ContentName>,
+    pub(in crate::peer) blob: Arc<dyn Blob>,
+    pub(in crate::peer) manifest: KeptManifest,
     /// Chunks that were not verified since an earlier download left them behind.
     /// They have to be before they are served.
-    pub(super) unchecked: Option<Box<Bitfield>>,
+    pub(in crate::peer) unchecked: Option<Box<Bitfield>>,
 }
 
 /// Where the manifest of a content that sleeps is.
 #[derive(Clone)]
-pub(super) enum KeptManifest {
+pub(in crate::peer) enum KeptManifest {
     /// Nothing else can give it back.
     Here(Arc<Manifest>),
     /// The storage has it.
@@ -67,7 +67,7 @@ pub(super) enum KeptManifest {
 impl Asleep {
     /// A complete content, and its name at trackers. `recorded` says that the storage
     /// has its manifest.
-    pub(super) fn new(
+    pub(in crate::peer) fn new(
         content: Content,
         listed_as: ContentName,
         blob: Arc<dyn Blob>,
@@ -88,7 +88,7 @@ impl Asleep {
     }
 
     /// A content that the storage remembers.
-    pub(super) fn remembered(remembered: Remembered) -> Self {
+    pub(in crate::peer) fn remembered(remembered: Remembered) -> Self {
         let Remembered {
             id,
             name,
@@ -113,31 +113,31 @@ impl Asleep {
 
 /// How the rest of the peer reaches a driver.
 #[derive(Clone)]
-pub(super) struct DriverHandle {
-    pub(super) inbox: mpsc::Sender<DriverInput>,
-    pub(super) status: watch::Receiver<ContentStatus>,
+pub(in crate::peer) struct DriverHandle {
+    pub(in crate::peer) inbox: mpsc::Sender<DriverInput>,
+    pub(in crate::peer) status: watch::Receiver<ContentStatus>,
     /// Ends the driver.
-    pub(super) stop: CancellationToken,
+    pub(in crate::peer) stop: CancellationToken,
     /// Ends the driver unless its content is complete.
-    pub(super) cancel: CancellationToken,
+    pub(in crate::peer) cancel: CancellationToken,
 }
 
 /// Starts the driver of a content that was asleep.
-pub(super) trait Waker: Send + Sync {
+pub(in crate::peer) trait Waker: Send + Sync {
     fn wake(&self, waking: Waking);
 }
 
 /// What the driver of a content that wakes up begins with.
-pub(super) struct Waking {
-    pub(super) content: Arc<Asleep>,
-    pub(super) claim: DriverClaim,
-    pub(super) inbox: Inbox,
-    pub(super) status: watch::Sender<ContentStatus>,
-    pub(super) handle: DriverHandle,
+pub(in crate::peer) struct Waking {
+    pub(in crate::peer) content: Arc<Asleep>,
+    pub(in crate::peer) claim: DriverClaim,
+    pub(in crate::peer) inbox: Inbox,
+    pub(in crate::peer) status: watch::Sender<ContentStatus>,
+    pub(in crate::peer) handle: DriverHandle,
 }
 
 /// The state of a content that this peer has already.
-pub(super) enum Settled {
+pub(in crate::peer) enum Settled {
     /// It is complete, and shared.
     Complete(Content),
     /// It is being downloaded.
@@ -177,7 +177,7 @@ impl DriverHandle {
 }
 
 /// The right to drive a content, given back when it is dropped.
-pub(super) struct DriverClaim {
+pub(in crate::peer) struct DriverClaim {
     /// `None` once the content is asleep.
     contents: Option<Arc<Contents>>,
     id: ContentId,
@@ -193,7 +193,7 @@ impl DriverClaim {
 
     /// Puts the content to sleep, unless something waits in its inbox. Then the
     /// claim comes back.
-    pub(super) fn sleep(mut self, asleep: Asleep, inbox: &Inbox) -> Result<(), Self> {
+    pub(in crate::peer) fn sleep(mut self, asleep: Asleep, inbox: &Inbox) -> Result<(), Self> {
         let Some(contents) = self.contents.take() else {
             return Ok(());
         };
@@ -211,7 +211,7 @@ impl DriverClaim {
     }
 
     /// Puts the content back to sleep, whatever waits in its inbox.
-    pub(super) fn sleep_again(mut self, asleep: Arc<Asleep>) {
+    pub(in crate::peer) fn sleep_again(mut self, asleep: Arc<Asleep>) {
         if let Some(contents) = self.contents.take() {
             let mut table = contents.table();
             table.contents.insert(self.id, State::Asleep(asleep));
@@ -228,7 +228,7 @@ impl Drop for DriverClaim {
 }
 
 impl Contents {
-    pub(super) fn new(waker: Box<dyn Waker>, stop: CancellationToken) -> Self {
+    pub(in crate::peer) fn new(waker: Box<dyn Waker>, stop: CancellationToken) -> Self {
         Self {
             table: Mutex::default(),
             waker,
@@ -238,7 +238,7 @@ impl Contents {
     }
 
     /// The number of one more link. Links of all contents have different ones.
-    pub(super) fn next_link(&self) -> LinkId {
+    pub(in crate::peer) fn next_link(&self) -> LinkId {
         LinkId(self.next_link.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -247,7 +247,7 @@ impl Contents {
     /// neither has nor wants the content.
     ///
     /// Cancel safe: the link is made and handed over, or not made.
-    pub(super) async fn link(
+    pub(in crate::peer) async fn link(
         self: &Arc<Self>,
         id: ContentId,
         make: impl FnOnce(mpsc::Sender<DriverInput>, LinkId) -> NewLink,
@@ -298,7 +298,7 @@ impl Contents {
     }
 
     /// The handle of a new driver.
-    pub(super) fn handle(
+    pub(in crate::peer) fn handle(
         &self,
         inbox: &Inbox,
         status: watch::Receiver<ContentStatus>,
@@ -315,7 +315,7 @@ impl Contents {
     /// driver that is about to end, and for a content that is being announced.
     ///
     /// Cancel safe: nothing is claimed unless a claim is returned.
-    pub(super) async fn claim(
+    pub(in crate::peer) async fn claim(
         self: &Arc<Self>,
         id: ContentId,
         handle: &DriverHandle,
@@ -343,7 +343,7 @@ impl Contents {
     /// [`claim`](Self::claim) does.
     ///
     /// Cancel safe: nothing is added unless this returns.
-    pub(super) async fn add(&self, asleep: Asleep) -> Result<(), Settled> {
+    pub(in crate::peer) async fn add(&self, asleep: Asleep) -> Result<(), Settled> {
         let id = asleep.content.id;
         let asleep = Arc::new(asleep);
         loop {
@@ -365,7 +365,7 @@ impl Contents {
 
     /// Adds a complete content, asleep, that was shared before. Returns `false` if
     /// it is here already.
-    pub(super) fn add_stored(&self, asleep: Asleep) -> bool {
+    pub(in crate::peer) fn add_stored(&self, asleep: Asleep) -> bool {
         match self.table().contents.entry(asleep.content.id) {
             Entry::Occupied(_) => false,
             Entry::Vacant(free) => {
@@ -376,14 +376,14 @@ impl Contents {
     }
 
     /// A content that was added is known to the trackers, or was removed.
-    pub(super) fn announced(&self, id: &ContentId) {
+    pub(in crate::peer) fn announced(&self, id: &ContentId) {
         if let Some(announcing) = self.table().announcing.remove(id) {
             announcing.cancel();
         }
     }
 
     /// The storage has recorded the manifest of a content.
-    pub(super) fn recorded(&self, id: &ContentId) {
+    pub(in crate::peer) fn recorded(&self, id: &ContentId) {
         if let Some(State::Asleep(asleep)) = self.table().contents.get_mut(id)
             && let Some(asleep) = Arc::get_mut(asleep)
             && let KeptManifest::Here(_) = asleep.manifest
@@ -393,12 +393,12 @@ impl Contents {
     }
 
     /// Whether a content was added, and no tracker has accepted it yet.
-    pub(super) fn is_announcing(&self, id: &ContentId) -> bool {
+    pub(in crate::peer) fn is_announcing(&self, id: &ContentId) -> bool {
         self.table().announcing.contains_key(id)
     }
 
     /// Waits until it is certain whether a content is here.
-    pub(super) async fn settled(&self, id: ContentId) -> Settled {
+    pub(in crate::peer) async fn settled(&self, id: ContentId) -> Settled {
         loop {
             let (announcing, driver) = {
                 let table = self.table();
@@ -422,7 +422,7 @@ impl Contents {
 
     /// Removes a content that is asleep, or else returns the driver of one that is
     /// awake.
-    pub(super) fn take(&self, id: &ContentId) -> Option<Taken> {
+    pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
         let mut table = self.table();
         match table.contents.get(id)? {
             State::Awake(driver) => Some(Taken::Awake(driver.clone())),
@@ -435,7 +435,7 @@ impl Contents {
     }
 
     /// The contents that are complete and stay, and of which the trackers know.
-    pub(super) fn complete(&self) -> Vec<Content> {
+    pub(in crate::peer) fn complete(&self) -> Vec<Content> {
         let table = self.table();
         let known = |(id, _): &(&ContentId, &State)| !table.announcing.contains_key(*id);
         let complete = table.contents.iter().filter(known);
@@ -450,7 +450,7 @@ impl Contents {
     }
 
     /// How many contents are complete and stay, and how many have a driver.
-    pub(super) fn counts(&self) -> (usize, usize) {
+    pub(in crate::peer) fn counts(&self) -> (usize, usize) {
         let table = self.table();
         let (mut complete, mut awake) = (0, 0);
         for state in table.contents.values() {
@@ -466,7 +466,7 @@ impl Contents {
     }
 
     /// Whether a complete content has this name, other than this one.
-    pub(super) fn is_taken(&self, name: &ContentName, but: &ContentId) -> bool {
+    pub(in crate::peer) fn is_taken(&self, name: &ContentName, but: &ContentId) -> bool {
         let table = self.table();
         table.contents.iter().any(|(id, state)| {
             id != but
@@ -484,7 +484,7 @@ impl Contents {
 }
 
 /// A content that was asked for to be removed.
-pub(super) enum Taken {
+pub(in crate::peer) enum Taken {
     /// It is removed.
     Asleep(Arc<Asleep>),
     /// Its driver has to end.

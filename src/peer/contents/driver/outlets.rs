@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tracing::Span;
 
-use super::super::outlet::{LinkEnd, Outlet};
-use super::super::swarm::LinkId;
+use crate::peer::session::outlet::{LinkEnd, Outlet};
+use crate::peer::swarm::LinkId;
 use crate::protocol::{PeerId, PeerMessage};
 
 /// The ways out to all links of a driver.

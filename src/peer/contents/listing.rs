@@ -6,15 +6,15 @@ use crate::protocol::{OwnEntry, OwnState};
 /// A content, the name by which trackers list it, and what they were told.
 ///
 /// The name that it has here may be the user's own, and stays here.
-pub(super) struct Listing {
-    pub(super) content: Content,
+pub(in crate::peer) struct Listing {
+    pub(in crate::peer) content: Content,
     listed_as: ContentName,
     is_announced: bool,
 }
 
 impl Listing {
     /// A content that no tracker was told of.
-    pub(super) fn new(content: Content, listed_as: ContentName) -> Self {
+    pub(in crate::peer) fn new(content: Content, listed_as: ContentName) -> Self {
         Self {
             content,
             listed_as,
@@ -23,23 +23,23 @@ impl Listing {
     }
 
     /// The same, and the trackers were told.
-    pub(super) fn announced(mut self) -> Self {
+    pub(in crate::peer) fn announced(mut self) -> Self {
         self.is_announced = true;
         self
     }
 
-    pub(super) fn listed_as(&self) -> &ContentName {
+    pub(in crate::peer) fn listed_as(&self) -> &ContentName {
         &self.listed_as
     }
 
     /// What to tell the trackers: how much of it this peer has.
-    pub(super) fn announce(&mut self, state: OwnState) -> OwnEntry {
+    pub(in crate::peer) fn announce(&mut self, state: OwnState) -> OwnEntry {
         self.is_announced = true;
         self.entry(state)
     }
 
     /// What to tell the trackers at the end; nothing if they know nothing.
-    pub(super) fn withdraw(&self) -> Option<OwnEntry> {
+    pub(in crate::peer) fn withdraw(&self) -> Option<OwnEntry> {
         self.is_announced.then(|| self.entry(OwnState::Gone))
     }
 

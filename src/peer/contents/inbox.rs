@@ -2,15 +2,15 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::outlet::Outlet;
-use super::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
+use crate::peer::session::outlet::Outlet;
+use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
 const INBOX_LEN: usize = 64;
 
 /// Something that happened outside of the driver.
-pub(super) enum DriverInput {
+pub(in crate::peer) enum DriverInput {
     /// Another peer has opened a link.
     Link(Box<NewLink>),
     /// The other side of a link that was dialled has said who it is.
@@ -38,39 +38,39 @@ pub(super) enum DriverInput {
 }
 
 /// A link that the machine does not know yet.
-pub(super) struct NewLink {
-    pub(super) id: LinkId,
-    pub(super) info: LinkInfo,
+pub(in crate::peer) struct NewLink {
+    pub(in crate::peer) id: LinkId,
+    pub(in crate::peer) info: LinkInfo,
     /// The other end of the session, for logs.
-    pub(super) remote: Addr,
-    pub(super) outlet: Box<dyn Outlet>,
+    pub(in crate::peer) remote: Addr,
+    pub(in crate::peer) outlet: Box<dyn Outlet>,
 }
 
 /// Both ends of the channel to a driver.
-pub(super) struct Inbox {
+pub(in crate::peer) struct Inbox {
     sender: mpsc::Sender<DriverInput>,
     receiver: mpsc::Receiver<DriverInput>,
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
+    pub(in crate::peer) fn new() -> Self {
         let (sender, receiver) = mpsc::channel(INBOX_LEN);
         Self { sender, receiver }
     }
 
-    pub(super) fn sender(&self) -> mpsc::Sender<DriverInput> {
+    pub(in crate::peer) fn sender(&self) -> mpsc::Sender<DriverInput> {
         self.sender.clone()
     }
 
     /// The next input. Never ends, as this side holds a sender.
     ///
     /// Cancel safe.
-    pub(super) async fn recv(&mut self) -> Option<DriverInput> {
+    pub(in crate::peer) async fn recv(&mut self) -> Option<DriverInput> {
         self.receiver.recv().await
     }
 
     /// Takes the next link that waits, and drops what waits before it.
-    pub(super) fn next_link(&mut self) -> Option<NewLink> {
+    pub(in crate::peer) fn next_link(&mut self) -> Option<NewLink> {
         loop {
             if let DriverInput::Link(link) = self.receiver.try_recv().ok()? {
                 return Some(*link);
@@ -79,7 +79,7 @@ impl Inbox {
     }
 
     /// Whether nothing waits, and nobody is about to send something.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::peer) fn is_idle(&self) -> bool {
         self.receiver.is_empty() && self.sender.capacity() == INBOX_LEN
     }
 }

@@ -3,7 +3,7 @@
 use crate::protocol::{PeerMessage, RefuseReason};
 
 /// Sends the messages of one link. Dropping it ends the link without a reason.
-pub(super) trait Outlet: Send + Sync {
+pub(in crate::peer) trait Outlet: Send + Sync {
     /// Queues a message. Returns `false` if that is impossible: too much waits
     /// already, or the link has ended. The link ends then.
     fn send(&self, message: PeerMessage) -> bool;
@@ -17,7 +17,7 @@ pub(super) trait Outlet: Send + Sync {
 
 /// Why this side ends a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LinkEnd {
+pub(in crate::peer) enum LinkEnd {
     /// The other side is told the reason. It may have other links by the same
     /// session.
     Refused(RefuseReason),

@@ -1,12 +1,12 @@
 //! What a driver tells about its content to those who watch it.
 
-use super::swarm::Progress;
 use crate::content::{Content, Geometry};
 use crate::error::DownloadError;
+use crate::peer::swarm::Progress;
 
 /// The state of a download, or of a content that is served.
 #[derive(Debug, Clone, Default)]
-pub(super) struct ContentStatus {
+pub(in crate::peer) struct ContentStatus {
     content: Option<Content>,
     progress: Progress,
     durable_bytes: u64,
@@ -25,7 +25,7 @@ enum StatusPhase {
 
 impl ContentStatus {
     /// The status of a complete content that is shared.
-    pub(super) fn shared(content: Content) -> Self {
+    pub(in crate::peer) fn shared(content: Content) -> Self {
         let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
         Self {
             progress: Progress {
@@ -41,20 +41,20 @@ impl ContentStatus {
         }
     }
 
-    pub(super) fn content(&self) -> Option<&Content> {
+    pub(in crate::peer) fn content(&self) -> Option<&Content> {
         self.content.as_ref()
     }
 
-    pub(super) fn progress(&self) -> &Progress {
+    pub(in crate::peer) fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    pub(super) fn durable_bytes(&self) -> u64 {
+    pub(in crate::peer) fn durable_bytes(&self) -> u64 {
         self.durable_bytes
     }
 
     /// How the download ended, if it has.
-    pub(super) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
+    pub(in crate::peer) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
         match &self.phase {
             StatusPhase::Ended(outcome) => Some(outcome),
             StatusPhase::Downloading | StatusPhase::Queued => None,
@@ -62,40 +62,40 @@ impl ContentStatus {
     }
 
     /// The content, if it is complete and shared.
-    pub(super) fn complete(&self) -> Option<&Content> {
+    pub(in crate::peer) fn complete(&self) -> Option<&Content> {
         self.outcome()?.as_ref().ok()
     }
 
-    pub(super) fn is_queued(&self) -> bool {
+    pub(in crate::peer) fn is_queued(&self) -> bool {
         matches!(self.phase, StatusPhase::Queued)
     }
 
     /// The download waits for others, or begins.
-    pub(super) fn set_queued(&mut self, queued: bool) {
+    pub(in crate::peer) fn set_queued(&mut self, queued: bool) {
         self.phase = match queued {
             true => StatusPhase::Queued,
             false => StatusPhase::Downloading,
         };
     }
 
-    pub(super) fn set_content(&mut self, content: Content) {
+    pub(in crate::peer) fn set_content(&mut self, content: Content) {
         self.content = Some(content);
     }
 
     /// Sets the progress, and returns whether it changed.
-    pub(super) fn set_progress(&mut self, progress: Progress) -> bool {
+    pub(in crate::peer) fn set_progress(&mut self, progress: Progress) -> bool {
         let changed = self.progress != progress;
         self.progress = progress;
         changed
     }
 
-    pub(super) fn set_durable_bytes(&mut self, bytes: u64) {
+    pub(in crate::peer) fn set_durable_bytes(&mut self, bytes: u64) {
         self.durable_bytes = bytes;
     }
 
     /// Sets the outcome, unless there is one: a download that succeeded stays
     /// a success when its content is no longer served.
-    pub(super) fn end(&mut self, outcome: Result<Content, DownloadError>) {
+    pub(in crate::peer) fn end(&mut self, outcome: Result<Content, DownloadError>) {
         if self.outcome().is_none() {
             self.phase = StatusPhase::Ended(outcome);
         }

@@ -5,21 +5,23 @@ use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
 
-use super::contents::{Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking};
-use super::driver::{Driver, OpenContent};
-use super::hashing::{HashError, manifest_of};
-use super::listing::Listing;
-use super::outlet::LinkEnd;
-use super::share::ShareSource;
-use super::shared::PeerShared;
-use super::swarm::Swarm;
 use crate::content::{Content, ContentId, Manifest};
 use crate::error::ShareError;
+use crate::peer::contents::driver::{Driver, OpenContent};
+use crate::peer::contents::hashing::{HashError, manifest_of};
+use crate::peer::contents::listing::Listing;
+use crate::peer::contents::table::{
+    Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
+};
+use crate::peer::handles::share::ShareSource;
+use crate::peer::session::outlet::LinkEnd;
+use crate::peer::shared::PeerShared;
+use crate::peer::swarm::Swarm;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
 use crate::storage::{StorageError, Stored};
 
 /// Hashes a content, tells the trackers, and serves it.
-pub(super) async fn share(
+pub(in crate::peer) async fn share(
     shared: &Arc<PeerShared>,
     source: ShareSource,
 ) -> Result<Content, ShareError> {
@@ -85,7 +87,7 @@ impl Drop for Undo<'_> {
 
 /// Ends the serving of a content, and waits until the trackers were told.
 /// Returns `false` if it is not complete here.
-pub(super) async fn unshare(shared: &PeerShared, id: &ContentId) -> bool {
+pub(in crate::peer) async fn unshare(shared: &PeerShared, id: &ContentId) -> bool {
     if shared.contents.is_announcing(id) {
         return false;
     }
@@ -132,7 +134,9 @@ fn listing(asleep: &Asleep) -> Listing {
 
 /// Adds all contents that the storage remembers, without reading them. Returns
 /// what to tell the trackers.
-pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntry>, StorageError> {
+pub(in crate::peer) async fn serve_stored(
+    shared: &Arc<PeerShared>,
+) -> Result<Vec<OwnEntry>, StorageError> {
     let mut entries = Vec::new();
     let catalogue = shared.storage.catalogue().await?;
     if !catalogue.lost.is_empty() {
@@ -154,7 +158,7 @@ pub(super) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<Vec<OwnEntr
 }
 
 /// Tells the trackers, all at once: the client makes batches of it.
-pub(super) async fn announce(shared: Arc<PeerShared>, entries: Vec<OwnEntry>) {
+pub(in crate::peer) async fn announce(shared: Arc<PeerShared>, entries: Vec<OwnEntry>) {
     let told = entries.into_iter().map(|entry| async {
         let id = entry.id;
         if let Err(error) = shared.trackers.own(entry).await {
@@ -165,7 +169,7 @@ pub(super) async fn announce(shared: Arc<PeerShared>, entries: Vec<OwnEntry>) {
 }
 
 /// Starts drivers of contents that were asleep.
-pub(super) struct DriverWaker(pub(super) Weak<PeerShared>);
+pub(in crate::peer) struct DriverWaker(pub(in crate::peer) Weak<PeerShared>);
 
 impl Waker for DriverWaker {
     fn wake(&self, waking: Waking) {

@@ -1,0 +1,13 @@
+//! The contents of a peer, asleep and awake.
+//!
+//! A content that nobody asks for is an entry in the [`table`]. The first link
+//! wakes it: it gets a [`driver`], a task that carries out what the machine in
+//! [`swarm`](super::swarm) decides. With its last link it falls asleep again.
+
+pub(super) mod driver;
+pub(super) mod hashing;
+pub(super) mod inbox;
+pub(super) mod listing;
+pub(super) mod serve;
+pub(super) mod status;
+pub(super) mod table;

@@ -1,0 +1,4 @@
+//! Downloads: they wait for their turn, and then find, fetch and publish a content.
+
+pub(super) mod queue;
+pub(super) mod task;
