@@ -11,43 +11,64 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use bt_lite::{FileStorage, Peer, TcpTransport};
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{Outcome, print_line};
 
-const USAGE: &str = "fetch --tracker ADDR --out DIR [--progress-lines] NAME_OR_ID";
+/// Downloads one content into a directory.
+#[derive(Parser)]
+struct Args {
+    /// The address of the tracker.
+    #[arg(long, value_name = "ADDR")]
+    tracker: String,
+    /// The directory, which is made if it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Whether to print the progress as lines.
+    #[arg(long)]
+    progress_lines: bool,
+    /// The name of the content, or its id in hexadecimal digits.
+    #[arg(value_name = "NAME_OR_ID")]
+    key: String,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit("fetch", run().await)
+    let args = Args::parse();
+    common::exit("fetch", run(args).await)
 }
 
-async fn run() -> Outcome<()> {
-    let args = Args::read(USAGE, &["--tracker", "--out"], &["--progress-lines"])?;
-    let key = args.one_rest()?;
-    let storage = FileStorage::open(args.required("--out")?)?;
-
+async fn run(args: Args) -> Outcome<()> {
+    let storage = FileStorage::open(&args.out)?;
     let peer = Peer::builder(TcpTransport::new(), storage)
-        .tracker(args.required("--tracker")?)
+        .tracker(args.tracker.as_str())
         .start()
         .await?;
     let begun = Instant::now();
-    let download = peer.download(key);
-    common::follow(&download, |progress| {
-        if let (true, Some(length)) = (args.flag("--progress-lines"), progress.length) {
+    let mut download = peer.download(args.key.as_str());
+    let followed = common::follow(&download, |progress| match progress.length {
+        Some(length) if args.progress_lines => {
             let (verified, owners) = (progress.verified_bytes, progress.owners);
-            println!("progress {verified} of {length} bytes from {owners} owners");
+            let line = format_args!("progress {verified} of {length} bytes from {owners} owners");
+            print_line(line)
         }
+        _ => Ok(()),
     })
     .await;
-    let outcome = download.await;
+    let outcome = match followed {
+        Ok(()) => (&mut download).await.map_err(Into::into),
+        Err(error) => Err(error),
+    };
     let seconds = begun.elapsed().as_secs_f64();
     peer.shutdown().await;
 
     let content = outcome?;
     let (id, length) = (content.id, content.length);
-    println!("verified {id} {length} bytes in {seconds:.2} s");
-    Ok(())
+    print_line(format_args!(
+        "verified {id} {length} bytes in {seconds:.2} s"
+    ))
 }

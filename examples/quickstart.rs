@@ -12,18 +12,23 @@
 
 mod common;
 
-use std::error::Error;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use bt_lite::{FileStorage, MemoryStorage, Peer, TcpTransport, Tracker};
+use common::{Outcome, print_line};
 
 const OWNERS: usize = 3;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    common::exit("quickstart", run().await)
+}
+
+async fn run() -> Outcome<()> {
     let temporary = tempfile::tempdir()?;
     let file = match std::env::args_os().nth(1) {
         Some(file) => PathBuf::from(file),
@@ -41,7 +46,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .start()
             .await?;
         let content = owner.share(file.as_path()).await?;
-        println!("an owner shares {} as {}", content.id, content.name);
+        print_line(format_args!(
+            "an owner shares {} as {}",
+            content.id, content.name
+        ))?;
         owners.push(owner);
     }
     let shared = owners[0].contents();
@@ -53,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let begun = Instant::now();
     let mut download = peer.download(shared[0].id);
-    common::follow(&download, |_| {}).await;
+    common::follow(&download, |_| Ok(())).await?;
     let content = (&mut download).await?;
     let senders = download.progress().senders;
     let seconds = begun.elapsed().as_secs_f64();
@@ -66,8 +74,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     temporary.close()?;
 
     let (id, length) = (content.id, content.length);
-    println!("verified {id} {length} bytes from {senders} owners in {seconds:.2} s");
-    Ok(())
+    print_line(format_args!(
+        "verified {id} {length} bytes from {senders} owners in {seconds:.2} s"
+    ))
 }
 
 fn random_file(dir: &Path) -> std::io::Result<PathBuf> {

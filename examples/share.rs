@@ -9,32 +9,44 @@
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bt_lite::{MemoryStorage, Peer, TcpTransport};
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{Outcome, print_line};
 
-const USAGE: &str = "share --tracker ADDR [--listen ADDR] FILE...";
+/// Shares files in place, without a copy, until Ctrl-C or SIGTERM.
+#[derive(Parser)]
+struct Args {
+    /// The address of the tracker.
+    #[arg(long, value_name = "ADDR")]
+    tracker: String,
+    /// The address at which to listen for other peers.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:0")]
+    listen: String,
+    /// The files.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit("share", run().await)
+    let args = Args::parse();
+    common::exit("share", run(args).await)
 }
 
-async fn run() -> Outcome<()> {
-    let args = Args::read(USAGE, &["--tracker", "--listen"], &[])?;
-    let files = args.some_rest()?;
-
+async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     // This peer downloads nothing, so its storage stays empty.
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
-        .tracker(args.required("--tracker")?)
-        .listen(args.option("--listen").unwrap_or("0.0.0.0:0"))
+        .tracker(args.tracker.as_str())
+        .listen(args.listen.as_str())
         .start()
         .await?;
-    for file in files {
-        let content = peer.share(file.as_str()).await?;
-        println!("sharing {} {}", content.id, content.name);
+    for file in &args.files {
+        let content = peer.share(file.as_path()).await?;
+        print_line(format_args!("sharing {} {}", content.id, content.name))?;
     }
 
     interrupted.await;

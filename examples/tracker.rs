@@ -11,22 +11,29 @@ mod common;
 use std::process::ExitCode;
 
 use bt_lite::{TcpTransport, Tracker};
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{Outcome, print_line};
 
-const USAGE: &str = "tracker [--listen ADDR]";
+/// A tracker on its own, until Ctrl-C or SIGTERM.
+#[derive(Parser)]
+struct Args {
+    /// The address at which to listen; with port 0, at any free port.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
+    listen: String,
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    common::exit("tracker", run().await)
+    let args = Args::parse();
+    common::exit("tracker", run(args).await)
 }
 
-async fn run() -> Outcome<()> {
-    let args = Args::read(USAGE, &["--listen"], &[])?;
-    let listen = args.option("--listen").unwrap_or("127.0.0.1:7000");
-
+async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
-    let tracker = Tracker::builder(TcpTransport::new()).bind(listen).await?;
-    println!("listening {}", tracker.local_addr());
+    let tracker = Tracker::builder(TcpTransport::new())
+        .bind(args.listen.as_str())
+        .await?;
+    print_line(format_args!("listening {}", tracker.local_addr()))?;
 
     interrupted.await;
     tracker.shutdown().await;

@@ -469,10 +469,6 @@ fn fetch_that_fails_prints_the_reason_in_one_line() {
         (["--tracker", tracker, "--out", out, "a/b"], "content name"),
         (["--tracker", "nowhere", "--out", out, "a"], "nowhere"),
         (["--tracker", tracker, "--out", in_the_way, "a"], "opening"),
-        (
-            ["--tracker", tracker, "--to", out, "a"],
-            "unknown option --to",
-        ),
     ] {
         let (status, last, stderr) = Program::start("fetch", &args).ended();
         assert!(!status.success());
@@ -481,6 +477,98 @@ fn fetch_that_fails_prints_the_reason_in_one_line() {
         assert!(line.contains(reason), "{line}");
         assert_eq!(line.lines().count(), 1, "{line}");
     }
+}
+
+#[test]
+fn fetch_with_a_wrong_option_tells_it_and_the_usage() {
+    let (status, last, stderr) = Program::start("fetch", &["--to", "x", "a"]).ended();
+    assert_eq!(status.code(), Some(2));
+    assert_eq!(last, "");
+    assert!(
+        stderr.contains("--to") && stderr.contains("Usage"),
+        "{stderr}"
+    );
+}
+
+/// `cat` ends in silence too when its reader has left, and takes any file name.
+#[cfg(unix)]
+#[test]
+fn programs_whose_output_nobody_reads_end_in_silence() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let stage = Stage::new(1);
+    let (tracker, out) = (stage.tracker_addr.as_str(), stage.out());
+    let (file, out) = (text(&stage.dir.path().join("copy")).to_owned(), text(&out));
+    fs::write(&file, "some bytes").unwrap();
+    let fetch = [
+        "--tracker",
+        tracker,
+        "--out",
+        out,
+        "--progress-lines",
+        "file.bin",
+    ];
+    let share = ["--tracker", tracker, "--listen", "127.0.0.1:0", &file];
+    for (name, args) in [
+        ("fetch", fetch.as_slice()),
+        ("share", &share),
+        ("tracker", &["--listen", "127.0.0.1:0"]),
+    ] {
+        // A pipe whose reading end is closed.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(example(name))
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(stderr, "", "{name}");
+        let (code, signal) = (output.status.code(), output.status.signal());
+        assert_eq!(
+            code.or(signal.map(|signal| 128 + signal)),
+            Some(141),
+            "{name}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn arguments_that_are_not_utf_8_are_paths_or_told_to_be_wrong() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let stage = Stage::new(1);
+    let strange = OsStr::from_bytes(b"b\xffd");
+    let file = stage.dir.path().join(strange);
+    fs::write(&file, "some bytes").unwrap();
+    let run = |name: &str, args: &[&OsStr]| {
+        let output = Command::new(example(name)).args(args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status, stderr)
+    };
+    let tracker = OsStr::new(&stage.tracker_addr);
+    let shared = [OsStr::new("--tracker"), tracker, file.as_os_str()];
+    let (status, stderr) = run("share", &shared);
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("content name"), "{stderr}");
+
+    let out = stage.dir.path().join("out").join(strange);
+    let fetched = [
+        OsStr::new("--tracker"),
+        tracker,
+        OsStr::new("--out"),
+        out.as_os_str(),
+    ];
+    let (status, stderr) = run("fetch", &[&fetched[..], &[strange]].concat());
+    assert_eq!(status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("UTF-8"), "{stderr}");
+    let (status, stderr) = run("fetch", &[&fetched[..], &[OsStr::new("file.bin")]].concat());
+    assert!(status.success(), "{stderr}");
+    assert!(out.join("file.bin").exists());
 }
 
 #[cfg(unix)]
