@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # dottorrent 1.10.1 and torrentool 1.2.0 leave files of length 0 out of a torrent, without
-# a word. torf 4.3.1 does so if the folder was named by a relative path, and keeps them if
-# by an absolute one, so that one folder has two info hashes. Who fetches a source tree or
-# a Python package lacks its marker files.
+# a word. torf 4.3.1 does so if the working directory is the one in which the folder lies,
+# and keeps them if it is another one, so that one folder has two info hashes. Who fetches
+# a source tree or a Python package lacks its marker files.
 #
 # Expected before looking: BEP 3 allows the length 0, so all keep them.
 # For us: an empty file is a file, and is fetched and made.
@@ -27,16 +27,19 @@ made = dottorrent.Torrent("root", piece_size=16384)
 made.generate()
 print("dottorrent", sorted([b"/".join(entry["path"]).decode() for entry in made.data["info"]["files"]]))
 print("torrentool", sorted([entry.name for entry in Torrent.create_from("root").files]))
-for path in ("root", os.path.abspath("root")):
+path = os.path.abspath("root")
+os.makedirs("elsewhere")
+for directory in (".", "elsewhere"):
+    os.chdir(directory)
     made = torf.Torrent(path=path, piece_size=16384)
     files = sorted("/".join(entry["path"]) for entry in made.metainfo["info"]["files"])
-    print("torf, absolute:", os.path.isabs(path), files)
+    print("torf in", directory, files)
 PY
 cat >expected <<'TXT'
 dottorrent ['a', 'b']
 torrentool ['root/a', 'root/b']
-torf, absolute: False ['a', 'b']
-torf, absolute: True ['__init__.py', 'a', 'b']
+torf in . ['a', 'b']
+torf in elsewhere ['__init__.py', 'a', 'b']
 TXT
 env/bin/python -W ignore look.py | tee seen
 diff expected seen
