@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bt_lite::storage::{Blob, FileStamp, Partial};
 use bt_lite::{
     Bitfield, ContentId, ContentName, Download, DownloadError, DownloadEvent, DownloadOptions,
-    FileStorage, Manifest, Peer, Storage, StorageError,
+    FileStorage, Manifest, MemoryStorage, Peer, Storage, StorageError,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -252,6 +252,25 @@ on_both_networks! {
         (&mut again).await.unwrap();
         assert_eq!(again.progress().downloaded, HALF);
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
+    }
+
+    async fn cancelled_download_in_memory_goes_on_with_the_missing_chunks(world: World) {
+        let bytes = content(CHUNKS * CHUNK, 8);
+        let id = ContentId::of(&bytes);
+        let hanging = hanging_owner(&world, &bytes).await;
+        let builder = world.builder("leecher", MemoryStorage::new());
+        let leecher = builder.start().await.unwrap();
+        let mut download = leecher.download(id);
+        verified(&download, HALF).await;
+        download.cancel();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        hanging.shutdown().await;
+
+        let owner = world.node("owner").await;
+        owner.share("x", &bytes).await;
+        let mut again = leecher.download(id);
+        (&mut again).await.unwrap();
+        assert_eq!(again.progress().downloaded, HALF);
     }
 
     async fn download_of_a_peer_that_stopped_goes_on_in_the_next(world: World) {

@@ -4,7 +4,7 @@
 //! ```text
 //!             the proven length is the one that was named
 //!  expecting ───────────────────────────────────────────▶ the beginning of a Transfer
-//!      │ another one, or the only chunk is not what it should be
+//!      │ another one, or a part of the content is here already
 //!      ▼
 //!  given up: answers still come, and are dropped
 //! ```
@@ -110,15 +110,13 @@ impl Early {
         asked.map(|asked| asked + SHORT)
     }
 
-    /// The manifest of a content with a single chunk, which is here. `Err` if that chunk
-    /// does not have the content's hash: it is a lie, or the length is another one.
-    pub(super) fn short_manifest(&self, id: ContentId) -> Option<Result<Manifest, ()>> {
-        let assembled = self.whole.first()?;
-        if self.geometry.chunks() > 1 || self.state == State::GivenUp {
-            return None;
-        }
-        let manifest = Manifest::of(&assembled.pieces.concat()).ok();
-        Some(manifest.filter(|manifest| manifest.id() == id).ok_or(()))
+    /// The manifest of a content with a single chunk, which is here. `None` also if that
+    /// chunk does not have the content's hash: it is a lie, or the length is another one,
+    /// as the manifest will show.
+    pub(super) fn short_manifest(&self, id: ContentId) -> Option<Manifest> {
+        let assembled = self.whole.first().filter(|_| self.geometry.chunks() == 1)?;
+        let manifest = Manifest::of(&assembled.pieces.concat()).ok()?;
+        (manifest.id() == id).then_some(manifest)
     }
 
     /// Nothing is asked for any more, and what is here is dropped. Returns the requests

@@ -1137,7 +1137,7 @@ impl Swarm {
             .as_ref()
             .is_some_and(|early| !early.fits(geometry))
         {
-            self.give_early_up(Some(geometry));
+            self.give_early_up(geometry);
         }
         let manifest = Arc::new(manifest);
         self.last_gain = now;
@@ -1146,16 +1146,16 @@ impl Swarm {
         self.measure();
     }
 
-    /// What was asked for early was in vain. Requests for what the content has, as far as
-    /// its geometry is known, are cancelled.
-    fn give_early_up(&mut self, geometry: Option<Geometry>) {
+    /// What was asked for early was in vain. Requests for what the content has, by its true
+    /// geometry, are cancelled.
+    fn give_early_up(&mut self, geometry: Geometry) {
         let Some(early) = &mut self.early else {
             return;
         };
         let (dropped, lost) = early.give_up();
         self.counters.wasted += lost;
-        let has = |block| geometry.is_some_and(|geometry| geometry.contains_block(block));
-        for (link, block) in dropped.into_iter().filter(|&(_, block)| has(block)) {
+        let dropped = dropped.into_iter();
+        for (link, block) in dropped.filter(|(_, block)| geometry.contains_block(*block)) {
             self.send(link, PeerMessage::Cancel(block));
         }
     }
@@ -1163,10 +1163,8 @@ impl Swarm {
     /// The only chunk of the content should be here: then its manifest follows from it.
     fn use_short_chunk(&mut self, now: Instant) {
         let early = self.early.as_ref().filter(|_| !self.phase.is_known());
-        match early.and_then(|early| early.short_manifest(self.id)) {
-            Some(Ok(manifest)) => self.has_manifest(now, manifest),
-            Some(Err(())) => self.give_early_up(None),
-            None => {}
+        if let Some(manifest) = early.and_then(|early| early.short_manifest(self.id)) {
+            self.has_manifest(now, manifest);
         }
     }
 }
@@ -1197,7 +1195,7 @@ impl Swarm {
             }
             early => {
                 self.early = early;
-                self.give_early_up(Some(manifest.geometry()));
+                self.give_early_up(manifest.geometry());
                 let transfer = Transfer::new(manifest, present, verified, &self.config);
                 self.add_links(now, transfer)
             }
