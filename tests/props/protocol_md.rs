@@ -93,6 +93,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
                 LinkCookie(std::array::from_fn(|i| 0xf0 + i as u8)),
             )),
         ),
+        ("queued", PeerMessage::Queued { position: 37 }),
         ("same-peer", PeerMessage::SamePeer(proof())),
         (
             "manifest-length",

@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) remote: RemoteChunks,
     /// Whether the other side lets this one ask.
     pub(super) choke: Choke,
+    /// Since when it does not, if it does not.
+    pub(super) choked_since: Option<Instant>,
     /// What the other side was told last.
     pub(super) interest: Interest,
     /// Messages that were not handed to the network yet.
@@ -89,6 +91,7 @@ impl Link {
             info,
             remote: RemoteChunks::Unknown,
             choke: Choke::Unchoked,
+            choked_since: None,
             interest: Interest::Interested,
             queued: 0,
             pages: PageQueue::default(),
@@ -100,6 +103,15 @@ impl Link {
 
     pub(super) fn is_choked(&self) -> bool {
         self.choke == Choke::Choked
+    }
+
+    /// The other side lets this one ask from now on, or not.
+    pub(super) fn set_choke(&mut self, now: Instant, choke: Choke) {
+        self.choke = choke;
+        self.choked_since = match choke {
+            Choke::Choked => self.choked_since.or(Some(now)),
+            Choke::Unchoked => None,
+        };
     }
 
     pub(super) fn is_interested(&self) -> bool {

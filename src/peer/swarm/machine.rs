@@ -24,10 +24,12 @@ use super::planner::Released;
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
 use super::same_peer::{self, SamePeer};
+use super::standby::StandbyLinks;
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
+use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
@@ -38,6 +40,13 @@ const MAX_SNUBS: u32 = 3;
 
 /// A link that rejects this many chunks in a row, which it said to have, is dropped.
 const MAX_REJECTIONS: u32 = 32;
+
+/// One in this many places may change hands at a time, if others wait.
+const TURN_OVER: usize = 10;
+
+/// How often per [`SwarmConfig::patience`] a download looks whether its turn is still to
+/// come.
+const LOOKS: u32 = 6;
 
 /// How many messages may wait for a link: several times what a peer that keeps to the
 /// protocol can cause.
@@ -54,6 +63,10 @@ pub struct Swarm {
     config: SwarmConfig,
     phase: Phase,
     links: LinkMap<Link>,
+    /// Links that wait here for a place.
+    line: WaitingLine,
+    /// Links on which this side waits for a place.
+    standby: StandbyLinks,
     census: Census,
     newcomers: Newcomers,
     book: AddressBook,
@@ -63,9 +76,21 @@ pub struct Swarm {
     owner_search: OwnerSearch,
     /// When something last arrived that brought the download on.
     last_gain: Instant,
+    /// Until when a turn is waited for, though the patience is over.
+    worth_waiting: Option<Instant>,
     effort: Effort,
     counters: Counters,
     super_seeding: SuperSeeding,
+}
+
+/// What becomes of a new link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Welcome {
+    /// It has a place.
+    Place,
+    /// It waits for one.
+    Wait,
+    Refused(RefuseReason),
 }
 
 /// What the machine tries to do.
@@ -108,6 +133,8 @@ impl Swarm {
             config,
             phase,
             links: LinkMap::default(),
+            line: WaitingLine::default(),
+            standby: StandbyLinks::default(),
             census: Census::default(),
             newcomers: Newcomers::default(),
             book: AddressBook::default(),
@@ -115,6 +142,7 @@ impl Swarm {
             ask_queue: AskQueue::default(),
             owner_search: OwnerSearch::new(now),
             last_gain: now,
+            worth_waiting: None,
             effort: Effort::Going,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
@@ -164,6 +192,7 @@ impl Swarm {
     pub fn progress(&self, now: Instant) -> Progress {
         let mut progress = self.counters.progress(now);
         progress.links = self.links.len() as u32;
+        progress.queued = self.standby.position();
         self.phase.fill_in(&mut progress);
         progress
     }
@@ -183,12 +212,14 @@ impl Swarm {
             uploader: &self.uploader,
             phase: &self.phase,
             config: &self.config,
+            has_line: !self.line.is_empty(),
         }
     }
 
     fn supply(&self) -> Supply<'_> {
         Supply {
             links: &self.links,
+            standby: &self.standby,
             book: &self.book,
             phase: &self.phase,
             census: &self.census,
@@ -211,7 +242,8 @@ impl Swarm {
         let greeting = self.newcomers.poll_timeout();
         let upload = self.uploader.poll_timeout();
         if self.is_seeding() {
-            return upload.into_iter().chain(greeting).min();
+            let line = self.line.poll_timeout();
+            return upload.into_iter().chain(greeting).chain(line).min();
         }
         let phase = match &self.phase {
             Phase::Manifest(fetch) => [fetch.poll_timeout(links_with_chunks(&self.links)), None],
@@ -269,9 +301,7 @@ impl Swarm {
             _ => {}
         }
         if self.patience_ends().is_some_and(|end| end <= now) {
-            // The driver ends the download. This is said once, until something arrives.
-            self.effort = Effort::GaveUp;
-            self.outbox.push(Output::GaveUp);
+            self.lose_patience(now);
         }
         self.settle(now);
     }
@@ -280,7 +310,22 @@ impl Swarm {
     /// when the download ends anyway.
     fn patience_ends(&self) -> Option<Instant> {
         let ends = self.supply().patience_ends();
-        ends.filter(|_| self.effort == Effort::Going)
+        let ends = ends.filter(|_| self.effort == Effort::Going);
+        ends.map(|ends| self.worth_waiting.map_or(ends, |until| ends.max(until)))
+    }
+
+    /// Nothing has arrived for long. If this side waits for its turn somewhere, it goes on
+    /// for a while, and looks again.
+    fn lose_patience(&mut self, now: Instant) {
+        let until = self.supply().turn_worth_until();
+        if let Some(until) = until.filter(|until| *until > now) {
+            let look = now.checked_add(self.config.patience / LOOKS);
+            self.worth_waiting = Some(look.map_or(until, |look| look.min(until)));
+            return;
+        }
+        // The driver ends the download. This is said once, until something arrives.
+        self.effort = Effort::GaveUp;
+        self.outbox.push(Output::GaveUp);
     }
 
     /// Something arrived that brings the download on.
@@ -298,6 +343,7 @@ impl Swarm {
             return self.commit_or_publish(now);
         }
         self.take_census(now);
+        self.serve_line(now);
         self.dial(now);
         self.search_owners(now);
         self.fetch_manifest(now);
@@ -328,7 +374,12 @@ impl Swarm {
             };
             let leads_there =
                 |link: &Link| link.is_proven && link.info.addr.as_ref() == Some(&addr);
-            if self.links.values().any(leads_there) {
+            if self
+                .links
+                .values()
+                .chain(self.standby.values())
+                .any(leads_there)
+            {
                 // The address had been forgotten, and was named again since.
                 self.book.is_linked(&addr);
                 continue;
@@ -452,38 +503,60 @@ impl Swarm {
 /// Links come up and go down.
 impl Swarm {
     /// A link is up: the handshake is done. The machine may drop it at once, if it is
-    /// banned, or if there is no place for it.
+    /// banned, or if there is no place for it; or have it wait for a place.
     pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
-        if let Some(reason) = self.refusal(now, &info) {
-            self.outbox.push(Output::Drop { link: id, reason });
-            if let Some(addr) = info.addr.filter(|_| info.dialled) {
-                self.book.dial_failed(now, &addr);
-                self.settle(now);
+        match self.welcome(now, &info) {
+            Welcome::Place => {}
+            Welcome::Wait => return self.wait(now, id, info),
+            Welcome::Refused(reason) => {
+                let reason = DropReason::Refused(reason);
+                self.outbox.push(Output::Drop { link: id, reason });
+                if let Some(addr) = info.addr.filter(|_| info.dialled) {
+                    self.book.dial_failed(now, &addr);
+                    self.settle(now);
+                }
+                return;
             }
-            return;
         }
-        self.book.linked(&info);
+        let link = Link::new(now, id, info, self.outbox.offered());
+        self.attach(now, id, link);
+        self.greet(id);
+        self.settle(now);
+    }
+
+    /// A link has a place from now on.
+    fn attach(&mut self, now: Instant, id: LinkId, mut link: Link) {
+        self.book.linked(&link.info);
+        let host = link.info.host.clone();
         if let Phase::Transfer(transfer) = &mut self.phase {
             transfer.planner.link_added(id);
-            if self.book.is_suspect(now, &info.host) {
+            if self.book.is_suspect(now, &host) {
                 transfer.planner.suspect(id);
             }
         }
         self.newcomers.link_up(now, id, &self.links);
-        let mut link = Link::new(now, id, info, self.outbox.offered());
-        link.lot = self.places(now).lot(&link.info.host);
-        link.known_blank = self.book.is_known_blank(now, &link.info.host);
-        self.uploader.link_added(now, id, &link.info.host);
+        link.since = now;
+        link.lot = self.places(now).lot(&host);
+        link.known_blank = self.book.is_known_blank(now, &host);
+        self.uploader.link_added(now, id, &host);
         if link.known_blank {
             self.uploader.mark_never_told(id);
         }
         self.links.insert(id, link);
         self.count_lacks(id);
+    }
+
+    /// Says what this side has.
+    fn greet(&mut self, id: LinkId) {
         self.send(id, self.greeting());
+        self.prove(id);
+    }
+
+    /// Proves to a new link that others belong to the same peer, if they do.
+    fn prove(&mut self, id: LinkId) {
         for proof in same_peer::proofs(&self.links, id) {
             self.send(id, PeerMessage::SamePeer(proof));
         }
-        self.settle(now);
     }
 
     /// The first message of this side.
@@ -497,37 +570,45 @@ impl Swarm {
         }
     }
 
-    /// Why a link is refused, if it is.
-    fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
-        let reason = if info.peer == self.me {
+    /// What becomes of a new link. When half of the places are taken, a link may not be
+    /// worth one: earlier links of its host were useless, or its host has its share. Links
+    /// that turned out to be useless give way at the same time.
+    fn welcome(&mut self, now: Instant, info: &LinkInfo) -> Welcome {
+        if info.peer == self.me {
             if info.dialled {
                 self.book.ban(&info.host, info.addr.as_ref());
             }
-            RefuseReason::SelfConnection
-        } else if self.book.is_banned(info) {
-            RefuseReason::Banned
-        } else if self.is_not_worth_a_place(now, info) || !self.make_room(now, info) {
-            RefuseReason::Busy
-        } else {
-            return None;
-        };
-        Some(DropReason::Refused(reason))
+            return Welcome::Refused(RefuseReason::SelfConnection);
+        }
+        if self.book.is_banned(info) {
+            return Welcome::Refused(RefuseReason::Banned);
+        }
+        let is_half_full = self.is_half_full();
+        if is_half_full {
+            if !info.dialled && self.book.is_suspect(now, &info.host) {
+                return Welcome::Refused(RefuseReason::Busy);
+            }
+            for link in self.places(now).useless() {
+                self.drop_link(now, link, DropReason::Silent);
+            }
+        }
+        let has_its_share =
+            is_half_full && !info.dialled && self.places(now).has_its_share(&info.host);
+        if self.keeps_a_line() && !info.dialled {
+            let has_room = self.line.is_empty() && self.places(now).has_room_for_blank();
+            return match has_room && !has_its_share {
+                true => Welcome::Place,
+                false => self.welcome_to_line(now, info),
+            };
+        }
+        match !has_its_share && self.make_room(now, info) {
+            true => Welcome::Place,
+            false => Welcome::Refused(RefuseReason::Busy),
+        }
     }
 
-    /// When half of the places are taken, a link may not be worth one: earlier links of
-    /// its host were useless, or its host has its share. Links that turned out to be
-    /// useless give way at the same time.
-    fn is_not_worth_a_place(&mut self, now: Instant, info: &LinkInfo) -> bool {
-        if self.links.len() < self.config.max_links / 2 {
-            return false;
-        }
-        if !info.dialled && self.book.is_suspect(now, &info.host) {
-            return true;
-        }
-        for link in self.places(now).useless() {
-            self.drop_link(now, link, DropReason::Silent);
-        }
-        !info.dialled && self.places(now).has_its_share(&info.host)
+    fn is_half_full(&self) -> bool {
+        self.links.len() >= self.config.max_links / 2
     }
 
     /// Makes a place for a link, if all are taken. The least useful link gives way, if it
@@ -590,14 +671,26 @@ impl Swarm {
     }
 
     fn remove_link(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.links.remove(id) else {
+        if let Some(link) = self.links.remove(id) {
+            self.blame_host(now, id, &link);
+            self.detach(now, id);
+            self.unlink_address(now, &link);
+        } else if let Some(link) = self.standby.remove(id) {
+            self.unlink_address(now, &link);
+        } else {
+            self.line.remove(id);
             return;
-        };
+        }
+        if !self.is_seeding() && !self.supply().is_supplied() {
+            self.owner_search.hurry(now, &self.config);
+        }
+    }
+
+    /// A link has a place no more: nothing is asked of it or sent to it.
+    fn detach(&mut self, now: Instant, id: LinkId) {
         self.ask_queue.link_removed(id);
-        self.blame_host(now, id, &link);
         self.uploader.link_removed(now, id);
         self.super_seeding.returned(id);
-        self.unlink_address(now, &link);
         match &mut self.phase {
             Phase::Manifest(fetch) => fetch.passed(id, true),
             Phase::Transfer(transfer) => {
@@ -605,9 +698,6 @@ impl Swarm {
                 self.released(released);
             }
             _ => {}
-        }
-        if !self.is_seeding() && !self.supply().is_supplied() {
-            self.owner_search.hurry(now, &self.config);
         }
     }
 
@@ -641,13 +731,13 @@ impl Swarm {
             let counts = other.is_proven || !link.is_proven;
             counts && other.info.addr.as_ref() == Some(addr)
         };
-        if !self.links.values().any(has_it) {
+        if !self.links.values().chain(self.standby.values()).any(has_it) {
             self.book.unlinked(now, addr);
         }
     }
 
     fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
-        if self.links.contains(link) {
+        if self.links.contains(link) || self.line.contains(link) || self.standby.contains(link) {
             self.outbox.push(Output::Drop { link, reason });
             self.remove_link(now, link);
         }
@@ -688,18 +778,196 @@ impl Swarm {
     }
 }
 
+/// Links that wait for a place, here or at the other side.
+impl Swarm {
+    /// Whether links wait here for a place. Only a seeder has them wait: who is refused by
+    /// a leecher has others to ask, as the leecher itself has.
+    fn keeps_a_line(&self) -> bool {
+        self.is_seeding() && self.config.max_waiting > 0
+    }
+
+    /// Whether there is room in the line. If it is full, a link of the host that has most
+    /// of it gives way.
+    fn welcome_to_line(&mut self, now: Instant, info: &LinkInfo) -> Welcome {
+        if self.line.len() >= self.config.max_waiting {
+            let Some(surplus) = self.line.surplus(&info.host) else {
+                return Welcome::Refused(RefuseReason::Busy);
+            };
+            self.drop_link(now, surplus, DropReason::Refused(RefuseReason::Busy));
+        }
+        Welcome::Wait
+    }
+
+    fn wait(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
+        let link = Link::new(now, id, info, self.outbox.offered());
+        let position = self.line.join(now, id, link);
+        self.tell_position(id, position);
+        self.settle(now);
+    }
+
+    fn tell_position(&mut self, id: LinkId, position: u32) {
+        if let Some(waiting) = self.line.get_mut(id) {
+            let message = PeerMessage::Queued { position };
+            self.outbox.send(id, &mut waiting.link, message);
+        }
+    }
+
+    /// Gives free places to those who wait, and from time to time places of those who had
+    /// them long enough.
+    fn serve_line(&mut self, now: Instant) {
+        if self.line.is_empty() {
+            return;
+        }
+        let looks = self.line.look(now);
+        while let Some(id) = self.next_in_line(now, looks) {
+            self.end_wait(now, id);
+        }
+        if !looks {
+            return;
+        }
+        for id in self.line.late(now) {
+            self.violated(now, id, "no Bitfield in time");
+        }
+        // Only a few at a time: a link that comes needs a round trip until it asks.
+        for _ in 0..(self.config.max_links / TURN_OVER).max(1) {
+            let Some(head) = self.line.head() else {
+                break;
+            };
+            let Some(link) = self.places(now).gives_way_to_line(&head.link) else {
+                break;
+            };
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
+            while let Some(id) = self.next_in_line(now, true) {
+                self.end_wait(now, id);
+            }
+        }
+        for (id, position) in self.line.news(now) {
+            self.tell_position(id, position);
+        }
+    }
+
+    /// The next link that gets a place, if one is free. Some places are kept for links that
+    /// have something; whether such a link waits is looked up only now and then (`looks`).
+    fn next_in_line(&self, now: Instant, looks: bool) -> Option<LinkId> {
+        let places = self.places(now);
+        let has_room = places.has_room_for_blank();
+        if !has_room && (!looks || self.links.len() >= self.config.max_links) {
+            return None;
+        }
+        let is_half_full = self.is_half_full();
+        self.line.first(|waiting| {
+            let link = &waiting.link;
+            let fits = has_room || link.remote.count() > 0;
+            fits && !(is_half_full && places.has_its_share(&link.info.host))
+        })
+    }
+
+    /// A link has waited long enough: it gets a place.
+    fn end_wait(&mut self, now: Instant, id: LinkId) {
+        let Some(waiting) = self.line.take(id) else {
+            return;
+        };
+        let mut link = waiting.link;
+        link.told = self.outbox.offered();
+        self.attach(now, id, link);
+        if waiting.declined {
+            self.uploader.link_declined(id, true);
+        }
+        self.greet(id);
+    }
+
+    /// The other side has no place for a new link, and tells the position in its line.
+    fn queued(&mut self, now: Instant, id: LinkId, position: u32) {
+        let is_new = |link: &Link| link.info.dialled && link.remote == RemoteChunks::Unknown;
+        if !self.links.get(id).is_some_and(is_new) {
+            return self.violated(now, id, "a link has to wait that was accepted");
+        }
+        if self.is_seeding() {
+            return self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+        let Some(link) = self.links.remove(id) else {
+            return;
+        };
+        self.detach(now, id);
+        self.standby.insert(now, id, link, position);
+        if self.standby.len() > self.config.sources
+            && let Some(worst) = self.standby.worst()
+        {
+            let reason = DropReason::Refused(RefuseReason::NotNeeded);
+            self.drop_link(now, worst, reason);
+        }
+    }
+
+    /// A message arrived on a link that has no place, here or at the other side.
+    fn heard_while_waiting(&mut self, now: Instant, id: LinkId, message: PeerMessage) {
+        if self.standby.contains(id) {
+            return self.heard_on_standby(now, id, message);
+        }
+        let chunks = self.manifest().map(|m| m.geometry().chunks());
+        let (Some(waiting), Some(chunks)) = (self.line.get_mut(id), chunks) else {
+            return;
+        };
+        let reason = match waiting.hears(message, chunks) {
+            WhileWaiting::Nothing => return,
+            WhileWaiting::Left(reason) => DropReason::Left(reason),
+            WhileWaiting::NotNeeded => DropReason::Refused(RefuseReason::NotNeeded),
+            WhileWaiting::Violation(what) => DropReason::Violation(what),
+        };
+        self.drop_link(now, id, reason);
+    }
+
+    /// The same on a link on which this side waits.
+    fn heard_on_standby(&mut self, now: Instant, id: LinkId, message: PeerMessage) {
+        match message {
+            PeerMessage::KeepAlive | PeerMessage::SamePeer(_) => {}
+            PeerMessage::Queued { position } => self.standby.moved(now, id, position),
+            PeerMessage::Refuse(reason) => self.refused(now, id, reason),
+            PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone => {
+                self.got_place(now, id);
+                self.handle_message(now, id, message);
+            }
+            _ => self.violated(now, id, "more than a side may say that lets another wait"),
+        }
+    }
+
+    /// The other side has a place for this one. Now the link needs one here.
+    fn got_place(&mut self, now: Instant, id: LinkId) {
+        let Some(link) = self.standby.remove(id) else {
+            return;
+        };
+        if let Welcome::Refused(reason) = self.welcome(now, &link.info) {
+            let reason = DropReason::Refused(reason);
+            self.outbox.push(Output::Drop { link: id, reason });
+            return self.unlink_address(now, &link);
+        }
+        self.attach(now, id, link);
+        self.prove(id);
+        self.send_haves(id);
+    }
+
+    /// This side needs nothing any more.
+    fn leave_lines(&mut self, now: Instant) {
+        let standby: Vec<LinkId> = self.standby.keys().collect();
+        for link in standby {
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+    }
+}
+
 /// Messages.
 impl Swarm {
     /// A message arrived on a link. Messages of unknown links are ignored.
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
         if !self.links.contains(link) {
-            return;
+            self.heard_while_waiting(now, link, message);
+            return self.settle(now);
         }
         match message {
             PeerMessage::KeepAlive => {}
             PeerMessage::SamePeer(proof) => self.same_peer(now, link, proof),
             PeerMessage::Hello(_) => self.violated(now, link, "a second Hello"),
             PeerMessage::Refuse(reason) => self.refused(now, link, reason),
+            PeerMessage::Queued { position } => self.queued(now, link, position),
             PeerMessage::Bitfield(bytes) => self.greeted(now, link, RemoteChunks::unread(bytes)),
             PeerMessage::HaveAll => self.greeted(now, link, RemoteChunks::All),
             PeerMessage::HaveNone => self.greeted(now, link, RemoteChunks::None),
@@ -725,8 +993,8 @@ impl Swarm {
                 offset,
                 data,
             } => self.block_arrived(now, link, chunk, offset, data),
-            PeerMessage::Choke => self.choked(link, Choke::Choked),
-            PeerMessage::Unchoke => self.choked(link, Choke::Unchoked),
+            PeerMessage::Choke => self.choked(now, link, Choke::Choked),
+            PeerMessage::Unchoke => self.choked(now, link, Choke::Unchoked),
             PeerMessage::ManifestRequest { page } => self.page_requested(link, page),
             PeerMessage::ManifestLength { length, proof } => {
                 self.page_arrived(now, link, |fetch| {
@@ -747,6 +1015,10 @@ impl Swarm {
     /// Messages were handed to the network, with `bytes` bytes of blocks among them.
     pub fn messages_sent(&mut self, now: Instant, link: LinkId, messages: usize, bytes: u64) {
         let Some(state) = self.links.get_mut(link) else {
+            let waiting = self.line.get_mut(link).map(|waiting| &mut waiting.link);
+            if let Some(state) = waiting.or_else(|| self.standby.get_mut(link)) {
+                state.messages_sent(messages);
+            }
             return;
         };
         state.messages_sent(messages);
@@ -789,7 +1061,9 @@ impl Swarm {
 
     /// The other side says that it ends the link.
     fn refused(&mut self, now: Instant, link: LinkId, reason: RefuseReason) {
-        let state = self.links.get(link).filter(|state| state.info.dialled);
+        let standby = self.standby.get_mut(link).map(|state| &*state);
+        let state = self.links.get(link).or(standby);
+        let state = state.filter(|state| state.info.dialled);
         let dialled = state.and_then(|state| state.info.addr.clone());
         match reason {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
@@ -901,7 +1175,7 @@ impl Swarm {
         }
     }
 
-    fn choked(&mut self, link: LinkId, choke: Choke) {
+    fn choked(&mut self, now: Instant, link: LinkId, choke: Choke) {
         if let Phase::Transfer(transfer) = &mut self.phase {
             let is_choked = choke == Choke::Choked;
             let released = transfer.planner.link_choked(link, is_choked);
@@ -909,7 +1183,7 @@ impl Swarm {
             self.ask_queue.wake(link);
         }
         if let Some(link) = self.links.get_mut(link) {
-            link.choke = choke;
+            link.set_choke(now, choke);
         }
     }
 }
@@ -1283,6 +1557,7 @@ impl Swarm {
         for link in seeders {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
         }
+        self.leave_lines(now);
         self.settle(now);
     }
 }
@@ -1362,6 +1637,14 @@ impl Swarm {
         self.uploader.check_invariants();
         self.book.check_invariants();
         assert!(self.links.len() <= self.config.max_links);
+        self.line.check_invariants();
+        assert!(self.line.len() <= self.config.max_waiting);
+        assert!(self.line.is_empty() || self.is_seeding());
+        assert!(self.standby.len() <= self.config.sources);
+        assert!(self.standby.len() == 0 || !self.is_seeding());
+        for id in self.links.keys() {
+            assert!(!self.line.contains(id) && !self.standby.contains(id));
+        }
         if let Phase::Transfer(transfer) = &self.phase {
             transfer.check_invariants(&self.config);
             for (id, link) in self.links.iter() {

@@ -44,6 +44,17 @@ const NEWCOMERS: usize = 10;
 const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
 
+/// If others wait, a link has its place for this long at least, and until it was sent
+/// this many chunks: enough to be worth a new link.
+const TENURE: Duration = Duration::from_secs(10);
+const TENURE_CHUNKS: u64 = 4;
+
+/// After this long a single block is enough.
+const LONG_TENURE: Duration = Duration::from_secs(120);
+
+/// After this long a link that takes its blocks very slowly is interrupted.
+const LONGEST_TENURE: Duration = Duration::from_secs(600);
+
 /// The shortest time between two counts of the [`Census`].
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -55,6 +66,8 @@ pub(super) struct Places<'a> {
     pub(super) uploader: &'a Uploader,
     pub(super) phase: &'a Phase,
     pub(super) config: &'a SwarmConfig,
+    /// Whether others wait for a place.
+    pub(super) has_line: bool,
 }
 
 /// How many links are of doubtful use, as of the last count.
@@ -156,6 +169,50 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
+    /// The link that gives way to the one at the head of the line, if one does: an idle
+    /// one; a barren one; an old blank one; one of a host that has more links than the
+    /// other would have; the one that has had its place for longest, if that was long
+    /// enough. None does if the other has nothing, and would only have to go again.
+    pub(super) fn gives_way_to_line(self, head: &Link) -> Option<LinkId> {
+        if self.links.len() > self.most_held() && head.remote.count() == 0 {
+            return None;
+        }
+        let crowd = self.accepted_from(&head.info.host) + 1;
+        let rank = |(id, link): (LinkId, &Link)| {
+            let group = if self.is_idle(id, link) {
+                0
+            } else if self.is_barren(id, link) {
+                1
+            } else if self.is_blank(id, link) && self.is_old(link) {
+                2
+            } else if !link.info.dialled && self.accepted_from(&link.info.host) > crowd {
+                3
+            } else if self.had_its_time(id, link) {
+                4
+            } else {
+                return None;
+            };
+            Some((group, link.since, id))
+        };
+        let ranked = self.links.iter().filter_map(rank).min();
+        ranked.map(|(_, _, id)| id)
+    }
+
+    /// Whether a link has had its place for long enough, if others wait.
+    fn had_its_time(self, id: LinkId, link: &Link) -> bool {
+        let held = self.now.saturating_duration_since(link.since);
+        let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
+        let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
+        let sent = self.uploader.sent_to(id);
+        let had_enough = held >= TENURE && sent >= enough || held >= LONG_TENURE && sent > 0;
+        had_enough && (self.uploader.is_resting(id) || held >= LONGEST_TENURE)
+    }
+
+    /// Whether there is a place for a link that has nothing.
+    pub(super) fn has_room_for_blank(self) -> bool {
+        self.links.len() < self.most_held()
+    }
+
     fn is_new(self, link: &Link) -> bool {
         self.now.saturating_duration_since(link.since) < GRACE
     }
@@ -176,7 +233,8 @@ impl Places<'_> {
     }
 
     /// Whether a link was asked for something and takes long to send anything; or,
-    /// where places are scarce, waits in a long line to be asked.
+    /// where places are scarce, waits in a long line to be asked; or has something, and
+    /// did not let this side ask for long.
     fn is_doubtful(self, id: LinkId, link: &Link) -> bool {
         let Some(planner) = self.phase.planner() else {
             return false;
@@ -184,7 +242,10 @@ impl Places<'_> {
         let is_new = self.now.saturating_duration_since(link.since) < UNTRIED;
         let scarce = self.links.len() >= self.most_held();
         let untried = scarce && !link.info.dialled && !is_new && planner.is_untried(id);
-        link.received == 0 && (untried || planner.is_doubtful(self.now, id))
+        let choked_for = |since| self.now.saturating_duration_since(since);
+        let choked_for = link.choked_since.map_or(Duration::ZERO, choked_for);
+        let puts_off = choked_for >= self.config.patience && planner.is_useful(id);
+        link.received == 0 && (untried || puts_off || planner.is_doubtful(self.now, id))
     }
 
     /// Whether a link had the time to be useful to either side, and was not; or does not
@@ -213,7 +274,12 @@ impl Places<'_> {
         }
         let age = self.now.saturating_duration_since(link.since);
         let chunk = self.uploader.chunk_time(self.now);
-        age >= chunk.saturating_mul(BLANK_CHUNKS).max(MIN_BLANK)
+        let chunks = match self.has_line {
+            // Those who wait may know nobody else, and each gets its first chunk here.
+            true => BLANK_CHUNKS.max(2 * self.links.len() as u32),
+            false => BLANK_CHUNKS,
+        };
+        age >= chunk.saturating_mul(chunks).max(MIN_BLANK)
     }
 
     /// How many places may be held by links that newcomers could replace.

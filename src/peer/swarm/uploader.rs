@@ -388,6 +388,12 @@ impl Uploader {
         self.receivers.get(link).is_some_and(Receiver::is_wanted)
     }
 
+    /// Whether a link asks for nothing at present, and nothing is on its way.
+    pub fn is_resting(&self, link: LinkId) -> bool {
+        let rests = |r: &Receiver| r.waiting() == 0 && r.under_way() == 0;
+        self.receivers.get(link).is_none_or(rests)
+    }
+
     /// Whether a link said that it wants nothing, or lacks nothing.
     pub fn has_declined(&self, link: LinkId) -> bool {
         self.receivers.get(link).is_some_and(Receiver::has_declined)

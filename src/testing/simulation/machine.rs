@@ -49,7 +49,7 @@ impl MachineFactory {
                 let swarm = Swarm::seeder(now, config, me, content);
                 return Machine::Honest(Box::new(swarm));
             }
-            Role::Leecher => {
+            Role::Leecher | Role::DeafLeecher => {
                 let swarm = Swarm::leecher(now, config, me, content.id());
                 return Machine::Honest(Box::new(swarm));
             }

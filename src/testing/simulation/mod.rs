@@ -121,6 +121,16 @@ impl Simulation {
         })
     }
 
+    /// Adds a leecher that does not listen: nobody can dial it, and the tracker does not
+    /// name it. Rates are in bytes per second.
+    pub fn deaf_leecher(&mut self, upload: f64, download: f64) -> Member {
+        self.join(&Newcomer {
+            upload,
+            download,
+            role: Role::DeafLeecher,
+        })
+    }
+
     /// Adds an adversary. Rates are in bytes per second. The upload rate sets its
     /// pace, even if it never sends.
     ///
@@ -206,6 +216,12 @@ impl Simulation {
     /// Whether a member is still there.
     pub fn is_alive(&self, member: Member) -> bool {
         self.members[member.0].alive
+    }
+
+    /// Whether a member has ever had nothing to expect for longer than
+    /// [`SwarmConfig::patience`]. It goes on all the same; a peer would end the download.
+    pub fn gave_up(&self, member: Member) -> bool {
+        self.members[member.0].gave_up
     }
 
     /// How many members are sending blocks at this moment.
@@ -306,10 +322,12 @@ impl Simulation {
             timer: None,
             joined: now,
             finished: None,
+            listens: !matches!(newcomer.role, Role::DeafLeecher),
+            gave_up: false,
         });
         match newcomer.role {
             Role::Seeder => self.tracker.list(member),
-            Role::Leecher => {
+            Role::Leecher | Role::DeafLeecher => {
                 self.settle(member);
                 self.queue.schedule(now, Event::Owners(member));
             }
@@ -403,7 +421,8 @@ impl Simulation {
                 LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
             } else {
                 let remote = addr.clone();
-                LinkInfo::accepted(peer, &remote, Some(addr)).with_cookies(cookies[1], cookies[0])
+                let listen = Some(addr).filter(|_| self.members[other.0].listens);
+                LinkInfo::accepted(peer, &remote, listen).with_cookies(cookies[1], cookies[0])
             };
             let state = &mut self.members[end.0];
             // The first end may have dropped the link at once.
@@ -468,7 +487,9 @@ impl Simulation {
                 let now = self.queue.instant();
                 state.machine.block_read(now, link, block, data);
             }
+            Output::Announce(_) if !state.listens => {}
             Output::Announce(_) => self.tracker.list(member),
+            Output::GaveUp => state.gave_up = true,
             output => self.store(member, output),
         }
     }
