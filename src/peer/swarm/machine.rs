@@ -41,9 +41,6 @@ const MAX_SNUBS: u32 = 3;
 /// A link that rejects this many chunks in a row, which it said to have, is dropped.
 const MAX_REJECTIONS: u32 = 32;
 
-/// One in this many places may change hands at a time, if others wait.
-const TURN_OVER: usize = 10;
-
 /// How often per [`SwarmConfig::patience`] a download looks whether its turn is still to
 /// come.
 const LOOKS: u32 = 6;
@@ -212,7 +209,6 @@ impl Swarm {
             uploader: &self.uploader,
             phase: &self.phase,
             config: &self.config,
-            has_line: !self.line.is_empty(),
         }
     }
 
@@ -304,6 +300,13 @@ impl Swarm {
             self.lose_patience(now);
         }
         self.settle(now);
+    }
+
+    /// A turn has come, or will come after another wait: something may arrive soon.
+    fn is_promising(&mut self, now: Instant) {
+        let until = now.checked_add(self.config.patience);
+        let until = until.min(self.supply().longest_wait()).or(until);
+        self.worth_waiting = self.worth_waiting.max(until);
     }
 
     /// When to give up, if nothing arrives before. Not if that was said already, and not
@@ -594,15 +597,13 @@ impl Swarm {
         }
         let has_its_share =
             is_half_full && !info.dialled && self.places(now).has_its_share(&info.host);
-        if self.keeps_a_line() && !info.dialled {
-            let has_room = self.line.is_empty() && self.places(now).has_room_for_blank();
-            return match has_room && !has_its_share {
-                true => Welcome::Place,
-                false => self.welcome_to_line(now, info),
-            };
+        let keeps_a_line = self.keeps_a_line() && !info.dialled;
+        let must_wait = keeps_a_line && self.line.has_had_turn(&info.host);
+        if !has_its_share && !must_wait && self.make_room(now, info) {
+            return Welcome::Place;
         }
-        match !has_its_share && self.make_room(now, info) {
-            true => Welcome::Place,
+        match keeps_a_line {
+            true => self.welcome_to_line(now, info),
             false => Welcome::Refused(RefuseReason::Busy),
         }
     }
@@ -621,14 +622,14 @@ impl Swarm {
         let Some(least) = self.places(now).least_useful(newcomer, starving) else {
             return false;
         };
-        self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+        self.make_wait(now, least);
         true
     }
 
     /// Keeps some places for newcomers until they have said what they have.
     fn keep_places_free(&mut self, now: Instant) {
         while let Some(link) = self.places(now).surplus_blank() {
-            self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
+            self.make_wait(now, link);
         }
     }
 
@@ -819,31 +820,56 @@ impl Swarm {
             return;
         }
         let looks = self.line.look(now);
+        if looks {
+            for id in self.line.late(now) {
+                self.violated(now, id, "no Bitfield in time");
+            }
+            self.pass_places_on(now);
+        }
         while let Some(id) = self.next_in_line(now, looks) {
             self.end_wait(now, id);
         }
-        if !looks {
-            return;
+        if looks {
+            for (id, position) in self.line.news(now) {
+                self.tell_position(id, position);
+            }
         }
-        for id in self.line.late(now) {
-            self.violated(now, id, "no Bitfield in time");
-        }
-        // Only a few at a time: a link that comes needs a round trip until it asks.
-        for _ in 0..(self.config.max_links / TURN_OVER).max(1) {
-            let Some(head) = self.line.head() else {
-                break;
+    }
+
+    /// A link that waits gets the place of one that would give way to a newcomer: not once
+    /// and for all when it comes, but again from time to time. And the head of the line gets
+    /// the place of the link that has had it for longest, if that was long enough: of one
+    /// at a time, since a link that comes needs a round trip until it asks.
+    fn pass_places_on(&mut self, now: Instant) {
+        for id in self.line.tries(now) {
+            let Some(waiting) = self.line.get_mut(id) else {
+                continue;
             };
-            let Some(link) = self.places(now).gives_way_to_line(&head.link) else {
-                break;
-            };
-            self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
-            while let Some(id) = self.next_in_line(now, true) {
+            let info = waiting.link.info.clone();
+            if self.places(now).has_its_share(&info.host) {
+                continue;
+            }
+            if let Some(least) = self.places(now).least_useful(&info, false) {
+                self.make_wait(now, least);
                 self.end_wait(now, id);
             }
         }
-        for (id, position) in self.line.news(now) {
-            self.tell_position(id, position);
+        let Some(head) = self.line.head() else {
+            return;
+        };
+        if let Some(link) = self.places(now).gives_way_to_line(&head.link) {
+            self.make_wait(now, link);
         }
+    }
+
+    /// A link loses its place to others. If it comes again, it waits for its turn.
+    fn make_wait(&mut self, now: Instant, id: LinkId) {
+        if self.keeps_a_line()
+            && let Some(link) = self.links.get(id)
+        {
+            self.line.had_turn(link.info.host.clone());
+        }
+        self.drop_link(now, id, DropReason::Refused(RefuseReason::Busy));
     }
 
     /// The next link that gets a place, if one is free. Some places are kept for links that
@@ -941,6 +967,7 @@ impl Swarm {
             return self.unlink_address(now, &link);
         }
         self.attach(now, id, link);
+        self.is_promising(now);
         self.prove(id);
         self.send_haves(id);
     }
@@ -1065,6 +1092,7 @@ impl Swarm {
         let state = self.links.get(link).or(standby);
         let state = state.filter(|state| state.info.dialled);
         let dialled = state.and_then(|state| state.info.addr.clone());
+        let took_turns = state.is_some_and(|state| state.remote.is_anything());
         match reason {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
             _ => self.left(now, link),
@@ -1072,6 +1100,9 @@ impl Swarm {
         self.drop_link(now, link, DropReason::Left(reason));
         if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
             self.book.had_no_place(now, &addr);
+            if took_turns {
+                self.is_promising(now);
+            }
         }
     }
 

@@ -66,8 +66,6 @@ pub(super) struct Places<'a> {
     pub(super) uploader: &'a Uploader,
     pub(super) phase: &'a Phase,
     pub(super) config: &'a SwarmConfig,
-    /// Whether others wait for a place.
-    pub(super) has_line: bool,
 }
 
 /// How many links are of doubtful use, as of the last count.
@@ -169,33 +167,17 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
-    /// The link that gives way to the one at the head of the line, if one does: an idle
-    /// one; a barren one; an old blank one; one of a host that has more links than the
-    /// other would have; the one that has had its place for longest, if that was long
-    /// enough. None does if the other has nothing, and would only have to go again.
+    /// The link that gives way to the one at the head of the line: the one that has had its
+    /// place for longest, if that was long enough. None does if the other has nothing, and
+    /// would only have to go again.
     pub(super) fn gives_way_to_line(self, head: &Link) -> Option<LinkId> {
         if self.links.len() > self.most_held() && head.remote.count() == 0 {
             return None;
         }
-        let crowd = self.accepted_from(&head.info.host) + 1;
-        let rank = |(id, link): (LinkId, &Link)| {
-            let group = if self.is_idle(id, link) {
-                0
-            } else if self.is_barren(id, link) {
-                1
-            } else if self.is_blank(id, link) && self.is_old(link) {
-                2
-            } else if !link.info.dialled && self.accepted_from(&link.info.host) > crowd {
-                3
-            } else if self.had_its_time(id, link) {
-                4
-            } else {
-                return None;
-            };
-            Some((group, link.since, id))
-        };
-        let ranked = self.links.iter().filter_map(rank).min();
-        ranked.map(|(_, _, id)| id)
+        let links = self.links.iter();
+        let had_time = links.filter(|(id, link)| self.had_its_time(*id, link));
+        let longest = had_time.min_by_key(|(id, link)| (link.since, *id));
+        longest.map(|(id, _)| id)
     }
 
     /// Whether a link has had its place for long enough, if others wait.
@@ -274,12 +256,7 @@ impl Places<'_> {
         }
         let age = self.now.saturating_duration_since(link.since);
         let chunk = self.uploader.chunk_time(self.now);
-        let chunks = match self.has_line {
-            // Those who wait may know nobody else, and each gets its first chunk here.
-            true => BLANK_CHUNKS.max(2 * self.links.len() as u32),
-            false => BLANK_CHUNKS,
-        };
-        age >= chunk.saturating_mul(chunks).max(MIN_BLANK)
+        age >= chunk.saturating_mul(BLANK_CHUNKS).max(MIN_BLANK)
     }
 
     /// How many places may be held by links that newcomers could replace.

@@ -139,16 +139,22 @@ impl Supply<'_> {
     /// Until when to go on though nothing arrives, since this side waits for its turn: in
     /// the line of another peer, or choked by one that has what is missing here.
     pub(super) fn turn_worth_until(self) -> Option<Instant> {
-        let is_next = |(id, link): (LinkId, &Link)| {
-            let planner = self.phase.planner();
-            link.is_choked() && planner.is_some_and(|planner| planner.is_useful(id))
+        let planner = self.phase.planner();
+        let is_next = |(id, link): &(LinkId, &Link)| {
+            link.is_choked() && planner.is_some_and(|planner| planner.is_useful(*id))
         };
-        let choked = self.links.iter().any(is_next);
-        let turn = self.last_gain.checked_add(stuck_after(self.config));
-        let line = self.standby.worth_until(self.config);
-        let until = turn.filter(|_| choked).max(line)?;
-        let longest = self.config.patience.saturating_mul(LONGEST_WAIT);
-        let longest = self.last_gain.checked_add(longest);
+        let choked = self.links.iter().filter(is_next);
+        let since = choked.map(|(_, link)| link.since.max(self.last_gain));
+        let stuck = stuck_after(self.config);
+        let turn = since.max().and_then(|since| since.checked_add(stuck));
+        let until = turn.max(self.standby.worth_until(self.config))?;
+        let longest = self.longest_wait();
         Some(longest.map_or(until, |longest| longest.min(until)))
+    }
+
+    /// When a turn is no longer waited for.
+    pub(super) fn longest_wait(self) -> Option<Instant> {
+        let longest = self.config.patience.saturating_mul(LONGEST_WAIT);
+        self.last_gain.checked_add(longest)
     }
 }

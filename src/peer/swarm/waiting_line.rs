@@ -5,7 +5,7 @@
 //! with many links counts as one: when one of them gets a place, the others go to the
 //! end of the line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::Link;
@@ -17,7 +17,7 @@ use crate::protocol::{HostKey, PeerMessage, RefuseReason};
 
 /// The shortest time between two looks at the line, and between two links that give way
 /// to it.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// The shortest time until a link is told its position again.
 const NEWS: Duration = Duration::from_secs(10);
@@ -25,6 +25,14 @@ const NEWS: Duration = Duration::from_secs(10);
 /// The longest: how long a position holds is no secret, but whether the line moves at all
 /// would be.
 const ALIVE: Duration = Duration::from_secs(30);
+
+/// The pause until a link that waits tries to get the place of a less useful one, which
+/// doubles, and the pause after which it only waits for its turn.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_secs(32);
+
+/// How many hosts are remembered that had a place and gave way.
+const MAX_REMEMBERED: usize = 4096;
 
 /// A link that waits for a place.
 #[derive(Debug)]
@@ -35,6 +43,9 @@ pub(super) struct Waiting {
     /// Its position as it was told last, and when.
     told: u32,
     told_at: Instant,
+    /// When it next tries to get the place of a less useful link, and the pause after that;
+    /// never, if its host had a place before.
+    next_try: Option<(Instant, Duration)>,
 }
 
 /// What follows from a message of a link that waits.
@@ -63,6 +74,8 @@ pub(super) struct WaitingLine {
     hosts: VecDeque<HostInLine>,
     links: LinkMap<Waiting>,
     next_look: Option<Instant>,
+    /// Hosts that had a place and gave way to others, and have had none since.
+    had_turn: BTreeSet<HostKey>,
 }
 
 impl WaitingLine {
@@ -85,6 +98,7 @@ impl WaitingLine {
     /// A link goes to the end of the line. Returns its position.
     pub(super) fn join(&mut self, now: Instant, id: LinkId, link: Link) -> u32 {
         let host = link.info.host.clone();
+        let fresh = !self.had_turn.contains(&host);
         match self.hosts.iter_mut().find(|other| other.host == host) {
             Some(other) => other.links.push_back(id),
             None => self.hosts.push_back(HostInLine {
@@ -97,6 +111,7 @@ impl WaitingLine {
             declined: false,
             told: 0,
             told_at: now,
+            next_try: fresh.then_some((now + FIRST_PAUSE, FIRST_PAUSE)),
         };
         self.links.insert(id, waiting);
         self.next_look.get_or_insert(now);
@@ -134,11 +149,27 @@ impl WaitingLine {
 
     /// A link gets a place: it was its host's turn.
     pub(super) fn take(&mut self, id: LinkId) -> Option<Waiting> {
+        if let Some(waiting) = self.links.get(id) {
+            self.had_turn.remove(&waiting.link.info.host);
+        }
         let at = self.remove_from_host(id);
         if let Some(host) = at.and_then(|at| self.hosts.remove(at)) {
             self.hosts.push_back(host);
         }
         self.links.remove(id)
+    }
+
+    /// A host had a place, and gives way to those who wait.
+    pub(super) fn had_turn(&mut self, host: HostKey) {
+        if self.had_turn.len() >= MAX_REMEMBERED {
+            self.had_turn.pop_first();
+        }
+        self.had_turn.insert(host);
+    }
+
+    /// Whether a host has given way to others, and had no place since.
+    pub(super) fn has_had_turn(&self, host: &HostKey) -> bool {
+        self.had_turn.contains(host)
     }
 
     /// A link is gone.
@@ -207,6 +238,22 @@ impl WaitingLine {
             }
         }
         news
+    }
+
+    /// The links that try now to get the place of a less useful one, in the order in which
+    /// they came.
+    pub(super) fn tries(&mut self, now: Instant) -> Vec<LinkId> {
+        let mut tries = Vec::new();
+        for (id, waiting) in self.links.iter_mut() {
+            if let Some((at, pause)) = waiting.next_try
+                && at <= now
+            {
+                let pause = pause * 2;
+                waiting.next_try = Some((now + pause, pause)).filter(|_| pause < LAST_PAUSE);
+                tries.push(id);
+            }
+        }
+        tries
     }
 
     /// The links that did not say in time what they have.
