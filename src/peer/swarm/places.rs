@@ -46,7 +46,7 @@ const MIN_BLANK: Duration = Duration::from_secs(2);
 
 /// If others wait, a link has its place for this long at least, and until it was sent
 /// this many chunks: enough to be worth a new link.
-const TENURE: Duration = Duration::from_secs(10);
+const TENURE: Duration = Duration::from_secs(30);
 const TENURE_CHUNKS: u64 = 4;
 
 /// After this long a single block is enough.

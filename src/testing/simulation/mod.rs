@@ -42,9 +42,9 @@ use trace::Trace;
 use tracker::Tracker;
 
 use crate::content::{Bitfield, Manifest};
-use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
+use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
 use crate::protocol::limits::MAX_BLOCK_LEN;
-use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
+use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage, RefuseReason};
 
 /// A liar sends at its upload rate divided by this.
 const LIAR_SLOWDOWN: f64 = 10.0;
@@ -473,8 +473,11 @@ impl Simulation {
         match output {
             Output::Send { link, message } => self.send(member, link, message),
             Output::Dial { addr } => self.schedule_dial(member, addr),
-            Output::Drop { link, .. } => {
+            Output::Drop { link, reason } => {
                 if let Some(far) = state.links.remove(link) {
+                    if let DropReason::Refused(reason) = reason {
+                        self.refuse(&far, reason);
+                    }
                     self.link_closed(&far);
                 }
             }
@@ -533,6 +536,18 @@ impl Simulation {
         let chunk_time = squatter.map_or(Duration::ZERO, AdversaryScript::chunk_time);
         let at = now + UNANSWERED * chunk_time;
         self.queue.schedule(at, Event::Unanswered { from, addr });
+    }
+
+    /// The other end is told why a link is about to be closed.
+    fn refuse(&mut self, far: &FarEnd, reason: RefuseReason) {
+        let message = PeerMessage::Refuse(reason);
+        let deliver = Event::Deliver {
+            to: far.member,
+            link: far.link,
+            message,
+        };
+        self.queue
+            .schedule(self.queue.now() + self.latency, deliver);
     }
 
     /// The other end learns that a link is closed.
