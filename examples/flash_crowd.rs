@@ -11,8 +11,7 @@
 //! - `--free-riders 0.3`: this share of the leechers accepts requests and never
 //!   sends.
 //! - `--deaf 1.0`: this share of the leechers does not listen, so they cannot help each
-//!   other. If none listens, the seeder alone serves all of them, and the bound is what
-//!   its uplink needs for that.
+//!   other. The bound is then at least what the uplinks of the others need to serve them.
 //! - `--chunk-time 0.05`: how long a chunk takes on an uplink, in seconds; the default is
 //!   0.1.
 //! - `--adversaries taker=0.2`: this share of the leechers are adversaries of that
@@ -149,11 +148,6 @@ impl Setting {
         CHUNK as f64 / self.chunk_time
     }
 
-    /// Whether no honest leecher can be dialled.
-    fn is_all_deaf(&self) -> bool {
-        self.count(self.deaf) >= self.honest()
-    }
-
     /// The lower bound for the last honest leecher, in seconds.
     fn bound(&self) -> f64 {
         let honest = self.honest();
@@ -161,12 +155,15 @@ impl Setting {
         let spread = f64::from(honest.ilog2()) / self.chunks as f64;
         // Free riders receive and do not send, so the other uplinks, including the
         // seeder's, must carry their share too.
-        let uplinks = match self.is_all_deaf() {
-            true => return content * honest as f64,
-            false => honest - self.count(self.free_riders) + 1,
-        };
+        let uplinks = honest - self.count(self.free_riders) + 1;
         let capacity = (honest as f64 / uplinks as f64).max(1.0);
-        content * (capacity + spread)
+        // Those who do not listen get everything from those who do.
+        let deaf = self.count(self.deaf).min(honest);
+        let load = deaf as f64 / (honest - deaf + 1) as f64;
+        match deaf == honest {
+            true => content * load,
+            false => content * load.max(capacity + spread),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -33,13 +33,16 @@ use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
-use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, HostKey, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A link that was silent this many times in a row is dropped.
 const MAX_SNUBS: u32 = 3;
 
 /// A link that rejects this many chunks in a row, which it said to have, is dropped.
 const MAX_REJECTIONS: u32 = 32;
+
+/// For how long an old link that has nothing comes last.
+const COMES_LAST: Duration = Duration::from_secs(60);
 
 /// How often per [`SwarmConfig::patience`] a download looks whether its turn is still to
 /// come.
@@ -362,7 +365,12 @@ impl Swarm {
         let blank = census.count(self.places(now));
         self.census = census;
         for id in blank {
-            self.uploader.mark_never_told(id);
+            let since = self.links.get(id).map_or(now, |link| link.since);
+            match now.saturating_duration_since(since) < COMES_LAST {
+                true => self.uploader.mark_never_told(id),
+                // It has nobody else to ask, or others would have served it meanwhile.
+                false => self.uploader.try_again(id),
+            }
         }
     }
 
@@ -826,7 +834,7 @@ impl Swarm {
             }
             self.pass_places_on(now);
         }
-        while let Some(id) = self.next_in_line(now, looks) {
+        while let Some(id) = self.next_in_line(now) {
             self.end_wait(now, id);
         }
         if looks {
@@ -854,10 +862,9 @@ impl Swarm {
                 self.end_wait(now, id);
             }
         }
-        let Some(head) = self.line.head() else {
-            return;
-        };
-        if let Some(link) = self.places(now).gives_way_to_line(&head.link) {
+        if !self.line.is_empty()
+            && let Some(link) = self.places(now).had_its_time()
+        {
             self.make_wait(now, link);
         }
     }
@@ -872,20 +879,18 @@ impl Swarm {
         self.drop_link(now, id, DropReason::Refused(RefuseReason::Busy));
     }
 
-    /// The next link that gets a place, if one is free. Some places are kept for links that
-    /// have something; whether such a link waits is looked up only now and then (`looks`).
-    fn next_in_line(&self, now: Instant, looks: bool) -> Option<LinkId> {
-        let places = self.places(now);
-        let has_room = places.has_room_for_blank();
-        if !has_room && (!looks || self.links.len() >= self.config.max_links) {
+    /// The next link that gets a place, if one is free. Some are kept for links that have
+    /// something; then one that has nothing is not passed over, but waits for another place.
+    fn next_in_line(&self, now: Instant) -> Option<LinkId> {
+        if self.links.len() >= self.config.max_links {
             return None;
         }
+        let places = self.places(now);
         let is_half_full = self.is_half_full();
-        self.line.first(|waiting| {
-            let link = &waiting.link;
-            let fits = has_room || link.remote.count() > 0;
-            fits && !(is_half_full && places.has_its_share(&link.info.host))
-        })
+        let may = |host: &HostKey| !is_half_full || !places.has_its_share(host);
+        let (id, waiting) = self.line.first(|waiting| may(&waiting.link.info.host))?;
+        let fits = places.has_room_for_blank() || waiting.link.remote.count() > 0;
+        fits.then_some(id)
     }
 
     /// A link has waited long enough: it gets a place.
@@ -1207,6 +1212,12 @@ impl Swarm {
     }
 
     fn choked(&mut self, now: Instant, link: LinkId, choke: Choke) {
+        if choke == Choke::Unchoked && self.links.get(link).is_some_and(Link::is_choked) {
+            // Its turn has come, and something may arrive soon.
+            let soon = now.checked_add(self.config.patience);
+            let until = self.supply().turn_worth_until();
+            self.worth_waiting = self.worth_waiting.max(until.min(soon));
+        }
         if let Phase::Transfer(transfer) = &mut self.phase {
             let is_choked = choke == Choke::Choked;
             let released = transfer.planner.link_choked(link, is_choked);

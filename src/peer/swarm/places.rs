@@ -167,21 +167,17 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
-    /// The link that gives way to the one at the head of the line: the one that has had its
-    /// place for longest, if that was long enough. None does if the other has nothing, and
-    /// would only have to go again.
-    pub(super) fn gives_way_to_line(self, head: &Link) -> Option<LinkId> {
-        if self.links.len() > self.most_held() && head.remote.count() == 0 {
-            return None;
-        }
+    /// The link that gives way if others wait: the one that has had its place for longest,
+    /// if that was long enough.
+    pub(super) fn had_its_time(self) -> Option<LinkId> {
         let links = self.links.iter();
-        let had_time = links.filter(|(id, link)| self.had_its_time(*id, link));
+        let had_time = links.filter(|(id, link)| self.has_had_its_time(*id, link));
         let longest = had_time.min_by_key(|(id, link)| (link.since, *id));
         longest.map(|(id, _)| id)
     }
 
     /// Whether a link has had its place for long enough, if others wait.
-    fn had_its_time(self, id: LinkId, link: &Link) -> bool {
+    fn has_had_its_time(self, id: LinkId, link: &Link) -> bool {
         let held = self.now.saturating_duration_since(link.since);
         let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
         let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);

@@ -200,6 +200,13 @@ impl Uploader {
         self.choker.unsettle(is_news == Some(true));
     }
 
+    /// A link that came last for long is served again before those that got
+    /// something.
+    pub fn try_again(&mut self, link: LinkId) {
+        let is_news = self.receivers.update(link, Receiver::forget_never_told);
+        self.choker.unsettle(is_news == Some(true));
+    }
+
     // Requests and blocks.
 
     /// Takes a request, or refuses it (`false`): the link is choked, or too

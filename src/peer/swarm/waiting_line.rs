@@ -135,16 +135,10 @@ impl WaitingLine {
     }
 
     /// The first link, in the order of turns, that may have a place.
-    pub(super) fn first(&self, may: impl Fn(&Waiting) -> bool) -> Option<LinkId> {
-        let may = |id: &LinkId| self.links.get(*id).is_some_and(&may);
-        let mut hosts = self.hosts.iter();
-        hosts.find_map(|host| host.links.iter().copied().find(|id| may(id)))
-    }
-
-    /// The link at the head of the line.
-    pub(super) fn head(&self) -> Option<&Waiting> {
-        let id = self.hosts.front()?.links.front()?;
-        self.links.get(*id)
+    pub(super) fn first(&self, may: impl Fn(&Waiting) -> bool) -> Option<(LinkId, &Waiting)> {
+        let heads = self.hosts.iter().filter_map(|host| host.links.front());
+        let mut heads = heads.filter_map(|id| Some((*id, self.links.get(*id)?)));
+        heads.find(|(_, waiting)| may(waiting))
     }
 
     /// A link gets a place: it was its host's turn.
