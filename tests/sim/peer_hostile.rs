@@ -349,9 +349,10 @@ async fn connections_over_all_hosts_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_of_one_content_are_bounded_and_refused_as_busy() {
+async fn links_of_one_content_are_bounded_and_wait_or_are_refused_as_busy() {
     let mut config = PeerConfig::default();
     config.swarm.max_links = 4;
+    config.swarm.max_waiting = 1;
     let (world, owner, content, bytes) = world_with_owner(config).await;
     let mut links = Vec::new();
     for peer in 0..4 {
@@ -378,15 +379,23 @@ async fn links_of_one_content_are_bounded_and_refused_as_busy() {
             heard = raw.hear().await;
         }
     }
-    let mut raw = Raw::connect(&world, "one-too-many", &owner.addr()).await;
-    raw.say(hello(content.id, 9)).await;
+    let mut waiting = Raw::connect(&world, "one-too-many", &owner.addr()).await;
+    waiting.say(hello(content.id, 9)).await;
+    assert!(matches!(waiting.hear().await, Some(PeerMessage::Hello(_))));
+    let queued = PeerMessage::Queued { position: 1 };
+    assert_eq!(waiting.hear().await, Some(queued));
+    let mut raw = Raw::connect(&world, "two-too-many", &owner.addr()).await;
+    raw.say(hello(content.id, 10)).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
     assert_eq!(
         raw.hear().await,
         Some(PeerMessage::Refuse(RefuseReason::Busy))
     );
     assert_eq!(raw.hear().await, None);
+    waiting.say(PeerMessage::HaveNone).await;
     links.pop();
+    assert_eq!(waiting.hear().await, Some(PeerMessage::HaveAll));
+    drop(waiting);
     serves_others(&world, &bytes).await;
 }
 

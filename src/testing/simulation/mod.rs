@@ -475,8 +475,8 @@ impl Simulation {
             Output::Dial { addr } => self.schedule_dial(member, addr),
             Output::Drop { link, reason } => {
                 if let Some(far) = state.links.remove(link) {
-                    if let DropReason::Refused(reason) = reason {
-                        self.refuse(&far, reason);
+                    if reason == DropReason::Refused(RefuseReason::Busy) {
+                        self.refuse(&far);
                     }
                     self.link_closed(&far);
                 }
@@ -538,9 +538,9 @@ impl Simulation {
         self.queue.schedule(at, Event::Unanswered { from, addr });
     }
 
-    /// The other end is told why a link is about to be closed.
-    fn refuse(&mut self, far: &FarEnd, reason: RefuseReason) {
-        let message = PeerMessage::Refuse(reason);
+    /// The other end is told that a link is about to be closed for want of a place.
+    fn refuse(&mut self, far: &FarEnd) {
+        let message = PeerMessage::Refuse(RefuseReason::Busy);
         let deliver = Event::Deliver {
             to: far.member,
             link: far.link,
