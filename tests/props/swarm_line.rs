@@ -38,7 +38,7 @@ impl Busy {
         let mut config = SwarmConfig::default();
         (config.max_links, config.max_waiting) = (PLACES, MAX_WAITING);
         let now = Instant::now();
-        let swarm = Swarm::seeder(now, config, PeerId([9; 16]), manifest.into());
+        let swarm = Swarm::seeder(now, config, PeerId([0xff; 16]), manifest.into());
         let (held, links) = (Vec::new(), 0);
         let mut busy = Self {
             swarm,
@@ -66,11 +66,12 @@ impl Busy {
     /// Makes a link one that something was exchanged with, so that it keeps its place.
     fn serve(&mut self, link: LinkId) {
         let block = BlockRange {
-            chunk: ChunkIndex(0),
+            chunk: ChunkIndex(1),
             offset: 0,
             len: 5,
         };
-        for message in [PeerMessage::HaveNone, PeerMessage::Request(block)] {
+        let has = PeerMessage::Bitfield(vec![0x80].into());
+        for message in [has, PeerMessage::Request(block)] {
             self.swarm.handle_message(self.now, link, message);
         }
         let data = Some(vec![7; 5].into());
