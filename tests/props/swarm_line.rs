@@ -277,7 +277,7 @@ fn link_that_waits_may_say_what_it_has_and_what_it_wanted_before_it_knew() {
 }
 
 #[test]
-fn what_a_link_that_waits_asked_for_is_rejected_as_often_as_may_be_unanswered() {
+fn what_a_link_that_waits_asked_for_is_rejected_when_it_gets_its_place() {
     let asks = |at: u32| {
         let chunk = ChunkIndex(at);
         let (offset, len) = (0, 1);
@@ -294,15 +294,27 @@ fn what_a_link_that_waits_asked_for_is_rejected_as_often_as_may_be_unanswered() 
         let mut busy = Busy::new();
         let (link, _) = busy.up(1);
         for at in 0..most {
-            let (message, answer) = ask(at);
-            busy.swarm.handle_message(busy.now, link, message);
-            let message = answer;
-            assert_eq!(
-                drain(&mut busy.swarm),
-                [Output::Send { link, message }],
-                "{at}"
-            );
+            busy.swarm.handle_message(busy.now, link, ask(at).0);
+            assert_eq!(drain(&mut busy.swarm), [], "{at}");
         }
+        let held = busy.held[0];
+        busy.swarm.link_down(busy.now, held);
+        let sent = drain(&mut busy.swarm).into_iter();
+        let sent = sent.filter_map(|output| match output {
+            Output::Send { message, .. } => Some(message),
+            _ => None,
+        });
+        let sent: Vec<PeerMessage> = sent.take(most as usize + 1).collect();
+        let answers = (0..most).map(|at| ask(at).1);
+        let expected: Vec<_> = answers.chain([PeerMessage::HaveAll]).collect();
+        assert_eq!(sent, expected);
+
+        let mut busy = Busy::new();
+        let (link, _) = busy.up(1);
+        for at in 0..most {
+            busy.swarm.handle_message(busy.now, link, ask(at).0);
+        }
+        drain(&mut busy.swarm);
         busy.swarm.handle_message(busy.now, link, ask(0).0);
         let outputs = drain(&mut busy.swarm);
         let reason = |output: &Output| match output {

@@ -1003,11 +1003,15 @@ impl Swarm {
         let Some(waiting) = self.line.take(id) else {
             return;
         };
+        let rejections = waiting.rejections();
         let mut link = waiting.link;
         link.told = self.outbox.offered();
         self.attach(now, id, link);
         if waiting.declined {
             self.uploader.link_declined(id, true);
+        }
+        for rejection in rejections {
+            self.send(id, rejection);
         }
         self.greet(id);
     }
@@ -1049,9 +1053,6 @@ impl Swarm {
         };
         let reason = match waiting.hears(message, chunks) {
             WhileWaiting::Nothing => return,
-            WhileWaiting::Answer(answer) => {
-                return self.outbox.send(id, &mut waiting.link, answer);
-            }
             WhileWaiting::Left(reason) => DropReason::Left(reason),
             WhileWaiting::NotNeeded => DropReason::Refused(RefuseReason::NotNeeded),
             WhileWaiting::Violation(what) => DropReason::Violation(what),

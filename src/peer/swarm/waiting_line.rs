@@ -1,7 +1,8 @@
 //! The links that wait here for a place, when all are taken.
 //!
 //! A link that waits is told its position instead of what this side has, so it has
-//! nothing to ask for. What it asked before it knew is rejected. Places go to hosts in turns, first come first served, and a host
+//! nothing to ask for. What it asked before it knew is rejected when it gets its place, so
+//! that it costs nothing until then. Places go to hosts in turns, first come first served, and a host
 //! with many links counts as one: when one of them gets a place, the others go to the
 //! end of the line.
 
@@ -41,10 +42,10 @@ pub(super) struct Waiting {
     pub(super) link: Link,
     /// It said that it wants nothing at present.
     pub(super) declined: bool,
-    /// How many blocks and pages it asked for. It asks before it knows that it waits, so
-    /// these are as many as may be unanswered at a time.
-    blocks: usize,
-    pages: usize,
+    /// The blocks and pages that it asked for. It asks before it knows that it waits, so
+    /// these are no more than may be unanswered at a time.
+    blocks: Vec<BlockRange>,
+    pages: Vec<u32>,
     /// Its position as it was told last, and when.
     told: u32,
     told_at: Instant,
@@ -57,8 +58,6 @@ pub(super) struct Waiting {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum WhileWaiting {
     Nothing,
-    /// It is told this.
-    Answer(PeerMessage),
     /// It says that it ends the link.
     Left(RefuseReason),
     /// It has everything.
@@ -116,8 +115,8 @@ impl WaitingLine {
         let waiting = Waiting {
             link,
             declined: false,
-            blocks: 0,
-            pages: 0,
+            blocks: Vec::new(),
+            pages: Vec::new(),
             told: 0,
             told_at: now,
             next_try: fresh.then_some((now + FIRST_PAUSE, FIRST_PAUSE)),
@@ -293,7 +292,7 @@ fn position(ahead: usize) -> u32 {
 impl Waiting {
     /// A message arrives. What the other side has, and whether it wants something, is
     /// remembered for the time after the wait. What it asked for before it was told to wait
-    /// is rejected: by the time of its place it may have come from elsewhere.
+    /// is rejected then: it may have come from elsewhere.
     pub(super) fn hears(&mut self, message: PeerMessage, chunks: u32) -> WhileWaiting {
         let remote = match message {
             PeerMessage::KeepAlive => return WhileWaiting::Nothing,
@@ -312,13 +311,13 @@ impl Waiting {
             }
             PeerMessage::Request(block) => return self.hears_request(block),
             PeerMessage::ManifestRequest { page } => {
-                self.pages += 1;
-                return match self.pages <= MAX_WAITING_PAGES {
-                    true => WhileWaiting::Answer(PeerMessage::ManifestReject { page }),
-                    false => WhileWaiting::Violation("more pages than may be unanswered"),
-                };
+                if self.pages.len() >= MAX_WAITING_PAGES {
+                    return WhileWaiting::Violation("more pages than may be unanswered");
+                }
+                self.pages.push(page);
+                return WhileWaiting::Nothing;
             }
-            // It was rejected.
+            // It will be rejected.
             PeerMessage::Cancel(_) => return WhileWaiting::Nothing,
             PeerMessage::Have(chunk) if chunk.0 < chunks => {
                 if self.link.remote.resolve(chunks) {
@@ -345,14 +344,22 @@ impl Waiting {
     }
 
     fn hears_request(&mut self, block: BlockRange) -> WhileWaiting {
-        self.blocks += 1;
         if block.len > MAX_BLOCK_LEN {
             return WhileWaiting::Violation("a request for more than a block");
         }
-        match self.blocks <= MAX_REQUESTS {
-            true => WhileWaiting::Answer(PeerMessage::Reject(block)),
-            false => WhileWaiting::Violation("more requests than may be unanswered"),
+        if self.blocks.len() >= MAX_REQUESTS {
+            return WhileWaiting::Violation("more requests than may be unanswered");
         }
+        self.blocks.push(block);
+        WhileWaiting::Nothing
+    }
+
+    /// The answers to what it asked for while it waited.
+    pub(super) fn rejections(&self) -> impl Iterator<Item = PeerMessage> + use<> {
+        let pages = self.pages.clone().into_iter();
+        let pages = pages.map(|page| PeerMessage::ManifestReject { page });
+        let blocks = self.blocks.clone().into_iter();
+        pages.chain(blocks.map(PeerMessage::Reject))
     }
 
     fn heard_what_it_has(&self) -> WhileWaiting {
