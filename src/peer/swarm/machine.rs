@@ -974,9 +974,11 @@ impl Swarm {
         }
     }
 
-    /// A link loses its place to others. If it comes again, it waits for its turn.
+    /// A link loses its place to others. If it comes again, it waits for its turn; but not
+    /// if it was sent nothing, as that was no turn.
     fn make_wait(&mut self, now: Instant, id: LinkId) {
         if self.keeps_a_line()
+            && self.uploader.sent_to(id) > 0
             && let Some(link) = self.links.get(id)
         {
             self.line.had_turn(link.info.host.clone());
