@@ -963,6 +963,10 @@ impl Swarm {
                 continue;
             }
             if let Some(least) = self.places(now).least_useful(&info, false) {
+                // Who gave way before gets only the place of a host that has several.
+                if self.line.has_had_turn(&info.host) && self.is_alone(least) {
+                    continue;
+                }
                 self.make_wait(now, least);
                 self.end_wait(now, id);
             }
@@ -974,14 +978,21 @@ impl Swarm {
         }
     }
 
-    /// A link loses its place to others. If it comes again, it waits for its turn; but not
-    /// if it was sent nothing, as that was no turn.
+    /// Whether a link is the only one of its host.
+    fn is_alone(&self, id: LinkId) -> bool {
+        let host = self.links.get(id).map(|link| &link.info.host);
+        let of_host = |link: &&Link| Some(&link.info.host) == host;
+        self.links.values().filter(of_host).count() == 1
+    }
+
+    /// A link loses its place to others. If it comes again, it waits for its turn. If it
+    /// was sent nothing, it also tries for the places of hosts that have several.
     fn make_wait(&mut self, now: Instant, id: LinkId) {
         if self.keeps_a_line()
-            && self.uploader.sent_to(id) > 0
             && let Some(link) = self.links.get(id)
         {
-            self.line.had_turn(link.info.host.clone());
+            let was_served = self.uploader.sent_to(id) > 0;
+            self.line.had_turn(link.info.host.clone(), was_served);
         }
         self.drop_link(now, id, DropReason::Refused(RefuseReason::Busy));
     }

@@ -6,7 +6,7 @@
 //! with many links counts as one: when one of them gets a place, the others go to the
 //! end of the line.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Link, MAX_WAITING_PAGES};
@@ -50,7 +50,7 @@ pub(super) struct Waiting {
     told: u32,
     told_at: Instant,
     /// When it next tries to get the place of a less useful link, and the pause after that;
-    /// never, if its host had a place before.
+    /// never, if its host had a place before and was sent something.
     next_try: Option<(Instant, Duration)>,
 }
 
@@ -80,8 +80,9 @@ pub(super) struct WaitingLine {
     hosts: VecDeque<HostInLine>,
     links: LinkMap<Waiting>,
     next_look: Option<Instant>,
-    /// Hosts that had a place and gave way to others, and have had none since.
-    had_turn: BTreeSet<HostKey>,
+    /// Hosts that had a place and gave way to others, and have had none since; and whether
+    /// they were sent something.
+    had_turn: BTreeMap<HostKey, bool>,
 }
 
 impl WaitingLine {
@@ -104,7 +105,7 @@ impl WaitingLine {
     /// A link goes to the end of the line. Returns its position.
     pub(super) fn join(&mut self, now: Instant, id: LinkId, link: Link) -> u32 {
         let host = link.info.host.clone();
-        let fresh = !self.had_turn.contains(&host);
+        let fresh = self.had_turn.get(&host) != Some(&true);
         match self.hosts.iter_mut().find(|other| other.host == host) {
             Some(other) => other.links.push_back(id),
             None => self.hosts.push_back(HostInLine {
@@ -161,17 +162,17 @@ impl WaitingLine {
         self.links.remove(id)
     }
 
-    /// A host had a place, and gives way to those who wait.
-    pub(super) fn had_turn(&mut self, host: HostKey) {
+    /// A host had a place, was sent something there or not, and gives way to those who wait.
+    pub(super) fn had_turn(&mut self, host: HostKey, was_served: bool) {
         if self.had_turn.len() >= MAX_REMEMBERED {
             self.had_turn.pop_first();
         }
-        self.had_turn.insert(host);
+        self.had_turn.insert(host, was_served);
     }
 
     /// Whether a host has given way to others, and had no place since.
     pub(super) fn has_had_turn(&self, host: &HostKey) -> bool {
-        self.had_turn.contains(host)
+        self.had_turn.contains_key(host)
     }
 
     /// A link is gone.
