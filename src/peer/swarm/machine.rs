@@ -963,8 +963,10 @@ impl Swarm {
                 continue;
             }
             if let Some(least) = self.places(now).least_useful(&info, false) {
-                // Who gave way before gets only the place of a host that has several.
-                if self.line.has_had_turn(&info.host) && self.is_alone(least) {
+                // Who gave way before gets only the place of another host that has several.
+                let own = |link: &Link| link.info.host == info.host;
+                let spared = self.is_alone(least) || self.links.get(least).is_some_and(own);
+                if self.line.has_had_turn(&info.host) && spared {
                     continue;
                 }
                 self.make_wait(now, least);
