@@ -44,6 +44,17 @@ const NEWCOMERS: usize = 10;
 const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
 
+/// If others wait, a link has its place for this long at least, and until it was sent
+/// this many chunks: enough to be worth a new link.
+const TENURE: Duration = Duration::from_secs(30);
+const TENURE_CHUNKS: u64 = 4;
+
+/// After this long a single block is enough.
+const LONG_TENURE: Duration = Duration::from_secs(120);
+
+/// After this long a link that takes its blocks very slowly is interrupted.
+const LONGEST_TENURE: Duration = Duration::from_secs(600);
+
 /// The shortest time between two counts of the [`Census`].
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -156,6 +167,30 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
+    /// The link that gives way if others wait: the one that has had its place for longest,
+    /// if that was long enough.
+    pub(super) fn had_its_time(self) -> Option<LinkId> {
+        let links = self.links.iter();
+        let had_time = links.filter(|(id, link)| self.has_had_its_time(*id, link));
+        let longest = had_time.min_by_key(|(id, link)| (link.since, *id));
+        longest.map(|(id, _)| id)
+    }
+
+    /// Whether a link has had its place for long enough, if others wait.
+    fn has_had_its_time(self, id: LinkId, link: &Link) -> bool {
+        let held = self.now.saturating_duration_since(link.since);
+        let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
+        let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
+        let sent = self.uploader.sent_to(id);
+        let had_enough = held >= TENURE && sent >= enough || held >= LONG_TENURE && sent > 0;
+        had_enough && (self.uploader.is_resting(id) || held >= LONGEST_TENURE)
+    }
+
+    /// Whether there is a place for a link that has nothing.
+    pub(super) fn has_room_for_blank(self) -> bool {
+        self.links.len() < self.most_held()
+    }
+
     fn is_new(self, link: &Link) -> bool {
         self.now.saturating_duration_since(link.since) < GRACE
     }
@@ -176,7 +211,8 @@ impl Places<'_> {
     }
 
     /// Whether a link was asked for something and takes long to send anything; or,
-    /// where places are scarce, waits in a long line to be asked.
+    /// where places are scarce, waits in a long line to be asked; or has something, and
+    /// did not let this side ask for long.
     fn is_doubtful(self, id: LinkId, link: &Link) -> bool {
         let Some(planner) = self.phase.planner() else {
             return false;
@@ -184,7 +220,10 @@ impl Places<'_> {
         let is_new = self.now.saturating_duration_since(link.since) < UNTRIED;
         let scarce = self.links.len() >= self.most_held();
         let untried = scarce && !link.info.dialled && !is_new && planner.is_untried(id);
-        link.received == 0 && (untried || planner.is_doubtful(self.now, id))
+        let choked_for = |since| self.now.saturating_duration_since(since);
+        let choked_for = link.choked_since.map_or(Duration::ZERO, choked_for);
+        let puts_off = choked_for >= self.config.patience && planner.is_useful(id);
+        link.received == 0 && (untried || puts_off || planner.is_doubtful(self.now, id))
     }
 
     /// Whether a link had the time to be useful to either side, and was not; or does not

@@ -33,8 +33,12 @@ pub struct Progress {
     pub owners: u32,
     /// Peers that sent something of what is stored.
     pub senders: u32,
-    /// Links that are up.
+    /// Links that are up, without those that wait for a place.
     pub links: u32,
+    /// How many peers are served before this one, itself included, by the owner whose line
+    /// is the shortest. `None` if it waits in no line. Sources in whose line it does not
+    /// wait may be serving it meanwhile.
+    pub queued: Option<u32>,
 }
 
 /// What the machine counts about its content.

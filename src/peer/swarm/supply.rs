@@ -7,16 +7,22 @@ use super::address_book::AddressBook;
 use super::link::Link;
 use super::phase::Phase;
 use super::places::Census;
+use super::standby::{StandbyLinks, stuck_after};
 use super::{LinkId, LinkMap, SwarmConfig};
 
 /// After this long without a block everything is tried: longer than a silent link keeps
 /// what was asked of it.
 const STARVED: Duration = Duration::from_secs(5);
 
+/// After this many times [`SwarmConfig::patience`] without anything a turn is no longer
+/// waited for, whatever the others say: a day, by default.
+const LONGEST_WAIT: u32 = 24 * 60;
+
 /// What decides whether a download is supplied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Supply<'a> {
     pub(super) links: &'a LinkMap<Link>,
+    pub(super) standby: &'a StandbyLinks,
     pub(super) book: &'a AddressBook,
     pub(super) phase: &'a Phase,
     pub(super) census: &'a Census,
@@ -130,5 +136,27 @@ impl Supply<'_> {
         };
         let ends = self.last_gain.checked_add(self.config.patience);
         ends.filter(|_| waits_for_others)
+    }
+
+    /// Until when to go on though nothing arrives, since this side waits for its turn: in
+    /// the line of another peer, or choked by one that has what is missing here.
+    pub(super) fn turn_worth_until(self) -> Option<Instant> {
+        let planner = self.phase.planner();
+        let is_next = |(id, link): &(LinkId, &Link)| {
+            link.is_choked() && planner.is_some_and(|planner| planner.is_useful(*id))
+        };
+        let choked = self.links.iter().filter(is_next);
+        let since = choked.map(|(_, link)| link.since.max(self.last_gain));
+        let stuck = stuck_after(self.config);
+        let turn = since.max().and_then(|since| since.checked_add(stuck));
+        let until = turn.max(self.standby.worth_until(self.config))?;
+        let longest = self.longest_wait();
+        Some(longest.map_or(until, |longest| longest.min(until)))
+    }
+
+    /// When a turn is no longer waited for.
+    pub(super) fn longest_wait(self) -> Option<Instant> {
+        let longest = self.config.patience.saturating_mul(LONGEST_WAIT);
+        self.last_gain.checked_add(longest)
     }
 }

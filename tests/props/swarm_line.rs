@@ -1,0 +1,372 @@
+//! The line of a busy seeder, and the other end of it, beside naive models.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::protocol::limits::MAX_REQUESTS;
+use bt_lite::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
+use bt_lite::{ChunkIndex, Manifest};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::sample::link_info;
+
+const PLACES: usize = 1;
+const MAX_WAITING: usize = 6;
+
+fn addr(host: u8, port: u64) -> Addr {
+    format!("host{host}:{port}").parse().unwrap()
+}
+
+fn drain(swarm: &mut Swarm) -> Vec<Output> {
+    swarm.check_invariants();
+    std::iter::from_fn(|| swarm.poll_output()).collect()
+}
+
+/// A seeder whose places are all taken by links that were served.
+struct Busy {
+    swarm: Swarm,
+    now: Instant,
+    held: Vec<LinkId>,
+    links: u64,
+}
+
+impl Busy {
+    fn new() -> Self {
+        let manifest = Manifest::of(&[7; 50_000]).unwrap();
+        let mut config = SwarmConfig::default();
+        (config.max_links, config.max_waiting) = (PLACES, MAX_WAITING);
+        let now = Instant::now();
+        let swarm = Swarm::seeder(now, config, PeerId([0xff; 16]), manifest.into());
+        let (held, links) = (Vec::new(), 0);
+        let mut busy = Self {
+            swarm,
+            now,
+            held,
+            links,
+        };
+        for host in 0..PLACES as u8 {
+            let link = busy.up(100 + host).0;
+            busy.serve(link);
+        }
+        busy
+    }
+
+    /// A link comes from a host. Returns what the machine does.
+    fn up(&mut self, host: u8) -> (LinkId, Vec<Output>) {
+        self.links += 1;
+        let link = LinkId(self.links);
+        let at = Some(addr(host, self.links));
+        let info = link_info(PeerId([self.links as u8; 16]), at, false);
+        self.swarm.link_up(self.now, link, info);
+        (link, drain(&mut self.swarm))
+    }
+
+    /// Makes a link one that something was exchanged with, so that it keeps its place.
+    fn serve(&mut self, link: LinkId) {
+        let block = BlockRange {
+            chunk: ChunkIndex(1),
+            offset: 0,
+            len: 5,
+        };
+        let has = PeerMessage::Bitfield(vec![0x80].into());
+        for message in [has, PeerMessage::Request(block)] {
+            self.swarm.handle_message(self.now, link, message);
+        }
+        let data = Some(vec![7; 5].into());
+        self.swarm.block_read(self.now, link, block, data);
+        self.swarm.messages_sent(self.now, link, 100, 5);
+        self.held.push(link);
+        drain(&mut self.swarm);
+    }
+}
+
+/// The hosts in the order of their turns, and the links of each.
+#[derive(Default)]
+struct Line(VecDeque<(u8, VecDeque<LinkId>)>);
+
+impl Line {
+    fn len(&self) -> usize {
+        self.0.iter().map(|(_, links)| links.len()).sum()
+    }
+
+    fn join(&mut self, host: u8, link: LinkId) {
+        match self.0.iter_mut().find(|(other, _)| *other == host) {
+            Some((_, links)) => links.push_back(link),
+            None => self.0.push_back((host, VecDeque::from([link]))),
+        }
+    }
+
+    /// Takes turns until the link has a place.
+    fn position(&self, link: LinkId) -> u32 {
+        let mut line = Self(self.0.clone());
+        for position in 1.. {
+            if line.next() == Some(link) {
+                return position;
+            }
+        }
+        unreachable!()
+    }
+
+    fn next(&mut self) -> Option<LinkId> {
+        let (host, mut links) = self.0.pop_front()?;
+        let link = links.pop_front();
+        if !links.is_empty() {
+            self.0.push_back((host, links));
+        }
+        link
+    }
+
+    fn remove(&mut self, link: LinkId) {
+        for (_, links) in &mut self.0 {
+            links.retain(|other| *other != link);
+        }
+        self.0.retain(|(_, links)| !links.is_empty());
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A link comes from a host.
+    Up(u8),
+    /// A link that waits goes.
+    Down(prop::sample::Index),
+    /// A link with a place goes.
+    Free(prop::sample::Index),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        4 => (0u8..4).prop_map(Op::Up),
+        1 => any::<prop::sample::Index>().prop_map(Op::Down),
+        2 => any::<prop::sample::Index>().prop_map(Op::Free),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn hosts_get_places_in_turns_in_the_order_in_which_they_came(ops in vec(op(), 1..40)) {
+        let (mut busy, mut line) = (Busy::new(), Line::default());
+        for op in ops {
+            match op {
+                Op::Up(host) => {
+                    let (link, outputs) = busy.up(host);
+                    if line.len() == MAX_WAITING {
+                        let refused = outputs.iter().find_map(|output| match output {
+                            Output::Drop { link, reason } => Some((*link, *reason)),
+                            _ => None,
+                        });
+                        let (gone, reason) = refused.expect("the line is full");
+                        prop_assert_eq!(reason, DropReason::Refused(RefuseReason::Busy));
+                        if gone == link {
+                            continue;
+                        }
+                        let of = |host: u8| line.0.iter().find(|(h, _)| *h == host);
+                        let own = of(host).map_or(0, |(_, links)| links.len());
+                        let most = line.0.iter().map(|(_, links)| links.len()).max().unwrap();
+                        let (_, from) = line.0.iter().find(|(_, l)| l.contains(&gone)).unwrap();
+                        prop_assert!(from.len() == most && most >= own + 2);
+                        prop_assert_eq!(from.back(), Some(&gone));
+                        line.remove(gone);
+                    }
+                    line.join(host, link);
+                    let position = line.position(link);
+                    let message = PeerMessage::Queued { position };
+                    let told = Output::Send { link, message };
+                    prop_assert!(outputs.contains(&told), "{:?}", outputs);
+                }
+                Op::Down(index) => {
+                    let links: Vec<LinkId> = line.0.iter().flat_map(|(_, l)| l.clone()).collect();
+                    if !links.is_empty() {
+                        let link = *index.get(&links);
+                        line.remove(link);
+                        busy.swarm.link_down(busy.now, link);
+                        prop_assert!(drain(&mut busy.swarm).is_empty());
+                    }
+                }
+                Op::Free(index) => {
+                    let at = index.index(busy.held.len());
+                    let gone = busy.held.swap_remove(at);
+                    busy.swarm.link_down(busy.now, gone);
+                    let outputs = drain(&mut busy.swarm);
+                    let expected = line.next();
+                    let greeted = outputs.iter().find_map(|output| match output {
+                        Output::Send { link, message: PeerMessage::HaveAll } => Some(*link),
+                        _ => None,
+                    });
+                    prop_assert_eq!(greeted, expected);
+                    let next = match expected {
+                        Some(link) => link,
+                        None => busy.up(200).0,
+                    };
+                    busy.serve(next);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn position_is_told_again_when_it_has_changed_and_as_a_sign_of_life() {
+    let mut busy = Busy::new();
+    let (first, _) = busy.up(1);
+    let (second, _) = busy.up(2);
+    for link in [first, second] {
+        busy.swarm.messages_sent(busy.now, link, 1, 0);
+        busy.swarm
+            .handle_message(busy.now, link, PeerMessage::HaveNone);
+    }
+    busy.swarm.link_down(busy.now, first);
+    let start = busy.now;
+    let mut told = Vec::new();
+    while busy.now < start + Duration::from_secs(80) {
+        for output in drain(&mut busy.swarm) {
+            if let Output::Send {
+                link,
+                message: PeerMessage::Queued { position },
+            } = output
+            {
+                assert_eq!(link, second);
+                told.push(((busy.now - start).as_secs(), position));
+                busy.swarm.messages_sent(busy.now, link, 1, 0);
+            }
+        }
+        busy.now = busy.swarm.poll_timeout().unwrap().max(busy.now);
+        busy.swarm.handle_timeout(busy.now);
+    }
+    assert_eq!(told, [(10, 1), (40, 1), (70, 1)]);
+}
+
+#[test]
+fn link_that_waits_may_say_what_it_has_and_what_it_wanted_before_it_knew() {
+    let block = BlockRange {
+        chunk: ChunkIndex(0),
+        offset: 0,
+        len: 1,
+    };
+    let may = [
+        PeerMessage::KeepAlive,
+        PeerMessage::HaveNone,
+        PeerMessage::Have(ChunkIndex(1)),
+        PeerMessage::Interested,
+        PeerMessage::NotInterested,
+        PeerMessage::Request(block),
+        PeerMessage::Cancel(block),
+        PeerMessage::ManifestRequest { page: 0 },
+    ];
+    let may_not = [
+        PeerMessage::Choke,
+        PeerMessage::Suggest(ChunkIndex(0)),
+        PeerMessage::Reject(block),
+        PeerMessage::ManifestReject { page: 0 },
+        PeerMessage::Queued { position: 1 },
+        PeerMessage::Have(ChunkIndex(99)),
+    ];
+    for (messages, allowed) in [(&may[..], true), (&may_not[..], false)] {
+        for message in messages {
+            let mut busy = Busy::new();
+            let (link, _) = busy.up(1);
+            busy.swarm.handle_message(busy.now, link, message.clone());
+            let is_drop = |output: &Output| matches!(output, Output::Drop { .. });
+            let dropped = drain(&mut busy.swarm).iter().any(is_drop);
+            assert_eq!(dropped, !allowed, "{message:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_link_that_waits_asked_for_is_rejected_when_it_gets_its_place() {
+    let asks = |at: u32| {
+        let chunk = ChunkIndex(at);
+        let (offset, len) = (0, 1);
+        let block = BlockRange { chunk, offset, len };
+        let answer = PeerMessage::Reject(block);
+        (PeerMessage::Request(block), answer)
+    };
+    let pages = |page: u32| {
+        let answer = PeerMessage::ManifestReject { page };
+        (PeerMessage::ManifestRequest { page }, answer)
+    };
+    let kinds: [(&dyn Fn(u32) -> _, u32); 2] = [(&asks, MAX_REQUESTS as u32), (&pages, 32)];
+    for (ask, most) in kinds {
+        let mut busy = Busy::new();
+        let (link, _) = busy.up(1);
+        for at in 0..most {
+            busy.swarm.handle_message(busy.now, link, ask(at).0);
+            assert_eq!(drain(&mut busy.swarm), [], "{at}");
+        }
+        let held = busy.held[0];
+        busy.swarm.link_down(busy.now, held);
+        let sent = drain(&mut busy.swarm).into_iter();
+        let sent = sent.filter_map(|output| match output {
+            Output::Send { message, .. } => Some(message),
+            _ => None,
+        });
+        let sent: Vec<PeerMessage> = sent.take(most as usize + 1).collect();
+        let answers = (0..most).map(|at| ask(at).1);
+        let expected: Vec<_> = answers.chain([PeerMessage::HaveAll]).collect();
+        assert_eq!(sent, expected);
+
+        let mut busy = Busy::new();
+        let (link, _) = busy.up(1);
+        for at in 0..most {
+            busy.swarm.handle_message(busy.now, link, ask(at).0);
+        }
+        drain(&mut busy.swarm);
+        busy.swarm.handle_message(busy.now, link, ask(0).0);
+        let outputs = drain(&mut busy.swarm);
+        let reason = |output: &Output| match output {
+            Output::Drop { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        let reason = outputs.iter().find_map(reason);
+        assert!(matches!(reason, Some(DropReason::Violation(_))));
+    }
+}
+
+/// When a download gives up whose only owner has it wait, and says its position every
+/// thirty seconds until `silent`, better each time until `stuck`.
+fn gives_up_after(silent: u64, stuck: u64) -> u64 {
+    let (start, link) = (Instant::now(), LinkId(1));
+    let manifest = Manifest::of(&[7; 50_000]).unwrap();
+    let me = PeerId([9; 16]);
+    let mut swarm = Swarm::leecher(start, SwarmConfig::default(), me, manifest.id());
+    let info = LinkInfo::dialled(PeerId([1; 16]), addr(1, 1));
+    swarm.owners_found(start, [(addr(1, 1), true)]);
+    swarm.link_up(start, link, info);
+    let (mut now, mut next, mut position) = (start, 0, 1_000_000);
+    loop {
+        if (now - start).as_secs() >= next && next <= silent {
+            position -= u32::from(next <= stuck);
+            swarm.handle_message(now, link, PeerMessage::Queued { position });
+            next += 30;
+            assert_eq!(swarm.progress(now).queued, Some(position));
+            assert_eq!(swarm.progress(now).links, 0);
+        }
+        for output in drain(&mut swarm) {
+            match output {
+                Output::GaveUp => return (now - start).as_secs(),
+                Output::FindOwners => swarm.owners_found(now, []),
+                Output::Drop { .. } => panic!("the line is left"),
+                _ => {}
+            }
+        }
+        now += Duration::from_secs(1);
+        swarm.handle_timeout(now);
+    }
+}
+
+#[test]
+fn download_that_waits_in_line_gives_up_only_when_the_line_is_dead_or_stuck() {
+    // The last sign of life counts for a minute.
+    let dead = gives_up_after(300, 300);
+    assert!((365..=376).contains(&dead), "{dead}");
+    // Half an hour without coming on is too long.
+    let stuck = gives_up_after(u64::MAX, 600);
+    assert!((2400..=2411).contains(&stuck), "{stuck}");
+    // And so is a day, however the line moves.
+    let day = gives_up_after(u64::MAX, u64::MAX);
+    assert!((86_400..=86_411).contains(&day), "{day}");
+}
