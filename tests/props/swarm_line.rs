@@ -209,7 +209,7 @@ proptest! {
 }
 
 #[test]
-fn position_is_told_again_when_it_has_changed_and_as_a_sign_of_life() {
+fn position_is_told_again_when_it_has_changed_and_not_before_ten_seconds() {
     let mut busy = Busy::new();
     let (first, _) = busy.up(1);
     let (second, _) = busy.up(2);
@@ -236,7 +236,7 @@ fn position_is_told_again_when_it_has_changed_and_as_a_sign_of_life() {
         busy.now = busy.swarm.poll_timeout().unwrap().max(busy.now);
         busy.swarm.handle_timeout(busy.now);
     }
-    assert_eq!(told, [(10, 1), (40, 1), (70, 1)]);
+    assert_eq!(told, [(10, 1)]);
 }
 
 #[test]
@@ -326,47 +326,99 @@ fn what_a_link_that_waits_asked_for_is_rejected_when_it_gets_its_place() {
     }
 }
 
-/// When a download gives up whose only owner has it wait, and says its position every
-/// thirty seconds until `silent`, better each time until `stuck`.
-fn gives_up_after(silent: u64, stuck: u64) -> u64 {
-    let (start, link) = (Instant::now(), LinkId(1));
-    let manifest = Manifest::of(&[7; 50_000]).unwrap();
-    let me = PeerId([9; 16]);
-    let mut swarm = Swarm::leecher(start, SwarmConfig::default(), me, manifest.id());
-    let info = LinkInfo::dialled(PeerId([1; 16]), addr(1, 1));
-    swarm.owners_found(start, [(addr(1, 1), true)]);
-    swarm.link_up(start, link, info);
-    let (mut now, mut next, mut position) = (start, 0, 1_000_000);
-    loop {
-        if (now - start).as_secs() >= next && next <= silent {
-            position -= u32::from(next <= stuck);
-            swarm.handle_message(now, link, PeerMessage::Queued { position });
-            next += 30;
-            assert_eq!(swarm.progress(now).queued, Some(position));
-            assert_eq!(swarm.progress(now).links, 0);
-        }
-        for output in drain(&mut swarm) {
+/// A download whose only owner has it wait.
+struct InLine {
+    swarm: Swarm,
+    start: Instant,
+    now: Instant,
+}
+
+const OWNER: LinkId = LinkId(1);
+
+impl InLine {
+    fn new() -> Self {
+        let start = Instant::now();
+        let manifest = Manifest::of(&[7; 50_000]).unwrap();
+        let me = PeerId([9; 16]);
+        let mut swarm = Swarm::leecher(start, SwarmConfig::default(), me, manifest.id());
+        let info = LinkInfo::dialled(PeerId([1; 16]), addr(1, 1));
+        swarm.owners_found(start, [(addr(1, 1), true)]);
+        swarm.link_up(start, OWNER, info);
+        let now = start;
+        Self { swarm, start, now }
+    }
+
+    fn hears(&mut self, message: PeerMessage) {
+        self.swarm.handle_message(self.now, OWNER, message);
+    }
+
+    /// Lets a second pass. Returns whether the download gives up.
+    fn second_passes(&mut self) -> bool {
+        self.now += Duration::from_secs(1);
+        self.swarm.handle_timeout(self.now);
+        let mut gives_up = false;
+        for output in drain(&mut self.swarm) {
             match output {
-                Output::GaveUp => return (now - start).as_secs(),
-                Output::FindOwners => swarm.owners_found(now, []),
+                Output::GaveUp => gives_up = true,
+                Output::FindOwners => self.swarm.owners_found(self.now, []),
                 Output::Drop { .. } => panic!("the line is left"),
                 _ => {}
             }
         }
-        now += Duration::from_secs(1);
-        swarm.handle_timeout(now);
+        gives_up
+    }
+
+    /// After how many seconds, from the start, it gives up.
+    fn gives_up_after(mut self) -> u64 {
+        while !self.second_passes() {}
+        (self.now - self.start).as_secs()
+    }
+
+    /// Comes nearer every half a minute, for so long.
+    fn comes_nearer(&mut self, seconds: u64) -> bool {
+        let start = self.now;
+        let mut position = 1_000_000;
+        while (self.now - start).as_secs() < seconds {
+            if (self.now - start).as_secs().is_multiple_of(30) {
+                position -= 1;
+                self.hears(PeerMessage::Queued { position });
+                let progress = self.swarm.progress(self.now);
+                assert_eq!((progress.queued, progress.links), (Some(position), 0));
+            }
+            if self.second_passes() {
+                return false;
+            }
+        }
+        true
     }
 }
 
 #[test]
-fn download_that_waits_in_line_gives_up_only_when_the_line_is_dead_or_stuck() {
-    // The last sign of life counts for a minute.
-    let dead = gives_up_after(300, 300);
-    assert!((365..=376).contains(&dead), "{dead}");
+fn download_that_waits_in_line_gives_up_only_when_the_line_is_stuck_or_after_a_day() {
+    let mut download = InLine::new();
+    assert!(download.comes_nearer(601));
     // Half an hour without coming on is too long.
-    let stuck = gives_up_after(u64::MAX, 600);
-    assert!((2400..=2411).contains(&stuck), "{stuck}");
+    assert_eq!(download.gives_up_after(), 600 + 1800);
+    // A place further back is no progress.
+    let mut download = InLine::new();
+    assert!(download.comes_nearer(601));
+    while download.now < download.start + Duration::from_secs(1200) {
+        assert!(!download.second_passes());
+    }
+    download.hears(PeerMessage::Queued {
+        position: 2_000_000,
+    });
+    assert_eq!(download.gives_up_after(), 600 + 1800);
     // And so is a day, however the line moves.
-    let day = gives_up_after(u64::MAX, u64::MAX);
-    assert!((86_400..=86_411).contains(&day), "{day}");
+    let mut download = InLine::new();
+    assert!(!download.comes_nearer(100_000));
+    assert_eq!((download.now - download.start).as_secs(), 86_400);
+}
+
+#[test]
+fn download_whose_owner_in_line_goes_is_patient_as_before() {
+    let mut download = InLine::new();
+    assert!(download.comes_nearer(601));
+    download.swarm.link_down(download.now, OWNER);
+    assert_eq!(download.gives_up_after(), 601 + 60);
 }

@@ -42,11 +42,10 @@ pub struct SwarmConfig {
     pub find_retry: Duration,
     /// The longest such pause. At least 10 ms. Default 30 s.
     pub find_interval: Duration,
-    /// A download is given up if nothing arrives for this long, and no turn is waited for:
-    /// neither in the line of a peer that tells how it moves, nor on a link of an owner
-    /// that serves others first. Such a wait ends as well when the position has not become
-    /// better, or nothing has arrived from the owner, for 30 times as long; and after 1440
-    /// times as long in any case. At least 10 ms. Default 60 s.
+    /// A download is given up if nothing arrives for this long, and no turn is waited for,
+    /// neither in the line of a busy owner nor on a link of one that serves others first.
+    /// A turn that comes no nearer is waited for 30 times as long, and any 1440 times as
+    /// long. At least 10 ms. Default 60 s.
     pub patience: Duration,
     /// How requests are planned.
     pub planner: PlannerConfig,

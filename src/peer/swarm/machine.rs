@@ -46,10 +46,6 @@ const MAX_REJECTIONS: u32 = 32;
 /// For how long an old link that has nothing comes last.
 const COMES_LAST: Duration = Duration::from_secs(60);
 
-/// How often per [`SwarmConfig::patience`] a download looks whether its turn is still to
-/// come.
-const LOOKS: u32 = 6;
-
 /// How many messages may wait for a link: several times what a peer that keeps to the
 /// protocol can cause.
 const MAX_QUEUED: usize = 4096;
@@ -77,8 +73,8 @@ pub struct Swarm {
     owner_search: OwnerSearch,
     /// When something last arrived that brought the download on.
     last_gain: Instant,
-    /// Until when a turn is waited for, though the patience is over.
-    worth_waiting: Option<Instant>,
+    /// When a turn that is waited for last came nearer, or came, or was lost.
+    turn_moved: Instant,
     effort: Effort,
     counters: Counters,
     super_seeding: SuperSeeding,
@@ -159,7 +155,7 @@ impl Swarm {
             ask_queue: AskQueue::default(),
             owner_search: OwnerSearch::new(now),
             last_gain: now,
-            worth_waiting: None,
+            turn_moved: now,
             effort: Effort::Going,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
@@ -249,6 +245,7 @@ impl Swarm {
             census: &self.census,
             config: &self.config,
             last_gain: self.last_gain,
+            turn_moved: self.turn_moved,
         }
     }
 }
@@ -329,38 +326,18 @@ impl Swarm {
             }
         }
         if self.patience_ends().is_some_and(|end| end <= now) {
-            self.lose_patience(now);
+            // The driver ends the download. This is said once, until something arrives.
+            self.effort = Effort::GaveUp;
+            self.outbox.push(Output::GaveUp);
         }
         self.settle(now);
-    }
-
-    /// A turn has come, or will come after another wait: something may arrive soon.
-    fn is_promising(&mut self, now: Instant) {
-        let until = now.checked_add(self.config.patience);
-        let until = until.min(self.supply().longest_wait()).or(until);
-        self.worth_waiting = self.worth_waiting.max(until);
     }
 
     /// When to give up, if nothing arrives before. Not if that was said already, and not
     /// when the download ends anyway.
     fn patience_ends(&self) -> Option<Instant> {
         let ends = self.supply().patience_ends();
-        let ends = ends.filter(|_| self.effort == Effort::Going);
-        ends.map(|ends| self.worth_waiting.map_or(ends, |until| ends.max(until)))
-    }
-
-    /// Nothing has arrived for long. If this side waits for its turn somewhere, it goes on
-    /// for a while, and looks again.
-    fn lose_patience(&mut self, now: Instant) {
-        let until = self.supply().turn_worth_until();
-        if let Some(until) = until.filter(|until| *until > now) {
-            let look = now.checked_add(self.config.patience / LOOKS);
-            self.worth_waiting = Some(look.map_or(until, |look| look.min(until)));
-            return;
-        }
-        // The driver ends the download. This is said once, until something arrives.
-        self.effort = Effort::GaveUp;
-        self.outbox.push(Output::GaveUp);
+        ends.filter(|_| self.effort == Effort::Going)
     }
 
     /// Something arrived that brings the download on.
@@ -419,12 +396,8 @@ impl Swarm {
             };
             let leads_there =
                 |link: &Link| link.is_proven && link.info.addr.as_ref() == Some(&addr);
-            if self
-                .links
-                .values()
-                .chain(self.standby.values())
-                .any(leads_there)
-            {
+            let mut links = self.links.values().chain(self.standby.values());
+            if links.any(leads_there) {
                 // The address had been forgotten, and was named again since.
                 self.book.is_linked(&addr);
                 continue;
@@ -709,13 +682,15 @@ impl Swarm {
         }
         let has_its_share =
             is_half_full && !info.dialled && self.places(now).has_its_share(&info.host);
-        let keeps_a_line = self.keeps_a_line() && !info.dialled;
-        let must_wait = keeps_a_line && self.line.has_had_turn(&info.host);
-        if !has_its_share && !must_wait && self.make_room(now, info) {
-            return Welcome::Place;
+        if self.keeps_a_line() && !info.dialled {
+            let is_full = self.links.len() >= self.config.max_links;
+            return match has_its_share || is_full {
+                true => self.welcome_to_line(now, info),
+                false => Welcome::Place,
+            };
         }
-        match keeps_a_line {
-            true => self.welcome_to_line(now, info),
+        match !has_its_share && self.make_room(now, info) {
+            true => Welcome::Place,
             false => Welcome::Refused(RefuseReason::Busy),
         }
     }
@@ -734,14 +709,18 @@ impl Swarm {
         let Some(least) = self.places(now).least_useful(newcomer, starving) else {
             return false;
         };
-        self.make_wait(now, least);
+        self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
         true
     }
 
-    /// Keeps some places for newcomers until they have said what they have.
+    /// Keeps some places for newcomers until they have said what they have. Those who wait
+    /// need none: they say it meanwhile.
     fn keep_places_free(&mut self, now: Instant) {
+        if self.keeps_a_line() {
+            return;
+        }
         while let Some(link) = self.places(now).surplus_blank() {
-            self.make_wait(now, link);
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
         }
     }
 
@@ -791,6 +770,7 @@ impl Swarm {
             self.detach(now, id);
             self.unlink_address(now, &link);
         } else if let Some(link) = self.standby.remove(id) {
+            self.turn_moved = now;
             self.unlink_address(now, &link);
         } else {
             self.line.remove(id);
@@ -926,8 +906,9 @@ impl Swarm {
         }
     }
 
-    /// Gives free places to those who wait, and from time to time places of those who had
-    /// them long enough.
+    /// Gives free places to those who wait, and from time to time the place of a link that
+    /// gives way to them: of one at a time, since a link that comes needs a round trip
+    /// until it asks.
     fn serve_line(&mut self, now: Instant) {
         if self.line.is_empty() {
             return;
@@ -937,10 +918,13 @@ impl Swarm {
             for id in self.line.late(now) {
                 self.violated(now, id, "no Bitfield in time");
             }
-            self.pass_places_on(now);
+            if let Some((least, next)) = self.exchange(now) {
+                self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+                self.end_wait(now, next);
+            }
         }
-        while let Some(id) = self.next_in_line(now) {
-            self.end_wait(now, id);
+        while let Some(next) = self.next_in_line(now) {
+            self.end_wait(now, next);
         }
         if looks {
             for (id, position) in self.line.news(now) {
@@ -949,68 +933,28 @@ impl Swarm {
         }
     }
 
-    /// A link that waits gets the place of one that would give way to a newcomer: not once
-    /// and for all when it comes, but again from time to time. And the head of the line gets
-    /// the place of the link that has had it for longest, if that was long enough: of one
-    /// at a time, since a link that comes needs a round trip until it asks.
-    fn pass_places_on(&mut self, now: Instant) {
-        for id in self.line.tries(now) {
-            let Some(waiting) = self.line.get_mut(id) else {
-                continue;
-            };
-            let info = waiting.link.info.clone();
-            if self.places(now).has_its_share(&info.host) {
-                continue;
-            }
-            if let Some(least) = self.places(now).least_useful(&info, false) {
-                // Who gave way before gets only the place of another host that has several.
-                let own = |link: &Link| link.info.host == info.host;
-                let spared = self.is_alone(least) || self.links.get(least).is_some_and(own);
-                if self.line.has_had_turn(&info.host) && spared {
-                    continue;
-                }
-                self.make_wait(now, least);
-                self.end_wait(now, id);
-            }
-        }
-        if !self.line.is_empty()
-            && let Some(link) = self.places(now).had_its_time()
-        {
-            self.make_wait(now, link);
-        }
+    /// The link that gives way to those who wait, if one does, and the one that gets its
+    /// place.
+    fn exchange(&self, now: Instant) -> Option<(LinkId, LinkId)> {
+        let hosts = self.places(now).hosts();
+        let most = hosts.values().max().copied()?;
+        let (least, is_surplus) = self.places(now).gives_way(&hosts)?;
+        let share = self.places(now).share(hosts.len());
+        let next = self.line.first(|host| {
+            let count = hosts.get(host).copied().unwrap_or(0);
+            count < share && (!is_surplus || count + 2 <= most)
+        });
+        Some((least, next?))
     }
 
-    /// Whether a link is the only one of its host.
-    fn is_alone(&self, id: LinkId) -> bool {
-        let host = self.links.get(id).map(|link| &link.info.host);
-        let of_host = |link: &&Link| Some(&link.info.host) == host;
-        self.links.values().filter(of_host).count() == 1
-    }
-
-    /// A link loses its place to others. If it comes again, it waits for its turn. If it
-    /// was sent nothing, it also tries for the places of hosts that have several.
-    fn make_wait(&mut self, now: Instant, id: LinkId) {
-        if self.keeps_a_line()
-            && let Some(link) = self.links.get(id)
-        {
-            let was_served = self.uploader.sent_to(id) > 0;
-            self.line.had_turn(link.info.host.clone(), was_served);
-        }
-        self.drop_link(now, id, DropReason::Refused(RefuseReason::Busy));
-    }
-
-    /// The next link that gets a place, if one is free. Some are kept for links that have
-    /// something; then one that has nothing is not passed over, but waits for another place.
+    /// The link that gets the next free place, if there is one.
     fn next_in_line(&self, now: Instant) -> Option<LinkId> {
         if self.links.len() >= self.config.max_links {
             return None;
         }
-        let places = self.places(now);
-        let is_half_full = self.is_half_full();
+        let (places, is_half_full) = (self.places(now), self.is_half_full());
         let may = |host: &HostKey| !is_half_full || !places.has_its_share(host);
-        let (id, waiting) = self.line.first(|waiting| may(&waiting.link.info.host))?;
-        let fits = places.has_room_for_blank() || waiting.link.remote.count() > 0;
-        fits.then_some(id)
+        self.line.first(may)
     }
 
     /// A link has waited long enough: it gets a place.
@@ -1048,7 +992,8 @@ impl Swarm {
         // What it was asked early is free for others at once. It still answers.
         self.detach(now, id);
         let asks = asks.unwrap_or_default();
-        self.standby.insert(now, id, link, position, asks);
+        self.standby.insert(id, link, position, asks);
+        self.turn_moved = now;
         if self.standby.len() > self.config.sources
             && let Some(worst) = self.standby.worst()
         {
@@ -1086,7 +1031,11 @@ impl Swarm {
                     self.violated(now, id, "a rejection of what was not asked for");
                 }
             }
-            PeerMessage::Queued { position } => self.standby.moved(now, id, position),
+            PeerMessage::Queued { position } => {
+                if self.standby.moved(id, position) {
+                    self.turn_moved = now;
+                }
+            }
             PeerMessage::Refuse(reason) => self.refused(now, id, reason),
             PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone => {
                 self.got_place(now, id);
@@ -1111,7 +1060,7 @@ impl Swarm {
         if let Some(planner) = self.planner() {
             planner.link_owes(id, asks);
         }
-        self.is_promising(now);
+        self.turn_moved = now;
         self.send_proofs(id);
         self.send_haves(id);
     }
@@ -1242,7 +1191,6 @@ impl Swarm {
         let state = self.links.get(link).or(standby);
         let state = state.filter(|state| state.info.dialled);
         let dialled = state.and_then(|state| state.info.addr.clone());
-        let took_turns = state.is_some_and(|state| state.remote.is_anything());
         match reason {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
             _ => self.left(now, link),
@@ -1250,9 +1198,7 @@ impl Swarm {
         self.drop_link(now, link, DropReason::Left(reason));
         if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
             self.book.had_no_place(now, &addr);
-            if took_turns {
-                self.is_promising(now);
-            }
+            self.turn_moved = now;
         }
     }
 
@@ -1384,10 +1330,7 @@ impl Swarm {
 
     fn choked(&mut self, now: Instant, link: LinkId, choke: Choke) {
         if choke == Choke::Unchoked && self.links.get(link).is_some_and(Link::is_choked) {
-            // Its turn has come, and something may arrive soon.
-            let soon = now.checked_add(self.config.patience);
-            let until = self.supply().turn_worth_until();
-            self.worth_waiting = self.worth_waiting.max(until.min(soon));
+            self.turn_moved = now;
         }
         if let Some(planner) = self.planner() {
             let is_choked = choke == Choke::Choked;

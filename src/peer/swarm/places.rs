@@ -13,7 +13,7 @@
 //! yet what they have.
 
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
@@ -45,12 +45,9 @@ const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
 
 /// If others wait, a link has its place for this long at least, and until it was sent
-/// this many chunks: enough to be worth a new link.
+/// this many chunks, or had nothing to ask for: enough to be worth a new link.
 const TENURE: Duration = Duration::from_secs(30);
 const TENURE_CHUNKS: u64 = 4;
-
-/// After this long a single block is enough.
-const LONG_TENURE: Duration = Duration::from_secs(120);
 
 /// After this long a link that takes its blocks very slowly is interrupted.
 const LONGEST_TENURE: Duration = Duration::from_secs(600);
@@ -105,7 +102,7 @@ impl Census {
     }
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
     /// Links that were asked and sent nothing for long, or were sent something and never
     /// told of it; and that never sent anything either.
     pub(super) fn useless(self) -> Vec<LinkId> {
@@ -121,18 +118,31 @@ impl Places<'_> {
         link.received == 0 && (silent || self.uploader.is_mute(self.now, id))
     }
 
+    /// How many links were accepted from each host, with those that were dialled only.
+    pub(super) fn hosts(self) -> BTreeMap<&'a HostKey, usize> {
+        let mut hosts = BTreeMap::new();
+        for link in self.links.values() {
+            *hosts.entry(&link.info.host).or_default() += usize::from(!link.info.dialled);
+        }
+        hosts
+    }
+
     /// How many links were accepted from a host.
     fn accepted_from(self, host: &HostKey) -> usize {
         let accepted = self.links.values().filter(|link| !link.info.dialled);
         accepted.filter(|link| link.info.host == *host).count()
     }
 
-    /// Whether a host has twice as many links as every host would have, if they all had
-    /// the same number.
+    /// How many links a host may have of so many hosts, if places are scarce: twice as many
+    /// as every host would have, if they all had the same number.
+    pub(super) fn share(self, hosts: usize) -> usize {
+        (2 * self.config.max_links).div_ceil(hosts.max(1)).max(2)
+    }
+
+    /// Whether a host has its share of the places.
     pub(super) fn has_its_share(self, host: &HostKey) -> bool {
-        let hosts: BTreeSet<&HostKey> = self.links.values().map(|link| &link.info.host).collect();
-        let share = (2 * self.config.max_links).div_ceil(hosts.len().max(1));
-        self.accepted_from(host) >= share.max(2)
+        let hosts = self.hosts();
+        hosts.get(host).copied().unwrap_or(0) >= self.share(hosts.len())
     }
 
     /// The link that gives way to a newcomer, if one does. First an idle one. Then a
@@ -167,28 +177,48 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
-    /// The link that gives way if others wait: the one that has had its place for longest,
-    /// if that was long enough.
-    pub(super) fn had_its_time(self) -> Option<LinkId> {
-        let links = self.links.iter();
-        let had_time = links.filter(|(id, link)| self.has_had_its_time(*id, link));
-        let longest = had_time.min_by_key(|(id, link)| (link.since, *id));
-        longest.map(|(id, _)| id)
+    /// The link that gives way to those who wait, if one does; and whether it does so only
+    /// to a host with at least two links fewer. `hosts` says how many links were accepted
+    /// from each host. First an idle one. Then one that had the time to be useful, and was
+    /// not. Then the one that has had its turn, and has had its place for longest. Then one
+    /// of the host that has most.
+    pub(super) fn gives_way(self, hosts: &BTreeMap<&HostKey, usize>) -> Option<(LinkId, bool)> {
+        let most = hosts.values().max().copied().unwrap_or(0);
+        let rank = |(id, link): (LinkId, &Link)| {
+            let exchanged = link.received + self.uploader.sent_to(id);
+            let of_most = !link.info.dialled && hosts.get(&link.info.host) == Some(&most);
+            let group = if self.is_idle(id, link) {
+                0
+            } else if self.is_barren(id, link) || self.has_missed_its_turn(id, link) {
+                1
+            } else if self.has_had_its_turn(id, link) {
+                return Some((2, 0, link.since, id));
+            } else if of_most && most >= 2 {
+                3
+            } else {
+                return None;
+            };
+            Some((group, exchanged, link.since, id))
+        };
+        let (group, _, _, id) = self.links.iter().filter_map(rank).min()?;
+        Some((id, group == 3))
     }
 
-    /// Whether a link has had its place for long enough, if others wait.
-    fn has_had_its_time(self, id: LinkId, link: &Link) -> bool {
+    /// Whether nothing is known of a link, though it was its turn.
+    fn has_missed_its_turn(self, id: LinkId, link: &Link) -> bool {
+        self.is_blank(id, link) && self.is_old(link) && self.uploader.has_passed(id)
+    }
+
+    /// Whether a link has had its place for long enough, if others wait: for `TENURE`, and
+    /// for what makes a link worth while. It is not interrupted, unless it takes very long.
+    fn has_had_its_turn(self, id: LinkId, link: &Link) -> bool {
         let held = self.now.saturating_duration_since(link.since);
         let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
         let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
         let sent = self.uploader.sent_to(id);
-        let had_enough = held >= TENURE && sent >= enough || held >= LONG_TENURE && sent > 0;
-        had_enough && (self.uploader.is_resting(id) || held >= LONGEST_TENURE)
-    }
-
-    /// Whether there is a place for a link that has nothing.
-    pub(super) fn has_room_for_blank(self) -> bool {
-        self.links.len() < self.most_held()
+        let rests = self.uploader.is_resting(id);
+        let served = sent >= enough || self.uploader.has_passed(id);
+        held >= TENURE && served && rests || held >= LONGEST_TENURE && sent > 0
     }
 
     fn is_new(self, link: &Link) -> bool {

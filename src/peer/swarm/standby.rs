@@ -1,31 +1,20 @@
 //! The links on which this side waits for a place at the other side.
 //!
-//! Such a link is no source and takes none of the places here. As long as it comes on,
-//! a download that gets nothing does not give up.
+//! Such a link is no source and takes none of the places here. A download that has one is
+//! more patient.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::link::Link;
-use super::{LinkId, LinkMap, SwarmConfig};
+use super::{LinkId, LinkMap};
 use crate::content::BlockRange;
-
-/// A line in which this side has not come on for this many times
-/// [`SwarmConfig::patience`] is no reason to go on.
-const STUCK: u32 = 30;
-
-/// A side that lets others wait tells them their position every 30 s at least, so after
-/// this long it has forgotten this one.
-const SILENT: Duration = Duration::from_secs(65);
 
 /// A link on which this side waits.
 #[derive(Debug)]
 struct Standby {
     link: Link,
     position: u32,
-    /// When the position was last told.
-    heard: Instant,
-    /// When it was last better than ever before.
-    advanced: Instant,
+    /// The best position that was told.
     best: u32,
     /// What the other side was asked for, and when, before it told this one to wait, and
     /// has not answered.
@@ -60,7 +49,6 @@ impl StandbyLinks {
     /// A new link is told to wait. It was asked for these before, at these times.
     pub(super) fn insert(
         &mut self,
-        now: Instant,
         id: LinkId,
         link: Link,
         position: u32,
@@ -69,22 +57,21 @@ impl StandbyLinks {
         let standby = Standby {
             link,
             position,
-            heard: now,
-            advanced: now,
             best: position,
             asks,
         };
         self.0.insert(id, standby);
     }
 
-    /// A link is told its position again.
-    pub(super) fn moved(&mut self, now: Instant, id: LinkId, position: u32) {
-        if let Some(standby) = self.0.get_mut(id) {
-            (standby.position, standby.heard) = (position, now);
-            if position < standby.best {
-                (standby.best, standby.advanced) = (position, now);
-            }
-        }
+    /// A link is told its position again. Returns whether it is better than ever before.
+    pub(super) fn moved(&mut self, id: LinkId, position: u32) -> bool {
+        let Some(standby) = self.0.get_mut(id) else {
+            return false;
+        };
+        standby.position = position;
+        let is_nearer = position < standby.best;
+        standby.best = standby.best.min(position);
+        is_nearer
     }
 
     /// A link rejects what it was asked for before. Returns whether it was.
@@ -117,20 +104,4 @@ impl StandbyLinks {
     pub(super) fn position(&self) -> Option<u32> {
         self.0.values().map(|standby| standby.position).min()
     }
-
-    /// Until when the wait is worth it, if no link is told anything more: the other side
-    /// still tells the position, and it gets better.
-    pub(super) fn worth_until(&self, config: &SwarmConfig) -> Option<Instant> {
-        let until = |standby: &Standby| {
-            let alive = standby.heard.checked_add(SILENT)?;
-            let stuck = standby.advanced.checked_add(stuck_after(config))?;
-            Some(alive.min(stuck))
-        };
-        self.0.values().filter_map(until).max()
-    }
-}
-
-/// How long a wait that does not come on is worth it.
-pub(super) fn stuck_after(config: &SwarmConfig) -> Duration {
-    config.patience.saturating_mul(STUCK)
 }

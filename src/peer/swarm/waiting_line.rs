@@ -6,7 +6,7 @@
 //! with many links counts as one: when one of them gets a place, the others go to the
 //! end of the line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::link::{Link, MAX_WAITING_PAGES};
@@ -24,18 +24,6 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The shortest time until a link is told its position again.
 const NEWS: Duration = Duration::from_secs(10);
 
-/// The longest: how long a position holds is no secret, but whether the line moves at all
-/// would be.
-const ALIVE: Duration = Duration::from_secs(30);
-
-/// The pause until a link that waits tries to get the place of a less useful one, which
-/// doubles, and the pause after which it only waits for its turn.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(32);
-
-/// How many hosts are remembered that had a place and gave way.
-const MAX_REMEMBERED: usize = 4096;
-
 /// A link that waits for a place.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -49,9 +37,6 @@ pub(super) struct Waiting {
     /// Its position as it was told last, and when.
     told: u32,
     told_at: Instant,
-    /// When it next tries to get the place of a less useful link, and the pause after that;
-    /// never, if its host had a place before and was sent something.
-    next_try: Option<(Instant, Duration)>,
 }
 
 /// What follows from a message of a link that waits.
@@ -80,9 +65,6 @@ pub(super) struct WaitingLine {
     hosts: VecDeque<HostInLine>,
     links: LinkMap<Waiting>,
     next_look: Option<Instant>,
-    /// Hosts that had a place and gave way to others, and have had none since; and whether
-    /// they were sent something.
-    had_turn: BTreeMap<HostKey, bool>,
 }
 
 impl WaitingLine {
@@ -102,34 +84,40 @@ impl WaitingLine {
         self.links.get_mut(id)
     }
 
-    /// A link goes to the end of the line. Returns its position.
+    /// A link goes to the end of the line. Returns its position. O(hosts).
     pub(super) fn join(&mut self, now: Instant, id: LinkId, link: Link) -> u32 {
         let host = link.info.host.clone();
-        let fresh = self.had_turn.get(&host) != Some(&true);
-        match self.hosts.iter_mut().find(|other| other.host == host) {
+        let at = self.hosts.iter().position(|other| other.host == host);
+        let at = at.unwrap_or(self.hosts.len());
+        match self.hosts.get_mut(at) {
             Some(other) => other.links.push_back(id),
             None => self.hosts.push_back(HostInLine {
                 host,
                 links: VecDeque::from([id]),
             }),
         }
+        let told = self.last_position(at);
         let waiting = Waiting {
             link,
             declined: false,
             blocks: Vec::new(),
             pages: Vec::new(),
-            told: 0,
+            told,
             told_at: now,
-            next_try: fresh.then_some((now + FIRST_PAUSE, FIRST_PAUSE)),
         };
         self.links.insert(id, waiting);
         self.next_look.get_or_insert(now);
-        let place = self.order().position(|other| other == id);
-        let told = place.map_or(u32::MAX, position);
-        if let Some(waiting) = self.links.get_mut(id) {
-            waiting.told = told;
-        }
         told
+    }
+
+    /// The position of the last link of a host, by its place among the hosts.
+    fn last_position(&self, at: usize) -> u32 {
+        let round = self.hosts.get(at).map_or(0, |host| host.links.len());
+        let in_time = |(other, host): (usize, &HostInLine)| {
+            let rounds = if other <= at { round } else { round - 1 };
+            host.links.len().min(rounds)
+        };
+        position(self.hosts.iter().enumerate().map(in_time).sum())
     }
 
     /// The newest link of the host that has most, if it has at least two more than
@@ -143,36 +131,19 @@ impl WaitingLine {
         id.copied()
     }
 
-    /// The first link, in the order of turns, that may have a place.
-    pub(super) fn first(&self, may: impl Fn(&Waiting) -> bool) -> Option<(LinkId, &Waiting)> {
-        let heads = self.hosts.iter().filter_map(|host| host.links.front());
-        let mut heads = heads.filter_map(|id| Some((*id, self.links.get(*id)?)));
-        heads.find(|(_, waiting)| may(waiting))
+    /// The first link, in the order of turns, of a host that may have a place.
+    pub(super) fn first(&self, may: impl Fn(&HostKey) -> bool) -> Option<LinkId> {
+        let host = self.hosts.iter().find(|host| may(&host.host))?;
+        host.links.front().copied()
     }
 
     /// A link gets a place: it was its host's turn.
     pub(super) fn take(&mut self, id: LinkId) -> Option<Waiting> {
-        if let Some(waiting) = self.links.get(id) {
-            self.had_turn.remove(&waiting.link.info.host);
-        }
         let at = self.remove_from_host(id);
         if let Some(host) = at.and_then(|at| self.hosts.remove(at)) {
             self.hosts.push_back(host);
         }
         self.links.remove(id)
-    }
-
-    /// A host had a place, was sent something there or not, and gives way to those who wait.
-    pub(super) fn had_turn(&mut self, host: HostKey, was_served: bool) {
-        if self.had_turn.len() >= MAX_REMEMBERED {
-            self.had_turn.pop_first();
-        }
-        self.had_turn.insert(host, was_served);
-    }
-
-    /// Whether a host has given way to others, and had no place since.
-    pub(super) fn has_had_turn(&self, host: &HostKey) -> bool {
-        self.had_turn.contains_key(host)
     }
 
     /// A link is gone.
@@ -183,8 +154,8 @@ impl WaitingLine {
 
     /// Returns where its host is in the line, if other links of it are left.
     fn remove_from_host(&mut self, id: LinkId) -> Option<usize> {
-        let has_it = |host: &HostInLine| host.links.contains(&id);
-        let at = self.hosts.iter().position(has_it)?;
+        let own = &self.links.get(id)?.link.info.host;
+        let at = self.hosts.iter().position(|host| host.host == *own)?;
         let host = self.hosts.get_mut(at)?;
         host.links.retain(|other| *other != id);
         if host.links.is_empty() {
@@ -194,12 +165,14 @@ impl WaitingLine {
         Some(at)
     }
 
-    /// The links in the order in which they get places, if nothing changes.
-    fn order(&self) -> impl Iterator<Item = LinkId> {
-        let longest = self.hosts.iter().map(|host| host.links.len()).max();
-        let rounds = 0..longest.unwrap_or(0);
-        let turn = |round: usize| self.hosts.iter().filter_map(move |h| h.links.get(round));
-        rounds.flat_map(turn).copied()
+    /// The links in the order in which they get places, if nothing changes. O(links).
+    fn order(&self) -> Vec<LinkId> {
+        let mut hosts: Vec<_> = self.hosts.iter().map(|host| host.links.iter()).collect();
+        let mut order = Vec::with_capacity(self.links.len());
+        while !hosts.is_empty() {
+            hosts.retain_mut(|links| links.next().map(|id| order.push(*id)).is_some());
+        }
+        order
     }
 
     /// When to look at the line again, if somebody waits.
@@ -226,37 +199,17 @@ impl WaitingLine {
         if !self.links.values().any(due) {
             return Vec::new();
         }
-        let places: BTreeMap<LinkId, u32> = self
-            .order()
-            .enumerate()
-            .map(|(place, id)| (id, position(place)))
-            .collect();
         let mut news = Vec::new();
-        for (id, waiting) in self.links.iter_mut().filter(|(_, waiting)| due(waiting)) {
-            let place = places.get(&id).copied().unwrap_or(waiting.told);
-            let age = now.saturating_duration_since(waiting.told_at);
-            if place != waiting.told || age >= ALIVE {
-                (waiting.told, waiting.told_at) = (place, now);
-                news.push((id, place));
+        for (ahead, id) in self.order().into_iter().enumerate() {
+            if let Some(waiting) = self.links.get_mut(id)
+                && due(waiting)
+                && waiting.told != position(ahead + 1)
+            {
+                (waiting.told, waiting.told_at) = (position(ahead + 1), now);
+                news.push((id, waiting.told));
             }
         }
         news
-    }
-
-    /// The links that try now to get the place of a less useful one, in the order in which
-    /// they came.
-    pub(super) fn tries(&mut self, now: Instant) -> Vec<LinkId> {
-        let mut tries = Vec::new();
-        for (id, waiting) in self.links.iter_mut() {
-            if let Some((at, pause)) = waiting.next_try
-                && at <= now
-            {
-                let pause = pause * 2;
-                waiting.next_try = Some((now + pause, pause)).filter(|_| pause < LAST_PAUSE);
-                tries.push(id);
-            }
-        }
-        tries
     }
 
     /// The links that did not say in time what they have.
@@ -274,7 +227,7 @@ impl WaitingLine {
     pub(super) fn check_invariants(&self) {
         let in_hosts: usize = self.hosts.iter().map(|host| host.links.len()).sum();
         assert_eq!(in_hosts, self.links.len());
-        assert_eq!(self.order().count(), self.links.len());
+        assert_eq!(self.order().len(), self.links.len());
         for host in &self.hosts {
             assert!(!host.links.is_empty());
             for id in &host.links {
@@ -285,9 +238,9 @@ impl WaitingLine {
     }
 }
 
-/// The position of a link with so many ahead of it.
-fn position(ahead: usize) -> u32 {
-    u32::try_from(ahead + 1).unwrap_or(u32::MAX)
+/// A position, as it is told.
+fn position(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 impl Waiting {
