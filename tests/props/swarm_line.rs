@@ -15,6 +15,7 @@ use crate::sample::link_info;
 
 const PLACES: usize = 1;
 const MAX_WAITING: usize = 6;
+const CHUNK: u32 = 16 << 10;
 
 fn addr(host: u8, port: u64) -> Addr {
     format!("host{host}:{port}").parse().unwrap()
@@ -35,23 +36,28 @@ struct Busy {
 
 impl Busy {
     fn new() -> Self {
-        let manifest = Manifest::of(&[7; 50_000]).unwrap();
-        let mut config = SwarmConfig::default();
-        (config.max_links, config.max_waiting) = (PLACES, MAX_WAITING);
-        let now = Instant::now();
-        let swarm = Swarm::seeder(now, config, PeerId([0xff; 16]), manifest.into());
-        let (held, links) = (Vec::new(), 0);
-        let mut busy = Self {
-            swarm,
-            now,
-            held,
-            links,
-        };
+        let mut busy = Self::with_places(PLACES, 50_000);
         for host in 0..PLACES as u8 {
             let link = busy.up(100 + host).0;
             busy.serve(link);
         }
         busy
+    }
+
+    /// A seeder without links.
+    fn with_places(places: usize, length: usize) -> Self {
+        let manifest = Manifest::of(&vec![7; length]).unwrap();
+        let mut config = SwarmConfig::default();
+        (config.max_links, config.max_waiting) = (places, MAX_WAITING);
+        let now = Instant::now();
+        let swarm = Swarm::seeder(now, config, PeerId([0xff; 16]), manifest.into());
+        let (held, links) = (Vec::new(), 0);
+        Self {
+            swarm,
+            now,
+            held,
+            links,
+        }
     }
 
     /// A link comes from a host. Returns what the machine does.
@@ -64,22 +70,63 @@ impl Busy {
         (link, drain(&mut self.swarm))
     }
 
+    fn hears(&mut self, link: LinkId, message: PeerMessage) -> Vec<Output> {
+        self.swarm.handle_message(self.now, link, message);
+        drain(&mut self.swarm)
+    }
+
+    /// A link asks for so many bytes of a chunk, and gets them.
+    fn send(&mut self, link: LinkId, chunk: u32, len: u32) {
+        let (chunk, offset) = (ChunkIndex(chunk), 0);
+        let block = BlockRange { chunk, offset, len };
+        self.hears(link, PeerMessage::Request(block));
+        let data = Some(vec![7; len as usize].into());
+        self.swarm.block_read(self.now, link, block, data);
+        let len = len.into();
+        self.swarm.messages_sent(self.now, link, 100, len);
+        drain(&mut self.swarm);
+    }
+
+    /// A link gets the first chunks, and tells of them.
+    fn send_chunks(&mut self, link: LinkId, chunks: u32) {
+        for chunk in 0..chunks {
+            self.send(link, chunk, CHUNK);
+            self.hears(link, PeerMessage::Have(ChunkIndex(chunk)));
+        }
+    }
+
     /// Makes a link one that something was exchanged with, so that it keeps its place.
     fn serve(&mut self, link: LinkId) {
-        let block = BlockRange {
-            chunk: ChunkIndex(1),
-            offset: 0,
-            len: 5,
-        };
-        let has = PeerMessage::Bitfield(vec![0x80].into());
-        for message in [has, PeerMessage::Request(block)] {
-            self.swarm.handle_message(self.now, link, message);
-        }
-        let data = Some(vec![7; 5].into());
-        self.swarm.block_read(self.now, link, block, data);
-        self.swarm.messages_sent(self.now, link, 100, 5);
+        self.hears(link, PeerMessage::Bitfield(vec![0x80].into()));
+        self.send(link, 1, 5);
         self.held.push(link);
-        drain(&mut self.swarm);
+    }
+
+    /// After how many seconds a link that comes from a host gets a place. The others do
+    /// something each second.
+    fn placed_after(&mut self, host: u8, mut others: impl FnMut(&mut Self)) -> (u64, LinkId) {
+        let (waiting, outputs) = self.up(host);
+        let greeting = Output::Send {
+            link: waiting,
+            message: PeerMessage::HaveAll,
+        };
+        self.hears(waiting, PeerMessage::HaveNone);
+        if outputs.contains(&greeting) {
+            return (0, waiting);
+        }
+        for second in 1..1000 {
+            others(self);
+            let end = self.now + Duration::from_secs(1);
+            while let Some(at) = self.swarm.poll_timeout().filter(|at| *at <= end) {
+                self.now = at.max(self.now);
+                self.swarm.handle_timeout(self.now);
+                if drain(&mut self.swarm).contains(&greeting) {
+                    return (second, waiting);
+                }
+            }
+            self.now = end;
+        }
+        panic!("it gets no place");
     }
 }
 
@@ -324,6 +371,98 @@ fn what_a_link_that_waits_asked_for_is_rejected_when_it_gets_its_place() {
         let reason = outputs.iter().find_map(reason);
         assert!(matches!(reason, Some(DropReason::Violation(_))));
     }
+}
+
+/// After how many seconds the only place passes from a link that was served to one that
+/// waits. The first one does something at once, and each second.
+fn place_passes_after(first: impl FnOnce(&mut Busy, LinkId), each: fn(&mut Busy, LinkId)) -> u64 {
+    let mut busy = Busy::with_places(1, 200_000);
+    let held = busy.up(1).0;
+    first(&mut busy, held);
+    busy.placed_after(2, |busy| each(busy, held)).0
+}
+
+/// Says that it has nothing, and takes the first chunks.
+fn takes(chunks: u32) -> impl FnOnce(&mut Busy, LinkId) {
+    move |busy, link| {
+        busy.hears(link, PeerMessage::HaveNone);
+        busy.send_chunks(link, chunks);
+    }
+}
+
+#[test]
+fn link_that_does_nothing_gives_way_to_one_that_waits() {
+    let nothing = |_: &mut Busy, _: LinkId| {};
+    // It is dropped, since it did not say what it has.
+    assert_eq!(place_passes_after(|_, _| {}, nothing), 10);
+    assert_eq!(place_passes_after(takes(0), nothing), 10);
+    let declines = |busy: &mut Busy, link| {
+        busy.hears(link, PeerMessage::HaveNone);
+        busy.hears(link, PeerMessage::NotInterested);
+    };
+    assert_eq!(place_passes_after(declines, nothing), 0);
+    // It does not tell of what it got.
+    let mute = |busy: &mut Busy, link| {
+        busy.hears(link, PeerMessage::HaveNone);
+        busy.send(link, 0, CHUNK);
+    };
+    assert_eq!(place_passes_after(mute, nothing), 1);
+}
+
+#[test]
+fn link_that_is_served_keeps_its_place_for_its_turn() {
+    let asks = |busy: &mut Busy, link| busy.send(link, 9, 5);
+    // It had its turn after half a minute and four chunks, if it asks for more.
+    assert_eq!(place_passes_after(takes(4), asks), 30);
+    assert_eq!(place_passes_after(takes(4), |_, _| {}), 10);
+    // It had less.
+    assert_eq!(place_passes_after(takes(3), asks), 600);
+    // What is on its way is not interrupted before.
+    let reads_slowly = |busy: &mut Busy, link| {
+        let (chunk, offset, len) = (ChunkIndex(9), 0, 5);
+        let block = BlockRange { chunk, offset, len };
+        busy.hears(link, PeerMessage::Request(block));
+    };
+    assert_eq!(place_passes_after(takes(4), reads_slowly), 600);
+}
+
+#[test]
+fn host_with_many_links_gives_way_to_one_that_has_none() {
+    let mut busy = Busy::with_places(3, 200_000);
+    let crowd: Vec<LinkId> = (0..3).map(|_| busy.up(1).0).collect();
+    for (chunks, link) in (1..).zip(&crowd) {
+        takes(chunks)(&mut busy, *link);
+    }
+    let ask = |busy: &mut Busy| crowd.iter().for_each(|link| busy.send(*link, 9, 5));
+    let (after, first) = busy.placed_after(2, ask);
+    assert_eq!(after, 0);
+    busy.send_chunks(first, 1);
+    // Two are left to the one host.
+    let asks = |busy: &mut Busy| {
+        ask(busy);
+        busy.send(first, 9, 5);
+    };
+    let (after, second) = busy.placed_after(3, asks);
+    assert_eq!(after, 1);
+    busy.send_chunks(second, 1);
+    // Now each has one, so a fourth waits for the turn of one.
+    let asks = |busy: &mut Busy| {
+        asks(busy);
+        busy.send(second, 9, 5);
+    };
+    let (after, _) = busy.placed_after(4, asks);
+    assert!(after > 500, "{after}");
+}
+
+#[test]
+fn link_that_a_seeder_dialled_as_a_leecher_does_not_wait() {
+    let mut busy = Busy::new();
+    let link = LinkId(77);
+    let info = link_info(PeerId([77; 16]), Some(addr(9, 9)), true);
+    busy.swarm.link_up(busy.now, link, info);
+    let outputs = drain(&mut busy.swarm);
+    let reason = DropReason::Refused(RefuseReason::Busy);
+    assert_eq!(outputs, [Output::Drop { link, reason }]);
 }
 
 /// A download whose only owner has it wait.

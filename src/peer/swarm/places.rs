@@ -45,7 +45,7 @@ const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
 
 /// If others wait, a link has its place for this long at least, and until it was sent
-/// this many chunks, or had nothing to ask for: enough to be worth a new link.
+/// this many chunks: enough to be worth a new link.
 const TENURE: Duration = Duration::from_secs(30);
 const TENURE_CHUNKS: u64 = 4;
 
@@ -217,8 +217,7 @@ impl<'a> Places<'a> {
         let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
         let sent = self.uploader.sent_to(id);
         let rests = self.uploader.is_resting(id);
-        let served = sent >= enough || self.uploader.has_passed(id);
-        held >= TENURE && served && rests || held >= LONGEST_TENURE && sent > 0
+        held >= TENURE && sent >= enough && rests || held >= LONGEST_TENURE && sent > 0
     }
 
     fn is_new(self, link: &Link) -> bool {
