@@ -73,6 +73,13 @@ fn leechers_whose_turns_are_minutes_apart_do_not_give_up() {
 }
 
 #[test]
+fn leechers_that_are_choked_for_minutes_do_not_give_up() {
+    // All have a place, and a turn every two minutes.
+    let ratio = ratio(40, 4, 3.0);
+    assert!(ratio <= 1.02, "{ratio}");
+}
+
+#[test]
 fn everybody_has_something_long_before_the_last_one_is_done() {
     for deaf in [60, 120] {
         let mut swarm = crowd(0, deaf, 40, 0.1);
@@ -96,13 +103,13 @@ fn those_who_listen_do_not_wait_for_those_who_do_not() {
 fn progress_shows_who_waits_and_where() {
     let mut swarm = crowd(0, 120, 40, 0.1);
     while swarm.now() < Duration::from_secs(30) && swarm.step() {}
-    let queued = (1..swarm.members()).filter_map(|m| swarm.progress(Member(m)).queued);
+    let queued = (1..swarm.members()).filter_map(|m| swarm.progress(Member(m)).place_in_line);
     let mut queued: Vec<u32> = queued.collect();
     queued.sort_unstable();
     assert!((70..=75).contains(&queued.len()), "{queued:?}");
     assert!(queued[0] >= 1 && queued[0] < 10, "{queued:?}");
     assert!(queued.last().is_some_and(|last| *last <= 75), "{queued:?}");
     last_finish(&mut swarm, 1000.0);
-    let waits = |member| swarm.progress(Member(member)).queued.is_some();
+    let waits = |member| swarm.progress(Member(member)).place_in_line.is_some();
     assert!(!(1..swarm.members()).any(waits), "nobody waits in the end");
 }

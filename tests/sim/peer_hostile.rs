@@ -452,7 +452,7 @@ async fn those_who_ask_before_they_know_that_they_wait_are_served_later_and_not_
     // The tracker names the length and an owner that has everything.
     let leecher = world.node("late").await;
     let download = leecher.peer.download("x");
-    while download.progress().queued != Some(2) {
+    while download.progress().place_in_line != Some(2) {
         sleep(Duration::from_millis(100)).await;
     }
     assert_eq!(download.progress().links, 0);

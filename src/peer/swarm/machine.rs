@@ -205,7 +205,7 @@ impl Swarm {
     pub fn progress(&self, now: Instant) -> Progress {
         let mut progress = self.counters.progress(now);
         progress.links = self.links.len() as u32;
-        progress.queued = self.standby.position();
+        progress.place_in_line = self.standby.position();
         self.phase.fill_in(&mut progress);
         progress
     }

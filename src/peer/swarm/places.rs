@@ -11,6 +11,9 @@
 //!
 //! A tenth of the places is kept free of blank links, for newcomers that have not said
 //! yet what they have.
+//!
+//! A seeder lets newcomers wait instead. A blank link keeps its place there, as it may just
+//! not have been served yet; but a link that was served gives way after its turn.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;

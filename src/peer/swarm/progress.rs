@@ -35,10 +35,10 @@ pub struct Progress {
     pub senders: u32,
     /// Links that are up, without those that wait for a place.
     pub links: u32,
-    /// How many peers are served before this one, itself included, by the owner whose line
-    /// is the shortest. `None` if it waits in no line. Sources in whose line it does not
-    /// wait may be serving it meanwhile.
-    pub queued: Option<u32>,
+    /// If busy owners let this peer wait for a place: how many get one there until this
+    /// peer does, itself included, at the owner where they are fewest. `None` if it waits
+    /// nowhere. Other owners may be serving it meanwhile.
+    pub place_in_line: Option<u32>,
 }
 
 /// What the machine counts about its content.

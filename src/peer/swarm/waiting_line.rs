@@ -2,9 +2,9 @@
 //!
 //! A link that waits is told its position instead of what this side has, so it has
 //! nothing to ask for. What it asked before it knew is rejected when it gets its place, so
-//! that it costs nothing until then. Places go to hosts in turns, first come first served, and a host
-//! with many links counts as one: when one of them gets a place, the others go to the
-//! end of the line.
+//! that it costs nothing until then. Places go to hosts in turns, first come first
+//! served, and a host with many links counts as one: when one of them gets a place, the
+//! others go to the end of the line.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
