@@ -522,7 +522,10 @@ impl InLine {
                 position -= 1;
                 self.hears(PeerMessage::Queued { position });
                 let progress = self.swarm.progress(self.now);
-                assert_eq!((progress.place_in_line, progress.links), (Some(position), 0));
+                assert_eq!(
+                    (progress.place_in_line, progress.links),
+                    (Some(position), 0)
+                );
             }
             if self.second_passes() {
                 return false;
