@@ -10,6 +10,10 @@
 //!   join in the first tenth of the time.
 //! - `--free-riders 0.3`: this share of the leechers accepts requests and never
 //!   sends.
+//! - `--deaf 1.0`: this share of the leechers does not listen, so they cannot help each
+//!   other. The bound is then at least what the uplinks of the others need to serve them.
+//! - `--chunk-time 0.05`: how long a chunk takes on an uplink, in seconds; the default is
+//!   0.1.
 //! - `--adversaries taker=0.2`: this share of the leechers are adversaries of that
 //!   kind instead (see `bt_lite::testing::simulation::Adversary`). Give the option
 //!   once for each kind.
@@ -34,10 +38,6 @@ use bt_lite::testing::simulation::{Adversary, Member, Simulation};
 
 /// The length of a chunk, in bytes.
 const CHUNK: u64 = 16 << 10;
-/// The time that a chunk takes on an uplink, in seconds.
-const CHUNK_TIME: f64 = 0.1;
-/// The upload rate of every member, in bytes per second.
-const UPLOAD: f64 = CHUNK as f64 / CHUNK_TIME;
 
 struct Setting {
     leechers: usize,
@@ -46,6 +46,9 @@ struct Setting {
     latency: f64,
     churn: f64,
     free_riders: f64,
+    deaf: f64,
+    /// The time that a chunk takes on an uplink, in seconds.
+    chunk_time: f64,
     /// Kinds of adversaries, and the share of the leechers that each has.
     adversaries: Vec<(Adversary, f64)>,
     /// Gives up after this multiple of the bound.
@@ -64,6 +67,8 @@ impl Setting {
             latency: 0.0,
             churn: 0.0,
             free_riders: 0.0,
+            deaf: 0.0,
+            chunk_time: 0.1,
             adversaries: Vec::new(),
             give_up: 20.0,
             svg: None,
@@ -89,6 +94,14 @@ impl Setting {
                 "--latency" => setting.latency = share()?,
                 "--churn" => setting.churn = share()?,
                 "--free-riders" => setting.free_riders = share()?,
+                "--deaf" => match value.parse() {
+                    Ok(share) if (0.0..=1.0).contains(&share) => setting.deaf = share,
+                    _ => return Err(format!("invalid value {value} for {arg}")),
+                },
+                "--chunk-time" => match value.parse() {
+                    Ok(time) if (0.001..=1000.0).contains(&time) => setting.chunk_time = time,
+                    _ => return Err(format!("invalid value {value} for {arg}")),
+                },
                 "--adversaries" => {
                     let (kind, share) = value
                         .split_once('=')
@@ -130,16 +143,27 @@ impl Setting {
         self.leechers - adversaries
     }
 
+    /// The upload rate of every member, in bytes per second.
+    fn upload(&self) -> f64 {
+        CHUNK as f64 / self.chunk_time
+    }
+
     /// The lower bound for the last honest leecher, in seconds.
     fn bound(&self) -> f64 {
         let honest = self.honest();
-        let content = self.chunks as f64 * CHUNK_TIME;
+        let content = self.chunks as f64 * self.chunk_time;
         let spread = f64::from(honest.ilog2()) / self.chunks as f64;
         // Free riders receive and do not send, so the other uplinks, including the
         // seeder's, must carry their share too.
         let uplinks = honest - self.count(self.free_riders) + 1;
         let capacity = (honest as f64 / uplinks as f64).max(1.0);
-        content * (capacity + spread)
+        // Those who do not listen get everything from those who do.
+        let deaf = self.count(self.deaf).min(honest);
+        let load = deaf as f64 / (honest - deaf + 1) as f64;
+        match deaf == honest {
+            true => content * load,
+            false => content * load.max(capacity + spread),
+        }
     }
 }
 
@@ -161,24 +185,33 @@ impl Crowd {
         if setting.trace {
             swarm.record_trace();
         }
-        swarm.set_latency(Duration::from_secs_f64(setting.latency * CHUNK_TIME / 2.0));
-        swarm.seeder(UPLOAD, 2.0 * UPLOAD);
+        let round_trip = setting.latency * setting.chunk_time;
+        swarm.set_latency(Duration::from_secs_f64(round_trip / 2.0));
+        let upload = setting.upload();
+        swarm.seeder(upload, 2.0 * upload);
         let mut adversaries = Vec::new();
         for &(kind, share) in &setting.adversaries {
-            let join = |_| swarm.adversary(kind, UPLOAD, 2.0 * UPLOAD);
+            let join = |_| swarm.adversary(kind, upload, 2.0 * upload);
             adversaries.extend((0..setting.count(share)).map(join));
         }
         let free_riders = setting.count(setting.free_riders);
-        let leechers: Vec<Member> = (0..setting.honest())
-            .map(|i| swarm.leecher(if i < free_riders { 0.0 } else { UPLOAD }, 2.0 * UPLOAD))
-            .collect();
+        let deaf = setting.count(setting.deaf);
+        let join = |i: usize| {
+            let rate = if i < free_riders { 0.0 } else { upload };
+            // The deaf ones come last.
+            match i + deaf < setting.honest() {
+                true => swarm.leecher(rate, 2.0 * upload),
+                false => swarm.deaf_leecher(rate, 2.0 * upload),
+            }
+        };
+        let leechers: Vec<Member> = (0..setting.honest()).map(join).collect();
         let mut rng = fastrand::Rng::with_seed(setting.seed);
         let churned = (leechers.len() as f64 * setting.churn) as usize;
         for &member in leechers.iter().take(churned) {
             let at = |share: f64| Duration::from_secs_f64(setting.bound() * share);
             swarm.leave_at(at(rng.f64()), member);
             // A newcomer needs the whole content as well, so it comes early.
-            swarm.leecher_at(at(rng.f64() * 0.1), UPLOAD, 2.0 * UPLOAD);
+            swarm.leecher_at(at(rng.f64() * 0.1), upload, 2.0 * upload);
         }
         Self {
             swarm,
@@ -224,6 +257,11 @@ fn run(setting: &Setting) -> Result<(), String> {
         swarm.steps(),
         started.elapsed().as_secs_f64()
     );
+    let gave_up = (0..swarm.members()).filter(|member| swarm.gave_up(Member(*member)));
+    println!(
+        "{} leechers had nothing to expect at some time",
+        gave_up.count()
+    );
     if let Some(trace) = swarm.trace() {
         println!("trace {trace}");
     }
@@ -233,11 +271,11 @@ fn run(setting: &Setting) -> Result<(), String> {
             "{} of {} honest leechers did not complete in {:.1} chunk times, {:.1} times the bound",
             swarm.leeching(),
             crowd.leechers,
-            swarm.now().as_secs_f64() / CHUNK_TIME,
+            swarm.now().as_secs_f64() / setting.chunk_time,
             swarm.now().as_secs_f64() / bound
         ));
     };
-    print_times(&times, last, bound);
+    print_times(setting, &times, bound);
     if let Some(file) = &setting.svg {
         std::fs::write(file, svg(setting, &times, bound))
             .map_err(|error| format!("{file}: {error}"))?;
@@ -247,25 +285,27 @@ fn run(setting: &Setting) -> Result<(), String> {
     Ok(())
 }
 
-fn print_times(times: &[f64], last: f64, bound: f64) {
+fn print_times(setting: &Setting, times: &[f64], bound: f64) {
     println!("{:<28}{:>12}{:>9}", "", "chunk times", "ratio");
     let row = |what: &str, time: f64| {
-        println!("{what:<28}{:>12.1}{:>9.3}", time / CHUNK_TIME, time / bound);
+        let chunk_times = time / setting.chunk_time;
+        println!("{what:<28}{chunk_times:>12.1}{:>9.3}", time / bound);
     };
     row("lower bound", bound);
     row("first finisher", times[0]);
     row("median", times[times.len() / 2]);
-    row("last finisher", last);
+    row("last finisher", times[times.len() - 1]);
 }
 
 fn print_setting(setting: &Setting) {
     println!(
-        "1 seeder, {} leechers, {} chunks, round trip {} chunk times, churn {}, free riders {}, seed {}",
+        "1 seeder, {} leechers, {} chunks, round trip {} chunk times, churn {}, free riders {}, deaf {}, seed {}",
         setting.leechers,
         setting.chunks,
         setting.latency,
         setting.churn,
         setting.free_riders,
+        setting.deaf,
         setting.seed
     );
     for &(kind, share) in &setting.adversaries {
@@ -339,7 +379,7 @@ fn svg(setting: &Setting, times: &[f64], bound: f64) -> String {
         bound_x = x(bound),
         label = margin - 6.0,
         foot = height - margin + 18.0,
-        chunk_times = end / CHUNK_TIME,
+        chunk_times = end / setting.chunk_time,
         leechers = setting.leechers,
         chunks = setting.chunks,
     )

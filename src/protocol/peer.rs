@@ -39,6 +39,7 @@ const MANIFEST_LENGTH: u8 = 0x24;
 const MANIFEST_HASHES: u8 = 0x25;
 const MANIFEST_REJECT: u8 = 0x26;
 const SAME_PEER: u8 = 0x27;
+const QUEUED: u8 = 0x28;
 const OPEN: u8 = 0x29;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
@@ -133,6 +134,14 @@ pub enum PeerMessage {
     /// The two peers already have a link about this content over another
     /// session; see [`LinkProof`].
     SamePeer(LinkProof),
+    /// All places of the sender are taken, and the link waits for one. It comes in
+    /// place of what the sender has, and again when the position has changed. The wait
+    /// ends when the sender says what it has.
+    Queued {
+        /// How many links get a place until this one does, itself included: at
+        /// least 1.
+        position: u32,
+    },
     /// The chunks that the sender has, as the bytes of a
     /// [`Bitfield`](crate::Bitfield). They are checked once the length of the
     /// content is known.
@@ -223,6 +232,7 @@ impl PeerMessage {
             Self::Refuse(reason) => new(REFUSE, 1).u8(reason.code()).frame(),
             Self::KeepAlive => plain(KEEP_ALIVE),
             Self::SamePeer(proof) => new(SAME_PEER, 16).bytes(&proof.0).frame(),
+            Self::Queued { position } => number(QUEUED, position).frame(),
             Self::Bitfield(bits) => new(BITFIELD, 0).frame_with(bits),
             Self::HaveAll => plain(HAVE_ALL),
             Self::HaveNone => plain(HAVE_NONE),
@@ -282,6 +292,9 @@ impl PeerMessage {
             REFUSE => Self::Refuse(RefuseReason::from_code(head.u8()?)?),
             KEEP_ALIVE => Self::KeepAlive,
             SAME_PEER => Self::SamePeer(LinkProof(head.array()?)),
+            QUEUED => Self::Queued {
+                position: read_position(&mut head)?,
+            },
             BITFIELD => Self::Bitfield(check_bitfield(mem::take(&mut body))?),
             HAVE_ALL => Self::HaveAll,
             HAVE_NONE => Self::HaveNone,
@@ -377,6 +390,12 @@ fn read_page(head: &mut Reader<'_>, first: u64) -> Result<u32, ProtocolError> {
         first..=MAX_MANIFEST_PAGE.into(),
     )?;
     Ok(page)
+}
+
+fn read_position(head: &mut Reader<'_>) -> Result<u32, ProtocolError> {
+    let position = head.u32()?;
+    within("queue position", position.into(), 1..=u32::MAX.into())?;
+    Ok(position)
 }
 
 fn check_bitfield(bits: Bytes) -> Result<Bytes, ProtocolError> {

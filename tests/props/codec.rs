@@ -130,6 +130,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
             LinkCookie(cookie)
         ))),
         any::<[u8; 16]>().prop_map(|proof| PeerMessage::SamePeer(LinkProof(proof))),
+        (1..=u32::MAX).prop_map(|position| PeerMessage::Queued { position }),
         reason().prop_map(PeerMessage::Refuse),
         select(vec![
             PeerMessage::KeepAlive,

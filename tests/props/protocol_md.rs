@@ -94,6 +94,7 @@ fn peer_messages() -> Vec<(&'static str, PeerMessage)> {
             )),
         ),
         ("open", PeerMessage::Open(ContentId::of(b""))),
+        ("queued", PeerMessage::Queued { position: 37 }),
         ("same-peer", PeerMessage::SamePeer(proof())),
         (
             "manifest-length",

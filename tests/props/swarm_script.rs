@@ -58,6 +58,8 @@ impl Script {
         let mut config = SwarmConfig::default();
         config.sources = 3;
         config.max_links = 4;
+        // The line has a model of its own.
+        config.max_waiting = 0;
         config.send_window = 32 << 10;
         config.max_unverified = 4 * sample.manifest.geometry().chunk_len();
         config.commit_bytes = 40 << 10;

@@ -5,6 +5,7 @@
 
 mod adversaries;
 mod crowd;
+mod deaf;
 mod network;
 mod peer_break;
 mod peer_cancel;

@@ -71,6 +71,7 @@ const FIELDS: &[(&str, Set)] = &[
     ("shutdown_timeout", |c, n| set(&mut c.shutdown_timeout, n)),
     ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
     ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),
+    ("swarm.max_waiting", |c, n| set(&mut c.swarm.max_waiting, n)),
     ("swarm.max_unverified", |c, n| {
         set(&mut c.swarm.max_unverified, n)
     }),

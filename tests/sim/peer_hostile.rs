@@ -367,9 +367,10 @@ async fn connections_over_all_hosts_are_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn links_of_one_content_are_bounded_and_refused_as_busy() {
+async fn links_of_one_content_are_bounded_and_wait_or_are_refused_as_busy() {
     let mut config = PeerConfig::default();
     config.swarm.max_links = 4;
+    config.swarm.max_waiting = 1;
     let (world, owner, content, bytes) = world_with_owner(config).await;
     let mut links = Vec::new();
     for peer in 0..4 {
@@ -396,8 +397,14 @@ async fn links_of_one_content_are_bounded_and_refused_as_busy() {
             heard = raw.hear().await;
         }
     }
-    let mut raw = Raw::connect(&world, "one-too-many", &owner.addr()).await;
-    raw.greet(content.id, 9).await;
+    let mut waiting = Raw::connect(&world, "one-too-many", &owner.addr()).await;
+    waiting.greet(content.id, 9).await;
+    waiting.say(PeerMessage::HaveNone).await;
+    assert!(matches!(waiting.hear().await, Some(PeerMessage::Hello(_))));
+    let queued = PeerMessage::Queued { position: 1 };
+    assert_eq!(waiting.hear().await, Some(queued));
+    let mut raw = Raw::connect(&world, "two-too-many", &owner.addr()).await;
+    raw.greet(content.id, 10).await;
     assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
     assert_eq!(
         raw.hear().await,
@@ -405,7 +412,67 @@ async fn links_of_one_content_are_bounded_and_refused_as_busy() {
     );
     assert_eq!(raw.hear().await, None);
     links.pop();
+    assert_eq!(waiting.hear().await, Some(PeerMessage::HaveAll));
+    drop(waiting);
     serves_others(&world, &bytes).await;
+}
+
+/// Reads until a link has sent a block of a chunk that it is asked for.
+async fn fetch(raw: &mut Raw, chunk: u32) {
+    raw.say(request(chunk, 0, 5)).await;
+    loop {
+        match raw.hear().await.expect("the link is open") {
+            PeerMessage::Block { .. } => return,
+            PeerMessage::Unchoke => raw.say(request(chunk, 0, 5)).await,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_ask_before_they_know_that_they_wait_are_served_later_and_not_blamed() {
+    let mut config = PeerConfig::default();
+    config.swarm.max_links = 1;
+    let (world, owner, content, bytes) = world_with_owner(config).await;
+    let mut first = Raw::link(&world, "first", &owner, content.id, 1).await;
+    fetch(&mut first, 3).await;
+
+    let mut raw = Raw::connect(&world, "raw", &owner.addr()).await;
+    raw.greet(content.id, 2).await;
+    raw.say(PeerMessage::HaveNone).await;
+    raw.say(PeerMessage::ManifestRequest { page: 0 }).await;
+    raw.say(request(7, 0, 5)).await;
+    assert!(matches!(raw.hear().await, Some(PeerMessage::Hello(_))));
+    let PeerMessage::Request(block) = request(7, 0, 5) else {
+        unreachable!()
+    };
+    let queued = PeerMessage::Queued { position: 1 };
+    assert_eq!(raw.hear().await, Some(queued));
+
+    // The tracker names the length and an owner that has everything.
+    let leecher = world.node("late").await;
+    let download = leecher.peer.download("x");
+    while download.progress().place_in_line != Some(2) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(download.progress().links, 0);
+    drop(first);
+    let mut heard = raw.hear().await;
+    while matches!(heard, Some(PeerMessage::Queued { .. })) {
+        heard = raw.hear().await;
+    }
+    assert_eq!(heard, Some(PeerMessage::ManifestReject { page: 0 }));
+    assert_eq!(raw.hear().await, Some(PeerMessage::Reject(block)));
+    assert_eq!(raw.hear().await, Some(PeerMessage::HaveAll));
+    fetch(&mut raw, 7).await;
+    drop(raw);
+    soon(download).await.unwrap();
+    assert_eq!(leecher.bytes("x").unwrap(), bytes);
+    leecher.peer.shutdown().await;
+    // Nobody is banned.
+    serves_others(&world, &bytes).await;
+    let mut raw = Raw::link(&world, "raw", &owner, content.id, 2).await;
+    fetch(&mut raw, 9).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,8 +12,14 @@ pub struct SwarmConfig {
     /// reaches every other over a few of them. Default 30, the degree with which crowds
     /// are served near the lower bound.
     pub sources: usize,
-    /// How many links there may be, dialled or accepted. Default 50.
+    /// How many links there may be, dialled or accepted, that have a place: links that wait
+    /// for one do not count. Default 50.
     pub max_links: usize,
+    /// How many links may wait for a place, beyond `max_links`, where the content is
+    /// complete. With 0, none does: they are refused, and dial again. Default 1000: each
+    /// costs a connection, and a place is held for ten seconds or more, so the last of
+    /// them waits for minutes already.
+    pub max_waiting: usize,
     /// Bytes that have arrived and are not stored yet. Two chunks are always allowed.
     /// Default 64 MiB.
     pub max_unverified: u64,
@@ -36,8 +42,10 @@ pub struct SwarmConfig {
     pub find_retry: Duration,
     /// The longest such pause. At least 10 ms. Default 30 s.
     pub find_interval: Duration,
-    /// A download is given up if nothing arrives for this long. At least 10 ms. Default
-    /// 60 s.
+    /// A download is given up if nothing arrives for this long, and no turn is waited for,
+    /// neither in the line of a busy owner nor on a link of one that serves others first.
+    /// A turn that comes no nearer is waited for 30 times as long, and any 1440 times as
+    /// long. At least 10 ms. Default 60 s.
     pub patience: Duration,
     /// How requests are planned.
     pub planner: PlannerConfig,
@@ -48,6 +56,7 @@ impl Default for SwarmConfig {
         Self {
             sources: 30,
             max_links: 50,
+            max_waiting: 1000,
             max_unverified: 64 << 20,
             send_window: 4 << 20,
             upload_slots: 3,

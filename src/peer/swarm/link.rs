@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) presumed_complete: bool,
     /// Whether the other side lets this one ask.
     pub(super) choke: Choke,
+    /// Since when it does not, if it does not.
+    pub(super) choked_since: Option<Instant>,
     /// What the other side was told last.
     pub(super) interest: Interest,
     /// Messages that were not handed to the network yet.
@@ -72,6 +74,9 @@ pub(super) struct PageQueue {
     waiting: VecDeque<u32>,
 }
 
+/// How many pages of the manifest a link may ask for and have waiting.
+pub(super) const MAX_WAITING_PAGES: usize = 32;
+
 /// How many pages are queued on a link at a time.
 const MAX_PAGES_UNDER_WAY: usize = 2;
 
@@ -89,6 +94,7 @@ impl Link {
             remote: RemoteChunks::Unknown,
             presumed_complete: false,
             choke: Choke::Unchoked,
+            choked_since: None,
             interest: Interest::Interested,
             queued: 0,
             pages: PageQueue::default(),
@@ -125,6 +131,15 @@ impl Link {
 
     pub(super) fn is_choked(&self) -> bool {
         self.choke == Choke::Choked
+    }
+
+    /// The other side lets this one ask from now on, or not.
+    pub(super) fn set_choke(&mut self, now: Instant, choke: Choke) {
+        self.choke = choke;
+        self.choked_since = match choke {
+            Choke::Choked => self.choked_since.or(Some(now)),
+            Choke::Unchoked => None,
+        };
     }
 
     pub(super) fn is_interested(&self) -> bool {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
 use super::contributor::{Contributor, credits};
 use super::early::Early;
-use super::link::{Choke, Link};
+use super::link::{Choke, Link, MAX_WAITING_PAGES};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
 use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
@@ -24,16 +24,18 @@ use super::planner::{Arrival, Planner, Released};
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
 use super::same_peer::{self, SamePeer};
+use super::standby::StandbyLinks;
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
+use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{
     DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
-use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, HostKey, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A link that was silent this many times in a row is dropped.
 const MAX_SNUBS: u32 = 3;
@@ -41,12 +43,12 @@ const MAX_SNUBS: u32 = 3;
 /// A link that rejects this many chunks in a row, which it said to have, is dropped.
 const MAX_REJECTIONS: u32 = 32;
 
+/// For how long an old link that has nothing comes last.
+const COMES_LAST: Duration = Duration::from_secs(60);
+
 /// How many messages may wait for a link: several times what a peer that keeps to the
 /// protocol can cause.
 const MAX_QUEUED: usize = 4096;
-
-/// How many pages of the manifest a link may ask for and have waiting.
-const MAX_WAITING_PAGES: usize = 32;
 
 /// The machine of one content. See the [module docs](super).
 #[derive(Debug)]
@@ -58,6 +60,10 @@ pub struct Swarm {
     /// What is asked for before the manifest is here and the storage is open.
     early: Option<Box<Early>>,
     links: LinkMap<Link>,
+    /// Links that wait here for a place.
+    line: WaitingLine,
+    /// Links on which this side waits for a place.
+    standby: StandbyLinks,
     census: Census,
     newcomers: Newcomers,
     book: AddressBook,
@@ -67,9 +73,21 @@ pub struct Swarm {
     owner_search: OwnerSearch,
     /// When something last arrived that brought the download on.
     last_gain: Instant,
+    /// When a turn that is waited for last came nearer, or came, or was lost.
+    turn_moved: Instant,
     effort: Effort,
     counters: Counters,
     super_seeding: SuperSeeding,
+}
+
+/// What becomes of a new link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Welcome {
+    /// It has a place.
+    Place,
+    /// It waits for one.
+    Wait,
+    Refused(RefuseReason),
 }
 
 /// What the machine tries to do.
@@ -128,6 +146,8 @@ impl Swarm {
             phase,
             early: None,
             links: LinkMap::default(),
+            line: WaitingLine::default(),
+            standby: StandbyLinks::default(),
             census: Census::default(),
             newcomers: Newcomers::default(),
             book: AddressBook::default(),
@@ -135,6 +155,7 @@ impl Swarm {
             ask_queue: AskQueue::default(),
             owner_search: OwnerSearch::new(now),
             last_gain: now,
+            turn_moved: now,
             effort: Effort::Going,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
@@ -184,6 +205,7 @@ impl Swarm {
     pub fn progress(&self, now: Instant) -> Progress {
         let mut progress = self.counters.progress(now);
         progress.links = self.links.len() as u32;
+        progress.place_in_line = self.standby.position();
         self.phase.fill_in(&mut progress);
         progress
     }
@@ -217,11 +239,13 @@ impl Swarm {
     fn supply(&self) -> Supply<'_> {
         Supply {
             links: &self.links,
+            standby: &self.standby,
             book: &self.book,
             phase: &self.phase,
             census: &self.census,
             config: &self.config,
             last_gain: self.last_gain,
+            turn_moved: self.turn_moved,
         }
     }
 }
@@ -239,7 +263,8 @@ impl Swarm {
         let greeting = self.newcomers.poll_timeout();
         let upload = self.uploader.poll_timeout();
         if self.is_seeding() {
-            return upload.into_iter().chain(greeting).min();
+            let line = self.line.poll_timeout();
+            return upload.into_iter().chain(greeting).chain(line).min();
         }
         let phase = match &self.phase {
             Phase::Manifest(fetch) => match self.spares_manifest_until() {
@@ -330,6 +355,7 @@ impl Swarm {
             return self.commit_or_publish(now);
         }
         self.take_census(now);
+        self.serve_line(now);
         self.dial(now);
         self.search_owners(now);
         // The pages come first, as nothing can be verified without them; but a content
@@ -350,7 +376,12 @@ impl Swarm {
         let blank = census.count(self.places(now));
         self.census = census;
         for id in blank {
-            self.uploader.mark_never_told(id);
+            let since = self.links.get(id).map_or(now, |link| link.since);
+            match now.saturating_duration_since(since) < COMES_LAST {
+                true => self.uploader.mark_never_told(id),
+                // It has nobody else to ask, or others would have served it meanwhile.
+                false => self.uploader.try_again(id),
+            }
         }
     }
 
@@ -365,7 +396,8 @@ impl Swarm {
             };
             let leads_there =
                 |link: &Link| link.is_proven && link.info.addr.as_ref() == Some(&addr);
-            if self.links.values().any(leads_there) {
+            let mut links = self.links.values().chain(self.standby.values());
+            if links.any(leads_there) {
                 // The address had been forgotten, and was named again since.
                 self.book.is_linked(&addr);
                 continue;
@@ -442,7 +474,9 @@ impl Swarm {
     fn owners_alone(&self) -> Option<usize> {
         let may_lack = |link: &Link| link.remote != RemoteChunks::All && !link.is_presumed();
         let is_leecher = |link: &Link| may_lack(link) && (link.is_met() || !link.info.dialled);
-        let others = self.book.has_incomplete() || self.links.values().any(is_leecher);
+        let others = self.book.has_incomplete()
+            || self.standby.len() > 0
+            || self.links.values().any(is_leecher);
         (!others).then(|| self.links.len() + self.book.dialling())
     }
 
@@ -525,18 +559,37 @@ impl Swarm {
 impl Swarm {
     /// A link is up: the handshake is done, or this side dialled and has said Hello. In
     /// that case [`link_met`](Self::link_met) tells later who answered. The machine may
-    /// drop the link at once, if it is banned, or if there is no place for it.
+    /// drop the link at once, if it is banned, or if there is no place for it; or have it
+    /// wait for a place.
     pub fn link_up(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
-        if let Some(reason) = self.refusal(now, &info) {
-            self.outbox.push(Output::Drop { link: id, reason });
-            if let Some(addr) = info.addr.filter(|_| info.dialled) {
-                self.book.dial_failed(now, &addr);
-                self.settle(now);
+        match self.welcome(now, &info) {
+            Welcome::Place => {}
+            Welcome::Wait => return self.wait(now, id, info),
+            Welcome::Refused(reason) => {
+                let reason = DropReason::Refused(reason);
+                self.outbox.push(Output::Drop { link: id, reason });
+                if let Some(addr) = info.addr.filter(|_| info.dialled) {
+                    self.book.dial_failed(now, &addr);
+                    self.settle(now);
+                }
+                return;
             }
-            return;
         }
-        self.book.linked(&info);
-        let is_suspect = self.book.is_suspect(now, &info.host);
+        let complete = info.addr.as_ref().filter(|_| info.dialled);
+        let complete = complete.is_some_and(|addr| self.book.is_complete(addr));
+        let mut link = Link::new(now, id, info, self.outbox.offered());
+        link.presumed_complete = complete && self.phase.is_beginning();
+        self.attach(now, id, link);
+        self.greet(id);
+        self.use_early(id);
+        self.settle(now);
+    }
+
+    /// A link has a place from now on.
+    fn attach(&mut self, now: Instant, id: LinkId, mut link: Link) {
+        self.book.linked(&link.info);
+        let host = link.info.host.clone();
+        let is_suspect = self.book.is_suspect(now, &host);
         if let Some(planner) = self.planner() {
             planner.link_added(id);
             if is_suspect {
@@ -544,22 +597,21 @@ impl Swarm {
             }
         }
         self.newcomers.link_up(now, id, &self.links);
-        let complete = info.addr.as_ref().filter(|_| info.dialled);
-        let complete = complete.is_some_and(|addr| self.book.is_complete(addr));
-        let mut link = Link::new(now, id, info, self.outbox.offered());
-        link.presumed_complete = complete && self.phase.is_beginning();
-        link.lot = self.places(now).lot(&link.info.host);
-        link.known_blank = self.book.is_known_blank(now, &link.info.host);
-        self.uploader.link_added(now, id, &link.info.host);
+        link.since = now;
+        link.lot = self.places(now).lot(&host);
+        link.known_blank = self.book.is_known_blank(now, &host);
+        self.uploader.link_added(now, id, &host);
         if link.known_blank {
             self.uploader.mark_never_told(id);
         }
         self.links.insert(id, link);
         self.count_lacks(id);
+    }
+
+    /// Says what this side has.
+    fn greet(&mut self, id: LinkId) {
         self.send(id, self.greeting());
         self.send_proofs(id);
-        self.use_early(id);
-        self.settle(now);
     }
 
     /// The other side of a link that this side dialled has said who it is. Call it before
@@ -606,37 +658,45 @@ impl Swarm {
         }
     }
 
-    /// Why a link is refused, if it is.
-    fn refusal(&mut self, now: Instant, info: &LinkInfo) -> Option<DropReason> {
-        let reason = if info.peer == Some(self.me) {
+    /// What becomes of a new link. When half of the places are taken, a link may not be
+    /// worth one: earlier links of its host were useless, or its host has its share. Links
+    /// that turned out to be useless give way at the same time.
+    fn welcome(&mut self, now: Instant, info: &LinkInfo) -> Welcome {
+        if info.peer == Some(self.me) {
             if info.dialled {
                 self.book.ban(&info.host, info.addr.as_ref());
             }
-            RefuseReason::SelfConnection
-        } else if self.book.is_banned(info) {
-            RefuseReason::Banned
-        } else if self.is_not_worth_a_place(now, info) || !self.make_room(now, info) {
-            RefuseReason::Busy
-        } else {
-            return None;
-        };
-        Some(DropReason::Refused(reason))
+            return Welcome::Refused(RefuseReason::SelfConnection);
+        }
+        if self.book.is_banned(info) {
+            return Welcome::Refused(RefuseReason::Banned);
+        }
+        let is_half_full = self.is_half_full();
+        if is_half_full {
+            if !info.dialled && self.book.is_suspect(now, &info.host) {
+                return Welcome::Refused(RefuseReason::Busy);
+            }
+            for link in self.places(now).useless() {
+                self.drop_link(now, link, DropReason::Silent);
+            }
+        }
+        let has_its_share =
+            is_half_full && !info.dialled && self.places(now).has_its_share(&info.host);
+        if self.keeps_a_line() && !info.dialled {
+            let is_full = self.links.len() >= self.config.max_links;
+            return match has_its_share || is_full {
+                true => self.welcome_to_line(now, info),
+                false => Welcome::Place,
+            };
+        }
+        match !has_its_share && self.make_room(now, info) {
+            true => Welcome::Place,
+            false => Welcome::Refused(RefuseReason::Busy),
+        }
     }
 
-    /// When half of the places are taken, a link may not be worth one: earlier links of
-    /// its host were useless, or its host has its share. Links that turned out to be
-    /// useless give way at the same time.
-    fn is_not_worth_a_place(&mut self, now: Instant, info: &LinkInfo) -> bool {
-        if self.links.len() < self.config.max_links / 2 {
-            return false;
-        }
-        if !info.dialled && self.book.is_suspect(now, &info.host) {
-            return true;
-        }
-        for link in self.places(now).useless() {
-            self.drop_link(now, link, DropReason::Silent);
-        }
-        !info.dialled && self.places(now).has_its_share(&info.host)
+    fn is_half_full(&self) -> bool {
+        self.links.len() >= self.config.max_links / 2
     }
 
     /// Makes a place for a link, if all are taken. The least useful link gives way, if it
@@ -653,8 +713,12 @@ impl Swarm {
         true
     }
 
-    /// Keeps some places for newcomers until they have said what they have.
+    /// Keeps some places for newcomers until they have said what they have. Those who wait
+    /// need none: they say it meanwhile.
     fn keep_places_free(&mut self, now: Instant) {
+        if self.keeps_a_line() {
+            return;
+        }
         while let Some(link) = self.places(now).surplus_blank() {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::Busy));
         }
@@ -699,25 +763,35 @@ impl Swarm {
     }
 
     fn remove_link(&mut self, now: Instant, id: LinkId) {
-        let Some(link) = self.links.remove(id) else {
+        if let Some(link) = self.links.remove(id) {
+            if link.is_met() {
+                self.blame_host(now, id, &link);
+            }
+            self.detach(now, id);
+            self.unlink_address(now, &link);
+        } else if let Some(link) = self.standby.remove(id) {
+            self.turn_moved = now;
+            self.unlink_address(now, &link);
+        } else {
+            self.line.remove(id);
             return;
-        };
-        self.ask_queue.link_removed(id);
-        if link.is_met() {
-            self.blame_host(now, id, &link);
         }
+        if !self.is_seeding() && !self.supply().is_supplied() {
+            self.owner_search.hurry(now, &self.config);
+        }
+    }
+
+    /// A link has a place no more: nothing is asked of it or sent to it.
+    fn detach(&mut self, now: Instant, id: LinkId) {
+        self.ask_queue.link_removed(id);
         self.uploader.link_removed(now, id);
         self.super_seeding.returned(id);
-        self.unlink_address(now, &link);
         if let Phase::Manifest(fetch) = &mut self.phase {
             fetch.passed(id, true);
         }
         if let Some(planner) = self.planner() {
             let released = planner.link_removed(id);
             self.released(released);
-        }
-        if !self.is_seeding() && !self.supply().is_supplied() {
-            self.owner_search.hurry(now, &self.config);
         }
     }
 
@@ -751,13 +825,13 @@ impl Swarm {
             let counts = other.is_proven || !link.is_proven;
             counts && other.info.addr.as_ref() == Some(addr)
         };
-        if !self.links.values().any(has_it) {
+        if !self.links.values().chain(self.standby.values()).any(has_it) {
             self.book.unlinked(now, addr);
         }
     }
 
     fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
-        if self.links.contains(link) {
+        if self.links.contains(link) || self.line.contains(link) || self.standby.contains(link) {
             self.outbox.push(Output::Drop { link, reason });
             self.remove_link(now, link);
         }
@@ -798,12 +872,215 @@ impl Swarm {
     }
 }
 
+/// Links that wait for a place, here or at the other side.
+impl Swarm {
+    /// Whether links wait here for a place. Only a seeder has them wait: who is refused by
+    /// a leecher has others to ask, as the leecher itself has.
+    fn keeps_a_line(&self) -> bool {
+        self.is_seeding() && self.config.max_waiting > 0
+    }
+
+    /// Whether there is room in the line. If it is full, a link of the host that has most
+    /// of it gives way.
+    fn welcome_to_line(&mut self, now: Instant, info: &LinkInfo) -> Welcome {
+        if self.line.len() >= self.config.max_waiting {
+            let Some(surplus) = self.line.surplus(&info.host) else {
+                return Welcome::Refused(RefuseReason::Busy);
+            };
+            self.drop_link(now, surplus, DropReason::Refused(RefuseReason::Busy));
+        }
+        Welcome::Wait
+    }
+
+    fn wait(&mut self, now: Instant, id: LinkId, info: LinkInfo) {
+        let link = Link::new(now, id, info, self.outbox.offered());
+        let position = self.line.join(now, id, link);
+        self.tell_position(id, position);
+        self.settle(now);
+    }
+
+    fn tell_position(&mut self, id: LinkId, position: u32) {
+        if let Some(waiting) = self.line.get_mut(id) {
+            let message = PeerMessage::Queued { position };
+            self.outbox.send(id, &mut waiting.link, message);
+        }
+    }
+
+    /// Gives free places to those who wait, and from time to time the place of a link that
+    /// gives way to them: of one at a time, since a link that comes needs a round trip
+    /// until it asks.
+    fn serve_line(&mut self, now: Instant) {
+        if self.line.is_empty() {
+            return;
+        }
+        let looks = self.line.look(now);
+        if looks {
+            for id in self.line.late(now) {
+                self.violated(now, id, "no Bitfield in time");
+            }
+            if let Some((least, next)) = self.exchange(now) {
+                self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+                self.end_wait(now, next);
+            }
+        }
+        while let Some(next) = self.next_in_line(now) {
+            self.end_wait(now, next);
+        }
+        if looks {
+            for (id, position) in self.line.news(now) {
+                self.tell_position(id, position);
+            }
+        }
+    }
+
+    /// The link that gives way to those who wait, if one does, and the one that gets its
+    /// place.
+    fn exchange(&self, now: Instant) -> Option<(LinkId, LinkId)> {
+        let hosts = self.places(now).hosts();
+        let most = hosts.values().max().copied()?;
+        let (least, is_surplus) = self.places(now).gives_way(&hosts)?;
+        let share = self.places(now).share(hosts.len());
+        let next = self.line.first(|host| {
+            let count = hosts.get(host).copied().unwrap_or(0);
+            count < share && (!is_surplus || count + 2 <= most)
+        });
+        Some((least, next?))
+    }
+
+    /// The link that gets the next free place, if there is one.
+    fn next_in_line(&self, now: Instant) -> Option<LinkId> {
+        if self.links.len() >= self.config.max_links {
+            return None;
+        }
+        let (places, is_half_full) = (self.places(now), self.is_half_full());
+        let may = |host: &HostKey| !is_half_full || !places.has_its_share(host);
+        self.line.first(may)
+    }
+
+    /// A link has waited long enough: it gets a place.
+    fn end_wait(&mut self, now: Instant, id: LinkId) {
+        let Some(waiting) = self.line.take(id) else {
+            return;
+        };
+        let rejections = waiting.rejections();
+        let mut link = waiting.link;
+        link.told = self.outbox.offered();
+        self.attach(now, id, link);
+        if waiting.declined {
+            self.uploader.link_declined(id, true);
+        }
+        for rejection in rejections {
+            self.send(id, rejection);
+        }
+        self.greet(id);
+    }
+
+    /// The other side has no place for a new link, and tells the position in its line.
+    fn queued(&mut self, now: Instant, id: LinkId, position: u32) {
+        let is_new = |link: &Link| link.info.dialled && link.remote == RemoteChunks::Unknown;
+        if !self.links.get(id).is_some_and(is_new) {
+            return self.violated(now, id, "a link has to wait that was accepted");
+        }
+        if self.is_seeding() {
+            return self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+        let asks = self.planner().map(|planner| planner.unanswered_asks(id));
+        let Some(mut link) = self.links.remove(id) else {
+            return;
+        };
+        link.presumed_complete = false;
+        // What it was asked early is free for others at once. It still answers.
+        self.detach(now, id);
+        let asks = asks.unwrap_or_default();
+        self.standby.insert(id, link, position, asks);
+        self.turn_moved = now;
+        if self.standby.len() > self.config.sources
+            && let Some(worst) = self.standby.worst()
+        {
+            let reason = DropReason::Refused(RefuseReason::NotNeeded);
+            self.drop_link(now, worst, reason);
+        }
+    }
+
+    /// A message arrived on a link that has no place, here or at the other side.
+    fn heard_while_waiting(&mut self, now: Instant, id: LinkId, message: PeerMessage) {
+        if self.standby.contains(id) {
+            return self.heard_on_standby(now, id, message);
+        }
+        let chunks = self.manifest().map(|m| m.geometry().chunks());
+        let (Some(waiting), Some(chunks)) = (self.line.get_mut(id), chunks) else {
+            return;
+        };
+        let reason = match waiting.hears(message, chunks) {
+            WhileWaiting::Nothing => return,
+            WhileWaiting::Left(reason) => DropReason::Left(reason),
+            WhileWaiting::NotNeeded => DropReason::Refused(RefuseReason::NotNeeded),
+            WhileWaiting::Violation(what) => DropReason::Violation(what),
+        };
+        self.drop_link(now, id, reason);
+    }
+
+    /// The same on a link on which this side waits.
+    fn heard_on_standby(&mut self, now: Instant, id: LinkId, message: PeerMessage) {
+        match message {
+            PeerMessage::KeepAlive | PeerMessage::SamePeer(_) => {}
+            // Another link is asked for the manifest already.
+            PeerMessage::ManifestReject { .. } => {}
+            PeerMessage::Reject(block) => {
+                if !self.standby.rejected(id, block) {
+                    self.violated(now, id, "a rejection of what was not asked for");
+                }
+            }
+            PeerMessage::Queued { position } => {
+                if self.standby.moved(id, position) {
+                    self.turn_moved = now;
+                }
+            }
+            PeerMessage::Refuse(reason) => self.refused(now, id, reason),
+            PeerMessage::Bitfield(_) | PeerMessage::HaveAll | PeerMessage::HaveNone => {
+                self.got_place(now, id);
+                self.handle_message(now, id, message);
+            }
+            _ => self.violated(now, id, "more than a side may say that lets another wait"),
+        }
+    }
+
+    /// The other side has a place for this one. Now the link needs one here.
+    fn got_place(&mut self, now: Instant, id: LinkId) {
+        let asks = self.standby.unanswered(id);
+        let Some(link) = self.standby.remove(id) else {
+            return;
+        };
+        if let Welcome::Refused(reason) = self.welcome(now, &link.info) {
+            let reason = DropReason::Refused(reason);
+            self.outbox.push(Output::Drop { link: id, reason });
+            return self.unlink_address(now, &link);
+        }
+        self.attach(now, id, link);
+        if let Some(planner) = self.planner() {
+            planner.link_owes(id, asks);
+        }
+        self.turn_moved = now;
+        self.send_proofs(id);
+        self.send_haves(id);
+    }
+
+    /// This side needs nothing any more.
+    fn leave_lines(&mut self, now: Instant) {
+        let standby: Vec<LinkId> = self.standby.keys().collect();
+        for link in standby {
+            self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
+        }
+    }
+}
+
 /// Messages.
 impl Swarm {
     /// A message arrived on a link. Messages of unknown links are ignored.
     pub fn handle_message(&mut self, now: Instant, link: LinkId, message: PeerMessage) {
         let Some(state) = self.links.get(link) else {
-            return;
+            self.heard_while_waiting(now, link, message);
+            return self.settle(now);
         };
         if !state.is_met() && !matches!(message, PeerMessage::Refuse(_)) {
             self.violated(now, link, "a message before the Hello");
@@ -816,6 +1093,7 @@ impl Swarm {
                 self.violated(now, link, "a message that only begins something");
             }
             PeerMessage::Refuse(reason) => self.refused(now, link, reason),
+            PeerMessage::Queued { position } => self.queued(now, link, position),
             PeerMessage::Bitfield(bytes) => self.greeted(now, link, RemoteChunks::unread(bytes)),
             PeerMessage::HaveAll => self.greeted(now, link, RemoteChunks::All),
             PeerMessage::HaveNone => self.greeted(now, link, RemoteChunks::None),
@@ -841,8 +1119,8 @@ impl Swarm {
                 offset,
                 data,
             } => self.block_arrived(now, link, chunk, offset, data),
-            PeerMessage::Choke => self.choked(link, Choke::Choked),
-            PeerMessage::Unchoke => self.choked(link, Choke::Unchoked),
+            PeerMessage::Choke => self.choked(now, link, Choke::Choked),
+            PeerMessage::Unchoke => self.choked(now, link, Choke::Unchoked),
             PeerMessage::ManifestRequest { page } => self.page_requested(link, page),
             PeerMessage::ManifestLength { length, proof } => {
                 self.page_arrived(now, link, |fetch| {
@@ -863,6 +1141,10 @@ impl Swarm {
     /// Messages were handed to the network, with `bytes` bytes of blocks among them.
     pub fn messages_sent(&mut self, now: Instant, link: LinkId, messages: usize, bytes: u64) {
         let Some(state) = self.links.get_mut(link) else {
+            let waiting = self.line.get_mut(link).map(|waiting| &mut waiting.link);
+            if let Some(state) = waiting.or_else(|| self.standby.get_mut(link)) {
+                state.messages_sent(messages);
+            }
             return;
         };
         state.messages_sent(messages);
@@ -905,7 +1187,9 @@ impl Swarm {
 
     /// The other side says that it ends the link.
     fn refused(&mut self, now: Instant, link: LinkId, reason: RefuseReason) {
-        let state = self.links.get(link).filter(|state| state.info.dialled);
+        let standby = self.standby.get_mut(link).map(|state| &*state);
+        let state = self.links.get(link).or(standby);
+        let state = state.filter(|state| state.info.dialled);
         let dialled = state.and_then(|state| state.info.addr.clone());
         match reason {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
@@ -914,6 +1198,7 @@ impl Swarm {
         self.drop_link(now, link, DropReason::Left(reason));
         if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
             self.book.had_no_place(now, &addr);
+            self.turn_moved = now;
         }
     }
 
@@ -1043,7 +1328,10 @@ impl Swarm {
         }
     }
 
-    fn choked(&mut self, link: LinkId, choke: Choke) {
+    fn choked(&mut self, now: Instant, link: LinkId, choke: Choke) {
+        if choke == Choke::Unchoked && self.links.get(link).is_some_and(Link::is_choked) {
+            self.turn_moved = now;
+        }
         if let Some(planner) = self.planner() {
             let is_choked = choke == Choke::Choked;
             let released = planner.link_choked(link, is_choked);
@@ -1051,7 +1339,7 @@ impl Swarm {
             self.ask_queue.wake(link);
         }
         if let Some(link) = self.links.get_mut(link) {
-            link.choke = choke;
+            link.set_choke(now, choke);
         }
     }
 }
@@ -1510,6 +1798,7 @@ impl Swarm {
         for link in seeders {
             self.drop_link(now, link, DropReason::Refused(RefuseReason::NotNeeded));
         }
+        self.leave_lines(now);
         self.settle(now);
     }
 }
@@ -1594,6 +1883,14 @@ impl Swarm {
         if let Some(early) = &self.early {
             early.check_invariants(&self.config);
             assert!(self.phase.is_beginning());
+        }
+        self.line.check_invariants();
+        assert!(self.line.len() <= self.config.max_waiting);
+        assert!(self.line.is_empty() || self.is_seeding());
+        assert!(self.standby.len() <= self.config.sources);
+        assert!(self.standby.len() == 0 || !self.is_seeding());
+        for id in self.links.keys() {
+            assert!(!self.line.contains(id) && !self.standby.contains(id));
         }
         if let Phase::Transfer(transfer) = &self.phase {
             transfer.check_invariants(&self.config);

@@ -57,11 +57,13 @@ mod rate;
 mod remote_chunks;
 mod same_peer;
 mod smart_ban;
+mod standby;
 mod super_seeding;
 mod supply;
 mod transfer;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod uploader;
+mod waiting_line;
 
 pub use config::SwarmConfig;
 pub use link_id::LinkId;

@@ -11,9 +11,12 @@
 //!
 //! A tenth of the places is kept free of blank links, for newcomers that have not said
 //! yet what they have.
+//!
+//! A seeder lets newcomers wait instead. A blank link keeps its place there, as it may just
+//! not have been served yet; but a link that was served gives way after its turn.
 
 use core::net::IpAddr;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::link::Link;
@@ -43,6 +46,14 @@ const NEWCOMERS: usize = 10;
 /// not before `MIN_BLANK`.
 const BLANK_CHUNKS: u32 = 16;
 const MIN_BLANK: Duration = Duration::from_secs(2);
+
+/// If others wait, a link has its place for this long at least, and until it was sent
+/// this many chunks: enough to be worth a new link.
+const TENURE: Duration = Duration::from_secs(30);
+const TENURE_CHUNKS: u64 = 4;
+
+/// After this long a link that takes its blocks very slowly is interrupted.
+const LONGEST_TENURE: Duration = Duration::from_secs(600);
 
 /// The shortest time between two counts of the [`Census`].
 const CENSUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -94,7 +105,7 @@ impl Census {
     }
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
     /// Links that were asked and sent nothing for long, or were sent something and never
     /// told of it; and that never sent anything either.
     pub(super) fn useless(self) -> Vec<LinkId> {
@@ -110,18 +121,31 @@ impl Places<'_> {
         link.received == 0 && (silent || self.uploader.is_mute(self.now, id))
     }
 
+    /// How many links were accepted from each host, with those that were dialled only.
+    pub(super) fn hosts(self) -> BTreeMap<&'a HostKey, usize> {
+        let mut hosts = BTreeMap::new();
+        for link in self.links.values() {
+            *hosts.entry(&link.info.host).or_default() += usize::from(!link.info.dialled);
+        }
+        hosts
+    }
+
     /// How many links were accepted from a host.
     fn accepted_from(self, host: &HostKey) -> usize {
         let accepted = self.links.values().filter(|link| !link.info.dialled);
         accepted.filter(|link| link.info.host == *host).count()
     }
 
-    /// Whether a host has twice as many links as every host would have, if they all had
-    /// the same number.
+    /// How many links a host may have of so many hosts, if places are scarce: twice as many
+    /// as every host would have, if they all had the same number.
+    pub(super) fn share(self, hosts: usize) -> usize {
+        (2 * self.config.max_links).div_ceil(hosts.max(1)).max(2)
+    }
+
+    /// Whether a host has its share of the places.
     pub(super) fn has_its_share(self, host: &HostKey) -> bool {
-        let hosts: BTreeSet<&HostKey> = self.links.values().map(|link| &link.info.host).collect();
-        let share = (2 * self.config.max_links).div_ceil(hosts.len().max(1));
-        self.accepted_from(host) >= share.max(2)
+        let hosts = self.hosts();
+        hosts.get(host).copied().unwrap_or(0) >= self.share(hosts.len())
     }
 
     /// The link that gives way to a newcomer, if one does. First an idle one. Then a
@@ -156,6 +180,49 @@ impl Places<'_> {
         ranked.map(|(_, _, id)| id)
     }
 
+    /// The link that gives way to those who wait, if one does; and whether it does so only
+    /// to a host with at least two links fewer. `hosts` says how many links were accepted
+    /// from each host. First an idle one. Then one that had the time to be useful, and was
+    /// not. Then the one that has had its turn, and has had its place for longest. Then one
+    /// of the host that has most.
+    pub(super) fn gives_way(self, hosts: &BTreeMap<&HostKey, usize>) -> Option<(LinkId, bool)> {
+        let most = hosts.values().max().copied().unwrap_or(0);
+        let rank = |(id, link): (LinkId, &Link)| {
+            let exchanged = link.received + self.uploader.sent_to(id);
+            let of_most = !link.info.dialled && hosts.get(&link.info.host) == Some(&most);
+            let group = if self.is_idle(id, link) {
+                0
+            } else if self.is_barren(id, link) || self.has_missed_its_turn(id, link) {
+                1
+            } else if self.has_had_its_turn(id, link) {
+                return Some((2, 0, link.since, id));
+            } else if of_most && most >= 2 {
+                3
+            } else {
+                return None;
+            };
+            Some((group, exchanged, link.since, id))
+        };
+        let (group, _, _, id) = self.links.iter().filter_map(rank).min()?;
+        Some((id, group == 3))
+    }
+
+    /// Whether nothing is known of a link, though it was its turn.
+    fn has_missed_its_turn(self, id: LinkId, link: &Link) -> bool {
+        self.is_blank(id, link) && self.is_old(link) && self.uploader.has_passed(id)
+    }
+
+    /// Whether a link has had its place for long enough, if others wait: for `TENURE`, and
+    /// for what makes a link worth while. It is not interrupted, unless it takes very long.
+    fn has_had_its_turn(self, id: LinkId, link: &Link) -> bool {
+        let held = self.now.saturating_duration_since(link.since);
+        let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
+        let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
+        let sent = self.uploader.sent_to(id);
+        let rests = self.uploader.is_resting(id);
+        held >= TENURE && sent >= enough && rests || held >= LONGEST_TENURE && sent > 0
+    }
+
     fn is_new(self, link: &Link) -> bool {
         self.now.saturating_duration_since(link.since) < GRACE
     }
@@ -176,7 +243,8 @@ impl Places<'_> {
     }
 
     /// Whether a link was asked for something and takes long to send anything; or,
-    /// where places are scarce, waits in a long line to be asked.
+    /// where places are scarce, waits in a long line to be asked; or has something, and
+    /// did not let this side ask for long.
     fn is_doubtful(self, id: LinkId, link: &Link) -> bool {
         let Some(planner) = self.phase.planner() else {
             return false;
@@ -184,7 +252,10 @@ impl Places<'_> {
         let is_new = self.now.saturating_duration_since(link.since) < UNTRIED;
         let scarce = self.links.len() >= self.most_held();
         let untried = scarce && !link.info.dialled && !is_new && planner.is_untried(id);
-        link.received == 0 && (untried || planner.is_doubtful(self.now, id))
+        let choked_for = |since| self.now.saturating_duration_since(since);
+        let choked_for = link.choked_since.map_or(Duration::ZERO, choked_for);
+        let puts_off = choked_for >= self.config.patience && planner.is_useful(id);
+        link.received == 0 && (untried || puts_off || planner.is_doubtful(self.now, id))
     }
 
     /// Whether a link had the time to be useful to either side, and was not; or does not

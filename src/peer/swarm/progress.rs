@@ -33,8 +33,12 @@ pub struct Progress {
     pub owners: u32,
     /// Peers that sent something of what is stored.
     pub senders: u32,
-    /// Links that are up.
+    /// Links that are up, without those that wait for a place.
     pub links: u32,
+    /// If busy owners let this peer wait for a place: how many get one there until this
+    /// peer does, itself included, at the owner where they are fewest. `None` if it waits
+    /// nowhere. Other owners may be serving it meanwhile.
+    pub place_in_line: Option<u32>,
 }
 
 /// What the machine counts about its content.

@@ -9,7 +9,7 @@ use crate::protocol::LinkProof;
 
 /// To how many links of one name a new link proves itself, and how many proofs it may
 /// send. Two links come from two peers that dialled each other.
-const MAX_PROOFS: usize = 4;
+pub(super) const MAX_PROOFS: usize = 4;
 
 /// What follows from a proof.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,22 +7,34 @@ use super::address_book::AddressBook;
 use super::link::Link;
 use super::phase::Phase;
 use super::places::Census;
+use super::standby::StandbyLinks;
 use super::{LinkId, LinkMap, SwarmConfig};
 
 /// After this long without a block everything is tried: longer than a silent link keeps
 /// what was asked of it.
 const STARVED: Duration = Duration::from_secs(5);
 
+/// Who waits for a turn gives up after this many times [`SwarmConfig::patience`] in which
+/// it has not come nearer: half an hour, by default.
+const FOR_A_TURN: u32 = 30;
+
+/// After this many times [`SwarmConfig::patience`] without anything a turn is no longer
+/// waited for, whatever the others say: a day, by default.
+const LONGEST_WAIT: u32 = 24 * 60;
+
 /// What decides whether a download is supplied.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Supply<'a> {
     pub(super) links: &'a LinkMap<Link>,
+    pub(super) standby: &'a StandbyLinks,
     pub(super) book: &'a AddressBook,
     pub(super) phase: &'a Phase,
     pub(super) census: &'a Census,
     pub(super) config: &'a SwarmConfig,
     /// When something last arrived that brought the download on.
     pub(super) last_gain: Instant,
+    /// When a turn that is waited for last came nearer, or came, or was lost.
+    pub(super) turn_moved: Instant,
 }
 
 /// The links that say to have something, or are presumed to.
@@ -128,7 +140,25 @@ impl Supply<'_> {
             Phase::Transfer(transfer) => transfer.waits_for_peers(),
             Phase::Opening(_) | Phase::Seeding(_) => false,
         };
-        let ends = self.last_gain.checked_add(self.config.patience);
-        ends.filter(|_| waits_for_others)
+        if !waits_for_others {
+            return None;
+        }
+        let patience = match self.waits_for_turn() {
+            true => self.config.patience.saturating_mul(FOR_A_TURN),
+            false => self.config.patience,
+        };
+        let ends = self.last_gain.max(self.turn_moved).checked_add(patience);
+        let longest = self.config.patience.saturating_mul(LONGEST_WAIT);
+        ends.min(self.last_gain.checked_add(longest)).or(ends)
+    }
+
+    /// Whether this side waits for its turn: in the line of another peer, or choked by one
+    /// that has what is missing here.
+    fn waits_for_turn(self) -> bool {
+        let planner = self.phase.planner();
+        let is_next = |(id, link): (LinkId, &Link)| {
+            link.is_choked() && planner.is_some_and(|planner| planner.is_useful(id))
+        };
+        self.standby.len() > 0 || self.links.iter().any(is_next)
     }
 }

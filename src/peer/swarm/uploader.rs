@@ -200,6 +200,13 @@ impl Uploader {
         self.choker.unsettle(is_news == Some(true));
     }
 
+    /// A link that came last for long is served again before those that got
+    /// something.
+    pub fn try_again(&mut self, link: LinkId) {
+        let is_news = self.receivers.update(link, Receiver::forget_never_told);
+        self.choker.unsettle(is_news == Some(true));
+    }
+
     // Requests and blocks.
 
     /// Takes a request, or refuses it (`false`): the link is choked, or too
@@ -387,6 +394,12 @@ impl Uploader {
     /// Whether a link wants something that is here, or is owed something.
     pub fn is_wanted(&self, link: LinkId) -> bool {
         self.receivers.get(link).is_some_and(Receiver::is_wanted)
+    }
+
+    /// Whether a link asks for nothing at present, and nothing is on its way.
+    pub fn is_resting(&self, link: LinkId) -> bool {
+        let rests = |r: &Receiver| r.waiting() == 0 && r.under_way() == 0;
+        self.receivers.get(link).is_none_or(rests)
     }
 
     /// Whether a link said that it wants nothing, or lacks nothing.

@@ -50,6 +50,8 @@ pub(super) struct Newcomer {
 pub(super) enum Role {
     Seeder,
     Leecher,
+    /// A leecher that nobody can dial.
+    DeafLeecher,
     Adversary(Adversary),
 }
 

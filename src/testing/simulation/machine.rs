@@ -49,7 +49,7 @@ impl MachineFactory {
                 let swarm = Swarm::seeder(now, config, me, content);
                 return Machine::Honest(Box::new(swarm));
             }
-            Role::Leecher => {
+            Role::Leecher | Role::DeafLeecher => {
                 let length = content.geometry().length();
                 let swarm = Swarm::leecher(now, config, me, content.id()).expecting(length);
                 return Machine::Honest(Box::new(swarm));

@@ -24,6 +24,10 @@ pub(super) struct MemberState {
     pub(super) joined: Duration,
     /// When it completed its download.
     pub(super) finished: Option<Duration>,
+    /// Whether others can dial it.
+    pub(super) listens: bool,
+    /// Whether it had nothing to expect at some time.
+    pub(super) gave_up: bool,
 }
 
 /// The other end of a link, and the direction towards it.

@@ -42,9 +42,9 @@ use trace::Trace;
 use tracker::Tracker;
 
 use crate::content::{Bitfield, Manifest};
-use crate::peer::swarm::{LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
+use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
 use crate::protocol::limits::MAX_BLOCK_LEN;
-use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage};
+use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage, RefuseReason};
 
 /// A liar sends at its upload rate divided by this.
 const LIAR_SLOWDOWN: f64 = 10.0;
@@ -118,6 +118,16 @@ impl Simulation {
             upload,
             download,
             role: Role::Leecher,
+        })
+    }
+
+    /// Adds a leecher that does not listen: nobody can dial it, and the tracker does not
+    /// name it. Rates are in bytes per second.
+    pub fn deaf_leecher(&mut self, upload: f64, download: f64) -> Member {
+        self.join(&Newcomer {
+            upload,
+            download,
+            role: Role::DeafLeecher,
         })
     }
 
@@ -206,6 +216,12 @@ impl Simulation {
     /// Whether a member is still there.
     pub fn is_alive(&self, member: Member) -> bool {
         self.members[member.0].alive
+    }
+
+    /// Whether a member has ever had nothing to expect for longer than
+    /// [`SwarmConfig::patience`]. It goes on all the same; a peer would end the download.
+    pub fn gave_up(&self, member: Member) -> bool {
+        self.members[member.0].gave_up
     }
 
     /// How many members are sending blocks at this moment.
@@ -306,10 +322,12 @@ impl Simulation {
             timer: None,
             joined: now,
             finished: None,
+            listens: !matches!(newcomer.role, Role::DeafLeecher),
+            gave_up: false,
         });
         match newcomer.role {
             Role::Seeder => self.tracker.list(member),
-            Role::Leecher => {
+            Role::Leecher | Role::DeafLeecher => {
                 self.settle(member);
                 self.queue.schedule(now, Event::Owners(member));
             }
@@ -403,7 +421,8 @@ impl Simulation {
                 LinkInfo::dialled(peer, addr).with_cookies(cookies[0], cookies[1])
             } else {
                 let remote = addr.clone();
-                LinkInfo::accepted(peer, &remote, Some(addr)).with_cookies(cookies[1], cookies[0])
+                let listen = Some(addr).filter(|_| self.members[other.0].listens);
+                LinkInfo::accepted(peer, &remote, listen).with_cookies(cookies[1], cookies[0])
             };
             let state = &mut self.members[end.0];
             // The first end may have dropped the link at once.
@@ -454,8 +473,11 @@ impl Simulation {
         match output {
             Output::Send { link, message } => self.send(member, link, message),
             Output::Dial { addr } => self.schedule_dial(member, addr),
-            Output::Drop { link, .. } => {
+            Output::Drop { link, reason } => {
                 if let Some(far) = state.links.remove(link) {
+                    if reason == DropReason::Refused(RefuseReason::Busy) {
+                        self.refuse(&far);
+                    }
                     self.link_closed(&far);
                 }
             }
@@ -468,7 +490,9 @@ impl Simulation {
                 let now = self.queue.instant();
                 state.machine.block_read(now, link, block, data);
             }
+            Output::Announce(_) if !state.listens => {}
             Output::Announce(_) => self.tracker.list(member),
+            Output::GaveUp => state.gave_up = true,
             output => self.store(member, output),
         }
     }
@@ -512,6 +536,18 @@ impl Simulation {
         let chunk_time = squatter.map_or(Duration::ZERO, AdversaryScript::chunk_time);
         let at = now + UNANSWERED * chunk_time;
         self.queue.schedule(at, Event::Unanswered { from, addr });
+    }
+
+    /// The other end is told that a link is about to be closed for want of a place.
+    fn refuse(&mut self, far: &FarEnd) {
+        let message = PeerMessage::Refuse(RefuseReason::Busy);
+        let deliver = Event::Deliver {
+            to: far.member,
+            link: far.link,
+            message,
+        };
+        self.queue
+            .schedule(self.queue.now() + self.latency, deliver);
     }
 
     /// The other end learns that a link is closed.

@@ -19,6 +19,8 @@ enum Owner {
     Empty,
     /// It answers the Hello with a refusal.
     Refuses(RefuseReason),
+    /// It has no place for the link, which waits, and rejects what was asked for.
+    Busy,
 }
 
 /// A download from owners that a tracker named, with the length that it told.
@@ -112,6 +114,7 @@ impl<'a> EarlyDownload<'a> {
             let greeting = match owner {
                 Owner::Refuses(reason) => PeerMessage::Refuse(reason),
                 Owner::Empty => PeerMessage::HaveNone,
+                Owner::Busy => PeerMessage::Queued { position: 1 },
                 Owner::Honest | Owner::Liar => PeerMessage::HaveAll,
             };
             if !matches!(owner, Owner::Refuses(_)) {
@@ -150,7 +153,7 @@ impl<'a> EarlyDownload<'a> {
     }
 
     fn answer(&self, owner: Owner, message: PeerMessage) -> Option<PeerMessage> {
-        let has = owner != Owner::Empty;
+        let has = !matches!(owner, Owner::Empty | Owner::Busy);
         match message {
             PeerMessage::ManifestRequest { page } => {
                 let answer = self.sample.page(page).filter(|_| has);
@@ -287,6 +290,88 @@ fn owner_that_refuses_or_lacks_everything_leaves_its_part_to_another() {
             assert_eq!(download.wasted(), 0);
         }
     }
+}
+
+#[test]
+fn owner_that_has_a_link_wait_leaves_its_part_to_another_at_once() {
+    for length in [1000, 20 * CHUNK] {
+        let sample = Sample::new(length as usize);
+        for owners in [[Owner::Busy, Owner::Honest], [Owner::Honest, Owner::Busy]] {
+            let mut download = EarlyDownload::new(&sample, length, &owners);
+            let start = download.single.now;
+            download.run();
+            // Nobody had to be waited for, only the answers of the other one.
+            let elapsed = download.single.now - start;
+            assert!(elapsed < Duration::from_millis(100), "{elapsed:?}");
+            assert_eq!((download.blamed(), download.wasted()), (vec![], 0));
+        }
+    }
+}
+
+/// A download whose only owner has it wait, after it was asked for everything.
+fn waiting_download(sample: &Sample) -> (EarlyDownload<'_>, LinkId, Vec<BlockRange>) {
+    let length = sample.manifest.geometry().length();
+    let mut download = EarlyDownload::new(sample, length, &[Owner::Busy]);
+    let link = download.owners[0].0;
+    let asked: Vec<BlockRange> = download.requests().iter().map(|(_, b)| *b).collect();
+    assert!(!asked.is_empty());
+    let (now, peer) = (download.single.now, PeerId([1; 16]));
+    download.single.swarm.link_met(now, link, peer, None);
+    let queued = PeerMessage::Queued { position: 1 };
+    download.single.hears(link, queued);
+    download.perform();
+    (download, link, asked)
+}
+
+#[test]
+fn download_that_waited_asks_again_when_it_has_a_place() {
+    let sample = Sample::new(20 * CHUNK as usize);
+    let (mut download, link, asked) = waiting_download(&sample);
+    for block in asked {
+        download.single.hears(link, PeerMessage::Reject(block));
+    }
+    for page in [0, 1] {
+        download
+            .single
+            .hears(link, PeerMessage::ManifestReject { page });
+    }
+    download.perform();
+    assert_eq!(download.dropped, []);
+    download.sent.clear();
+    download.owners = vec![(link, Owner::Honest)];
+    // It greets.
+    download.run();
+    assert_eq!(download.requests().len(), 20);
+    assert_eq!((download.blamed(), download.wasted()), (vec![], 0));
+}
+
+#[test]
+fn answers_that_crossed_the_end_of_the_wait_are_no_lies() {
+    let sample = Sample::new(20 * CHUNK as usize);
+    let (mut download, link, asked) = waiting_download(&sample);
+    download.single.hears(link, PeerMessage::HaveAll);
+    download.perform();
+    for asked in asked {
+        let answer = block(&sample, asked, true);
+        download.single.hears(link, answer);
+    }
+    download.perform();
+    assert_eq!(download.dropped, []);
+}
+
+#[test]
+fn side_that_has_another_wait_rejects_only_what_it_was_asked_for() {
+    let sample = Sample::new(20 * CHUNK as usize);
+    let (mut download, link, asked) = waiting_download(&sample);
+    for _ in 0..2 {
+        assert_eq!(download.dropped, []);
+        download.single.hears(link, PeerMessage::Reject(asked[0]));
+        download.perform();
+    }
+    assert!(matches!(
+        download.dropped[..],
+        [(dropped, DropReason::Violation(_))] if dropped == link
+    ));
 }
 
 #[test]

@@ -445,6 +445,11 @@ impl Receiver {
         !std::mem::replace(&mut self.never_told, true)
     }
 
+    /// It does not come last any more. Returns whether that is news.
+    pub(super) fn forget_never_told(&mut self) -> bool {
+        std::mem::replace(&mut self.never_told, false)
+    }
+
     /// Whether it comes last: it has been here for long without anything.
     pub(super) fn comes_last(&self) -> bool {
         self.is_blank() && self.never_told
