@@ -8,16 +8,21 @@
 //! stderr that tells the reason of the failure. With `--progress-lines`, it also
 //! prints `progress <verified> of <length> bytes from <owners> owners` during the
 //! download.
+//!
+//! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
+//! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
 
 mod common;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::{FileStorage, Peer, TcpTransport};
 use common::{Args, Outcome};
 
-const USAGE: &str = "fetch --tracker ADDR --out DIR [--progress-lines] NAME_OR_ID";
+const USAGE: &str =
+    "fetch --tracker ADDR --out DIR [--patience SECONDS] [--progress-lines] NAME_OR_ID";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -25,12 +30,22 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> Outcome<()> {
-    let args = Args::read(USAGE, &["--tracker", "--out"], &["--progress-lines"])?;
+    let args = Args::read(
+        USAGE,
+        &["--tracker", "--out", "--patience"],
+        &["--progress-lines"],
+    )?;
     let key = args.one_rest()?;
     let storage = FileStorage::open(args.required("--out")?)?;
 
+    let mut swarm = SwarmConfig::default();
+    if let Some(seconds) = args.option("--patience") {
+        swarm.patience = Some(Duration::from_secs(seconds.parse()?));
+    }
+
     let peer = Peer::builder(TcpTransport::new(), storage)
         .tracker(args.required("--tracker")?)
+        .swarm(swarm)
         .start()
         .await?;
     let begun = Instant::now();

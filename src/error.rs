@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
 use crate::io_error::IoError;
+use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, AddrError, ContentKey};
 use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
@@ -146,14 +147,16 @@ pub enum DownloadError {
         /// The content.
         id: ContentId,
     },
-    /// There were no owners left, or none of them sent anything for too long
-    /// ([`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience)).
-    #[error("{id}: no owner has sent anything for too long{}", missing_chunks(*missing))]
+    /// Nothing arrived for longer than
+    /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience).
+    #[error("{id} was given up: {reason}{}", missing_chunks(*missing))]
     GaveUp {
         /// The content.
         id: ContentId,
-        /// How many chunks are missing; 0 if not even the manifest arrived.
-        missing: u32,
+        /// How many chunks are missing; `None` if not even the manifest arrived.
+        missing: Option<u32>,
+        /// Why nothing arrived.
+        reason: StallReason,
     },
     /// No tracker could be asked.
     #[error(transparent)]
@@ -203,11 +206,11 @@ fn at(chunk: &Option<ChunkIndex>) -> String {
     chunk.map_or(String::new(), |chunk| format!(", chunk {chunk}"))
 }
 
-/// How many chunks are missing, in brackets; nothing if that is not known.
-fn missing_chunks(missing: u32) -> String {
+/// How many chunks are missing; nothing if that is not known.
+fn missing_chunks(missing: Option<u32>) -> String {
     match missing {
-        0 => String::new(),
-        1 => " (1 chunk is missing)".to_owned(),
-        _ => format!(" ({missing} chunks are missing)"),
+        None => String::new(),
+        Some(1) => "; 1 chunk is missing".to_owned(),
+        Some(missing) => format!("; {missing} chunks are missing"),
     }
 }

@@ -111,7 +111,8 @@ pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Shows the progress of a download until it ends, as a bar on stderr if that is a
-/// terminal. Calls `seen` with every progress.
+/// terminal, and says why nothing arrives if nothing does. Calls `seen` with every
+/// progress.
 pub(crate) async fn follow(download: &Download, mut seen: impl FnMut(&Progress)) {
     let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {bytes}  {msg}");
     let bar =
@@ -126,6 +127,8 @@ pub(crate) async fn follow(download: &Download, mut seen: impl FnMut(&Progress))
                 bar.set_message(format!("{rate}/s from {} owners", progress.owners));
                 seen(&progress);
             }
+            DownloadEvent::Stalled(reason) => bar.suspend(|| eprintln!("stalled: {reason}")),
+            DownloadEvent::Resumed => bar.suspend(|| eprintln!("resumed")),
             // The download has ended. Awaiting it tells the result.
             _ => {}
         }

@@ -36,9 +36,11 @@ pub struct SwarmConfig {
     pub find_retry: Duration,
     /// The longest such pause. At least 10 ms. Default 30 s.
     pub find_interval: Duration,
-    /// A download is given up if nothing arrives for this long. At least 10 ms. Default
-    /// 60 s.
-    pub patience: Duration,
+    /// A download is given up if nothing arrives for this long. The time that the storage
+    /// takes does not count. At least 10 ms. Default `None`: it goes on for as long as its
+    /// handle is held, and says when it
+    /// [stalls](crate::DownloadEvent::Stalled).
+    pub patience: Option<Duration>,
     /// How requests are planned.
     pub planner: PlannerConfig,
 }
@@ -55,7 +57,7 @@ impl Default for SwarmConfig {
             commit_interval: Duration::from_secs(1),
             find_retry: Duration::from_secs(1),
             find_interval: Duration::from_secs(30),
-            patience: Duration::from_secs(60),
+            patience: None,
             planner: PlannerConfig::default(),
         }
     }

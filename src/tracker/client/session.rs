@@ -68,6 +68,8 @@ pub(super) struct Setup {
     pub(super) state: Arc<ClientState>,
     /// For each tracker, the outcome of the last attempt, or the first success.
     pub(super) status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
+    /// How often a tracker was reached after a failure.
+    pub(super) recoveries: Arc<watch::Sender<u64>>,
     pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
@@ -152,6 +154,9 @@ impl Session {
             self.note(connected.clone());
             let error = match connected {
                 Ok(()) => {
+                    if failures > 0 {
+                        self.setup.recoveries.send_modify(|times| *times += 1);
+                    }
                     reach = Reach::Possible;
                     match self.serve(commands).await {
                         Ok(()) => return,
