@@ -3,7 +3,7 @@
 mod happy_eyeballs;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use async_trait::async_trait;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
@@ -31,9 +31,12 @@ const BACKLOG: u32 = 1024;
 /// Small frames are sent at once (`TCP_NODELAY`). A listener can bind an address
 /// that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to 1,024
 /// connections can wait to be accepted if the operating system allows that many;
-/// a connection that fails while it waits is skipped. A listener at `[::]` also
-/// serves IPv4 if the operating system supports it; such remotes are shown as
-/// IPv4 addresses.
+/// a connection that fails while it waits is skipped. A listener at `[::]` serves
+/// IPv6 and IPv4 (on Windows IPv6 alone), and IPv4 alone on a machine without IPv6.
+/// Remotes of IPv4 are shown as IPv4 addresses.
+///
+/// A link-local address needs its scope: `[fe80::1%eth0]:7000`, or the number of the
+/// interface in place of its name.
 ///
 /// ```
 /// use bt_lite::{TcpTransport, Transport};
@@ -103,23 +106,47 @@ impl Listener for TcpAcceptor {
 fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut failed = io::ErrorKind::AddrNotAvailable.into();
     for target in targets {
-        let socket = match target {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        };
-        let bound = socket.and_then(|socket| {
-            // Not on Windows: there, two programs could bind the same address.
-            #[cfg(unix)]
-            socket.set_reuseaddr(true)?;
-            socket.bind(*target)?;
-            socket.listen(BACKLOG)
-        });
-        match bound {
+        match bind_with_fallback(*target) {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = error,
         }
     }
     Err(failed)
+}
+
+/// Binds an address. `0.0.0.0` takes the place of `[::]` on a machine without IPv6.
+fn bind_with_fallback(target: SocketAddr) -> io::Result<TcpListener> {
+    let bound = bind_one(target);
+    let is_any = target.is_ipv6() && target.ip().is_unspecified();
+    match bound {
+        Err(error)
+            if is_any
+                && !matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+                ) =>
+        {
+            bind_one((Ipv4Addr::UNSPECIFIED, target.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bind_one(target: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match target {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Not on Windows: there, two programs could bind the same address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // `[::]` serves IPv4 as well, whatever the default of the system is.
+    #[cfg(unix)]
+    if target.is_ipv6() && target.ip().is_unspecified() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.bind(target)?;
+    socket.listen(BACKLOG)
 }
 
 /// Whether accepting failed only for this one connection, because the other side
@@ -138,11 +165,18 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn connection(stream: TcpStream, mut remote: SocketAddr) -> io::Result<Connection> {
+fn connection(stream: TcpStream, remote: SocketAddr) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    remote.set_ip(remote.ip().to_canonical());
+    let local = canonical(stream.local_addr()?);
     let (read, write) = stream.into_split();
-    Ok(framed::from_halves(remote.into(), read, write))
+    let connection = framed::from_halves(canonical(remote).into(), read, write);
+    Ok(connection.with_local(local.into()))
+}
+
+/// The same address, as IPv4 if it is one.
+fn canonical(mut addr: SocketAddr) -> SocketAddr {
+    addr.set_ip(addr.ip().to_canonical());
+    addr
 }
 
 /// All socket addresses of an address; at least one.
@@ -150,12 +184,26 @@ async fn resolve(addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
     if let Some(addr) = addr.socket_addr() {
         return Ok(vec![addr]);
     }
-    check_name(addr)?;
-    let found: Vec<_> = lookup_host(addr.as_str()).await?.collect();
+    let found: Vec<_> = match scoped(addr) {
+        Some(host) => lookup_host(host).await?.collect(),
+        None => {
+            check_name(addr)?;
+            lookup_host(addr.as_str()).await?.collect()
+        }
+    };
     if found.is_empty() {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address").into());
     }
     Ok(found)
+}
+
+/// The host and the port of an IPv6 address with a named scope: `[fe80::1%eth0]:7000`.
+/// The resolver knows the interfaces.
+fn scoped(addr: &Addr) -> Option<(&str, u16)> {
+    let (host, port) = addr.as_str().strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, scope) = host.split_once('%')?;
+    let is_scoped = ip.parse::<Ipv6Addr>().is_ok() && !scope.is_empty();
+    Some((host, port.parse().ok()?)).filter(|_| is_scoped)
 }
 
 /// Checks that the address has the form of a host name and a port, before the

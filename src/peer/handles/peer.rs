@@ -466,6 +466,7 @@ impl PeerBuilder {
         // Nobody reaches a peer without a listener.
         let addr = self.advertise.filter(|_| bound.is_some());
         let addr = addr.or_else(|| bound.cloned());
+        let addr = addr.map(|addr| addr.without_scope());
         let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
         let id = PeerId(rng.u128(..).to_be_bytes());
         let span = tracing::info_span!(parent: None, "peer", %id);

@@ -539,7 +539,13 @@ impl Session {
             return Err(self.connection.unexpected());
         };
         let error = match TrackerReply::decode(frame) {
-            Ok(TrackerReply::Found(found)) => {
+            Ok(TrackerReply::Found(mut found)) => {
+                if let Some(remote) = self.connection.remote() {
+                    // What is on the same link as the tracker is reached over it.
+                    for owner in &mut found.owners {
+                        owner.addr = owner.addr.scoped_as(remote);
+                    }
+                }
                 self.setup
                     .state
                     .remember_owners(self.setup.index, &found.owners);
