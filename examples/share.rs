@@ -29,7 +29,7 @@ async fn run() -> Outcome<()> {
     // This peer downloads nothing, so its storage stays empty.
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
         .tracker(args.required("--tracker")?)
-        .listen(args.option("--listen").unwrap_or("0.0.0.0:0"))
+        .listen(args.option("--listen").unwrap_or("[::]:0"))
         .start()
         .await?;
     for file in files {

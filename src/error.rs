@@ -27,6 +27,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         source: AddrError,
     },
+    /// Nobody can be reached at the address that others are to be told.
+    #[error("cannot advertise: {source}")]
+    Advertise {
+        /// What is wrong with it.
+        source: TransportError,
+    },
     /// A bound that must be at least one is zero.
     #[error("{field} must be at least 1")]
     Zero {
@@ -126,6 +132,13 @@ pub enum DownloadError {
         name: String,
         /// What is wrong with it.
         source: NameError,
+    },
+    /// The transport cannot use the address of an owner
+    /// ([`DownloadOptions::owners`](crate::DownloadOptions::owners)).
+    #[error("cannot ask an owner: {source}")]
+    Owner {
+        /// What is wrong with the address.
+        source: TransportError,
     },
     /// The trackers know no such content.
     #[error("no tracker knows the content {key}")]

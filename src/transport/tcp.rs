@@ -1,12 +1,13 @@
 //! TCP, for IPv4 and IPv6: `127.0.0.1:7000`, `[::1]:0`, `example.org:7000`.
 
 mod happy_eyeballs;
+mod lookup;
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use async_trait::async_trait;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::Connection;
 use super::error::TransportError;
@@ -14,6 +15,7 @@ use super::framed;
 use super::traits::{Listener, Transport};
 use crate::protocol::Addr;
 use happy_eyeballs::connect_first;
+use lookup::{Lookup, look_up, system_lookup};
 
 /// How many connections may wait to be accepted. It is large enough for a crowd
 /// that connects at once, or for a flood of connections that say nothing, while
@@ -48,30 +50,81 @@ const BACKLOG: u32 = 1024;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
-pub struct TcpTransport {}
+#[derive(Debug, Clone)]
+pub struct TcpTransport {
+    /// Asks the operating system, except in tests.
+    lookup: Lookup,
+}
 
 impl TcpTransport {
     /// Makes a TCP transport.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            lookup: system_lookup,
+        }
+    }
+
+    /// A transport whose host names are looked up by this function, which may block. For
+    /// tests.
+    #[cfg(feature = "testing")]
+    pub fn with_lookup(lookup: fn(&str, u16) -> io::Result<Vec<SocketAddr>>) -> Self {
+        Self { lookup }
+    }
+
+    /// All socket addresses of an address; at least one.
+    async fn targets(&self, addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
+        if let Some(addr) = addr.socket_addr() {
+            return Ok(vec![addr]);
+        }
+        let (host, port) = split_name(addr)?;
+        let found = look_up(self.lookup, host.to_owned(), port).await?;
+        if found.is_empty() {
+            let reason = "the host name has no address";
+            return Err(io::Error::new(io::ErrorKind::NotFound, reason).into());
+        }
+        Ok(found)
+    }
+}
+
+impl Default for TcpTransport {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 #[async_trait]
 impl Transport for TcpTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
-        let targets = resolve(addr).await?;
+        let targets = self.targets(addr).await?;
         let stream = connect_first(targets, TcpStream::connect::<SocketAddr>).await?;
         let remote = stream.peer_addr()?;
         Ok(connection(stream, remote)?)
     }
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
-        let targets = resolve(addr).await?;
+        let targets = self.targets(addr).await?;
         let listener = bind(&targets)?;
         let local = listener.local_addr()?.into();
         Ok(Box::new(TcpAcceptor { listener, local }))
+    }
+
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        let port = match addr.socket_addr() {
+            Some(socket) => socket.port(),
+            None => split_name(addr)?.1,
+        };
+        match port {
+            0 => Err(TransportError::Address {
+                addr: addr.clone(),
+                reason: "nobody can be reached at port 0".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        let targets = self.targets(addr).await?;
+        Ok(targets.into_iter().map(Addr::from).collect())
     }
 }
 
@@ -179,24 +232,6 @@ fn canonical(mut addr: SocketAddr) -> SocketAddr {
     addr
 }
 
-/// All socket addresses of an address; at least one.
-async fn resolve(addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
-    if let Some(addr) = addr.socket_addr() {
-        return Ok(vec![addr]);
-    }
-    let found: Vec<_> = match scoped(addr) {
-        Some(host) => lookup_host(host).await?.collect(),
-        None => {
-            check_name(addr)?;
-            lookup_host(addr.as_str()).await?.collect()
-        }
-    };
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address").into());
-    }
-    Ok(found)
-}
-
 /// The host and the port of an IPv6 address with a named scope: `[fe80::1%eth0]:7000`.
 /// The resolver knows the interfaces.
 fn scoped(addr: &Addr) -> Option<(&str, u16)> {
@@ -206,19 +241,21 @@ fn scoped(addr: &Addr) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?)).filter(|_| is_scoped)
 }
 
-/// Checks that the address has the form of a host name and a port, before the
-/// name is looked up.
-fn check_name(addr: &Addr) -> Result<(), TransportError> {
+/// The host name and the port of an address, before the name is looked up.
+fn split_name(addr: &Addr) -> Result<(&str, u16), TransportError> {
+    if let Some(scoped) = scoped(addr) {
+        return Ok(scoped);
+    }
     let reason = match addr.as_str().rsplit_once(':') {
         None => "it has no port",
-        Some((_, port)) if port.parse::<u16>().is_err() => {
-            "the port is not a number from 0 to 65535"
-        }
         Some(("", _)) => "it has no host before the port",
         Some((host, _)) if host.contains([':', '[', ']', '/']) => {
             "what stands before the port is neither an IP address nor a host name"
         }
-        Some(_) => return Ok(()),
+        Some((host, port)) => match port.parse() {
+            Ok(port) => return Ok((host, port)),
+            Err(_) => "the port is not a number from 0 to 65535",
+        },
     };
     Err(TransportError::Address {
         addr: addr.clone(),
@@ -233,7 +270,7 @@ mod tests {
     #[test]
     fn only_host_names_with_a_port_are_accepted() {
         for good in ["localhost:7000", "example.org:0", "a_b-c.d:65535"] {
-            assert_eq!(check_name(&good.parse().unwrap()), Ok(()), "{good}");
+            assert!(split_name(&good.parse().unwrap()).is_ok(), "{good}");
         }
         for bad in [
             "localhost",
@@ -247,10 +284,13 @@ mod tests {
             "[::1]",
             "[::1:7000",
             "unix:/tmp/a:7",
+            "[fe80::1%]:7",
+            "[name%lo]:7",
+            "[fe80::1%lo]",
         ] {
             assert!(
                 matches!(
-                    check_name(&bad.parse().unwrap()),
+                    split_name(&bad.parse().unwrap()),
                     Err(TransportError::Address { .. })
                 ),
                 "{bad}"

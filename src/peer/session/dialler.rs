@@ -177,7 +177,8 @@ impl Dialler {
         &self,
         addr: &Addr,
     ) -> Result<(Connection, LinkCookie, ConnectionPlace), HandshakeError> {
-        let place = self.admission.dial().ok_or(HandshakeError::Full)?;
+        let place = timeout(HANDSHAKE_TIMEOUT, self.admission.dial_when_free()).await;
+        let place = place.map_err(|_| HandshakeError::Full)?;
         let shake = async {
             let connected = self.transport.connect(addr).await;
             self.note(connected.is_ok());

@@ -32,9 +32,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// is forgotten.
 const MAX_FAILURES: u32 = 6;
 
-/// An address that only says that it has no place is dialled again after the first pause
+/// An address that only says that it has no place is dialled again after short pauses
 /// this many times in a row.
 const MAX_BUSY: u32 = 32;
+
+/// The first such pause. It doubles up to [`FIRST_PAUSE`]: when many come at once, places
+/// become free within a few round trips.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The owners of one content.
 #[derive(Debug, Default)]
@@ -309,7 +313,8 @@ impl AddressBook {
         // The end of its link was counted as a failure.
         if entry.waits() && entry.busy <= MAX_BUSY {
             entry.failures = entry.failures.saturating_sub(1);
-            self.set(addr, DialState::Idle(now + FIRST_PAUSE));
+            let doubled = BUSY_PAUSE.saturating_mul(1 << (entry.busy - 1).min(16));
+            self.set(addr, DialState::Idle(now + doubled.min(FIRST_PAUSE)));
         }
     }
 

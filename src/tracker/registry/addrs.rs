@@ -284,7 +284,7 @@ mod tests {
             ("[::ffff:1.2.3.4]:5", 0),
             ("[2001:db8::1]:65535", 1),
             ("memory:a", 1),
-            ("[fe80::1%3]:7", 1),
+            ("[fe80::1]:7", 1),
         ] {
             let addr = ListenAddr::from(&text.parse().unwrap());
             let packed = texts.insert(Some(&addr));
@@ -295,6 +295,8 @@ mod tests {
             }
             texts.remove(packed);
         }
+        let scoped = ListenAddr::from(&"[fe80::1%3]:7".parse().unwrap());
+        assert_eq!(scoped.addr().as_str(), "[fe80::1]:7");
         assert_eq!(texts.len(), 0);
         assert_eq!(std::mem::size_of::<PackedAddr>(), 7);
     }
