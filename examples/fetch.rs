@@ -8,13 +8,17 @@
 //! stderr that tells the reason of the failure. With `--progress-lines`, it also
 //! prints `progress <verified> of <length> bytes from <owners> owners` during the
 //! download.
+//!
+//! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
+//! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
 
 mod common;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::{FileStorage, Peer, TcpTransport};
 use clap::Parser;
 use common::{Outcome, print_line};
@@ -28,6 +32,9 @@ struct Args {
     /// The directory, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Gives up if nothing arrives for this long. By default it waits.
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<u64>,
     /// Whether to print the progress as lines.
     #[arg(long)]
     progress_lines: bool,
@@ -44,8 +51,11 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Outcome<()> {
     let storage = FileStorage::open(&args.out)?;
+    let mut swarm = SwarmConfig::default();
+    swarm.patience = args.patience.map(Duration::from_secs);
     let peer = Peer::builder(TcpTransport::new(), storage)
         .tracker(args.tracker.as_str())
+        .swarm(swarm)
         .start()
         .await?;
     let begun = Instant::now();

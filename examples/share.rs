@@ -23,7 +23,7 @@ struct Args {
     #[arg(long, value_name = "ADDR")]
     tracker: String,
     /// The address at which to listen for other peers.
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:0")]
+    #[arg(long, value_name = "ADDR", default_value = "[::]:0")]
     listen: String,
     /// The files.
     #[arg(value_name = "FILE", required = true)]

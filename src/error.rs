@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
 use crate::io_error::IoError;
+use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, AddrError, ContentKey};
 use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
@@ -25,6 +26,12 @@ pub enum ConfigError {
         text: String,
         /// What is wrong with it.
         source: AddrError,
+    },
+    /// Nobody can be reached at the address that others are to be told.
+    #[error("cannot advertise: {source}")]
+    Advertise {
+        /// What is wrong with it.
+        source: TransportError,
     },
     /// A bound that must be at least one is zero.
     #[error("{field} must be at least 1")]
@@ -126,6 +133,13 @@ pub enum DownloadError {
         /// What is wrong with it.
         source: NameError,
     },
+    /// The transport cannot use the address of an owner
+    /// ([`DownloadOptions::owners`](crate::DownloadOptions::owners)).
+    #[error("cannot ask an owner: {source}")]
+    Owner {
+        /// What is wrong with the address.
+        source: TransportError,
+    },
     /// The trackers know no such content.
     #[error("no tracker knows the content {key}")]
     NotFound {
@@ -146,14 +160,16 @@ pub enum DownloadError {
         /// The content.
         id: ContentId,
     },
-    /// There were no owners left, or none of them sent anything for too long
-    /// ([`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience)).
-    #[error("{id}: no owner has sent anything for too long{}", missing_chunks(*missing))]
+    /// Nothing arrived for longer than
+    /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience).
+    #[error("{id} was given up: {reason}{}", missing_chunks(*missing))]
     GaveUp {
         /// The content.
         id: ContentId,
-        /// How many chunks are missing; 0 if not even the manifest arrived.
-        missing: u32,
+        /// How many chunks are missing; `None` if not even the manifest arrived.
+        missing: Option<u32>,
+        /// Why nothing arrived.
+        reason: StallReason,
     },
     /// No tracker could be asked.
     #[error(transparent)]
@@ -203,11 +219,11 @@ fn at(chunk: &Option<ChunkIndex>) -> String {
     chunk.map_or(String::new(), |chunk| format!(", chunk {chunk}"))
 }
 
-/// How many chunks are missing, in brackets; nothing if that is not known.
-fn missing_chunks(missing: u32) -> String {
+/// How many chunks are missing; nothing if that is not known.
+fn missing_chunks(missing: Option<u32>) -> String {
     match missing {
-        0 => String::new(),
-        1 => " (1 chunk is missing)".to_owned(),
-        _ => format!(" ({missing} chunks are missing)"),
+        None => String::new(),
+        Some(1) => "; 1 chunk is missing".to_owned(),
+        Some(missing) => format!("; {missing} chunks are missing"),
     }
 }

@@ -117,7 +117,7 @@ pub use content::{
 };
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
 pub use io_error::IoError;
-pub use peer::swarm::{Progress, Strategy};
+pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
     Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
     PeerConfig, ShareSource,

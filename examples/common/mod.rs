@@ -70,7 +70,8 @@ pub(crate) fn interrupt() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Shows the progress of a download until it ends, as a bar on stderr if that is a
-/// terminal. Calls `seen` with every progress, until it fails.
+/// terminal, and says why nothing arrives if nothing does. Calls `seen` with every
+/// progress, until it fails.
 pub(crate) async fn follow(
     download: &Download,
     mut seen: impl FnMut(&Progress) -> Outcome<()>,
@@ -88,6 +89,8 @@ pub(crate) async fn follow(
                 bar.set_message(format!("{rate}/s from {} owners", progress.owners));
                 seen(&progress)?;
             }
+            DownloadEvent::Stalled(reason) => bar.suspend(|| eprintln!("stalled: {reason}")),
+            DownloadEvent::Resumed => bar.suspend(|| eprintln!("resumed")),
             // The download has ended. Awaiting it tells the result.
             _ => {}
         }

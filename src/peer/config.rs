@@ -95,7 +95,7 @@ impl PeerConfig {
         let waits = [
             ("swarm.find_retry", swarm.find_retry),
             ("swarm.find_interval", swarm.find_interval),
-            ("swarm.patience", swarm.patience),
+            ("swarm.patience", swarm.patience.unwrap_or(Duration::MAX)),
             ("swarm.planner.silence", planner.silence),
             ("swarm.planner.max_silence", planner.max_silence),
         ];

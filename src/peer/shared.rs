@@ -14,6 +14,7 @@ use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
+use crate::transport::Transport;
 
 /// The shared state of a peer.
 pub(super) struct PeerShared {
@@ -21,6 +22,10 @@ pub(super) struct PeerShared {
     pub(super) config: PeerConfig,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) trackers: TrackerClient,
+    /// Whether the peer works without them.
+    pub(super) trackers_optional: bool,
+    /// For what only the transport knows: whether it can read an address.
+    pub(super) transport: Arc<dyn Transport>,
     /// Gives out the places of connections.
     pub(super) admission: Arc<Admission>,
     pub(super) contents: Arc<Contents>,

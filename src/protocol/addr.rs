@@ -87,13 +87,54 @@ impl Addr {
         }
     }
 
+    /// Whether a peer that listens at this address may be reached over the family of
+    /// `source`, from which it speaks. `0.0.0.0` is all of IPv4, and `[::]` is both
+    /// families.
+    pub fn serves_family_of(&self, source: &Self) -> bool {
+        let is_any_v4 =
+            matches!(self.socket_addr(), Some(SocketAddr::V4(v4)) if v4.ip().is_unspecified());
+        !is_any_v4 || !matches!(source.host(), Host::Ip(IpAddr::V6(_)))
+    }
+
     /// This address, with an unspecified IP (`0.0.0.0`, `[::]`) replaced by the IP
-    /// of `source`. If either address has no IP, this address is unchanged.
+    /// of `source`, and with the scope of `source` if it is link-local. If either
+    /// address has no IP, this address is unchanged.
     pub fn filled_in_from(&self, source: &Self) -> Self {
         match (self.socket_addr(), source.socket_addr()) {
-            (Some(mut addr), Some(source)) if addr.ip().is_unspecified() => {
-                addr.set_ip(source.ip().to_canonical());
-                addr.into()
+            (Some(mut addr), Some(from)) if addr.ip().is_unspecified() => {
+                addr.set_ip(from.ip().to_canonical());
+                Self::from(addr).scoped_as(source)
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// This address, with the scope of `other` if it is a link-local IPv6 address
+    /// without one. A scope is the number of an interface. Others never say it, since it
+    /// means nothing on their machine; an address that came over an interface is reached
+    /// over the same one.
+    pub fn scoped_as(&self, other: &Self) -> Self {
+        // Most addresses are not link-local, and need not be parsed.
+        if !self.0.starts_with("[fe") {
+            return self.clone();
+        }
+        match (self.socket_addr(), other.socket_addr()) {
+            (Some(SocketAddr::V6(mut addr)), Some(SocketAddr::V6(other)))
+                if addr.ip().is_unicast_link_local() && addr.scope_id() == 0 =>
+            {
+                addr.set_scope_id(other.scope_id());
+                SocketAddr::V6(addr).into()
+            }
+            _ => self.clone(),
+        }
+    }
+
+    /// This address without its scope, as others may be told.
+    pub fn without_scope(&self) -> Self {
+        match self.socket_addr() {
+            Some(SocketAddr::V6(mut addr)) if addr.scope_id() != 0 => {
+                addr.set_scope_id(0);
+                SocketAddr::V6(addr).into()
             }
             _ => self.clone(),
         }
@@ -262,6 +303,26 @@ mod tests {
         assert!(!addr("1.2.3.4:5").same_host(&addr("1.2.3.5:5")));
         assert!(addr("memory:seed-1:17").same_host(&addr("memory:seed-1")));
         assert!(!addr("memory:seed-1").same_host(&addr("memory:seed-2")));
+    }
+
+    #[test]
+    fn scope_is_that_of_the_source_and_is_not_told() {
+        let source = addr("[fe80::7%3]:999");
+        let filled = addr("[::]:70").filled_in_from(&source);
+        assert_eq!(filled, addr("[fe80::7%3]:70"));
+        assert_eq!(filled.without_scope(), addr("[fe80::7]:70"));
+        assert_eq!(
+            addr("[fe80::8]:5").scoped_as(&source),
+            addr("[fe80::8%3]:5")
+        );
+        for other in [
+            "[fe80::8%4]:5",
+            "[fec0::8]:5",
+            "[2001:db8::8]:5",
+            "1.2.3.4:5",
+        ] {
+            assert_eq!(addr(other).scoped_as(&source), addr(other));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::registry::{
     AddressRule, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
-    RegistryConfig, ReplyWriter, Sessions, Settings, room_for_bearer,
+    RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
 };
 use super::shards::{Count, Shards};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
@@ -60,11 +60,12 @@ impl RequestHandler {
         }
     }
 
-    /// Answers one request. A refusal is also the reply.
+    /// Answers one request, which came from `source` and reached the tracker at `local`,
+    /// if the transport says where that was. A refusal is also the reply.
     pub(super) fn handle(
         &self,
         now: Instant,
-        source: &Addr,
+        (source, local): (&Addr, Option<&Addr>),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -86,10 +87,11 @@ impl RequestHandler {
                 token,
                 key,
                 max_owners,
-            } => (
-                self.settings.shard_of_token(token),
-                self.need(now, token, key, (*max_owners).into(), request, out),
-            ),
+            } => (self.settings.shard_of_token(token), {
+                let vantage = Vantage::of(source, local);
+                let wanted = (key, (*max_owners).into(), vantage);
+                self.need(now, token, wanted, request, out)
+            }),
             TrackerRequest::Update { token, uploads } => (
                 self.settings.shard_of_token(token),
                 self.update(now, token, uploads, request, out),
@@ -160,7 +162,12 @@ impl RequestHandler {
             let remembered_in = match listed {
                 ListenAddr::Text(addr) => self.settings.shard_of_addr(addr),
                 // It is of the source's host: no hash is needed.
-                ListenAddr::V4(..) if config.addresses == AddressRule::SourceHost => home,
+                ListenAddr::V4(..)
+                    if config.addresses == AddressRule::SourceHost
+                        && listed.addr().same_host(source) =>
+                {
+                    home
+                }
                 ListenAddr::V4(..) => self.settings.shard_of_addr(&listed.addr()),
             };
             self.sessions.lock(remembered_in).recall(now, listed)
@@ -303,8 +310,7 @@ impl RequestHandler {
         &self,
         now: Instant,
         token: &Token,
-        key: &ContentKey,
-        max_owners: usize,
+        (key, max_owners, vantage): (&ContentKey, usize, Vantage),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -321,7 +327,7 @@ impl RequestHandler {
                 let index = sessions.heard(now, token)?;
                 let asker = sessions.listen_addr(index);
                 drop(sessions);
-                catalog.answer(now, id, search, (asker.as_ref(), None), out)
+                catalog.answer(now, id, search, (asker.as_ref(), vantage), None, out)
             }
             ContentKey::Name(name) => {
                 let index = sessions.heard(now, token)?;
@@ -339,7 +345,8 @@ impl RequestHandler {
                 let (hash, home) = self.settings.locate(id);
                 let mut catalog = self.catalogs.lock(home);
                 let search = catalog.search(hash, id, max_owners, config);
-                catalog.answer(now, id, search, (asker.as_ref(), Some(name)), out)
+                let asker = (asker.as_ref(), vantage);
+                catalog.answer(now, id, search, asker, Some(name), out)
             }
         }
     }

@@ -140,7 +140,9 @@ impl ShardedRegistry {
     pub fn handle(&self, now: Instant, source: &Addr, request: &TrackerRequest) -> TrackerReply {
         let mut reply = ReplyValue::default();
         // A refusal is also the reply.
-        let _refusal = self.handler.handle(now, source, request, &mut reply);
+        let _refusal = self
+            .handler
+            .handle(now, (source, None), request, &mut reply);
         reply.into_reply()
     }
 
@@ -157,7 +159,26 @@ impl ShardedRegistry {
         request: &TrackerRequest,
         reply: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        self.handler.handle(now, source, request, reply)
+        self.handle_at(now, source, None, request, reply)
+    }
+
+    /// Like [`handle_into`](Self::handle_into), for a request that reached the tracker at
+    /// its address `local`. Owners on the tracker's own machine, which registered over
+    /// loopback and listen at all addresses, are named to the asker with that IP.
+    /// Without it they are named over loopback only. Loopback addresses are never named
+    /// to an asker who is not on loopback himself.
+    ///
+    /// # Errors
+    /// The refusal of the whole request, which is in the buffer as well.
+    pub fn handle_at(
+        &self,
+        now: Instant,
+        source: &Addr,
+        local: Option<&Addr>,
+        request: &TrackerRequest,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.handler.handle(now, (source, local), request, reply)
     }
 
     /// Forgets peers whose lease has run out by `now`, and continues the work that

@@ -32,6 +32,9 @@ pub struct Connection {
     /// The address of the other side. For an accepted connection, it may be an
     /// address that nobody can connect to.
     pub remote: Addr,
+    /// The address of this side, as the other side reaches it, if the transport knows
+    /// it. A tracker names owners on its own machine by it.
+    pub local: Option<Addr>,
     /// Frames to the other side.
     pub sink: FrameSink,
     /// Frames from the other side.
@@ -53,10 +56,18 @@ impl Connection {
     ) -> Self {
         Self {
             remote,
+            local: None,
             sink: Box::new(sink),
             stream: Box::new(stream),
             limits,
         }
+    }
+
+    /// The same, with the address of this side.
+    #[must_use]
+    pub fn with_local(mut self, local: Addr) -> Self {
+        self.local = Some(local);
+        self
     }
 }
 

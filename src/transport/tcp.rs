@@ -1,12 +1,13 @@
 //! TCP, for IPv4 and IPv6: `127.0.0.1:7000`, `[::1]:0`, `example.org:7000`.
 
 mod happy_eyeballs;
+mod lookup;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use async_trait::async_trait;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::connection::Connection;
 use super::error::TransportError;
@@ -14,6 +15,7 @@ use super::framed;
 use super::traits::{Listener, Transport};
 use crate::protocol::Addr;
 use happy_eyeballs::connect_first;
+use lookup::{Lookup, look_up, system_lookup};
 
 /// How many connections may wait to be accepted. It is large enough for a crowd
 /// that connects at once, or for a flood of connections that say nothing, while
@@ -31,9 +33,12 @@ const BACKLOG: u32 = 1024;
 /// Small frames are sent at once (`TCP_NODELAY`). A listener can bind an address
 /// that was in use a moment ago (`SO_REUSEADDR`, on Unix). Up to 1,024
 /// connections can wait to be accepted if the operating system allows that many;
-/// a connection that fails while it waits is skipped. A listener at `[::]` also
-/// serves IPv4 if the operating system supports it; such remotes are shown as
-/// IPv4 addresses.
+/// a connection that fails while it waits is skipped. A listener at `[::]` serves
+/// IPv6 and IPv4 (on Windows IPv6 alone), and IPv4 alone on a machine without IPv6.
+/// Remotes of IPv4 are shown as IPv4 addresses.
+///
+/// A link-local address needs its scope: `[fe80::1%eth0]:7000`, or the number of the
+/// interface in place of its name.
 ///
 /// ```
 /// use bt_lite::{TcpTransport, Transport};
@@ -45,30 +50,81 @@ const BACKLOG: u32 = 1024;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
-pub struct TcpTransport {}
+#[derive(Debug, Clone)]
+pub struct TcpTransport {
+    /// Asks the operating system, except in tests.
+    lookup: Lookup,
+}
 
 impl TcpTransport {
     /// Makes a TCP transport.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            lookup: system_lookup,
+        }
+    }
+
+    /// A transport whose host names are looked up by this function, which may block. For
+    /// tests.
+    #[cfg(feature = "testing")]
+    pub fn with_lookup(lookup: fn(&str, u16) -> io::Result<Vec<SocketAddr>>) -> Self {
+        Self { lookup }
+    }
+
+    /// All socket addresses of an address; at least one.
+    async fn targets(&self, addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
+        if let Some(addr) = addr.socket_addr() {
+            return Ok(vec![addr]);
+        }
+        let (host, port) = split_name(addr)?;
+        let found = look_up(self.lookup, host.to_owned(), port).await?;
+        if found.is_empty() {
+            let reason = "the host name has no address";
+            return Err(io::Error::new(io::ErrorKind::NotFound, reason).into());
+        }
+        Ok(found)
+    }
+}
+
+impl Default for TcpTransport {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 #[async_trait]
 impl Transport for TcpTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
-        let targets = resolve(addr).await?;
+        let targets = self.targets(addr).await?;
         let stream = connect_first(targets, TcpStream::connect::<SocketAddr>).await?;
         let remote = stream.peer_addr()?;
         Ok(connection(stream, remote)?)
     }
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
-        let targets = resolve(addr).await?;
+        let targets = self.targets(addr).await?;
         let listener = bind(&targets)?;
         let local = listener.local_addr()?.into();
         Ok(Box::new(TcpAcceptor { listener, local }))
+    }
+
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        let port = match addr.socket_addr() {
+            Some(socket) => socket.port(),
+            None => split_name(addr)?.1,
+        };
+        match port {
+            0 => Err(TransportError::Address {
+                addr: addr.clone(),
+                reason: "nobody can be reached at port 0".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        let targets = self.targets(addr).await?;
+        Ok(targets.into_iter().map(Addr::from).collect())
     }
 }
 
@@ -103,23 +159,47 @@ impl Listener for TcpAcceptor {
 fn bind(targets: &[SocketAddr]) -> io::Result<TcpListener> {
     let mut failed = io::ErrorKind::AddrNotAvailable.into();
     for target in targets {
-        let socket = match target {
-            SocketAddr::V4(_) => TcpSocket::new_v4(),
-            SocketAddr::V6(_) => TcpSocket::new_v6(),
-        };
-        let bound = socket.and_then(|socket| {
-            // Not on Windows: there, two programs could bind the same address.
-            #[cfg(unix)]
-            socket.set_reuseaddr(true)?;
-            socket.bind(*target)?;
-            socket.listen(BACKLOG)
-        });
-        match bound {
+        match bind_with_fallback(*target) {
             Ok(listener) => return Ok(listener),
             Err(error) => failed = error,
         }
     }
     Err(failed)
+}
+
+/// Binds an address. `0.0.0.0` takes the place of `[::]` on a machine without IPv6.
+fn bind_with_fallback(target: SocketAddr) -> io::Result<TcpListener> {
+    let bound = bind_one(target);
+    let is_any = target.is_ipv6() && target.ip().is_unspecified();
+    match bound {
+        Err(error)
+            if is_any
+                && !matches!(
+                    error.kind(),
+                    io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
+                ) =>
+        {
+            bind_one((Ipv4Addr::UNSPECIFIED, target.port()).into())
+        }
+        bound => bound,
+    }
+}
+
+fn bind_one(target: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match target {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // Not on Windows: there, two programs could bind the same address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    // `[::]` serves IPv4 as well, whatever the default of the system is.
+    #[cfg(unix)]
+    if target.is_ipv6() && target.ip().is_unspecified() {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    socket.bind(target)?;
+    socket.listen(BACKLOG)
 }
 
 /// Whether accepting failed only for this one connection, because the other side
@@ -138,39 +218,44 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn connection(stream: TcpStream, mut remote: SocketAddr) -> io::Result<Connection> {
+fn connection(stream: TcpStream, remote: SocketAddr) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
-    remote.set_ip(remote.ip().to_canonical());
+    let local = canonical(stream.local_addr()?);
     let (read, write) = stream.into_split();
-    Ok(framed::from_halves(remote.into(), read, write))
+    let connection = framed::from_halves(canonical(remote).into(), read, write);
+    Ok(connection.with_local(local.into()))
 }
 
-/// All socket addresses of an address; at least one.
-async fn resolve(addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
-    if let Some(addr) = addr.socket_addr() {
-        return Ok(vec![addr]);
-    }
-    check_name(addr)?;
-    let found: Vec<_> = lookup_host(addr.as_str()).await?.collect();
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the host name has no address").into());
-    }
-    Ok(found)
+/// The same address, as IPv4 if it is one.
+fn canonical(mut addr: SocketAddr) -> SocketAddr {
+    addr.set_ip(addr.ip().to_canonical());
+    addr
 }
 
-/// Checks that the address has the form of a host name and a port, before the
-/// name is looked up.
-fn check_name(addr: &Addr) -> Result<(), TransportError> {
+/// The host and the port of an IPv6 address with a named scope: `[fe80::1%eth0]:7000`.
+/// The resolver knows the interfaces.
+fn scoped(addr: &Addr) -> Option<(&str, u16)> {
+    let (host, port) = addr.as_str().strip_prefix('[')?.rsplit_once("]:")?;
+    let (ip, scope) = host.split_once('%')?;
+    let is_scoped = ip.parse::<Ipv6Addr>().is_ok() && !scope.is_empty();
+    Some((host, port.parse().ok()?)).filter(|_| is_scoped)
+}
+
+/// The host name and the port of an address, before the name is looked up.
+fn split_name(addr: &Addr) -> Result<(&str, u16), TransportError> {
+    if let Some(scoped) = scoped(addr) {
+        return Ok(scoped);
+    }
     let reason = match addr.as_str().rsplit_once(':') {
         None => "it has no port",
-        Some((_, port)) if port.parse::<u16>().is_err() => {
-            "the port is not a number from 0 to 65535"
-        }
         Some(("", _)) => "it has no host before the port",
         Some((host, _)) if host.contains([':', '[', ']', '/']) => {
             "what stands before the port is neither an IP address nor a host name"
         }
-        Some(_) => return Ok(()),
+        Some((host, port)) => match port.parse() {
+            Ok(port) => return Ok((host, port)),
+            Err(_) => "the port is not a number from 0 to 65535",
+        },
     };
     Err(TransportError::Address {
         addr: addr.clone(),
@@ -185,7 +270,7 @@ mod tests {
     #[test]
     fn only_host_names_with_a_port_are_accepted() {
         for good in ["localhost:7000", "example.org:0", "a_b-c.d:65535"] {
-            assert_eq!(check_name(&good.parse().unwrap()), Ok(()), "{good}");
+            assert!(split_name(&good.parse().unwrap()).is_ok(), "{good}");
         }
         for bad in [
             "localhost",
@@ -199,10 +284,13 @@ mod tests {
             "[::1]",
             "[::1:7000",
             "unix:/tmp/a:7",
+            "[fe80::1%]:7",
+            "[name%lo]:7",
+            "[fe80::1%lo]",
         ] {
             assert!(
                 matches!(
-                    check_name(&bad.parse().unwrap()),
+                    split_name(&bad.parse().unwrap()),
                     Err(TransportError::Address { .. })
                 ),
                 "{bad}"

@@ -27,6 +27,27 @@ pub trait Transport: Send + Sync + 'static {
     /// [`TransportError::Address`] if this transport cannot read the address,
     /// [`TransportError::Io`] if it cannot listen there.
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError>;
+
+    /// Checks that an address can be connected to, as far as its text tells. By default
+    /// every address is good.
+    ///
+    /// # Errors
+    /// [`TransportError::Address`].
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        let _ = addr;
+        Ok(())
+    }
+
+    /// The addresses that a name stands for, the preferred one first. By default, and for
+    /// an address that is not a name, that is the address itself.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// As those of [`connect`](Self::connect).
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        Ok(vec![addr.clone()])
+    }
 }
 
 #[async_trait]
@@ -38,6 +59,14 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         (**self).listen(addr).await
     }
+
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        (**self).check(addr)
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        (**self).resolve(addr).await
+    }
 }
 
 #[async_trait]
@@ -48,6 +77,14 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         (**self).listen(addr).await
+    }
+
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        (**self).check(addr)
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        (**self).resolve(addr).await
     }
 }
 

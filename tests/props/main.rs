@@ -23,6 +23,7 @@ mod swarm_script;
 mod swarm_strangers;
 mod swarm_world;
 mod tracker_abuse;
+mod tracker_addresses;
 mod tracker_names;
 mod tracker_strangers;
 mod tracker_world;

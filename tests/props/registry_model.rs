@@ -132,6 +132,7 @@ impl Model {
         let source: Addr = SOURCES[host].parse().expect("valid");
         let listen = listen.map(|listen| listen.parse::<Addr>().expect("valid"));
         let listen = listen.filter(|addr| !addr.as_str().ends_with(":0"));
+        let listen = listen.filter(|addr| addr.serves_family_of(&source));
         let listen = listen.map(|addr| addr.filled_in_from(&source));
         if let Some(addr) = &listen
             && !addr.same_host(&source)

@@ -498,7 +498,7 @@ impl InLine {
         let mut gives_up = false;
         for output in drain(&mut self.swarm) {
             match output {
-                Output::GaveUp => gives_up = true,
+                Output::GaveUp(_) => gives_up = true,
                 Output::FindOwners => self.swarm.owners_found(self.now, []),
                 Output::Drop { .. } => panic!("the line is left"),
                 _ => {}

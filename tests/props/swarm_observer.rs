@@ -13,7 +13,7 @@ use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{LinkId, LinkInfo, SwarmConfig};
 use bt_lite::protocol::limits::MAX_REQUESTS;
 use bt_lite::protocol::{Addr, HostKey, LinkProof, PeerId};
-use bt_lite::{Bitfield, ChunkIndex};
+use bt_lite::{Bitfield, ChunkIndex, StallReason};
 use bytes::Bytes;
 
 use crate::sample::Sample;
@@ -289,6 +289,8 @@ pub(crate) struct Observer {
     partial: bool,
     complete: bool,
     gave_up: bool,
+    /// Why it said that nothing arrives.
+    stalled: Option<StallReason>,
 }
 
 impl Observer {
@@ -353,6 +355,7 @@ impl Observer {
             partial: false,
             complete: false,
             gave_up: false,
+            stalled: None,
         }
     }
 

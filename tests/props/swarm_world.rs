@@ -252,7 +252,7 @@ impl World {
         let mut config = SwarmConfig::default();
         config.planner.seed = self.rng.u64(..);
         config.planner.max_open = self.faults.max_open.unwrap_or(config.planner.max_open);
-        config.patience = Duration::from_secs(24 * 3600);
+        config.patience = None;
         config.find_interval = Duration::from_secs(5);
         let manifest = self.sample.manifest.clone();
         if !leecher {

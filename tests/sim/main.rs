@@ -17,6 +17,7 @@ mod peer_hostile;
 mod peer_replay;
 mod peer_sessions;
 mod peer_shutdown;
+mod peer_stalls;
 mod peer_strangers;
 #[path = "../world/mod.rs"]
 mod world;

@@ -49,6 +49,16 @@ impl Extreme for Duration {
     ];
 }
 
+impl Extreme for Option<Duration> {
+    const EXTREMES: &[Self] = &[
+        Some(Duration::ZERO),
+        Some(Duration::from_nanos(1)),
+        Some(PATIENCE),
+        Some(Duration::MAX),
+        None,
+    ];
+}
+
 fn set<T: Extreme + Clone>(field: &mut T, nth: usize) -> bool {
     let extreme = T::EXTREMES.get(nth);
     extreme.is_some_and(|extreme| {
@@ -147,7 +157,11 @@ async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     other.unwrap();
     match one {
         // The shortest patience ends before there is an owner.
-        Err(DownloadError::GaveUp { .. }) if config.swarm.patience <= PATIENCE => {}
+        Err(DownloadError::GaveUp { .. })
+            if config
+                .swarm
+                .patience
+                .is_some_and(|patience| patience <= PATIENCE) => {}
         one => {
             one.unwrap();
             assert_eq!(near.bytes("x").unwrap(), bytes);

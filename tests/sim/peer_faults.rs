@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
 use bt_lite::transport::memory::TraceKind;
-use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, DownloadOptions};
+use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, DownloadOptions, StallReason};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
@@ -153,7 +153,7 @@ async fn owners_that_come_back_are_found_through_the_tracker() {
 async fn download_without_owners_is_given_up_after_its_patience() {
     let (world, mut owners, _) = slow_world(1).await;
     let mut config = PeerConfig::default();
-    config.swarm.patience = Duration::from_secs(33);
+    config.swarm.patience = Some(Duration::from_secs(33));
     let leecher = world.node_with("leecher", config).await;
     let mut download = leecher.peer.download("x");
     stored(&download, 10).await;
@@ -161,10 +161,12 @@ async fn download_without_owners_is_given_up_after_its_patience() {
     let missing = 60 - download.progress().verified_chunks;
     let begun = Instant::now();
     let error = soon(&mut download).await.unwrap_err();
-    let DownloadError::GaveUp { id, missing: said } = error else {
-        panic!("{error}");
+    let expected = DownloadError::GaveUp {
+        id: ContentId::of(&content(LEN, 1)),
+        missing: Some(missing),
+        reason: StallReason::Unreachable { owners: 1 },
     };
-    assert_eq!((id, said), (ContentId::of(&content(LEN, 1)), missing));
+    assert_eq!(error, expected);
     let waited = begun.elapsed();
     let patience = Duration::from_secs(31)..Duration::from_secs(34);
     assert!(patience.contains(&waited), "{waited:?}");
@@ -181,11 +183,17 @@ async fn download_without_owners_is_given_up_after_its_patience() {
 #[tokio::test(start_paused = true)]
 async fn owner_that_never_answers_is_given_up_without_a_manifest() {
     let (world, _owners, bytes) = slow_world(1).await;
-    let leecher = world.node("leecher").await;
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Some(Duration::from_secs(60));
+    let leecher = world.node_with("leecher", config).await;
     world.network().stall("owner-0");
     let error = soon(leecher.peer.download("x")).await.unwrap_err();
-    let id = ContentId::of(&bytes);
-    assert_eq!(error, DownloadError::GaveUp { id, missing: 0 });
+    let expected = DownloadError::GaveUp {
+        id: ContentId::of(&bytes),
+        missing: None,
+        reason: StallReason::Unreachable { owners: 1 },
+    };
+    assert_eq!(error, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT};
 use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::transport::{Connection, Listener};
-use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, Transport};
+use bt_lite::{Addr, ChunkIndex, Content, ContentId, DownloadError, StallReason, Transport};
 use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep};
@@ -597,13 +597,21 @@ async fn owners_that_only_chatter_are_given_up() {
             sleep(Duration::from_millis(1)).await;
         }
     });
-    let leecher = world.node("leecher").await;
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Some(Duration::from_secs(60));
+    let leecher = world.node_with("leecher", config).await;
     let options = bt_lite::DownloadOptions::new().owner(addr);
     let begun = Instant::now();
     let error = soon(leecher.peer.download_with(id, options))
         .await
         .unwrap_err();
-    assert_eq!(error, DownloadError::GaveUp { id, missing: 0 });
+    let expected = DownloadError::GaveUp {
+        id,
+        missing: None,
+        // It accepts no second connection.
+        reason: StallReason::Unreachable { owners: 1 },
+    };
+    assert_eq!(error, expected);
     assert!(
         begun.elapsed() < Duration::from_secs(62),
         "{:?}",

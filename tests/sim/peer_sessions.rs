@@ -7,7 +7,7 @@ use bt_lite::peer::{DownloadEvent, PeerConfig};
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{ChannelId, PeerMessage, RefuseReason};
 use bt_lite::transport::memory::TraceKind;
-use bt_lite::{ContentId, MemoryStorage};
+use bt_lite::{ContentId, DownloadError, StallReason};
 use bytes::Bytes;
 use futures::future::join_all;
 use futures::{FutureExt, SinkExt, StreamExt};
@@ -171,7 +171,9 @@ async fn slow_storage_of_one_content_holds_up_no_other() {
 #[tokio::test(start_paused = true)]
 async fn downloads_of_one_address_that_is_dead_fail_together() {
     let world = World::memory(1).await;
-    let leecher = world.node("leecher").await;
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Some(Duration::from_secs(60));
+    let leecher = world.node_with("leecher", config).await;
     let begun = Instant::now();
     let downloads = (0..20u8).map(|number| {
         let options = bt_lite::DownloadOptions::new().owner(world.nowhere());
@@ -258,9 +260,21 @@ async fn content_that_cannot_be_read_any_more_is_withdrawn_when_it_wakes() {
     let owner = world.node("owner").await;
     let shared = owner.peer.share(path.as_path()).await.unwrap();
     std::fs::write(&path, content(1001, 1)).unwrap();
-    let leecher = world.builder("leecher", MemoryStorage::new());
-    let leecher = leecher.start().await.unwrap();
-    soon(leecher.download("x")).await.unwrap_err();
+    let mut config = PeerConfig::default();
+    config.swarm.patience = Some(Duration::from_secs(60));
+    let leecher = world.node_with("leecher", config).await;
+    let error = soon(leecher.peer.download("x")).await.unwrap_err();
+    let reason = StallReason::Refused {
+        full: 0,
+        refused: 1,
+        unreachable: 0,
+    };
+    let expected = DownloadError::GaveUp {
+        id: shared.id,
+        missing: None,
+        reason,
+    };
+    assert_eq!(error, expected);
     assert!(owner.peer.contents().is_empty());
     assert!(!owner.peer.unshare(&shared.id).await);
 }

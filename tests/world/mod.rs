@@ -11,6 +11,7 @@ pub(crate) mod wire;
 use std::time::Duration;
 
 use bt_lite::peer::{PeerBuilder, PeerConfig};
+use bt_lite::protocol::PeerId;
 use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::{
     Addr, Content, ContentName, MemoryNetwork, MemoryStorage, Peer, ShareSource, Storage,
@@ -124,6 +125,7 @@ impl World {
     pub(crate) fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
         Peer::builder(self.transport(name), storage)
             .tracker(self.tracker.local_addr())
+            .id(PeerId(u128::from(seed_of(name)).to_be_bytes()))
             .seed(seed_of(name))
     }
 

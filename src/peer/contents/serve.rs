@@ -2,8 +2,10 @@
 //! asks for them.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::future::join_all;
+use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, Manifest};
 use crate::error::ShareError;
@@ -19,6 +21,11 @@ use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
 use crate::storage::{StorageError, Stored};
+use crate::tracker::TrackerError;
+
+/// How long optional trackers are waited for when a content is shared. They are told
+/// later in any case.
+const TRACKER_GRACE: Duration = Duration::from_secs(2);
 
 /// Hashes a content, tells the trackers, and serves it.
 pub(in crate::peer) async fn share(
@@ -56,7 +63,7 @@ pub(in crate::peer) async fn share(
     };
     let mut listing = Listing::new(content.clone(), name.clone());
     let complete = listing.announce(OwnState::Complete);
-    shared.trackers.own(complete).await?;
+    tell_trackers(shared, complete).await?;
     let stored = || Stored::new(name, (*manifest).clone(), blob);
     if shared.remember(stored).await? {
         shared.contents.recorded(&id);
@@ -64,6 +71,31 @@ pub(in crate::peer) async fn share(
     undo.shared = None;
     shared.contents.announced(&id);
     Ok(content)
+}
+
+/// Announces a content that is shared. Trackers that are optional, and cannot be reached
+/// or refuse for now, are told later.
+async fn tell_trackers(shared: &PeerShared, entry: OwnEntry) -> Result<(), TrackerError> {
+    let told = shared.trackers.own(entry);
+    if !shared.trackers_optional {
+        return told.await;
+    }
+    match timeout(TRACKER_GRACE, told).await {
+        Ok(Err(
+            error @ (TrackerError::Invalid(_)
+            | TrackerError::TooManyContents { .. }
+            | TrackerError::Closed),
+        )) => Err(error),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "shared, though no tracker lists it yet");
+            Ok(())
+        }
+        Ok(Ok(())) => Ok(()),
+        Err(_) => {
+            tracing::warn!("shared, though no tracker has answered yet");
+            Ok(())
+        }
+    }
 }
 
 /// Removes a content that could not be shared after all.

@@ -2,7 +2,7 @@
 
 use crate::content::{Content, Geometry};
 use crate::error::DownloadError;
-use crate::peer::swarm::Progress;
+use crate::peer::swarm::{Progress, StallReason};
 
 /// The state of a download, or of a content that is served.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +10,7 @@ pub(in crate::peer) struct ContentStatus {
     content: Option<Content>,
     progress: Progress,
     durable_bytes: u64,
+    stall: Option<StallReason>,
     phase: StatusPhase,
 }
 
@@ -37,6 +38,7 @@ impl ContentStatus {
             },
             durable_bytes: content.length,
             content: Some(content.clone()),
+            stall: None,
             phase: StatusPhase::Ended(Ok(content)),
         }
     }
@@ -78,6 +80,15 @@ impl ContentStatus {
         };
     }
 
+    /// Why nothing arrives, if nothing does.
+    pub(in crate::peer) fn stall(&self) -> Option<StallReason> {
+        self.stall
+    }
+
+    pub(in crate::peer) fn set_stall(&mut self, stall: Option<StallReason>) {
+        self.stall = stall;
+    }
+
     pub(in crate::peer) fn set_content(&mut self, content: Content) {
         self.content = Some(content);
     }
@@ -98,6 +109,7 @@ impl ContentStatus {
     pub(in crate::peer) fn end(&mut self, outcome: Result<Content, DownloadError>) {
         if self.outcome().is_none() {
             self.phase = StatusPhase::Ended(outcome);
+            self.stall = None;
         }
     }
 }

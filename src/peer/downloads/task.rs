@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
@@ -118,6 +119,10 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
+        for owner in &options.owners {
+            let checked = shared.transport.check(owner);
+            checked.map_err(|source| DownloadError::Owner { source })?;
+        }
         if let ContentKey::Id(id) = &key {
             match shared.contents.settled(*id).await {
                 Settled::Complete(content) => return Ok(Start::Complete(content)),
@@ -283,10 +288,18 @@ async fn find(
     key: ContentKey,
     options: &DownloadOptions,
 ) -> Result<Found, DownloadError> {
-    let asked = shared
+    let need = shared
         .trackers
-        .need(key.clone(), shared.config.owners_wanted)
-        .await;
+        .need(key.clone(), shared.config.owners_wanted);
+    let asked = match &key {
+        // Trackers that do not answer are asked again while the owners are.
+        ContentKey::Id(_) if !options.owners.is_empty() => {
+            let grace = shared.config.tracker.need_grace;
+            let asked = timeout(grace, need).await;
+            asked.unwrap_or(Err(TrackerError::NoTracker))
+        }
+        _ => need.await,
+    };
     match (asked, key) {
         (Ok(found), _) => Ok(found),
         (Err(_), ContentKey::Id(id)) if !options.owners.is_empty() => Ok(Found {

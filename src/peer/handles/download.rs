@@ -13,7 +13,7 @@ use crate::error::DownloadError;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::queue::QueueTicket;
-use crate::peer::swarm::{Progress, Strategy};
+use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::Addr;
 
 /// What happens to a download.
@@ -29,6 +29,15 @@ pub enum DownloadEvent {
     Found(Content),
     /// How far the download is. Events that are not read merge into the latest.
     Progress(Progress),
+    /// Nothing arrives at present, and why. The download goes on as long as its handle is
+    /// held, unless [`SwarmConfig::patience`] ends it, and tries everybody again as soon
+    /// as a tracker or a peer answers. Comes again when the reason changes; of several
+    /// changes that are not read the last one counts.
+    ///
+    /// [`SwarmConfig::patience`]: crate::peer::swarm::SwarmConfig::patience
+    Stalled(StallReason),
+    /// Something arrives again. Comes only after [`Stalled`](Self::Stalled).
+    Resumed,
     /// The content is stored, published and durable. The last event.
     Finished(Content),
     /// The download has failed. The last event.
@@ -144,6 +153,11 @@ impl Download {
         self.status.borrow().durable_bytes()
     }
 
+    /// Why nothing arrives at present; `None` as long as something does.
+    pub fn stall(&self) -> Option<StallReason> {
+        self.status.borrow().stall()
+    }
+
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
         self.status.borrow().content().cloned()
@@ -223,6 +237,8 @@ pub struct DownloadEvents {
     /// The content and the progress of the last such events.
     found: Option<Content>,
     shown: Option<Progress>,
+    /// The last reason that was told, until the download resumed.
+    stall: Option<StallReason>,
     was_queued: bool,
 }
 
@@ -247,6 +263,7 @@ impl DownloadEvents {
             next: NextEvent::Status,
             found: None,
             shown: None,
+            stall: None,
             was_queued: false,
         }
     }
@@ -263,6 +280,12 @@ impl DownloadEvents {
         {
             self.found = Some(content.clone());
             return Some(DownloadEvent::Found(content.clone()));
+        }
+        let stall = status.stall();
+        let ended = status.outcome().is_some();
+        if stall != self.stall && !ended {
+            self.stall = stall;
+            return Some(stall.map_or(DownloadEvent::Resumed, DownloadEvent::Stalled));
         }
         let progress = status.progress();
         if self.found.is_some()

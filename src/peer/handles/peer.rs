@@ -30,7 +30,7 @@ use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::protocol::{Addr, AddrError, PeerId};
 use crate::storage::Storage;
-use crate::tracker::{ClientConfig, TrackerClient};
+use crate::tracker::{ClientConfig, TrackerClient, TrackerError};
 use crate::transport::{Listener, Transport};
 
 /// A peer that runs in the background: shares contents, downloads others, and
@@ -102,6 +102,7 @@ impl Peer {
             listen: None,
             advertise: None,
             config: PeerConfig::default(),
+            id: None,
             seed: None,
             wrong: None,
         }
@@ -152,6 +153,10 @@ impl Peer {
     /// download it by that name into files have to choose another one
     /// ([`DownloadOptions::name`]); peers that download it by id get it under
     /// the id. [`ShareSource::named`] shares it under a better name.
+    ///
+    /// Returns once a tracker lists the content. With
+    /// [`PeerBuilder::trackers_optional`] it is served all the same if none does, and
+    /// trackers that do not answer are not waited for longer than two seconds.
     ///
     /// Cancel safe: if the future is dropped, the content is shared or it is
     /// not.
@@ -266,6 +271,7 @@ pub struct PeerBuilder {
     listen: Option<Addr>,
     advertise: Option<Addr>,
     config: PeerConfig,
+    id: Option<PeerId>,
     seed: Option<u64>,
     /// The first address that was invalid; [`start`](Self::start) returns it.
     wrong: Option<ConfigError>,
@@ -284,8 +290,9 @@ impl PeerBuilder {
         self
     }
 
-    /// Starts even if no tracker answers. The trackers are tried again in the
-    /// background.
+    /// Starts even if no tracker answers, and shares contents and downloads from owners
+    /// that are known without one. The trackers are tried again in the background, and
+    /// are told everything as soon as they answer.
     pub fn trackers_optional(mut self) -> Self {
         self.trackers_optional = true;
         self
@@ -307,7 +314,9 @@ impl PeerBuilder {
         self
     }
 
-    /// Sets the address to listen at (port 0: any port). Without it, the peer
+    /// Sets the address to listen at (port 0: any port). Over TCP, `[::]:0` listens at
+    /// all addresses of both families, and `0.0.0.0:0` at those of IPv4: trackers that are
+    /// reached over IPv6 do not list such a peer. Without a listener, the peer
     /// serves over the links that it dialled, and trackers do not list it as an
     /// owner.
     pub fn listen<A>(mut self, addr: A) -> Self
@@ -321,6 +330,13 @@ impl PeerBuilder {
 
     /// Sets the address that others are told instead of that of the listener,
     /// for a peer behind a forwarded port. Has no effect without a listener.
+    ///
+    /// A tracker accepts only an address of the host that it sees this peer speak from
+    /// ([`AddressRule`](crate::tracker::AddressRule)); from its own machine it accepts
+    /// any. `[::]:7000` stands for port 7000 of whatever address the tracker sees, which
+    /// is right behind a router that forwards this port. A host name, such as one that
+    /// follows a changing address, is looked up by this peer whenever it connects to a
+    /// tracker, and the tracker is told the IP.
     pub fn advertise<A>(mut self, addr: A) -> Self
     where
         A: TryInto<Addr> + fmt::Display,
@@ -397,9 +413,18 @@ impl PeerBuilder {
         self
     }
 
-    /// Sets the seed of every random choice, the peer's id included, so that a
-    /// simulation can be repeated. Each peer of a network needs its own.
-    /// Without a seed, the operating system's randomness is used.
+    /// Sets the id by which others tell this peer apart. Each peer needs its own: two
+    /// with the same id take each other for themselves, and do not talk. Without one, the
+    /// operating system's randomness is used. A simulation that is to be repeated needs
+    /// an id as well as a [`seed`](Self::seed).
+    pub fn id(mut self, id: PeerId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// Sets the seed of every random choice, so that a simulation can be repeated. It
+    /// does not set the [`id`](Self::id): peers may have the same seed. Without a seed,
+    /// the operating system's randomness is used.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -423,13 +448,15 @@ impl PeerBuilder {
             return Err(wrong.into());
         }
         self.config.check()?;
-        let secret = self.secret()?;
+        self.check_addrs()?;
+        let id = self.identity()?;
+        let secret = self.secret(id)?;
         let listener = self.listener().await?;
         let (optional, share_stored) = (self.trackers_optional, self.share_stored);
         let bound = listener
             .as_ref()
             .map(|listener| listener.local_addr().clone());
-        let shared = self.shared(secret, bound.as_ref());
+        let shared = self.shared((id, secret), bound.as_ref());
         // If this future is dropped from here on, the handle stops the peer.
         let peer = Peer(Arc::new(PeerHandle {
             shared: Arc::clone(&shared),
@@ -462,12 +489,12 @@ impl PeerBuilder {
     }
 
     /// The shared state of the peer, and with it the client of its trackers.
-    fn shared(self, secret: [u8; 32], bound: Option<&Addr>) -> Arc<PeerShared> {
+    fn shared(self, (id, secret): (PeerId, [u8; 32]), bound: Option<&Addr>) -> Arc<PeerShared> {
         // Nobody reaches a peer without a listener.
         let addr = self.advertise.filter(|_| bound.is_some());
         let addr = addr.or_else(|| bound.cloned());
+        let addr = addr.map(|addr| addr.without_scope());
         let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
-        let id = PeerId(rng.u128(..).to_be_bytes());
         let span = tracing::info_span!(parent: None, "peer", %id);
         let mut config = self.config;
         let tracker_seed = rng.u64(..);
@@ -490,7 +517,7 @@ impl PeerBuilder {
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());
             let contents = Arc::new(contents);
             let dialler = Dialler::new(
-                self.transport,
+                Arc::clone(&self.transport),
                 Arc::clone(&identity),
                 Arc::clone(&admission),
                 Arc::clone(&contents),
@@ -501,6 +528,8 @@ impl PeerBuilder {
                 config,
                 storage: self.storage,
                 trackers,
+                trackers_optional: self.trackers_optional,
+                transport: self.transport,
                 admission,
                 contents,
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
@@ -525,19 +554,37 @@ impl PeerBuilder {
         }
     }
 
-    /// The key of the link cookies.
-    fn secret(&self) -> Result<[u8; 32], StartError> {
-        if let Some(seed) = self.seed {
-            return Ok(blake3::derive_key(
-                "bt_lite link cookies",
-                &seed.to_le_bytes(),
-            ));
+    /// Refuses addresses that the transport can never use.
+    fn check_addrs(&self) -> Result<(), StartError> {
+        for tracker in &self.trackers {
+            let checked = self.transport.check(tracker);
+            checked.map_err(|source| TrackerError::Unreachable {
+                tracker: tracker.clone(),
+                source,
+            })?;
         }
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|error| StartError::Entropy {
-            source: IoError::random(error),
-        })?;
-        Ok(secret)
+        if let Some(advertise) = &self.advertise {
+            let checked = self.transport.check(advertise);
+            checked.map_err(|source| ConfigError::Advertise { source })?;
+        }
+        Ok(())
+    }
+
+    fn identity(&self) -> Result<PeerId, StartError> {
+        match self.id {
+            Some(id) => Ok(id),
+            None => random().map(PeerId),
+        }
+    }
+
+    /// The key of the link cookies. No two peers have the same.
+    fn secret(&self, id: PeerId) -> Result<[u8; 32], StartError> {
+        let Some(seed) = self.seed else {
+            return random();
+        };
+        let mut key = id.0.to_vec();
+        key.extend_from_slice(&seed.to_le_bytes());
+        Ok(blake3::derive_key("bt_lite link cookies", &key))
     }
 
     fn addr<A>(&mut self, addr: A) -> Option<Addr>
@@ -566,6 +613,15 @@ impl fmt::Debug for PeerBuilder {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// Random bytes of the operating system.
+fn random<const LEN: usize>() -> Result<[u8; LEN], StartError> {
+    let mut bytes = [0; LEN];
+    getrandom::fill(&mut bytes).map_err(|error| StartError::Entropy {
+        source: IoError::random(error),
+    })?;
+    Ok(bytes)
 }
 
 /// A seed of the operating system, or a fixed one if that has no randomness:

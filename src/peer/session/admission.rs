@@ -15,8 +15,10 @@
 //! It knows nothing of contents, nor of the value of a link.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::peer::config::PeerConfig;
@@ -36,6 +38,8 @@ pub(in crate::peer) struct Admission {
     max_sessions: usize,
     max_per_host: usize,
     state: Mutex<AdmissionState>,
+    /// Told of each place that is given back.
+    freed: Notify,
 }
 
 #[derive(Default)]
@@ -91,6 +95,7 @@ impl Admission {
             max_sessions,
             max_per_host: config.max_connections_per_host.min(max_sessions),
             state: Mutex::default(),
+            freed: Notify::new(),
         }
     }
 
@@ -156,6 +161,21 @@ impl Admission {
         }
         state.dialled += 1;
         Some(self.place(PlaceHolder::Dialled, CancellationToken::new()))
+    }
+
+    /// The same, as soon as there is one. Those who wait are served in their order.
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn dial_when_free(self: &Arc<Self>) -> ConnectionPlace {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            // A place that is given back from here on is noticed.
+            freed.as_mut().enable();
+            if let Some(place) = self.dial() {
+                return place;
+            }
+            freed.await;
+        }
     }
 
     /// How many places are kept for one kind of link: at least one, unless that
@@ -268,6 +288,7 @@ impl ConnectionPlace {
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.admission.state().leave(&self.holder);
+        self.admission.freed.notify_one();
     }
 }
 
@@ -398,6 +419,27 @@ mod tests {
         assert_eq!(of(Some(256)), (37, 75));
         assert_eq!(of(Some(64)), (5, 11));
         assert_eq!(of(Some(0)), (2, 4));
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_place_get_each_that_is_given_back_in_their_order() {
+        let admission = admission((1, 1), (3, 3));
+        let first = admission.dial().unwrap();
+        let second = admission.dial().unwrap();
+        let mut waiting = Box::pin(admission.dial_when_free());
+        let mut behind = Box::pin(admission.dial_when_free());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        assert!(futures::poll!(&mut behind).is_pending());
+        drop(first);
+        let third = waiting.await;
+        assert!(futures::poll!(&mut behind).is_pending());
+        // One who no longer waits takes nothing.
+        let mut gone = Box::pin(admission.dial_when_free());
+        assert!(futures::poll!(&mut gone).is_pending());
+        drop(gone);
+        drop((second, third));
+        drop(behind.await);
+        assert_eq!(counts(&admission), [0; 4]);
     }
 
     #[test]

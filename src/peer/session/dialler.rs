@@ -2,9 +2,10 @@
 //! are there.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,10 @@ pub(in crate::peer) struct Dialler {
     contents: Arc<Contents>,
     tasks: Arc<Tasks>,
     sessions: Mutex<HashMap<Addr, Arc<Dial>>>,
+    /// Whether the last dial failed.
+    failing: AtomicBool,
+    /// How often a dial succeeded right after one that failed.
+    recoveries: watch::Sender<u64>,
 }
 
 /// A session that is being dialled, or is up. Those that wait for it go on in the
@@ -57,6 +62,20 @@ impl Dialler {
             contents,
             tasks,
             sessions: Mutex::default(),
+            failing: AtomicBool::new(false),
+            recoveries: watch::Sender::new(0),
+        }
+    }
+
+    /// Changes whenever a peer answers after another did not.
+    pub(in crate::peer) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recoveries.subscribe()
+    }
+
+    /// Notes whether a peer could be reached.
+    fn note(&self, reached: bool) {
+        if self.failing.swap(!reached, Ordering::Relaxed) && reached {
+            self.recoveries.send_modify(|times| *times += 1);
         }
     }
 
@@ -158,15 +177,19 @@ impl Dialler {
         &self,
         addr: &Addr,
     ) -> Result<(Connection, LinkCookie, ConnectionPlace), HandshakeError> {
-        let place = self.admission.dial().ok_or(HandshakeError::Full)?;
+        let place = timeout(HANDSHAKE_TIMEOUT, self.admission.dial_when_free()).await;
+        let place = place.map_err(|_| HandshakeError::Full)?;
         let shake = async {
-            let mut connection = self.transport.connect(addr).await?;
+            let connected = self.transport.connect(addr).await;
+            self.note(connected.is_ok());
+            let mut connection = connected?;
             let said = self.identity.hello();
             let cookie = said.cookie;
             say(&mut connection, PeerMessage::Hello(said)).await?;
             Ok((connection, cookie))
         };
         let shaken = timeout(HANDSHAKE_TIMEOUT, shake).await;
+        let shaken = shaken.inspect_err(|_| self.note(false));
         let (connection, cookie) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
         Ok((connection, cookie, place))
     }

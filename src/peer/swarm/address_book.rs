@@ -27,12 +27,18 @@ const SUSPICION: Duration = Duration::from_secs(60);
 /// The pause after a first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// After this many failures in a row an address is forgotten, until it is named again.
+/// After this many failures in a row an address lapses: until it is named again, it is
+/// dialled only when nothing else helps, with the longest pause. One that was never named
+/// is forgotten.
 const MAX_FAILURES: u32 = 6;
 
-/// An address that only says that it has no place is dialled again after the first pause
+/// An address that only says that it has no place is dialled again after short pauses
 /// this many times in a row.
 const MAX_BUSY: u32 = 32;
+
+/// The first such pause. It doubles up to [`FIRST_PAUSE`]: when many come at once, places
+/// become free within a few round trips.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The owners of one content.
 #[derive(Debug, Default)]
@@ -47,6 +53,8 @@ pub(super) struct AddressBook {
     idle: usize,
     /// Addresses that were named, and are claimed by a link that this side did not dial.
     claimed: usize,
+    /// Addresses that have failed too often.
+    lapsed: usize,
     /// Addresses that are not known to have everything.
     incomplete: usize,
     named: u64,
@@ -66,14 +74,35 @@ struct Entry {
     failures: u32,
     /// How often it had no place for this peer, since it last had one.
     busy: u32,
+    /// What it said when it last ended a link, if it said something.
+    farewell: Option<Farewell>,
     /// Its place in the order of naming.
     order: u64,
+}
+
+/// What an owner said when it ended a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Farewell {
+    /// It has no place for this peer.
+    Full,
+    /// It does not serve this peer for another reason.
+    Refused,
+}
+
+/// How the owners stand that were named, and that this side has no link with.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnerCounts {
+    pub(super) known: u32,
+    pub(super) full: u32,
+    pub(super) refused: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DialState {
     /// It may be dialled from then on.
     Idle(Instant),
+    /// It failed too often. From then on it may be dialled if nothing else helps.
+    Lapsed(Instant),
     Dialling,
     /// A link that the other side dialled claims it.
     Claimed,
@@ -96,7 +125,13 @@ enum Ban {
 impl Entry {
     /// Whether it may be a leecher's.
     fn may_lack(&self) -> bool {
-        !self.complete && !self.said_complete
+        let lapsed = matches!(self.state, DialState::Lapsed(_));
+        !self.complete && !self.said_complete && !lapsed
+    }
+
+    /// Whether it waits for its next dial.
+    fn waits(&self) -> bool {
+        matches!(self.state, DialState::Idle(_) | DialState::Lapsed(_))
     }
 }
 
@@ -112,7 +147,7 @@ impl AddressBook {
         self.named += 1;
         let (idle, order) = (&mut self.idle, self.named);
         let incomplete = &mut self.incomplete;
-        let entry = self.entries.entry(addr).or_insert_with(|| {
+        let entry = self.entries.entry(addr.clone()).or_insert_with(|| {
             *idle += 1;
             *incomplete += usize::from(!complete);
             Entry {
@@ -123,6 +158,7 @@ impl AddressBook {
                 proved: false,
                 failures: 0,
                 busy: 0,
+                farewell: None,
                 order,
             }
         });
@@ -130,6 +166,10 @@ impl AddressBook {
         entry.complete |= complete;
         let was_named = std::mem::replace(&mut entry.named, true);
         self.claimed += usize::from(!was_named && entry.state == DialState::Claimed);
+        if matches!(entry.state, DialState::Lapsed(_)) {
+            entry.failures = 0;
+            self.set(&addr, DialState::Idle(now));
+        }
     }
 
     /// Makes room for one more address. Of those that wait for their next dial, the one
@@ -139,7 +179,7 @@ impl AddressBook {
             return true;
         }
         let idle = self.entries.iter();
-        let idle = idle.filter(|(_, entry)| matches!(entry.state, DialState::Idle(_)));
+        let idle = idle.filter(|(_, entry)| entry.waits());
         let worst = idle.max_by_key(|(_, e)| (!e.named, !e.proved, e.failures, e.order));
         let worst = worst.filter(|(_, e)| !e.named || e.failures > 0);
         let Some(addr) = worst.map(|(addr, _)| addr.clone()) else {
@@ -151,27 +191,35 @@ impl AddressBook {
 
     /// The next owner to dial: a seeder, if `seeder_first`; then addresses that were named,
     /// then those that failed least, in the order of naming. If nothing arrives
-    /// (`starving`), addresses that are claimed by links are dialled as well.
+    /// (`starving`), addresses that are claimed by links, and such that have failed too
+    /// often, are dialled as well.
     pub(super) fn dial(
         &mut self,
         now: Instant,
         seeder_first: bool,
         starving: bool,
     ) -> Option<Addr> {
-        if self.idle == 0 && !(starving && self.claimed > 0) {
+        if self.idle == 0 && !(starving && self.has_last_resort()) {
             return None;
         }
         let due = |entry: &Entry| match entry.state {
             DialState::Idle(from) => from <= now,
+            DialState::Lapsed(from) => starving && from <= now,
             DialState::Claimed => starving && entry.named,
             DialState::Dialling | DialState::Linked => false,
         };
         // The tracker's order is the best ones first, and the rest at random. An order of
         // our own would lead every peer to the same few owners.
         let rank = |entry: &Entry| {
-            let claimed = entry.state == DialState::Claimed;
+            let last_resort = !matches!(entry.state, DialState::Idle(_));
             let other = seeder_first && !entry.complete;
-            (claimed, other, !entry.named, entry.failures, entry.order)
+            (
+                last_resort,
+                other,
+                !entry.named,
+                entry.failures,
+                entry.order,
+            )
         };
         let entries = self.entries.iter().filter(|(_, entry)| due(entry));
         let (addr, _) = entries.min_by_key(|(_, entry)| rank(entry))?;
@@ -184,6 +232,7 @@ impl AddressBook {
     pub(super) fn dial_failed(&mut self, now: Instant, addr: &Addr) {
         let dialled = |entry: &&Entry| entry.state == DialState::Dialling;
         if self.entries.get(addr).filter(dialled).is_some() {
+            // Whatever it said earlier, now it does not answer.
             self.pause(now, addr);
         }
     }
@@ -210,14 +259,12 @@ impl AddressBook {
                 proved: false,
                 failures: 0,
                 busy: 0,
+                farewell: None,
                 order: self.named,
             };
             self.incomplete += 1;
             self.entries.insert(addr.clone(), entry);
-        } else if self
-            .state(addr)
-            .is_some_and(|s| matches!(s, DialState::Idle(_)))
-        {
+        } else if self.entries.get(addr).is_some_and(Entry::waits) {
             self.set(addr, DialState::Claimed);
         }
     }
@@ -234,6 +281,7 @@ impl AddressBook {
         };
         entry.failures = 0;
         entry.busy = 0;
+        entry.farewell = None;
         entry.proved = true;
         if entry.state == DialState::Claimed {
             self.set(addr, DialState::Linked);
@@ -263,10 +311,51 @@ impl AddressBook {
         };
         entry.busy += 1;
         // The end of its link was counted as a failure.
-        if matches!(entry.state, DialState::Idle(_)) && entry.busy <= MAX_BUSY {
+        if entry.waits() && entry.busy <= MAX_BUSY {
             entry.failures = entry.failures.saturating_sub(1);
-            self.set(addr, DialState::Idle(now + FIRST_PAUSE));
+            let doubled = BUSY_PAUSE.saturating_mul(1 << (entry.busy - 1).min(16));
+            self.set(addr, DialState::Idle(now + doubled.min(FIRST_PAUSE)));
         }
+    }
+
+    /// An owner said why it ends a link.
+    pub(super) fn said_farewell(&mut self, addr: &Addr, farewell: Farewell) {
+        if let Some(entry) = self.entries.get_mut(addr) {
+            entry.farewell = Some(farewell);
+        }
+    }
+
+    /// Something can be reached again: addresses that did not answer may be dialled at
+    /// once.
+    pub(super) fn retry(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
+            if entry.farewell.is_none()
+                && let DialState::Idle(from) | DialState::Lapsed(from) = &mut entry.state
+            {
+                *from = now.min(*from);
+            }
+        }
+    }
+
+    /// How the named owners stand. O(addresses).
+    pub(super) fn counts(&self) -> OwnerCounts {
+        let mut counts = OwnerCounts::default();
+        for entry in self.entries.values().filter(|entry| entry.named) {
+            counts.known += 1;
+            counts.full += u32::from(entry.farewell == Some(Farewell::Full));
+            counts.refused += u32::from(entry.farewell == Some(Farewell::Refused));
+        }
+        counts
+    }
+
+    /// Whether every owner that was named has failed, refused or left. O(addresses).
+    pub(super) fn is_exhausted(&self) -> bool {
+        let failed = |entry: &Entry| entry.failures > 0 || entry.farewell.is_some();
+        self.dialling == 0
+            && self
+                .entries
+                .values()
+                .all(|entry| !entry.named || failed(entry))
     }
 
     /// A peer lied: no further link to its address, if this side dialled it, and otherwise
@@ -365,6 +454,23 @@ impl AddressBook {
         self.claimed > 0
     }
 
+    /// Whether there are addresses that are dialled only if nothing else helps.
+    pub(super) fn has_last_resort(&self) -> bool {
+        self.claimed + self.lapsed > 0
+    }
+
+    /// When the pause of the next address ends that has failed too often.
+    pub(super) fn next_lapsed(&self) -> Option<Instant> {
+        let pauses = self.entries.values().filter_map(|entry| match entry.state {
+            DialState::Lapsed(from) => Some(from),
+            _ => None,
+        });
+        match self.lapsed {
+            0 => None,
+            _ => pauses.min(),
+        }
+    }
+
     /// When the next owner's pause ends.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let pauses = self.entries.values().filter_map(|entry| match entry.state {
@@ -374,14 +480,12 @@ impl AddressBook {
         pauses.min()
     }
 
-    fn state(&self, addr: &Addr) -> Option<DialState> {
-        self.entries.get(addr).map(|entry| entry.state)
-    }
-
     /// Moves an entry to another state. All counts are kept here and in `forget`.
     fn set(&mut self, addr: &Addr, state: DialState) {
         if let Some(entry) = self.entries.get_mut(addr) {
+            self.incomplete -= usize::from(entry.may_lack());
             let before = std::mem::replace(&mut entry.state, state);
+            self.incomplete += usize::from(entry.may_lack());
             let named = entry.named;
             self.count(before, named, false);
             self.count(state, named, true);
@@ -399,6 +503,7 @@ impl AddressBook {
         let count = match state {
             DialState::Dialling => &mut self.dialling,
             DialState::Idle(_) => &mut self.idle,
+            DialState::Lapsed(_) => &mut self.lapsed,
             DialState::Claimed if named => &mut self.claimed,
             DialState::Claimed | DialState::Linked => return,
         };
@@ -410,12 +515,13 @@ impl AddressBook {
             return;
         };
         entry.failures += 1;
+        entry.farewell = None;
         let failures = entry.failures;
-        if failures >= MAX_FAILURES {
-            self.forget(addr);
-        } else {
-            let pause = FIRST_PAUSE * 2u32.pow(failures - 1);
-            self.set(addr, DialState::Idle(now + pause));
+        let from = now + FIRST_PAUSE * 2u32.pow(failures.min(MAX_FAILURES) - 1);
+        match failures < MAX_FAILURES {
+            true => self.set(addr, DialState::Idle(from)),
+            false if entry.named => self.set(addr, DialState::Lapsed(from)),
+            false => self.forget(addr),
         }
     }
 
@@ -425,6 +531,10 @@ impl AddressBook {
         let count = |is: &dyn Fn(&Entry) -> bool| self.entries.values().filter(|e| is(e)).count();
         assert_eq!(count(&|e| e.state == DialState::Dialling), self.dialling);
         assert_eq!(count(&|e| matches!(e.state, DialState::Idle(_))), self.idle);
+        assert_eq!(
+            count(&|e| matches!(e.state, DialState::Lapsed(_))),
+            self.lapsed
+        );
         assert_eq!(
             count(&|e| e.named && e.state == DialState::Claimed),
             self.claimed

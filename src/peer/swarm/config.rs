@@ -45,8 +45,10 @@ pub struct SwarmConfig {
     /// A download is given up if nothing arrives for this long, and no turn is waited for,
     /// neither in the line of a busy owner nor on a link of one that serves others first.
     /// A turn that comes no nearer is waited for 30 times as long, and any 1440 times as
-    /// long. At least 10 ms. Default 60 s.
-    pub patience: Duration,
+    /// long. The time that the storage takes does not count. At least 10 ms. Default
+    /// `None`: it goes on for as long as its handle is held, and says when it
+    /// [stalls](crate::DownloadEvent::Stalled).
+    pub patience: Option<Duration>,
     /// How requests are planned.
     pub planner: PlannerConfig,
 }
@@ -64,7 +66,7 @@ impl Default for SwarmConfig {
             commit_interval: Duration::from_secs(1),
             find_retry: Duration::from_secs(1),
             find_interval: Duration::from_secs(30),
-            patience: Duration::from_secs(60),
+            patience: None,
             planner: PlannerConfig::default(),
         }
     }

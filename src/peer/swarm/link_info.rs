@@ -84,9 +84,10 @@ impl LinkInfo {
 
     /// A link that came from `remote`, whose peer says that it listens at `listen`. An
     /// address of another host is left out, so that nobody can aim this peer at a third
-    /// party.
+    /// party. So is one that the family of `remote` does not reach.
     pub fn accepted(peer: PeerId, remote: &Addr, listen: Option<Addr>) -> Self {
-        let listen = listen.map(|addr| addr.filled_in_from(remote));
+        let listen = listen.filter(|addr| addr.serves_family_of(remote));
+        let listen = listen.map(|addr| addr.filled_in_from(remote).scoped_as(remote));
         Self {
             peer: Some(peer),
             dialled: false,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::address_book::AddressBook;
+use super::address_book::{AddressBook, Farewell};
 use super::ask_queue::AskQueue;
 use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
@@ -31,7 +31,8 @@ use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
 use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{
-    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig,
+    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, StallReason, Strategy,
+    SwarmConfig,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
@@ -49,6 +50,10 @@ const COMES_LAST: Duration = Duration::from_secs(60);
 /// How many messages may wait for a link: several times what a peer that keeps to the
 /// protocol can cause.
 const MAX_QUEUED: usize = 4096;
+
+/// How often addresses that did not answer are tried at once, because something else
+/// answered.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// The machine of one content. See the [module docs](super).
 #[derive(Debug)]
@@ -76,6 +81,10 @@ pub struct Swarm {
     /// When a turn that is waited for last came nearer, or came, or was lost.
     turn_moved: Instant,
     effort: Effort,
+    /// When addresses that did not answer were last tried at once.
+    last_retry: Option<Instant>,
+    /// How many peers were banned because they sent wrong bytes.
+    liars: u32,
     counters: Counters,
     super_seeding: SuperSeeding,
 }
@@ -94,7 +103,9 @@ enum Welcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effort {
     Going,
-    /// It said that nothing arrives; something may still arrive.
+    /// It said that nothing arrives, and why.
+    Stalled(StallReason),
+    /// It said that it gives up; something may still arrive.
     GaveUp,
     /// The download ends here. Only what has arrived is still stored.
     Stopping,
@@ -157,6 +168,8 @@ impl Swarm {
             last_gain: now,
             turn_moved: now,
             effort: Effort::Going,
+            last_retry: None,
+            liars: 0,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
         };
@@ -246,6 +259,8 @@ impl Swarm {
             config: &self.config,
             last_gain: self.last_gain,
             turn_moved: self.turn_moved,
+            is_searching: self.owner_search.is_running(),
+            liars: self.liars,
         }
     }
 }
@@ -285,8 +300,10 @@ impl Swarm {
         let starves = supply.starves_at();
         let first = [
             self.patience_ends(),
+            supply.stalls_at().filter(|_| self.effort == Effort::Going),
             upload,
             dial.flatten(),
+            supply.lapsed_due().filter(|_| wants_links),
             starves.filter(|_| wants_links && self.book.has_claimed()),
             supply.place_wanted_at(),
             supply.census_due(),
@@ -328,8 +345,38 @@ impl Swarm {
         if self.patience_ends().is_some_and(|end| end <= now) {
             // The driver ends the download. This is said once, until something arrives.
             self.effort = Effort::GaveUp;
-            self.outbox.push(Output::GaveUp);
+            let reason = self.supply().stall_reason(now);
+            self.outbox.push(Output::GaveUp(reason));
         }
+        let stalls = self.supply().stalls_at().is_some_and(|at| at <= now);
+        if stalls && self.effort == Effort::Going {
+            self.stalled(now);
+        }
+        self.settle(now);
+    }
+
+    /// Nothing arrives: says so, and why.
+    fn stalled(&mut self, now: Instant) {
+        let reason = self.supply().stall_reason(now);
+        if self.effort != Effort::Stalled(reason) {
+            self.effort = Effort::Stalled(reason);
+            self.outbox.push(Output::Stalled(reason));
+        }
+    }
+
+    /// Something has answered after a time in which nothing did: a tracker, or a peer
+    /// about another content. If nothing arrives here, everybody is tried again at once.
+    pub fn reachable_again(&mut self, now: Instant) {
+        let tried = self.last_retry.and_then(|at| at.checked_add(RETRY_PAUSE));
+        if self.is_seeding()
+            || !self.supply().is_starving(now)
+            || tried.is_some_and(|next| next > now)
+        {
+            return;
+        }
+        self.last_retry = Some(now);
+        self.book.retry(now);
+        self.owner_search.restart(now);
         self.settle(now);
     }
 
@@ -337,14 +384,19 @@ impl Swarm {
     /// when the download ends anyway.
     fn patience_ends(&self) -> Option<Instant> {
         let ends = self.supply().patience_ends();
-        ends.filter(|_| self.effort == Effort::Going)
+        ends.filter(|_| matches!(self.effort, Effort::Going | Effort::Stalled(_)))
     }
 
     /// Something arrived that brings the download on.
     fn gained(&mut self, now: Instant) {
         self.last_gain = now;
-        if self.effort == Effort::GaveUp {
-            self.effort = Effort::Going;
+        match self.effort {
+            Effort::Stalled(_) => {
+                self.effort = Effort::Going;
+                self.outbox.push(Output::Resumed);
+            }
+            Effort::GaveUp => self.effort = Effort::Going,
+            Effort::Going | Effort::Stopping => {}
         }
     }
 
@@ -353,6 +405,12 @@ impl Swarm {
         if self.effort == Effort::Stopping {
             self.write();
             return self.commit_or_publish(now);
+        }
+        if let Effort::Stalled(_) = self.effort
+            && !self.is_seeding()
+        {
+            // The reason may be another one by now.
+            self.stalled(now);
         }
         self.take_census(now);
         self.serve_line(now);
@@ -390,7 +448,7 @@ impl Swarm {
         while self.supply().wants_links() || self.supply().wants_place(now) {
             // The manifest comes first, and leechers that have just joined have none.
             let seeder_first = self.book.dialling() == 0 && !self.supply().is_supplied();
-            let starving = self.book.has_claimed() && self.supply().is_starving(now);
+            let starving = self.book.has_last_resort() && self.supply().is_starving(now);
             let Some(addr) = self.book.dial(now, seeder_first, starving) else {
                 break;
             };
@@ -628,6 +686,9 @@ impl Swarm {
             return;
         };
         link.met(peer, cookies);
+        if let Effort::Stalled(_) = self.effort {
+            self.reachable_again(now);
+        }
         self.newcomers.link_met(now, id, &self.links);
         let info = self.links.get(id).map(|link| link.info.clone());
         if let Some(info) = info.filter(|info| info.peer == Some(self.me)) {
@@ -847,6 +908,7 @@ impl Swarm {
     /// an honest peer's.
     fn ban(&mut self, now: Instant, liar: &Contributor) {
         let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
+        self.liars = self.liars.saturating_add(1);
         self.book.ban(&liar.host, dialled);
         if let Some(addr) = liar.addr.as_ref().filter(|_| !liar.dialled) {
             self.book.disproved(addr);
@@ -857,11 +919,16 @@ impl Swarm {
     /// The tracker, or the user, named owners: their addresses, and whether each of them
     /// is complete. An empty list says that there are none, or that nobody answered.
     pub fn owners_found(&mut self, now: Instant, owners: impl IntoIterator<Item = (Addr, bool)>) {
+        let mut named = false;
         for (addr, complete) in owners {
             self.book.named(now, addr, complete);
+            named = true;
         }
         let is_supplied = self.supply().is_supplied();
         self.owner_search.ended(now, is_supplied, &self.config);
+        if named && let Effort::Stalled(_) = self.effort {
+            self.book.retry(now);
+        }
         self.settle(now);
     }
 
@@ -1196,9 +1263,15 @@ impl Swarm {
             _ => self.left(now, link),
         }
         self.drop_link(now, link, DropReason::Left(reason));
-        if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
+        let Some(addr) = dialled else {
+            return;
+        };
+        if reason == RefuseReason::Busy {
+            self.book.said_farewell(&addr, Farewell::Full);
             self.book.had_no_place(now, &addr);
             self.turn_moved = now;
+        } else {
+            self.book.said_farewell(&addr, Farewell::Refused);
         }
     }
 
@@ -1380,8 +1453,8 @@ impl Swarm {
                 }
             }
             PageOutcome::Whole(claim) => {
-                self.last_gain = now;
                 fetch.checking(sender);
+                self.gained(now);
                 if claim.chunks() <= HASHES_PER_PAGE as usize {
                     let manifest = claim.check();
                     self.claim_checked(now, link, manifest);
@@ -1428,7 +1501,7 @@ impl Swarm {
             self.give_early_up(geometry);
         }
         let manifest = Arc::new(manifest);
-        self.last_gain = now;
+        self.gained(now);
         self.outbox.push(Output::Open(Arc::clone(&manifest)));
         self.phase = Phase::Opening(manifest);
         self.measure();
@@ -1490,7 +1563,7 @@ impl Swarm {
         };
         self.outbox.offer(transfer.stored().iter());
         self.phase = Phase::Transfer(Box::new(transfer));
-        self.last_gain = now;
+        self.gained(now);
         let links: Vec<LinkId> = self.links.keys().collect();
         for link in links {
             self.count_lacks(link);
@@ -1675,7 +1748,7 @@ impl Swarm {
             return;
         };
         if !good {
-            self.last_gain = now;
+            self.gained(now);
             self.counters.wasted += hashed.wasted;
             self.ask_queue.wake_idle();
         }
@@ -1714,10 +1787,10 @@ impl Swarm {
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };
-        self.last_gain = now;
         if transfer.offer(chunk) {
             self.ask_queue.wake_idle();
         }
+        self.gained(now);
         self.outbox.offer([chunk]);
         for (id, link) in self.links.iter() {
             if link.remote != RemoteChunks::Unknown && !link.remote.has(chunk) {
@@ -1742,7 +1815,7 @@ impl Swarm {
         if !transfer.chunk_rechecked(chunk, good) {
             return;
         }
-        self.last_gain = now;
+        self.gained(now);
         if good {
             self.offer(now, chunk);
         } else {
@@ -1790,6 +1863,7 @@ impl Swarm {
             link.unanswered = transfer.planner.unanswered(id);
         }
         let manifest = Arc::clone(transfer.manifest());
+        self.gained(now);
         self.phase = Phase::Seeding(manifest);
         self.outbox.push(Output::Announce(OwnState::Complete));
         let is_seeder = |link: &Link| link.remote == RemoteChunks::All;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{LinkId, ManifestClaim};
+use super::{LinkId, ManifestClaim, StallReason};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 
@@ -90,8 +90,13 @@ pub enum Output {
         /// How many bytes.
         bytes: u64,
     },
+    /// Nothing has arrived for a while, or nobody is left to ask. Comes again when the
+    /// reason changes.
+    Stalled(StallReason),
+    /// Something arrives again.
+    Resumed,
     /// Nothing has arrived for longer than [`SwarmConfig::patience`](super::SwarmConfig::patience).
-    GaveUp,
+    GaveUp(StallReason),
 }
 
 /// Why the machine dropped a link.

@@ -1,11 +1,14 @@
 //! When the trackers are asked for more owners.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::SwarmConfig;
 
 /// How many times the pause before the next search doubles.
 const MAX_DOUBLINGS: u32 = 8;
+
+/// The longest pause while no link has anything that is missing.
+const UNSUPPLIED: Duration = Duration::from_secs(10);
 
 /// When the trackers are asked for more owners: ever more rarely, as long as that brings
 /// nothing.
@@ -40,6 +43,17 @@ impl OwnerSearch {
         self.next.filter(|_| self.state == SearchState::Waiting)
     }
 
+    /// Whether a search is under way.
+    pub(super) fn is_running(&self) -> bool {
+        self.state == SearchState::Running
+    }
+
+    /// Something has changed: the next search begins at once.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.times = 0;
+        self.next = Some(now);
+    }
+
     /// A search begins.
     pub(super) fn began(&mut self) {
         self.state = SearchState::Running;
@@ -55,7 +69,9 @@ impl OwnerSearch {
             config.find_interval
         } else {
             // Several times before the patience ends.
-            config.find_interval.min(config.patience / 6)
+            let patience = config.patience.map(|patience| patience / 6);
+            let longest = config.find_interval.min(UNSUPPLIED);
+            patience.map_or(longest, |patience| longest.min(patience))
         };
         self.next = now.checked_add(pause.min(longest));
     }

@@ -27,6 +27,10 @@ use super::{LinkId, LinkInfo, LinkMap, SwarmConfig};
 use crate::protocol::HostKey;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 
+/// A link that has not let this side ask for this long, and has what is missing here, is
+/// doubtful.
+const PUTS_OFF: Duration = Duration::from_secs(60);
+
 /// How long a new link has until it must be useful, if others want its place: as long
 /// as it has to say what it has.
 pub(super) const GRACE: Duration = HANDSHAKE_TIMEOUT;
@@ -254,7 +258,7 @@ impl<'a> Places<'a> {
         let untried = scarce && !link.info.dialled && !is_new && planner.is_untried(id);
         let choked_for = |since| self.now.saturating_duration_since(since);
         let choked_for = link.choked_since.map_or(Duration::ZERO, choked_for);
-        let puts_off = choked_for >= self.config.patience && planner.is_useful(id);
+        let puts_off = choked_for >= PUTS_OFF && planner.is_useful(id);
         link.received == 0 && (untried || puts_off || planner.is_doubtful(self.now, id))
     }
 

@@ -3,24 +3,31 @@
 
 use std::time::{Duration, Instant};
 
-use super::address_book::AddressBook;
+use super::address_book::{AddressBook, OwnerCounts};
 use super::link::Link;
 use super::phase::Phase;
 use super::places::Census;
 use super::standby::StandbyLinks;
-use super::{LinkId, LinkMap, SwarmConfig};
+use super::{LinkId, LinkMap, StallReason, SwarmConfig};
 
 /// After this long without a block everything is tried: longer than a silent link keeps
 /// what was asked of it.
 const STARVED: Duration = Duration::from_secs(5);
 
 /// Who waits for a turn gives up after this many times [`SwarmConfig::patience`] in which
-/// it has not come nearer: half an hour, by default.
+/// it has not come nearer.
 const FOR_A_TURN: u32 = 30;
 
 /// After this many times [`SwarmConfig::patience`] without anything a turn is no longer
-/// waited for, whatever the others say: a day, by default.
+/// waited for, whatever the others say.
 const LONGEST_WAIT: u32 = 24 * 60;
+/// After this long without a block the download stalls: longer than it takes to find out
+/// that a link is silent, and to ask others.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// The same when nobody is left to ask: longer than the pause before a link that was lost
+/// is dialled again.
+const ABANDONED: Duration = Duration::from_secs(2);
 
 /// What decides whether a download is supplied.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +42,10 @@ pub(super) struct Supply<'a> {
     pub(super) last_gain: Instant,
     /// When a turn that is waited for last came nearer, or came, or was lost.
     pub(super) turn_moved: Instant,
+    /// Whether the trackers are being asked.
+    pub(super) is_searching: bool,
+    /// How many peers were banned because they sent wrong bytes.
+    pub(super) liars: u32,
 }
 
 /// The links that say to have something, or are presumed to.
@@ -127,6 +138,94 @@ impl Supply<'_> {
         next.filter(|_| doubts && self.book.has_candidates())
     }
 
+    /// When addresses are dialled that have failed too often, if nothing arrives before.
+    pub(super) fn lapsed_due(self) -> Option<Instant> {
+        let due = self.book.next_lapsed()?;
+        match self.is_supplied() {
+            true => self.starves_at().map(|starves| starves.max(due)),
+            false => Some(due),
+        }
+    }
+
+    /// When the download stalls, if nothing arrives before.
+    pub(super) fn stalls_at(self) -> Option<Instant> {
+        if self.phase.is_seeding() {
+            return None;
+        }
+        let abandoned = self.links.len() == 0 && !self.is_searching && self.book.is_exhausted();
+        let quiet = match abandoned && self.waits_for_peers() {
+            true => ABANDONED,
+            false => STALLED,
+        };
+        self.last_gain.checked_add(quiet)
+    }
+
+    /// Whether it is for others to do something.
+    fn waits_for_peers(self) -> bool {
+        match self.phase {
+            Phase::Manifest(fetch) => !fetch.is_checking(),
+            Phase::Transfer(transfer) => transfer.waits_for_peers(),
+            Phase::Opening(_) | Phase::Seeding(_) => false,
+        }
+    }
+
+    /// Why nothing arrives. O(links and addresses). A link that has only just come up
+    /// says nothing yet: it may be refused in a moment, as the one before it was.
+    pub(super) fn stall_reason(self, now: Instant) -> StallReason {
+        if !self.waits_for_peers() {
+            let waiting = match self.phase {
+                Phase::Transfer(transfer) => transfer.waiting_chunks(),
+                _ => 0,
+            };
+            return StallReason::Storage {
+                chunks: waiting as u32,
+            };
+        }
+        if let Some(position) = self.standby.position() {
+            return StallReason::Queued { position };
+        }
+        let is_old = |link: &Link| now.saturating_duration_since(link.since) >= ABANDONED;
+        let links = self.links.iter();
+        let met = links.filter(|(_, link)| link.is_met() && is_old(link));
+        let links = met.clone().count() as u32;
+        match self.phase {
+            Phase::Manifest(_) if links + self.liars > 0 => StallReason::NoManifest {
+                links,
+                wrong: self.liars,
+            },
+            Phase::Transfer(transfer) if links > 0 => {
+                let useful = met.filter(|(id, _)| transfer.planner.is_useful(*id));
+                let (choked, open): (Vec<_>, Vec<_>) =
+                    useful.partition(|(_, link)| link.is_choked());
+                match (choked.len() as u32, open.len() as u32) {
+                    (0, 0) => StallReason::NothingMissing { links },
+                    (links, 0) => StallReason::Choked { links },
+                    (_, links) => StallReason::Silent { links },
+                }
+            }
+            _ => self.why_no_link(),
+        }
+    }
+
+    /// Why no other peer is connected.
+    fn why_no_link(self) -> StallReason {
+        let OwnerCounts {
+            known,
+            full,
+            refused,
+        } = self.book.counts();
+        match (known, full + refused) {
+            (0, _) if self.liars > 0 => StallReason::Banned { peers: self.liars },
+            (0, _) => StallReason::NoOwners,
+            (owners, 0) => StallReason::Unreachable { owners },
+            (_, answered) => StallReason::Refused {
+                full,
+                refused,
+                unreachable: known - answered,
+            },
+        }
+    }
+
     /// When to give up, if nothing arrives before. Not before everybody was asked; and
     /// the time that the storage or the hashing takes is not the others' fault.
     pub(super) fn patience_ends(self) -> Option<Instant> {
@@ -144,11 +243,11 @@ impl Supply<'_> {
             return None;
         }
         let patience = match self.waits_for_turn() {
-            true => self.config.patience.saturating_mul(FOR_A_TURN),
-            false => self.config.patience,
+            true => self.config.patience?.saturating_mul(FOR_A_TURN),
+            false => self.config.patience?,
         };
         let ends = self.last_gain.max(self.turn_moved).checked_add(patience);
-        let longest = self.config.patience.saturating_mul(LONGEST_WAIT);
+        let longest = self.config.patience?.saturating_mul(LONGEST_WAIT);
         ends.min(self.last_gain.checked_add(longest)).or(ends)
     }
 

@@ -147,6 +147,11 @@ impl Transfer {
         self.whole.is_empty() && self.leftover.is_empty() && !self.planner.is_done()
     }
 
+    /// How many whole chunks wait to be checked and stored.
+    pub(super) fn waiting_chunks(&self) -> usize {
+        self.whole.len() + self.leftover.unchecked().count() as usize
+    }
+
     /// Whether the storage publishes the content.
     pub(super) fn is_publishing(&self) -> bool {
         self.publishing

@@ -492,7 +492,7 @@ impl Simulation {
             }
             Output::Announce(_) if !state.listens => {}
             Output::Announce(_) => self.tracker.list(member),
-            Output::GaveUp => state.gave_up = true,
+            Output::GaveUp(_) => state.gave_up = true,
             output => self.store(member, output),
         }
     }

@@ -35,6 +35,11 @@ impl TrackerConnection {
         self.open.is_some()
     }
 
+    /// Where the tracker is, as the transport has connected, if it is open.
+    pub(super) fn remote(&self) -> Option<&Addr> {
+        self.open.as_ref().map(|connection| &connection.remote)
+    }
+
     pub(super) async fn open(&mut self) -> Outcome<()> {
         let connect = self.transport.connect(&self.tracker);
         let connected = timeout(self.patience, connect).await;

@@ -76,6 +76,8 @@ struct ClientHandle {
     trackers: Vec<(Addr, mpsc::Sender<Command>)>,
     state: Arc<ClientState>,
     status: watch::Receiver<Vec<Option<Outcome<()>>>>,
+    /// How often a tracker was reached after a failure.
+    recoveries: Arc<watch::Sender<u64>>,
     /// The sender of events. It is weak, so that the events end with the
     /// sessions, which have the strong ones.
     events: broadcast::WeakSender<OwnEvent>,
@@ -123,6 +125,7 @@ impl TrackerClient {
         ));
         let (status, watched) = watch::channel(vec![None; trackers.len()]);
         let status = Arc::new(status);
+        let recoveries = Arc::new(watch::Sender::new(0));
         let (events, _) = broadcast::channel(events::BEHIND);
         let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -138,6 +141,7 @@ impl TrackerClient {
                 config: config.clone(),
                 state: state.clone(),
                 status: status.clone(),
+                recoveries: recoveries.clone(),
                 events: events.clone(),
                 leave: leave.clone(),
                 seed: seed.wrapping_add(index as u64),
@@ -159,6 +163,7 @@ impl TrackerClient {
                 trackers,
                 state,
                 status: watched,
+                recoveries,
                 events: events.downgrade(),
                 config,
                 leave,
@@ -242,6 +247,11 @@ impl TrackerClient {
                 return error.map_or(Ok(()), Err);
             }
         }
+    }
+
+    /// Changes whenever a tracker is reached after a failure.
+    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.handle.recoveries.subscribe()
     }
 
     /// What happens to the announced contents from now on: which of them, or of

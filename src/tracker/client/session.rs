@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
@@ -68,6 +68,8 @@ pub(super) struct Setup {
     pub(super) state: Arc<ClientState>,
     /// For each tracker, the outcome of the last attempt, or the first success.
     pub(super) status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
+    /// How often a tracker was reached after a failure.
+    pub(super) recoveries: Arc<watch::Sender<u64>>,
     pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
@@ -102,6 +104,8 @@ pub(super) struct Session {
     setup: Setup,
     rng: Rng,
     connection: TrackerConnection,
+    /// Where the peer listens, as this tracker is told.
+    listen: Option<Addr>,
     registration: Option<Registration>,
     /// When the next heartbeat is due.
     heartbeat: Instant,
@@ -118,6 +122,7 @@ impl Session {
         Self {
             rng: Rng::with_seed(setup.seed),
             connection,
+            listen: setup.listen.clone(),
             registration: None,
             heartbeat: Instant::now(),
             needs: NeedQueue::default(),
@@ -152,6 +157,9 @@ impl Session {
             self.note(connected.clone());
             let error = match connected {
                 Ok(()) => {
+                    if failures > 0 {
+                        self.setup.recoveries.send_modify(|times| *times += 1);
+                    }
                     reach = Reach::Possible;
                     match self.serve(commands).await {
                         Ok(()) => return,
@@ -208,7 +216,30 @@ impl Session {
 
     async fn connect(&mut self) -> Outcome<()> {
         self.connection.open().await?;
+        self.resolve_listen().await;
         self.register().await
+    }
+
+    /// Looks up where the peer listens, if that is a name: a tracker can compare only an
+    /// IP with where the peer speaks from. An address of the family in which the tracker
+    /// was reached is preferred.
+    async fn resolve_listen(&mut self) {
+        let Some(listen) = self.setup.listen.as_ref() else {
+            return;
+        };
+        if listen.socket_addr().is_some() {
+            return;
+        }
+        let resolve = self.setup.transport.resolve(listen);
+        let found = match timeout(self.setup.config.request_timeout, resolve).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return warn!(%listen, %error, "the advertised name has no address"),
+            Err(_) => return warn!(%listen, "the advertised name was not looked up in time"),
+        };
+        let is_v6 = |addr: &Addr| addr.socket_addr().is_some_and(|addr| addr.is_ipv6());
+        let over_v6 = self.connection.remote().is_some_and(is_v6);
+        let fits = found.iter().find(|addr| is_v6(addr) == over_v6);
+        self.listen = fits.or(found.first()).cloned();
     }
 
     /// How long to wait after this number of earlier failures in a row.
@@ -322,7 +353,7 @@ impl Session {
             self.registration = None;
         }
         let request = TrackerRequest::Register {
-            listen: self.setup.listen.clone(),
+            listen: self.listen.clone(),
             token: self.token(),
         };
         let registered = match self.request(&request).await? {
@@ -534,7 +565,13 @@ impl Session {
             return Err(self.connection.unexpected());
         };
         let error = match TrackerReply::decode(frame) {
-            Ok(TrackerReply::Found(found)) => {
+            Ok(TrackerReply::Found(mut found)) => {
+                if let Some(remote) = self.connection.remote() {
+                    // What is on the same link as the tracker is reached over it.
+                    for owner in &mut found.owners {
+                        owner.addr = owner.addr.scoped_as(remote);
+                    }
+                }
                 self.setup
                     .state
                     .remember_owners(self.setup.index, &found.owners);

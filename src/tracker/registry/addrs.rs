@@ -28,11 +28,10 @@ impl From<&Addr> for ListenAddr {
     fn from(addr: &Addr) -> Self {
         match addr.socket_addr().map(|socket| (socket.ip(), socket)) {
             Some((IpAddr::V4(ip), socket)) => Self::V4(ip.octets(), socket.port().to_be_bytes()),
-            Some((IpAddr::V6(ip), socket)) => match (ip.to_canonical(), socket) {
-                (IpAddr::V4(ip), _) => Self::V4(ip.octets(), socket.port().to_be_bytes()),
-                // A scoped address means nothing without its scope.
-                (_, SocketAddr::V6(v6)) if v6.scope_id() != 0 => Self::Text(addr.clone()),
-                (ip, _) => Self::Text(SocketAddr::new(ip, socket.port()).into()),
+            Some((IpAddr::V6(ip), socket)) => match ip.to_canonical() {
+                IpAddr::V4(ip) => Self::V4(ip.octets(), socket.port().to_be_bytes()),
+                // Without a scope, which has a meaning on this machine only.
+                ip => Self::Text(SocketAddr::new(ip, socket.port()).into()),
             },
             None => Self::Text(addr.clone()),
         }
@@ -46,6 +45,81 @@ impl ListenAddr {
             Self::Text(addr) => addr.clone(),
         }
     }
+}
+
+/// The place that a peer speaks to the tracker from, as far as it decides which
+/// addresses the peer can use.
+///
+/// A peer that registers over loopback is on the tracker's own machine. If it listens at
+/// all addresses, its entry has no IP: others reach it at the address at which they reach
+/// the tracker. An IPv4 entry of that kind (`0.0.0.0`) stands for IPv4 alone, and an IPv6
+/// one (`[::]`) for both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Vantage {
+    /// The address of the tracker's machine, as this peer reaches it.
+    here: Option<IpAddr>,
+    loopback: bool,
+}
+
+impl Vantage {
+    /// The peer speaks from `source`, and reached the tracker at `local`, if the
+    /// transport says where that was.
+    pub(crate) fn of(source: &Addr, local: Option<&Addr>) -> Self {
+        let ip = |addr: &Addr| addr.socket_addr().map(|addr| addr.ip().to_canonical());
+        let source = ip(source);
+        if let Some(source) = source.filter(IpAddr::is_loopback) {
+            return Self {
+                here: Some(source),
+                loopback: true,
+            };
+        }
+        let here = local.and_then(ip);
+        let told = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+        Self {
+            here: here.filter(told),
+            loopback: false,
+        }
+    }
+
+    /// Whether the peer is on the tracker's own machine.
+    pub(super) fn is_loopback(self) -> bool {
+        self.loopback
+    }
+
+    /// The IP at which the peer reaches an owner that is listed with this IP, if it
+    /// can.
+    pub(super) fn sees(self, ip: IpAddr) -> Option<IpAddr> {
+        match ip {
+            IpAddr::V4(v4) if v4.is_unspecified() => self.here.filter(IpAddr::is_ipv4),
+            IpAddr::V6(v6) if v6.is_unspecified() => self.here,
+            ip if ip.is_loopback() => Some(ip).filter(|_| self.loopback),
+            ip => Some(ip),
+        }
+    }
+
+    /// The same for the text of an address that is not of IPv4; other texts than IP
+    /// addresses are seen by everybody.
+    pub(super) fn sees_text(self, addr: &Addr) -> Option<SeenText> {
+        // The only ones that not everybody sees begin so.
+        if !addr.as_str().starts_with("[::") {
+            return Some(SeenText::AsListed);
+        }
+        let Some(socket) = addr.socket_addr() else {
+            return Some(SeenText::AsListed);
+        };
+        match self.sees(socket.ip())? {
+            ip if ip == socket.ip() => Some(SeenText::AsListed),
+            ip => Some(SeenText::At(ip, socket.port().to_be_bytes())),
+        }
+    }
+}
+
+/// How a peer sees the text of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SeenText {
+    AsListed,
+    /// At this IP and port.
+    At(IpAddr, [u8; 2]),
 }
 
 /// The address of an IPv4 socket.
@@ -210,7 +284,7 @@ mod tests {
             ("[::ffff:1.2.3.4]:5", 0),
             ("[2001:db8::1]:65535", 1),
             ("memory:a", 1),
-            ("[fe80::1%3]:7", 1),
+            ("[fe80::1]:7", 1),
         ] {
             let addr = ListenAddr::from(&text.parse().unwrap());
             let packed = texts.insert(Some(&addr));
@@ -221,6 +295,8 @@ mod tests {
             }
             texts.remove(packed);
         }
+        let scoped = ListenAddr::from(&"[fe80::1%3]:7".parse().unwrap());
+        assert_eq!(scoped.addr().as_str(), "[fe80::1]:7");
         assert_eq!(texts.len(), 0);
         assert_eq!(std::mem::size_of::<PackedAddr>(), 7);
     }

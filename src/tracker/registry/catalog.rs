@@ -1,11 +1,12 @@
 //! The contents of one shard: who owns them, under which names, and which owners
 //! a reply names. It knows a peer only as a number and an address.
 
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::addrs::{ListenAddr, TextAddrs};
+use super::addrs::{ListenAddr, SeenText, TextAddrs, Vantage};
 use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
 use super::keyed::Keyed;
@@ -346,7 +347,8 @@ impl Catalog {
         now: Instant,
         id: &ContentId,
         search: Option<Search>,
-        (asker, name): (Option<&ListenAddr>, Option<&ContentName>),
+        (asker, vantage): (Option<&ListenAddr>, Vantage),
+        name: Option<&ContentName>,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
         let Some(search) = search else {
@@ -369,12 +371,47 @@ impl Catalog {
         }
         self.picks.clear();
         if wanted != (0, 0) {
+            let asker = (asker, vantage);
             let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
             let take = |owner: &Owner| picker.take(owner);
             content.owners.choose(&mut self.rng, &drawn, wanted, take);
         }
+        let borrowed = self.show_from(vantage);
         out.owners(&self.picks, &self.texts);
+        for text in borrowed {
+            self.texts.remove_text(text);
+        }
         Ok(())
+    }
+
+    /// Gives the picks on the tracker's own machine the address at which the asker
+    /// reaches it. Returns the texts that were stored for that.
+    fn show_from(&mut self, vantage: Vantage) -> Vec<[u8; 4]> {
+        let mut borrowed = Vec::new();
+        for pick in &mut self.picks {
+            let (ip, port) = match pick.text() {
+                None if pick.word == [0; 4] => {
+                    let here = vantage.sees(Ipv4Addr::UNSPECIFIED.into());
+                    (here, pick.port)
+                }
+                None => continue,
+                Some(index) => match vantage.sees_text(self.texts.get(index)) {
+                    Some(SeenText::At(ip, port)) => (Some(ip), port),
+                    Some(SeenText::AsListed) | None => continue,
+                },
+            };
+            match ip {
+                None => {}
+                Some(IpAddr::V4(ip)) => pick.set_v4(ip.octets(), port),
+                Some(ip) => {
+                    let addr = SocketAddr::new(ip, u16::from_be_bytes(port)).into();
+                    let index = self.texts.insert_text(addr);
+                    borrowed.push(index);
+                    pick.set_text(index);
+                }
+            }
+        }
+        borrowed
     }
 
     /// The contents of a name, with their lengths.
@@ -465,9 +502,11 @@ impl Catalog {
     }
 }
 
-/// Picks owners for one reply: not the address of the asker, and each address once.
+/// Picks owners for one reply: not the address of the asker, none that the asker cannot
+/// use, and each address once.
 struct Picker<'a> {
     asker: Option<&'a ListenAddr>,
+    vantage: Vantage,
     v4_asker: Option<u64>,
     texts: &'a TextAddrs,
     picks: &'a mut Vec<Owner>,
@@ -478,13 +517,18 @@ struct Picker<'a> {
 }
 
 impl<'a> Picker<'a> {
-    fn new(asker: Option<&'a ListenAddr>, texts: &'a TextAddrs, picks: &'a mut Vec<Owner>) -> Self {
+    fn new(
+        (asker, vantage): (Option<&'a ListenAddr>, Vantage),
+        texts: &'a TextAddrs,
+        picks: &'a mut Vec<Owner>,
+    ) -> Self {
         let v4_asker = match asker {
             Some(ListenAddr::V4(ip, port)) => Some(v4_key(*ip, *port)),
             _ => None,
         };
         Self {
             asker,
+            vantage,
             v4_asker,
             texts,
             picks,
@@ -494,9 +538,18 @@ impl<'a> Picker<'a> {
 
     /// Picks an owner, if it is fit. Returns whether it is.
     fn take(&mut self, owner: &Owner) -> bool {
-        let fit = if owner.text().is_some() {
+        let fit = if let Some(index) = owner.text() {
             let is_asker = |asker: &ListenAddr| is_at(owner, asker, self.texts);
-            !self.asker.is_some_and(is_asker) && !self.is_picked(owner)
+            self.vantage.sees_text(self.texts.get(index)).is_some()
+                && !self.asker.is_some_and(is_asker)
+                && !self.is_picked(owner)
+        } else if matches!(owner.word, [0 | 127, ..])
+            && self
+                .vantage
+                .sees(Ipv4Addr::from(owner.word).into())
+                .is_none()
+        {
+            false
         } else {
             let key = v4_key(owner.word, owner.port);
             let class = key.wrapping_mul(MIX) >> 56;

@@ -46,7 +46,7 @@ mod table;
 mod timer_wheel;
 mod votes;
 
-pub(super) use addrs::ListenAddr;
+pub(super) use addrs::{ListenAddr, Vantage};
 pub(super) use backlog::Job;
 pub(super) use catalog::{Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;

@@ -1,7 +1,7 @@
 //! What all shards of a registry have in common and what never changes: the
 //! figures, the epoch, and which shard a peer or a content belongs to.
 
-use super::addrs::ListenAddr;
+use super::addrs::{ListenAddr, Vantage};
 use super::config::{AddressRule, RegistryConfig};
 use super::keyed::{self, Keyed, KeyedIds};
 use crate::content::ContentId;
@@ -75,7 +75,11 @@ impl Settings {
     }
 
     /// The address at which a peer is listed that registers from `source`, if
-    /// it listens.
+    /// it listens at one that others can use. An unspecified IPv6 address stands for
+    /// both families, and an unspecified IPv4 address for IPv4 alone: a peer that
+    /// listens there and came over IPv6 is not listed. A peer on the tracker's own
+    /// machine may name any address, and is listed without an IP if it names none; see
+    /// [`Vantage`].
     ///
     /// # Errors
     /// [`Refusal::ForeignAddress`] for the address of another host, where
@@ -88,7 +92,14 @@ impl Settings {
         let Some(listen) = listen else {
             return Ok(None);
         };
-        if listen.socket_addr().is_some_and(|addr| addr.port() == 0) {
+        let socket = listen.socket_addr();
+        if socket.is_some_and(|addr| addr.port() == 0) {
+            return Ok(None);
+        }
+        if Vantage::of(source, None).is_loopback() {
+            return Ok(Some(ListenAddr::from(listen)));
+        }
+        if !listen.serves_family_of(source) {
             return Ok(None);
         }
         let addr = listen.filled_in_from(source);

@@ -115,7 +115,8 @@ async fn answer_batch(
         let Some(frame) = next.take() else {
             return connection.sink.flush().await.map(|()| Flow::Close);
         };
-        let (reply, after) = answer(service, &connection.remote, frame);
+        let local = connection.local.as_ref();
+        let (reply, after) = answer(service, (&connection.remote, local), frame);
         if let Some(reply) = reply {
             connection.sink.feed(reply).await?;
         }
@@ -135,12 +136,12 @@ async fn answer_batch(
 /// The reply to what was read, and how to go on after it.
 fn answer(
     service: &Service,
-    remote: &Addr,
+    (remote, local): (&Addr, Option<&Addr>),
     frame: Result<Frame, TransportError>,
 ) -> (Option<Frame>, Flow) {
     match frame.map(TrackerRequest::decode) {
         Ok(Ok(request)) => {
-            let reply = Frame::head(service.answer(remote, &request));
+            let reply = Frame::head(service.answer(remote, local, &request));
             (Some(reply), Flow::Continue)
         }
         Ok(Err(error)) => {

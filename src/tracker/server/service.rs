@@ -47,8 +47,13 @@ impl Service {
         }
     }
 
-    /// Answers a request, with the head of a frame.
-    pub(super) fn answer(&self, source: &Addr, request: &TrackerRequest) -> Vec<u8> {
+    /// Answers a request, which reached the tracker at `local`, with the head of a frame.
+    pub(super) fn answer(
+        &self,
+        source: &Addr,
+        local: Option<&Addr>,
+        request: &TrackerRequest,
+    ) -> Vec<u8> {
         let owners = match request {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
             _ => 0,
@@ -56,7 +61,7 @@ impl Service {
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
         let outcome = self
             .registry
-            .handle_into(now(), source, request, &mut reply);
+            .handle_at(now(), source, local, request, &mut reply);
         match outcome {
             Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
                 self.registered.notify_one();

@@ -90,6 +90,10 @@ impl Transport for MemoryTransport {
         dialled.ok_or_else(refused)
     }
 
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        addr::split(addr).map(drop)
+    }
+
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         let (name, port) = addr::split(addr)?;
         if addr::join(name, None) != self.addr {

@@ -1,7 +1,7 @@
 //! Checks the machine's outputs, and what must hold after every step.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
 use bt_lite::peer::swarm::{LinkId, Output};
@@ -141,7 +141,17 @@ impl Observer {
             Output::Credit { owner, bytes } => {
                 assert_eq!(self.credits.remove(owner), Some(*bytes));
             }
-            Output::GaveUp => {
+            Output::Stalled(reason) => {
+                assert!(!self.seeding, "a seeder stalls");
+                let before = self.stalled.replace(*reason);
+                assert_ne!(before, Some(*reason), "says twice that it stalls");
+                let quiet = self.now.duration_since(self.last_gain);
+                assert!(quiet >= Duration::from_secs(2), "stalls after {quiet:?}");
+            }
+            Output::Resumed => {
+                assert!(self.stalled.take().is_some(), "resumes what goes on");
+            }
+            Output::GaveUp(_) => {
                 assert!(!self.seeding && !self.gave_up, "gives up twice");
                 if !self.opened && !self.opening {
                     let tried = !self.links.values().any(Seen::may_have_manifest);

@@ -103,7 +103,7 @@ impl<'a> EarlyDownload<'a> {
             Output::Commit { .. } => swarm.committed(*now),
             Output::Finish => swarm.finished(*now),
             Output::FindOwners => swarm.owners_found(*now, []),
-            Output::GaveUp => panic!("the download was given up"),
+            Output::GaveUp(_) => panic!("the download was given up"),
             _ => {}
         }
     }

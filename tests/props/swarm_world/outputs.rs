@@ -86,7 +86,7 @@ impl World {
                 }
                 Output::Commit { .. } => self.later(node, |swarm, now| swarm.committed(now)),
                 Output::Finish => self.later(node, |swarm, now| swarm.finished(now)),
-                Output::GaveUp => self.fail(&format!("node {node} gave up")),
+                Output::GaveUp(_) => self.fail(&format!("node {node} gave up")),
                 _ => {}
             }
         }

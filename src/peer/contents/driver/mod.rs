@@ -5,6 +5,7 @@ mod chunk_checks;
 mod jobs;
 mod open_content;
 mod outlets;
+mod reachable;
 mod read_queue;
 mod target;
 
@@ -29,13 +30,14 @@ use crate::peer::contents::table::DriverClaim;
 use crate::peer::downloads::queue::ActivePlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{DropReason, LinkId, Output, Swarm};
+use crate::peer::swarm::{DropReason, LinkId, Output, StallReason, Swarm};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use jobs::{JobResult, Jobs};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
+use reachable::Reachable;
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 
@@ -79,6 +81,7 @@ pub(in crate::peer) struct Driver {
     checks: ChunkChecks,
     links: LinkOutlets,
     jobs: Jobs,
+    reachable: Reachable,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
     /// Why the download fails; ends the driver.
@@ -101,6 +104,7 @@ impl Driver {
         Self {
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
+            reachable: Reachable::new(&shared),
             shared,
             claim,
             swarm,
@@ -195,6 +199,7 @@ impl Driver {
                     seen = Instant::now();
                     self.show_progress();
                 }
+                () = self.reachable.again(), if !seeding => self.swarm.reachable_again(now()),
                 Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
             }
@@ -486,12 +491,22 @@ impl Driver {
                 self.jobs.announce(entry);
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
-            Output::GaveUp => {
+            Output::Stalled(reason) => {
+                tracing::info!(%reason, "download stalled");
+                self.show_stall(Some(reason));
+            }
+            Output::Resumed => {
+                tracing::info!("download resumed");
+                self.show_stall(None);
+            }
+            Output::GaveUp(reason) => {
                 let progress = self.swarm.progress(now());
                 let missing = progress.chunks.map(|all| all - progress.verified_chunks);
+                let id = self.swarm.id();
                 self.failure = Some(DownloadError::GaveUp {
-                    id: self.swarm.id(),
-                    missing: missing.unwrap_or(0),
+                    id,
+                    missing,
+                    reason,
                 });
             }
         }
@@ -683,6 +698,10 @@ impl Driver {
         let content = self.listing.content.clone();
         self.status
             .send_modify(|status| status.set_content(content));
+    }
+
+    fn show_stall(&self, stall: Option<StallReason>) {
+        self.status.send_modify(|status| status.set_stall(stall));
     }
 
     fn show_progress(&mut self) {
