@@ -479,7 +479,9 @@ impl InLine {
         let start = Instant::now();
         let manifest = Manifest::of(&[7; 50_000]).unwrap();
         let me = PeerId([9; 16]);
-        let mut swarm = Swarm::leecher(start, SwarmConfig::default(), me, manifest.id());
+        let mut config = SwarmConfig::default();
+        config.patience = Some(Duration::from_secs(60));
+        let mut swarm = Swarm::leecher(start, config, me, manifest.id());
         let info = LinkInfo::dialled(PeerId([1; 16]), addr(1, 1));
         swarm.owners_found(start, [(addr(1, 1), true)]);
         swarm.link_up(start, OWNER, info);

@@ -14,10 +14,17 @@ fn most() -> usize {
     most.map_or(500, |most| most.parse().expect("a number of leechers"))
 }
 
+/// A download gives up after a minute in which nothing arrives.
+fn config() -> SwarmConfig {
+    let mut config = SwarmConfig::default();
+    config.patience = Some(Duration::from_secs(60));
+    config
+}
+
 /// One seeder, and leechers of whom some do not listen. Its uplink sends a chunk in
 /// `chunk_time`.
 fn crowd(listening: usize, deaf: usize, chunks: u64, chunk_time: f64) -> Simulation {
-    crowd_with(SwarmConfig::default(), listening, deaf, chunks, chunk_time)
+    crowd_with(config(), listening, deaf, chunks, chunk_time)
 }
 
 fn crowd_with(
@@ -85,7 +92,7 @@ fn leechers_whose_turns_are_minutes_apart_do_not_give_up() {
 #[test]
 fn leechers_that_are_choked_for_minutes_do_not_give_up() {
     // All have a place, and a turn every hundred seconds.
-    let mut config = SwarmConfig::default();
+    let mut config = config();
     config.max_links = 200;
     let mut swarm = crowd_with(config, 0, 200, 4, 0.5);
     let last = last_finish(&mut swarm, 1200.0);
