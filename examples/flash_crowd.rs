@@ -143,7 +143,9 @@ impl Setting {
         self.leechers - adversaries
     }
 
-    /// The upload rate of every member, in bytes per second.
+    /// A download counts as given up after this long without anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The upload rate of every member, in bytes per second.
     fn upload(&self) -> f64 {
         CHUNK as f64 / self.chunk_time
     }
@@ -181,7 +183,9 @@ struct Crowd {
 impl Crowd {
     fn start(setting: &Setting) -> Self {
         let length = setting.chunks * CHUNK;
-        let mut swarm = Simulation::new(length, SwarmConfig::default(), setting.seed);
+        let mut config = SwarmConfig::default();
+        config.patience = Some(PATIENCE);
+        let mut swarm = Simulation::new(length, config, setting.seed);
         if setting.trace {
             swarm.record_trace();
         }
