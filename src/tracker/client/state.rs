@@ -174,16 +174,41 @@ impl ClientState {
         self.lock().trackers[tracker].next_registration == NextRegistration::Anew
     }
 
-    /// Some of what a tracker has not been told yet: as much as fits into one
-    /// OWN.
-    pub(super) fn untold(&self, tracker: usize) -> Vec<OwnEntry> {
-        let inner = self.lock();
-        let untold = inner.trackers[tracker].untold.values();
-        untold.take(MAX_BATCH).cloned().collect()
+    /// Takes out some of what a tracker has not been told yet: as much as fits into
+    /// one OWN. Report its end with [`told`](Self::told) or
+    /// [`untold_again`](Self::untold_again).
+    pub(super) fn take_untold(&self, tracker: usize) -> Vec<OwnEntry> {
+        let untold = &mut self.lock().trackers[tracker].untold;
+        let next = std::iter::from_fn(|| untold.pop_first());
+        next.take(MAX_BATCH).map(|(_, entry)| entry).collect()
     }
 
-    /// The tracker was told of these entries, and has refused some of them. An
-    /// entry that has changed meanwhile stays untold. A refused entry is announced
+    /// Whether a tracker has been told of a content, or is being told right now.
+    pub(super) fn is_told(&self, tracker: usize, id: &ContentId) -> bool {
+        !self.lock().trackers[tracker].untold.contains_key(id)
+    }
+
+    /// Whether a tracker has been told of everything, or is being told right now.
+    pub(super) fn is_all_told(&self, tracker: usize) -> bool {
+        self.lock().trackers[tracker].untold.is_empty()
+    }
+
+    /// The tracker may not have heard of these entries. It is to be told what is true
+    /// of them by now.
+    pub(super) fn untold_again(&self, tracker: usize, entries: Vec<OwnEntry>) {
+        let inner = &mut *self.lock();
+        for entry in entries {
+            let now = inner.owned.get(&entry.id).cloned();
+            let now = now.unwrap_or(OwnEntry {
+                state: OwnState::Gone,
+                ..entry
+            });
+            let untold = &mut inner.trackers[tracker].untold;
+            untold.entry(now.id).or_insert(now);
+        }
+    }
+
+    /// The tracker was told of these entries, and has refused some of them. A refused entry is announced
     /// again after a pause; `pause` tells its length after a number of refusals
     /// in a row. Returns the verdicts that are news.
     pub(super) fn told(
@@ -199,9 +224,6 @@ impl ClientState {
         let mut verdicts = Vec::new();
         let mut refused = refused.iter().peekable();
         for (at, entry) in entries.iter().enumerate() {
-            if notes.untold.get(&entry.id) == Some(entry) {
-                notes.untold.remove(&entry.id);
-            }
             let refused = refused.next_if(|refused| usize::from(refused.at) == at);
             let before = notes.forget_refusal(&entry.id);
             let Some(RefusedEntry { refusal, .. }) = refused else {
@@ -308,6 +330,13 @@ mod tests {
         }
     }
 
+    /// What a tracker has not been told yet.
+    fn untold(state: &ClientState, tracker: usize) -> Vec<OwnEntry> {
+        let untold = state.take_untold(tracker);
+        state.untold_again(tracker, untold.clone());
+        untold
+    }
+
     fn owners(count: u64) -> Vec<ListedOwner> {
         let owners = (0..count).map(|number| ListedOwner {
             owner: OwnerRef(number),
@@ -344,11 +373,11 @@ mod tests {
         let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
         assert_eq!(state.own(&one), OwnOutcome::Changed);
         assert_eq!(state.own(&two), OwnOutcome::Changed);
-        assert_eq!(state.untold(0), [one.clone(), two.clone()]);
-        take(&state, 0, &[one.clone(), two.clone()]);
-        assert_eq!((state.untold(0).len(), state.untold(1).len()), (0, 2));
+        assert_eq!(untold(&state, 0), [one.clone(), two.clone()]);
+        take(&state, 0, &state.take_untold(0));
+        assert_eq!((untold(&state, 0).len(), untold(&state, 1).len()), (0, 2));
         state.registered_anew(0);
-        assert_eq!(state.untold(0), [one, two]);
+        assert_eq!(untold(&state, 0), [one, two]);
     }
 
     #[test]
@@ -356,10 +385,19 @@ mod tests {
         let state = ClientState::new(1, 10, 10);
         let partial = entry(1, OwnState::Partial);
         state.own(&partial);
-        let batch = state.untold(0);
+        let batch = state.take_untold(0);
+        assert!(state.is_all_told(0));
         state.own(&entry(1, OwnState::Gone));
         take(&state, 0, &batch);
-        assert_eq!(state.untold(0), [entry(1, OwnState::Gone)]);
+        assert_eq!(untold(&state, 0), [entry(1, OwnState::Gone)]);
+        // What the tracker may not have heard is told as it is by now.
+        let gone = state.take_untold(0);
+        state.untold_again(0, batch);
+        assert_eq!(untold(&state, 0), gone);
+        state.own(&partial);
+        state.untold_again(0, gone);
+        assert_eq!(untold(&state, 0), [partial]);
+        state.own(&entry(1, OwnState::Gone));
         assert_eq!(state.own(&entry(1, OwnState::Gone)), OwnOutcome::Unchanged);
     }
 
@@ -370,28 +408,28 @@ mod tests {
         state.own(&one);
         state.own(&two);
         let mut now = Instant::now();
-        let both = [one.clone(), two.clone()];
+        let both = state.take_untold(0);
         let full = Refusal::Contents { max: 1 };
         let verdicts = refuse(&state, 0, &both, &[(1, full.clone())], now);
         assert_eq!(verdicts, [(two.id, Verdict::Refused(full.clone()))]);
         for times in 0..5 {
-            assert!(state.untold(0).is_empty());
+            assert!(untold(&state, 0).is_empty());
             assert_eq!(state.unlisted(0, &one.id), None);
             assert_eq!(state.unlisted(0, &two.id), Some(full.clone()));
             let due = state.next_retry(0).unwrap();
             assert_eq!(due - now, Duration::from_secs(1 << times));
             state.retry(0, due - Duration::from_millis(1));
-            assert!(state.untold(0).is_empty());
+            assert!(untold(&state, 0).is_empty());
             state.retry(0, due);
-            assert_eq!(state.untold(0), std::slice::from_ref(&two));
+            assert_eq!(untold(&state, 0), std::slice::from_ref(&two));
             now = due;
             // The same reason is news only once.
-            let again = refuse(&state, 0, &state.untold(0), &[(0, full.clone())], now);
+            let again = refuse(&state, 0, &state.take_untold(0), &[(0, full.clone())], now);
             assert_eq!(again, []);
         }
         let named = Refusal::NamesPerContent { max: 1 };
         state.retry(0, now + Duration::from_secs(99));
-        let verdicts = refuse(&state, 0, &state.untold(0), &[(0, named.clone())], now);
+        let verdicts = refuse(&state, 0, &state.take_untold(0), &[(0, named.clone())], now);
         assert_eq!(verdicts, [(two.id, Verdict::Refused(named.clone()))]);
         // It is listed, though without its name.
         assert_eq!(state.unlisted(0, &two.id), None);
@@ -408,7 +446,7 @@ mod tests {
         let two = entry(2, OwnState::Complete);
         state.own(&two);
         let malformed = [(0, Refusal::Malformed)];
-        refuse(&state, 0, std::slice::from_ref(&two), &malformed, now);
+        refuse(&state, 0, &state.take_untold(0), &malformed, now);
         assert_eq!(state.next_retry(0), None);
         assert_eq!(state.refused(0).len(), 1);
         refuse(
@@ -421,10 +459,10 @@ mod tests {
         assert!(state.next_retry(0).is_some());
         // A tracker that knows nothing is told of it together with the rest.
         state.registered_anew(0);
-        assert_eq!((state.next_retry(0), state.untold(0).len()), (None, 1));
+        assert_eq!((state.next_retry(0), untold(&state, 0).len()), (None, 1));
         state.own(&entry(2, OwnState::Gone));
         assert_eq!((state.refused(0), state.next_retry(0)), (vec![], None));
-        let gone = state.untold(0);
+        let gone = state.take_untold(0);
         assert_eq!(refuse(&state, 0, &gone, &[], now), []);
     }
 
@@ -441,7 +479,7 @@ mod tests {
                 OwnOutcome::Changed
             );
         }
-        assert!(state.untold(0).len() <= 4);
+        assert!(untold(&state, 0).len() <= 4);
         assert!(state.must_renew(0));
         state.own(&entry(1, OwnState::Complete));
         state.own(&entry(2, OwnState::Complete));
