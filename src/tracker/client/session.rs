@@ -21,7 +21,7 @@ use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
 use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
-use super::state::{ClientState, Verdict};
+use super::state::{ClientState, Fill, Verdict};
 use crate::content::ContentId;
 use crate::protocol::{
     Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
@@ -370,7 +370,11 @@ impl Session {
         }
         let mut any = false;
         while self.pipeline.has_room_for_own() {
-            let entries = self.setup.state.take_untold(self.setup.index);
+            let fill = match self.pipeline.is_announcing() {
+                true => Fill::Full,
+                false => Fill::Any,
+            };
+            let entries = self.setup.state.take_untold(self.setup.index, fill);
             if entries.is_empty() {
                 break;
             }
