@@ -7,6 +7,8 @@
 //! cargo bench --bench many -- --files 10000 --size 10KiB
 //! cargo bench --bench many -- --files 1000 --size 1MiB --rounds 5
 //! cargo bench --bench many -- --idle 100000
+//! cargo bench --bench many -- --files 10000 --pool 8
+//! cargo bench --bench many -- --files 1000 --large 256MiB
 //! ```
 //! Both run in turns, `--rounds` times (default 3), and the medians are printed: wall
 //! time, CPU time of both ends, the peak of memory and the most descriptors of either
@@ -14,6 +16,12 @@
 //! runs the tracker as well. The last line is the ratio of the CPU times. With
 //! `--idle`, it measures what shared contents cost that nobody asks for, and a restart
 //! with all of them; the last line is bytes per content. Linux only.
+//!
+//! `--pool` stands for another design than that of this crate: so many connections, each
+//! with one content at a time. The fetching process has so many peers, which share the
+//! storage and the files between them. With `--large`, one content of this length is
+//! fetched at the same time. The wall time is that of the small files. Both leave out
+//! the plain pipeline.
 
 #[cfg(target_os = "linux")]
 mod idle;
@@ -60,6 +68,10 @@ struct Setting {
     rounds: usize,
     descriptors: u64,
     idle: Option<usize>,
+    /// How many connections carry one content at a time; with none, one carries all.
+    pool: usize,
+    /// The length of a content that is fetched beside the files, or 0.
+    large: usize,
 }
 
 #[cfg(target_os = "linux")]
@@ -71,6 +83,8 @@ impl Setting {
             rounds: 3,
             descriptors: 256,
             idle: None,
+            pool: 0,
+            large: 0,
         };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
@@ -80,6 +94,8 @@ impl Setting {
                 "--size" => setting.size = bytes(&value()?)?,
                 "--rounds" => setting.rounds = value()?.parse()?,
                 "--descriptors" => setting.descriptors = value()?.parse()?,
+                "--pool" => setting.pool = value()?.parse()?,
+                "--large" => setting.large = bytes(&value()?)?,
                 "--idle" => setting.idle = Some(value()?.parse()?),
                 // Cargo passes these to every benchmark.
                 "--bench" => {}

@@ -28,6 +28,9 @@ pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for round in 0..setting.rounds {
         for (kind, rounds) in [("plain", &mut plain), ("ours", &mut ours)] {
+            if kind == "plain" && (setting.pool, setting.large) != (0, 0) {
+                continue;
+            }
             let to = root.path().join(format!("{kind}-{round}"));
             fs::create_dir(&to)?;
             let used = measure(kind, &from, &to, setting)?;
@@ -37,8 +40,12 @@ pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
             rounds.push(used);
         }
     }
-    let (ours, plain) = (medians(&ours), medians(&plain));
-    for (kind, used) in [("bt_lite", ours), ("plain", plain)] {
+    let ours = medians(&ours);
+    let plain = (!plain.is_empty()).then(|| medians(&plain));
+    for (kind, used) in [("bt_lite", Some(ours)), ("plain", plain)] {
+        let Some(used) = used else {
+            return Ok(());
+        };
         println!(
             "{kind}: wall {:.3} s ({:.1} µs a file), CPU {:.2} s, peak {:.0} MiB, {} descriptors",
             used.wall,
@@ -48,8 +55,10 @@ pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
             used.descriptors
         );
     }
-    println!("wall {:.3}", ours.wall / plain.wall);
-    println!("ratio {:.3}", ours.cpu / plain.cpu);
+    if let Some(plain) = plain {
+        println!("wall {:.3}", ours.wall / plain.wall);
+        println!("ratio {:.3}", ours.cpu / plain.cpu);
+    }
     Ok(())
 }
 
@@ -61,6 +70,11 @@ fn write_files(dir: &Path, setting: &Setting) -> Outcome<()> {
     for number in 0..setting.files {
         random.fill(&mut bytes);
         fs::write(dir.join(name(number)), &bytes)?;
+    }
+    if setting.large > 0 {
+        bytes.resize(setting.large, 0);
+        random.fill(&mut bytes);
+        fs::write(dir.join(ours::LARGE), &bytes)?;
     }
     Ok(())
 }
@@ -121,6 +135,7 @@ impl Process {
             .arg(dir)
             .args([addr, &setting.files.to_string()])
             .arg(setting.descriptors.to_string())
+            .args([setting.pool.to_string(), setting.large.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -156,11 +171,11 @@ impl Drop for Process {
     }
 }
 
-/// One process: `KIND owner|fetch DIR ADDR FILES DESCRIPTORS`.
+/// One process: `KIND owner|fetch DIR ADDR FILES DESCRIPTORS POOL LARGE`.
 pub(crate) fn role(args: impl Iterator<Item = String>) -> Outcome<()> {
     let args: Vec<String> = args.collect();
-    let [kind, role, dir, addr, files, descriptors] = &args[..] else {
-        return Err("a role has six arguments".into());
+    let [kind, role, dir, addr, files, descriptors, pool, large] = &args[..] else {
+        return Err("a role has eight arguments".into());
     };
     let (dir, files, limit) = (PathBuf::from(dir), files.parse()?, descriptors.parse()?);
     setrlimit(
@@ -199,10 +214,11 @@ pub(crate) fn role(args: impl Iterator<Item = String>) -> Outcome<()> {
         })?,
         _ => runtime()?.block_on(async {
             let meter = Meter::start();
-            let peer = ours::fetch(&dir, files, addr).await?;
+            let what = (files, pool.parse()?, large.parse()?);
+            let peers = ours::fetch(&dir, what, addr).await?;
             say(meter.read());
             tokio::task::spawn_blocking(until_end).await?;
-            peer.shutdown().await;
+            futures::future::join_all(peers.iter().map(bt_lite::Peer::shutdown)).await;
             say("done");
             Outcome::Ok(())
         })?,

@@ -13,3 +13,5 @@ mod durable;
 #[cfg(unix)]
 mod files;
 mod memory;
+#[cfg(unix)]
+mod short;

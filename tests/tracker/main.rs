@@ -2,6 +2,7 @@
 //! over TCP.
 
 mod client;
+mod many;
 mod pipeline;
 mod restart;
 mod server;

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures::future::join_all;
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, Manifest};
@@ -164,12 +164,9 @@ fn listing(asleep: &Asleep) -> Listing {
     Listing::new(content, listed_as)
 }
 
-/// Adds all contents that the storage remembers, without reading them. Returns
-/// what to tell the trackers.
-pub(in crate::peer) async fn serve_stored(
-    shared: &Arc<PeerShared>,
-) -> Result<Vec<OwnEntry>, StorageError> {
-    let mut entries = Vec::new();
+/// Adds all contents that the storage remembers, without reading them, and has the
+/// trackers told of them.
+pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
     let catalogue = shared.storage.catalogue().await?;
     if !catalogue.lost.is_empty() {
         let (lost, remembered) = (catalogue.lost.len(), catalogue.remembered.len());
@@ -178,26 +175,17 @@ pub(in crate::peer) async fn serve_stored(
     for lost in &catalogue.lost {
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
     }
-    for remembered in catalogue.remembered {
+    let entries = catalogue.remembered.into_iter().filter_map(|remembered| {
         let asleep = Asleep::remembered(remembered);
         let entry = listing(&asleep).announce(OwnState::Complete);
         // A content with two names is served under the first.
-        if shared.contents.add_stored(asleep) {
-            entries.push(entry);
-        }
-    }
-    Ok(entries)
-}
-
-/// Tells the trackers, all at once: the client makes batches of it.
-pub(in crate::peer) async fn announce(shared: Arc<PeerShared>, entries: Vec<OwnEntry>) {
-    let told = entries.into_iter().map(|entry| async {
-        let id = entry.id;
-        if let Err(error) = shared.trackers.own(entry).await {
-            tracing::warn!(content = %id, %error, "announcing failed");
-        }
+        shared.contents.add_stored(asleep).then_some(entry)
     });
-    shared.tasks.stop.run_until_cancelled(join_all(told)).await;
+    let left_out = shared.trackers.own_all(entries);
+    if left_out > 0 {
+        tracing::warn!(left_out, "some contents are not announced");
+    }
+    Ok(())
 }
 
 /// Starts drivers of contents that were asleep.
@@ -215,7 +203,7 @@ impl Waker for DriverWaker {
 
 /// Serves a content that has woken up, until it falls asleep again.
 async fn serve(shared: Arc<PeerShared>, waking: Waking) {
-    let manifest = manifest(&shared, &waking.content).await;
+    let awake = Awake::of(&shared, &waking.content).await;
     let Waking {
         content,
         claim,
@@ -223,8 +211,8 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
         status,
         handle,
     } = waking;
-    let manifest = match manifest {
-        Ok(manifest) => manifest,
+    let Awake { manifest, bytes } = match awake {
+        Ok(awake) => awake,
         Err(error) => {
             tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
             let gone = matches!(
@@ -258,31 +246,63 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let listing = listing(&content).announced();
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-    let driver = driver.serving(OpenContent::new(manifest, blob), recorded);
+    let driver = driver.serving(OpenContent::new(manifest, blob).with_bytes(bytes), recorded);
     let driver = driver.unchecked(unchecked);
     Box::pin(driver.run(handle.stop, handle.cancel)).await;
 }
 
-/// The manifest of a content that wakes up.
-async fn manifest(shared: &PeerShared, asleep: &Asleep) -> Result<Arc<Manifest>, StorageError> {
-    let content = &asleep.content;
-    match &asleep.manifest {
-        KeptManifest::Here(manifest) => return Ok(Arc::clone(manifest)),
-        KeptManifest::Recorded => {
-            let recorded = shared.storage.manifest(&content.name, &content.id);
-            if let Some(manifest) = recorded.await? {
-                return Ok(Arc::new(manifest));
+/// What a content that wakes up is served from.
+struct Awake {
+    manifest: Arc<Manifest>,
+    /// All of it, if it has a single chunk: it was read for the manifest.
+    bytes: Option<Bytes>,
+}
+
+impl Awake {
+    async fn of(shared: &PeerShared, asleep: &Asleep) -> Result<Self, StorageError> {
+        let content = &asleep.content;
+        match &asleep.manifest {
+            KeptManifest::Here(manifest) => return Ok(Self::without_bytes(Arc::clone(manifest))),
+            KeptManifest::Recorded => {
+                let recorded = shared.storage.manifest(&content.name, &content.id);
+                if let Some(manifest) = recorded.await? {
+                    return Ok(Self::without_bytes(Arc::new(manifest)));
+                }
             }
+            KeptManifest::Derived => return Self::read(asleep).await,
         }
-        KeptManifest::Derived => {}
-    }
-    match manifest_of(&*asleep.blob).await {
-        Ok(manifest) if manifest.id() == asleep.content.id => Ok(Arc::new(manifest)),
-        Err(HashError::Storage(error)) => Err(error),
-        Ok(_) | Err(HashError::Manifest(_)) => {
-            let file = asleep.blob.file().map(|file| file.path().to_path_buf());
-            let path = file.unwrap_or_else(|| asleep.content.name.as_str().into());
-            Err(StorageError::Changed { path })
+        match manifest_of(&*asleep.blob).await {
+            Ok(manifest) if manifest.id() == content.id => {
+                Ok(Self::without_bytes(Arc::new(manifest)))
+            }
+            Err(HashError::Storage(error)) => Err(error),
+            Ok(_) | Err(HashError::Manifest(_)) => Err(changed(asleep)),
         }
     }
+
+    fn without_bytes(manifest: Arc<Manifest>) -> Self {
+        Self {
+            manifest,
+            bytes: None,
+        }
+    }
+
+    /// Reads a content of a single chunk.
+    async fn read(asleep: &Asleep) -> Result<Self, StorageError> {
+        let bytes = asleep.blob.read_at(0, asleep.blob.length() as usize);
+        let bytes = bytes.await?;
+        match Manifest::of(&bytes) {
+            Ok(manifest) if manifest.id() == asleep.content.id => Ok(Self {
+                manifest: Arc::new(manifest),
+                bytes: Some(bytes),
+            }),
+            Ok(_) | Err(_) => Err(changed(asleep)),
+        }
+    }
+}
+
+fn changed(asleep: &Asleep) -> StorageError {
+    let file = asleep.blob.file().map(|file| file.path().to_path_buf());
+    let path = file.unwrap_or_else(|| asleep.content.name.as_str().into());
+    StorageError::Changed { path }
 }

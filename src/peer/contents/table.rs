@@ -38,7 +38,8 @@ struct Table {
 
 enum State {
     Asleep(Arc<Asleep>),
-    Awake(DriverHandle),
+    /// In a box: far more contents are asleep, and need no room for it.
+    Awake(Box<DriverHandle>),
 }
 
 /// A complete content without a driver.
@@ -257,7 +258,7 @@ impl Contents {
                 let mut table = self.table();
                 match table.contents.get(&id) {
                     None => return false,
-                    Some(State::Awake(handle)) => handle.clone(),
+                    Some(State::Awake(handle)) => (**handle).clone(),
                     Some(State::Asleep(content)) => {
                         let content = Arc::clone(content);
                         let waking = self.waking(&mut table, id, content);
@@ -287,7 +288,9 @@ impl Contents {
         let inbox = Inbox::new();
         let (status, watched) = watch::channel(ContentStatus::shared(content.content.clone()));
         let handle = self.handle(&inbox, watched);
-        table.contents.insert(id, State::Awake(handle.clone()));
+        table
+            .contents
+            .insert(id, State::Awake(Box::new(handle.clone())));
         Waking {
             content,
             claim: DriverClaim::new(self, id),
@@ -324,7 +327,7 @@ impl Contents {
             let settled = match self.table().contents.entry(id) {
                 Entry::Occupied(_) => None,
                 Entry::Vacant(free) => {
-                    free.insert(State::Awake(handle.clone()));
+                    free.insert(State::Awake(Box::new(handle.clone())));
                     Some(DriverClaim::new(self, id))
                 }
             };
@@ -409,7 +412,7 @@ impl Contents {
                         return Settled::Complete(asleep.content.clone());
                     }
                     Some(State::Asleep(_)) => (announcing, None),
-                    Some(State::Awake(driver)) => (announcing, Some(driver.clone())),
+                    Some(State::Awake(driver)) => (announcing, Some((**driver).clone())),
                 }
             };
             match (announcing, driver) {
@@ -425,7 +428,7 @@ impl Contents {
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
         let mut table = self.table();
         match table.contents.get(id)? {
-            State::Awake(driver) => Some(Taken::Awake(driver.clone())),
+            State::Awake(driver) => Some(Taken::Awake((**driver).clone())),
             State::Asleep(asleep) => {
                 let asleep = Arc::clone(asleep);
                 table.contents.remove(id);

@@ -7,14 +7,12 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tracing::Instrument;
-
 use crate::content::{Content, ContentId};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ShareError, StartError};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
-use crate::peer::contents::serve::{DriverWaker, announce, serve_stored, share, unshare};
+use crate::peer::contents::serve::{DriverWaker, serve_stored, share, unshare};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
@@ -172,6 +170,20 @@ impl Peer {
         outcome.unwrap_or(Err(ShareError::ShutDown))
     }
 
+    /// Waits until one tracker knows of all contents that are shared here, which takes a
+    /// while after a start with very many ([`PeerBuilder::share_stored`]). At once
+    /// without trackers.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The first tracker's error if none could be told by now, or
+    /// [`TrackerError::TimedOut`] if it takes longer than twice
+    /// [`ClientConfig::request_timeout`]. They are told later in any case.
+    pub async fn announced(&self) -> Result<(), TrackerError> {
+        self.shared().trackers.announced().await
+    }
+
     /// Stops serving a complete content, now and after a restart, and tells the
     /// trackers. The storage keeps its bytes. Returns `false` if there is no
     /// such complete content.
@@ -301,7 +313,8 @@ impl PeerBuilder {
     /// Shares after a restart what was complete before. Contents that were
     /// shared or downloaded, and not [unshared](Peer::unshare), are recorded by
     /// the storage ([`Storage::remember`]), and served from
-    /// [`start`](Self::start) on without being hashed again. Contents that have
+    /// [`start`](Self::start) on without being hashed again. The trackers are told in
+    /// the background; [`Peer::announced`] waits for that. Contents that have
     /// changed since are left out, as far as the storage can tell: a
     /// [`FileStorage`](crate::FileStorage#changed-files) compares length and
     /// modification time. A storage that records nothing, such as
@@ -462,15 +475,9 @@ impl PeerBuilder {
             shared: Arc::clone(&shared),
             bound,
         }));
-        let mut stored = Vec::new();
-        if share_stored {
-            match serve_stored(&shared).await {
-                Ok(entries) => stored = entries,
-                Err(error) => {
-                    peer.shutdown().await;
-                    return Err(error.into());
-                }
-            }
+        if share_stored && let Err(error) = serve_stored(&shared).await {
+            peer.shutdown().await;
+            return Err(error.into());
         }
         if let Some(listener) = listener {
             let accept = accept(Arc::clone(&shared), listener);
@@ -479,11 +486,6 @@ impl PeerBuilder {
         if !optional && let Err(error) = shared.trackers.registered().await {
             peer.shutdown().await;
             return Err(error.into());
-        }
-        let announced = announce(Arc::clone(&shared), stored);
-        match optional {
-            true => shared.tasks.spawn(shared.tasks.span.clone(), announced),
-            false => announced.instrument(shared.tasks.span.clone()).await,
         }
         Ok(peer)
     }

@@ -6,8 +6,10 @@
 //! stamp. Whether the file is still the same is seen without opening it.
 
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 
 use bytes::Bytes;
 
@@ -24,6 +26,13 @@ use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
 use crate::content::{ContentId, ContentName, Manifest};
 use crate::storage::{Catalogue, Lost, Remembered, StorageError, Stored};
+
+/// How many threads look at the files of records at a time.
+const MAX_CHECKERS: usize = 8;
+
+/// How many files a thread looks at, at least: to start it takes as long as some of
+/// them.
+const MIN_CHECKS: usize = 512;
 
 /// How much of a file is read at a time when it is hashed, in bytes.
 const READ_LEN: usize = 1 << 20;
@@ -104,8 +113,9 @@ impl FileCatalogue {
         let records = self.log.records(names)?;
         let mut catalogue = Catalogue::default();
         catalogue.remembered.reserve(records.len());
-        for record in records {
-            match self.check(&record) {
+        let checked = self.check_all(&records);
+        for (record, checked) in records.into_iter().zip(checked) {
+            match checked {
                 Checked::Same(stamp) => {
                     let at = match record.path {
                         None => Location::InDir(Arc::clone(&self.dir), record.name.clone()),
@@ -134,6 +144,29 @@ impl FileCatalogue {
             }
         }
         Ok(catalogue)
+    }
+
+    /// Looks whether the files of all records are still the same. Returns the outcomes
+    /// in their order.
+    fn check_all(&self, records: &[Record]) -> Vec<Checked> {
+        let check = |part: &[Record]| -> Vec<Checked> {
+            part.iter().map(|record| self.check(record)).collect()
+        };
+        if records.len() < 2 * MIN_CHECKS {
+            return check(records);
+        }
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = threads.clamp(1, MAX_CHECKERS);
+        let part = records.len().div_ceil(threads).max(MIN_CHECKS);
+        thread::scope(|scope| {
+            let parts = records.chunks(part);
+            let parts: Vec<_> = parts.map(|part| scope.spawn(|| check(part))).collect();
+            let parts = parts.into_iter().map(|part| match part.join() {
+                Ok(checked) => checked,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            parts.flatten().collect()
+        })
     }
 
     /// Looks whether the file of a record is still the same.

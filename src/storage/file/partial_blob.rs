@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
-use super::blocking::run;
+use super::blocking::{run, run_on};
 use super::dir::{DataFile, Dir};
 use super::partial_file::PartialFile;
 use super::pool::{Pool, WriterPlaces};
 use super::read_blob::{Located, ReadBlob};
 use super::recovery::RecoveryOptions;
+use super::short_writes::ShortWrites;
 use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
 use super::writers::{FilePermit, WriteClaim};
@@ -31,9 +31,11 @@ pub(super) struct PartialBlob {
     length: u64,
     phase: Arc<Mutex<Phase>>,
     claim: Mutex<Option<WriteClaim>>,
+    /// Where contents of one chunk are finished.
+    writes: Arc<ShortWrites>,
 }
 
-enum Phase {
+pub(super) enum Phase {
     /// A content of one chunk: it is written when it is finished.
     Short {
         file: Arc<ShortFile>,
@@ -57,12 +59,23 @@ pub(super) struct ShortFile {
     pub(super) manifest: Manifest,
     pub(super) options: RecoveryOptions,
     pub(super) permit: Arc<FilePermit>,
-    /// One permit for each file that may be written at a time.
-    pub(super) writes: Arc<Semaphore>,
     pub(super) target: Located,
 }
 
+/// Where the bytes of a content are.
+enum Place {
+    /// In a file that is not finished.
+    Unfinished(Arc<PartialFile<Dir>>),
+    Finished(ReadBlob),
+}
+
 impl ShortFile {
+    /// Waits for the places of its file.
+    pub(super) async fn places(&self) -> WriterPlaces {
+        let files = PartialFile::<Dir>::files(&self.manifest);
+        self.pool.writer_places(files).await
+    }
+
     /// Opens the file.
     fn open(&self, places: WriterPlaces) -> Result<PartialFile<Dir>, StorageError> {
         let permits = (Some(Arc::clone(&self.permit)), Some(places));
@@ -73,41 +86,53 @@ impl ShortFile {
 }
 
 impl PartialBlob {
-    pub(super) fn new(file: PartialFile<Dir>, target: Located, claim: WriteClaim) -> Self {
+    /// The blob of a file that is open.
+    pub(super) fn new(
+        file: PartialFile<Dir>,
+        target: Located,
+        claim: WriteClaim,
+        writes: Arc<ShortWrites>,
+    ) -> Self {
         let length = file.length();
         let file = Arc::new(file);
-        Self::begin(length, Phase::Writing { file, target }, claim)
+        Self::begin(length, Phase::Writing { file, target }, claim, writes)
     }
 
     /// The blob of a content of one chunk.
-    pub(super) fn short(file: ShortFile, claim: WriteClaim) -> Self {
+    pub(super) fn short(file: ShortFile, claim: WriteClaim, writes: Arc<ShortWrites>) -> Self {
         let length = file.manifest.geometry().length();
         let phase = Phase::Short {
             file: Arc::new(file),
             pieces: None,
         };
-        Self::begin(length, phase, claim)
+        Self::begin(length, phase, claim, writes)
     }
 
-    fn begin(length: u64, phase: Phase, claim: WriteClaim) -> Self {
+    fn begin(length: u64, phase: Phase, claim: WriteClaim, writes: Arc<ShortWrites>) -> Self {
         Self {
             length,
             phase: Arc::new(Mutex::new(phase)),
             claim: Mutex::new(Some(claim)),
+            writes,
         }
     }
 
-    /// The file, as long as it is not finished. One that waits in memory is
-    /// written for this.
-    async fn writing(&self) -> Result<Result<Arc<PartialFile<Dir>>, ReadBlob>, StorageError> {
-        if let Some(file) = self.is_short() {
-            self.run_short(file, |_| Ok(None)).await?;
+    /// Where the bytes are. Those that wait in memory are written for this.
+    async fn place(&self) -> Result<Place, StorageError> {
+        if let Some(short) = self.is_short() {
+            let attempt = || async {
+                let places = short.places().await;
+                let (short, phase) = (Arc::clone(&short), Arc::clone(&self.phase));
+                run(move || write_short(&short, places, &phase)).await
+            };
+            short.pool.retry(attempt).await?;
         }
-        Ok(match &*lock(&self.phase) {
-            Phase::Writing { file, .. } => Ok(Arc::clone(file)),
-            Phase::Finished(blob) => Err(blob.clone()),
-            Phase::Short { .. } => return Err(StorageError::ReadOnly),
-        })
+        match &*lock(&self.phase) {
+            Phase::Writing { file, .. } => Ok(Place::Unfinished(Arc::clone(file))),
+            Phase::Finished(blob) => Ok(Place::Finished(blob.clone())),
+            // It was written just now, and no phase is followed by this one.
+            Phase::Short { .. } => Err(StorageError::ReadOnly),
+        }
     }
 
     fn is_short(&self) -> Option<Arc<ShortFile>> {
@@ -123,37 +148,25 @@ impl PartialBlob {
             Phase::Writing { .. } | Phase::Short { .. } => None,
         }
     }
-
-    /// Opens the file of a content of one chunk, writes what waits in memory, and
-    /// does one thing more, all on one thread.
-    async fn run_short(
-        &self,
-        short: Arc<ShortFile>,
-        more: fn(&PartialFile<Dir>) -> Result<Option<Stamp>, StorageError>,
-    ) -> Result<(), StorageError> {
-        let files = PartialFile::<Dir>::files(&short.manifest);
-        // Never closed.
-        let _turn = short.writes.acquire().await;
-        let attempt = || async {
-            let places = short.pool.writer_places(files).await;
-            let (short, phase) = (Arc::clone(&short), Arc::clone(&self.phase));
-            run(move || write_short(&short, places, &phase, more)).await
-        };
-        short.pool.retry(attempt).await
-    }
 }
 
-fn write_short(
+/// Opens the file of a content of one chunk, and writes what waits in memory. Returns
+/// nothing if another call was faster.
+pub(super) fn write_short(
     short: &ShortFile,
     places: WriterPlaces,
     phase: &Mutex<Phase>,
-    more: fn(&PartialFile<Dir>) -> Result<Option<Stamp>, StorageError>,
-) -> Result<(), StorageError> {
+) -> Result<Option<Arc<PartialFile<Dir>>>, StorageError> {
+    let waiting = || match &*lock(phase) {
+        Phase::Short { pieces, .. } => Some(pieces.clone()),
+        Phase::Writing { .. } | Phase::Finished(_) => None,
+    };
+    if waiting().is_none() {
+        return Ok(None);
+    }
     let file = Arc::new(short.open(places)?);
-    let pieces = match &*lock(phase) {
-        Phase::Short { pieces, .. } => pieces.clone(),
-        // Another call was faster.
-        Phase::Writing { .. } | Phase::Finished(_) => return Ok(()),
+    let Some(pieces) = waiting() else {
+        return Ok(None);
     };
     if let Some(pieces) = pieces {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -164,11 +177,7 @@ fn write_short(
         file: Arc::clone(&file),
         target: short.target.clone(),
     };
-    if let Some(stamp) = more(&file)? {
-        drop(file);
-        finished(phase, stamp);
-    }
-    Ok(())
+    Ok(Some(file))
 }
 
 fn lock(phase: &Mutex<Phase>) -> MutexGuard<'_, Phase> {
@@ -176,7 +185,7 @@ fn lock(phase: &Mutex<Phase>) -> MutexGuard<'_, Phase> {
 }
 
 /// From here on the file is open only while it is read.
-fn finished(phase: &Mutex<Phase>, stamp: Stamp) {
+pub(super) fn finished(phase: &Mutex<Phase>, stamp: Stamp) {
     let mut phase = lock(phase);
     let Phase::Writing { target, .. } = &*phase else {
         return;
@@ -204,9 +213,9 @@ impl Blob for PartialBlob {
             let all = Bytes::from(pieces.concat());
             return Ok(all.slice(offset as usize..offset as usize + len));
         }
-        match self.writing().await? {
-            Ok(file) => run(move || file.read(offset, len)).await,
-            Err(blob) => blob.read_at(offset, len).await,
+        match self.place().await? {
+            Place::Unfinished(file) => run_on(len, move || file.read(offset, len)).await,
+            Place::Finished(blob) => blob.read_at(offset, len).await,
         }
     }
 
@@ -219,8 +228,10 @@ impl Blob for PartialBlob {
             *all = Some(pieces);
             return Ok(());
         }
-        let file = self.writing().await?.map_err(|_| StorageError::ReadOnly)?;
-        run(move || file.write(offset, len, &pieces)).await
+        match self.place().await? {
+            Place::Unfinished(file) => run(move || file.write(offset, len, &pieces)).await,
+            Place::Finished(_) => Err(StorageError::ReadOnly),
+        }
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {
@@ -228,7 +239,7 @@ impl Blob for PartialBlob {
             // It is committed by being finished.
             return Ok(());
         }
-        let Ok(file) = self.writing().await? else {
+        let Place::Unfinished(file) = self.place().await? else {
             return Ok(());
         };
         let verified = verified.clone();
@@ -237,10 +248,9 @@ impl Blob for PartialBlob {
 
     async fn finish(&self) -> Result<(), StorageError> {
         if let Some(short) = self.is_short() {
-            let finish = |file: &PartialFile<Dir>| file.finish().map(Some);
-            self.run_short(short, finish).await?;
+            self.writes.finish(&short, &self.phase).await?;
         }
-        if let Ok(file) = self.writing().await? {
+        if let Place::Unfinished(file) = self.place().await? {
             let phase = Arc::clone(&self.phase);
             run(move || {
                 let stamp = file.finish()?;

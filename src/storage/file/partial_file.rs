@@ -14,7 +14,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -265,9 +267,18 @@ impl<D: Disk> PartialFile<D> {
     /// name, and removes the journal. Returns the stamp of the finished file. May
     /// be called again, also after a failure that was not one of a sync.
     pub(super) fn finish(&self) -> Result<Stamp, StorageError> {
+        match self.finish_up_to_name()? {
+            Finish::Done(stamp) => Ok(stamp),
+            Finish::Named(named) => named.sync_name(),
+        }
+    }
+
+    /// The same without the sync of the name, which several files may share
+    /// ([`finish_together`]).
+    fn finish_up_to_name(&self) -> Result<Finish<'_, D>, StorageError> {
         let mut sync = self.lock_sync();
         if let Some(&stamp) = self.published.get() {
-            return Ok(stamp);
+            return Ok(Finish::Done(stamp));
         }
         self.stage().check_writing()?;
         self.prove(&mut sync)?;
@@ -280,12 +291,13 @@ impl<D: Disk> PartialFile<D> {
             self.commit_all(&mut sync);
             return Err(error);
         }
-        self.sync_final_name(&mut stage, before_name)?;
-        let _ = self.published.set(stamp);
-        *stage = Stage::Finished;
-        drop(stage);
-        self.remove_journal(&sync);
-        Ok(stamp)
+        Ok(Finish::Named(Named {
+            file: self,
+            sync,
+            stage,
+            stamp,
+            before_name,
+        }))
     }
 
     /// Reads and verifies the unproven chunks.
@@ -366,21 +378,6 @@ impl<D: Disk> PartialFile<D> {
         }
     }
 
-    /// Makes the final name durable.
-    fn sync_final_name(&self, stage: &mut Stage, before: Mark) -> Result<(), StorageError> {
-        let Err(e) = self.dir.sync(before) else {
-            return Ok(());
-        };
-        let error = stage.fail(failed("syncing", self.dir.path(), e));
-        // After a failed sync the new name may never reach the disk, whatever a
-        // later sync says. Under the old name the file can be finished again.
-        let (name, data) = (self.name.as_str(), &self.names.data);
-        if let Err(error) = self.dir.publish(name, data, &self.file) {
-            tracing::debug!(name, %error, "failed to take the name back");
-        }
-        Err(error)
-    }
-
     /// Removes the journal and releases the locks. The content is safe by now,
     /// and a journal that remains without its file is removed later.
     fn remove_journal(&self, sync: &SyncState<D>) {
@@ -445,6 +442,74 @@ impl<D: Disk> PartialFile<D> {
     fn lock_sync(&self) -> MutexGuard<'_, SyncState<D>> {
         self.sync.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How far [`PartialFile::finish_up_to_name`] has come.
+enum Finish<'a, D: Disk> {
+    /// The file was finished before.
+    Done(Stamp),
+    /// The file has its name, which is not durable yet.
+    Named(Named<'a, D>),
+}
+
+/// A file whose name is to be made durable. Nothing else is done with it meanwhile,
+/// except that it is read.
+struct Named<'a, D: Disk> {
+    file: &'a PartialFile<D>,
+    sync: MutexGuard<'a, SyncState<D>>,
+    stage: RwLockWriteGuard<'a, Stage>,
+    stamp: Stamp,
+    /// Taken before the file got its name.
+    before_name: Mark,
+}
+
+impl<D: Disk> Named<'_, D> {
+    fn sync_name(self) -> Result<Stamp, StorageError> {
+        let synced = self.file.dir.sync(self.before_name);
+        self.name_synced(synced)
+    }
+
+    /// Completes the file, or takes its name back.
+    fn name_synced(mut self, synced: io::Result<()>) -> Result<Stamp, StorageError> {
+        let file = self.file;
+        let Err(e) = synced else {
+            let _ = file.published.set(self.stamp);
+            *self.stage = Stage::Finished;
+            drop(self.stage);
+            file.remove_journal(&self.sync);
+            return Ok(self.stamp);
+        };
+        let error = failed("syncing", file.dir.path(), e);
+        let error = self.stage.fail(error);
+        // After a failed sync the new name may never reach the disk, whatever a
+        // later sync says. Under the old name the file can be finished again.
+        let (name, data) = (file.name.as_str(), &file.names.data);
+        if let Err(error) = file.dir.publish(name, data, &file.file) {
+            tracing::debug!(name, %error, "failed to take the name back");
+        }
+        Err(error)
+    }
+}
+
+/// [Finishes](PartialFile::finish) several files of one directory, which are different
+/// ones. They share one sync of their names. Returns their outcomes in their order.
+pub(super) fn finish_together<D: Disk>(
+    files: &[Arc<PartialFile<D>>],
+) -> Vec<Result<Stamp, StorageError>> {
+    let steps: Vec<_> = files.iter().map(|file| file.finish_up_to_name()).collect();
+    let first = steps.iter().find_map(|step| match step {
+        Ok(Finish::Named(named)) => Some(named),
+        _ => None,
+    });
+    // All have their names by now, and the first mark is the oldest.
+    let all_synced = first.is_some_and(|named| named.file.dir.sync(named.before_name).is_ok());
+    let outcomes = steps.into_iter().map(|step| match step? {
+        Finish::Done(stamp) => Ok(stamp),
+        Finish::Named(named) if all_synced => named.name_synced(Ok(())),
+        // Each by its own mark: what has failed may be older than its name.
+        Finish::Named(named) => named.sync_name(),
+    });
+    outcomes.collect()
 }
 
 impl<D: Disk> Drop for PartialFile<D> {

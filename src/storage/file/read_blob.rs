@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::blocking::run;
+use super::blocking::{run, run_on, run_short};
 use super::dir::{DataFile, Dir, open_path};
 use super::disk::{Disk, DiskFile, Refused};
 use super::failure::{failed, refused};
@@ -68,6 +68,15 @@ enum Start {
     Place(Place),
 }
 
+/// How long an operation takes.
+#[derive(Clone, Copy)]
+enum Takes {
+    /// As long as to read this many bytes.
+    Bytes(usize),
+    /// Long.
+    Long,
+}
+
 impl ReadBlob {
     /// A file that must still have this stamp when it is read.
     pub(super) fn new(location: Located, stamp: Stamp) -> Self {
@@ -92,7 +101,7 @@ impl ReadBlob {
         pool.retry(|| async {
             let (location, place) = (location.clone(), pool.place().await);
             let not_opened = Arc::clone(&not_opened);
-            run(move || {
+            run_short(move || {
                 let path = location.at.path();
                 let file = location.at.open().map_err(|e| not_opened(&path, e))?;
                 let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
@@ -109,6 +118,7 @@ impl ReadBlob {
     /// still the same. If it is, it was unchanged during the operation.
     async fn with_file<T: Send + 'static>(
         &self,
+        takes: Takes,
         operation: impl Fn(&ReadFile, &DataFile) -> Result<T, StorageError> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
         let operation = Arc::new(operation);
@@ -119,7 +129,7 @@ impl ReadBlob {
                 None => Start::Place(pool.place().await),
             };
             let (this, operation) = (Arc::clone(&self.0), Arc::clone(&operation));
-            run(move || {
+            let work = move || {
                 let file = this.opened(start)?;
                 let done = operation(&this, &file);
                 let same = this.stamp.check(&**file, || this.location.at.path());
@@ -129,8 +139,11 @@ impl ReadBlob {
                 }
                 same?;
                 done
-            })
-            .await
+            };
+            match takes {
+                Takes::Bytes(len) => run_on(len, work).await,
+                Takes::Long => run(work).await,
+            }
         })
         .await
     }
@@ -172,7 +185,7 @@ impl Blob for ReadBlob {
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.0.stamp.len)?;
-        self.with_file(move |this, file| {
+        self.with_file(Takes::Bytes(len), move |this, file| {
             let read = file.read_at(offset, len);
             read.map_err(|e| failed("reading", &this.location.at.path(), e))
         })
@@ -197,11 +210,11 @@ impl Blob for ReadBlob {
         if let Location::AtPath(_) = self.0.location.at {
             return Ok(());
         }
-        self.with_file(|this, file| match &this.location.at {
+        let sync = |this: &ReadFile, file: &DataFile| match &this.location.at {
             Location::InDir(dir, name) => dir.make_durable(file, &dir.path_of(name.as_str())),
             Location::AtPath(_) => Ok(()),
-        })
-        .await
+        };
+        self.with_file(Takes::Long, sync).await
     }
 
     fn file(&self) -> Option<FileStamp> {

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
 
-use super::blocking::run;
+use super::blocking::{run, run_short};
 use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
@@ -18,6 +17,7 @@ use super::partial_file::{PartialFile, Resumed};
 use super::pool::{FilePool, FilePoolStats};
 use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
+use super::short_writes::ShortWrites;
 use super::storage_dir::StorageDir;
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
@@ -120,13 +120,9 @@ pub struct FileStorage {
     writers: Arc<Writers>,
     pool: FilePool,
     options: RecoveryOptions,
-    /// Contents of one chunk that may be written at a time.
-    short_writes: Arc<Semaphore>,
+    /// Where contents of one chunk are finished.
+    writes: Arc<ShortWrites>,
 }
-
-/// How many contents of one chunk are written at a time, each on a thread: enough
-/// that they share the syncs of a disk.
-const MAX_SHORT_WRITES: usize = 16;
 
 /// Builds a [`FileStorage`] with options.
 ///
@@ -206,7 +202,7 @@ impl FileStorageBuilder {
             writers: Arc::default(),
             pool: self.pool,
             options: self.options,
-            short_writes: Arc::new(Semaphore::new(MAX_SHORT_WRITES)),
+            writes: Arc::default(),
         })
     }
 }
@@ -266,8 +262,8 @@ impl FileStorage {
         manifest: &Manifest,
         claim: WriteClaim,
     ) -> Result<Partial, StorageError> {
-        let (free, id) = (name.clone(), manifest.id());
-        self.run(move |this| this.dir.check_free(&free, id)).await?;
+        let (dir, free, id) = (Arc::clone(&self.dir), name.clone(), manifest.id());
+        run_short(move || dir.check_free(&free, id)).await?;
         let file = ShortFile {
             dir: Arc::clone(&self.dir),
             pool: Arc::clone(self.pool.pool()),
@@ -275,10 +271,10 @@ impl FileStorage {
             manifest: manifest.clone(),
             options: self.options,
             permit: Arc::new(claim.file_permit().await),
-            writes: Arc::clone(&self.short_writes),
             target: self.located(name),
         };
-        Ok(Partial::empty(Arc::new(PartialBlob::short(file, claim)), 1))
+        let blob = PartialBlob::short(file, claim, Arc::clone(&self.writes));
+        Ok(Partial::empty(Arc::new(blob), 1))
     }
 
     /// Opens a claimed content for writing.
@@ -329,8 +325,9 @@ impl Storage for FileStorage {
         }
         let resumed = self.open_partial(name, manifest, &claim).await?;
         let untouched = resumed.file.is_proven();
-        let blob = Arc::new(PartialBlob::new(resumed.file, self.located(name), claim));
-        let partial = Partial::resumed(blob, resumed.present);
+        let writes = Arc::clone(&self.writes);
+        let blob = PartialBlob::new(resumed.file, self.located(name), claim, writes);
+        let partial = Partial::resumed(Arc::new(blob), resumed.present);
         Ok(partial.verified(resumed.verified).untouched(untouched))
     }
 
@@ -344,7 +341,7 @@ impl Storage for FileStorage {
 
     async fn has_partial(&self, id: &ContentId) -> bool {
         let (dir, names) = (self.dir.clone(), PartialNames::of(*id));
-        let kind = run(move || Ok(dir.disk.kind(&names.data)));
+        let kind = run_short(move || Ok(dir.disk.kind(&names.data)));
         matches!(kind.await, Ok(Ok(Some(_))))
     }
 

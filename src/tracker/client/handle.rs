@@ -16,9 +16,10 @@ use super::config::ClientConfig;
 use super::error::{Outcome, TrackerError};
 use super::events::{self, OwnEvent, OwnEvents, RefusedOwn};
 use super::merge::Answers;
-use super::needs::Need;
+use super::pipeline::{Caller, Need};
 use super::session::{Command, Session, Setup};
 use super::state::{ClientState, OwnOutcome};
+use crate::content::MAX_CONTENT_LEN;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, Token, TrackerRequest};
 use crate::transport::Transport;
 
@@ -229,8 +230,47 @@ impl TrackerClient {
                 });
             }
         }
-        let id = entry.id;
-        let mut told = self.tell_all(|done| Command::Own { id, done });
+        let id = Some(entry.id);
+        self.first_told(|done| Command::Own { id, done }).await
+    }
+
+    /// Announces many contents as [`own`](Self::own) does, and returns at once: the
+    /// trackers are told in the background. Returns how many no tracker will be told
+    /// of, because there are too many, or the protocol cannot express them.
+    pub(crate) fn own_all(&self, entries: impl IntoIterator<Item = OwnEntry>) -> usize {
+        let mut left_out = 0;
+        for entry in entries {
+            let is_valid = entry.length <= MAX_CONTENT_LEN;
+            if !is_valid || self.handle.state.own(&entry) == OwnOutcome::Full {
+                left_out += 1;
+            }
+        }
+        for (_, sender) in &self.handle.trackers {
+            let (done, _) = oneshot::channel();
+            // If there is no room, another command makes the session look what is new.
+            drop(sender.try_send(Command::Own { id: None, done }));
+        }
+        left_out
+    }
+
+    /// Waits until one tracker has been told of all contents that are owned. At once
+    /// without trackers.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// The first tracker's error if none was told: the session with it has ended, or
+    /// telling takes longer than twice [`ClientConfig::request_timeout`]. It goes on in
+    /// any case.
+    pub async fn announced(&self) -> Result<(), TrackerError> {
+        self.open()?;
+        self.first_told(|done| Command::Own { id: None, done })
+            .await
+    }
+
+    /// Gives each tracker's task a command, and waits for the first success.
+    async fn first_told(&self, command: impl Fn(Caller) -> Command) -> Outcome<()> {
+        let mut told = self.tell_all(command);
         let mut error = None;
         let until = Instant::now() + self.patience();
         loop {

@@ -11,7 +11,7 @@ mod error;
 mod events;
 mod handle;
 mod merge;
-mod needs;
+mod pipeline;
 mod session;
 mod state;
 

@@ -1,5 +1,5 @@
-//! The task of one tracker, which owns the connection. NEEDs are pipelined
-//! ([`needs`](super::needs)). All other requests are sent one at a time.
+//! The task of one tracker, which owns the connection. NEEDs and OWNs are pipelined
+//! ([`pipeline`](super::pipeline)). All other requests are sent one at a time.
 //!
 //! ```text
 //! connect and register ──▶ serve ──▶ say EXIT
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, debug_span, info, warn};
@@ -20,8 +20,8 @@ use super::config::{self, ClientConfig};
 use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
-use super::needs::{Attempt, Need, NeedQueue, SentNeed};
-use super::state::{ClientState, Verdict};
+use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
+use super::state::{ClientState, Fill, Verdict};
 use crate::content::ContentId;
 use crate::protocol::{
     Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
@@ -39,10 +39,10 @@ const COMMAND_CHECK: Duration = Duration::from_millis(50);
 
 /// What the client asks of a session.
 pub(super) enum Command {
-    /// Announces what the state says about this content.
+    /// Announces what the state says about this content, or about all.
     Own {
-        id: ContentId,
-        done: oneshot::Sender<Outcome<()>>,
+        id: Option<ContentId>,
+        done: Caller,
     },
     Need(Need),
 }
@@ -109,7 +109,10 @@ pub(super) struct Session {
     registration: Option<Registration>,
     /// When the next heartbeat is due.
     heartbeat: Instant,
-    needs: NeedQueue,
+    pipeline: Pipeline,
+    waiting: Waiting,
+    /// A token with which an OWN was sent, and that the tracker has forgotten.
+    forgotten: Option<Token>,
 }
 
 impl Session {
@@ -125,7 +128,9 @@ impl Session {
             listen: setup.listen.clone(),
             registration: None,
             heartbeat: Instant::now(),
-            needs: NeedQueue::default(),
+            pipeline: Pipeline::default(),
+            waiting: Waiting::default(),
+            forgotten: None,
             setup,
         }
     }
@@ -133,12 +138,12 @@ impl Session {
     /// Keeps the tracker up to date until told to leave, and then says EXIT.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         self.keep_up_to_date(&mut commands).await;
-        if self.needs.is_waiting() {
-            // The next reply would be to a NEED, and not to EXIT.
+        if self.pipeline.is_waiting() {
+            // The next reply would be to another request, and not to EXIT.
             self.connection.abandon();
         }
         // The callers are told at once, before EXIT is said.
-        self.needs.fail(&TrackerError::Closed);
+        self.fail(&TrackerError::Closed);
         commands.close();
         while let Ok(command) = commands.try_recv() {
             command.fail(TrackerError::Closed);
@@ -171,7 +176,7 @@ impl Session {
                     error
                 }
             };
-            self.needs.fail(&error);
+            self.fail(&error);
             self.connection.abandon();
             let (_, longest) = self.setup.config.backoff;
             // A session that has lasted begins a new series of failures.
@@ -191,6 +196,13 @@ impl Session {
                 return;
             }
         }
+    }
+
+    /// Tells all callers that an error has ended what they wait for.
+    fn fail(&mut self, error: &TrackerError) {
+        let unanswered = self.pipeline.fail(error);
+        self.setup.state.untold_again(self.setup.index, unanswered);
+        self.waiting.fail(error);
     }
 
     /// Connects and registers. Meanwhile commands fail, if the last attempt has
@@ -292,7 +304,8 @@ impl Session {
             self.repeat_needs().await?;
             self.announce_untold().await?;
             let heartbeat = self.heartbeat;
-            let owed = self.needs.deadline();
+            let owed = self.pipeline.deadline();
+            let has_room = self.pipeline.has_room_for_need() && self.waiting.has_room();
             let retry = self.setup.state.next_retry(self.setup.index);
             tokio::select! {
                 biased;
@@ -302,7 +315,7 @@ impl Session {
                 () = sleep_until(retry.unwrap_or(heartbeat)), if retry.is_some() => {
                     self.setup.state.retry(self.setup.index, Instant::now());
                 }
-                command = commands.recv(), if self.needs.has_room() => match command {
+                command = commands.recv(), if has_room => match command {
                     Some(command) => self.obey(command, commands).await?,
                     None => return Ok(()),
                 },
@@ -328,19 +341,10 @@ impl Session {
         let mut next = Some(first);
         while let Some(command) = next.take() {
             match command {
-                Command::Own { id, done } => {
-                    let outcome = self.announce_one(&id).await;
-                    let failure = outcome.clone().err();
-                    drop(done.send(outcome));
-                    match failure {
-                        Some(TrackerError::Refused { refusal, .. }) if !ends_session(&refusal) => {}
-                        Some(error) => return Err(error),
-                        None => {}
-                    }
-                }
+                Command::Own { id, done } => self.announced(id, done),
                 Command::Need(need) => self.send_need(need, Attempt::First).await?,
             }
-            if self.needs.has_room() {
+            if self.pipeline.has_room_for_need() && self.waiting.has_room() {
                 next = commands.try_recv().ok();
             }
         }
@@ -386,37 +390,114 @@ impl Session {
         self.registration.map(|registration| registration.token)
     }
 
-    /// Announces everything that the tracker has not been told yet.
+    /// Announces what the tracker has not been told yet: as much as may be under way.
     async fn announce_untold(&mut self) -> Outcome<()> {
-        loop {
-            let entries = self.setup.state.untold(self.setup.index);
-            if entries.is_empty() {
-                return Ok(());
+        let mut attempt = Attempt::First;
+        if let Some(forgotten) = self.forgotten.take() {
+            if self.token() == Some(forgotten) {
+                self.register().await?;
             }
-            let span = debug_span!("announce", request = "OWN", entries = entries.len());
-            self.announce(&entries).instrument(span).await?;
+            attempt = Attempt::Second;
+        }
+        let mut any = false;
+        while self.pipeline.has_room_for_own() {
+            let fill = match self.pipeline.is_announcing() {
+                true => Fill::Full,
+                false => Fill::Any,
+            };
+            let entries = self.setup.state.take_untold(self.setup.index, fill);
+            if entries.is_empty() {
+                break;
+            }
+            any = true;
+            let count = entries.len();
+            let span = debug_span!("announce", request = "OWN", entries = count);
+            self.send_own(entries, attempt).instrument(span).await?;
+        }
+        match any {
+            true => self.connection.flush().await,
+            false => Ok(()),
         }
     }
 
-    /// Announces one content, together with everything else that the tracker
-    /// has not been told yet.
-    async fn announce_one(&mut self, id: &ContentId) -> Outcome<()> {
-        self.announce_untold().await?;
-        match self.setup.state.unlisted(self.setup.index, id) {
+    /// Sends an OWN without waiting for the answer.
+    async fn send_own(&mut self, entries: Vec<OwnEntry>, attempt: Attempt) -> Outcome<()> {
+        let sent = match self.token() {
+            Some(token) => {
+                let entries = entries.clone();
+                let request = TrackerRequest::Own { token, entries };
+                self.connection.feed(&request).await.map(|()| token)
+            }
+            None => Err(self.connection.unexpected()),
+        };
+        match sent {
+            Ok(token) => {
+                self.sent(Request::Own(entries), token, attempt);
+                Ok(())
+            }
+            Err(error) => {
+                self.setup.state.untold_again(self.setup.index, entries);
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that a request is under way.
+    fn sent(&mut self, request: Request, token: Token, attempt: Attempt) {
+        let deadline = Instant::now() + self.setup.config.request_timeout;
+        self.pipeline.push(Sent {
+            request,
+            token,
+            deadline,
+            attempt,
+        });
+    }
+
+    /// Tells a caller when a content is announced, or all are.
+    fn announced(&mut self, id: Option<ContentId>, caller: Caller) {
+        self.waiting.push(id, caller);
+        match id {
+            Some(id) => self.tell_announced(&id),
+            None => self.tell_all_announced(),
+        }
+    }
+
+    /// Tells those who wait for a content, if it is announced as it is by now.
+    fn tell_announced(&mut self, id: &ContentId) {
+        let (state, index) = (&self.setup.state, self.setup.index);
+        if !self.waiting.is_for(id) || !state.is_told(index, id) || self.pipeline.announces(id) {
+            return;
+        }
+        let outcome = match state.unlisted(index, id) {
             Some(refusal) => Err(self.connection.refused(TrackerReply::Refused(refusal))),
             None => Ok(()),
+        };
+        self.waiting.tell(id, &outcome);
+    }
+
+    fn tell_all_announced(&mut self) {
+        if !self.pipeline.is_announcing() && self.setup.state.is_all_told(self.setup.index) {
+            self.waiting.tell_all();
         }
     }
 
-    /// OWN. The entries count as told, even if some of them are refused.
-    async fn announce(&mut self, entries: &[OwnEntry]) -> Outcome<()> {
-        let request = |token| TrackerRequest::Own {
-            token,
-            entries: entries.to_vec(),
-        };
-        let refused = match self.request_with_token(request).await? {
+    /// Takes the answer to an OWN. The entries count as told, even if some of them are
+    /// refused.
+    fn own_answered(
+        &mut self,
+        entries: Vec<OwnEntry>,
+        (token, attempt): (Token, Attempt),
+        reply: TrackerReply,
+    ) -> Outcome<()> {
+        let (index, now) = (self.setup.index, Instant::now());
+        let refused = match reply {
             TrackerReply::Done => Vec::new(),
             TrackerReply::Partly(refused) => refused,
+            TrackerReply::Refused(Refusal::UnknownToken) if attempt == Attempt::First => {
+                self.setup.state.untold_again(index, entries);
+                self.forgotten = Some(token);
+                return Ok(());
+            }
             TrackerReply::Refused(refusal) if !ends_session(&refusal) => {
                 let each = (0..entries.len() as u16).map(|at| RefusedEntry {
                     at,
@@ -424,16 +505,22 @@ impl Session {
                 });
                 each.collect()
             }
-            other => return Err(self.connection.refused(other)),
+            other => {
+                self.setup.state.untold_again(index, entries);
+                return Err(self.connection.refused(other));
+            }
         };
         let pauses = self.setup.config.own_retry;
         let rng = &mut self.rng;
         let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
-        let (index, now) = (self.setup.index, Instant::now());
-        let verdicts = self.setup.state.told(index, entries, &refused, now, pause);
+        let verdicts = self.setup.state.told(index, &entries, &refused, now, pause);
         for (id, verdict) in verdicts {
             self.publish(id, verdict);
         }
+        for entry in &entries {
+            self.tell_announced(&entry.id);
+        }
+        self.tell_all_announced();
         Ok(())
     }
 
@@ -492,28 +579,7 @@ impl Session {
         self.connection.close().await
     }
 
-    /// Sends a request with the token and waits for its reply. If the tracker has
-    /// forgotten the token, registers and tries once more.
-    async fn request_with_token(
-        &mut self,
-        request: impl Fn(Token) -> TrackerRequest,
-    ) -> Outcome<TrackerReply> {
-        for attempt in [Attempt::First, Attempt::Second] {
-            let Some(token) = self.token() else {
-                self.register().await?;
-                continue;
-            };
-            match self.request(&request(token)).await? {
-                TrackerReply::Refused(Refusal::UnknownToken) if attempt == Attempt::First => {
-                    self.register().await?;
-                }
-                reply => return Ok(reply),
-            }
-        }
-        Err(self.connection.unexpected())
-    }
-
-    /// Sends a request and waits for its reply, after those to all NEEDs.
+    /// Sends a request and waits for its reply, after those to all that were sent before.
     async fn request(&mut self, request: &TrackerRequest) -> Outcome<TrackerReply> {
         self.receive_owed().await?;
         self.connection.request(request).await
@@ -540,13 +606,7 @@ impl Session {
         };
         match sent {
             Ok(token) => {
-                let deadline = Instant::now() + self.setup.config.request_timeout;
-                self.needs.push(SentNeed {
-                    need,
-                    token,
-                    deadline,
-                    attempt,
-                });
+                self.sent(Request::Need(need), token, attempt);
                 Ok(())
             }
             Err(error) => {
@@ -556,15 +616,39 @@ impl Session {
         }
     }
 
-    /// Takes the answer to the NEED that was sent first, and tells its caller.
+    /// Takes the answer to what was sent first, and tells its caller.
     ///
     /// # Errors
     /// The error after which the connection must be given up.
     fn answered(&mut self, frame: Frame) -> Outcome<()> {
-        let Some(sent) = self.needs.pop() else {
+        let Some(sent) = self.pipeline.pop() else {
             return Err(self.connection.unexpected());
         };
-        let error = match TrackerReply::decode(frame) {
+        let reply = TrackerReply::decode(frame).map_err(|source| TrackerError::Protocol {
+            tracker: self.setup.tracker.clone(),
+            source,
+        });
+        match (sent.request, reply) {
+            (Request::Need(need), reply) => {
+                self.need_answered(need, (sent.token, sent.attempt), reply)
+            }
+            (Request::Own(entries), Ok(reply)) => {
+                self.own_answered(entries, (sent.token, sent.attempt), reply)
+            }
+            (Request::Own(entries), Err(error)) => {
+                self.setup.state.untold_again(self.setup.index, entries);
+                Err(error)
+            }
+        }
+    }
+
+    fn need_answered(
+        &mut self,
+        need: Need,
+        (token, attempt): (Token, Attempt),
+        reply: Outcome<TrackerReply>,
+    ) -> Outcome<()> {
+        let error = match reply {
             Ok(TrackerReply::Found(mut found)) => {
                 if let Some(remote) = self.connection.remote() {
                     // What is on the same link as the tracker is reached over it.
@@ -575,21 +659,18 @@ impl Session {
                 self.setup
                     .state
                     .remember_owners(self.setup.index, &found.owners);
-                sent.need.finish(Ok(found));
+                need.finish(Ok(found));
                 return Ok(());
             }
             Ok(TrackerReply::Ambiguous(candidates)) => TrackerError::Ambiguous { candidates },
-            Ok(TrackerReply::Refused(Refusal::UnknownToken)) if sent.attempt == Attempt::First => {
-                self.needs.repeat(sent);
+            Ok(TrackerReply::Refused(Refusal::UnknownToken)) if attempt == Attempt::First => {
+                self.pipeline.repeat(need, token);
                 return Ok(());
             }
             Ok(other) => self.connection.refused(other),
-            Err(source) => TrackerError::Protocol {
-                tracker: self.setup.tracker.clone(),
-                source,
-            },
+            Err(error) => error,
         };
-        sent.need.finish(Err(error.clone()));
+        need.finish(Err(error.clone()));
         match &error {
             TrackerError::Ambiguous { .. } => Ok(()),
             TrackerError::Refused { refusal, .. } if !ends_session(refusal) => Ok(()),
@@ -597,13 +678,13 @@ impl Session {
         }
     }
 
-    /// Waits for the answers to all NEEDs, before something else is sent.
+    /// Waits for the answers to all that was sent, before something else is sent.
     async fn receive_owed(&mut self) -> Outcome<()> {
-        if !self.needs.is_waiting() {
+        if !self.pipeline.is_waiting() {
             return Ok(());
         }
         self.connection.flush().await?;
-        while let Some(deadline) = self.needs.deadline() {
+        while let Some(deadline) = self.pipeline.deadline() {
             let left = deadline.saturating_duration_since(Instant::now());
             let frame = self.connection.next_within(left).await?;
             self.answered(frame)?;
@@ -614,13 +695,13 @@ impl Session {
     /// Sends those NEEDs again whose token the tracker had forgotten, after one
     /// registration for all of them.
     async fn repeat_needs(&mut self) -> Outcome<()> {
-        let Some(forgotten) = self.needs.forgotten_token() else {
+        let Some(forgotten) = self.pipeline.forgotten_token() else {
             return Ok(());
         };
         if self.token().is_none_or(|token| token == forgotten) {
             self.register().await?;
         }
-        while let Some(need) = self.needs.pop_repeat() {
+        while let Some(need) = self.pipeline.pop_repeat() {
             self.send_need(need, Attempt::Second).await?;
         }
         self.connection.flush().await

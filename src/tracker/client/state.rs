@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
 use crate::protocol::limits::MAX_BATCH;
 use crate::protocol::{
     Addr, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Upload,
@@ -24,8 +24,37 @@ pub(super) struct ClientState {
 struct Inner {
     max_contents: usize,
     max_known_owners: usize,
-    owned: BTreeMap<ContentId, OwnEntry>,
+    owned: BTreeMap<ContentId, Owned>,
     trackers: Vec<TrackerNotes>,
+}
+
+/// What an [`OwnEntry`] says of its content. There may be very many, so the id is not
+/// in it.
+#[derive(Debug)]
+struct Owned {
+    name: ContentName,
+    length: u64,
+    state: OwnState,
+}
+
+impl Owned {
+    fn of(entry: &OwnEntry) -> Self {
+        Self {
+            name: entry.name.clone(),
+            length: entry.length,
+            state: entry.state,
+        }
+    }
+
+    fn entry(&self, id: ContentId) -> OwnEntry {
+        OwnEntry::new(id, self.name.clone(), self.length, self.state)
+    }
+}
+
+/// All entries of what is owned.
+fn entries(owned: &BTreeMap<ContentId, Owned>) -> BTreeMap<ContentId, OwnEntry> {
+    let entries = owned.iter().map(|(id, owned)| (*id, owned.entry(*id)));
+    entries.collect()
 }
 
 /// What one tracker knows and does not know.
@@ -96,6 +125,16 @@ pub(super) enum OwnOutcome {
     Full,
 }
 
+/// How many entries an OWN is to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// As many as fit. Others are under way, and what comes until these are answered
+    /// travels together.
+    Full,
+    /// As many as there are.
+    Any,
+}
+
 impl ClientState {
     pub(super) fn new(trackers: usize, max_contents: usize, max_known_owners: usize) -> Self {
         Self {
@@ -122,7 +161,7 @@ impl ClientState {
         } else if !inner.owned.contains_key(&entry.id) && inner.owned.len() >= inner.max_contents {
             return OwnOutcome::Full;
         } else {
-            inner.owned.insert(entry.id, entry.clone());
+            inner.owned.insert(entry.id, Owned::of(entry));
         }
         for notes in &mut inner.trackers {
             if entry.state == OwnState::Gone {
@@ -130,7 +169,7 @@ impl ClientState {
             }
             notes.untold.insert(entry.id, entry.clone());
             if notes.untold.len() > inner.max_contents.saturating_mul(2) {
-                notes.untold.clone_from(&inner.owned);
+                notes.untold = entries(&inner.owned);
                 notes.next_registration = NextRegistration::Anew;
             }
         }
@@ -162,7 +201,7 @@ impl ClientState {
             (refused.times, refused.due) = (0, None);
         }
         *notes = TrackerNotes {
-            untold: inner.owned.clone(),
+            untold: entries(&inner.owned),
             // Kept so that the same refusal is not reported a second time.
             refused,
             ..TrackerNotes::default()
@@ -174,16 +213,44 @@ impl ClientState {
         self.lock().trackers[tracker].next_registration == NextRegistration::Anew
     }
 
-    /// Some of what a tracker has not been told yet: as much as fits into one
-    /// OWN.
-    pub(super) fn untold(&self, tracker: usize) -> Vec<OwnEntry> {
-        let inner = self.lock();
-        let untold = inner.trackers[tracker].untold.values();
-        untold.take(MAX_BATCH).cloned().collect()
+    /// Takes out some of what a tracker has not been told yet: as much as fits into
+    /// one OWN, or nothing if it would not be full and has to be. Report its end with [`told`](Self::told) or
+    /// [`untold_again`](Self::untold_again).
+    pub(super) fn take_untold(&self, tracker: usize, fill: Fill) -> Vec<OwnEntry> {
+        let untold = &mut self.lock().trackers[tracker].untold;
+        if fill == Fill::Full && untold.len() < MAX_BATCH {
+            return Vec::new();
+        }
+        let next = std::iter::from_fn(|| untold.pop_first());
+        next.take(MAX_BATCH).map(|(_, entry)| entry).collect()
     }
 
-    /// The tracker was told of these entries, and has refused some of them. An
-    /// entry that has changed meanwhile stays untold. A refused entry is announced
+    /// Whether a tracker has been told of a content, or is being told right now.
+    pub(super) fn is_told(&self, tracker: usize, id: &ContentId) -> bool {
+        !self.lock().trackers[tracker].untold.contains_key(id)
+    }
+
+    /// Whether a tracker has been told of everything, or is being told right now.
+    pub(super) fn is_all_told(&self, tracker: usize) -> bool {
+        self.lock().trackers[tracker].untold.is_empty()
+    }
+
+    /// The tracker may not have heard of these entries. It is to be told what is true
+    /// of them by now.
+    pub(super) fn untold_again(&self, tracker: usize, entries: Vec<OwnEntry>) {
+        let inner = &mut *self.lock();
+        for entry in entries {
+            let now = inner.owned.get(&entry.id);
+            let now = now.map(|owned| owned.entry(entry.id)).unwrap_or(OwnEntry {
+                state: OwnState::Gone,
+                ..entry
+            });
+            let untold = &mut inner.trackers[tracker].untold;
+            untold.entry(now.id).or_insert(now);
+        }
+    }
+
+    /// The tracker was told of these entries, and has refused some of them. A refused entry is announced
     /// again after a pause; `pause` tells its length after a number of refusals
     /// in a row. Returns the verdicts that are news.
     pub(super) fn told(
@@ -199,9 +266,6 @@ impl ClientState {
         let mut verdicts = Vec::new();
         let mut refused = refused.iter().peekable();
         for (at, entry) in entries.iter().enumerate() {
-            if notes.untold.get(&entry.id) == Some(entry) {
-                notes.untold.remove(&entry.id);
-            }
             let refused = refused.next_if(|refused| usize::from(refused.at) == at);
             let before = notes.forget_refusal(&entry.id);
             let Some(RefusedEntry { refusal, .. }) = refused else {
@@ -246,8 +310,8 @@ impl ClientState {
             if let Some(refused) = notes.refused.get_mut(&id) {
                 refused.due = None;
             }
-            if let Some(entry) = inner.owned.get(&id) {
-                notes.untold.entry(id).or_insert_with(|| entry.clone());
+            if let Some(owned) = inner.owned.get(&id) {
+                notes.untold.entry(id).or_insert_with(|| owned.entry(id));
             }
         }
     }
@@ -308,6 +372,13 @@ mod tests {
         }
     }
 
+    /// What a tracker has not been told yet.
+    fn untold(state: &ClientState, tracker: usize) -> Vec<OwnEntry> {
+        let untold = state.take_untold(tracker, Fill::Any);
+        state.untold_again(tracker, untold.clone());
+        untold
+    }
+
     fn owners(count: u64) -> Vec<ListedOwner> {
         let owners = (0..count).map(|number| ListedOwner {
             owner: OwnerRef(number),
@@ -344,11 +415,11 @@ mod tests {
         let (one, two) = (entry(1, OwnState::Partial), entry(2, OwnState::Complete));
         assert_eq!(state.own(&one), OwnOutcome::Changed);
         assert_eq!(state.own(&two), OwnOutcome::Changed);
-        assert_eq!(state.untold(0), [one.clone(), two.clone()]);
-        take(&state, 0, &[one.clone(), two.clone()]);
-        assert_eq!((state.untold(0).len(), state.untold(1).len()), (0, 2));
+        assert_eq!(untold(&state, 0), [one.clone(), two.clone()]);
+        take(&state, 0, &state.take_untold(0, Fill::Any));
+        assert_eq!((untold(&state, 0).len(), untold(&state, 1).len()), (0, 2));
         state.registered_anew(0);
-        assert_eq!(state.untold(0), [one, two]);
+        assert_eq!(untold(&state, 0), [one, two]);
     }
 
     #[test]
@@ -356,10 +427,19 @@ mod tests {
         let state = ClientState::new(1, 10, 10);
         let partial = entry(1, OwnState::Partial);
         state.own(&partial);
-        let batch = state.untold(0);
+        let batch = state.take_untold(0, Fill::Any);
+        assert!(state.is_all_told(0));
         state.own(&entry(1, OwnState::Gone));
         take(&state, 0, &batch);
-        assert_eq!(state.untold(0), [entry(1, OwnState::Gone)]);
+        assert_eq!(untold(&state, 0), [entry(1, OwnState::Gone)]);
+        // What the tracker may not have heard is told as it is by now.
+        let gone = state.take_untold(0, Fill::Any);
+        state.untold_again(0, batch);
+        assert_eq!(untold(&state, 0), gone);
+        state.own(&partial);
+        state.untold_again(0, gone);
+        assert_eq!(untold(&state, 0), [partial]);
+        state.own(&entry(1, OwnState::Gone));
         assert_eq!(state.own(&entry(1, OwnState::Gone)), OwnOutcome::Unchanged);
     }
 
@@ -370,28 +450,40 @@ mod tests {
         state.own(&one);
         state.own(&two);
         let mut now = Instant::now();
-        let both = [one.clone(), two.clone()];
+        let both = state.take_untold(0, Fill::Any);
         let full = Refusal::Contents { max: 1 };
         let verdicts = refuse(&state, 0, &both, &[(1, full.clone())], now);
         assert_eq!(verdicts, [(two.id, Verdict::Refused(full.clone()))]);
         for times in 0..5 {
-            assert!(state.untold(0).is_empty());
+            assert!(untold(&state, 0).is_empty());
             assert_eq!(state.unlisted(0, &one.id), None);
             assert_eq!(state.unlisted(0, &two.id), Some(full.clone()));
             let due = state.next_retry(0).unwrap();
             assert_eq!(due - now, Duration::from_secs(1 << times));
             state.retry(0, due - Duration::from_millis(1));
-            assert!(state.untold(0).is_empty());
+            assert!(untold(&state, 0).is_empty());
             state.retry(0, due);
-            assert_eq!(state.untold(0), std::slice::from_ref(&two));
+            assert_eq!(untold(&state, 0), std::slice::from_ref(&two));
             now = due;
             // The same reason is news only once.
-            let again = refuse(&state, 0, &state.untold(0), &[(0, full.clone())], now);
+            let again = refuse(
+                &state,
+                0,
+                &state.take_untold(0, Fill::Any),
+                &[(0, full.clone())],
+                now,
+            );
             assert_eq!(again, []);
         }
         let named = Refusal::NamesPerContent { max: 1 };
         state.retry(0, now + Duration::from_secs(99));
-        let verdicts = refuse(&state, 0, &state.untold(0), &[(0, named.clone())], now);
+        let verdicts = refuse(
+            &state,
+            0,
+            &state.take_untold(0, Fill::Any),
+            &[(0, named.clone())],
+            now,
+        );
         assert_eq!(verdicts, [(two.id, Verdict::Refused(named.clone()))]);
         // It is listed, though without its name.
         assert_eq!(state.unlisted(0, &two.id), None);
@@ -408,7 +500,7 @@ mod tests {
         let two = entry(2, OwnState::Complete);
         state.own(&two);
         let malformed = [(0, Refusal::Malformed)];
-        refuse(&state, 0, std::slice::from_ref(&two), &malformed, now);
+        refuse(&state, 0, &state.take_untold(0, Fill::Any), &malformed, now);
         assert_eq!(state.next_retry(0), None);
         assert_eq!(state.refused(0).len(), 1);
         refuse(
@@ -421,10 +513,10 @@ mod tests {
         assert!(state.next_retry(0).is_some());
         // A tracker that knows nothing is told of it together with the rest.
         state.registered_anew(0);
-        assert_eq!((state.next_retry(0), state.untold(0).len()), (None, 1));
+        assert_eq!((state.next_retry(0), untold(&state, 0).len()), (None, 1));
         state.own(&entry(2, OwnState::Gone));
         assert_eq!((state.refused(0), state.next_retry(0)), (vec![], None));
-        let gone = state.untold(0);
+        let gone = state.take_untold(0, Fill::Any);
         assert_eq!(refuse(&state, 0, &gone, &[], now), []);
     }
 
@@ -441,7 +533,7 @@ mod tests {
                 OwnOutcome::Changed
             );
         }
-        assert!(state.untold(0).len() <= 4);
+        assert!(untold(&state, 0).len() <= 4);
         assert!(state.must_renew(0));
         state.own(&entry(1, OwnState::Complete));
         state.own(&entry(2, OwnState::Complete));

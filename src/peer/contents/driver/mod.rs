@@ -458,10 +458,16 @@ impl Driver {
     }
 
     fn perform_outputs(&mut self) {
-        while let Some(output) = self.swarm.poll_output() {
-            self.perform(output);
+        loop {
+            while let Some(output) = self.swarm.poll_output() {
+                self.perform(output);
+            }
+            self.start_checks();
+            // Blocks that are in memory are sent at once.
+            if !self.start_reads() {
+                return;
+            }
         }
-        self.start_checks_and_reads();
     }
 
     fn perform(&mut self, output: Output) {
@@ -624,17 +630,37 @@ impl Driver {
         }
     }
 
-    /// Starts what may be read now.
-    fn start_checks_and_reads(&mut self) {
+    /// Verifies what may be verified now.
+    fn start_checks(&mut self) {
         let Some(open) = &self.open else {
             return;
         };
         while let Some(chunk) = self.checks.next() {
             self.jobs.recheck(open.clone(), chunk);
         }
+    }
+
+    /// Reads what may be read now. Returns whether something was in memory, and is read
+    /// already.
+    fn start_reads(&mut self) -> bool {
+        let Some(open) = &mut self.open else {
+            return false;
+        };
+        let mut at_once = Vec::new();
         while let Some(batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
-            self.jobs.read(open.clone(), batch);
+            match open.read_at_once(&batch) {
+                Some(blocks) => {
+                    self.reads.batch_ended();
+                    at_once.extend(blocks);
+                }
+                None => self.jobs.read(open.clone(), batch),
+            }
         }
+        let any = !at_once.is_empty();
+        for block in at_once {
+            self.block_read(block);
+        }
+        any
     }
 
     /// A block was read for a link, or could not be read.

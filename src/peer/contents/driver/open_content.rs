@@ -15,6 +15,9 @@ use crate::storage::{Blob, StorageError, Stored};
 pub(in crate::peer) struct OpenContent {
     pub(super) manifest: Arc<Manifest>,
     blob: Arc<dyn Blob>,
+    /// All of a content of a single chunk, verified, until it is read for the first
+    /// time.
+    bytes: Option<Bytes>,
 }
 
 /// How a content becomes durable under its name.
@@ -27,7 +30,25 @@ pub(super) enum PublishBy {
 
 impl OpenContent {
     pub(in crate::peer) fn new(manifest: Arc<Manifest>, blob: Arc<dyn Blob>) -> Self {
-        Self { manifest, blob }
+        Self {
+            manifest,
+            blob,
+            bytes: None,
+        }
+    }
+
+    /// The same with the bytes of a content of a single chunk, which were just read
+    /// and verified.
+    pub(in crate::peer) fn with_bytes(mut self, bytes: Option<Bytes>) -> Self {
+        self.bytes = bytes;
+        self
+    }
+
+    /// Reads blocks from memory, if the bytes are there. They are given up: they may be
+    /// in memory only as long as they are expected to be read.
+    pub(super) fn read_at_once(&mut self, batch: &ReadBatch) -> Option<Vec<BlockRead>> {
+        let bytes = self.bytes.take()?;
+        Some(batch.cut_out_of(&bytes))
     }
 
     pub(super) async fn write(

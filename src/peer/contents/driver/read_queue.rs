@@ -103,6 +103,16 @@ impl ReadBatch {
         Self(batch)
     }
 
+    /// The blocks, cut out of the bytes of a content of a single chunk.
+    pub(super) fn cut_out_of(&self, bytes: &Bytes) -> Vec<BlockRead> {
+        let blocks = self.0.iter().map(|&request| {
+            let (from, len) = (request.block.offset as usize, request.block.len as usize);
+            let result = Ok(cut(bytes, from, len));
+            BlockRead { request, result }
+        });
+        blocks.collect()
+    }
+
     /// Reads all blocks, and returns them in the order of the requests.
     pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> Vec<BlockRead> {
         let mut results = vec![None; self.0.len()];

@@ -23,7 +23,7 @@ use fastrand::Rng;
 use super::disk::Disk;
 use super::journal;
 use super::names::PartialNames;
-use super::partial_file::{PartialFile, Resumed};
+use super::partial_file::{PartialFile, Resumed, finish_together};
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
 use crate::content::{Bitfield, ChunkIndex, ContentName, MIN_CHUNK_LEN, Manifest};
@@ -669,4 +669,60 @@ fn contents_that_share_a_sync_share_its_failure() {
         failed += 1;
     }
     assert!(failed > 5, "{failed}");
+}
+
+/// Two contents of one chunk are finished together, and the operation with this number
+/// fails, or the power does. What is reported as finished must survive; the other one
+/// has its name or not.
+fn finished_together(trouble: Trouble, seed: u64) -> Checked<u64> {
+    let disk = CrashDisk::new(1);
+    let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
+    let (first, second) = (&*SMALL, Sample::new(2));
+    disk.set_trouble(trouble);
+    let written = |name: &str, sample: &Sample| {
+        let file = open_in(dir.clone(), name.parse().unwrap(), sample)?.file;
+        write_all(&file, sample)?;
+        Ok(Arc::new(file))
+    };
+    let files: Result<Vec<_>, StorageError> = [written("first", first), written("second", &second)]
+        .into_iter()
+        .collect();
+    let outcomes = files.map(|files| finish_together(&files));
+    let ops = disk.state().ops();
+    let outcomes = outcomes.unwrap_or_default();
+    let crashed = disk.state().crashed(seed);
+    for (at, (name, sample)) in [("first", first), ("second", &second)]
+        .into_iter()
+        .enumerate()
+    {
+        let is_finished = outcomes.get(at).is_some_and(Result::is_ok);
+        match crashed.file(name) {
+            Some(file) if *file == sample.bytes[..] => {}
+            None if !is_finished => {}
+            Some(_) => return Err(format!("{name} has wrong bytes")),
+            None => return Err(format!("{name} was finished and is gone")),
+        }
+    }
+    Ok(ops)
+}
+
+#[test]
+fn contents_that_are_finished_together_survive_a_crash_and_a_failure() {
+    let mut points = 0;
+    for at in 1.. {
+        let mut ops = 0;
+        for seed in 0..VARIANTS {
+            for trouble in [Trouble::Fails(at, Failure::Io), Trouble::PowerOff(at)] {
+                let case = |e| panic!("{e} (operation {at}, {seed})");
+                ops = finished_together(trouble, seed)
+                    .unwrap_or_else(case)
+                    .max(ops);
+            }
+        }
+        if ops < at {
+            break;
+        }
+        points = at;
+    }
+    assert!(points > 20, "{points}");
 }
