@@ -13,3 +13,5 @@ mod durable;
 #[cfg(unix)]
 mod files;
 mod memory;
+#[cfg(target_os = "linux")]
+mod odd_file_systems;
