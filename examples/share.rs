@@ -5,7 +5,8 @@
 //! ```
 //!
 //! prints `sharing <id> <name>` for each file once others can download it. With
-//! `--listen ADDR` it listens at that address instead of any free port.
+//! `--listen ADDR` it listens at that address instead of any free port. When a file
+//! can no longer be read, it says so, and goes on with the others.
 
 mod common;
 
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 
 use bt_lite::{MemoryStorage, Peer, TcpTransport};
 use common::{Args, Outcome};
+use futures::StreamExt;
 
 const USAGE: &str = "share --tracker ADDR [--listen ADDR] FILE...";
 
@@ -37,7 +39,13 @@ async fn run() -> Outcome<()> {
         println!("sharing {} {}", content.id, content.name);
     }
 
-    interrupted.await;
+    let lost = peer.lost_contents().for_each(async |lost| {
+        eprintln!("share: no longer sharing {}: {}", lost.id, lost.error);
+    });
+    tokio::select! {
+        () = interrupted => {}
+        () = lost => {}
+    }
     peer.shutdown().await;
     Ok(())
 }

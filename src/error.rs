@@ -155,6 +155,16 @@ pub enum DownloadError {
         /// How many chunks are missing; 0 if not even the manifest arrived.
         missing: u32,
     },
+    /// The owners that were left said that they no longer have it, or no longer
+    /// share it, and no other was found in time
+    /// ([`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience)).
+    #[error("{id}: no owner has it any more{}", missing_chunks(*missing))]
+    OwnersGone {
+        /// The content.
+        id: ContentId,
+        /// How many chunks are missing; 0 if not even the manifest arrived.
+        missing: u32,
+    },
     /// No tracker could be asked.
     #[error(transparent)]
     Tracker(#[from] TrackerError),

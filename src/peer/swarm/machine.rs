@@ -67,6 +67,9 @@ pub struct Swarm {
     owner_search: OwnerSearch,
     /// When something last arrived that brought the download on.
     last_gain: Instant,
+    /// Whether an owner said that it no longer has the content, and nobody who has
+    /// some of it was met since.
+    owner_gone: bool,
     effort: Effort,
     counters: Counters,
     super_seeding: SuperSeeding,
@@ -135,6 +138,7 @@ impl Swarm {
             ask_queue: AskQueue::default(),
             owner_search: OwnerSearch::new(now),
             last_gain: now,
+            owner_gone: false,
             effort: Effort::Going,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
@@ -170,6 +174,12 @@ impl Swarm {
     /// Whether the content is complete and published.
     pub fn is_seeding(&self) -> bool {
         self.phase.is_seeding()
+    }
+
+    /// Whether the owners said that they no longer have the content, and nobody is
+    /// linked who has some of it.
+    pub fn owners_are_gone(&self) -> bool {
+        self.owner_gone && !self.supply().is_supplied()
     }
 
     /// Whether every whole chunk that has arrived is durable.
@@ -318,6 +328,7 @@ impl Swarm {
     /// Something arrived that brings the download on.
     fn gained(&mut self, now: Instant) {
         self.last_gain = now;
+        self.owner_gone = false;
         if self.effort == Effort::GaveUp {
             self.effort = Effort::Going;
         }
@@ -911,6 +922,9 @@ impl Swarm {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
             _ => self.left(now, link),
         }
+        if reason == RefuseReason::UnknownContent {
+            self.owner_gone = true;
+        }
         self.drop_link(now, link, DropReason::Left(reason));
         if let Some(addr) = dialled.filter(|_| reason == RefuseReason::Busy) {
             self.book.had_no_place(now, &addr);
@@ -926,6 +940,9 @@ impl Swarm {
             return self.violated(now, id, "a second Bitfield");
         }
         link.remote = remote;
+        if link.remote.is_anything() {
+            self.owner_gone = false;
+        }
         if let Some(addr) = link.info.addr.as_ref()
             && link.remote == RemoteChunks::All
         {

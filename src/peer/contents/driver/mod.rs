@@ -239,12 +239,7 @@ impl Driver {
     async fn end(mut self, reason: DownloadError) {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
-        let mut published = false;
-        if self.publication == Publication::UnderWay {
-            published = self.await_publication().await;
-        } else if !matches!(reason, DownloadError::Storage { .. }) {
-            self.save().await;
-        }
+        let published = self.finish_writing(&reason).await;
         let Self {
             shared,
             claim,
@@ -268,6 +263,10 @@ impl Driver {
             false => reason,
         };
         tracing::debug!(%reason, "content ended");
+        let lost = seeding.then(|| storage_error(&reason)).flatten();
+        if let Some(error) = lost {
+            shared.losses.add(&listing.content, error.clone());
+        }
         // Noted before anybody can share the content again. A tracker that
         // does not hear of it learns from the owner's refusals.
         let gone = listing.withdraw().filter(|_| !stopping);
@@ -275,7 +274,9 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        if seeding && !stopping {
+        // After a restart, a disk that failed may work again.
+        let forgets = lost.is_none_or(StorageError::is_gone);
+        if seeding && !stopping && forgets {
             shared
                 .tasks
                 .stop
@@ -293,6 +294,18 @@ impl Driver {
         if told.is_pending() {
             shared.tasks.stop.run_until_cancelled(gone).await;
         }
+    }
+
+    /// Brings to an end what is being stored. Returns whether the content was
+    /// published by that.
+    async fn finish_writing(&mut self, reason: &DownloadError) -> bool {
+        if self.publication == Publication::UnderWay {
+            return self.await_publication().await;
+        }
+        if storage_error(reason).is_none() {
+            self.save().await;
+        }
+        false
     }
 
     /// Waits until the content is published, so that the outcome is certain.
@@ -432,6 +445,7 @@ impl Driver {
             }
             JobResult::Published(Ok(recorded)) => {
                 self.recorded = recorded;
+                self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
                 self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
@@ -489,9 +503,10 @@ impl Driver {
             Output::GaveUp => {
                 let progress = self.swarm.progress(now());
                 let missing = progress.chunks.map(|all| all - progress.verified_chunks);
-                self.failure = Some(DownloadError::GaveUp {
-                    id: self.swarm.id(),
-                    missing: missing.unwrap_or(0),
+                let (id, missing) = (self.swarm.id(), missing.unwrap_or(0));
+                self.failure = Some(match self.swarm.owners_are_gone() {
+                    true => DownloadError::OwnersGone { id, missing },
+                    false => DownloadError::GaveUp { id, missing },
                 });
             }
         }
@@ -630,12 +645,13 @@ impl Driver {
         } = read;
         if let Err(error) = &result {
             tracing::warn!(link = link.0, %error, "reading for a peer failed");
-            let changed = matches!(
-                error,
-                StorageError::Changed { .. } | StorageError::Altered { .. }
-            );
-            if changed && self.swarm.is_seeding() {
-                // What the storage has is not this content any more.
+            let ends = match self.swarm.is_seeding() {
+                // What the storage has is not this content any more, or cannot be
+                // read. Others are to know, and ask somebody else.
+                true => error.is_loss(),
+                false => matches!(error, StorageError::Tampered { .. }),
+            };
+            if ends {
                 self.storage_failed(Some(block.chunk), error.clone());
             }
         }
@@ -697,6 +713,14 @@ impl Driver {
             status.set_durable_bytes(bytes);
             false
         });
+    }
+}
+
+/// The error of the storage that ended a content, if it was one.
+fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
+    match reason {
+        DownloadError::Storage { source, .. } => Some(source),
+        _ => None,
     }
 }
 
