@@ -38,6 +38,8 @@ use bt_lite::testing::simulation::{Adversary, Member, Simulation};
 
 /// The length of a chunk, in bytes.
 const CHUNK: u64 = 16 << 10;
+/// A leecher counts as one that gives up after this long without anything.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Setting {
     leechers: usize,
@@ -143,9 +145,7 @@ impl Setting {
         self.leechers - adversaries
     }
 
-    /// A download counts as given up after this long without anything.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The upload rate of every member, in bytes per second.
+    /// The upload rate of every member, in bytes per second.
     fn upload(&self) -> f64 {
         CHUNK as f64 / self.chunk_time
     }

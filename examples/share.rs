@@ -5,7 +5,8 @@
 //! ```
 //!
 //! prints `sharing <id> <name>` for each file once others can download it. With
-//! `--listen ADDR` it listens at that address instead of any free port.
+//! `--listen ADDR` it listens at that address instead of any free port. When a file
+//! can no longer be read, it says so, and goes on with the others.
 
 mod common;
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use bt_lite::{MemoryStorage, Peer, TcpTransport};
 use clap::Parser;
 use common::{Outcome, print_line};
+use futures::StreamExt;
 
 /// Shares files in place, without a copy, until Ctrl-C or SIGTERM.
 #[derive(Parser)]
@@ -49,7 +51,13 @@ async fn run(args: Args) -> Outcome<()> {
         print_line(format_args!("sharing {} {}", content.id, content.name))?;
     }
 
-    interrupted.await;
+    let lost = peer.lost_contents().for_each(async |lost| {
+        eprintln!("share: no longer sharing {}: {}", lost.id, lost.error);
+    });
+    tokio::select! {
+        () = interrupted => {}
+        () = lost => {}
+    }
     peer.shutdown().await;
     Ok(())
 }

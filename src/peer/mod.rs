@@ -31,6 +31,7 @@ pub mod swarm;
 mod tasks;
 
 pub use config::PeerConfig;
+pub use contents::losses::LostContents;
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::content::Content;
 use crate::peer::config::PeerConfig;
+use crate::peer::contents::losses::Losses;
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::session::Dialler;
@@ -29,6 +30,8 @@ pub(super) struct PeerShared {
     /// Gives out the places of connections.
     pub(super) admission: Arc<Admission>,
     pub(super) contents: Arc<Contents>,
+    /// What was shared, and can no longer be read.
+    pub(super) losses: Losses,
     pub(super) downloads: Arc<DownloadQueue>,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,

@@ -6,6 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::content::{ChunkIndex, ContentId, ContentName, UnsafeName};
+use crate::descriptors::is_exhausted;
 use crate::io_error::IoError;
 
 /// An error of a local storage. No peer is ever blamed for one.
@@ -62,8 +63,34 @@ pub enum StorageError {
         /// What the entry is, in words.
         found: &'static str,
     },
+    /// A file reads shorter or longer than the system says it is, as those of
+    /// procfs and sysfs do. It is not a file with a content of its own.
+    WrongLength {
+        /// The path of the file.
+        path: PathBuf,
+        /// The length that the system states, in bytes.
+        length: u64,
+    },
+    /// The file system cannot lock files, so nothing would keep two downloads
+    /// apart. Nothing is left behind. Locks can often be turned on where the
+    /// file system is mounted.
+    NoLocks {
+        /// The path of the directory.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: IoError,
+    },
     /// A write to a content that is open for reading, or is finished.
     ReadOnly,
+    /// Somebody else removed, replaced or truncated a file of a download that
+    /// runs. The blob cannot be written any more. The next download keeps what
+    /// is left.
+    Tampered {
+        /// The path of the file.
+        path: PathBuf,
+        /// What happened to it, in words.
+        how: &'static str,
+    },
     /// The file of a finished content has changed since it was opened, or is
     /// gone. What is there is left alone.
     Changed {
@@ -118,10 +145,40 @@ impl StorageError {
         }
     }
 
+    /// Whether a read that failed like this shows that a finished content can no
+    /// longer be served: it is gone or another one, or its disk fails. What may
+    /// pass by itself, such as a lack of memory, does not.
+    pub(crate) fn is_loss(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                let passes = matches!(
+                    source.kind(),
+                    io::ErrorKind::Interrupted
+                        | io::ErrorKind::WouldBlock
+                        | io::ErrorKind::TimedOut
+                        | io::ErrorKind::OutOfMemory
+                );
+                !passes && !is_exhausted(source)
+            }
+            Self::NotFound { .. }
+            | Self::NotAFile { .. }
+            | Self::WrongLength { .. }
+            | Self::Changed { .. }
+            | Self::Altered { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it is certain that a content is gone, or another one by now. A disk
+    /// that fails may work again later.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_loss() && !matches!(self, Self::Io { .. })
+    }
+
     /// The error of the operating system, if there was one.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
-            Self::Io { source, .. } => Some(source),
+            Self::Io { source, .. } | Self::NoLocks { source, .. } => Some(source),
             Self::Full { source, .. } => source.as_deref(),
             _ => None,
         }
@@ -155,7 +212,18 @@ impl fmt::Display for StorageError {
             Self::NotAFile { path, found } => {
                 write!(f, "cannot use {}: it is {found}", path.display())
             }
+            Self::WrongLength { path, length } => write!(
+                f,
+                "cannot use {}: it does not read as the {length} bytes that the system says it has",
+                path.display()
+            ),
+            Self::NoLocks { path, source } => {
+                write!(f, "files cannot be locked in {}: {source}", path.display())
+            }
             Self::ReadOnly => f.write_str("the content is read-only"),
+            Self::Tampered { path, how } => {
+                write!(f, "{} was {how} during the download", path.display())
+            }
             Self::Changed { path } => {
                 write!(
                     f,

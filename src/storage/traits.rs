@@ -31,8 +31,10 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::Exists`] when something has the name,
     /// [`StorageError::Locked`] while another download writes this content,
-    /// the errors of [`check_name`](Self::check_name), and those of opening a
-    /// file and of reserving its space.
+    /// the errors of [`check_name`](Self::check_name), those of opening a
+    /// file and of reserving its space, and [`StorageError::NoLocks`] and
+    /// [`StorageError::Io`] where the storage finds that it could not keep its
+    /// promises.
     async fn create(
         &self,
         name: &ContentName,
@@ -342,8 +344,9 @@ pub trait Blob: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::OutOfBounds`] past the end, [`StorageError::Changed`]
-    /// when a finished content was changed or is gone, and [`StorageError::Io`]
-    /// when reading fails.
+    /// when a finished content was changed or is gone,
+    /// [`StorageError::WrongLength`] and [`StorageError::Tampered`] where the
+    /// storage can tell, and [`StorageError::Io`] when reading fails.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
     /// Writes the pieces one after the other, from `offset` on. After it has
@@ -361,8 +364,8 @@ pub trait Blob: Send + Sync + 'static {
     /// then this does nothing.
     ///
     /// # Errors
-    /// [`StorageError::Full`] and [`StorageError::Io`]. Afterwards the blob
-    /// cannot be written any more. Nothing that was written since the last
+    /// [`StorageError::Full`], [`StorageError::Tampered`] and
+    /// [`StorageError::Io`]. Afterwards the blob cannot be written any more. Nothing that was written since the last
     /// successful commit counts as durable; to continue from that commit,
     /// create the content again.
     ///

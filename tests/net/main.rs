@@ -7,6 +7,7 @@ mod broken;
 mod conformance;
 mod framing;
 mod peer_crowd_strangers;
+mod peer_disk;
 mod peer_errors;
 mod peer_handles;
 mod peer_names;

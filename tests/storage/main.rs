@@ -13,5 +13,7 @@ mod durable;
 #[cfg(unix)]
 mod files;
 mod memory;
+#[cfg(target_os = "linux")]
+mod odd_file_systems;
 #[cfg(unix)]
 mod short;

@@ -8,6 +8,7 @@ pub(super) mod driver;
 pub(super) mod hashing;
 pub(super) mod inbox;
 pub(super) mod listing;
+pub(super) mod losses;
 pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod table;

@@ -11,9 +11,10 @@ use crate::content::{Content, ContentId, Manifest};
 use crate::error::ShareError;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
+use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::table::{
-    Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
+    Asleep, DriverClaim, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
 };
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
@@ -68,6 +69,7 @@ pub(in crate::peer) async fn share(
     if shared.remember(stored).await? {
         shared.contents.recorded(&id);
     }
+    shared.losses.found(&id);
     undo.shared = None;
     shared.contents.announced(&id);
     Ok(content)
@@ -126,7 +128,7 @@ pub(in crate::peer) async fn unshare(shared: &PeerShared, id: &ContentId) -> boo
     match shared.contents.take(id) {
         None => false,
         Some(Taken::Asleep(asleep)) => {
-            withdraw(shared, &asleep).await;
+            withdraw(shared, &asleep, Record::Dropped).await;
             true
         }
         Some(Taken::Awake(DriverHandle {
@@ -143,8 +145,16 @@ pub(in crate::peer) async fn unshare(shared: &PeerShared, id: &ContentId) -> boo
     }
 }
 
+/// What becomes of the storage's record of a content that is no longer shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    Dropped,
+    /// It may be readable after a restart.
+    Kept,
+}
+
 /// Tells the trackers and the storage that a content is no longer here.
-async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
+async fn withdraw(shared: &PeerShared, asleep: &Asleep, record: Record) {
     let told = shared
         .trackers
         .own(listing(asleep).announce(OwnState::Gone));
@@ -153,7 +163,11 @@ async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
             tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
         }
     };
-    let forgotten = shared.forget(&asleep.content);
+    let forgotten = async {
+        if record == Record::Dropped {
+            shared.forget(&asleep.content).await;
+        }
+    };
     let both = futures::future::join(told, forgotten);
     shared.tasks.stop.run_until_cancelled(both).await;
 }
@@ -174,6 +188,7 @@ pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<()
     }
     for lost in &catalogue.lost {
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
+        shared.losses.insert(lost.clone());
     }
     let entries = catalogue.remembered.into_iter().filter_map(|remembered| {
         let asleep = Asleep::remembered(remembered);
@@ -207,35 +222,13 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let Waking {
         content,
         claim,
-        mut inbox,
+        inbox,
         status,
         handle,
     } = waking;
     let Awake { manifest, bytes } = match awake {
         Ok(awake) => awake,
-        Err(error) => {
-            tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
-            let gone = matches!(
-                error,
-                StorageError::Changed { .. } | StorageError::NotFound { .. }
-            );
-            let reason = match gone {
-                true => RefuseReason::UnknownContent,
-                false => RefuseReason::Busy,
-            };
-            while let Some(link) = inbox.next_link() {
-                link.outlet.end(LinkEnd::Refused(reason));
-            }
-            match gone {
-                true => {
-                    drop(claim);
-                    withdraw(&shared, &content).await;
-                }
-                // It may be served another time.
-                false => claim.sleep_again(content),
-            }
-            return;
-        }
+        Err(error) => return cannot_serve(&shared, content, claim, inbox, error).await,
     };
     let now = tokio::time::Instant::now().into_std();
     let config = shared.swarm_config();
@@ -249,6 +242,35 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let driver = driver.serving(OpenContent::new(manifest, blob).with_bytes(bytes), recorded);
     let driver = driver.unchecked(unchecked);
     Box::pin(driver.run(handle.stop, handle.cancel)).await;
+}
+
+/// Ends the links of a content that cannot be served now. If that will not pass, it is
+/// not offered any more.
+async fn cannot_serve(
+    shared: &PeerShared,
+    content: Arc<Asleep>,
+    claim: DriverClaim,
+    mut inbox: Inbox,
+    error: StorageError,
+) {
+    tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
+    let (lost, record) = match error.is_gone() {
+        true => (true, Record::Dropped),
+        false => (error.is_loss(), Record::Kept),
+    };
+    let reason = match lost {
+        true => RefuseReason::UnknownContent,
+        false => RefuseReason::Busy,
+    };
+    while let Some(link) = inbox.next_link() {
+        link.outlet.end(LinkEnd::Refused(reason));
+    }
+    if !lost {
+        return claim.sleep_again(content);
+    }
+    shared.losses.add(&content.content, error);
+    drop(claim);
+    withdraw(shared, &content, record).await;
 }
 
 /// What a content that wakes up is served from.

@@ -12,6 +12,7 @@ use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ShareError, StartError};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
+use crate::peer::contents::losses::{Losses, LostContents};
 use crate::peer::contents::serve::{DriverWaker, serve_stored, share, unshare};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
@@ -27,7 +28,7 @@ use crate::peer::stats::PeerStats;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::protocol::{Addr, AddrError, PeerId};
-use crate::storage::Storage;
+use crate::storage::{Lost, Storage};
 use crate::tracker::{ClientConfig, TrackerClient, TrackerError};
 use crate::transport::{Listener, Transport};
 
@@ -121,6 +122,22 @@ impl Peer {
         self.shared().contents.complete()
     }
 
+    /// The contents that this peer shared until it could no longer read them: a read
+    /// failed, or the file had changed, or at the
+    /// [start](PeerBuilder::share_stored) it was not there any more. The oldest
+    /// first. Of more than 256, the oldest are left out. One that is shared again is
+    /// not in the list.
+    pub fn lost(&self) -> Vec<Lost> {
+        self.shared().losses.all()
+    }
+
+    /// The same as a stream: first those of [`lost`](Self::lost), then each one as
+    /// soon as this peer stops sharing it. It ends with the peer. Whoever falls
+    /// behind by more than 256 misses the oldest.
+    pub fn lost_contents(&self) -> LostContents {
+        self.shared().losses.stream()
+    }
+
     /// What this peer has and does at this moment. O(contents).
     pub fn stats(&self) -> PeerStats {
         let shared = self.shared();
@@ -143,7 +160,8 @@ impl Peer {
     /// content already, under whatever name.
     ///
     /// A file is read where it lies, and must not change while it is shared. As
-    /// soon as a read shows that it has changed, it is no longer shared. With
+    /// soon as a read shows that it has changed, or fails for good, it is no longer
+    /// shared, and is among the [lost](Self::lost). With
     /// [`PeerBuilder::share_stored`] it is shared again after a restart.
     ///
     /// Any content name is allowed, also one that is not safe as a file name
@@ -534,6 +552,7 @@ impl PeerBuilder {
                 transport: self.transport,
                 admission,
                 contents,
+                losses: Losses::default(),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 dialler: Arc::new(dialler),
                 tasks,

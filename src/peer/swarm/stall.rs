@@ -52,6 +52,8 @@ pub enum StallReason {
         /// How many.
         links: u32,
     },
+    /// The owners that are known said that they no longer have the content.
+    Gone,
     /// Every owner that is known sent wrong bytes, and is banned.
     Banned {
         /// How many.
@@ -96,6 +98,7 @@ impl fmt::Display for StallReason {
             Self::NothingMissing { links } => {
                 write!(f, "nobody has what is missing ({links} connected peers)")
             }
+            Self::Gone => f.write_str("no owner has it any more"),
             Self::Banned { peers } => {
                 write!(f, "every owner sent wrong bytes ({peers} banned)")
             }

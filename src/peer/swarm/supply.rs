@@ -46,6 +46,9 @@ pub(super) struct Supply<'a> {
     pub(super) is_searching: bool,
     /// How many peers were banned because they sent wrong bytes.
     pub(super) liars: u32,
+    /// Whether an owner said that it no longer has the content, and nobody who has some of
+    /// it was met since.
+    pub(super) owner_gone: bool,
 }
 
 /// The links that say to have something, or are presumed to.
@@ -209,6 +212,9 @@ impl Supply<'_> {
 
     /// Why no other peer is connected.
     fn why_no_link(self) -> StallReason {
+        if self.owner_gone {
+            return StallReason::Gone;
+        }
         let OwnerCounts {
             known,
             full,

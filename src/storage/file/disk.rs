@@ -50,8 +50,18 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + Sized + 'static {
     /// Gives the entry `from` a second name.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when something has the name `to`.
+    /// [`io::ErrorKind::AlreadyExists`] when something has the name `to`, and
+    /// [`io::ErrorKind::Unsupported`] where the file system has no hard links.
     fn link(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Creates an empty file.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something has the name.
+    fn create_new(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Renames an entry in one step that replaces what has the name `to`.
+    fn replace(&self, from: &str, to: &str) -> io::Result<()>;
 
     /// Removes a name.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -72,6 +82,9 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     fn stat(&self) -> io::Result<FileStat>;
 
     /// Locks the file against all other open handles of it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] where the file system has no locks.
     fn try_lock(&self) -> Result<(), TryLockError>;
 
     fn unlock(&self) -> io::Result<()>;
@@ -179,7 +192,33 @@ impl<E: Into<io::Error>> From<E> for Refused {
     }
 }
 
+/// How many bytes are available on a volume with this many blocks in total. A
+/// volume without blocks does not know: some network and user-space file systems
+/// state zeros.
+#[cfg_attr(not(unix), allow(dead_code))]
+pub(super) fn available_bytes(blocks: u64, available: u64, block_len: u64) -> Option<u64> {
+    match blocks == 0 || block_len == 0 {
+        true => None,
+        false => available.checked_mul(block_len),
+    }
+}
+
 /// The file ended where bytes were expected.
 pub(super) fn too_short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file is too short")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volume_that_states_no_size_is_not_full() {
+        assert_eq!(available_bytes(0, 0, 4096), None);
+        assert_eq!(available_bytes(0, 0, 0), None);
+        assert_eq!(available_bytes(100, 7, 0), None);
+        assert_eq!(available_bytes(100, 0, 4096), Some(0));
+        assert_eq!(available_bytes(100, 7, 4096), Some(7 * 4096));
+        assert_eq!(available_bytes(u64::MAX, u64::MAX, 2), None);
+    }
 }

@@ -96,6 +96,10 @@ impl<F: DiskFile> JournalFile<F> {
         Ok(())
     }
 
+    pub(super) fn file(&self) -> &F {
+        &self.file
+    }
+
     pub(super) fn unlock(&self) -> io::Result<()> {
         self.file.unlock()
     }

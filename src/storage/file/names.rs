@@ -22,6 +22,12 @@ impl PartialNames {
     }
 }
 
+/// The first and the second name of a file that is made and removed to see how
+/// files are renamed here. They belong to whoever has the lock of this content.
+pub(super) fn probe_names(id: ContentId) -> [String; 2] {
+    [format!("{id}.probe"), format!("{id}.probed")]
+}
+
 /// The name of a segment of the log of finished contents.
 pub(super) fn segment_name(number: u64) -> String {
     format!("{number:064x}.catalogue")
@@ -52,6 +58,8 @@ pub(super) enum ReservedFile {
     Segment,
     /// A record of a finished content, as earlier versions kept them.
     Record,
+    /// An empty file that shows how files are renamed here.
+    Probe,
 }
 
 /// The hash and the purpose in a reserved name. Upper and lower case are the
@@ -64,6 +72,8 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".journal", ReservedFile::Journal),
         (".catalogue", ReservedFile::Segment),
         (".manifest", ReservedFile::Record),
+        (".probe", ReservedFile::Probe),
+        (".probed", ReservedFile::Probe),
     ];
     reserved
         .into_iter()
@@ -105,6 +115,8 @@ mod tests {
             format!("{id}.journal"),
             format!("{id}.catalogue"),
             format!("{id}.manifest"),
+            format!("{id}.probe"),
+            format!("{id}.probed"),
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");

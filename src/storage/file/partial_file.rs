@@ -21,8 +21,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, DiskFile, EntryKind, Refused};
-use super::failure::{failed, failed_to_store, refused};
+use super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
+use super::failure::{failed, failed_to_store};
 use super::group_sync::Mark;
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
@@ -89,7 +89,8 @@ enum Stage {
     Writing,
     /// The file has its final name, and the name is durable.
     Finished,
-    /// A sync failed, or a committed chunk is wrong. Whatever was not committed
+    /// A sync failed, a committed chunk is wrong, or somebody else has removed,
+    /// replaced or truncated the file. Whatever was not committed
     /// before counts as lost.
     Failed(StorageError),
 }
@@ -164,7 +165,10 @@ impl<D: Disk> PartialFile<D> {
         if let Some(stamp) = self.published.get() {
             stamp.check(&self.file, || self.dir.path_of(self.name.as_str()))?;
         }
-        let bytes = read.map_err(|e| failed("reading", &self.path(), e))?;
+        let bytes = read.map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => self.fail(self.truncated()),
+            _ => failed("reading", &self.path(), e),
+        })?;
         // A read of exactly one unproven chunk proves it, so that it need not
         // be read again when the file is finished.
         let range = offset..offset + len as u64;
@@ -186,6 +190,10 @@ impl<D: Disk> PartialFile<D> {
         pieces: &[Bytes],
     ) -> Result<(), StorageError> {
         self.withdraw(offset, len)?;
+        if offset > 0 && offset + len == self.length() {
+            // Only this write could hide that the file was truncated.
+            self.check_length().map_err(|e| self.fail(e))?;
+        }
         let stage = self.stage();
         stage.check_writing()?;
         self.file
@@ -231,6 +239,8 @@ impl<D: Disk> PartialFile<D> {
             // Nothing can be recorded, so nothing need be durable yet.
             return Ok(());
         }
+        self.check_place(sync.journal.as_ref())
+            .map_err(|e| self.fail(e))?;
         // Writes may run during the sync: only those before this call are
         // promised to be durable.
         let synced = self.file.sync_data();
@@ -240,6 +250,52 @@ impl<D: Disk> PartialFile<D> {
             sync.named = true;
         }
         self.record(&mut sync, verified)
+    }
+
+    /// Checks that the names still refer to the files that are written, and that
+    /// nobody has truncated the unfinished one. What is written would be lost
+    /// otherwise.
+    fn check_place(&self, journal: Option<&JournalFile<D::File>>) -> Result<(), StorageError> {
+        self.check_name(&self.names.data, &self.file)?;
+        if let Some(journal) = journal {
+            self.check_name(&self.names.journal, journal.file())?;
+        }
+        self.check_length()
+    }
+
+    fn check_name(&self, name: &str, file: &D::File) -> Result<(), StorageError> {
+        let path = self.dir.path_of(name);
+        let how = match self.dir.disk.is_at(name, file) {
+            // A second name does no harm to what is written.
+            Ok(true) | Err(Refused::Kind(EntryKind::SharedFile)) => return Ok(()),
+            Ok(false) => match self.dir.kind(name)? {
+                Some(_) => "replaced",
+                None => "removed",
+            },
+            Err(Refused::Kind(_)) => "replaced",
+            Err(Refused::Io(error)) => return Err(failed("examining", &path, error)),
+        };
+        Err(StorageError::Tampered { path, how })
+    }
+
+    fn check_length(&self) -> Result<(), StorageError> {
+        let stat = self.file.stat();
+        let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
+        self.check_stat(&stat)
+    }
+
+    fn check_stat(&self, stat: &FileStat) -> Result<(), StorageError> {
+        match stat.len < self.length() {
+            true => Err(self.truncated()),
+            false => Ok(()),
+        }
+    }
+
+    fn truncated(&self) -> StorageError {
+        StorageError::Tampered {
+            path: self.path(),
+            how: "truncated",
+        }
     }
 
     /// Records the committed chunks durably.
@@ -286,10 +342,14 @@ impl<D: Disk> PartialFile<D> {
         let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
         let stamp = self.sync_all(&mut stage)?;
         let before_name = self.dir.mark();
-        if let Err(error) = self.publish() {
-            drop(stage);
-            self.commit_all(&mut sync);
-            return Err(error);
+        match self.publish() {
+            Ok(()) => {}
+            Err(tampered @ StorageError::Tampered { .. }) => return Err(stage.fail(tampered)),
+            Err(error) => {
+                drop(stage);
+                self.commit_all(&mut sync);
+                return Err(error);
+            }
         }
         Ok(Finish::Named(Named {
             file: self,
@@ -337,6 +397,7 @@ impl<D: Disk> PartialFile<D> {
         synced.map_err(|e| stage.fail(failed("syncing", &self.path(), e)))?;
         let stat = self.file.stat();
         let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
+        self.check_stat(&stat).map_err(|e| stage.fail(e))?;
         Ok(Stamp {
             len: stat.len,
             modified: stat.modified,
@@ -348,16 +409,7 @@ impl<D: Disk> PartialFile<D> {
     fn publish(&self) -> Result<(), StorageError> {
         let (data, path) = (&self.names.data, self.path());
         // The file that is published must be the one that was written.
-        match self.dir.disk.is_at(data, &self.file) {
-            // A second name does no harm: the file is not written any more, and
-            // publishing in two steps gives it one anyway.
-            Ok(true) | Err(Refused::Kind(EntryKind::SharedFile)) => {}
-            Ok(false) => {
-                let gone = io::Error::new(io::ErrorKind::NotFound, "the file was removed");
-                return Err(failed("publishing", &path, gone));
-            }
-            Err(error) => return Err(refused("publishing", &path, error)),
-        }
+        self.check_name(data, &self.file)?;
         match self.dir.publish(data, self.name.as_str(), &self.file) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.dir.exists(&self.name)),
             done => done.map_err(|e| failed("publishing", &path, e)),
@@ -484,7 +536,7 @@ impl<D: Disk> Named<'_, D> {
         // After a failed sync the new name may never reach the disk, whatever a
         // later sync says. Under the old name the file can be finished again.
         let (name, data) = (file.name.as_str(), &file.names.data);
-        if let Err(error) = file.dir.publish(name, data, &file.file) {
+        if let Err(error) = file.dir.take_back(name, data, &file.file) {
             tracing::debug!(name, %error, "failed to take the name back");
         }
         Err(error)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::blocking::{run, run_on, run_short};
 use super::dir::{DataFile, Dir, open_path};
-use super::disk::{Disk, DiskFile, Refused};
+use super::disk::{Disk, DiskFile, FileStat, Refused};
 use super::failure::{failed, refused};
 use super::pool::{FileKey, Place, Pool, PooledFile};
 use super::stamp::{FileStamp, Stamp};
@@ -105,6 +105,7 @@ impl ReadBlob {
                 let path = location.at.path();
                 let file = location.at.open().map_err(|e| not_opened(&path, e))?;
                 let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
+                check_end(&file, &stat, &path)?;
                 let blob = Self::new(location, Stamp::of(&stat));
                 blob.0.location.pool.keep(blob.0.key, file, place);
                 Ok(blob)
@@ -171,6 +172,20 @@ impl ReadFile {
     }
 }
 
+/// Checks that a file ends where the system says. To read past the end costs no
+/// access to the disk; that nothing is missing before it shows when it is read.
+fn check_end(file: &DataFile, stat: &FileStat, path: &Path) -> Result<(), StorageError> {
+    match file.read_at(stat.len, 1) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+        Err(e) => return Err(failed("reading", path, e)),
+        Ok(_) => {}
+    }
+    let stamp = Stamp::of(stat);
+    // It may have grown since it was examined.
+    stamp.check(file, || path.to_path_buf())?;
+    Err(stamp.wrong_length(path.to_path_buf()))
+}
+
 impl Drop for ReadFile {
     fn drop(&mut self) {
         self.location.pool.close(self.key);
@@ -186,8 +201,14 @@ impl Blob for ReadBlob {
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.0.stamp.len)?;
         self.with_file(Takes::Bytes(len), move |this, file| {
-            let read = file.read_at(offset, len);
-            read.map_err(|e| failed("reading", &this.location.at.path(), e))
+            file.read_at(offset, len).map_err(|e| {
+                let path = this.location.at.path();
+                match e.kind() {
+                    // If the file has become shorter, that is told by its stamp.
+                    io::ErrorKind::UnexpectedEof => this.stamp.wrong_length(path),
+                    _ => failed("reading", &path, e),
+                }
+            })
         })
         .await
     }

@@ -69,6 +69,7 @@ pub(super) fn recover<D: Disk>(
         // The last holder of the lock may have published the file. Then it is
         // finished, and must not be touched.
         dir.check_free(name, id)?;
+        dir.find_naming(id, &file)?;
         let journal = match has_journal(manifest) {
             true => match dir.open_locked(&names.journal)? {
                 LockAttempt::Acquired(journal) => Some(journal),

@@ -55,6 +55,15 @@ impl Stamp {
         (now.len, now.modified) == (self.len, self.modified)
     }
 
+    /// The error of a file that has this stamp, and reads as something of another
+    /// length.
+    pub(super) fn wrong_length(&self, path: PathBuf) -> StorageError {
+        StorageError::WrongLength {
+            path,
+            length: self.len,
+        }
+    }
+
     /// Checks that a file still has this length and modification time.
     ///
     /// # Errors

@@ -29,7 +29,8 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// files of its own in the directory: `<content id>.part` for an unfinished
 /// download, `<content id>.journal` for its state, and
 /// `<64 hex digits>.catalogue` for the contents to
-/// [remember](Storage::remember). These names are reserved
+/// [remember](Storage::remember). For a moment there is also
+/// `<content id>.probe` or `<content id>.probed`. These names are reserved
 /// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
 /// versions used. Links and other entries that are not regular
 /// files are left alone ([`StorageError::NotAFile`]).
@@ -92,10 +93,37 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// or by a tool that copies times), then the altered bytes are served; peers
 /// that fetch them detect this.
 ///
+/// # Unfinished files that change
+/// A download looks at each commit, and before it is finished, whether its unfinished
+/// file is still there, is the one that is written, and has its length. If somebody
+/// else has removed, replaced or truncated it or its journal, it fails with
+/// [`StorageError::Tampered`]; the next one keeps the chunks that are left. Bytes
+/// that are altered in place are not detected.
+///
+/// # Files that are not what they seem
+/// A file that reads longer or shorter than the system says, as those of procfs and
+/// sysfs do, is refused with [`StorageError::WrongLength`], when it is opened or
+/// read.
+///
+/// # File systems
+/// The first download finds out what the file system can do, before a byte is
+/// written. A finished file gets its name by a rename that replaces nothing or,
+/// where there is none, by a hard link. Where there are no hard links either (some
+/// FUSE, SMB and Android mounts), the name is taken by an empty file, which is then
+/// replaced. That is a weaker promise: another program that replaces the empty file
+/// at that very moment loses its own, other programs may see an empty file for a
+/// moment, and after a crash in that moment an empty file remains. It has to be
+/// removed before the content can be downloaded under that name.
+///
+/// Where files cannot be locked, downloads fail with [`StorageError::NoLocks`]. A
+/// file system that does not state how much space it has is not taken for a full
+/// one.
+///
 /// # Moved and removed directories
 /// The directory is held open, so it can be moved. When it or its volume is
-/// removed, every operation fails with [`StorageError::Io`], even if another
-/// directory takes its place: open a new storage there.
+/// removed, every operation fails with [`StorageError::Io`], or
+/// [`StorageError::Tampered`] for an unfinished download, even if another directory
+/// takes its place: open a new storage there.
 ///
 /// # Example
 /// ```no_run
@@ -218,9 +246,10 @@ impl FileStorageBuilder {
 /// a tokio runtime with time enabled.
 ///
 /// # Errors
-/// [`StorageError::NotAFile`] when the path refers to a directory, pipe or
-/// device, and [`StorageError::Io`] when there is no file, or it cannot be
-/// read.
+/// [`StorageError::NotAFile`] when the path refers to a directory, pipe, socket or
+/// device, [`StorageError::WrongLength`] when the file goes on after its end, and
+/// [`StorageError::Io`] when there is no file, or it cannot be read. A file that ends
+/// too early is a [`StorageError::WrongLength`] when it is read.
 pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageError> {
     let path = path.as_ref();
     // The working directory may be another one when the file is opened again.

@@ -5,12 +5,12 @@ use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::disk::{Disk, DiskFile, EntryKind, Refused};
 use super::failure::{failed, refused};
 use super::group_sync::{GroupSync, Mark};
-use super::names::PartialNames;
+use super::names::{PartialNames, probe_names};
 use crate::content::{ContentId, ContentName};
 use crate::storage::StorageError;
 
@@ -27,6 +27,21 @@ pub(super) struct StorageDir<D> {
     /// Held while a name is made or changed. The system does one at a time anyway,
     /// and threads that wait for that in the system may spin.
     names: Mutex<()>,
+    /// How files get their final names here, once that is known.
+    naming: OnceLock<Naming>,
+}
+
+/// How a file gets another name, from the safest way to the weakest. A weaker one is
+/// used only where the file system has no safer one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Naming {
+    /// A rename that replaces nothing.
+    Rename,
+    /// A second name, and then the first is removed.
+    Link,
+    /// An empty file takes the name, if that is free, and then is replaced. What
+    /// another program puts in its place at that very moment is lost.
+    Reserve,
 }
 
 /// What an attempt to lock a file gave.
@@ -47,6 +62,7 @@ impl<D: Disk> StorageDir<D> {
             is_durable: AtomicBool::new(false),
             syncs: GroupSync::default(),
             names: Mutex::default(),
+            naming: OnceLock::new(),
         }
     }
 
@@ -78,12 +94,32 @@ impl<D: Disk> StorageDir<D> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(LockAttempt::Held),
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
+                self.remove_empty(name, &file);
+                return Err(StorageError::NoLocks {
+                    path: self.path.clone(),
+                    source: e.into(),
+                });
+            }
             Err(TryLockError::Error(e)) => return Err(failed("locking", &self.path_of(name), e)),
         }
         match self.disk.is_at(name, &file) {
             Ok(true) => Ok(LockAttempt::Acquired(file)),
             Ok(false) => Ok(LockAttempt::Replaced),
             Err(error) => Err(refused("opening", &self.path_of(name), error)),
+        }
+    }
+
+    /// Removes a file of the storage that turned out to be of no use, unless there
+    /// is something in it.
+    fn remove_empty(&self, name: &str, file: &D::File) {
+        let removed = match file.stat() {
+            Ok(stat) if stat.len == 0 => self.disk.remove(name),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::debug!(name, %error, "failed to remove an empty file");
         }
     }
 
@@ -117,21 +153,121 @@ impl<D: Disk> StorageDir<D> {
         })
     }
 
-    /// Renames `file` and never replaces anything. Where this takes two steps,
-    /// and an earlier call stopped between them, it continues from there.
+    /// Finds out how files get their final names here, unless that is known: before
+    /// the first byte of a content is written, as it cannot be published otherwise.
+    /// The caller has the lock of this content, whose unfinished file this is.
+    ///
+    /// # Errors
+    /// The error of the weakest way, if there is none. Then the unfinished file is
+    /// removed if it is empty.
+    pub(super) fn find_naming(&self, id: ContentId, file: &D::File) -> Result<(), StorageError> {
+        if self.naming.get().is_some() {
+            return Ok(());
+        }
+        let probes = probe_names(id);
+        let mut found = self.probe(&probes);
+        if found
+            .as_ref()
+            .is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+        {
+            // Another process has taken the probe for one that was left behind.
+            found = self.probe(&probes);
+        }
+        match found {
+            Ok(naming) => {
+                tracing::debug!(?naming, "how files get their names");
+                let _ = self.naming.set(naming);
+                Ok(())
+            }
+            Err(error) => {
+                self.remove_empty(&PartialNames::of(id).data, file);
+                Err(failed("renaming", &self.path_of(&probes[0]), error))
+            }
+        }
+    }
+
+    /// Gives an empty file another name, and removes it.
+    fn probe(&self, [from, to]: &[String; 2]) -> io::Result<Naming> {
+        let _one = self.one_name();
+        let remove = |name: &str| match self.disk.remove(name) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+        // An earlier probe may have been interrupted.
+        remove(from)?;
+        remove(to)?;
+        drop(self.disk.create_new(from)?);
+        let found = self.probe_from(Naming::Rename, from, to);
+        let removed = remove(from).and(remove(to));
+        found.and_then(|naming| removed.map(|()| naming))
+    }
+
+    fn probe_from(&self, naming: Naming, from: &str, to: &str) -> io::Result<Naming> {
+        let (renamed, next) = match naming {
+            Naming::Rename => (self.disk.rename(from, to), Some(Naming::Link)),
+            Naming::Link => (self.disk.link(from, to), Some(Naming::Reserve)),
+            Naming::Reserve => {
+                let reserved = self.disk.create_new(to);
+                let replace = |reserved| self.replace_reserved(from, to, &reserved);
+                (reserved.and_then(replace), None)
+            }
+        };
+        match (renamed, next) {
+            (Err(e), Some(next)) if e.kind() == io::ErrorKind::Unsupported => {
+                self.probe_from(next, from, to)
+            }
+            (renamed, _) => renamed.map(|()| naming),
+        }
+    }
+
+    /// Renames `file` and replaces nothing, by the safest way that there is
+    /// ([`Naming`]). Where this takes two steps with a second name, and an earlier
+    /// call stopped between them, it continues from there.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when something else has the name `to`.
     pub(super) fn publish(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
+        let known = self.naming.get().copied().unwrap_or(Naming::Rename);
+        let unsupported = |e: &io::Error| e.kind() == io::ErrorKind::Unsupported;
         let mark = self.mark();
-        let renamed = {
+        if known == Naming::Rename {
             let _one = self.one_name();
-            self.disk.rename(from, to)
-        };
-        match renamed {
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => {}
-            done => return done,
+            match self.disk.rename(from, to) {
+                Err(e) if unsupported(&e) => {}
+                done => return done,
+            }
         }
+        if known <= Naming::Link {
+            match self.publish_in_two_steps(from, to, file, mark) {
+                Err(e) if unsupported(&e) => {}
+                done => return done,
+            }
+        }
+        self.publish_reserved(from, to)
+    }
+
+    /// Gives a file its unfinished name back, because a sync of its final name
+    /// failed.
+    pub(super) fn take_back(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
+        if self.naming.get() != Some(&Naming::Reserve) {
+            return self.publish(from, to, file);
+        }
+        // To reserve this name as well could replace on the disk what the failed sync
+        // did not rename there. It is the storage's own.
+        let _one = self.one_name();
+        match self.disk.kind(to)? {
+            None => self.disk.replace(from, to),
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        }
+    }
+
+    fn publish_in_two_steps(
+        &self,
+        from: &str,
+        to: &str,
+        file: &D::File,
+        mark: Mark,
+    ) -> io::Result<()> {
         // Whether the new name refers to this file, and the old one still does.
         let has_both = || matches!(self.disk.is_at(to, file), Err(Refused::Kind(_)));
         match self.disk.link(from, to) {
@@ -151,6 +287,44 @@ impl<D: Disk> StorageDir<D> {
         self.disk.remove(from)
     }
 
+    /// Takes the name `to` with an empty file, which replaces nothing, and replaces
+    /// that. After a crash between the two, the empty file remains.
+    fn publish_reserved(&self, from: &str, to: &str) -> io::Result<()> {
+        let mark = self.mark();
+        let reserved = {
+            let _one = self.one_name();
+            self.disk.create_new(to)?
+        };
+        // If the file were replaced before this sync, a power failure could keep the
+        // empty file and lose the other.
+        let synced = self.sync(mark);
+        let _one = self.one_name();
+        synced
+            .and_then(|()| self.replace_reserved(from, to, &reserved))
+            .inspect_err(|_| {
+                if self.is_reserved(to, &reserved).is_ok_and(|ours| ours) {
+                    let _ = self.disk.remove(to);
+                }
+            })
+    }
+
+    fn replace_reserved(&self, from: &str, to: &str, reserved: &D::File) -> io::Result<()> {
+        match self.is_reserved(to, reserved)? {
+            true => self.disk.replace(from, to),
+            false => Err(io::ErrorKind::AlreadyExists.into()),
+        }
+    }
+
+    /// Whether a name refers to this file, and nothing was written to it: another
+    /// program may have put its own there.
+    fn is_reserved(&self, name: &str, reserved: &D::File) -> io::Result<bool> {
+        match self.disk.is_at(name, reserved) {
+            Ok(true) => Ok(reserved.stat()?.len == 0),
+            Ok(false) | Err(Refused::Kind(_)) => Ok(false),
+            Err(Refused::Io(error)) => Err(error),
+        }
+    }
+
     /// Fails if something has the name.
     pub(super) fn check_free(&self, name: &ContentName, id: ContentId) -> Result<(), StorageError> {
         if self.kind(name.as_str())?.is_none() {
@@ -159,6 +333,7 @@ impl<D: Disk> StorageDir<D> {
         // It may be this content, finished just before a crash.
         self.drop_second_name(name, id);
         self.drop_orphaned_journal(id);
+        self.drop_probes(id);
         Err(self.exists(name))
     }
 
@@ -241,6 +416,25 @@ impl<D: Disk> StorageDir<D> {
         };
         if let Err(error) = dropped() {
             tracing::debug!(%id, ?error, "failed to remove the journal");
+        }
+    }
+
+    /// Removes the probe of a content without an unfinished file, which a crash left
+    /// behind.
+    pub(super) fn drop_probes(&self, id: ContentId) {
+        let dropped = || -> io::Result<()> {
+            if self.disk.kind(&PartialNames::of(id).data)?.is_some() {
+                return Ok(());
+            }
+            for name in probe_names(id) {
+                if self.disk.kind(&name)? == Some(EntryKind::File) {
+                    self.disk.remove(&name)?;
+                }
+            }
+            Ok(())
+        };
+        if let Err(error) = dropped() {
+            tracing::debug!(%id, %error, "failed to remove a probe");
         }
     }
 }

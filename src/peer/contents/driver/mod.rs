@@ -244,12 +244,7 @@ impl Driver {
     async fn end(mut self, reason: DownloadError) {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
-        let mut published = false;
-        if self.publication == Publication::UnderWay {
-            published = self.await_publication().await;
-        } else if !matches!(reason, DownloadError::Storage { .. }) {
-            self.save().await;
-        }
+        let published = self.finish_writing(&reason).await;
         let Self {
             shared,
             claim,
@@ -273,6 +268,10 @@ impl Driver {
             false => reason,
         };
         tracing::debug!(%reason, "content ended");
+        let lost = seeding.then(|| storage_error(&reason)).flatten();
+        if let Some(error) = lost {
+            shared.losses.add(&listing.content, error.clone());
+        }
         // Noted before anybody can share the content again. A tracker that
         // does not hear of it learns from the owner's refusals.
         let gone = listing.withdraw().filter(|_| !stopping);
@@ -280,7 +279,9 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        if seeding && !stopping {
+        // After a restart, a disk that failed may work again.
+        let forgets = lost.is_none_or(StorageError::is_gone);
+        if seeding && !stopping && forgets {
             shared
                 .tasks
                 .stop
@@ -298,6 +299,18 @@ impl Driver {
         if told.is_pending() {
             shared.tasks.stop.run_until_cancelled(gone).await;
         }
+    }
+
+    /// Brings to an end what is being stored. Returns whether the content was
+    /// published by that.
+    async fn finish_writing(&mut self, reason: &DownloadError) -> bool {
+        if self.publication == Publication::UnderWay {
+            return self.await_publication().await;
+        }
+        if storage_error(reason).is_none() {
+            self.save().await;
+        }
+        false
     }
 
     /// Waits until the content is published, so that the outcome is certain.
@@ -437,6 +450,7 @@ impl Driver {
             }
             JobResult::Published(Ok(recorded)) => {
                 self.recorded = recorded;
+                self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
                 self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
@@ -671,12 +685,13 @@ impl Driver {
         } = read;
         if let Err(error) = &result {
             tracing::warn!(link = link.0, %error, "reading for a peer failed");
-            let changed = matches!(
-                error,
-                StorageError::Changed { .. } | StorageError::Altered { .. }
-            );
-            if changed && self.swarm.is_seeding() {
-                // What the storage has is not this content any more.
+            let ends = match self.swarm.is_seeding() {
+                // What the storage has is not this content any more, or cannot be
+                // read. Others are to know, and ask somebody else.
+                true => error.is_loss(),
+                false => matches!(error, StorageError::Tampered { .. }),
+            };
+            if ends {
                 self.storage_failed(Some(block.chunk), error.clone());
             }
         }
@@ -742,6 +757,14 @@ impl Driver {
             status.set_durable_bytes(bytes);
             false
         });
+    }
+}
+
+/// The error of the storage that ended a content, if it was one.
+fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
+    match reason {
+        DownloadError::Storage { source, .. } => Some(source),
+        _ => None,
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
 use super::super::journal;
-use super::disk_state::{DiskState, Failure, PlantedBug, Trouble};
+use super::disk_state::{Ability, DiskState, Failure, PlantedBug, Trouble};
 use super::inode::FileOp;
 use super::name_table::NameOp;
 
@@ -83,7 +83,7 @@ impl Disk for CrashDisk {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
-        if state.two_steps {
+        if !matches!(state.ability, Ability::Full | Ability::NoLocks) {
             return Err(io::ErrorKind::Unsupported.into());
         }
         let inode = state.new_name(from, to)?;
@@ -93,8 +93,35 @@ impl Disk for CrashDisk {
         Ok(())
     }
 
+    fn create_new(&self, name: &str) -> io::Result<CrashFile> {
+        let mut state = self.state();
+        state.whole_step(true)?;
+        state.take_name(name);
+        if state.names.get(name).is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let inode = state.create(name, &[]);
+        Ok(CrashFile::new(self, inode, name))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.whole_step(true)?;
+        if state.ability == Ability::NoNaming {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let inode = state.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state
+            .names
+            .change(NameOp::Rename(from.to_owned(), to.to_owned(), inode));
+        Ok(())
+    }
+
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
+        if matches!(state.ability, Ability::NoLinks | Ability::NoNaming) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         let inode = state.new_name(from, to)?;
         state.names.change(NameOp::Link(to.to_owned(), inode));
         Ok(())
@@ -192,6 +219,9 @@ impl DiskFile for CrashFile {
     fn try_lock(&self) -> Result<(), TryLockError> {
         let mut state = self.disk.state();
         state.whole_step(false).map_err(TryLockError::Error)?;
+        if state.ability == Ability::NoLocks {
+            return Err(TryLockError::Error(io::ErrorKind::Unsupported.into()));
+        }
         let inode = &mut state.inodes[self.inode];
         if inode.locked {
             return Err(TryLockError::WouldBlock);

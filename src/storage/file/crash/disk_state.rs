@@ -9,6 +9,7 @@ use std::io;
 
 use fastrand::Rng;
 
+use super::super::names::parse_reserved;
 use super::super::timestamp::Timestamp;
 use super::blocks::Blocks;
 use super::inode::Inode;
@@ -33,9 +34,24 @@ pub(super) struct DiskState {
     pub(super) room: u64,
     /// Whether the name of the directory itself is durable.
     pub(super) directory_is_durable: bool,
-    /// Whether publishing a file takes two steps: a second name is added, then
-    /// the first is removed.
-    pub(super) two_steps: bool,
+    /// What the file system can do.
+    pub(super) ability: Ability,
+}
+
+/// What a file system can do, and others cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ability {
+    /// Everything.
+    Full,
+    /// A file gets another name without replacing anything in two steps: a second
+    /// name is added, then the first is removed.
+    NoRename,
+    /// There are no second names either.
+    NoLinks,
+    /// Names do not change at all.
+    NoNaming,
+    /// Files cannot be locked.
+    NoLocks,
 }
 
 /// What was reported durable so far.
@@ -55,6 +71,8 @@ pub(super) enum Trouble {
     Fails(u64, Failure),
     /// Another file takes the final name just before the content gets it.
     NameTaken,
+    /// Another file takes the place of an empty one that reserves the final name.
+    ReservationTaken,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +121,7 @@ impl DiskState {
             },
             room: u64::MAX,
             directory_is_durable: false,
-            two_steps: false,
+            ability: Ability::Full,
         }
     }
 
@@ -115,6 +133,11 @@ impl DiskState {
     /// How many operations there were since the trouble was set.
     pub(super) fn ops(&self) -> u64 {
         self.ops
+    }
+
+    /// How many of them changed something.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// The bytes under a name.
@@ -188,10 +211,7 @@ impl DiskState {
     /// inode.
     pub(super) fn new_name(&mut self, from: &str, to: &str) -> io::Result<usize> {
         self.whole_step(true)?;
-        if self.trouble == Trouble::NameTaken {
-            self.create(to, FOREIGN);
-            self.names.make_durable();
-        }
+        self.take_name(to);
         let replaces = self.planted == Some(PlantedBug::RenameReplaces);
         if self.names.get(to).is_some() && !replaces {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -201,7 +221,20 @@ impl DiskState {
             .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Another file takes a final name now, if that is the trouble.
+    pub(super) fn take_name(&mut self, name: &str) {
+        if self.trouble == Trouble::NameTaken && parse_reserved(name).is_none() {
+            self.create(name, FOREIGN);
+            self.names.make_durable();
+        }
+    }
+
     pub(super) fn sync_names(&mut self) -> io::Result<()> {
+        let is_final = |name: &&String| parse_reserved(name).is_none();
+        let reserved = self.names.iter().find(is_final).cloned();
+        if let Some(name) = reserved.filter(|_| self.trouble == Trouble::ReservationTaken) {
+            self.create(&name, FOREIGN);
+        }
         let failure = self.step(true)?;
         match (self.planted, failure) {
             (Some(PlantedBug::NoDirectorySync), _) => Ok(()),

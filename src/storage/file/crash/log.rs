@@ -17,7 +17,7 @@ use super::super::storage_dir::StorageDir;
 use super::super::timestamp::Timestamp;
 use super::Checked;
 use super::crash_disk::CrashDisk;
-use super::disk_state::{DiskState, Failure, PlantedBug, Trouble};
+use super::disk_state::{Ability, DiskState, Failure, PlantedBug, Trouble};
 use crate::content::{ContentName, Manifest};
 use crate::storage::StorageError;
 
@@ -186,7 +186,10 @@ fn interrupted(
         {
             let mut state = disk.state();
             state.planted = planted;
-            state.two_steps = seed.is_multiple_of(2);
+            state.ability = match seed.is_multiple_of(2) {
+                true => Ability::NoRename,
+                false => Ability::Full,
+            };
         }
         disk.set_trouble(trouble(at));
         let (state, allowed, failed) = run(disk, Allowed::new(), &steps);

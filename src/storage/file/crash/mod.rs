@@ -14,15 +14,16 @@ mod inode;
 mod log;
 mod name_table;
 
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskFile};
 use super::journal;
-use super::names::PartialNames;
+use super::names::{PartialNames, probe_names};
 use super::partial_file::{PartialFile, Resumed, finish_together};
 use super::recovery::RecoveryOptions;
 use super::storage_dir::StorageDir;
@@ -30,7 +31,7 @@ use crate::content::{Bitfield, ChunkIndex, ContentName, MIN_CHUNK_LEN, Manifest}
 use crate::storage::StorageError;
 use blocks::Blocks;
 use crash_disk::CrashDisk;
-use disk_state::{DiskState, FOREIGN, Failure, PlantedBug, Trouble};
+use disk_state::{Ability, DiskState, FOREIGN, Failure, PlantedBug, Trouble};
 
 const CHUNKS: u32 = 64;
 /// How many states after a crash are tried at each point of a download.
@@ -92,40 +93,46 @@ struct Script {
     every: u32,
     /// The seed of the order of the chunks; if there is none, they are in order.
     shuffled: Option<u64>,
-    /// Publishing the file takes two steps.
-    two_steps: bool,
+    /// What the file system can do.
+    ability: Ability,
 }
 
-const SCRIPTS: [Script; 5] = [
+const SCRIPTS: [Script; 6] = [
     Script {
         chunks: CHUNKS,
         every: 8,
         shuffled: None,
-        two_steps: false,
+        ability: Ability::Full,
     },
     Script {
         chunks: CHUNKS,
         every: 5,
         shuffled: Some(1),
-        two_steps: true,
+        ability: Ability::NoRename,
     },
     Script {
         chunks: CHUNKS,
         every: 3,
         shuffled: Some(2),
-        two_steps: false,
+        ability: Ability::NoLinks,
     },
     Script {
         chunks: 1,
         every: 1,
         shuffled: None,
-        two_steps: false,
+        ability: Ability::Full,
     },
     Script {
         chunks: 1,
         every: 2,
         shuffled: None,
-        two_steps: true,
+        ability: Ability::NoRename,
+    },
+    Script {
+        chunks: 1,
+        every: 1,
+        shuffled: None,
+        ability: Ability::NoLinks,
     },
 ];
 
@@ -134,7 +141,7 @@ const DENSE: Script = Script {
     chunks: CHUNKS,
     every: 1,
     shuffled: Some(3),
-    two_steps: false,
+    ability: Ability::Full,
 };
 
 /// An error says what is wrong.
@@ -164,7 +171,7 @@ fn open_in(
 
 /// Resumes a download as a peer does, and stops at the first error.
 fn download(disk: &CrashDisk, script: Script) -> Checked<Result<(), StorageError>> {
-    disk.state().two_steps = script.two_steps;
+    disk.state().ability = script.ability;
     let resumed = match open(disk) {
         Ok(resumed) => resumed,
         Err(error) => return Ok(Err(error)),
@@ -216,6 +223,8 @@ fn check_disk(state: &DiskState) -> Checked<()> {
     let finished = match state.file(NAME) {
         None => false,
         Some(file) if *file == *FOREIGN => false,
+        // The name is reserved.
+        Some(file) if file.len() == 0 && state.ability == Ability::NoLinks => false,
         Some(file) if *file == sample.bytes[..] => true,
         Some(_) => return Err("the name refers to wrong bytes".into()),
     };
@@ -251,8 +260,18 @@ fn is_finished(state: &DiskState, file: Option<&Blocks>) -> bool {
     file.is_some_and(|file| *file == Sample::on(state).bytes[..])
 }
 
+/// Whether the final name is that of an empty file.
+fn has_reservation(disk: &CrashDisk) -> bool {
+    let state = disk.state();
+    state.file(NAME).is_some_and(|file| file.len() == 0)
+}
+
 /// Resumes until the content is finished.
 fn complete(disk: &CrashDisk, script: Script) -> Checked<()> {
+    if has_reservation(disk) {
+        // It is left behind by a crash, and removed by the user.
+        disk.remove(NAME).map_err(|e| e.to_string())?;
+    }
     let ended = download(disk, script)?;
     let finished = {
         let state = disk.state();
@@ -273,7 +292,8 @@ fn complete(disk: &CrashDisk, script: Script) -> Checked<()> {
     let state = disk.state();
     check_disk(&state)?;
     let names = &Sample::on(&state).names;
-    let left = [&names.data, &names.journal];
+    let [probe, probed] = &probe_names(Sample::on(&state).manifest.id());
+    let left = [&names.data, &names.journal, probe, probed];
     match left.into_iter().find(|name| state.file(name).is_some()) {
         Some(name) => Err(format!("{name} remains")),
         None => match state.directory_is_durable && is_finished(&state, state.durable_file(NAME)) {
@@ -345,7 +365,11 @@ impl Tally {
         let scripts = [SCRIPTS[0], SCRIPTS[3]];
         for (failure, script) in failures.into_iter().flat_map(|f| scripts.map(|s| (f, s))) {
             let script = Script {
-                two_steps: failure == Failure::Short,
+                ability: match failure {
+                    Failure::Io => Ability::Full,
+                    Failure::Short => Ability::NoRename,
+                    Failure::NoSpace => Ability::NoLinks,
+                },
                 ..script
             };
             for at in 1.. {
@@ -356,6 +380,9 @@ impl Tally {
                 let case = |e| format!("{e} ({failure:?} at operation {at})");
                 let ops = disk.state().ops();
                 check_typed(&ended, failure).map_err(case)?;
+                if has_reservation(&disk) {
+                    return Err(case("the name is reserved after a failure".into()));
+                }
                 disk.set_trouble(Trouble::None);
                 self.after_failure(&disk, script, at).map_err(case)?;
                 if ops < at {
@@ -494,10 +521,10 @@ fn journal_that_is_not_written_again_is_caught() {
 }
 
 /// Another file takes the name while the content is being published.
-fn name_taken(planted: Option<PlantedBug>, script: Script) -> Checked<()> {
+fn name_taken(trouble: Trouble, planted: Option<PlantedBug>, script: Script) -> Checked<()> {
     let disk = CrashDisk::new(script.chunks);
     disk.state().planted = planted;
-    disk.set_trouble(Trouble::NameTaken);
+    disk.set_trouble(trouble);
     let ended = download(&disk, script)?;
     if disk.state().file(NAME).is_none_or(|file| *file != *FOREIGN) {
         return Err("the file that had the name is gone".into());
@@ -523,16 +550,23 @@ fn name_taken(planted: Option<PlantedBug>, script: Script) -> Checked<()> {
 
 #[test]
 fn name_that_is_taken_at_the_end_is_left_alone_and_no_chunk_is_fetched_again() {
-    name_taken(None, SCRIPTS[0]).unwrap();
-    name_taken(None, SCRIPTS[1]).unwrap();
     // A content of one chunk is fetched again, and published then.
-    name_taken(None, SCRIPTS[3]).unwrap();
-    name_taken(None, SCRIPTS[4]).unwrap();
+    for script in SCRIPTS {
+        name_taken(Trouble::NameTaken, None, script).unwrap();
+    }
+    for script in [SCRIPTS[2], SCRIPTS[5]] {
+        name_taken(Trouble::ReservationTaken, None, script).unwrap();
+    }
 }
 
 #[test]
 fn rename_that_replaces_is_caught() {
-    let found = name_taken(Some(PlantedBug::RenameReplaces), SCRIPTS[0]).unwrap_err();
+    let found = name_taken(
+        Trouble::NameTaken,
+        Some(PlantedBug::RenameReplaces),
+        SCRIPTS[0],
+    )
+    .unwrap_err();
     assert!(found.contains("is gone"), "{found}");
 }
 
@@ -545,7 +579,8 @@ fn failed_sync_is_final() {
     };
     let none = Bitfield::none(CHUNKS);
     file.commit(&none).unwrap();
-    disk.set_trouble(Trouble::Fails(1, Failure::Io));
+    // The sync comes after it was made sure that both files are there.
+    disk.set_trouble(Trouble::Fails(4, Failure::Io));
     let error = file.commit(&none).unwrap_err();
     assert!(error.to_string().starts_with("syncing model/"), "{error}");
     let written = file.write(0, chunk.len() as u64, &[chunk]);
@@ -725,4 +760,173 @@ fn contents_that_are_finished_together_survive_a_crash_and_a_failure() {
         points = at;
     }
     assert!(points > 20, "{points}");
+}
+
+/// What somebody else does to the files of a download that runs.
+#[derive(Debug, Clone, Copy)]
+enum Meddling {
+    Removes(&'static str),
+    Replaces(&'static str),
+    Truncates,
+}
+
+impl Meddling {
+    /// Meddles with the sample, and returns the path of the file.
+    fn meddle(self, disk: &CrashDisk) -> PathBuf {
+        let name_of = |ending: &str| format!("{}{ending}", SAMPLE.manifest.id());
+        let name = match self {
+            Self::Removes(ending) | Self::Replaces(ending) => name_of(ending),
+            Self::Truncates => name_of(".part"),
+        };
+        match self {
+            Self::Removes(_) => disk.remove(&name).unwrap(),
+            Self::Replaces(_) => {
+                disk.remove(&name).unwrap();
+                disk.state().create(&name, FOREIGN);
+            }
+            Self::Truncates => {
+                let half = SAMPLE.bytes.len() as u64 / 2;
+                let file = disk.open_existing(&name).unwrap();
+                file.set_len(half).unwrap();
+            }
+        }
+        PathBuf::from("model").join(name)
+    }
+}
+
+#[test]
+fn meddling_with_the_files_of_a_download_ends_it_at_the_next_commit() {
+    for (meddling, how) in [
+        (Meddling::Removes(".part"), "removed"),
+        (Meddling::Removes(".journal"), "removed"),
+        (Meddling::Replaces(".part"), "replaced"),
+        (Meddling::Replaces(".journal"), "replaced"),
+        (Meddling::Truncates, "truncated"),
+    ] {
+        let disk = CrashDisk::new(CHUNKS);
+        let Ok(Resumed { file, .. }) = open(&disk) else {
+            panic!("the disk is empty");
+        };
+        let mut first = Bitfield::none(CHUNKS);
+        first.insert(ChunkIndex(0));
+        let chunk = SAMPLE.chunk(ChunkIndex(0));
+        file.write(0, chunk.len() as u64, &[chunk]).unwrap();
+        file.commit(&first).unwrap();
+
+        let path = meddling.meddle(&disk);
+        let error = file.commit(&first).unwrap_err();
+        assert_eq!(error, StorageError::Tampered { path, how }, "{meddling:?}");
+        let chunk = SAMPLE.chunk(ChunkIndex(1));
+        let written = file.write(chunk.len() as u64, chunk.len() as u64, &[chunk]);
+        assert_eq!(written, Err(error.clone()));
+        assert_eq!(file.finish().map(|_| ()), Err(error));
+        drop(file);
+
+        // The next download begins with what is left.
+        disk.state().promise.chunks = Bitfield::none(CHUNKS);
+        let resumed = open(&disk).map_err(|e| e.to_string()).unwrap();
+        let left = match meddling {
+            Meddling::Truncates => 1,
+            Meddling::Removes(_) | Meddling::Replaces(_) => 0,
+        };
+        assert_eq!(resumed.present.count(), left, "{meddling:?}");
+        drop(resumed);
+        complete(&disk, SCRIPTS[0]).unwrap();
+    }
+}
+
+#[test]
+fn last_chunk_does_not_hide_that_the_file_was_truncated() {
+    let disk = CrashDisk::new(CHUNKS);
+    let Ok(Resumed { file, .. }) = open(&disk) else {
+        panic!("the disk is empty");
+    };
+    let last = ChunkIndex(CHUNKS - 1);
+    let written = || {
+        let offset = SAMPLE.manifest.geometry().offset_of(last);
+        let bytes = SAMPLE.chunk(last);
+        file.write(offset, bytes.len() as u64, &[bytes])
+    };
+    written().unwrap();
+    let truncated = disk.open_existing(&SAMPLE.names.data).unwrap();
+    truncated.set_len(5000).unwrap();
+    let error = written().unwrap_err();
+    let path = PathBuf::from("model").join(&SAMPLE.names.data);
+    let how = "truncated";
+    assert_eq!(error, StorageError::Tampered { path, how });
+    assert_eq!(file.finish().map(|_| ()), Err(error));
+}
+
+#[test]
+fn file_that_was_taken_away_after_the_last_commit_is_not_published() {
+    for (meddling, how) in [
+        (Meddling::Removes(".part"), "removed"),
+        (Meddling::Replaces(".part"), "replaced"),
+        (Meddling::Truncates, "truncated"),
+    ] {
+        for ability in [Ability::Full, Ability::NoRename, Ability::NoLinks] {
+            let disk = CrashDisk::new(CHUNKS);
+            disk.state().ability = ability;
+            let Ok(Resumed { file, .. }) = open(&disk) else {
+                panic!("the disk is empty");
+            };
+            write_all(&file, &SAMPLE).unwrap();
+            let path = meddling.meddle(&disk);
+            let tampered = StorageError::Tampered { path, how };
+            for _ in 0..2 {
+                assert_eq!(file.finish().map(|_| ()), Err(tampered.clone()));
+            }
+            assert!(disk.state().file(NAME).is_none(), "{meddling:?}");
+        }
+    }
+}
+
+/// Begins a download on a disk that lacks something, and returns the error.
+fn refused_by(ability: Ability, sample: &'static Sample) -> (CrashDisk, StorageError) {
+    let disk = CrashDisk::new(sample.manifest.geometry().chunks());
+    disk.state().ability = ability;
+    let Err(error) = open(&disk) else {
+        panic!("{ability:?} is enough");
+    };
+    (disk, error)
+}
+
+#[test]
+fn disk_that_cannot_keep_its_promises_is_refused_and_nothing_is_left_behind() {
+    for sample in [&*SAMPLE, &*SMALL] {
+        let (disk, error) = refused_by(Ability::NoLocks, sample);
+        let source = std::io::ErrorKind::Unsupported.into();
+        let path = "model".into();
+        assert_eq!(error, StorageError::NoLocks { path, source });
+        assert_eq!(disk.names().unwrap(), [""; 0]);
+
+        let (disk, error) = refused_by(Ability::NoNaming, sample);
+        let probe = &probe_names(sample.manifest.id())[0];
+        let denied = std::io::ErrorKind::PermissionDenied;
+        let expected = StorageError::io(format!("renaming model/{probe}"), denied);
+        assert_eq!(error, expected);
+        assert_eq!(disk.names().unwrap(), [""; 0]);
+    }
+}
+
+#[test]
+fn how_files_get_their_names_is_found_out_once() {
+    for ability in [Ability::Full, Ability::NoRename, Ability::NoLinks] {
+        let disk = CrashDisk::new(CHUNKS);
+        disk.state().ability = ability;
+        let dir = Arc::new(StorageDir::new(disk.clone(), "model".into()));
+        let changes_of_one = || {
+            let before = disk.state().changes();
+            let opened = open_in(dir.clone(), Sample::name(), &SAMPLE);
+            drop(opened.map_err(|e| e.to_string()).unwrap());
+            let changes = disk.state().changes() - before;
+            disk.remove(&SAMPLE.names.data).unwrap();
+            disk.remove(&SAMPLE.names.journal).unwrap();
+            changes
+        };
+        let (first, second, third) = (changes_of_one(), changes_of_one(), changes_of_one());
+        assert!(first > second, "{ability:?}: {first} {second}");
+        assert_eq!(second, third);
+        assert_eq!(disk.names().unwrap(), [""; 0]);
+    }
 }

@@ -120,7 +120,23 @@ impl Disk for Dir {
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::hard_link(self.0.join(from), self.0.join(to))
+        use io::ErrorKind::{AlreadyExists, NotFound, Unsupported};
+        let linked = fs::hard_link(self.0.join(from), self.0.join(to));
+        // Systems have many words for a file system without hard links.
+        linked.map_err(|error| match error.kind() {
+            AlreadyExists | NotFound => error,
+            _ => Unsupported.into(),
+        })
+    }
+
+    fn create_new(&self, name: &str) -> io::Result<DataFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        Ok(DataFile::new(options.open(self.0.join(name))?))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.0.join(from), self.0.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

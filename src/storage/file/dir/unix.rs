@@ -10,7 +10,9 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
+use super::super::disk::{
+    Disk, DiskFile, EntryKind, FileStat, Refused, available_bytes, too_short,
+};
 use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
@@ -118,15 +120,39 @@ impl Disk for Dir {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
         match fs::renameat_with(&self.0, from, &self.0, to, fs::RenameFlags::NOREPLACE) {
-            // The file system or the kernel does not support the flag.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            // The file system or the kernel does not support the flag, or a
+            // filter of system calls does not let it pass.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
             done => return Ok(done?),
         }
         Err(io::ErrorKind::Unsupported.into())
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        Ok(fs::linkat(&self.0, from, &self.0, to, AtFlags::empty())?)
+        match fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
+            // What file systems without hard links say. Android answers with
+            // `ACCESS`.
+            Err(
+                Errno::PERM
+                | Errno::ACCESS
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::MLINK,
+            ) => Err(io::ErrorKind::Unsupported.into()),
+            done => Ok(done?),
+        }
+    }
+
+    fn create_new(&self, name: &str) -> io::Result<DataFile> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | CAREFUL;
+        let mode = Mode::from_raw_mode(0o666);
+        let fd = retry_on_intr(|| fs::openat(&self.0, name, flags, mode))?;
+        Ok(DataFile(fd.into()))
+    }
+
+    fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, from, &self.0, to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -150,7 +176,7 @@ impl Disk for Dir {
 
     fn available(&self) -> Option<u64> {
         let volume = fs::fstatvfs(&self.0).ok()?;
-        volume.f_bavail.checked_mul(volume.f_frsize)
+        available_bytes(volume.f_blocks, volume.f_bavail, volume.f_frsize)
     }
 }
 
@@ -228,7 +254,18 @@ impl DiskFile for DataFile {
     }
 
     fn try_lock(&self) -> Result<(), TryLockError> {
-        self.0.try_lock()
+        match self.0.try_lock() {
+            // What network file systems say that were mounted without locks.
+            Err(TryLockError::Error(e))
+                if [Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::NOTSUP]
+                    .iter()
+                    .any(|errno| e.raw_os_error() == Some(errno.raw_os_error())) =>
+            {
+                let error = io::Error::new(io::ErrorKind::Unsupported, e);
+                Err(TryLockError::Error(error))
+            }
+            done => done,
+        }
     }
 
     fn unlock(&self) -> io::Result<()> {
