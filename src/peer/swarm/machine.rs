@@ -19,7 +19,7 @@ use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::phase::Phase;
-use super::places::{Census, GRACE, GivesWay, Places};
+use super::places::{Census, GRACE, Places};
 use super::planner::{Arrival, Planner, Released};
 use super::progress::Counters;
 use super::remote_chunks::RemoteChunks;
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
-use crate::protocol::{Addr, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, HostKey, LinkProof, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A link that was silent this many times in a row is dropped.
 const MAX_SNUBS: u32 = 3;
@@ -906,8 +906,9 @@ impl Swarm {
         }
     }
 
-    /// Gives free places to those who wait, and from time to time the places of links that
-    /// give way to them.
+    /// Gives free places to those who wait, and from time to time the place of a link that
+    /// gives way to them: of one at a time, since a link that comes needs a round trip
+    /// until it asks.
     fn serve_line(&mut self, now: Instant) {
         if self.line.is_empty() {
             return;
@@ -917,7 +918,10 @@ impl Swarm {
             for id in self.line.late(now) {
                 self.violated(now, id, "no Bitfield in time");
             }
-            self.exchange_places(now);
+            if let Some((least, next)) = self.exchange(now) {
+                self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
+                self.end_wait(now, next);
+            }
         }
         while let Some(next) = self.next_in_line(now) {
             self.end_wait(now, next);
@@ -929,39 +933,18 @@ impl Swarm {
         }
     }
 
-    /// Links give way to those who wait: all that were sent nothing, and one of the others,
-    /// since a link that comes needs a round trip until it asks.
-    fn exchange_places(&mut self, now: Instant) {
-        let mut goes_on = true;
-        while goes_on && let Some((least, next)) = self.exchange(now) {
-            goes_on = self.uploader.sent_to(least) == 0;
-            self.drop_link(now, least, DropReason::Refused(RefuseReason::Busy));
-            self.end_wait(now, next);
-        }
-    }
-
-    /// A link that gives way to those who wait, if one does, and the one that gets its
-    /// place: the first in line to which it gives way.
+    /// The link that gives way to those who wait, if one does, and the one that gets its
+    /// place.
     fn exchange(&self, now: Instant) -> Option<(LinkId, LinkId)> {
-        let places = self.places(now);
-        let hosts = places.hosts();
-        let share = places.share(hosts.len());
-        let mut exchanges = places.give_way(&hosts).filter_map(|(least, gives_way)| {
-            let next = self.line.first(|waiting| {
-                let host = &waiting.info.host;
-                let count = hosts.get(host).copied().unwrap_or(0);
-                let gets_it = match gives_way {
-                    GivesWay::ToAnybody => true,
-                    GivesWay::ToBetterLot(lot) => {
-                        waiting.remote.count() == 0 && places.lot(host) < lot
-                    }
-                    GivesWay::ToHostsWithFewerThan(most) => count + 2 <= most,
-                };
-                count < share && gets_it
-            });
-            Some((least, next?))
+        let hosts = self.places(now).hosts();
+        let most = hosts.values().max().copied()?;
+        let (least, is_surplus) = self.places(now).gives_way(&hosts)?;
+        let share = self.places(now).share(hosts.len());
+        let next = self.line.first(|host| {
+            let count = hosts.get(host).copied().unwrap_or(0);
+            count < share && (!is_surplus || count + 2 <= most)
         });
-        exchanges.next()
+        Some((least, next?))
     }
 
     /// The link that gets the next free place, if there is one.
@@ -970,7 +953,7 @@ impl Swarm {
             return None;
         }
         let (places, is_half_full) = (self.places(now), self.is_half_full());
-        let may = |link: &Link| !is_half_full || !places.has_its_share(&link.info.host);
+        let may = |host: &HostKey| !is_half_full || !places.has_its_share(host);
         self.line.first(may)
     }
 

@@ -12,9 +12,8 @@
 //! A tenth of the places is kept free of blank links, for newcomers that have not said
 //! yet what they have.
 //!
-//! A seeder lets newcomers wait instead. There a link that was served gives way after its
-//! turn, and a blank one by its lot while it is new: later it may just not have been served
-//! yet.
+//! A seeder lets newcomers wait instead. A blank link keeps its place there, as it may just
+//! not have been served yet; but a link that was served gives way after its turn.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -53,10 +52,6 @@ const MIN_BLANK: Duration = Duration::from_secs(2);
 const TENURE: Duration = Duration::from_secs(30);
 const TENURE_CHUNKS: u64 = 4;
 
-/// If others wait, a link that is sent nothing has its place for this long: longer than it
-/// comes last, so that it is tried once more.
-const BLANK_TENURE: Duration = Duration::from_secs(90);
-
 /// After this long a link that takes its blocks very slowly is interrupted.
 const LONGEST_TENURE: Duration = Duration::from_secs(600);
 
@@ -71,16 +66,6 @@ pub(super) struct Places<'a> {
     pub(super) uploader: &'a Uploader,
     pub(super) phase: &'a Phase,
     pub(super) config: &'a SwarmConfig,
-}
-
-/// To whom a link gives way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivesWay {
-    ToAnybody,
-    /// To one that has nothing either, of a host with a lower [lot](Places::lot).
-    ToBetterLot(u64),
-    /// To a host that has at least two links fewer than so many.
-    ToHostsWithFewerThan(usize),
 }
 
 /// How many links are of doubtful use, as of the last count.
@@ -195,41 +180,31 @@ impl<'a> Places<'a> {
         ranked.map(|(_, _, id)| id)
     }
 
-    /// The links that may give way to those who wait, and to whom. First an idle one, or
-    /// one that had the time to be useful, and was not; or else the one that has had its
-    /// turn, and has had its place for longest. Then a new one with the worst lot. Then one
-    /// of the host that has most; `hosts` says how many links were accepted from each host.
-    pub(super) fn give_way(
-        self,
-        hosts: &BTreeMap<&HostKey, usize>,
-    ) -> impl Iterator<Item = (LinkId, GivesWay)> {
+    /// The link that gives way to those who wait, if one does; and whether it does so only
+    /// to a host with at least two links fewer. `hosts` says how many links were accepted
+    /// from each host. First an idle one. Then one that had the time to be useful, and was
+    /// not. Then the one that has had its turn, and has had its place for longest. Then one
+    /// of the host that has most.
+    pub(super) fn gives_way(self, hosts: &BTreeMap<&HostKey, usize>) -> Option<(LinkId, bool)> {
         let most = hosts.values().max().copied().unwrap_or(0);
-        let useless = |id, link: &Link| {
-            let useless = self.is_idle(id, link) || self.is_barren(id, link);
-            useless || self.has_missed_its_turn(id, link)
-        };
         let rank = |(id, link): (LinkId, &Link)| {
-            let is_useful = !useless(id, link);
-            let gives_way = !is_useful || self.has_had_its_turn(id, link);
-            gives_way.then_some((is_useful, link.since, id))
+            let exchanged = link.received + self.uploader.sent_to(id);
+            let of_most = !link.info.dialled && hosts.get(&link.info.host) == Some(&most);
+            let group = if self.is_idle(id, link) {
+                0
+            } else if self.is_barren(id, link) || self.has_missed_its_turn(id, link) {
+                1
+            } else if self.has_had_its_turn(id, link) {
+                return Some((2, 0, link.since, id));
+            } else if of_most && most >= 2 {
+                3
+            } else {
+                return None;
+            };
+            Some((group, exchanged, link.since, id))
         };
-        let any = self.links.iter().filter_map(rank).min();
-        let any = any.map(|(_, _, id)| (id, GivesWay::ToAnybody));
-        // The lot decides between those who have just come. Later it is their turn.
-        let is_new_blank = |(id, link): &(LinkId, &Link)| {
-            link.since < self.now && self.is_blank(*id, link) && !self.is_old(link)
-        };
-        let blanks = self.links.iter().filter(is_new_blank);
-        let blank = blanks.max_by_key(|(_, link)| link.lot);
-        let blank = blank.map(|(id, link)| (id, GivesWay::ToBetterLot(link.lot)));
-        let of_most = |(_, link): &(LinkId, &Link)| {
-            !link.info.dialled && hosts.get(&link.info.host) == Some(&most)
-        };
-        let crowd = self.links.iter().filter(of_most);
-        let exchanged = |id, link: &Link| link.received + self.uploader.sent_to(id);
-        let surplus = crowd.min_by_key(|(id, link)| (exchanged(*id, link), *id));
-        let surplus = surplus.map(|(id, _)| (id, GivesWay::ToHostsWithFewerThan(most)));
-        [any, blank, surplus].into_iter().flatten()
+        let (group, _, _, id) = self.links.iter().filter_map(rank).min()?;
+        Some((id, group == 3))
     }
 
     /// Whether nothing is known of a link, though it was its turn.
@@ -243,9 +218,9 @@ impl<'a> Places<'a> {
         let held = self.now.saturating_duration_since(link.since);
         let chunk_len = self.phase.manifest().map(|m| m.geometry().chunk_len());
         let enough = chunk_len.map_or(0, |len| len * TENURE_CHUNKS);
-        let served = self.uploader.sent_to(id) >= enough && self.uploader.is_resting(id);
-        let passed_over = self.is_blank(id, link);
-        held >= TENURE && served || held >= BLANK_TENURE && passed_over || held >= LONGEST_TENURE
+        let sent = self.uploader.sent_to(id);
+        let rests = self.uploader.is_resting(id);
+        held >= TENURE && sent >= enough && rests || held >= LONGEST_TENURE && sent > 0
     }
 
     fn is_new(self, link: &Link) -> bool {

@@ -131,11 +131,10 @@ impl WaitingLine {
         id.copied()
     }
 
-    /// The first link, in the order of turns, that may have a place.
-    pub(super) fn first(&self, may: impl Fn(&Link) -> bool) -> Option<LinkId> {
-        let mut heads = self.hosts.iter().filter_map(|host| host.links.front());
-        let may = |id: &&LinkId| self.links.get(**id).is_some_and(|w| may(&w.link));
-        heads.find(may).copied()
+    /// The first link, in the order of turns, of a host that may have a place.
+    pub(super) fn first(&self, may: impl Fn(&HostKey) -> bool) -> Option<LinkId> {
+        let host = self.hosts.iter().find(|host| may(&host.host))?;
+        host.links.front().copied()
     }
 
     /// A link gets a place: it was its host's turn.
