@@ -37,6 +37,12 @@ pub enum StallReason {
         /// How many.
         links: u32,
     },
+    /// Peers are connected that have something missing, and all of them let others ask
+    /// first.
+    Choked {
+        /// How many.
+        links: u32,
+    },
     /// Peers are connected, and none of them has anything that is missing.
     NothingMissing {
         /// How many.
@@ -77,6 +83,7 @@ impl fmt::Display for StallReason {
                 "no manifest has come ({links} connected, {wrong} banned for wrong bytes)"
             ),
             Self::Silent { links } => write!(f, "nothing is sent ({links} connected owners)"),
+            Self::Choked { links } => write!(f, "others are served first ({links} owners)"),
             Self::NothingMissing { links } => {
                 write!(f, "nobody has what is missing ({links} connected peers)")
             }

@@ -181,9 +181,11 @@ impl Supply<'_> {
             },
             Phase::Transfer(transfer) if links > 0 => {
                 let useful = met.filter(|(id, _)| transfer.planner.is_useful(*id));
-                match useful.count() as u32 {
-                    0 => StallReason::NothingMissing { links },
-                    links => StallReason::Silent { links },
+                let choked = useful.clone().filter(|(_, link)| link.is_choked());
+                match (useful.count() as u32, choked.count() as u32) {
+                    (0, _) => StallReason::NothingMissing { links },
+                    (links, choked) if links == choked => StallReason::Choked { links },
+                    (links, _) => StallReason::Silent { links },
                 }
             }
             _ => self.why_no_link(),
