@@ -5,6 +5,7 @@
 mod early;
 mod manifest;
 mod places;
+mod stalls;
 
 use std::time::{Duration, Instant};
 

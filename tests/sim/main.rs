@@ -19,5 +19,6 @@ mod peer_sessions;
 mod peer_shutdown;
 mod peer_stalls;
 mod peer_strangers;
+mod peer_trackers;
 #[path = "../world/mod.rs"]
 mod world;

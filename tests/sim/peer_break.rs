@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bt_lite::MemoryStorage;
+use bt_lite::protocol::PeerId;
 use futures::future::join_all;
 use tokio::time::timeout;
 
@@ -31,6 +32,7 @@ async fn unreachable(
         let host = host(number);
         world.network().set_latency(&host, WAY);
         let builder = world.mute(&host, MemoryStorage::new());
+        let builder = builder.id(PeerId((number as u128).to_be_bytes()));
         peers.push(builder.seed(number as u64).start().await.unwrap());
     }
     let fetches = peers.iter().map(|peer| async {

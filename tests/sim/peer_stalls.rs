@@ -246,7 +246,7 @@ async fn each_reason_is_told_apart() {
 
     let wrong = PeerMessage::ManifestLength {
         length: 5,
-        proof: Bytes::new(),
+        proof: Bytes::from_static(b"1234"),
     };
     let lies = vec![PeerMessage::HaveAll, wrong];
     let liar = answers_with(&world, "liar", lies).await;
@@ -339,5 +339,67 @@ async fn slow_storage_is_told_apart_and_does_not_count_as_impatience() {
             .to_string()
             .contains("the known owner cannot be reached"),
         "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dial_without_a_place_goes_on_as_soon_as_one_is_free() {
+    let world = World::memory(1).await;
+    let (owner, _) = slow_owner(&world).await;
+    let other = world.node("other").await;
+    other.share("y", &content(1000, 2)).await;
+    let mut config = PeerConfig::default();
+    // One is kept for those that others open.
+    config.max_connections = 2;
+    let leecher = world.node_with("leecher", config).await;
+    let long = leecher.peer.download("x");
+    begun(&mut long.events()).await;
+    let mut short = leecher.peer.download("y");
+    let wait = Duration::from_millis(5300);
+    assert!(tokio::time::timeout(wait, &mut short).await.is_err());
+    owner.peer.shutdown().await;
+    let free = Instant::now();
+    soon(short).await.unwrap();
+    assert!(
+        free.elapsed() < Duration::from_millis(50),
+        "{:?}",
+        free.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn owner_that_has_a_place_in_a_moment_is_tried_again_in_a_moment() {
+    let world = World::memory(1).await;
+    let mut config = PeerConfig::default();
+    config.max_connections_per_host = 1;
+    let owner = world.node_with("owner", config).await;
+    owner.share("x", &content(LEN, 1)).await;
+    // Both are on the same host.
+    let peer = |port: u8| {
+        let peer = Peer::builder(world.transport("host"), MemoryStorage::new());
+        peer.tracker(world.tracker.local_addr())
+            .listen(format!("memory:host:{port}"))
+    };
+    let (first, second) = (
+        peer(1).start().await.unwrap(),
+        peer(2).start().await.unwrap(),
+    );
+    world.network().set_upload_rate("owner", Some(1_000_000));
+    world.network().refuse("host", true);
+    let begun = Instant::now();
+    let one = first.download("x");
+    one.events().next().await.unwrap();
+    let two = second.download("x");
+    let freed = async {
+        sleep(Duration::from_millis(120)).await;
+        first.shutdown().await;
+    };
+    let (_, done) = futures::join!(freed, soon(two));
+    done.unwrap();
+    // The content takes a second, and the next try comes long before the end of another.
+    assert!(
+        begun.elapsed() < Duration::from_millis(1700),
+        "{:?}",
+        begun.elapsed()
     );
 }

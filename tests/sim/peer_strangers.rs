@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bt_lite::content::BlockRange;
 use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::limits::FRAME_TIMEOUT;
-use bt_lite::protocol::{PeerMessage, RefuseReason};
+use bt_lite::protocol::{PeerId, PeerMessage, RefuseReason};
 use bt_lite::storage::{Blob, Partial};
 use bt_lite::transport::{Connection, Listener, framed};
 use bt_lite::{
@@ -200,6 +200,7 @@ impl Piped {
         let peer = Peer::builder(transport, MemoryStorage::new())
             .listen("pipe:owner")
             .config(config)
+            .id(PeerId([1; 16]))
             .seed(1);
         let peer = peer.start().await.unwrap();
         let bytes = content(len, 1);

@@ -433,3 +433,45 @@ async fn tracker_and_peers_meet_over_tcp() {
     tracker.shutdown().await;
     asker.shutdown().await;
 }
+
+/// A transport that reaches every tracker over the interface with the number 7.
+struct OverSeven(bt_lite::MemoryTransport);
+
+#[async_trait::async_trait]
+impl Transport for OverSeven {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, bt_lite::TransportError> {
+        let mut connection = self.0.connect(addr).await?;
+        connection.remote = "[fe80::1%7]:7000".parse().expect("an address");
+        Ok(connection)
+    }
+
+    async fn listen(
+        &self,
+        addr: &Addr,
+    ) -> Result<Box<dyn bt_lite::transport::Listener>, bt_lite::TransportError> {
+        self.0.listen(addr).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn link_local_owner_is_reached_over_the_interface_of_the_tracker() {
+    let network = MemoryNetwork::new(1);
+    let mut registry = bt_lite::tracker::RegistryConfig::default();
+    registry.addresses = bt_lite::tracker::AddressRule::Any;
+    let builder = Tracker::builder(network.endpoint("tracker")).registry(registry);
+    let tracker = builder.bind(TRACKER).await.unwrap();
+    let client = |name: &str, listen: Option<&str>| {
+        TrackerClient::start(
+            Arc::new(OverSeven(network.endpoint(name))),
+            vec![tracker.local_addr().clone()],
+            listen.map(addr),
+            ClientConfig::default(),
+        )
+    };
+    let owner = client("owner", Some("[fe80::9%3]:70"));
+    owner.own(entry(1, OwnState::Complete)).await.unwrap();
+    let asker = client("asker", None);
+    let found = asker.need(id(1).into(), 10).await.unwrap();
+    // The owner's own number of the interface was not told.
+    assert_eq!(addrs(&found), ["[fe80::9%7]:70"]);
+}

@@ -37,13 +37,14 @@ pub enum StallReason {
         /// How many are before this side, at the owner where that is least.
         position: u32,
     },
-    /// Peers are connected that have something missing, and all of them serve others first.
-    Choked {
+    /// Peers are connected that have something missing, and none of them sends it.
+    Silent {
         /// How many.
         links: u32,
     },
-    /// Peers are connected that have something missing, and none of them sends it.
-    Silent {
+    /// Peers are connected that have something missing, and all of them let others ask
+    /// first.
+    Choked {
         /// How many.
         links: u32,
     },
@@ -91,10 +92,8 @@ impl fmt::Display for StallReason {
             Self::Queued { position } => {
                 write!(f, "{position} are before this peer at a busy owner")
             }
-            Self::Choked { links } => {
-                write!(f, "all serve others first ({links} connected owners)")
-            }
             Self::Silent { links } => write!(f, "nothing is sent ({links} connected owners)"),
+            Self::Choked { links } => write!(f, "others are served first ({links} owners)"),
             Self::NothingMissing { links } => {
                 write!(f, "nobody has what is missing ({links} connected peers)")
             }

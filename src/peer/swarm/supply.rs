@@ -198,12 +198,11 @@ impl Supply<'_> {
             },
             Phase::Transfer(transfer) if links > 0 => {
                 let useful = met.filter(|(id, _)| transfer.planner.is_useful(*id));
-                let (choked, open): (Vec<_>, Vec<_>) =
-                    useful.partition(|(_, link)| link.is_choked());
-                match (choked.len() as u32, open.len() as u32) {
-                    (0, 0) => StallReason::NothingMissing { links },
-                    (links, 0) => StallReason::Choked { links },
-                    (_, links) => StallReason::Silent { links },
+                let choked = useful.clone().filter(|(_, link)| link.is_choked());
+                match (useful.count() as u32, choked.count() as u32) {
+                    (0, _) => StallReason::NothingMissing { links },
+                    (links, choked) if links == choked => StallReason::Choked { links },
+                    (links, _) => StallReason::Silent { links },
                 }
             }
             _ => self.why_no_link(),

@@ -377,6 +377,12 @@ impl Session {
                 listed = ?registered.listed,
                 "registered",
             );
+            let listens = self.listen.as_ref().and_then(Addr::socket_addr);
+            if registered.listed.is_none() && listens.is_some_and(|addr| addr.port() != 0) {
+                let (tracker, listen) = (&self.setup.tracker, &self.listen);
+                warn!(%tracker, ?listen, "the tracker reaches this peer over another family of \
+                    addresses than it listens at, and does not list it");
+            }
             self.setup.state.registered_anew(self.setup.index);
             self.registration = Some(registration);
         }

@@ -15,7 +15,9 @@ pub enum AddressRule {
     /// Only addresses of the host that registers them
     /// ([`Addr::same_host`](crate::Addr::same_host)), after an unspecified IP
     /// was filled in from the connection. So a tracker cannot be used to aim
-    /// peers at third parties.
+    /// peers at third parties. Who registers over loopback is on the tracker's own
+    /// machine, and may name any address of it, or a name, or that of the router before
+    /// it; a tracker must not stand behind a proxy that hides where its peers come from.
     #[default]
     SourceHost,
     /// Any address. For peers behind proxies and port mappings, where everybody
