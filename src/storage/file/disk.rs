@@ -82,6 +82,13 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     /// Writes all pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 
+    /// Fills the file with the first `len` bytes of another one, as the system can do
+    /// it best. Returns whether it did. Nobody else may use either handle meanwhile.
+    fn copy_from(&self, source: &Self, len: u64) -> io::Result<bool> {
+        let _ = (source, len);
+        Ok(false)
+    }
+
     /// Truncates the file, or extends it with a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

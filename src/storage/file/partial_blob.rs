@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::blocking::run;
-use super::dir::{DataFile, Dir};
+use super::dir::{DataFile, Dir, open_path};
 use super::partial_file::PartialFile;
 use super::pool::{Pool, WriterPlaces};
 use super::read_blob::{Located, ReadBlob};
@@ -221,6 +221,27 @@ impl Blob for PartialBlob {
         }
         let file = self.writing().await?.map_err(|_| StorageError::ReadOnly)?;
         run(move || file.write(offset, len, &pieces)).await
+    }
+
+    async fn copy_from(&self, source: &dyn Blob) -> Result<bool, StorageError> {
+        let Some(stamp) = source.file() else {
+            return Ok(false);
+        };
+        // A content of one chunk waits in memory, and is read for that.
+        if self.is_short().is_some() || source.length() != self.length {
+            return Ok(false);
+        }
+        let Ok(file) = self.writing().await? else {
+            return Err(StorageError::ReadOnly);
+        };
+        run(move || {
+            // The caller can read the source by other means.
+            match open_path(stamp.path()) {
+                Ok(source) => file.copy_from(&source),
+                Err(_) => Ok(false),
+            }
+        })
+        .await
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {

@@ -29,6 +29,13 @@ impl FileStamp {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether two stamps are of one file that has not changed between, as far as its
+    /// path, its length and its modification time tell.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let stat = |stamp: &Stamp| (stamp.len, stamp.modified);
+        self.path == other.path && stat(&self.stamp) == stat(&other.stamp)
+    }
 }
 
 /// The same without the path.

@@ -19,13 +19,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::place::is_gone;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
+use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::queue::ActivePlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -81,6 +84,8 @@ pub(in crate::peer) struct Driver {
     jobs: Jobs,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
+    /// What was sent of the content, with what other drivers of it have sent before.
+    uploads: Uploads,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -98,7 +103,9 @@ impl Driver {
         status: watch::Sender<ContentStatus>,
     ) -> Self {
         let id = swarm.id();
+        let uploads = status.borrow().uploads().clone();
         Self {
+            uploads,
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             shared,
@@ -218,11 +225,11 @@ impl Driver {
             return Err(Box::new(self));
         };
         open.release();
-        let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
-        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
-        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        let asleep = self.asleep(open);
+        // The table has one of the receivers.
+        let counted = self.uploads.bytes() > 0 || self.status.receiver_count() > 1;
         let Self { claim, inbox, .. } = self;
-        match claim.sleep(asleep, &inbox) {
+        match claim.sleep(asleep, &inbox, counted) {
             Ok(()) => {
                 tracing::debug!("content asleep");
                 Ok(())
@@ -232,6 +239,26 @@ impl Driver {
                 inbox,
                 ..self
             })),
+        }
+    }
+
+    /// The content as it sleeps.
+    fn asleep(&self, open: &OpenContent) -> Asleep {
+        let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
+        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
+        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        asleep
+    }
+
+    /// A complete content that ends because its bytes are gone where they were, as it
+    /// would sleep, and the error that says so.
+    fn lost(&self, reason: &DownloadError) -> Option<(Asleep, StorageError)> {
+        match reason {
+            DownloadError::Storage { source, .. } if is_gone(source) => {
+                let open = self.open.as_ref().filter(|_| self.swarm.is_seeding())?;
+                Some((self.asleep(open), source.clone()))
+            }
+            _ => None,
         }
     }
 
@@ -245,6 +272,7 @@ impl Driver {
         } else if !matches!(reason, DownloadError::Storage { .. }) {
             self.save().await;
         }
+        let lost = self.lost(&reason);
         let Self {
             shared,
             claim,
@@ -261,6 +289,13 @@ impl Driver {
         // the same download.
         drop(jobs);
         drop(open);
+        let elsewhere = async { elsewhere(&shared, lost?).await };
+        if let Some(Some(asleep)) = shared.tasks.stop.run_until_cancelled(elsewhere).await {
+            tracing::warn!(%reason, name = %asleep.content.name, "served from another place");
+            claim.sleep_again(Arc::new(asleep));
+            links.end_all(LinkEnd::Refused(RefuseReason::Busy));
+            return;
+        }
         let stopping = shared.tasks.stop.is_cancelled();
         let seeding = swarm.is_seeding();
         let reason = match stopping {
@@ -275,13 +310,6 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        if seeding && !stopping {
-            shared
-                .tasks
-                .stop
-                .run_until_cancelled(shared.forget(&listing.content))
-                .await;
-        }
         drop(claim);
         links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
         let outcome = match seeding || published {
@@ -362,10 +390,27 @@ impl Driver {
                 link,
                 messages,
                 bytes,
-            } => self.swarm.messages_sent(now(), link, messages, bytes),
+            } => {
+                let before = self.swarm.uploaded();
+                self.swarm.messages_sent(now(), link, messages, bytes);
+                self.uploads.add(self.swarm.uploaded() - before);
+            }
             DriverInput::Down { link } => {
                 self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
+            }
+            DriverInput::Describe(told) => {
+                if let Some(open) = &self.open
+                    && self.publication == Publication::Published
+                {
+                    // The one who asked may have gone.
+                    let _ = told.send(Arc::new(self.asleep(open)));
+                }
+            }
+            DriverInput::Owners(owners) => {
+                let owners = owners.into_iter().map(|addr| (addr, false));
+                let owners: Vec<_> = owners.collect();
+                self.swarm.owners_found(now(), owners);
             }
             DriverInput::SetStrategy { strategy, done } => {
                 self.swarm.set_strategy(strategy);
@@ -686,7 +731,8 @@ impl Driver {
     }
 
     fn show_progress(&mut self) {
-        let progress = self.swarm.progress(now());
+        let mut progress = self.swarm.progress(now());
+        progress.uploaded = self.uploads.bytes();
         self.status
             .send_if_modified(|status| status.set_progress(progress));
     }
@@ -698,6 +744,18 @@ impl Driver {
             false
         });
     }
+}
+
+/// A complete content whose bytes are gone where they were, as it sleeps at another
+/// place, if it has one.
+async fn elsewhere(shared: &PeerShared, (asleep, error): (Asleep, StorageError)) -> Option<Asleep> {
+    let Content { id, name, .. } = &asleep.content;
+    if let StorageError::Altered { .. } = error {
+        // Its file looks as if it had not changed.
+        shared.forget(name, id).await;
+    }
+    let place = shared.next_place(id).await?;
+    Some(asleep.at(place))
 }
 
 /// What the other peers are told at the end.
