@@ -330,8 +330,9 @@ on_both_networks! {
         let id = one.clone().unwrap().id;
         assert_eq!(one, two);
         let other_name = source().named(named("y"));
-        assert_eq!(owner.peer.share(other_name).await, one);
-        assert_eq!(owner.peer.contents().len(), 1);
+        let named_y = owner.peer.share(other_name).await.unwrap();
+        assert_eq!((named_y.id, named_y.name), (id, named("y")));
+        assert_eq!(owner.peer.contents(), [one.unwrap()]);
         assert!(owner.peer.unshare(&id).await);
         assert!(!owner.peer.unshare(&id).await);
         assert!(owner.peer.contents().is_empty());

@@ -112,6 +112,8 @@ pub(super) struct FileStat {
     /// How many bytes it occupies; a hole occupies none.
     pub(super) allocated: u64,
     pub(super) modified: Timestamp,
+    /// Whether it has a name. Some file systems say of every file that it has none.
+    pub(super) linked: bool,
 }
 
 /// The kind of a directory entry.

@@ -62,7 +62,8 @@ impl Stamp {
         (now.len, now.modified) == (self.len, self.modified)
     }
 
-    /// Checks that a file still has this length and modification time.
+    /// Checks that a file still has this length and modification time. Returns what it
+    /// has now.
     ///
     /// # Errors
     /// [`StorageError::Changed`] if it does not.
@@ -70,9 +71,9 @@ impl Stamp {
         &self,
         file: &impl DiskFile,
         path: impl FnOnce() -> PathBuf,
-    ) -> Result<(), StorageError> {
+    ) -> Result<FileStat, StorageError> {
         match file.stat() {
-            Ok(now) if self.is_of(&now) => Ok(()),
+            Ok(now) if self.is_of(&now) => Ok(now),
             Ok(_) => Err(StorageError::Changed { path: path() }),
             Err(e) => Err(failed("examining", &path(), e)),
         }

@@ -190,6 +190,7 @@ fn examined(stat: &Stat) -> (EntryKind, FileStat) {
             seconds: stat.st_mtime,
             nanos: stat.st_mtime_nsec as u32,
         },
+        linked: stat.st_nlink > 0,
     };
     (kind_of(stat), file)
 }
@@ -224,6 +225,7 @@ impl DiskFile for DataFile {
             len: metadata.len(),
             allocated: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_LEN,
             modified: Timestamp::from(metadata.modified()?),
+            linked: std::os::unix::fs::MetadataExt::nlink(&metadata) > 0,
         })
     }
 
