@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::place::{Place, check_present};
@@ -15,6 +17,10 @@ use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::storage::{Lost, Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
+
+/// How many contents are copied at a time: each has a chunk in memory, and a disk gains
+/// little by more.
+pub(super) const MAX_COPIES: usize = 2;
 
 /// The shared state of a peer.
 pub(super) struct PeerShared {
@@ -32,6 +38,8 @@ pub(super) struct PeerShared {
     /// Whether the storage records complete contents for the next start.
     pub(super) share_stored: bool,
     pub(super) next_seed: AtomicU64,
+    /// Places of contents that are being copied.
+    pub(super) copies: Semaphore,
     /// Contents that the storage remembers, and cannot read at present.
     pub(super) unavailable: Mutex<Vec<Lost>>,
 }

@@ -300,6 +300,36 @@ on_both_networks! {
         }
     }
 
+    async fn copy_of_a_file_that_was_altered_unnoticed_is_not_taken_for_the_content(world: World) {
+        for (at, kind) in Kind::both().into_iter().enumerate() {
+            for length in LENGTHS {
+                let bytes = content(length, 16);
+                let (_dir, path) = file("film", &bytes);
+                let peer = kind.start(&world, &format!("peer-{at}-{length}")).await;
+                let id = peer.share(&*path).await.unwrap().id;
+                // The length and the times are those of before.
+                let modified = fs::metadata(&path).unwrap().modified().unwrap();
+                let mut altered = bytes.to_vec();
+                altered[length - 1] ^= 1;
+                fs::write(&path, &altered).unwrap();
+                let file = fs::File::options().write(true).open(&path).unwrap();
+                file.set_modified(modified).unwrap();
+                let copied = format!("copy-{length}");
+                let error = peer.download_with(id, to(&copied)).await.unwrap_err();
+                assert!(matches!(error, DownloadError::NotFound { .. }), "{error}");
+                assert_eq!(kind.bytes(&copied), None);
+                assert_eq!(peer.contents(), []);
+                let owner = world.node(&format!("owner-{at}-{length}")).await;
+                owner.share("film", &bytes).await;
+                peer.download_with(id, to(&copied)).await.unwrap();
+                assert_eq!(kind.bytes(&copied), Some(bytes));
+                for peer in [peer, owner.peer] {
+                    peer.shutdown().await;
+                }
+            }
+        }
+    }
+
     async fn file_that_was_deleted_is_no_longer_offered(world: World) {
         for length in LENGTHS {
             let dir = tempfile::tempdir().unwrap();

@@ -575,6 +575,23 @@ async fn contents_of_one_name_in_different_directories_are_all_remembered() {
 }
 
 #[tokio::test]
+async fn content_that_another_one_has_replaced_under_its_path_is_not_reported_as_lost() {
+    let test = TestDownload::new();
+    let storage = test.finished().await;
+    fs::write(test.target(), b"another content").unwrap();
+    let other = Manifest::of(b"another content").unwrap();
+    let blob = storage.open(&name()).await.unwrap();
+    let stored = Stored::new(name(), other.clone(), blob);
+    storage.remember(&stored).await.unwrap();
+    for _ in 0..2 {
+        let catalogue = test.catalogue().await;
+        assert_eq!(catalogue.lost, []);
+        let ids: Vec<_> = catalogue.remembered.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [other.id()]);
+    }
+}
+
+#[tokio::test]
 async fn record_that_is_damaged_renamed_or_forgotten_is_ignored() {
     let test = TestDownload::new();
     let storage = test.finished().await;

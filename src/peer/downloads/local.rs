@@ -198,6 +198,8 @@ async fn copy(
     places: &[Place],
     name: &ContentName,
 ) -> Result<Option<(Arc<dyn Blob>, Arc<Manifest>)>, StorageError> {
+    // Never closed.
+    let _turn = shared.copies.acquire().await;
     for place in places {
         let source = main.at(place.clone());
         let copied = async {

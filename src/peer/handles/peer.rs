@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::content::{Content, ContentId};
@@ -24,7 +25,7 @@ use crate::peer::handles::share::ShareSource;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
-use crate::peer::shared::PeerShared;
+use crate::peer::shared::{MAX_COPIES, PeerShared};
 use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
@@ -542,6 +543,7 @@ impl PeerBuilder {
                 tasks,
                 share_stored: self.share_stored,
                 next_seed: AtomicU64::new(seed),
+                copies: Semaphore::new(MAX_COPIES),
                 unavailable: Mutex::default(),
             }
         })

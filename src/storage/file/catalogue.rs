@@ -4,6 +4,7 @@
 //! The log has one record for each content under each of its names. A record names a
 //! file and its stamp. Whether the file is still the same is seen without opening it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,9 +106,12 @@ impl FileCatalogue {
         let records = self.log.records(names)?;
         let mut catalogue = Catalogue::default();
         catalogue.remembered.reserve(records.len());
+        let (mut same, mut changed) = (HashSet::new(), Vec::new());
         for record in records {
+            let path = self.path_of(&record);
             match self.check(&record) {
                 Checked::Same(stamp) => {
+                    same.insert(path);
                     let at = match record.path {
                         None => Location::InDir(Arc::clone(&self.dir), record.name.clone()),
                         Some(path) => Location::AtPath(path.into()),
@@ -123,9 +127,7 @@ impl FileCatalogue {
                     if let Err(error) = self.log.forget(&record.name, &record.id) {
                         tracing::debug!(name = %record.name, %error, "failed to forget it");
                     }
-                    catalogue
-                        .lost
-                        .push(Lost::new(record.id, record.name, error));
+                    changed.push((path, Lost::new(record.id, record.name, error)));
                 }
                 Checked::Unavailable(error) => {
                     catalogue
@@ -134,6 +136,9 @@ impl FileCatalogue {
                 }
             }
         }
+        // A file that is remembered as what it is now was replaced by the user.
+        let lost = changed.into_iter().filter(|(path, _)| !same.contains(path));
+        catalogue.lost.extend(lost.map(|(_, lost)| lost));
         Ok(catalogue)
     }
 

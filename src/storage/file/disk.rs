@@ -82,9 +82,10 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     /// Writes all pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 
-    /// Fills the file with the first `len` bytes of another one, as the system can do
-    /// it best. Returns whether it did. Nobody else may use either handle meanwhile.
-    fn copy_from(&self, source: &Self, len: u64) -> io::Result<bool> {
+    /// Fills the next `len` bytes of the file with the next ones of another file, as the
+    /// system can do it best. The first call begins at the start of both. Returns whether
+    /// it did. Nobody else may do so with either handle.
+    fn copy_next(&self, source: &Self, len: u64) -> io::Result<bool> {
         let _ = (source, len);
         Ok(false)
     }

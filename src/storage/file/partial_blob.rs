@@ -25,6 +25,9 @@ use super::writers::{FilePermit, WriteClaim};
 use crate::content::{Bitfield, ContentName, Manifest};
 use crate::storage::{Blob, StorageError, check_range};
 
+/// How much of a file is copied at a time, in bytes: what has begun is not interrupted.
+const COPY_LEN: u64 = 64 << 20;
+
 /// A content that was opened for writing. The blob holds the claim; operations
 /// that still run keep the file alive after the blob is dropped.
 pub(super) struct PartialBlob {
@@ -234,14 +237,21 @@ impl Blob for PartialBlob {
         let Ok(file) = self.writing().await? else {
             return Err(StorageError::ReadOnly);
         };
-        run(move || {
-            // The caller can read the source by other means.
-            match open_path(stamp.path()) {
-                Ok(source) => file.copy_from(&source),
-                Err(_) => Ok(false),
+        let opened = run(move || Ok(open_path(stamp.path()))).await?;
+        // The caller can read the source by other means.
+        let Ok(source) = opened else {
+            return Ok(false);
+        };
+        let (source, mut left) = (Arc::new(source), self.length);
+        while left > 0 {
+            let len = left.min(COPY_LEN);
+            let (file, source) = (Arc::clone(&file), Arc::clone(&source));
+            if !run(move || file.copy_next(&source, len)).await? {
+                return Ok(false);
             }
-        })
-        .await
+            left -= len;
+        }
+        Ok(true)
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {

@@ -199,16 +199,17 @@ impl<D: Disk> PartialFile<D> {
         Ok(())
     }
 
-    /// Fills the file with the bytes of another one, if none of its chunks is committed
-    /// and the system can do it. Returns whether it did.
-    pub(super) fn copy_from(&self, source: &D::File) -> Result<bool, StorageError> {
+    /// Fills the next `len` bytes of the file, from its start on, with those of another
+    /// one, if none of its chunks is committed and the system can do it. Returns whether
+    /// it did.
+    pub(super) fn copy_next(&self, source: &D::File, len: u64) -> Result<bool, StorageError> {
         let stage = self.stage();
         stage.check_writing()?;
         if !self.chunks().committed.is_empty() {
             return Ok(false);
         }
-        let copied = self.file.copy_from(source, self.length());
-        copied.map_err(|e| failed_to_store("writing", &self.path(), self.length(), e))
+        let copied = self.file.copy_next(source, len);
+        copied.map_err(|e| failed_to_store("writing", &self.path(), len, e))
     }
 
     /// Withdraws the committed chunks of a range before its bytes change.

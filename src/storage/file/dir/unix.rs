@@ -275,7 +275,7 @@ impl DiskFile for DataFile {
         Ok(())
     }
 
-    fn copy_from(&self, source: &Self, len: u64) -> io::Result<bool> {
+    fn copy_next(&self, source: &Self, len: u64) -> io::Result<bool> {
         // The system copies inside of the kernel if it can, or lets the two files share
         // their bytes.
         let mut source = io::Read::take(&source.0, len);
