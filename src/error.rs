@@ -105,6 +105,14 @@ pub enum ShareError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// This peer shares the content under that many names already.
+    #[error("{id} has {max} names already")]
+    TooManyNames {
+        /// The content.
+        id: ContentId,
+        /// The limit.
+        max: usize,
+    },
     /// This peer is downloading the content.
     #[error("{id} is being downloaded by this peer")]
     Downloading {
@@ -174,12 +182,6 @@ pub enum DownloadError {
     /// No tracker could be asked.
     #[error(transparent)]
     Tracker(#[from] TrackerError),
-    /// This peer is downloading the content already.
-    #[error("{id} is already being downloaded")]
-    AlreadyRunning {
-        /// The content.
-        id: ContentId,
-    },
     /// Something else has the content's name in the storage. It is not changed.
     #[error("{} already exists and is not {id}", located(path, name))]
     TargetExists {

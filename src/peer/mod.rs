@@ -36,4 +36,4 @@ pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOpt
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::share::ShareSource;
-pub use stats::PeerStats;
+pub use stats::{ContentStats, PeerStats};

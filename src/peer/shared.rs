@@ -1,11 +1,14 @@
 //! What all tasks of one peer share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::content::Content;
+use tokio::sync::Semaphore;
+
+use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::Losses;
+use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::session::Dialler;
@@ -13,9 +16,13 @@ use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
-use crate::storage::{Storage, StorageError, Stored};
+use crate::storage::{Lost, Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
+
+/// How many contents are copied at a time: each has a chunk in memory, and a disk gains
+/// little by more.
+pub(super) const MAX_COPIES: usize = 2;
 
 /// The shared state of a peer.
 pub(super) struct PeerShared {
@@ -39,6 +46,10 @@ pub(super) struct PeerShared {
     /// Whether the storage records complete contents for the next start.
     pub(super) share_stored: bool,
     pub(super) next_seed: AtomicU64,
+    /// Places of contents that are being copied.
+    pub(super) copies: Semaphore,
+    /// Contents that the storage remembers, and cannot read at present.
+    pub(super) unavailable: Mutex<Vec<Lost>>,
 }
 
 impl PeerShared {
@@ -47,6 +58,13 @@ impl PeerShared {
         let mut config = self.config.swarm.clone();
         config.planner.seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
         config
+    }
+
+    /// The contents that the storage remembers, and could not read. Ignores poison: no
+    /// change under this lock is left half done.
+    pub(super) fn unavailable(&self) -> MutexGuard<'_, Vec<Lost>> {
+        let unavailable = self.unavailable.lock();
+        unavailable.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the storage record a complete content for the next start, if the
@@ -60,6 +78,9 @@ impl PeerShared {
         }
         let stored = stored();
         self.storage.remember(&stored).await?;
+        let (of, name) = (stored.manifest.id(), &stored.name);
+        self.unavailable()
+            .retain(|lost| lost.id != of || lost.name != *name);
         if stored.manifest.geometry().chunks() == 1 {
             // It is never asked for.
             return Ok(false);
@@ -70,12 +91,23 @@ impl PeerShared {
         Ok(matches!(recorded, Ok(Some(_))))
     }
 
-    /// Drops that record, unless another content has taken the name since.
-    pub(super) async fn forget(&self, content: &Content) {
-        if !self.share_stored || self.contents.is_taken(&content.name, &content.id) {
+    /// The next of the other places of a content whose bytes are there.
+    pub(super) async fn next_place(&self, id: &ContentId) -> Option<Place> {
+        loop {
+            let place = self.contents.next_place(id)?;
+            match check_present(&*place.blob).await {
+                Ok(()) => return Some(place),
+                Err(error) => tracing::warn!(name = %place.name, %error, "not served from there"),
+            }
+        }
+    }
+
+    /// Drops that record.
+    pub(super) async fn forget(&self, name: &ContentName, id: &ContentId) {
+        if !self.share_stored {
             return;
         }
-        if let Err(error) = self.storage.forget(&content.name).await {
+        if let Err(error) = self.storage.forget(name, id).await {
             tracing::warn!(%error, "the storage did not drop its record of the content");
         }
     }

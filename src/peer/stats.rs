@@ -1,5 +1,6 @@
 //! Figures of a peer, for those who watch it.
 
+use crate::content::{ContentId, ContentName};
 use crate::storage::FilePoolStats;
 
 /// What a peer has and does at one moment: the result of
@@ -25,4 +26,21 @@ pub struct PeerStats {
     /// The files of the storage, if it counts them. The storages of one process
     /// may share a bound.
     pub files: Option<FilePoolStats>,
+}
+
+/// What a peer has and does of one complete content at one moment: the result of
+/// [`Peer::content_stats`](crate::Peer::content_stats).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContentStats {
+    /// The content.
+    pub id: ContentId,
+    /// Its length in bytes.
+    pub length: u64,
+    /// The names that it has here, at most eight. The first one is that of
+    /// [`Peer::contents`](crate::Peer::contents).
+    pub names: Vec<ContentName>,
+    /// Bytes of blocks that were sent since this peer has the content, and while it was
+    /// downloaded.
+    pub uploaded: u64,
 }

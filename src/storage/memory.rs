@@ -39,8 +39,8 @@ pub struct MemoryStorage(Arc<Mutex<Contents>>);
 #[derive(Debug, Default)]
 struct Contents {
     finished: HashMap<ContentName, Arc<Body>>,
-    /// Sorted by name, so that a catalogue is the same every time.
-    remembered: BTreeMap<ContentName, RememberedContent>,
+    /// Sorted, so that a catalogue is the same every time.
+    remembered: BTreeMap<(ContentName, ContentId), RememberedContent>,
     unfinished: HashMap<ContentId, Unfinished>,
     /// How many bytes of content fit, if there is a limit.
     capacity: Option<u64>,
@@ -216,21 +216,23 @@ impl Storage for MemoryStorage {
                 listed_as: stored.listed_as.clone(),
                 manifest: stored.manifest.clone(),
             };
-            contents.remembered.insert(stored.name.clone(), remembered);
+            let key = (stored.name.clone(), stored.manifest.id());
+            contents.remembered.insert(key, remembered);
         }
         Ok(())
     }
 
-    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
-        self.contents().remembered.remove(name);
+    async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+        let key = (name.clone(), *id);
+        self.contents().remembered.remove(&key);
         Ok(())
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {
         let contents = self.contents();
-        let entry = |(name, remembered): (&ContentName, &RememberedContent)| {
+        let entry = |((name, id), remembered): (&(ContentName, ContentId), &RememberedContent)| {
             let blob = Arc::new(MemoryReadBlob(contents.finished.get(name)?.clone()));
-            let entry = Remembered::new(remembered.manifest.id(), name.clone(), blob);
+            let entry = Remembered::new(*id, name.clone(), blob);
             Some(entry.listed_as(remembered.listed_as.clone()))
         };
         let mut catalogue = Catalogue::default();
@@ -245,8 +247,8 @@ impl Storage for MemoryStorage {
         id: &ContentId,
     ) -> Result<Option<Manifest>, StorageError> {
         let contents = self.contents();
-        let manifest = contents.remembered.get(name).map(|kept| &kept.manifest);
-        Ok(manifest.filter(|manifest| manifest.id() == *id).cloned())
+        let kept = contents.remembered.get(&(name.clone(), *id));
+        Ok(kept.map(|kept| kept.manifest.clone()))
     }
 }
 

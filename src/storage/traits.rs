@@ -81,7 +81,9 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Records durably that this blob is this content under these names, so
     /// that [`catalogue`](Self::catalogue) returns it after a restart without
-    /// hashing it again, and [`manifest`](Self::manifest) its manifest. Replaces an earlier record of the same name.
+    /// hashing it again, and [`manifest`](Self::manifest) its manifest. Replaces an
+    /// earlier record of the same content under the same name. A content can have
+    /// several names, and a name several contents, if their files have different paths.
     ///
     /// The blob must have been opened for reading, or be finished, and the
     /// manifest must be that of its bytes. A blob that the storage cannot find
@@ -97,15 +99,15 @@ pub trait Storage: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Removes the record of a name; the content stays. Does nothing if there
-    /// is no record.
+    /// Removes the record of a content under a name; the content stays, and so do
+    /// its records under other names. Does nothing if there is no record.
     ///
     /// Cancel safe: the record is either removed or not.
     ///
     /// # Errors
     /// [`StorageError::Io`].
-    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
-        let _ = name;
+    async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+        let _ = (name, id);
         Ok(())
     }
 
@@ -114,7 +116,10 @@ pub trait Storage: Send + Sync + 'static {
     /// one those that are lost. There may be very many, so no entry should hold its
     /// manifest in memory or a file open. By default there are none.
     ///
-    /// A storage may forget a content when it has reported it as lost.
+    /// A storage may forget a content when it has reported it as lost, if it knows that
+    /// the content does not come back. A file that is not found may lie on a volume that
+    /// is away: then the content is to be reported each time, and offered again when it
+    /// is back.
     ///
     /// # Errors
     /// [`StorageError::Io`] when the list cannot be read at all.
@@ -272,8 +277,8 @@ pub struct Lost {
     pub id: ContentId,
     /// Its name in the storage.
     pub name: ContentName,
-    /// Why: [`StorageError::NotFound`] when it is gone, [`StorageError::Changed`] when
-    /// it is not the same any more, and other errors when that cannot be told.
+    /// Why: [`StorageError::NotFound`] when it is not there, [`StorageError::Changed`]
+    /// when it is not the same any more, and other errors when that cannot be told.
     pub error: StorageError,
 }
 
@@ -357,6 +362,20 @@ pub trait Blob: Send + Sync + 'static {
     /// for a content that was opened for reading or is finished,
     /// [`StorageError::Full`], and [`StorageError::Io`].
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
+
+    /// Fills this blob, which is open for writing and has none of its bytes yet, with
+    /// those of another blob of the same length, if the storage has a faster way than
+    /// reading and writing: a file system can share the bytes of two files. Returns
+    /// whether it did. The caller verifies what is there then, and may write it again;
+    /// nothing of it is durable. A wrapper around a blob should forward the call. By
+    /// default `false`.
+    ///
+    /// # Errors
+    /// Those of [`write_at`](Self::write_at).
+    async fn copy_from(&self, source: &dyn Blob) -> Result<bool, StorageError> {
+        let _ = source;
+        Ok(false)
+    }
 
     /// Makes all earlier writes durable, and records that exactly these chunks
     /// (all that are verified so far) may be trusted when the content is opened

@@ -263,8 +263,10 @@ on_both_networks! {
         // It works with another name, and with a storage that accepts this one.
         leecher.download_with(".hidden", own_name("seen")).await.unwrap();
         assert_eq!(fs::read(dir.path().join("seen")).unwrap(), bytes);
-        // A content that is complete here is found by any of its names.
-        assert_eq!(leecher.download(".hidden").await.unwrap().name, named("seen"));
+        // Also when the content is complete here under another name.
+        let again = leecher.download(".hidden").await;
+        assert_eq!(again, refused(".hidden", UnsafeName::Hidden));
+        assert_eq!(leecher.download(id).await.unwrap().name, named("seen"));
         let map = world.node("map").await;
         map.peer.download(".hidden").await.unwrap();
         assert_eq!(map.bytes(".hidden").unwrap(), bytes);

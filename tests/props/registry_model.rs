@@ -43,8 +43,8 @@ pub(crate) fn config() -> RegistryConfig {
 
 pub(crate) struct Owning {
     pub(crate) id: ContentId,
-    /// The [`Naming`] that it uses, if its name has a place.
-    pub(crate) naming: Option<u32>,
+    /// Each [`Naming`] that it uses, of its names that have a place.
+    pub(crate) namings: Vec<u32>,
     pub(crate) complete: bool,
 }
 
@@ -94,7 +94,10 @@ impl Model {
     pub(crate) fn prune(&mut self) {
         let owned: BTreeSet<ContentId> = self.owned().map(|(_, owning)| owning.id).collect();
         self.lengths.retain(|(id, _)| owned.contains(id));
-        let used: BTreeSet<u32> = self.owned().filter_map(|(_, o)| o.naming).collect();
+        let used: BTreeSet<u32> = {
+            let owned = self.owned();
+            owned.flat_map(|(_, o)| o.namings.iter().copied()).collect()
+        };
         self.namings.retain(|naming| used.contains(&naming.number));
         let hosts: BTreeSet<usize> = self.peers.iter().map(|peer| peer.host).collect();
         self.host_reported.retain(|host, _| hosts.contains(host));
@@ -194,7 +197,7 @@ impl Model {
         let held = held.unwrap_or_else(|| {
             owned.push(Owning {
                 id: entry.id,
-                naming: None,
+                namings: Vec::new(),
                 complete,
             });
             owned.len() - 1
@@ -202,7 +205,15 @@ impl Model {
         owned[held].complete = complete;
         let named = self.name(peer, entry);
         if let Ok(naming) = named {
-            self.peers[peer].owned[held].naming = Some(naming);
+            let live = |number: &u32| {
+                let mut namings = self.namings.iter();
+                namings.any(|n| n.number == *number && n.name.is_some())
+            };
+            let used = &mut self.peers[peer].owned[held].namings;
+            if !used.contains(&naming) {
+                used.retain(live);
+                used.push(naming);
+            }
             self.prune();
         }
         named.map(drop)
@@ -212,8 +223,17 @@ impl Model {
     fn name(&mut self, peer: usize, entry: &OwnEntry) -> Result<u32, Refusal> {
         let (host, credited) = (self.peers[peer].host, self.peers[peer].credited);
         let bears = |naming: &Naming, name| naming.name.as_ref() == Some(name);
-        let known = |naming: &&mut Naming| naming.id == entry.id && bears(naming, &entry.name);
-        if let Some(naming) = self.namings.iter_mut().find(known) {
+        let owned = &self.peers[peer].owned;
+        let owning = owned.iter().find(|owning| owning.id == entry.id);
+        let used = owning.map_or(Vec::new(), |owning| owning.namings.clone());
+        let uses = |naming: &&Naming| used.contains(&naming.number) && naming.name.is_some();
+        let known = |naming: &Naming| naming.id == entry.id && bears(naming, &entry.name);
+        let found = self.namings.iter().find(|naming| known(naming));
+        // One peer uses at most half of the three names.
+        if !found.as_ref().is_some_and(uses) && self.namings.iter().filter(uses).count() >= 2 {
+            return Err(Refusal::NamesPerContent { max: 2 });
+        }
+        if let Some(naming) = self.namings.iter_mut().find(|naming| known(naming)) {
             naming.fetched |= credited;
             return Ok(naming.number);
         }
@@ -269,7 +289,7 @@ impl Model {
         for naming in namings {
             let uses = self
                 .owned()
-                .filter(|(_, o)| o.naming == Some(naming.number));
+                .filter(|(_, o)| o.namings.contains(&naming.number));
             let uses = uses.count();
             if count(naming.host) < count(host) + 2 || naming.fetched && uses > 1 {
                 continue;
@@ -313,7 +333,7 @@ impl Model {
         self.peers[owner].credited = true;
         for owning in &self.peers[owner].owned {
             for naming in &mut self.namings {
-                naming.fetched |= owning.naming == Some(naming.number);
+                naming.fetched |= owning.namings.contains(&naming.number);
             }
         }
     }
@@ -328,8 +348,8 @@ impl Model {
     fn told(&self, id: ContentId) -> String {
         let live = |naming: &&Naming| naming.id == id && naming.name.is_some();
         let hosts = |naming: &&Naming| {
-            let number = Some(naming.number);
-            let users = self.owned().filter(|(_, o)| o.naming == number);
+            let number = &naming.number;
+            let users = self.owned().filter(|(_, o)| o.namings.contains(number));
             let hosts: BTreeSet<usize> = users.map(|(peer, _)| peer.host).collect();
             (hosts.len(), u32::MAX - naming.number)
         };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bt_lite::ContentId;
 use bt_lite::protocol::{OwnState, Refusal, RefusedEntry};
 use bt_lite::tracker::RegistryConfig;
 
@@ -121,10 +122,51 @@ fn content_is_found_by_its_id_if_its_name_has_no_place() {
     world.exit(&first);
     assert_eq!(world.own(&honest, 3, "name"), Ok(()));
     assert_eq!(world.named(&asker, "name"), [id(3)]);
-    // A new name replaces the old name of a peer.
-    assert_eq!(world.own(&honest, 3, "new"), Ok(()));
-    assert_eq!(world.named(&asker, "name"), []);
-    assert_eq!(world.named(&asker, "new"), [id(3)]);
+    world.registry.check_invariants();
+}
+
+#[test]
+fn peer_has_several_names_for_a_content_and_loses_them_together() {
+    let mut world = World::new(RegistryConfig::default());
+    let (owner, other, asker) = (
+        world.register(1, 7),
+        world.register(2, 7),
+        world.register(3, 7),
+    );
+    let name = |number: usize| format!("name-{number}");
+    for number in 0..8 {
+        for _again in 0..2 {
+            assert_eq!(world.own(&owner, 1, &name(number)), Ok(()));
+        }
+    }
+    assert_eq!(world.own(&other, 1, "other"), Ok(()));
+    // As many as one host may bring; also of those that others brought.
+    let full = Err(Refusal::NamesPerContent { max: 8 });
+    assert_eq!(world.own(&owner, 1, "one more"), full);
+    assert_eq!(world.own(&owner, 1, "other"), full);
+    for number in 0..8 {
+        assert_eq!(world.named(&asker, &name(number)), [id(1)]);
+    }
+    // The other owner takes two of them over.
+    assert_eq!(world.own(&other, 1, &name(0)), Ok(()));
+    assert_eq!(world.own(&other, 1, &name(7)), Ok(()));
+    world.registry.check_invariants();
+    let mut gone = entry(1, "name-3");
+    gone.state = OwnState::Gone;
+    assert_eq!(world.own_all(&owner, vec![gone]), []);
+    world.registry.check_invariants();
+    for number in 0..8 {
+        let left: &[ContentId] = match number {
+            0 | 7 => &[id(1)],
+            _ => &[],
+        };
+        assert_eq!(world.named(&asker, &name(number)), left, "{number}");
+    }
+    // There is room for other names now.
+    assert_eq!(world.own(&owner, 1, "one more"), Ok(()));
+    assert_eq!(world.own(&owner, 2, "name-3"), Ok(()));
+    world.exit(&other);
+    assert_eq!(world.named(&asker, "other"), []);
     world.registry.check_invariants();
 }
 

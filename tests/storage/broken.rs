@@ -127,10 +127,10 @@ impl Storage for BrokenStorage {
         self.inner.remember(stored).await
     }
 
-    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
+    async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
         match self.fault {
             Fault::NeverForgets => Ok(()),
-            _ => self.inner.forget(name).await,
+            _ => self.inner.forget(name, id).await,
         }
     }
 

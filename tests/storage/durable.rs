@@ -490,6 +490,39 @@ async fn file_elsewhere_is_offered_after_a_restart_until_it_changes() {
 }
 
 #[tokio::test]
+async fn file_whose_folder_is_away_is_reported_each_time_and_offered_again() {
+    let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
+    let (folder, away) = (elsewhere.path().join("disk"), elsewhere.path().join("away"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("file"), &test.content).unwrap();
+    let blob = open_file(folder.join("file")).await.unwrap();
+    test.remember(&test.storage(), "shared", blob).await;
+    fs::rename(&folder, &away).unwrap();
+    let name: ContentName = "shared".parse().unwrap();
+    let error = StorageError::NotFound { name: name.clone() };
+    let lost = Lost::new(test.manifest.id(), name.clone(), error);
+    for mount_point in [false, true] {
+        if mount_point {
+            fs::create_dir(&folder).unwrap();
+        }
+        for _ in 0..2 {
+            let catalogue = test.catalogue().await;
+            assert!(catalogue.remembered.is_empty());
+            assert_eq!(catalogue.lost, std::slice::from_ref(&lost));
+        }
+    }
+    fs::remove_dir(&folder).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    assert_eq!(test.offered().await, ["shared"]);
+    // One that is away can be forgotten.
+    fs::rename(&folder, &away).unwrap();
+    let forgotten = test.storage().forget(&name, &test.manifest.id()).await;
+    forgotten.unwrap();
+    let catalogue = test.catalogue().await;
+    assert!(catalogue.remembered.is_empty() && catalogue.lost.is_empty());
+}
+
+#[tokio::test]
 async fn content_is_offered_even_if_its_record_cannot_be_updated() {
     let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
     let path = elsewhere.path().join("file");
@@ -509,7 +542,7 @@ async fn content_is_offered_even_if_its_record_cannot_be_updated() {
 }
 
 #[tokio::test]
-async fn record_replaces_that_of_another_content_with_the_same_name() {
+async fn contents_of_one_name_in_different_directories_are_all_remembered() {
     let (test, elsewhere) = (TestDownload::new(), tempfile::tempdir().unwrap());
     let storage = test.finished().await;
     let (path, bytes) = (elsewhere.path().join("other"), b"another content");
@@ -518,14 +551,40 @@ async fn record_replaces_that_of_another_content_with_the_same_name() {
     let blob = open_file(&path).await.unwrap();
     let stored = Stored::new(name(), other.clone(), blob);
     storage.remember(&stored).await.unwrap();
+    for storage in [&storage, &test.storage()] {
+        let entries = storage.catalogue().await.unwrap().remembered;
+        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [test.manifest.id(), other.id()]);
+        for manifest in [&test.manifest, &other] {
+            let found = storage.manifest(&name(), &manifest.id()).await;
+            assert_eq!(found, Ok(Some(manifest.clone())));
+        }
+    }
+    // One is forgotten without the other.
+    storage.forget(&name(), &test.manifest.id()).await.unwrap();
     for storage in [storage, test.storage()] {
         let entries = storage.catalogue().await.unwrap().remembered;
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
         assert_eq!(ids, [other.id()]);
-        let old = storage.manifest(&name(), &test.manifest.id()).await;
-        assert_eq!(old, Ok(None));
-        let new = storage.manifest(&name(), &other.id()).await;
-        assert_eq!(new, Ok(Some(other.clone())));
+        let gone = storage.manifest(&name(), &test.manifest.id()).await;
+        assert_eq!(gone, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn content_that_another_one_has_replaced_under_its_path_is_not_reported_as_lost() {
+    let test = TestDownload::new();
+    let storage = test.finished().await;
+    fs::write(test.target(), b"another content").unwrap();
+    let other = Manifest::of(b"another content").unwrap();
+    let blob = storage.open(&name()).await.unwrap();
+    let stored = Stored::new(name(), other.clone(), blob);
+    storage.remember(&stored).await.unwrap();
+    for _ in 0..2 {
+        let catalogue = test.catalogue().await;
+        assert_eq!(catalogue.lost, []);
+        let ids: Vec<_> = catalogue.remembered.iter().map(|entry| entry.id).collect();
+        assert_eq!(ids, [other.id()]);
     }
 }
 
@@ -533,7 +592,7 @@ async fn record_replaces_that_of_another_content_with_the_same_name() {
 async fn record_that_is_damaged_renamed_or_forgotten_is_ignored() {
     let test = TestDownload::new();
     let storage = test.finished().await;
-    storage.forget(&name()).await.unwrap();
+    storage.forget(&name(), &test.manifest.id()).await.unwrap();
     assert!(test.offered().await.is_empty());
 
     for damage in [
@@ -603,7 +662,10 @@ async fn segments_of_many_restarts_become_few() {
             .await;
         if restart % 5 == 0 {
             storage
-                .forget(&format!("n{}", restart % 7).parse().unwrap())
+                .forget(
+                    &format!("n{}", restart % 7).parse().unwrap(),
+                    &test.manifest.id(),
+                )
                 .await
                 .unwrap();
         }

@@ -232,6 +232,37 @@ async fn truncated_unfinished_file_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
+async fn file_that_is_deleted_or_replaced_while_it_is_open_is_an_error_that_names_it() {
+    for replaced in [false, true] {
+        let test = TestDir::new();
+        let finished = test.written("a").await;
+        finished.finish().await.unwrap();
+        let path = test.dir().join("a");
+        let opened = test.open("a").await.unwrap();
+        let by_path = open_file(&path).await.unwrap();
+        let blobs = [&finished, &opened, &by_path];
+        for blob in blobs {
+            assert_eq!(blob.read_at(10, 20).await.unwrap(), test.content[10..30]);
+        }
+        match replaced {
+            false => fs::remove_file(&path).unwrap(),
+            true => {
+                let other = test.dir().join("other");
+                fs::write(&other, &test.content).unwrap();
+                fs::rename(&other, &path).unwrap();
+            }
+        }
+        for blob in blobs {
+            let path = path.clone();
+            assert_eq!(
+                blob.read_at(10, 20).await,
+                Err(StorageError::Changed { path })
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn file_that_changes_while_it_is_open_is_an_error_that_names_it() {
     let test = TestDir::new();
     let finished = test.written("a").await;

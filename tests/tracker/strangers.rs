@@ -66,9 +66,10 @@ async fn refused_owner_is_told_so_and_listed_once_there_is_room() {
     let found = asker.need(id(1).into(), 9).await.unwrap();
     assert_eq!(addrs(&found), ["memory:honest"]);
     let (tracker, id) = (addr(TRACKER), id(1));
+    let name = entry(1, OwnState::Complete).name;
     assert_eq!(
         next(&mut events).await,
-        Some(OwnEvent::Taken { tracker, id })
+        Some(OwnEvent::Taken { tracker, id, name })
     );
     assert_eq!(honest.refused(), []);
     honest.shutdown().await;

@@ -112,7 +112,10 @@ impl Blob for TroubledBlob {
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
-        self.of.pass(Call::Read).await?;
+        // One of nothing asks whether the bytes are there.
+        if len > 0 {
+            self.of.pass(Call::Read).await?;
+        }
         self.inner.read_at(offset, len).await
     }
 

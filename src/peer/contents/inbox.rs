@@ -1,7 +1,10 @@
 //! The inbox of a driver: what sessions and users send to it.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
+use crate::peer::contents::asleep::Asleep;
 use crate::peer::session::outlet::Outlet;
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
@@ -29,6 +32,11 @@ pub(in crate::peer) enum DriverInput {
     },
     /// The session of a link has ended.
     Down { link: LinkId },
+    /// Somebody wants to know where the complete content is. Not answered if it is not
+    /// complete.
+    Describe(oneshot::Sender<Arc<Asleep>>),
+    /// Owners that are known in addition to those that a tracker names.
+    Owners(Vec<Addr>),
     /// The user wants the chunks in another order. The driver answers once the
     /// order has changed.
     SetStrategy {

@@ -5,16 +5,20 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, Manifest};
 use crate::error::ShareError;
+use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
+use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
-    Asleep, DriverClaim, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
+    AddedPlace, DriverClaim, DriverHandle, Settled, Taken, Waker, Waking,
 };
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
@@ -40,20 +44,54 @@ pub(in crate::peer) async fn share(
         Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
     };
     blob.release();
-    let id = manifest.id();
-    let content = Content::new(id, name.clone(), blob.length());
+    let content = Content::new(manifest.id(), name.clone(), blob.length());
     let manifest = Arc::new(manifest);
+    let place = Place {
+        listed_as: name.clone(),
+        name,
+        blob,
+    };
+    loop {
+        match share_at(shared, &content, &place, &manifest).await {
+            Ok(true) => return Ok(content),
+            // It went away meanwhile.
+            Ok(false) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Serves a content from this place: as a new content, or as one more place of one that
+/// is here. Returns `false` if that went away meanwhile.
+async fn share_at(
+    shared: &Arc<PeerShared>,
+    content: &Content,
+    place: &Place,
+    manifest: &Arc<Manifest>,
+) -> Result<bool, ShareError> {
+    let id = content.id;
     let asleep = Asleep::new(
         content.clone(),
-        name.clone(),
-        blob.clone(),
-        &manifest,
+        place.listed_as.clone(),
+        Arc::clone(&place.blob),
+        manifest,
         false,
     );
     match shared.contents.add(asleep).await {
         Ok(()) => {}
-        Err(Settled::Complete(content)) => return Ok(content),
-        Err(Settled::Downloading | Settled::Ended) => {
+        Err(Settled::Complete) => {
+            return match add_place(shared, &id, place.clone(), manifest).await {
+                Ok(()) => Ok(true),
+                Err(NotAdded::NotHere) => Ok(false),
+                Err(NotAdded::Full) => Err(ShareError::TooManyNames {
+                    id,
+                    max: MAX_PLACES,
+                }),
+                Err(NotAdded::Storage(error)) => Err(error.into()),
+                Err(NotAdded::Tracker(error)) => Err(error.into()),
+            };
+        }
+        Err(Settled::Downloading(_) | Settled::Ended) => {
             return Err(ShareError::Downloading { id });
         }
     }
@@ -62,17 +100,14 @@ pub(in crate::peer) async fn share(
         shared: Some(shared),
         id,
     };
-    let mut listing = Listing::new(content.clone(), name.clone());
-    let complete = listing.announce(OwnState::Complete);
-    tell_trackers(shared, complete).await?;
-    let stored = || Stored::new(name, (*manifest).clone(), blob);
-    if shared.remember(stored).await? {
+    tell_trackers(shared, place.entry(id)).await?;
+    if shared.remember(|| stored(place, manifest)).await? {
         shared.contents.recorded(&id);
     }
     shared.losses.found(&id);
     undo.shared = None;
     shared.contents.announced(&id);
-    Ok(content)
+    Ok(true)
 }
 
 /// Announces a content that is shared. Trackers that are optional, and cannot be reached
@@ -86,6 +121,7 @@ async fn tell_trackers(shared: &PeerShared, entry: OwnEntry) -> Result<(), Track
         Ok(Err(
             error @ (TrackerError::Invalid(_)
             | TrackerError::TooManyContents { .. }
+            | TrackerError::TooManyNames { .. }
             | TrackerError::Closed),
         )) => Err(error),
         Ok(Err(error)) => {
@@ -98,6 +134,12 @@ async fn tell_trackers(shared: &PeerShared, entry: OwnEntry) -> Result<(), Track
             Ok(())
         }
     }
+}
+
+/// What the storage is to remember of a place.
+fn stored(place: &Place, manifest: &Manifest) -> Stored {
+    let (name, blob) = (place.name.clone(), Arc::clone(&place.blob));
+    Stored::new(name, manifest.clone(), blob).listed_as(place.listed_as.clone())
 }
 
 /// Removes a content that could not be shared after all.
@@ -119,57 +161,146 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// Ends the serving of a content, and waits until the trackers were told.
-/// Returns `false` if it is not complete here.
-pub(in crate::peer) async fn unshare(shared: &PeerShared, id: &ContentId) -> bool {
+/// Why a complete content did not get one more place.
+pub(in crate::peer) enum NotAdded {
+    /// It is not here any more.
+    NotHere,
+    /// It has too many.
+    Full,
+    Storage(StorageError),
+    Tracker(TrackerError),
+}
+
+/// Gives a complete content one more place, and tells the trackers its name. Does
+/// nothing if it has that place.
+///
+/// Cancel safe: the content has the place or not.
+pub(in crate::peer) async fn add_place(
+    shared: &PeerShared,
+    id: &ContentId,
+    place: Place,
+    manifest: &Manifest,
+) -> Result<(), NotAdded> {
+    let (asleep, places) = shared.contents.places(id).await.ok_or(NotAdded::NotHere)?;
+    let main = asleep.place();
+    let is_listed = [&main].into_iter().chain(&places);
+    let is_listed = is_listed
+        .into_iter()
+        .any(|p| p.listed_as == place.listed_as);
+    match shared.contents.add_place(id, &main, place.clone()) {
+        AddedPlace::Added => {}
+        AddedPlace::Known => return Ok(()),
+        AddedPlace::Full => return Err(NotAdded::Full),
+        AddedPlace::NotHere => return Err(NotAdded::NotHere),
+    }
+    let mut undo = UndoPlace {
+        shared: Some(shared),
+        id,
+        place: &place,
+    };
+    if !is_listed {
+        let told = tell_trackers(shared, place.entry(*id)).await;
+        told.map_err(NotAdded::Tracker)?;
+    }
+    let recorded = shared.remember(|| stored(&place, manifest)).await;
+    recorded.map_err(NotAdded::Storage)?;
+    undo.shared = None;
+    Ok(())
+}
+
+/// Removes a place that could not be added after all. Its name stays at trackers until
+/// the content is withdrawn.
+struct UndoPlace<'a> {
+    /// `None` if it is added.
+    shared: Option<&'a PeerShared>,
+    id: &'a ContentId,
+    place: &'a Place,
+}
+
+impl Drop for UndoPlace<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared {
+            shared.contents.remove_place(self.id, self.place);
+        }
+    }
+}
+
+/// Ends the serving of a content under all its names, drops its records, and waits until
+/// the trackers were told. Returns `false` if it is not complete here, and was not
+/// remembered either.
+pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
     if shared.contents.is_announcing(id) {
         return false;
     }
-    match shared.contents.take(id) {
-        None => false,
-        Some(Taken::Asleep(asleep)) => {
-            withdraw(shared, &asleep, Record::Dropped).await;
-            true
+    let mut names = Vec::new();
+    shared.unavailable().retain(|lost| {
+        let is_other = lost.id != *id;
+        if !is_other {
+            names.push(lost.name.clone());
         }
-        Some(Taken::Awake(DriverHandle {
-            mut status, stop, ..
-        })) => {
-            let complete = status.borrow().complete().is_some();
-            if complete {
-                stop.cancel();
-                // The driver drops the other side when the trackers were told.
+        is_other
+    });
+    let here = shared.contents.names(id);
+    names.extend(here.into_iter().flat_map(|(_, names)| names));
+    if names.is_empty() {
+        return false;
+    }
+    let withdrawn = withdraw(shared, id);
+    let (id, of) = (*id, Arc::clone(shared));
+    let forget = async move {
+        for name in names {
+            of.forget(&name, &id).await;
+        }
+    };
+    // Goes on if this future is dropped.
+    let (done, heard) = oneshot::channel::<()>();
+    let stop = shared.tasks.stop.clone();
+    shared.tasks.spawn(shared.tasks.span.clone(), async move {
+        stop.run_until_cancelled(futures::future::join(withdrawn, forget))
+            .await;
+        drop(done);
+    });
+    // It ends with an error when it is dropped.
+    let _ = heard.await;
+    true
+}
+
+/// Takes a complete content away, at once. The future tells the trackers. The records
+/// of the storage stay.
+fn withdraw(shared: &Arc<PeerShared>, id: &ContentId) -> impl Future<Output = ()> + use<> {
+    let taken = shared.contents.take(id);
+    if let Some(Taken::Awake(driver)) = &taken {
+        driver.stop.cancel();
+    }
+    let shared = Arc::clone(shared);
+    async move {
+        match taken {
+            None => {}
+            Some(Taken::Asleep(asleep)) => tell_gone(&shared, &asleep).await,
+            // The driver drops the other side when the trackers were told.
+            Some(Taken::Awake(DriverHandle { mut status, .. })) => {
                 while status.changed().await.is_ok() {}
             }
-            complete
         }
     }
 }
 
-/// What becomes of the storage's record of a content that is no longer shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Record {
-    Dropped,
-    /// It may be readable after a restart.
-    Kept,
+/// Withdraws a complete content whose bytes are gone. What the storage has recorded of
+/// it stays: at the next start the storage sees what became of that.
+pub(in crate::peer) async fn retire(shared: &Arc<PeerShared>, id: &ContentId) {
+    tracing::warn!(content = %id, "the bytes of the content are gone");
+    let withdrawn = withdraw(shared, id);
+    shared.tasks.stop.run_until_cancelled(withdrawn).await;
 }
 
-/// Tells the trackers and the storage that a content is no longer here.
-async fn withdraw(shared: &PeerShared, asleep: &Asleep, record: Record) {
+/// Tells the trackers that a content is no longer here, under none of its names.
+async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
     let told = shared
         .trackers
         .own(listing(asleep).announce(OwnState::Gone));
-    let told = async {
-        if let Err(error) = told.await {
-            tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
-        }
-    };
-    let forgotten = async {
-        if record == Record::Dropped {
-            shared.forget(&asleep.content).await;
-        }
-    };
-    let both = futures::future::join(told, forgotten);
-    shared.tasks.stop.run_until_cancelled(both).await;
+    if let Err(error) = told.await {
+        tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
+    }
 }
 
 fn listing(asleep: &Asleep) -> Listing {
@@ -178,9 +309,10 @@ fn listing(asleep: &Asleep) -> Listing {
     Listing::new(content, listed_as)
 }
 
-/// Adds all contents that the storage remembers, without reading them, and has the
-/// trackers told of them.
+/// Adds all contents that the storage remembers, without reading them. Returns
+/// what to tell the trackers.
 pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
+    let mut entries = Vec::new();
     let catalogue = shared.storage.catalogue().await?;
     if !catalogue.lost.is_empty() {
         let (lost, remembered) = (catalogue.lost.len(), catalogue.remembered.len());
@@ -190,17 +322,60 @@ pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<()
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
         shared.losses.insert(lost.clone());
     }
-    let entries = catalogue.remembered.into_iter().filter_map(|remembered| {
+    *shared.unavailable() = catalogue.lost;
+    for remembered in catalogue.remembered {
         let asleep = Asleep::remembered(remembered);
-        let entry = listing(&asleep).announce(OwnState::Complete);
-        // A content with two names is served under the first.
-        shared.contents.add_stored(asleep).then_some(entry)
-    });
+        let (id, place) = (asleep.content.id, asleep.place());
+        let entry = place.entry(id);
+        if shared.contents.add_stored(asleep) {
+            entries.push(entry);
+        } else if let Some((main, _)) = shared.contents.places(&id).await {
+            match shared.contents.add_place(&id, &main.place(), place) {
+                AddedPlace::Added => entries.push(entry),
+                AddedPlace::Known | AddedPlace::NotHere => {}
+                AddedPlace::Full => {
+                    tracing::warn!(content = %id, name = %entry.name, "too many names");
+                }
+            }
+        }
+    }
     let left_out = shared.trackers.own_all(entries);
     if left_out > 0 {
         tracing::warn!(left_out, "some contents are not announced");
     }
     Ok(())
+}
+
+/// Serves a content that this download has found complete in the storage, as a finished
+/// download is served.
+pub(in crate::peer) async fn adopt(
+    shared: &Arc<PeerShared>,
+    claim: DriverClaim,
+    id: ContentId,
+    place: Place,
+    manifest: Manifest,
+) -> Result<Content, StorageError> {
+    // Another program may have put it there a moment ago.
+    place.blob.sync().await?;
+    let recorded = shared.remember(|| stored(&place, &manifest)).await;
+    let recorded = recorded.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the content will not be shared after a restart");
+        false
+    });
+    let content = Content::new(id, place.name.clone(), place.blob.length());
+    let entry = place.entry(id);
+    let asleep = Asleep::new(
+        content.clone(),
+        place.listed_as,
+        place.blob,
+        &Arc::new(manifest),
+        recorded,
+    );
+    claim.sleep_again(Arc::new(asleep));
+    if shared.trackers.own_all([entry]) > 0 {
+        tracing::warn!(content = %id, "the content is not announced");
+    }
+    Ok(content)
 }
 
 /// Starts drivers of contents that were asleep.
@@ -218,7 +393,6 @@ impl Waker for DriverWaker {
 
 /// Serves a content that has woken up, until it falls asleep again.
 async fn serve(shared: Arc<PeerShared>, waking: Waking) {
-    let awake = Awake::of(&shared, &waking.content).await;
     let Waking {
         content,
         claim,
@@ -226,9 +400,11 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
         status,
         handle,
     } = waking;
-    let Awake { manifest, bytes } = match awake {
-        Ok(awake) => awake,
-        Err(error) => return cannot_serve(&shared, content, claim, inbox, error).await,
+    let (content, Awake { manifest, bytes }) = match present(&shared, content).await {
+        Ok(present) => present,
+        Err((content, error)) => {
+            return cannot_serve(&shared, content, claim, inbox, error).await;
+        }
     };
     let now = tokio::time::Instant::now().into_std();
     let config = shared.swarm_config();
@@ -237,15 +413,21 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let unchecked = content.unchecked.as_deref().cloned();
     let recorded = matches!(content.manifest, KeptManifest::Recorded);
     let listing = listing(&content).announced();
+    let uploads = status.borrow().uploads().clone();
+    status.send_modify(|status| *status = ContentStatus::shared(content.content.clone(), uploads));
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob).with_bytes(bytes), recorded);
     let driver = driver.unchecked(unchecked);
-    Box::pin(driver.run(handle.stop, handle.cancel)).await;
+    let cancelled = handle.holders.cancelled().clone();
+    let stop = handle.stop.clone();
+    // Only those who watch the content are to be counted.
+    drop(handle);
+    Box::pin(driver.run(stop, cancelled)).await;
 }
 
 /// Ends the links of a content that cannot be served now. If that will not pass, it is
-/// not offered any more.
+/// not offered any more. What the storage has recorded of it stays.
 async fn cannot_serve(
     shared: &PeerShared,
     content: Arc<Asleep>,
@@ -254,23 +436,50 @@ async fn cannot_serve(
     error: StorageError,
 ) {
     tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
-    let (lost, record) = match error.is_gone() {
-        true => (true, Record::Dropped),
-        false => (error.is_loss(), Record::Kept),
-    };
-    let reason = match lost {
+    let is_lost = error.is_loss();
+    let reason = match is_lost {
         true => RefuseReason::UnknownContent,
         false => RefuseReason::Busy,
     };
     while let Some(link) = inbox.next_link() {
         link.outlet.end(LinkEnd::Refused(reason));
     }
-    if !lost {
+    if !is_lost {
         return claim.sleep_again(content);
     }
     shared.losses.add(&content.content, error);
     drop(claim);
-    withdraw(shared, &content, record).await;
+    let told = tell_gone(shared, &content);
+    shared.tasks.stop.run_until_cancelled(told).await;
+}
+
+/// A content that wakes up, at the first place where its bytes are.
+async fn present(
+    shared: &PeerShared,
+    mut content: Arc<Asleep>,
+) -> Result<(Arc<Asleep>, Awake), (Arc<Asleep>, StorageError)> {
+    loop {
+        let error = match Awake::of(shared, &content).await {
+            Ok(awake) => return Ok((content, awake)),
+            Err(error) => error,
+        };
+        if !error.is_loss() {
+            return Err((content, error));
+        }
+        match shared.next_place(&content.content.id).await {
+            Some(place) => content = Arc::new(content.at(place)),
+            None => return Err((content, error)),
+        }
+    }
+}
+
+/// The manifest of a complete content whose bytes are there.
+pub(in crate::peer) async fn manifest(
+    shared: &PeerShared,
+    asleep: &Asleep,
+) -> Result<Arc<Manifest>, StorageError> {
+    let awake = Awake::of(shared, asleep).await?;
+    Ok(awake.manifest)
 }
 
 /// What a content that wakes up is served from.
@@ -283,15 +492,16 @@ struct Awake {
 impl Awake {
     async fn of(shared: &PeerShared, asleep: &Asleep) -> Result<Self, StorageError> {
         let content = &asleep.content;
-        match &asleep.manifest {
-            KeptManifest::Here(manifest) => return Ok(Self::without_bytes(Arc::clone(manifest))),
-            KeptManifest::Recorded => {
-                let recorded = shared.storage.manifest(&content.name, &content.id);
-                if let Some(manifest) = recorded.await? {
-                    return Ok(Self::without_bytes(Arc::new(manifest)));
-                }
-            }
-            KeptManifest::Derived => return Self::read(asleep).await,
+        if let KeptManifest::Derived = asleep.manifest {
+            return Self::read(asleep).await;
+        }
+        check_present(&*asleep.blob).await?;
+        if let KeptManifest::Here(manifest) = &asleep.manifest {
+            return Ok(Self::without_bytes(Arc::clone(manifest)));
+        }
+        let recorded = shared.storage.manifest(&content.name, &content.id);
+        if let Some(manifest) = recorded.await? {
+            return Ok(Self::without_bytes(Arc::new(manifest)));
         }
         match manifest_of(&*asleep.blob).await {
             Ok(manifest) if manifest.id() == content.id => {
@@ -309,8 +519,9 @@ impl Awake {
         }
     }
 
-    /// Reads a content of a single chunk.
+    /// Reads a content of a single chunk, from what has its path by now.
     async fn read(asleep: &Asleep) -> Result<Self, StorageError> {
+        asleep.blob.release();
         let bytes = asleep.blob.read_at(0, asleep.blob.length() as usize);
         let bytes = bytes.await?;
         match Manifest::of(&bytes) {

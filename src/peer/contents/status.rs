@@ -2,6 +2,7 @@
 
 use crate::content::{Content, Geometry};
 use crate::error::DownloadError;
+use crate::peer::contents::uploads::Uploads;
 use crate::peer::swarm::{Progress, StallReason};
 
 /// The state of a download, or of a content that is served.
@@ -12,6 +13,8 @@ pub(in crate::peer) struct ContentStatus {
     durable_bytes: u64,
     stall: Option<StallReason>,
     phase: StatusPhase,
+    /// What was sent of the content, also after the end of the download.
+    uploads: Uploads,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -25,8 +28,8 @@ enum StatusPhase {
 }
 
 impl ContentStatus {
-    /// The status of a complete content that is shared.
-    pub(in crate::peer) fn shared(content: Content) -> Self {
+    /// The status of a complete content that is shared, of which so much was sent.
+    pub(in crate::peer) fn shared(content: Content, uploads: Uploads) -> Self {
         let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
         Self {
             progress: Progress {
@@ -40,6 +43,7 @@ impl ContentStatus {
             content: Some(content.clone()),
             stall: None,
             phase: StatusPhase::Ended(Ok(content)),
+            uploads,
         }
     }
 
@@ -49,6 +53,10 @@ impl ContentStatus {
 
     pub(in crate::peer) fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    pub(in crate::peer) fn uploads(&self) -> &Uploads {
+        &self.uploads
     }
 
     pub(in crate::peer) fn durable_bytes(&self) -> u64 {
@@ -102,6 +110,15 @@ impl ContentStatus {
 
     pub(in crate::peer) fn set_durable_bytes(&mut self, bytes: u64) {
         self.durable_bytes = bytes;
+    }
+
+    /// The same with another outcome.
+    pub(in crate::peer) fn ended(mut self, outcome: Result<Content, DownloadError>) -> Self {
+        if let Ok(content) = &outcome {
+            self.content = Some(content.clone());
+        }
+        self.phase = StatusPhase::Ended(outcome);
+        self
     }
 
     /// Sets the outcome, unless there is one: a download that succeeded stays

@@ -10,14 +10,17 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
+use crate::content::{Content, ContentId, ContentName};
+use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
+use crate::peer::contents::place::{MAX_PLACES, Place};
 use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::uploads::Uploads;
+use crate::peer::downloads::holders::Holders;
 use crate::peer::swarm::LinkId;
-use crate::storage::{Blob, Remembered};
 
 /// All contents of one peer.
 pub(in crate::peer) struct Contents {
@@ -34,82 +37,26 @@ struct Table {
     /// Contents that are complete, and that no tracker has accepted yet; each with
     /// what is cancelled then.
     announcing: HashMap<ContentId, CancellationToken>,
+    /// Other places of contents that are here, of those that have several.
+    places: HashMap<ContentId, Vec<Place>>,
+    /// What was sent of contents that are here, of those that were awake. One that
+    /// nobody reads and that is zero may be missing.
+    uploads: HashMap<ContentId, Uploads>,
+}
+
+impl Table {
+    /// Forgets a content. Returns its other places.
+    fn remove(&mut self, id: &ContentId) -> Vec<Place> {
+        self.contents.remove(id);
+        self.uploads.remove(id);
+        self.places.remove(id).unwrap_or_default()
+    }
 }
 
 enum State {
     Asleep(Arc<Asleep>),
     /// In a box: far more contents are asleep, and need no room for it.
     Awake(Box<DriverHandle>),
-}
-
-/// A complete content without a driver.
-pub(in crate::peer) struct Asleep {
-    pub(in crate::peer) content: Content,
-    /// Its name at trackers, if that is another one.
-    pub(in crate::peer) listed_as: Option<ContentName>,
-    pub(in crate::peer) blob: Arc<dyn Blob>,
-    pub(in crate::peer) manifest: KeptManifest,
-    /// Chunks that were not verified since an earlier download left them behind.
-    /// They have to be before they are served.
-    pub(in crate::peer) unchecked: Option<Box<Bitfield>>,
-}
-
-/// Where the manifest of a content that sleeps is.
-#[derive(Clone)]
-pub(in crate::peer) enum KeptManifest {
-    /// Nothing else can give it back.
-    Here(Arc<Manifest>),
-    /// The storage has it.
-    Recorded,
-    /// That of a single chunk follows from its bytes.
-    Derived,
-}
-
-impl Asleep {
-    /// A complete content, and its name at trackers. `recorded` says that the storage
-    /// has its manifest.
-    pub(in crate::peer) fn new(
-        content: Content,
-        listed_as: ContentName,
-        blob: Arc<dyn Blob>,
-        manifest: &Arc<Manifest>,
-        recorded: bool,
-    ) -> Self {
-        Self {
-            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
-            content,
-            blob,
-            manifest: match manifest.geometry().chunks() {
-                1 => KeptManifest::Derived,
-                _ if recorded => KeptManifest::Recorded,
-                _ => KeptManifest::Here(Arc::clone(manifest)),
-            },
-            unchecked: None,
-        }
-    }
-
-    /// A content that the storage remembers.
-    pub(in crate::peer) fn remembered(remembered: Remembered) -> Self {
-        let Remembered {
-            id,
-            name,
-            listed_as,
-            blob,
-            ..
-        } = remembered;
-        let content = Content::new(id, name, blob.length());
-        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
-        Self {
-            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
-            content,
-            blob,
-            manifest: match chunks {
-                1 => KeptManifest::Derived,
-                _ => KeptManifest::Recorded,
-            },
-            unchecked: None,
-        }
-    }
 }
 
 /// How the rest of the peer reaches a driver.
@@ -119,8 +66,9 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) status: watch::Receiver<ContentStatus>,
     /// Ends the driver.
     pub(in crate::peer) stop: CancellationToken,
-    /// Ends the driver unless its content is complete.
-    pub(in crate::peer) cancel: CancellationToken,
+    /// Who wants the download. When nobody does any more, the driver ends, unless its
+    /// content is complete.
+    pub(in crate::peer) holders: Arc<Holders>,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -140,9 +88,9 @@ pub(in crate::peer) struct Waking {
 /// The state of a content that this peer has already.
 pub(in crate::peer) enum Settled {
     /// It is complete, and shared.
-    Complete(Content),
-    /// It is being downloaded.
-    Downloading,
+    Complete,
+    /// It is being downloaded, by this driver.
+    Downloading(DriverHandle),
     /// Its driver has ended, and gave up its claim.
     Ended,
 }
@@ -157,9 +105,12 @@ impl DriverHandle {
             if !self.stop.is_cancelled() {
                 let status = self.status.borrow_and_update();
                 match status.complete() {
-                    Some(content) => return Settled::Complete(content.clone()),
-                    None if self.cancel.is_cancelled() => {}
-                    None => return Settled::Downloading,
+                    Some(_) => return Settled::Complete,
+                    None if self.holders.cancelled().is_cancelled() => {}
+                    None => {
+                        drop(status);
+                        return Settled::Downloading(self);
+                    }
                 }
             }
             tokio::select! {
@@ -193,8 +144,14 @@ impl DriverClaim {
     }
 
     /// Puts the content to sleep, unless something waits in its inbox. Then the
-    /// claim comes back.
-    pub(in crate::peer) fn sleep(mut self, asleep: Asleep, inbox: &Inbox) -> Result<(), Self> {
+    /// claim comes back. `counted` says that what was sent of it is not zero, or that
+    /// somebody reads that.
+    pub(in crate::peer) fn sleep(
+        mut self,
+        asleep: Asleep,
+        inbox: &Inbox,
+        counted: bool,
+    ) -> Result<(), Self> {
         let Some(contents) = self.contents.take() else {
             return Ok(());
         };
@@ -204,6 +161,9 @@ impl DriverClaim {
         if inbox.is_idle() {
             let asleep = State::Asleep(Arc::new(asleep));
             table.contents.insert(self.id, asleep);
+            if !counted {
+                table.uploads.remove(&self.id);
+            }
             return Ok(());
         }
         drop(table);
@@ -223,7 +183,7 @@ impl DriverClaim {
 impl Drop for DriverClaim {
     fn drop(&mut self) {
         if let Some(contents) = &self.contents {
-            contents.table().contents.remove(&self.id);
+            contents.table().remove(&self.id);
         }
     }
 }
@@ -286,8 +246,12 @@ impl Contents {
 
     fn waking(self: &Arc<Self>, table: &mut Table, id: ContentId, content: Arc<Asleep>) -> Waking {
         let inbox = Inbox::new();
-        let (status, watched) = watch::channel(ContentStatus::shared(content.content.clone()));
-        let handle = self.handle(&inbox, watched);
+        let uploads = table.uploads.entry(id).or_default().clone();
+        let shared = ContentStatus::shared(content.content.clone(), uploads);
+        let (status, watched) = watch::channel(shared);
+        // Nobody cancels what is complete.
+        let (holders, _) = Holders::new();
+        let handle = self.handle(&inbox, watched, holders);
         table
             .contents
             .insert(id, State::Awake(Box::new(handle.clone())));
@@ -305,12 +269,13 @@ impl Contents {
         &self,
         inbox: &Inbox,
         status: watch::Receiver<ContentStatus>,
+        holders: Arc<Holders>,
     ) -> DriverHandle {
         DriverHandle {
             inbox: inbox.sender(),
             status,
             stop: self.stop.child_token(),
-            cancel: CancellationToken::new(),
+            holders,
         }
     }
 
@@ -324,11 +289,16 @@ impl Contents {
         handle: &DriverHandle,
     ) -> Result<DriverClaim, Settled> {
         loop {
-            let settled = match self.table().contents.entry(id) {
-                Entry::Occupied(_) => None,
-                Entry::Vacant(free) => {
-                    free.insert(State::Awake(Box::new(handle.clone())));
-                    Some(DriverClaim::new(self, id))
+            let settled = {
+                let mut table = self.table();
+                match table.contents.entry(id) {
+                    Entry::Occupied(_) => None,
+                    Entry::Vacant(free) => {
+                        free.insert(State::Awake(Box::new(handle.clone())));
+                        let uploads = handle.status.borrow().uploads().clone();
+                        table.uploads.insert(id, uploads);
+                        Some(DriverClaim::new(self, id))
+                    }
                 }
             };
             if let Some(claim) = settled {
@@ -378,6 +348,135 @@ impl Contents {
         }
     }
 
+    /// Adds a place of a complete content, unless there are [`MAX_PLACES`], or the
+    /// content is not here. `main` is its first one.
+    pub(in crate::peer) fn add_place(
+        &self,
+        id: &ContentId,
+        main: &Place,
+        place: Place,
+    ) -> AddedPlace {
+        let mut table = self.table();
+        if !table.contents.contains_key(id) {
+            return AddedPlace::NotHere;
+        }
+        if main.is_same(&place) {
+            return AddedPlace::Known;
+        }
+        let places = table.places.entry(*id).or_default();
+        if places.iter().any(|other| other.is_same(&place)) {
+            return AddedPlace::Known;
+        }
+        places.retain(|other| !place.replaces(other));
+        // The first one is not among them.
+        if places.len() + 1 >= MAX_PLACES {
+            return AddedPlace::Full;
+        }
+        places.push(place);
+        AddedPlace::Added
+    }
+
+    /// Removes one of the other places of a content.
+    pub(in crate::peer) fn remove_place(&self, id: &ContentId, place: &Place) {
+        let mut table = self.table();
+        if let Some(places) = table.places.get_mut(id) {
+            places.retain(|other| !other.is_same(place));
+            if places.is_empty() {
+                table.places.remove(id);
+            }
+        }
+    }
+
+    /// Takes the next of the other places of a content, to become its first one.
+    pub(in crate::peer) fn next_place(&self, id: &ContentId) -> Option<Place> {
+        let mut table = self.table();
+        let places = table.places.get_mut(id)?;
+        let next = (!places.is_empty()).then(|| places.remove(0));
+        if places.is_empty() {
+            table.places.remove(id);
+        }
+        next
+    }
+
+    /// A complete content as it sleeps, and its other places. Waits for the driver if
+    /// it is awake.
+    pub(in crate::peer) async fn places(
+        &self,
+        id: &ContentId,
+    ) -> Option<(Arc<Asleep>, Vec<Place>)> {
+        loop {
+            let driver = {
+                let table = self.table();
+                match table.contents.get(id)? {
+                    State::Asleep(asleep) => {
+                        let places = table.places.get(id).cloned();
+                        return Some((Arc::clone(asleep), places.unwrap_or_default()));
+                    }
+                    State::Awake(driver) => driver.clone(),
+                }
+            };
+            driver.complete()?;
+            let (tell, told) = oneshot::channel();
+            // Both fail if it has ended or fallen asleep meanwhile.
+            let asked = driver.inbox.send(DriverInput::Describe(tell)).await;
+            if asked.is_ok()
+                && let Ok(asleep) = told.await
+            {
+                let places = self.table().places.get(id).cloned();
+                return Some((asleep, places.unwrap_or_default()));
+            }
+            driver.inbox.closed().await;
+        }
+    }
+
+    /// The names that a complete content has here, and the content.
+    pub(in crate::peer) fn names(&self, id: &ContentId) -> Option<(Content, Vec<ContentName>)> {
+        let table = self.table();
+        let content = match table.contents.get(id)? {
+            State::Asleep(asleep) => asleep.content.clone(),
+            State::Awake(driver) => driver.complete()?,
+        };
+        let mut names = vec![content.name.clone()];
+        for place in table.places.get(id).into_iter().flatten() {
+            if !names.contains(&place.name) {
+                names.push(place.name.clone());
+            }
+        }
+        Some((content, names))
+    }
+
+    /// The complete contents that have this name, here or at trackers.
+    pub(in crate::peer) fn named(&self, name: &ContentName) -> Vec<ContentId> {
+        let table = self.table();
+        let has_name = |id: &ContentId, state: &State| {
+            let mut more = table.places.get(id).into_iter().flatten();
+            more.any(|place| place.name == *name || place.listed_as == *name)
+                || match state {
+                    State::Asleep(asleep) => {
+                        asleep.content.name == *name || asleep.listed_as.as_ref() == Some(name)
+                    }
+                    State::Awake(driver) => driver.complete().is_some_and(|c| c.name == *name),
+                }
+        };
+        let named = table.contents.iter();
+        let named = named.filter(|(id, state)| has_name(id, state));
+        named.map(|(id, _)| *id).collect()
+    }
+
+    /// What was sent of a content.
+    pub(in crate::peer) fn uploads(&self, id: &ContentId) -> Uploads {
+        self.table().uploads.get(id).cloned().unwrap_or_default()
+    }
+
+    /// The same, for somebody who goes on reading it.
+    pub(in crate::peer) fn watch_uploads(&self, id: &ContentId) -> Uploads {
+        let mut table = self.table();
+        match table.contents.contains_key(id) {
+            true => table.uploads.entry(*id).or_default().clone(),
+            false => Uploads::default(),
+        }
+    }
+
     /// A content that was added is known to the trackers, or was removed.
     pub(in crate::peer) fn announced(&self, id: &ContentId) {
         if let Some(announcing) = self.table().announcing.remove(id) {
@@ -408,8 +507,8 @@ impl Contents {
                 let announcing = table.announcing.get(&id).cloned();
                 match table.contents.get(&id) {
                     None => return Settled::Ended,
-                    Some(State::Asleep(asleep)) if announcing.is_none() => {
-                        return Settled::Complete(asleep.content.clone());
+                    Some(State::Asleep(_)) if announcing.is_none() => {
+                        return Settled::Complete;
                     }
                     Some(State::Asleep(_)) => (announcing, None),
                     Some(State::Awake(driver)) => (announcing, Some((**driver).clone())),
@@ -423,15 +522,15 @@ impl Contents {
         }
     }
 
-    /// Removes a content that is asleep, or else returns the driver of one that is
-    /// awake.
+    /// Removes a content that is asleep, with all places, or else returns the driver of
+    /// one that is awake.
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
         let mut table = self.table();
         match table.contents.get(id)? {
             State::Awake(driver) => Some(Taken::Awake((**driver).clone())),
             State::Asleep(asleep) => {
                 let asleep = Arc::clone(asleep);
-                table.contents.remove(id);
+                table.remove(id);
                 Some(Taken::Asleep(asleep))
             }
         }
@@ -468,22 +567,21 @@ impl Contents {
         (complete, awake)
     }
 
-    /// Whether a complete content has this name, other than this one.
-    pub(in crate::peer) fn is_taken(&self, name: &ContentName, but: &ContentId) -> bool {
-        let table = self.table();
-        table.contents.iter().any(|(id, state)| {
-            id != but
-                && match state {
-                    State::Asleep(asleep) => asleep.content.name == *name,
-                    State::Awake(driver) => driver.complete().is_some_and(|c| c.name == *name),
-                }
-        })
-    }
-
     /// Ignores poison: no change under this lock is left half done.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What came of a place that was to be added.
+pub(in crate::peer) enum AddedPlace {
+    Added,
+    /// It is there already.
+    Known,
+    /// There are too many.
+    Full,
+    /// The content is not here.
+    NotHere,
 }
 
 /// A content that was asked for to be removed.

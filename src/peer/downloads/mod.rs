@@ -1,4 +1,6 @@
 //! Downloads: they wait for their turn, and then find, fetch and publish a content.
 
+pub(super) mod holders;
+pub(super) mod local;
 pub(super) mod queue;
 pub(super) mod task;

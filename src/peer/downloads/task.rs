@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::DownloadError;
 use crate::peer::contents::driver::Driver;
-use crate::peer::contents::inbox::Inbox;
+use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
+use crate::peer::downloads::holders::{Hold, Holders};
+use crate::peer::downloads::local::{
+    ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
+};
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{Blob, Storage};
+use crate::storage::{Remembered, Storage, StorageError};
 use crate::tracker::TrackerError;
 
 /// A download that is about to start.
@@ -35,8 +38,18 @@ pub(in crate::peer) struct DownloadTask {
 enum Start {
     /// The content is complete here already.
     Complete(Content),
+    /// It is being downloaded already.
+    Join(Join),
     /// The content has to be fetched.
     Fetch(Box<Fetch>),
+}
+
+/// A download that another one joins.
+struct Join {
+    id: ContentId,
+    running: DriverHandle,
+    hold: Hold,
+    wanted: WantedNames,
 }
 
 /// What the driver of a download starts with.
@@ -54,16 +67,13 @@ impl DownloadTask {
     /// A task to run, and the user's handle of it.
     pub(in crate::peer) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
         let (status, watched) = watch::channel(ContentStatus::default());
-        let cancel = CancellationToken::new();
+        let (holders, hold) = Holders::new();
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
-        let download = Download::new(watch, cancel.clone(), sender, ticket.clone());
+        let download = Download::new(watch, hold, sender, ticket.clone());
         let task = Self {
-            handle: DriverHandle {
-                cancel,
-                ..shared.contents.handle(&inbox, watched)
-            },
+            handle: shared.contents.handle(&inbox, watched, holders),
             shared,
             inbox,
             status,
@@ -77,37 +87,116 @@ impl DownloadTask {
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
-            () = self.handle.cancel.cancelled() => Err(DownloadError::Cancelled),
+            () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
             started = self.start(key, options) => started,
         };
+        self.ticket.leave();
+        match started {
+            Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
+            Ok(Start::Join(join)) => self.follow(join).await,
+            Ok(Start::Complete(content)) => self.is_complete(content),
+            Err(error) => self.status.send_modify(|status| status.end(Err(error))),
+        }
+    }
+
+    fn is_complete(&self, content: Content) {
+        let uploads = self.shared.contents.watch_uploads(&content.id);
+        let complete = ContentStatus::shared(content, uploads);
+        self.status.send_modify(|status| *status = complete);
+    }
+
+    /// Drives the content, until it falls asleep.
+    async fn fetch(self, fetch: Fetch) {
         let Self {
             shared,
             handle,
             inbox,
             status,
-            ticket,
+            ..
         } = self;
-        ticket.leave();
-        match started {
-            Ok(Start::Fetch(fetch)) => {
-                let Fetch {
-                    claim,
-                    swarm,
-                    listing,
-                    fallback,
-                    owners,
-                    place,
-                } = *fetch;
-                let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-                let mut driver = driver.fallback(fallback).active(place);
-                driver.owners_found(owners);
-                // In a box: a download that waits for its turn needs no room for it.
-                Box::pin(driver.run(handle.stop, handle.cancel)).await;
+        let Fetch {
+            claim,
+            swarm,
+            listing,
+            fallback,
+            owners,
+            place,
+        } = fetch;
+        let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
+        let mut driver = driver.fallback(fallback).active(place);
+        driver.owners_found(owners);
+        let cancelled = handle.holders.cancelled().clone();
+        let stop = handle.stop.clone();
+        // Only those who watch the content are to be counted.
+        drop(handle);
+        // In a box: a download that waits for its turn needs no room for it.
+        Box::pin(driver.run(stop, cancelled)).await;
+    }
+
+    /// Shows what happens to another download, until it ends or nobody wants this one
+    /// any more. Then the content gets the name that is wanted here.
+    async fn follow(mut self, join: Join) {
+        let Join {
+            id,
+            mut running,
+            hold,
+            wanted,
+        } = join;
+        let outcome = self.watch(&mut running, &wanted).await;
+        if self.handle.holders.was_explicit() {
+            hold.cancel();
+        }
+        drop(hold);
+        let named = async {
+            let content = outcome?;
+            let Some(name) = wanted.stored.as_ref().filter(|name| **name != content.name) else {
+                return Ok(content);
+            };
+            let named = complete_here(&self.shared, id, &wanted).await?;
+            let gone = StorageError::NotFound { name: name.clone() };
+            named.ok_or_else(|| storage_error(id, gone))
+        };
+        let outcome = tokio::select! {
+            biased;
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
+            named = named => named,
+        };
+        let last = running.status.borrow().clone();
+        let last = last.ended(outcome);
+        self.status.send_modify(|status| *status = last);
+    }
+
+    /// Shows what happens to another download until it ends, and passes commands on.
+    async fn watch(
+        &mut self,
+        running: &mut DriverHandle,
+        wanted: &WantedNames,
+    ) -> Result<Content, DownloadError> {
+        loop {
+            let mut seen = running.status.borrow_and_update().clone();
+            if let Some(outcome) = seen.outcome() {
+                return outcome.clone();
             }
-            Ok(Start::Complete(content)) => {
-                status.send_modify(|status| *status = ContentStatus::shared(content));
+            if let (Some(name), Some(content)) = (&wanted.stored, seen.content()) {
+                let content = Content::new(content.id, name.clone(), content.length);
+                seen.set_content(content);
             }
-            Err(error) => status.send_modify(|status| status.end(Err(error))),
+            self.status.send_modify(|status| *status = seen);
+            tokio::select! {
+                biased;
+                () = self.handle.holders.cancelled().cancelled() => {
+                    return Err(DownloadError::Cancelled);
+                }
+                changed = running.status.changed() => if changed.is_err() {
+                    let last = running.status.borrow().outcome().cloned();
+                    return last.unwrap_or(Err(DownloadError::ShutDown));
+                },
+                Some(command) = self.inbox.recv() => {
+                    // Fails if the download has ended.
+                    let _ = running.inbox.send(command).await;
+                }
+            }
         }
     }
 
@@ -123,30 +212,132 @@ impl DownloadTask {
             let checked = shared.transport.check(owner);
             checked.map_err(|source| DownloadError::Owner { source })?;
         }
-        if let ContentKey::Id(id) = &key {
-            match shared.contents.settled(*id).await {
-                Settled::Complete(content) => return Ok(Start::Complete(content)),
-                Settled::Downloading => return Err(DownloadError::AlreadyRunning { id: *id }),
-                Settled::Ended => {}
-            }
-        }
         let asked = match &key {
             ContentKey::Name(name) => Some(name.clone()),
             ContentKey::Id(_) => None,
         };
-        let place = self.place().await?;
-        let found = Box::pin(find(shared, key, &options)).await?;
-        match shared.contents.claim(found.id, &self.handle).await {
-            Ok(claim) => {
-                let fetch = fetch(shared, claim, asked, found, options, place);
-                let fetch = Box::pin(fetch).await?;
-                Ok(Start::Fetch(Box::new(fetch)))
-            }
-            Err(Settled::Complete(content)) => Ok(Start::Complete(content)),
-            Err(Settled::Downloading | Settled::Ended) => {
-                Err(DownloadError::AlreadyRunning { id: found.id })
+        let wanted = WantedNames {
+            stored: options.name.clone().or_else(|| asked.clone()),
+            asked: asked.clone(),
+        };
+        if let ContentKey::Id(id) = &key {
+            let settled = shared.contents.settled(*id).await;
+            if let Some(start) = self.is_here(settled, *id, &wanted, &options).await? {
+                return Ok(start);
             }
         }
+        let place = self.place().await?;
+        let found = match Box::pin(find(shared, key.clone(), &options)).await {
+            Ok(found) => found,
+            Err(error) => {
+                let stored = Box::pin(self.stored(&key, &wanted, &options)).await?;
+                return stored.ok_or(error);
+            }
+        };
+        loop {
+            match shared.contents.claim(found.id, &self.handle).await {
+                Ok(claim) => {
+                    let fetch = fetch(shared, claim, asked, found, options, place);
+                    return Box::pin(fetch).await;
+                }
+                Err(settled) => {
+                    let id = found.id;
+                    if let Some(start) = self.is_here(settled, id, &wanted, &options).await? {
+                        return Ok(start);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to do about a content that is here: it is complete, or this download joins
+    /// another one. Nothing if it has to be fetched.
+    async fn is_here(
+        &self,
+        settled: Settled,
+        id: ContentId,
+        wanted: &WantedNames,
+        options: &DownloadOptions,
+    ) -> Result<Option<Start>, DownloadError> {
+        let shared = &self.shared;
+        match settled {
+            Settled::Ended => Ok(None),
+            Settled::Complete => {
+                let complete = Box::pin(complete_here(shared, id, wanted)).await?;
+                Ok(complete.map(Start::Complete))
+            }
+            Settled::Downloading(running) => {
+                if let Some(name) = &wanted.stored {
+                    let valid = shared.storage.check_name(name);
+                    valid.map_err(|source| storage_error(id, source))?;
+                }
+                let Some(hold) = running.holders.join() else {
+                    return Ok(None);
+                };
+                if !options.owners.is_empty() {
+                    let owners = DriverInput::Owners(options.owners.clone());
+                    // Fails if the download has ended.
+                    let _ = running.inbox.send(owners).await;
+                }
+                let wanted = wanted.clone();
+                Ok(Some(Start::Join(Join {
+                    id,
+                    running,
+                    hold,
+                    wanted,
+                })))
+            }
+        }
+    }
+
+    /// Looks for a content that no tracker finds: among those that are complete here, in
+    /// what the storage remembers, and under its name in the storage.
+    async fn stored(
+        &self,
+        key: &ContentKey,
+        wanted: &WantedNames,
+        options: &DownloadOptions,
+    ) -> Result<Option<Start>, DownloadError> {
+        let shared = &self.shared;
+        let remembered = remembered(shared).await;
+        let id = match key {
+            ContentKey::Id(id) => *id,
+            ContentKey::Name(name) => {
+                let has_name = |r: &&Remembered| r.name == *name || r.listed_as == *name;
+                let of_storage = remembered.iter().filter(has_name).map(|r| r.id);
+                let mut ids: Vec<ContentId> = shared.contents.named(name);
+                ids.extend(of_storage);
+                ids.sort_unstable();
+                ids.dedup();
+                let [id] = ids[..] else {
+                    return Ok(None);
+                };
+                id
+            }
+        };
+        for _ in 0..ATTEMPTS {
+            let settled = match shared.contents.claim(id, &self.handle).await {
+                Err(settled) => settled,
+                Ok(claim) => {
+                    let Err(claim) = recall(shared, claim, id, &remembered).await? else {
+                        // It is complete now.
+                        continue;
+                    };
+                    let by_id = id.into();
+                    let names: Vec<_> = wanted.stored.iter().chain([&by_id]).cloned().collect();
+                    let listed_as = wanted.asked.as_ref().unwrap_or(&by_id);
+                    let listed = (listed_as, None);
+                    match find_stored(shared, claim, id, &names, listed).await? {
+                        Ok(_) => continue,
+                        Err(_) => return Ok(None),
+                    }
+                }
+            };
+            if let Some(start) = self.is_here(settled, id, wanted, options).await? {
+                return Ok(Some(start));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -163,16 +354,16 @@ impl DownloadTask {
     }
 }
 
-/// Prepares the download of a content that was found and claimed. `asked` is
-/// the name that it was asked for by.
+/// Prepares the download of a content that was found and claimed, unless the storage has
+/// it. `asked` is the name that it was asked for by.
 async fn fetch(
-    shared: &PeerShared,
+    shared: &Arc<PeerShared>,
     claim: DriverClaim,
     asked: Option<ContentName>,
     found: Found,
     options: DownloadOptions,
     place: ActivePlace,
-) -> Result<Fetch, DownloadError> {
+) -> Result<Start, DownloadError> {
     let id = found.id;
     let names = Names {
         own: options.name,
@@ -183,47 +374,39 @@ async fn fetch(
     let known = options.owners.into_iter().map(|addr| (addr, false));
     let owners: Vec<_> = listed.chain(known).collect();
     let content = Content::new(id, names.stored(&*shared.storage, id)?, found.length);
-    if owners.is_empty() {
-        return Err(DownloadError::NoOwners { id });
-    }
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
     let fallback = names.fallback(id);
+    let listed_as = names.listed();
     // To look costs more than a single chunk that is fetched in vain.
     let is_short = Geometry::of(found.length).is_ok_and(|geometry| geometry.chunks() == 1);
-    let is_here = !is_short && {
+    let mut claim = claim;
+    if !is_short || owners.is_empty() {
         let targets = [Some(&content.name), fallback.as_ref()];
-        is_here(&*shared.storage, &content, targets.into_iter().flatten()).await
-    };
+        let targets: Vec<_> = targets.into_iter().flatten().cloned().collect();
+        let listed = (&listed_as, Some(found.length));
+        match find_stored(shared, claim, id, &targets, listed).await? {
+            Ok(content) => return Ok(Start::Complete(content)),
+            Err(unused) => claim = unused,
+        }
+    }
+    if owners.is_empty() {
+        return Err(DownloadError::NoOwners { id });
+    }
+    let has_partial = !is_short && shared.storage.has_partial(&id).await;
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
-    Ok(Fetch {
+    Ok(Start::Fetch(Box::new(Fetch {
         claim,
-        swarm: match is_here {
+        swarm: match has_partial {
             true => swarm,
             false => swarm.expecting(found.length),
         },
         fallback,
-        listing: Listing::new(content, names.listed()),
+        listing: Listing::new(content, listed_as),
         owners,
         place,
-    })
-}
-
-/// Whether the storage may have a content already, or a part of it: as an interrupted
-/// download, or under one of these names.
-async fn is_here(
-    storage: &dyn Storage,
-    content: &Content,
-    names: impl Iterator<Item = &ContentName>,
-) -> bool {
-    for name in names {
-        let same = |blob: Arc<dyn Blob>| blob.length() == content.length;
-        if storage.open(name).await.is_ok_and(same) {
-            return true;
-        }
-    }
-    storage.has_partial(&content.id).await
+    })))
 }
 
 /// The names that a download may get.

@@ -6,12 +6,13 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::content::{Content, ContentName};
 use crate::error::DownloadError;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::queue::QueueTicket;
 use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::Addr;
@@ -50,9 +51,10 @@ pub enum DownloadEvent {
 #[non_exhaustive]
 pub struct DownloadOptions {
     /// The name to store the content under, instead of the one that its owners
-    /// use. It stays here: no tracker and no other peer is told.
+    /// use. It stays here: no tracker and no other peer is told. A download that joins
+    /// one under another name copies the content to this one in the end.
     pub name: Option<ContentName>,
-    /// Which chunk comes next.
+    /// Which chunk comes next. A download that joins another follows that one's order.
     pub strategy: Strategy,
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
@@ -93,12 +95,18 @@ impl DownloadOptions {
 /// and durable, or a [`DownloadError`]. Awaiting is cancel safe: `&mut download`
 /// may be awaited any number of times, also after the end. Dropping the handle
 /// cancels the download; a content that is complete stays, and is still shared.
+///
+/// A download of a content that is being downloaded already joins that one. Each call of
+/// [`Peer::download`](crate::Peer::download) gives a handle of its own, and the download
+/// goes on as long as one of them is there.
 #[must_use = "dropping the handle cancels the download"]
 pub struct Download {
     status: watch::Receiver<ContentStatus>,
     outcome: ReusableBoxFuture<'static, Result<Content, DownloadError>>,
-    cancel: CancellationToken,
-    on_drop: DropGuard,
+    hold: Hold,
+    /// Cancelled when this handle has cancelled its part, and the download goes on for
+    /// others.
+    left: CancellationToken,
     inbox: mpsc::Sender<DriverInput>,
     ticket: QueueTicket,
 }
@@ -106,16 +114,17 @@ pub struct Download {
 impl Download {
     pub(in crate::peer) fn new(
         status: watch::Receiver<ContentStatus>,
-        cancel: CancellationToken,
+        hold: Hold,
         inbox: mpsc::Sender<DriverInput>,
         ticket: QueueTicket,
     ) -> Self {
+        let left = CancellationToken::new();
         Self {
             ticket,
-            outcome: ReusableBoxFuture::new(outcome(status.clone())),
+            outcome: ReusableBoxFuture::new(outcome(status.clone(), left.clone())),
             status,
-            on_drop: cancel.clone().drop_guard(),
-            cancel,
+            hold,
+            left,
             inbox,
         }
     }
@@ -126,7 +135,7 @@ impl Download {
     /// [`Failed`](DownloadEvent::Failed), is never lost. The stream does not
     /// keep the download running.
     pub fn events(&self) -> DownloadEvents {
-        DownloadEvents::new(self.status.clone())
+        DownloadEvents::new(self.status.clone(), self.left.clone())
     }
 
     /// How many downloads of this peer begin before this one; `None` if it has
@@ -135,9 +144,13 @@ impl Download {
         self.ticket.position()
     }
 
-    /// How far the download is.
+    /// How far the download is. [`Progress::uploaded`] goes on counting after its end,
+    /// for as long as this peer shares the content.
     pub fn progress(&self) -> Progress {
-        self.status.borrow().progress().clone()
+        let status = self.status.borrow();
+        let mut progress = status.progress().clone();
+        progress.uploaded = status.uploads().bytes();
+        progress
     }
 
     /// How many bytes are known to be durable: recorded by the storage, so that
@@ -163,17 +176,23 @@ impl Download {
         self.status.borrow().content().cloned()
     }
 
-    /// Ends the download. Returns at once; the outcome follows soon, and is
-    /// [`DownloadError::Cancelled`], unless the download ends in another way
-    /// before. A content that is being published at that moment is published.
-    /// A complete content stays, and is still shared.
+    /// Ends the download, also one that was [detached](Self::detach) before. Returns at
+    /// once; the outcome follows soon, and is [`DownloadError::Cancelled`], unless the
+    /// download ends in another way before. A content that is being published at that
+    /// moment is published. A complete content stays, and is still shared.
+    ///
+    /// If there are other handles of the download, it goes on for them, and only this
+    /// handle has that outcome.
     pub fn cancel(&self) {
-        self.cancel.cancel();
+        if self.hold.cancel() {
+            self.left.cancel();
+        }
     }
 
-    /// Lets the download run without a handle, until it ends or the peer stops.
+    /// Lets the download run without a handle, until it ends or the peer stops. Another
+    /// call of [`Peer::download`](crate::Peer::download) gives a handle again.
     pub fn detach(self) {
-        self.on_drop.disarm();
+        self.hold.detach();
     }
 
     /// Changes the order in which the missing chunks are asked for. Returns
@@ -199,7 +218,7 @@ impl Future for Download {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.outcome.poll(cx));
         // For the next one that awaits it.
-        let again = outcome(self.status.clone());
+        let again = outcome(self.status.clone(), self.left.clone());
         self.outcome.set(again);
         Poll::Ready(ended)
     }
@@ -213,10 +232,17 @@ impl fmt::Debug for Download {
     }
 }
 
-async fn outcome(mut status: watch::Receiver<ContentStatus>) -> Result<Content, DownloadError> {
-    match status.wait_for(|status| status.outcome().is_some()).await {
-        Ok(status) => final_outcome(&status),
-        Err(_) => Err(DownloadError::ShutDown),
+async fn outcome(
+    mut status: watch::Receiver<ContentStatus>,
+    left: CancellationToken,
+) -> Result<Content, DownloadError> {
+    tokio::select! {
+        biased;
+        ended = status.wait_for(|status| status.outcome().is_some()) => match ended {
+            Ok(status) => final_outcome(&status),
+            Err(_) => Err(DownloadError::ShutDown),
+        },
+        () = left.cancelled() => Err(DownloadError::Cancelled),
     }
 }
 
@@ -230,6 +256,7 @@ fn final_outcome(status: &ContentStatus) -> Result<Content, DownloadError> {
 /// The stream of [`Download::events`].
 pub struct DownloadEvents {
     status: watch::Receiver<ContentStatus>,
+    left: CancellationToken,
     /// Waits until the status has changed. Returns whether anything may change
     /// after that.
     changed: ReusableBoxFuture<'static, bool>,
@@ -256,10 +283,11 @@ enum NextEvent {
 }
 
 impl DownloadEvents {
-    fn new(status: watch::Receiver<ContentStatus>) -> Self {
+    fn new(status: watch::Receiver<ContentStatus>, left: CancellationToken) -> Self {
         Self {
-            changed: ReusableBoxFuture::new(changed(status.clone())),
+            changed: ReusableBoxFuture::new(changed(status.clone(), left.clone())),
             status,
+            left,
             next: NextEvent::Status,
             found: None,
             shown: None,
@@ -311,7 +339,7 @@ impl Stream for DownloadEvents {
                     if let Some(event) = self.take_news() {
                         return Poll::Ready(Some(event));
                     }
-                    let next = changed(self.status.clone());
+                    let next = changed(self.status.clone(), self.left.clone());
                     self.changed.set(next);
                     self.next = NextEvent::Change;
                 }
@@ -323,7 +351,10 @@ impl Stream for DownloadEvents {
                 }
                 NextEvent::Outcome => {
                     self.next = NextEvent::End;
-                    let outcome = final_outcome(&self.status.borrow());
+                    let outcome = match self.left.is_cancelled() {
+                        true => Err(DownloadError::Cancelled),
+                        false => final_outcome(&self.status.borrow()),
+                    };
                     return Poll::Ready(Some(last_event(outcome)));
                 }
                 NextEvent::End => return Poll::Ready(None),
@@ -347,6 +378,10 @@ fn last_event(outcome: Result<Content, DownloadError>) -> DownloadEvent {
     }
 }
 
-async fn changed(mut status: watch::Receiver<ContentStatus>) -> bool {
-    status.changed().await.is_ok()
+async fn changed(mut status: watch::Receiver<ContentStatus>, left: CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        changed = status.changed() => changed.is_ok(),
+        () = left.cancelled() => false,
+    }
 }

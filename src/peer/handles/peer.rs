@@ -4,8 +4,10 @@ use std::convert::Infallible;
 use std::fmt;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use crate::content::{Content, ContentId};
 use crate::descriptors::descriptor_limit;
@@ -23,8 +25,8 @@ use crate::peer::handles::share::ShareSource;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
-use crate::peer::shared::PeerShared;
-use crate::peer::stats::PeerStats;
+use crate::peer::shared::{MAX_COPIES, PeerShared};
+use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::protocol::{Addr, AddrError, PeerId};
@@ -117,7 +119,8 @@ impl Peer {
         self.0.bound.as_ref()
     }
 
-    /// The contents that are complete here, and served.
+    /// The contents that are complete here, and served, each once, under the first of
+    /// its names ([`content_stats`](Self::content_stats)).
     pub fn contents(&self) -> Vec<Content> {
         self.shared().contents.complete()
     }
@@ -138,6 +141,28 @@ impl Peer {
         self.shared().losses.stream()
     }
 
+    /// The names of a complete content, and how much of it was sent; nothing if it is
+    /// not complete here.
+    pub fn content_stats(&self, id: &ContentId) -> Option<ContentStats> {
+        let contents = &self.shared().contents;
+        let (content, names) = contents.names(id)?;
+        Some(ContentStats {
+            id: content.id,
+            length: content.length,
+            names,
+            uploaded: contents.uploads(id).bytes(),
+        })
+    }
+
+    /// The contents that were [shared before](PeerBuilder::share_stored) and could not
+    /// be found when this peer was started, with the reason. Those that may come back,
+    /// such as files on a volume that is not mounted, stay recorded, and are shared again
+    /// from the next start on at which they are there. [`unshare`](Self::unshare) drops
+    /// the record.
+    pub fn unavailable(&self) -> Vec<Lost> {
+        self.shared().unavailable().clone()
+    }
+
     /// What this peer has and does at this moment. O(contents).
     pub fn stats(&self) -> PeerStats {
         let shared = self.shared();
@@ -156,12 +181,13 @@ impl Peer {
     }
 
     /// Shares a content: hashes it, tells the trackers, and serves it until
-    /// [`unshare`](Self::unshare). Nothing changes if this peer shares the same
-    /// content already, under whatever name.
+    /// [`unshare`](Self::unshare). If this peer shares the same content already, it has
+    /// this name as well from then on, up to eight. Others find it by each of its names.
     ///
     /// A file is read where it lies, and must not change while it is shared. As
-    /// soon as a read shows that it has changed, or fails for good, it is no longer
-    /// shared, and is among the [lost](Self::lost). With
+    /// soon as a read shows that it has changed or is gone, or fails for good, the content
+    /// is served from another place that it was shared from, or else no longer shared, and
+    /// is among the [lost](Self::lost). With
     /// [`PeerBuilder::share_stored`] it is shared again after a restart.
     ///
     /// Any content name is allowed, also one that is not safe as a file name
@@ -202,9 +228,9 @@ impl Peer {
         self.shared().trackers.announced().await
     }
 
-    /// Stops serving a complete content, now and after a restart, and tells the
-    /// trackers. The storage keeps its bytes. Returns `false` if there is no
-    /// such complete content.
+    /// Stops serving a complete content, under all its names, now and after a restart,
+    /// and tells the trackers. Its files stay. Returns `false` if there is no such
+    /// complete content, and no [record](Self::unavailable) of one.
     ///
     /// Cancel safe: once polled, the content is no longer served, even if the
     /// future is dropped.
@@ -221,13 +247,20 @@ impl Peer {
     /// verified and durable, and this peer shares it.
     ///
     /// It is stored under [`DownloadOptions::name`] or, without that, under the
-    /// name that it was asked for by. If the storage does not accept that name
+    /// name that it was asked for by. That holds also if this peer has the content
+    /// already, under another name or from another place: then it gets a copy in the
+    /// storage, which shares its space with the other one if the file system can do
+    /// that. If the bytes are not where they were, they are fetched again. If the storage does not accept that name
     /// ([`Storage::check_name`]), the download fails with
     /// [`DownloadError::Storage`] before anything is fetched. A content that is
     /// asked for by id gets a name that a tracker has for it. As anybody may
     /// have chosen that name, the content is stored under the 64 digits of its
     /// id if the storage does not accept the name, or has something else under
     /// it.
+    ///
+    /// A content that is being downloaded already is not downloaded twice: this handle
+    /// joins that download, which then goes on as long as one of the handles wants it. If
+    /// another name is wanted here, the content gets that as well when it is complete.
     ///
     /// Trackers are told only the name that the content was asked for by or
     /// found under, or the id if there is none.
@@ -238,8 +271,11 @@ impl Peer {
     /// arrives.
     ///
     /// The handle returns all errors. If the storage already has this content
-    /// under its name, the download succeeds; if it has something else, the
-    /// download fails with [`DownloadError::TargetExists`].
+    /// under its name, the download succeeds, also if no other peer has it. For a content
+    /// that is asked for by name, and that no tracker knows, this takes that the storage
+    /// remembers it ([`PeerBuilder::share_stored`]): a name alone does not tell which
+    /// bytes are meant. If the storage has something else under the name, the download
+    /// fails with [`DownloadError::TargetExists`].
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -558,6 +594,8 @@ impl PeerBuilder {
                 tasks,
                 share_stored: self.share_stored,
                 next_seed: AtomicU64::new(seed),
+                copies: Semaphore::new(MAX_COPIES),
+                unavailable: Mutex::default(),
             }
         })
     }

@@ -1230,6 +1230,11 @@ impl Swarm {
         }
     }
 
+    /// How many bytes of blocks were sent.
+    pub fn uploaded(&self) -> u64 {
+        self.counters.uploaded
+    }
+
     fn send(&mut self, link: LinkId, message: PeerMessage) {
         if let Some(state) = self.links.get_mut(link) {
             self.outbox.send(link, state, message);

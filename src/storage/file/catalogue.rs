@@ -1,17 +1,15 @@
 //! The finished contents that a storage remembers, so that they are offered again
 //! after a restart without being hashed or opened. Everything here blocks.
 //!
-//! The log has one record for each content name, because a name refers to one content
-//! at a time: the record of another content replaces it. A record names a file and its
-//! stamp. Whether the file is still the same is seen without opening it.
+//! The log has one record for each content under each of its names. A record names a
+//! file and its stamp. Whether the file is still the same is seen without opening it.
 
+use std::collections::HashSet;
 use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-
-use bytes::Bytes;
 
 use super::dir::{DataFile, Dir, examine_path, open_path};
 use super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused};
@@ -50,8 +48,9 @@ enum Checked {
     Same(Stamp),
     /// It is not the content any more.
     Lost(StorageError),
-    /// It may be the content; it cannot be examined now.
-    Unknown(StorageError),
+    /// It cannot be examined now, or its volume may be away. It may be the content
+    /// the next time.
+    Unavailable(StorageError),
 }
 
 impl FileCatalogue {
@@ -79,13 +78,16 @@ impl FileCatalogue {
         }
     }
 
-    /// Removes the record of a name.
-    pub(super) fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
-        if let Some(appended) = self.log.forget(name)? {
+    /// Removes the record of a content under a name.
+    pub(super) fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+        for appended in self.log.forget(name, id)? {
             self.log.make_durable(&appended)?;
         }
         // An earlier version may have kept one.
         let record = record_name(name);
+        if !self.is_old_record_of(&record, id) {
+            return Ok(());
+        }
         let mark = self.dir.mark();
         match self.dir.disk.remove(&record) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -105,7 +107,7 @@ impl FileCatalogue {
     }
 
     /// All remembered contents: those that have not changed, and the others. Forgets
-    /// those that are lost, and removes journals without a file.
+    /// those that are lost for good, and removes journals without a file.
     pub(super) fn contents(&self, pool: &Arc<Pool<DataFile>>) -> Result<Catalogue, StorageError> {
         let names = self.dir.disk.names();
         let names = names.map_err(|e| failed("listing", self.dir.path(), e))?;
@@ -114,9 +116,16 @@ impl FileCatalogue {
         let mut catalogue = Catalogue::default();
         catalogue.remembered.reserve(records.len());
         let checked = self.check_all(&records);
+        let any_changed = checked
+            .iter()
+            .any(|checked| matches!(checked, Checked::Lost(_)));
+        let (mut same, mut changed) = (HashSet::new(), Vec::new());
         for (record, checked) in records.into_iter().zip(checked) {
             match checked {
                 Checked::Same(stamp) => {
+                    if any_changed {
+                        same.insert(self.path_of(&record));
+                    }
                     let at = match record.path {
                         None => Location::InDir(Arc::clone(&self.dir), record.name.clone()),
                         Some(path) => Location::AtPath(path.into()),
@@ -129,20 +138,22 @@ impl FileCatalogue {
                 }
                 Checked::Lost(error) => {
                     // Not synced: at worst it is reported again.
-                    if let Err(error) = self.log.forget(&record.name) {
+                    if let Err(error) = self.log.forget(&record.name, &record.id) {
                         tracing::debug!(name = %record.name, %error, "failed to forget it");
                     }
-                    catalogue
-                        .lost
-                        .push(Lost::new(record.id, record.name, error));
+                    let path = self.path_of(&record);
+                    changed.push((path, Lost::new(record.id, record.name, error)));
                 }
-                Checked::Unknown(error) => {
+                Checked::Unavailable(error) => {
                     catalogue
                         .lost
                         .push(Lost::new(record.id, record.name, error));
                 }
             }
         }
+        // A file that is remembered as what it is now was replaced by the user.
+        let lost = changed.into_iter().filter(|(path, _)| !same.contains(path));
+        catalogue.lost.extend(lost.map(|(_, lost)| lost));
         Ok(catalogue)
     }
 
@@ -182,10 +193,16 @@ impl FileCatalogue {
             Ok(Some(_)) => Checked::Lost(StorageError::Changed {
                 path: self.path_of(record),
             }),
-            Ok(None) => Checked::Lost(StorageError::NotFound {
-                name: record.name.clone(),
-            }),
-            Err(error) => Checked::Unknown(failed("examining", &self.path_of(record), error)),
+            Ok(None) => {
+                let name = record.name.clone();
+                let error = StorageError::NotFound { name };
+                match &record.path {
+                    // This directory is here, and the file is not.
+                    None => Checked::Lost(error),
+                    Some(_) => Checked::Unavailable(error),
+                }
+            }
+            Err(error) => Checked::Unavailable(failed("examining", &self.path_of(record), error)),
         }
     }
 
@@ -218,7 +235,7 @@ impl FileCatalogue {
                 Checked::Same(stamp)
             }
             Ok(None) => Checked::Lost(StorageError::Changed { path }),
-            Err(error) => Checked::Unknown(error),
+            Err(error) => Checked::Unavailable(error),
         }
     }
 
@@ -267,21 +284,33 @@ impl FileCatalogue {
         Ok(())
     }
 
-    /// Writes an old record to the log, if it is valid and the log has none of its
-    /// name.
+    /// Reads an old record; nothing if it is damaged.
+    fn old_record(&self, name: &str) -> Result<Option<(Record, Manifest)>, Refused> {
+        let file = self.dir.disk.open_existing(name)?;
+        let len = file.stat()?.len.min(MAX_OLD_RECORD_LEN);
+        let old = read_old_record(file.read_at(0, len as usize)?);
+        Ok(old.filter(|(old, _)| record_name(&old.name) == name))
+    }
+
+    /// Whether there is an old record, and not of another content.
+    fn is_old_record_of(&self, name: &str, id: &ContentId) -> bool {
+        match self.old_record(name) {
+            Ok(Some((old, _))) => old.id == *id,
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Writes an old record to the log, if it is valid and the log has none of the
+    /// same.
     fn move_record(&self, name: &str) -> Result<Option<Appended>, StorageError> {
-        let read = || -> Result<Bytes, Refused> {
-            let file = self.dir.disk.open_existing(name)?;
-            let len = file.stat()?.len.min(MAX_OLD_RECORD_LEN);
-            Ok(file.read_at(0, len as usize)?)
-        };
-        let bytes = read().map_err(|e| refused("reading", &self.dir.path_of(name), e))?;
-        let old = read_old_record(bytes).filter(|(old, _)| record_name(&old.name) == name);
+        let old = self.old_record(name);
+        let old = old.map_err(|e| refused("reading", &self.dir.path_of(name), e))?;
         let Some((record, manifest)) = old else {
             tracing::debug!(record = name, "the record is damaged");
             return Ok(None);
         };
-        match self.log.remembers(&record.name)? {
+        match self.log.remembers(&record.name, &record.id)? {
             true => Ok(None),
             false => self.log.remember(record, &manifest),
         }
@@ -314,6 +343,8 @@ impl io::Read for SequentialRead<'_> {
 mod tests {
     use std::fs;
 
+    use super::super::log_entry::{Change, body_of, old_segment};
+    use super::super::names::segment_name;
     use super::super::old_record::old_record;
     use super::super::pool::FilePool;
     use super::*;
@@ -390,7 +421,7 @@ mod tests {
     fn forgotten_or_damaged_record_of_an_earlier_version_is_not_moved() {
         let old = Old::new(2);
         let bytes = fs::read(old.path()).unwrap();
-        old.open().forget(&old.record.name).unwrap();
+        old.open().forget(&old.record.name, &old.record.id).unwrap();
         assert!(!old.path().exists());
         assert!(old.remembered(&old.open()).is_empty());
 
@@ -398,7 +429,7 @@ mod tests {
         fs::write(old.path(), &bytes).unwrap();
         let catalogue = old.open();
         assert_eq!(old.remembered(&catalogue).len(), 1);
-        catalogue.forget(&old.record.name).unwrap();
+        catalogue.forget(&old.record.name, &old.record.id).unwrap();
         assert!(old.remembered(&catalogue).is_empty());
 
         fs::write(old.path(), &bytes[1..]).unwrap();
@@ -408,5 +439,77 @@ mod tests {
         let other = record_name(&"b".parse().unwrap());
         fs::write(old.root.path().join(other), &bytes).unwrap();
         assert!(old.remembered(&old.open()).is_empty());
+    }
+
+    /// The ids that a storage has under the names, in their order.
+    fn names(old: &Old) -> Vec<(String, ContentId)> {
+        let remembered = old.remembered(&old.open());
+        let each = remembered.into_iter();
+        let mut names: Vec<_> = each.map(|r| (r.name.to_string(), r.id)).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn log_of_version_1_is_read_and_forgotten_and_its_rules_hold_in_it() {
+        let old = Old::new(2);
+        fs::remove_file(old.path()).unwrap();
+        let (id, body) = (old.record.id, body_of(&old.manifest).unwrap());
+        // Another content that had the name before, and would still be found.
+        let path = old.root.path().join("elsewhere");
+        fs::write(&path, b"before").unwrap();
+        let before = Manifest::of(b"before").unwrap();
+        let mut stamp = Stamp::of(&open_path(&path).unwrap().stat().unwrap());
+        stamp.settled = true;
+        let hidden = Record {
+            id: before.id(),
+            path: Some(path.clone()),
+            stamp,
+            ..old.record.clone()
+        };
+        let other = Record {
+            name: "b".parse().unwrap(),
+            ..hidden.clone()
+        };
+        let before_body = || body_of(&before).unwrap();
+        let gone = Record {
+            name: "gone".parse().unwrap(),
+            ..hidden.clone()
+        };
+        let forgotten = Change::NameForgotten(gone.name.clone());
+        let entries = [
+            (1, Change::NameRemembered(hidden), before_body()),
+            (2, Change::NameRemembered(old.record.clone()), body),
+            (3, Change::NameRemembered(other.clone()), before_body()),
+            (4, Change::NameRemembered(gone), before_body()),
+            (5, forgotten, Vec::new()),
+        ];
+        fs::write(
+            old.root.path().join(segment_name(0)),
+            old_segment(0, &entries),
+        )
+        .unwrap();
+        let (a, b) = (("a".to_owned(), id), ("b".to_owned(), before.id()));
+        assert_eq!(names(&old), [a.clone(), b.clone()]);
+        let found = old.open().manifest(&old.record.name, &id);
+        assert_eq!(found, Ok(Some(old.manifest.clone())));
+        // Not by the id of another content.
+        old.open().forget(&other.name, &id).unwrap();
+        assert_eq!(names(&old), [a.clone(), b.clone()]);
+        // One more content under a name that version 1 has.
+        let second = Stored::new(
+            old.record.name.clone(),
+            before.clone(),
+            old.remembered(&old.open()).remove(0).blob,
+        );
+        let file = FileStamp { path, stamp };
+        old.open().remember(&second, &file).unwrap();
+        let both = ("a".to_owned(), before.id());
+        let mut all = vec![a, both.clone(), b];
+        all.sort();
+        assert_eq!(names(&old), all);
+        old.open().forget(&old.record.name, &id).unwrap();
+        old.open().forget(&other.name, &other.id).unwrap();
+        assert_eq!(names(&old), [both]);
     }
 }

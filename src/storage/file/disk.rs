@@ -95,6 +95,14 @@ pub(super) trait DiskFile: Send + Sync + 'static {
     /// Writes all pieces one after the other.
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()>;
 
+    /// Fills the next `len` bytes of the file with the next ones of another file, as the
+    /// system can do it best. The first call begins at the start of both. Returns whether
+    /// it did. Nobody else may do so with either handle.
+    fn copy_next(&self, source: &Self, len: u64) -> io::Result<bool> {
+        let _ = (source, len);
+        Ok(false)
+    }
+
     /// Truncates the file, or extends it with a hole.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
@@ -118,6 +126,8 @@ pub(super) struct FileStat {
     /// How many bytes it occupies; a hole occupies none.
     pub(super) allocated: u64,
     pub(super) modified: Timestamp,
+    /// Whether it has a name. Some file systems say of every file that it has none.
+    pub(super) linked: bool,
 }
 
 /// The kind of a directory entry.

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes};
 use super::fields::{split, take};
 use super::manifest_bytes::{MAX_MANIFEST_LEN, put_manifest, take_manifest};
 use super::record::{Names, Record};
-use crate::content::{ContentName, Manifest};
+use crate::content::{ContentId, ContentName, Manifest};
 
 pub(super) const SEGMENT_HEADER_LEN: usize = 16;
 /// The lengths of head and body, and the checksum of the head.
@@ -20,10 +20,14 @@ pub(super) const PREFIX_LEN: usize = 8 + CHECKSUM_LEN;
 pub(super) const MAX_HEAD_LEN: usize = 256 << 10;
 
 const MAGIC: [u8; 8] = *b"btl.ctlg";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The version before had a record for each name only.
+const OLD_VERSION: u32 = 1;
 const CHECKSUM_LEN: usize = 16;
-const REMEMBERED: u8 = 1;
-const FORGOTTEN: u8 = 0;
+const NAME_FORGOTTEN: u8 = 0;
+const NAME_REMEMBERED: u8 = 1;
+const FORGOTTEN: u8 = 2;
+const REMEMBERED: u8 = 3;
 
 /// Where an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +40,7 @@ pub(super) struct Place {
 /// The head of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
-    /// Of two entries about one name, the one with the higher number holds.
+    /// Of two entries about the same, the one with the higher number holds.
     pub(super) sequence: u64,
     /// Everything before this offset was durable when the entry was written.
     pub(super) durable: u64,
@@ -46,15 +50,31 @@ pub(super) struct Head {
 /// What an entry says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
+    /// A content is remembered under a name.
     Remembered(Record),
-    Forgotten(ContentName),
+    /// A content is forgotten under a name.
+    Forgotten(ContentName, ContentId),
+    /// As version 1 remembered: a name has this content and no other. What it says
+    /// is apart from what the entries of version 2 say.
+    NameRemembered(Record),
+    /// As version 1 forgot: whatever [`NameRemembered`](Self::NameRemembered) says of
+    /// a name.
+    NameForgotten(ContentName),
 }
 
 impl Change {
     pub(super) fn name(&self) -> &ContentName {
         match self {
-            Self::Remembered(record) => &record.name,
-            Self::Forgotten(name) => name,
+            Self::Remembered(record) | Self::NameRemembered(record) => &record.name,
+            Self::Forgotten(name, _) | Self::NameForgotten(name) => name,
+        }
+    }
+
+    /// The record, if something is remembered.
+    pub(super) fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Remembered(record) | Self::NameRemembered(record) => Some(record),
+            Self::Forgotten(..) | Self::NameForgotten(_) => None,
         }
     }
 }
@@ -98,6 +118,15 @@ pub(super) fn segment_header() -> [u8; SEGMENT_HEADER_LEN] {
     bytes
 }
 
+/// Whether a segment begins so.
+pub(super) fn is_segment_header(bytes: &[u8]) -> bool {
+    let old = OLD_VERSION.to_le_bytes();
+    let mut current = segment_header();
+    let is_current = bytes == current;
+    current[8..12].copy_from_slice(&old);
+    is_current || bytes == current
+}
+
 /// The body of an entry: a manifest; nothing if it cannot be represented.
 pub(super) fn body_of(manifest: &Manifest) -> Option<Vec<u8>> {
     let mut body = Vec::new();
@@ -110,14 +139,20 @@ pub(super) fn encode(place: Place, head: &Head, body: &[u8]) -> Option<Vec<u8>> 
     let mut bytes = vec![0; PREFIX_LEN];
     bytes.push(match head.change {
         Change::Remembered(_) => REMEMBERED,
-        Change::Forgotten(_) => FORGOTTEN,
+        Change::Forgotten(..) => FORGOTTEN,
+        Change::NameRemembered(_) => NAME_REMEMBERED,
+        Change::NameForgotten(_) => NAME_FORGOTTEN,
     });
     bytes.extend(head.sequence.to_le_bytes());
     bytes.extend(head.durable.to_le_bytes());
     bytes.extend(checksum(place, &[body]));
     match &head.change {
-        Change::Remembered(record) => record.put(&mut bytes)?,
-        Change::Forgotten(name) => bytes.extend(name.as_str().as_bytes()),
+        Change::Remembered(record) | Change::NameRemembered(record) => record.put(&mut bytes)?,
+        Change::Forgotten(name, id) => {
+            bytes.extend(id.as_bytes());
+            bytes.extend(name.as_str().as_bytes());
+        }
+        Change::NameForgotten(name) => bytes.extend(name.as_str().as_bytes()),
     }
     let head_len = bytes.len() - PREFIX_LEN;
     if head_len > MAX_HEAD_LEN || body.len() > MAX_MANIFEST_LEN {
@@ -148,10 +183,12 @@ pub(super) fn decode(place: Place, mut bytes: Bytes) -> Option<(Head, BodySum)> 
     let body = BodySum(take(&mut bytes)?);
     let change = match kind {
         REMEMBERED => Change::Remembered(Record::take(&mut bytes, Names::Two)?),
+        NAME_REMEMBERED => Change::NameRemembered(Record::take(&mut bytes, Names::Two)?),
         FORGOTTEN => {
-            let len = bytes.len();
-            Change::Forgotten(ContentName::try_from(&split(&mut bytes, len)?[..]).ok()?)
+            let id = ContentId::from_bytes(take(&mut bytes)?);
+            Change::Forgotten(take_name(&mut bytes)?, id)
         }
+        NAME_FORGOTTEN => Change::NameForgotten(take_name(&mut bytes)?),
         _ => return None,
     };
     let head = Head {
@@ -160,6 +197,12 @@ pub(super) fn decode(place: Place, mut bytes: Bytes) -> Option<(Head, BodySum)> 
         change,
     };
     bytes.is_empty().then_some((head, body))
+}
+
+/// All bytes that are left, as a name.
+fn take_name(bytes: &mut Bytes) -> Option<ContentName> {
+    let len = bytes.len();
+    ContentName::try_from(&split(bytes, len)?[..]).ok()
 }
 
 /// The checksum of the body of an entry.
@@ -191,6 +234,23 @@ fn checksum(place: Place, parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
     checksum
 }
 
+/// A segment as version 1 wrote it. For tests of reading it.
+#[cfg(test)]
+pub(super) fn old_segment(segment: u64, entries: &[(u64, Change, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = segment_header().to_vec();
+    bytes[8..12].copy_from_slice(&OLD_VERSION.to_le_bytes());
+    for (sequence, change, body) in entries {
+        let offset = bytes.len() as u64;
+        let head = Head {
+            sequence: *sequence,
+            durable: 0,
+            change: change.clone(),
+        };
+        bytes.extend(encode(Place { segment, offset }, &head, body).unwrap());
+    }
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::stamp::Stamp;
@@ -219,10 +279,12 @@ mod tests {
             change,
         };
         let body = body_of(&manifest).unwrap();
-        let name = record.name.clone();
+        let (name, id) = (record.name.clone(), record.id);
         vec![
-            (head(5, Change::Remembered(record)), body),
-            (head(u64::MAX, Change::Forgotten(name)), Vec::new()),
+            (head(5, Change::Remembered(record.clone())), body.clone()),
+            (head(6, Change::NameRemembered(record)), body),
+            (head(7, Change::Forgotten(name.clone(), id)), Vec::new()),
+            (head(u64::MAX, Change::NameForgotten(name)), Vec::new()),
         ]
     }
 
@@ -265,7 +327,7 @@ mod tests {
             ] {
                 assert_eq!(decode(elsewhere, bytes.clone().into()), None);
             }
-            if let Change::Remembered(record) = &head.change {
+            if let Some(record) = head.change.record() {
                 let manifest = manifest_in(body.clone().into(), record).unwrap();
                 assert_eq!(manifest, Manifest::of(&[3; 40_000]).unwrap());
                 let mut other = record.clone();

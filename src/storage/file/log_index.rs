@@ -1,10 +1,13 @@
 //! Where the entries of the log are, and how much of each segment still counts. This
 //! module does no I/O.
+//!
+//! An entry is about a content under a name or, in version 1, about a name. Entries
+//! about the one do not touch those about the other.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::log_entry::{Change, Head, Lengths, Place};
-use crate::content::ContentName;
+use crate::content::{ContentId, ContentName};
 
 /// When segments are rewritten.
 #[derive(Debug, Clone, Copy)]
@@ -25,17 +28,19 @@ impl Default for LogLimits {
     }
 }
 
-/// The newest entry of each name, and the segments.
+/// The newest entry of each subject, and the segments.
 #[derive(Debug, Default)]
 pub(super) struct LogIndex {
-    slots: HashMap<NameKey, Slot>,
+    slots: HashMap<Subject, Slot>,
+    /// The contents that entries of version 1 remember, by the subjects of these.
+    of_names: HashMap<Subject, Subject>,
     segments: BTreeMap<u64, Usage>,
     last_sequence: u64,
 }
 
-/// The first half of the BLAKE3 hash of a name.
+/// What an entry is about, as the first half of a BLAKE3 hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct NameKey([u8; 16]);
+struct Subject([u8; 16]);
 
 #[derive(Debug)]
 struct Slot {
@@ -43,7 +48,7 @@ struct Slot {
     place: Place,
     len: u64,
     remembered: bool,
-    /// How many entries about the name there are in all segments.
+    /// How many entries about the same there are in all segments.
     entries: u32,
 }
 
@@ -64,9 +69,32 @@ impl Usage {
     }
 }
 
-impl NameKey {
-    fn of(name: &ContentName) -> Self {
-        let hash = blake3::hash(name.as_str().as_bytes());
+impl Subject {
+    fn of(change: &Change) -> Self {
+        match change {
+            Change::Remembered(record) => Self::content(&record.name, &record.id),
+            Change::Forgotten(name, id) => Self::content(name, id),
+            Change::NameRemembered(record) => Self::name(&record.name),
+            Change::NameForgotten(name) => Self::name(name),
+        }
+    }
+
+    /// A name, for entries of version 1.
+    fn name(name: &ContentName) -> Self {
+        Self::hash(&[name.as_str().as_bytes()])
+    }
+
+    /// A content under a name. No name contains a NUL.
+    fn content(name: &ContentName, id: &ContentId) -> Self {
+        Self::hash(&[name.as_str().as_bytes(), b"\0", id.as_bytes()])
+    }
+
+    fn hash(parts: &[&[u8]]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(part);
+        }
+        let hash = hasher.finalize();
         let (half, _) = hash.as_bytes().split_first_chunk().expect("it is longer");
         Self(*half)
     }
@@ -78,15 +106,15 @@ impl LogIndex {
         self.segments.entry(number).or_default();
     }
 
-    /// Adds an entry, which counts if it is the newest about its name.
+    /// Adds an entry, which counts if it is the newest about its subject.
     pub(super) fn add(&mut self, place: Place, lengths: Lengths, head: &Head) {
         let len = lengths.total();
-        let remembered = matches!(head.change, Change::Remembered(_));
+        let remembered = head.change.record().is_some();
         self.last_sequence = self.last_sequence.max(head.sequence);
         let usage = self.segments.entry(place.segment).or_default();
         usage.total += len;
         usage.durable = usage.durable.max(head.durable);
-        let key = NameKey::of(head.change.name());
+        let key = Subject::of(&head.change);
         let entries = match self.slots.get(&key) {
             // Of two copies of one entry the later one counts.
             Some(old) if (old.sequence, old.place) > (head.sequence, place) => {
@@ -109,6 +137,10 @@ impl LogIndex {
         if remembered {
             self.segments.entry(place.segment).or_default().live += len;
         }
+        if let Change::NameRemembered(record) = &head.change {
+            let content = Subject::content(&record.name, &record.id);
+            self.of_names.insert(key, content);
+        }
         if let Some(old) = self.slots.insert(key, slot)
             && old.remembered
         {
@@ -118,11 +150,12 @@ impl LogIndex {
 
     /// Removes an entry of a segment that is about to go.
     pub(super) fn remove(&mut self, place: Place, head: &Head) {
-        let key = NameKey::of(head.change.name());
+        let key = Subject::of(&head.change);
         if let Some(slot) = self.slots.get_mut(&key) {
             slot.entries = slot.entries.saturating_sub(1);
             if slot.place == place {
                 self.slots.remove(&key);
+                self.of_names.remove(&key);
             }
         }
     }
@@ -131,22 +164,42 @@ impl LogIndex {
         self.segments.remove(&number);
     }
 
-    /// Where the record of a name is.
-    pub(super) fn find(&self, name: &ContentName) -> Option<Place> {
-        let slot = self.slots.get(&NameKey::of(name))?;
+    /// Where the record of a content under a name is.
+    pub(super) fn find(&self, name: &ContentName, id: &ContentId) -> Option<Place> {
+        let slot = match self.slots.get(&Subject::content(name, id)) {
+            Some(slot) => slot,
+            None => {
+                let slot = self.slots.get(&Subject::name(name))?;
+                self.name_may_have(name, id).then_some(slot)?
+            }
+        };
         slot.remembered.then_some(slot.place)
     }
 
-    /// Where the newest entry about a name is, whatever it says.
-    pub(super) fn newest(&self, name: &ContentName) -> Option<Place> {
-        self.slots.get(&NameKey::of(name)).map(|slot| slot.place)
+    /// Where the newest entry is that a change would replace, and whether it holds a
+    /// record.
+    pub(super) fn newest(&self, change: &Change) -> Option<(Place, bool)> {
+        let slot = self.slots.get(&Subject::of(change))?;
+        Some((slot.place, slot.remembered))
+    }
+
+    /// Whether the newest entry of version 1 about a name says nothing of another
+    /// content.
+    pub(super) fn name_may_have(&self, name: &ContentName, id: &ContentId) -> bool {
+        let name_key = Subject::name(name);
+        match self.slots.get(&name_key) {
+            Some(slot) if slot.remembered => {
+                self.of_names.get(&name_key) == Some(&Subject::content(name, id))
+            }
+            _ => true,
+        }
     }
 
     /// Whether an entry must be copied into the segment `own` before its own segment
     /// is removed: it holds a record, or hides an older one, or is hidden only by an
     /// entry that may not be durable.
     pub(super) fn is_needed(&self, place: Place, head: &Head, own: u64) -> bool {
-        let Some(slot) = self.slots.get(&NameKey::of(head.change.name())) else {
+        let Some(slot) = self.slots.get(&Subject::of(&head.change)) else {
             return false;
         };
         if slot.place == place {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::blocking::{run, run_on};
-use super::dir::{DataFile, Dir};
+use super::dir::{DataFile, Dir, open_path};
 use super::partial_file::PartialFile;
 use super::pool::{Pool, WriterPlaces};
 use super::read_blob::{Located, ReadBlob};
@@ -24,6 +24,9 @@ use super::storage_dir::StorageDir;
 use super::writers::{FilePermit, WriteClaim};
 use crate::content::{Bitfield, ContentName, Manifest};
 use crate::storage::{Blob, StorageError, check_range};
+
+/// How much of a file is copied at a time, in bytes: what has begun is not interrupted.
+const COPY_LEN: u64 = 64 << 20;
 
 /// A content that was opened for writing. The blob holds the claim; operations
 /// that still run keep the file alive after the blob is dropped.
@@ -232,6 +235,34 @@ impl Blob for PartialBlob {
             Place::Unfinished(file) => run(move || file.write(offset, len, &pieces)).await,
             Place::Finished(_) => Err(StorageError::ReadOnly),
         }
+    }
+
+    async fn copy_from(&self, source: &dyn Blob) -> Result<bool, StorageError> {
+        let Some(stamp) = source.file() else {
+            return Ok(false);
+        };
+        // A content of one chunk waits in memory, and is read for that.
+        if self.is_short().is_some() || source.length() != self.length {
+            return Ok(false);
+        }
+        let Place::Unfinished(file) = self.place().await? else {
+            return Err(StorageError::ReadOnly);
+        };
+        let opened = run(move || Ok(open_path(stamp.path()))).await?;
+        // The caller can read the source by other means.
+        let Ok(source) = opened else {
+            return Ok(false);
+        };
+        let (source, mut left) = (Arc::new(source), self.length);
+        while left > 0 {
+            let len = left.min(COPY_LEN);
+            let (file, source) = (Arc::clone(&file), Arc::clone(&source));
+            if !run(move || file.copy_next(&source, len)).await? {
+                return Ok(false);
+            }
+            left -= len;
+        }
+        Ok(true)
     }
 
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError> {

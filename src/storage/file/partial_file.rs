@@ -209,6 +209,19 @@ impl<D: Disk> PartialFile<D> {
         Ok(())
     }
 
+    /// Fills the next `len` bytes of the file, from its start on, with those of another
+    /// one, if none of its chunks is committed and the system can do it. Returns whether
+    /// it did.
+    pub(super) fn copy_next(&self, source: &D::File, len: u64) -> Result<bool, StorageError> {
+        let stage = self.stage();
+        stage.check_writing()?;
+        if !self.chunks().committed.is_empty() {
+            return Ok(false);
+        }
+        let copied = self.file.copy_next(source, len);
+        copied.map_err(|e| failed_to_store("writing", &self.path(), len, e))
+    }
+
     /// Withdraws the committed chunks of a range before its bytes change.
     fn withdraw(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         let is_committed = {

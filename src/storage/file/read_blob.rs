@@ -133,7 +133,7 @@ impl ReadBlob {
             let work = move || {
                 let file = this.opened(start)?;
                 let done = operation(&this, &file);
-                let same = this.stamp.check(&**file, || this.location.at.path());
+                let same = this.check(&file);
                 if same.is_err() {
                     // The next read looks what is there by then.
                     this.location.pool.close(this.key);
@@ -162,6 +162,20 @@ impl ReadFile {
             Err(Refused::Kind(_)) => Err(self.changed()),
             Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => Err(self.changed()),
             Err(error) => Err(refused("opening", &self.location.at.path(), error)),
+        }
+    }
+
+    /// Checks that the open file is still the same, and still has its name.
+    fn check(&self, file: &DataFile) -> Result<(), StorageError> {
+        let path = || self.location.at.path();
+        if self.stamp.check(file, path)?.linked {
+            return Ok(());
+        }
+        match self.location.at.open() {
+            Ok(again) => self.stamp.check(&again, path).map(drop),
+            Err(Refused::Kind(_)) => Err(self.changed()),
+            Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => Err(self.changed()),
+            Err(error) => Err(refused("opening", &path(), error)),
         }
     }
 

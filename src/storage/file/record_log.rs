@@ -4,7 +4,8 @@
 //! The log is a number of segments. Each storage that is open writes one of its own,
 //! which it locks, and never one that was there before: so an entry that is reported
 //! durable follows durable bytes only, whatever syncs have failed before. Of several
-//! entries about one name the one with the highest sequence number holds. When much
+//! entries about one content under one name the one with the highest sequence number
+//! holds. When much
 //! of a segment is useless, or there are many small ones, what is still needed is
 //! copied into the segment that is being written.
 
@@ -66,7 +67,8 @@ impl<D: Disk> RecordLog<D> {
         }
     }
 
-    /// Writes the record of a content, in place of an earlier one of the same name.
+    /// Writes the record of a content, in place of an earlier one of it under the same
+    /// name.
     /// Nothing is written if the record cannot be represented.
     pub(super) fn remember(
         &self,
@@ -79,34 +81,51 @@ impl<D: Disk> RecordLog<D> {
         self.state_with(|log, state| log.append(state, Change::Remembered(record), &body))
     }
 
-    /// Writes that a name is forgotten, unless nothing is known of it. Written again if
-    /// an earlier storage has done so: it may not have become durable.
+    /// Writes that a content is forgotten under a name, unless nothing is known of it.
+    /// Written again if an earlier storage has done so: it may not have become durable.
     pub(super) fn forget(
         &self,
         name: &ContentName,
-    ) -> Result<Option<Appended<D::File>>, StorageError> {
+        id: &ContentId,
+    ) -> Result<Vec<Appended<D::File>>, StorageError> {
+        let changes = [
+            Change::Forgotten(name.clone(), *id),
+            Change::NameForgotten(name.clone()),
+        ];
         self.state_with(|log, state| {
-            if log.index(state)?.newest(name).is_none() {
+            if log.index(state)?.newest(&changes[0]).is_none() {
                 // Another storage may have remembered it.
                 log.scan(state)?;
             }
-            let newest = log.index(state)?.newest(name);
-            let (Some(newest), recorded) = (newest, log.index(state)?.find(name)) else {
-                return Ok(None);
-            };
-            match state.own.as_ref() {
-                // It is forgotten already, and this may not be durable yet.
-                Some(own) if recorded.is_none() && own.number() == newest.segment => {
-                    Ok(Some(Appended(Arc::clone(own))))
+            let mut appended = Vec::new();
+            for change in changes {
+                let index = log.index(state)?;
+                let by_name = matches!(change, Change::NameForgotten(_));
+                if by_name && !index.name_may_have(name, id) {
+                    continue;
                 }
-                _ => log.append(state, Change::Forgotten(name.clone()), &[]),
+                let Some((newest, remembered)) = index.newest(&change) else {
+                    continue;
+                };
+                appended.extend(match state.own.as_ref() {
+                    // It is forgotten already, and this may not be durable yet.
+                    Some(own) if !remembered && own.number() == newest.segment => {
+                        Some(Appended(Arc::clone(own)))
+                    }
+                    _ => log.append(state, change, &[])?,
+                });
             }
+            Ok(appended)
         })
     }
 
-    /// Whether there is a record of a name.
-    pub(super) fn remembers(&self, name: &ContentName) -> Result<bool, StorageError> {
-        self.state_with(|log, state| Ok(log.index(state)?.find(name).is_some()))
+    /// Whether there is a record of a content under a name.
+    pub(super) fn remembers(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<bool, StorageError> {
+        self.state_with(|log, state| Ok(log.index(state)?.find(name, id).is_some()))
     }
 
     /// Makes an entry durable, and all that were written before it.
@@ -136,10 +155,11 @@ impl<D: Disk> RecordLog<D> {
             let records = entries
                 .into_iter()
                 .filter_map(|entry| match entry.head.change {
-                    Change::Remembered(record) if index.find(&record.name) == Some(entry.place) => {
-                        Some(record)
+                    Change::Remembered(record) | Change::NameRemembered(record) => {
+                        let found = index.find(&record.name, &record.id);
+                        (found == Some(entry.place)).then_some(record)
                     }
-                    _ => None,
+                    Change::Forgotten(..) | Change::NameForgotten(_) => None,
                 });
             Ok(records.collect())
         })
@@ -153,7 +173,7 @@ impl<D: Disk> RecordLog<D> {
     ) -> Result<Option<Manifest>, StorageError> {
         for _ in 0..ATTEMPTS {
             let found = self.state_with(|log, state| {
-                let place = log.index(state)?.find(name);
+                let place = log.index(state)?.find(name, id);
                 Ok(place.map(|place| (place, state.own.clone())))
             })?;
             let Some((place, own)) = found else {
@@ -182,7 +202,7 @@ impl<D: Disk> RecordLog<D> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the record is damaged");
         let read = |file: &D::File| -> Result<Option<Manifest>, Refused> {
             let entry = read_entry(file, place)?.ok_or_else(damaged)?;
-            let Change::Remembered(record) = &entry.head.change else {
+            let Some(record) = entry.head.change.record() else {
                 return Ok(None);
             };
             if record.id != *id {
@@ -459,10 +479,7 @@ impl<D: Disk> RecordLog<D> {
     ) -> Result<(), Refused> {
         let own = self.own(state).map_err(io::Error::other)?.number();
         let index = state.index.get_or_insert_default();
-        let is_kept = match entry.head.change {
-            Change::Forgotten(_) => state.keeps_forgotten,
-            Change::Remembered(_) => false,
-        };
+        let is_kept = entry.head.change.record().is_none() && state.keeps_forgotten;
         if !is_kept && !index.is_needed(entry.place, &entry.head, own) {
             return Ok(());
         }

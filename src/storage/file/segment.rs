@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::disk::{Disk, DiskFile};
 use super::group_sync::{GroupSync, Mark};
 use super::log_entry::{
-    BodySum, Head, Lengths, PREFIX_LEN, Place, SEGMENT_HEADER_LEN, decode, segment_header,
+    BodySum, Head, Lengths, PREFIX_LEN, Place, SEGMENT_HEADER_LEN, decode, is_segment_header,
+    segment_header,
 };
 use super::storage_dir::StorageDir;
 
@@ -139,7 +140,8 @@ pub(super) fn read_entries<F: DiskFile>(file: &F, number: u64) -> io::Result<Vec
     let len = file.stat()?.len;
     let mut window = Window::new(file, len, WINDOW_LEN);
     let mut entries = Vec::new();
-    if window.read(0, SEGMENT_HEADER_LEN)?.as_deref() != Some(&segment_header()[..]) {
+    let header = window.read(0, SEGMENT_HEADER_LEN)?;
+    if !header.is_some_and(|header| is_segment_header(&header)) {
         return Ok(entries);
     }
     let mut place = Place {

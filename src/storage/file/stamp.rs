@@ -29,6 +29,13 @@ impl FileStamp {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether two stamps are of one file that has not changed between, as far as its
+    /// path, its length and its modification time tell.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let stat = |stamp: &Stamp| (stamp.len, stamp.modified);
+        self.path == other.path && stat(&self.stamp) == stat(&other.stamp)
+    }
 }
 
 /// The same without the path.
@@ -64,7 +71,8 @@ impl Stamp {
         }
     }
 
-    /// Checks that a file still has this length and modification time.
+    /// Checks that a file still has this length and modification time. Returns what it
+    /// has now.
     ///
     /// # Errors
     /// [`StorageError::Changed`] if it does not.
@@ -72,9 +80,9 @@ impl Stamp {
         &self,
         file: &impl DiskFile,
         path: impl FnOnce() -> PathBuf,
-    ) -> Result<(), StorageError> {
+    ) -> Result<FileStat, StorageError> {
         match file.stat() {
-            Ok(now) if self.is_of(&now) => Ok(()),
+            Ok(now) if self.is_of(&now) => Ok(now),
             Ok(_) => Err(StorageError::Changed { path: path() }),
             Err(e) => Err(failed("examining", &path(), e)),
         }

@@ -397,9 +397,10 @@ impl Storage for FileStorage {
             .await
     }
 
-    async fn forget(&self, name: &ContentName) -> Result<(), StorageError> {
-        let name = name.clone();
-        self.run(move |this| this.catalogue.forget(&name)).await
+    async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+        let (name, id) = (name.clone(), *id);
+        self.run(move |this| this.catalogue.forget(&name, &id))
+            .await
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {

@@ -15,7 +15,7 @@ pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Stora
     let first = Sample::new("remembered", LENGTH, 19);
     let second = Sample::new("remembered, too", LENGTH + 1, 20);
     must(
-        storage.forget(&first.name).await,
+        storage.forget(&first.name, &first.manifest.id()).await,
         "forgetting an unknown name",
     );
     check_catalogue(storage, &[], &[]).await;
@@ -36,8 +36,14 @@ pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Stora
     for storage in [storage, again] {
         check_catalogue(storage, &[&first, &second], &[]).await;
     }
+    let other = storage.forget(&first.name, &second.manifest.id()).await;
+    must(other, "forgetting another content under the name");
+    check_catalogue(storage, &[&first, &second], &[]).await;
     for when in ["forgetting a content", "doing so again"] {
-        must(storage.forget(&first.name).await, when);
+        must(
+            storage.forget(&first.name, &first.manifest.id()).await,
+            when,
+        );
         for storage in [storage, again] {
             check_catalogue(storage, &[&second], &[&first]).await;
             first

@@ -71,6 +71,12 @@ pub enum TrackerError {
         /// The limit.
         max: usize,
     },
+    /// The client announces this content under that many names already.
+    #[error("the content has {max} names already")]
+    TooManyNames {
+        /// The limit.
+        max: usize,
+    },
     /// The client has been shut down.
     #[error("the tracker client is shut down")]
     Closed,

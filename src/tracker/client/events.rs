@@ -4,7 +4,7 @@
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
 use crate::protocol::{Addr, Refusal};
 
 /// How many events a receiver may be behind. If it falls further behind, it is
@@ -20,6 +20,8 @@ pub struct RefusedOwn {
     pub tracker: Addr,
     /// Which content.
     pub id: ContentId,
+    /// Under which of its names.
+    pub name: ContentName,
     /// Why.
     pub refusal: Refusal,
 }
@@ -38,6 +40,8 @@ pub enum OwnEvent {
         tracker: Addr,
         /// Which content.
         id: ContentId,
+        /// Under which of its names.
+        name: ContentName,
     },
     /// The receiver was too slow, and has missed events.
     /// [`TrackerClient::refused`](super::TrackerClient::refused) tells what is

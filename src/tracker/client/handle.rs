@@ -18,7 +18,7 @@ use super::events::{self, OwnEvent, OwnEvents, RefusedOwn};
 use super::merge::Answers;
 use super::pipeline::{Caller, Need};
 use super::session::{Command, Session, Setup};
-use super::state::{ClientState, OwnOutcome};
+use super::state::{ClientState, MAX_NAMES, OwnOutcome};
 use crate::content::MAX_CONTENT_LEN;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, Token, TrackerRequest};
 use crate::transport::Transport;
@@ -201,8 +201,9 @@ impl TrackerClient {
     }
 
     /// Announces a content to every tracker: now, again whenever a tracker has
-    /// forgotten it, and again after a pause when a tracker has refused it. An
-    /// entry with [`OwnState::Gone`](crate::protocol::OwnState) ends that. Returns
+    /// forgotten it, and again after a pause when a tracker has refused it. An entry
+    /// with another name adds that: a content has up to eight. An entry with
+    /// [`OwnState::Gone`](crate::protocol::OwnState) ends all of them. Returns
     /// once one tracker has accepted the content, even if not its name, and at
     /// once without trackers. [`events`](Self::events) tell what happens later.
     ///
@@ -212,8 +213,8 @@ impl TrackerClient {
     /// # Errors
     /// The first tracker's error if none has accepted the content at this attempt.
     /// Trackers out of reach are told later, and those that refused it are told
-    /// again. After [`TrackerError::Invalid`] and
-    /// [`TrackerError::TooManyContents`] no tracker will be told.
+    /// again. After [`TrackerError::Invalid`], [`TrackerError::TooManyContents`] and
+    /// [`TrackerError::TooManyNames`] no tracker will be told.
     pub async fn own(&self, entry: OwnEntry) -> Result<(), TrackerError> {
         self.open()?;
         let proof = TrackerRequest::Own {
@@ -229,6 +230,7 @@ impl TrackerClient {
                     max: self.handle.config.max_contents,
                 });
             }
+            OwnOutcome::TooManyNames => return Err(TrackerError::TooManyNames { max: MAX_NAMES }),
         }
         let id = Some(entry.id);
         self.first_told(|done| Command::Own { id, done }).await
@@ -310,9 +312,10 @@ impl TrackerClient {
         let trackers = self.handle.trackers.iter().enumerate();
         let refused = trackers.flat_map(|(index, (tracker, _))| {
             let refused = self.handle.state.refused(index).into_iter();
-            refused.map(|(id, refusal)| RefusedOwn {
+            refused.map(|(id, name, refusal)| RefusedOwn {
                 tracker: tracker.clone(),
                 id,
+                name,
                 refusal,
             })
         });

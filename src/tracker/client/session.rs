@@ -22,7 +22,7 @@ use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
 use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
 use super::state::{ClientState, Fill, Verdict};
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
 use crate::protocol::{
     Addr, Frame, OwnEntry, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
 };
@@ -520,8 +520,8 @@ impl Session {
         let rng = &mut self.rng;
         let pause = |times| config::pause(pauses, times).mul_f64(1.0 - rng.f64() / 2.0);
         let verdicts = self.setup.state.told(index, &entries, &refused, now, pause);
-        for (id, verdict) in verdicts {
-            self.publish(id, verdict);
+        for (id, name, verdict) in verdicts {
+            self.publish(id, name, verdict);
         }
         for entry in &entries {
             self.tell_announced(&entry.id);
@@ -531,21 +531,22 @@ impl Session {
     }
 
     /// Logs what the tracker has decided about a content, and sends the event.
-    fn publish(&self, id: ContentId, verdict: Verdict) {
+    fn publish(&self, id: ContentId, name: ContentName, verdict: Verdict) {
         let tracker = self.setup.tracker.clone();
         let event = match verdict {
             Verdict::Refused(refusal) => {
                 let listed = refusal.is_of_name();
-                warn!(%tracker, content = %id, %refusal, listed, "the tracker refuses a content");
+                warn!(%tracker, content = %id, %name, %refusal, listed, "the tracker refuses a content");
                 OwnEvent::Refused(RefusedOwn {
                     tracker,
                     id,
+                    name,
                     refusal,
                 })
             }
             Verdict::Taken => {
-                info!(%tracker, content = %id, "the tracker lists a content that it had refused");
-                OwnEvent::Taken { tracker, id }
+                info!(%tracker, content = %id, %name, "the tracker lists a content that it had refused");
+                OwnEvent::Taken { tracker, id, name }
             }
         };
         // Sending fails if there is no receiver, which is fine.

@@ -13,6 +13,15 @@ use crate::protocol::{
     Addr, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry, Upload,
 };
 
+/// How many names a client announces for one content: as many as a tracker takes from
+/// one peer.
+pub(super) const MAX_NAMES: usize = 8;
+
+/// What a tracker has not been told yet of each content, in the order in which it must
+/// hear it: that the content was gone, if it was, and then its names. At most one entry
+/// more than there are names.
+type Untold = BTreeMap<ContentId, Vec<OwnEntry>>;
+
 /// The state that a client and its sessions share. The lock is never held across
 /// an await.
 #[derive(Debug)]
@@ -24,7 +33,10 @@ pub(super) struct ClientState {
 struct Inner {
     max_contents: usize,
     max_known_owners: usize,
+    /// The owned contents, each under its first name.
     owned: BTreeMap<ContentId, Owned>,
+    /// The other names, of contents that have several.
+    more_names: BTreeMap<ContentId, Vec<ContentName>>,
     trackers: Vec<TrackerNotes>,
 }
 
@@ -46,26 +58,20 @@ impl Owned {
         }
     }
 
-    fn entry(&self, id: ContentId) -> OwnEntry {
-        OwnEntry::new(id, self.name.clone(), self.length, self.state)
+    fn entry(&self, id: ContentId, name: &ContentName) -> OwnEntry {
+        OwnEntry::new(id, name.clone(), self.length, self.state)
     }
-}
-
-/// All entries of what is owned.
-fn entries(owned: &BTreeMap<ContentId, Owned>) -> BTreeMap<ContentId, OwnEntry> {
-    let entries = owned.iter().map(|(id, owned)| (*id, owned.entry(*id)));
-    entries.collect()
 }
 
 /// What one tracker knows and does not know.
 #[derive(Debug, Default)]
 struct TrackerNotes {
     /// What it has not been told yet, including GONE.
-    untold: BTreeMap<ContentId, OwnEntry>,
+    untold: Untold,
     /// The owned contents that it has refused, or whose names it has refused.
-    refused: BTreeMap<ContentId, Refused>,
+    refused: BTreeMap<ContentId, BTreeMap<ContentName, Refused>>,
     /// When they must be announced again.
-    retries: BTreeSet<(Instant, ContentId)>,
+    retries: BTreeSet<(Instant, ContentId, ContentName)>,
     next_registration: NextRegistration,
     /// The owners that it has named, in two generations. When the newer one is
     /// full, the older one is forgotten.
@@ -104,25 +110,47 @@ pub(super) enum Verdict {
 }
 
 impl TrackerNotes {
-    /// Forgets the refusal of a content, and returns it, if there was one.
-    fn forget_refusal(&mut self, id: &ContentId) -> Option<Refused> {
-        let refused = self.refused.remove(id);
+    /// Forgets the refusal of a content under a name, and returns it, if there was one.
+    fn forget_refusal(&mut self, id: &ContentId, name: &ContentName) -> Option<Refused> {
+        let names = self.refused.get_mut(id)?;
+        let refused = names.remove(name);
+        if names.is_empty() {
+            self.refused.remove(id);
+        }
         if let Some(due) = refused.as_ref().and_then(|refused| refused.due) {
-            self.retries.remove(&(due, *id));
+            self.retries.remove(&(due, *id, name.clone()));
         }
         refused
     }
-}
 
-/// What [`ClientState::own`] has changed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum OwnOutcome {
-    /// Something that the trackers must be told.
-    Changed,
-    /// Nothing.
-    Unchanged,
-    /// Nothing, because there are too many contents.
-    Full,
+    /// Forgets all refusals of a content.
+    fn forget_refusals(&mut self, id: &ContentId) {
+        for (name, refused) in self.refused.remove(id).unwrap_or_default() {
+            if let Some(due) = refused.due {
+                self.retries.remove(&(due, *id, name));
+            }
+        }
+    }
+
+    /// Notes an entry that the tracker must be told.
+    fn tell(&mut self, entry: &OwnEntry) {
+        let untold = self.untold.entry(entry.id).or_default();
+        if entry.state == OwnState::Gone {
+            untold.clear();
+        }
+        let mut known = false;
+        for other in untold
+            .iter_mut()
+            .filter(|other| other.state != OwnState::Gone)
+        {
+            // The state is that of the content, under all names.
+            (other.state, other.length) = (entry.state, entry.length);
+            known |= other.name == entry.name;
+        }
+        if !known {
+            untold.push(entry.clone());
+        }
+    }
 }
 
 /// How many entries an OWN is to have.
@@ -135,6 +163,69 @@ pub(super) enum Fill {
     Any,
 }
 
+/// What [`ClientState::own`] has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum OwnOutcome {
+    /// Something that the trackers must be told.
+    Changed,
+    /// Nothing.
+    Unchanged,
+    /// Nothing, because there are too many contents.
+    Full,
+    /// Nothing, because the content has [`MAX_NAMES`] names.
+    TooManyNames,
+}
+
+impl Inner {
+    /// Everything that is owned.
+    fn all_entries(&self) -> Untold {
+        let all = self
+            .owned
+            .keys()
+            .map(|id| (*id, self.entries(id).collect()));
+        all.collect()
+    }
+
+    /// The entries of an owned content, one for each of its names.
+    fn entries(&self, id: &ContentId) -> impl Iterator<Item = OwnEntry> {
+        let (id, first) = (*id, self.owned.get(id));
+        let more = self.more_names.get(&id).into_iter().flatten();
+        first.into_iter().flat_map(move |first| {
+            let names = std::iter::once(&first.name).chain(more.clone());
+            names.map(move |name| first.entry(id, name))
+        })
+    }
+
+    /// The entry of an owned content under one of its names.
+    fn entry(&self, id: &ContentId, name: &ContentName) -> Option<OwnEntry> {
+        let first = self.owned.get(id)?;
+        let more = self.more_names.get(id);
+        let has_name = first.name == *name || more.is_some_and(|more| more.contains(name));
+        has_name.then(|| first.entry(*id, name))
+    }
+
+    /// Adds a content, or a name to one, and sets its state.
+    fn add(&mut self, entry: &OwnEntry) -> OwnOutcome {
+        let is_known = self.entry(&entry.id, &entry.name).is_some();
+        let Some(first) = self.owned.get_mut(&entry.id) else {
+            if self.owned.len() >= self.max_contents {
+                return OwnOutcome::Full;
+            }
+            self.owned.insert(entry.id, Owned::of(entry));
+            return OwnOutcome::Changed;
+        };
+        if !is_known {
+            let more = self.more_names.entry(entry.id).or_default();
+            if more.len() + 1 >= MAX_NAMES {
+                return OwnOutcome::TooManyNames;
+            }
+            more.push(entry.name.clone());
+        }
+        (first.state, first.length) = (entry.state, entry.length);
+        OwnOutcome::Changed
+    }
+}
+
 impl ClientState {
     pub(super) fn new(trackers: usize, max_contents: usize, max_known_owners: usize) -> Self {
         Self {
@@ -142,6 +233,7 @@ impl ClientState {
                 max_contents,
                 max_known_owners,
                 owned: BTreeMap::new(),
+                more_names: BTreeMap::new(),
                 trackers: (0..trackers).map(|_| TrackerNotes::default()).collect(),
             }),
         }
@@ -151,25 +243,32 @@ impl ClientState {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a content is owned from now on, or no longer, for all trackers.
+    /// Notes that a content is owned from now on under this name as well, or no longer
+    /// under any, for all trackers.
     pub(super) fn own(&self, entry: &OwnEntry) -> OwnOutcome {
         let inner = &mut *self.lock();
         if entry.state == OwnState::Gone {
             if inner.owned.remove(&entry.id).is_none() {
                 return OwnOutcome::Unchanged;
             }
-        } else if !inner.owned.contains_key(&entry.id) && inner.owned.len() >= inner.max_contents {
-            return OwnOutcome::Full;
+            inner.more_names.remove(&entry.id);
         } else {
-            inner.owned.insert(entry.id, Owned::of(entry));
-        }
-        for notes in &mut inner.trackers {
-            if entry.state == OwnState::Gone {
-                notes.forget_refusal(&entry.id);
+            match inner.add(entry) {
+                OwnOutcome::Changed => {}
+                refused => return refused,
             }
-            notes.untold.insert(entry.id, entry.clone());
+        }
+        let mut all = None;
+        for tracker in 0..inner.trackers.len() {
+            let notes = &mut inner.trackers[tracker];
+            if entry.state == OwnState::Gone {
+                notes.forget_refusals(&entry.id);
+            }
+            notes.tell(entry);
             if notes.untold.len() > inner.max_contents.saturating_mul(2) {
-                notes.untold = entries(&inner.owned);
+                let all = all.get_or_insert_with(|| inner.all_entries());
+                let notes = &mut inner.trackers[tracker];
+                notes.untold.clone_from(all);
                 notes.next_registration = NextRegistration::Anew;
             }
         }
@@ -179,29 +278,33 @@ impl ClientState {
     /// Why a tracker does not list a content that is owned, if it does not.
     pub(super) fn unlisted(&self, tracker: usize, id: &ContentId) -> Option<Refusal> {
         let inner = self.lock();
-        let refused = inner.trackers[tracker].refused.get(id)?;
-        let refusal = Some(&refused.refusal).filter(|refusal| !refusal.is_of_name());
-        refusal.cloned()
+        let mut refused = inner.trackers[tracker].refused.get(id)?.values();
+        let refused = refused.find(|refused| !refused.refusal.is_of_name())?;
+        Some(refused.refusal.clone())
     }
 
     /// The contents that a tracker currently refuses, with the reasons.
-    pub(super) fn refused(&self, tracker: usize) -> Vec<(ContentId, Refusal)> {
+    pub(super) fn refused(&self, tracker: usize) -> Vec<(ContentId, ContentName, Refusal)> {
         let inner = self.lock();
         let refused = inner.trackers[tracker].refused.iter();
-        let refused = refused.map(|(id, refused)| (*id, refused.refusal.clone()));
+        let refused = refused.flat_map(|(id, names)| {
+            let each = names.iter();
+            each.map(|(name, refused)| (*id, name.clone(), refused.refusal.clone()))
+        });
         refused.collect()
     }
 
     /// The tracker knows nothing and must be told everything.
     pub(super) fn registered_anew(&self, tracker: usize) {
         let inner = &mut *self.lock();
+        let untold = inner.all_entries();
         let notes = &mut inner.trackers[tracker];
         let mut refused = std::mem::take(&mut notes.refused);
-        for refused in refused.values_mut() {
+        for refused in refused.values_mut().flat_map(BTreeMap::values_mut) {
             (refused.times, refused.due) = (0, None);
         }
         *notes = TrackerNotes {
-            untold: entries(&inner.owned),
+            untold,
             // Kept so that the same refusal is not reported a second time.
             refused,
             ..TrackerNotes::default()
@@ -214,15 +317,26 @@ impl ClientState {
     }
 
     /// Takes out some of what a tracker has not been told yet: as much as fits into
-    /// one OWN, or nothing if it would not be full and has to be. Report its end with [`told`](Self::told) or
-    /// [`untold_again`](Self::untold_again).
+    /// one OWN, or nothing if it would not be full and has to be. Report its end with
+    /// [`told`](Self::told) or [`untold_again`](Self::untold_again), in the order in
+    /// which it was taken.
     pub(super) fn take_untold(&self, tracker: usize, fill: Fill) -> Vec<OwnEntry> {
         let untold = &mut self.lock().trackers[tracker].untold;
+        let mut taken = Vec::new();
         if fill == Fill::Full && untold.len() < MAX_BATCH {
-            return Vec::new();
+            return taken;
         }
-        let next = std::iter::from_fn(|| untold.pop_first());
-        next.take(MAX_BATCH).map(|(_, entry)| entry).collect()
+        while taken.len() < MAX_BATCH
+            && let Some(mut first) = untold.first_entry()
+        {
+            let entries = first.get_mut();
+            let fit = entries.len().min(MAX_BATCH - taken.len());
+            taken.extend(entries.drain(..fit));
+            if entries.is_empty() {
+                first.remove();
+            }
+        }
+        taken
     }
 
     /// Whether a tracker has been told of a content, or is being told right now.
@@ -240,19 +354,33 @@ impl ClientState {
     pub(super) fn untold_again(&self, tracker: usize, entries: Vec<OwnEntry>) {
         let inner = &mut *self.lock();
         for entry in entries {
-            let now = inner.owned.get(&entry.id);
-            let now = now.map(|owned| owned.entry(entry.id)).unwrap_or(OwnEntry {
-                state: OwnState::Gone,
-                ..entry
-            });
-            let untold = &mut inner.trackers[tracker].untold;
-            untold.entry(now.id).or_insert(now);
+            let id = entry.id;
+            let now = inner.entry(&id, &entry.name);
+            let now = now.filter(|_| entry.state != OwnState::Gone);
+            let untold = inner.trackers[tracker].untold.get(&id);
+            if untold.is_some_and(|untold| untold[0].state == OwnState::Gone) {
+                // All that is true by now follows.
+                continue;
+            }
+            let again = match now {
+                Some(now) => vec![now],
+                // It was gone meanwhile, and may be back.
+                None => {
+                    let gone = OwnEntry {
+                        state: OwnState::Gone,
+                        ..entry
+                    };
+                    std::iter::once(gone).chain(inner.entries(&id)).collect()
+                }
+            };
+            let notes = &mut inner.trackers[tracker];
+            again.iter().for_each(|entry| notes.tell(entry));
         }
     }
 
-    /// The tracker was told of these entries, and has refused some of them. A refused entry is announced
-    /// again after a pause; `pause` tells its length after a number of refusals
-    /// in a row. Returns the verdicts that are news.
+    /// The tracker was told of these entries, and has refused some of them. A refused
+    /// entry is announced again after a pause; `pause` tells its length after a number of refusals
+    /// in a row. Returns the verdicts that are news, with the names.
     pub(super) fn told(
         &self,
         tracker: usize,
@@ -260,17 +388,18 @@ impl ClientState {
         refused: &[RefusedEntry],
         now: Instant,
         mut pause: impl FnMut(u32) -> Duration,
-    ) -> Vec<(ContentId, Verdict)> {
+    ) -> Vec<(ContentId, ContentName, Verdict)> {
         let inner = &mut *self.lock();
         let notes = &mut inner.trackers[tracker];
         let mut verdicts = Vec::new();
         let mut refused = refused.iter().peekable();
         for (at, entry) in entries.iter().enumerate() {
             let refused = refused.next_if(|refused| usize::from(refused.at) == at);
-            let before = notes.forget_refusal(&entry.id);
+            let before = notes.forget_refusal(&entry.id, &entry.name);
+            let (id, name) = (entry.id, &entry.name);
             let Some(RefusedEntry { refusal, .. }) = refused else {
                 if before.is_some() && entry.state != OwnState::Gone {
-                    verdicts.push((entry.id, Verdict::Taken));
+                    verdicts.push((id, name.clone(), Verdict::Taken));
                 }
                 continue;
             };
@@ -281,16 +410,18 @@ impl ClientState {
             // A malformed entry will not become valid.
             let passes = *refusal != Refusal::Malformed;
             let due = passes.then(|| now + pause(times));
-            notes.retries.extend(due.map(|due| (due, entry.id)));
+            let retry = due.map(|due| (due, id, name.clone()));
+            notes.retries.extend(retry);
             if before.is_none_or(|before| before.refusal != *refusal) {
-                verdicts.push((entry.id, Verdict::Refused(refusal.clone())));
+                verdicts.push((id, name.clone(), Verdict::Refused(refusal.clone())));
             }
             let refused = Refused {
                 refusal: refusal.clone(),
                 times: times.saturating_add(1),
                 due,
             };
-            notes.refused.insert(entry.id, refused);
+            let names = notes.refused.entry(id).or_default();
+            names.insert(name.clone(), refused);
         }
         verdicts
     }
@@ -298,20 +429,32 @@ impl ClientState {
     /// When something that a tracker has refused must be announced again.
     pub(super) fn next_retry(&self, tracker: usize) -> Option<Instant> {
         let inner = self.lock();
-        inner.trackers[tracker].retries.first().map(|(due, _)| *due)
+        inner.trackers[tracker]
+            .retries
+            .first()
+            .map(|(due, ..)| *due)
     }
 
     /// Marks as untold what must be announced again by now.
     pub(super) fn retry(&self, tracker: usize, now: Instant) {
         let inner = &mut *self.lock();
-        let notes = &mut inner.trackers[tracker];
-        while let Some(&(due, id)) = notes.retries.first().filter(|(due, _)| *due <= now) {
-            notes.retries.remove(&(due, id));
-            if let Some(refused) = notes.refused.get_mut(&id) {
+        let is_due = |(due, ..): &&(Instant, ContentId, ContentName)| *due <= now;
+        while let Some(retry) = inner.trackers[tracker]
+            .retries
+            .first()
+            .filter(is_due)
+            .cloned()
+        {
+            let (_, id, name) = &retry;
+            let entry = inner.entry(id, name);
+            let notes = &mut inner.trackers[tracker];
+            notes.retries.remove(&retry);
+            let names = notes.refused.get_mut(id);
+            if let Some(refused) = names.and_then(|names| names.get_mut(name)) {
                 refused.due = None;
             }
-            if let Some(owned) = inner.owned.get(&id) {
-                notes.untold.entry(id).or_insert_with(|| owned.entry(id));
+            if let Some(entry) = entry {
+                notes.tell(&entry);
             }
         }
     }
@@ -374,9 +517,8 @@ mod tests {
 
     /// What a tracker has not been told yet.
     fn untold(state: &ClientState, tracker: usize) -> Vec<OwnEntry> {
-        let untold = state.take_untold(tracker, Fill::Any);
-        state.untold_again(tracker, untold.clone());
-        untold
+        let untold = state.lock().trackers[tracker].untold.clone();
+        untold.into_values().flatten().collect()
     }
 
     fn owners(count: u64) -> Vec<ListedOwner> {
@@ -399,7 +541,7 @@ mod tests {
         entries: &[OwnEntry],
         places: &[(u16, Refusal)],
         now: Instant,
-    ) -> Vec<(ContentId, Verdict)> {
+    ) -> Vec<(ContentId, ContentName, Verdict)> {
         let refused = places.iter().map(|(at, refusal)| RefusedEntry {
             at: *at,
             refusal: refusal.clone(),
@@ -437,10 +579,66 @@ mod tests {
         state.untold_again(0, batch);
         assert_eq!(untold(&state, 0), gone);
         state.own(&partial);
-        state.untold_again(0, gone);
-        assert_eq!(untold(&state, 0), [partial]);
+        state.untold_again(0, gone.clone());
+        assert_eq!(untold(&state, 0), [gone[0].clone(), partial]);
         state.own(&entry(1, OwnState::Gone));
         assert_eq!(state.own(&entry(1, OwnState::Gone)), OwnOutcome::Unchanged);
+    }
+
+    #[test]
+    fn content_has_several_names_which_share_its_state_and_end_together() {
+        let state = ClientState::new(1, 10, 10);
+        let named = |name: &str, of: OwnState| OwnEntry {
+            name: name.parse().unwrap(),
+            ..entry(1, of)
+        };
+        use OwnState::{Complete, Gone, Partial};
+        state.own(&named("a", Partial));
+        state.own(&named("b", Partial));
+        state.own(&named("a", Complete));
+        let both = [named("a", Complete), named("b", Complete)];
+        assert_eq!(untold(&state, 0), both);
+        // One name is refused, the other is not.
+        let now = Instant::now();
+        let full = Refusal::NamesPerContent { max: 1 };
+        assert_eq!(state.take_untold(0, Fill::Any), both);
+        let verdicts = refuse(&state, 0, &both, &[(1, full.clone())], now);
+        let name = both[1].name.clone();
+        assert_eq!(
+            verdicts,
+            [(both[1].id, name.clone(), Verdict::Refused(full.clone()))]
+        );
+        assert_eq!(refuse(&state, 0, &both[..1], &[], now), []);
+        assert_eq!(state.refused(0), [(both[1].id, name, full)]);
+        state.retry(0, state.next_retry(0).unwrap());
+        assert_eq!(untold(&state, 0), both[1..]);
+        state.registered_anew(0);
+        assert_eq!(untold(&state, 0), both);
+        // It is gone and comes back while the tracker is told of what it was before.
+        let before = state.take_untold(0, Fill::Any);
+        assert_eq!(state.own(&named("b", Gone)), OwnOutcome::Changed);
+        state.own(&named("a", Complete));
+        take(&state, 0, &before);
+        let last = [named("b", Gone), named("a", Complete)];
+        assert_eq!(untold(&state, 0), last);
+        // Should the tracker not have heard of it, that is told first.
+        let untold_last = state.take_untold(0, Fill::Any);
+        state.untold_again(0, before);
+        state.untold_again(0, untold_last);
+        assert_eq!(untold(&state, 0), last);
+        take(&state, 0, &state.take_untold(0, Fill::Any));
+        assert_eq!((untold(&state, 0), state.refused(0)), (vec![], vec![]));
+        for n in 2..=MAX_NAMES {
+            assert_eq!(
+                state.own(&named(&n.to_string(), Complete)),
+                OwnOutcome::Changed
+            );
+        }
+        assert_eq!(
+            state.own(&named("more", Complete)),
+            OwnOutcome::TooManyNames
+        );
+        assert_eq!(state.own(&named("a", Partial)), OwnOutcome::Changed);
     }
 
     #[test]
@@ -453,7 +651,10 @@ mod tests {
         let both = state.take_untold(0, Fill::Any);
         let full = Refusal::Contents { max: 1 };
         let verdicts = refuse(&state, 0, &both, &[(1, full.clone())], now);
-        assert_eq!(verdicts, [(two.id, Verdict::Refused(full.clone()))]);
+        assert_eq!(
+            verdicts,
+            [(two.id, two.name.clone(), Verdict::Refused(full.clone()))]
+        );
         for times in 0..5 {
             assert!(untold(&state, 0).is_empty());
             assert_eq!(state.unlisted(0, &one.id), None);
@@ -484,12 +685,15 @@ mod tests {
             &[(0, named.clone())],
             now,
         );
-        assert_eq!(verdicts, [(two.id, Verdict::Refused(named.clone()))]);
+        assert_eq!(
+            verdicts,
+            [(two.id, two.name.clone(), Verdict::Refused(named.clone()))]
+        );
         // It is listed, though without its name.
         assert_eq!(state.unlisted(0, &two.id), None);
-        assert_eq!(state.refused(0), [(two.id, named)]);
+        assert_eq!(state.refused(0), [(two.id, two.name.clone(), named)]);
         let verdicts = refuse(&state, 0, std::slice::from_ref(&two), &[], now);
-        assert_eq!(verdicts, [(two.id, Verdict::Taken)]);
+        assert_eq!(verdicts, [(two.id, two.name.clone(), Verdict::Taken)]);
         assert_eq!((state.refused(0), state.next_retry(0)), (vec![], None));
     }
 

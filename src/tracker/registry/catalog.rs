@@ -11,10 +11,10 @@ use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
 use super::keyed::Keyed;
 use super::listing::PeerListing;
-use super::names::{NO_NAME, NoPlace};
+use super::names::{NoPlace, share};
 use super::owner::Owner;
 use super::owners::Drawn;
-use super::ownerships::{Ownerships, UNLISTED};
+use super::ownerships::{MAX_NAMES_OF_OWNER, Ownerships, UNLISTED};
 use super::peers::Holding;
 use super::recalled::Recalled;
 use super::reply::ReplyWriter;
@@ -172,12 +172,20 @@ impl Catalog {
         config: &RegistryConfig,
     ) -> NameOutcome {
         let names = &mut self.contents[content].names;
-        let old = self.ownerships.name(ownership);
-        match names.find(name) {
-            Some(at) if at == old => NameOutcome::Done,
+        let used = || self.ownerships.names(ownership);
+        let found = names.find(name);
+        if found.is_some_and(|at| used().any(|other| other == at)) {
+            return NameOutcome::Done;
+        }
+        let max = share(config.max_names_per_content.into()).min(MAX_NAMES_OF_OWNER as u32);
+        let live = used().filter(|&at| !names.has_lapsed(at)).count();
+        if live >= max as usize {
+            return NameOutcome::Refused(Refusal::NamesPerContent { max });
+        }
+        match found {
             Some(at) => {
                 names.join(at, listing.host, listing.credited);
-                self.set_name(content, ownership, at, listing.host);
+                self.add_name(content, ownership, at, listing.host);
                 NameOutcome::Done
             }
             None => match names.room(listing.host, config.max_names_per_content) {
@@ -187,14 +195,17 @@ impl Catalog {
         }
     }
 
-    /// Notes the name that an owner has begun to use, and ends its use of
-    /// another name.
-    fn set_name(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
-        let old = self.ownerships.name(ownership);
-        self.ownerships.set_name(ownership, at);
-        if old != NO_NAME {
+    /// Notes the name that an owner has begun to use, and ends its use of names that
+    /// have given way.
+    fn add_name(&mut self, content: u32, ownership: u32, at: u8, host: u32) {
+        let names = &self.contents[content].names;
+        let used = self.ownerships.names(ownership);
+        let lapsed: Vec<u8> = used.filter(|&at| names.has_lapsed(at)).collect();
+        for old in lapsed {
+            self.ownerships.remove_name(ownership, old);
             self.contents.leave(content, old, host);
         }
+        self.ownerships.add_name(ownership, at);
     }
 
     /// Has an owner use a name that has found a place among the contents of that
@@ -223,7 +234,7 @@ impl Catalog {
         let at = self
             .contents
             .bring(content, name, listing.host, listing.credited);
-        self.set_name(content, held.ownership, at, listing.host);
+        self.add_name(content, held.ownership, at, listing.host);
         Ok(())
     }
 
@@ -280,9 +291,10 @@ impl Catalog {
     /// whether its name was fetched.
     pub(crate) fn refresh(&mut self, held: Holding, listing: &PeerListing) {
         let content = self.inward(held.content);
-        let name = self.ownerships.name(held.ownership);
-        if listing.credited && name != NO_NAME {
-            self.contents[content].names.fetched(name);
+        if listing.credited {
+            for name in self.ownerships.names(held.ownership) {
+                self.contents[content].names.fetched(name);
+            }
         }
         let pos = self.ownerships.pos(held.ownership);
         if pos == UNLISTED {
@@ -308,8 +320,7 @@ impl Catalog {
         let content = self.inward(held.content);
         self.unlist(content, held.ownership);
         self.contents[content].unlisted -= 1;
-        let name = self.ownerships.name(held.ownership);
-        if name != NO_NAME {
+        for name in self.ownerships.names(held.ownership) {
             self.contents.leave(content, name, host);
         }
         self.ownerships.end(held.ownership);
@@ -471,7 +482,7 @@ impl Catalog {
             let pos = self.ownerships.pos(holding.ownership);
             let level = if settled { listing.level } else { i32::MIN };
             levels.insert(holding.ownership, level);
-            named += u32::from(self.ownerships.name(holding.ownership) != NO_NAME);
+            named += self.ownerships.names(holding.ownership).count() as u32;
             if pos == UNLISTED {
                 assert!(!settled || listing.addr.is_none());
                 continue;

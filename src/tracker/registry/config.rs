@@ -94,7 +94,8 @@ pub struct RegistryConfig {
     /// How many owners one content may have. Default 1,000,000.
     pub max_owners_per_content: u32,
     /// How many names one content may have, at most 255. One host may bring at
-    /// most half of them. Default 16.
+    /// most half of them, and one peer may use at most half of them, or eight.
+    /// Default 16.
     pub max_names_per_content: u8,
     /// How many contents may share one name: at most 32, because the answer to an
     /// ambiguous name cannot list more. Higher values count as 32. One host may

@@ -134,6 +134,11 @@ impl Names {
         found.map(|(at, _)| at)
     }
 
+    /// Whether the name of this slot has given way to another.
+    pub(super) fn has_lapsed(&self, at: u8) -> bool {
+        self.at(at).name.is_none()
+    }
+
     /// The worth of the name in this slot.
     pub(super) fn worth(&self, at: u8) -> Worth {
         let used = self.at(at);

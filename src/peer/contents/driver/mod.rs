@@ -20,13 +20,15 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
+use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::queue::ActivePlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -84,6 +86,8 @@ pub(in crate::peer) struct Driver {
     reachable: Reachable,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
+    /// What was sent of the content, with what other drivers of it have sent before.
+    uploads: Uploads,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -101,7 +105,9 @@ impl Driver {
         status: watch::Sender<ContentStatus>,
     ) -> Self {
         let id = swarm.id();
+        let uploads = status.borrow().uploads().clone();
         Self {
+            uploads,
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             reachable: Reachable::new(&shared),
@@ -223,11 +229,11 @@ impl Driver {
             return Err(Box::new(self));
         };
         open.release();
-        let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
-        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
-        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        let asleep = self.asleep(open);
+        // The table has one of the receivers.
+        let counted = self.uploads.bytes() > 0 || self.status.receiver_count() > 1;
         let Self { claim, inbox, .. } = self;
-        match claim.sleep(asleep, &inbox) {
+        match claim.sleep(asleep, &inbox, counted) {
             Ok(()) => {
                 tracing::debug!("content asleep");
                 Ok(())
@@ -240,11 +246,28 @@ impl Driver {
         }
     }
 
+    /// The content as it sleeps.
+    fn asleep(&self, open: &OpenContent) -> Asleep {
+        let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
+        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
+        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        asleep
+    }
+
+    /// A complete content that ends because its bytes cannot be read where they were, as
+    /// it would sleep, and the error that says so.
+    fn lost(&self, reason: &DownloadError) -> Option<(Asleep, StorageError)> {
+        let error = storage_error(reason).filter(|error| error.is_loss())?;
+        let open = self.open.as_ref().filter(|_| self.swarm.is_seeding())?;
+        Some((self.asleep(open), error.clone()))
+    }
+
     /// Closes everything, and tells how it ended.
     async fn end(mut self, reason: DownloadError) {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
         let published = self.finish_writing(&reason).await;
+        let lost = self.lost(&reason);
         let Self {
             shared,
             claim,
@@ -261,6 +284,13 @@ impl Driver {
         // the same download.
         drop(jobs);
         drop(open);
+        let elsewhere = async { elsewhere(&shared, lost?).await };
+        if let Some(Some(asleep)) = shared.tasks.stop.run_until_cancelled(elsewhere).await {
+            tracing::warn!(%reason, name = %asleep.content.name, "served from another place");
+            claim.sleep_again(Arc::new(asleep));
+            links.end_all(LinkEnd::Refused(RefuseReason::Busy));
+            return;
+        }
         let stopping = shared.tasks.stop.is_cancelled();
         let seeding = swarm.is_seeding();
         let reason = match stopping {
@@ -279,15 +309,6 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        // After a restart, a disk that failed may work again.
-        let forgets = lost.is_none_or(StorageError::is_gone);
-        if seeding && !stopping && forgets {
-            shared
-                .tasks
-                .stop
-                .run_until_cancelled(shared.forget(&listing.content))
-                .await;
-        }
         drop(claim);
         links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
         let outcome = match seeding || published {
@@ -380,10 +401,27 @@ impl Driver {
                 link,
                 messages,
                 bytes,
-            } => self.swarm.messages_sent(now(), link, messages, bytes),
+            } => {
+                let before = self.swarm.uploaded();
+                self.swarm.messages_sent(now(), link, messages, bytes);
+                self.uploads.add(self.swarm.uploaded() - before);
+            }
             DriverInput::Down { link } => {
                 self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
+            }
+            DriverInput::Describe(told) => {
+                if let Some(open) = &self.open
+                    && self.publication == Publication::Published
+                {
+                    // The one who asked may have gone.
+                    let _ = told.send(Arc::new(self.asleep(open)));
+                }
+            }
+            DriverInput::Owners(owners) => {
+                let owners = owners.into_iter().map(|addr| (addr, false));
+                let owners: Vec<_> = owners.collect();
+                self.swarm.owners_found(now(), owners);
             }
             DriverInput::SetStrategy { strategy, done } => {
                 self.swarm.set_strategy(strategy);
@@ -746,7 +784,8 @@ impl Driver {
     }
 
     fn show_progress(&mut self) {
-        let progress = self.swarm.progress(now());
+        let mut progress = self.swarm.progress(now());
+        progress.uploaded = self.uploads.bytes();
         self.status
             .send_if_modified(|status| status.set_progress(progress));
     }
@@ -766,6 +805,18 @@ fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
         DownloadError::Storage { source, .. } => Some(source),
         _ => None,
     }
+}
+
+/// A complete content whose bytes cannot be read where they were, as it sleeps at another
+/// place, if it has one.
+async fn elsewhere(shared: &PeerShared, (asleep, error): (Asleep, StorageError)) -> Option<Asleep> {
+    let Content { id, name, .. } = &asleep.content;
+    if let StorageError::Altered { .. } = error {
+        // Its file looks as if it had not changed.
+        shared.forget(name, id).await;
+    }
+    let place = shared.next_place(id).await?;
+    Some(asleep.at(place))
 }
 
 /// What the other peers are told at the end.

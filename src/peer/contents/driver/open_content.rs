@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::read_queue::{BlockRead, ReadBatch};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
+use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::hashing::hash;
-use crate::peer::contents::table::Asleep;
 use crate::storage::{Blob, StorageError, Stored};
 
 /// A content that is open in the storage. A cheap handle for jobs.

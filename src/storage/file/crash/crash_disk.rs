@@ -213,6 +213,7 @@ impl DiskFile for CrashFile {
             len: inode.bytes().len() as u64,
             allocated: 0,
             modified: inode.modified,
+            linked: true,
         })
     }
 

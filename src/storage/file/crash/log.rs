@@ -28,7 +28,7 @@ const LIMITS: LogLimits = LogLimits {
     max_small: 2,
 };
 
-/// One call. Every version of a name is another content.
+/// One call. Every version of a name has another modification time.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Remember {
@@ -65,8 +65,8 @@ fn name(name: u32) -> ContentName {
     format!("name {name}").parse().unwrap()
 }
 
-fn content(version: u32) -> (Manifest, Stamp) {
-    let bytes = vec![version as u8; 600 + 17_000 * (version as usize % 3)];
+fn content(of: u32, version: u32) -> (Manifest, Stamp) {
+    let bytes = vec![of as u8; 600 + 17_000 * (of as usize % 3)];
     let stamp = Stamp {
         len: bytes.len() as u64,
         modified: Timestamp {
@@ -113,7 +113,7 @@ impl Storage {
     }
 
     fn remember(&self, of: u32, version: u32) -> Result<(), StorageError> {
-        let (manifest, stamp) = content(version);
+        let (manifest, stamp) = content(of, version);
         let record = Record {
             id: manifest.id(),
             name: name(of),
@@ -128,10 +128,10 @@ impl Storage {
     }
 
     fn forget(&self, of: u32) -> Result<(), StorageError> {
-        match self.log.forget(&name(of))? {
-            Some(appended) => self.log.make_durable(&appended),
-            None => Ok(()),
+        for appended in self.log.forget(&name(of), &content(of, 0).0.id())? {
+            self.log.make_durable(&appended)?;
         }
+        Ok(())
     }
 }
 
@@ -149,7 +149,7 @@ fn check(disk: &CrashDisk, allowed: &Allowed) -> Checked<Allowed> {
             return Err(format!("name {of} has two records"));
         }
         let manifest = log.manifest(&record.name, &record.id);
-        if manifest != Ok(Some(content(version).0)) {
+        if manifest != Ok(Some(content(of, version).0)) {
             return Err(format!("name {of} has a wrong manifest: {manifest:?}"));
         }
     }

@@ -63,6 +63,8 @@ fn stat_of(metadata: &fs::Metadata) -> io::Result<FileStat> {
         // The standard library does not provide it.
         allocated: 0,
         modified: Timestamp::from(metadata.modified()?),
+        // The standard library does not tell.
+        linked: true,
     })
 }
 

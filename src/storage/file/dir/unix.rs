@@ -216,6 +216,7 @@ fn examined(stat: &Stat) -> (EntryKind, FileStat) {
             seconds: stat.st_mtime,
             nanos: stat.st_mtime_nsec as u32,
         },
+        linked: stat.st_nlink > 0,
     };
     (kind_of(stat), file)
 }
@@ -250,6 +251,7 @@ impl DiskFile for DataFile {
             len: metadata.len(),
             allocated: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_LEN,
             modified: Timestamp::from(metadata.modified()?),
+            linked: std::os::unix::fs::MetadataExt::nlink(&metadata) > 0,
         })
     }
 
@@ -308,6 +310,13 @@ impl DiskFile for DataFile {
             }
         }
         Ok(())
+    }
+
+    fn copy_next(&self, source: &Self, len: u64) -> io::Result<bool> {
+        // The system copies inside of the kernel if it can, or lets the two files share
+        // their bytes.
+        let mut source = io::Read::take(&source.0, len);
+        Ok(io::copy(&mut source, &mut &self.0)? == len)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -1,0 +1,349 @@
+//! What a download finds on this side: contents that are complete here, and files that
+//! lie in the storage. A content that is here and not under the name that the user
+//! wants gets that name by a copy of its bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::content::{ChunkIndex, Content, ContentId, ContentName, Manifest};
+use crate::error::DownloadError;
+use crate::peer::contents::asleep::Asleep;
+use crate::peer::contents::hashing::{HashError, hash, manifest_of};
+use crate::peer::contents::place::{Place, check_present};
+use crate::peer::contents::serve::{NotAdded, add_place, adopt, manifest, retire};
+use crate::peer::contents::table::DriverClaim;
+use crate::peer::shared::PeerShared;
+use crate::storage::{Blob, Partial, Remembered, Storage, StorageError};
+
+/// How often it is looked again because something has changed meanwhile.
+pub(super) const ATTEMPTS: usize = 4;
+
+/// The names that a download wants its content under.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WantedNames {
+    /// The name that the user wants it stored under, if that matters.
+    pub(super) stored: Option<ContentName>,
+    /// The name that it was asked for by, if it was not asked for by id.
+    pub(super) asked: Option<ContentName>,
+}
+
+/// What has a name in the storage.
+enum AtName {
+    /// The content.
+    Same(Arc<dyn Blob>),
+    Nothing,
+    Other,
+}
+
+/// Has a content that is complete here under the wanted name, or under any name if none
+/// is wanted. Returns nothing if its bytes are not here any more; then it is no longer
+/// shared, and has to be fetched.
+pub(super) async fn complete_here(
+    shared: &Arc<PeerShared>,
+    id: ContentId,
+    wanted: &WantedNames,
+) -> Result<Option<Content>, DownloadError> {
+    let failed = |source| storage_error(id, source);
+    if let Some(name) = &wanted.stored {
+        shared.storage.check_name(name).map_err(failed)?;
+    }
+    for _ in 0..ATTEMPTS {
+        let Some((main, more)) = shared.contents.places(&id).await else {
+            return Ok(None);
+        };
+        let places: Vec<Place> = std::iter::once(main.place()).chain(more).collect();
+        let found = match &wanted.stored {
+            Some(name) => at_name(shared, name, id, &places).await.map_err(failed)?,
+            None => match stored_anywhere(shared, id, &places).await.map_err(failed)? {
+                Some(content) => return Ok(Some(content)),
+                None => AtName::Nothing,
+            },
+        };
+        let name = match &wanted.stored {
+            Some(name) => name.clone(),
+            None => free_name(shared, id, &places).await,
+        };
+        let found = match found {
+            AtName::Same(blob) => Some((blob, None)),
+            AtName::Nothing => match copy(shared, &main, &places, &name).await {
+                // Somebody else has just made it.
+                Err(StorageError::Exists { .. }) => continue,
+                copied => copied.map_err(failed)?,
+            }
+            .map(|(blob, manifest)| (blob, Some(manifest))),
+            AtName::Other => return Err(target_exists(&*shared.storage, id, name).await),
+        };
+        let Some((blob, manifest)) = found else {
+            retire(shared, &id).await;
+            return Ok(None);
+        };
+        let length = blob.length();
+        let asked = wanted.asked.clone();
+        let place = Place {
+            listed_as: asked.unwrap_or_else(|| main.place().listed_as),
+            name: name.clone(),
+            blob,
+        };
+        note_place(shared, id, place, &places, manifest).await?;
+        return Ok(Some(Content::new(id, name, length)));
+    }
+    let error = StorageError::io("looking for the content", std::io::ErrorKind::Interrupted);
+    Err(failed(error))
+}
+
+/// Adds the place at which a download has found or copied its content, if it is not
+/// known. The content is there, whatever comes of that.
+async fn note_place(
+    shared: &PeerShared,
+    id: ContentId,
+    place: Place,
+    places: &[Place],
+    manifest: Option<Arc<Manifest>>,
+) -> Result<(), DownloadError> {
+    if places.iter().any(|other| other.is_same(&place)) {
+        return Ok(());
+    }
+    let manifest = match manifest {
+        Some(manifest) => manifest,
+        None => match manifest_of(&*place.blob).await {
+            Ok(manifest) if manifest.id() == id => Arc::new(manifest),
+            Ok(_) | Err(HashError::Manifest(_)) => {
+                let path = place.name.as_str().into();
+                return Err(storage_error(id, StorageError::Changed { path }));
+            }
+            Err(HashError::Storage(error)) => return Err(storage_error(id, error)),
+        },
+    };
+    place.blob.release();
+    match add_place(shared, &id, place, &manifest).await {
+        Ok(()) => {}
+        Err(NotAdded::NotHere | NotAdded::Full) => {
+            tracing::debug!(content = %id, "the name is not shared");
+        }
+        Err(NotAdded::Storage(error)) => {
+            tracing::warn!(content = %id, %error, "the name will not be shared after a restart");
+        }
+        Err(NotAdded::Tracker(error)) => {
+            tracing::debug!(content = %id, %error, "the name is not announced");
+        }
+    }
+    Ok(())
+}
+
+/// The content at one of its places, if that is in the storage.
+async fn stored_anywhere(
+    shared: &PeerShared,
+    id: ContentId,
+    places: &[Place],
+) -> Result<Option<Content>, StorageError> {
+    for place in places {
+        if let AtName::Same(blob) = at_name(shared, &place.name, id, places).await? {
+            let content = Content::new(id, place.name.clone(), blob.length());
+            return Ok(Some(content));
+        }
+    }
+    Ok(None)
+}
+
+/// A name for a content that is here and not in the storage: one that it has, or its id.
+async fn free_name(shared: &PeerShared, id: ContentId, places: &[Place]) -> ContentName {
+    for place in places {
+        if shared.storage.check_name(&place.name).is_ok()
+            && let Ok(AtName::Nothing) = at_name(shared, &place.name, id, places).await
+        {
+            return place.name.clone();
+        }
+    }
+    id.into()
+}
+
+/// Looks what has a name in the storage. The file of a place that has not changed is
+/// not read.
+async fn at_name(
+    shared: &PeerShared,
+    name: &ContentName,
+    id: ContentId,
+    places: &[Place],
+) -> Result<AtName, StorageError> {
+    let blob = match shared.storage.open(name).await {
+        Ok(blob) => blob,
+        Err(StorageError::NotFound { .. }) => return Ok(AtName::Nothing),
+        Err(error @ StorageError::Io { .. }) => return Err(error),
+        Err(_) => return Ok(AtName::Other),
+    };
+    if places.iter().any(|place| place.is_file_of(&*blob)) {
+        return Ok(AtName::Same(blob));
+    }
+    if places
+        .iter()
+        .any(|place| place.blob.length() != blob.length())
+    {
+        return Ok(AtName::Other);
+    }
+    match manifest_of(&*blob).await {
+        Ok(found) if found.id() == id => Ok(AtName::Same(blob)),
+        Err(HashError::Storage(error)) if !error.is_gone() => Err(error),
+        Ok(_) | Err(_) => Ok(AtName::Other),
+    }
+}
+
+/// Copies a content to a name of the storage, from the first of its places where the
+/// bytes are right. Returns nothing if they are nowhere.
+///
+/// Cancel safe: the name has all of it or nothing.
+async fn copy(
+    shared: &PeerShared,
+    main: &Asleep,
+    places: &[Place],
+    name: &ContentName,
+) -> Result<Option<(Arc<dyn Blob>, Arc<Manifest>)>, StorageError> {
+    // Never closed.
+    let _turn = shared.copies.acquire().await;
+    for place in places {
+        let source = main.at(place.clone());
+        let copied = async {
+            let manifest = manifest(shared, &source).await?;
+            copy_from(&*shared.storage, &source, &manifest, name).await?;
+            Ok::<_, StorageError>(manifest)
+        };
+        match copied.await {
+            Ok(manifest) => {
+                let blob = shared.storage.open(name).await?;
+                return Ok(Some((blob, manifest)));
+            }
+            Err(error) if error.is_gone() => {
+                tracing::warn!(name = %place.name, %error, "not copied from there");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Copies a content chunk by chunk, each verified, and publishes it.
+async fn copy_from(
+    storage: &dyn Storage,
+    source: &Asleep,
+    manifest: &Arc<Manifest>,
+    name: &ContentName,
+) -> Result<(), StorageError> {
+    let Partial {
+        blob: target,
+        present,
+        ..
+    } = storage.create(name, manifest).await?;
+    let geometry = manifest.geometry();
+    let whole = present.is_empty() && target.copy_from(&*source.blob).await?;
+    for chunk in geometry.indices().filter(|chunk| !present.contains(*chunk)) {
+        // What the storage has copied by itself is verified in its place.
+        if whole && verified(&*target, manifest, chunk).await?.is_some() {
+            continue;
+        }
+        let Some(bytes) = verified(&*source.blob, manifest, chunk).await? else {
+            let path = source.content.name.as_str().into();
+            return Err(StorageError::Altered { path, chunk });
+        };
+        let offset = geometry.offset_of(chunk);
+        target.write_at(offset, vec![bytes]).await?;
+    }
+    target.finish().await
+}
+
+/// A chunk of a blob, if it is right.
+async fn verified(
+    blob: &dyn Blob,
+    manifest: &Arc<Manifest>,
+    chunk: ChunkIndex,
+) -> Result<Option<Bytes>, StorageError> {
+    let range = manifest.geometry().range_of(chunk);
+    let len = (range.end - range.start) as usize;
+    let bytes = blob.read_at(range.start, len).await?;
+    let (manifest, read) = (Arc::clone(manifest), bytes.clone());
+    let good = hash(len, move || manifest.verify(chunk, [&read[..]])).await;
+    Ok(good.then_some(bytes))
+}
+
+/// Looks for a content that is not shared here: in the storage under these names, and
+/// among what the storage remembers. Shares it if it is there, and otherwise gives the
+/// claim back.
+pub(super) async fn find_stored(
+    shared: &Arc<PeerShared>,
+    claim: DriverClaim,
+    id: ContentId,
+    names: &[ContentName],
+    (listed_as, length): (&ContentName, Option<u64>),
+) -> Result<Result<Content, DriverClaim>, DownloadError> {
+    for name in names {
+        let Ok(blob) = shared.storage.open(name).await else {
+            continue;
+        };
+        if length.is_some_and(|length| length != blob.length()) {
+            continue;
+        }
+        if let Ok(manifest) = manifest_of(&*blob).await
+            && manifest.id() == id
+        {
+            let place = Place {
+                name: name.clone(),
+                listed_as: listed_as.clone(),
+                blob,
+            };
+            let adopted = adopt(shared, claim, id, place, manifest).await;
+            return adopted.map(Ok).map_err(|source| storage_error(id, source));
+        }
+    }
+    Ok(Err(claim))
+}
+
+/// Shares a content again that the storage remembers, if its bytes are there, and
+/// otherwise gives the claim back.
+pub(super) async fn recall(
+    shared: &Arc<PeerShared>,
+    claim: DriverClaim,
+    id: ContentId,
+    remembered: &[Remembered],
+) -> Result<Result<Content, DriverClaim>, DownloadError> {
+    for entry in remembered.iter().filter(|entry| entry.id == id) {
+        if check_present(&*entry.blob).await.is_err() {
+            continue;
+        }
+        let asleep = Asleep::remembered(entry.clone());
+        if let Ok(manifest) = manifest(shared, &asleep).await {
+            let manifest = Manifest::clone(&manifest);
+            let adopted = adopt(shared, claim, id, asleep.place(), manifest).await;
+            return adopted.map(Ok).map_err(|source| storage_error(id, source));
+        }
+    }
+    Ok(Err(claim))
+}
+
+/// What the storage remembers, unless that is shared anyway. It is read only when no
+/// tracker knows an owner.
+pub(super) async fn remembered(shared: &PeerShared) -> Vec<Remembered> {
+    if shared.share_stored {
+        return Vec::new();
+    }
+    match shared.storage.catalogue().await {
+        Ok(catalogue) => catalogue.remembered,
+        Err(error) => {
+            tracing::warn!(%error, "the storage cannot list what it remembers");
+            Vec::new()
+        }
+    }
+}
+
+pub(super) fn storage_error(id: ContentId, source: StorageError) -> DownloadError {
+    DownloadError::Storage {
+        id,
+        chunk: None,
+        source,
+    }
+}
+
+/// The error of a name that something else has.
+async fn target_exists(storage: &dyn Storage, id: ContentId, name: ContentName) -> DownloadError {
+    let file = storage.open(&name).await.ok().and_then(|blob| blob.file());
+    let path = file.map(|file| file.path().to_path_buf());
+    DownloadError::TargetExists { name, path, id }
+}
