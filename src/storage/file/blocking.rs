@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn runtime_that_ends_tells_those_who_wait() {
+    fn queue_serves_the_next_runtime_of_a_thread() {
         let runtime = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             builder.enable_time().max_blocking_threads(1).build()
@@ -234,17 +234,14 @@ mod tests {
         let first = runtime().unwrap();
         let (end, ended) = mpsc::sync_channel::<()>(1);
         first.spawn_blocking(move || ended.recv());
-        let waiting = {
-            let _entered = first.enter();
+        first.block_on(async {
+            // It waits for the only thread, and is given up.
             let mut waiting = Box::pin(run_short(|| Ok(())));
-            assert!(futures::FutureExt::now_or_never(waiting.as_mut()).is_none());
-            waiting
-        };
+            assert!(futures::poll!(waiting.as_mut()).is_pending());
+        });
         first.shutdown_background();
         drop(end);
         let second = runtime().unwrap();
-        assert!(second.block_on(waiting).is_err());
-        // The queue serves the next runtime of this thread.
         assert_eq!(second.block_on(run_short(|| Ok(7))), Ok(7));
     }
 }

@@ -46,6 +46,7 @@ mod record;
 mod record_log;
 mod recovery;
 mod segment;
+mod short_file;
 mod short_writes;
 mod stamp;
 mod storage;

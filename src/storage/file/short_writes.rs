@@ -14,9 +14,9 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::blocking::shutting_down;
 use super::dir::Dir;
-use super::partial_blob::{Phase, ShortFile, finished, write_short};
 use super::partial_file::{PartialFile, finish_together};
 use super::pool::WriterPlaces;
+use super::short_file::{Phase, ShortFile, finished, write_short};
 use crate::storage::StorageError;
 
 /// How many files are written by one thread before it syncs the directory. The first
