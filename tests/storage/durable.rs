@@ -581,7 +581,7 @@ async fn content_that_another_one_has_replaced_under_its_path_is_not_reported_as
     let stored = Stored::new(name(), other.clone(), blob);
     storage.remember(&stored).await.unwrap();
     for _ in 0..2 {
-        let catalogue = test.catalogue().await;
+        let catalogue = test.storage().catalogue().await.unwrap();
         assert_eq!(catalogue.lost, []);
         let ids: Vec<_> = catalogue.remembered.iter().map(|entry| entry.id).collect();
         assert_eq!(ids, [other.id()]);
