@@ -16,6 +16,8 @@ pub(super) struct Link {
     pub(super) info: LinkInfo,
     /// Decides between hosts of which nothing is known.
     pub(super) lot: u64,
+    /// It waited in line for its place.
+    pub(super) has_waited: bool,
     /// Earlier links of this host were up for long and never had anything.
     pub(super) known_blank: bool,
     /// When it came up.
@@ -86,6 +88,7 @@ impl Link {
         Self {
             contributor: contributor(id, &info),
             lot: 0,
+            has_waited: false,
             known_blank: false,
             since: now,
             is_proven: info.dialled,

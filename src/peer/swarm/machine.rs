@@ -750,16 +750,28 @@ impl Swarm {
         let has_its_share =
             is_half_full && !info.dialled && self.places(now).has_its_share(&info.host);
         if self.keeps_a_line() && !info.dialled {
-            let is_full = self.links.len() >= self.config.max_links;
-            return match has_its_share || is_full {
-                true => self.welcome_to_line(now, info),
-                false => Welcome::Place,
-            };
+            if has_its_share || !self.has_place_for(now, info) {
+                return self.welcome_to_line(now, info);
+            }
+            return Welcome::Place;
         }
         match !has_its_share && self.make_room(now, info) {
             true => Welcome::Place,
             false => Welcome::Refused(RefuseReason::Busy),
         }
+    }
+
+    /// Whether there is a place for a newcomer that could wait as well. Those who come
+    /// together draw lots for the places.
+    fn has_place_for(&mut self, now: Instant, newcomer: &LinkInfo) -> bool {
+        if self.links.len() < self.config.max_links {
+            return true;
+        }
+        let Some(loser) = self.places(now).loser(newcomer) else {
+            return false;
+        };
+        self.drop_link(now, loser, DropReason::Refused(RefuseReason::Busy));
+        true
     }
 
     fn is_half_full(&self) -> bool {
@@ -1037,6 +1049,7 @@ impl Swarm {
         };
         let rejections = waiting.rejections();
         let mut link = waiting.link;
+        link.has_waited = true;
         link.told = self.outbox.offered();
         self.attach(now, id, link);
         if waiting.declined {

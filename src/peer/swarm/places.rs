@@ -12,8 +12,9 @@
 //! A tenth of the places is kept free of blank links, for newcomers that have not said
 //! yet what they have.
 //!
-//! A seeder lets newcomers wait instead. A blank link keeps its place there, as it may just
-//! not have been served yet; but a link that was served gives way after its turn.
+//! A seeder lets newcomers wait instead. Those who come together draw lots for the places.
+//! After that a blank link keeps its place, as it may just not have been served yet; but a
+//! link that was served gives way after its turn.
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
@@ -182,6 +183,18 @@ impl<'a> Places<'a> {
         };
         let ranked = self.links.iter().filter_map(rank).min();
         ranked.map(|(_, _, id)| id)
+    }
+
+    /// The link that gives way to a newcomer that could wait in line, if one does: a blank
+    /// one that came shortly before it, did not wait, and has a worse lot. So those who
+    /// come first do not have all places.
+    pub(super) fn loser(self, newcomer: &LinkInfo) -> Option<LinkId> {
+        let lot = self.lot(&newcomer.host);
+        let loses = |(id, link): &(LinkId, &Link)| {
+            self.is_blank(*id, link) && self.is_new(link) && !link.has_waited && link.lot > lot
+        };
+        let losers = self.links.iter().filter(loses);
+        losers.max_by_key(|(_, link)| link.lot).map(|(id, _)| id)
     }
 
     /// The link that gives way to those who wait, if one does; and whether it does so only
