@@ -246,9 +246,13 @@ async fn each_reason_is_told_apart() {
 
     let wrong = PeerMessage::ManifestLength {
         length: 5,
-        proof: Bytes::from_static(b"1234"),
+        proof: Bytes::from_static(b"12345"),
     };
-    let lies = vec![PeerMessage::HaveAll, wrong];
+    let hashes = PeerMessage::ManifestHashes {
+        page: 1,
+        hashes: vec![0; 32].into(),
+    };
+    let lies = vec![PeerMessage::HaveAll, wrong, hashes];
     let liar = answers_with(&world, "liar", lies).await;
     let (reason, _) = reason_of(&leecher, id, &[liar]).await;
     let expected = StallReason::NoManifest { links: 0, wrong: 1 };

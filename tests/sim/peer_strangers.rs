@@ -200,7 +200,7 @@ impl Piped {
         let peer = Peer::builder(transport, MemoryStorage::new())
             .listen("pipe:owner")
             .config(config)
-            .id(PeerId([1; 16]))
+            .id(PeerId([200; 16]))
             .seed(1);
         let peer = peer.start().await.unwrap();
         let bytes = content(len, 1);
