@@ -85,6 +85,8 @@ struct Entry {
 pub(super) enum Farewell {
     /// It has no place for this peer.
     Full,
+    /// It does not have the content.
+    Gone,
     /// It does not serve this peer for another reason.
     Refused,
 }
@@ -94,6 +96,7 @@ pub(super) enum Farewell {
 pub(super) struct OwnerCounts {
     pub(super) known: u32,
     pub(super) full: u32,
+    pub(super) gone: u32,
     pub(super) refused: u32,
 }
 
@@ -343,6 +346,7 @@ impl AddressBook {
         for entry in self.entries.values().filter(|entry| entry.named) {
             counts.known += 1;
             counts.full += u32::from(entry.farewell == Some(Farewell::Full));
+            counts.gone += u32::from(entry.farewell == Some(Farewell::Gone));
             counts.refused += u32::from(entry.farewell == Some(Farewell::Refused));
         }
         counts

@@ -80,9 +80,6 @@ pub struct Swarm {
     last_gain: Instant,
     /// When a turn that is waited for last came nearer, or came, or was lost.
     turn_moved: Instant,
-    /// Whether an owner said that it no longer has the content, and nobody who has
-    /// some of it was met since.
-    owner_gone: bool,
     effort: Effort,
     /// When addresses that did not answer were last tried at once.
     last_retry: Option<Instant>,
@@ -170,7 +167,6 @@ impl Swarm {
             owner_search: OwnerSearch::new(now),
             last_gain: now,
             turn_moved: now,
-            owner_gone: false,
             effort: Effort::Going,
             last_retry: None,
             liars: 0,
@@ -265,7 +261,6 @@ impl Swarm {
             turn_moved: self.turn_moved,
             is_searching: self.owner_search.is_running(),
             liars: self.liars,
-            owner_gone: self.owner_gone,
         }
     }
 }
@@ -395,7 +390,6 @@ impl Swarm {
     /// Something arrived that brings the download on.
     fn gained(&mut self, now: Instant) {
         self.last_gain = now;
-        self.owner_gone = false;
         match self.effort {
             Effort::Stalled(_) => {
                 self.effort = Effort::Going;
@@ -1286,19 +1280,19 @@ impl Swarm {
             RefuseReason::Busy | RefuseReason::Duplicate | RefuseReason::NotNeeded => {}
             _ => self.left(now, link),
         }
-        if reason == RefuseReason::UnknownContent {
-            self.owner_gone = true;
-        }
         self.drop_link(now, link, DropReason::Left(reason));
         let Some(addr) = dialled else {
             return;
         };
-        if reason == RefuseReason::Busy {
-            self.book.said_farewell(&addr, Farewell::Full);
+        let farewell = match reason {
+            RefuseReason::Busy => Farewell::Full,
+            RefuseReason::UnknownContent => Farewell::Gone,
+            _ => Farewell::Refused,
+        };
+        self.book.said_farewell(&addr, farewell);
+        if farewell == Farewell::Full {
             self.book.had_no_place(now, &addr);
             self.turn_moved = now;
-        } else {
-            self.book.said_farewell(&addr, Farewell::Refused);
         }
     }
 
@@ -1311,9 +1305,6 @@ impl Swarm {
             return self.violated(now, id, "a second Bitfield");
         }
         link.remote = remote;
-        if link.remote.is_anything() {
-            self.owner_gone = false;
-        }
         if let Some(addr) = link.info.addr.as_ref()
             && link.remote == RemoteChunks::All
         {

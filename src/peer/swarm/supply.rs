@@ -46,9 +46,6 @@ pub(super) struct Supply<'a> {
     pub(super) is_searching: bool,
     /// How many peers were banned because they sent wrong bytes.
     pub(super) liars: u32,
-    /// Whether an owner said that it no longer has the content, and nobody who has some of
-    /// it was met since.
-    pub(super) owner_gone: bool,
 }
 
 /// The links that say to have something, or are presumed to.
@@ -211,18 +208,18 @@ impl Supply<'_> {
 
     /// Why no other peer is connected.
     fn why_no_link(self) -> StallReason {
-        if self.owner_gone {
-            return StallReason::Gone;
-        }
         let OwnerCounts {
             known,
             full,
+            gone,
             refused,
         } = self.book.counts();
+        let refused = refused + gone;
         match (known, full + refused) {
             (0, _) if self.liars > 0 => StallReason::Banned { peers: self.liars },
             (0, _) => StallReason::NoOwners,
             (owners, 0) => StallReason::Unreachable { owners },
+            (owners, _) if owners == gone => StallReason::Gone,
             (_, answered) => StallReason::Refused {
                 full,
                 refused,
