@@ -10,6 +10,7 @@ mod peer_crowd_strangers;
 mod peer_errors;
 mod peer_handles;
 mod peer_names;
+mod peer_reading;
 mod peer_resume;
 mod peer_spans;
 mod peer_surface;

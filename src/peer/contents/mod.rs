@@ -4,10 +4,12 @@
 //! wakes it: it gets a [`driver`], a task that carries out what the machine in
 //! [`swarm`](super::swarm) decides. With its last link it falls asleep again.
 
+pub(super) mod complete_bytes;
 pub(super) mod driver;
 pub(super) mod hashing;
 pub(super) mod inbox;
 pub(super) mod listing;
+pub(super) mod readers;
 pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod table;

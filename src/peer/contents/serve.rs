@@ -6,12 +6,14 @@ use std::sync::{Arc, Weak};
 use futures::future::join_all;
 
 use crate::content::{Content, ContentId, Manifest};
-use crate::error::ShareError;
+use crate::error::{DownloadError, ReaderError, ShareError};
+use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::table::{
-    Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
+    Asleep, DriverHandle, KeptManifest, Readable, Settled, Taken, Waker, Waking,
 };
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
@@ -189,12 +191,19 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
         claim,
         mut inbox,
         status,
+        readers,
         handle,
     } = waking;
     let manifest = match manifest {
         Ok(manifest) => manifest,
         Err(error) => {
             tracing::warn!(content = %content.content.id, %error, "the content cannot be served");
+            let id = content.content.id;
+            readers.end(DownloadError::Storage {
+                id,
+                chunk: None,
+                source: error.clone(),
+            });
             let gone = matches!(
                 error,
                 StorageError::Changed { .. } | StorageError::NotFound { .. }
@@ -227,8 +236,30 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob), recorded);
-    let driver = driver.unchecked(unchecked);
+    let driver = driver.unchecked(unchecked).readers(readers);
     Box::pin(driver.run(handle.stop, handle.cancel)).await;
+}
+
+/// Where the readers of a content are.
+pub(in crate::peer) async fn readers(
+    shared: &PeerShared,
+    id: &ContentId,
+) -> Result<Arc<ReaderBoard>, ReaderError> {
+    if shared.tasks.stop.is_cancelled() {
+        return Err(ReaderError::ShutDown);
+    }
+    match shared.contents.readable(id) {
+        None => Err(ReaderError::NotHere { id: *id }),
+        Some(Readable::Awake(board)) => Ok(board),
+        Some(Readable::Asleep(asleep)) => {
+            let mut bytes = CompleteBytes::new(*id, Arc::clone(&asleep.blob));
+            if let Some(unchecked) = &asleep.unchecked {
+                let manifest = manifest(shared, &asleep).await?;
+                bytes = bytes.unverified((**unchecked).clone(), manifest);
+            }
+            Ok(Arc::new(ReaderBoard::complete(bytes)))
+        }
+    }
 }
 
 /// The manifest of a content that wakes up.

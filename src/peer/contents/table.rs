@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
+use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, Remembered};
@@ -116,6 +117,8 @@ impl Asleep {
 pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) inbox: mpsc::Sender<DriverInput>,
     pub(in crate::peer) status: watch::Receiver<ContentStatus>,
+    /// Those who read the content here.
+    pub(in crate::peer) readers: Arc<ReaderBoard>,
     /// Ends the driver.
     pub(in crate::peer) stop: CancellationToken,
     /// Ends the driver unless its content is complete.
@@ -133,6 +136,7 @@ pub(in crate::peer) struct Waking {
     pub(in crate::peer) claim: DriverClaim,
     pub(in crate::peer) inbox: Inbox,
     pub(in crate::peer) status: watch::Sender<ContentStatus>,
+    pub(in crate::peer) readers: ReaderDesk,
     pub(in crate::peer) handle: DriverHandle,
 }
 
@@ -293,6 +297,7 @@ impl Contents {
             claim: DriverClaim::new(self, id),
             inbox,
             status,
+            readers: ReaderDesk::new(Arc::clone(&handle.readers)),
             handle,
         }
     }
@@ -306,6 +311,7 @@ impl Contents {
         DriverHandle {
             inbox: inbox.sender(),
             status,
+            readers: Arc::default(),
             stop: self.stop.child_token(),
             cancel: CancellationToken::new(),
         }
@@ -420,6 +426,14 @@ impl Contents {
         }
     }
 
+    /// Where a content can be read, if it is here.
+    pub(in crate::peer) fn readable(&self, id: &ContentId) -> Option<Readable> {
+        Some(match self.table().contents.get(id)? {
+            State::Asleep(asleep) => Readable::Asleep(Arc::clone(asleep)),
+            State::Awake(driver) => Readable::Awake(Arc::clone(&driver.readers)),
+        })
+    }
+
     /// Removes a content that is asleep, or else returns the driver of one that is
     /// awake.
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
@@ -481,6 +495,14 @@ impl Contents {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A content that can be read here.
+pub(in crate::peer) enum Readable {
+    /// It is complete.
+    Asleep(Arc<Asleep>),
+    /// It is complete or being downloaded.
+    Awake(Arc<ReaderBoard>),
 }
 
 /// A content that was asked for to be removed.

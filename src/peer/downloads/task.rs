@@ -6,10 +6,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
-use crate::error::DownloadError;
+use crate::error::{DownloadError, ReaderError};
 use crate::peer::contents::driver::Driver;
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::serve;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
@@ -27,6 +29,7 @@ pub(in crate::peer) struct DownloadTask {
     handle: DriverHandle,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
+    readers: ReaderDesk,
     ticket: QueueTicket,
 }
 
@@ -57,12 +60,15 @@ impl DownloadTask {
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
-        let download = Download::new(watch, cancel.clone(), sender, ticket.clone());
+        let handle = DriverHandle {
+            cancel: cancel.clone(),
+            ..shared.contents.handle(&inbox, watched)
+        };
+        let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
+        let download = Download::new(watch, cancel, sender, ticket.clone(), readers, stop);
         let task = Self {
-            handle: DriverHandle {
-                cancel,
-                ..shared.contents.handle(&inbox, watched)
-            },
+            readers: ReaderDesk::new(Arc::clone(&handle.readers)),
+            handle,
             shared,
             inbox,
             status,
@@ -84,6 +90,7 @@ impl DownloadTask {
             handle,
             inbox,
             status,
+            readers,
             ticket,
         } = self;
         ticket.leave();
@@ -98,15 +105,22 @@ impl DownloadTask {
                     place,
                 } = *fetch;
                 let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-                let mut driver = driver.fallback(fallback).active(place);
+                let mut driver = driver.fallback(fallback).active(place).readers(readers);
                 driver.owners_found(owners);
                 // In a box: a download that waits for its turn needs no room for it.
                 Box::pin(driver.run(handle.stop, handle.cancel)).await;
             }
             Ok(Start::Complete(content)) => {
+                match serve::readers(&shared, &content.id).await {
+                    Ok(board) => readers.moved(board),
+                    Err(error) => readers.end(gone(content.id, error)),
+                }
                 status.send_modify(|status| *status = ContentStatus::shared(content));
             }
-            Err(error) => status.send_modify(|status| status.end(Err(error))),
+            Err(error) => {
+                readers.end(error.clone());
+                status.send_modify(|status| status.end(Err(error)));
+            }
         }
     }
 
@@ -203,6 +217,19 @@ async fn fetch(
         owners,
         place,
     })
+}
+
+/// What the readers of a content hear that was complete here, and is gone already.
+fn gone(id: ContentId, error: ReaderError) -> DownloadError {
+    match error {
+        ReaderError::Storage(source) => DownloadError::Storage {
+            id,
+            chunk: None,
+            source,
+        },
+        ReaderError::ShutDown => DownloadError::ShutDown,
+        ReaderError::NotHere { .. } => DownloadError::Cancelled,
+    }
 }
 
 /// Whether the storage may have a content already, or a part of it: as an interrupted

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
@@ -11,8 +12,10 @@ use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 use crate::content::{Content, ContentName};
 use crate::error::DownloadError;
 use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::queue::QueueTicket;
+use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::swarm::{Progress, Strategy};
 use crate::protocol::Addr;
 
@@ -92,6 +95,9 @@ pub struct Download {
     on_drop: DropGuard,
     inbox: mpsc::Sender<DriverInput>,
     ticket: QueueTicket,
+    readers: Arc<ReaderBoard>,
+    /// Cancelled when the peer is shut down.
+    stop: CancellationToken,
 }
 
 impl Download {
@@ -100,9 +106,13 @@ impl Download {
         cancel: CancellationToken,
         inbox: mpsc::Sender<DriverInput>,
         ticket: QueueTicket,
+        readers: Arc<ReaderBoard>,
+        stop: CancellationToken,
     ) -> Self {
         Self {
             ticket,
+            readers,
+            stop,
             outcome: ReusableBoxFuture::new(outcome(status.clone())),
             status,
             on_drop: cancel.clone().drop_guard(),
@@ -147,6 +157,18 @@ impl Download {
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
         self.status.borrow().content().cloned()
+    }
+
+    /// Reads the content while it is being downloaded, and afterwards. It waits for what
+    /// is not here yet, and has that fetched first. There can be many readers. They do
+    /// not keep the download running.
+    pub fn reader(&self) -> ContentReader {
+        self.reader_with(ReaderOptions::default())
+    }
+
+    /// [`reader`](Self::reader), with options.
+    pub fn reader_with(&self, options: ReaderOptions) -> ContentReader {
+        ContentReader::new(Arc::clone(&self.readers), self.stop.clone(), options)
     }
 
     /// Ends the download. Returns at once; the outcome follows soon, and is

@@ -29,7 +29,8 @@ use super::supply::{Supply, links_with_chunks};
 use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
 use super::{
-    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, Strategy, SwarmConfig,
+    ChunkBytes, DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, ReadWindow,
+    Strategy, SwarmConfig,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
@@ -187,6 +188,18 @@ impl Swarm {
         self.phase.fill_in(&mut progress);
         progress
     }
+
+    /// Where the bytes of a chunk are.
+    pub(crate) fn chunk_bytes(&self, chunk: ChunkIndex) -> ChunkBytes<'_> {
+        match &self.phase {
+            Phase::Transfer(transfer) => transfer.bytes_of(chunk),
+            Phase::Seeding(_) => ChunkBytes::Stored,
+            Phase::Manifest(_) | Phase::Opening(_) => ChunkBytes::Missing,
+        }
+    }
+
+    /// What the readers of the content want next.
+    pub fn set_read_windows(&mut self, _now: Instant, _windows: &[ReadWindow]) {}
 
     /// Asks for the missing chunks in another order from now on.
     pub fn set_strategy(&mut self, strategy: Strategy) {

@@ -82,6 +82,29 @@ impl ChunkChecks {
         Readable::Later
     }
 
+    /// Whether a chunk was not verified yet.
+    pub(super) fn is_unchecked(&self, chunk: ChunkIndex) -> bool {
+        let unchecked = self.unchecked.as_ref();
+        unchecked.is_some_and(|unchecked| unchecked.contains(chunk))
+    }
+
+    /// Somebody here waits for a chunk that was not verified yet: it is checked before
+    /// the others.
+    pub(super) fn prefer(&mut self, chunk: ChunkIndex) {
+        if self.bad.contains(&chunk) {
+            return;
+        }
+        if !self.wanted.contains_key(&chunk) {
+            self.wanted.insert(chunk, Check::default());
+        } else if let Some(at) = self.waiting.iter().position(|waits| *waits == chunk) {
+            self.waiting.remove(at);
+        } else {
+            // It is being checked.
+            return;
+        }
+        self.waiting.push_front(chunk);
+    }
+
     /// Checks a chunk for the machine.
     pub(super) fn recheck(&mut self, chunk: ChunkIndex) {
         if let Some(check) = self.wanted.get_mut(&chunk) {
