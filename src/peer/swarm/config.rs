@@ -14,7 +14,8 @@ pub struct SwarmConfig {
     pub sources: usize,
     /// How many links there may be, dialled or accepted. Default 50.
     pub max_links: usize,
-    /// Bytes that have arrived and are not stored yet. Two chunks are always allowed.
+    /// Bytes that have arrived and are not stored yet. Two chunks are always allowed,
+    /// and one more while somebody reads the content.
     /// Default 64 MiB.
     pub max_unverified: u64,
     /// Bytes of blocks on their way to the network, over all links. Default

@@ -71,6 +71,8 @@ pub struct Swarm {
     effort: Effort,
     counters: Counters,
     super_seeding: SuperSeeding,
+    /// What the readers of the content want next.
+    windows: Vec<ReadWindow>,
 }
 
 /// What the machine tries to do.
@@ -139,6 +141,7 @@ impl Swarm {
             effort: Effort::Going,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
+            windows: Vec::new(),
         };
         swarm.measure();
         swarm
@@ -199,7 +202,17 @@ impl Swarm {
     }
 
     /// What the readers of the content want next.
-    pub fn set_read_windows(&mut self, _now: Instant, _windows: &[ReadWindow]) {}
+    pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
+        self.windows = windows.to_vec();
+        if let Some(planner) = self.planner() {
+            let released = planner.set_windows(now, windows);
+            self.released(released);
+            for link in self.links.keys() {
+                self.ask_queue.wake(link);
+            }
+        }
+        self.settle(now);
+    }
 
     /// Asks for the missing chunks in another order from now on.
     pub fn set_strategy(&mut self, strategy: Strategy) {
@@ -1239,6 +1252,8 @@ impl Swarm {
                 transfer.planner.link_owes(id, early.unanswered(id));
             }
         }
+        // Nothing was asked for, so nothing is given up.
+        transfer.planner.set_windows(now, &self.windows);
         transfer
     }
 

@@ -26,9 +26,14 @@ impl ReadWindow {
         }
     }
 
-    /// The chunks that lie in the window, at least in part.
+    /// The chunks that lie in the window, at least in part. Whoever reads ahead at all
+    /// reads ahead to the next chunk at least.
     pub(super) fn chunks(&self, geometry: &Geometry) -> Range<u32> {
-        let end = self.position.saturating_add(self.readahead);
+        let readahead = match self.readahead {
+            0 => 0,
+            some => some.max(geometry.chunk_len() + 1),
+        };
+        let end = self.position.saturating_add(readahead);
         let end = end.min(geometry.length());
         if self.position >= end {
             return 0..0;

@@ -328,7 +328,8 @@ impl Transfer {
         let geometry = self.manifest.geometry();
         let whole = self.whole.keys().map(|&chunk| geometry.len_of(chunk));
         let unverified = self.assembler.bytes() + whole.sum::<u64>();
-        let bound = config.max_unverified.max(geometry.chunk_len() * 2);
+        // One chunk more for a reader.
+        let bound = config.max_unverified.max(geometry.chunk_len() * 2) + geometry.chunk_len();
         assert!(unverified <= bound);
         for &chunk in self.whole.keys() {
             assert!(!self.stored.contains(chunk));
