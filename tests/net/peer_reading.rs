@@ -2,16 +2,11 @@
 
 use std::io::{ErrorKind, SeekFrom};
 
-use bt_lite::peer::PeerConfig;
-use bt_lite::{
-    ContentReader, DownloadError, MemoryStorage, Peer, ReaderError, ReaderOptions, ShareSource,
-};
-use bytes::Bytes;
+use bt_lite::{ContentReader, DownloadError, ReaderError};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::on_both_networks;
-use crate::world::storages::{Call, Trouble, Troubled};
-use crate::world::{World, content, named, soon};
+use crate::world::{World, content, soon};
 
 async fn read_all(reader: &mut ContentReader) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -130,4 +125,34 @@ on_both_networks! {
         let error = reader.read_u8().await.unwrap_err();
         assert_eq!(download_error(&error), &outcome);
     }
+}
+
+/// Readers and their download on different threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_readers_on_many_threads_get_their_bytes() {
+    soon(async {
+        let world = World::tcp().await;
+        let bytes = content(4_000_000, 6);
+        let _owners = world.owners(3, "film", &bytes).await;
+        let node = world.node("reader").await;
+        let download = node.peer.download("film");
+        let readers: Vec<_> = (0..8u64)
+            .map(|number| {
+                let (mut reader, bytes) = (download.reader(), bytes.clone());
+                tokio::spawn(async move {
+                    let from = number * 450_000;
+                    let part = read_at(&mut reader, from, 400_000).await;
+                    assert!(part == bytes[from as usize..][..400_000]);
+                    let from = (7 - number) * 450_000;
+                    let part = read_at(&mut reader, from, 400_000).await;
+                    assert!(part == bytes[from as usize..][..400_000]);
+                })
+            })
+            .collect();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        download.await.unwrap();
+    })
+    .await;
 }

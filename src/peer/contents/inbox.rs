@@ -2,6 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::content::Bitfield;
 use crate::peer::session::outlet::Outlet;
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
@@ -34,6 +35,10 @@ pub(in crate::peer) enum DriverInput {
     SetStrategy {
         strategy: Strategy,
         done: oneshot::Sender<()>,
+    },
+    /// The user asks which chunks are verified.
+    VerifiedChunks {
+        reply: oneshot::Sender<Option<Bitfield>>,
     },
 }
 

@@ -111,11 +111,13 @@ impl DownloadTask {
                 Box::pin(driver.run(handle.stop, handle.cancel)).await;
             }
             Ok(Start::Complete(content)) => {
-                match serve::readers(&shared, &content.id).await {
-                    Ok(board) => readers.moved(board),
-                    Err(error) => readers.end(gone(content.id, error)),
-                }
+                let board = serve::readers(&shared, &content.id).await;
+                let id = content.id;
                 status.send_modify(|status| *status = ContentStatus::shared(content));
+                match board {
+                    Ok(board) => readers.moved(board),
+                    Err(error) => readers.end(gone(id, error)),
+                }
             }
             Err(error) => {
                 readers.end(error.clone());

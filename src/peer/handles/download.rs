@@ -9,7 +9,7 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
-use crate::content::{Content, ContentName};
+use crate::content::{Bitfield, Content, ContentName};
 use crate::error::DownloadError;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::readers::ReaderBoard;
@@ -157,6 +157,26 @@ impl Download {
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
         self.status.borrow().content().cloned()
+    }
+
+    /// Which chunks are verified and stored; `None` if the manifest is not known yet, or
+    /// the download has failed. O(chunks).
+    ///
+    /// Cancel safe.
+    pub async fn verified_chunks(&self) -> Option<Bitfield> {
+        let all = {
+            let status = self.status.borrow();
+            let chunks = status.progress().chunks?;
+            status.complete().map(|_| Bitfield::all(chunks))
+        };
+        if all.is_some() {
+            return all;
+        }
+        let (reply, answer) = oneshot::channel();
+        let input = DriverInput::VerifiedChunks { reply };
+        // Both fail only when the download has ended.
+        self.inbox.send(input).await.ok()?;
+        answer.await.ok()?
     }
 
     /// Reads the content while it is being downloaded, and afterwards. It waits for what

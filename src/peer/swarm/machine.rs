@@ -201,6 +201,15 @@ impl Swarm {
         }
     }
 
+    /// The chunks that are verified and stored, once the content can be stored.
+    pub fn verified_chunks(&self) -> Option<Bitfield> {
+        match &self.phase {
+            Phase::Manifest(_) | Phase::Opening(_) => None,
+            Phase::Transfer(transfer) => Some(transfer.stored().clone()),
+            Phase::Seeding(manifest) => Some(Bitfield::all(manifest.geometry().chunks())),
+        }
+    }
+
     /// What the readers of the content want next.
     pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
         self.windows = windows.to_vec();

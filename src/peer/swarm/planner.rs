@@ -68,9 +68,10 @@ const TRY_AFTER: Duration = Duration::from_millis(500);
 const OVERTAKE_UNMEASURED: f64 = 2.0;
 
 /// How many bytes all links together are asked for while somebody reads, before it is
-/// known how fast they are: what a line of 20 Mbit/s carries in a long round trip. What
-/// slow links were asked for has to be taken over from them.
-const READING_FIRST_WINDOW: u64 = 512 << 10;
+/// known how fast they are: what a line of 10 Mbit/s carries in a long round trip. What
+/// slow links were asked for has to be taken over from them, and a reader that goes
+/// elsewhere at once waits behind it.
+const READING_FIRST_WINDOW: u64 = 256 << 10;
 
 /// What is expected to be here within a round trip and this time is probably on its way,
 /// and is not given up for a reader.

@@ -395,6 +395,10 @@ impl Driver {
                 // The caller may have gone.
                 let _ = done.send(());
             }
+            DriverInput::VerifiedChunks { reply } => {
+                // The caller may have gone.
+                let _ = reply.send(self.swarm.verified_chunks());
+            }
         }
     }
 
@@ -542,9 +546,9 @@ impl Driver {
     fn open(&mut self, manifest: Arc<Manifest>) {
         // Only the manifest proves the length; a tracker merely repeats it.
         self.listing.content.length = manifest.geometry().length();
-        self.readers.found(manifest.geometry());
         self.show_content();
         self.show_progress();
+        self.readers.found(manifest.geometry());
         let name = self.listing.content.name.clone();
         self.jobs.open(name, self.fallback.clone(), manifest);
     }
