@@ -48,57 +48,56 @@ pub(crate) fn respond(
     }
     let known = request.typed_get::<IfNoneMatch>();
     if known.is_some_and(|known| !known.precondition_passes(&tag)) {
-        let response = response
-            .status(StatusCode::NOT_MODIFIED)
-            .body(Body::empty());
-        return response.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR));
+        return sent(response.status(StatusCode::NOT_MODIFIED), Body::empty());
     }
     let kind = kind_of(content.name.as_str());
-    let parts = match wanted(content.length, &tag, method, request) {
+    let (response, parts) = match wanted(content.length, &tag, method, request) {
         Wanted::Nothing => {
             let range = format!("bytes */{}", content.length);
-            let response = response
-                .status(StatusCode::RANGE_NOT_SATISFIABLE)
-                .header(header::CONTENT_RANGE, range)
-                .body(Body::empty());
-            return response.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR));
+            let response = response.status(StatusCode::RANGE_NOT_SATISFIABLE);
+            let response = response.header(header::CONTENT_RANGE, range);
+            return sent(response, Body::empty());
         }
         Wanted::All => {
-            response = response.header(header::CONTENT_TYPE, kind);
-            VecDeque::from([Part::Bytes(0..content.length)])
+            let all = VecDeque::from([Part::Bytes(0..content.length)]);
+            (response.header(header::CONTENT_TYPE, kind), all)
         }
-        Wanted::Ranges(ranges) => match &ranges[..] {
-            [range] => {
-                response = response
-                    .status(StatusCode::PARTIAL_CONTENT)
-                    .header(header::CONTENT_TYPE, kind)
-                    .header(header::CONTENT_RANGE, content_range(range, content.length));
-                VecDeque::from([Part::Bytes(range.clone())])
-            }
-            _ => {
-                let multipart = format!("multipart/byteranges; boundary={BOUNDARY}");
-                response = response
-                    .status(StatusCode::PARTIAL_CONTENT)
-                    .header(header::CONTENT_TYPE, multipart);
-                multipart_of(&ranges, kind, content.length)
-            }
-        },
+        Wanted::Ranges(ranges) => {
+            let response = response.status(StatusCode::PARTIAL_CONTENT);
+            some(response, &ranges, kind, content.length)
+        }
     };
-    finish(response, parts, reader, method)
-}
-
-fn finish(
-    response: Builder,
-    parts: VecDeque<Part>,
-    reader: ContentReader,
-    method: &Method,
-) -> Response {
     let length: u64 = parts.iter().map(Part::len).sum();
     let response = response.header(header::CONTENT_LENGTH, length);
     let body = match *method == Method::HEAD {
         true => Body::empty(),
         false => body_of(parts, reader),
     };
+    sent(response, body)
+}
+
+/// One range, or several as the parts of one body.
+fn some(
+    response: Builder,
+    ranges: &[Range<u64>],
+    kind: &str,
+    length: u64,
+) -> (Builder, VecDeque<Part>) {
+    if let [range] = ranges {
+        let response = response.header(header::CONTENT_TYPE, kind);
+        let place = content_range(range, length);
+        let part = Part::Bytes(range.clone());
+        return (
+            response.header(header::CONTENT_RANGE, place),
+            VecDeque::from([part]),
+        );
+    }
+    let multipart = format!("multipart/byteranges; boundary={BOUNDARY}");
+    let response = response.header(header::CONTENT_TYPE, multipart);
+    (response, multipart_of(ranges, kind, length))
+}
+
+fn sent(response: Builder, body: Body) -> Response {
     let response = response.body(body);
     response.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR))
 }

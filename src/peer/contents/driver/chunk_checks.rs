@@ -4,6 +4,7 @@
 //! for by another peer before is verified first, once for all blocks that wait
 //! for it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::read_queue::BlockRequest;
@@ -94,13 +95,16 @@ impl ChunkChecks {
         if self.bad.contains(&chunk) {
             return;
         }
-        if !self.wanted.contains_key(&chunk) {
-            self.wanted.insert(chunk, Check::default());
-        } else if let Some(at) = self.waiting.iter().position(|waits| *waits == chunk) {
-            self.waiting.remove(at);
-        } else {
-            // It is being checked.
-            return;
+        match self.wanted.entry(chunk) {
+            Entry::Vacant(free) => _ = free.insert(Check::default()),
+            Entry::Occupied(_) => {
+                let mut waiting = self.waiting.iter();
+                let Some(at) = waiting.position(|waits| *waits == chunk) else {
+                    // It is being checked.
+                    return;
+                };
+                self.waiting.remove(at);
+            }
         }
         self.waiting.push_front(chunk);
     }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
@@ -258,9 +258,6 @@ impl Driver {
         let mut published = false;
         if self.publication == Publication::UnderWay {
             published = self.await_publication().await;
-            if published {
-                self.complete_readers();
-            }
         } else if !matches!(reason, DownloadError::Storage { .. }) {
             self.save().await;
         }
@@ -281,8 +278,7 @@ impl Driver {
         // the same download.
         drop(jobs);
         drop(open);
-        let stopping = shared.tasks.stop.is_cancelled();
-        let seeding = swarm.is_seeding();
+        let (stopping, seeding) = (shared.tasks.stop.is_cancelled(), swarm.is_seeding());
         let reason = match stopping {
             true => DownloadError::ShutDown,
             false => reason,
@@ -308,10 +304,7 @@ impl Driver {
             true => Ok(listing.content),
             false => Err(reason),
         };
-        if let Err(error) = &outcome {
-            readers.end(error.clone());
-        }
-        status.send_modify(|status| status.end(outcome));
+        tell(&readers, &status, outcome);
         drop(inbox);
         if told.is_pending() {
             shared.tasks.stop.run_until_cancelled(gone).await;
@@ -330,7 +323,11 @@ impl Driver {
             false
         };
         let patience = self.shared.config.shutdown_timeout;
-        timeout(patience, published).await.unwrap_or(false)
+        let published = timeout(patience, published).await.unwrap_or(false);
+        if published {
+            self.complete_readers();
+        }
+        published
     }
 
     /// Makes durable what has arrived, so that nothing is fetched twice. Takes
@@ -737,6 +734,9 @@ impl Driver {
                 }
             }
         }
+        if unchecked.is_empty() {
+            return;
+        }
         for chunk in unchecked {
             self.checks.prefer(chunk);
         }
@@ -803,6 +803,18 @@ fn part_of(pieces: &[Bytes], mut offset: u64, len: usize) -> Bytes {
         }
     }
     Bytes::new()
+}
+
+/// Tells those who read and those who watch how it ended.
+fn tell(
+    readers: &ReaderDesk,
+    status: &watch::Sender<ContentStatus>,
+    outcome: Result<Content, DownloadError>,
+) {
+    if let Err(error) = &outcome {
+        readers.end(error.clone());
+    }
+    status.send_modify(|status| status.end(outcome));
 }
 
 /// What the other peers are told at the end.
