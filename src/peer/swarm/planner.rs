@@ -73,6 +73,10 @@ const OVERTAKE_UNMEASURED: f64 = 2.0;
 /// elsewhere at once waits behind it.
 const READING_FIRST_WINDOW: u64 = 256 << 10;
 
+/// How long readers can do without a link, beyond two round trips, when its round trip is
+/// measured.
+const PROBE: Duration = Duration::from_millis(100);
+
 /// What is expected to be here within a round trip and this time is probably on its way,
 /// and is not given up for a reader.
 const UNDER_WAY: Duration = Duration::from_millis(50);
@@ -418,8 +422,24 @@ impl Planner {
         if self.urgent.is_empty() {
             return source.window_alone(now, &self.config, first);
         }
+        if source.wants_probe() && self.is_calm(now, source) {
+            // As little as possible, see `Source::has_room`.
+            return 0;
+        }
         let first = first.min(READING_FIRST_WINDOW / owners);
         source.window_reading(now, &self.config, self.layout.block_len(), first)
+    }
+
+    /// Whether readers have enough to go on with while the round trip of a link is
+    /// measured.
+    fn is_calm(&self, now: Instant, source: &Source) -> bool {
+        let is_here = |chunk| {
+            let state = self.states.get(chunk);
+            matches!(state, ChunkState::Stored | ChunkState::Complete)
+        };
+        let mut missing = self.urgent.iter().filter(|(chunk, _)| !is_here(*chunk));
+        let pause = source.round_trip().unwrap_or_default() * 2 + PROBE;
+        missing.next().is_none_or(|(_, due)| due > now + pause)
     }
 
     /// What to ask a link for now. Call it until it returns `None`.

@@ -34,6 +34,8 @@ pub(super) struct Ask {
     pub(super) live: bool,
     /// What had been delivered by then.
     mark: Mark,
+    /// Whether it waits for little at the other side.
+    probe: bool,
 }
 
 /// One link as a source.
@@ -71,6 +73,9 @@ pub(super) struct Source {
     delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
+    /// Whether that was measured while the line had little else to carry. The first block
+    /// may come behind the manifest.
+    probed: bool,
     /// When it last answered, or was last found silent.
     last_sign: Option<Instant>,
 }
@@ -95,6 +100,7 @@ impl Source {
             meter: RateMeter::default(),
             delivery: DeliveryRate::default(),
             round_trip: None,
+            probed: false,
             last_sign: None,
         }
     }
@@ -301,6 +307,12 @@ impl Source {
         (rate * (travel + config.slack.as_secs_f64())) as u64 + block_len
     }
 
+    /// Whether its round trip may be shorter than it seems, and little is known until it is
+    /// asked for little.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.delivery.is_measured() && !self.probed
+    }
+
     /// Whether it is known how fast it is when its line is full.
     pub(super) fn is_measured(&self) -> bool {
         self.delivery.is_measured()
@@ -392,6 +404,7 @@ impl Source {
             at: now,
             live: true,
             mark,
+            probe: self.delivery.is_measured() && self.asks.len() <= 1,
         });
     }
 
@@ -404,6 +417,7 @@ impl Source {
                 at,
                 live: false,
                 mark,
+                probe: false,
             });
         }
     }
@@ -436,6 +450,7 @@ impl Source {
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
+        self.probed |= ask.probe;
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
         self.rejections = 0;
