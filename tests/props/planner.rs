@@ -574,3 +574,19 @@ fn slow_link_leaves_what_is_due_to_a_fast_one() {
     );
     planner.check_invariants();
 }
+
+#[test]
+fn only_link_is_asked_for_what_a_reader_wants_though_it_was_silent() {
+    let (mut planner, mut now) = read_by(1);
+    planner.set_windows(now, &[ReadWindow::new(0, 4 << 20, None)]);
+    assert!(!requests(&mut planner, now, 0).is_empty());
+    while planner.snubs(LinkId(0)) == 0 {
+        now = planner.poll_timeout().unwrap();
+        planner.handle_timeout(now);
+    }
+    // All that is missing lies in the window.
+    let again = requests(&mut planner, now, 0);
+    assert_eq!(again.len(), 1, "one block at a time, until it answers");
+    assert_eq!(again[0].chunk, ChunkIndex(0));
+    planner.check_invariants();
+}

@@ -839,9 +839,10 @@ impl Planner {
         let some_proven = self.sources.values().any(Source::is_proven);
         let mut lanes = Lanes::default();
         for (other, source) in self.sources.iter() {
-            let restrained = other != link && spent && source.takes_turns();
+            let restrained = spent && source.takes_turns();
             let unproven = some_proven && !source.is_proven();
-            if restrained || !source.may_be_asked(&self.layout) {
+            // This one has room, or it would not be looked at, even if it was silent.
+            if other != link && (restrained || !source.may_be_asked(&self.layout)) {
                 continue;
             }
             let delay = match unproven {
