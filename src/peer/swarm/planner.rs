@@ -859,7 +859,9 @@ impl Planner {
                 rate: source.rate(now).unwrap_or(typical).max(1.0),
             });
         }
-        let expected = self.owners_alone.filter(|_| !some_proven).unwrap_or(0);
+        // Owners that are being dialled count at the start only: they may never come.
+        let began = self.sources.values().any(|s| s.round_trip().is_some());
+        let expected = self.owners_alone.filter(|_| !began).unwrap_or(0);
         lanes.expect(expected, typical);
         lanes
     }
