@@ -210,6 +210,24 @@ pub enum DownloadError {
     ShutDown,
 }
 
+/// Why there is no reader of a content.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReaderError {
+    /// The content is neither complete here nor being downloaded.
+    #[error("{id} is neither complete here nor being downloaded")]
+    NotHere {
+        /// The content.
+        id: ContentId,
+    },
+    /// The storage cannot say what the bytes of the content must be.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The peer was shut down.
+    #[error("the peer is shut down")]
+    ShutDown,
+}
+
 fn list(candidates: &[(ContentId, u64)]) -> String {
     let each = candidates
         .iter()

@@ -115,12 +115,12 @@ pub use content::{
     Bitfield, ChunkIndex, Content, ContentId, ContentName, Geometry, Manifest, NameError, TooLong,
     split_evenly,
 };
-pub use error::{ConfigError, DownloadError, ShareError, StartError};
+pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
-    PeerConfig, ShareSource,
+    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer,
+    PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};

@@ -35,5 +35,6 @@ pub use contents::losses::LostContents;
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};
+pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::share::ShareSource;
 pub use stats::{ContentStats, PeerStats};

@@ -13,6 +13,7 @@ mod peer_files;
 mod peer_handles;
 mod peer_joins;
 mod peer_names;
+mod peer_reading;
 mod peer_resume;
 mod peer_spans;
 mod peer_surface;

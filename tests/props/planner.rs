@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, PlannerConfig, Strategy as Order};
+use bt_lite::peer::swarm::{LinkId, PlannerConfig, ReadWindow, Strategy as Order};
 use bt_lite::testing::machine::{Arrival, BlockLayout, ChunkSet, Planner, Released};
 use bt_lite::{Bitfield, ChunkIndex, Geometry};
 use proptest::collection::vec;
@@ -28,6 +28,8 @@ enum Op {
     Wait(u64),
     Timeout,
     Strategy(bool),
+    /// Readers at these chunks, with a readahead in chunks and a rate in chunks per second.
+    Windows(Vec<(u64, u64, Option<u8>)>),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -53,6 +55,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         4 => (0u64..3000).prop_map(Op::Wait),
         2 => Just(Op::Timeout),
         1 => any::<bool>().prop_map(Op::Strategy),
+        2 => vec((0u64..14, 0u64..6, prop::option::of(1u8..20)), 0..3).prop_map(Op::Windows),
     ];
     vec(op, 0..250)
 }
@@ -71,6 +74,8 @@ struct World {
     failed: BTreeSet<ChunkIndex>,
     has: BTreeMap<u64, BTreeSet<u32>>,
     max_open: usize,
+    /// Whether there was a reader at any time.
+    was_read: bool,
 }
 
 impl World {
@@ -88,6 +93,7 @@ impl World {
             failed: BTreeSet::new(),
             has: BTreeMap::new(),
             max_open,
+            was_read: false,
         }
     }
 
@@ -229,6 +235,18 @@ impl World {
         assert_eq!(rejected, None);
     }
 
+    fn windows(&mut self, readers: Vec<(u64, u64, Option<u8>)>) {
+        let chunk_len = self.layout.geometry().chunk_len();
+        let window = |(chunk, readahead, rate): (u64, u64, Option<u8>)| {
+            let rate = rate.map(|rate| f64::from(rate) * chunk_len as f64);
+            ReadWindow::new(chunk * chunk_len + 1, readahead * chunk_len, rate)
+        };
+        let windows: Vec<ReadWindow> = readers.into_iter().map(window).collect();
+        self.was_read |= !windows.is_empty();
+        let released = self.planner.set_windows(self.now, &windows);
+        self.released(released);
+    }
+
     fn timeout(&mut self) {
         if let Some(at) = self.planner.poll_timeout() {
             self.now = self.now.max(at);
@@ -287,6 +305,7 @@ impl World {
                 true => Order::Sequential,
                 false => Order::RarestFirst,
             }),
+            Op::Windows(readers) => self.windows(readers),
         }
         self.check();
     }
@@ -294,7 +313,9 @@ impl World {
     /// Compares the planner's answers with the record.
     fn check(&self) {
         self.planner.check_invariants();
-        assert!(self.here.len() + self.complete.len() <= self.max_open);
+        // One chunk more for a reader.
+        let max_open = self.max_open + usize::from(self.was_read);
+        assert!(self.here.len() + self.complete.len() <= max_open);
         for (&link, owed) in &self.owed {
             assert_eq!(self.planner.unanswered(LinkId(link)), owed.len());
             let useful = self.has[&link]
@@ -455,4 +476,117 @@ proptest! {
         let bytes: u64 = seen.iter().map(|block| u64::from(block.len)).sum();
         prop_assert_eq!(bytes, geometry.length());
     }
+}
+
+/// A planner of 64 chunks with 4 blocks each, and seeders that were not asked yet.
+fn read_by(links: u64) -> (Planner, Instant) {
+    let geometry = Geometry::of(64 << 20).unwrap();
+    let layout = BlockLayout::of(geometry);
+    let mut present = Bitfield::all(geometry.chunks());
+    (0..64).for_each(|chunk| _ = present.remove(ChunkIndex(chunk)));
+    let mut config = PlannerConfig::default();
+    config.first_window = 256 << 10;
+    let mut planner = Planner::new(layout, &present, config);
+    for link in (0..links).map(LinkId) {
+        planner.link_added(link);
+        planner.link_has(link, ChunkSet::All);
+    }
+    (planner, Instant::now())
+}
+
+/// The next requests to a link.
+fn requests(planner: &mut Planner, now: Instant, link: u64) -> Vec<BlockRange> {
+    let next = || planner.next_request(now, LinkId(link));
+    std::iter::from_fn(next)
+        .map(|request| request.block)
+        .collect()
+}
+
+fn window(chunk: u64) -> [ReadWindow; 1] {
+    [ReadWindow::new(chunk * (64 << 10), 256 << 10, None)]
+}
+
+/// Answers everything that a link was asked for, in order, one block in this many ms.
+fn answer(planner: &mut Planner, now: &mut Instant, link: u64, ms: u64) {
+    let mut owed = planner.unanswered_asks(LinkId(link));
+    for (block, _) in owed.drain(..) {
+        *now += Duration::from_millis(ms);
+        planner.block_arrived(*now, LinkId(link), block);
+    }
+}
+
+#[test]
+fn chunk_that_a_reader_waits_for_is_split_over_equal_links() {
+    let (mut planner, now) = read_by(4);
+    planner.set_owners_alone(Some(4));
+    assert_eq!(planner.set_windows(now, &window(20)), Released::default());
+    let firsts: BTreeSet<u32> = (0..4)
+        .map(|link| {
+            let first = requests(&mut planner, now, link)[0];
+            assert_eq!(first.chunk, ChunkIndex(20));
+            first.offset
+        })
+        .collect();
+    assert_eq!(firsts.len(), 4, "a link is asked for a block twice");
+    planner.check_invariants();
+}
+
+#[test]
+fn seek_gives_up_what_is_far_and_asks_for_what_is_near() {
+    let (mut planner, now) = read_by(1);
+    planner.set_owners_alone(Some(1));
+    let far = requests(&mut planner, now, 0);
+    assert!(far.len() > 4 && far.iter().all(|block| block.chunk.0 < 40));
+    let released = planner.set_windows(now, &window(40));
+    // The first block is probably on its way.
+    let cancelled: Vec<BlockRange> = released.cancelled.iter().map(|(_, b)| *b).collect();
+    assert_eq!(cancelled, far[1..]);
+    let near = requests(&mut planner, now, 0);
+    let order: Vec<u32> = near.iter().map(|block| block.chunk.0).collect();
+    assert_eq!(order[..4], [40; 4]);
+    assert!(order.is_sorted());
+    planner.check_invariants();
+    // Without the reader, the usual order is back.
+    assert_eq!(planner.set_windows(now, &[]), Released::default());
+    planner.check_invariants();
+}
+
+#[test]
+fn slow_link_leaves_what_is_due_to_a_fast_one() {
+    let (mut planner, mut now) = read_by(2);
+    // Each has shown its rate, one after the other.
+    for (link, ms) in [(0, 1), (1, 100)] {
+        requests(&mut planner, now, link);
+        answer(&mut planner, &mut now, link, ms);
+    }
+    planner.set_windows(now, &window(30));
+    let slow = requests(&mut planner, now, 1);
+    assert!(!slow.is_empty());
+    assert!(
+        slow.iter().all(|block| !(30..34).contains(&block.chunk.0)),
+        "{slow:?}"
+    );
+    let fast = requests(&mut planner, now, 0);
+    assert!(
+        fast.iter()
+            .take(2)
+            .all(|block| block.chunk == ChunkIndex(30))
+    );
+    planner.check_invariants();
+}
+
+#[test]
+fn only_link_is_asked_for_what_a_reader_wants_though_it_was_silent() {
+    let (mut planner, mut now) = read_by(1);
+    planner.set_windows(now, &[ReadWindow::new(0, 4 << 20, None)]);
+    assert!(!requests(&mut planner, now, 0).is_empty());
+    while planner.snubs(LinkId(0)) == 0 {
+        now = planner.poll_timeout().unwrap();
+        planner.handle_timeout(now);
+    }
+    // All that is missing lies in the window.
+    let again = requests(&mut planner, now, 0);
+    assert_eq!(again.len(), 1, "one block at a time, until it answers");
+    assert_eq!(again[0].chunk, ChunkIndex(0));
+    planner.check_invariants();
 }

@@ -4,6 +4,7 @@
 // Each test binary uses only some of these items.
 #![allow(dead_code)]
 
+pub(crate) mod reading;
 pub(crate) mod storages;
 pub(crate) mod strangers;
 pub(crate) mod wire;

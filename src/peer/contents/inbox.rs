@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::content::Bitfield;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::session::outlet::Outlet;
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
@@ -42,6 +43,10 @@ pub(in crate::peer) enum DriverInput {
     SetStrategy {
         strategy: Strategy,
         done: oneshot::Sender<()>,
+    },
+    /// The user asks which chunks are verified.
+    VerifiedChunks {
+        reply: oneshot::Sender<Option<Bitfield>>,
     },
 }
 

@@ -9,16 +9,18 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, Manifest};
-use crate::error::ShareError;
+use crate::error::{DownloadError, ReaderError, ShareError};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
+use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
+use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
-    AddedPlace, DriverClaim, DriverHandle, Settled, Taken, Waker, Waking,
+    AddedPlace, DriverClaim, DriverHandle, Readable, Settled, Taken, Waker, Waking,
 };
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
@@ -398,11 +400,17 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
         claim,
         inbox,
         status,
+        readers,
         handle,
     } = waking;
     let (content, Awake { manifest, bytes }) = match present(&shared, content).await {
         Ok(present) => present,
         Err((content, error)) => {
+            readers.end(DownloadError::Storage {
+                id: content.content.id,
+                chunk: None,
+                source: error.clone(),
+            });
             return cannot_serve(&shared, content, claim, inbox, error).await;
         }
     };
@@ -418,12 +426,34 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob).with_bytes(bytes), recorded);
-    let driver = driver.unchecked(unchecked);
+    let driver = driver.unchecked(unchecked).readers(readers);
     let cancelled = handle.holders.cancelled().clone();
     let stop = handle.stop.clone();
     // Only those who watch the content are to be counted.
     drop(handle);
     Box::pin(driver.run(stop, cancelled)).await;
+}
+
+/// Where the readers of a content are.
+pub(in crate::peer) async fn readers(
+    shared: &PeerShared,
+    id: &ContentId,
+) -> Result<Arc<ReaderBoard>, ReaderError> {
+    if shared.tasks.stop.is_cancelled() {
+        return Err(ReaderError::ShutDown);
+    }
+    match shared.contents.readable(id) {
+        None => Err(ReaderError::NotHere { id: *id }),
+        Some(Readable::Awake(board)) => Ok(board),
+        Some(Readable::Asleep(asleep)) => {
+            let mut bytes = CompleteBytes::new(*id, Arc::clone(&asleep.blob));
+            if let Some(unchecked) = &asleep.unchecked {
+                let manifest = manifest(shared, &asleep).await?;
+                bytes = bytes.unverified((**unchecked).clone(), manifest);
+            }
+            Ok(Arc::new(ReaderBoard::complete(bytes)))
+        }
+    }
 }
 
 /// Ends the links of a content that cannot be served now. If that will not pass, it is

@@ -17,6 +17,7 @@ use crate::content::{Content, ContentId, ContentName};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::place::{MAX_PLACES, Place};
+use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::holders::Holders;
@@ -64,6 +65,8 @@ enum State {
 pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) inbox: mpsc::Sender<DriverInput>,
     pub(in crate::peer) status: watch::Receiver<ContentStatus>,
+    /// Those who read the content here.
+    pub(in crate::peer) readers: Arc<ReaderBoard>,
     /// Ends the driver.
     pub(in crate::peer) stop: CancellationToken,
     /// Who wants the download. When nobody does any more, the driver ends, unless its
@@ -82,6 +85,7 @@ pub(in crate::peer) struct Waking {
     pub(in crate::peer) claim: DriverClaim,
     pub(in crate::peer) inbox: Inbox,
     pub(in crate::peer) status: watch::Sender<ContentStatus>,
+    pub(in crate::peer) readers: ReaderDesk,
     pub(in crate::peer) handle: DriverHandle,
 }
 
@@ -260,6 +264,7 @@ impl Contents {
             claim: DriverClaim::new(self, id),
             inbox,
             status,
+            readers: ReaderDesk::new(Arc::clone(&handle.readers)),
             handle,
         }
     }
@@ -274,6 +279,7 @@ impl Contents {
         DriverHandle {
             inbox: inbox.sender(),
             status,
+            readers: Arc::default(),
             stop: self.stop.child_token(),
             holders,
         }
@@ -522,6 +528,14 @@ impl Contents {
         }
     }
 
+    /// Where a content can be read, if it is here.
+    pub(in crate::peer) fn readable(&self, id: &ContentId) -> Option<Readable> {
+        Some(match self.table().contents.get(id)? {
+            State::Asleep(asleep) => Readable::Asleep(Arc::clone(asleep)),
+            State::Awake(driver) => Readable::Awake(Arc::clone(&driver.readers)),
+        })
+    }
+
     /// Removes a content that is asleep, with all places, or else returns the driver of
     /// one that is awake.
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
@@ -582,6 +596,14 @@ pub(in crate::peer) enum AddedPlace {
     Full,
     /// The content is not here.
     NotHere,
+}
+
+/// A content that can be read here.
+pub(in crate::peer) enum Readable {
+    /// It is complete.
+    Asleep(Arc<Asleep>),
+    /// It is complete or being downloaded.
+    Awake(Arc<ReaderBoard>),
 }
 
 /// A content that was asked for to be removed.

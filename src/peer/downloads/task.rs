@@ -6,10 +6,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
-use crate::error::DownloadError;
+use crate::error::{DownloadError, ReaderError};
 use crate::peer::contents::driver::Driver;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::serve;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::holders::{Hold, Holders};
@@ -31,6 +33,7 @@ pub(in crate::peer) struct DownloadTask {
     handle: DriverHandle,
     inbox: Inbox,
     status: watch::Sender<ContentStatus>,
+    readers: ReaderDesk,
     ticket: QueueTicket,
 }
 
@@ -71,9 +74,12 @@ impl DownloadTask {
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
-        let download = Download::new(watch, hold, sender, ticket.clone());
+        let handle = shared.contents.handle(&inbox, watched, holders);
+        let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
+        let download = Download::new(watch, hold, sender, ticket.clone(), readers, stop);
         let task = Self {
-            handle: shared.contents.handle(&inbox, watched, holders),
+            readers: ReaderDesk::new(Arc::clone(&handle.readers)),
+            handle,
             shared,
             inbox,
             status,
@@ -94,15 +100,24 @@ impl DownloadTask {
         match started {
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
             Ok(Start::Join(join)) => self.follow(join).await,
-            Ok(Start::Complete(content)) => self.is_complete(content),
-            Err(error) => self.status.send_modify(|status| status.end(Err(error))),
+            Ok(Start::Complete(content)) => self.is_complete(content).await,
+            Err(error) => {
+                self.readers.end(error.clone());
+                self.status.send_modify(|status| status.end(Err(error)));
+            }
         }
     }
 
-    fn is_complete(&self, content: Content) {
-        let uploads = self.shared.contents.watch_uploads(&content.id);
+    async fn is_complete(&self, content: Content) {
+        let id = content.id;
+        let board = serve::readers(&self.shared, &id).await;
+        let uploads = self.shared.contents.watch_uploads(&id);
         let complete = ContentStatus::shared(content, uploads);
         self.status.send_modify(|status| *status = complete);
+        match board {
+            Ok(board) => self.readers.moved(board),
+            Err(error) => self.readers.end(gone(id, error)),
+        }
     }
 
     /// Drives the content, until it falls asleep.
@@ -112,6 +127,7 @@ impl DownloadTask {
             handle,
             inbox,
             status,
+            readers,
             ..
         } = self;
         let Fetch {
@@ -123,7 +139,7 @@ impl DownloadTask {
             place,
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-        let mut driver = driver.fallback(fallback).active(place);
+        let mut driver = driver.fallback(fallback).active(place).readers(readers);
         driver.owners_found(owners);
         let cancelled = handle.holders.cancelled().clone();
         let stop = handle.stop.clone();
@@ -142,6 +158,8 @@ impl DownloadTask {
             hold,
             wanted,
         } = join;
+        // Whoever reads has a place at the other download.
+        self.readers.moved(Arc::clone(&running.readers));
         let outcome = self.watch(&mut running, &wanted).await;
         if self.handle.holders.was_explicit() {
             hold.cancel();
@@ -407,6 +425,19 @@ async fn fetch(
         owners,
         place,
     })))
+}
+
+/// What the readers of a content hear that was complete here, and is gone already.
+fn gone(id: ContentId, error: ReaderError) -> DownloadError {
+    match error {
+        ReaderError::Storage(source) => DownloadError::Storage {
+            id,
+            chunk: None,
+            source,
+        },
+        ReaderError::ShutDown => DownloadError::ShutDown,
+        ReaderError::NotHere { .. } => DownloadError::Cancelled,
+    }
 }
 
 /// The names that a download may get.

@@ -2,18 +2,21 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use crate::content::{Content, ContentName};
+use crate::content::{Bitfield, Content, ContentName};
 use crate::error::DownloadError;
 use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::queue::QueueTicket;
+use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::Addr;
 
@@ -109,6 +112,9 @@ pub struct Download {
     left: CancellationToken,
     inbox: mpsc::Sender<DriverInput>,
     ticket: QueueTicket,
+    readers: Arc<ReaderBoard>,
+    /// Cancelled when the peer is shut down.
+    stop: CancellationToken,
 }
 
 impl Download {
@@ -117,10 +123,14 @@ impl Download {
         hold: Hold,
         inbox: mpsc::Sender<DriverInput>,
         ticket: QueueTicket,
+        readers: Arc<ReaderBoard>,
+        stop: CancellationToken,
     ) -> Self {
         let left = CancellationToken::new();
         Self {
             ticket,
+            readers,
+            stop,
             outcome: ReusableBoxFuture::new(outcome(status.clone(), left.clone())),
             status,
             hold,
@@ -174,6 +184,38 @@ impl Download {
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
         self.status.borrow().content().cloned()
+    }
+
+    /// Which chunks are verified and stored; `None` if the manifest is not known yet, or
+    /// the download has failed. O(chunks).
+    ///
+    /// Cancel safe.
+    pub async fn verified_chunks(&self) -> Option<Bitfield> {
+        let all = {
+            let status = self.status.borrow();
+            let chunks = status.progress().chunks?;
+            status.complete().map(|_| Bitfield::all(chunks))
+        };
+        if all.is_some() {
+            return all;
+        }
+        let (reply, answer) = oneshot::channel();
+        let input = DriverInput::VerifiedChunks { reply };
+        // Both fail only when the download has ended.
+        self.inbox.send(input).await.ok()?;
+        answer.await.ok()?
+    }
+
+    /// Reads the content while it is being downloaded, and afterwards. It waits for what
+    /// is not here yet, and has that fetched first. There can be many readers. They do
+    /// not keep the download running.
+    pub fn reader(&self) -> ContentReader {
+        self.reader_with(ReaderOptions::default())
+    }
+
+    /// [`reader`](Self::reader), with options.
+    pub fn reader_with(&self, options: ReaderOptions) -> ContentReader {
+        ContentReader::new(Arc::clone(&self.readers), self.stop.clone(), options)
     }
 
     /// Ends the download, also one that was [detached](Self::detach) before. Returns at

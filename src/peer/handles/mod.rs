@@ -3,4 +3,5 @@
 pub(super) mod download;
 pub(super) mod key;
 pub(super) mod peer;
+pub(super) mod reader;
 pub(super) mod share;

@@ -11,16 +11,17 @@ use tokio::sync::Semaphore;
 
 use crate::content::{Content, ContentId};
 use crate::descriptors::descriptor_limit;
-use crate::error::{ConfigError, ShareError, StartError};
+use crate::error::{ConfigError, ReaderError, ShareError, StartError};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
-use crate::peer::contents::serve::{DriverWaker, serve_stored, share, unshare};
+use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share, unshare};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
+use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
@@ -296,6 +297,34 @@ impl Peer {
         let (task, download) = DownloadTask::new(Arc::clone(shared));
         shared.tasks.spawn(span, task.run(key, options));
         download
+    }
+
+    /// Reads a content that is complete here, or is being downloaded: one that was
+    /// found and is active. See [`Download::reader`] for others.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReaderError`].
+    pub async fn reader(&self, id: &ContentId) -> Result<ContentReader, ReaderError> {
+        self.reader_with(id, ReaderOptions::default()).await
+    }
+
+    /// [`reader`](Self::reader), with options.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`ReaderError`].
+    pub async fn reader_with(
+        &self,
+        id: &ContentId,
+        options: ReaderOptions,
+    ) -> Result<ContentReader, ReaderError> {
+        let shared = self.shared();
+        let board = readers(shared, id).await?;
+        let stop = shared.tasks.stop.clone();
+        Ok(ContentReader::new(board, stop, options))
     }
 
     /// Stops the peer: tells the trackers (EXIT) and the other peers, ends every

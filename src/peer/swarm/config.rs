@@ -20,7 +20,8 @@ pub struct SwarmConfig {
     /// costs a connection, and a place is held for ten seconds or more, so the last of
     /// them waits for minutes already.
     pub max_waiting: usize,
-    /// Bytes that have arrived and are not stored yet. Two chunks are always allowed.
+    /// Bytes that have arrived and are not stored yet. Two chunks are always allowed,
+    /// and one more while somebody reads the content.
     /// Default 64 MiB.
     pub max_unverified: u64,
     /// Bytes of blocks on their way to the network, over all links. Default

@@ -144,7 +144,9 @@ impl Early {
         self.planner.check_invariants();
         let whole = self.whole.iter().flat_map(|assembled| &assembled.pieces);
         let held = self.assembler.bytes() + whole.map(|piece| piece.len() as u64).sum::<u64>();
-        let bound = config.max_unverified.max(self.geometry.chunk_len() * 2);
+        // One chunk more for a reader.
+        let chunk_len = self.geometry.chunk_len();
+        let bound = config.max_unverified.max(chunk_len * 2) + chunk_len;
         assert!(held <= bound);
     }
 }

@@ -31,8 +31,8 @@ use super::transfer::{StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
 use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{
-    DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, StallReason, Strategy,
-    SwarmConfig,
+    ChunkBytes, DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, ReadWindow,
+    StallReason, Strategy, SwarmConfig,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
@@ -87,6 +87,8 @@ pub struct Swarm {
     liars: u32,
     counters: Counters,
     super_seeding: SuperSeeding,
+    /// What the readers of the content want next.
+    windows: Vec<ReadWindow>,
 }
 
 /// What becomes of a new link.
@@ -172,6 +174,7 @@ impl Swarm {
             liars: 0,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
+            windows: Vec::new(),
         };
         swarm.measure();
         swarm
@@ -221,6 +224,37 @@ impl Swarm {
         progress.place_in_line = self.standby.position();
         self.phase.fill_in(&mut progress);
         progress
+    }
+
+    /// Where the bytes of a chunk are.
+    pub(crate) fn chunk_bytes(&self, chunk: ChunkIndex) -> ChunkBytes<'_> {
+        match &self.phase {
+            Phase::Transfer(transfer) => transfer.bytes_of(chunk),
+            Phase::Seeding(_) => ChunkBytes::Stored,
+            Phase::Manifest(_) | Phase::Opening(_) => ChunkBytes::Missing,
+        }
+    }
+
+    /// The chunks that are verified and stored, once the content can be stored.
+    pub fn verified_chunks(&self) -> Option<Bitfield> {
+        match &self.phase {
+            Phase::Manifest(_) | Phase::Opening(_) => None,
+            Phase::Transfer(transfer) => Some(transfer.stored().clone()),
+            Phase::Seeding(manifest) => Some(Bitfield::all(manifest.geometry().chunks())),
+        }
+    }
+
+    /// What the readers of the content want next.
+    pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
+        self.windows = windows.to_vec();
+        if let Some(planner) = self.planner() {
+            let released = planner.set_windows(now, windows);
+            self.released(released);
+            for link in self.links.keys() {
+                self.ask_queue.wake(link);
+            }
+        }
+        self.settle(now);
     }
 
     /// Asks for the missing chunks in another order from now on.
@@ -1608,6 +1642,8 @@ impl Swarm {
                 transfer.planner.link_owes(id, early.unanswered(id));
             }
         }
+        // Nothing was asked for, so nothing is given up.
+        transfer.planner.set_windows(now, &self.windows);
         transfer
     }
 

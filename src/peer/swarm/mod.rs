@@ -29,6 +29,7 @@ mod ask_queue;
 pub(crate) mod assembler;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod block_layout;
+mod chunk_bytes;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod chunk_set;
 mod config;
@@ -54,6 +55,7 @@ mod places;
 pub(crate) mod planner;
 mod progress;
 mod rate;
+mod read_window;
 mod remote_chunks;
 mod same_peer;
 mod smart_ban;
@@ -66,6 +68,7 @@ mod transfer;
 pub(crate) mod uploader;
 mod waiting_line;
 
+pub(crate) use chunk_bytes::ChunkBytes;
 pub use config::SwarmConfig;
 pub use link_id::LinkId;
 pub use link_info::{LinkCookies, LinkInfo};
@@ -77,4 +80,5 @@ pub(crate) use manifest_fetch::serve as manifest_page;
 pub use output::{DropReason, Output};
 pub use planner::{PlannerConfig, Strategy};
 pub use progress::Progress;
+pub use read_window::ReadWindow;
 pub use stall::StallReason;

@@ -25,6 +25,8 @@ pub struct Picker {
     levels: Vec<u32>,
     /// The waiting chunks.
     waiting: Bitfield,
+    /// Chunks that are asked for in another order, and not found here.
+    reserved: Option<Bitfield>,
     rng: fastrand::Rng,
 }
 
@@ -46,6 +48,7 @@ impl Picker {
             copies: vec![0; chunks as usize],
             levels: vec![0, 0],
             waiting: Bitfield::none(chunks),
+            reserved: None,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -73,6 +76,17 @@ impl Picker {
     /// The waiting chunks.
     pub fn waiting(&self) -> &Bitfield {
         &self.waiting
+    }
+
+    /// Some chunks are asked for in another order: they wait, and are not found.
+    pub fn reserve(&mut self, chunks: &Bitfield) {
+        self.reserved = (!chunks.is_empty()).then(|| chunks.clone());
+    }
+
+    /// Whether a chunk may be found.
+    pub fn is_unreserved(&self, chunk: ChunkIndex) -> bool {
+        let reserved = self.reserved.as_ref();
+        !reserved.is_some_and(|reserved| reserved.contains(chunk))
     }
 
     /// How many partial links have a chunk.
@@ -150,7 +164,7 @@ impl Picker {
         self.shuffle_into(level - 1, first);
     }
 
-    /// The rarest waiting chunk in `has`, or of all without it. Ties are broken
+    /// The rarest waiting chunk in `has`, or of all without it, that is not reserved. Ties are broken
     /// at random. `has` must belong to a partial link, whose chunks count as
     /// copies.
     ///
@@ -159,12 +173,14 @@ impl Picker {
     /// rarest chunk of a sample, after at most `chunks / 64` more.
     pub fn rarest(&mut self, has: Option<&Bitfield>) -> Option<ChunkIndex> {
         let Some(has) = has else {
-            return self.order.first().copied().map(ChunkIndex);
+            let mut order = self.order.iter().copied().map(ChunkIndex);
+            return order.find(|&chunk| self.is_unreserved(chunk));
         };
         // No partial link has a chunk of the first level.
         let held = &self.order[self.levels[1] as usize..];
         let mut chunks = held.iter().copied().map(ChunkIndex);
-        let found = chunks.by_ref().take(SCAN).find(|&c| has.contains(c));
+        let fits = |&chunk: &ChunkIndex| has.contains(chunk) && self.is_unreserved(chunk);
+        let found = chunks.by_ref().take(SCAN).find(fits);
         if found.is_some() || held.len() <= SCAN {
             return found;
         }
@@ -174,15 +190,18 @@ impl Picker {
         let before = before.take_while(|chunk| chunk.0 < start);
         behind
             .chain(before)
+            .filter(|&chunk| self.is_unreserved(chunk))
             .take(SAMPLE)
             .min_by_key(|&chunk| self.place[chunk.as_usize()])
     }
 
-    /// The first waiting chunk of a range that is in `has`, or of all without it.
+    /// The first waiting chunk of a range that is in `has`, or of all without it, and that
+    /// is not reserved.
     pub fn first_in(&self, range: Range<u32>, has: Option<&Bitfield>) -> Option<ChunkIndex> {
+        let fits = |chunk: &ChunkIndex| chunk.0 >= range.end || self.is_unreserved(*chunk);
         let found = match has {
-            Some(has) => self.waiting.iter_common(has, range.start).next(),
-            None => self.waiting.iter_from(range.start).next(),
+            Some(has) => self.waiting.iter_common(has, range.start).find(fits),
+            None => self.waiting.iter_from(range.start).find(fits),
         };
         found.filter(|chunk| chunk.0 < range.end)
     }

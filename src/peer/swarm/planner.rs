@@ -24,9 +24,11 @@ mod delivery;
 mod doubts;
 mod homes;
 mod idle_links;
+mod lanes;
 mod open_chunks;
 mod source;
 mod sources;
+mod urgent;
 
 pub use answer::{Arrival, Released, Request};
 pub use config::{PlannerConfig, Strategy};
@@ -39,14 +41,17 @@ use chunk_states::{ChunkState, ChunkStates};
 use doubts::{Doubts, Group};
 use homes::Homes;
 use idle_links::IdleLinks;
+use lanes::{Lane, Lanes};
 use open_chunks::{Closed, Lead, OpenChunks};
 use source::Source;
 use sources::Sources;
+use urgent::Urgent;
 
 use super::LinkId;
 use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
 use super::picker::Picker;
+use super::read_window::ReadWindow;
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
 
@@ -57,6 +62,31 @@ const OVERTAKE: f64 = 1.25;
 /// A link that has sent nothing yet is tried with a block that would take longer than this
 /// from another link.
 const TRY_AFTER: Duration = Duration::from_millis(500);
+
+/// An overtaking link must be faster by this factor if the other one has not shown yet
+/// how fast it is: the wait for its first block counts as well, and it seems too slow.
+const OVERTAKE_UNMEASURED: f64 = 2.0;
+
+/// How many bytes all links together are asked for while somebody reads, before it is
+/// known how fast they are: what a line of 10 Mbit/s carries in a long round trip. What
+/// slow links were asked for has to be taken over from them, and a reader that goes
+/// elsewhere at once waits behind it.
+const READING_FIRST_WINDOW: u64 = 256 << 10;
+
+/// How long readers can do without a link, beyond two round trips, when its round trip is
+/// measured.
+const PROBE: Duration = Duration::from_millis(100);
+
+/// What is expected to be here within a round trip and this time is probably on its way,
+/// and is not given up for a reader.
+const UNDER_WAY: Duration = Duration::from_millis(50);
+
+/// How many chunks may be open beyond the usual bound for the sake of a reader.
+const EXTRA_OPEN: usize = 1;
+
+/// How many blocks are left to other links in a search for one that this link would send
+/// sooner. It bounds the work for each request.
+const MAX_LEFT: usize = 256;
 
 /// The shortest pause before a link that found nothing to do looks again.
 const RETRY: Duration = Duration::from_millis(5);
@@ -79,6 +109,27 @@ enum Choice {
     Nothing,
 }
 
+/// An urgent block to ask a link for.
+#[derive(Debug, Clone, Copy)]
+enum UrgentChoice {
+    Take(Wanted),
+    /// Other links would send all of them sooner, as it seems now.
+    Left,
+    Nothing,
+}
+
+/// An urgent block that is not here.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    block: BlockRange,
+    /// The link that was asked for it.
+    holder: Option<LinkId>,
+    /// The only link that may send it.
+    only: Option<LinkId>,
+    /// When its reader will want it.
+    due: Instant,
+}
+
 /// Plans one download.
 #[derive(Debug)]
 pub struct Planner {
@@ -95,6 +146,8 @@ pub struct Planner {
     idle: IdleLinks,
     budget: RequestBudget,
     doubts: Doubts,
+    /// What readers want next: it is asked for before everything else.
+    urgent: Urgent,
     /// How many owners there are, if this peer is the only leecher.
     owners_alone: Option<usize>,
     /// No link is silent before.
@@ -123,6 +176,7 @@ impl Planner {
             idle: IdleLinks::default(),
             budget: RequestBudget::default(),
             doubts: Doubts::default(),
+            urgent: Urgent::none(layout.geometry()),
             owners_alone: None,
             silence: None,
         }
@@ -365,7 +419,27 @@ impl Planner {
         let wanted = u64::from(wanted).min(self.config.max_open as u64);
         let part = (wanted * self.layout.geometry().chunk_len()).div_ceil(owners);
         let first = part.min(self.config.first_window);
-        source.window_alone(now, &self.config, first)
+        if self.urgent.is_empty() {
+            return source.window_alone(now, &self.config, first);
+        }
+        if source.wants_probe() && self.is_calm(now, source) {
+            // As little as possible, see `Source::has_room`.
+            return 0;
+        }
+        let first = first.min(READING_FIRST_WINDOW / owners);
+        source.window_reading(now, &self.config, self.layout.block_len(), first)
+    }
+
+    /// Whether readers have enough to go on with while the round trip of a link is
+    /// measured.
+    fn is_calm(&self, now: Instant, source: &Source) -> bool {
+        let is_here = |chunk| {
+            let state = self.states.get(chunk);
+            matches!(state, ChunkState::Stored | ChunkState::Complete)
+        };
+        let mut missing = self.urgent.iter().filter(|(chunk, _)| !is_here(*chunk));
+        let pause = source.round_trip().unwrap_or_default() * 2 + PROBE;
+        missing.next().is_none_or(|(_, due)| due > now + pause)
     }
 
     /// What to ask a link for now. Call it until it returns `None`.
@@ -381,13 +455,7 @@ impl Planner {
             self.hold_back(link, restraint);
             return None;
         }
-        let choice = match self.free_block(link) {
-            Some(block) => Choice::Ask(Request {
-                block,
-                overtaken: None,
-            }),
-            None => self.overtake(now, link),
-        };
+        let choice = self.choose(now, link);
         match choice {
             Choice::Ask(request) => {
                 self.ask(now, link, request);
@@ -400,6 +468,28 @@ impl Planner {
             Choice::Nothing => self.idle.add(link),
         }
         None
+    }
+
+    /// What to ask a link for that has room.
+    fn choose(&mut self, now: Instant, link: LinkId) -> Choice {
+        let ask = |block| Request {
+            block,
+            overtaken: None,
+        };
+        let urgent = match self.urgent.is_empty() {
+            true => UrgentChoice::Nothing,
+            false => self.urgent_block(now, link),
+        };
+        if let UrgentChoice::Take(wanted) = urgent {
+            return Choice::Ask(self.take_urgent(link, wanted));
+        }
+        if let Some(block) = self.free_block(link) {
+            return Choice::Ask(ask(block));
+        }
+        match (urgent, self.overtake(now, link)) {
+            (UrgentChoice::Left, Choice::Nothing) => Choice::Later,
+            (_, choice) => choice,
+        }
     }
 
     /// Notes a request that is sent now.
@@ -639,17 +729,241 @@ impl Planner {
         Doubts::patience(self.first_silence())
     }
 
+    // What readers want next.
+
+    /// Readers want these parts of the content next: they are asked for before everything
+    /// else. If a reader has gone elsewhere, what others were asked for and would keep it
+    /// waiting is given up. O(chunks in the windows + requests).
+    pub fn set_windows(&mut self, now: Instant, windows: &[ReadWindow]) -> Released {
+        let geometry = self.layout.geometry();
+        let surprise = self.urgent.is_surprised_by(windows, &geometry);
+        self.urgent = Urgent::new(now, windows, geometry);
+        self.picker.reserve(self.urgent.members());
+        if !surprise {
+            return Released::default();
+        }
+        self.homes.invalidate();
+        let links: Vec<LinkId> = self.sources.iter().map(|(link, _)| link).collect();
+        let mut all = Released::default();
+        for link in links {
+            let released = self.make_way(now, link);
+            all.forgotten.extend(released.forgotten);
+            all.cancelled.extend(released.cancelled);
+        }
+        all
+    }
+
+    /// Gives up what a link was asked for that is not urgent, except what is probably on
+    /// its way.
+    fn make_way(&mut self, now: Instant, link: LinkId) -> Released {
+        let Some(source) = self.sources.get(link) else {
+            return Released::default();
+        };
+        let soon = match (source.rate(now), source.round_trip()) {
+            (Some(rate), Some(time)) => (rate * (time + UNDER_WAY).as_secs_f64()) as u64,
+            _ => 0,
+        };
+        let soon = soon.max(self.layout.block_len());
+        let mut before = 0;
+        let mut blocks = Vec::new();
+        for ask in source.live_asks() {
+            let chunk = ask.block.chunk;
+            if before >= soon && !self.urgent.contains(chunk) && self.open.is_shared(chunk) {
+                blocks.push(ask.block);
+            }
+            before += u64::from(ask.block.len);
+        }
+        let mut led: Vec<ChunkIndex> = Vec::new();
+        for &block in &blocks {
+            self.give_up(link, block);
+            self.sources.drop_lead(link, block.chunk);
+            if self.open.leader(block.chunk) == Some(link) {
+                led.push(block.chunk);
+            }
+        }
+        let mut released = self.release(link, blocks.iter().copied(), led);
+        released
+            .cancelled
+            .extend(blocks.into_iter().map(|block| (link, block)));
+        released
+    }
+
+    /// An urgent block for a link: the first one that no other link would send sooner, or
+    /// one that another link was asked for and would send too late.
+    fn urgent_block(&mut self, now: Instant, link: LinkId) -> UrgentChoice {
+        let lanes = self.lanes(now, link);
+        self.search_urgent(now, link, lanes)
+    }
+
+    fn search_urgent(&self, now: Instant, link: LinkId, mut lanes: Lanes) -> UrgentChoice {
+        let Some(&mine) = lanes.get(link) else {
+            return UrgentChoice::Nothing;
+        };
+        let mut left = 0;
+        let mut could_help = false;
+        for wanted in self.urgent_blocks(link) {
+            if left >= MAX_LEFT {
+                break;
+            }
+            let chunk = wanted.block.chunk;
+            let can_send = self.sources.has(link).contains(chunk);
+            let soonest = match (wanted.holder, wanted.only) {
+                (Some(holder), _) if can_send && self.comes_late(now, &mine, holder, wanted) => {
+                    return UrgentChoice::Take(wanted);
+                }
+                (Some(_), _) => continue,
+                (None, Some(only)) => Some(only),
+                (None, None) => {
+                    let has = |link| self.sources.has(link).contains(chunk);
+                    lanes.assign(wanted.block.len, has)
+                }
+            };
+            if soonest == Some(link) {
+                return UrgentChoice::Take(wanted);
+            }
+            left += 1;
+            could_help |= can_send && wanted.only.is_none();
+        }
+        match could_help {
+            true => UrgentChoice::Left,
+            false => UrgentChoice::Nothing,
+        }
+    }
+
+    /// The links that urgent blocks may be left to, and this one. What a link can do that
+    /// has sent nothing yet is not known: others are not relied on, and this one gets
+    /// what would take long from others.
+    fn lanes(&mut self, now: Instant, link: LinkId) -> Lanes {
+        let typical = self.known_rate(now);
+        let spent = self.sources.totals().turn_takers > 0 && self.spends_budget(now);
+        let some_proven = self.sources.values().any(Source::is_proven);
+        let mut lanes = Lanes::default();
+        for (other, source) in self.sources.iter() {
+            let restrained = spent && source.takes_turns();
+            let unproven = some_proven && !source.is_proven();
+            // This one has room, or it would not be looked at, even if it was silent.
+            if other != link && (restrained || !source.may_be_asked(&self.layout)) {
+                continue;
+            }
+            let delay = match unproven {
+                true => TRY_AFTER.as_secs_f64(),
+                false => 0.0,
+            };
+            if unproven && other != link {
+                continue;
+            }
+            lanes.push(Lane {
+                link: Some(other),
+                free_in: source.finish_in(now, 0, typical) + delay,
+                round_trip: source.round_trip().unwrap_or_default().as_secs_f64(),
+                rate: source.rate(now).unwrap_or(typical).max(1.0),
+            });
+        }
+        // Owners that are being dialled count at the start only: they may never come.
+        let began = self.sources.values().any(|s| s.round_trip().is_some());
+        let expected = self.owners_alone.filter(|_| !began).unwrap_or(0);
+        lanes.expect(expected, typical);
+        lanes
+    }
+
+    /// The mean of all known rates, or any, as long as nothing is known: then all links
+    /// count as equally fast.
+    fn known_rate(&self, now: Instant) -> f64 {
+        let typical = self.typical_rate(now);
+        if typical > 1.0 { typical } else { 1.0 }
+    }
+
+    /// The urgent blocks that are not here, in order, as far as a link could open their
+    /// chunks.
+    fn urgent_blocks(&self, link: LinkId) -> impl Iterator<Item = Wanted> {
+        let chunks = self.urgent.iter();
+        chunks.flat_map(move |(chunk, due)| {
+            let is_missing = self.states.get(chunk) == ChunkState::Missing;
+            let opens = is_missing && self.may_open_urgent(link, chunk);
+            let closed = (0..self.layout.blocks(chunk)).take_while(move |_| opens);
+            let closed = closed.map(move |position| (self.layout.block(chunk, position), None));
+            let exclusive = !is_missing && !self.open.is_shared(chunk);
+            let only = self.open.leader(chunk).filter(|_| exclusive);
+            self.open
+                .missing(chunk)
+                .chain(closed)
+                .map(move |(block, holder)| Wanted {
+                    block,
+                    holder,
+                    only,
+                    due,
+                })
+        })
+    }
+
+    /// Whether an urgent chunk may be opened for a link. One that must come from a single
+    /// link has to wait until that link has asked for all of the one before.
+    fn may_open_urgent(&self, link: LinkId, chunk: ChunkIndex) -> bool {
+        let lead = self.sources.get(link).and_then(Source::lead);
+        let must_lead = self.exclusive.contains(&chunk);
+        self.has_place(EXTRA_OPEN)
+            && !(must_lead && lead.is_some_and(|c| self.open.needs_leader(c)))
+    }
+
+    /// Whether a block that another link was asked for comes too late for its reader, and
+    /// would come sooner from this one.
+    fn comes_late(&self, now: Instant, mine: &Lane, holder: LinkId, wanted: Wanted) -> bool {
+        let known = |link| self.sources.get(link).filter(|s| s.rate(now).is_some());
+        let is_known = mine.link.and_then(known).is_some();
+        if Some(holder) == mine.link || wanted.only.is_some() || !is_known {
+            return false;
+        }
+        let Some(source) = self.sources.get(holder) else {
+            return false;
+        };
+        let due_in = wanted.due.saturating_duration_since(now).as_secs_f64();
+        let factor = match source.is_measured() {
+            true => OVERTAKE,
+            false => OVERTAKE_UNMEASURED,
+        };
+        let soon = mine.finish(wanted.block.len) * factor;
+        let typical = self.known_rate(now);
+        if source.finish_in(now, 0, typical) <= due_in.max(soon) {
+            return false;
+        }
+        let asked_before = source
+            .live_ask(wanted.block)
+            .is_some_and(|ask| ask.at < now);
+        let theirs = source.block_in(now, wanted.block, typical);
+        asked_before && theirs > due_in && soon < theirs
+    }
+
+    fn take_urgent(&mut self, link: LinkId, wanted: Wanted) -> Request {
+        let chunk = wanted.block.chunk;
+        if self.states.get(chunk) == ChunkState::Missing {
+            // All links may help with it, so none leads it, unless it must.
+            self.open_chunk(chunk);
+            if self.exclusive.contains(&chunk) {
+                self.lead(link, chunk);
+            }
+        }
+        Request {
+            block: wanted.block,
+            overtaken: wanted.holder,
+        }
+    }
+
     // Which block comes next.
 
-    /// A free block for a link: of its own chunk, of one that nobody leads, of
-    /// a new one, or of one that another link leads.
+    /// A free block for a link that is not urgent: of its own chunk, of one that nobody
+    /// leads, of a new one, or of one that another link leads.
     fn free_block(&mut self, link: LinkId) -> Option<BlockRange> {
         let source = self.sources.get(link)?;
-        let own = source.lead().and_then(|chunk| self.open.first_free(chunk));
+        // Where only the leader may ask, it asks for the rest first.
+        let is_usual =
+            |&chunk: &ChunkIndex| !self.urgent.contains(chunk) || self.open.needs_leader(chunk);
+        let lead = source.lead().filter(is_usual);
+        let own = lead.and_then(|chunk| self.open.first_free(chunk));
         if own.is_some() {
             return own;
         }
-        if let Some(orphan) = self.open.joinable(source.has(), Lead::Free) {
+        let urgent = (!self.urgent.is_empty()).then(|| self.urgent.members());
+        if let Some(orphan) = self.open.joinable(source.has(), Lead::Free, urgent) {
             self.lead(link, orphan);
             return self.open.first_free(orphan);
         }
@@ -663,7 +977,9 @@ impl Planner {
         if !self.open.has_free() {
             return None;
         }
-        let chunk = self.open.joinable(self.sources.has(link), Lead::Taken)?;
+        let urgent = (!self.urgent.is_empty()).then(|| self.urgent.members());
+        let has = self.sources.has(link);
+        let chunk = self.open.joinable(has, Lead::Taken, urgent)?;
         self.open.first_free(chunk)
     }
 
@@ -677,7 +993,7 @@ impl Planner {
             ChunkSet::Some(_) => source.candidates() > 0,
             ChunkSet::All => !self.picker.is_empty(),
         };
-        let joinable = |lead| self.open.joinable(source.has(), lead).is_some();
+        let joinable = |lead| self.open.joinable(source.has(), lead, None).is_some();
         has_waiting && self.may_open() || joinable(Lead::Free) || joinable(Lead::Taken)
     }
 
@@ -771,7 +1087,8 @@ impl Planner {
 
     /// A suggested chunk, unless a rarer one waits.
     fn pick_suggested(&mut self, link: LinkId) -> Option<ChunkIndex> {
-        let waits = |chunk| self.picker.is_waiting(chunk);
+        let picker = &self.picker;
+        let waits = |chunk| picker.is_waiting(chunk) && picker.is_unreserved(chunk);
         let chunk = self.sources.next_suggestion(link, waits)?;
         let rarest = self.picker.rarest(None)?;
         (self.picker.copies(chunk) <= self.picker.copies(rarest)).then_some(chunk)
@@ -781,9 +1098,14 @@ impl Planner {
 
     /// Whether there is room for one more open chunk.
     fn may_open(&self) -> bool {
+        self.has_place(0)
+    }
+
+    /// The same with so many more places.
+    fn has_place(&self, extra: usize) -> bool {
         let open = self.states.count(ChunkState::Open) as usize;
         let complete = self.states.count(ChunkState::Complete) as usize;
-        open + complete < self.config.max_open
+        open + complete < self.config.max_open + extra
     }
 
     fn open_chunk(&mut self, chunk: ChunkIndex) {

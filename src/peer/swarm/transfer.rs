@@ -18,6 +18,7 @@ use bytes::Bytes;
 use super::SwarmConfig;
 use super::assembler::{Assembled, Assembler, Inserted};
 use super::block_layout::BlockLayout;
+use super::chunk_bytes::ChunkBytes;
 use super::contributor::Contributor;
 use super::early::{self, Early};
 use super::leftover::Leftover;
@@ -136,6 +137,19 @@ impl Transfer {
     /// The chunks that are verified and stored.
     pub(super) fn stored(&self) -> &Bitfield {
         &self.stored
+    }
+
+    /// Where the bytes of a chunk are.
+    pub(super) fn bytes_of(&self, chunk: ChunkIndex) -> ChunkBytes<'_> {
+        if self.stored.contains(chunk) || self.leftover.unchecked().contains(chunk) {
+            return ChunkBytes::Stored;
+        }
+        match self.whole.get(&chunk) {
+            Some(whole) if whole.step != Step::Hashing => {
+                ChunkBytes::Verified(&whole.assembled.pieces)
+            }
+            _ => ChunkBytes::Missing,
+        }
     }
 
     pub(super) fn stored_bytes(&self) -> u64 {
@@ -319,7 +333,8 @@ impl Transfer {
         let geometry = self.manifest.geometry();
         let whole = self.whole.keys().map(|&chunk| geometry.len_of(chunk));
         let unverified = self.assembler.bytes() + whole.sum::<u64>();
-        let bound = config.max_unverified.max(geometry.chunk_len() * 2);
+        // One chunk more for a reader.
+        let bound = config.max_unverified.max(geometry.chunk_len() * 2) + geometry.chunk_len();
         assert!(unverified <= bound);
         for &chunk in self.whole.keys() {
             assert!(!self.stored.contains(chunk));

@@ -4,6 +4,7 @@
 //! for by another peer before is verified first, once for all blocks that wait
 //! for it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::read_queue::BlockRequest;
@@ -80,6 +81,32 @@ impl ChunkChecks {
             self.waiting.push_back(chunk);
         }
         Readable::Later
+    }
+
+    /// Whether a chunk was not verified yet.
+    pub(super) fn is_unchecked(&self, chunk: ChunkIndex) -> bool {
+        let unchecked = self.unchecked.as_ref();
+        unchecked.is_some_and(|unchecked| unchecked.contains(chunk))
+    }
+
+    /// Somebody here waits for a chunk that was not verified yet: it is checked before
+    /// the others.
+    pub(super) fn prefer(&mut self, chunk: ChunkIndex) {
+        if self.bad.contains(&chunk) {
+            return;
+        }
+        match self.wanted.entry(chunk) {
+            Entry::Vacant(free) => _ = free.insert(Check::default()),
+            Entry::Occupied(_) => {
+                let mut waiting = self.waiting.iter();
+                let Some(at) = waiting.position(|waits| *waits == chunk) else {
+                    // It is being checked.
+                    return;
+                };
+                self.waiting.remove(at);
+            }
+        }
+        self.waiting.push_front(chunk);
     }
 
     /// Checks a chunk for the machine.

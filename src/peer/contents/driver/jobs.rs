@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::Instrument;
 
@@ -15,8 +15,10 @@ use super::open_content::{OpenContent, PublishBy};
 use super::read_queue::{BlockRead, ReadBatch};
 use super::target::{Target, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
+use crate::error::DownloadError;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
+use crate::peer::contents::readers::Answer;
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
@@ -61,6 +63,8 @@ pub(super) enum JobResult {
     Published(Result<bool, StorageError>),
     /// The trackers know the state, or cannot be told at present.
     Announced,
+    /// A reader here has its answer.
+    ReadHere,
 }
 
 /// The jobs of one driver. They run while [`next`](Self::next) is polled;
@@ -175,6 +179,25 @@ impl Jobs {
 
     pub(super) fn commit(&self, content: OpenContent, verified: Bitfield) {
         self.start(async move { JobResult::Committed(content.commit(&verified).await) });
+    }
+
+    /// Reads a part of a chunk, a position and a length, for a reader here.
+    pub(super) fn read_here(
+        &self,
+        content: OpenContent,
+        (from, len): (u64, usize),
+        chunk: ChunkIndex,
+        reply: oneshot::Sender<Answer>,
+    ) {
+        let id = self.id;
+        self.start(async move {
+            let read = content.read_part(from, len).await;
+            let chunk = Some(chunk);
+            let failed = |source| DownloadError::Storage { id, chunk, source };
+            // The reader may have gone.
+            let _ = reply.send(read.map_err(failed));
+            JobResult::ReadHere
+        });
     }
 
     /// Publishes the content `named`, and has the storage remember it.

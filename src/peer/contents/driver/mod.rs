@@ -26,13 +26,14 @@ use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::queue::ActivePlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{DropReason, LinkId, Output, StallReason, Swarm};
+use crate::peer::swarm::{ChunkBytes, DropReason, LinkId, Output, StallReason, Swarm};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
@@ -88,6 +89,8 @@ pub(in crate::peer) struct Driver {
     status: watch::Sender<ContentStatus>,
     /// What was sent of the content, with what other drivers of it have sent before.
     uploads: Uploads,
+    /// Those who read the content here.
+    readers: ReaderDesk,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -125,6 +128,7 @@ impl Driver {
             links: LinkOutlets::default(),
             inbox,
             status,
+            readers: ReaderDesk::default(),
             failure: None,
         }
     }
@@ -142,6 +146,15 @@ impl Driver {
     pub(in crate::peer) fn unchecked(mut self, unchecked: Option<Bitfield>) -> Self {
         if let Some(unchecked) = unchecked {
             self.checks.distrust(unchecked);
+        }
+        self
+    }
+
+    /// The content is read here at this desk.
+    pub(in crate::peer) fn readers(mut self, readers: ReaderDesk) -> Self {
+        self.readers = readers;
+        if self.publication == Publication::Published {
+            self.complete_readers();
         }
         self
     }
@@ -175,7 +188,9 @@ impl Driver {
         tokio::pin!(timer);
         let mut seen = Instant::now();
         let reason = loop {
+            self.follow_readers();
             self.perform_outputs();
+            self.answer_readers();
             if let Some(failure) = self.failure.take() {
                 break failure;
             }
@@ -208,6 +223,7 @@ impl Driver {
                 () = self.reachable.again(), if !seeding => self.swarm.reachable_again(now()),
                 Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
+                () = self.readers.changed() => {}
             }
         };
         self.end(reason).await;
@@ -278,6 +294,7 @@ impl Driver {
             links,
             jobs,
             status,
+            readers,
             ..
         } = self;
         // First the jobs: nothing may be written once somebody else can start
@@ -315,7 +332,7 @@ impl Driver {
             true => Ok(listing.content),
             false => Err(reason),
         };
-        status.send_modify(|status| status.end(outcome));
+        tell(&readers, &status, outcome);
         drop(inbox);
         if told.is_pending() {
             shared.tasks.stop.run_until_cancelled(gone).await;
@@ -346,7 +363,11 @@ impl Driver {
             false
         };
         let patience = self.shared.config.shutdown_timeout;
-        timeout(patience, published).await.unwrap_or(false)
+        let published = timeout(patience, published).await.unwrap_or(false);
+        if published {
+            self.complete_readers();
+        }
+        published
     }
 
     /// Makes durable what has arrived, so that nothing is fetched twice. Takes
@@ -428,6 +449,10 @@ impl Driver {
                 // The caller may have gone.
                 let _ = done.send(());
             }
+            DriverInput::VerifiedChunks { reply } => {
+                // The caller may have gone.
+                let _ = reply.send(self.swarm.verified_chunks());
+            }
         }
     }
 
@@ -493,13 +518,14 @@ impl Driver {
                 self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
                 self.swarm.finished(now());
+                self.complete_readers();
                 self.show_progress();
                 // The trackers hear of it next. They know already that something of it
                 // is here.
                 let content = self.listing.content.clone();
                 self.status.send_modify(|status| status.end(Ok(content)));
             }
-            JobResult::Announced => {}
+            JobResult::Announced | JobResult::ReadHere => {}
             JobResult::Opened(Err(source))
             | JobResult::Committed(Err(source))
             | JobResult::Published(Err(source)) => {
@@ -593,6 +619,7 @@ impl Driver {
         self.listing.content.length = manifest.geometry().length();
         self.show_content();
         self.show_progress();
+        self.readers.found(manifest.geometry());
         let name = self.listing.content.name.clone();
         self.jobs.open(name, self.fallback.clone(), manifest);
     }
@@ -765,6 +792,60 @@ impl Driver {
         }
     }
 
+    /// Has what the readers want next fetched first.
+    fn follow_readers(&mut self) {
+        if let Some(windows) = self.readers.take_windows() {
+            self.swarm.set_read_windows(now(), &windows);
+        }
+    }
+
+    /// Gives readers the bytes that are verified.
+    fn answer_readers(&mut self) {
+        let Some(open) = &self.open else {
+            return;
+        };
+        let geometry = open.geometry();
+        let mut unchecked = Vec::new();
+        let wishes = self.readers.take_wishes(|from, len| {
+            let chunk = ChunkIndex((from / geometry.chunk_len()) as u32);
+            let offset = from - geometry.offset_of(chunk);
+            let len = (geometry.len_of(chunk) - offset).min(len as u64) as usize;
+            match self.swarm.chunk_bytes(chunk) {
+                ChunkBytes::Missing => None,
+                ChunkBytes::Verified(pieces) => Some(Part::Here(part_of(pieces, offset, len))),
+                ChunkBytes::Stored if self.checks.is_unchecked(chunk) => {
+                    unchecked.push(chunk);
+                    None
+                }
+                ChunkBytes::Stored => Some(Part::Stored { from, len, chunk }),
+            }
+        });
+        for (part, reply) in wishes {
+            match part {
+                // The reader may have gone.
+                Part::Here(bytes) => _ = reply.send(Ok(bytes)),
+                Part::Stored { from, len, chunk } => {
+                    self.jobs.read_here(open.clone(), (from, len), chunk, reply);
+                }
+            }
+        }
+        if unchecked.is_empty() {
+            return;
+        }
+        for chunk in unchecked {
+            self.checks.prefer(chunk);
+        }
+        self.start_checks();
+    }
+
+    /// From now on readers do not need this driver.
+    fn complete_readers(&self) {
+        if let Some(open) = &self.open {
+            self.readers
+                .complete(open.complete(self.checks.unchecked()));
+        }
+    }
+
     fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
         let id = self.swarm.id();
         self.failure = Some(match source {
@@ -817,6 +898,43 @@ async fn elsewhere(shared: &PeerShared, (asleep, error): (Asleep, StorageError))
     }
     let place = shared.next_place(id).await?;
     Some(asleep.at(place))
+}
+
+/// A part of a content, for a reader.
+enum Part {
+    Here(Bytes),
+    Stored {
+        from: u64,
+        len: usize,
+        chunk: ChunkIndex,
+    },
+}
+
+/// The first of the bytes of a chunk from an offset on that lie in one piece, at most
+/// `len` of them.
+fn part_of(pieces: &[Bytes], mut offset: u64, len: usize) -> Bytes {
+    for piece in pieces {
+        match offset.checked_sub(piece.len() as u64) {
+            Some(rest) => offset = rest,
+            None => {
+                let start = offset as usize;
+                return piece.slice(start..piece.len().min(start + len));
+            }
+        }
+    }
+    Bytes::new()
+}
+
+/// Tells those who read and those who watch how it ended.
+fn tell(
+    readers: &ReaderDesk,
+    status: &watch::Sender<ContentStatus>,
+    outcome: Result<Content, DownloadError>,
+) {
+    if let Err(error) = &outcome {
+        readers.end(error.clone());
+    }
+    status.send_modify(|status| status.end(outcome));
 }
 
 /// What the other peers are told at the end.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::read_queue::{BlockRead, ReadBatch};
-use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::asleep::Asleep;
+use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::hashing::hash;
 use crate::storage::{Blob, StorageError, Stored};
 
@@ -85,6 +86,24 @@ impl OpenContent {
 
     pub(super) async fn read(&self, batch: ReadBatch) -> Vec<BlockRead> {
         batch.read(&*self.blob, self.manifest.geometry()).await
+    }
+
+    pub(super) async fn read_part(&self, from: u64, len: usize) -> Result<Bytes, StorageError> {
+        self.blob.read_at(from, len).await
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.manifest.geometry()
+    }
+
+    /// The same for readers here, when it is complete. The `unchecked` chunks have to be
+    /// verified before they are given to anybody.
+    pub(super) fn complete(&self, unchecked: Option<&Bitfield>) -> CompleteBytes {
+        let bytes = CompleteBytes::new(self.manifest.id(), Arc::clone(&self.blob));
+        match unchecked {
+            Some(chunks) => bytes.unverified(chunks.clone(), Arc::clone(&self.manifest)),
+            None => bytes,
+        }
     }
 
     /// The error of a chunk that is not what was written. `content` is how the

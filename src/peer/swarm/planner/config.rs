@@ -63,6 +63,7 @@ pub enum Strategy {
     /// own contiguous share of the content.
     #[default]
     RarestFirst,
-    /// The first missing chunk, for reading while the content arrives.
+    /// The first missing chunk. What a [reader](crate::ContentReader) wants next comes
+    /// first with either strategy.
     Sequential,
 }

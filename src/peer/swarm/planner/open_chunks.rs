@@ -8,7 +8,7 @@ use super::super::LinkId;
 use super::super::block_layout::BlockLayout;
 use super::super::chunk_set::ChunkSet;
 use super::answer::Arrival;
-use crate::content::{BlockRange, ChunkIndex};
+use crate::content::{Bitfield, BlockRange, ChunkIndex};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
@@ -173,8 +173,32 @@ impl OpenChunks {
         Some(self.layout.block(chunk, position as u32))
     }
 
-    /// The first chunk with a free block that the owner of `has` could send.
-    pub(super) fn joinable(&self, has: &ChunkSet, lead: Lead) -> Option<ChunkIndex> {
+    /// The blocks of an open chunk that are not here, each with the link that was asked
+    /// for it. Nothing if the chunk is not open.
+    pub(super) fn missing(
+        &self,
+        chunk: ChunkIndex,
+    ) -> impl Iterator<Item = (BlockRange, Option<LinkId>)> {
+        let open = self.chunks.get(&chunk).into_iter();
+        let blocks = open.flat_map(|open| (0..).zip(&open.blocks));
+        blocks.filter_map(move |(position, block)| {
+            let holder = match *block {
+                Block::Free => None,
+                Block::Asked(link) => Some(link),
+                Block::Here => return None,
+            };
+            Some((self.layout.block(chunk, position), holder))
+        })
+    }
+
+    /// The first chunk with a free block that the owner of `has` could send, and that is
+    /// not one of `but`.
+    pub(super) fn joinable(
+        &self,
+        has: &ChunkSet,
+        lead: Lead,
+        but: Option<&Bitfield>,
+    ) -> Option<ChunkIndex> {
         if !self.has_free() {
             return None;
         }
@@ -184,7 +208,8 @@ impl OpenChunks {
             let fits = open.free > 0
                 && !open.exclusive
                 && open.leader.is_some() == is_led
-                && has.contains(chunk);
+                && has.contains(chunk)
+                && !but.is_some_and(|but| but.contains(chunk));
             fits.then_some(chunk)
         })
     }

@@ -18,6 +18,9 @@ const MAX_DOUBLINGS: u32 = 4;
 /// which nothing comes. This many are enough for any content.
 const MAX_TURN_DOUBLINGS: u32 = 20;
 
+/// What a link is asked for while somebody reads, in terms of what is on its way.
+const READING_SLACK: f64 = 1.25;
+
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
 
@@ -31,6 +34,8 @@ pub(super) struct Ask {
     pub(super) live: bool,
     /// What had been delivered by then.
     mark: Mark,
+    /// Whether it waits for little at the other side.
+    probe: bool,
 }
 
 /// One link as a source.
@@ -68,6 +73,9 @@ pub(super) struct Source {
     delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
+    /// Whether that was measured while the line had little else to carry. The first block
+    /// may come behind the manifest.
+    probed: bool,
     /// When it last answered, or was last found silent.
     last_sign: Option<Instant>,
 }
@@ -92,6 +100,7 @@ impl Source {
             meter: RateMeter::default(),
             delivery: DeliveryRate::default(),
             round_trip: None,
+            probed: false,
             last_sign: None,
         }
     }
@@ -279,6 +288,36 @@ impl Source {
         self.window(now, config).max(peak).max(least)
     }
 
+    /// The same while somebody reads: enough to keep the line busy and little more, as
+    /// what a reader wants next waits behind it.
+    pub(super) fn window_reading(
+        &self,
+        now: Instant,
+        config: &PlannerConfig,
+        block_len: u64,
+        first: u64,
+    ) -> u64 {
+        if !self.delivery.is_measured() {
+            return self.window(now, config).max(first);
+        }
+        let rate = self.rate(now).unwrap_or(0.0).max(self.delivery.peak());
+        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
+        // The round trip includes the time of a block.
+        let travel = (round_trip - block_len as f64 / rate).max(0.0) * READING_SLACK;
+        (rate * (travel + config.slack.as_secs_f64())) as u64 + block_len
+    }
+
+    /// Whether its round trip may be shorter than it seems, and little is known until it is
+    /// asked for little.
+    pub(super) fn wants_probe(&self) -> bool {
+        self.delivery.is_measured() && !self.probed
+    }
+
+    /// Whether it is known how fast it is when its line is full.
+    pub(super) fn is_measured(&self) -> bool {
+        self.delivery.is_measured()
+    }
+
     fn window_at(&self, rate: f64, config: &PlannerConfig) -> u64 {
         let round_trip = self.round_trip.unwrap_or_default();
         let time = round_trip.saturating_mul(2).saturating_add(config.slack);
@@ -288,8 +327,7 @@ impl Source {
     /// Whether one more request may be outstanding, by number and by bytes, if `window`
     /// bytes may be.
     ///
-    /// It is at least two blocks: one on its way and one behind it. A turn is good for
-    /// one chunk at first, and for twice as much each time that it goes on.
+    /// It is at least two blocks: one on its way and one behind it.
     pub(super) fn has_room(
         &self,
         config: &PlannerConfig,
@@ -304,11 +342,32 @@ impl Source {
             // One block at a time, until it answers.
             return self.live_bytes < block_len;
         }
-        let turn_len = layout.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS);
-        if self.turn.is_some_and(|asked| asked >= turn_len) {
+        if self
+            .turn
+            .is_some_and(|asked| asked >= self.turn_len(layout))
+        {
             return false;
         }
         self.live_bytes < window.min(config.max_window).max(2 * block_len)
+    }
+
+    /// Whether it will be asked for more as soon as it has room: it answers, and its turn
+    /// goes on.
+    pub(super) fn may_be_asked(&self, layout: &BlockLayout) -> bool {
+        let is_spent = |asked| asked >= self.turn_len(layout);
+        let spent = self.turn.is_some_and(is_spent);
+        !self.choked && !self.is_snubbed() && self.has_anything() && !spent
+    }
+
+    /// How much may be asked for in a turn: a chunk at first, and twice as much each time
+    /// that the turn goes on.
+    fn turn_len(&self, layout: &BlockLayout) -> u64 {
+        layout.geometry().chunk_len() << self.turns.min(MAX_TURN_DOUBLINGS)
+    }
+
+    /// The shortest time from a request to its block.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     pub(super) fn is_choked(&self) -> bool {
@@ -345,6 +404,7 @@ impl Source {
             at: now,
             live: true,
             mark,
+            probe: self.delivery.is_measured() && self.asks.len() <= 1,
         });
     }
 
@@ -357,6 +417,7 @@ impl Source {
                 at,
                 live: false,
                 mark,
+                probe: false,
             });
         }
     }
@@ -389,6 +450,7 @@ impl Source {
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
+        self.probed |= ask.probe;
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
         self.rejections = 0;
@@ -438,6 +500,11 @@ impl Source {
         self.asks.iter().filter(|ask| ask.live)
     }
 
+    /// The live request for a block.
+    pub(super) fn live_ask(&self, block: BlockRange) -> Option<&Ask> {
+        self.live_asks().find(|ask| ask.block == block)
+    }
+
     /// Bytes of the live requests.
     pub(super) fn live_bytes(&self) -> u64 {
         self.live_bytes
@@ -479,7 +546,25 @@ impl Source {
     /// An overdue answer is expected to take as long again as it is overdue:
     /// the longer a link is silent, the less it promises.
     pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
-        let bytes = (self.live_bytes + extra) as f64;
+        self.answers_in(now, self.live_bytes, extra, typical)
+    }
+
+    /// Seconds until a block is answered that it was asked for. Infinite if it was not.
+    pub(super) fn block_in(&self, now: Instant, block: BlockRange, typical: f64) -> f64 {
+        let mut bytes = 0;
+        for ask in self.live_asks() {
+            bytes += u64::from(ask.block.len);
+            if ask.block == block {
+                return self.answers_in(now, bytes, 0, typical);
+            }
+        }
+        f64::INFINITY
+    }
+
+    /// Seconds until the first live requests, which have so many bytes, and then `extra`
+    /// bytes are answered.
+    fn answers_in(&self, now: Instant, first: u64, extra: u64, typical: f64) -> f64 {
+        let bytes = (first + extra) as f64;
         let next = self.live_asks().next();
         let waited = self.waiting_since().map(|since| now.duration_since(since));
         let waited = waited.unwrap_or_default().as_secs_f64();

@@ -1,0 +1,149 @@
+//! Reading a content at its own rate while it is being downloaded, from owners that
+//! together send 1.2 times that rate, in virtual time.
+//!
+//! ```text
+//! cargo bench --bench reading
+//! cargo bench --bench reading -- --owners 4 --length 67108864
+//! ```
+//! Each setting prints a line: how long the reader waited for its first byte, how often
+//! and how long it waited after that, the time to the end with a reader by that without,
+//! and the longest time from a seek to its first byte by the bound, which is two round
+//! trips and a chunk from the fastest owner alone. The last lines are the worst of all
+//! settings, as `name value`.
+
+// Helpers of tests and benchmarks.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../tests/world/reading.rs"]
+mod reading;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use reading::{Figures, Setting, download_only, read};
+
+/// The rate of the content: a film of 8 Mbit/s.
+const RATE: u64 = 1 << 20;
+
+/// What all owners send together, by that rate.
+const FACTOR: f64 = 1.2;
+
+/// How many seeks are measured in each setting.
+const SEEKS: u64 = 24;
+
+struct Args {
+    length: u64,
+    /// Only settings with so many owners.
+    owners: Option<usize>,
+}
+
+impl Args {
+    fn parse() -> Result<Self, String> {
+        let mut parsed = Self {
+            length: 64 << 20,
+            owners: None,
+        };
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let mut number = || {
+                let value = args.next().and_then(|value| value.parse().ok());
+                value.ok_or(format!("{arg} needs a number"))
+            };
+            match arg.as_str() {
+                "--length" => parsed.length = number()?,
+                "--owners" => parsed.owners = Some(number()? as usize),
+                "--bench" => {}
+                // Cargo says that it need not take long.
+                "--test" => (parsed.length, parsed.owners) = (6 << 20, Some(4)),
+                other => return Err(format!("unknown argument {other}")),
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+/// The worst of all settings.
+#[derive(Default)]
+struct Worst {
+    stalls: u32,
+    end: f64,
+    seek: f64,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::parse() {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("reading: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let shares: [&[u64]; 5] = [
+        &[1],
+        &[1, 1, 1, 1],
+        &[8, 4, 2, 1],
+        &[1; 8],
+        &[8, 8, 4, 4, 2, 2, 1, 1],
+    ];
+    let mut worst = Worst::default();
+    for shares in shares {
+        if args.owners.is_some_and(|owners| owners != shares.len()) {
+            continue;
+        }
+        for ms in [0, 50, 200] {
+            let setting = Setting::new(args.length, RATE, shares, FACTOR, ms);
+            let name = format!("{shares:?} {ms} ms");
+            run(&name, &setting, &mut worst);
+        }
+    }
+    println!("stalls_after_first_byte {}", worst.stalls);
+    println!("worst_seek_over_bound {:.3}", worst.seek);
+    println!("end_with_reader_over_without {:.4}", worst.end);
+    ExitCode::SUCCESS
+}
+
+fn run(name: &str, setting: &Setting, worst: &mut Worst) {
+    let without = paused(download_only(setting));
+    let with = paused(read(setting, &[(0, setting.length)]));
+    let seeking = paused(read(setting, &jumps(setting.length)));
+    let end = with.end.as_secs_f64() / without.as_secs_f64();
+    let bound = setting.seek_bound();
+    let longest = seeking.seeks.iter().max().copied().unwrap_or_default();
+    let seek = longest.as_secs_f64() / bound.as_secs_f64();
+    let Figures {
+        first_byte,
+        stalls,
+        stalled,
+        ..
+    } = with;
+    println!(
+        "{name:<32} first byte {first_byte:>9.3?}  stalls {stalls:>3} of {stalled:>9.3?}  end {end:.4}  \
+         seek {longest:>9.3?} of {bound:>9.3?} = {seek:.3}  stalls after seeks {} of {:.3?}, wasted {} {}",
+        seeking.stalls, seeking.stalled, with.wasted, seeking.wasted
+    );
+    worst.stalls = worst.stalls.max(stalls);
+    worst.end = worst.end.max(end);
+    worst.seek = worst.seek.max(seek);
+}
+
+/// Parts of about half a second, all over the content, while it is being downloaded.
+fn jumps(length: u64) -> Vec<(u64, u64)> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut parts = vec![(0, 3 * RATE / 2)];
+    for _ in 0..SEEKS {
+        let len = rng.u64(RATE / 4..RATE);
+        parts.push((rng.u64(0..length - len), len));
+    }
+    parts
+}
+
+fn paused<T>(run: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let limit = Duration::from_secs(100_000);
+    let limited = async { tokio::time::timeout(limit, run).await };
+    runtime.block_on(limited).unwrap()
+}
