@@ -112,8 +112,8 @@ pub mod tracker;
 pub mod transport;
 
 pub use content::{
-    Bitfield, ChunkIndex, Content, ContentId, ContentName, Geometry, Manifest, NameError, TooLong,
-    split_evenly,
+    Bitfield, ChunkIndex, Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem,
+    FolderPath, Geometry, Manifest, NameError, TooLong, split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ShareError, StartError};
 pub use io_error::IoError;
