@@ -14,9 +14,9 @@ mod portable;
 mod unix;
 
 #[cfg(not(unix))]
-pub(super) use portable::{DataFile, Dir, examine_path, open_path};
+pub(super) use portable::{DataFile, Dir, Looked, examine_path, open_path};
 #[cfg(unix)]
-pub(super) use unix::{DataFile, Dir, examine_path, open_path};
+pub(super) use unix::{DataFile, Dir, Looked, examine_path, open_path};
 
 #[cfg(test)]
 mod tests {

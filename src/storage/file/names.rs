@@ -22,6 +22,11 @@ impl PartialNames {
     }
 }
 
+/// The name of the directory that the storage keeps for a folder.
+pub(super) fn folder_name(id: ContentId) -> String {
+    format!("{id}.folder")
+}
+
 /// The name of a segment of the log of finished contents.
 pub(super) fn segment_name(number: u64) -> String {
     format!("{number:064x}.catalogue")
@@ -52,6 +57,8 @@ pub(super) enum ReservedFile {
     Segment,
     /// A record of a finished content, as earlier versions kept them.
     Record,
+    /// The directory of a folder.
+    Folder,
 }
 
 /// The hash and the purpose in a reserved name. Upper and lower case are the
@@ -64,6 +71,7 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".journal", ReservedFile::Journal),
         (".catalogue", ReservedFile::Segment),
         (".manifest", ReservedFile::Record),
+        (".folder", ReservedFile::Folder),
     ];
     reserved
         .into_iter()
@@ -105,6 +113,7 @@ mod tests {
             format!("{id}.journal"),
             format!("{id}.catalogue"),
             format!("{id}.manifest"),
+            folder_name(ContentId::of(b"x")),
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");

@@ -1,6 +1,8 @@
 //! The directory on systems other than Unix, with nothing but the standard
 //! library: paths, and a check before each step.
 
+mod tree;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use bytes::Bytes;
 use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
 use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
+
+pub(in super::super) use tree::Looked;
 
 #[derive(Debug)]
 pub(in super::super) struct Dir(PathBuf);

@@ -1,5 +1,7 @@
 //! The directory on Unix: held open, and every step is relative to it.
 
+mod tree;
+
 use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
 use std::path::Path;
@@ -27,6 +29,8 @@ const CAREFUL: OFlags = OFlags::CLOEXEC
     .union(OFlags::NOFOLLOW)
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
+
+pub(in super::super) use tree::Looked;
 
 #[derive(Debug)]
 pub(in super::super) struct Dir(File);
