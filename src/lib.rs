@@ -119,7 +119,8 @@ pub use error::{ConfigError, DownloadError, ShareError, StartError};
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, Strategy};
 pub use peer::{
-    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
+    Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder, FolderDownload,
+    FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer, PeerBuilder,
     PeerConfig, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};

@@ -23,6 +23,7 @@
 mod config;
 mod contents;
 mod downloads;
+mod folders;
 mod handles;
 mod session;
 mod shared;
@@ -31,7 +32,10 @@ pub mod swarm;
 mod tasks;
 
 pub use config::PeerConfig;
+pub use folders::error::FolderError;
+pub use folders::status::{Folder, FolderProgress};
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
+pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::share::ShareSource;

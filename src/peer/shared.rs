@@ -7,6 +7,7 @@ use crate::content::Content;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
+use crate::peer::folders::table::FolderTable;
 use crate::peer::session::Dialler;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
@@ -25,6 +26,7 @@ pub(super) struct PeerShared {
     pub(super) admission: Arc<Admission>,
     pub(super) contents: Arc<Contents>,
     pub(super) downloads: Arc<DownloadQueue>,
+    pub(super) folders: FolderTable,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,
     pub(super) tasks: Arc<Tasks>,

@@ -5,6 +5,8 @@
 
 mod broken;
 mod conformance;
+#[cfg(unix)]
+mod folders;
 mod framing;
 mod peer_crowd_strangers;
 mod peer_errors;

@@ -1,10 +1,13 @@
 //! The inbox of a driver: what sessions and users send to it.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use crate::peer::session::outlet::Outlet;
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
+use crate::storage::Blob;
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
 const INBOX_LEN: usize = 64;
@@ -29,6 +32,10 @@ pub(in crate::peer) enum DriverInput {
     },
     /// The session of a link has ended.
     Down { link: LinkId },
+    /// Somebody wants to read the content, if it is complete.
+    Blob {
+        done: oneshot::Sender<Option<Arc<dyn Blob>>>,
+    },
     /// The user wants the chunks in another order. The driver answers once the
     /// order has changed.
     SetStrategy {

@@ -5,9 +5,11 @@
 //! [`swarm`](super::swarm) decides. With its last link it falls asleep again.
 
 pub(super) mod driver;
+pub(super) mod folder_source;
 pub(super) mod hashing;
 pub(super) mod inbox;
 pub(super) mod listing;
+pub(super) mod role;
 pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod table;

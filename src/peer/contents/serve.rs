@@ -10,6 +10,7 @@ use crate::error::ShareError;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::table::{
     Asleep, DriverHandle, KeptManifest, Settled, Taken, Waker, Waking,
 };
@@ -44,7 +45,13 @@ pub(in crate::peer) async fn share(
     );
     match shared.contents.add(asleep).await {
         Ok(()) => {}
-        Err(Settled::Complete(content)) => return Ok(content),
+        Err(Settled::Complete(here)) if !shared.folders.shared_alone(&content) => {
+            return Ok(here);
+        }
+        Err(Settled::Complete(_)) => {
+            let stored = Stored::new(name, (*manifest).clone(), blob);
+            return share_file_of_folder(shared, content, stored).await;
+        }
         Err(Settled::Downloading | Settled::Ended) => {
             return Err(ShareError::Downloading { id });
         }
@@ -64,6 +71,26 @@ pub(in crate::peer) async fn share(
     undo.shared = None;
     shared.contents.announced(&id);
     Ok(content)
+}
+
+/// Shares a file by itself that is served already, as a file of a folder.
+async fn share_file_of_folder(
+    shared: &Arc<PeerShared>,
+    content: Content,
+    stored: Stored,
+) -> Result<Content, ShareError> {
+    let mut listing = Listing::new(content.clone(), content.name.clone());
+    let told = async {
+        let complete = listing.announce(OwnState::Complete);
+        shared.trackers.own(complete).await?;
+        shared.remember(|| stored).await?;
+        Ok(content)
+    };
+    let told = told.await;
+    if told.is_err() {
+        shared.folders.unshared_alone(&listing.content.id);
+    }
+    told
 }
 
 /// Removes a content that could not be shared after all.
@@ -113,6 +140,9 @@ pub(in crate::peer) async fn unshare(shared: &PeerShared, id: &ContentId) -> boo
 
 /// Tells the trackers and the storage that a content is no longer here.
 async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
+    if asleep.role == Role::File {
+        return;
+    }
     let told = shared
         .trackers
         .own(listing(asleep).announce(OwnState::Gone));
@@ -121,7 +151,11 @@ async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
             tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
         }
     };
-    let forgotten = shared.forget(&asleep.content);
+    let forgotten = async {
+        if asleep.role == Role::Alone {
+            shared.forget(&asleep.content).await;
+        }
+    };
     let both = futures::future::join(told, forgotten);
     shared.tasks.stop.run_until_cancelled(both).await;
 }
@@ -129,7 +163,7 @@ async fn withdraw(shared: &PeerShared, asleep: &Asleep) {
 fn listing(asleep: &Asleep) -> Listing {
     let content = asleep.content.clone();
     let listed_as = asleep.listed_as.as_ref().unwrap_or(&content.name).clone();
-    Listing::new(content, listed_as)
+    Listing::new(content, listed_as).role(asleep.role)
 }
 
 /// Adds all contents that the storage remembers, without reading them. Returns
@@ -223,7 +257,12 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let blob = Arc::clone(&content.blob);
     let unchecked = content.unchecked.as_deref().cloned();
     let recorded = matches!(content.manifest, KeptManifest::Recorded);
-    let listing = listing(&content).announced();
+    let role = content.role;
+    let listing = listing(&content);
+    let listing = match role {
+        Role::File => listing,
+        Role::Alone | Role::Index => listing.announced(),
+    };
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let driver = driver.serving(OpenContent::new(manifest, blob), recorded);

@@ -10,14 +10,19 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, Remembered};
+
+/// Up to this many bytes of a file of a folder are hashed again when it wakes up.
+/// That takes some ten milliseconds.
+pub(in crate::peer) const REHASHED_LEN: u64 = 16 << 20;
 
 /// All contents of one peer.
 pub(in crate::peer) struct Contents {
@@ -41,6 +46,15 @@ enum State {
     Awake(DriverHandle),
 }
 
+impl State {
+    fn role(&self) -> Role {
+        match self {
+            Self::Asleep(asleep) => asleep.role,
+            Self::Awake(driver) => driver.role,
+        }
+    }
+}
+
 /// A complete content without a driver.
 pub(in crate::peer) struct Asleep {
     pub(in crate::peer) content: Content,
@@ -51,6 +65,7 @@ pub(in crate::peer) struct Asleep {
     /// Chunks that were not verified since an earlier download left them behind.
     /// They have to be before they are served.
     pub(in crate::peer) unchecked: Option<Box<Bitfield>>,
+    pub(in crate::peer) role: Role,
 }
 
 /// Where the manifest of a content that sleeps is.
@@ -60,7 +75,7 @@ pub(in crate::peer) enum KeptManifest {
     Here(Arc<Manifest>),
     /// The storage has it.
     Recorded,
-    /// That of a single chunk follows from its bytes.
+    /// It follows from the bytes, of which there are few.
     Derived,
 }
 
@@ -84,7 +99,39 @@ impl Asleep {
                 _ => KeptManifest::Here(Arc::clone(manifest)),
             },
             unchecked: None,
+            role: Role::Alone,
         }
+    }
+
+    /// A file of a folder, or its index, with its manifest if that is known.
+    pub(in crate::peer) fn of_folder(
+        content: Content,
+        role: Role,
+        blob: Arc<dyn Blob>,
+        manifest: Option<Manifest>,
+    ) -> Self {
+        let manifest = manifest.map_or(KeptManifest::Derived, |manifest| {
+            KeptManifest::Here(Arc::new(manifest))
+        });
+        let asleep = Self {
+            listed_as: None,
+            content,
+            blob,
+            manifest,
+            unchecked: None,
+            role,
+        };
+        asleep.role(role)
+    }
+
+    /// Sets what the content is. The manifest of a short file of a folder is not
+    /// kept: there may be very many.
+    pub(in crate::peer) fn role(mut self, role: Role) -> Self {
+        self.role = role;
+        if role == Role::File && self.content.length <= REHASHED_LEN {
+            self.manifest = KeptManifest::Derived;
+        }
+        self
     }
 
     /// A content that the storage remembers.
@@ -107,6 +154,7 @@ impl Asleep {
                 _ => KeptManifest::Recorded,
             },
             unchecked: None,
+            role: Role::Alone,
         }
     }
 }
@@ -120,6 +168,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) stop: CancellationToken,
     /// Ends the driver unless its content is complete.
     pub(in crate::peer) cancel: CancellationToken,
+    /// What the content is.
+    pub(in crate::peer) role: Role,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -286,7 +336,10 @@ impl Contents {
     fn waking(self: &Arc<Self>, table: &mut Table, id: ContentId, content: Arc<Asleep>) -> Waking {
         let inbox = Inbox::new();
         let (status, watched) = watch::channel(ContentStatus::shared(content.content.clone()));
-        let handle = self.handle(&inbox, watched);
+        let handle = DriverHandle {
+            role: content.role,
+            ..self.handle(&inbox, watched)
+        };
         table.contents.insert(id, State::Awake(handle.clone()));
         Waking {
             content,
@@ -308,6 +361,7 @@ impl Contents {
             status,
             stop: self.stop.child_token(),
             cancel: CancellationToken::new(),
+            role: Role::Alone,
         }
     }
 
@@ -420,6 +474,47 @@ impl Contents {
         }
     }
 
+    /// The bytes of a content, if it is complete.
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn blob(&self, id: &ContentId) -> Option<Arc<dyn Blob>> {
+        let driver = match self.table().contents.get(id)? {
+            State::Asleep(asleep) => return Some(Arc::clone(&asleep.blob)),
+            State::Awake(driver) => driver.clone(),
+        };
+        let (done, blob) = oneshot::channel();
+        driver.inbox.send(DriverInput::Blob { done }).await.ok()?;
+        blob.await.ok()?
+    }
+
+    /// The manifest of a content that is asleep, if it is in memory.
+    pub(in crate::peer) fn kept_manifest(&self, id: &ContentId) -> Option<Manifest> {
+        match self.table().contents.get(id)? {
+            State::Asleep(asleep) => match &asleep.manifest {
+                KeptManifest::Here(manifest) => Some((**manifest).clone()),
+                KeptManifest::Recorded | KeptManifest::Derived => None,
+            },
+            State::Awake(_) => None,
+        }
+    }
+
+    /// Waits while a content is being downloaded.
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn downloaded(&self, id: &ContentId) {
+        let driver = match self.table().contents.get(id) {
+            Some(State::Awake(driver)) => driver.clone(),
+            _ => return,
+        };
+        let DriverHandle {
+            inbox, mut status, ..
+        } = driver;
+        tokio::select! {
+            () = inbox.closed() => {}
+            _ = status.wait_for(|status| status.outcome().is_some()) => {}
+        }
+    }
+
     /// Removes a content that is asleep, or else returns the driver of one that is
     /// awake.
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
@@ -434,11 +529,21 @@ impl Contents {
         }
     }
 
+    /// Whether a content is here that does not belong to a folder.
+    pub(in crate::peer) fn is_alone(&self, id: &ContentId) -> bool {
+        let table = self.table();
+        table
+            .contents
+            .get(id)
+            .is_some_and(|state| state.role() == Role::Alone)
+    }
+
     /// The contents that are complete and stay, and of which the trackers know.
     pub(in crate::peer) fn complete(&self) -> Vec<Content> {
         let table = self.table();
         let known = |(id, _): &(&ContentId, &State)| !table.announcing.contains_key(*id);
-        let complete = table.contents.iter().filter(known);
+        let listed = |(_, state): &(&ContentId, &State)| state.role() != Role::File;
+        let complete = table.contents.iter().filter(known).filter(listed);
         let mut complete: Vec<Content> = complete
             .filter_map(|(_, state)| match state {
                 State::Asleep(asleep) => Some(asleep.content.clone()),

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::DownloadError;
 use crate::peer::contents::driver::Driver;
+use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::status::ContentStatus;
@@ -47,6 +48,16 @@ struct Fetch {
     fallback: Option<ContentName>,
     owners: Vec<(Addr, bool)>,
     place: ActivePlace,
+    source: Option<Arc<FolderSource>>,
+}
+
+/// Something of a folder, to be downloaded from the owners of the folder.
+pub(in crate::peer) struct FolderPart {
+    /// It goes to the storage of the folder, under its id.
+    pub(in crate::peer) listing: Listing,
+    /// Its owners, and whether they should have all of it.
+    pub(in crate::peer) owners: Vec<(Addr, bool)>,
+    pub(in crate::peer) source: Arc<FolderSource>,
 }
 
 impl DownloadTask {
@@ -79,6 +90,28 @@ impl DownloadTask {
             () = self.handle.cancel.cancelled() => Err(DownloadError::Cancelled),
             started = self.start(key, options) => started,
         };
+        self.drive(started).await;
+    }
+
+    /// What is known of the download.
+    pub(in crate::peer) fn status(&self) -> watch::Receiver<ContentStatus> {
+        self.handle.status.clone()
+    }
+
+    /// Runs as [`run`](Self::run) does, for something of a folder. No tracker is
+    /// asked.
+    pub(in crate::peer) async fn run_part(mut self, part: FolderPart) {
+        self.handle.role = part.listing.its_role();
+        let started = tokio::select! {
+            biased;
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.cancel.cancelled() => Err(DownloadError::Cancelled),
+            started = self.start_part(part) => started,
+        };
+        self.drive(started).await;
+    }
+
+    async fn drive(self, started: Result<Start, DownloadError>) {
         let Self {
             shared,
             handle,
@@ -96,9 +129,11 @@ impl DownloadTask {
                     fallback,
                     owners,
                     place,
+                    source,
                 } = *fetch;
                 let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-                let mut driver = driver.fallback(fallback).active(place);
+                let driver = driver.fallback(fallback).of_folder(source);
+                let mut driver = driver.active(place);
                 driver.owners_found(owners);
                 // In a box: a download that waits for its turn needs no room for it.
                 Box::pin(driver.run(handle.stop, handle.cancel)).await;
@@ -146,6 +181,43 @@ impl DownloadTask {
 }
 
 impl DownloadTask {
+    /// Claims something of a folder.
+    async fn start_part(&self, part: FolderPart) -> Result<Start, DownloadError> {
+        let shared = &self.shared;
+        let FolderPart {
+            listing,
+            owners,
+            source,
+        } = part;
+        let (id, length) = (listing.content.id, listing.content.length);
+        let place = self.place().await?;
+        let claim = match shared.contents.claim(id, &self.handle).await {
+            Ok(claim) => claim,
+            Err(Settled::Complete(content)) => return Ok(Start::Complete(content)),
+            Err(Settled::Downloading | Settled::Ended) => {
+                return Err(DownloadError::AlreadyRunning { id });
+            }
+        };
+        if owners.is_empty() {
+            return Err(DownloadError::NoOwners { id });
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
+        let is_here = !is_short(length) && source.storage.has_partial(&id).await;
+        Ok(Start::Fetch(Box::new(Fetch {
+            claim,
+            swarm: match is_here {
+                true => swarm,
+                false => swarm.expecting(length),
+            },
+            listing,
+            fallback: None,
+            owners,
+            place,
+            source: Some(source),
+        })))
+    }
+
     /// Waits until this download may be active.
     async fn place(&self) -> Result<ActivePlace, DownloadError> {
         if let Some(place) = self.ticket.try_begin() {
@@ -185,8 +257,7 @@ async fn fetch(
     config.planner.strategy = options.strategy;
     let fallback = names.fallback(id);
     // To look costs more than a single chunk that is fetched in vain.
-    let is_short = Geometry::of(found.length).is_ok_and(|geometry| geometry.chunks() == 1);
-    let is_here = !is_short && {
+    let is_here = !is_short(found.length) && {
         let targets = [Some(&content.name), fallback.as_ref()];
         is_here(&*shared.storage, &content, targets.into_iter().flatten()).await
     };
@@ -202,7 +273,13 @@ async fn fetch(
         listing: Listing::new(content, names.listed()),
         owners,
         place,
+        source: None,
     })
+}
+
+/// Whether a content of this length has a single chunk.
+fn is_short(length: u64) -> bool {
+    Geometry::of(length).is_ok_and(|geometry| geometry.chunks() == 1)
 }
 
 /// Whether the storage may have a content already, or a part of it: as an interrupted

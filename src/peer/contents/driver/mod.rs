@@ -21,9 +21,11 @@ use tracing::{Instrument, Span};
 
 use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::downloads::queue::ActivePlace;
@@ -148,6 +150,12 @@ impl Driver {
         self
     }
 
+    /// The content belongs to a folder that is being fetched.
+    pub(in crate::peer) fn of_folder(mut self, source: Option<Arc<FolderSource>>) -> Self {
+        self.jobs.set_source(source);
+        self
+    }
+
     /// Owners that are known from the start.
     pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
@@ -221,6 +229,7 @@ impl Driver {
         let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
         let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
         asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        let asleep = asleep.role(self.listing.its_role());
         let Self { claim, inbox, .. } = self;
         match claim.sleep(asleep, &inbox) {
             Ok(()) => {
@@ -275,7 +284,7 @@ impl Driver {
             gone.map(|gone| shared.trackers.own(gone))
         ));
         let told = futures::poll!(gone.as_mut());
-        if seeding && !stopping {
+        if seeding && !stopping && listing.its_role() == Role::Alone {
             shared
                 .tasks
                 .stop
@@ -366,6 +375,11 @@ impl Driver {
             DriverInput::Down { link } => {
                 self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
+            }
+            DriverInput::Blob { done } => {
+                let complete = self.open.as_ref().filter(|_| self.swarm.is_seeding());
+                // The caller may have gone.
+                let _ = done.send(complete.map(OpenContent::blob));
             }
             DriverInput::SetStrategy { strategy, done } => {
                 self.swarm.set_strategy(strategy);
@@ -482,8 +496,12 @@ impl Driver {
             }
             Output::Finish => self.publish(),
             Output::Announce(state) => {
-                let entry = self.listing.announce(state);
-                self.jobs.announce(entry);
+                let (role, id) = (self.listing.its_role(), self.swarm.id());
+                let has_files = || self.shared.folders.is_whole(&id);
+                if let Some(state) = role.announced(state, has_files) {
+                    let entry = self.listing.announce(state);
+                    self.jobs.announce(entry);
+                }
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
             Output::GaveUp => {

@@ -87,6 +87,10 @@ impl OpenContent {
         Asleep::new(content, listed_as, blob, &self.manifest, recorded)
     }
 
+    pub(super) fn blob(&self) -> Arc<dyn Blob> {
+        Arc::clone(&self.blob)
+    }
+
     /// It is not read for a while.
     pub(super) fn release(&self) {
         self.blob.release();

@@ -1,0 +1,167 @@
+//! One file of a folder that is being fetched: left behind by an earlier download,
+//! here in another place, or at the owners.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::content::{Content, ContentId, ContentName, Manifest};
+use crate::error::DownloadError;
+use crate::peer::contents::folder_source::FolderSource;
+use crate::peer::contents::hashing::manifest_of;
+use crate::peer::contents::listing::Listing;
+use crate::peer::contents::role::Role;
+use crate::peer::downloads::task::{DownloadTask, FolderPart};
+use crate::peer::folders::board::Board;
+use crate::peer::folders::move_blob::MoveBlob;
+use crate::peer::folders::share::in_memory;
+use crate::peer::folders::target::FolderTarget;
+use crate::peer::shared::PeerShared;
+use crate::storage::{Blob, FolderHome, Storage, StorageError};
+
+/// How often a file is looked for anew, when another download of it gets in the way
+/// and then does not leave it here.
+const MAX_ATTEMPTS: usize = 8;
+
+/// The download of one folder, as its files see it.
+pub(super) struct Obtain {
+    pub(super) shared: Arc<PeerShared>,
+    pub(super) home: FolderHome,
+    pub(super) target: Arc<FolderTarget>,
+    pub(super) source: Arc<FolderSource>,
+    pub(super) board: Board,
+}
+
+/// A file of a folder, complete and durable in the home.
+pub(super) struct Obtained {
+    pub(super) blob: Arc<MoveBlob>,
+    /// Its manifest, if nothing had to be fetched.
+    pub(super) found: Option<Manifest>,
+}
+
+impl Obtain {
+    /// Gets one file, or the index, whose length may not be known. Trackers list the
+    /// index under this name.
+    ///
+    /// Cancel safe: what has arrived is kept.
+    pub(super) async fn get(
+        &self,
+        (id, role): (ContentId, Role),
+        listed_as: &ContentName,
+        length: Option<u64>,
+    ) -> Result<Obtained, DownloadError> {
+        let failed = |source| DownloadError::Storage {
+            id,
+            chunk: None,
+            source,
+        };
+        if let Some(found) = self.staged(id, length).await.map_err(failed)? {
+            return Ok(found);
+        }
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(found) = self.here(id, length).await.map_err(failed)? {
+                return Ok(found);
+            }
+            let content = Content::new(id, id.into(), length.unwrap_or(0));
+            let listing = Listing::new(content, listed_as.clone()).role(role);
+            match self.download(listing).await {
+                Ok(_) => {
+                    if let Some(blob) = self.target.opened(&id) {
+                        return Ok(Obtained { blob, found: None });
+                    }
+                    // It turned out to be here in another place.
+                }
+                Err(DownloadError::AlreadyRunning { .. }) => {
+                    self.shared.contents.downloaded(&id).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(DownloadError::AlreadyRunning { id })
+    }
+
+    /// Downloads something of the folder.
+    ///
+    /// Cancel safe: the download is cancelled.
+    async fn download(&self, listing: Listing) -> Result<Content, DownloadError> {
+        let shared = &self.shared;
+        let wanted = shared.config.owners_wanted;
+        let owners = self.source.owners(&shared.trackers, wanted).await;
+        let id = listing.content.id;
+        let parent = &shared.tasks.span;
+        let span = tracing::info_span!(parent: parent, "download", key = %id);
+        let (task, download) = DownloadTask::new(Arc::clone(shared));
+        let _posted = self.board.post(id, task.status());
+        let part = FolderPart {
+            listing,
+            owners,
+            source: Arc::clone(&self.source),
+        };
+        shared.tasks.spawn(span, task.run_part(part));
+        download.await
+    }
+
+    /// What an earlier download has left behind, if its bytes are right.
+    async fn staged(
+        &self,
+        id: ContentId,
+        length: Option<u64>,
+    ) -> Result<Option<Obtained>, StorageError> {
+        if !self.home.had(&id) {
+            return Ok(None);
+        }
+        let blob = match self.home.files().open(&id.into()).await {
+            Ok(blob) => blob,
+            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let manifest = match length.is_none_or(|length| blob.length() == length) {
+            true => manifest_of(&*blob).await.ok(),
+            false => None,
+        };
+        blob.release();
+        match manifest.filter(|manifest| manifest.id() == id) {
+            Some(manifest) => {
+                // It may have been put there a moment before the power went.
+                blob.sync().await?;
+                Ok(Some(self.obtained(id, blob, manifest)))
+            }
+            None => {
+                self.home.discard(id).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A copy of what this peer has in another place.
+    async fn here(
+        &self,
+        id: ContentId,
+        length: Option<u64>,
+    ) -> Result<Option<Obtained>, StorageError> {
+        let blob: Option<Arc<dyn Blob>> = match length {
+            Some(0) => Some(in_memory(id, Bytes::new()).await?),
+            _ => match self.shared.folders.blob(&id) {
+                Some(blob) => Some(blob.now()),
+                None => self.shared.contents.blob(&id).await,
+            },
+        };
+        let fits = |blob: &Arc<dyn Blob>| length.is_none_or(|length| blob.length() == length);
+        let Some(blob) = blob.filter(fits) else {
+            return Ok(None);
+        };
+        match self.home.adopt(id, &*blob).await {
+            Ok(copy) => Ok(copy.map(|(blob, manifest)| self.obtained(id, blob, manifest))),
+            // The original cannot be read any more.
+            Err(StorageError::Changed { .. } | StorageError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn obtained(&self, id: ContentId, blob: Arc<dyn Blob>, manifest: Manifest) -> Obtained {
+        Obtained {
+            blob: self.target.add(id, blob),
+            found: Some(manifest),
+        }
+    }
+}
