@@ -30,7 +30,12 @@ fn tree(root: &Path) -> BTreeMap<String, Seen> {
     fn walk(root: &Path, dir: &Path, seen: &mut BTreeMap<String, Seen>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            let at = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            let at = path
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned();
             let kind = path.symlink_metadata().unwrap();
             let found = if kind.is_symlink() {
                 Seen::Link(fs::read_link(&path).unwrap().to_str().unwrap().to_owned())
