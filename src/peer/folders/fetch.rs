@@ -285,9 +285,12 @@ impl FolderTask {
                 biased;
                 next = obtained.next() => {
                     let Some((file, result)) = next else { break };
-                    let Obtained { blob, found } = result.map_err(|source| FolderError::File {
-                        path: file.entry.path.clone(),
-                        source,
+                    let Obtained { blob, found } = result.map_err(|error| match error {
+                        FolderError::Download(source) => FolderError::File {
+                            path: file.entry.path.clone(),
+                            source,
+                        },
+                        error => error,
                     })?;
                     let times = repeated[&file.id];
                     done.files_done += times;

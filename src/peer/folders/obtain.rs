@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::content::{Content, ContentId, ContentName, Manifest};
+use crate::content::{
+    Content, ContentId, ContentName, FolderIndexError, MAX_INDEX_LEN, MIN_CHUNK_LEN, Manifest,
+};
 use crate::error::DownloadError;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::manifest_of;
@@ -13,15 +15,20 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
 use crate::peer::downloads::task::{DownloadTask, FolderPart};
 use crate::peer::folders::board::Board;
+use crate::peer::folders::error::FolderError;
 use crate::peer::folders::move_blob::MoveBlob;
 use crate::peer::folders::share::in_memory;
 use crate::peer::folders::target::FolderTarget;
 use crate::peer::shared::PeerShared;
+use crate::protocol::Addr;
 use crate::storage::{Blob, FolderHome, Storage, StorageError};
 
 /// How often a file is looked for anew, when another download of it gets in the way
 /// and then does not leave it here.
 const MAX_ATTEMPTS: usize = 8;
+
+/// How many owners are asked at first for a file of one chunk.
+const SHORT_OWNERS: usize = 3;
 
 /// The download of one folder, as its files see it.
 pub(super) struct Obtain {
@@ -49,7 +56,7 @@ impl Obtain {
         (id, role): (ContentId, Role),
         listed_as: &ContentName,
         length: Option<u64>,
-    ) -> Result<Obtained, DownloadError> {
+    ) -> Result<Obtained, FolderError> {
         let failed = |source| DownloadError::Storage {
             id,
             chunk: None,
@@ -71,34 +78,48 @@ impl Obtain {
                     }
                     // It turned out to be here in another place.
                 }
-                Err(DownloadError::AlreadyRunning { .. }) => {
+                Err(FolderError::Download(DownloadError::AlreadyRunning { .. })) => {
                     self.shared.contents.downloaded(&id).await;
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(DownloadError::AlreadyRunning { id })
+        Err(DownloadError::AlreadyRunning { id }.into())
     }
 
     /// Downloads something of the folder.
     ///
     /// Cancel safe: the download is cancelled.
-    async fn download(&self, listing: Listing) -> Result<Content, DownloadError> {
+    async fn download(&self, listing: Listing) -> Result<Content, FolderError> {
         let shared = &self.shared;
         let wanted = shared.config.owners_wanted;
-        let owners = self.source.owners(&shared.trackers, wanted).await;
-        let id = listing.content.id;
+        let mut owners = self.source.owners(&shared.trackers, wanted).await;
+        let (id, role) = (listing.content.id, listing.its_role());
+        if role == Role::File && listing.content.length <= MIN_CHUNK_LEN {
+            let seed = shared.swarm_config().planner.seed;
+            choose(&mut owners, &mut fastrand::Rng::with_seed(seed));
+        }
         let parent = &shared.tasks.span;
         let span = tracing::info_span!(parent: parent, "download", key = %id);
         let (task, download) = DownloadTask::new(Arc::clone(shared));
         let _posted = self.board.post(id, task.status());
+        let mut status = task.status();
         let part = FolderPart {
             listing,
             owners,
             source: Arc::clone(&self.source),
         };
         shared.tasks.spawn(span, task.run_part(part));
-        download.await
+        let is_too_long = |content: &Content| content.length > MAX_INDEX_LEN;
+        let too_long = status.wait_for(|status| status.content().is_some_and(is_too_long));
+        tokio::select! {
+            outcome = download => Ok(outcome?),
+            // No index is that long, whatever a tracker said of it.
+            Ok(status) = too_long, if role == Role::Index => {
+                let len = status.content().map_or(0, |content| content.length);
+                Err(FolderIndexError::TooLong { len }.into())
+            }
+        }
     }
 
     /// What an earlier download has left behind, if its bytes are right.
@@ -164,4 +185,13 @@ impl Obtain {
             found: Some(manifest),
         }
     }
+}
+
+/// The owners to ask for a short file at first: a few, as each is asked in vain but one.
+/// Those that should have it come first. If none of them has it, the others are found by
+/// the search for more owners.
+fn choose(owners: &mut Vec<(Addr, bool)>, random: &mut fastrand::Rng) {
+    random.shuffle(owners);
+    owners.sort_by_key(|(_, complete)| !complete);
+    owners.truncate(SHORT_OWNERS);
 }

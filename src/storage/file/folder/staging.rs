@@ -26,12 +26,18 @@ pub(super) const COPY_LEN: u64 = 1 << 20;
 /// The name of the tree while it is built.
 pub(super) const TREE: &str = "tree";
 
-/// Makes a file durable. Returns its stamp, which every later change alters.
+/// Makes a file durable. Returns its stamp.
 pub(super) fn make_durable(file: &DataFile) -> io::Result<Stamp> {
+    let stamp = stamped(file)?;
+    file.sync_all()?;
+    Ok(stamp)
+}
+
+/// The stamp of a file that was written, which every later change alters.
+fn stamped(file: &DataFile) -> io::Result<Stamp> {
     // An explicit time lies between two ticks of the clock of the file system.
     let now = SystemTime::now();
     let stamped = file.set_modified(now).is_ok();
-    file.sync_all()?;
     let stat = file.stat()?;
     Ok(Stamp {
         len: stat.len,
@@ -102,6 +108,8 @@ pub(super) struct TreeBuilder<'a> {
     folders: BTreeSet<String>,
     /// Files that have a second name in the tree.
     linked: HashSet<ContentId>,
+    /// Files of the tree that are not durable.
+    unsynced: Vec<FolderPath>,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -127,6 +135,7 @@ impl<'a> TreeBuilder<'a> {
             open: Vec::new(),
             folders: BTreeSet::new(),
             linked: HashSet::new(),
+            unsynced: Vec::new(),
         };
         let mut stamps = Vec::new();
         for entry in index.entries() {
@@ -142,26 +151,12 @@ impl<'a> TreeBuilder<'a> {
         stamp: impl Fn(&ContentId) -> Option<Stamp>,
     ) -> Result<Option<Stamp>, StorageError> {
         let shown = self.home.path_of(TREE).join(entry.path.as_str());
-        let home = self.home;
         match &entry.item {
             FolderItem::File { id, executable, .. } => {
                 let name = id.to_string();
-                let changed = || StorageError::Changed {
-                    path: home.path_of(&name),
-                };
-                let stamp = stamp(id).ok_or_else(changed)?;
-                let source = home.disk.open_existing(&name);
-                let source = source.map_err(|e| refused("opening", &home.path_of(&name), e))?;
-                stamp.check(&source, || home.path_of(&name))?;
-                let is_first = self.linked.insert(*id);
-                let dir = self.folder(entry.path.parent().as_ref())?;
-                let linked = is_first && link(home, &name, dir, entry.path.name())?;
-                let placed = match linked {
-                    true => set_executable(&source, *executable).map(|()| stamp),
-                    false => copy(&source, stamp.len, dir, entry.path.name(), *executable),
-                };
-                let placed = placed.map_err(|e| failed_to_store("creating", &shown, stamp.len, e));
-                return placed.map(Some);
+                let stamp = self.checked(&name, stamp(id))?;
+                let placed = self.place(&entry.path, (*id, &name), stamp, *executable)?;
+                return Ok(Some(placed));
             }
             FolderItem::Symlink { target } => {
                 let dir = self.folder(entry.path.parent().as_ref())?;
@@ -173,6 +168,46 @@ impl<'a> TreeBuilder<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// The stamp of a file in the home, if that is still the same file.
+    fn checked(&self, name: &str, stamp: Option<Stamp>) -> Result<Stamp, StorageError> {
+        let path = || self.home.path_of(name);
+        let found = self.home.disk.look(name.as_ref());
+        let found = found.map_err(|e| failed("examining", &path(), e))?;
+        let same = |stamp: &Stamp| found.is_some_and(|found| stamp.is_of(&found.stat));
+        stamp
+            .filter(same)
+            .ok_or_else(|| StorageError::Changed { path: path() })
+    }
+
+    /// Puts a file into the tree: as a second name of that in the home, if it has none
+    /// yet, and otherwise as a copy.
+    fn place(
+        &mut self,
+        path: &FolderPath,
+        (id, name): (ContentId, &str),
+        stamp: Stamp,
+        executable: bool,
+    ) -> Result<Stamp, StorageError> {
+        let home = self.home;
+        let shown = home.path_of(TREE).join(path.as_str());
+        let is_first = self.linked.insert(id);
+        let dir = self.folder(path.parent().as_ref())?;
+        let is_linked = is_first && link(home, name, dir, path.name())?;
+        if is_linked && !executable {
+            // It is durable already.
+            return Ok(stamp);
+        }
+        let source = home.disk.open_existing(name);
+        let source = source.map_err(|e| refused("opening", &home.path_of(name), e))?;
+        let placed = match is_linked {
+            true => source.set_executable(true).map(|()| stamp),
+            false => copy(&source, stamp.len, dir, path.name(), executable),
+        };
+        let placed = placed.map_err(|e| failed_to_store("creating", &shown, stamp.len, e))?;
+        self.unsynced.push(path.clone());
+        Ok(placed)
     }
 
     /// The folder with this path, which is made if it is not there. Entries come in
@@ -206,10 +241,16 @@ impl<'a> TreeBuilder<'a> {
         Ok(self.open.last().map_or(&self.tree, |(_, dir)| dir))
     }
 
-    /// Makes all names durable. That comes last, so that file systems which keep a
-    /// log write it once for all of them.
+    /// Makes everything durable. That comes last, so that file systems which keep a log
+    /// write it once for all names.
     fn sync(&mut self) -> Result<(), StorageError> {
         self.open.clear();
+        for path in &self.unsynced {
+            let synced =
+                || -> Result<(), Refused> { Ok(self.tree.open_within(path.as_str())?.sync_all()?) };
+            let shown = || self.home.path_of(TREE).join(path.as_str());
+            synced().map_err(|e| refused("syncing", &shown(), e))?;
+        }
         for folder in self.folders.iter().rev() {
             let synced = || -> Result<(), Refused> {
                 let mut dir = self.tree.again()?;
@@ -241,15 +282,7 @@ fn link(home: &StorageDir<Dir>, name: &str, dir: &Dir, new: &str) -> Result<bool
     }
 }
 
-fn set_executable(file: &DataFile, executable: bool) -> io::Result<()> {
-    if executable {
-        file.set_executable(true)?;
-        file.sync_all()?;
-    }
-    Ok(())
-}
-
-/// Copies a file into the tree, and makes it durable.
+/// Copies a file into the tree. Returns the stamp of the copy, which is not durable.
 fn copy(source: &DataFile, len: u64, dir: &Dir, name: &str, executable: bool) -> io::Result<Stamp> {
     let target = dir.create_new(name).map_err(|e| match e {
         Refused::Io(e) => e,
@@ -257,7 +290,7 @@ fn copy(source: &DataFile, len: u64, dir: &Dir, name: &str, executable: bool) ->
     })?;
     copy_bytes(source, &target, len)?;
     target.set_executable(executable)?;
-    make_durable(&target)
+    stamped(&target)
 }
 
 fn copy_bytes(source: &DataFile, target: &DataFile, len: u64) -> io::Result<()> {
