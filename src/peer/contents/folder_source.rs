@@ -21,8 +21,15 @@ pub(in crate::peer) struct FolderSource {
     pub(in crate::peer) storage: Arc<dyn Storage>,
     /// Owners that the user has named.
     named: Vec<Addr>,
-    /// Owners that trackers have named, and when.
-    found: Mutex<Option<(Instant, Vec<(Addr, bool)>)>>,
+    /// Owners that trackers have named.
+    found: Mutex<Option<FoundOwners>>,
+}
+
+/// An answer of the trackers.
+struct FoundOwners {
+    at: Instant,
+    /// The owners, and whether they have all of it.
+    owners: Vec<(Addr, bool)>,
 }
 
 impl FolderSource {
@@ -38,7 +45,10 @@ impl FolderSource {
             index,
             storage,
             named,
-            found: Mutex::new(found.map(|found| (Instant::now(), found))),
+            found: Mutex::new(found.map(|owners| FoundOwners {
+                at: Instant::now(),
+                owners,
+            })),
         }
     }
 
@@ -57,8 +67,8 @@ impl FolderSource {
         wanted: u16,
     ) -> Vec<(Addr, bool)> {
         let mut found = self.found.lock().await;
-        let is_fresh = |at: &Instant| at.elapsed() < OWNERS_AGE;
-        if !found.as_ref().is_some_and(|(at, _)| is_fresh(at)) {
+        let is_fresh = |found: &FoundOwners| found.at.elapsed() < OWNERS_AGE;
+        if !found.as_ref().is_some_and(is_fresh) {
             let owners = match trackers.need(self.index.into(), wanted).await {
                 Ok(found) => found.owners,
                 Err(error) => {
@@ -69,9 +79,12 @@ impl FolderSource {
                 }
             };
             let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
-            *found = Some((Instant::now(), owners.collect()));
+            *found = Some(FoundOwners {
+                at: Instant::now(),
+                owners: owners.collect(),
+            });
         }
-        let found = found.iter().flat_map(|(_, owners)| owners.iter().cloned());
+        let found = found.iter().flat_map(|found| found.owners.iter().cloned());
         let named = self.named.iter().map(|addr| (addr.clone(), false));
         found.chain(named).collect()
     }

@@ -347,6 +347,12 @@ impl FolderTask {
             tracing::warn!(folder = %folder.id, %error, "not shared after a restart");
         }
         log_failed(obtain.home.clear().await);
+        if let Some(index) = obtain.target.opened(&folder.id)
+            && let Ok(blob) = obtain.home.index().await
+        {
+            // The home is not held open for it.
+            index.move_to(blob);
+        }
     }
 
     /// Tells the trackers that all of it is here. Nobody waits for that.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::error::FolderError;
@@ -22,8 +23,8 @@ use crate::peer::contents::table::{Asleep, REHASHED_LEN, Taken};
 use crate::peer::shared::PeerShared;
 use crate::protocol::{OwnEntry, OwnState};
 use crate::storage::{
-    Blob, FilePool, FolderHome, MemoryStorage, PlacedFiles, ScannedFile, ScannedFolder, Storage,
-    StorageError, TreeRoot, remembered_folders, scan_folder,
+    Blob, FilePool, FolderHome, Folders, MemoryStorage, PlacedFiles, ScannedFile, ScannedFolder,
+    Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
 };
 
 /// How many files are read and hashed at a time: enough to keep a disk and some
@@ -141,34 +142,15 @@ pub(in crate::peer) async fn share_folder(
         shared: Some(shared),
         id,
     };
-    let HashedFolder { index, files } = hashed;
-    let home = match folders.filter(|_| shared.share_stored) {
-        Some(folders) => Some(FolderHome::open(&folders, id).await?),
-        None => None,
-    };
-    let index_blob = match &home {
-        Some(home) => home.keep_index(bytes).await?,
-        None => in_memory(id, bytes).await?,
-    };
-    let (files_count, length) = index.size();
+    let index_blob = keep(shared, folders, root, &name, (id, bytes), &hashed).await?;
+    let (files, length) = hashed.index.size();
     let folder = Folder {
         id,
         name,
-        files: files_count,
+        files,
         length,
     };
-    if let Some(home) = &home {
-        let blobs: Vec<_> = files.iter().map(|file| Arc::clone(&file.blob)).collect();
-        let placed = PlacedFiles::of(root, &index, &blobs);
-        let long = files.iter().filter(|file| is_long(file.blob.length()));
-        let long: HashMap<ContentId, &Manifest> = long
-            .map(|file| (file.manifest.id(), &file.manifest))
-            .collect();
-        let manifest = |id: &ContentId| long.get(id).map(|manifest| (*manifest).clone());
-        let names = (&folder.name, &folder.name);
-        home.record(names, &index, &placed, manifest).await?;
-    }
-    for file in files {
+    for file in hashed.files {
         let manifest = Some(file.manifest).filter(|_| is_long(file.blob.length()));
         serve_file(shared, id, MoveBlob::new(file.blob), file.entry, manifest);
     }
@@ -187,16 +169,40 @@ pub(in crate::peer) async fn share_folder(
     Ok(folder)
 }
 
+/// Has the storage remember a folder, if the user wants that. Returns the bytes of its
+/// index.
+async fn keep(
+    shared: &PeerShared,
+    folders: Option<Folders>,
+    root: TreeRoot,
+    name: &ContentName,
+    (id, bytes): (ContentId, Bytes),
+    hashed: &HashedFolder,
+) -> Result<Arc<dyn Blob>, FolderError> {
+    let Some(folders) = folders.filter(|_| shared.share_stored) else {
+        return Ok(in_memory(id, bytes).await?);
+    };
+    let home = FolderHome::open(&folders, id).await?;
+    let index_blob = home.keep_index(bytes).await?;
+    let placed = PlacedFiles::of(root, &hashed.index, &hashed.blobs());
+    let long = hashed.files.iter();
+    let long = long.filter(|file| is_long(file.blob.length()));
+    let long: HashMap<ContentId, &Manifest> = long
+        .map(|file| (file.manifest.id(), &file.manifest))
+        .collect();
+    let manifest = |id: &ContentId| long.get(id).map(|manifest| (*manifest).clone());
+    home.record((name, name), &hashed.index, &placed, manifest)
+        .await?;
+    Ok(index_blob)
+}
+
 /// Whether the manifest of a file is worth to be recorded.
 pub(super) fn is_long(length: u64) -> bool {
     length > REHASHED_LEN
 }
 
 /// The bytes of an index that no file has.
-pub(super) async fn in_memory(
-    id: ContentId,
-    bytes: bytes::Bytes,
-) -> Result<Arc<dyn Blob>, StorageError> {
+pub(super) async fn in_memory(id: ContentId, bytes: Bytes) -> Result<Arc<dyn Blob>, StorageError> {
     let memory = MemoryStorage::new();
     memory.insert(id.into(), bytes)?;
     memory.open(&id.into()).await

@@ -15,8 +15,6 @@ use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short
 use super::super::timestamp::Timestamp;
 use crate::content::{ContentName, UnsafeName};
 
-pub(in super::super) use tree::Looked;
-
 #[derive(Debug)]
 pub(in super::super) struct Dir(PathBuf);
 

@@ -30,8 +30,6 @@ const CAREFUL: OFlags = OFlags::CLOEXEC
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY);
 
-pub(in super::super) use tree::Looked;
-
 #[derive(Debug)]
 pub(in super::super) struct Dir(File);
 

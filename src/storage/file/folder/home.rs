@@ -1,6 +1,7 @@
 //! The home of one folder: what is fetched of it, and what is recorded about it.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::blocking::run;
 use super::super::dir::{DataFile, Dir, open_path};
-use super::super::disk::{Disk, DiskFile};
+use super::super::disk::{Disk, DiskFile, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
 use super::super::names::folder_name;
 use super::super::read_blob::{Located, Location, ReadBlob};
@@ -23,7 +24,7 @@ use super::tree_root::TreeRoot;
 use crate::content::{
     ContentId, ContentName, FolderIndex, FolderItem, MAX_PATH_DEPTH, Manifest, ManifestBuilder,
 };
-use crate::storage::{Blob, Storage, StorageError};
+use crate::storage::{Blob, StorageError};
 
 pub(super) const RECORD: &str = "record";
 const NEW_RECORD: &str = "record.new";
@@ -72,7 +73,7 @@ impl FolderHome {
         let path = folders.dir.path_of(&name);
         let mark = folders.dir.mark();
         match folders.dir.disk.make_dir(&name) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             made => made
                 .and_then(|()| folders.dir.sync(mark))
                 .map_err(|e| failed("creating", &path, e))?,
@@ -215,23 +216,32 @@ impl FolderHome {
         .await
     }
 
-    /// Writes the bytes of the index, unless they are there.
+    /// Writes the bytes of the index.
     pub(crate) async fn keep_index(&self, bytes: Bytes) -> Result<Arc<dyn Blob>, StorageError> {
         let (dir, name) = (Arc::clone(&self.dir), self.id.to_string());
-        if let Ok(blob) = self.files.open(&self.id.into()).await {
-            if blob.length() == bytes.len() as u64 {
-                return Ok(blob);
-            }
-            remove(&dir, &name)?;
-        }
         run(move || {
+            // One of an earlier download is no better than a new one.
+            remove(&dir, &name)?;
             let mark = dir.mark();
             let file = write_new(&dir, &name, bytes)?;
             let synced = file.sync_all().and_then(|()| dir.sync(mark));
             synced.map_err(|e| failed("syncing", &dir.path_of(&name), e))
         })
         .await?;
-        self.files.open(&self.id.into()).await
+        self.index().await
+    }
+
+    /// The bytes of the index. They hold nothing open.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub(crate) async fn index(&self) -> Result<Arc<dyn Blob>, StorageError> {
+        let (folders, id) = (self.folders.clone(), self.id);
+        run(move || {
+            let index = index_blob(&folders, id);
+            index.map_err(|e| refused("opening", &folders.dir.path_of(&folder_name(id)), e))
+        })
+        .await
     }
 
     /// Records durably where the folder is, for the next start. `manifest` gives
@@ -267,7 +277,7 @@ impl FolderHome {
         let Some(bytes) = record.encode(self.id) else {
             return Err(StorageError::io(
                 format!("recording {}", placed.root.path().display()),
-                std::io::Error::other("its path is not UTF-8"),
+                io::Error::other("its path is not UTF-8"),
             ));
         };
         let dir = Arc::clone(&self.dir);
@@ -336,6 +346,22 @@ impl PlacedFiles {
             *entry = at as u32;
         }
         self
+    }
+}
+
+/// The index in the home of a folder, found again each time that it is read.
+pub(super) fn index_blob(folders: &Folders, id: ContentId) -> Result<Arc<dyn Blob>, Refused> {
+    let name = folder_name(id).parse().map_err(io::Error::other)?;
+    let path = id.to_string().parse().map_err(io::Error::other)?;
+    let home = TreeRoot::stored(Arc::clone(&folders.dir), name);
+    match home.look(&path)? {
+        Some(looked) => Ok(tree_blob(
+            &home,
+            &path,
+            Stamp::of(&looked.stat),
+            &folders.pool,
+        )),
+        None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
     }
 }
 

@@ -10,11 +10,9 @@ use super::super::dir::Dir;
 use super::super::disk::{Disk, DiskFile, Refused};
 use super::super::failure::{failed, refused};
 use super::super::names::{ReservedFile, folder_name, parse_reserved};
-use super::super::read_blob::{Located, Location, ReadBlob};
 use super::super::stamp::Stamp;
-use super::super::storage_dir::StorageDir;
 use super::folders::Folders;
-use super::home::{MAX_RECORD_LEN, RECORD};
+use super::home::{MAX_RECORD_LEN, RECORD, index_blob};
 use super::record::{FolderRecord, file_at};
 use super::staging::COPY_LEN;
 use super::tree_blob::tree_blob;
@@ -68,13 +66,10 @@ fn one(this: &Folders, id: ContentId) -> Option<RememberedFolder> {
             None => return Ok(None),
             Some(_) => read_all(&home, RECORD, MAX_RECORD_LEN)?,
         };
-        Ok(Some((
-            read_all(&home, &id.to_string(), MAX_INDEX_LEN)?,
-            record,
-            home,
-        )))
+        let index = read_all(&home, &id.to_string(), MAX_INDEX_LEN)?;
+        Ok(Some((index, record)))
     };
-    let (bytes, record, home) = match read() {
+    let (bytes, record) = match read() {
         Ok(found) => found?,
         Err(error) => {
             let error = refused("reading", &path, error);
@@ -89,27 +84,21 @@ fn one(this: &Folders, id: ContentId) -> Option<RememberedFolder> {
         tracing::warn!(folder = %id, "not shared: what is recorded about it is damaged");
         return None;
     };
-    let dir = Arc::new(StorageDir::new(home, path));
-    in_home(this, id, &dir, record, index, bytes.len() as u64)
+    let found = in_place(this, id, record, index);
+    if found.is_none() {
+        tracing::warn!(folder = %id, "not shared: none of its files is where it was");
+    }
+    found
 }
 
-fn in_home(
+/// What is left of a recorded folder; nothing if that is no file.
+fn in_place(
     this: &Folders,
     id: ContentId,
-    home: &Arc<StorageDir<Dir>>,
     record: FolderRecord,
     index: FolderIndex,
-    length: u64,
 ) -> Option<RememberedFolder> {
-    let stat = home.disk.look(id.to_string().as_ref()).ok()??.stat;
-    let location = Located {
-        pool: Arc::clone(this.pool.pool()),
-        at: Location::InDir(Arc::clone(home), id.into()),
-    };
-    let stamp = Stamp::of(&stat);
-    if stamp.len != length {
-        return None;
-    }
+    let index_blob = index_blob(this, id).ok()?;
     let root = match &record.path {
         Some(path) => TreeRoot::at(path),
         None => this.root(&record.name),
@@ -125,13 +114,16 @@ fn in_home(
             files.push((path.clone(), blob, file.manifest));
         }
     }
+    if files.is_empty() && recorded > 0 {
+        return None;
+    }
     Some(RememberedFolder {
         id,
         name: record.name,
         listed_as: record.listed_as,
         lost: recorded - files.len(),
         index,
-        index_blob: Arc::new(ReadBlob::new(location, stamp)),
+        index_blob,
         files,
     })
 }

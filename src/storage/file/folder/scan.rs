@@ -178,3 +178,29 @@ impl Scan {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn file_that_changes_after_it_was_listed_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["longer", "gone", "same"] {
+            std::fs::write(dir.path().join(name), "some bytes").unwrap();
+        }
+        let root = TreeRoot::at(dir.path());
+        let pool = FilePool::new(8);
+        let found = scan_folder(&root, &pool).await.unwrap().files;
+        std::fs::write(dir.path().join("longer"), "some more bytes").unwrap();
+        std::fs::remove_file(dir.path().join("gone")).unwrap();
+        for file in found {
+            let path = root.path_of(&file.path);
+            let read = file.blob.read_at(0, 10).await;
+            match file.path.as_str() {
+                "same" => assert_eq!(read.unwrap(), "some bytes"),
+                _ => assert_eq!(read, Err(StorageError::Changed { path })),
+            }
+        }
+    }
+}

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::dir::{DataFile, Dir, Looked};
-use super::super::disk::Refused;
+use super::super::dir::{DataFile, Dir};
+use super::super::disk::{Looked, Refused};
 use super::super::storage_dir::StorageDir;
 use crate::content::{ContentName, FolderPath};
 use crate::storage::StorageError;

@@ -6,17 +6,8 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::Path;
 
-use super::super::super::disk::{EntryKind, FileStat, Refused};
+use super::super::super::disk::{EntryKind, Looked, Refused};
 use super::{DataFile, Dir, stat_of};
-
-/// What is known about an entry of a folder.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super::super) struct Looked {
-    pub(in super::super::super) kind: EntryKind,
-    pub(in super::super::super) stat: FileStat,
-    /// Whether the owner of the file may run it. Nothing but Unix knows that.
-    pub(in super::super::super) executable: bool,
-}
 
 impl Dir {
     /// Another handle of the same directory.

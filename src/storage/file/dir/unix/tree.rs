@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::super::super::disk::{EntryKind, FileStat, Refused};
+use super::super::super::disk::{EntryKind, Looked, Refused};
 use super::{CAREFUL, DataFile, Dir, examined, regular};
 
 /// The bit of a file's mode that lets its owner run it, and all such bits.
@@ -18,15 +18,6 @@ const ALL_RUN: u32 = 0o111;
 const ALL_READ: u32 = 0o444;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(CAREFUL);
-
-/// What is known about an entry of a folder.
-#[derive(Debug, Clone, Copy)]
-pub(in super::super::super) struct Looked {
-    pub(in super::super::super) kind: EntryKind,
-    pub(in super::super::super) stat: FileStat,
-    /// Whether the owner of the file may run it.
-    pub(in super::super::super) executable: bool,
-}
 
 impl Dir {
     /// Another handle of the same directory.
