@@ -60,6 +60,7 @@
 //! | | |
 //! |---|---|
 //! | [`Peer`], [`Download`], [`ShareSource`] | what most programs need |
+//! | [`Peer::share_folder`], [`Peer::download_folder`] | whole folders, or parts of them |
 //! | [`Tracker`], [`TrackerClient`] | a tracker, and how to ask one |
 //! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream |
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |

@@ -14,7 +14,7 @@
 //! | span | fields | inside |
 //! |---|---|---|
 //! | `peer` | `id` | |
-//! | `download` | `key`: what was asked for | `peer` |
+//! | `download` | `key`: what was asked for; `folder`, if it is one | `peer` |
 //! | `content` | `id` | `peer` |
 //! | `announce` | `state`: what the trackers are told | `content` |
 //! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
