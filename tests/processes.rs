@@ -615,9 +615,10 @@ fn quickstart_ends_with_its_verified_line_and_leaves_no_file() {
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }
 
-/// How many files the folder has, and how many bytes each.
+/// How many files the folder has, and how many bytes each: one block, so that half of
+/// all bytes are about half of the files.
 const FILES: usize = 60;
-const FILE_LENGTH: usize = 20_000;
+const FILE_LENGTH: usize = 15_000;
 
 /// A folder of many files, and the id and length of its index.
 fn write_folder(root: &Path) -> (ContentId, u64) {
