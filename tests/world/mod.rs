@@ -6,6 +6,8 @@
 
 pub(crate) mod storages;
 pub(crate) mod strangers;
+#[cfg(unix)]
+pub(crate) mod trees;
 pub(crate) mod wire;
 
 use std::time::Duration;
