@@ -1,4 +1,4 @@
-//! Downloads one content into a directory.
+//! Downloads one content, or one folder, into a directory.
 //!
 //! ```text
 //! cargo run --release --example fetch -- --tracker 127.0.0.1:7000 --out downloads NAME_OR_ID
@@ -8,6 +8,10 @@
 //! stderr that tells the reason of the failure. With `--progress-lines`, it also
 //! prints `progress <verified> of <length> bytes from <owners> owners` during the
 //! download.
+//!
+//! With `--folder` it fetches the folder with this name or id: all of it, or, with
+//! `--only PATH`, a file or folder in it. Without, it would fetch the list of what is
+//! in the folder, as a file.
 //!
 //! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
 //! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
@@ -19,11 +23,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{FileStorage, Peer, TcpTransport};
+use bt_lite::{ContentId, FileStorage, FolderEvent, FolderOptions, Peer, TcpTransport};
 use clap::Parser;
 use common::{Outcome, print_line};
+use futures::StreamExt;
 
-/// Downloads one content into a directory.
+/// Downloads one content, or one folder, into a directory.
 #[derive(Parser)]
 struct Args {
     /// The address of the tracker.
@@ -38,7 +43,13 @@ struct Args {
     /// Whether to print the progress as lines.
     #[arg(long)]
     progress_lines: bool,
-    /// The name of the content, or its id in hexadecimal digits.
+    /// Fetches a folder, with everything in it.
+    #[arg(long)]
+    folder: bool,
+    /// Fetches only this file or folder of the folder. May be given several times.
+    #[arg(long, value_name = "PATH", requires = "folder")]
+    only: Vec<String>,
+    /// The name of the content or folder, or its id in hexadecimal digits.
     #[arg(value_name = "NAME_OR_ID")]
     key: String,
 }
@@ -59,6 +70,21 @@ async fn run(args: Args) -> Outcome<()> {
         .start()
         .await?;
     let begun = Instant::now();
+    let outcome = match args.folder {
+        true => fetch_folder(&peer, &args).await,
+        false => fetch_content(&peer, &args).await,
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    peer.shutdown().await;
+
+    let (id, length) = outcome?;
+    print_line(format_args!(
+        "verified {id} {length} bytes in {seconds:.2} s"
+    ))
+}
+
+/// Returns the id and the length.
+async fn fetch_content(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
     let mut download = peer.download(args.key.as_str());
     let followed = common::follow(&download, |progress| match progress.length {
         Some(length) if args.progress_lines => {
@@ -69,16 +95,30 @@ async fn run(args: Args) -> Outcome<()> {
         _ => Ok(()),
     })
     .await;
-    let outcome = match followed {
-        Ok(()) => (&mut download).await.map_err(Into::into),
-        Err(error) => Err(error),
-    };
-    let seconds = begun.elapsed().as_secs_f64();
-    peer.shutdown().await;
+    followed?;
+    let content = (&mut download).await?;
+    Ok((content.id, content.length))
+}
 
-    let content = outcome?;
-    let (id, length) = (content.id, content.length);
-    print_line(format_args!(
-        "verified {id} {length} bytes in {seconds:.2} s"
-    ))
+/// Returns the id, and the length of all files together.
+async fn fetch_folder(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
+    let mut options = FolderOptions::new();
+    for path in &args.only {
+        options = options.path(path.trim_end_matches('/').parse()?);
+    }
+    let mut download = peer.download_folder_with(args.key.as_str(), options);
+    let mut events = download.events();
+    while let Some(event) = events.next().await {
+        if let FolderEvent::Progress(progress) = event
+            && args.progress_lines
+        {
+            let (verified, length) = (progress.verified_bytes, progress.length);
+            let (done, files) = (progress.files_done, progress.files);
+            print_line(format_args!(
+                "progress {verified} of {length} bytes, {done} of {files} files"
+            ))?;
+        }
+    }
+    let folder = (&mut download).await?;
+    Ok((folder.id, folder.length))
 }

@@ -1,12 +1,12 @@
-//! Shares files in place, without a copy, until Ctrl-C or SIGTERM.
+//! Shares files and folders in place, without a copy, until Ctrl-C or SIGTERM.
 //!
 //! ```text
-//! cargo run --release --example share -- --tracker 127.0.0.1:7000 FILE...
+//! cargo run --release --example share -- --tracker 127.0.0.1:7000 PATH...
 //! ```
 //!
-//! prints `sharing <id> <name>` for each file once others can download it. With
-//! `--listen ADDR` it listens at that address instead of any free port. When a file
-//! can no longer be read, it says so, and goes on with the others.
+//! prints `sharing <id> <name>` for each file or folder once others can download it.
+//! With `--listen ADDR` it listens at that address instead of any free port. When a
+//! file can no longer be read, it says so, and goes on with the others.
 
 mod common;
 
@@ -18,7 +18,7 @@ use clap::Parser;
 use common::{Outcome, print_line};
 use futures::StreamExt;
 
-/// Shares files in place, without a copy, until Ctrl-C or SIGTERM.
+/// Shares files and folders in place, without a copy, until Ctrl-C or SIGTERM.
 #[derive(Parser)]
 struct Args {
     /// The address of the tracker.
@@ -27,9 +27,9 @@ struct Args {
     /// The address at which to listen for other peers.
     #[arg(long, value_name = "ADDR", default_value = "[::]:0")]
     listen: String,
-    /// The files.
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    /// The files and folders.
+    #[arg(value_name = "PATH", required = true)]
+    paths: Vec<PathBuf>,
 }
 
 #[tokio::main]
@@ -46,9 +46,18 @@ async fn run(args: Args) -> Outcome<()> {
         .listen(args.listen.as_str())
         .start()
         .await?;
-    for file in &args.files {
-        let content = peer.share(file.as_path()).await?;
-        print_line(format_args!("sharing {} {}", content.id, content.name))?;
+    for path in &args.paths {
+        let (id, name) = match path.is_dir() {
+            true => {
+                let folder = peer.share_folder(path, None).await?;
+                (folder.id, folder.name)
+            }
+            false => {
+                let content = peer.share(path.as_path()).await?;
+                (content.id, content.name)
+            }
+        };
+        print_line(format_args!("sharing {id} {name}"))?;
     }
 
     let lost = peer.lost_contents().for_each(async |lost| {

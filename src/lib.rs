@@ -60,6 +60,7 @@
 //! | | |
 //! |---|---|
 //! | [`Peer`], [`Download`], [`ShareSource`] | what most programs need |
+//! | [`Peer::share_folder`], [`Peer::download_folder`] | whole folders, or parts of them |
 //! | [`Tracker`], [`TrackerClient`] | a tracker, and how to ask one |
 //! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream |
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
@@ -112,14 +113,15 @@ pub mod tracker;
 pub mod transport;
 
 pub use content::{
-    Bitfield, ChunkIndex, Content, ContentId, ContentName, Geometry, Manifest, NameError, TooLong,
-    split_evenly,
+    Bitfield, ChunkIndex, Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem,
+    FolderPath, Geometry, Manifest, NameError, TooLong, split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer,
+    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder,
+    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer,
     PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};

@@ -20,7 +20,7 @@ use std::time::Duration;
 use bt_lite::content::MIN_CHUNK_LEN;
 use bt_lite::protocol::{OwnEntry, OwnState};
 use bt_lite::tracker::ClientConfig;
-use bt_lite::{Addr, ContentId, TcpTransport, TrackerClient};
+use bt_lite::{Addr, ContentId, FolderEntry, FolderIndex, TcpTransport, TrackerClient};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -613,4 +613,143 @@ fn quickstart_ends_with_its_verified_line_and_leaves_no_file() {
     let seconds: f64 = seconds.strip_suffix(" s").unwrap().parse().unwrap();
     assert!(seconds >= 0.0);
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+/// How many files the folder has, and how many bytes each: one block, so that half of
+/// all bytes are about half of the files.
+const FILES: usize = 60;
+const FILE_LENGTH: usize = 15_000;
+
+/// A folder of many files, and the id and length of its index.
+fn write_folder(root: &Path) -> (ContentId, u64) {
+    let mut random = fastrand::Rng::with_seed(11);
+    let entries = (0..FILES).map(|number| {
+        let path = format!("dir-{}/file-{number}", number % 5);
+        let mut bytes = vec![0; FILE_LENGTH];
+        random.fill(&mut bytes);
+        let at = root.join(&path);
+        fs::create_dir_all(at.parent().unwrap()).unwrap();
+        fs::write(at, &bytes).unwrap();
+        let length = FILE_LENGTH as u64;
+        FolderEntry::file(path.parse().unwrap(), ContentId::of(&bytes), length)
+    });
+    let index = FolderIndex::new(entries.collect()).unwrap();
+    (index.id(), index.encode().len() as u64)
+}
+
+fn same_folder(a: &Path, b: &Path) -> bool {
+    (0..FILES).all(|number| {
+        let path = format!("dir-{}/file-{number}", number % 5);
+        fs::read(a.join(&path)).ok() == fs::read(b.join(&path)).ok()
+    })
+}
+
+#[test]
+fn folder_arrives_though_the_fetch_is_killed_in_the_middle() {
+    let stage = Stage::new(0);
+    let folder = stage.dir.path().join("photos");
+    let (id, length) = write_folder(&folder);
+    // Only the gate is known to the tracker of the fetch.
+    let hidden = Program::start("tracker", &["--listen", "127.0.0.1:0"]);
+    let hidden_addr = hidden.said("listening ");
+    let listen = ["--tracker", &hidden_addr, "--listen", "127.0.0.1:0"];
+    let owner = Program::start("share", &[&listen[..], &[text(&folder)]].concat());
+    assert_eq!(owner.said("sharing "), format!("{id} photos"));
+    let runtime = Runtime::new().unwrap();
+    let half = FILES * FILE_LENGTH / 2;
+    let gate = runtime.block_on(async {
+        let found = client(&hidden_addr, None).need(id.into(), 1).await.unwrap();
+        assert_eq!(found.length, length);
+        let entry = OwnEntry::new(id, found.name, length, OwnState::Complete);
+        let owner = found.owners[0].addr.socket_addr().unwrap();
+        Gate::new(owner, &stage.tracker_addr, entry, half).await
+    });
+
+    let out = stage.out();
+    let fetch = || {
+        let tracker = ["--tracker", &stage.tracker_addr, "--out", text(&out)];
+        let what = ["--progress-lines", "--folder", "photos"];
+        Program::start("fetch", &[&tracker[..], &what].concat())
+    };
+    let mut killed = fetch();
+    loop {
+        let progress = killed.said("progress ");
+        let (_, files) = progress.rsplit_once(" bytes, ").unwrap();
+        let done: usize = files.split(' ').next().unwrap().parse().unwrap();
+        assert!(done < FILES, "{progress}");
+        if done > FILES / 5 {
+            break;
+        }
+    }
+    killed.kill();
+    let left = || {
+        let entries = fs::read_dir(&out).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(left(), [format!("{id}.folder")], "nothing is visible");
+
+    let before = gate.seen.borrow().bytes;
+    gate.open();
+    let (status, last, stderr) = fetch().ended();
+    assert!(status.success(), "{stderr}");
+    let all = FILES * FILE_LENGTH;
+    assert!(
+        last.starts_with(&format!("verified {id} {all} bytes in ")),
+        "{last}"
+    );
+    assert!(same_folder(&folder, &out.join("photos")));
+    assert_eq!(left(), ["photos"]);
+    let fetched = gate.seen.borrow().bytes - before;
+    let staged = FILES / 5 * FILE_LENGTH;
+    assert!(
+        fetched < all - staged / 2,
+        "{fetched} bytes were fetched again"
+    );
+}
+
+#[test]
+fn part_of_a_folder_arrives_and_the_index_alone_is_a_file() {
+    let stage = Stage::new(0);
+    let folder = stage.dir.path().join("photos");
+    let (id, length) = write_folder(&folder);
+    let listen = ["--tracker", &stage.tracker_addr, "--listen", "127.0.0.1:0"];
+    let owner = Program::start("share", &[&listen[..], &[text(&folder)]].concat());
+    owner.said("sharing ");
+    let run = |out: &Path, args: &[&str]| {
+        let tracker = ["--tracker", &stage.tracker_addr, "--out", text(out)];
+        Program::start("fetch", &[&tracker[..], args].concat()).ended()
+    };
+    let out = stage.out();
+    let only = [
+        "--folder",
+        "--only",
+        "dir-3/",
+        "--only",
+        "dir-1/file-6",
+        "photos",
+    ];
+    let (status, _, stderr) = run(&out, &only);
+    assert!(status.success(), "{stderr}");
+    let dir_3 = fs::read_dir(out.join("photos/dir-3")).unwrap().count();
+    assert_eq!(dir_3, FILES / 5);
+    assert_eq!(fs::read_dir(out.join("photos/dir-1")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(out.join("photos")).unwrap().count(), 2);
+
+    let plain = stage.dir.path().join("plain");
+    let (status, last, stderr) = run(&plain, &["photos"]);
+    assert!(status.success(), "{stderr}");
+    assert!(
+        last.starts_with(&format!("verified {id} {length} bytes")),
+        "{last}"
+    );
+    assert!(plain.join("photos").is_file());
+
+    let file = stage.dir.path().join("a file");
+    fs::write(&file, "no folder").unwrap();
+    let owner = Program::start("share", &[&listen[..], &[text(&file)]].concat());
+    owner.said("sharing ");
+    let (status, _, stderr) = run(&out, &["--folder", "a file"]);
+    assert!(!status.success());
+    assert_eq!(stderr, "fetch: the content is not a folder\n");
 }

@@ -8,6 +8,7 @@
 mod bitfield;
 mod chunk;
 mod description;
+mod folder;
 mod geometry;
 mod id;
 mod manifest;
@@ -16,6 +17,10 @@ mod name;
 pub use bitfield::{Bitfield, BitfieldError};
 pub use chunk::{BlockRange, ChunkIndex};
 pub use description::Content;
+pub use folder::{
+    FolderEntry, FolderIndex, FolderIndexError, FolderItem, FolderPath, FolderPathError,
+    LinkTargetError, MAX_FOLDER_ENTRIES, MAX_INDEX_LEN, MAX_PATH_DEPTH, MAX_PATH_LEN,
+};
 pub use geometry::{
     Geometry, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS, TooLong,
     split_evenly,

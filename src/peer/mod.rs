@@ -14,7 +14,7 @@
 //! | span | fields | inside |
 //! |---|---|---|
 //! | `peer` | `id` | |
-//! | `download` | `key`: what was asked for | `peer` |
+//! | `download` | `key`: what was asked for; `folder`, if it is one | `peer` |
 //! | `content` | `id` | `peer` |
 //! | `announce` | `state`: what the trackers are told | `content` |
 //! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
@@ -23,6 +23,7 @@
 mod config;
 mod contents;
 mod downloads;
+mod folders;
 mod handles;
 mod session;
 mod shared;
@@ -32,7 +33,10 @@ mod tasks;
 
 pub use config::PeerConfig;
 pub use contents::losses::LostContents;
+pub use folders::error::FolderError;
+pub use folders::status::{Folder, FolderProgress};
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
+pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};

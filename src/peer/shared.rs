@@ -11,6 +11,7 @@ use crate::peer::contents::losses::Losses;
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
+use crate::peer::folders::table::FolderTable;
 use crate::peer::session::Dialler;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
@@ -40,6 +41,7 @@ pub(super) struct PeerShared {
     /// What was shared, and can no longer be read.
     pub(super) losses: Losses,
     pub(super) downloads: Arc<DownloadQueue>,
+    pub(super) folders: FolderTable,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,
     pub(super) tasks: Arc<Tasks>,

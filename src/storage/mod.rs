@@ -31,6 +31,12 @@ mod traits;
 pub use crate::io_error::IoError;
 pub use error::StorageError;
 pub(crate) use error::located;
-pub use file::{FilePool, FilePoolStats, FileStamp, FileStorage, FileStorageBuilder, open_file};
+pub use file::{
+    FilePool, FilePoolStats, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file,
+};
+pub(crate) use file::{
+    FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
+    remembered_folders, scan_folder,
+};
 pub use memory::MemoryStorage;
 pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StorageError;
-use super::file::{FilePoolStats, FileStamp};
+use super::file::{FilePoolStats, FileStamp, Folders};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
 /// A place that stores contents by name.
@@ -64,6 +64,13 @@ pub trait Storage: Send + Sync + 'static {
     async fn has_partial(&self, id: &ContentId) -> bool {
         let _ = id;
         false
+    }
+
+    /// Where this storage keeps folders. A wrapper around a storage must forward the
+    /// call. By default `None`: only a [`FileStorage`](crate::FileStorage) can keep
+    /// them.
+    fn folders(&self) -> Option<Folders> {
+        None
     }
 
     /// How many files the storage has open, how many it may have, and how many reads

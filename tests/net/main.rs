@@ -5,6 +5,12 @@
 
 mod broken;
 mod conformance;
+#[cfg(unix)]
+mod folder_errors;
+#[cfg(unix)]
+mod folder_files;
+#[cfg(unix)]
+mod folders;
 mod framing;
 mod peer_crowd_strangers;
 mod peer_disk;

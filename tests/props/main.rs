@@ -7,6 +7,7 @@ mod bitfield;
 mod codec;
 mod codec_limits;
 mod content;
+mod folder;
 mod manifest;
 mod picker;
 mod planner;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use bt_lite::Bitfield;
 use bt_lite::content::{BlockRange, ChunkIndex, ContentId, Manifest};
 use bt_lite::peer::swarm::LinkCookies;
 use bt_lite::protocol::{
@@ -11,6 +10,7 @@ use bt_lite::protocol::{
     OwnEntry, OwnState, OwnerRef, PeerId, PeerMessage, Refusal, Token, TrackerReply,
     TrackerRequest, limits,
 };
+use bt_lite::{Bitfield, FolderEntry, FolderIndex};
 
 const PAGE: &str = include_str!("../../PROTOCOL.md");
 
@@ -187,6 +187,14 @@ fn worked_examples_agree_with_the_codec() {
         check(name, &frame);
         assert_eq!(TrackerReply::decode(frame), Ok(reply));
     }
+    let entry = |path: &str| path.parse().unwrap();
+    let index = FolderIndex::new(vec![
+        FolderEntry::executable(entry("bin/hi"), ContentId::of(b"hello"), 5),
+        FolderEntry::symlink(entry("hi"), "bin/hi"),
+        FolderEntry::empty_folder(entry("log")),
+    ]);
+    let bytes = index.unwrap().encode().to_vec();
+    assert_eq!(examples.remove("folder"), Some(bytes));
     assert!(
         examples.is_empty(),
         "these examples have no message: {examples:?}"

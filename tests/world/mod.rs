@@ -7,6 +7,8 @@
 pub(crate) mod reading;
 pub(crate) mod storages;
 pub(crate) mod strangers;
+#[cfg(unix)]
+pub(crate) mod trees;
 pub(crate) mod wire;
 
 use std::time::Duration;

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use crate::content::{Bitfield, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::place::Place;
+use crate::peer::contents::role::Role;
 use crate::storage::{Blob, Remembered};
+
+/// Up to this many bytes of a file of a folder are hashed again when it wakes up.
+/// That takes some ten milliseconds.
+pub(in crate::peer) const REHASHED_LEN: u64 = 16 << 20;
 
 /// A complete content without a driver.
 pub(in crate::peer) struct Asleep {
@@ -16,6 +21,7 @@ pub(in crate::peer) struct Asleep {
     /// Chunks that were not verified since an earlier download left them behind.
     /// They have to be before they are served.
     pub(in crate::peer) unchecked: Option<Box<Bitfield>>,
+    pub(in crate::peer) role: Role,
 }
 
 /// Where the manifest of a content that sleeps is.
@@ -25,7 +31,7 @@ pub(in crate::peer) enum KeptManifest {
     Here(Arc<Manifest>),
     /// The storage has it.
     Recorded,
-    /// That of a single chunk follows from its bytes.
+    /// It follows from the bytes, of which there are few.
     Derived,
 }
 
@@ -49,7 +55,39 @@ impl Asleep {
                 _ => KeptManifest::Here(Arc::clone(manifest)),
             },
             unchecked: None,
+            role: Role::Alone,
         }
+    }
+
+    /// A file of a folder, or its index, with its manifest if that is known.
+    pub(in crate::peer) fn of_folder(
+        content: Content,
+        role: Role,
+        blob: Arc<dyn Blob>,
+        manifest: Option<Manifest>,
+    ) -> Self {
+        let manifest = manifest.map_or(KeptManifest::Derived, |manifest| {
+            KeptManifest::Here(Arc::new(manifest))
+        });
+        let asleep = Self {
+            listed_as: None,
+            content,
+            blob,
+            manifest,
+            unchecked: None,
+            role,
+        };
+        asleep.role(role)
+    }
+
+    /// Sets what the content is. The manifest of a short file of a folder is not
+    /// kept: there may be very many.
+    pub(in crate::peer) fn role(mut self, role: Role) -> Self {
+        self.role = role;
+        if role == Role::File && self.content.length <= REHASHED_LEN {
+            self.manifest = KeptManifest::Derived;
+        }
+        self
     }
 
     /// Where it is.
@@ -65,7 +103,7 @@ impl Asleep {
         }
     }
 
-    /// The same content at another place.
+    /// The same content at another place. A file of a folder is elsewhere by itself.
     pub(in crate::peer) fn at(&self, place: Place) -> Self {
         let content = Content::new(self.content.id, place.name, self.content.length);
         Self {
@@ -74,6 +112,10 @@ impl Asleep {
             blob: place.blob,
             manifest: self.manifest.clone(),
             unchecked: None,
+            role: match self.role {
+                Role::Index => Role::Index,
+                Role::Alone | Role::File => Role::Alone,
+            },
         }
     }
 
@@ -97,6 +139,7 @@ impl Asleep {
                 _ => KeptManifest::Recorded,
             },
             unchecked: None,
+            role: Role::Alone,
         }
     }
 }

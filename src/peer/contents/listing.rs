@@ -1,6 +1,7 @@
 //! A content as trackers list it.
 
 use crate::content::{Content, ContentName};
+use crate::peer::contents::role::Role;
 use crate::protocol::{OwnEntry, OwnState};
 
 /// A content, the name by which trackers list it, and what they were told.
@@ -10,6 +11,7 @@ pub(in crate::peer) struct Listing {
     pub(in crate::peer) content: Content,
     listed_as: ContentName,
     is_announced: bool,
+    role: Role,
 }
 
 impl Listing {
@@ -19,7 +21,18 @@ impl Listing {
             content,
             listed_as,
             is_announced: false,
+            role: Role::Alone,
         }
+    }
+
+    /// Sets what the content is.
+    pub(in crate::peer) fn role(mut self, role: Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    pub(in crate::peer) fn its_role(&self) -> Role {
+        self.role
     }
 
     /// The same, and the trackers were told.

@@ -7,12 +7,14 @@
 pub(super) mod asleep;
 pub(super) mod complete_bytes;
 pub(super) mod driver;
+pub(super) mod folder_source;
 pub(super) mod hashing;
 pub(super) mod inbox;
 pub(super) mod listing;
 pub(super) mod losses;
 pub(super) mod place;
 pub(super) mod readers;
+pub(super) mod role;
 pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod table;

@@ -5,10 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::content::{Content, ContentId, Manifest};
+use crate::content::{Content, ContentId, Geometry, Manifest};
 use crate::error::{DownloadError, ReaderError, ShareError};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::complete_bytes::CompleteBytes;
@@ -18,6 +19,7 @@ use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
 use crate::peer::contents::readers::ReaderBoard;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
     AddedPlace, DriverClaim, DriverHandle, Readable, Settled, Taken, Waker, Waking,
@@ -114,7 +116,10 @@ async fn share_at(
 
 /// Announces a content that is shared. Trackers that are optional, and cannot be reached
 /// or refuse for now, are told later.
-async fn tell_trackers(shared: &PeerShared, entry: OwnEntry) -> Result<(), TrackerError> {
+pub(in crate::peer) async fn tell_trackers(
+    shared: &PeerShared,
+    entry: OwnEntry,
+) -> Result<(), TrackerError> {
     let told = shared.trackers.own(entry);
     if !shared.trackers_optional {
         return told.await;
@@ -185,10 +190,10 @@ pub(in crate::peer) async fn add_place(
 ) -> Result<(), NotAdded> {
     let (asleep, places) = shared.contents.places(id).await.ok_or(NotAdded::NotHere)?;
     let main = asleep.place();
-    let is_listed = [&main].into_iter().chain(&places);
-    let is_listed = is_listed
-        .into_iter()
-        .any(|p| p.listed_as == place.listed_as);
+    // Trackers do not know what is only a file of a folder.
+    let known = Some(&main).filter(|_| asleep.role != Role::File);
+    let mut known = known.into_iter().chain(&places);
+    let is_listed = known.any(|other| other.listed_as == place.listed_as);
     match shared.contents.add_place(id, &main, place.clone()) {
         AddedPlace::Added => {}
         AddedPlace::Known => return Ok(()),
@@ -228,8 +233,8 @@ impl Drop for UndoPlace<'_> {
 }
 
 /// Ends the serving of a content under all its names, drops its records, and waits until
-/// the trackers were told. Returns `false` if it is not complete here, and was not
-/// remembered either.
+/// the trackers were told. A folder that has it as a file keeps that. Returns `false` if
+/// it is not complete here by itself, and was not remembered either.
 pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
     if shared.contents.is_announcing(id) {
         return false;
@@ -247,7 +252,10 @@ pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -
     if names.is_empty() {
         return false;
     }
-    let withdrawn = withdraw(shared, id);
+    let withdrawn = match shared.folders.blob(id) {
+        Some(_) if shared.contents.role(id) == Some(Role::File) => unname(shared, id).boxed(),
+        _ => withdraw(shared, id).boxed(),
+    };
     let (id, of) = (*id, Arc::clone(shared));
     let forget = async move {
         for name in names {
@@ -267,10 +275,23 @@ pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -
     true
 }
 
-/// Takes a complete content away, at once. The future tells the trackers. The records
-/// of the storage stay.
+/// Takes all names from a file of a folder, at once. The future tells the trackers.
+fn unname(shared: &Arc<PeerShared>, id: &ContentId) -> impl Future<Output = ()> + use<> {
+    shared.contents.remove_places(id);
+    let (shared, id) = (Arc::clone(shared), *id);
+    async move {
+        if let Some((asleep, _)) = shared.contents.places(&id).await {
+            tell_gone(&shared, &asleep).await;
+        }
+    }
+}
+
+/// Takes a complete content away, at once. The future tells the trackers, and then gives
+/// a folder its file back. The records of the storage stay.
 fn withdraw(shared: &Arc<PeerShared>, id: &ContentId) -> impl Future<Output = ()> + use<> {
-    let taken = shared.contents.take(id);
+    let id = *id;
+    let was_alone = shared.contents.role(&id) == Some(Role::Alone);
+    let taken = shared.contents.take(&id);
     if let Some(Taken::Awake(driver)) = &taken {
         driver.stop.cancel();
     }
@@ -284,6 +305,11 @@ fn withdraw(shared: &Arc<PeerShared>, id: &ContentId) -> impl Future<Output = ()
                 while status.changed().await.is_ok() {}
             }
         }
+        if let Some(blob) = shared.folders.blob(&id).filter(|_| was_alone) {
+            let content = Content::new(id, id.into(), blob.length());
+            let asleep = Asleep::of_folder(content, Role::File, blob, None);
+            shared.contents.add_stored(asleep);
+        }
     }
 }
 
@@ -295,7 +321,8 @@ pub(in crate::peer) async fn retire(shared: &Arc<PeerShared>, id: &ContentId) {
     shared.tasks.stop.run_until_cancelled(withdrawn).await;
 }
 
-/// Tells the trackers that a content is no longer here, under none of its names.
+/// Tells the trackers that a content is no longer here, under none of its names. They are
+/// not asked about one that they were not told of.
 async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
     let told = shared
         .trackers
@@ -308,11 +335,11 @@ async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
 fn listing(asleep: &Asleep) -> Listing {
     let content = asleep.content.clone();
     let listed_as = asleep.listed_as.as_ref().unwrap_or(&content.name).clone();
-    Listing::new(content, listed_as)
+    Listing::new(content, listed_as).role(asleep.role)
 }
 
-/// Adds all contents that the storage remembers, without reading them. Returns
-/// what to tell the trackers.
+/// Adds all contents that the storage remembers, without reading them, and announces
+/// them.
 pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
     let mut entries = Vec::new();
     let catalogue = shared.storage.catalogue().await?;
@@ -522,16 +549,19 @@ struct Awake {
 impl Awake {
     async fn of(shared: &PeerShared, asleep: &Asleep) -> Result<Self, StorageError> {
         let content = &asleep.content;
-        if let KeptManifest::Derived = asleep.manifest {
+        let is_single = Geometry::of(content.length).is_ok_and(|g| g.chunks() == 1);
+        if let (KeptManifest::Derived, true) = (&asleep.manifest, is_single) {
             return Self::read(asleep).await;
         }
         check_present(&*asleep.blob).await?;
         if let KeptManifest::Here(manifest) = &asleep.manifest {
             return Ok(Self::without_bytes(Arc::clone(manifest)));
         }
-        let recorded = shared.storage.manifest(&content.name, &content.id);
-        if let Some(manifest) = recorded.await? {
-            return Ok(Self::without_bytes(Arc::new(manifest)));
+        if let KeptManifest::Recorded = asleep.manifest {
+            let recorded = shared.storage.manifest(&content.name, &content.id);
+            if let Some(manifest) = recorded.await? {
+                return Ok(Self::without_bytes(Arc::new(manifest)));
+            }
         }
         match manifest_of(&*asleep.blob).await {
             Ok(manifest) if manifest.id() == content.id => {

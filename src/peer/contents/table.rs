@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::content::{Content, ContentId, ContentName};
+use crate::content::{Content, ContentId, ContentName, Manifest};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::place::{MAX_PLACES, Place};
 use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::holders::Holders;
@@ -52,12 +53,26 @@ impl Table {
         self.uploads.remove(id);
         self.places.remove(id).unwrap_or_default()
     }
+
+    /// Whether a content is here by itself: not only in a folder, where it has one place.
+    fn is_alone(&self, id: &ContentId, state: &State) -> bool {
+        state.role() == Role::Alone || self.places.contains_key(id)
+    }
 }
 
 enum State {
     Asleep(Arc<Asleep>),
     /// In a box: far more contents are asleep, and need no room for it.
     Awake(Box<DriverHandle>),
+}
+
+impl State {
+    fn role(&self) -> Role {
+        match self {
+            Self::Asleep(asleep) => asleep.role,
+            Self::Awake(driver) => driver.role,
+        }
+    }
 }
 
 /// How the rest of the peer reaches a driver.
@@ -72,6 +87,8 @@ pub(in crate::peer) struct DriverHandle {
     /// Who wants the download. When nobody does any more, the driver ends, unless its
     /// content is complete.
     pub(in crate::peer) holders: Arc<Holders>,
+    /// What the content is.
+    pub(in crate::peer) role: Role,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -121,6 +138,16 @@ impl DriverHandle {
                 () = self.inbox.closed() => {}
                 Ok(()) = self.status.changed() => {}
             }
+        }
+    }
+
+    /// Waits until the download has ended.
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn ended(mut self) {
+        tokio::select! {
+            () = self.inbox.closed() => {}
+            _ = self.status.wait_for(|status| status.outcome().is_some()) => {}
         }
     }
 
@@ -255,7 +282,10 @@ impl Contents {
         let (status, watched) = watch::channel(shared);
         // Nobody cancels what is complete.
         let (holders, _) = Holders::new();
-        let handle = self.handle(&inbox, watched, holders);
+        let handle = DriverHandle {
+            role: content.role,
+            ..self.handle(&inbox, watched, holders)
+        };
         table
             .contents
             .insert(id, State::Awake(Box::new(handle.clone())));
@@ -282,6 +312,7 @@ impl Contents {
             readers: Arc::default(),
             stop: self.stop.child_token(),
             holders,
+            role: Role::Alone,
         }
     }
 
@@ -393,6 +424,11 @@ impl Contents {
         }
     }
 
+    /// Removes all other places of a content.
+    pub(in crate::peer) fn remove_places(&self, id: &ContentId) {
+        self.table().places.remove(id);
+    }
+
     /// Takes the next of the other places of a content, to become its first one.
     pub(in crate::peer) fn next_place(&self, id: &ContentId) -> Option<Place> {
         let mut table = self.table();
@@ -435,14 +471,17 @@ impl Contents {
         }
     }
 
-    /// The names that a complete content has here, and the content.
+    /// The names that a complete content has here, and the content. As a file of a folder
+    /// it has none.
     pub(in crate::peer) fn names(&self, id: &ContentId) -> Option<(Content, Vec<ContentName>)> {
         let table = self.table();
-        let content = match table.contents.get(id)? {
+        let state = table.contents.get(id)?;
+        let content = match state {
             State::Asleep(asleep) => asleep.content.clone(),
             State::Awake(driver) => driver.complete()?,
         };
-        let mut names = vec![content.name.clone()];
+        let own_name = (state.role() != Role::File).then(|| content.name.clone());
+        let mut names: Vec<_> = own_name.into_iter().collect();
         for place in table.places.get(id).into_iter().flatten() {
             if !names.contains(&place.name) {
                 names.push(place.name.clone());
@@ -536,6 +575,17 @@ impl Contents {
         })
     }
 
+    /// The manifest of a content that is asleep, if it is in memory.
+    pub(in crate::peer) fn kept_manifest(&self, id: &ContentId) -> Option<Manifest> {
+        match self.table().contents.get(id)? {
+            State::Asleep(asleep) => match &asleep.manifest {
+                KeptManifest::Here(manifest) => Some((**manifest).clone()),
+                KeptManifest::Recorded | KeptManifest::Derived => None,
+            },
+            State::Awake(_) => None,
+        }
+    }
+
     /// Removes a content that is asleep, with all places, or else returns the driver of
     /// one that is awake.
     pub(in crate::peer) fn take(&self, id: &ContentId) -> Option<Taken> {
@@ -550,11 +600,26 @@ impl Contents {
         }
     }
 
+    /// What a content is, if it is here.
+    pub(in crate::peer) fn role(&self, id: &ContentId) -> Option<Role> {
+        self.table().contents.get(id).map(State::role)
+    }
+
+    /// Whether a content is here by itself, also if it belongs to a folder as well.
+    pub(in crate::peer) fn is_alone(&self, id: &ContentId) -> bool {
+        let table = self.table();
+        let is_alone = |state: &State| table.is_alone(id, state);
+        table.contents.get(id).is_some_and(is_alone)
+    }
+
     /// The contents that are complete and stay, and of which the trackers know.
     pub(in crate::peer) fn complete(&self) -> Vec<Content> {
         let table = self.table();
         let known = |(id, _): &(&ContentId, &State)| !table.announcing.contains_key(*id);
-        let complete = table.contents.iter().filter(known);
+        let listed = |(id, state): &(&ContentId, &State)| {
+            state.role() == Role::Index || table.is_alone(id, state)
+        };
+        let complete = table.contents.iter().filter(known).filter(listed);
         let mut complete: Vec<Content> = complete
             .filter_map(|(_, state)| match state {
                 State::Asleep(asleep) => Some(asleep.content.clone()),

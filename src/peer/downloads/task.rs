@@ -8,9 +8,11 @@ use tokio::time::timeout;
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
 use crate::peer::contents::driver::Driver;
+use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
@@ -64,6 +66,16 @@ struct Fetch {
     fallback: Option<ContentName>,
     owners: Vec<(Addr, bool)>,
     place: ActivePlace,
+    source: Option<Arc<FolderSource>>,
+}
+
+/// Something of a folder, to be downloaded from the owners of the folder.
+pub(in crate::peer) struct FolderPart {
+    /// It goes to the storage of the folder, under its id.
+    pub(in crate::peer) listing: Listing,
+    /// Its owners, and whether they should have all of it.
+    pub(in crate::peer) owners: Vec<(Addr, bool)>,
+    pub(in crate::peer) source: Arc<FolderSource>,
 }
 
 impl DownloadTask {
@@ -96,6 +108,28 @@ impl DownloadTask {
             () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
             started = self.start(key, options) => started,
         };
+        self.drive(started).await;
+    }
+
+    /// What is known of the download.
+    pub(in crate::peer) fn status(&self) -> watch::Receiver<ContentStatus> {
+        self.handle.status.clone()
+    }
+
+    /// Runs as [`run`](Self::run) does, for something of a folder. No tracker is
+    /// asked.
+    pub(in crate::peer) async fn run_part(mut self, part: FolderPart) {
+        self.handle.role = part.listing.its_role();
+        let started = tokio::select! {
+            biased;
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
+            started = self.start_part(part) => started,
+        };
+        self.drive(started).await;
+    }
+
+    async fn drive(self, started: Result<Start, DownloadError>) {
         self.ticket.leave();
         match started {
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
@@ -137,9 +171,11 @@ impl DownloadTask {
             fallback,
             owners,
             place,
+            source,
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-        let mut driver = driver.fallback(fallback).active(place).readers(readers);
+        let driver = driver.fallback(fallback).of_folder(source);
+        let mut driver = driver.active(place).readers(readers);
         driver.owners_found(owners);
         let cancelled = handle.holders.cancelled().clone();
         let stop = handle.stop.clone();
@@ -226,10 +262,7 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
-        for owner in &options.owners {
-            let checked = shared.transport.check(owner);
-            checked.map_err(|source| DownloadError::Owner { source })?;
-        }
+        check_owners(shared, &options.owners)?;
         let asked = match &key {
             ContentKey::Name(name) => Some(name.clone()),
             ContentKey::Id(_) => None,
@@ -245,7 +278,7 @@ impl DownloadTask {
             }
         }
         let place = self.place().await?;
-        let found = match Box::pin(find(shared, key.clone(), &options)).await {
+        let found = match Box::pin(find(shared, key.clone(), &options.owners)).await {
             Ok(found) => found,
             Err(error) => {
                 let stored = Box::pin(self.stored(&key, &wanted, &options)).await?;
@@ -281,6 +314,12 @@ impl DownloadTask {
         match settled {
             Settled::Ended => Ok(None),
             Settled::Complete => {
+                let complete = Box::pin(complete_here(shared, id, wanted)).await?;
+                Ok(complete.map(Start::Complete))
+            }
+            // It goes to the folder: to be copied when it is there.
+            Settled::Downloading(running) if running.role != Role::Alone => {
+                running.ended().await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
@@ -360,6 +399,50 @@ impl DownloadTask {
 }
 
 impl DownloadTask {
+    /// Claims something of a folder.
+    async fn start_part(&self, part: FolderPart) -> Result<Start, DownloadError> {
+        let shared = &self.shared;
+        let FolderPart {
+            listing,
+            owners,
+            source,
+        } = part;
+        let (id, length) = (listing.content.id, listing.content.length);
+        let place = self.place().await?;
+        let claim = loop {
+            match shared.contents.claim(id, &self.handle).await {
+                Ok(claim) => break claim,
+                Err(Settled::Complete) => return Ok(Start::Complete(listing.content)),
+                Err(Settled::Downloading(running)) => {
+                    // It goes elsewhere, and is copied from there.
+                    let more = owners.iter().map(|(addr, _)| addr.clone()).collect();
+                    // Fails if the download has ended.
+                    let _ = running.inbox.send(DriverInput::Owners(more)).await;
+                    running.ended().await;
+                }
+                Err(Settled::Ended) => {}
+            }
+        };
+        if owners.is_empty() {
+            return Err(DownloadError::NoOwners { id });
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
+        let is_here = !is_short(length) && source.storage.has_partial(&id).await;
+        Ok(Start::Fetch(Box::new(Fetch {
+            claim,
+            swarm: match is_here {
+                true => swarm,
+                false => swarm.expecting(length),
+            },
+            listing,
+            fallback: None,
+            owners,
+            place,
+            source: Some(source),
+        })))
+    }
+
     /// Waits until this download may be active.
     async fn place(&self) -> Result<ActivePlace, DownloadError> {
         if let Some(place) = self.ticket.try_begin() {
@@ -397,7 +480,7 @@ async fn fetch(
     let fallback = names.fallback(id);
     let listed_as = names.listed();
     // To look costs more than a single chunk that is fetched in vain.
-    let is_short = Geometry::of(found.length).is_ok_and(|geometry| geometry.chunks() == 1);
+    let is_short = is_short(found.length);
     let mut claim = claim;
     if !is_short || owners.is_empty() {
         let targets = [Some(&content.name), fallback.as_ref()];
@@ -424,6 +507,7 @@ async fn fetch(
         listing: Listing::new(content, listed_as),
         owners,
         place,
+        source: None,
     })))
 }
 
@@ -438,6 +522,11 @@ fn gone(id: ContentId, error: ReaderError) -> DownloadError {
         ReaderError::ShutDown => DownloadError::ShutDown,
         ReaderError::NotHere { .. } => DownloadError::Cancelled,
     }
+}
+
+/// Whether a content of this length has a single chunk.
+fn is_short(length: u64) -> bool {
+    Geometry::of(length).is_ok_and(|geometry| geometry.chunks() == 1)
 }
 
 /// The names that a download may get.
@@ -496,18 +585,30 @@ impl Names {
     }
 }
 
+/// Refuses owners whose address the transport cannot read.
+pub(in crate::peer) fn check_owners(
+    shared: &PeerShared,
+    owners: &[Addr],
+) -> Result<(), DownloadError> {
+    for owner in owners {
+        let checked = shared.transport.check(owner);
+        checked.map_err(|source| DownloadError::Owner { source })?;
+    }
+    Ok(())
+}
+
 /// Asks the trackers, unless the owners are known without them.
-async fn find(
+pub(in crate::peer) async fn find(
     shared: &PeerShared,
     key: ContentKey,
-    options: &DownloadOptions,
+    owners: &[Addr],
 ) -> Result<Found, DownloadError> {
     let need = shared
         .trackers
         .need(key.clone(), shared.config.owners_wanted);
     let asked = match &key {
         // Trackers that do not answer are asked again while the owners are.
-        ContentKey::Id(_) if !options.owners.is_empty() => {
+        ContentKey::Id(_) if !owners.is_empty() => {
             let grace = shared.config.tracker.need_grace;
             let asked = timeout(grace, need).await;
             asked.unwrap_or(Err(TrackerError::NoTracker))
@@ -516,7 +617,7 @@ async fn find(
     };
     match (asked, key) {
         (Ok(found), _) => Ok(found),
-        (Err(_), ContentKey::Id(id)) if !options.owners.is_empty() => Ok(Found {
+        (Err(_), ContentKey::Id(id)) if !owners.is_empty() => Ok(Found {
             id,
             // Nobody can ask for it by this name, as it reads as an id.
             name: id.into(),

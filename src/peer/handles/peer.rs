@@ -9,17 +9,23 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::content::{Content, ContentId};
+use crate::content::{Content, ContentId, ContentName};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ReaderError, ShareError, StartError};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
-use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share, unshare};
+use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
+use crate::peer::folders::error::FolderError;
+use crate::peer::folders::fetch::{FolderRequest, FolderTask};
+use crate::peer::folders::share::{restore, share_folder, unshare_any};
+use crate::peer::folders::status::{Folder, FolderStatus};
+use crate::peer::folders::table::FolderTable;
 use crate::peer::handles::download::{Download, DownloadOptions};
+use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
@@ -31,7 +37,7 @@ use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
 use crate::protocol::{Addr, AddrError, PeerId};
-use crate::storage::{Lost, Storage};
+use crate::storage::{Lost, Storage, StorageError};
 use crate::tracker::{ClientConfig, TrackerClient, TrackerError};
 use crate::transport::{Listener, Transport};
 
@@ -121,16 +127,31 @@ impl Peer {
     }
 
     /// The contents that are complete here, and served, each once, under the first of
-    /// its names ([`content_stats`](Self::content_stats)).
+    /// its names ([`content_stats`](Self::content_stats)). A folder is one of them: its
+    /// index. Its files are not listed, unless they are shared or downloaded by
+    /// themselves as well.
     pub fn contents(&self) -> Vec<Content> {
-        self.shared().contents.complete()
+        let shared = self.shared();
+        let mut contents = shared.contents.complete();
+        for folder in shared.folders.all() {
+            let index = contents.binary_search_by_key(&folder.id, |content| content.id);
+            if let Ok(at) = index {
+                contents[at].name = folder.name;
+            }
+        }
+        contents
+    }
+
+    /// The folders that are here, or parts of them, and served.
+    pub fn folders(&self) -> Vec<Folder> {
+        self.shared().folders.all()
     }
 
     /// The contents that this peer shared until it could no longer read them: a read
     /// failed, or the file had changed, or at the
     /// [start](PeerBuilder::share_stored) it was not there any more. The oldest
     /// first. Of more than 256, the oldest are left out. One that is shared again is
-    /// not in the list.
+    /// not in the list. A file of a folder has its id as its name.
     pub fn lost(&self) -> Vec<Lost> {
         self.shared().losses.all()
     }
@@ -143,7 +164,7 @@ impl Peer {
     }
 
     /// The names of a complete content, and how much of it was sent; nothing if it is
-    /// not complete here.
+    /// not complete here. What is only a file of a folder has no names.
     pub fn content_stats(&self, id: &ContentId) -> Option<ContentStats> {
         let contents = &self.shared().contents;
         let (content, names) = contents.names(id)?;
@@ -215,6 +236,42 @@ impl Peer {
         outcome.unwrap_or(Err(ShareError::ShutDown))
     }
 
+    /// Shares a folder as one thing: reads and hashes all files in it, tells the
+    /// trackers of the folder, and serves the files where they lie until
+    /// [`unshare`](Self::unshare) of the folder's id. Without a `name`, its name is that
+    /// of the directory. Nothing changes if this peer shares the same folder already.
+    ///
+    /// What is in the folder must not change while it is shared. A file that changes is
+    /// no longer served. With [`PeerBuilder::share_stored`] and a storage that can keep
+    /// folders ([`Storage::folders`]), the folder is shared again after a restart,
+    /// without being hashed.
+    ///
+    /// Symbolic links are shared as links, and never followed. Files, symbolic links,
+    /// empty folders, and whether the owner of a file may run it are all that is shared:
+    /// no times, no other permissions.
+    ///
+    /// Trackers are waited for as [`share`](Self::share) does.
+    ///
+    /// Cancel safe: if the future is dropped, the folder is shared or it is not.
+    ///
+    /// # Errors
+    /// [`FolderError`]. [`FolderError::Name`], [`FolderError::Index`] and
+    /// [`StorageError::NotAFile`](crate::StorageError::NotAFile) tell of something in the
+    /// folder that not every system could have;
+    /// [`StorageError::Changed`](crate::StorageError::Changed) of a file that changed
+    /// while it was read. Nothing of the folder is shared then; the call may be
+    /// repeated.
+    pub async fn share_folder(
+        &self,
+        path: impl AsRef<std::path::Path>,
+        name: Option<ContentName>,
+    ) -> Result<Folder, FolderError> {
+        let shared = self.shared();
+        let share = share_folder(shared, path.as_ref(), name);
+        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
+        outcome.unwrap_or(Err(ShareError::ShutDown.into()))
+    }
+
     /// Waits until one tracker knows of all contents that are shared here, which takes a
     /// while after a start with very many ([`PeerBuilder::share_stored`]). At once
     /// without trackers.
@@ -231,12 +288,17 @@ impl Peer {
 
     /// Stops serving a complete content, under all its names, now and after a restart,
     /// and tells the trackers. Its files stay. Returns `false` if there is no such
-    /// complete content, and no [record](Self::unavailable) of one.
+    /// complete content, and no [record](Self::unavailable) of one, or if it is only a
+    /// file of a folder.
+    ///
+    /// The id of a folder stands for all of it: those of its files that nothing else
+    /// needs, another folder or a share of the file by itself, are no longer served. A
+    /// file that a folder needs is still served as a part of that.
     ///
     /// Cancel safe: once polled, the content is no longer served, even if the
     /// future is dropped.
     pub async fn unshare(&self, id: &ContentId) -> bool {
-        unshare(self.shared(), id).await
+        unshare_any(self.shared(), id).await
     }
 
     /// Starts to download a content, by its name or its id. Returns at once:
@@ -325,6 +387,72 @@ impl Peer {
         let board = readers(shared, id).await?;
         let stop = shared.tasks.stop.clone();
         Ok(ContentReader::new(board, stop, options))
+    }
+
+    /// Starts to download a folder, by its name or its id: everything that is in it, into
+    /// a directory of the storage. Returns at once: await the handle, or watch its
+    /// events.
+    ///
+    /// The content must be a folder; nobody else can tell, so a download of it by
+    /// [`download`](Self::download) gets the bytes of its index, and this fails with
+    /// [`FolderError::Index`] for any other content. Everything about the folder is
+    /// checked before the first file is fetched.
+    ///
+    /// The folder appears under its name when it is whole and durable, and not before.
+    /// Nothing that is there is replaced. What was fetched when the download ends in
+    /// another way, or the process does, is kept beside it in the storage, and the next
+    /// download of the folder goes on from there. A file that this peer has in another
+    /// place, in an earlier version of the folder for instance, is copied from there.
+    ///
+    /// Then this peer shares the folder. Names are chosen as for a
+    /// [`download`](Self::download), and the files count as downloads for
+    /// [`PeerConfig::max_downloads`]. [`Storage::folders`] says whether a storage can
+    /// keep folders.
+    ///
+    /// The handle returns all errors. If the same folder is there under its name, the
+    /// download succeeds; if something else is,
+    /// [`FolderError::TargetExists`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn download_folder(&self, key: impl Into<DownloadKey>) -> FolderDownload {
+        self.download_folder_with(key, FolderOptions::default())
+    }
+
+    /// [`download_folder`](Self::download_folder), with options: a part of the folder,
+    /// or another name.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn download_folder_with(
+        &self,
+        key: impl Into<DownloadKey>,
+        options: FolderOptions,
+    ) -> FolderDownload {
+        let (shared, key) = (self.shared(), key.into());
+        let parent = &shared.tasks.span;
+        let span = tracing::info_span!(parent: parent, "download", %key, folder = true);
+        let (status, watched) = tokio::sync::watch::channel(FolderStatus::default());
+        let cancel = tokio_util::sync::CancellationToken::new();
+        let download = FolderDownload::new(watched, cancel.clone());
+        let task = FolderTask {
+            shared: Arc::clone(shared),
+            status,
+            cancel,
+        };
+        let FolderOptions {
+            name,
+            paths,
+            owners,
+        } = options;
+        let request = FolderRequest {
+            key,
+            name,
+            paths,
+            owners,
+        };
+        shared.tasks.spawn(span, task.run(request));
+        download
     }
 
     /// Stops the peer: tells the trackers (EXIT) and the other peers, ends every
@@ -558,7 +686,7 @@ impl PeerBuilder {
             shared: Arc::clone(&shared),
             bound,
         }));
-        if share_stored && let Err(error) = serve_stored(&shared).await {
+        if share_stored && let Err(error) = serve_remembered(&shared).await {
             peer.shutdown().await;
             return Err(error.into());
         }
@@ -619,6 +747,7 @@ impl PeerBuilder {
                 contents,
                 losses: Losses::default(),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
+                folders: FolderTable::default(),
                 dialler: Arc::new(dialler),
                 tasks,
                 share_stored: self.share_stored,
@@ -701,6 +830,12 @@ impl fmt::Debug for PeerBuilder {
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
+}
+
+/// Adds all contents and folders that the storage remembers.
+async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
+    serve_stored(shared).await?;
+    restore(shared).await
 }
 
 /// Random bytes of the operating system.

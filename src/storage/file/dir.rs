@@ -69,6 +69,58 @@ mod tests {
                 }
 
                 #[test]
+                fn folders_are_made_entered_moved_and_removed() {
+                    let root = tempfile::tempdir().unwrap();
+                    let dir = Dir::open(root.path()).unwrap();
+                    dir.make_dir("a").unwrap();
+                    let taken = dir.make_dir("a").unwrap_err();
+                    assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
+                    let a = dir.enter("a".as_ref()).unwrap();
+                    a.make_dir("b").unwrap();
+                    let file = dir.create_new("f").unwrap();
+                    assert!(dir.create_new("f").is_err());
+                    file.write_at(0, &[Bytes::from_static(b"new")]).unwrap();
+                    file.set_executable(true).unwrap();
+                    let b = a.enter("b".as_ref()).unwrap();
+                    dir.link_into("f", &b, "g").unwrap();
+                    assert!(dir.link_into("f", &b, "g").is_err());
+                    b.make_link("l", "g").unwrap();
+                    assert_eq!(b.read_link("l".as_ref()).unwrap(), "g");
+                    for (path, found) in [("a/b/g", true), ("a/b/l", false), ("a/b", false)] {
+                        assert_eq!(dir.open_within(path).is_ok(), found, "{path}");
+                    }
+                    for name in ["f", "missing"] {
+                        assert!(dir.enter(name.as_ref()).is_err(), "{name}");
+                    }
+                    assert!(matches!(
+                        b.enter("l".as_ref()),
+                        Err(Refused::Kind(EntryKind::Link))
+                    ));
+
+                    dir.make_dir("taken").unwrap();
+                    let moved = a.move_dir("b", &dir, "taken").unwrap_err();
+                    assert_eq!(moved.kind(), io::ErrorKind::AlreadyExists);
+                    a.move_dir("b", &dir, "free").unwrap();
+                    let names = |dir: &Dir, max| {
+                        let mut names = dir.all_names(max).unwrap();
+                        names.sort();
+                        names
+                    };
+                    assert_eq!(names(&dir, 9), ["a", "f", "free", "taken"]);
+                    assert_eq!(names(&dir, 1).len(), 2);
+                    dir.replace("f", "a").unwrap_err();
+                    let g = dir.enter("free".as_ref()).unwrap();
+                    assert_eq!(g.look("l".as_ref()).unwrap().unwrap().kind, EntryKind::Link);
+                    assert_eq!(g.look("g".as_ref()).unwrap().unwrap().stat.len, 3);
+                    assert!(g.look("missing".as_ref()).unwrap().is_none());
+                    dir.remove_dir("free".as_ref()).unwrap_err();
+                    for name in ["l", "g"] {
+                        g.remove_entry(name.as_ref()).unwrap();
+                    }
+                    dir.remove_dir("free".as_ref()).unwrap();
+                }
+
+                #[test]
                 fn many_pieces_are_written_and_read_back() {
                     // More pieces than one system call takes.
                     let pieces: Vec<Bytes> = (0..3000u32)

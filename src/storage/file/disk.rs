@@ -130,6 +130,15 @@ pub(super) struct FileStat {
     pub(super) linked: bool,
 }
 
+/// What is known about an entry of a folder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    pub(super) kind: EntryKind,
+    pub(super) stat: FileStat,
+    /// Whether the owner of the file may run it. Only Unix knows that.
+    pub(super) executable: bool,
+}
+
 /// The kind of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(unix), allow(dead_code))]

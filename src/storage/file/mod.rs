@@ -21,6 +21,7 @@
 //! `segment` is a part of it, `log_index` knows where what is, and `log_entry` is
 //! its format. All of these block; `partial_blob`, `read_blob` and `storage` run
 //! them on threads that may (`blocking`). `pool` bounds how many files are open.
+//! `folder` keeps whole folders.
 
 mod blocking;
 mod catalogue;
@@ -30,6 +31,7 @@ mod dir;
 mod disk;
 mod failure;
 mod fields;
+mod folder;
 mod group_sync;
 mod journal;
 mod journal_file;
@@ -54,6 +56,11 @@ mod storage_dir;
 mod timestamp;
 mod writers;
 
+pub use folder::Folders;
+pub(crate) use folder::{
+    FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
+    remembered_folders, scan_folder,
+};
 pub use pool::{FilePool, FilePoolStats};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

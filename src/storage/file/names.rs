@@ -28,6 +28,11 @@ pub(super) fn probe_names(id: ContentId) -> [String; 2] {
     [format!("{id}.probe"), format!("{id}.probed")]
 }
 
+/// The name of the directory that the storage keeps for a folder.
+pub(super) fn folder_name(id: ContentId) -> String {
+    format!("{id}.folder")
+}
+
 /// The name of a segment of the log of finished contents.
 pub(super) fn segment_name(number: u64) -> String {
     format!("{number:064x}.catalogue")
@@ -60,6 +65,8 @@ pub(super) enum ReservedFile {
     Record,
     /// An empty file that shows how files are renamed here.
     Probe,
+    /// The directory of a folder.
+    Folder,
 }
 
 /// The hash and the purpose in a reserved name. Upper and lower case are the
@@ -74,6 +81,7 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".manifest", ReservedFile::Record),
         (".probe", ReservedFile::Probe),
         (".probed", ReservedFile::Probe),
+        (".folder", ReservedFile::Folder),
     ];
     reserved
         .into_iter()
@@ -117,6 +125,7 @@ mod tests {
             format!("{id}.manifest"),
             format!("{id}.probe"),
             format!("{id}.probed"),
+            folder_name(ContentId::of(b"x")),
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");

@@ -11,10 +11,11 @@ use super::blocking::{run, run_on, run_short};
 use super::dir::{DataFile, Dir, open_path};
 use super::disk::{Disk, DiskFile, FileStat, Refused};
 use super::failure::{failed, refused};
+use super::folder::tree_root::TreeRoot;
 use super::pool::{FileKey, Place, Pool, PooledFile};
 use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
-use crate::content::{Bitfield, ContentName};
+use crate::content::{Bitfield, ContentName, FolderPath};
 use crate::storage::{Blob, StorageError, check_range};
 
 /// Where a file is, and the pool that it is opened in.
@@ -31,6 +32,8 @@ pub(super) enum Location {
     InDir(Arc<StorageDir<Dir>>, ContentName),
     /// Anywhere.
     AtPath(Box<Path>),
+    /// In the tree of a folder.
+    InTree(TreeRoot, FolderPath),
 }
 
 impl Location {
@@ -39,6 +42,7 @@ impl Location {
         match self {
             Self::InDir(dir, name) => dir.path_of(name.as_str()),
             Self::AtPath(path) => path.to_path_buf(),
+            Self::InTree(root, path) => root.path_of(path),
         }
     }
 
@@ -46,6 +50,7 @@ impl Location {
         match self {
             Self::InDir(dir, name) => dir.disk.open_existing(name.as_str()),
             Self::AtPath(path) => open_path(path),
+            Self::InTree(root, path) => root.open_file(path),
         }
     }
 }
@@ -242,12 +247,12 @@ impl Blob for ReadBlob {
     }
 
     async fn sync(&self) -> Result<(), StorageError> {
-        if let Location::AtPath(_) = self.0.location.at {
+        if let Location::AtPath(_) | Location::InTree(..) = self.0.location.at {
             return Ok(());
         }
         let sync = |this: &ReadFile, file: &DataFile| match &this.location.at {
             Location::InDir(dir, name) => dir.make_durable(file, &dir.path_of(name.as_str())),
-            Location::AtPath(_) => Ok(()),
+            Location::AtPath(_) | Location::InTree(..) => Ok(()),
         };
         self.with_file(Takes::Long, sync).await
     }

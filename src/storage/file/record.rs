@@ -91,24 +91,24 @@ impl Record {
 }
 
 #[cfg(unix)]
-fn path_bytes(path: &Path) -> Option<&[u8]> {
+pub(super) fn path_bytes(path: &Path) -> Option<&[u8]> {
     Some(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
 
 #[cfg(unix)]
-fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
+pub(super) fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
     let path: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(bytes);
     Some(OsString::from(path).into())
 }
 
 #[cfg(not(unix))]
-fn path_bytes(path: &Path) -> Option<&[u8]> {
+pub(super) fn path_bytes(path: &Path) -> Option<&[u8]> {
     let path: &OsStr = path.as_os_str();
     path.to_str().map(str::as_bytes)
 }
 
 #[cfg(not(unix))]
-fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
+pub(super) fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
     let path = OsString::from(std::str::from_utf8(bytes).ok()?);
     Some(path.into())
 }

@@ -11,6 +11,7 @@ use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
 use super::failure::{failed, refused};
+use super::folder::folders::Folders;
 use super::names::{PartialNames, is_reserved};
 use super::partial_blob::PartialBlob;
 use super::partial_file::{PartialFile, Resumed};
@@ -30,7 +31,8 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// files of its own in the directory: `<content id>.part` for an unfinished
 /// download, `<content id>.journal` for its state, and
 /// `<64 hex digits>.catalogue` for the contents to
-/// [remember](Storage::remember). For a moment there is also
+/// [remember](Storage::remember), and directories `<folder id>.folder` for
+/// [folders](crate::Peer::download_folder). For a moment there is also
 /// `<content id>.probe` or `<content id>.probed`. These names are reserved
 /// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
 /// versions used. Links and other entries that are not regular
@@ -264,6 +266,18 @@ pub async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageE
 }
 
 impl FileStorage {
+    /// A storage in a directory of its own within that of another one.
+    pub(super) fn within(dir: Arc<StorageDir<Dir>>, folders: &Folders) -> Self {
+        Self {
+            catalogue: Arc::new(FileCatalogue::new(Arc::clone(&dir))),
+            dir,
+            writers: Arc::default(),
+            pool: folders.pool.clone(),
+            options: folders.options,
+            writes: Arc::default(),
+        }
+    }
+
     fn located(&self, name: &ContentName) -> Located {
         Located {
             pool: Arc::clone(self.pool.pool()),
@@ -366,6 +380,14 @@ impl Storage for FileStorage {
         name.check_file_name().map_err(|reason| {
             let name = name.clone();
             StorageError::UnsafeName { name, reason }
+        })
+    }
+
+    fn folders(&self) -> Option<Folders> {
+        Some(Folders {
+            dir: Arc::clone(&self.dir),
+            pool: self.pool.clone(),
+            options: self.options,
         })
     }
 

@@ -16,6 +16,7 @@ use super::read_queue::{BlockRead, ReadBatch};
 use super::target::{Target, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::readers::Answer;
@@ -73,6 +74,8 @@ pub(super) struct Jobs {
     shared: Arc<PeerShared>,
     id: ContentId,
     inbox: mpsc::Sender<DriverInput>,
+    /// What the content belongs to, if that is a folder which is being fetched.
+    source: Option<Arc<FolderSource>>,
     running: FuturesUnordered<BoxFuture<'static, JobResult>>,
 }
 
@@ -87,8 +90,13 @@ impl Jobs {
             shared,
             id,
             inbox,
+            source: None,
             running: FuturesUnordered::new(),
         }
+    }
+
+    pub(super) fn set_source(&mut self, source: Option<Arc<FolderSource>>) {
+        self.source = source;
     }
 
     /// The end of the next job, or `None` if none runs.
@@ -113,8 +121,13 @@ impl Jobs {
 
     pub(super) fn find_owners(&self) {
         let (shared, id) = (Arc::clone(&self.shared), self.id);
+        let source = self.source.clone();
         self.start(async move {
             let wanted = shared.config.owners_wanted;
+            if let Some(source) = source {
+                let owners = source.owners(&shared.trackers, wanted).await;
+                return JobResult::OwnersFound(owners);
+            }
             let owners = match shared.trackers.need(id.into(), wanted).await {
                 Ok(found) => found.owners,
                 Err(error) => {
@@ -144,7 +157,9 @@ impl Jobs {
         fallback: Option<ContentName>,
         manifest: Arc<Manifest>,
     ) {
-        let storage = Arc::clone(&self.shared.storage);
+        let source = self.source.as_ref();
+        let storage = source.map_or(&self.shared.storage, |source| &source.storage);
+        let storage = Arc::clone(storage);
         self.start(async move {
             let opened = open_target(&*storage, name, fallback, &manifest).await;
             JobResult::Opened(opened)
@@ -208,10 +223,14 @@ impl Jobs {
         named: Content,
         listed_as: ContentName,
     ) {
-        let shared = Arc::clone(&self.shared);
+        let (shared, in_folder) = (Arc::clone(&self.shared), self.source.is_some());
         self.start(async move {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));
+            }
+            if in_folder {
+                // The folder is recorded as a whole.
+                return JobResult::Published(Ok(false));
             }
             let stored = || content.stored(named).listed_as(listed_as);
             let recorded = shared.remember(stored).await.unwrap_or_else(|error| {

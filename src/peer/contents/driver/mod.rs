@@ -23,10 +23,12 @@ use tracing::{Instrument, Span};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::peer::contents::asleep::Asleep;
+use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
@@ -171,6 +173,12 @@ impl Driver {
         self
     }
 
+    /// The content belongs to a folder that is being fetched.
+    pub(in crate::peer) fn of_folder(mut self, source: Option<Arc<FolderSource>>) -> Self {
+        self.jobs.set_source(source);
+        self
+    }
+
     /// Owners that are known from the start.
     pub(in crate::peer) fn owners_found(&mut self, owners: Vec<(Addr, bool)>) {
         self.swarm.owners_found(now(), owners);
@@ -267,7 +275,7 @@ impl Driver {
         let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
         let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
         asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
-        asleep
+        asleep.role(self.listing.its_role())
     }
 
     /// A complete content that ends because its bytes cannot be read where they were, as
@@ -571,8 +579,12 @@ impl Driver {
             }
             Output::Finish => self.publish(),
             Output::Announce(state) => {
-                let entry = self.listing.announce(state);
-                self.jobs.announce(entry);
+                let (role, id) = (self.listing.its_role(), self.swarm.id());
+                let has_files = || self.shared.folders.is_whole(&id);
+                if let Some(state) = role.announced(state, has_files) {
+                    let entry = self.listing.announce(state);
+                    self.jobs.announce(entry);
+                }
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
             Output::Stalled(reason) => {
@@ -892,7 +904,7 @@ fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
 /// place, if it has one.
 async fn elsewhere(shared: &PeerShared, (asleep, error): (Asleep, StorageError)) -> Option<Asleep> {
     let Content { id, name, .. } = &asleep.content;
-    if let StorageError::Altered { .. } = error {
+    if let (StorageError::Altered { .. }, Role::Alone) = (error, asleep.role) {
         // Its file looks as if it had not changed.
         shared.forget(name, id).await;
     }

@@ -1,6 +1,8 @@
 //! The directory on systems other than Unix, with nothing but the standard
 //! library: paths, and a check before each step.
 
+mod tree;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};

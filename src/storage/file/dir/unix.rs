@@ -1,5 +1,7 @@
 //! The directory on Unix: held open, and every step is relative to it.
 
+mod tree;
+
 use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
 use std::path::Path;

@@ -1,0 +1,91 @@
+//! Where what belongs to a folder is fetched from, and where to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::content::ContentId;
+use crate::protocol::Addr;
+use crate::storage::Storage;
+use crate::tracker::{TrackerClient, TrackerError};
+
+/// For how long an answer of the trackers serves all files of a folder.
+const OWNERS_AGE: Duration = Duration::from_secs(5);
+
+/// What the downloads of one folder share.
+pub(in crate::peer) struct FolderSource {
+    index: ContentId,
+    /// Where its files go.
+    pub(in crate::peer) storage: Arc<dyn Storage>,
+    /// Owners that the user has named.
+    named: Vec<Addr>,
+    /// Owners that trackers have named.
+    found: Mutex<Option<FoundOwners>>,
+}
+
+/// An answer of the trackers.
+struct FoundOwners {
+    at: Instant,
+    /// The owners, and whether they have all of it.
+    owners: Vec<(Addr, bool)>,
+}
+
+impl FolderSource {
+    /// The folder with this index. `found` are the owners that trackers have just
+    /// named, and whether they are complete.
+    pub(in crate::peer) fn new(
+        index: ContentId,
+        storage: Arc<dyn Storage>,
+        named: Vec<Addr>,
+        found: Option<Vec<(Addr, bool)>>,
+    ) -> Self {
+        Self {
+            index,
+            storage,
+            named,
+            found: Mutex::new(found.map(|owners| FoundOwners {
+                at: Instant::now(),
+                owners,
+            })),
+        }
+    }
+
+    /// The index of the folder.
+    pub(in crate::peer) fn index(&self) -> ContentId {
+        self.index
+    }
+
+    /// The owners of the folder. The trackers are asked for the index, for all files
+    /// at once, and not again within [`OWNERS_AGE`].
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn owners(
+        &self,
+        trackers: &TrackerClient,
+        wanted: u16,
+    ) -> Vec<(Addr, bool)> {
+        let mut found = self.found.lock().await;
+        let is_fresh = |found: &FoundOwners| found.at.elapsed() < OWNERS_AGE;
+        if !found.as_ref().is_some_and(is_fresh) {
+            let owners = match trackers.need(self.index.into(), wanted).await {
+                Ok(found) => found.owners,
+                Err(error) => {
+                    if error != TrackerError::NoTracker {
+                        tracing::warn!(%error, "finding owners of the folder failed");
+                    }
+                    Vec::new()
+                }
+            };
+            let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
+            *found = Some(FoundOwners {
+                at: Instant::now(),
+                owners: owners.collect(),
+            });
+        }
+        let found = found.iter().flat_map(|found| found.owners.iter().cloned());
+        let named = self.named.iter().map(|addr| (addr.clone(), false));
+        found.chain(named).collect()
+    }
+}

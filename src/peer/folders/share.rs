@@ -1,0 +1,362 @@
+//! Folders that are here: shared where they lie, and found again after a restart.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+
+use super::error::FolderError;
+use super::move_blob::MoveBlob;
+use super::status::Folder;
+use crate::content::{
+    Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem, Manifest, NameError,
+};
+use crate::error::ShareError;
+use crate::peer::contents::asleep::{Asleep, REHASHED_LEN};
+use crate::peer::contents::hashing::{HashError, manifest_of};
+use crate::peer::contents::listing::Listing;
+use crate::peer::contents::role::Role;
+use crate::peer::contents::serve::{tell_trackers, unshare};
+use crate::peer::contents::table::Taken;
+use crate::peer::shared::PeerShared;
+use crate::protocol::{OwnEntry, OwnState};
+use crate::storage::{
+    Blob, FilePool, FolderHome, Folders, MemoryStorage, PlacedFiles, ScannedFile, ScannedFolder,
+    Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
+};
+
+/// How many files are read and hashed at a time: enough to keep a disk and some
+/// cores busy.
+const MAX_HASHING: usize = 8;
+
+/// A folder that was read and hashed, where it lies.
+pub(super) struct HashedFolder {
+    pub(super) index: FolderIndex,
+    /// The files, in the order of the index.
+    files: Vec<HashedFile>,
+}
+
+struct HashedFile {
+    entry: FolderEntry,
+    blob: Arc<dyn Blob>,
+    manifest: Manifest,
+}
+
+/// Lists and hashes a folder.
+pub(super) async fn hash_folder(
+    root: &TreeRoot,
+    pool: &FilePool,
+) -> Result<HashedFolder, FolderError> {
+    let ScannedFolder { others, files } = scan_folder(root, pool).await?;
+    let hashed = stream::iter(files).map(hash_file).buffered(MAX_HASHING);
+    let mut files: Vec<HashedFile> = hashed.try_collect().await?;
+    files.sort_by(|a, b| a.entry.path.cmp(&b.entry.path));
+    let entries = files.iter().map(|file| file.entry.clone());
+    let index = FolderIndex::new(entries.chain(others).collect())?;
+    Ok(HashedFolder { index, files })
+}
+
+impl HashedFolder {
+    /// Whether it is the folder with this index. Who may run a file is not known on
+    /// every system.
+    pub(super) fn is_same(&self, index: &FolderIndex) -> bool {
+        let same = |(a, b): (&FolderEntry, &FolderEntry)| match (&a.item, &b.item) {
+            (FolderItem::File { id: a_id, .. }, FolderItem::File { id: b_id, .. })
+                if cfg!(not(unix)) =>
+            {
+                a_id == b_id && a.path == b.path
+            }
+            _ => a == b,
+        };
+        let (here, there) = (self.index.entries(), index.entries());
+        here.len() == there.len() && here.iter().zip(there).all(same)
+    }
+
+    /// The bytes of its files, in the order of the index.
+    pub(super) fn blobs(&self) -> Vec<Arc<dyn Blob>> {
+        let blobs = self.files.iter();
+        blobs.map(|file| Arc::clone(&file.blob)).collect()
+    }
+
+    pub(super) fn into_files(self) -> impl Iterator<Item = (FolderEntry, Arc<dyn Blob>)> {
+        self.files.into_iter().map(|file| (file.entry, file.blob))
+    }
+}
+
+async fn hash_file(file: ScannedFile) -> Result<HashedFile, FolderError> {
+    let ScannedFile {
+        path,
+        executable,
+        blob,
+    } = file;
+    let manifest = match manifest_of(&*blob).await {
+        Ok(manifest) => manifest,
+        Err(HashError::Storage(error)) => return Err(error.into()),
+        // It is longer than a content can be, or changed while it was read.
+        Err(HashError::Manifest(_)) => {
+            let file = blob.file().map(|file| file.path().to_path_buf());
+            let path = file.unwrap_or_else(|| path.as_str().into());
+            return Err(StorageError::Changed { path }.into());
+        }
+    };
+    blob.release();
+    let (id, length) = (manifest.id(), blob.length());
+    let entry = match executable {
+        true => FolderEntry::executable(path, id, length),
+        false => FolderEntry::file(path, id, length),
+    };
+    Ok(HashedFile {
+        entry,
+        blob,
+        manifest,
+    })
+}
+
+/// Shares a folder where it lies.
+pub(in crate::peer) async fn share_folder(
+    shared: &Arc<PeerShared>,
+    path: &Path,
+    name: Option<ContentName>,
+) -> Result<Folder, FolderError> {
+    let root = TreeRoot::at(path);
+    let name = match name {
+        Some(name) => name,
+        None => folder_name(path)?,
+    };
+    let folders = shared.storage.folders();
+    let pool = folders.as_ref().map(|folders| folders.pool().clone());
+    let pool = pool.unwrap_or_else(FilePool::shared);
+    let hashed = hash_folder(&root, &pool).await?;
+    let bytes = hashed.index.encode();
+    let id = ContentId::of(&bytes);
+    if let Some((folder, true)) = shared.folders.get(&id) {
+        return Ok(folder);
+    }
+    if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
+        return Err(FolderError::AlreadyHere { id });
+    }
+    // If this future is dropped, or the trackers refuse: not shared.
+    let mut undo = Undo {
+        shared: Some(shared),
+        id,
+    };
+    let index_blob = keep(shared, folders, root, &name, (id, bytes), &hashed).await?;
+    let (files, length) = hashed.index.size();
+    let folder = Folder {
+        id,
+        name,
+        files,
+        length,
+    };
+    for file in hashed.files {
+        let manifest = Some(file.manifest).filter(|_| is_long(file.blob.length()));
+        serve_file(shared, id, MoveBlob::new(file.blob), file.entry, manifest);
+    }
+    shared.folders.complete(folder.clone(), true);
+    let content = Content::new(id, folder.name.clone(), index_blob.length());
+    let index = Asleep::of_folder(content.clone(), Role::Index, index_blob, None);
+    if let Err(here) = shared.contents.add(index).await {
+        // The user has it as a content of its own, or downloads it as one.
+        drop(here);
+    }
+    let mut listing = Listing::new(content, folder.name.clone());
+    let told = tell_trackers(shared, listing.announce(OwnState::Complete));
+    told.await.map_err(ShareError::from)?;
+    shared.losses.found(&id);
+    undo.shared = None;
+    shared.contents.announced(&id);
+    Ok(folder)
+}
+
+/// Has the storage remember a folder, if the user wants that. Returns the bytes of its
+/// index.
+async fn keep(
+    shared: &PeerShared,
+    folders: Option<Folders>,
+    root: TreeRoot,
+    name: &ContentName,
+    (id, bytes): (ContentId, Bytes),
+    hashed: &HashedFolder,
+) -> Result<Arc<dyn Blob>, FolderError> {
+    let Some(folders) = folders.filter(|_| shared.share_stored) else {
+        return Ok(in_memory(id, bytes).await?);
+    };
+    let home = FolderHome::open(&folders, id).await?;
+    let index_blob = home.keep_index(bytes).await?;
+    let placed = PlacedFiles::of(root, &hashed.index, &hashed.blobs());
+    let long = hashed.files.iter();
+    let long = long.filter(|file| is_long(file.blob.length()));
+    let long: HashMap<ContentId, &Manifest> = long
+        .map(|file| (file.manifest.id(), &file.manifest))
+        .collect();
+    let manifest = |id: &ContentId| long.get(id).map(|manifest| (*manifest).clone());
+    home.record((name, name), &hashed.index, &placed, manifest)
+        .await?;
+    Ok(index_blob)
+}
+
+/// Whether the manifest of a file is worth to be recorded.
+pub(super) fn is_long(length: u64) -> bool {
+    length > REHASHED_LEN
+}
+
+/// The bytes of an index that no file has.
+pub(super) async fn in_memory(id: ContentId, bytes: Bytes) -> Result<Arc<dyn Blob>, StorageError> {
+    let memory = MemoryStorage::new();
+    memory.insert(id.into(), bytes)?;
+    memory.open(&id.into()).await
+}
+
+fn folder_name(path: &Path) -> Result<ContentName, FolderError> {
+    let whole = path.canonicalize();
+    let whole = whole.as_deref().unwrap_or(path);
+    let name = path.file_name().or(whole.file_name()).unwrap_or_default();
+    let valid = match name.to_str() {
+        Some(text) => text.parse(),
+        None => Err(NameError::Encoding),
+    };
+    let name = name.to_string_lossy().into_owned();
+    valid.map_err(|source| ShareError::Name { name, source }.into())
+}
+
+/// Serves a file of a folder that is here.
+pub(super) fn serve_file(
+    shared: &PeerShared,
+    folder: ContentId,
+    blob: Arc<MoveBlob>,
+    entry: FolderEntry,
+    manifest: Option<Manifest>,
+) {
+    let FolderItem::File { id, length, .. } = entry.item else {
+        return;
+    };
+    let content = Content::new(id, id.into(), length);
+    let asleep = Asleep::of_folder(content, Role::File, blob.clone(), manifest);
+    shared.contents.add_stored(asleep);
+    shared.folders.add_file(folder, id, blob);
+    shared.losses.found(&id);
+}
+
+/// Removes a folder that could not be shared after all.
+struct Undo<'a> {
+    /// `None` if it is shared.
+    shared: Option<&'a Arc<PeerShared>>,
+    id: ContentId,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared else {
+            return;
+        };
+        if release_files(shared, &self.id) {
+            take(shared, &self.id);
+        }
+        shared.contents.announced(&self.id);
+        if let Some(folders) = shared.storage.folders() {
+            let id = self.id;
+            // What is recorded must not bring it back.
+            let removed = async move {
+                let home = FolderHome::open(&folders, id).await;
+                if let Ok(home) = home {
+                    let _ = home.remove().await;
+                }
+            };
+            shared.tasks.spawn(shared.tasks.span.clone(), removed);
+        }
+    }
+}
+
+/// Stops serving a content.
+fn take(shared: &PeerShared, id: &ContentId) {
+    if let Some(Taken::Awake(driver)) = shared.contents.take(id) {
+        driver.stop.cancel();
+    }
+}
+
+/// Removes a folder from the table, and stops serving those of its files that nobody
+/// else needs. Returns whether its index is not needed either.
+pub(super) fn release_files(shared: &PeerShared, id: &ContentId) -> bool {
+    let Some(unused) = shared.folders.remove(id) else {
+        return false;
+    };
+    for file in &unused.files {
+        if !shared.contents.is_alone(file) {
+            take(shared, file);
+        }
+    }
+    unused.index
+}
+
+/// Ends the sharing of a content: a folder with its files, or something else. Returns
+/// `false` if there is nothing that is shared under this id.
+pub(in crate::peer) async fn unshare_any(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
+    if shared.folders.get(id).is_none() {
+        return unshare(shared, id).await;
+    }
+    if release_files(shared, id) {
+        unshare(shared, id).await;
+    }
+    if let Some(folders) = shared.storage.folders().filter(|_| shared.share_stored) {
+        let removed = async {
+            let home = FolderHome::open(&folders, *id).await?;
+            home.remove().await
+        };
+        if let Err(error) = removed.await {
+            tracing::warn!(folder = %id, %error, "the storage did not drop its record");
+        }
+    }
+    true
+}
+
+/// Adds all folders that the storage remembers, and announces them.
+pub(in crate::peer) async fn restore(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
+    let Some(folders) = shared.storage.folders() else {
+        return Ok(());
+    };
+    let mut entries = Vec::new();
+    for found in remembered_folders(&folders).await? {
+        let id = found.id;
+        if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
+            continue;
+        }
+        if found.lost > 0 {
+            tracing::warn!(folder = %id, lost = found.lost, "some files are not shared again");
+        }
+        let (mut files, mut length) = (0, 0);
+        for (path, blob, manifest) in found.files {
+            let at = found
+                .index
+                .entries()
+                .partition_point(|entry| entry.path < path);
+            let entry = found.index.entries()[at].clone();
+            files += 1;
+            length += blob.length();
+            serve_file(shared, id, MoveBlob::new(blob), entry, manifest);
+        }
+        let is_whole = files == found.index.size().0;
+        let folder = Folder {
+            id,
+            name: found.name,
+            files,
+            length,
+        };
+        shared.folders.complete(folder, is_whole);
+        let length = found.index_blob.length();
+        let content = Content::new(id, found.listed_as.clone(), length);
+        let index = Asleep::of_folder(content, Role::Index, found.index_blob, None);
+        shared.contents.add_stored(index);
+        let state = match is_whole {
+            true => OwnState::Complete,
+            false => OwnState::Partial,
+        };
+        entries.push(OwnEntry::new(id, found.listed_as, length, state));
+    }
+    let left_out = shared.trackers.own_all(entries);
+    if left_out > 0 {
+        tracing::warn!(left_out, "some folders are not announced");
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! What is known of a folder, and of a download of one.
+
+use crate::content::{ContentId, ContentName};
+use crate::peer::folders::error::FolderError;
+
+/// A folder that is shared, or was downloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Folder {
+    /// The content id of its index.
+    pub id: ContentId,
+    /// Its name.
+    pub name: ContentName,
+    /// How many files it has, or the part of it that is here.
+    pub files: usize,
+    /// How many bytes they have together.
+    pub length: u64,
+}
+
+/// How far the download of a folder is. Files that were here already count as well.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FolderProgress {
+    /// How many files are wanted. 0 until the index is here.
+    pub files: usize,
+    /// How many of them are complete and durable.
+    pub files_done: usize,
+    /// How many bytes the wanted files have together.
+    pub length: u64,
+    /// How many bytes are verified.
+    pub verified_bytes: u64,
+    /// How many files need not be fetched: an earlier download has left them behind,
+    /// or this peer has them in another place.
+    pub files_found: usize,
+}
+
+/// The state of the download of a folder.
+#[derive(Debug, Clone, Default)]
+pub(in crate::peer) struct FolderStatus {
+    pub(in crate::peer) folder: Option<Folder>,
+    pub(in crate::peer) progress: FolderProgress,
+    pub(in crate::peer) outcome: Option<Result<Folder, FolderError>>,
+}

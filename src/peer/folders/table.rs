@@ -1,0 +1,177 @@
+//! Which folders are here, and which files belong to them.
+//!
+//! A file may belong to several folders. It is served as long as one of them needs it,
+//! or the user shares it by itself: then it has a place of its own among the contents.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::move_blob::MoveBlob;
+use super::status::Folder;
+use crate::content::ContentId;
+use crate::storage::Blob;
+
+/// The folders of one peer.
+#[derive(Default)]
+pub(in crate::peer) struct FolderTable(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    folders: HashMap<ContentId, Entry>,
+    files: HashMap<ContentId, FileUses>,
+}
+
+struct Entry {
+    /// `None` while it is fetched, or made.
+    folder: Option<Folder>,
+    /// Whether all of its files are here.
+    is_whole: bool,
+    files: Vec<ContentId>,
+    /// Whether the user had the index as a content of its own before.
+    index_alone: bool,
+}
+
+/// A file, and who needs it.
+struct FileUses {
+    /// What is read when it is served.
+    blob: Arc<MoveBlob>,
+    /// Where it is in each folder.
+    uses: Vec<(ContentId, Arc<dyn Blob>)>,
+}
+
+/// What a folder needed that is gone, and no other folder needs.
+pub(in crate::peer) struct Unused {
+    pub(super) files: Vec<ContentId>,
+    /// Whether the index is not a content of its own.
+    pub(super) index: bool,
+}
+
+impl FolderTable {
+    /// A folder is about to be here. Returns `false` if it is already. `index_alone`
+    /// says that its index is here as a content of its own.
+    pub(super) fn begin(&self, id: ContentId, index_alone: bool) -> bool {
+        let mut inner = self.inner();
+        if inner.folders.contains_key(&id) {
+            return false;
+        }
+        let entry = Entry {
+            folder: None,
+            is_whole: false,
+            files: Vec::new(),
+            index_alone,
+        };
+        inner.folders.insert(id, entry);
+        true
+    }
+
+    /// A folder is here.
+    pub(super) fn complete(&self, folder: Folder, is_whole: bool) {
+        if let Some(entry) = self.inner().folders.get_mut(&folder.id) {
+            entry.folder = Some(folder);
+            entry.is_whole = is_whole;
+        }
+    }
+
+    /// The folder, if it is here; and whether all of its files are.
+    pub(super) fn get(&self, id: &ContentId) -> Option<(Folder, bool)> {
+        let inner = self.inner();
+        let entry = inner.folders.get(id)?;
+        Some((entry.folder.clone()?, entry.is_whole))
+    }
+
+    /// The folders that are here, sorted by id.
+    pub(in crate::peer) fn all(&self) -> Vec<Folder> {
+        let inner = self.inner();
+        let folders = inner.folders.values();
+        let mut all: Vec<Folder> = folders.filter_map(|entry| entry.folder.clone()).collect();
+        all.sort_by_key(|folder| folder.id);
+        all
+    }
+
+    /// Whether this is the index of a folder of which all files are here.
+    pub(in crate::peer) fn is_whole(&self, id: &ContentId) -> bool {
+        self.inner()
+            .folders
+            .get(id)
+            .is_some_and(|entry| entry.is_whole)
+    }
+
+    /// Adds a file to a folder. `blob` is what is served if no other folder needed it
+    /// before.
+    pub(super) fn add_file(&self, folder: ContentId, id: ContentId, blob: Arc<MoveBlob>) {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let Some(entry) = inner.folders.get_mut(&folder) else {
+            return;
+        };
+        let here = blob.now();
+        let file = inner.files.entry(id).or_insert_with(|| FileUses {
+            blob,
+            uses: Vec::new(),
+        });
+        if file.uses.iter().all(|(user, _)| *user != folder) {
+            file.uses.push((folder, here));
+            entry.files.push(id);
+        }
+    }
+
+    /// The files of a folder have come to their place.
+    pub(super) fn moved(
+        &self,
+        folder: &ContentId,
+        places: impl Iterator<Item = (ContentId, Arc<dyn Blob>)>,
+    ) {
+        let mut inner = self.inner();
+        for (id, place) in places {
+            let Some(file) = inner.files.get_mut(&id) else {
+                continue;
+            };
+            let is_first = file.uses.first().is_some_and(|(user, _)| user == folder);
+            if let Some((_, at)) = file.uses.iter_mut().find(|(user, _)| user == folder) {
+                *at = Arc::clone(&place);
+            }
+            if is_first {
+                file.blob.move_to(place);
+            }
+        }
+    }
+
+    /// Whether a folder has this file.
+    pub(super) fn has_file(&self, id: &ContentId) -> bool {
+        self.inner().files.contains_key(id)
+    }
+
+    /// The bytes of a file of a folder.
+    pub(in crate::peer) fn blob(&self, id: &ContentId) -> Option<Arc<dyn Blob>> {
+        let inner = self.inner();
+        let file = inner.files.get(id)?;
+        Some(file.blob.clone())
+    }
+
+    /// Removes a folder. `None` if there is none.
+    pub(super) fn remove(&self, id: &ContentId) -> Option<Unused> {
+        let mut inner = self.inner();
+        let entry = inner.folders.remove(id)?;
+        let is_unused = |file_id: &ContentId| {
+            let Some(file) = inner.files.get_mut(file_id) else {
+                return false;
+            };
+            file.uses.retain(|(user, _)| user != id);
+            if let Some((_, blob)) = file.uses.first() {
+                file.blob.move_to(Arc::clone(blob));
+                return false;
+            }
+            inner.files.remove(file_id);
+            true
+        };
+        Some(Unused {
+            files: entry.files.into_iter().filter(is_unused).collect(),
+            index: !entry.index_alone,
+        })
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
