@@ -3,13 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
-
 use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::Losses;
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::table::Contents;
+use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::session::Dialler;
@@ -20,10 +19,6 @@ use crate::peer::tasks::Tasks;
 use crate::storage::{Lost, Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
-
-/// How many contents are copied at a time: each has a chunk in memory, and a disk gains
-/// little by more.
-pub(super) const MAX_COPIES: usize = 2;
 
 /// The shared state of a peer.
 pub(super) struct PeerShared {
@@ -48,8 +43,8 @@ pub(super) struct PeerShared {
     /// Whether the storage records complete contents for the next start.
     pub(super) share_stored: bool,
     pub(super) next_seed: AtomicU64,
-    /// Places of contents that are being copied.
-    pub(super) copies: Semaphore,
+    /// Who may copy a content.
+    pub(super) copies: Copies,
     /// Contents that the storage remembers, and cannot read at present.
     pub(super) unavailable: Mutex<Vec<Lost>>,
 }

@@ -10,6 +10,8 @@ mod folder_errors;
 #[cfg(unix)]
 mod folder_files;
 #[cfg(unix)]
+mod folder_places;
+#[cfg(unix)]
 mod folders;
 mod framing;
 mod peer_crowd_strangers;

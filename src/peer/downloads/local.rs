@@ -198,8 +198,7 @@ async fn copy(
     places: &[Place],
     name: &ContentName,
 ) -> Result<Option<(Arc<dyn Blob>, Arc<Manifest>)>, StorageError> {
-    // Never closed.
-    let _turn = shared.copies.acquire().await;
+    let _turn = shared.copies.turn(main.content.id).await;
     for place in places {
         let source = main.at(place.clone());
         let copied = async {

@@ -1,5 +1,6 @@
 //! Downloads: they wait for their turn, and then find, fetch and publish a content.
 
+pub(super) mod copies;
 pub(super) mod holders;
 pub(super) mod local;
 pub(super) mod queue;

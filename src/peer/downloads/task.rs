@@ -1,5 +1,6 @@
 //! The task of a download: finds out what was asked for, and drives it.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -319,7 +320,7 @@ impl DownloadTask {
             }
             // It goes to the folder: to be copied when it is there.
             Settled::Downloading(running) if running.role != Role::Alone => {
-                running.ended().await;
+                await_part(shared, id, running, &options.owners).await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
@@ -453,6 +454,27 @@ impl DownloadTask {
         self.status.send_modify(|status| status.set_queued(false));
         place.ok_or(DownloadError::ShutDown)
     }
+}
+
+/// Waits until the download of something of a folder has ended, and tells it of owners
+/// that have it by itself.
+async fn await_part(shared: &PeerShared, id: ContentId, running: DriverHandle, owners: &[Addr]) {
+    let inbox = running.inbox.clone();
+    let more = async {
+        if let Ok(found) = find(shared, ContentKey::Id(id), owners).await {
+            let found = found.owners.into_iter().map(|owner| owner.addr);
+            let all = found.chain(owners.iter().cloned()).collect();
+            // Fails if the download has ended.
+            let _ = inbox.send(DriverInput::Owners(all)).await;
+        }
+    };
+    let mut ended = pin!(running.ended());
+    tokio::select! {
+        biased;
+        () = &mut ended => return,
+        () = more => {}
+    }
+    ended.await;
 }
 
 /// Prepares the download of a content that was found and claimed, unless the storage has

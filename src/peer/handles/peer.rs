@@ -7,8 +7,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use crate::content::{Content, ContentId, ContentName};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ReaderError, ShareError, StartError};
@@ -17,6 +15,7 @@ use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
 use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
 use crate::peer::contents::table::Contents;
+use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
 use crate::peer::folders::error::FolderError;
@@ -32,7 +31,7 @@ use crate::peer::handles::share::ShareSource;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
-use crate::peer::shared::{MAX_COPIES, PeerShared};
+use crate::peer::shared::PeerShared;
 use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
@@ -752,7 +751,7 @@ impl PeerBuilder {
                 tasks,
                 share_stored: self.share_stored,
                 next_seed: AtomicU64::new(seed),
-                copies: Semaphore::new(MAX_COPIES),
+                copies: Copies::default(),
                 unavailable: Mutex::default(),
             }
         })
