@@ -4,7 +4,8 @@
 //! cargo run --release --example fetch -- --tracker 127.0.0.1:7000 --out downloads NAME_OR_ID
 //! ```
 //!
-//! ends with `verified <id> <bytes> bytes in <seconds> s`, or with one line on
+//! takes 64 hexadecimal digits for an id, and anything else for a name. It ends with
+//! `verified <id> <bytes> bytes in <seconds> s`, or with one line on
 //! stderr that tells the reason of the failure. With `--progress-lines`, it also
 //! prints `progress <verified> of <length> bytes from <owners> owners` during the
 //! download.
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{FileStorage, Peer, TcpTransport};
+use bt_lite::{ContentId, DownloadKey, FileStorage, Peer, TcpTransport};
 use clap::Parser;
 use common::{Outcome, print_line};
 
@@ -38,7 +39,7 @@ struct Args {
     /// Whether to print the progress as lines.
     #[arg(long)]
     progress_lines: bool,
-    /// The name of the content, or its id in hexadecimal digits.
+    /// The id of the content in 64 hexadecimal digits; anything else is a name.
     #[arg(value_name = "NAME_OR_ID")]
     key: String,
 }
@@ -51,15 +52,18 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Outcome<()> {
     let storage = FileStorage::open(&args.out)?;
-    let mut swarm = SwarmConfig::default();
-    swarm.patience = args.patience.map(Duration::from_secs);
+    let swarm = SwarmConfig::default().patience(args.patience.map(Duration::from_secs));
     let peer = Peer::builder(TcpTransport::new(), storage)
-        .tracker(args.tracker.as_str())
+        .tracker(&args.tracker)
         .swarm(swarm)
         .start()
         .await?;
     let begun = Instant::now();
-    let mut download = peer.download(args.key.as_str());
+    let key = match args.key.parse::<ContentId>() {
+        Ok(id) => DownloadKey::from(id),
+        Err(_) => DownloadKey::name(&args.key),
+    };
+    let mut download = peer.download(key);
     let followed = common::follow(&download, |progress| match progress.length {
         Some(length) if args.progress_lines => {
             let (verified, owners) = (progress.verified_bytes, progress.owners);

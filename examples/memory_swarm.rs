@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let seeder = start("seeder", MemoryStorage::new()).await?;
     let mut bytes = vec![0; LENGTH];
     fastrand::Rng::with_seed(1).fill(&mut bytes);
-    let source = ShareSource::bytes("swarm.bin".parse()?, bytes.clone());
+    let source = ShareSource::bytes("swarm.bin", bytes.clone());
     let content = seeder.share(source).await?;
     println!("seeder shares {} ({} bytes)", content.id, content.length);
 

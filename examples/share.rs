@@ -42,12 +42,12 @@ async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     // This peer downloads nothing, so its storage stays empty.
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
-        .tracker(args.tracker.as_str())
-        .listen(args.listen.as_str())
+        .tracker(&args.tracker)
+        .listen(&args.listen)
         .start()
         .await?;
     for file in &args.files {
-        let content = peer.share(file.as_path()).await?;
+        let content = peer.share(file).await?;
         print_line(format_args!("sharing {} {}", content.id, content.name))?;
     }
 

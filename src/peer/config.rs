@@ -14,6 +14,11 @@ const MIN_WAIT: Duration = Duration::from_millis(10);
 
 /// The bounds of a peer. The defaults suit most programs.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct PeerConfig {
     /// How many owners a tracker is asked for at a time. Default 50, more than
@@ -47,12 +52,25 @@ pub struct PeerConfig {
     pub max_handshakes_per_host: usize,
     /// How long [`shutdown`](crate::Peer::shutdown) waits for tasks before it
     /// ends them. Default 3 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub shutdown_timeout: Duration,
     /// How each content is downloaded and served.
     pub swarm: SwarmConfig,
     /// How trackers are talked to.
     pub tracker: ClientConfig,
 }
+
+setters!(PeerConfig {
+    owners_wanted: u16,
+    max_downloads: usize,
+    max_connections: usize,
+    max_connections_per_host: usize,
+    max_handshakes: usize,
+    max_handshakes_per_host: usize,
+    shutdown_timeout: Duration,
+    swarm: SwarmConfig,
+    tracker: ClientConfig,
+});
 
 impl Default for PeerConfig {
     fn default() -> Self {

@@ -153,7 +153,7 @@ async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     assert!(asked < 10, "{asked} requests in no time");
     let source = ShareSource::bytes(named("x"), bytes.clone());
     owner.share(source).await.unwrap();
-    let (one, other) = futures::join!(early, far.peer.download("x"));
+    let (one, other) = futures::join!(early, far.peer.download(named("x")));
     other.unwrap();
     match one {
         // The shortest patience ends before there is an owner.

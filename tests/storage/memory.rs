@@ -83,7 +83,7 @@ async fn blocks_are_read_without_a_copy() {
     storage
         .insert("b".parse().unwrap(), inserted.clone())
         .unwrap();
-    let read = storage.bytes(&"b".parse().unwrap()).unwrap();
+    let read = storage.bytes("b").unwrap();
     assert_eq!(read.as_ptr(), inserted.as_ptr());
 }
 

@@ -226,6 +226,9 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
+        if let Some(wrong) = options.wrong {
+            return Err(wrong);
+        }
         for owner in &options.owners {
             let checked = shared.transport.check(owner);
             checked.map_err(|source| DownloadError::Owner { source })?;
