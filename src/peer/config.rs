@@ -117,13 +117,39 @@ impl PeerConfig {
             ("swarm.planner.silence", planner.silence),
             ("swarm.planner.max_silence", planner.max_silence),
         ];
-        match waits.into_iter().find(|(_, wait)| *wait < MIN_WAIT) {
-            Some((field, wait)) => Err(ConfigError::OutOfRange {
-                field,
-                found: format!("{wait:?}"),
-                allowed: format!("at least {MIN_WAIT:?}"),
-            }),
-            None => Ok(()),
+        if let Some((field, wait)) = waits.into_iter().find(|(_, wait)| *wait < MIN_WAIT) {
+            return Err(out_of_range(field, wait, format!("at least {MIN_WAIT:?}")));
         }
+        self.check_pairs()
+    }
+
+    /// Refuses first values that are above the longest ones.
+    fn check_pairs(&self) -> Result<(), ConfigError> {
+        let (swarm, planner) = (&self.swarm, &self.swarm.planner);
+        let pairs = [
+            (
+                ("swarm.find_retry", swarm.find_retry),
+                ("swarm.find_interval", swarm.find_interval),
+            ),
+            (
+                ("swarm.planner.silence", planner.silence),
+                ("swarm.planner.max_silence", planner.max_silence),
+            ),
+        ];
+        for ((field, value), (most_field, most)) in pairs {
+            if value > most {
+                let allowed = format!("at most {most_field} ({most:?})");
+                return Err(out_of_range(field, value, allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_range(field: &'static str, value: Duration, allowed: String) -> ConfigError {
+    ConfigError::OutOfRange {
+        field,
+        found: format!("{value:?}"),
+        allowed,
     }
 }

@@ -212,12 +212,12 @@ on_both_networks! {
             };
             assert_eq!((of, source), (id, Troubled::error()));
             assert_eq!(chunk.is_some(), call == Call::Write, "{call:?}");
-            assert_eq!(storage.inner.bytes(&named("x")), None);
+            assert_eq!(storage.inner.bytes(named("x")), None);
             assert!(peer.contents().is_empty());
             // When the storage works again, so does the same download.
             storage.mend();
             peer.download(named("x")).await.unwrap();
-            assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+            assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
             peer.shutdown().await;
         }
         assert_eq!(owners.len(), 1);

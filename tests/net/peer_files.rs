@@ -42,7 +42,7 @@ impl Kind {
 
     fn bytes(&self, name: &str) -> Option<Bytes> {
         match self {
-            Self::Memory(storage) => storage.bytes(&named(name)),
+            Self::Memory(storage) => storage.bytes(named(name)),
             Self::Files(_, dir) => fs::read(dir.path().join(name)).ok().map(Bytes::from),
         }
     }

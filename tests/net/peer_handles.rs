@@ -199,7 +199,7 @@ on_both_networks! {
         let next = world.node("next").await;
         next.peer.download(named("x")).await.unwrap();
         assert_eq!(peer.contents(), [content]);
-        assert_eq!(storage.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.bytes(named("x")).unwrap(), bytes);
     }
 
     async fn shutdown_ends_every_download_with_its_last_event(world: World) {

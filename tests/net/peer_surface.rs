@@ -424,7 +424,7 @@ async fn every_call_takes_text_and_values() {
         ShareSource::bytes("bytes", "bytes"),
         ShareSource::bytes(name, "bytes"),
         ShareSource::bytes(named("bytes"), "bytes"),
-        ShareSource::bytes(&named("bytes"), "bytes"),
+        ShareSource::bytes(named("bytes"), "bytes"),
         ShareSource::bytes("x", "bytes").named("bytes"),
     ] {
         assert_eq!(owner.share(source).await.unwrap(), bytes);

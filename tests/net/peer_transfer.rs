@@ -157,7 +157,7 @@ on_both_networks! {
         let other = second.peer.download_with(id, options);
         verified(&other, half).await;
         assert_eq!(download.progress().verified_bytes, half);
-        assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
     }
 
     async fn leecher_without_a_listener_serves_over_the_links_that_it_dialled(world: World) {

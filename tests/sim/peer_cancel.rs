@@ -60,7 +60,7 @@ async fn download_dropped_after_any_number_of_polls_leaves_nothing() {
         let again = timeout(Duration::from_secs(30), peer.download(named("x"))).await;
         let again = again.unwrap_or_else(|_| panic!("hangs after {polls} polls"));
         again.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
-        assert_eq!(storage.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.bytes(named("x")).unwrap(), bytes);
         peer.shutdown().await;
         drop(peer);
         // The owner may still be sending its farewell.

@@ -134,7 +134,7 @@ async fn hung_storage_does_not_delay_a_cancelled_download() {
         assert_eq!(soon(download).await, Err(DownloadError::Cancelled));
         storage.mend();
         soon(peer.download(named("x"))).await.unwrap();
-        assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
     }
 }
 

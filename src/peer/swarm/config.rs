@@ -48,7 +48,8 @@ pub struct SwarmConfig {
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub commit_interval: Duration,
     /// The first pause before the trackers are asked for more owners, while there are
-    /// fewer than `sources`. It doubles up to `find_interval`. At least 10 ms. Default 1 s.
+    /// fewer than `sources`. It doubles up to `find_interval`, and is no
+    /// longer than that. At least 10 ms. Default 1 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub find_retry: Duration,
     /// The longest such pause. At least 10 ms. Default 30 s.

@@ -36,7 +36,7 @@ pub struct PlannerConfig {
     pub slack: Duration,
     /// The shortest time after which a link that owes a block counts as silent.
     /// A slow link has four times the time that a block should take. At least
-    /// 10 ms.
+    /// 10 ms, and at most `max_silence`.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub silence: Duration,
     /// The longest time after which a link that owes a block counts as silent.
