@@ -76,7 +76,7 @@ impl Line {
             let name = format!("owner-{number}");
             network.set_upload_rate(&name, Some(self.rate));
             let owner = start(&name).await?;
-            let source = ShareSource::bytes("content".parse()?, content.clone());
+            let source = ShareSource::bytes("content", content.clone());
             shared = Some(owner.share(source).await?.id);
             owners.push(owner);
         }

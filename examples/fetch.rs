@@ -4,7 +4,8 @@
 //! cargo run --release --example fetch -- --tracker 127.0.0.1:7000 --out downloads NAME_OR_ID
 //! ```
 //!
-//! ends with `verified <id> <bytes> bytes in <seconds> s`, or with one line on
+//! takes 64 hexadecimal digits for an id, and anything else for a name. It ends with
+//! `verified <id> <bytes> bytes in <seconds> s`, or with one line on
 //! stderr that tells the reason of the failure. With `--progress-lines`, it also
 //! prints `progress <verified> of <length> bytes from <owners> owners` during the
 //! download.
@@ -23,7 +24,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{ContentId, FileStorage, FolderEvent, FolderOptions, Peer, TcpTransport};
+use bt_lite::{
+    ContentId, DownloadKey, FileStorage, FolderEvent, FolderOptions, Peer, TcpTransport,
+};
 use clap::Parser;
 use common::{Outcome, print_line};
 use futures::StreamExt;
@@ -49,7 +52,7 @@ struct Args {
     /// Fetches only this file or folder of the folder. May be given several times.
     #[arg(long, value_name = "PATH", requires = "folder")]
     only: Vec<String>,
-    /// The name of the content or folder, or its id in hexadecimal digits.
+    /// The id of the content or folder in 64 hexadecimal digits; anything else is a name.
     #[arg(value_name = "NAME_OR_ID")]
     key: String,
 }
@@ -62,10 +65,9 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Outcome<()> {
     let storage = FileStorage::open(&args.out)?;
-    let mut swarm = SwarmConfig::default();
-    swarm.patience = args.patience.map(Duration::from_secs);
+    let swarm = SwarmConfig::default().patience(args.patience.map(Duration::from_secs));
     let peer = Peer::builder(TcpTransport::new(), storage)
-        .tracker(args.tracker.as_str())
+        .tracker(&args.tracker)
         .swarm(swarm)
         .start()
         .await?;
@@ -85,7 +87,7 @@ async fn run(args: Args) -> Outcome<()> {
 
 /// Returns the id and the length.
 async fn fetch_content(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
-    let mut download = peer.download(args.key.as_str());
+    let mut download = peer.download(args.key());
     let followed = common::follow(&download, |progress| match progress.length {
         Some(length) if args.progress_lines => {
             let (verified, owners) = (progress.verified_bytes, progress.owners);
@@ -106,7 +108,7 @@ async fn fetch_folder(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
     for path in &args.only {
         options = options.path(path.trim_end_matches('/').parse()?);
     }
-    let mut download = peer.download_folder_with(args.key.as_str(), options);
+    let mut download = peer.download_folder_with(args.key(), options);
     let mut events = download.events();
     while let Some(event) = events.next().await {
         if let FolderEvent::Progress(progress) = event
@@ -121,4 +123,13 @@ async fn fetch_folder(peer: &Peer, args: &Args) -> Outcome<(ContentId, u64)> {
     }
     let folder = (&mut download).await?;
     Ok((folder.id, folder.length))
+}
+
+impl Args {
+    fn key(&self) -> DownloadKey {
+        match self.key.parse::<ContentId>() {
+            Ok(id) => id.into(),
+            Err(_) => DownloadKey::name(&self.key),
+        }
+    }
 }

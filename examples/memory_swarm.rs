@@ -9,7 +9,8 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use bt_lite::{MemoryNetwork, MemoryStorage, Peer, PeerConfig, ShareSource, Tracker};
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 
@@ -25,13 +26,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .bind("memory:tracker")
         .await?;
     // Look for further owners early: the default is for longer downloads.
-    let mut config = PeerConfig::default();
-    config.swarm.find_interval = Duration::from_millis(20);
+    let early = Duration::from_millis(20);
+    let swarm = SwarmConfig::default()
+        .find_retry(early)
+        .find_interval(early);
     let start = async |name: &str, storage: MemoryStorage| {
         Peer::builder(network.endpoint(name), storage)
             .tracker(tracker.local_addr())
             .listen(format!("memory:{name}"))
-            .config(config.clone())
+            .swarm(swarm.clone())
             .start()
             .await
     };
@@ -39,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let seeder = start("seeder", MemoryStorage::new()).await?;
     let mut bytes = vec![0; LENGTH];
     fastrand::Rng::with_seed(1).fill(&mut bytes);
-    let source = ShareSource::bytes("swarm.bin".parse()?, bytes.clone());
+    let source = ShareSource::bytes("swarm.bin", bytes.clone());
     let content = seeder.share(source).await?;
     println!("seeder shares {} ({} bytes)", content.id, content.length);
 

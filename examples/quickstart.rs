@@ -45,7 +45,7 @@ async fn run() -> Outcome<()> {
             .listen("127.0.0.1:0")
             .start()
             .await?;
-        let content = owner.share(file.as_path()).await?;
+        let content = owner.share(&file).await?;
         print_line(format_args!(
             "an owner shares {} as {}",
             content.id, content.name
@@ -60,7 +60,7 @@ async fn run() -> Outcome<()> {
         .start()
         .await?;
     let begun = Instant::now();
-    let mut download = peer.download(shared[0].id);
+    let mut download = peer.download(&shared[0]);
     common::follow(&download, |_| Ok(())).await?;
     let content = (&mut download).await?;
     let senders = download.progress().senders;

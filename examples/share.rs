@@ -42,8 +42,8 @@ async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     // This peer downloads nothing, so its storage stays empty.
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new())
-        .tracker(args.tracker.as_str())
-        .listen(args.listen.as_str())
+        .tracker(&args.tracker)
+        .listen(&args.listen)
         .start()
         .await?;
     for path in &args.paths {

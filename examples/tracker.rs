@@ -31,7 +31,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     let tracker = Tracker::builder(TcpTransport::new())
-        .bind(args.listen.as_str())
+        .bind(&args.listen)
         .await?;
     print_line(format_args!("listening {}", tracker.local_addr()))?;
 

@@ -3,11 +3,13 @@
 //!
 //! [`ProtocolError`]: crate::protocol::ProtocolError
 
+use std::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError};
+use crate::advice::Advice;
+use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError, ParseIdError};
 use crate::io_error::IoError;
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, AddrError, ContentKey};
@@ -86,10 +88,11 @@ pub enum StartError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ShareError {
-    /// The file's name is not a content name; share it under another one.
+    /// The file's name, or the text of a name, is not a content name; share it under
+    /// another one.
     #[error("invalid content name {name:?}: {source}")]
     Name {
-        /// The file's name.
+        /// The name.
         name: String,
         /// What is wrong with it.
         source: NameError,
@@ -133,7 +136,16 @@ pub enum ShareError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// The text that was asked for is neither a content id nor a content name.
+    /// The text of [`DownloadKey::id`](crate::DownloadKey::id) is not a content id.
+    #[error("invalid content id {text:?}: {source}")]
+    Id {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        source: ParseIdError,
+    },
+    /// The text of [`DownloadKey::name`](crate::DownloadKey::name) or
+    /// [`DownloadOptions::name`](crate::DownloadOptions::name) is not a content name.
     #[error("invalid content name {name:?}: {source}")]
     Name {
         /// The text.
@@ -141,6 +153,10 @@ pub enum DownloadError {
         /// What is wrong with it.
         source: NameError,
     },
+    /// An option is not usable, such as the address of an owner
+    /// ([`DownloadOptions::owner`](crate::DownloadOptions::owner)).
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The transport cannot use the address of an owner
     /// ([`DownloadOptions::owners`](crate::DownloadOptions::owners)).
     #[error("cannot ask an owner: {source}")]
@@ -226,6 +242,80 @@ pub enum ReaderError {
     /// The peer was shut down.
     #[error("the peer is shut down")]
     ShutDown,
+}
+
+impl StartError {
+    /// What to do about it. The causes decide: a tracker that is down is a reason to
+    /// [retry](Advice::Retry), a configuration to [ask](Advice::AskUser).
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Config(_) | Self::Entropy { .. } => Advice::AskUser,
+            Self::Listen { source, .. } => source.advice(),
+            Self::Tracker(source) => source.advice(),
+            Self::Storage(source) => source.advice(),
+        }
+    }
+}
+
+impl ShareError {
+    /// What to do about it. [`Advice::Retry`] while the content is being downloaded, and
+    /// where a cause says so. [`Advice::AskUser`] for a name or a file that cannot be
+    /// shared. [`Advice::GiveUp`] after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Name { .. } | Self::Content { .. } | Self::TooManyNames { .. } => Advice::AskUser,
+            Self::Storage(source) => source.advice(),
+            Self::Downloading { .. } => Advice::Retry,
+            Self::Tracker(source) => source.advice(),
+            Self::ShutDown => Advice::GiveUp,
+        }
+    }
+}
+
+impl DownloadError {
+    /// What to do about it. [`Advice::Retry`] where an owner or a tracker was missing,
+    /// or a cause says so: nothing that was verified is fetched again.
+    /// [`Advice::AskUser`] for a key, an option or a name that cannot be used.
+    /// [`Advice::GiveUp`] when it was cancelled, and after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Id { .. }
+            | Self::Name { .. }
+            | Self::Config(_)
+            | Self::Ambiguous { .. }
+            | Self::TargetExists { .. } => Advice::AskUser,
+            Self::Owner { source } => source.advice(),
+            Self::NotFound { .. } | Self::NoOwners { .. } | Self::GaveUp { .. } => Advice::Retry,
+            Self::Tracker(source) => source.advice(),
+            Self::Storage { source, .. } => source.advice(),
+            Self::Cancelled | Self::ShutDown => Advice::GiveUp,
+        }
+    }
+}
+
+impl ReaderError {
+    /// What to do about it: [`Advice::AskUser`] for a content that is not here, what the
+    /// storage says, and [`Advice::GiveUp`] after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::NotHere { .. } => Advice::AskUser,
+            Self::Storage(source) => source.advice(),
+            Self::ShutDown => Advice::GiveUp,
+        }
+    }
+}
+
+/// Reads an address, which may be text.
+pub(crate) fn checked_addr<A>(addr: A) -> Result<Addr, ConfigError>
+where
+    A: TryInto<Addr> + fmt::Display,
+    A::Error: Into<AddrError>,
+{
+    let text = addr.to_string();
+    addr.try_into().map_err(|source| ConfigError::Addr {
+        text,
+        source: source.into(),
+    })
 }
 
 fn list(candidates: &[(ContentId, u64)]) -> String {

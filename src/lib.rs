@@ -12,7 +12,9 @@
 //! peer listens, others can find it. Then share and download:
 //!
 //! ```
-//! use bt_lite::{DownloadEvent, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! use bt_lite::{
+//!     DownloadEvent, DownloadKey, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker,
+//! };
 //! use futures::StreamExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,7 +31,7 @@
 //!     .start()
 //!     .await?;
 //! // A file: owner.share("ubuntu.iso").
-//! let source = ShareSource::bytes("numbers".parse()?, vec![7; 300_000]);
+//! let source = ShareSource::bytes("numbers", vec![7; 300_000]);
 //! let shared = owner.share(source).await?;
 //!
 //! // Into files: FileStorage::open("downloads").
@@ -38,7 +40,7 @@
 //!     .tracker(tracker.local_addr())
 //!     .start()
 //!     .await?;
-//! let download = peer.download("numbers"); // or shared.id
+//! let download = peer.download(DownloadKey::name("numbers")); // or shared.id
 //! let mut events = download.events();
 //! while let Some(event) = events.next().await {
 //!     if let DownloadEvent::Progress(progress) = event {
@@ -84,6 +86,8 @@
 //! - The pure part ([`content`], [`protocol`], `tracker::registry`,
 //!   [`peer::swarm`]) uses no I/O, clock, thread or ambient randomness: the same
 //!   inputs give the same outputs.
+//! - Errors are plain values. Each has an [`Advice`] for programs, and its causes in its
+//!   chain of sources, down to the `io::Error`.
 //! - No input of users, other peers, trackers or files leads to a panic.
 //!
 //! Everything runs on tokio: start peers and trackers inside a runtime with time
@@ -95,9 +99,15 @@
 //!
 //! - `testing`: the conformance suites for transports and storages, and whole
 //!   swarms in virtual time, in `bt_lite::testing`.
-//! - `serde`: saving and loading of ids, names and addresses as text, and of a
-//!   tracker's snapshot.
+//! - `serde`: saving and loading of ids, names and addresses as text, of a tracker's
+//!   snapshot, and of configurations: what a file leaves out has its default, an unknown
+//!   field is an error, durations are text (`"1m 30s"`), and bytes are numbers or text
+//!   (`"64 MiB"`).
 
+#[macro_use]
+mod setters;
+
+mod advice;
 pub mod content;
 mod descriptors;
 mod error;
@@ -112,6 +122,7 @@ pub mod testing;
 pub mod tracker;
 pub mod transport;
 
+pub use advice::Advice;
 pub use content::{
     Bitfield, ChunkIndex, Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem,
     FolderPath, Geometry, Manifest, NameError, TooLong, split_evenly,

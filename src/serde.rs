@@ -1,8 +1,10 @@
 //! Types that are saved as text, and checked when they are loaded.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 
 use crate::content::{ContentId, ContentName};
@@ -26,3 +28,138 @@ macro_rules! as_text {
 }
 
 as_text!(Addr, ContentId, ContentName);
+
+/// A duration as people write it: `20s`, `1m 30s`.
+pub(crate) struct DurationText(Duration);
+
+impl Serialize for DurationText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for DurationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = DurationText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration with its unit, such as \"20s\" or \"1m 30s\"")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<DurationText, E> {
+                let wrong = |error| E::custom(format_args!("invalid duration {text:?}: {error}"));
+                let duration = humantime::parse_duration(text).map_err(wrong)?;
+                Ok(DurationText(duration))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// What consists of durations, and how it is saved.
+pub(crate) trait Durations: Copy {
+    type Saved: Serialize + for<'de> Deserialize<'de>;
+
+    fn saved(self) -> Self::Saved;
+
+    fn loaded(saved: Self::Saved) -> Self;
+}
+
+impl Durations for Duration {
+    type Saved = DurationText;
+
+    fn saved(self) -> DurationText {
+        DurationText(self)
+    }
+
+    fn loaded(saved: DurationText) -> Self {
+        saved.0
+    }
+}
+
+impl Durations for Option<Duration> {
+    type Saved = Option<DurationText>;
+
+    fn saved(self) -> Option<DurationText> {
+        self.map(DurationText)
+    }
+
+    fn loaded(saved: Option<DurationText>) -> Self {
+        saved.map(|text| text.0)
+    }
+}
+
+impl Durations for (Duration, Duration) {
+    type Saved = (DurationText, DurationText);
+
+    fn saved(self) -> (DurationText, DurationText) {
+        (DurationText(self.0), DurationText(self.1))
+    }
+
+    fn loaded((first, second): (DurationText, DurationText)) -> Self {
+        (first.0, second.0)
+    }
+}
+
+/// Fields that are durations.
+pub(crate) mod duration {
+    use super::{Deserialize, Deserializer, Durations, Serialize, Serializer};
+
+    pub(crate) fn serialize<T: Durations, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.saved().serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, T: Durations, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        T::Saved::deserialize(deserializer).map(T::loaded)
+    }
+}
+
+/// Fields that count bytes: saved as a number, loaded from a number or from text such as
+/// `64 MiB`.
+pub(crate) mod bytes {
+    use bytesize::ByteSize;
+
+    use super::{Deserializer, Error, Serializer, Visitor, fmt};
+
+    pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(*value)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        deserializer.deserialize_any(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes, such as 65536 or \"64 MiB\"")
+        }
+
+        fn visit_u64<E: Error>(self, bytes: u64) -> Result<u64, E> {
+            Ok(bytes)
+        }
+
+        fn visit_i64<E: Error>(self, bytes: i64) -> Result<u64, E> {
+            let wrong = |_| E::custom(format_args!("invalid number of bytes {bytes}"));
+            u64::try_from(bytes).map_err(wrong)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            let wrong =
+                |error| E::custom(format_args!("invalid number of bytes {text:?}: {error}"));
+            text.parse::<ByteSize>().map(|size| size.0).map_err(wrong)
+        }
+    }
+}

@@ -146,9 +146,7 @@ async fn download() {
     // The owner is known, so the download does not depend on the tracker, which
     // may just have been killed.
     let owner: Addr = setting("OWNER").parse().unwrap();
-    let options = DownloadOptions::new()
-        .owner(owner)
-        .name(NAME.parse().unwrap());
+    let options = DownloadOptions::new().owner(owner).name(NAME);
     let id: ContentId = setting("ID").parse().unwrap();
     peer.download_with(id, options).await.unwrap();
     println!("verified 1");

@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::Path;
 
-use bt_lite::{FileStorage, Peer, TcpTransport, Tracker};
+use bt_lite::{DownloadKey, FileStorage, Peer, TcpTransport, Tracker};
 use futures::future::{join_all, try_join_all};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::sync::{Mutex, MutexGuard};
@@ -73,7 +73,8 @@ async fn share(owner: &Peer, dir: &Path, files: usize) {
 }
 
 async fn fetch(leecher: &Peer, files: usize) {
-    let downloads = (0..files).map(|number| leecher.download(name(number).as_str()));
+    let downloads =
+        (0..files).map(|number| leecher.download(DownloadKey::name(name(number).as_str())));
     for (number, outcome) in join_all(downloads).await.into_iter().enumerate() {
         outcome.unwrap_or_else(|error| panic!("{number}: {error}"));
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bt_lite::{FileStorage, MemoryStorage, Peer, TcpTransport, Tracker};
+use bt_lite::{DownloadKey, FileStorage, MemoryStorage, Peer, TcpTransport, Tracker};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -71,15 +71,16 @@ pub(crate) async fn fetch(
     }
     let beside = (large > 0).then(|| match pool {
         // In a pool it takes one of the connections.
-        0 => peers[0].download(LARGE),
-        pool => peers[pool - 1].download(LARGE),
+        0 => peers[0].download(DownloadKey::name(LARGE)),
+        pool => peers[pool - 1].download(DownloadKey::name(LARGE)),
     });
     let ways = match (pool, large) {
         (0 | 1, _) | (_, 0) => peers.len(),
         (pool, _) => pool - 1,
     };
-    let downloads = (0..files)
-        .map(|number| peers[number % ways].download(super::rounds::name(number).as_str()));
+    let downloads = (0..files).map(|number| {
+        peers[number % ways].download(DownloadKey::name(super::rounds::name(number).as_str()))
+    });
     for downloaded in join_all(downloads).await {
         downloaded?;
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bt_lite::{
     Bitfield, ChunkIndex, Content, ContentId, ContentReader, Download, DownloadError,
-    DownloadEvent, Peer,
+    DownloadEvent, DownloadKey, Peer,
 };
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -21,6 +21,14 @@ pub(crate) struct Contents {
     peer: Peer,
     /// By what was asked for.
     downloads: Arc<Mutex<BTreeMap<String, Arc<Download>>>>,
+}
+
+/// What a key of the page means: an id if it is one, and else a name.
+fn key_of(text: &str) -> DownloadKey {
+    match text.parse::<ContentId>() {
+        Ok(id) => id.into(),
+        Err(_) => DownloadKey::name(text),
+    }
 }
 
 impl Contents {
@@ -69,7 +77,7 @@ impl Contents {
             let kind = io::ErrorKind::QuotaExceeded;
             return Err(io::Error::new(kind, "too many downloads run"));
         }
-        let download = Arc::new(self.peer.download(key));
+        let download = Arc::new(self.peer.download(key_of(key)));
         downloads.insert(key.to_owned(), Arc::clone(&download));
         // A complete content is found without it, and a failed one is tried again.
         let (all, key) = (Arc::clone(&self.downloads), key.to_owned());

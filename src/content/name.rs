@@ -1,6 +1,7 @@
 //! The names of contents, and their validation.
 
 use std::borrow::Borrow;
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -268,6 +269,29 @@ impl TryFrom<String> for ContentName {
 
     fn try_from(text: String) -> Result<Self, NameError> {
         text.parse()
+    }
+}
+
+impl TryFrom<&String> for ContentName {
+    type Error = NameError;
+
+    fn try_from(text: &String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&ContentName> for ContentName {
+    type Error = NameError;
+
+    fn try_from(name: &ContentName) -> Result<Self, NameError> {
+        Ok(name.clone())
+    }
+}
+
+/// Lets a function take a [`ContentName`] as it takes text.
+impl From<Infallible> for NameError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

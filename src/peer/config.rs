@@ -14,6 +14,11 @@ const MIN_WAIT: Duration = Duration::from_millis(10);
 
 /// The bounds of a peer. The defaults suit most programs.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct PeerConfig {
     /// How many owners a tracker is asked for at a time. Default 50, more than
@@ -47,12 +52,25 @@ pub struct PeerConfig {
     pub max_handshakes_per_host: usize,
     /// How long [`shutdown`](crate::Peer::shutdown) waits for tasks before it
     /// ends them. Default 3 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub shutdown_timeout: Duration,
     /// How each content is downloaded and served.
     pub swarm: SwarmConfig,
     /// How trackers are talked to.
     pub tracker: ClientConfig,
 }
+
+setters!(PeerConfig {
+    owners_wanted: u16,
+    max_downloads: usize,
+    max_connections: usize,
+    max_connections_per_host: usize,
+    max_handshakes: usize,
+    max_handshakes_per_host: usize,
+    shutdown_timeout: Duration,
+    swarm: SwarmConfig,
+    tracker: ClientConfig,
+});
 
 impl Default for PeerConfig {
     fn default() -> Self {
@@ -99,13 +117,39 @@ impl PeerConfig {
             ("swarm.planner.silence", planner.silence),
             ("swarm.planner.max_silence", planner.max_silence),
         ];
-        match waits.into_iter().find(|(_, wait)| *wait < MIN_WAIT) {
-            Some((field, wait)) => Err(ConfigError::OutOfRange {
-                field,
-                found: format!("{wait:?}"),
-                allowed: format!("at least {MIN_WAIT:?}"),
-            }),
-            None => Ok(()),
+        if let Some((field, wait)) = waits.into_iter().find(|(_, wait)| *wait < MIN_WAIT) {
+            return Err(out_of_range(field, wait, format!("at least {MIN_WAIT:?}")));
         }
+        self.check_pairs()
+    }
+
+    /// Refuses first values that are above the longest ones.
+    fn check_pairs(&self) -> Result<(), ConfigError> {
+        let (swarm, planner) = (&self.swarm, &self.swarm.planner);
+        let pairs = [
+            (
+                ("swarm.find_retry", swarm.find_retry),
+                ("swarm.find_interval", swarm.find_interval),
+            ),
+            (
+                ("swarm.planner.silence", planner.silence),
+                ("swarm.planner.max_silence", planner.max_silence),
+            ),
+        ];
+        for ((field, value), (most_field, most)) in pairs {
+            if value > most {
+                let allowed = format!("at most {most_field} ({most:?})");
+                return Err(out_of_range(field, value, allowed));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn out_of_range(field: &'static str, value: Duration, allowed: String) -> ConfigError {
+    ConfigError::OutOfRange {
+        field,
+        found: format!("{value:?}"),
+        allowed,
     }
 }

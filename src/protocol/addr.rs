@@ -2,6 +2,7 @@
 //! its own meaning.
 
 use core::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -205,6 +206,14 @@ impl TryFrom<String> for Addr {
     }
 }
 
+impl TryFrom<&String> for Addr {
+    type Error = AddrError;
+
+    fn try_from(text: &String) -> Result<Self, AddrError> {
+        text.parse()
+    }
+}
+
 impl TryFrom<&[u8]> for Addr {
     type Error = AddrError;
 
@@ -229,6 +238,13 @@ impl TryFrom<&Addr> for Addr {
 impl From<SocketAddr> for Addr {
     fn from(addr: SocketAddr) -> Self {
         Self(addr.to_string().into())
+    }
+}
+
+/// Lets a function take an [`Addr`] as it takes text.
+impl From<Infallible> for AddrError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -4,7 +4,6 @@
 
 use core::net::{Ipv4Addr, SocketAddr};
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::addr::Addr;
@@ -12,7 +11,7 @@ use super::error::ProtocolError;
 use super::frame::Frame;
 use super::limits::{MAX_AMBIGUOUS, MAX_BATCH, MAX_HEARTBEAT, MAX_OWNERS};
 use super::wire::{Reader, Writer, content_len, within};
-use crate::content::{ContentId, ContentName, NameError};
+use crate::content::{ContentId, ContentName};
 
 const REGISTER: u8 = 0x40;
 const OWN: u8 = 0x41;
@@ -109,34 +108,6 @@ impl From<ContentId> for ContentKey {
 impl From<ContentName> for ContentKey {
     fn from(name: ContentName) -> Self {
         Self::Name(name)
-    }
-}
-
-impl FromStr for ContentKey {
-    type Err = NameError;
-
-    /// Reads 64 hexadecimal digits as an id, and any other text as a name.
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.parse() {
-            Ok(id) => Ok(Self::Id(id)),
-            Err(_) => text.parse().map(Self::Name),
-        }
-    }
-}
-
-impl TryFrom<&str> for ContentKey {
-    type Error = NameError;
-
-    fn try_from(text: &str) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl TryFrom<String> for ContentKey {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
     }
 }
 

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::advice::Advice;
 use crate::content::{ChunkIndex, ContentId, ContentName, UnsafeName};
 use crate::descriptors::is_exhausted;
 use crate::io_error::IoError;
@@ -150,16 +151,7 @@ impl StorageError {
     /// pass by itself, such as a lack of memory, does not.
     pub(crate) fn is_loss(&self) -> bool {
         match self {
-            Self::Io { source, .. } => {
-                let passes = matches!(
-                    source.kind(),
-                    io::ErrorKind::Interrupted
-                        | io::ErrorKind::WouldBlock
-                        | io::ErrorKind::TimedOut
-                        | io::ErrorKind::OutOfMemory
-                );
-                !passes && !is_exhausted(source)
-            }
+            Self::Io { source, .. } => !passes(source),
             Self::NotFound { .. }
             | Self::NotAFile { .. }
             | Self::WrongLength { .. }
@@ -173,6 +165,35 @@ impl StorageError {
     /// that fails may work again later.
     pub(crate) fn is_gone(&self) -> bool {
         self.is_loss() && !matches!(self, Self::Io { .. })
+    }
+
+    /// What to do about it. [`Advice::Retry`] where the next call finds other conditions
+    /// or repairs what is wrong: while another download writes the content, for an
+    /// unfinished file that somebody else has changed, and when the system lacked
+    /// memory or descriptors. [`Advice::GiveUp`] for calls that no blob accepts.
+    /// [`Advice::AskUser`] for all others.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Locked { .. } | Self::Tampered { .. } | Self::Altered { .. } => Advice::Retry,
+            Self::Io { source, .. } if passes(source) => Advice::Retry,
+            Self::OutOfBounds { .. } | Self::ReadOnly => Advice::GiveUp,
+            _ => Advice::AskUser,
+        }
+    }
+
+    /// The path that it is about, if the storage has paths and knows which one. Errors
+    /// of the operating system name theirs in the text.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Exists { path, .. } | Self::Locked { path, .. } => path.as_deref(),
+            Self::NotAFile { path, .. }
+            | Self::WrongLength { path, .. }
+            | Self::NoLocks { path, .. }
+            | Self::Tampered { path, .. }
+            | Self::Changed { path }
+            | Self::Altered { path, .. } => Some(path),
+            _ => None,
+        }
     }
 
     /// The error of the operating system, if there was one.
@@ -264,6 +285,17 @@ impl Error for StorageError {
             other => other.io_error().map(|error| error as _),
         }
     }
+}
+
+/// Whether an error of the operating system may pass by itself.
+fn passes(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::WouldBlock,
+        io::ErrorKind::TimedOut,
+        io::ErrorKind::OutOfMemory,
+    ];
+    kinds.contains(&error.kind()) || is_exhausted(error)
 }
 
 /// What a message is about: its path if it has one.

@@ -104,8 +104,8 @@ impl MemoryStorage {
 
     /// The bytes of the finished content with this name. Copies them unless the
     /// content was inserted or written in one piece.
-    pub fn bytes(&self, name: &ContentName) -> Option<Bytes> {
-        let body = self.contents().finished.get(name).cloned()?;
+    pub fn bytes(&self, name: impl AsRef<str>) -> Option<Bytes> {
+        let body = self.contents().finished.get(name.as_ref()).cloned()?;
         Some(body.read(0, body.length))
     }
 

@@ -26,6 +26,7 @@
 mod error;
 mod file;
 mod memory;
+mod shared;
 mod traits;
 
 pub use crate::io_error::IoError;

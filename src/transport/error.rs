@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::advice::Advice;
 use crate::io_error::IoError;
 use crate::protocol::Addr;
 
@@ -43,6 +44,28 @@ pub enum TransportError {
     /// The connection is already closed.
     #[error("the connection is closed")]
     Closed,
+}
+
+impl TransportError {
+    /// What to do about it. [`Advice::AskUser`] for an address that can never be used,
+    /// and where the system forbids or does not offer what was asked for; otherwise
+    /// [`Advice::Retry`], with a new connection.
+    pub fn advice(&self) -> Advice {
+        let Self::Io { kind, .. } = self else {
+            return match self {
+                Self::Address { .. } => Advice::AskUser,
+                _ => Advice::Retry,
+            };
+        };
+        match kind {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::AddrInUse
+            | io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported => Advice::AskUser,
+            _ => Advice::Retry,
+        }
+    }
 }
 
 impl From<io::Error> for TransportError {

@@ -123,6 +123,7 @@ const MACROS: &[&str] = &[
     "macro_rules",
     "matches",
     "panic",
+    "setters", // of configurations, from src/setters.rs
     "unreachable",
     "vec",
     "write",

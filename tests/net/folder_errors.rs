@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use bt_lite::content::{FolderIndexError, FolderPathError, MAX_CONTENT_LEN, UnsafeName};
 use bt_lite::{
-    ContentId, DownloadError, FileStorage, FolderEntry, FolderError, FolderEvent, FolderIndex,
-    FolderOptions, ShareError, ShareSource, StorageError,
+    ContentId, DownloadError, DownloadKey, FileStorage, FolderEntry, FolderError, FolderEvent,
+    FolderIndex, FolderOptions, ShareError, ShareSource, StorageError,
 };
 use futures::StreamExt;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -53,7 +53,7 @@ on_both_networks! {
 
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         for name in ["plain", "outside", "absolute", "device", "cut", "huge"] {
-            let download = leecher.download_folder(name);
+            let download = leecher.download_folder(DownloadKey::name(name));
             let mut events = download.events();
             let error = download.await.unwrap_err();
             let expected = match (name, &error) {
@@ -81,19 +81,19 @@ on_both_networks! {
         assert_eq!(leecher.contents(), []);
         assert_eq!(leecher.stats().contents, 0);
         // A file is a file, whatever is in it.
-        assert_eq!(leecher.download("outside").await.unwrap().length, 23);
+        assert_eq!(leecher.download(DownloadKey::name("outside")).await.unwrap().length, 23);
         assert_eq!(names(dirs.to.path()), ["outside"]);
     }
 
     async fn unknown_folder_and_other_storages_are_told(world: World) {
         let dirs = Dirs::new();
         let node = world.node("memory").await;
-        let error = node.peer.download_folder("x").await.unwrap_err();
+        let error = node.peer.download_folder(DownloadKey::name("x")).await.unwrap_err();
         assert_eq!(error, FolderError::Unsupported);
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
-        let error = leecher.download_folder("x").await.unwrap_err();
+        let error = leecher.download_folder(DownloadKey::name("x")).await.unwrap_err();
         assert!(matches!(error, FolderError::Download(DownloadError::NotFound { .. })), "{error}");
-        let error = leecher.download_folder("a/b").await.unwrap_err();
+        let error = leecher.download_folder(DownloadKey::name("a/b")).await.unwrap_err();
         assert!(matches!(error, FolderError::Download(DownloadError::Name { .. })), "{error}");
         let options = FolderOptions::new().name(named(".hidden"));
         many(&dirs.folder(), 2);
@@ -119,18 +119,18 @@ on_both_networks! {
             id: shared.id,
         };
         fs::write(&target, "mine").unwrap();
-        assert_eq!(leecher.download_folder("folder").await, Err(taken()));
+        assert_eq!(leecher.download_folder(DownloadKey::name("folder")).await, Err(taken()));
         assert_eq!(fs::read(&target).unwrap(), b"mine");
         fs::remove_file(&target).unwrap();
 
         symlink("nowhere", &target).unwrap();
-        assert_eq!(leecher.download_folder("folder").await, Err(taken()));
+        assert_eq!(leecher.download_folder(DownloadKey::name("folder")).await, Err(taken()));
         fs::remove_file(&target).unwrap();
 
         // Another folder, or the same with something of the user's in it.
         many(&target, 5);
         fs::write(target.join("mine"), "").unwrap();
-        assert_eq!(leecher.download_folder("folder").await, Err(taken()));
+        assert_eq!(leecher.download_folder(DownloadKey::name("folder")).await, Err(taken()));
         assert!(target.join("mine").exists());
         // Nobody asked for that name, so it gets its id as its name.
         let got = leecher.download_folder(shared.id).await.unwrap();
@@ -140,7 +140,7 @@ on_both_networks! {
 
         // The very same folder is what was asked for.
         fs::remove_file(target.join("mine")).unwrap();
-        let got = leecher.download_folder("folder").await.unwrap();
+        let got = leecher.download_folder(DownloadKey::name("folder")).await.unwrap();
         assert_eq!(got, shared);
         assert_eq!(names(dirs.to.path()), [shared.id.to_string(), "folder".into()]);
     }

@@ -4,7 +4,7 @@
 use std::fs;
 
 use bt_lite::tracker::{ClientConfig, TrackerClient, TrackerError};
-use bt_lite::{ContentId, FolderOptions};
+use bt_lite::{ContentId, DownloadKey, FolderOptions};
 
 use crate::on_both_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sharing_again, tree, write};
@@ -127,7 +127,7 @@ on_both_networks! {
         owner.share_folder(dirs.folder(), None).await.unwrap();
         owner.share_folder(&other, None).await.unwrap();
         let leecher = sharing_again(&world, "leecher", dirs.to.path()).await;
-        let (one, two) = (leecher.download_folder("folder"), leecher.download_folder("other"));
+        let (one, two) = (leecher.download_folder(DownloadKey::name("folder")), leecher.download_folder(DownloadKey::name("other")));
         let alone = ContentId::of(&content(105, 5));
         let three = leecher.download(alone);
         let (one, two, _three) = futures::join!(one, two, three);

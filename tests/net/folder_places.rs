@@ -4,7 +4,7 @@
 use std::fs;
 
 use bt_lite::peer::DownloadOptions;
-use bt_lite::{ContentId, DownloadError};
+use bt_lite::{ContentId, DownloadError, DownloadKey};
 
 use crate::on_both_networks;
 use crate::world::trees::{Dirs, many, names, on_files, sharing_again, tree, write};
@@ -74,7 +74,7 @@ on_both_networks! {
         assert!(owner.unshare(&folder.id).await);
         assert_eq!(owner.stats().contents, 1);
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
-        leecher.download("file").await.unwrap();
+        leecher.download(DownloadKey::name("file")).await.unwrap();
         assert_eq!(fs::read(dirs.to.path().join("file")).unwrap(), bytes);
         assert!(owner.unshare(&alone.id).await);
         assert_eq!(owner.stats().contents, 0);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use bt_lite::{DownloadError, FolderError, FolderEvent, FolderOptions};
+use bt_lite::{DownloadError, DownloadKey, FolderError, FolderEvent, FolderOptions};
 use futures::StreamExt;
 
 use crate::on_both_networks;
@@ -20,7 +20,10 @@ async fn sample_travels(world: &World) {
     assert_eq!(owner.contents().len(), 1);
     assert_eq!(owner.contents()[0].name, shared.name);
     let leecher = on_files(world, "leecher", dirs.to.path()).await;
-    let got = leecher.download_folder("folder").await.unwrap();
+    let got = leecher
+        .download_folder(DownloadKey::name("folder"))
+        .await
+        .unwrap();
     assert_eq!(got, shared);
     assert_eq!(tree(&dirs.to.path().join("folder")), tree(&dirs.folder()));
     // Nothing but the folder, and no file has two names.
@@ -83,7 +86,7 @@ on_both_networks! {
         let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
         fs::rename(dirs.folder().join("gone"), dirs.from.path().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
-        let mut download = leecher.download_folder("folder");
+        let mut download = leecher.download_folder(DownloadKey::name("folder"));
         let mut events = download.events();
         let mut most = 0;
         while let Some(event) = events.next().await {
@@ -107,7 +110,7 @@ on_both_networks! {
         let owner = world.node("owner").await.peer;
         owner.share_folder(dirs.folder(), None).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
-        let mut download = leecher.download_folder("folder");
+        let mut download = leecher.download_folder(DownloadKey::name("folder"));
         assert_eq!((&mut download).await, Ok(shared));
         assert_eq!(download.progress().files_found, 40);
         assert_eq!(tree(&dirs.to.path().join("folder")), tree(&dirs.folder()));
@@ -133,7 +136,7 @@ on_both_networks! {
         owner.unshare(&first.id).await;
         fs::remove_dir_all(dirs.folder()).unwrap();
         let second = owner.share_folder(&newer, None).await.unwrap();
-        let mut download = leecher.download_folder("newer");
+        let mut download = leecher.download_folder(DownloadKey::name("newer"));
         assert_eq!((&mut download).await, Ok(second));
         assert_eq!(download.progress().files_found, files - 3);
         assert_eq!(tree(&dirs.to.path().join("newer")), tree(&newer));
@@ -156,7 +159,7 @@ on_both_networks! {
             assert_eq!(peer.folders(), std::slice::from_ref(&shared));
             let last = tempfile::tempdir().unwrap();
             let other = on_files(&world, &format!("after-{name}"), last.path()).await;
-            other.download_folder("folder").await.unwrap();
+            other.download_folder(DownloadKey::name("folder")).await.unwrap();
             assert_eq!(tree(&last.path().join("folder")), tree(&dirs.folder()));
             other.shutdown().await;
             // And not any more once it is withdrawn.

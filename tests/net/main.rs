@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod broken;
+mod config_files;
 mod conformance;
 #[cfg(unix)]
 mod folder_errors;

@@ -68,7 +68,7 @@ async fn impostors_do_not_end_the_owners_link() {
         }
     }
     soon(download).await.unwrap();
-    assert!(storage.bytes(&named("x")).unwrap() == bytes);
+    assert!(storage.bytes(named("x")).unwrap() == bytes);
     assert!(impostors > 0);
     assert_eq!(dials.load(Ordering::Relaxed), 1);
 }

@@ -148,7 +148,7 @@ async fn download_that_finds_no_other_owner_says_that_they_are_gone() {
     let mut config = PeerConfig::default();
     config.swarm.patience = Some(Duration::from_secs(33));
     let wants = world.node_with("wants", config).await;
-    let mut download = wants.peer.download("x");
+    let mut download = wants.peer.download(named("x"));
     let mut events = download.events();
     let mut losses = owner.lost_contents();
     loop {
@@ -210,7 +210,7 @@ async fn download_whose_file_is_taken_away_ends_long_before_everything_has_arriv
         let storage = FileStorage::open(dir.path()).unwrap();
         let builder = world.builder("leecher", storage).config(config);
         let peer = builder.start().await.unwrap();
-        let mut download = peer.download("x");
+        let mut download = peer.download(named("x"));
         let mut events = download.events();
         while download.durable_bytes() < (5 * CHUNK) as u64 {
             soon(events.next()).await.unwrap();
@@ -238,7 +238,7 @@ async fn download_whose_file_is_taken_away_ends_long_before_everything_has_arriv
 
         // It begins again with what is left, and ends well.
         world.network().set_upload_rate("owner-0", None);
-        soon(peer.download("x")).await.unwrap();
+        soon(peer.download(named("x"))).await.unwrap();
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), bytes);
         assert_eq!(owners[0].peer.lost(), []);
     }

@@ -5,8 +5,8 @@ use bt_lite::protocol::ContentKey;
 use bt_lite::storage::StorageError;
 use bt_lite::tracker::TrackerError;
 use bt_lite::{
-    ConfigError, ContentId, DownloadError, DownloadOptions, FileStorage, MemoryStorage, NameError,
-    Peer, ShareError, ShareSource, StartError, Storage, TransportError,
+    ConfigError, ContentId, DownloadError, DownloadKey, DownloadOptions, FileStorage,
+    MemoryStorage, NameError, Peer, ShareError, ShareSource, StartError, Storage, TransportError,
 };
 
 use crate::on_both_networks;
@@ -23,7 +23,7 @@ on_both_networks! {
         a.share("same", &one).await;
         b.share("same", &two).await;
         let leecher = world.node("leecher").await;
-        let error = leecher.peer.download("same").await.unwrap_err();
+        let error = leecher.peer.download(named("same")).await.unwrap_err();
         let mut ids = vec![(ContentId::of(&one), 30_000), (ContentId::of(&two), 40_000)];
         ids.sort();
         let text = error.to_string();
@@ -55,7 +55,7 @@ on_both_networks! {
     async fn content_that_nobody_has_is_not_found(world: World) {
         let leecher = world.node("leecher").await;
         let key = ContentKey::Name(named("nothing"));
-        let error = leecher.peer.download("nothing").await.unwrap_err();
+        let error = leecher.peer.download(named("nothing")).await.unwrap_err();
         assert_eq!(error, DownloadError::NotFound { key });
         let id = ContentId::of(b"nothing");
         let error = leecher.peer.download(id).await.unwrap_err();
@@ -68,7 +68,7 @@ on_both_networks! {
         for (text, expected) in [("..", NameError::Dots), ("", "".parse::<bt_lite::ContentName>().unwrap_err())] {
             let name = text.to_string();
             let error = DownloadError::Name { name, source: expected };
-            assert_eq!(leecher.peer.download(text).await, Err(error));
+            assert_eq!(leecher.peer.download(DownloadKey::name(text)).await, Err(error));
         }
         assert_eq!(world.tracker.stats().registry.requests.need, asked);
         let error = leecher.peer.share("/").await.unwrap_err();
@@ -86,7 +86,7 @@ on_both_networks! {
         assert_eq!(tracker, world.nowhere());
 
         let peer = builder().trackers_optional().start().await.unwrap();
-        let error = peer.download("x").await.unwrap_err();
+        let error = peer.download(named("x")).await.unwrap_err();
         assert!(matches!(error, DownloadError::Tracker(TrackerError::Unreachable { .. })), "{error}");
         let source = || ShareSource::bytes(named("x"), "x");
         // It is shared all the same, and offered to who knows this peer.
@@ -106,7 +106,7 @@ on_both_networks! {
         let got = leecher.peer.download_with(id, options).await.unwrap();
         assert_eq!((got.id, got.length), (id, 200_000));
         assert_eq!(leecher.bytes("x").unwrap(), bytes);
-        let error = leecher.peer.download("another").await.unwrap_err();
+        let error = leecher.peer.download(named("another")).await.unwrap_err();
         assert!(matches!(error, DownloadError::Tracker(_)), "{error}");
     }
 
@@ -120,7 +120,7 @@ on_both_networks! {
         let id = owner.share(ShareSource::bytes(named("x"), bytes)).await.unwrap().id;
         let peer = Peer::builder(world.transport("peer"), MemoryStorage::new());
         let peer = peer.start().await.unwrap();
-        let error = peer.download("x").await.unwrap_err();
+        let error = peer.download(named("x")).await.unwrap_err();
         assert_eq!(error, DownloadError::Tracker(TrackerError::NoTracker));
         let options = DownloadOptions::new().owner(owner.local_addr().unwrap().clone());
         let got = peer.download_with(id, options).await.unwrap();
@@ -206,18 +206,18 @@ on_both_networks! {
             let storage = Troubled::new(call, nth, Trouble::Fails);
             let builder = world.builder(&format!("leecher-{number}"), storage.clone());
             let peer = builder.start().await.unwrap();
-            let error = peer.download("x").await.unwrap_err();
+            let error = peer.download(named("x")).await.unwrap_err();
             let DownloadError::Storage { id: of, chunk, source } = error else {
                 panic!("{error}");
             };
             assert_eq!((of, source), (id, Troubled::error()));
             assert_eq!(chunk.is_some(), call == Call::Write, "{call:?}");
-            assert_eq!(storage.inner.bytes(&named("x")), None);
+            assert_eq!(storage.inner.bytes(named("x")), None);
             assert!(peer.contents().is_empty());
             // When the storage works again, so does the same download.
             storage.mend();
-            peer.download("x").await.unwrap();
-            assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+            peer.download(named("x")).await.unwrap();
+            assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
             peer.shutdown().await;
         }
         assert_eq!(owners.len(), 1);
@@ -232,7 +232,7 @@ on_both_networks! {
         let good = world.node("good").await;
         good.share("x", &bytes).await;
         let leecher = world.node("leecher").await;
-        leecher.peer.download("x").await.unwrap();
+        leecher.peer.download(named("x")).await.unwrap();
         assert_eq!(leecher.bytes("x").unwrap(), bytes);
 
         let broken = Troubled::new(Call::Read, 0, Trouble::Fails);
@@ -249,7 +249,7 @@ on_both_networks! {
         for other in [content(70_000, 2), content(10, 2)] {
             let leecher = world.node("leecher").await;
             leecher.storage.insert(named("x"), other.clone()).unwrap();
-            let error = leecher.peer.download("x").await.unwrap_err();
+            let error = leecher.peer.download(named("x")).await.unwrap_err();
             assert_eq!(error, DownloadError::TargetExists { name: named("x"), id, path: None });
             assert_eq!(leecher.bytes("x").unwrap(), other);
             leecher.peer.shutdown().await;
@@ -258,25 +258,25 @@ on_both_networks! {
         let broken = Troubled::new(Call::Sync, 0, Trouble::Fails);
         broken.inner.insert(named("x"), bytes.clone()).unwrap();
         let peer = world.builder("broken", broken.clone()).start().await.unwrap();
-        let error = peer.download("x").await.unwrap_err();
+        let error = peer.download(named("x")).await.unwrap_err();
         let (source, chunk) = (Troubled::error(), None);
         assert_eq!(error, DownloadError::Storage { id, chunk, source });
         assert_eq!(peer.contents(), []);
         broken.mend();
-        peer.download("x").await.unwrap();
+        peer.download(named("x")).await.unwrap();
         assert_eq!(broken.count(Call::Sync), 2);
         peer.shutdown().await;
 
         let same = world.node("same").await;
         same.storage.insert(named("x"), bytes.clone()).unwrap();
-        let download = same.peer.download("x");
+        let download = same.peer.download(named("x"));
         let got = download.await.unwrap();
         assert_eq!(got.id, id);
         assert_eq!(same.peer.contents(), [got]);
         // It is served: the first owner is no longer needed.
         owners[0].peer.shutdown().await;
         let last = world.node("last").await;
-        last.peer.download("x").await.unwrap();
+        last.peer.download(named("x")).await.unwrap();
         assert_eq!(last.bytes("x").unwrap(), bytes);
     }
 
@@ -287,7 +287,7 @@ on_both_networks! {
             let storage = Troubled::new(call, 0, Trouble::Fails);
             storage.inner.insert(named("x"), bytes.clone()).unwrap();
             let peer = world.builder("leecher", storage).start().await.unwrap();
-            let error = peer.download("x").await.unwrap_err();
+            let error = peer.download(named("x")).await.unwrap_err();
             let DownloadError::Storage { source, .. } = error else {
                 panic!("{error}");
             };
@@ -303,7 +303,7 @@ on_both_networks! {
         let owner = world.builder("owner", storage).start().await.unwrap();
         let id = owner.share(named("x")).await.unwrap().id;
         let leecher = world.node("leecher").await;
-        let mut first = leecher.peer.download("x");
+        let mut first = leecher.peer.download(named("x"));
         crate::peer_handles::found(&first).await;
         let share = ShareSource::bytes(named("x"), bytes.clone());
         assert_eq!(leecher.peer.share(share).await, Err(ShareError::Downloading { id }));
@@ -312,7 +312,7 @@ on_both_networks! {
         first.cancel();
         let good = world.node("good").await;
         good.share("x", &bytes).await;
-        let second = leecher.peer.download("x");
+        let second = leecher.peer.download(named("x"));
         assert_eq!((&mut first).await, Err(DownloadError::Cancelled));
         second.await.unwrap();
         assert_eq!(leecher.bytes("x").unwrap(), bytes);
@@ -336,18 +336,18 @@ on_both_networks! {
         assert!(owner.peer.contents().is_empty());
         let leecher = world.node("leecher").await;
         let key = ContentKey::Name(named("x"));
-        assert_eq!(leecher.peer.download("x").await, Err(DownloadError::NotFound { key }));
+        assert_eq!(leecher.peer.download(named("x")).await, Err(DownloadError::NotFound { key }));
         // And it can be shared again.
         owner.peer.share(source()).await.unwrap();
-        leecher.peer.download("x").await.unwrap();
+        leecher.peer.download(named("x")).await.unwrap();
     }
 
     async fn peer_that_was_shut_down_reports_that(world: World) {
         let peer = world.node("peer").await.peer;
-        let waiting = peer.download("x").await.unwrap_err();
+        let waiting = peer.download(named("x")).await.unwrap_err();
         assert!(matches!(waiting, DownloadError::NotFound { .. }));
         peer.shutdown().await;
-        assert_eq!(peer.download("x").await, Err(DownloadError::ShutDown));
+        assert_eq!(peer.download(named("x")).await, Err(DownloadError::ShutDown));
         let source = ShareSource::bytes(named("x"), "x");
         assert_eq!(peer.share(source).await, Err(ShareError::ShutDown));
         assert!(!peer.unshare(&ContentId::of(b"x")).await);
@@ -399,13 +399,13 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
             .start()
             .await
             .unwrap();
-        let error = peer.download("x").await.unwrap_err();
+        let error = peer.download(named("x")).await.unwrap_err();
         let (path, id) = (dir.path().join("x"), ContentId::of(&bytes));
         let expected = format!("{} already exists and is not {id}", path.display());
         assert_eq!(error.to_string(), expected);
         assert_eq!(std::fs::read(dir.path().join("x")).unwrap(), b"mine");
         std::fs::remove_file(dir.path().join("x")).unwrap();
-        peer.download("x").await.unwrap();
+        peer.download(named("x")).await.unwrap();
         let blob = storage.open(&named("x")).await.unwrap();
         assert_eq!(blob.read_at(0, bytes.len()).await.unwrap(), bytes);
     })

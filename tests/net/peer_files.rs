@@ -7,8 +7,8 @@ use std::path::Path;
 use bt_lite::protocol::ContentKey;
 use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::{
-    ContentId, DownloadError, DownloadOptions, FileStorage, MemoryStorage, Peer, ShareError,
-    ShareSource, Storage,
+    ContentId, DownloadError, DownloadKey, DownloadOptions, FileStorage, MemoryStorage, Peer,
+    ShareError, ShareSource, Storage,
 };
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ impl Kind {
 
     fn bytes(&self, name: &str) -> Option<Bytes> {
         match self {
-            Self::Memory(storage) => storage.bytes(&named(name)),
+            Self::Memory(storage) => storage.bytes(named(name)),
             Self::Files(_, dir) => fs::read(dir.path().join(name)).ok().map(Bytes::from),
         }
     }
@@ -110,7 +110,7 @@ on_both_networks! {
                 let got = peer.download_with(id, to(&own)).await.unwrap();
                 assert_eq!((got.name, got.length), (named(&own), length as u64));
                 assert_eq!(kind.bytes(&own), Some(bytes.clone()));
-                let owned = peer.download_with(&*name, to(&own)).await.unwrap();
+                let owned = peer.download_with(named(&name), to(&own)).await.unwrap();
                 assert_eq!(owned.name, named(&own));
                 assert_eq!(listed(&world, &own).await, None);
                 assert_eq!(listed(&world, &name).await.unwrap().0, id);
@@ -119,7 +119,7 @@ on_both_networks! {
                 let other = kind.start(&world, &format!("other-{at}-{length}")).await;
                 other.share(ShareSource::bytes(named("x"), content(length, 2))).await.unwrap();
                 let x = format!("x-{length}");
-                other.download_with("x", to(&x)).await.unwrap();
+                other.download_with(named("x"), to(&x)).await.unwrap();
                 let taken = peer.download_with(id, to(&x)).await.unwrap_err();
                 assert!(matches!(taken, DownloadError::TargetExists { .. }), "{taken}");
                 assert_eq!(kind.bytes(&x), Some(content(length, 2)));
@@ -136,7 +136,7 @@ on_both_networks! {
             let owner = world.node(&format!("owner-{at}")).await;
             let id = owner.share("film", &bytes).await.id;
             let peer = kind.start(&world, &format!("peer-{at}")).await;
-            peer.download("film").await.unwrap();
+            peer.download(named("film")).await.unwrap();
             owner.peer.shutdown().await;
             // The one that is named by trackers is the second name.
             let copy = peer.download_with(id, to("copy")).await.unwrap();
@@ -163,7 +163,7 @@ on_both_networks! {
         assert_eq!(owner.content_stats(&id).unwrap().names, names);
         for (at, name) in ["first", "second"].into_iter().enumerate() {
             let leecher = world.node(&format!("leecher-{at}")).await;
-            leecher.peer.download(name).await.unwrap();
+            leecher.peer.download(named(name)).await.unwrap();
             assert_eq!(leecher.bytes(name), Some(bytes.clone()));
             leecher.peer.shutdown().await;
         }
@@ -246,7 +246,7 @@ on_both_networks! {
         let owner = sharing(&world, "with", dir.path()).await;
         assert_eq!(owner.contents(), std::slice::from_ref(&shared));
         let leecher = world.node("leecher").await;
-        leecher.peer.download("film").await.unwrap();
+        leecher.peer.download(named("film")).await.unwrap();
         assert_eq!(leecher.bytes("film"), Some(bytes.clone()));
         owner.shutdown().await;
         // It is shared from elsewhere, or given up.
@@ -274,11 +274,11 @@ on_both_networks! {
             let id = owner.share("film", &bytes).await.id;
             let storage = FileStorage::open(dir.path()).unwrap();
             let peer = start(&world, &format!("peer-{length}"), storage).await;
-            peer.download("film").await.unwrap();
+            peer.download(named("film")).await.unwrap();
             let path = dir.path().join("film");
-            for asked in [id.to_string(), "film".into(), id.to_string()] {
+            for asked in [DownloadKey::from(id), named("film").into(), id.into()] {
                 fs::remove_file(&path).unwrap();
-                let mut again = peer.download(&*asked);
+                let mut again = peer.download(asked);
                 (&mut again).await.unwrap();
                 assert_eq!(fs::read(&path).unwrap(), bytes);
                 assert_eq!(again.progress().downloaded, length as u64);
@@ -338,13 +338,13 @@ on_both_networks! {
             let id = owner.share("film", &bytes).await.id;
             let storage = FileStorage::open(dir.path()).unwrap();
             let peer = start(&world, &format!("peer-{length}"), storage).await;
-            peer.download("film").await.unwrap();
+            peer.download(named("film")).await.unwrap();
             owner.peer.shutdown().await;
             until_listed(&world, "film", Some(1)).await;
             // Somebody asks for it.
             fs::remove_file(dir.path().join("film")).unwrap();
             let leecher = world.node(&format!("leecher-{length}")).await;
-            let download = leecher.peer.download("film");
+            let download = leecher.peer.download(named("film"));
             while !peer.contents().is_empty() {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
@@ -378,7 +378,7 @@ on_both_networks! {
             owner.share(&*second).await.unwrap();
             fs::remove_file(&first).unwrap();
             let leecher = world.node(&format!("leecher-{length}")).await;
-            leecher.peer.download("b").await.unwrap();
+            leecher.peer.download(named("b")).await.unwrap();
             assert_eq!(leecher.bytes("b"), Some(bytes.clone()));
             assert_eq!(owner.content_stats(&id).unwrap().names, [named("b")]);
             // The file was moved, and is shared from where it is now.
@@ -388,7 +388,7 @@ on_both_networks! {
             owner.share(source).await.unwrap();
             leecher.peer.shutdown().await;
             let leecher = world.node(&format!("next-{length}")).await;
-            leecher.peer.download("b").await.unwrap();
+            leecher.peer.download(named("b")).await.unwrap();
             assert_eq!(leecher.bytes("b"), Some(bytes));
             for peer in [owner, leecher.peer] {
                 peer.shutdown().await;
@@ -404,7 +404,7 @@ on_both_networks! {
                 let owner = world.node(&format!("owner-{at}-{length}")).await;
                 let id = owner.share(&name, &bytes).await.id;
                 let peer = kind.start(&world, &format!("peer-{at}-{length}")).await;
-                peer.download(&*name).await.unwrap();
+                peer.download(named(&name)).await.unwrap();
                 let by_id = id.to_string();
                 peer.download_with(id, to(&by_id)).await.unwrap();
                 peer.shutdown().await;
@@ -422,7 +422,7 @@ on_both_networks! {
                 // A name tells nothing of the bytes.
                 let other = kind.start(&world, &format!("by-name-{at}-{length}")).await;
                 let key = ContentKey::Name(named(&name));
-                assert_eq!(other.download(&*name).await, Err(DownloadError::NotFound { key }));
+                assert_eq!(other.download(named(&name)).await, Err(DownloadError::NotFound { key }));
                 for peer in [peer, other] {
                     peer.shutdown().await;
                 }
@@ -437,14 +437,14 @@ on_both_networks! {
             let owner = world.node(&format!("owner-{length}")).await;
             let id = owner.share("film", &bytes).await.id;
             let peer = sharing(&world, &format!("peer-{length}"), dir.path()).await;
-            peer.download("film").await.unwrap();
+            peer.download(named("film")).await.unwrap();
             peer.shutdown().await;
             owner.peer.shutdown().await;
             let without = async |name: &str| {
                 let storage = FileStorage::open(dir.path()).unwrap();
                 start(&world, &format!("{name}-{length}"), storage).await
             };
-            for (at, asked) in ["film", &id.to_string()].into_iter().enumerate() {
+            for (at, asked) in [named("film").into(), DownloadKey::from(id)].into_iter().enumerate() {
                 let peer = without(&format!("without-{at}")).await;
                 let got = peer.download(asked).await.unwrap();
                 assert_eq!((got.id, got.name), (id, named("film")));
@@ -459,7 +459,7 @@ on_both_networks! {
             // Overwritten by hand.
             fs::write(dir.path().join("film"), content(length, 14)).unwrap();
             let peer = without("changed").await;
-            for asked in ["film", &id.to_string()] {
+            for asked in [named("film").into(), DownloadKey::from(id)] {
                 let error = peer.download(asked).await.unwrap_err();
                 assert!(matches!(error, DownloadError::NotFound { .. }), "{error}");
             }
@@ -475,7 +475,7 @@ on_both_networks! {
         let id = owner.share(&*path).await.unwrap().id;
         assert_eq!(owner.content_stats(&id).unwrap().uploaded, 0);
         let peer = world.node("peer").await;
-        let mut download = peer.peer.download("film");
+        let mut download = peer.peer.download(named("film"));
         (&mut download).await.unwrap();
         assert_eq!(download.progress().uploaded, 0);
         let length = bytes.len() as u64;
@@ -487,7 +487,7 @@ on_both_networks! {
                 tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             }
             let leecher = world.node(&format!("leecher-{round}")).await;
-            leecher.peer.download("film").await.unwrap();
+            leecher.peer.download(named("film")).await.unwrap();
             leecher.peer.shutdown().await;
             assert_eq!(download.progress().uploaded, round * length);
             assert_eq!(peer.peer.content_stats(&id).unwrap().uploaded, round * length);

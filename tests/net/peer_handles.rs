@@ -58,7 +58,7 @@ on_both_networks! {
         // Nothing was polled since, so nothing can have been asked.
         let leecher = world.node("leecher").await;
         let asked = world.tracker.stats().registry.requests.need;
-        let download = leecher.peer.download("nothing");
+        let download = leecher.peer.download(named("nothing"));
         assert_eq!(world.tracker.stats().registry.requests.need, asked);
         assert_eq!(download.content(), None);
         assert!(download.await.is_err());
@@ -68,7 +68,7 @@ on_both_networks! {
         let bytes = content(100_000, 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let leecher = world.node("leecher").await;
-        let download = leecher.peer.download("x");
+        let download = leecher.peer.download(named("x"));
         let events = all(download.events()).await;
         let content = download.content().unwrap();
         assert_eq!(events[0], DownloadEvent::Found(content.clone()));
@@ -84,7 +84,7 @@ on_both_networks! {
         let bytes = content(60 * (16 << 10), 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let leecher = world.node("leecher").await;
-        let mut download = leecher.peer.download("x");
+        let mut download = leecher.peer.download(named("x"));
         let early = download.events();
         (&mut download).await.unwrap();
         let late = download.events();
@@ -93,7 +93,7 @@ on_both_networks! {
             assert_eq!(events.len(), 3, "{events:?}");
         }
         // The same for a content that is complete already.
-        let again = leecher.peer.download("x");
+        let again = leecher.peer.download(named("x"));
         let events = all(again.events()).await;
         assert_eq!(again.progress().verified_bytes, bytes.len() as u64);
         assert_eq!(events.len(), 3, "{events:?}");
@@ -101,7 +101,7 @@ on_both_networks! {
 
     async fn failed_download_ends_its_streams_with_the_error(world: World) {
         let leecher = world.node("leecher").await;
-        let mut download = leecher.peer.download("nothing");
+        let mut download = leecher.peer.download(named("nothing"));
         let early = download.events();
         let error = (&mut download).await.unwrap_err();
         for events in [early, download.events()] {
@@ -142,7 +142,7 @@ on_both_networks! {
         assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
         download.set_strategy(Strategy::Sequential).await;
         // A download that never starts does not hold the call up.
-        let nothing = leecher.peer.download("nothing");
+        let nothing = leecher.peer.download(named("nothing"));
         nothing.set_strategy(Strategy::Sequential).await;
         assert!(nothing.await.is_err());
     }
@@ -179,7 +179,7 @@ on_both_networks! {
         let bytes = content(100_000, 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let leecher = world.node("leecher").await;
-        let download = leecher.peer.download("x");
+        let download = leecher.peer.download(named("x"));
         let events = download.events();
         download.detach();
         assert!(matches!(all(events).await.last(), Some(DownloadEvent::Finished(_))));
@@ -190,16 +190,16 @@ on_both_networks! {
         let bytes = content(100_000, 1);
         let owners = world.owners(1, "x", &bytes).await;
         let Node { peer, storage } = world.node("leecher").await;
-        let mut download = peer.download("x");
+        let mut download = peer.download(named("x"));
         let content = (&mut download).await.unwrap();
         download.cancel();
         assert_eq!((&mut download).await.as_ref(), Ok(&content));
         drop(download);
         owners[0].peer.shutdown().await;
         let next = world.node("next").await;
-        next.peer.download("x").await.unwrap();
+        next.peer.download(named("x")).await.unwrap();
         assert_eq!(peer.contents(), [content]);
-        assert_eq!(storage.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.bytes(named("x")).unwrap(), bytes);
     }
 
     async fn shutdown_ends_every_download_with_its_last_event(world: World) {
@@ -207,7 +207,7 @@ on_both_networks! {
         let leecher = world.node("leecher").await;
         let download = leecher.peer.download(id);
         found(&download).await;
-        let early = leecher.peer.download("nothing");
+        let early = leecher.peer.download(named("nothing"));
         let streams = [download.events(), early.events()];
         leecher.peer.shutdown().await;
         for (events, end) in streams.into_iter().zip([download, early]) {
@@ -227,12 +227,12 @@ on_both_networks! {
         let node = world.node("owner").await;
         let clone = node.peer.clone();
         let shared = node.share("x", &content(50_000, 1)).await;
-        let download = node.peer.download("nothing");
+        let download = node.peer.download(named("nothing"));
         drop(node);
         // The clone keeps the peer running.
         assert_eq!(clone.contents(), [shared]);
         assert!(matches!(download.await, Err(DownloadError::NotFound { .. })));
-        let waiting = clone.download("nothing");
+        let waiting = clone.download(named("nothing"));
         drop(clone);
         assert_eq!(waiting.await, Err(DownloadError::ShutDown));
     }
@@ -241,7 +241,7 @@ on_both_networks! {
         let bytes = content(200_000, 1);
         let _owners = world.owners(2, "x", &bytes).await;
         let leecher = world.node("leecher").await;
-        leecher.peer.download("x").await.unwrap();
+        leecher.peer.download(named("x")).await.unwrap();
         assert_eq!(world.tracker.stats().registry.requests.update, 0);
         // The last report goes out with the farewell.
         leecher.peer.shutdown().await;
@@ -255,7 +255,7 @@ on_both_networks! {
         let source = ShareSource::bytes(named("x"), "bytes");
         node.peer.share(source).await.unwrap();
         assert_eq!(node.bytes("x"), None);
-        let download = node.peer.download("x");
+        let download = node.peer.download(named("x"));
         assert_eq!(download.await.unwrap().length, 5);
         assert_eq!(node.bytes("x").unwrap(), "bytes");
     }

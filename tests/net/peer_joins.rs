@@ -51,11 +51,11 @@ on_both_networks! {
     async fn second_download_joins_the_first_with_a_handle_of_its_own(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let mut first = leecher.peer.download("x");
+        let mut first = leecher.peer.download(named("x"));
         found(&first).await;
         let mut second = leecher.peer.download(owner.id);
         found(&second).await;
-        let mut third = leecher.peer.download("x");
+        let mut third = leecher.peer.download(named("x"));
         found(&third).await;
         assert_eq!(leecher.peer.stats().active_downloads, 1);
         assert_eq!(second.content(), first.content());
@@ -85,7 +85,7 @@ on_both_networks! {
     async fn handle_that_is_dropped_or_cancelled_does_not_end_the_download_of_another(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let first = leecher.peer.download("x");
+        let first = leecher.peer.download(named("x"));
         found(&first).await;
         let mut second = leecher.peer.download(owner.id);
         let mut third = leecher.peer.download(owner.id);
@@ -114,7 +114,7 @@ on_both_networks! {
     async fn first_handle_that_cancels_leaves_the_download_to_the_second(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let mut first = leecher.peer.download("x");
+        let mut first = leecher.peer.download(named("x"));
         found(&first).await;
         let mut second = leecher.peer.download(owner.id);
         found(&second).await;
@@ -139,7 +139,7 @@ on_both_networks! {
     async fn download_that_was_detached_goes_on_and_gives_a_handle_again(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let first = leecher.peer.download("x");
+        let first = leecher.peer.download(named("x"));
         found(&first).await;
         first.detach();
         for _ in 0..2 {
@@ -174,7 +174,7 @@ on_both_networks! {
     async fn download_that_joins_under_another_name_has_that_name_in_the_end(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let first = leecher.peer.download("x");
+        let first = leecher.peer.download(named("x"));
         found(&first).await;
         let second = leecher.peer.download_with(owner.id, to("y"));
         found(&second).await;
@@ -190,14 +190,14 @@ on_both_networks! {
         assert_eq!(stats.names, [named("x"), named("y")]);
         let key = bt_lite::ContentKey::Name(named("y"));
         let other = world.node("other").await;
-        assert_eq!(other.peer.download("y").await, Err(DownloadError::NotFound { key }));
+        assert_eq!(other.peer.download(named("y")).await, Err(DownloadError::NotFound { key }));
         drop(owner.peer);
     }
 
     async fn failure_of_the_download_is_that_of_all_handles(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;
-        let mut first = leecher.peer.download("x");
+        let mut first = leecher.peer.download(named("x"));
         found(&first).await;
         let mut second = leecher.peer.download(owner.id);
         found(&second).await;

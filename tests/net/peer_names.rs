@@ -87,7 +87,7 @@ on_both_networks! {
             builder.start().await.unwrap()
         };
         let leecher = started("leecher").await;
-        let download = leecher.download_with("public", own_name("private"));
+        let download = leecher.download_with(named("public"), own_name("private"));
         world.listed(&content, 2).await;
         // As a partial owner, ...
         check_listed(&world, id, 2, &names).await;
@@ -108,10 +108,10 @@ on_both_networks! {
         // ... after a restart, ...
         check_listed(&world, id, 1, &names).await;
         let last = world.node("last").await;
-        last.peer.download("public").await.unwrap();
+        last.peer.download(named("public")).await.unwrap();
         assert_eq!(last.bytes("public").unwrap(), bytes);
         let key = ContentKey::Name(named("private"));
-        assert_eq!(last.peer.download("private").await, Err(DownloadError::NotFound { key }));
+        assert_eq!(last.peer.download(named("private")).await, Err(DownloadError::NotFound { key }));
         // ... and when it no longer shares the content.
         assert!(leecher.unshare(&id).await);
         check_listed(&world, id, 1, &names).await;
@@ -132,7 +132,7 @@ on_both_networks! {
         let honest = world.node("honest").await;
         honest.share("another public", &bytes).await;
         let last = world.node("last").await;
-        last.peer.download("another public").await.unwrap();
+        last.peer.download(named("another public")).await.unwrap();
         assert_eq!(last.bytes("another public").unwrap(), bytes);
     }
 
@@ -251,7 +251,7 @@ on_both_networks! {
             Err(DownloadError::Storage { id, chunk: None, source })
         };
         let device = || own_name("nul");
-        let mut by_name = leecher.download(".hidden");
+        let mut by_name = leecher.download(named(".hidden"));
         assert_eq!((&mut by_name).await, refused(".hidden", UnsafeName::Hidden));
         let mut local = leecher.download_with(id, device());
         assert_eq!((&mut local).await, refused("nul", UnsafeName::Device));
@@ -261,14 +261,14 @@ on_both_networks! {
         }
         assert!(files(dir.path()).is_empty());
         // It works with another name, and with a storage that accepts this one.
-        leecher.download_with(".hidden", own_name("seen")).await.unwrap();
+        leecher.download_with(named(".hidden"), own_name("seen")).await.unwrap();
         assert_eq!(fs::read(dir.path().join("seen")).unwrap(), bytes);
         // Also when the content is complete here under another name.
-        let again = leecher.download(".hidden").await;
+        let again = leecher.download(named(".hidden")).await;
         assert_eq!(again, refused(".hidden", UnsafeName::Hidden));
         assert_eq!(leecher.download(id).await.unwrap().name, named("seen"));
         let map = world.node("map").await;
-        map.peer.download(".hidden").await.unwrap();
+        map.peer.download(named(".hidden")).await.unwrap();
         assert_eq!(map.bytes(".hidden").unwrap(), bytes);
     }
 }
@@ -286,7 +286,7 @@ async fn file_of_any_name_is_shared() {
         let shared = owner.share(&*path).await.unwrap();
         assert_eq!(shared.name, named(".dotfile"));
         let leecher = world.node("leecher").await;
-        leecher.peer.download(".dotfile").await.unwrap();
+        leecher.peer.download(named(".dotfile")).await.unwrap();
         assert_eq!(leecher.bytes(".dotfile").unwrap(), bytes);
     })
     .await;

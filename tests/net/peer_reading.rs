@@ -6,7 +6,7 @@ use bt_lite::{ContentReader, DownloadError, ReaderError};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use crate::on_both_networks;
-use crate::world::{World, content, soon};
+use crate::world::{World, content, named, soon};
 
 async fn read_all(reader: &mut ContentReader) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -32,7 +32,7 @@ on_both_networks! {
         let bytes = content(3_000_001, 1);
         let _owners = world.owners(3, "film", &bytes).await;
         let node = world.node("reader").await;
-        let mut download = node.peer.download("film");
+        let mut download = node.peer.download(named("film"));
         let mut reader = download.reader();
         assert!(read_all(&mut reader).await == bytes);
         assert_eq!(reader.length(), Some(3_000_001));
@@ -45,7 +45,7 @@ on_both_networks! {
         let bytes = content(2_000_000, 2);
         let _owners = world.owners(2, "film", &bytes).await;
         let node = world.node("reader").await;
-        let download = node.peer.download("film");
+        let download = node.peer.download(named("film"));
         let (mut first, mut last) = (download.reader(), download.reader());
         let first = read_all(&mut first);
         let last = async {
@@ -79,7 +79,7 @@ on_both_networks! {
             let bytes = content(len, 4);
             let name = format!("of {len}");
             owner.share(&name, &bytes).await;
-            let download = node.peer.download(name.as_str());
+            let download = node.peer.download(named(name.as_str()));
             let mut reader = download.reader();
             assert_eq!(reader.seek(SeekFrom::End(0)).await.unwrap(), len as u64);
             assert_eq!(read_all(&mut reader).await, b"");
@@ -95,7 +95,7 @@ on_both_networks! {
         let bytes = content(300_000, 5);
         let _owners = world.owners(1, "film", &bytes).await;
         let node = world.node("reader").await;
-        let download = node.peer.download("film");
+        let download = node.peer.download(named("film"));
         let mut reader = download.reader();
         let far = u64::MAX - 5;
         assert_eq!(reader.seek(SeekFrom::Start(far)).await.unwrap(), far);
@@ -113,7 +113,7 @@ on_both_networks! {
 
     async fn reader_of_a_download_that_fails_hears_why(world: World) {
         let node = world.node("reader").await;
-        let mut download = node.peer.download("nothing");
+        let mut download = node.peer.download(named("nothing"));
         let mut reader = download.reader();
         let error = reader.read_u8().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -135,7 +135,7 @@ async fn many_readers_on_many_threads_get_their_bytes() {
         let bytes = content(4_000_000, 6);
         let _owners = world.owners(3, "film", &bytes).await;
         let node = world.node("reader").await;
-        let download = node.peer.download("film");
+        let download = node.peer.download(named("film"));
         let readers: Vec<_> = (0..8u64)
             .map(|number| {
                 let (mut reader, bytes) = (download.reader(), bytes.clone());

@@ -352,7 +352,7 @@ on_both_networks! {
         origin.share("fetched", &fetched).await;
         let peer = sharing_again(&world, "peer", dir.path()).await;
         peer.share(&*path).await.unwrap();
-        peer.download("fetched").await.unwrap();
+        peer.download(named("fetched")).await.unwrap();
         let before = peer.contents();
         assert_eq!(before.len(), 2);
         peer.shutdown().await;
@@ -362,7 +362,7 @@ on_both_networks! {
         assert_eq!(peer.contents(), before);
         let last = world.node("last").await;
         for (name, bytes) in [("shared", &shared), ("fetched", &fetched)] {
-            last.peer.download(name).await.unwrap();
+            last.peer.download(named(name)).await.unwrap();
             assert_eq!(last.bytes(name).unwrap(), bytes);
         }
 

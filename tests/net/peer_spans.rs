@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use crate::world::{World, content, soon};
+use crate::world::{World, content, named, soon};
 
 thread_local! {
     /// The spans that this thread is in.
@@ -161,7 +161,7 @@ async fn events_lie_in_the_spans_of_their_peer_content_and_link() {
     let one = owner.share("one", &content(100_000, 1)).await.id;
     let two = owner.share("two", &content(100_000, 2)).await.id;
     let leecher = world.node("leecher").await;
-    soon(leecher.peer.download("one")).await.unwrap();
+    soon(leecher.peer.download(named("one"))).await.unwrap();
     soon(leecher.peer.download(two)).await.unwrap();
     let (owners, leechers) = (owner.peer.id(), leecher.peer.id());
     leecher.peer.shutdown().await;

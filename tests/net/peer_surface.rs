@@ -3,6 +3,9 @@
 
 use std::error::Error;
 use std::fmt::Debug;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bt_lite::content::{BitfieldError, ManifestError, ParseIdError, ReadError, UnsafeName};
@@ -11,7 +14,7 @@ use bt_lite::peer::{
     Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
     PeerConfig,
 };
-use bt_lite::protocol::{ContentKey, ProtocolError};
+use bt_lite::protocol::{ContentKey, ProtocolError, Refusal};
 use bt_lite::storage::{
     Catalogue, FilePool, FilePoolStats, FileStamp, FileStorageBuilder, Lost, Partial, Remembered,
     Stored,
@@ -21,10 +24,11 @@ use bt_lite::tracker::{
 };
 use bt_lite::transport::{Connection, LimitHandle};
 use bt_lite::{
-    Addr, AddrError, BindError, ConfigError, Content, ContentId, ContentName, DownloadError,
-    FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError, Progress,
-    ShareError, ShareSource, StartError, StorageError, TcpTransport, TooLong, Tracker,
-    TrackerClient, TrackerConfig, TrackerError, TransportError,
+    Addr, AddrError, Advice, BindError, ConfigError, Content, ContentId, ContentName,
+    DownloadError, FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError,
+    Progress, ReaderError, ShareError, ShareSource, StartError, Storage, StorageError,
+    TcpTransport, TooLong, Tracker, TrackerClient, TrackerConfig, TrackerError, Transport,
+    TransportError,
 };
 
 use crate::world::{World, named};
@@ -168,17 +172,185 @@ fn errors_have_their_causes_as_sources() {
     }
 }
 
+/// The error of the operating system at the end of a chain of causes.
+fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut last = error;
+    while let Some(next) = last.source() {
+        last = next;
+    }
+    last.downcast_ref::<io::Error>()?.raw_os_error()
+}
+
+#[test]
+fn error_of_the_system_is_at_the_end_of_the_chain() {
+    let os = || io::Error::from_raw_os_error(28);
+    let addr: Addr = "memory:a".parse().unwrap();
+    let id = ContentId::of(b"x");
+    let transport = || TransportError::from(os());
+    let storage = || StorageError::io("writing /tmp/a", os());
+    let tracker = || TrackerError::Unreachable {
+        tracker: addr.clone(),
+        source: transport(),
+    };
+    let full = StorageError::Full {
+        what: "a".into(),
+        needed: 1,
+        available: None,
+        source: Some(os().into()),
+    };
+    let locks = StorageError::NoLocks {
+        path: "/a".into(),
+        source: os().into(),
+    };
+    let listen = StartError::Listen {
+        addr: addr.clone(),
+        source: transport(),
+    };
+    let download = DownloadError::Storage {
+        id,
+        chunk: None,
+        source: storage(),
+    };
+    let owner = DownloadError::Owner {
+        source: transport(),
+    };
+    let source = || IoError::from(os());
+    let errors: [&(dyn Error + 'static); 17] = [
+        &transport(),
+        &storage(),
+        &full,
+        &locks,
+        &tracker(),
+        &listen,
+        &StartError::Tracker(tracker()),
+        &StartError::Storage(storage()),
+        &StartError::Entropy { source: source() },
+        &ShareError::Storage(storage()),
+        &ShareError::Tracker(tracker()),
+        &download,
+        &owner,
+        &DownloadError::Tracker(tracker()),
+        &ReaderError::Storage(storage()),
+        &BindError::Transport(transport()),
+        &BindError::Entropy { source: source() },
+    ];
+    for error in errors {
+        assert_eq!(system_error(error), Some(28), "{error:?}");
+    }
+}
+
+#[test]
+fn advice_of_an_error_is_that_of_its_cause() {
+    use Advice::{AskUser, GiveUp, Retry};
+    let addr: Addr = "memory:a".parse().unwrap();
+    let (id, name) = (ContentId::of(b"x"), named("film"));
+    let io = |kind: io::ErrorKind| TransportError::from(io::Error::from(kind));
+    let transports = [
+        (io(io::ErrorKind::ConnectionRefused), Retry),
+        (io(io::ErrorKind::AddrInUse), AskUser),
+        (io(io::ErrorKind::PermissionDenied), AskUser),
+        (TransportError::Truncated, Retry),
+        (TransportError::Closed, Retry),
+    ];
+    for (source, advice) in transports {
+        let listen = StartError::Listen {
+            addr: addr.clone(),
+            source: source.clone(),
+        };
+        let tracker = TrackerError::Unreachable {
+            tracker: addr.clone(),
+            source: source.clone(),
+        };
+        assert_eq!(source.advice(), advice, "{source}");
+        assert_eq!(listen.advice(), advice, "{source}");
+        assert_eq!(tracker.advice(), advice, "{source}");
+        assert_eq!(StartError::Tracker(tracker.clone()).advice(), advice);
+        assert_eq!(ShareError::Tracker(tracker.clone()).advice(), advice);
+        assert_eq!(DownloadError::Tracker(tracker).advice(), advice);
+        assert_eq!(BindError::Transport(source.clone()).advice(), advice);
+        assert_eq!(DownloadError::Owner { source }.advice(), advice);
+    }
+    let storages = [
+        (StorageError::full("a", 7, None), AskUser),
+        (StorageError::NotFound { name: name.clone() }, AskUser),
+        (StorageError::Locked { id, path: None }, Retry),
+        (
+            StorageError::io("reading a", io::ErrorKind::OutOfMemory),
+            Retry,
+        ),
+        (StorageError::io("reading a", io::ErrorKind::Other), AskUser),
+        (StorageError::ReadOnly, GiveUp),
+    ];
+    for (source, advice) in storages {
+        assert_eq!(source.advice(), advice, "{source}");
+        assert_eq!(StartError::Storage(source.clone()).advice(), advice);
+        assert_eq!(ShareError::Storage(source.clone()).advice(), advice);
+        assert_eq!(ReaderError::Storage(source.clone()).advice(), advice);
+        let download = DownloadError::Storage {
+            id,
+            chunk: None,
+            source,
+        };
+        assert_eq!(download.advice(), advice, "{download}");
+    }
+    let refused = |refusal| TrackerError::Refused {
+        tracker: addr.clone(),
+        refusal,
+    };
+    assert_eq!(refused(Refusal::Busy).advice(), Retry);
+    assert_eq!(refused(Refusal::Malformed).advice(), AskUser);
+    assert_eq!(TrackerError::NotFound.advice(), Retry);
+    assert_eq!(TrackerError::NoTracker.advice(), AskUser);
+    assert_eq!(TrackerError::Closed.advice(), GiveUp);
+    assert_eq!(ShareError::Downloading { id }.advice(), Retry);
+    assert_eq!(ShareError::ShutDown.advice(), GiveUp);
+    assert_eq!(DownloadError::NoOwners { id }.advice(), Retry);
+    assert_eq!(DownloadError::NotFound { key: id.into() }.advice(), Retry);
+    assert_eq!(DownloadError::Cancelled.advice(), GiveUp);
+    let path = Some("/a/film".into());
+    let exists = DownloadError::TargetExists { name, path, id };
+    assert_eq!(exists.advice(), AskUser);
+    let wrong = ConfigError::Zero { field: "x" };
+    assert_eq!(StartError::Config(wrong).advice(), AskUser);
+}
+
+#[test]
+fn storage_errors_know_their_path() {
+    let (path, name) = (PathBuf::from("/a/film"), named("film"));
+    let id = ContentId::of(b"x");
+    for error in [
+        StorageError::Exists {
+            name: name.clone(),
+            path: Some(path.clone()),
+        },
+        StorageError::Locked {
+            id,
+            path: Some(path.clone()),
+        },
+        StorageError::Changed { path: path.clone() },
+        StorageError::Tampered {
+            path: path.clone(),
+            how: "removed",
+        },
+    ] {
+        assert_eq!(error.path(), Some(path.as_path()), "{error}");
+    }
+    assert_eq!(StorageError::NotFound { name }.path(), None);
+}
+
 #[test]
 fn key_of_a_download_is_made_from_whatever_names_a_content() {
     let (id, name) = (ContentId::of(b"x"), named("film"));
-    let by_id = ContentKey::Id(id);
-    let by_name = ContentKey::Name(name.clone());
+    let (by_id, by_name) = (ContentKey::Id(id), ContentKey::Name(name.clone()));
+    let content = Content::new(id, name.clone(), 1);
     let check = |key: DownloadKey| key.check().unwrap();
     let (text, film) = (id.to_string(), "film".to_string());
     for key in [
         id.into(),
         (&id).into(),
-        text.as_str().into(),
+        (&content).into(),
+        DownloadKey::id(&text),
+        DownloadKey::id(text.to_uppercase()),
         by_id.clone().into(),
     ] {
         assert_eq!(check(key), by_id);
@@ -186,19 +358,152 @@ fn key_of_a_download_is_made_from_whatever_names_a_content() {
     for key in [
         name.clone().into(),
         (&name).into(),
-        "film".into(),
-        (&film).into(),
-        film.clone().into(),
+        DownloadKey::name("film"),
+        DownloadKey::name(&film),
+        DownloadKey::name(film),
         by_name.clone().into(),
     ] {
         assert_eq!(check(key), by_name);
     }
-    assert_eq!(DownloadKey::from("film").to_string(), "film");
-    let bad = DownloadKey::from("a/b");
+    // What looks like an id can be a name.
+    let digits = ContentKey::Name(named(&text));
+    assert_eq!(check(DownloadKey::name(&text)), digits);
+    assert_eq!(DownloadKey::name("film").to_string(), "film");
+}
+
+#[test]
+fn text_that_is_no_key_is_kept_until_it_is_checked() {
+    let bad = DownloadKey::name("a/b");
     assert_eq!(bad.to_string(), "a/b");
     let source = "a/b".parse::<ContentName>().unwrap_err();
     let name = "a/b".to_string();
     assert_eq!(bad.check(), Err(DownloadError::Name { name, source }));
+    // A name is never taken for an id.
+    let source = "film".parse::<ContentId>().unwrap_err();
+    let text = "film".to_string();
+    let wrong = DownloadKey::id("film");
+    assert_eq!(wrong.to_string(), "film");
+    assert_eq!(wrong.check(), Err(DownloadError::Id { text, source }));
+}
+
+/// Each call with an owned and a borrowed text, and with the value itself.
+#[tokio::test(start_paused = true)]
+async fn every_call_takes_text_and_values() {
+    let world = World::memory(1).await;
+    let tracker = world.tracker.local_addr();
+    let storage = MemoryStorage::new();
+    storage.insert(named("stored"), "stored").unwrap();
+    let text = "memory:owner".to_string();
+    let owner = Peer::builder(world.transport("owner"), storage)
+        .tracker(&tracker.to_string())
+        .tracker(tracker.as_str())
+        .tracker(tracker)
+        .listen(&text)
+        .advertise(&text)
+        .start()
+        .await
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, "file").unwrap();
+    let path_text = path.to_str().unwrap().to_string();
+    let file = owner.share(&path).await.unwrap();
+    for source in [
+        ShareSource::from(&path_text),
+        path_text.as_str().into(),
+        path_text.clone().into(),
+        path.as_path().into(),
+        path.clone().into(),
+    ] {
+        assert_eq!(owner.share(source).await.unwrap(), file);
+    }
+    let name = "bytes".to_string();
+    let bytes = owner.share(ShareSource::bytes(&name, "bytes")).await;
+    let bytes = bytes.unwrap();
+    for source in [
+        ShareSource::bytes("bytes", "bytes"),
+        ShareSource::bytes(name, "bytes"),
+        ShareSource::bytes(named("bytes"), "bytes"),
+        ShareSource::bytes(named("bytes"), "bytes"),
+        ShareSource::bytes("x", "bytes").named("bytes"),
+    ] {
+        assert_eq!(owner.share(source).await.unwrap(), bytes);
+    }
+    let stored = owner.share(&named("stored")).await.unwrap();
+    let again = owner.share(ShareSource::stored("stored")).await.unwrap();
+    assert_eq!(again, stored);
+
+    let peer = Peer::builder(world.transport("peer"), MemoryStorage::new());
+    let peer = peer.tracker(tracker).start().await.unwrap();
+    let options = DownloadOptions::new()
+        .owner(&text)
+        .owner(text.as_str())
+        .owner(owner.local_addr().unwrap());
+    let own_name = options.clone().name("own name");
+    let got = peer.download_with(&file, own_name).await.unwrap();
+    assert_eq!(got.name, named("own name"));
+    let options = options.name(&"another".to_string());
+    peer.download_with(bytes.id, options).await.unwrap();
+    peer.download(&stored.name).await.unwrap();
+    peer.shutdown().await;
+    owner.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_text_is_reported_by_the_call_that_would_use_it() {
+    let world = World::memory(1).await;
+    let builder = world.builder("peer", MemoryStorage::new());
+    let peer = builder.start().await.unwrap();
+    let source = "a/b".parse::<ContentName>().unwrap_err();
+    let name = "a/b".to_string();
+    let wrong = ShareError::Name { name, source };
+    for share in [
+        ShareSource::bytes("a/b", "x"),
+        ShareSource::stored("a/b"),
+        ShareSource::bytes("x", "x").named("a/b"),
+    ] {
+        assert_eq!(peer.share(share).await, Err(wrong.clone()));
+    }
+    let id = ContentId::of(b"x");
+    let name = "a/b".to_string();
+    let wrong = DownloadError::Name { name, source };
+    let options = DownloadOptions::new().name("a/b").name("good");
+    assert_eq!(peer.download_with(id, options).await, Err(wrong));
+    let source = "a b".parse::<Addr>().unwrap_err();
+    let text = "a b".to_string();
+    let wrong = ConfigError::Addr { text, source };
+    let options = DownloadOptions::new().owner("a b").owner("memory:good");
+    let refused = peer.download_with(id, options).await;
+    assert_eq!(refused, Err(wrong.clone().into()));
+    let builder = world.builder("other", MemoryStorage::new());
+    let refused = builder.tracker(&"a b".to_string()).start().await;
+    assert_eq!(refused.unwrap_err(), StartError::Config(wrong));
+    assert_eq!(peer.contents(), []);
+    peer.shutdown().await;
+}
+
+/// A program may choose its transport and its storage while it runs.
+#[tokio::test(start_paused = true)]
+async fn builder_takes_transports_and_storages_behind_pointers() {
+    let world = World::memory(1).await;
+    let transports: [Box<dyn Transport>; 2] = [
+        Box::new(world.transport("a")),
+        Box::new(Arc::new(world.transport("b")) as Arc<dyn Transport>),
+    ];
+    for (at, transport) in transports.into_iter().enumerate() {
+        let memory = MemoryStorage::new();
+        let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+        let storage: Box<dyn Storage> = Box::new(storage);
+        let peer = Peer::builder(transport, storage);
+        let peer = peer.tracker(world.tracker.local_addr());
+        let listen = format!("memory:{}", ["a", "b"][at]);
+        let peer = peer.listen(listen).start().await.unwrap();
+        peer.share(ShareSource::bytes("x", "x")).await.unwrap();
+        let shared = world.node(&format!("node-{at}")).await;
+        shared.peer.download(named("x")).await.unwrap();
+        peer.shutdown().await;
+        shared.peer.shutdown().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 use std::fs;
 
 use bt_lite::{
-    ContentId, Download, DownloadError, DownloadEvent, DownloadOptions, FileStorage, MemoryStorage,
-    Peer, ShareSource,
+    ContentId, Download, DownloadError, DownloadEvent, DownloadKey, DownloadOptions, FileStorage,
+    MemoryStorage, Peer, ShareSource,
 };
 use futures::StreamExt;
 use futures::future::join_all;
@@ -53,7 +53,7 @@ on_both_networks! {
             let bytes = content(len, len as u64);
             let shared = owner.share(&name, &bytes).await;
             assert_eq!(shared.id, ContentId::of(&bytes));
-            let got = leecher.peer.download(&*name).await.unwrap();
+            let got = leecher.peer.download(named(&name)).await.unwrap();
             assert_eq!(got, shared, "{len}");
             assert_eq!(leecher.bytes(&name).unwrap(), bytes, "{len}");
         }
@@ -81,7 +81,8 @@ on_both_networks! {
         let bytes = content(40_000, 1);
         let owners = world.owners(1, "a", &bytes).await;
         let id = ContentId::of(&bytes);
-        for (number, key) in [id.to_string(), "a".into()].into_iter().enumerate() {
+        let keys = [DownloadKey::id(id.to_string()), id.into(), DownloadKey::name("a")];
+        for (number, key) in keys.into_iter().enumerate() {
             let leecher = world.node(&format!("leecher-{number}")).await;
             assert_eq!(leecher.peer.download(key).await.unwrap().id, id);
             leecher.peer.shutdown().await;
@@ -98,14 +99,14 @@ on_both_networks! {
         owner.share(&*path).await.unwrap();
         let storage = FileStorage::open(to.path()).unwrap();
         let leecher = world.builder("leecher", storage).start().await.unwrap();
-        leecher.download("a file.bin").await.unwrap();
+        leecher.download(named("a file.bin")).await.unwrap();
         assert_eq!(fs::read(to.path().join("a file.bin")).unwrap(), bytes);
 
         // From a file into a file, and from there into memory.
         owner.shutdown().await;
         let last = world.node("last").await;
         let options = DownloadOptions::new().name(named("other name"));
-        let got = last.peer.download_with("a file.bin", options).await.unwrap();
+        let got = last.peer.download_with(named("a file.bin"), options).await.unwrap();
         assert_eq!(got.name, named("other name"));
         assert_eq!(last.bytes("other name").unwrap(), bytes);
         // The directory has nothing but the content.
@@ -121,7 +122,7 @@ on_both_networks! {
         let source = ShareSource::stored(named("inside")).named(named("outside"));
         owner.peer.share(source).await.unwrap();
         let leecher = world.node("leecher").await;
-        leecher.peer.download("outside").await.unwrap();
+        leecher.peer.download(named("outside")).await.unwrap();
         assert_eq!(leecher.bytes("outside").unwrap(), bytes);
     }
 
@@ -131,7 +132,7 @@ on_both_networks! {
         last.share("relay", &bytes).await;
         for hop in 1..4 {
             let next = world.node(&format!("hop-{hop}")).await;
-            next.peer.download("relay").await.unwrap();
+            next.peer.download(named("relay")).await.unwrap();
             last.peer.shutdown().await;
             last = next;
         }
@@ -156,7 +157,7 @@ on_both_networks! {
         let other = second.peer.download_with(id, options);
         verified(&other, half).await;
         assert_eq!(download.progress().verified_bytes, half);
-        assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
     }
 
     async fn leecher_without_a_listener_serves_over_the_links_that_it_dialled(world: World) {
@@ -191,11 +192,11 @@ on_both_networks! {
         assert_eq!(mute.local_addr(), None);
         let owner = world.node("owner").await;
         owner.share("x", &bytes).await;
-        mute.download("x").await.unwrap();
+        mute.download(named("x")).await.unwrap();
         owner.peer.shutdown().await;
 
         let wants = world.node("wants").await;
-        let error = wants.peer.download("x").await.unwrap_err();
+        let error = wants.peer.download(named("x")).await.unwrap_err();
         let id = ContentId::of(&bytes);
         assert_eq!(error, DownloadError::NoOwners { id });
     }
@@ -211,7 +212,7 @@ on_both_networks! {
         }
         let fetches = nodes.iter().flat_map(|node| {
             (0..PEERS).map(|number| {
-                let download = node.peer.download(format!("content-{number}"));
+                let download = node.peer.download(named(&format!("content-{number}")));
                 async move { download.await.unwrap() }
             })
         });

@@ -56,7 +56,7 @@ async fn owner_beside_its_tracker_is_reached_by_others() {
     // The most usual first set-up: the tracker and the first owner on one machine.
     let beside = peer(format!("127.0.0.1:{port}")).listen("0.0.0.0:0");
     let beside = beside.start().await.unwrap();
-    let source = ShareSource::bytes("x".parse().unwrap(), "some bytes");
+    let source = ShareSource::bytes("x", "some bytes");
     let shared = beside.share(source).await.unwrap();
 
     let client = |tracker: String| {
@@ -74,7 +74,7 @@ async fn owner_beside_its_tracker_is_reached_by_others() {
         .collect();
     assert_eq!(named, [SocketAddr::new(here, owner_port)]);
     let other = peer(format!("{here}:{port}")).start().await.unwrap();
-    soon(other.download("x")).await.unwrap();
+    soon(other.download(&shared.name)).await.unwrap();
     // Over loopback it is still found at loopback.
     let near = peer(format!("127.0.0.1:{port}")).start().await.unwrap();
     soon(near.download(shared.id)).await.unwrap();

@@ -51,16 +51,16 @@ async fn download_dropped_after_any_number_of_polls_leaves_nothing() {
         let storage = MemoryStorage::new();
         let builder = world.builder("leecher", storage.clone()).config(narrow());
         let peer = builder.start().await.unwrap();
-        let done = polled(peer.download("x"), polls).await;
+        let done = polled(peer.download(named("x")), polls).await;
         if let Some(done) = &done {
             assert!(done.is_ok(), "{polls} polls: {done:?}");
             finished += 1;
         }
         // The same download succeeds at once, in the same storage.
-        let again = timeout(Duration::from_secs(30), peer.download("x")).await;
+        let again = timeout(Duration::from_secs(30), peer.download(named("x"))).await;
         let again = again.unwrap_or_else(|_| panic!("hangs after {polls} polls"));
         again.unwrap_or_else(|error| panic!("after {polls} polls: {error}"));
-        assert_eq!(storage.bytes(&named("x")).unwrap(), bytes);
+        assert_eq!(storage.bytes(named("x")).unwrap(), bytes);
         peer.shutdown().await;
         drop(peer);
         // The owner may still be sending its farewell.
@@ -97,7 +97,7 @@ async fn share_dropped_after_any_number_of_polls_is_done_or_undone() {
         let found = world.node("asker").await;
         found
             .peer
-            .download("y")
+            .download(named("y"))
             .await
             .unwrap_or_else(|error| panic!("{polls} polls: {error}"));
         found.peer.shutdown().await;
@@ -141,7 +141,7 @@ async fn shutdown_dropped_after_any_number_of_polls_ends_the_peer() {
     let before = alive_tasks();
     for polls in 1..20 {
         let leecher = world.node("leecher").await;
-        let download = leecher.peer.download("x");
+        let download = leecher.peer.download(named("x"));
         sleep(Duration::from_millis(700)).await;
         assert!(download.progress().links > 0);
         polled(leecher.peer.shutdown(), polls).await;
@@ -157,13 +157,13 @@ async fn shutdown_dropped_after_any_number_of_polls_ends_the_peer() {
 async fn set_strategy_can_be_dropped_and_can_be_late() {
     let (world, _owner, _) = world_with_owner().await;
     let leecher = world.node("leecher").await;
-    let mut download = leecher.peer.download("x");
+    let mut download = leecher.peer.download(named("x"));
     for polls in 0..3 {
         polled(download.set_strategy(Default::default()), polls).await;
     }
     (&mut download).await.unwrap();
     soon(download.set_strategy(Default::default())).await;
-    let failed: Download = leecher.peer.download("nothing");
+    let failed: Download = leecher.peer.download(named("nothing"));
     soon(failed.set_strategy(Default::default())).await;
 }
 
@@ -181,7 +181,7 @@ async fn unshare_dropped_half_way_still_ends_it() {
         owner.share("x", &bytes).await;
         assert_eq!(owner.peer.contents().len(), 1);
         let leecher = world.node("leecher").await;
-        soon(leecher.peer.download("x")).await.unwrap();
+        soon(leecher.peer.download(named("x"))).await.unwrap();
         leecher.peer.shutdown().await;
         world.network().stall("tracker");
     }
@@ -211,7 +211,7 @@ async fn random_calls(seed: u64) {
     let mut downloads = Vec::new();
     for _ in 0..rng.usize(5..40) {
         match rng.u8(..6) {
-            0 | 1 => downloads.push(peer.download("x")),
+            0 | 1 => downloads.push(peer.download(named("x"))),
             2 => {
                 let source = ShareSource::bytes(named("x"), bytes.clone());
                 polled(peer.share(source), rng.usize(..30)).await;
@@ -231,12 +231,12 @@ async fn random_calls(seed: u64) {
         }
     }
     drop(downloads);
-    let last = soon(peer.download("x")).await;
+    let last = soon(peer.download(named("x"))).await;
     assert!(last.is_ok(), "seed {seed}: {last:?}");
     assert_eq!(peer.contents().len(), 1, "seed {seed}");
     let taken = storage.insert(named("x"), bytes.clone());
     let served = world.node("served").await;
-    soon(served.peer.download("x")).await.unwrap();
+    soon(served.peer.download(named("x"))).await.unwrap();
     assert_eq!(served.bytes("x").unwrap(), bytes, "seed {seed}");
     // The content is in the storage, or was shared from memory.
     assert!(matches!(taken, Ok(()) | Err(StorageError::Exists { .. })));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
+use bt_lite::peer::swarm::{PlannerConfig, SwarmConfig};
 use bt_lite::{
     ConfigError, ContentId, DownloadError, DownloadOptions, MemoryStorage, ShareSource, StartError,
 };
@@ -67,6 +68,11 @@ fn set<T: Extreme + Clone>(field: &mut T, nth: usize) -> bool {
     })
 }
 
+/// A value that does not contradict the longest one, and is not too short either.
+fn at_most(value: Duration, longest: Duration) -> Duration {
+    value.min(longest.max(PATIENCE))
+}
+
 const FIELDS: &[(&str, Set)] = &[
     ("owners_wanted", |c, n| set(&mut c.owners_wanted, n)),
     ("max_downloads", |c, n| set(&mut c.max_downloads, n)),
@@ -95,9 +101,15 @@ const FIELDS: &[(&str, Set)] = &[
     ("swarm.commit_interval", |c, n| {
         set(&mut c.swarm.commit_interval, n)
     }),
-    ("swarm.find_retry", |c, n| set(&mut c.swarm.find_retry, n)),
+    ("swarm.find_retry", |c, n| {
+        let is_set = set(&mut c.swarm.find_retry, n);
+        c.swarm.find_interval = c.swarm.find_interval.max(c.swarm.find_retry);
+        is_set
+    }),
     ("swarm.find_interval", |c, n| {
-        set(&mut c.swarm.find_interval, n)
+        let is_set = set(&mut c.swarm.find_interval, n);
+        c.swarm.find_retry = at_most(c.swarm.find_retry, c.swarm.find_interval);
+        is_set
     }),
     ("swarm.patience", |c, n| set(&mut c.swarm.patience, n)),
     ("swarm.planner.max_open", |c, n| {
@@ -116,10 +128,14 @@ const FIELDS: &[(&str, Set)] = &[
         set(&mut c.swarm.planner.slack, n)
     }),
     ("swarm.planner.silence", |c, n| {
-        set(&mut c.swarm.planner.silence, n)
+        let is_set = set(&mut c.swarm.planner.silence, n);
+        c.swarm.planner.max_silence = c.swarm.planner.max_silence.max(c.swarm.planner.silence);
+        is_set
     }),
     ("swarm.planner.max_silence", |c, n| {
-        set(&mut c.swarm.planner.max_silence, n)
+        let is_set = set(&mut c.swarm.planner.max_silence, n);
+        c.swarm.planner.silence = at_most(c.swarm.planner.silence, c.swarm.planner.max_silence);
+        is_set
     }),
     ("swarm.planner.seed", |c, n| {
         set(&mut c.swarm.planner.seed, n)
@@ -153,7 +169,7 @@ async fn small_swarm(config: &PeerConfig) -> Option<ConfigError> {
     assert!(asked < 10, "{asked} requests in no time");
     let source = ShareSource::bytes(named("x"), bytes.clone());
     owner.share(source).await.unwrap();
-    let (one, other) = futures::join!(early, far.peer.download("x"));
+    let (one, other) = futures::join!(early, far.peer.download(named("x")));
     other.unwrap();
     match one {
         // The shortest patience ends before there is an owner.
@@ -196,11 +212,45 @@ async fn extreme_of_every_field_is_refused_by_its_name_or_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn fields_that_contradict_each_other_are_refused_by_their_names() {
+    let seconds = Duration::from_secs;
+    let swarm = SwarmConfig::default();
+    let planner = PlannerConfig::default();
+    for (swarm, field, longest, found) in [
+        (
+            swarm
+                .clone()
+                .find_interval(seconds(5))
+                .find_retry(seconds(6)),
+            "swarm.find_retry",
+            "swarm.find_interval",
+            "6s",
+        ),
+        (
+            swarm.planner(planner.max_silence(seconds(3))),
+            "swarm.planner.silence",
+            "swarm.planner.max_silence",
+            "4s",
+        ),
+    ] {
+        let config = PeerConfig::default().swarm(swarm);
+        let refused = soon(small_swarm(&config)).await.unwrap();
+        let text = refused.to_string();
+        assert!(text.contains(longest) && text.contains(found), "{text}");
+        assert!(
+            matches!(refused, ConfigError::OutOfRange { field: named, .. } if named == field),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_fields_at_their_maximum_work_together() {
     let mut config = PeerConfig::default();
     for (name, set) in FIELDS {
-        let most = (0..).take_while(|&nth| set(&mut config, nth)).count();
-        assert!(most > 0, "{name}");
+        let mut tried = config.clone();
+        let extremes = (0..).take_while(|&nth| set(&mut tried, nth)).count();
+        assert!(extremes > 0 && set(&mut config, extremes - 1), "{name}");
     }
     assert_eq!(config.swarm.planner.silence, Duration::MAX);
     assert_eq!(soon(small_swarm(&config)).await, None);

@@ -315,7 +315,7 @@ async fn addresses_that_strangers_tell_do_not_come_before_listed_owners() {
     let id_of_it = ContentId::of(&bytes);
     // With an owner to dial, the download does not end at once.
     let options = DownloadOptions::new()
-        .owner("memory:nowhere".parse().unwrap())
+        .owner("memory:nowhere")
         .name(named("x"));
     let download = leecher.peer.download_with(id_of_it, options);
     sleep(Duration::from_secs(5)).await;

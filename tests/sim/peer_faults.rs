@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Node, World, bind_tracker, content, soon};
+use crate::world::{Node, World, bind_tracker, content, named, soon};
 
 const LEN: usize = 60 * (16 << 10);
 
@@ -47,7 +47,7 @@ async fn completes(leecher: &Node, download: Download, bytes: &Bytes) {
 async fn download_survives_owners_that_are_killed_one_by_one() {
     let (world, _owners, bytes) = slow_world(4).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     for dead in 0..3 {
         stored(&download, 8 * (dead + 1)).await;
         world.network().kill(&format!("owner-{dead}"));
@@ -59,7 +59,7 @@ async fn download_survives_owners_that_are_killed_one_by_one() {
 async fn download_survives_links_that_are_cut_again_and_again() {
     let (world, _owners, bytes) = slow_world(2).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     for chunks in 1..10 {
         stored(&download, 4 * chunks).await;
         let owner = format!("owner-{}", chunks % 2);
@@ -72,7 +72,7 @@ async fn download_survives_links_that_are_cut_again_and_again() {
 async fn download_survives_owners_that_stall() {
     let (world, _owners, bytes) = slow_world(3).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     stored(&download, 5).await;
     world.network().stall("owner-0");
     stored(&download, 10).await;
@@ -87,7 +87,7 @@ async fn download_survives_owners_that_refuse() {
         world.network().refuse(owner, true);
     }
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     soon(completes(&leecher, download, &bytes)).await;
 }
 
@@ -97,7 +97,7 @@ async fn liar_is_found_and_not_asked_again() {
     world.network().corrupt("owner-1", 1.0);
     let leecher = world.node("leecher").await;
     world.network().record(100_000);
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     soon(completes(&leecher, download, &bytes)).await;
 
     let events = world.network().trace().events;
@@ -129,7 +129,7 @@ async fn occasional_lies_of_all_owners_do_not_end_a_download() {
     world.network().corrupt("owner-0", 0.05);
     world.network().corrupt("owner-1", 0.05);
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     soon(completes(&leecher, download, &bytes)).await;
 }
 
@@ -137,7 +137,7 @@ async fn occasional_lies_of_all_owners_do_not_end_a_download() {
 async fn owners_that_come_back_are_found_through_the_tracker() {
     let (world, mut owners, bytes) = slow_world(1).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     stored(&download, 10).await;
     owners.pop().unwrap().peer.shutdown().await;
     let asked = world.tracker.stats().registry.requests.need;
@@ -155,7 +155,7 @@ async fn download_without_owners_is_given_up_after_its_patience() {
     let mut config = PeerConfig::default();
     config.swarm.patience = Some(Duration::from_secs(33));
     let leecher = world.node_with("leecher", config).await;
-    let mut download = leecher.peer.download("x");
+    let mut download = leecher.peer.download(named("x"));
     stored(&download, 10).await;
     owners.pop().unwrap().peer.shutdown().await;
     let missing = 60 - download.progress().verified_chunks;
@@ -175,7 +175,7 @@ async fn download_without_owners_is_given_up_after_its_patience() {
     // The next download has what was committed.
     let other = world.node("other").await;
     other.share("x", &content(LEN, 1)).await;
-    let again = leecher.peer.download("x");
+    let again = leecher.peer.download(named("x"));
     soon(again).await.unwrap();
     assert_eq!(leecher.bytes("x").unwrap(), content(LEN, 1));
 }
@@ -187,7 +187,7 @@ async fn owner_that_never_answers_is_given_up_without_a_manifest() {
     config.swarm.patience = Some(Duration::from_secs(60));
     let leecher = world.node_with("leecher", config).await;
     world.network().stall("owner-0");
-    let error = soon(leecher.peer.download("x")).await.unwrap_err();
+    let error = soon(leecher.peer.download(named("x"))).await.unwrap_err();
     let expected = DownloadError::GaveUp {
         id: ContentId::of(&bytes),
         missing: None,
@@ -200,7 +200,7 @@ async fn owner_that_never_answers_is_given_up_without_a_manifest() {
 async fn tracker_that_dies_after_the_start_is_not_missed() {
     let (world, _owners, bytes) = slow_world(2).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     stored(&download, 3).await;
     world.network().kill("tracker");
     soon(completes(&leecher, download, &bytes)).await;
@@ -210,7 +210,7 @@ async fn tracker_that_dies_after_the_start_is_not_missed() {
 async fn tracker_that_does_not_answer_delays_the_end_only_briefly() {
     let (world, _owners, bytes) = slow_world(2).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     stored(&download, 3).await;
     world.network().stall("tracker");
     let mut events = download.events();
@@ -240,7 +240,7 @@ async fn restarted_tracker_knows_the_owners_again() {
     let world = World { net, tracker };
     sleep(Duration::from_secs(30)).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     soon(completes(&leecher, download, &bytes)).await;
 }
 
@@ -248,7 +248,7 @@ async fn restarted_tracker_knows_the_owners_again() {
 async fn partition_is_waited_out() {
     let (world, _owners, bytes) = slow_world(2).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     stored(&download, 10).await;
     world
         .network()
@@ -263,7 +263,7 @@ async fn fast_owner_is_listed_before_a_slow_one() {
     let (world, _owners, bytes) = slow_world(2).await;
     world.network().set_upload_rate("owner-1", Some(1_000_000));
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     soon(completes(&leecher, download, &bytes)).await;
     sleep(Duration::from_secs(6)).await;
     assert!(world.tracker.stats().registry.requests.update > 0);
@@ -273,7 +273,7 @@ async fn fast_owner_is_listed_before_a_slow_one() {
     leecher.peer.shutdown().await;
     let next = world.node_with("next", config).await;
     world.network().record(100_000);
-    let download = next.peer.download("x");
+    let download = next.peer.download(named("x"));
     soon(completes(&next, download, &bytes)).await;
     let dialled = world.network().trace().events.into_iter().filter(|event| {
         event.kind == TraceKind::Connected && event.from.as_str().starts_with("memory:next")
@@ -307,7 +307,7 @@ async fn swarm_keeps_its_bound_of_links() {
     let mut fetches = Vec::new();
     for node in &nodes {
         for number in 0..PEERS {
-            fetches.push(node.peer.download(format!("content-{number}")));
+            fetches.push(node.peer.download(named(&format!("content-{number}"))));
         }
     }
     let watched: Vec<_> = fetches.iter().map(Download::events).collect();
@@ -341,6 +341,6 @@ async fn owner_that_the_user_knows_is_asked_too() {
     let id = ContentId::of(&bytes);
     let options = DownloadOptions::new()
         .owner(world.nowhere())
-        .owner("memory:owner-0".parse().unwrap());
+        .owner("memory:owner-0");
     soon(peer.download_with(id, options)).await.unwrap();
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep};
 
-use crate::world::{Node, World, alive_tasks, content, soon, tasks_settle, wire};
+use crate::world::{Node, World, alive_tasks, content, named, soon, tasks_settle, wire};
 
 const LEN: usize = 60 * (16 << 10);
 
@@ -91,7 +91,7 @@ pub(crate) async fn world_with_owner(config: PeerConfig) -> (World, Node, Conten
 
 pub(crate) async fn serves_others(world: &World, bytes: &Bytes) {
     let leecher = world.node("leecher").await;
-    soon(leecher.peer.download("x")).await.unwrap();
+    soon(leecher.peer.download(named("x"))).await.unwrap();
     assert_eq!(leecher.bytes("x").unwrap(), *bytes);
     leecher.peer.shutdown().await;
 }
@@ -451,7 +451,7 @@ async fn those_who_ask_before_they_know_that_they_wait_are_served_later_and_not_
 
     // The tracker names the length and an owner that has everything.
     let leecher = world.node("late").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     while download.progress().place_in_line != Some(2) {
         sleep(Duration::from_millis(100)).await;
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::reading::{Setting, download_only, read};
 use crate::world::storages::{Call, Trouble, Troubled};
-use crate::world::{World, content, soon};
+use crate::world::{World, content, named, soon};
 
 /// A content of 8 MiB in 512 chunks, at 512 KiB per second.
 const LENGTH: u64 = 8 << 20;
@@ -67,7 +67,7 @@ async fn reader_at_the_end_gets_its_bytes_long_before_the_download_ends() {
     soon(async {
         let (world, _owners, bytes) = slow_world(1).await;
         let node = world.node("reader").await;
-        let mut download = node.peer.download("film");
+        let mut download = node.peer.download(named("film"));
         let mut reader = download.reader();
         let begun = Instant::now();
         reader.seek(SeekFrom::End(-5000)).await.unwrap();
@@ -99,7 +99,7 @@ async fn dropped_reader_withdraws_what_it_wanted() {
     soon(async {
         let (world, _owners, _) = slow_world(1).await;
         let node = world.node("reader").await;
-        let mut download = node.peer.download("film");
+        let mut download = node.peer.download(named("film"));
         let mut reader = download.reader_with(ReaderOptions::new().readahead(400_000));
         let length = reader.wait_length().await.unwrap();
         reader.seek(SeekFrom::Start(length / 2)).await.unwrap();
@@ -127,7 +127,7 @@ async fn reader_hears_that_its_download_is_cancelled_or_the_peer_stops() {
     soon(async {
         let (world, _owners, bytes) = slow_world(1).await;
         let node = world.node("reader").await;
-        let download = node.peer.download("film");
+        let download = node.peer.download(named("film"));
         let mut reader = download.reader();
         assert_eq!(reader.read_u8().await.unwrap(), bytes[0]);
         let waits = async {
@@ -169,7 +169,7 @@ async fn reader_of_a_storage_that_fails_gets_its_error() {
         // A write fails: the download fails, and its readers with it.
         let storage = Troubled::new(Call::Write, 5, Trouble::Fails);
         let peer = world.builder("writer", storage).start().await.unwrap();
-        let mut download = peer.download("film");
+        let mut download = peer.download(named("film"));
         let mut reader = download.reader();
         let error = reader.read_to_end(&mut Vec::new()).await.unwrap_err();
         let outcome = (&mut download).await.unwrap_err();
@@ -179,7 +179,7 @@ async fn reader_of_a_storage_that_fails_gets_its_error() {
         let storage = Troubled::new(Call::Read, 0, Trouble::Fails);
         let builder = world.builder("reader", storage.clone());
         let peer = builder.start().await.unwrap();
-        let mut download = peer.download("film");
+        let mut download = peer.download(named("film"));
         (&mut download).await.unwrap();
         let mut reader = download.reader();
         let error = reader.read_u8().await.unwrap_err();
@@ -198,7 +198,7 @@ async fn content_that_falls_asleep_is_read_on() {
     soon(async {
         let (world, owners, bytes) = slow_world(1).await;
         let node = world.node("reader").await;
-        let download = node.peer.download("film");
+        let download = node.peer.download(named("film"));
         let mut reader = download.reader();
         assert_eq!(reader.read_u8().await.unwrap(), bytes[0]);
         let content = download.await.unwrap();
@@ -235,14 +235,14 @@ async fn chunks_of_an_interrupted_download_are_verified_before_they_are_read() {
                 .start()
         };
         let peer = start().await.unwrap();
-        let download = peer.download("film");
+        let download = peer.download(named("film"));
         sleep(Duration::from_secs(5)).await;
         let before = download.verified_chunks().await.unwrap();
         assert!(before.count() > 20 && !before.is_complete());
         drop(download);
         peer.shutdown().await;
         let peer = start().await.unwrap();
-        let mut download = peer.download("film");
+        let mut download = peer.download(named("film"));
         let mut reader = download.reader();
         let begun = Instant::now();
         let mut front = vec![0; 20 * (16 << 10)];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bt_lite::transport::memory::Trace;
 use futures::future::join_all;
 
-use crate::world::{World, content, soon};
+use crate::world::{World, content, named, soon};
 
 /// Six peers, two contents of small chunks, rates, latencies and a fault.
 async fn run(seed: u64) -> Trace {
@@ -24,7 +24,7 @@ async fn run(seed: u64) -> Trace {
     nodes[1].share("b", &content(sizes[1], 2)).await;
     network.corrupt_next("peer-1", 1);
     let fetch = |at: usize, name: &'static str| {
-        let download = nodes[at].peer.download(name);
+        let download = nodes[at].peer.download(named(name));
         async move {
             download.await.unwrap();
         }

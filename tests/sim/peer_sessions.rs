@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::peer_hostile::{Raw, hello, request};
 use crate::world::storages::{Call, Trouble, Troubled};
-use crate::world::{Node, World, content, soon};
+use crate::world::{Node, World, content, named, soon};
 
 /// An owner of contents `0` to `count - 1`, each of some chunks.
 async fn owner_of(world: &World, count: usize) -> Node {
@@ -53,7 +53,7 @@ async fn contents_of_two_peers_share_one_connection_and_sleep_afterwards() {
     let names: Vec<String> = names(COUNT).collect();
     let downloads = names
         .iter()
-        .map(|name| leecher.peer.download(name.as_str()));
+        .map(|name| leecher.peer.download(named(name.as_str())));
     for downloaded in soon(join_all(downloads)).await {
         downloaded.unwrap();
     }
@@ -77,7 +77,7 @@ async fn contents_of_two_peers_share_one_connection_and_sleep_afterwards() {
     assert_eq!(owner.peer.stats().connections, 0);
     // And contents wake up again.
     let again = world.node("again").await;
-    soon(again.peer.download("7")).await.unwrap();
+    soon(again.peer.download(named("7"))).await.unwrap();
     assert!(again.bytes("7") == Some(bytes_of(7)));
 }
 
@@ -95,7 +95,7 @@ async fn downloads_beyond_the_bound_wait_in_order() {
     let names: Vec<String> = names(COUNT).collect();
     let downloads = names
         .iter()
-        .map(|name| leecher.peer.download(name.as_str()));
+        .map(|name| leecher.peer.download(named(name.as_str())));
     let mut downloads: Vec<_> = downloads.collect();
     let positions: Vec<_> = downloads.iter().map(bt_lite::Download::position).collect();
     assert_eq!(positions, [0, 1, 2, 3, 4].map(Some));
@@ -134,8 +134,8 @@ async fn time_in_the_queue_is_no_time_without_progress() {
     let storage = Troubled::new(Call::Write, 0, Trouble::Hangs);
     let leecher = world.builder("leecher", storage.clone()).config(config);
     let leecher = leecher.start().await.unwrap();
-    let first = leecher.download("1");
-    let second = leecher.download("0");
+    let first = leecher.download(named("1"));
+    let second = leecher.download(named("0"));
     // Twice as long as a download waits for something to arrive.
     sleep(Duration::from_secs(120)).await;
     storage.mend();
@@ -153,13 +153,13 @@ async fn slow_storage_of_one_content_holds_up_no_other() {
     let storage = Troubled::new(Call::Write, 0, Trouble::Hangs);
     let leecher = world.builder("leecher", storage.clone());
     let leecher = leecher.start().await.unwrap();
-    let stuck = leecher.download("big");
+    let stuck = leecher.download(named("big"));
     while storage.count(Call::Write) == 0 {
         sleep(Duration::from_millis(1)).await;
     }
     storage.mend();
     for name in names(30) {
-        soon(leecher.download(name.as_str())).await.unwrap();
+        soon(leecher.download(named(name.as_str()))).await.unwrap();
     }
     // Its progress is shown once in a while.
     sleep(Duration::from_secs(2)).await;
@@ -263,7 +263,7 @@ async fn content_that_cannot_be_read_any_more_is_withdrawn_when_it_wakes() {
     let mut config = PeerConfig::default();
     config.swarm.patience = Some(Duration::from_secs(60));
     let leecher = world.node_with("leecher", config).await;
-    let error = soon(leecher.peer.download("x")).await.unwrap_err();
+    let error = soon(leecher.peer.download(named("x"))).await.unwrap_err();
     let expected = DownloadError::GaveUp {
         id: shared.id,
         missing: None,

@@ -33,7 +33,7 @@ async fn midway() -> (World, Node, Node, bt_lite::Download, usize) {
     owner.share("x", &content(60 * (16 << 10), 1)).await;
     world.network().set_upload_rate("owner", Some(100_000));
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     sleep(Duration::from_secs(3)).await;
     assert!(download.progress().verified_chunks > 0);
     (world, owner, leecher, download, before)
@@ -103,7 +103,7 @@ async fn hung_storage_does_not_delay_a_shutdown() {
             .start()
             .await
             .unwrap();
-        let mut download = peer.download("x");
+        let mut download = peer.download(named("x"));
         sleep(Duration::from_secs(10)).await;
         assert!(storage.count(call) > nth, "{call:?} was not reached");
         shuts_down_in_time(&peer).await;
@@ -128,13 +128,13 @@ async fn hung_storage_does_not_delay_a_cancelled_download() {
             .start()
             .await
             .unwrap();
-        let download = peer.download("x");
+        let download = peer.download(named("x"));
         sleep(Duration::from_secs(10)).await;
         download.cancel();
         assert_eq!(soon(download).await, Err(DownloadError::Cancelled));
         storage.mend();
-        soon(peer.download("x")).await.unwrap();
-        assert_eq!(storage.inner.bytes(&named("x")).unwrap(), bytes);
+        soon(peer.download(named("x"))).await.unwrap();
+        assert_eq!(storage.inner.bytes(named("x")).unwrap(), bytes);
     }
 }
 
@@ -144,7 +144,7 @@ async fn cancelling_waits_for_a_content_that_is_being_published() {
     let _owners = world.owners(1, "x", &content(50_000, 1)).await;
     let storage = Troubled::new(Call::Finish, 0, Trouble::Hangs);
     let peer = world.builder("leecher", storage).start().await.unwrap();
-    let mut download = peer.download("x");
+    let mut download = peer.download(named("x"));
     sleep(Duration::from_secs(5)).await;
     download.cancel();
     assert!(
@@ -167,7 +167,7 @@ async fn hung_read_of_an_owner_does_not_delay_its_shutdown() {
     let owner = world.builder("owner", storage).start().await.unwrap();
     owner.share(named("x")).await.unwrap();
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     sleep(Duration::from_secs(2)).await;
     shuts_down_in_time(&owner).await;
     drop(download);
@@ -242,7 +242,7 @@ async fn peer_whose_handles_are_dropped_while_its_storage_hangs_leaves_no_task()
             .start()
             .await
             .unwrap();
-        let download = peer.download("x");
+        let download = peer.download(named("x"));
         sleep(Duration::from_secs(10)).await;
         drop(peer);
         assert_eq!(soon(download).await, Err(DownloadError::ShutDown));
@@ -263,7 +263,7 @@ async fn restarted_peer_resumes_its_download() {
         .start()
         .await
         .unwrap();
-    let download = again.download("x");
+    let download = again.download(named("x"));
     let mut events = download.events();
     use futures::StreamExt;
     let first = loop {

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::peer_hostile::{Raw, hello};
 use crate::world::storages::{Call, Trouble, Troubled};
-use crate::world::{Node, World, content, soon};
+use crate::world::{Node, World, content, named, soon};
 
 const LEN: usize = 60 * (16 << 10);
 
@@ -83,7 +83,7 @@ async fn network_that_is_gone_for_minutes_delays_a_download_and_does_not_end_it(
     let world = World::memory(1).await;
     let (_owner, bytes) = slow_owner(&world).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     let mut events = download.events();
     begun(&mut events).await;
     // As after a sleep: connections are dead, and nobody can be reached.
@@ -113,7 +113,7 @@ async fn switch_that_drops_everything_for_minutes_does_not_end_a_download() {
     let world = World::memory(1).await;
     let (_owner, bytes) = slow_owner(&world).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     let mut events = download.events();
     begun(&mut events).await;
     let others = ["owner", "tracker"];
@@ -264,7 +264,7 @@ async fn owner_that_sends_no_more_and_one_that_lies_are_told_apart() {
     let world = World::memory(1).await;
     let (_owner, _) = slow_owner(&world).await;
     let leecher = world.node("leecher").await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     let mut events = download.events();
     begun(&mut events).await;
     world.network().corrupt("owner", 1.0);
@@ -273,7 +273,7 @@ async fn owner_that_sends_no_more_and_one_that_lies_are_told_apart() {
 
     let leecher = world.node("second").await;
     world.network().corrupt("owner", 0.0);
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     let mut events = download.events();
     begun(&mut events).await;
     world.network().stall("owner");
@@ -290,7 +290,10 @@ async fn partial_owners_without_the_rest_are_told_apart() {
     let (owner, _) = slow_owner(&world).await;
     let one = world.node("one").await;
     let other = world.node("other").await;
-    let downloads: [Download; 2] = [one.peer.download("x"), other.peer.download("x")];
+    let downloads: [Download; 2] = [
+        one.peer.download(named("x")),
+        other.peer.download(named("x")),
+    ];
     for download in &downloads {
         begun(&mut download.events()).await;
     }
@@ -308,7 +311,7 @@ async fn slow_storage_is_told_apart_and_does_not_count_as_impatience() {
     let storage = Troubled::new(Call::Write, 3, Trouble::Hangs);
     let builder = world.builder("leecher", storage).config(config.clone());
     let peer = builder.start().await.unwrap();
-    let mut download = peer.download("x");
+    let mut download = peer.download(named("x"));
     let reason = stalls(&mut download.events()).await;
     assert!(
         matches!(reason, StallReason::Storage { chunks: 1.. }),
@@ -322,7 +325,7 @@ async fn slow_storage_is_told_apart_and_does_not_count_as_impatience() {
 
     // With the same patience an owner that is gone is not waited for.
     let leecher = world.node_with("other", config).await;
-    let download = leecher.peer.download("x");
+    let download = leecher.peer.download(named("x"));
     begun(&mut download.events()).await;
     world.network().kill("owner");
     world.network().refuse("owner", true);
@@ -356,9 +359,9 @@ async fn dial_without_a_place_goes_on_as_soon_as_one_is_free() {
     // One is kept for those that others open.
     config.max_connections = 2;
     let leecher = world.node_with("leecher", config).await;
-    let long = leecher.peer.download("x");
+    let long = leecher.peer.download(named("x"));
     begun(&mut long.events()).await;
-    let mut short = leecher.peer.download("y");
+    let mut short = leecher.peer.download(named("y"));
     let wait = Duration::from_millis(5300);
     assert!(tokio::time::timeout(wait, &mut short).await.is_err());
     owner.peer.shutdown().await;
@@ -391,9 +394,9 @@ async fn owner_that_has_a_place_in_a_moment_is_tried_again_in_a_moment() {
     world.network().set_upload_rate("owner", Some(1_000_000));
     world.network().refuse("host", true);
     let begun = Instant::now();
-    let one = first.download("x");
+    let one = first.download(named("x"));
     one.events().next().await.unwrap();
-    let two = second.download("x");
+    let two = second.download(named("x"));
     let freed = async {
         sleep(Duration::from_millis(120)).await;
         first.shutdown().await;

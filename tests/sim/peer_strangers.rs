@@ -125,7 +125,7 @@ async fn links_that_others_open_leave_room_for_dialling() {
     let bytes = crate::world::content(100_000, 2);
     other.share("y", &bytes).await;
     let begun = Instant::now();
-    soon(owner.peer.download("y")).await.unwrap();
+    soon(owner.peer.download(named("y"))).await.unwrap();
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(owner.bytes("y").unwrap(), bytes);
 }

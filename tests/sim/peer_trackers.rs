@@ -36,7 +36,7 @@ async fn content_is_shared_at_once_though_the_tracker_is_away_and_told_to_it_lat
         let storage = MemoryStorage::new();
         let builder = world.builder("leecher", storage.clone());
         let leecher = builder.trackers_optional().start().await.unwrap();
-        let options = DownloadOptions::new().owner("memory:owner".parse().unwrap());
+        let options = DownloadOptions::new().owner("memory:owner");
         let begun = Instant::now();
         soon(leecher.download_with(shared.id, options))
             .await
@@ -80,7 +80,7 @@ async fn peers_with_the_same_seed_are_different_peers() {
     owner.share(source).await.unwrap();
     let leecher = peer("leecher").start().await.unwrap();
     assert_ne!(owner.id(), leecher.id());
-    soon(leecher.download("x")).await.unwrap();
+    soon(leecher.download(named("x"))).await.unwrap();
     let named = PeerId([5; 16]);
     assert_eq!(peer("third").id(named).start().await.unwrap().id(), named);
 }
@@ -160,5 +160,5 @@ async fn advertised_name_is_looked_up_and_a_tracker_that_asks_for_the_source_lis
     let shared = owner.share(source).await.unwrap();
     soon(world.listed(&shared, 1)).await;
     let leecher = world.node("leecher").await;
-    soon(leecher.peer.download("x")).await.unwrap();
+    soon(leecher.peer.download(named("x"))).await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use bt_lite::peer::ShareSource;
+use bt_lite::peer::{DownloadKey, ShareSource};
 use bt_lite::storage::{Blob, FilePool, Stored, open_file};
 use bt_lite::{
     ContentName, FileStorage, Manifest, MemoryNetwork, Peer, Storage, StorageError, Tracker,
@@ -273,7 +273,10 @@ async fn sharing_with_few_descriptors() {
         .await
         .unwrap();
     for n in [0, 1000, 1999] {
-        let content = leecher.download(format!("{n}")).await.unwrap();
+        let content = leecher
+            .download(DownloadKey::name(format!("{n}")))
+            .await
+            .unwrap();
         assert_eq!(content.id, bt_lite::ContentId::of(&file(n).1));
     }
     leecher.shutdown().await;

@@ -12,6 +12,7 @@ mod descriptors;
 mod durable;
 #[cfg(unix)]
 mod files;
+mod forwarding;
 mod memory;
 #[cfg(target_os = "linux")]
 mod odd_file_systems;

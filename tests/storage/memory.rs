@@ -56,10 +56,10 @@ async fn capacity_is_reserved_at_the_start_and_released_if_nothing_was_committed
     drop(blob);
     let refused = storage.insert(name("d"), vec![4; 1]);
     assert_eq!(refused, Err(full("d", 1, 0)));
-    assert_eq!(storage.bytes(&name("c")).unwrap(), vec![3; 60]);
-    assert_eq!(storage.bytes(&name("d")), None);
+    assert_eq!(storage.bytes(name("c")).unwrap(), vec![3; 60]);
+    assert_eq!(storage.bytes(name("d")), None);
     storage.insert(name("empty"), Bytes::new()).unwrap();
-    assert_eq!(storage.bytes(&name("empty")), Some(Bytes::new()));
+    assert_eq!(storage.bytes(name("empty")), Some(Bytes::new()));
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn blocks_are_read_without_a_copy() {
     storage
         .insert("b".parse().unwrap(), inserted.clone())
         .unwrap();
-    let read = storage.bytes(&"b".parse().unwrap()).unwrap();
+    let read = storage.bytes("b").unwrap();
     assert_eq!(read.as_ptr(), inserted.as_ptr());
 }
 

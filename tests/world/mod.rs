@@ -180,7 +180,7 @@ impl Node {
     }
 
     pub(crate) fn bytes(&self, name: &str) -> Option<Bytes> {
-        self.storage.bytes(&named(name))
+        self.storage.bytes(named(name))
     }
 
     pub(crate) fn addr(&self) -> Addr {

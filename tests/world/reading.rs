@@ -4,7 +4,9 @@
 use std::io::SeekFrom;
 use std::time::Duration;
 
-use bt_lite::{ContentReader, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+use bt_lite::{
+    ContentReader, DownloadKey, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker,
+};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::time::{Instant, sleep_until};
@@ -94,7 +96,7 @@ impl Scene {
         for (number, rate) in setting.owners.iter().enumerate() {
             let name = format!("owner-{number}");
             let owner = peer(&name, number as u64 + 10).await.unwrap();
-            let source = ShareSource::bytes("film".parse().unwrap(), bytes.clone());
+            let source = ShareSource::bytes("film", bytes.clone());
             owner.share(source).await.unwrap();
             network.set_upload_rate(&name, Some(*rate));
             network.set_latency(&name, setting.round_trip / 2);
@@ -122,7 +124,11 @@ impl Scene {
 pub(crate) async fn download_only(setting: &Setting) -> Duration {
     let scene = Scene::new(setting).await;
     let begun = Instant::now();
-    scene.peer.download("film").await.unwrap();
+    scene
+        .peer
+        .download(DownloadKey::name("film"))
+        .await
+        .unwrap();
     let end = begun.elapsed();
     scene.close().await;
     end
@@ -132,7 +138,7 @@ pub(crate) async fn download_only(setting: &Setting) -> Duration {
 /// position and a length, one after the other.
 pub(crate) async fn read(setting: &Setting, parts: &[(u64, u64)]) -> Figures {
     let scene = Scene::new(setting).await;
-    let mut download = scene.peer.download("film");
+    let mut download = scene.peer.download(DownloadKey::name("film"));
     let reader = download.reader();
     let begun = Instant::now();
     let ended = async {

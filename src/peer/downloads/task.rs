@@ -263,6 +263,9 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
+        if let Some(wrong) = options.wrong {
+            return Err(wrong);
+        }
         check_owners(shared, &options.owners)?;
         let asked = match &key {
             ContentKey::Name(name) => Some(name.clone()),

@@ -9,8 +9,8 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use crate::content::{Bitfield, Content, ContentName};
-use crate::error::DownloadError;
+use crate::content::{Bitfield, Content, ContentName, NameError};
+use crate::error::{DownloadError, checked_addr};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
@@ -18,7 +18,7 @@ use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::queue::QueueTicket;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::swarm::{Progress, StallReason, Strategy};
-use crate::protocol::Addr;
+use crate::protocol::{Addr, AddrError};
 
 /// What happens to a download.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,8 @@ pub struct DownloadOptions {
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
+    /// The first text that was not an address or a name; the download fails with it.
+    pub(in crate::peer) wrong: Option<DownloadError>,
 }
 
 impl DownloadOptions {
@@ -70,10 +72,24 @@ impl DownloadOptions {
         Self::default()
     }
 
-    /// Sets the name to store the content under. No other peer is told.
+    /// Sets the name to store the content under: a [`ContentName`], or text. No other
+    /// peer is told. If it is not a content name, the download fails with
+    /// [`DownloadError::Name`].
     #[must_use]
-    pub fn name(mut self, name: ContentName) -> Self {
-        self.name = Some(name);
+    pub fn name<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        let text = name.to_string();
+        match name.try_into() {
+            Ok(name) => self.name = Some(name),
+            Err(source) => {
+                let (name, source) = (text, source.into());
+                let wrong = DownloadError::Name { name, source };
+                self.wrong.get_or_insert(wrong);
+            }
+        }
         self
     }
 
@@ -84,10 +100,20 @@ impl DownloadOptions {
         self
     }
 
-    /// Adds an owner to ask.
+    /// Adds an owner to ask: an [`Addr`], or text. If it is not an address, the download
+    /// fails with [`DownloadError::Config`].
     #[must_use]
-    pub fn owner(mut self, addr: Addr) -> Self {
-        self.owners.push(addr);
+    pub fn owner<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        match checked_addr(addr) {
+            Ok(addr) => self.owners.push(addr),
+            Err(wrong) => {
+                self.wrong.get_or_insert(wrong.into());
+            }
+        }
         self
     }
 }

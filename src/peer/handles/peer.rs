@@ -1,6 +1,5 @@
 //! What a program holds of a peer: the builder that starts it, and the handle.
 
-use std::convert::Infallible;
 use std::fmt;
 
 use std::sync::atomic::AtomicU64;
@@ -9,7 +8,7 @@ use std::time::Duration;
 
 use crate::content::{Content, ContentId, ContentName};
 use crate::descriptors::descriptor_limit;
-use crate::error::{ConfigError, ReaderError, ShareError, StartError};
+use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_addr};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
@@ -47,8 +46,7 @@ use crate::transport::{Listener, Transport};
 /// [`shutdown`](Self::shutdown) is called, or when the last handle is dropped.
 ///
 /// ```
-/// use bt_lite::{MemoryNetwork, MemoryStorage, Peer, Tracker};
-/// use bt_lite::peer::ShareSource;
+/// use bt_lite::{DownloadKey, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -63,7 +61,7 @@ use crate::transport::{Listener, Transport};
 ///     .start()
 ///     .await?;
 /// owner
-///     .share(ShareSource::bytes("greeting".parse()?, "hello, swarm"))
+///     .share(ShareSource::bytes("greeting", "hello, swarm"))
 ///     .await?;
 ///
 /// let storage = MemoryStorage::new();
@@ -71,7 +69,7 @@ use crate::transport::{Listener, Transport};
 ///     .tracker(tracker.local_addr())
 ///     .start()
 ///     .await?;
-/// let content = peer.download("greeting").await?;
+/// let content = peer.download(DownloadKey::name("greeting")).await?;
 /// assert_eq!(storage.bytes(&content.name).unwrap(), "hello, swarm");
 ///
 /// peer.shutdown().await;
@@ -303,8 +301,8 @@ impl Peer {
     /// Starts to download a content, by its name or its id. Returns at once:
     /// await the handle, or watch its events.
     ///
-    /// Text of 64 hexadecimal digits is an id, and any other text is a name.
-    /// Chunks are served to others as soon as they are verified. When the
+    /// A [`ContentId`], a [`ContentName`] and a [`Content`] are keys (a content counts as
+    /// its id); [`DownloadKey::id`] and [`DownloadKey::name`] take text. Chunks are served to others as soon as they are verified. When the
     /// download has ended, the content is in the storage under its name,
     /// verified and durable, and this peer shares it.
     ///
@@ -342,6 +340,7 @@ impl Peer {
     /// # Panics
     /// Outside a tokio runtime.
     ///
+    /// [`ContentName`]: crate::ContentName
     /// [`DownloadError::Storage`]: crate::DownloadError::Storage
     /// [`DownloadError::TargetExists`]: crate::DownloadError::TargetExists
     pub fn download(&self, key: impl Into<DownloadKey>) -> Download {
@@ -808,12 +807,10 @@ impl PeerBuilder {
         A: TryInto<Addr> + fmt::Display,
         A::Error: Into<AddrError>,
     {
-        let text = addr.to_string();
-        match addr.try_into() {
+        match checked_addr(addr) {
             Ok(addr) => Some(addr),
-            Err(source) => {
-                let source = source.into();
-                self.wrong.get_or_insert(ConfigError::Addr { text, source });
+            Err(wrong) => {
+                self.wrong.get_or_insert(wrong);
                 None
             }
         }
@@ -850,11 +847,4 @@ fn random<const LEN: usize>() -> Result<[u8; LEN], StartError> {
 /// nothing that depends on it has to be secret.
 fn random_seed() -> u64 {
     getrandom::u64().unwrap_or(0)
-}
-
-/// Lets the builder take an [`Addr`] as it takes text.
-impl From<Infallible> for AddrError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
 }

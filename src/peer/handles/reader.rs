@@ -86,7 +86,7 @@ impl ReaderOptions {
 /// longer shared.
 ///
 /// ```
-/// # use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+/// # use bt_lite::{DownloadKey, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
 /// use std::io::SeekFrom;
 /// use tokio::io::{AsyncReadExt, AsyncSeekExt};
 ///
@@ -96,10 +96,10 @@ impl ReaderOptions {
 /// # let tracker = Tracker::builder(network.endpoint("tracker")).bind("memory:tracker").await?;
 /// # let owner = Peer::builder(network.endpoint("owner"), MemoryStorage::new())
 /// #     .tracker(tracker.local_addr()).listen("memory:owner").start().await?;
-/// # owner.share(ShareSource::bytes("film".parse()?, vec![7; 300_000])).await?;
+/// # owner.share(ShareSource::bytes("film", vec![7; 300_000])).await?;
 /// # let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new())
 /// #     .tracker(tracker.local_addr()).start().await?;
-/// let download = peer.download("film");
+/// let download = peer.download(DownloadKey::name("film"));
 /// let mut reader = download.reader();
 /// reader.seek(SeekFrom::End(-1000)).await?;
 /// let mut end = Vec::new();

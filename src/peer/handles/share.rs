@@ -13,19 +13,32 @@ use crate::storage::{Blob, MemoryStorage, Storage, open_file};
 /// Something to share: a file, a content of the peer's storage, or bytes in
 /// memory.
 ///
-/// Made from a path or a [`ContentName`], or with [`bytes`](Self::bytes).
+/// Made from a path or a [`ContentName`], or with [`bytes`](Self::bytes). Text alone is
+/// a path. Names may be given as text: if it is not a content name, sharing fails with
+/// [`ShareError::Name`].
+///
+/// ```
+/// use bt_lite::ShareSource;
+///
+/// let file = ShareSource::from("images/ubuntu.iso");
+/// let same = ShareSource::file("images/ubuntu.iso").named("Ubuntu 26.04");
+/// let bytes = ShareSource::bytes("greeting", "hello, swarm");
+/// ```
 #[derive(Clone)]
 pub struct ShareSource {
     kind: SourceKind,
     /// Another name than the source has.
-    named: Option<ContentName>,
+    named: Option<Checked>,
 }
+
+/// A name, or that the text of one is not valid.
+type Checked = Result<ContentName, ShareError>;
 
 #[derive(Clone)]
 enum SourceKind {
     File(PathBuf),
-    Stored(ContentName),
-    Memory(ContentName, Bytes),
+    Stored(Checked),
+    Memory(Checked, Bytes),
 }
 
 impl ShareSource {
@@ -36,13 +49,21 @@ impl ShareSource {
     }
 
     /// A content that is in the peer's storage.
-    pub fn stored(name: ContentName) -> Self {
-        Self::of(SourceKind::Stored(name))
+    pub fn stored<N>(name: N) -> Self
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        Self::of(SourceKind::Stored(checked(name)))
     }
 
     /// Bytes in memory.
-    pub fn bytes(name: ContentName, bytes: impl Into<Bytes>) -> Self {
-        Self::of(SourceKind::Memory(name, bytes.into()))
+    pub fn bytes<N>(name: N, bytes: impl Into<Bytes>) -> Self
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        Self::of(SourceKind::Memory(checked(name), bytes.into()))
     }
 
     fn of(kind: SourceKind) -> Self {
@@ -51,8 +72,12 @@ impl ShareSource {
 
     /// Shares it under another name.
     #[must_use]
-    pub fn named(mut self, name: ContentName) -> Self {
-        self.named = Some(name);
+    pub fn named<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        self.named = Some(checked(name));
         self
     }
 
@@ -62,14 +87,14 @@ impl ShareSource {
         storage: &dyn Storage,
     ) -> Result<(ContentName, Arc<dyn Blob>), ShareError> {
         let name = match (self.named, &self.kind) {
-            (Some(name), _) => name,
-            (None, SourceKind::Stored(name) | SourceKind::Memory(name, _)) => name.clone(),
+            (Some(name), _) => name?,
+            (None, SourceKind::Stored(name) | SourceKind::Memory(name, _)) => name.clone()?,
             (None, SourceKind::File(path)) => file_name(path)?,
         };
         let blob = match self.kind {
             SourceKind::File(path) => open_file(path).await?,
-            SourceKind::Stored(stored) => storage.open(&stored).await?,
-            SourceKind::Memory(name, bytes) => {
+            SourceKind::Stored(stored) => storage.open(&stored?).await?,
+            SourceKind::Memory(_, bytes) => {
                 let storage = MemoryStorage::new();
                 storage.insert(name.clone(), bytes)?;
                 storage.open(&name).await?
@@ -92,7 +117,19 @@ impl fmt::Debug for ShareSource {
     }
 }
 
-fn file_name(path: &Path) -> Result<ContentName, ShareError> {
+fn checked<N>(name: N) -> Checked
+where
+    N: TryInto<ContentName> + fmt::Display,
+    N::Error: Into<NameError>,
+{
+    let text = name.to_string();
+    name.try_into().map_err(|source| ShareError::Name {
+        name: text,
+        source: source.into(),
+    })
+}
+
+fn file_name(path: &Path) -> Checked {
     let name = path.file_name().unwrap_or_default();
     let valid = match name.to_str() {
         Some(text) => text.parse(),
@@ -116,6 +153,12 @@ impl From<String> for ShareSource {
     }
 }
 
+impl From<&String> for ShareSource {
+    fn from(path: &String) -> Self {
+        Self::file(path)
+    }
+}
+
 impl From<&Path> for ShareSource {
     fn from(path: &Path) -> Self {
         Self::file(path)
@@ -128,8 +171,20 @@ impl From<PathBuf> for ShareSource {
     }
 }
 
+impl From<&PathBuf> for ShareSource {
+    fn from(path: &PathBuf) -> Self {
+        Self::file(path)
+    }
+}
+
 impl From<ContentName> for ShareSource {
     fn from(name: ContentName) -> Self {
+        Self::stored(name)
+    }
+}
+
+impl From<&ContentName> for ShareSource {
+    fn from(name: &ContentName) -> Self {
         Self::stored(name)
     }
 }

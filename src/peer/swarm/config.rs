@@ -6,6 +6,11 @@ use super::PlannerConfig;
 
 /// How one content is downloaded and served.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct SwarmConfig {
     /// How many links a download looks for. Each is a source, and in a crowd every peer
@@ -23,9 +28,11 @@ pub struct SwarmConfig {
     /// Bytes that have arrived and are not stored yet. Two chunks are always allowed,
     /// and one more while somebody reads the content.
     /// Default 64 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub max_unverified: u64,
     /// Bytes of blocks on their way to the network, over all links. Default
     /// 4 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub send_window: u64,
     /// How many links are served without taking turns. If more links want something,
     /// they take turns of one chunk each, so that each soon gets a whole chunk and can
@@ -34,14 +41,19 @@ pub struct SwarmConfig {
     /// Bytes that may be written and not durable yet. They are fetched again if the
     /// process is killed. A commit begins at half of it, and nothing is written beyond
     /// it; a single chunk is always allowed. Default 32 MiB.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub commit_bytes: u64,
     /// How long a stored chunk waits at most until a commit begins.
     /// Default 1 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub commit_interval: Duration,
     /// The first pause before the trackers are asked for more owners, while there are
-    /// fewer than `sources`. It doubles up to `find_interval`. At least 10 ms. Default 1 s.
+    /// fewer than `sources`. It doubles up to `find_interval`, and is no
+    /// longer than that. At least 10 ms. Default 1 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub find_retry: Duration,
     /// The longest such pause. At least 10 ms. Default 30 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub find_interval: Duration,
     /// A download is given up if nothing arrives for this long, and no turn is waited for,
     /// neither in the line of a busy owner nor on a link of one that serves others first.
@@ -49,10 +61,26 @@ pub struct SwarmConfig {
     /// long. The time that the storage takes does not count. At least 10 ms. Default
     /// `None`: it goes on for as long as its handle is held, and says when it
     /// [stalls](crate::DownloadEvent::Stalled).
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub patience: Option<Duration>,
     /// How requests are planned.
     pub planner: PlannerConfig,
 }
+
+setters!(SwarmConfig {
+    sources: usize,
+    max_links: usize,
+    max_waiting: usize,
+    max_unverified: u64,
+    send_window: u64,
+    upload_slots: usize,
+    commit_bytes: u64,
+    commit_interval: Duration,
+    find_retry: Duration,
+    find_interval: Duration,
+    patience: impl Into<Option<Duration>>,
+    planner: PlannerConfig,
+});
 
 impl Default for SwarmConfig {
     fn default() -> Self {

@@ -14,30 +14,41 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// times over a year count as a year, pauses below ten milliseconds count as ten,
 /// and a limit of zero lets nothing in.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// How long connecting may take, and each request. Default 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub request_timeout: Duration,
     /// How long NEED waits for the other trackers after one has named owners.
     /// Default 500 ms.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub need_grace: Duration,
     /// How often uploads are reported. Default 5 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub report_interval: Duration,
     /// The pauses after a failure: the first one, and the longest one, up to
     /// which they double. Each is shortened by up to a half at random. Default
     /// 500 ms and 15 s. That is less than a heartbeat, so that owners are back
     /// within one heartbeat after a tracker's restart.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub backoff: (Duration, Duration),
     /// The time over which clients that lost a tracker return to it, so that a
     /// restarted tracker is not overrun by all of them at once. Each waits for a
     /// random part of this time, or of the pause after a failure where that is
     /// longer. After the first failure a client does not wait if it is asked for
     /// something. Default 8 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub return_spread: Duration,
     /// The pauses before a content is announced again to a tracker that has
     /// refused it or its name: the first one, and the longest one, up to which
     /// they double. Each is shortened by up to a half at random. Default 10 s and
     /// 60 s, so that a place which becomes free is taken within a minute.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub own_retry: (Duration, Duration),
     /// How many contents may be owned at a time. Default 100,000, which is how
     /// many a tracker accepts from one peer.
@@ -48,6 +59,18 @@ pub struct ClientConfig {
     /// The seed of the jitter. Default: a random one.
     pub seed: Option<u64>,
 }
+
+setters!(ClientConfig {
+    request_timeout: Duration,
+    need_grace: Duration,
+    report_interval: Duration,
+    backoff: (Duration, Duration),
+    return_spread: Duration,
+    own_retry: (Duration, Duration),
+    max_contents: usize,
+    max_known_owners: usize,
+    seed: u64,
+});
 
 impl Default for ClientConfig {
     fn default() -> Self {

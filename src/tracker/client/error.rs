@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::advice::Advice;
 use crate::content::ContentId;
 use crate::protocol::{Addr, ProtocolError, Refusal};
 use crate::transport::TransportError;
@@ -80,4 +81,31 @@ pub enum TrackerError {
     /// The client has been shut down.
     #[error("the tracker client is shut down")]
     Closed,
+}
+
+impl TrackerError {
+    /// What to do about it. [`Advice::Retry`] where the tracker or somebody else may
+    /// change: it is down or full, or nobody shares the content at present.
+    /// [`Advice::AskUser`] where the request, the configuration or the tracker's version
+    /// is wrong. [`Advice::GiveUp`] after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Unreachable { source, .. } => source.advice(),
+            Self::Refused { refusal, .. } => match refusal {
+                Refusal::ForeignAddress { .. }
+                | Refusal::ContentsPerPeer { .. }
+                | Refusal::Malformed => Advice::AskUser,
+                _ => Advice::Retry,
+            },
+            Self::TimedOut { .. } | Self::NotFound => Advice::Retry,
+            Self::Protocol { .. }
+            | Self::Unexpected { .. }
+            | Self::Ambiguous { .. }
+            | Self::NoTracker
+            | Self::Invalid(_)
+            | Self::TooManyContents { .. }
+            | Self::TooManyNames { .. } => Advice::AskUser,
+            Self::Closed => Advice::GiveUp,
+        }
+    }
 }

@@ -10,6 +10,11 @@ const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
 /// Which listening addresses a registry accepts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum AddressRule {
     /// Only addresses of the host that registers them
@@ -31,20 +36,27 @@ pub enum AddressRule {
 /// ```
 /// use bt_lite::tracker::RegistryConfig;
 ///
-/// let mut config = RegistryConfig::default();
-/// config.max_peers = 1000;
+/// let config = RegistryConfig::default().max_peers(1000);
+/// assert_eq!(config.max_peers, 1000);
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct RegistryConfig {
     /// The interval at which a peer must REGISTER again: 1 ms to 24 h, which is
     /// what the protocol can express. A registry uses the nearest value in that
     /// range; a tracker does not start with a value outside of it. Default 20 s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub heartbeat: Duration,
     /// How late a heartbeat may be. Default 2 s. Heartbeat plus grace is the
     /// lease. A peer that sends nothing for that long is forgotten with all that
     /// it owned, at most a 64th of the lease later. Every request with a valid
     /// token extends the lease.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub grace: Duration,
     /// Which listening addresses are accepted. Default: those of the source's
     /// host.
@@ -59,12 +71,14 @@ pub struct RegistryConfig {
     /// After this time a credited upload counts half. Default 20 s, which is one
     /// heartbeat and about ten reports: one odd report does not change the
     /// order, and an owner that has become slow loses its place within a minute.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub half_life: Duration,
     /// The highest download rate, in bytes per second, that one peer, and all
     /// peers of one host together, can credit. What they report beyond it is not
     /// credited, so it does not help a liar to run many peers. A host that has
     /// not reported can make up for at most one lease. Default 1.25 GB/s, which
     /// is 10 Gbit/s.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub max_credit_rate: u64,
     /// How many peers there may be. Default 1,000,000.
     pub max_peers: u32,
@@ -102,6 +116,26 @@ pub struct RegistryConfig {
     /// bring at most half of them. Default 32.
     pub max_contents_per_name: u32,
 }
+
+setters!(RegistryConfig {
+    heartbeat: Duration,
+    grace: Duration,
+    addresses: AddressRule,
+    max_owners: u16,
+    random_percent: u8,
+    half_life: Duration,
+    max_credit_rate: u64,
+    max_peers: u32,
+    max_peers_per_host: u32,
+    max_contents: u32,
+    max_contents_per_peer: u32,
+    max_contents_per_host: u32,
+    max_ownerships_per_host: u32,
+    max_ownerships: u32,
+    max_owners_per_content: u32,
+    max_names_per_content: u8,
+    max_contents_per_name: u32,
+});
 
 impl Default for RegistryConfig {
     fn default() -> Self {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::advice::Advice;
 use crate::io_error::IoError;
 use crate::protocol::AddrError;
 use crate::protocol::limits::MAX_HEARTBEAT;
@@ -13,6 +14,11 @@ use crate::transport::TransportError;
 
 /// The figures of a [`Tracker`](super::Tracker).
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct TrackerConfig {
     /// The figures of the registry.
@@ -36,6 +42,13 @@ pub struct TrackerConfig {
     /// random.
     pub shards: u32,
 }
+
+setters!(TrackerConfig {
+    registry: RegistryConfig,
+    max_connections: usize,
+    max_connections_per_host: usize,
+    shards: u32,
+});
 
 impl Default for TrackerConfig {
     fn default() -> Self {
@@ -71,6 +84,16 @@ pub enum BindError {
         /// The error of the operating system.
         source: IoError,
     },
+}
+
+impl BindError {
+    /// What to do about it: what the transport says, and otherwise [`Advice::AskUser`].
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Transport(source) => source.advice(),
+            Self::Address(_) | Self::Heartbeat { .. } | Self::Entropy { .. } => Advice::AskUser,
+        }
+    }
 }
 
 impl From<Infallible> for BindError {

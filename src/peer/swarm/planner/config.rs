@@ -6,6 +6,11 @@ use crate::protocol::limits::MAX_REQUESTS;
 
 /// The settings of a planner.
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct PlannerConfig {
     /// The most chunks that are open at a time: some of their blocks were
@@ -17,27 +22,44 @@ pub struct PlannerConfig {
     /// count as [`MAX_REQUESTS`].
     pub max_requests: usize,
     /// The most outstanding bytes on a link.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub max_window: u64,
     /// How many bytes a link is asked for before it is known how fast it is, if this peer
     /// is the only leecher as far as it knows: about what a long fast line carries in a
     /// round trip. It is less if all owners together would be asked for more than is
     /// missing, or than fits into memory.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub first_window: u64,
     /// How long, beyond two round trips, requests may wait at the other side.
     /// Covers the pauses of both programs.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub slack: Duration,
     /// The shortest time after which a link that owes a block counts as silent.
     /// A slow link has four times the time that a block should take. At least
-    /// 10 ms.
+    /// 10 ms, and at most `max_silence`.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub silence: Duration,
     /// The longest time after which a link that owes a block counts as silent.
     /// At least 10 ms.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub max_silence: Duration,
     /// Which chunk comes next.
     pub strategy: Strategy,
     /// The seed of the random numbers that break ties.
     pub seed: u64,
 }
+
+setters!(PlannerConfig {
+    max_open: usize,
+    max_requests: usize,
+    max_window: u64,
+    first_window: u64,
+    slack: Duration,
+    silence: Duration,
+    max_silence: Duration,
+    strategy: Strategy,
+    seed: u64,
+});
 
 impl Default for PlannerConfig {
     fn default() -> Self {
@@ -57,6 +79,11 @@ impl Default for PlannerConfig {
 
 /// Which chunk a download asks for next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Strategy {
     /// The chunk that the fewest links have. Among seeders only, each gets its

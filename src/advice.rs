@@ -1,0 +1,32 @@
+//! What a program can do about an error.
+
+/// What a program can do about an error. Each error that a call of this crate fails with
+/// has a method `advice`, which goes by these rules:
+///
+/// ```
+/// use bt_lite::{Advice, DownloadError, DownloadKey, Peer};
+///
+/// async fn fetch(peer: &Peer, name: &str) -> Result<(), DownloadError> {
+///     loop {
+///         let Err(error) = peer.download(DownloadKey::name(name)).await else {
+///             return Ok(());
+///         };
+///         match error.advice() {
+///             Advice::Retry => tokio::time::sleep(std::time::Duration::from_secs(10)).await,
+///             Advice::AskUser | Advice::GiveUp => return Err(error),
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Advice {
+    /// The same call may succeed later although nobody changes anything here: something
+    /// is down, busy or full elsewhere, or is not there yet. Call again after a pause.
+    Retry,
+    /// The same call fails until somebody changes something here: an argument, the
+    /// configuration, a file, a permission, the space on a disk. Show the error.
+    AskUser,
+    /// The program ended this itself, or made a call that can never succeed. There is
+    /// nobody to ask and nothing to wait for.
+    GiveUp,
+}

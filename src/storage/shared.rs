@@ -1,0 +1,65 @@
+//! A storage behind a pointer is a storage: `Box<dyn Storage>`, `Arc<dyn Storage>`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::error::StorageError;
+use super::file::FilePoolStats;
+use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
+use crate::content::{ContentId, ContentName, Manifest};
+
+/// Forwards every method, also those with a default.
+macro_rules! forward {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<T: Storage + ?Sized> Storage for $pointer<T> {
+            async fn create(
+                &self,
+                name: &ContentName,
+                manifest: &Manifest,
+            ) -> Result<Partial, StorageError> {
+                (**self).create(name, manifest).await
+            }
+
+            fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+                (**self).check_name(name)
+            }
+
+            async fn has_partial(&self, id: &ContentId) -> bool {
+                (**self).has_partial(id).await
+            }
+
+            fn open_files(&self) -> Option<FilePoolStats> {
+                (**self).open_files()
+            }
+
+            async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+                (**self).open(name).await
+            }
+
+            async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+                (**self).remember(stored).await
+            }
+
+            async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+                (**self).forget(name, id).await
+            }
+
+            async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+                (**self).catalogue().await
+            }
+
+            async fn manifest(
+                &self,
+                name: &ContentName,
+                id: &ContentId,
+            ) -> Result<Option<Manifest>, StorageError> {
+                (**self).manifest(name, id).await
+            }
+        }
+    };
+}
+
+forward!(Arc);
+forward!(Box);

@@ -1,0 +1,133 @@
+//! A storage behind a pointer does what the storage does: every method of the trait is
+//! forwarded, also those with a default.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bt_lite::storage::{Blob, Catalogue, FilePoolStats, Partial, Stored};
+use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
+
+/// Writes down which of its methods were called.
+#[derive(Clone, Default)]
+struct Written {
+    calls: Arc<Mutex<Vec<&'static str>>>,
+    inner: MemoryStorage,
+}
+
+impl Written {
+    fn called(&self, method: &'static str) {
+        self.calls.lock().unwrap().push(method);
+    }
+}
+
+#[async_trait]
+impl Storage for Written {
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.called("create");
+        self.inner.create(name, manifest).await
+    }
+
+    fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
+        self.called("check_name");
+        Err(StorageError::Reserved { name: name.clone() })
+    }
+
+    async fn has_partial(&self, _: &ContentId) -> bool {
+        self.called("has_partial");
+        true
+    }
+
+    fn open_files(&self) -> Option<FilePoolStats> {
+        self.called("open_files");
+        None
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        self.called("open");
+        self.inner.open(name).await
+    }
+
+    async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        self.called("remember");
+        self.inner.remember(stored).await
+    }
+
+    async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
+        self.called("forget");
+        self.inner.forget(name, id).await
+    }
+
+    async fn catalogue(&self) -> Result<Catalogue, StorageError> {
+        self.called("catalogue");
+        self.inner.catalogue().await
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        self.called("manifest");
+        self.inner.manifest(name, id).await
+    }
+}
+
+/// The methods of the trait, as its source has them.
+fn methods() -> BTreeSet<String> {
+    let source = include_str!("../../src/storage/traits.rs");
+    let (_, source) = source.split_once("pub trait Storage").unwrap();
+    let (source, _) = source.split_once("\n}\n").unwrap();
+    let starts = ["    async fn ", "    fn "];
+    let method = |line: &str| {
+        let rest = starts.iter().find_map(|start| line.strip_prefix(start))?;
+        rest.split('(').next().map(str::to_string)
+    };
+    source.lines().filter_map(method).collect()
+}
+
+async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
+    let written = Written::default();
+    let storage = wrap(written.clone());
+    let (bytes, name) = (b"bytes", "x".parse::<ContentName>().unwrap());
+    let manifest = Manifest::of(bytes).unwrap();
+    let id = manifest.id();
+    written.inner.insert(name.clone(), &bytes[..]).unwrap();
+
+    let taken = storage.create(&name, &manifest).await.unwrap_err();
+    assert!(matches!(taken, StorageError::Exists { .. }), "{taken}");
+    let reserved = StorageError::Reserved { name: name.clone() };
+    assert_eq!(storage.check_name(&name), Err(reserved));
+    assert!(storage.has_partial(&id).await);
+    assert_eq!(storage.open_files(), None);
+    let blob = storage.open(&name).await.unwrap();
+    let stored = Stored::new(name.clone(), manifest, blob);
+    storage.remember(&stored).await.unwrap();
+    let manifest = storage.manifest(&name, &id).await.unwrap();
+    assert_eq!(manifest.unwrap().id(), id);
+    assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 1);
+    storage.forget(&name, &id).await.unwrap();
+    assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 0);
+
+    let calls = written.calls.lock().unwrap();
+    let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();
+    assert_eq!(called, methods());
+    assert_eq!(
+        calls.len(),
+        methods().len() + 1,
+        "catalogue is called twice"
+    );
+}
+
+#[tokio::test]
+async fn storage_behind_a_pointer_is_the_storage() {
+    every_method_is_forwarded(|written| written).await;
+    every_method_is_forwarded(Arc::new).await;
+    every_method_is_forwarded(Box::new).await;
+    every_method_is_forwarded(|written| Arc::new(written) as Arc<dyn Storage>).await;
+    every_method_is_forwarded(|written| Box::new(written) as Box<dyn Storage>).await;
+}
