@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::advice::Advice;
 use crate::content::{ContentId, ContentName, FolderIndexError, FolderPath, FolderPathError};
 use crate::error::{DownloadError, ShareError};
 use crate::storage::{ScanError, StorageError};
@@ -72,6 +73,24 @@ pub enum FolderError {
     /// file nor a folder nor a link, or has changed.
     #[error(transparent)]
     Storage(#[from] StorageError),
+}
+
+impl FolderError {
+    /// What to do about it. What a cause says, and [`Advice::AskUser`] for a storage, a
+    /// path or an index that cannot be used.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::Unsupported
+            | Self::Name { .. }
+            | Self::Index(_)
+            | Self::NoSuchPath { .. }
+            | Self::TargetExists { .. }
+            | Self::AlreadyHere { .. } => Advice::AskUser,
+            Self::File { source, .. } | Self::Download(source) => source.advice(),
+            Self::Share(source) => source.advice(),
+            Self::Storage(source) => source.advice(),
+        }
+    }
 }
 
 impl From<ScanError> for FolderError {
