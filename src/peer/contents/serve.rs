@@ -206,7 +206,12 @@ pub(in crate::peer) async fn add_place(
         place: &place,
     };
     if !is_listed {
-        let told = tell_trackers(shared, place.entry(*id)).await;
+        let mut entry = place.entry(*id);
+        if asleep.role == Role::Index && !shared.folders.is_whole(id) {
+            // It stands for the folder.
+            entry.state = OwnState::Partial;
+        }
+        let told = tell_trackers(shared, entry).await;
         told.map_err(NotAdded::Tracker)?;
     }
     let recorded = shared.remember(|| stored(&place, manifest)).await;
