@@ -6,6 +6,7 @@
 mod broken;
 mod config_files;
 mod conformance;
+mod forwarding;
 mod framing;
 mod peer_crowd_strangers;
 mod peer_disk;
