@@ -86,8 +86,8 @@
 //! - The pure part ([`content`], [`protocol`], `tracker::registry`,
 //!   [`peer::swarm`]) uses no I/O, clock, thread or ambient randomness: the same
 //!   inputs give the same outputs.
-//! - Errors are plain values. Each has an [`Advice`] for programs, and its causes in its
-//!   chain of sources, down to the `io::Error`.
+//! - Errors are plain values. That of each call has an [`Advice`] for programs, and its
+//!   causes in its chain of sources, down to the `io::Error`.
 //! - No input of users, other peers, trackers or files leads to a panic.
 //!
 //! Everything runs on tokio: start peers and trackers inside a runtime with time

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::StorageError;
-use super::file::FilePoolStats;
+use super::file::{FilePoolStats, Folders};
 use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
 use crate::content::{ContentId, ContentName, Manifest};
 
@@ -28,6 +28,10 @@ macro_rules! forward {
 
             async fn has_partial(&self, id: &ContentId) -> bool {
                 (**self).has_partial(id).await
+            }
+
+            fn folders(&self) -> Option<Folders> {
+                (**self).folders()
             }
 
             fn open_files(&self) -> Option<FilePoolStats> {

@@ -14,6 +14,7 @@ mod folder_files;
 mod folder_places;
 #[cfg(unix)]
 mod folders;
+mod forwarding;
 mod framing;
 mod peer_crowd_strangers;
 mod peer_disk;

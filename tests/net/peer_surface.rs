@@ -393,9 +393,9 @@ async fn every_call_takes_text_and_values() {
     let tracker = world.tracker.local_addr();
     let storage = MemoryStorage::new();
     storage.insert(named("stored"), "stored").unwrap();
-    let text = "memory:owner".to_string();
+    let (text, tracker_text) = ("memory:owner".to_string(), tracker.to_string());
     let owner = Peer::builder(world.transport("owner"), storage)
-        .tracker(tracker.to_string())
+        .tracker(&tracker_text)
         .tracker(tracker.as_str())
         .tracker(tracker)
         .listen(&text)
@@ -442,7 +442,8 @@ async fn every_call_takes_text_and_values() {
     let own_name = options.clone().name("own name");
     let got = peer.download_with(&file, own_name).await.unwrap();
     assert_eq!(got.name, named("own name"));
-    let options = options.name("another".to_string());
+    let another = "another".to_string();
+    let options = options.name(&another);
     peer.download_with(bytes.id, options).await.unwrap();
     peer.download(&stored.name).await.unwrap();
     peer.shutdown().await;

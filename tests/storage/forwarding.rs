@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Catalogue, FilePoolStats, Partial, Stored};
+use bt_lite::storage::{Blob, Catalogue, FilePoolStats, Folders, Partial, Stored};
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
 /// Writes down which of its methods were called.
@@ -40,6 +40,11 @@ impl Storage for Written {
     async fn has_partial(&self, _: &ContentId) -> bool {
         self.called("has_partial");
         true
+    }
+
+    fn folders(&self) -> Option<Folders> {
+        self.called("folders");
+        None
     }
 
     fn open_files(&self) -> Option<FilePoolStats> {
@@ -103,6 +108,7 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     let reserved = StorageError::Reserved { name: name.clone() };
     assert_eq!(storage.check_name(&name), Err(reserved));
     assert!(storage.has_partial(&id).await);
+    assert!(storage.folders().is_none());
     assert_eq!(storage.open_files(), None);
     let blob = storage.open(&name).await.unwrap();
     let stored = Stored::new(name.clone(), manifest, blob);
