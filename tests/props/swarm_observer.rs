@@ -121,6 +121,8 @@ pub(crate) struct Seen {
     /// The chunks that the other side says it has.
     pub(crate) has: BTreeSet<u32>,
     pub(crate) choked: bool,
+    /// Since when it does not let the machine ask.
+    pub(crate) choked_since: Option<Instant>,
     /// It broke the protocol in a way that the machine can notice.
     pub(crate) rude: bool,
     must_go: bool,
@@ -427,6 +429,7 @@ impl Observer {
             reading: Vec::new(),
             has: BTreeSet::new(),
             choked: false,
+            choked_since: None,
             rude: false,
             must_go: false,
             said: false,

@@ -1395,9 +1395,8 @@ impl Swarm {
     /// The other side has one more chunk. Returns whether something may follow from it
     /// now.
     fn gained_chunk(&mut self, now: Instant, id: LinkId, chunk: ChunkIndex) -> bool {
-        if newcomers::is_silent(&self.links, id)
-            && let Some(link) = self.links.get_mut(id)
-        {
+        let is_first = newcomers::is_silent(&self.links, id);
+        if is_first && let Some(link) = self.links.get_mut(id) {
             // A link whose first message is this one had nothing before.
             link.remote = RemoteChunks::None;
             self.count_lacks(id);
@@ -1424,6 +1423,15 @@ impl Swarm {
             self.book.trust(&link.info.host);
         }
         let turns_change = self.uploader.link_gained(id, here);
+        if is_first {
+            // It may have been asked for more, on the word of a tracker.
+            if let Phase::Manifest(fetch) = &mut self.phase {
+                fetch.retry(id);
+            }
+            self.use_early(id);
+            self.use_remote(now, id);
+            return true;
+        }
         match &mut self.phase {
             Phase::Manifest(fetch) => {
                 fetch.retry(id);

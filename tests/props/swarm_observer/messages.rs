@@ -100,8 +100,11 @@ impl Observer {
                     *debt = debt.saturating_sub(geometry.chunk_len() - paid);
                 }
             }
-            PeerMessage::Choke => seen.choked = true,
-            PeerMessage::Unchoke => seen.choked = false,
+            PeerMessage::Choke => {
+                seen.choked = true;
+                seen.choked_since.get_or_insert(self.now);
+            }
+            PeerMessage::Unchoke => (seen.choked, seen.choked_since) = (false, None),
             PeerMessage::Request(block) => {
                 seen.rude = block.len > MAX_BLOCK_LEN;
                 seen.wants_nothing &= !self.stored.contains(&block.chunk);

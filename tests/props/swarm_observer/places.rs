@@ -12,6 +12,9 @@ use bt_lite::protocol::{Addr, HostKey, RefuseReason};
 
 use super::{OLD, Observer, Seen};
 
+/// A link that has chunks and chokes the machine for this long may give way.
+const PUTS_OFF: Duration = Duration::from_secs(60);
+
 /// A link that owes the announcement of a chunk for this long gives way.
 const MUTE: Duration = Duration::from_millis(500);
 
@@ -304,7 +307,9 @@ impl Observer {
         let may_idle = old.said && self.opened && !waits && !useful && (declined || !is_new);
         let passed = !is_new && old.taken == 0;
         let mute = old.mute_for(self.now) >= MUTE || old.may_be_doubtful(self.now);
-        let barren = old.received == 0 && (passed || mute);
+        let choked_for = old.choked_since.map(|since| self.now - since);
+        let puts_off = choked_for.is_some_and(|choked| choked >= PUTS_OFF);
+        let barren = old.received == 0 && (passed || mute || puts_off);
         let [untried, _] = self.gives_way_untried(old, newcomer);
         let crowd = self.of_host(&newcomer.host, [old]) + 1;
         let crowded = self.of_host(&old.info.host, [old]) > crowd;
