@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, Swarm, SwarmConfig};
+use bt_lite::peer::swarm::{DropReason, LinkId, LinkInfo, Output, StallReason, Swarm, SwarmConfig};
 use bt_lite::protocol::limits::MAX_REQUESTS;
 use bt_lite::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{ChunkIndex, Manifest};
@@ -467,6 +467,8 @@ fn link_that_a_seeder_dialled_as_a_leecher_does_not_wait() {
 
 /// A download whose only owner has it wait.
 struct InLine {
+    /// Why nothing arrives, by its last word.
+    stall: Option<StallReason>,
     swarm: Swarm,
     start: Instant,
     now: Instant,
@@ -486,7 +488,13 @@ impl InLine {
         swarm.owners_found(start, [(addr(1, 1), true)]);
         swarm.link_up(start, OWNER, info);
         let now = start;
-        Self { swarm, start, now }
+        let stall = None;
+        Self {
+            stall,
+            swarm,
+            start,
+            now,
+        }
     }
 
     fn hears(&mut self, message: PeerMessage) {
@@ -501,6 +509,7 @@ impl InLine {
         for output in drain(&mut self.swarm) {
             match output {
                 Output::GaveUp(_) => gives_up = true,
+                Output::Stalled(reason) => self.stall = Some(reason),
                 Output::FindOwners => self.swarm.owners_found(self.now, []),
                 Output::Drop { .. } => panic!("the line is left"),
                 _ => {}
@@ -557,6 +566,22 @@ fn download_that_waits_in_line_gives_up_only_when_the_line_is_stuck_or_after_a_d
     let mut download = InLine::new();
     assert!(!download.comes_nearer(100_000));
     assert_eq!((download.now - download.start).as_secs(), 86_400);
+}
+
+#[test]
+fn download_that_waits_in_line_says_at_which_place() {
+    let mut download = InLine::new();
+    download.hears(PeerMessage::Queued { position: 2 });
+    while download.stall.is_none() {
+        download.second_passes();
+    }
+    assert_eq!(download.stall, Some(StallReason::Queued { position: 2 }));
+    download.hears(PeerMessage::Queued { position: 1 });
+    download.second_passes();
+    let next = StallReason::Queued { position: 1 };
+    assert_eq!(download.stall, Some(next));
+    let words = "this peer is number 1 in the line of a busy owner";
+    assert_eq!(next.to_string(), words);
 }
 
 #[test]

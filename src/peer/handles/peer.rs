@@ -302,16 +302,16 @@ impl Peer {
     /// await the handle, or watch its events.
     ///
     /// A [`ContentId`], a [`ContentName`] and a [`Content`] are keys (a content counts as
-    /// its id); [`DownloadKey::id`] and [`DownloadKey::name`] take text. Chunks are served to others as soon as they are verified. When the
-    /// download has ended, the content is in the storage under its name,
-    /// verified and durable, and this peer shares it.
+    /// its id); [`DownloadKey::id`] and [`DownloadKey::name`] take text. Chunks are served
+    /// to others as soon as they are verified. When the download has ended, the content is
+    /// in the storage under its name, verified and durable, and this peer shares it.
     ///
     /// It is stored under [`DownloadOptions::name`] or, without that, under the
     /// name that it was asked for by. That holds also if this peer has the content
     /// already, under another name or from another place: then it gets a copy in the
     /// storage, which shares its space with the other one if the file system can do
-    /// that. If the bytes are not where they were, they are fetched again. If the storage does not accept that name
-    /// ([`Storage::check_name`]), the download fails with
+    /// that. If the bytes are not where they were, they are fetched again. If the storage
+    /// does not accept that name ([`Storage::check_name`]), the download fails with
     /// [`DownloadError::Storage`] before anything is fetched. A content that is
     /// asked for by id gets a name that a tracker has for it. As anybody may
     /// have chosen that name, the content is stored under the 64 digits of its

@@ -34,7 +34,8 @@ pub enum StallReason {
     },
     /// This side waits for a place at a busy owner.
     Queued {
-        /// How many are before this side, at the owner where that is least.
+        /// How many get a place until this side does, itself included, at the owner where
+        /// they are fewest.
         position: u32,
     },
     /// Peers are connected that have something missing, and none of them sends it.
@@ -90,7 +91,10 @@ impl fmt::Display for StallReason {
                 "no manifest has come ({links} connected, {wrong} banned for wrong bytes)"
             ),
             Self::Queued { position } => {
-                write!(f, "{position} are before this peer at a busy owner")
+                write!(
+                    f,
+                    "this peer is number {position} in the line of a busy owner"
+                )
             }
             Self::Silent { links } => write!(f, "nothing is sent ({links} connected owners)"),
             Self::Choked { links } => write!(f, "others are served first ({links} owners)"),

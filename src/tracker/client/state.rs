@@ -379,8 +379,8 @@ impl ClientState {
     }
 
     /// The tracker was told of these entries, and has refused some of them. A refused
-    /// entry is announced again after a pause; `pause` tells its length after a number of refusals
-    /// in a row. Returns the verdicts that are news, with the names.
+    /// entry is announced again after a pause; `pause` tells its length after a number of
+    /// refusals in a row. Returns the verdicts that are news, with the names.
     pub(super) fn told(
         &self,
         tracker: usize,
