@@ -49,7 +49,7 @@ async fn run(args: Args) -> Outcome<()> {
     for path in &args.paths {
         let (id, name) = match path.is_dir() {
             true => {
-                let folder = peer.share_folder(path, None).await?;
+                let folder = peer.share_folder(path).await?;
                 (folder.id, folder.name)
             }
             false => {

@@ -318,6 +318,19 @@ where
     })
 }
 
+/// Reads a content name, which may be text.
+pub(crate) fn checked_name<N>(name: N) -> Result<ContentName, DownloadError>
+where
+    N: TryInto<ContentName> + fmt::Display,
+    N::Error: Into<NameError>,
+{
+    let text = name.to_string();
+    name.try_into().map_err(|source| DownloadError::Name {
+        name: text,
+        source: source.into(),
+    })
+}
+
 fn list(candidates: &[(ContentId, u64)]) -> String {
     let each = candidates
         .iter()

@@ -68,6 +68,7 @@
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
 //! | [`protocol`] | messages, their encoding, and every [limit](protocol::limits) |
+//! | [`guide`] | how to do the usual things, how to write a transport or a storage, what is promised |
 //! | [`peer::swarm`], [`tracker::ShardedRegistry`] | the pure machines behind the two, for simulations and for your own drivers |
 //!
 //! `README.md` is the front page, `ARCHITECTURE.md` explains how the crate is
@@ -111,6 +112,8 @@ mod advice;
 pub mod content;
 mod descriptors;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod io_error;
 pub mod peer;
 pub mod protocol;

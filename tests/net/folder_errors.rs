@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use bt_lite::content::{FolderIndexError, FolderPathError, MAX_CONTENT_LEN, UnsafeName};
 use bt_lite::{
-    ContentId, DownloadError, DownloadKey, FileStorage, FolderEntry, FolderError, FolderEvent,
-    FolderIndex, FolderOptions, ShareError, ShareSource, StorageError,
+    Advice, ConfigError, ContentId, DownloadError, DownloadKey, FileStorage, FolderEntry,
+    FolderError, FolderEvent, FolderIndex, FolderOptions, ShareError, ShareSource, StorageError,
 };
 use futures::StreamExt;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -97,7 +97,7 @@ on_both_networks! {
         assert!(matches!(error, FolderError::Download(DownloadError::Name { .. })), "{error}");
         let options = FolderOptions::new().name(named(".hidden"));
         many(&dirs.folder(), 2);
-        let shared = node.peer.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = node.peer.share_folder(dirs.folder()).await.unwrap();
         let error = leecher.download_folder_with(shared.id, options).await.unwrap_err();
         assert!(matches!(error, FolderError::Storage(StorageError::UnsafeName { .. })), "{error}");
         let reserved = format!("{}.folder", shared.id);
@@ -110,7 +110,7 @@ on_both_networks! {
         let dirs = Dirs::new();
         many(&dirs.folder(), 5);
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         let target = dirs.to.path().join("folder");
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let taken = || FolderError::TargetExists {
@@ -149,7 +149,7 @@ on_both_networks! {
         let dirs = Dirs::new();
         many(&dirs.folder(), 10);
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("dir-3/file-3")).unwrap();
         let mut config = bt_lite::peer::PeerConfig::default();
         config.swarm.patience = Some(std::time::Duration::from_millis(300));
@@ -172,7 +172,7 @@ on_both_networks! {
         many(&dirs.folder(), 30);
         write(&dirs.folder(), "long", content(3 << 20, 5));
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         for way in 0..3 {
             let mut download = leecher.download_folder(shared.id);
@@ -208,7 +208,7 @@ on_both_networks! {
         many(&dirs.folder(), 3);
         write(&dirs.folder(), "gone", "x");
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let first = leecher.download_folder(shared.id);
@@ -252,26 +252,26 @@ async fn what_not_every_system_can_have_is_not_shared() {
         write(&dirs.folder(), "read me", "");
         symlink(".", at("loop")).unwrap();
         make(&path);
-        let error = owner.share_folder(dirs.folder(), None).await.unwrap_err();
+        let error = owner.share_folder(dirs.folder()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{why}: {error}");
         fs::remove_dir_all(dirs.folder()).unwrap();
     }
     fs::create_dir_all(dirs.folder()).unwrap();
     pipe(&at("pipe"));
-    let error = owner.share_folder(dirs.folder(), None).await.unwrap_err();
+    let error = owner.share_folder(dirs.folder()).await.unwrap_err();
     let path = at("pipe");
     let found = "a pipe";
     assert_eq!(error, StorageError::NotAFile { path, found }.into());
     fs::remove_file(at("pipe")).unwrap();
     fs::write(at("aux.c"), "").unwrap();
-    let error = owner.share_folder(dirs.folder(), None).await.unwrap_err();
+    let error = owner.share_folder(dirs.folder()).await.unwrap_err();
     let source = FolderPathError::Unsafe {
         element: "aux.c".into(),
         source: UnsafeName::Device,
     };
     let path = at("aux.c");
     assert_eq!(error, FolderError::Name { path, source });
-    let error = owner.share_folder(at("missing"), None).await.unwrap_err();
+    let error = owner.share_folder(at("missing")).await.unwrap_err();
     assert!(
         matches!(error, FolderError::Storage(StorageError::Io { .. })),
         "{error}"
@@ -292,7 +292,7 @@ async fn folder_that_the_trackers_refuse_is_not_shared() {
     let owner = builder.share_stored().start().await.unwrap();
     let other = ShareSource::bytes(named("x"), "x");
     let other = owner.share(other).await.unwrap();
-    let error = owner.share_folder(dirs.folder(), None).await.unwrap_err();
+    let error = owner.share_folder(dirs.folder()).await.unwrap_err();
     assert!(
         matches!(error, FolderError::Share(ShareError::Tracker(_))),
         "{error}"
@@ -309,7 +309,7 @@ async fn folder_that_the_trackers_refuse_is_not_shared() {
         tokio::task::yield_now().await;
     }
     owner.unshare(&other.id).await;
-    owner.share_folder(dirs.folder(), None).await.unwrap();
+    owner.share_folder(dirs.folder()).await.unwrap();
     assert_eq!(owner.stats().contents, 11);
 }
 
@@ -319,7 +319,7 @@ async fn changed_file_is_not_served_and_the_others_are() {
     let dirs = Dirs::new();
     sample(&dirs.folder());
     let owner = world.node("owner").await.peer;
-    let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+    let shared = owner.share_folder(dirs.folder()).await.unwrap();
     let mut file = fs::File::options()
         .append(true)
         .open(dirs.folder().join("bin/run"))
@@ -341,7 +341,7 @@ async fn link_in_the_place_of_a_home_is_not_followed() {
     let (dirs, outside) = (Dirs::new(), tempfile::tempdir().unwrap());
     many(&dirs.folder(), 5);
     let owner = world.node("owner").await.peer;
-    let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+    let shared = owner.share_folder(dirs.folder()).await.unwrap();
     let home = dirs.to.path().join(format!("{}.folder", shared.id));
     symlink(outside.path(), &home).unwrap();
     let leecher = on_files(&world, "leecher", dirs.to.path()).await;
@@ -358,4 +358,45 @@ async fn link_in_the_place_of_a_home_is_not_followed() {
     leecher.download_folder(shared.id).await.unwrap();
     assert_eq!(names(outside.path()), Vec::<String>::new());
     assert_eq!(tree(&dirs.to.path().join("folder")), tree(&dirs.folder()));
+}
+
+/// Text is taken as it is for other downloads, and what is wrong with it is the outcome.
+on_both_networks! {
+async fn options_that_are_not_valid_text_are_the_outcome(world: World) {
+    let dirs = Dirs::new();
+    sample(&dirs.folder());
+    let peer = on_files(&world, "peer", dirs.to.path()).await;
+    let key = || DownloadKey::id("0".repeat(64));
+
+    let options = FolderOptions::new().path("../etc").name("fine");
+    let error = peer.download_folder_with(key(), options).await.unwrap_err();
+    assert!(
+        matches!(&error, FolderError::Path { path, .. } if path == "../etc"),
+        "{error:?}"
+    );
+    assert_eq!(error.advice(), Advice::AskUser);
+
+    let options = FolderOptions::new().name("a/b");
+    let error = peer.download_folder_with(key(), options).await.unwrap_err();
+    assert!(
+        matches!(&error, FolderError::Download(DownloadError::Name { name, .. }) if name == "a/b"),
+        "{error:?}"
+    );
+
+    let options = FolderOptions::new().owner("");
+    let error = peer.download_folder_with(key(), options).await.unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            FolderError::Download(DownloadError::Config(ConfigError::Addr { .. }))
+        ),
+        "{error:?}"
+    );
+
+    let error = peer.share_folder_as(dirs.folder(), "a/b").await.unwrap_err();
+    assert!(
+        matches!(&error, FolderError::Share(ShareError::Name { name, .. }) if name == "a/b"),
+        "{error:?}"
+    );
+}
 }

@@ -22,7 +22,7 @@ on_both_networks! {
         let dirs = Dirs::new();
         many(&dirs.folder(), 5);
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let options = FolderOptions::new().path(path("dir-1"));
         leecher.download_folder_with(shared.id, options).await.unwrap();
@@ -65,12 +65,12 @@ on_both_networks! {
         write(&other, "both", &both);
         write(&other, "two", "only there");
         let owner = world.node("owner").await.peer;
-        let one = owner.share_folder(dirs.folder(), None).await.unwrap();
-        let two = owner.share_folder(&other, None).await.unwrap();
+        let one = owner.share_folder(dirs.folder()).await.unwrap();
+        let two = owner.share_folder(&other).await.unwrap();
         // One index each, and three files.
         assert_eq!(owner.stats().contents, 5);
         assert_eq!(owner.contents().len(), 2);
-        assert_eq!(owner.share_folder(&other, None).await.unwrap(), two);
+        assert_eq!(owner.share_folder(&other).await.unwrap(), two);
 
         // A file of a folder is not a thing of its own, until it is shared as one.
         let id = ContentId::of(&both);
@@ -103,10 +103,10 @@ on_both_networks! {
         let owner = world.node("owner").await;
         let before = owner.share("before", &bytes).await;
         let owner = owner.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         assert!(owner.unshare(&folder.id).await);
         assert_eq!(owner.contents(), std::slice::from_ref(&before));
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         assert!(owner.unshare(&before.id).await);
         // The folder still needs it.
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
@@ -124,8 +124,8 @@ on_both_networks! {
         many(&other, 40);
         write(&other, "more", content(200_000, 3));
         let owner = world.node("owner").await.peer;
-        owner.share_folder(dirs.folder(), None).await.unwrap();
-        owner.share_folder(&other, None).await.unwrap();
+        owner.share_folder(dirs.folder()).await.unwrap();
+        owner.share_folder(&other).await.unwrap();
         let leecher = sharing_again(&world, "leecher", dirs.to.path()).await;
         let (one, two) = (leecher.download_folder(DownloadKey::name("folder")), leecher.download_folder(DownloadKey::name("other")));
         let alone = ContentId::of(&content(105, 5));
@@ -142,7 +142,7 @@ on_both_networks! {
         many(&dirs.folder(), 8);
         write(&dirs.folder(), "gone", "x");
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let download = leecher.download_folder(shared.id);
@@ -157,7 +157,7 @@ on_both_networks! {
         }
         write(&dirs.folder(), "gone", "x");
         owner.unshare(&shared.id).await;
-        owner.share_folder(dirs.folder(), None).await.unwrap();
+        owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let mut download = leecher.download_folder(shared.id);
         (&mut download).await.unwrap();
@@ -194,7 +194,7 @@ async fn new_version_moves_little_more_than_its_changes_and_its_index() {
             );
         }
         let owner = world.node("owner").await.peer;
-        let first = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let first = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         world.network().record(1 << 20);
         leecher.download_folder(first.id).await.unwrap();
@@ -213,7 +213,7 @@ async fn new_version_moves_little_more_than_its_changes_and_its_index() {
         }
         owner.unshare(&first.id).await;
         let second = owner
-            .share_folder(dirs.folder(), Some(named("second")))
+            .share_folder_as(dirs.folder(), named("second"))
             .await
             .unwrap();
         let index = owner
@@ -240,7 +240,7 @@ async fn peer_without_trackers_fetches_a_folder_from_an_owner_that_it_knows() {
     let dirs = Dirs::new();
     many(&dirs.folder(), 30);
     let owner = world.node("owner").await.peer;
-    let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+    let shared = owner.share_folder(dirs.folder()).await.unwrap();
     let storage = bt_lite::FileStorage::open(dirs.to.path()).unwrap();
     let peer = bt_lite::Peer::builder(world.transport("peer"), storage);
     let peer = peer.start().await.unwrap();

@@ -18,7 +18,7 @@ on_both_networks! {
         write(&dirs.folder(), "a/file", &bytes);
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = sharing_again(&world, "leecher", dirs.to.path()).await;
         leecher.download_folder(folder.id).await.unwrap();
         owner.shutdown().await;
@@ -68,7 +68,7 @@ on_both_networks! {
         let bytes = content(70_000, 7);
         write(&dirs.folder(), "file", &bytes);
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         let alone = owner.share(dirs.folder().join("file")).await.unwrap();
         assert_eq!(owner.contents().len(), 2);
         assert!(owner.unshare(&folder.id).await);
@@ -91,7 +91,7 @@ on_both_networks! {
         let bytes = content(70_000, 7);
         write(&dirs.folder(), "gone", &bytes);
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let whole = leecher.download_folder(folder.id);
@@ -116,7 +116,7 @@ on_both_networks! {
         let dirs = Dirs::new();
         write(&dirs.folder(), "gone", "x");
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let whole = leecher.download_folder(folder.id);
@@ -138,13 +138,13 @@ on_both_networks! {
         let dirs = Dirs::new();
         many(&dirs.folder(), 10);
         let owner = world.node("owner").await.peer;
-        let first = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let first = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         leecher.download_folder(first.id).await.unwrap();
         fs::remove_file(dirs.to.path().join("folder/dir-2/file-2")).unwrap();
 
         write(&dirs.folder(), "new", "new");
-        let second = owner.share_folder(dirs.folder(), Some(named("second"))).await.unwrap();
+        let second = owner.share_folder_as(dirs.folder(), named("second")).await.unwrap();
         let mut download = leecher.download_folder(second.id);
         (&mut download).await.unwrap();
         assert_eq!(download.progress().files_found, 9);

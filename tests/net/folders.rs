@@ -14,7 +14,7 @@ async fn sample_travels(world: &World) {
     let dirs = Dirs::new();
     sample(&dirs.folder());
     let owner = world.node("owner").await.peer;
-    let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+    let shared = owner.share_folder(dirs.folder()).await.unwrap();
     assert_eq!(shared.name, named("folder"));
     assert_eq!(owner.folders(), std::slice::from_ref(&shared));
     assert_eq!(owner.contents().len(), 1);
@@ -52,7 +52,7 @@ on_both_networks! {
         let dirs = Dirs::new();
         sample(&dirs.folder());
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), Some(named("f"))).await.unwrap();
+        let shared = owner.share_folder_as(dirs.folder(), named("f")).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let options = FolderOptions::new().path(path("bin")).path(path("a/b/c/deep.bin"));
         let options = options.path(path("nothing"));
@@ -83,7 +83,7 @@ on_both_networks! {
         many(&dirs.folder(), 40);
         write(&dirs.folder(), "gone", content(50_000, 99));
         let owner = world.node("owner").await.peer;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         fs::rename(dirs.folder().join("gone"), dirs.from.path().join("gone")).unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let mut download = leecher.download_folder(DownloadKey::name("folder"));
@@ -108,7 +108,7 @@ on_both_networks! {
         fs::rename(dirs.from.path().join("gone"), dirs.folder().join("gone")).unwrap();
         owner.shutdown().await;
         let owner = world.node("owner").await.peer;
-        owner.share_folder(dirs.folder(), None).await.unwrap();
+        owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         let mut download = leecher.download_folder(DownloadKey::name("folder"));
         assert_eq!((&mut download).await, Ok(shared));
@@ -122,7 +122,7 @@ on_both_networks! {
         let files = 60;
         many(&dirs.folder(), files);
         let owner = world.node("owner").await.peer;
-        let first = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let first = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = on_files(&world, "leecher", dirs.to.path()).await;
         leecher.download_folder(first.id).await.unwrap();
 
@@ -135,7 +135,7 @@ on_both_networks! {
         // What is not changed is nowhere but at the leecher.
         owner.unshare(&first.id).await;
         fs::remove_dir_all(dirs.folder()).unwrap();
-        let second = owner.share_folder(&newer, None).await.unwrap();
+        let second = owner.share_folder(&newer).await.unwrap();
         let mut download = leecher.download_folder(DownloadKey::name("newer"));
         assert_eq!((&mut download).await, Ok(second));
         assert_eq!(download.progress().files_found, files - 3);
@@ -149,7 +149,7 @@ on_both_networks! {
         sample(&dirs.folder());
         let keeps = tempfile::tempdir().unwrap();
         let owner = sharing_again(&world, "owner", keeps.path()).await;
-        let shared = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let shared = owner.share_folder(dirs.folder()).await.unwrap();
         let leecher = sharing_again(&world, "leecher", dirs.to.path()).await;
         leecher.download_folder(shared.id).await.unwrap();
         for (name, dir) in [("owner", keeps.path()), ("leecher", dirs.to.path())] {

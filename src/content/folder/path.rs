@@ -1,6 +1,7 @@
 //! The paths in a folder, and their validation.
 
 use std::cmp::Ordering;
+use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -154,6 +155,45 @@ impl fmt::Display for FolderPath {
 impl fmt::Debug for FolderPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl TryFrom<&str> for FolderPath {
+    type Error = FolderPathError;
+
+    fn try_from(text: &str) -> Result<Self, FolderPathError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<String> for FolderPath {
+    type Error = FolderPathError;
+
+    fn try_from(text: String) -> Result<Self, FolderPathError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for FolderPath {
+    type Error = FolderPathError;
+
+    fn try_from(text: &String) -> Result<Self, FolderPathError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&FolderPath> for FolderPath {
+    type Error = FolderPathError;
+
+    fn try_from(path: &FolderPath) -> Result<Self, FolderPathError> {
+        Ok(path.clone())
+    }
+}
+
+/// Lets a function take a [`FolderPath`] as it takes text.
+impl From<Infallible> for FolderPathError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }
 

@@ -32,6 +32,15 @@ pub enum FolderError {
     /// was downloaded is no folder, or one that could reach out of itself.
     #[error(transparent)]
     Index(#[from] FolderIndexError),
+    /// The text of [`FolderOptions::path`](crate::FolderOptions::path) is not a path in
+    /// a folder.
+    #[error("invalid path {path:?}: {source}")]
+    Path {
+        /// The text.
+        path: String,
+        /// What is wrong with it.
+        source: FolderPathError,
+    },
     /// The folder has nothing at a path that was selected.
     #[error("the folder has no {path}")]
     NoSuchPath {
@@ -83,6 +92,7 @@ impl FolderError {
             Self::Unsupported
             | Self::Name { .. }
             | Self::Index(_)
+            | Self::Path { .. }
             | Self::NoSuchPath { .. }
             | Self::TargetExists { .. }
             | Self::AlreadyHere { .. } => Advice::AskUser,

@@ -45,6 +45,8 @@ pub(in crate::peer) struct FolderRequest {
     /// Nothing but these paths; all, if there are none.
     pub(in crate::peer) paths: Vec<FolderPath>,
     pub(in crate::peer) owners: Vec<Addr>,
+    /// What is wrong with the request.
+    pub(in crate::peer) wrong: Option<FolderError>,
 }
 
 /// A download of a folder that is about to start.
@@ -86,6 +88,9 @@ impl FolderTask {
 
     async fn fetch(&self, request: FolderRequest) -> Result<Folder, FolderError> {
         let shared = &self.shared;
+        if let Some(wrong) = request.wrong {
+            return Err(wrong);
+        }
         let folders = shared.storage.folders().ok_or(FolderError::Unsupported)?;
         let key = request.key.clone().check()?;
         let asked = match &key {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::content::{Bitfield, Content, ContentName, NameError};
-use crate::error::{DownloadError, checked_addr};
+use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
@@ -81,12 +81,9 @@ impl DownloadOptions {
         N: TryInto<ContentName> + fmt::Display,
         N::Error: Into<NameError>,
     {
-        let text = name.to_string();
-        match name.try_into() {
+        match checked_name(name) {
             Ok(name) => self.name = Some(name),
-            Err(source) => {
-                let (name, source) = (text, source.into());
-                let wrong = DownloadError::Name { name, source };
+            Err(wrong) => {
                 self.wrong.get_or_insert(wrong);
             }
         }

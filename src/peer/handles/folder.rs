@@ -9,11 +9,11 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
-use crate::content::{ContentName, FolderPath};
-use crate::error::DownloadError;
+use crate::content::{ContentName, FolderPath, FolderPathError, NameError};
+use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
-use crate::protocol::Addr;
+use crate::protocol::{Addr, AddrError};
 
 /// What happens to a download of a folder.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +42,9 @@ pub struct FolderOptions {
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
+    /// The first text that was not a name, a path or an address; the download fails with
+    /// it.
+    pub(in crate::peer) wrong: Option<FolderError>,
 }
 
 impl FolderOptions {
@@ -50,25 +53,57 @@ impl FolderOptions {
         Self::default()
     }
 
-    /// Sets the name of the folder here.
+    /// Sets the name of the folder here: a [`ContentName`], or text. If it is not a content
+    /// name, the download fails with [`DownloadError::Name`].
     #[must_use]
-    pub fn name(mut self, name: ContentName) -> Self {
-        self.name = Some(name);
+    pub fn name<N>(mut self, name: N) -> Self
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        match checked_name(name) {
+            Ok(name) => self.name = Some(name),
+            Err(wrong) => self.refuse(wrong),
+        }
         self
     }
 
-    /// Adds a file or folder that is wanted. Without any, everything is.
+    /// Adds a file or folder that is wanted: a [`FolderPath`], or text. Without any,
+    /// everything is. If it is not a path, the download fails with [`FolderError::Path`].
     #[must_use]
-    pub fn path(mut self, path: FolderPath) -> Self {
-        self.paths.push(path);
+    pub fn path<P>(mut self, path: P) -> Self
+    where
+        P: TryInto<FolderPath> + fmt::Display,
+        P::Error: Into<FolderPathError>,
+    {
+        let text = path.to_string();
+        match path.try_into() {
+            Ok(path) => self.paths.push(path),
+            Err(source) => self.refuse(FolderError::Path {
+                path: text,
+                source: source.into(),
+            }),
+        }
         self
     }
 
-    /// Adds an owner to ask.
+    /// Adds an owner to ask: an [`Addr`], or text. If it is not an address, the download
+    /// fails with [`DownloadError::Config`].
     #[must_use]
-    pub fn owner(mut self, addr: Addr) -> Self {
-        self.owners.push(addr);
+    pub fn owner<A>(mut self, addr: A) -> Self
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        match checked_addr(addr) {
+            Ok(addr) => self.owners.push(addr),
+            Err(wrong) => self.refuse(DownloadError::from(wrong)),
+        }
         self
+    }
+
+    fn refuse(&mut self, wrong: impl Into<FolderError>) {
+        self.wrong.get_or_insert(wrong.into());
     }
 }
 

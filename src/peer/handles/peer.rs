@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::content::{Content, ContentId, ContentName};
+use crate::content::{Content, ContentId, ContentName, NameError};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_addr};
 use crate::io_error::IoError;
@@ -235,8 +235,8 @@ impl Peer {
 
     /// Shares a folder as one thing: reads and hashes all files in it, tells the
     /// trackers of the folder, and serves the files where they lie until
-    /// [`unshare`](Self::unshare) of the folder's id. Without a `name`, its name is that
-    /// of the directory. Nothing changes if this peer shares the same folder already.
+    /// [`unshare`](Self::unshare) of the folder's id. Its name is that of the directory
+    /// ([`share_folder_as`](Self::share_folder_as) shares it under another one). Nothing changes if this peer shares the same folder already.
     ///
     /// What is in the folder must not change while it is shared. A file that changes is
     /// no longer served. With [`PeerBuilder::share_stored`] and a storage that can keep
@@ -261,10 +261,41 @@ impl Peer {
     pub async fn share_folder(
         &self,
         path: impl AsRef<std::path::Path>,
+    ) -> Result<Folder, FolderError> {
+        self.share_folder_named(path.as_ref(), None).await
+    }
+
+    /// [`share_folder`](Self::share_folder) under another name than that of the directory:
+    /// a [`ContentName`], or text.
+    ///
+    /// Cancel safe, as `share_folder` is.
+    ///
+    /// # Errors
+    /// [`FolderError`], with [`ShareError::Name`] if the text is not a content name.
+    pub async fn share_folder_as<N>(
+        &self,
+        path: impl AsRef<std::path::Path>,
+        name: N,
+    ) -> Result<Folder, FolderError>
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        let text = name.to_string();
+        let name = name.try_into().map_err(|source| ShareError::Name {
+            name: text,
+            source: source.into(),
+        })?;
+        self.share_folder_named(path.as_ref(), Some(name)).await
+    }
+
+    async fn share_folder_named(
+        &self,
+        path: &std::path::Path,
         name: Option<ContentName>,
     ) -> Result<Folder, FolderError> {
         let shared = self.shared();
-        let share = share_folder(shared, path.as_ref(), name);
+        let share = share_folder(shared, path, name);
         let outcome = shared.tasks.stop.run_until_cancelled(share).await;
         outcome.unwrap_or(Err(ShareError::ShutDown.into()))
     }
@@ -442,12 +473,14 @@ impl Peer {
             name,
             paths,
             owners,
+            wrong,
         } = options;
         let request = FolderRequest {
             key,
             name,
             paths,
             owners,
+            wrong,
         };
         shared.tasks.spawn(span, task.run(request));
         download

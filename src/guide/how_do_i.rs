@@ -1,0 +1,272 @@
+//! How do I …?
+//!
+//! Each answer is a few lines. Those without a network use [`MemoryNetwork`], so they can
+//! be tried as they are; with [`TcpTransport`] and addresses such as `"10.0.0.1:7000"` the
+//! same lines work between machines.
+//!
+//! [`MemoryNetwork`]: crate::MemoryNetwork
+//! [`TcpTransport`]: crate::TcpTransport
+//!
+//! # … share a file, and fetch it elsewhere?
+//!
+//! ```no_run
+//! use bt_lite::{DownloadKey, FileStorage, Peer, TcpTransport};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! // The machine that has it. It must listen, or nobody can ask it.
+//! let owner = Peer::builder(TcpTransport::new(), FileStorage::open("/var/lib/owner")?)
+//!     .tracker("tracker.example:7000")
+//!     .listen("[::]:7001")
+//!     .start()
+//!     .await?;
+//! let content = owner.share("/builds/app-1.2.tar").await?;
+//! println!("its id is {}", content.id);
+//!
+//! // The machine that wants it.
+//! let peer = Peer::builder(TcpTransport::new(), FileStorage::open("downloads")?)
+//!     .tracker("tracker.example:7000")
+//!     .listen("[::]:0") // to serve others as well
+//!     .start()
+//!     .await?;
+//! peer.download(content.id).await?; // or DownloadKey::name("app-1.2.tar")
+//! // Now it is complete, verified and durable in downloads/app-1.2.tar.
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … run a tracker?
+//!
+//! In a process of its own (`examples/tracker.rs`), or inside any program:
+//!
+//! ```
+//! use bt_lite::{TcpTransport, Tracker};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tracker = Tracker::builder(TcpTransport::new()).bind("127.0.0.1:0").await?;
+//! println!("peers may come to {}", tracker.local_addr());
+//! tracker.shutdown().await; // or drop the last handle
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … show how far a download is?
+//!
+//! ```
+//! # use bt_lite::{DownloadEvent, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! use futures::StreamExt;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let tracker = Tracker::builder(network.endpoint("t")).bind("memory:t").await?;
+//! # let owner = Peer::builder(network.endpoint("o"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).listen("memory:o").start().await?;
+//! # let shared = owner.share(ShareSource::bytes("film", vec![1; 200_000])).await?;
+//! # let peer = Peer::builder(network.endpoint("p"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).start().await?;
+//! let download = peer.download(shared.id);
+//! let mut events = download.events();
+//! while let Some(event) = events.next().await {
+//!     match event {
+//!         DownloadEvent::Found(content) => println!("{} bytes", content.length),
+//!         DownloadEvent::Progress(now) => println!("{} are here", now.verified_bytes),
+//!         DownloadEvent::Stalled(reason) => println!("nothing arrives: {reason}"),
+//!         DownloadEvent::Failed(error) => println!("failed: {error}"),
+//!         _ => {}
+//!     }
+//! }
+//! download.await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … let a download run without holding its handle?
+//!
+//! ```no_run
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId) {
+//! peer.download(id).detach();
+//! // A later call of the same joins it, and gives a handle again.
+//! let outcome = peer.download(id).await;
+//! # drop(outcome);
+//! # }
+//! ```
+//!
+//! # … go on after a restart?
+//!
+//! A download that was interrupted goes on where it stopped as soon as it is asked for
+//! again: the parts that are durable are in the storage. What is complete is shared again
+//! with one line:
+//!
+//! ```no_run
+//! use bt_lite::{FileStorage, Peer, TcpTransport};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let peer = Peer::builder(TcpTransport::new(), FileStorage::open("downloads")?)
+//!     .tracker("tracker.example:7000")
+//!     .listen("[::]:7001")
+//!     .share_stored()
+//!     .start()
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … play a film while it comes?
+//!
+//! A reader is `AsyncRead` and `AsyncSeek`. What it is about to read is fetched first, and
+//! only verified bytes come out of it.
+//!
+//! ```
+//! # use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! use std::io::SeekFrom;
+//! use tokio::io::{AsyncReadExt, AsyncSeekExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let tracker = Tracker::builder(network.endpoint("t")).bind("memory:t").await?;
+//! # let owner = Peer::builder(network.endpoint("o"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).listen("memory:o").start().await?;
+//! # let shared = owner.share(ShareSource::bytes("film", vec![1; 200_000])).await?;
+//! # let peer = Peer::builder(network.endpoint("p"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).start().await?;
+//! let download = peer.download(shared.id);
+//! let mut reader = download.reader();
+//! reader.seek(SeekFrom::Start(150_000)).await?;
+//! let mut frame = vec![0; 1000];
+//! reader.read_exact(&mut frame).await?;
+//! # assert_eq!(frame, vec![1; 1000]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/gateway.rs` serves contents to browsers and players over HTTP in this way.
+//!
+//! # … share a folder, and fetch a part of it?
+//!
+//! ```no_run
+//! use bt_lite::{DownloadKey, FolderOptions};
+//!
+//! # async fn example(owner: bt_lite::Peer, peer: bt_lite::Peer)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! owner.share_folder("/data/photos").await?;
+//!
+//! let all = peer.download_folder(DownloadKey::name("photos")).await?;
+//! let june = FolderOptions::new().name("june").path("2024/june");
+//! let part = peer.download_folder_with(all.id, june).await?;
+//! # drop(part);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … fetch from an address that I know, without a tracker?
+//!
+//! ```
+//! # use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource};
+//! use bt_lite::DownloadOptions;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let owner = Peer::builder(network.endpoint("o"), MemoryStorage::new())
+//! #     .listen("memory:o").trackers_optional().start().await?;
+//! # let shared = owner.share(ShareSource::bytes("film", "bytes")).await?;
+//! # let peer = Peer::builder(network.endpoint("p"), MemoryStorage::new())
+//! #     .trackers_optional().start().await?;
+//! let options = DownloadOptions::new().owner("memory:o"); // over TCP: "10.0.0.7:7001"
+//! peer.download_with(shared.id, options).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … be reached behind a forwarded port?
+//!
+//! A tracker lists a peer at the address that it sees. Where that is not the one that
+//! others can use, the peer says which one is:
+//!
+//! ```no_run
+//! # use bt_lite::{FileStorage, Peer, TcpTransport};
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let peer = Peer::builder(TcpTransport::new(), FileStorage::open("downloads")?)
+//!     .tracker("tracker.example:7000")
+//!     .listen("[::]:7001")
+//!     .advertise("[::]:9000") // this port of the address that the tracker sees
+//!     // .advertise("home.example:9000") // or a host name
+//!     .start()
+//!     .await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … decide what to do about an error?
+//!
+//! The error of each call has an [`Advice`](crate::Advice). Its causes are in its chain of
+//! sources, down to the `io::Error`.
+//!
+//! ```no_run
+//! use bt_lite::Advice;
+//!
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId) {
+//! if let Err(error) = peer.download(id).await {
+//!     match error.advice() {
+//!         Advice::Retry => println!("later: {error}"),
+//!         Advice::AskUser => println!("somebody has to look at this: {error}"),
+//!         _ => println!("in vain: {error}"),
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! # … keep the configuration in a file?
+//!
+//! With feature `serde`. What the file leaves out has its default.
+//!
+//! ```
+//! # #[cfg(feature = "serde")] {
+//! let config: bt_lite::PeerConfig = toml::from_str(
+//!     r#"
+//!     max_downloads = 16
+//!
+//!     [swarm]
+//!     patience = "10m"
+//!     commit_bytes = "64 MiB"
+//!     "#,
+//! )
+//! .unwrap();
+//! assert_eq!(config.max_downloads, 16);
+//! # }
+//! ```
+//!
+//! # … test my program without a network and without waiting?
+//!
+//! [`MemoryNetwork`] has rates, latency and faults, and keeps to tokio's clock. With the
+//! clock paused (feature `test-util` of tokio), an hour passes in milliseconds, and a run
+//! can be repeated from its seeds.
+//!
+//! ```
+//! use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! tokio::time::pause();
+//! let network = MemoryNetwork::new(7);
+//! network.set_latency("peer", Duration::from_millis(40));
+//! let tracker = Tracker::builder(network.endpoint("tracker")).bind("memory:tracker").await?;
+//! let owner = Peer::builder(network.endpoint("owner"), MemoryStorage::new())
+//!     .tracker(tracker.local_addr())
+//!     .listen("memory:owner")
+//!     .start()
+//!     .await?;
+//! let shared = owner.share(ShareSource::bytes("map", vec![0; 1 << 20])).await?;
+//! let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new())
+//!     .tracker(tracker.local_addr())
+//!     .start()
+//!     .await?;
+//! let before = tokio::time::Instant::now();
+//! peer.download(shared.id).await?;
+//! println!("{:?} of virtual time", before.elapsed());
+//! # Ok(())
+//! # }
+//! ```
