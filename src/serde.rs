@@ -157,9 +157,15 @@ pub(crate) mod bytes {
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-            let wrong =
-                |error| E::custom(format_args!("invalid number of bytes {text:?}: {error}"));
-            text.parse::<ByteSize>().map(|size| size.0).map_err(wrong)
+            let wrong = |error: String| {
+                E::custom(format_args!("invalid number of bytes {text:?}: {error}"))
+            };
+            let bytes = text.parse::<ByteSize>().map_err(wrong)?.0;
+            // What does not fit comes out of the parser as the largest number.
+            if bytes == u64::MAX && text.parse::<u64>().is_err() {
+                return Err(wrong("it does not fit 64 bits".to_owned()));
+            }
+            Ok(bytes)
         }
     }
 }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use bt_lite::{Content, ContentReader};
 use futures::stream;
 use headers::{ETag, HeaderMapExt, IfNoneMatch, IfRange};
-use http_range_header::{EndPosition, StartPosition, parse_range_header};
+use http_range_header::parse_range_header;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 /// How many bytes are handed to the network at a time.
@@ -121,20 +121,19 @@ fn wanted(length: u64, tag: &ETag, method: &Method, request: &HeaderMap) -> Want
     let Some(parsed) = text.and_then(|text| parse_range_header(text).ok()) else {
         return Wanted::All;
     };
-    let ranges = parsed.ranges.iter().filter_map(|range| {
-        let start = match range.start {
-            StartPosition::Index(start) => start,
-            StartPosition::FromLast(count) => length.saturating_sub(count),
-        };
-        let end = match range.end {
-            EndPosition::Index(last) => last.saturating_add(1).min(length),
-            EndPosition::LastByte => length,
-        };
-        (start < end).then_some(start..end)
-    });
-    let ranges: Vec<Range<u64>> = ranges.collect();
+    // The ranges that can be satisfied; an error if there are none.
+    let Ok(ranges) = parsed.validate(length) else {
+        return Wanted::Nothing;
+    };
     match ranges.len() {
-        1..=MAX_RANGES => Wanted::Ranges(ranges),
+        // The end of a content without a byte.
+        0 => Wanted::All,
+        1..=MAX_RANGES => {
+            let ranges = ranges
+                .into_iter()
+                .map(|range| *range.start()..range.end() + 1);
+            Wanted::Ranges(ranges.collect())
+        }
         _ => Wanted::Nothing,
     }
 }

@@ -105,6 +105,11 @@ fn wrong_value_is_refused_with_its_field_and_what_is_expected() {
             "send_window",
             "invalid number of bytes -1",
         ),
+        (
+            "send_window = \"20000000 TiB\"",
+            "send_window",
+            "does not fit 64 bits",
+        ),
         ("send_window = true", "send_window", "a number of bytes"),
         ("sources = \"many\"", "sources", "expected usize"),
         (
