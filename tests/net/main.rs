@@ -13,6 +13,8 @@ mod folder_files;
 #[cfg(unix)]
 mod folder_places;
 #[cfg(unix)]
+mod folder_stalls;
+#[cfg(unix)]
 mod folders;
 mod forwarding;
 mod framing;

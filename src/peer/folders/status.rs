@@ -2,6 +2,7 @@
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::folders::error::FolderError;
+use crate::peer::swarm::StallReason;
 
 /// A folder that is shared, or was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,5 +40,7 @@ pub struct FolderProgress {
 pub(in crate::peer) struct FolderStatus {
     pub(in crate::peer) folder: Option<Folder>,
     pub(in crate::peer) progress: FolderProgress,
+    /// Why nothing arrives, if nothing does.
+    pub(in crate::peer) stall: Option<StallReason>,
     pub(in crate::peer) outcome: Option<Result<Folder, FolderError>>,
 }
