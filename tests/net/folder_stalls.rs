@@ -65,7 +65,7 @@ async fn folder_waits_until_a_tracker_answers() {
 
 #[tokio::test(start_paused = true)]
 async fn folder_says_why_nothing_arrives_and_goes_on_when_the_network_is_back() {
-    let mut world = World::memory(1).await;
+    let world = World::memory(1).await;
     let dirs = Dirs::new();
     for number in 0..6 {
         let bytes = content(200_000, number);

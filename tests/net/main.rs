@@ -11,6 +11,8 @@ mod folder_errors;
 #[cfg(unix)]
 mod folder_files;
 #[cfg(unix)]
+mod folder_losses;
+#[cfg(unix)]
 mod folder_places;
 #[cfg(unix)]
 mod folder_stalls;

@@ -12,7 +12,8 @@ pub struct Folder {
     pub id: ContentId,
     /// Its name.
     pub name: ContentName,
-    /// How many files it has, or the part of it that is here.
+    /// How many files it has, or the part of it that is here. A file whose bytes are
+    /// [gone](crate::Peer::lost) is not here.
     pub files: usize,
     /// How many bytes they have together.
     pub length: u64,
