@@ -164,7 +164,9 @@ pub enum DownloadError {
         /// What is wrong with the address.
         source: TransportError,
     },
-    /// The trackers know no such content.
+    /// No tracker that answers knows such a content. That ends the download, except that
+    /// the owners of a content have half a minute to come back to a tracker that was
+    /// away.
     #[error("no tracker knows the content {key}")]
     NotFound {
         /// What was asked for.
@@ -195,7 +197,21 @@ pub enum DownloadError {
         /// Why nothing arrived.
         reason: StallReason,
     },
-    /// No tracker could be asked.
+    /// No tracker answered for longer than
+    /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience). Without a
+    /// patience, the download waits.
+    #[error("{key} was given up, as none of {trackers} trackers answers: {source}")]
+    NoTracker {
+        /// What was asked for.
+        key: ContentKey,
+        /// How many trackers there are.
+        trackers: usize,
+        /// The last error.
+        source: TrackerError,
+    },
+    /// No tracker can be asked: there is none, or what it says or is asked makes no
+    /// sense. A tracker that is down, busy or full is [waited
+    /// for](crate::DownloadEvent::Stalled).
     #[error(transparent)]
     Tracker(#[from] TrackerError),
     /// Something else has the content's name in the storage. It is not changed.
@@ -285,7 +301,10 @@ impl DownloadError {
             | Self::Ambiguous { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
             Self::Owner { source } => source.advice(),
-            Self::NotFound { .. } | Self::NoOwners { .. } | Self::GaveUp { .. } => Advice::Retry,
+            Self::NotFound { .. }
+            | Self::NoOwners { .. }
+            | Self::GaveUp { .. }
+            | Self::NoTracker { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),
             Self::Storage { source, .. } => source.advice(),
             Self::Cancelled | Self::ShutDown => Advice::GiveUp,

@@ -24,7 +24,8 @@ pub struct PeerConfig {
     /// How many owners a tracker is asked for at a time. Default 50, more than
     /// the sources of a swarm, as some owners are gone when they are dialled.
     pub owners_wanted: u16,
-    /// How many downloads may be active; others wait for them to end. Default
+    /// How many downloads may be active; others wait for them to end. One that waits for
+    /// a tracker to answer is not active. Default
     /// 64: enough that many small ones share each sync of the disk, and with two
     /// files each an eighth of the 1,024 files that a process may usually have
     /// open.

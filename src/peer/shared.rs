@@ -1,7 +1,7 @@
 //! What all tasks of one peer share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
@@ -16,7 +16,7 @@ use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
-use crate::storage::{Lost, Storage, StorageError, Stored};
+use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
 
@@ -45,8 +45,6 @@ pub(super) struct PeerShared {
     pub(super) next_seed: AtomicU64,
     /// Who may copy a content.
     pub(super) copies: Copies,
-    /// Contents that the storage remembers, and cannot read at present.
-    pub(super) unavailable: Mutex<Vec<Lost>>,
 }
 
 impl PeerShared {
@@ -55,13 +53,6 @@ impl PeerShared {
         let mut config = self.config.swarm.clone();
         config.planner.seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
         config
-    }
-
-    /// The contents that the storage remembers, and could not read. Ignores poison: no
-    /// change under this lock is left half done.
-    pub(super) fn unavailable(&self) -> MutexGuard<'_, Vec<Lost>> {
-        let unavailable = self.unavailable.lock();
-        unavailable.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the storage record a complete content for the next start, if the
@@ -75,9 +66,7 @@ impl PeerShared {
         }
         let stored = stored();
         self.storage.remember(&stored).await?;
-        let (of, name) = (stored.manifest.id(), &stored.name);
-        self.unavailable()
-            .retain(|lost| lost.id != of || lost.name != *name);
+        self.losses.recorded(&stored.manifest.id(), &stored.name);
         if stored.manifest.geometry().chunks() == 1 {
             // It is never asked for.
             return Ok(false);

@@ -15,7 +15,7 @@ pub struct PeerStats {
     pub awake: usize,
     /// Downloads that are active.
     pub active_downloads: usize,
-    /// Downloads that wait until others have ended.
+    /// Downloads that wait: until others have ended, or until a tracker answers.
     pub queued_downloads: usize,
     /// Connections to other peers, without those that are shaking hands.
     pub connections: usize,

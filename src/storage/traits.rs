@@ -287,12 +287,28 @@ pub struct Lost {
     /// Why: [`StorageError::NotFound`] when it is not there, [`StorageError::Changed`]
     /// when it is not the same any more, and other errors when that cannot be told.
     pub error: StorageError,
+    /// Whether the storage still has a record of it. Then it is offered again from the
+    /// next start on at which it is there, such as a file on a volume that was not
+    /// mounted.
+    pub recorded: bool,
 }
 
 impl Lost {
-    /// A content that is lost for this reason.
+    /// A content that is lost for this reason, and not recorded any more.
     pub fn new(id: ContentId, name: ContentName, error: StorageError) -> Self {
-        Self { id, name, error }
+        Self {
+            id,
+            name,
+            error,
+            recorded: false,
+        }
+    }
+
+    /// Sets whether the storage still has a record of it.
+    #[must_use]
+    pub fn recorded(mut self, recorded: bool) -> Self {
+        self.recorded = recorded;
+        self
     }
 }
 

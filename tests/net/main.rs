@@ -11,7 +11,11 @@ mod folder_errors;
 #[cfg(unix)]
 mod folder_files;
 #[cfg(unix)]
+mod folder_losses;
+#[cfg(unix)]
 mod folder_places;
+#[cfg(unix)]
+mod folder_stalls;
 #[cfg(unix)]
 mod folders;
 mod forwarding;

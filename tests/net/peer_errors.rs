@@ -1,13 +1,17 @@
 //! The errors of the public API: when each occurs, and what it leaves behind.
 
+use std::time::Duration;
+
 use bt_lite::peer::PeerConfig;
 use bt_lite::protocol::ContentKey;
 use bt_lite::storage::StorageError;
 use bt_lite::tracker::TrackerError;
 use bt_lite::{
-    ConfigError, ContentId, DownloadError, DownloadKey, DownloadOptions, FileStorage,
-    MemoryStorage, NameError, Peer, ShareError, ShareSource, StartError, Storage, TransportError,
+    ConfigError, ContentId, DownloadError, DownloadEvent, DownloadKey, DownloadOptions,
+    FileStorage, MemoryStorage, NameError, Peer, ShareError, ShareSource, StallReason, StartError,
+    Storage, TransportError,
 };
+use futures::StreamExt;
 
 use crate::on_both_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
@@ -85,9 +89,13 @@ on_both_networks! {
         };
         assert_eq!(tracker, world.nowhere());
 
-        let peer = builder().trackers_optional().start().await.unwrap();
+        let mut config = PeerConfig::default();
+        config.swarm.patience = Some(Duration::from_millis(10));
+        let peer = builder().trackers_optional().config(config).start().await.unwrap();
         let error = peer.download(named("x")).await.unwrap_err();
-        assert!(matches!(error, DownloadError::Tracker(TrackerError::Unreachable { .. })), "{error}");
+        let DownloadError::NoTracker { source: TrackerError::Unreachable { .. }, .. } = error else {
+            panic!("{error}");
+        };
         let source = || ShareSource::bytes(named("x"), "x");
         // It is shared all the same, and offered to who knows this peer.
         let shared = peer.share(source()).await.unwrap();
@@ -106,8 +114,11 @@ on_both_networks! {
         let got = leecher.peer.download_with(id, options).await.unwrap();
         assert_eq!((got.id, got.length), (id, 200_000));
         assert_eq!(leecher.bytes("x").unwrap(), bytes);
-        let error = leecher.peer.download(named("another")).await.unwrap_err();
-        assert!(matches!(error, DownloadError::Tracker(_)), "{error}");
+        // One that is asked for by name has to wait.
+        let another = leecher.peer.download(named("another"));
+        let event = another.events().next().await;
+        let reason = StallReason::NoTracker { trackers: 1 };
+        assert_eq!(event, Some(DownloadEvent::Stalled(reason)));
     }
 
     async fn peer_without_a_tracker_reports_that_it_needs_one(world: World) {

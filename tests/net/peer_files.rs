@@ -230,13 +230,13 @@ on_both_networks! {
         fs::write(mounted.join("film"), &bytes).unwrap();
         let owner = sharing(&world, "owner", dir.path()).await;
         let shared = owner.share(mounted.join("film")).await.unwrap();
-        assert!(owner.unavailable().is_empty());
+        assert!(owner.lost().is_empty());
         owner.shutdown().await;
         fs::rename(&mounted, &away).unwrap();
         for start in 0..2 {
             let owner = sharing(&world, &format!("without-{start}"), dir.path()).await;
             assert_eq!(owner.contents(), []);
-            let lost = owner.unavailable();
+            let lost = owner.lost();
             assert_eq!(lost.len(), 1);
             assert_eq!((lost[0].id, &lost[0].name), (shared.id, &shared.name));
             assert_eq!(listed(&world, "film").await, None);
@@ -253,17 +253,17 @@ on_both_networks! {
         fs::rename(&mounted, &away).unwrap();
         let owner = sharing(&world, "elsewhere", dir.path()).await;
         owner.share(away.join("film")).await.unwrap();
-        assert!(owner.unavailable().is_empty());
+        assert!(owner.lost().is_empty());
         owner.shutdown().await;
         fs::rename(&away, &mounted).unwrap();
         let owner = sharing(&world, "without-2", dir.path()).await;
-        assert_eq!(owner.unavailable().len(), 1);
+        assert_eq!(owner.lost().len(), 1);
         assert!(owner.unshare(&shared.id).await);
-        assert!(owner.unavailable().is_empty());
+        assert!(owner.lost().is_empty());
         assert!(!owner.unshare(&shared.id).await);
         owner.shutdown().await;
         let owner = sharing(&world, "without-3", dir.path()).await;
-        assert!(owner.unavailable().is_empty());
+        assert!(owner.lost().is_empty());
     }
 
     async fn file_that_was_deleted_is_fetched_again(world: World) {

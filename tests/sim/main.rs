@@ -21,5 +21,6 @@ mod peer_shutdown;
 mod peer_stalls;
 mod peer_strangers;
 mod peer_trackers;
+mod peer_waits;
 #[path = "../world/mod.rs"]
 mod world;

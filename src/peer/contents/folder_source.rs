@@ -58,7 +58,9 @@ impl FolderSource {
     }
 
     /// The owners of the folder. The trackers are asked for the index, for all files
-    /// at once, and not again within [`OWNERS_AGE`].
+    /// at once, and not again within [`OWNERS_AGE`]. Those that they have named before
+    /// stay as long as they name no others: a tracker may be away, or have started again
+    /// and not know them yet.
     ///
     /// Cancel safe.
     pub(in crate::peer) async fn owners(
@@ -69,7 +71,8 @@ impl FolderSource {
         let mut found = self.found.lock().await;
         let is_fresh = |found: &FoundOwners| found.at.elapsed() < OWNERS_AGE;
         if !found.as_ref().is_some_and(is_fresh) {
-            let owners = match trackers.need(self.index.into(), wanted).await {
+            let asked = trackers.need(self.index.into(), wanted).await;
+            let named = match asked {
                 Ok(found) => found.owners,
                 Err(error) => {
                     if error != TrackerError::NoTracker {
@@ -78,10 +81,15 @@ impl FolderSource {
                     Vec::new()
                 }
             };
-            let owners = owners.into_iter().map(|owner| (owner.addr, owner.complete));
+            let named = named.into_iter().map(|owner| (owner.addr, owner.complete));
+            let named: Vec<_> = named.collect();
+            let before = found.take().map(|found| found.owners);
             *found = Some(FoundOwners {
                 at: Instant::now(),
-                owners: owners.collect(),
+                owners: match named.is_empty() {
+                    true => before.unwrap_or_default(),
+                    false => named,
+                },
             });
         }
         let found = found.iter().flat_map(|found| found.owners.iter().cloned());

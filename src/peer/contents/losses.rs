@@ -1,6 +1,13 @@
-//! The contents that were shared until they could no longer be read, for the user.
+//! The contents that were shared, or were to be shared again, and can no longer be read:
+//! one list for the user.
+//!
+//! | who finds out | when |
+//! |---|---|
+//! | the storage, from its records | at the start |
+//! | the content that wakes up, or its driver | when somebody asks for it |
+//! | a download that looks for a copy here | when it has looked at every place |
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,21 +16,101 @@ use futures::Stream;
 use tokio::sync::watch;
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::content::{Content, ContentId};
-use crate::storage::{Lost, StorageError};
+use crate::content::{ContentId, ContentName};
+use crate::storage::Lost;
 
-/// How many lost contents are kept.
+/// How many lost contents are kept, besides those of which the storage has a record.
 const MAX_LOST: usize = 256;
 
 /// The lost contents of a peer.
 #[derive(Debug)]
 pub(in crate::peer) struct Losses(watch::Sender<LossLog>);
 
+/// What was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::peer) enum LostThing {
+    Content,
+    /// A folder of which nothing is left.
+    Folder,
+    /// A file of a folder. Its record is that of the folder.
+    FolderFile,
+}
+
 /// The lost contents that are kept, each with its number. Numbers grow.
 #[derive(Debug, Default)]
 struct LossLog {
-    kept: VecDeque<(u64, Lost)>,
+    kept: BTreeMap<u64, Kept>,
+    /// The numbers of each content: one for each name.
+    of: HashMap<ContentId, Vec<u64>>,
+    /// The numbers of those that are not kept for their record.
+    bounded: BTreeSet<u64>,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    lost: Lost,
+    thing: LostThing,
+    /// It is shared from elsewhere, and only its record is known to be without a file.
+    is_back: bool,
+}
+
+impl LossLog {
+    fn insert(&mut self, lost: Lost, thing: LostThing) {
+        self.remove(&lost.id, |other| other.lost.name == lost.name);
+        let number = self.next;
+        self.next += 1;
+        if !lost.recorded || thing == LostThing::FolderFile {
+            if self.bounded.len() >= MAX_LOST
+                && let Some(oldest) = self.bounded.first().copied()
+                && let Some(id) = self.kept.get(&oldest).map(|kept| kept.lost.id)
+            {
+                self.remove_numbers(&id, &[oldest]);
+            }
+            self.bounded.insert(number);
+        }
+        self.of.entry(lost.id).or_default().push(number);
+        let is_back = false;
+        let kept = Kept {
+            lost,
+            thing,
+            is_back,
+        };
+        self.kept.insert(number, kept);
+    }
+
+    /// Removes what was lost of a content, as far as this says so.
+    fn remove(&mut self, id: &ContentId, is_meant: impl Fn(&Kept) -> bool) {
+        let numbers: Vec<u64> = self
+            .numbers(id)
+            .filter(|n| is_meant(&self.kept[n]))
+            .collect();
+        self.remove_numbers(id, &numbers);
+    }
+
+    fn remove_numbers(&mut self, id: &ContentId, numbers: &[u64]) {
+        for number in numbers {
+            self.kept.remove(number);
+            self.bounded.remove(number);
+        }
+        if let Some(of) = self.of.get_mut(id) {
+            of.retain(|number| !numbers.contains(number));
+            if of.is_empty() {
+                self.of.remove(id);
+            }
+        }
+    }
+
+    fn numbers(&self, id: &ContentId) -> impl Iterator<Item = u64> {
+        self.of.get(id).into_iter().flatten().copied()
+    }
+
+    /// What is lost, from this number on.
+    fn since(&self, number: u64) -> impl Iterator<Item = (u64, &Lost)> {
+        let kept = self.kept.range(number..);
+        let away = kept.filter(|(_, kept)| !kept.is_back);
+        away.map(|(number, kept)| (*number, &kept.lost))
+    }
 }
 
 impl Default for Losses {
@@ -33,35 +120,54 @@ impl Default for Losses {
 }
 
 impl Losses {
-    /// A content can no longer be read, for this reason.
-    pub(in crate::peer) fn add(&self, content: &Content, error: StorageError) {
-        self.insert(Lost::new(content.id, content.name.clone(), error));
+    /// This can no longer be read.
+    pub(in crate::peer) fn insert(&self, lost: Lost, thing: LostThing) {
+        self.0.send_modify(|log| log.insert(lost, thing));
     }
 
-    /// The same for one that the storage reports.
-    pub(in crate::peer) fn insert(&self, lost: Lost) {
-        self.0.send_modify(|log| {
-            log.kept.retain(|(_, other)| other.id != lost.id);
-            if log.kept.len() >= MAX_LOST {
-                log.kept.pop_front();
-            }
-            log.kept.push_back((log.next, lost));
-            log.next += 1;
-        });
-    }
-
-    /// A content is shared again.
+    /// A content is shared again. Records of it whose file is missing are still known.
     pub(in crate::peer) fn found(&self, id: &ContentId) {
-        self.0.send_if_modified(|log| {
-            log.kept.retain(|(_, lost)| lost.id != *id);
-            // Nobody waits for that.
-            false
+        self.change(|log| {
+            log.remove(id, |kept| {
+                !kept.lost.recorded || kept.thing != LostThing::Content
+            });
+            let numbers: Vec<u64> = log.numbers(id).collect();
+            for number in numbers {
+                if let Some(kept) = log.kept.get_mut(&number) {
+                    kept.is_back = true;
+                }
+            }
         });
+    }
+
+    /// The record of a content under this name is of a file that is there.
+    pub(in crate::peer) fn recorded(&self, id: &ContentId, name: &ContentName) {
+        self.change(|log| log.remove(id, |kept| kept.lost.name == *name));
+    }
+
+    /// Nobody wants to hear of a content any more. Returns the names under which the
+    /// storage may have a record of it.
+    pub(in crate::peer) fn forget(&self, id: &ContentId) -> Vec<ContentName> {
+        let mut names = Vec::new();
+        self.change(|log| {
+            let kept = log.numbers(id).map(|number| &log.kept[&number]);
+            let recorded = kept.filter(|kept| kept.lost.recorded);
+            names = recorded.map(|kept| kept.lost.name.clone()).collect();
+            log.remove(id, |_| true);
+        });
+        names
+    }
+
+    /// Whether this is a folder of which nothing is left.
+    pub(in crate::peer) fn is_folder(&self, id: &ContentId) -> bool {
+        let log = self.0.borrow();
+        let mut numbers = log.numbers(id);
+        numbers.any(|number| log.kept[&number].thing == LostThing::Folder)
     }
 
     pub(in crate::peer) fn all(&self) -> Vec<Lost> {
         let log = self.0.borrow();
-        log.kept.iter().map(|(_, lost)| lost.clone()).collect()
+        log.since(0).map(|(_, lost)| lost.clone()).collect()
     }
 
     pub(in crate::peer) fn stream(&self) -> LostContents {
@@ -71,6 +177,14 @@ impl Losses {
             log,
             next: 0,
         }
+    }
+
+    /// Changes what nobody waits for.
+    fn change(&self, change: impl FnOnce(&mut LossLog)) {
+        self.0.send_if_modified(|log| {
+            change(log);
+            false
+        });
     }
 }
 
@@ -95,8 +209,8 @@ impl Stream for LostContents {
             let next = self.next;
             let found = {
                 let log = self.log.borrow_and_update();
-                let new = log.kept.iter().find(|(number, _)| *number >= next);
-                new.cloned()
+                let found = log.since(next).next();
+                found.map(|(number, lost)| (number, lost.clone()))
             };
             if let Some((number, lost)) = found {
                 self.next = number + 1;
@@ -125,6 +239,7 @@ mod tests {
     use futures::{FutureExt, StreamExt};
 
     use super::*;
+    use crate::storage::StorageError;
 
     fn lost(n: usize) -> Lost {
         let name = format!("content-{n}");
@@ -135,13 +250,14 @@ mod tests {
     #[test]
     fn losses_are_kept_up_to_a_bound_until_they_are_found_again() {
         let losses = Losses::default();
+        let insert = |n| losses.insert(lost(n), LostThing::Content);
         let mut stream = losses.stream();
         assert!(stream.next().now_or_never().is_none());
         for n in 0..MAX_LOST + 2 {
-            losses.insert(lost(n));
+            insert(n);
         }
         // The last state of a content counts.
-        losses.insert(lost(3));
+        insert(3);
         losses.found(&lost(4).id);
         let expected: Vec<_> = (2..MAX_LOST + 2).filter(|n| ![3, 4].contains(n)).collect();
         let expected: Vec<_> = expected.into_iter().chain([3]).map(lost).collect();
@@ -151,10 +267,41 @@ mod tests {
             seen.push(lost);
         }
         assert_eq!(seen, expected);
-        losses.insert(lost(4));
+        insert(4);
         assert_eq!(stream.next().now_or_never(), Some(Some(lost(4))));
         assert!(stream.next().now_or_never().is_none());
         drop(losses);
         assert_eq!(stream.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn record_without_a_file_is_known_until_it_is_dropped_and_shown_until_it_is_shared() {
+        let losses = Losses::default();
+        let recorded = |n| lost(n).recorded(true);
+        for n in 0..2 * MAX_LOST {
+            losses.insert(recorded(n), LostThing::Content);
+            losses.insert(lost(10_000 + n), LostThing::Content);
+            losses.insert(recorded(20_000 + n), LostThing::FolderFile);
+        }
+        // None of those that are recorded is left out, except what is of a folder.
+        assert_eq!(losses.all().len(), 3 * MAX_LOST);
+        // A content may have several.
+        let name: ContentName = "other".parse().unwrap();
+        let other = Lost {
+            name: name.clone(),
+            ..recorded(5)
+        };
+        losses.insert(other, LostThing::Content);
+        losses.found(&lost(5).id);
+        assert_eq!(losses.all().len(), 3 * MAX_LOST - 1);
+        losses.recorded(&lost(5).id, &name);
+        assert_eq!(losses.forget(&lost(5).id), [recorded(5).name]);
+        assert_eq!(losses.forget(&lost(5).id), []);
+        losses.insert(recorded(5), LostThing::Folder);
+        assert!(losses.is_folder(&lost(5).id) && !losses.is_folder(&lost(6).id));
+        losses.found(&lost(5).id);
+        assert!(!losses.is_folder(&lost(5).id));
+        let log = losses.0.borrow();
+        assert_eq!(log.of.values().map(Vec::len).sum::<usize>(), log.kept.len());
     }
 }

@@ -12,6 +12,7 @@ pub(super) mod hashing;
 pub(super) mod inbox;
 pub(super) mod listing;
 pub(super) mod losses;
+pub(super) mod lost;
 pub(super) mod place;
 pub(super) mod readers;
 pub(super) mod role;

@@ -17,6 +17,8 @@ use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::losses::LostThing;
+use crate::peer::contents::lost;
 use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::role::Role;
@@ -244,14 +246,7 @@ pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -
     if shared.contents.is_announcing(id) {
         return false;
     }
-    let mut names = Vec::new();
-    shared.unavailable().retain(|lost| {
-        let is_other = lost.id != *id;
-        if !is_other {
-            names.push(lost.name.clone());
-        }
-        is_other
-    });
+    let mut names = shared.losses.forget(id);
     let here = shared.contents.names(id);
     names.extend(here.into_iter().flat_map(|(_, names)| names));
     if names.is_empty() {
@@ -322,6 +317,15 @@ fn withdraw(shared: &Arc<PeerShared>, id: &ContentId) -> impl Future<Output = ()
 /// it stays: at the next start the storage sees what became of that.
 pub(in crate::peer) async fn retire(shared: &Arc<PeerShared>, id: &ContentId) {
     tracing::warn!(content = %id, "the bytes of the content are gone");
+    let Some((asleep, _)) = shared.contents.places(id).await else {
+        return;
+    };
+    let error = match check_present(&*asleep.blob).await {
+        Err(error) if error.is_loss() => error,
+        _ => changed(&asleep),
+    };
+    // It tells who else has it; `withdraw` gives it back.
+    lost::report(shared, &asleep.content, asleep.role, error).await;
     let withdrawn = withdraw(shared, id);
     shared.tasks.stop.run_until_cancelled(withdrawn).await;
 }
@@ -354,9 +358,7 @@ pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<()
     }
     for lost in &catalogue.lost {
         tracing::warn!(content = %lost.id, name = %lost.name, error = %lost.error, "not shared");
-        shared.losses.insert(lost.clone());
     }
-    *shared.unavailable() = catalogue.lost;
     for remembered in catalogue.remembered {
         let asleep = Asleep::remembered(remembered);
         let (id, place) = (asleep.content.id, asleep.place());
@@ -371,6 +373,14 @@ pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<()
                     tracing::warn!(content = %id, name = %entry.name, "too many names");
                 }
             }
+        }
+    }
+    for lost in catalogue.lost {
+        let id = lost.id;
+        shared.losses.insert(lost, LostThing::Content);
+        if shared.contents.names(&id).is_some() {
+            // It has another place.
+            shared.losses.found(&id);
         }
     }
     let left_out = shared.trackers.own_all(entries);
@@ -509,8 +519,11 @@ async fn cannot_serve(
     if !is_lost {
         return claim.sleep_again(content);
     }
-    shared.losses.add(&content.content, error);
+    let rest = lost::report(shared, &content.content, content.role, error).await;
     drop(claim);
+    if let Some(rest) = rest {
+        shared.contents.add_stored(rest);
+    }
     let told = tell_gone(shared, &content);
     shared.tasks.stop.run_until_cancelled(told).await;
 }

@@ -4,4 +4,5 @@ pub(super) mod copies;
 pub(super) mod holders;
 pub(super) mod local;
 pub(super) mod queue;
+pub(super) mod search;
 pub(super) mod task;

@@ -4,7 +4,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
@@ -22,13 +21,13 @@ use crate::peer::downloads::local::{
     ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
 };
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
+use crate::peer::downloads::search::{Missed, Search, find};
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::Swarm;
+use crate::peer::swarm::{StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
 use crate::storage::{Remembered, Storage, StorageError};
-use crate::tracker::TrackerError;
 
 /// A download that is about to start.
 pub(in crate::peer) struct DownloadTask {
@@ -48,6 +47,14 @@ enum Start {
     Join(Join),
     /// The content has to be fetched.
     Fetch(Box<Fetch>),
+}
+
+/// Where a content was found.
+enum Lookup {
+    /// At the trackers, or it is known who has it. The download may be active.
+    Found(Found, ActivePlace),
+    /// Here.
+    Stored(Start),
 }
 
 /// A download that another one joins.
@@ -281,13 +288,9 @@ impl DownloadTask {
                 return Ok(start);
             }
         }
-        let place = self.place().await?;
-        let found = match Box::pin(find(shared, key.clone(), &options.owners)).await {
-            Ok(found) => found,
-            Err(error) => {
-                let stored = Box::pin(self.stored(&key, &wanted, &options)).await?;
-                return stored.ok_or(error);
-            }
+        let (found, place) = match Box::pin(self.find(&key, &wanted, &options)).await? {
+            Lookup::Found(found, place) => (found, place),
+            Lookup::Stored(start) => return Ok(start),
         };
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
@@ -303,6 +306,47 @@ impl DownloadTask {
                 }
             }
         }
+    }
+
+    /// Finds the content at the trackers, or in the storage. As long as no tracker
+    /// answers, this download says so and waits, without a place among the active ones.
+    async fn find(
+        &self,
+        key: &ContentKey,
+        wanted: &WantedNames,
+        options: &DownloadOptions,
+    ) -> Result<Lookup, DownloadError> {
+        let mut search = Search::new(&self.shared, key.clone(), &options.owners);
+        let mut place = self.place().await?;
+        loop {
+            let missed = match search.ask().await {
+                Ok(found) => {
+                    self.show_stall(None);
+                    return Ok(Lookup::Found(found, place));
+                }
+                Err(missed) => missed,
+            };
+            if let Some(start) = Box::pin(self.stored(key, wanted, options)).await? {
+                return Ok(Lookup::Stored(start));
+            }
+            match missed {
+                Missed::Finally(error) => return Err(error),
+                Missed::Yet(reason) => self.show_stall(Some(reason)),
+            }
+            drop(place);
+            let aside = self.ticket.step_aside();
+            search.wait().await?;
+            aside.return_to_line();
+            place = self.place().await?;
+        }
+    }
+
+    fn show_stall(&self, stall: Option<StallReason>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.stall() != stall;
+            status.set_stall(stall);
+            changed
+        });
     }
 
     /// What to do about a content that is here: it is complete, or this download joins
@@ -620,39 +664,4 @@ pub(in crate::peer) fn check_owners(
         checked.map_err(|source| DownloadError::Owner { source })?;
     }
     Ok(())
-}
-
-/// Asks the trackers, unless the owners are known without them.
-pub(in crate::peer) async fn find(
-    shared: &PeerShared,
-    key: ContentKey,
-    owners: &[Addr],
-) -> Result<Found, DownloadError> {
-    let need = shared
-        .trackers
-        .need(key.clone(), shared.config.owners_wanted);
-    let asked = match &key {
-        // Trackers that do not answer are asked again while the owners are.
-        ContentKey::Id(_) if !owners.is_empty() => {
-            let grace = shared.config.tracker.need_grace;
-            let asked = timeout(grace, need).await;
-            asked.unwrap_or(Err(TrackerError::NoTracker))
-        }
-        _ => need.await,
-    };
-    match (asked, key) {
-        (Ok(found), _) => Ok(found),
-        (Err(_), ContentKey::Id(id)) if !owners.is_empty() => Ok(Found {
-            id,
-            // Nobody can ask for it by this name, as it reads as an id.
-            name: id.into(),
-            length: 0,
-            owners: Vec::new(),
-        }),
-        (Err(TrackerError::NotFound), key) => Err(DownloadError::NotFound { key }),
-        (Err(TrackerError::Ambiguous { candidates }), ContentKey::Name(name)) => {
-            Err(DownloadError::Ambiguous { name, candidates })
-        }
-        (Err(error), _) => Err(error.into()),
-    }
 }

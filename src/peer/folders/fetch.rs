@@ -2,6 +2,7 @@
 //! time, then all of it at once to its final name.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,14 +29,20 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::unshare;
-use crate::peer::downloads::task::{check_owners, find};
+use crate::peer::downloads::search::{Missed, Search};
+use crate::peer::downloads::task::check_owners;
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
+use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState};
 use crate::storage::{Blob, FolderHome, Folders, PlacedFiles, StorageError, is_taken};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How often it is looked whether anything arrives. A download finds out for itself only
+/// after seconds.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a download of a folder is asked for.
 #[derive(Debug, Clone)]
@@ -82,8 +89,10 @@ impl FolderTask {
             () = self.cancel.cancelled() => Err(DownloadError::Cancelled.into()),
             outcome = self.fetch(request) => outcome,
         };
-        self.status
-            .send_modify(|status| status.outcome = Some(outcome));
+        self.status.send_modify(|status| {
+            status.stall = None;
+            status.outcome = Some(outcome);
+        });
     }
 
     async fn fetch(&self, request: FolderRequest) -> Result<Folder, FolderError> {
@@ -98,7 +107,12 @@ impl FolderTask {
             ContentKey::Id(_) => None,
         };
         check_owners(shared, &request.owners)?;
-        let found = find(shared, key, &request.owners).await?;
+        if let ContentKey::Id(id) = &key
+            && let Some((folder, true)) = shared.folders.get(id)
+        {
+            return Ok(folder);
+        }
+        let found = self.find(key, &request.owners).await?;
         let id = found.id;
         if let Some((folder, true)) = shared.folders.get(&id) {
             return Ok(folder);
@@ -118,7 +132,12 @@ impl FolderTask {
         };
         let obtain = self.begin(&folders, &found, request.owners).await?;
         let fetched = self.fetch_into(&folders, &obtain, names, &request.paths, found.length);
-        match Box::pin(fetched).await {
+        let fetched = tokio::select! {
+            biased;
+            fetched = Box::pin(fetched) => fetched,
+            never = self.follow_stalls(&obtain.board) => match never {},
+        };
+        match fetched {
             Ok((folder, listed_as)) => {
                 undo.shared = None;
                 self.announce(&obtain, &folder, listed_as);
@@ -138,6 +157,40 @@ impl FolderTask {
                 Err(error)
             }
         }
+    }
+
+    /// Finds the folder, and says so when no tracker answers.
+    async fn find(&self, key: ContentKey, owners: &[Addr]) -> Result<Found, FolderError> {
+        let mut search = Search::new(&self.shared, key, owners);
+        loop {
+            match search.ask().await {
+                Ok(found) => {
+                    self.show_stall(None);
+                    return Ok(found);
+                }
+                Err(Missed::Finally(error)) => return Err(error.into()),
+                Err(Missed::Yet(reason)) => self.show_stall(Some(reason)),
+            }
+            search.wait().await?;
+        }
+    }
+
+    /// Shows why nothing arrives for any of the files, when that is so.
+    async fn follow_stalls(&self, board: &Board) -> Infallible {
+        let mut ticks = tokio::time::interval(STALL_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.show_stall(board.stall());
+        }
+    }
+
+    fn show_stall(&self, stall: Option<StallReason>) {
+        self.status.send_if_modified(|status| {
+            let changed = status.stall != stall;
+            status.stall = stall;
+            changed
+        });
     }
 
     /// Whether a file has arrived.

@@ -64,13 +64,17 @@ impl Obtain {
             chunk: None,
             source,
         };
+        let local = self.board.local();
         if let Some(found) = self.staged(id, length).await.map_err(failed)? {
             return Ok(found);
         }
+        drop(local);
         for _ in 0..MAX_ATTEMPTS {
+            let local = self.board.local();
             if let Some(found) = self.here(id, length).await.map_err(failed)? {
                 return Ok(found);
             }
+            drop(local);
             let content = Content::new(id, id.into(), length.unwrap_or(0));
             let listing = Listing::new(content, listed_as.clone()).role(role);
             self.download(listing).await?;

@@ -17,14 +17,15 @@ use crate::error::ShareError;
 use crate::peer::contents::asleep::{Asleep, REHASHED_LEN};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::{tell_trackers, unshare};
 use crate::peer::contents::table::Taken;
 use crate::peer::shared::PeerShared;
 use crate::protocol::{OwnEntry, OwnState};
 use crate::storage::{
-    Blob, FilePool, FolderHome, Folders, MemoryStorage, PlacedFiles, ScannedFile, ScannedFolder,
-    Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
+    Blob, FilePool, FolderHome, Folders, Lost, MemoryStorage, PlacedFiles, ScannedFile,
+    ScannedFolder, Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
 };
 
 /// How many files are read and hashed at a time: enough to keep a disk and some
@@ -293,11 +294,15 @@ pub(super) fn release_files(shared: &PeerShared, id: &ContentId) -> bool {
 /// Ends the sharing of a content: a folder with its files, or something else. Returns
 /// `false` if there is nothing that is shared under this id.
 pub(in crate::peer) async fn unshare_any(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
-    if shared.folders.get(id).is_none() {
+    if shared.folders.get(id).is_some() {
+        if release_files(shared, id) {
+            unshare(shared, id).await;
+        }
+    } else if shared.losses.is_folder(id) {
+        // Only its record is left.
+        shared.losses.forget(id);
+    } else {
         return unshare(shared, id).await;
-    }
-    if release_files(shared, id) {
-        unshare(shared, id).await;
     }
     if let Some(folders) = shared.storage.folders().filter(|_| shared.share_stored) {
         let removed = async {
@@ -318,12 +323,21 @@ pub(in crate::peer) async fn restore(shared: &Arc<PeerShared>) -> Result<(), Sto
     };
     let mut entries = Vec::new();
     for found in remembered_folders(&folders).await? {
+        let found = match found {
+            Ok(found) => found,
+            Err(lost) => {
+                tracing::warn!(folder = %lost.id, error = %lost.error, "not shared");
+                shared.losses.insert(lost, LostThing::Folder);
+                continue;
+            }
+        };
         let id = found.id;
         if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
             continue;
         }
-        if found.lost > 0 {
-            tracing::warn!(folder = %id, lost = found.lost, "some files are not shared again");
+        if !found.lost.is_empty() {
+            let lost = found.lost.len();
+            tracing::warn!(folder = %id, lost, "some files are not shared again");
         }
         let (mut files, mut length) = (0, 0);
         for (path, blob, manifest) in found.files {
@@ -335,6 +349,14 @@ pub(in crate::peer) async fn restore(shared: &Arc<PeerShared>) -> Result<(), Sto
             files += 1;
             length += blob.length();
             serve_file(shared, id, MoveBlob::new(blob), entry, manifest);
+        }
+        for (file, error) in found.lost {
+            if shared.contents.names(&file).is_some() {
+                // It has a place of its own.
+                continue;
+            }
+            let lost = Lost::new(file, file.into(), error).recorded(true);
+            shared.losses.insert(lost, LostThing::FolderFile);
         }
         let is_whole = files == found.index.size().0;
         let folder = Folder {

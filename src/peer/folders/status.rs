@@ -2,6 +2,7 @@
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::folders::error::FolderError;
+use crate::peer::swarm::StallReason;
 
 /// A folder that is shared, or was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -11,7 +12,8 @@ pub struct Folder {
     pub id: ContentId,
     /// Its name.
     pub name: ContentName,
-    /// How many files it has, or the part of it that is here.
+    /// How many files it has, or the part of it that is here. A file whose bytes are
+    /// [gone](crate::Peer::lost) is not here.
     pub files: usize,
     /// How many bytes they have together.
     pub length: u64,
@@ -39,5 +41,7 @@ pub struct FolderProgress {
 pub(in crate::peer) struct FolderStatus {
     pub(in crate::peer) folder: Option<Folder>,
     pub(in crate::peer) progress: FolderProgress,
+    /// Why nothing arrives, if nothing does.
+    pub(in crate::peer) stall: Option<StallReason>,
     pub(in crate::peer) outcome: Option<Result<Folder, FolderError>>,
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::move_blob::MoveBlob;
 use super::status::Folder;
-use crate::content::ContentId;
+use crate::content::{Content, ContentId};
 use crate::storage::Blob;
 
 /// The folders of one peer.
@@ -29,6 +29,17 @@ struct Entry {
     files: Vec<ContentId>,
     /// Whether the user had the index as a content of its own before.
     index_alone: bool,
+}
+
+impl Entry {
+    /// A file of this many bytes is gone. Returns whether the folder was whole.
+    fn lost(&mut self, length: u64) -> bool {
+        if let Some(folder) = &mut self.folder {
+            folder.files = folder.files.saturating_sub(1);
+            folder.length = folder.length.saturating_sub(length);
+        }
+        std::mem::replace(&mut self.is_whole, false)
+    }
 }
 
 /// A file, and who needs it.
@@ -134,6 +145,34 @@ impl FolderTable {
                 file.blob.move_to(place);
             }
         }
+    }
+
+    /// The bytes of a file are gone where it is served from: a folder has lost it, and is
+    /// returned if it was whole. Another folder may have it as well, in another place:
+    /// then that is returned, and it is what is to be served.
+    pub(in crate::peer) fn lose_file(
+        &self,
+        file: &Content,
+    ) -> (Option<Arc<dyn Blob>>, Option<ContentId>) {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let Some(uses) = inner.files.get_mut(&file.id) else {
+            return (None, None);
+        };
+        let (folder, _) = uses.uses.remove(0);
+        let rest = uses.uses.first().map(|(_, blob)| {
+            uses.blob.move_to(Arc::clone(blob));
+            Arc::clone(&uses.blob) as Arc<dyn Blob>
+        });
+        if rest.is_none() {
+            inner.files.remove(&file.id);
+        }
+        let entry = inner.folders.get_mut(&folder);
+        let was_whole = entry.is_some_and(|entry| {
+            entry.files.retain(|id| *id != file.id);
+            entry.lost(file.length)
+        });
+        (rest, was_whole.then_some(folder))
     }
 
     /// Whether a folder has this file.

@@ -38,6 +38,9 @@ pub enum DownloadEvent {
     /// as a tracker or a peer answers. Comes again when the reason changes; of several
     /// changes that are not read the last one counts.
     ///
+    /// A download that begins while no tracker answers
+    /// ([`StallReason::NoTracker`]) is not active: others may begin before it.
+    ///
     /// [`SwarmConfig::patience`]: crate::peer::swarm::SwarmConfig::patience
     Stalled(StallReason),
     /// Something arrives again. Comes only after [`Stalled`](Self::Stalled).

@@ -13,6 +13,7 @@ use crate::content::{ContentName, FolderPath, FolderPathError, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
+use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, AddrError};
 
 /// What happens to a download of a folder.
@@ -23,6 +24,13 @@ pub enum FolderEvent {
     Found(Folder),
     /// How far the download is. Events that are not read merge into the latest.
     Progress(FolderProgress),
+    /// Nothing arrives at present for any of the files that are under way, and why: the
+    /// reason of the most of them. The download goes on as long as its handle is held, as
+    /// that of a content does ([`DownloadEvent::Stalled`](crate::DownloadEvent::Stalled)).
+    /// Comes again when the reason changes.
+    Stalled(StallReason),
+    /// Something arrives again. Comes only after [`Stalled`](Self::Stalled).
+    Resumed,
     /// The folder is under its name, whole and durable. The last event.
     Finished(Folder),
     /// The download has failed. The last event.
@@ -142,6 +150,7 @@ impl FolderDownload {
             status: self.status.clone(),
             found: false,
             shown: FolderProgress::default(),
+            stall: None,
             ended: false,
         };
         FolderEvents(stream::unfold(news, News::next).boxed())
@@ -150,6 +159,12 @@ impl FolderDownload {
     /// How far the download is.
     pub fn progress(&self) -> FolderProgress {
         self.status.borrow().progress
+    }
+
+    /// Why nothing arrives at present for any of the files that are under way; `None` as
+    /// long as something does.
+    pub fn stall(&self) -> Option<StallReason> {
+        self.status.borrow().stall
     }
 
     /// Ends the download. Returns at once; the outcome follows soon. It is
@@ -214,6 +229,8 @@ struct News {
     status: watch::Receiver<FolderStatus>,
     found: bool,
     shown: FolderProgress,
+    /// The last reason that was told, until the download resumed.
+    stall: Option<StallReason>,
     ended: bool,
 }
 
@@ -243,6 +260,11 @@ impl News {
         if let Some(folder) = status.folder.filter(|_| !self.found) {
             self.found = true;
             return Some(FolderEvent::Found(folder));
+        }
+        if self.stall != status.stall && status.outcome.is_none() {
+            self.stall = status.stall;
+            let event = status.stall.map(FolderEvent::Stalled);
+            return Some(event.unwrap_or(FolderEvent::Resumed));
         }
         let has_failed = matches!(status.outcome, Some(Err(_)));
         if self.found && !has_failed && self.shown != status.progress {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::content::{Content, ContentId, ContentName, NameError};
@@ -144,11 +144,16 @@ impl Peer {
         self.shared().folders.all()
     }
 
-    /// The contents that this peer shared until it could no longer read them: a read
-    /// failed, or the file had changed, or at the
-    /// [start](PeerBuilder::share_stored) it was not there any more. The oldest
-    /// first. Of more than 256, the oldest are left out. One that is shared again is
-    /// not in the list. A file of a folder has its id as its name.
+    /// The contents that this peer shared and can no longer read, with the reason: a read
+    /// failed, or the file had changed, or at the [start](PeerBuilder::share_stored) it
+    /// was not there. The oldest first. One that is shared again is not in the list. A
+    /// file of a folder has its id as its name, and its folder counts fewer
+    /// [files](Folder::files).
+    ///
+    /// What the storage still has a record of ([`Lost::recorded`]), such as a file on a
+    /// volume that is not mounted, is shared again from the next start on at which it is
+    /// there. [`unshare`](Self::unshare) drops the record. Of more than 256 others, and
+    /// files of folders, the oldest are left out.
     pub fn lost(&self) -> Vec<Lost> {
         self.shared().losses.all()
     }
@@ -171,15 +176,6 @@ impl Peer {
             names,
             uploaded: contents.uploads(id).bytes(),
         })
-    }
-
-    /// The contents that were [shared before](PeerBuilder::share_stored) and could not
-    /// be found when this peer was started, with the reason. Those that may come back,
-    /// such as files on a volume that is not mounted, stay recorded, and are shared again
-    /// from the next start on at which they are there. [`unshare`](Self::unshare) drops
-    /// the record.
-    pub fn unavailable(&self) -> Vec<Lost> {
-        self.shared().unavailable().clone()
     }
 
     /// What this peer has and does at this moment. O(contents).
@@ -784,7 +780,6 @@ impl PeerBuilder {
                 share_stored: self.share_stored,
                 next_seed: AtomicU64::new(seed),
                 copies: Copies::default(),
-                unavailable: Mutex::default(),
             }
         })
     }

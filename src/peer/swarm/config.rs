@@ -58,7 +58,8 @@ pub struct SwarmConfig {
     /// A download is given up if nothing arrives for this long, and no turn is waited for,
     /// neither in the line of a busy owner nor on a link of one that serves others first.
     /// A turn that comes no nearer is waited for 30 times as long, and any 1440 times as
-    /// long. The time that the storage takes does not count. At least 10 ms. Default
+    /// long. The time that the storage takes does not count. A download that begins while
+    /// no tracker answers ends after that time as well. At least 10 ms. Default
     /// `None`: it goes on for as long as its handle is held, and says when it
     /// [stalls](crate::DownloadEvent::Stalled).
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]

@@ -9,6 +9,11 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StallReason {
+    /// No tracker answers, so nobody can say who has the content.
+    NoTracker {
+        /// How many trackers there are.
+        trackers: u32,
+    },
     /// Neither a tracker nor the user has named an owner.
     NoOwners,
     /// Owners are known, and none of them can be reached.
@@ -72,6 +77,8 @@ pub enum StallReason {
 impl fmt::Display for StallReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::NoTracker { trackers: 1 } => f.write_str("the tracker does not answer"),
+            Self::NoTracker { trackers } => write!(f, "none of {trackers} trackers answers"),
             Self::NoOwners => f.write_str("no owner is known"),
             Self::Unreachable { owners: 1 } => f.write_str("the known owner cannot be reached"),
             Self::Unreachable { owners } => {

@@ -145,9 +145,8 @@ impl FileCatalogue {
                     changed.push((path, Lost::new(record.id, record.name, error)));
                 }
                 Checked::Unavailable(error) => {
-                    catalogue
-                        .lost
-                        .push(Lost::new(record.id, record.name, error));
+                    let lost = Lost::new(record.id, record.name, error).recorded(true);
+                    catalogue.lost.push(lost);
                 }
             }
         }

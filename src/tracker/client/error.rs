@@ -84,6 +84,16 @@ pub enum TrackerError {
 }
 
 impl TrackerError {
+    /// Whether the same request may succeed as soon as the tracker is back, or has room.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::TimedOut { .. } => true,
+            Self::Unreachable { source, .. } => !matches!(source, TransportError::Address { .. }),
+            Self::Refused { .. } => self.advice() == Advice::Retry,
+            _ => false,
+        }
+    }
+
     /// What to do about it. [`Advice::Retry`] where the tracker or somebody else may
     /// change: it is down or full, or nobody shares the content at present.
     /// [`Advice::AskUser`] where the request, the configuration or the tracker's version

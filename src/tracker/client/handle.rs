@@ -291,6 +291,11 @@ impl TrackerClient {
         }
     }
 
+    /// How many trackers there are.
+    pub(crate) fn count(&self) -> usize {
+        self.handle.trackers.len()
+    }
+
     /// Changes whenever a tracker is reached after a failure.
     pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
         self.handle.recoveries.subscribe()

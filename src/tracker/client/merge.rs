@@ -37,7 +37,11 @@ impl Answers {
                 refusal: Refusal::UnknownContent,
                 ..
             }) => self.unknown = true,
-            Err(error) => self.error = self.error.take().or(Some(error)),
+            // The first one; and one that may pass before one that stays.
+            Err(error) => match &self.error {
+                Some(first) if first.is_temporary() || !error.is_temporary() => {}
+                _ => self.error = Some(error),
+            },
         }
     }
 

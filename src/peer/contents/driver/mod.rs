@@ -27,6 +27,7 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
+use crate::peer::contents::lost;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
@@ -323,9 +324,10 @@ impl Driver {
             false => reason,
         };
         tracing::debug!(%reason, "content ended");
-        let lost = seeding.then(|| storage_error(&reason)).flatten();
-        if let Some(error) = lost {
-            shared.losses.add(&listing.content, error.clone());
+        let mut rest = None;
+        if let Some(error) = storage_error(&reason).filter(|_| seeding) {
+            let (content, role) = (&listing.content, listing.its_role());
+            rest = lost::report(&shared, content, role, error.clone()).await;
         }
         // Noted before anybody can share the content again. A tracker that
         // does not hear of it learns from the owner's refusals.
@@ -335,6 +337,9 @@ impl Driver {
         ));
         let told = futures::poll!(gone.as_mut());
         drop(claim);
+        if let Some(rest) = rest {
+            shared.contents.add_stored(rest);
+        }
         links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
         let outcome = match seeding || published {
             true => Ok(listing.content),

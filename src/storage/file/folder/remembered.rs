@@ -18,7 +18,7 @@ use super::staging::COPY_LEN;
 use super::tree_blob::tree_blob;
 use super::tree_root::TreeRoot;
 use crate::content::{ContentId, ContentName, FolderIndex, FolderPath, MAX_INDEX_LEN, Manifest};
-use crate::storage::{Blob, StorageError};
+use crate::storage::{Blob, Lost, StorageError};
 
 /// A folder that a storage has remembered.
 pub(crate) struct RememberedFolder {
@@ -30,18 +30,17 @@ pub(crate) struct RememberedFolder {
     pub(crate) index_blob: Arc<dyn Blob>,
     /// The files that are there, unchanged as far as can be told.
     pub(crate) files: Vec<(FolderPath, Arc<dyn Blob>, Option<Manifest>)>,
-    /// How many are gone or have changed.
-    pub(crate) lost: usize,
+    /// The files that are gone or have changed, and why they are not here.
+    pub(crate) lost: Vec<(ContentId, StorageError)>,
 }
 
-/// All folders that are recorded. Those that cannot be read are left out, with a
-/// line in the log.
+/// All folders that are recorded, and why nothing of one is here.
 ///
 /// # Errors
 /// [`StorageError::Io`] when they cannot be listed at all.
 pub(crate) async fn remembered_folders(
     folders: &Folders,
-) -> Result<Vec<RememberedFolder>, StorageError> {
+) -> Result<Vec<Result<RememberedFolder, Lost>>, StorageError> {
     let this = folders.clone();
     run(move || {
         let names = this.dir.disk.names();
@@ -56,8 +55,9 @@ pub(crate) async fn remembered_folders(
     .await
 }
 
-fn one(this: &Folders, id: ContentId) -> Option<RememberedFolder> {
+fn one(this: &Folders, id: ContentId) -> Option<Result<RememberedFolder, Lost>> {
     let name = folder_name(id);
+    let lost = |name, error| Some(Err(Lost::new(id, name, error).recorded(true)));
     let path = this.dir.path_of(&name);
     let read = || -> Result<_, Refused> {
         let home = this.dir.disk.enter(name.as_ref())?;
@@ -72,71 +72,86 @@ fn one(this: &Folders, id: ContentId) -> Option<RememberedFolder> {
     let (bytes, record) = match read() {
         Ok(found) => found?,
         Err(error) => {
-            let error = refused("reading", &path, error);
-            tracing::warn!(folder = %id, %error, "not shared");
-            return None;
+            return lost(id.into(), refused("reading", &path, error));
         }
     };
     let index = Some(&bytes).filter(|bytes| ContentId::of(bytes) == id);
     let index = index.and_then(|bytes| FolderIndex::decode(bytes).ok());
     let record = index.and_then(|i| Some((FolderRecord::decode(record, id, &i)?, i)));
     let Some((record, index)) = record else {
-        tracing::warn!(folder = %id, "not shared: what is recorded about it is damaged");
-        return None;
+        // What is recorded about it is damaged.
+        return lost(id.into(), StorageError::Changed { path });
     };
-    let found = in_place(this, id, record, index);
-    if found.is_none() {
-        tracing::warn!(folder = %id, "not shared: none of its files is where it was");
+    let name = record.name.clone();
+    match in_place(this, id, record, index) {
+        Ok(found) => Some(Ok(found)),
+        Err(error) => lost(name, error),
     }
-    found
 }
 
-/// What is left of a recorded folder; nothing if that is no file.
+/// What is left of a recorded folder; an error if that is no file.
 fn in_place(
     this: &Folders,
     id: ContentId,
     record: FolderRecord,
     index: FolderIndex,
-) -> Option<RememberedFolder> {
-    let index_blob = index_blob(this, id).ok()?;
+) -> Result<RememberedFolder, StorageError> {
+    let at = || this.dir.path_of(&folder_name(id));
+    let index_blob = index_blob(this, id).map_err(|error| refused("reading", &at(), error))?;
     let root = match &record.path {
         Some(path) => TreeRoot::at(path),
         None => this.root(&record.name),
     };
-    let recorded = record.files.len();
-    let mut files = Vec::with_capacity(recorded);
+    let mut files = Vec::with_capacity(record.files.len());
+    let mut lost = Vec::new();
     for file in record.files {
         let Some((path, id, _)) = file_at(&index, file.entry) else {
             continue;
         };
-        if is_unchanged(&root, path, id, file.stamp) {
-            let blob = tree_blob(&root, path, file.stamp, &this.pool);
-            files.push((path.clone(), blob, file.manifest));
+        match check_unchanged(&root, path, id, file.stamp) {
+            Ok(()) => {
+                let blob = tree_blob(&root, path, file.stamp, &this.pool);
+                files.push((path.clone(), blob, file.manifest));
+            }
+            Err(error) => lost.push((id, error)),
         }
     }
-    if files.is_empty() && recorded > 0 {
-        return None;
+    if files.is_empty()
+        && let Some((_, error)) = lost.pop()
+    {
+        return Err(error);
     }
-    Some(RememberedFolder {
+    Ok(RememberedFolder {
         id,
         name: record.name,
         listed_as: record.listed_as,
-        lost: recorded - files.len(),
+        lost,
         index,
         index_blob,
         files,
     })
 }
 
-/// Whether a file is what was recorded. One that may have changed without a new
+/// Refuses a file that is not what was recorded. One that may have changed without a new
 /// modification time is hashed.
-fn is_unchanged(root: &TreeRoot, path: &FolderPath, id: ContentId, stamp: Stamp) -> bool {
+fn check_unchanged(
+    root: &TreeRoot,
+    path: &FolderPath,
+    id: ContentId,
+    stamp: Stamp,
+) -> Result<(), StorageError> {
+    let at = root.path().join(path.as_str());
     let looked = match root.look(path) {
         Ok(Some(looked)) => looked,
-        _ => return false,
+        Ok(None) => return Err(StorageError::NotFound { name: id.into() }),
+        Err(error) => return Err(refused("examining", &at, error)),
     };
-    if !stamp.is_of(&looked.stat) || stamp.settled {
-        return stamp.is_of(&looked.stat);
+    let changed = StorageError::Changed { path: at };
+    if !stamp.is_of(&looked.stat) {
+        return Err(changed);
+    }
+    if stamp.settled {
+        return Ok(());
     }
     let hash = || -> Result<ContentId, Refused> {
         let file = root.open_file(path)?;
@@ -148,7 +163,10 @@ fn is_unchanged(root: &TreeRoot, path: &FolderPath, id: ContentId, stamp: Stamp)
         }
         Ok(ContentId::from_bytes(*hasher.finalize().as_bytes()))
     };
-    hash().is_ok_and(|found| found == id)
+    match hash() {
+        Ok(found) if found == id => Ok(()),
+        _ => Err(changed),
+    }
 }
 
 fn read_all(dir: &Dir, name: &str, max: u64) -> Result<Bytes, Refused> {
