@@ -6,23 +6,32 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use crate::content::{Content, ContentId, ContentName};
+#[cfg(feature = "file-storage")]
+use crate::content::ContentName;
+use crate::content::{Content, ContentId};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_addr};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
+#[cfg(not(feature = "file-storage"))]
+use crate::peer::contents::serve::unshare as unshare_any;
 use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::error::FolderError;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::fetch::{FolderRequest, FolderTask};
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::share::{restore, share_folder, unshare_any};
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::status::{Folder, FolderStatus};
 use crate::peer::folders::table::FolderTable;
 use crate::peer::handles::download::{Download, DownloadOptions};
+#[cfg(feature = "file-storage")]
 use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
@@ -140,6 +149,7 @@ impl Peer {
     }
 
     /// The folders that are here, or parts of them, and served.
+    #[cfg(feature = "file-storage")]
     pub fn folders(&self) -> Vec<Folder> {
         self.shared().folders.all()
     }
@@ -258,6 +268,7 @@ impl Peer {
     /// [`StorageError::Changed`](crate::StorageError::Changed) of a file that changed
     /// while it was read. Nothing of the folder is shared then; the call may be
     /// repeated.
+    #[cfg(feature = "file-storage")]
     pub async fn share_folder(
         &self,
         path: impl AsRef<std::path::Path>,
@@ -413,6 +424,7 @@ impl Peer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[cfg(feature = "file-storage")]
     pub fn download_folder(&self, key: impl Into<DownloadKey>) -> FolderDownload {
         self.download_folder_with(key, FolderOptions::default())
     }
@@ -422,6 +434,7 @@ impl Peer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[cfg(feature = "file-storage")]
     pub fn download_folder_with(
         &self,
         key: impl Into<DownloadKey>,
@@ -831,7 +844,9 @@ impl fmt::Debug for PeerBuilder {
 /// Adds all contents and folders that the storage remembers.
 async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
     serve_stored(shared).await?;
-    restore(shared).await
+    #[cfg(feature = "file-storage")]
+    restore(shared).await?;
+    Ok(())
 }
 
 /// Random bytes of the operating system.
