@@ -96,7 +96,18 @@
 //! [`peer`](peer#logs) for the spans.
 //!
 //! # Features
-//! Both are off by default.
+//! On by default:
+//!
+//! - `tcp`: [`TcpTransport`].
+//! - `file-storage`: [`FileStorage`], and what only files have: folders
+//!   ([`Peer::share_folder`], [`Peer::download_folder`]), and [sharing](ShareSource::file)
+//!   a file by its path.
+//!
+//! Without them (`default-features = false`) there are [`MemoryTransport`],
+//! [`MemoryStorage`], the pure machines, and what you write for the two seams; the crate
+//! then opens no file and no socket, and is not built with what does.
+//!
+//! Off by default:
 //!
 //! - `testing`: the conformance suites for transports and storages, and whole
 //!   swarms in virtual time, in `bt_lite::testing`.
@@ -104,6 +115,13 @@
 //!   snapshot, and of configurations: what a file leaves out has its default, an unknown
 //!   field is an error, durations are text (`"1m 30s"`), and bytes are numbers or text
 //!   (`"64 MiB"`).
+
+// A build without one of these lacks what some links lead to, and leaves unused what
+// only the missing part uses. Both are checked in the whole build.
+#![cfg_attr(
+    not(all(feature = "tcp", feature = "file-storage")),
+    allow(dead_code, unreachable_pub, rustdoc::broken_intra_doc_links)
+)]
 
 #[macro_use]
 mod setters;
@@ -134,14 +152,21 @@ pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError}
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder,
-    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer,
+    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer,
     PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
 };
+#[cfg(feature = "file-storage")]
+pub use peer::{
+    Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress,
+};
 pub use protocol::{Addr, AddrError, ContentKey};
-pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};
+#[cfg(feature = "file-storage")]
+pub use storage::FileStorage;
+pub use storage::{Blob, MemoryStorage, Storage, StorageError};
 pub use tracker::{BindError, Tracker, TrackerBuilder, TrackerClient, TrackerConfig, TrackerError};
-pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, Transport, TransportError};
+#[cfg(feature = "tcp")]
+pub use transport::TcpTransport;
+pub use transport::{MemoryNetwork, MemoryTransport, Transport, TransportError};
 
 /// Compiles the examples of the front page.
 #[cfg(doctest)]

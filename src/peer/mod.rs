@@ -33,9 +33,12 @@ mod tasks;
 
 pub use config::PeerConfig;
 pub use contents::losses::LostContents;
+#[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
+#[cfg(feature = "file-storage")]
 pub use folders::status::{Folder, FolderProgress};
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
+#[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
 pub use handles::peer::{Peer, PeerBuilder};

@@ -24,20 +24,27 @@
 //! `bt_lite::testing::storage` (feature `testing`).
 
 mod error;
+#[cfg(feature = "file-storage")]
 mod file;
+mod file_pool_stats;
 mod memory;
+#[cfg(not(feature = "file-storage"))]
+mod no_files;
 mod shared;
 mod traits;
 
 pub use crate::io_error::IoError;
 pub use error::StorageError;
 pub(crate) use error::located;
-pub use file::{
-    FilePool, FilePoolStats, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file,
-};
+#[cfg(feature = "file-storage")]
+pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
+#[cfg(feature = "file-storage")]
 pub(crate) use file::{
     FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
     remembered_folders, scan_folder,
 };
+pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
+#[cfg(not(feature = "file-storage"))]
+pub use no_files::{FileStamp, Folders};
 pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};

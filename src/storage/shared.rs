@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::StorageError;
-use super::file::{FilePoolStats, Folders};
 use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
+use super::{FilePoolStats, Folders};
 use crate::content::{ContentId, ContentName, Manifest};
 
 /// Forwards every method, also those with a default.

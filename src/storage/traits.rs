@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StorageError;
-use super::file::{FilePoolStats, FileStamp, Folders};
+use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
 /// A place that stores contents by name.

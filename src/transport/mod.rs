@@ -11,6 +11,7 @@ mod connection;
 mod error;
 pub mod framed;
 pub mod memory;
+#[cfg(feature = "tcp")]
 mod tcp;
 mod traits;
 
@@ -19,5 +20,6 @@ pub use crate::protocol::{Addr, Frame, FrameLimits};
 pub use connection::{Connection, FrameSink, FrameStream, LimitHandle};
 pub use error::TransportError;
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "tcp")]
 pub use tcp::TcpTransport;
 pub use traits::{Listener, Transport};

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod api;
 mod circles;
 mod lexer;
 mod paths;

@@ -7,7 +7,9 @@ use thiserror::Error;
 use crate::advice::Advice;
 use crate::content::{ContentId, ContentName, FolderIndexError, FolderPath, FolderPathError};
 use crate::error::{DownloadError, ShareError};
-use crate::storage::{ScanError, StorageError};
+#[cfg(feature = "file-storage")]
+use crate::storage::ScanError;
+use crate::storage::StorageError;
 
 /// Why a folder is not shared, or not downloaded. A folder that is not downloaded is
 /// not visible; what was fetched of it is kept, and a later download goes on from
@@ -103,6 +105,7 @@ impl FolderError {
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<ScanError> for FolderError {
     fn from(error: ScanError) -> Self {
         match error {

@@ -5,12 +5,17 @@
 //! folder that is here, and [`fetch`] one that is not. The bytes travel as those of
 //! all contents do.
 
+#[cfg(feature = "file-storage")]
 mod board;
 pub(super) mod error;
+#[cfg(feature = "file-storage")]
 pub(super) mod fetch;
 mod move_blob;
+#[cfg(feature = "file-storage")]
 mod obtain;
+#[cfg(feature = "file-storage")]
 pub(super) mod share;
 pub(super) mod status;
 pub(super) mod table;
+#[cfg(feature = "file-storage")]
 mod target;

@@ -1,6 +1,7 @@
 //! What programs hold: the peer itself, its downloads, and what is shared.
 
 pub(super) mod download;
+#[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;
 pub(super) mod peer;

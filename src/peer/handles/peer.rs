@@ -6,23 +6,32 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::content::{Content, ContentId, ContentName, NameError};
+use crate::content::{Content, ContentId};
+#[cfg(feature = "file-storage")]
+use crate::content::{ContentName, NameError};
 use crate::descriptors::descriptor_limit;
 use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_addr};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
+#[cfg(not(feature = "file-storage"))]
+use crate::peer::contents::serve::unshare as unshare_any;
 use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::task::DownloadTask;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::error::FolderError;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::fetch::{FolderRequest, FolderTask};
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::share::{restore, share_folder, unshare_any};
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::status::{Folder, FolderStatus};
 use crate::peer::folders::table::FolderTable;
 use crate::peer::handles::download::{Download, DownloadOptions};
+#[cfg(feature = "file-storage")]
 use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
@@ -140,6 +149,7 @@ impl Peer {
     }
 
     /// The folders that are here, or parts of them, and served.
+    #[cfg(feature = "file-storage")]
     pub fn folders(&self) -> Vec<Folder> {
         self.shared().folders.all()
     }
@@ -232,7 +242,8 @@ impl Peer {
     /// Shares a folder as one thing: reads and hashes all files in it, tells the
     /// trackers of the folder, and serves the files where they lie until
     /// [`unshare`](Self::unshare) of the folder's id. Its name is that of the directory
-    /// ([`share_folder_as`](Self::share_folder_as) shares it under another one). Nothing changes if this peer shares the same folder already.
+    /// ([`share_folder_as`](Self::share_folder_as) shares it under another one). Nothing
+    /// changes if this peer shares the same folder already.
     ///
     /// What is in the folder must not change while it is shared. A file that changes is
     /// no longer served. With [`PeerBuilder::share_stored`] and a storage that can keep
@@ -254,6 +265,7 @@ impl Peer {
     /// [`StorageError::Changed`](crate::StorageError::Changed) of a file that changed
     /// while it was read. Nothing of the folder is shared then; the call may be
     /// repeated.
+    #[cfg(feature = "file-storage")]
     pub async fn share_folder(
         &self,
         path: impl AsRef<std::path::Path>,
@@ -268,6 +280,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`FolderError`], with [`ShareError::Name`] if the text is not a content name.
+    #[cfg(feature = "file-storage")]
     pub async fn share_folder_as<N>(
         &self,
         path: impl AsRef<std::path::Path>,
@@ -285,6 +298,7 @@ impl Peer {
         self.share_folder_named(path.as_ref(), Some(name)).await
     }
 
+    #[cfg(feature = "file-storage")]
     async fn share_folder_named(
         &self,
         path: &std::path::Path,
@@ -440,6 +454,7 @@ impl Peer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[cfg(feature = "file-storage")]
     pub fn download_folder(&self, key: impl Into<DownloadKey>) -> FolderDownload {
         self.download_folder_with(key, FolderOptions::default())
     }
@@ -449,6 +464,7 @@ impl Peer {
     ///
     /// # Panics
     /// Outside a tokio runtime.
+    #[cfg(feature = "file-storage")]
     pub fn download_folder_with(
         &self,
         key: impl Into<DownloadKey>,
@@ -859,7 +875,9 @@ impl fmt::Debug for PeerBuilder {
 /// Adds all contents and folders that the storage remembers.
 async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
     serve_stored(shared).await?;
-    restore(shared).await
+    #[cfg(feature = "file-storage")]
+    restore(shared).await?;
+    Ok(())
 }
 
 /// Random bytes of the operating system.

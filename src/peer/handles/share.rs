@@ -1,6 +1,7 @@
 //! The sources of contents that are shared.
 
 use std::fmt;
+#[cfg(feature = "file-storage")]
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use bytes::Bytes;
 
 use crate::content::{ContentName, NameError};
 use crate::error::ShareError;
-use crate::storage::{Blob, MemoryStorage, Storage, open_file};
+#[cfg(feature = "file-storage")]
+use crate::storage::open_file;
+use crate::storage::{Blob, MemoryStorage, Storage};
 
 /// Something to share: a file, a content of the peer's storage, or bytes in
 /// memory.
@@ -36,6 +39,7 @@ type Checked = Result<ContentName, ShareError>;
 
 #[derive(Clone)]
 enum SourceKind {
+    #[cfg(feature = "file-storage")]
     File(PathBuf),
     Stored(Checked),
     Memory(Checked, Bytes),
@@ -44,6 +48,7 @@ enum SourceKind {
 impl ShareSource {
     /// A file. Its content name is its file name, also that of a dotfile; see
     /// [`Peer::share`](crate::Peer::share) for how others store those.
+    #[cfg(feature = "file-storage")]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::of(SourceKind::File(path.into()))
     }
@@ -89,9 +94,11 @@ impl ShareSource {
         let name = match (self.named, &self.kind) {
             (Some(name), _) => name?,
             (None, SourceKind::Stored(name) | SourceKind::Memory(name, _)) => name.clone()?,
+            #[cfg(feature = "file-storage")]
             (None, SourceKind::File(path)) => file_name(path)?,
         };
         let blob = match self.kind {
+            #[cfg(feature = "file-storage")]
             SourceKind::File(path) => open_file(path).await?,
             SourceKind::Stored(stored) => storage.open(&stored?).await?,
             SourceKind::Memory(_, bytes) => {
@@ -108,6 +115,7 @@ impl fmt::Debug for ShareSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("ShareSource");
         match &self.kind {
+            #[cfg(feature = "file-storage")]
             SourceKind::File(path) => out.field("file", path),
             SourceKind::Stored(name) => out.field("stored", name),
             // The bytes themselves would fill a log.
@@ -129,6 +137,7 @@ where
     })
 }
 
+#[cfg(feature = "file-storage")]
 fn file_name(path: &Path) -> Checked {
     let name = path.file_name().unwrap_or_default();
     let valid = match name.to_str() {
@@ -141,36 +150,42 @@ fn file_name(path: &Path) -> Checked {
     })
 }
 
+#[cfg(feature = "file-storage")]
 impl From<&str> for ShareSource {
     fn from(path: &str) -> Self {
         Self::file(path)
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<String> for ShareSource {
     fn from(path: String) -> Self {
         Self::file(path)
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<&String> for ShareSource {
     fn from(path: &String) -> Self {
         Self::file(path)
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<&Path> for ShareSource {
     fn from(path: &Path) -> Self {
         Self::file(path)
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<PathBuf> for ShareSource {
     fn from(path: PathBuf) -> Self {
         Self::file(path)
     }
 }
 
+#[cfg(feature = "file-storage")]
 impl From<&PathBuf> for ShareSource {
     fn from(path: &PathBuf) -> Self {
         Self::file(path)

@@ -61,6 +61,6 @@ pub(crate) use folder::{
     FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
     remembered_folders, scan_folder,
 };
-pub use pool::{FilePool, FilePoolStats};
+pub use pool::FilePool;
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::dir::DataFile;
 use crate::descriptors::{descriptor_limit, is_exhausted};
-use crate::storage::StorageError;
+use crate::storage::{FilePoolStats, StorageError};
 
 /// How many descriptors a process needs beside files of contents and
 /// connections: standard streams, directories, the runtime, and files that are
@@ -75,18 +75,6 @@ const ATTEMPTS: u32 = 16;
 /// ```
 #[derive(Clone)]
 pub struct FilePool(Arc<Pool<DataFile>>);
-
-/// How many files a [`FilePool`] has open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct FilePoolStats {
-    /// How many places are taken by files that are open, or are about to be.
-    pub open: usize,
-    /// How many places there are.
-    pub max_open: usize,
-    /// How many reads and downloads wait for a place.
-    pub waiting: usize,
-}
 
 impl FilePool {
     /// A pool for at most `max_open` files. Fewer than 8 count as 8.

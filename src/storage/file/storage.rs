@@ -15,7 +15,7 @@ use super::folder::folders::Folders;
 use super::names::{PartialNames, is_reserved};
 use super::partial_blob::PartialBlob;
 use super::partial_file::{PartialFile, Resumed};
-use super::pool::{FilePool, FilePoolStats};
+use super::pool::FilePool;
 use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
 use super::short_file::ShortFile;
@@ -23,7 +23,7 @@ use super::short_writes::ShortWrites;
 use super::storage_dir::StorageDir;
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
-use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
+use crate::storage::{Blob, Catalogue, FilePoolStats, Partial, Storage, StorageError, Stored};
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
