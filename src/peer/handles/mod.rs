@@ -3,6 +3,7 @@
 pub(super) mod download;
 pub(super) mod folder;
 pub(super) mod key;
+mod limits;
 pub(super) mod peer;
 pub(super) mod reader;
 pub(super) mod share;
