@@ -131,9 +131,9 @@ pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError}
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentLimits, ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder,
-    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer,
-    PeerBuilder, PeerConfig, RateLimits, ReaderOptions, ShareSource,
+    ContentLimits, ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey,
+    DownloadOptions, Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions,
+    FolderProgress, Peer, PeerBuilder, PeerConfig, RateLimits, ReaderOptions, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};

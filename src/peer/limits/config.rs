@@ -92,7 +92,9 @@ impl ContentLimits {
 }
 
 /// A limit of zero would be a stop, which nothing would ever end.
-fn refuse_zero<const N: usize>(limits: [(&'static str, Option<u64>); N]) -> Result<(), ConfigError> {
+fn refuse_zero<const N: usize>(
+    limits: [(&'static str, Option<u64>); N],
+) -> Result<(), ConfigError> {
     match limits.into_iter().find(|(_, rate)| *rate == Some(0)) {
         Some((field, _)) => Err(ConfigError::Zero { field }),
         None => Ok(()),

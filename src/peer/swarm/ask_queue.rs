@@ -143,8 +143,8 @@ impl AskQueue {
         let (Some(gate), Some(state)) = (gate, links.get(link)) else {
             return true;
         };
-        let passes = !planner.has_room(now, link)
-            || gate.admits(&state.info.host, planner.block_len());
+        let passes =
+            !planner.has_room(now, link) || gate.admits(&state.info.host, planner.block_len());
         match passes {
             true => self.held.retain(|held| *held != link),
             false if !self.held.contains(&link) => self.held.push_back(link),

@@ -762,7 +762,10 @@ impl Swarm {
         match allowance.direction {
             Direction::Upload => {
                 self.uploader.allow(now, host, *bytes);
-                let links = self.links.iter().filter(|(_, link)| link.info.host == *host);
+                let links = self
+                    .links
+                    .iter()
+                    .filter(|(_, link)| link.info.host == *host);
                 let links: Vec<LinkId> = links.map(|(id, _)| id).collect();
                 for link in links {
                     self.send_pages(link);

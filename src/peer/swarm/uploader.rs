@@ -156,7 +156,9 @@ impl Uploader {
         let receivers = &self.receivers;
         let accounts = &self.accounts;
         gate.reclaim(now, |host| {
-            let mut of_host = receivers.values().filter(|r| accounts.host(r.host()) == host);
+            let mut of_host = receivers
+                .values()
+                .filter(|r| accounts.host(r.host()) == host);
             of_host.any(|receiver| !receiver.is_choked() && receiver.lacks_something())
         });
     }
