@@ -152,8 +152,8 @@ pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError}
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer,
-    PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
+    ContentLimits, ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey,
+    DownloadOptions, Peer, PeerBuilder, PeerConfig, RateLimits, ReaderOptions, ShareSource,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

@@ -123,6 +123,34 @@ pub(crate) mod duration {
     }
 }
 
+/// Fields that are rates in bytes per second, if there is a limit: the same for the bytes.
+pub(crate) mod rate {
+    use super::{Deserialize, Deserializer, Serialize, Serializer, bytes};
+
+    /// A number of bytes, as [`bytes`] loads it.
+    struct Rate(u64);
+
+    impl<'de> Deserialize<'de> for Rate {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            bytes::deserialize(deserializer).map(Self)
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        let rate = Option::<Rate>::deserialize(deserializer)?;
+        Ok(rate.map(|Rate(rate)| rate))
+    }
+}
+
 /// Fields that count bytes: saved as a number, loaded from a number or from text such as
 /// `64 MiB`.
 pub(crate) mod bytes {

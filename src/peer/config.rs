@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::ConfigError;
+use crate::peer::limits::RateLimits;
 use crate::peer::swarm::SwarmConfig;
 use crate::tracker::ClientConfig;
 
@@ -55,6 +56,10 @@ pub struct PeerConfig {
     /// ends them. Default 3 s.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub shutdown_timeout: Duration,
+    /// How fast the peer may send and receive. Default: no limits.
+    /// [`Peer::set_rate_limits`](crate::Peer::set_rate_limits) changes them while the peer
+    /// runs.
+    pub limits: RateLimits,
     /// How each content is downloaded and served.
     pub swarm: SwarmConfig,
     /// How trackers are talked to.
@@ -69,6 +74,7 @@ setters!(PeerConfig {
     max_handshakes: usize,
     max_handshakes_per_host: usize,
     shutdown_timeout: Duration,
+    limits: RateLimits,
     swarm: SwarmConfig,
     tracker: ClientConfig,
 });
@@ -83,6 +89,7 @@ impl Default for PeerConfig {
             max_handshakes: 256,
             max_handshakes_per_host: 64,
             shutdown_timeout: Duration::from_secs(3),
+            limits: RateLimits::default(),
             swarm: SwarmConfig::default(),
             tracker: ClientConfig::default(),
         }
@@ -110,6 +117,7 @@ impl PeerConfig {
         if let Some((field, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
             return Err(ConfigError::Zero { field });
         }
+        self.limits.check()?;
         let (swarm, planner) = (&self.swarm, &self.swarm.planner);
         let waits = [
             ("swarm.find_retry", swarm.find_retry),

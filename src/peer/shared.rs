@@ -11,6 +11,7 @@ use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::folders::table::FolderTable;
+use crate::peer::limits::{ContentLimits, Limiter};
 use crate::peer::session::Dialler;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
@@ -45,6 +46,8 @@ pub(super) struct PeerShared {
     pub(super) next_seed: AtomicU64,
     /// Who may copy a content.
     pub(super) copies: Copies,
+    /// How fast contents may be sent and received.
+    pub(super) limiter: Arc<Limiter>,
 }
 
 impl PeerShared {
@@ -53,6 +56,12 @@ impl PeerShared {
         let mut config = self.config.swarm.clone();
         config.planner.seed = self.next_seed.fetch_add(1, Ordering::Relaxed);
         config
+    }
+
+    /// Limits a content from now on.
+    pub(super) fn limit_content(&self, id: ContentId, limits: ContentLimits) {
+        let is_here = |id: &ContentId| self.contents.role(id).is_some();
+        self.limiter.set_content(id, limits, is_here);
     }
 
     /// Has the storage record a complete content for the next start, if the

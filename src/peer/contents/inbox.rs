@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::content::Bitfield;
 use crate::peer::contents::asleep::Asleep;
+use crate::peer::limits::ContentLimits;
 use crate::peer::session::outlet::Outlet;
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
@@ -42,6 +43,11 @@ pub(in crate::peer) enum DriverInput {
     /// order has changed.
     SetStrategy {
         strategy: Strategy,
+        done: oneshot::Sender<()>,
+    },
+    /// The user limits the content. The driver answers once that is in effect.
+    SetLimits {
+        limits: ContentLimits,
         done: oneshot::Sender<()>,
     },
     /// The user asks which chunks are verified.

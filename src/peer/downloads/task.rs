@@ -295,6 +295,7 @@ impl DownloadTask {
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
+                    self.limit(found.id, &options);
                     let fetch = fetch(shared, claim, asked, found, options, place);
                     return Box::pin(fetch).await;
                 }
@@ -349,6 +350,13 @@ impl DownloadTask {
         });
     }
 
+    /// Limits the content as it is wanted for this download.
+    fn limit(&self, id: ContentId, options: &DownloadOptions) {
+        if let Some(limits) = options.limits {
+            self.shared.limit_content(id, limits);
+        }
+    }
+
     /// What to do about a content that is here: it is complete, or this download joins
     /// another one. Nothing if it has to be fetched.
     async fn is_here(
@@ -359,6 +367,9 @@ impl DownloadTask {
         options: &DownloadOptions,
     ) -> Result<Option<Start>, DownloadError> {
         let shared = &self.shared;
+        if !matches!(settled, Settled::Ended) {
+            self.limit(id, options);
+        }
         match settled {
             Settled::Ended => Ok(None),
             Settled::Complete => {

@@ -17,6 +17,7 @@ use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::queue::QueueTicket;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
+use crate::peer::limits::ContentLimits;
 use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::{Addr, AddrError};
 
@@ -65,6 +66,9 @@ pub struct DownloadOptions {
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
+    /// How fast the content may be sent and received; see
+    /// [`limits`](fn@Self::limits). `None` leaves the limits that it has.
+    pub limits: Option<ContentLimits>,
     /// The first text that was not an address or a name; the download fails with it.
     pub(in crate::peer) wrong: Option<DownloadError>,
 }
@@ -205,6 +209,10 @@ impl Download {
     /// Why nothing arrives at present; `None` as long as something does.
     pub fn stall(&self) -> Option<StallReason> {
         self.status.borrow().stall()
+    }
+
+    pub(super) fn inbox(&self) -> &mpsc::Sender<DriverInput> {
+        &self.inbox
     }
 
     /// The content, once its manifest is known.

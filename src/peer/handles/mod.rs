@@ -4,6 +4,7 @@ pub(super) mod download;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;
+mod limits;
 pub(super) mod peer;
 pub(super) mod reader;
 pub(super) mod share;

@@ -36,6 +36,7 @@ use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
+use crate::peer::limits::Limiter;
 use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
@@ -512,7 +513,7 @@ impl Peer {
         shared.tasks.end(shared.config.shutdown_timeout).await;
     }
 
-    fn shared(&self) -> &Arc<PeerShared> {
+    pub(super) fn shared(&self) -> &Arc<PeerShared> {
         &self.0.shared
     }
 }
@@ -616,6 +617,11 @@ impl PeerBuilder {
     /// Sets the whole configuration at once.
     pub fn config(mut self, config: PeerConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    pub(super) fn map_config(mut self, change: impl FnOnce(PeerConfig) -> PeerConfig) -> Self {
+        self.config = change(self.config);
         self
     }
 
@@ -768,6 +774,7 @@ impl PeerBuilder {
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
         let admission = Arc::new(Admission::new(&config, descriptor_limit()));
+        let limiter = Arc::new(Limiter::new(config.limits, Arc::clone(&tasks)));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());
@@ -796,6 +803,7 @@ impl PeerBuilder {
                 share_stored: self.share_stored,
                 next_seed: AtomicU64::new(seed),
                 copies: Copies::default(),
+                limiter,
             }
         })
     }

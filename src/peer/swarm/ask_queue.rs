@@ -1,12 +1,14 @@
 //! Which links may have something to ask for, and what they ask for.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::gate::Gate;
 use super::link::{Choke, Interest, Link};
 use super::link_map::LinkSet;
 use super::planner::{Planner, Request};
 use super::{LinkId, LinkMap};
-use crate::protocol::PeerMessage;
+use crate::protocol::{HostKey, PeerMessage};
 
 /// The links that have to be looked at: asking begins with them.
 #[derive(Debug, Default)]
@@ -14,6 +16,9 @@ pub(super) struct AskQueue {
     woken: LinkSet,
     /// Blocks became free, or chunks changed: idle links have to be looked at as well.
     idle_too: bool,
+    /// Links that would be asked for something if the limits allowed it, in the order of
+    /// their turns.
+    held: VecDeque<LinkId>,
 }
 
 impl AskQueue {
@@ -30,11 +35,33 @@ impl AskQueue {
     /// A link is gone.
     pub(super) fn link_removed(&mut self, link: LinkId) {
         self.woken.remove(link);
+        self.held.retain(|held| *held != link);
+    }
+
+    /// Whether some link would be asked for something if the limits allowed it.
+    pub(super) fn is_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Wakes the next link of a host, or any, that waited for the limits. Returns whether
+    /// there is one.
+    pub(super) fn wake_held(&mut self, host: Option<&HostKey>, links: &LinkMap<Link>) -> bool {
+        let is_there = |link: &LinkId| {
+            let link = links.get(*link);
+            link.is_some_and(|link| host.is_none_or(|host| link.info.host == *host))
+        };
+        let next = self.held.iter().position(is_there);
+        let Some(link) = next.and_then(|next| self.held.remove(next)) else {
+            return false;
+        };
+        self.woken.add(link);
+        true
     }
 
     /// Nothing is asked for at present.
     pub(super) fn clear(&mut self) {
         self.woken.clear();
+        self.held.clear();
     }
 
     /// Whether a link is about to be looked at.
@@ -43,12 +70,14 @@ impl AskQueue {
         self.woken.contains(link)
     }
 
-    /// Plans all requests that are due. Returns the messages to send, in order.
+    /// Plans all requests that are due, as far as the gate lets them pass, if there is one.
+    /// Returns the messages to send, in order.
     pub(super) fn run(
         &mut self,
         now: Instant,
         planner: &mut Planner,
         links: &mut LinkMap<Link>,
+        mut gate: Option<&mut Gate>,
     ) -> Vec<(LinkId, PeerMessage)> {
         let mut requests = Vec::new();
         let mut messages = Vec::new();
@@ -68,13 +97,22 @@ impl AskQueue {
                 break;
             };
             let before = requests.len();
-            while let Some(request) = planner.next_request(now, link) {
+            while self.passes(now, planner, links, link, gate.as_deref_mut())
+                && let Some(request) = planner.next_request(now, link)
+            {
+                if let (Some(gate), Some(state)) = (&mut gate, links.get(link)) {
+                    gate.spend(&state.info.host, request.block.len.into());
+                }
                 requests.push((link, request));
                 if let Some(other) = request.overtaken {
                     self.woken.add(other);
                 }
             }
             let asked = requests.len() > before;
+            if !asked && self.held.contains(&link) {
+                // It is not known whether there is something to ask it for.
+                continue;
+            }
             if !asked && woken.is_none() && !planner.is_choked(link) {
                 // It is as idle as it was.
                 continue;
@@ -90,6 +128,29 @@ impl AskQueue {
             messages.push((link, PeerMessage::Request(block)));
         }
         messages
+    }
+
+    /// Whether one more request to a link passes the gate. If not, it has to wait, and is
+    /// woken again by [`wake_held`](Self::wake_held).
+    fn passes(
+        &mut self,
+        now: Instant,
+        planner: &Planner,
+        links: &LinkMap<Link>,
+        link: LinkId,
+        gate: Option<&mut Gate>,
+    ) -> bool {
+        let (Some(gate), Some(state)) = (gate, links.get(link)) else {
+            return true;
+        };
+        let passes =
+            !planner.has_room(now, link) || gate.admits(&state.info.host, planner.block_len());
+        match passes {
+            true => self.held.retain(|held| *held != link),
+            false if !self.held.contains(&link) => self.held.push_back(link),
+            false => {}
+        }
+        passes
     }
 }
 

@@ -156,10 +156,13 @@ impl Link {
         self.pages.messages_sent(messages as u64);
     }
 
-    /// The next page to send, if one may be sent now.
-    pub(super) fn next_page(&mut self) -> Option<u32> {
+    /// The next page to send, if one may be sent now, and `admits` lets it pass.
+    pub(super) fn next_page(&mut self, admits: impl FnOnce(u32) -> bool) -> Option<u32> {
         let room = self.pages.under_way.len() < MAX_PAGES_UNDER_WAY;
-        room.then(|| self.pages.waiting.pop_front()).flatten()
+        let next = self.pages.waiting.front().filter(|_| room);
+        next.is_some_and(|page| admits(*page))
+            .then(|| self.pages.waiting.pop_front())
+            .flatten()
     }
 
     /// The next message that is queued will be a page.

@@ -13,11 +13,13 @@ use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
 use super::contributor::{Contributor, credits};
 use super::early::Early;
+use super::gate::{Allowance, Direction, Gate};
 use super::link::{Choke, Link, MAX_WAITING_PAGES};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
 use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
+use super::page_asks::PageAsks;
 use super::phase::Phase;
 use super::places::{Census, GRACE, Places};
 use super::planner::{Arrival, Planner, Released};
@@ -89,6 +91,11 @@ pub struct Swarm {
     super_seeding: SuperSeeding,
     /// What the readers of the content want next.
     windows: Vec<ReadWindow>,
+    /// Before the limits of the download, if there are any. The uploader has its own.
+    gate: Option<Box<Gate>>,
+    page_asks: PageAsks,
+    /// Since when nothing more is asked for because of the limits.
+    held_since: Option<Instant>,
 }
 
 /// What becomes of a new link.
@@ -175,6 +182,9 @@ impl Swarm {
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
             windows: Vec::new(),
+            gate: None,
+            page_asks: PageAsks::default(),
+            held_since: None,
         };
         swarm.measure();
         swarm
@@ -295,6 +305,7 @@ impl Swarm {
             turn_moved: self.turn_moved,
             is_searching: self.owner_search.is_running(),
             liars: self.liars,
+            is_held: self.is_held(),
         }
     }
 }
@@ -316,6 +327,7 @@ impl Swarm {
             return upload.into_iter().chain(greeting).chain(line).min();
         }
         let phase = match &self.phase {
+            Phase::Manifest(_) if self.page_asks.is_waiting() => None,
             Phase::Manifest(fetch) => match self.spares_manifest_until() {
                 None => fetch.poll_timeout(links_with_chunks(&self.links)),
                 until => until,
@@ -358,7 +370,9 @@ impl Swarm {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.end_silent_newcomers(now);
-        if let Phase::Manifest(fetch) = &mut self.phase {
+        if let Phase::Manifest(fetch) = &mut self.phase
+            && !self.page_asks.is_waiting()
+        {
             for link in fetch.handle_timeout(now) {
                 self.drop_link(now, link, DropReason::Silent);
             }
@@ -461,6 +475,7 @@ impl Swarm {
         self.commit_or_publish(now);
         self.upload(now);
         self.recheck();
+        self.settle_limits(now);
     }
 
     fn take_census(&mut self, now: Instant) {
@@ -526,9 +541,15 @@ impl Swarm {
             Some(_) => self.early.iter_mut().for_each(|early| early.doubt()),
             None => {}
         }
+        self.ask_waiting_pages(now);
+        if self.page_asks.is_waiting() {
+            // As long as the limits hold these up, more would wait behind them.
+            return;
+        }
         let Phase::Manifest(fetch) = &mut self.phase else {
             return;
         };
+        fetch.set_frugal(self.gate.is_some());
         let mut requests = Vec::new();
         if let Some((link, pages)) = fetch.promote(now) {
             requests.extend(pages.map(|page| (link, page)));
@@ -536,7 +557,36 @@ impl Swarm {
         while let Some((link, pages)) = fetch.start(now, links_with_chunks(&self.links)) {
             requests.extend(pages.map(|page| (link, page)));
         }
-        for (link, page) in requests {
+        self.ask_pages(now, requests);
+    }
+
+    fn ask_pages(&mut self, now: Instant, pages: impl IntoIterator<Item = (LinkId, u32)>) {
+        for (link, page) in pages {
+            match self.gate {
+                None => self.send(link, PeerMessage::ManifestRequest { page }),
+                Some(_) => self.page_asks.push(link, page),
+            }
+        }
+        self.ask_waiting_pages(now);
+    }
+
+    /// Asks for the pages that the limits let pass now.
+    fn ask_waiting_pages(&mut self, now: Instant) {
+        for (link, page) in self.page_asks.take_waiting() {
+            let (Phase::Manifest(fetch), Some(state)) = (&mut self.phase, self.links.get(link))
+            else {
+                continue;
+            };
+            if let Some(gate) = &mut self.gate {
+                let (host, bytes) = (&state.info.host, fetch.page_bytes(link, page));
+                if !gate.admits(host, bytes) {
+                    self.page_asks.push(link, page);
+                    continue;
+                }
+                gate.spend(host, bytes);
+                self.page_asks.counted(link, page, bytes);
+            }
+            fetch.page_passed(now, link);
             self.send(link, PeerMessage::ManifestRequest { page });
         }
     }
@@ -555,7 +605,8 @@ impl Swarm {
             return self.ask_queue.clear();
         };
         planner.set_owners_alone(owners);
-        let messages = self.ask_queue.run(now, planner, &mut self.links);
+        let gate = self.gate.as_deref_mut();
+        let messages = self.ask_queue.run(now, planner, &mut self.links, gate);
         for (link, message) in messages {
             self.send(link, message);
         }
@@ -637,12 +688,123 @@ impl Swarm {
         }
     }
 
+    /// Gives back what nobody uses of what the limits allowed, and notes whether they hold
+    /// this side up.
+    fn settle_limits(&mut self, now: Instant) {
+        if let Some(gate) = &mut self.gate {
+            gate.reclaim(now, |_| false);
+        }
+        self.uploader.reclaim(now);
+        match (self.is_held(), self.held_since) {
+            (true, None) => self.held_since = Some(now),
+            (false, Some(since)) => {
+                // That time does not count.
+                let held = now.saturating_duration_since(since);
+                self.last_gain = now.min(self.last_gain.checked_add(held).unwrap_or(now));
+                self.held_since = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether something more would be asked for if the limits allowed it.
+    fn is_held(&self) -> bool {
+        self.ask_queue.is_held() || self.page_asks.is_waiting()
+    }
+
     /// Reads what an earlier download left behind, a little at a time.
     fn recheck(&mut self) {
         if let Phase::Transfer(transfer) = &mut self.phase {
             for chunk in transfer.next_rechecks() {
                 self.outbox.push(Output::Recheck { chunk });
             }
+        }
+    }
+}
+
+/// Limits. Without them nothing here is called.
+impl Swarm {
+    /// Whether bytes that go this way are limited from now on: the payload of blocks, and
+    /// the pages of the manifest. Then they pass only as far as
+    /// [`allow`](Self::allow) says. What was asked for before is not held up.
+    pub fn set_limited(&mut self, now: Instant, direction: Direction, limited: bool) {
+        match direction {
+            Direction::Upload => self.uploader.set_limited(limited),
+            Direction::Download => {
+                if !limited {
+                    self.gate = None;
+                } else if self.gate.is_none() {
+                    self.gate = Some(Box::new(Gate::new(direction)));
+                }
+            }
+        }
+        self.resume_all(now);
+        self.settle(now);
+    }
+
+    /// What this side would send, or ask for, if it were allowed. For each host one wish at
+    /// a time, until it is [allowed](Self::allow).
+    pub fn poll_wish(&mut self) -> Option<Allowance> {
+        let download = self.gate.as_mut().and_then(|gate| gate.poll_wish());
+        download.or_else(|| self.uploader.gate_mut()?.poll_wish())
+    }
+
+    /// What was allowed and is not used: nobody wants it any more, or the request that it
+    /// was used for was rejected.
+    pub fn poll_returned(&mut self) -> Option<Allowance> {
+        let download = self.gate.as_mut().and_then(|gate| gate.poll_returned());
+        download.or_else(|| self.uploader.gate_mut()?.poll_returned())
+    }
+
+    /// A [wish](Self::poll_wish) comes true. It is used at once, or soon returned.
+    pub fn allow(&mut self, now: Instant, allowance: &Allowance) {
+        let Allowance { host, bytes, .. } = allowance;
+        match allowance.direction {
+            Direction::Upload => {
+                self.uploader.allow(now, host, *bytes);
+                let links = self
+                    .links
+                    .iter()
+                    .filter(|(_, link)| link.info.host == *host);
+                let links: Vec<LinkId> = links.map(|(id, _)| id).collect();
+                for link in links {
+                    self.send_pages(link);
+                }
+            }
+            Direction::Download => {
+                if let Some(gate) = &mut self.gate {
+                    gate.allow(now, host, *bytes);
+                }
+                self.ask_waiting_pages(now);
+                while self.may_ask(host) && self.ask_queue.wake_held(Some(host), &self.links) {
+                    self.ask(now);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether one more block of a host may be asked for.
+    fn may_ask(&mut self, host: &HostKey) -> bool {
+        let block_len = self.planner().map(|planner| planner.block_len());
+        let covers = |len| self.gate.as_ref().is_none_or(|gate| gate.covers(host, len));
+        block_len.is_some_and(covers)
+    }
+
+    /// Everything that the limits held up is tried again.
+    fn resume_all(&mut self, now: Instant) {
+        while self.ask_queue.wake_held(None, &self.links) {}
+        self.ask_waiting_pages(now);
+        let links: Vec<LinkId> = self.links.keys().collect();
+        for link in links {
+            self.send_pages(link);
+        }
+    }
+
+    /// What was asked of a link will not come.
+    fn give_allowance_back(&mut self, link: LinkId, bytes: u64) {
+        if let (Some(gate), Some(state)) = (&mut self.gate, self.links.get(link)) {
+            gate.give_back(&state.info.host, bytes);
         }
     }
 }
@@ -870,6 +1032,7 @@ impl Swarm {
     }
 
     fn remove_link(&mut self, now: Instant, id: LinkId) {
+        self.give_all_back(id);
         if let Some(link) = self.links.remove(id) {
             if link.is_met() {
                 self.blame_host(now, id, &link);
@@ -886,6 +1049,18 @@ impl Swarm {
         if !self.is_seeding() && !self.supply().is_supplied() {
             self.owner_search.hurry(now, &self.config);
         }
+    }
+
+    /// The limits of the download get back what was asked of a link that is gone.
+    fn give_all_back(&mut self, id: LinkId) {
+        if self.gate.is_none() {
+            return;
+        }
+        let asks = self.planner().map(|planner| planner.unanswered_asks(id));
+        let asked = asks.into_iter().flatten();
+        let asked: u64 = asked.map(|(block, _)| u64::from(block.len)).sum();
+        let pages = self.page_asks.link_removed(id);
+        self.give_allowance_back(id, asked + pages);
     }
 
     /// A link has a place no more: nothing is asked of it or sent to it.
@@ -1099,6 +1274,7 @@ impl Swarm {
             return self.drop_link(now, id, DropReason::Refused(RefuseReason::NotNeeded));
         }
         let asks = self.planner().map(|planner| planner.unanswered_asks(id));
+        self.give_all_back(id);
         let Some(mut link) = self.links.remove(id) else {
             return;
         };
@@ -1237,11 +1413,13 @@ impl Swarm {
             PeerMessage::Unchoke => self.choked(now, link, Choke::Unchoked),
             PeerMessage::ManifestRequest { page } => self.page_requested(link, page),
             PeerMessage::ManifestLength { length, proof } => {
+                self.page_asks.answered(link, 0);
                 self.page_arrived(now, link, |fetch| {
                     fetch.length_arrived(now, link, length, &proof)
                 });
             }
             PeerMessage::ManifestHashes { page, hashes } => {
+                self.page_asks.answered(link, page);
                 self.page_arrived(now, link, |fetch| {
                     fetch.hashes_arrived(now, link, page, &hashes)
                 });
@@ -1291,7 +1469,21 @@ impl Swarm {
     fn send_pages(&mut self, link: LinkId) {
         if let Some(state) = self.links.get_mut(link) {
             let manifest = self.phase.manifest().map(|manifest| &**manifest);
-            self.outbox.send_pages(link, state, manifest);
+            let (host, mut gate) = match self.uploader.gate_mut() {
+                None => (None, None),
+                gate => (Some(state.info.host.clone()), gate),
+            };
+            let admits = |bytes| match (&host, &mut gate) {
+                (Some(host), Some(gate)) => {
+                    let admitted = gate.admits(host, bytes);
+                    if admitted {
+                        gate.spend(host, bytes);
+                    }
+                    admitted
+                }
+                _ => true,
+            };
+            self.outbox.send_pages(link, state, manifest, admits);
         }
     }
 
@@ -1490,6 +1682,8 @@ impl Swarm {
     }
 
     fn page_rejected(&mut self, link: LinkId, page: u32) {
+        let counted = self.page_asks.answered(link, page);
+        self.give_allowance_back(link, counted);
         if let Phase::Manifest(fetch) = &mut self.phase {
             fetch.page_rejected(link, page);
         }
@@ -1511,9 +1705,7 @@ impl Swarm {
         match step(fetch) {
             PageOutcome::More(pages) => {
                 self.gained(now);
-                for page in pages {
-                    self.send(link, PeerMessage::ManifestRequest { page });
-                }
+                self.ask_pages(now, pages.map(|page| (link, page)));
             }
             PageOutcome::Whole(claim) => {
                 fetch.checking(sender);
@@ -1752,6 +1944,7 @@ impl Swarm {
             return self.violated(now, link, "a rejection of what was not asked for");
         };
         let rejections = planner.rejections(link);
+        self.give_allowance_back(link, block.len.into());
         // Before the length is proven, the other side may be right to reject.
         let useless = rejections >= MAX_REJECTIONS && self.early.is_none();
         if let Some(early) = &mut self.early {
@@ -1981,6 +2174,7 @@ impl Swarm {
                 },
                 None => {
                     self.uploader.failed(now, link, block.len.into());
+                    self.uploader.give_back(link, block.len.into());
                     PeerMessage::Reject(block)
                 }
             };

@@ -57,6 +57,9 @@ const MAX_HELD: usize = 64 << 20;
 /// that names the length. Longer ones are asked of the first link only.
 const MAX_TWICE: u32 = 64 << 10;
 
+/// What page 0 counts as, in bytes: the last leaf, and at most 14 hashes beside it.
+const MAX_LENGTH_LEN: u64 = (1 << 10) + 14 * 32;
+
 /// A link that was too slow this many times and never sent a page is useless.
 const MAX_SLOW: u32 = 2;
 
@@ -79,6 +82,8 @@ pub(super) struct ManifestFetch {
     slow: BTreeMap<LinkId, u32>,
     /// Who sent the claims that are being checked; at most one claim per link.
     checks: Vec<Arc<Contributor>>,
+    /// The download is limited: no page is asked for twice at once.
+    frugal: bool,
 }
 
 /// What one link was asked for, and what it has sent.
@@ -150,7 +155,13 @@ impl ManifestFetch {
             without: BTreeSet::new(),
             slow: BTreeMap::new(),
             checks: Vec::new(),
+            frugal: false,
         }
+    }
+
+    /// Whether the download is limited.
+    pub(super) fn set_frugal(&mut self, frugal: bool) {
+        self.frugal = frugal;
     }
 
     /// The content should have so many chunks.
@@ -196,7 +207,7 @@ impl ManifestFetch {
             return 0;
         };
         let hashes = chunks.saturating_mul(size_of::<ChunkHash>() as u32);
-        if hashes > MAX_TWICE && !self.attempts.is_empty() {
+        if (hashes > MAX_TWICE || self.frugal) && !self.attempts.is_empty() {
             return 0;
         }
         chunks.div_ceil(HASHES_PER_PAGE).min(PAGES_AHEAD)
@@ -219,6 +230,28 @@ impl ManifestFetch {
         attempt.spare = false;
         self.promoted = Some(now);
         Some((attempt.link, attempt.more(now)))
+    }
+
+    /// How many bytes a page has that a link is asked for, as far as that is known, or at
+    /// most.
+    pub(super) fn page_bytes(&self, link: LinkId, page: u32) -> u64 {
+        if page == 0 {
+            return MAX_LENGTH_LEN;
+        }
+        let attempt = self.attempts.iter().find(|attempt| attempt.link == link);
+        let length = attempt.and_then(|attempt| attempt.length.as_ref());
+        let chunks = length.map(|(geometry, _)| geometry.chunks());
+        let chunks = chunks.or(self.expected).unwrap_or(u32::MAX);
+        hashes_of(chunks, page) as u64
+    }
+
+    /// A page is asked for only now that the limits allow it: the link has all of its time.
+    pub(super) fn page_passed(&mut self, now: Instant, link: LinkId) {
+        if let Some(attempt) = self.attempts.iter_mut().find(|a| a.link == link) {
+            attempt.deadline = now + attempt.patience;
+        }
+        self.started = self.started.map(|_| now);
+        self.promoted = self.promoted.map(|_| now);
     }
 
     fn slowness(&self, link: LinkId) -> u32 {
@@ -486,12 +519,23 @@ impl Attempt {
 
 /// How many bytes of hashes a page has that the content has.
 fn page_len(geometry: &Geometry, page: u32) -> usize {
+    hashes_of(geometry.chunks(), page)
+}
+
+/// The same for a number of chunks.
+fn hashes_of(chunks: u32, page: u32) -> usize {
     let before = (page - 1).saturating_mul(HASHES_PER_PAGE);
-    let hashes = geometry
-        .chunks()
-        .saturating_sub(before)
-        .min(HASHES_PER_PAGE);
+    let hashes = chunks.saturating_sub(before).min(HASHES_PER_PAGE);
     hashes as usize * size_of::<ChunkHash>()
+}
+
+/// How many bytes the answer to a request for a page has.
+pub(super) fn served_bytes(manifest: Option<&Manifest>, page: u32) -> u64 {
+    match (manifest, page) {
+        (None, _) => 0,
+        (Some(_), 0) => MAX_LENGTH_LEN,
+        (Some(manifest), _) => page_len(&manifest.geometry(), page) as u64,
+    }
 }
 
 /// The answer to a request for a page.

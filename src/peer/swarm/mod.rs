@@ -35,6 +35,7 @@ pub(crate) mod chunk_set;
 mod config;
 mod contributor;
 mod early;
+mod gate;
 mod leftover;
 mod link;
 mod link_id;
@@ -46,6 +47,7 @@ mod newcomers;
 mod outbox;
 mod output;
 mod owner_search;
+mod page_asks;
 mod persistence;
 mod phase;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
@@ -70,6 +72,7 @@ mod waiting_line;
 
 pub(crate) use chunk_bytes::ChunkBytes;
 pub use config::SwarmConfig;
+pub use gate::{Allowance, Direction};
 pub use link_id::LinkId;
 pub use link_info::{LinkCookies, LinkInfo};
 pub(crate) use link_map::LinkMap;

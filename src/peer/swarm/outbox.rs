@@ -70,9 +70,17 @@ impl Outbox {
         }
     }
 
-    /// Sends the pages of the manifest that a link asked for, as far as it takes them.
-    pub(super) fn send_pages(&mut self, id: LinkId, link: &mut Link, manifest: Option<&Manifest>) {
-        while let Some(page) = link.next_page() {
+    /// Sends the pages of the manifest that a link asked for, as far as it takes them, and
+    /// `admits` lets so many bytes pass.
+    pub(super) fn send_pages(
+        &mut self,
+        id: LinkId,
+        link: &mut Link,
+        manifest: Option<&Manifest>,
+        mut admits: impl FnMut(u64) -> bool,
+    ) {
+        let mut admits = |page| admits(manifest_fetch::served_bytes(manifest, page));
+        while let Some(page) = link.next_page(&mut admits) {
             let reply = match manifest {
                 Some(manifest) => manifest_fetch::serve(manifest, page),
                 None => PeerMessage::ManifestReject { page },

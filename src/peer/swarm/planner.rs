@@ -442,13 +442,23 @@ impl Planner {
         missing.next().is_none_or(|(_, due)| due > now + pause)
     }
 
+    /// Whether a link answers, has something, and may owe one more block.
+    pub fn has_room(&self, now: Instant, link: LinkId) -> bool {
+        self.sources.get(link).is_some_and(|source| {
+            !source.is_choked()
+                && source.has_anything()
+                && source.has_room(&self.config, &self.layout, self.window(now, source))
+        })
+    }
+
+    /// The length of the longest block that is asked for, in bytes.
+    pub fn block_len(&self) -> u64 {
+        self.layout.block_len()
+    }
+
     /// What to ask a link for now. Call it until it returns `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
-        let source = self.sources.get(link)?;
-        if source.is_choked()
-            || !source.has_anything()
-            || !source.has_room(&self.config, &self.layout, self.window(now, source))
-        {
+        if !self.has_room(now, link) {
             return None;
         }
         if let Some(restraint) = self.assess(now, link) {

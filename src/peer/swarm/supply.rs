@@ -46,6 +46,9 @@ pub(super) struct Supply<'a> {
     pub(super) is_searching: bool,
     /// How many peers were banned because they sent wrong bytes.
     pub(super) liars: u32,
+    /// This side asks for nothing more at present, because its limits do not allow it: that
+    /// nothing arrives is no sign of anything.
+    pub(super) is_held: bool,
 }
 
 /// The links that say to have something, or are presumed to.
@@ -73,13 +76,14 @@ impl Supply<'_> {
     /// Whether nothing arrives: no link has anything, or none has sent anything for a
     /// while.
     pub(super) fn is_starving(self, now: Instant) -> bool {
-        let quiet = now.saturating_duration_since(self.last_gain) >= STARVED;
+        let quiet = now.saturating_duration_since(self.last_gain) >= STARVED && !self.is_held;
         !self.phase.is_seeding() && (quiet || !self.is_supplied())
     }
 
     /// When the download starves, if nothing arrives before.
     pub(super) fn starves_at(self) -> Option<Instant> {
-        self.last_gain.checked_add(STARVED)
+        let starves = self.last_gain.checked_add(STARVED);
+        starves.filter(|_| !self.is_held)
     }
 
     /// Whether to dial: up to `SwarmConfig::sources`, and beyond that as long as no link
@@ -114,7 +118,7 @@ impl Supply<'_> {
 
     /// When that begins, if nothing happens before.
     pub(super) fn place_wanted_at(self) -> Option<Instant> {
-        if !self.may_want_place() {
+        if !self.may_want_place() || self.is_held && self.is_supplied() {
             return None;
         }
         let starves = self.starves_at().filter(|_| self.is_supplied());
@@ -149,7 +153,7 @@ impl Supply<'_> {
 
     /// When the download stalls, if nothing arrives before.
     pub(super) fn stalls_at(self) -> Option<Instant> {
-        if self.phase.is_seeding() {
+        if self.phase.is_seeding() || self.is_held {
             return None;
         }
         let abandoned = self.links.len() == 0 && !self.is_searching && self.book.is_exhausted();
@@ -241,7 +245,7 @@ impl Supply<'_> {
             Phase::Transfer(transfer) => transfer.waits_for_peers(),
             Phase::Opening(_) | Phase::Seeding(_) => false,
         };
-        if !waits_for_others {
+        if !waits_for_others || self.is_held {
             return None;
         }
         let patience = match self.waits_for_turn() {

@@ -25,6 +25,7 @@ use receiver::{LinkWindow, Receiver, STALLED};
 use receivers::Receivers;
 
 use super::LinkId;
+use super::gate::{Direction, Gate};
 use super::rate::RateMeter;
 use crate::content::BlockRange;
 use crate::protocol::HostKey;
@@ -43,6 +44,11 @@ const TELL: Duration = Duration::from_secs(2);
 
 /// The longest time that a chunk counts as on its way.
 const MAX_CHUNK_TIME: Duration = Duration::from_secs(1);
+
+/// How long a request may wait for the limits. After that its link is choked, and invited
+/// again when a block may be sent to it: nobody takes a peer for silent that has choked.
+/// Others are patient with a new link for half a second.
+const HELD: Duration = Duration::from_millis(250);
 
 /// The bounds of an [`Uploader`].
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +89,8 @@ pub struct Uploader {
     look_again: Option<Instant>,
     /// Whether something has changed that sending depends on.
     movable: bool,
+    /// Before the limits, if there are any.
+    gate: Option<Box<Gate>>,
 }
 
 /// Spreads the lots of consecutive links: 2^64 divided by the golden ratio
@@ -104,7 +112,93 @@ impl Uploader {
             choker: Choker::new(limits.slots),
             look_again: None,
             movable: false,
+            gate: None,
         }
+    }
+
+    // Limits.
+
+    /// Blocks are sent only as far as [`allow`](Self::allow) says from now on, or freely.
+    pub fn set_limited(&mut self, limited: bool) {
+        if !limited {
+            self.gate = None;
+            for (_, receiver) in self.receivers.iter_mut() {
+                receiver.release();
+            }
+        } else if self.gate.is_none() {
+            self.gate = Some(Box::new(Gate::new(Direction::Upload)));
+        }
+        self.movable = true;
+        self.choker.unsettle(true);
+    }
+
+    /// So many bytes may be sent to a host.
+    pub fn allow(&mut self, now: Instant, host: &HostKey, bytes: u64) {
+        if let Some(gate) = &mut self.gate {
+            gate.allow(now, host, bytes);
+            self.movable = true;
+            self.choker.unsettle(true);
+        }
+    }
+
+    /// What was to be sent to a link was not.
+    pub fn give_back(&mut self, link: LinkId, bytes: u64) {
+        if let (Some(gate), Some(receiver)) = (&mut self.gate, self.receivers.get(link)) {
+            gate.give_back(self.accounts.host(receiver.host()), bytes);
+        }
+    }
+
+    /// Gives back what nobody uses of what was allowed. Links that may ask have some time.
+    pub fn reclaim(&mut self, now: Instant) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        let receivers = &self.receivers;
+        let accounts = &self.accounts;
+        gate.reclaim(now, |host| {
+            let mut of_host = receivers
+                .values()
+                .filter(|r| accounts.host(r.host()) == host);
+            of_host.any(|receiver| !receiver.is_choked() && receiver.lacks_something())
+        });
+    }
+
+    pub(super) fn gate_mut(&mut self) -> Option<&mut Gate> {
+        self.gate.as_deref_mut()
+    }
+
+    /// Notes which of the links that have room have to wait for the limits.
+    fn hold(&mut self, now: Instant, window: LinkWindow) {
+        let Some(gate) = &mut self.gate else {
+            return;
+        };
+        for (_, receiver) in self.receivers.iter_mut() {
+            if let Some(len) = receiver.next_len()
+                && receiver.has_room(now, window)
+            {
+                let host = self.accounts.host(receiver.host());
+                receiver.hold(now, !gate.admits(host, len));
+            }
+        }
+    }
+
+    /// When a link has to be choked that the limits hold up.
+    fn held_until(&self) -> Option<Instant> {
+        self.gate.as_ref()?;
+        let held = self.receivers.values().filter_map(Receiver::held);
+        held.min().and_then(|since| since.checked_add(HELD))
+    }
+
+    /// Chokes a link that the limits hold up for too long, if there is one.
+    fn choke_held(&mut self, now: Instant) -> Option<Turn> {
+        if self.held_until().is_none_or(|until| until > now) {
+            return None;
+        }
+        let held = self.receivers.iter().filter(|(_, r)| r.held().is_some());
+        let (link, _) = held.min_by_key(|(_, r)| r.held())?;
+        let rejected = self.receivers.update(link, Receiver::choke)?;
+        self.choker.unsettle(true);
+        Some(Turn::Choke { link, rejected })
     }
 
     /// Sets the lengths of a block and of a chunk in bytes, once they are
@@ -246,10 +340,14 @@ impl Uploader {
             return None;
         }
         let window = self.link_window();
-        let ready = |r: &Receiver| r.waiting() > 0 && r.has_room(now, window);
+        self.hold(now, window);
+        let ready = |r: &Receiver| r.waiting() > 0 && r.held().is_none() && r.has_room(now, window);
         let ready = self.receivers.iter().filter(|(_, r)| ready(r));
         let (link, _) = ready.min_by_key(|(_, r)| (self.accounts.rank(r), r.lot()))?;
         let block = self.receivers.update(link, |r| r.take_next(now))??;
+        if let (Some(gate), Some(receiver)) = (&mut self.gate, self.receivers.get(link)) {
+            gate.spend(self.accounts.host(receiver.host()), block.len.into());
+        }
         self.meter.began(now);
         self.choker.unsettle(true);
         self.movable = true;
@@ -286,7 +384,9 @@ impl Uploader {
     }
 
     fn rest(&mut self, now: Instant) {
-        if self.receivers.under_way() == 0 {
+        // What waits for the limits is slow, and does not rest.
+        let is_held = self.gate.as_ref().is_some_and(|gate| gate.is_waiting());
+        if self.receivers.under_way() == 0 && !is_held {
             self.meter.rested(now);
         }
     }
@@ -294,24 +394,34 @@ impl Uploader {
     /// Whose turn begins or ends now; `None` if nothing changes. O(links), and
     /// O(1) if nothing has happened.
     pub fn next_turn(&mut self, now: Instant) -> Option<Turn> {
+        if let Some(turn) = self.choke_held(now) {
+            return Some(turn);
+        }
         if !self.choker.is_due(now) {
             return None;
         }
         let pace = Pace {
+            block_len: self.block_len,
             chunk_len: self.chunk_len,
             chunk_time: self.chunk_time(now),
             backlog: self.backlog(now),
             window: self.link_window(),
         };
+        let gate = self.gate.as_deref_mut();
         self.choker
-            .next_turn(now, &mut self.receivers, &mut self.accounts, &pace)
+            .next_turn(now, &mut self.receivers, &mut self.accounts, &pace, gate)
     }
 
     /// When to look again, because the window is full of what links do not
     /// take, or a link does not use its turn.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let turns = self.choker.poll_timeout();
-        self.look_again.into_iter().chain(turns).min()
+        let first = self.look_again.into_iter().chain(turns).min();
+        let Some(gate) = &self.gate else {
+            return first;
+        };
+        let limits = self.held_until().into_iter().chain(gate.reclaim_due());
+        first.into_iter().chain(limits).min()
     }
 
     // Windows and rates.

@@ -34,6 +34,7 @@ use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{ChunkBytes, DropReason, LinkId, Output, StallReason, Swarm};
@@ -94,6 +95,8 @@ pub(in crate::peer) struct Driver {
     uploads: Uploads,
     /// Those who read the content here.
     readers: ReaderDesk,
+    /// How fast the content may be sent and received.
+    limits: Seat,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -112,6 +115,7 @@ impl Driver {
     ) -> Self {
         let id = swarm.id();
         let uploads = status.borrow().uploads().clone();
+        let limits = Seat::new(&shared.limiter, id);
         Self {
             uploads,
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
@@ -132,6 +136,7 @@ impl Driver {
             inbox,
             status,
             readers: ReaderDesk::default(),
+            limits,
             failure: None,
         }
     }
@@ -199,6 +204,9 @@ impl Driver {
         let reason = loop {
             self.follow_readers();
             self.perform_outputs();
+            while self.limits.run(&mut self.swarm) {
+                self.perform_outputs();
+            }
             self.answer_readers();
             if let Some(failure) = self.failure.take() {
                 break failure;
@@ -233,6 +241,7 @@ impl Driver {
                 Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
                 () = self.readers.changed() => {}
+                () = self.limits.news() => {}
             }
         };
         self.end(reason).await;
@@ -459,6 +468,11 @@ impl Driver {
             }
             DriverInput::SetStrategy { strategy, done } => {
                 self.swarm.set_strategy(strategy);
+                // The caller may have gone.
+                let _ = done.send(());
+            }
+            DriverInput::SetLimits { limits, done } => {
+                self.shared.limit_content(self.swarm.id(), limits);
                 // The caller may have gone.
                 let _ = done.send(());
             }

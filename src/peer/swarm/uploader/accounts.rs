@@ -98,6 +98,11 @@ impl Accounts {
         }
     }
 
+    /// Whose account has this number.
+    pub(super) fn host(&self, host: usize) -> &HostKey {
+        &self.accounts[host].host
+    }
+
     /// A link of a host is gone, and has not told of `untold` bytes.
     pub(super) fn close(&mut self, host: usize, untold: u64) {
         let account = &mut self.accounts[host];

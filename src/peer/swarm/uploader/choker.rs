@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::LinkId;
+use super::super::gate::Gate;
 use super::accounts::{Accounts, Rank};
 use super::receiver::{LinkWindow, Receiver};
 use super::receivers::Receivers;
@@ -44,6 +45,8 @@ pub enum Turn {
 /// How fast this peer sends, as far as turns depend on it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
+    /// The length of a block in bytes.
+    pub(super) block_len: u64,
     /// The length of a chunk in bytes, and how long it takes.
     pub(super) chunk_len: u64,
     pub(super) chunk_time: Duration,
@@ -94,6 +97,10 @@ struct Look {
     expected: usize,
     /// The most deprived of those whose turn it is not.
     next: Option<Ranked>,
+    /// The same, of those that the limits allow a block to.
+    allowed: Option<Ranked>,
+    /// The accounts of the hosts of the others.
+    held: Vec<usize>,
     /// The least deprived of those that had their chunk.
     spent: Option<Ranked>,
     /// The least deprived of those that were sent nothing yet.
@@ -115,10 +122,20 @@ struct Unused {
 
 impl Look {
     /// A link wants something, and it is not its turn.
-    fn add_choked(&mut self, ranked: Ranked, must_wait: bool) {
+    /// Its host has a block's allowance, or not.
+    fn add_choked(&mut self, ranked: Ranked, must_wait: bool, host: usize, allowed: bool) {
         self.wanting += 1;
-        if !must_wait && self.next.is_none_or(|best| ranked < best) {
+        if must_wait {
+            return;
+        }
+        let is_first = |best: Option<Ranked>| best.is_none_or(|best| ranked < best);
+        if is_first(self.next) {
             self.next = Some(ranked);
+        }
+        if !allowed {
+            self.held.push(host);
+        } else if is_first(self.allowed) {
+            self.allowed = Some(ranked);
         }
     }
 
@@ -130,11 +147,12 @@ impl Look {
     }
 
     /// A link's turn goes on, and blocks may be sent to it.
-    fn add_ready(&mut self, receiver: &Receiver, ranked: Ranked, invited: bool) {
+    /// If it is `paid`, its turn does not end before it is used.
+    fn add_ready(&mut self, receiver: &Receiver, ranked: Ranked, invited: bool, paid: bool) {
         let waiting = receiver.waiting_bytes();
         self.ready += waiting;
         let is_last = |last: Unused| ranked > last.ranked;
-        if receiver.is_unused() && self.unused.is_none_or(is_last) {
+        if receiver.is_unused() && !paid && self.unused.is_none_or(is_last) {
             self.unused = Some(Unused {
                 ranked,
                 waiting,
@@ -204,8 +222,9 @@ impl Choker {
         receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
+        gate: Option<&mut Gate>,
     ) -> Option<Turn> {
-        let turn = self.decide(now, receivers, accounts, pace);
+        let turn = self.decide(now, receivers, accounts, pace, gate);
         self.unsettled = turn.is_some();
         turn
     }
@@ -216,9 +235,10 @@ impl Choker {
         receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
+        mut gate: Option<&mut Gate>,
     ) -> Option<Turn> {
         loop {
-            let look = self.look(now, receivers, accounts, pace);
+            let look = self.look(now, receivers, accounts, pace, gate.as_deref());
             if let Some(link) = look.turned_away {
                 return Some(choke(receivers, link));
             }
@@ -234,7 +254,17 @@ impl Choker {
                     continue;
                 }
             }
-            if let Some((.., next)) = look.next.filter(|_| starved || !crowded) {
+            let mut next = look.next.filter(|_| starved || !crowded);
+            if let Some(gate) = &mut gate {
+                // Who is invited may ask at once, so an invitation is paid for first.
+                if !crowded || look.ready < pace.backlog {
+                    for &host in &look.held {
+                        gate.want(accounts.host(host), pace.block_len);
+                    }
+                }
+                next = look.allowed;
+            }
+            if let Some((.., next)) = next {
                 receivers.update(next, Receiver::begin_turn);
                 return Some(Turn::Unchoke { link: next });
             }
@@ -254,6 +284,7 @@ impl Choker {
         receivers: &mut Receivers,
         accounts: &mut Accounts,
         pace: &Pace,
+        gate: Option<&Gate>,
     ) -> Look {
         let lacks = |r: &Receiver| r.lacks_something() && !accounts.is_silent(r);
         let others_lack = receivers.values().any(lacks);
@@ -275,8 +306,10 @@ impl Choker {
             let ranked = (rank, receiver.lot(), link);
             let must_wait = accounts.is_ahead(receiver) && self.lull != Lull::Here
                 || receiver.is_blank() && !may_try;
+            let host = receiver.host();
+            let covers = |gate: &Gate| gate.covers(accounts.host(host), pace.block_len);
             if receiver.is_choked() {
-                look.add_choked(ranked, must_wait);
+                look.add_choked(ranked, must_wait, host, gate.is_none_or(covers));
                 continue;
             }
             if must_wait && receiver.is_initial() && others_lack {
@@ -291,12 +324,13 @@ impl Choker {
                 continue;
             }
             let invited = invitation.is_some();
+            let paid = gate.is_some_and(covers);
             self.invitation_ends = self.invitation_ends.into_iter().chain(invitation).min();
             look.wanting += 1;
             if receiver.turn_bytes() >= pace.chunk_len.max(1) {
                 look.add_spent(ranked);
             } else if receiver.has_room(now, pace.window) {
-                look.add_ready(receiver, ranked, invited);
+                look.add_ready(receiver, ranked, invited, paid);
                 look.expected += usize::from(invited && accounts.is_expected(receiver));
             }
         }

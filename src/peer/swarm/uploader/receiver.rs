@@ -65,6 +65,8 @@ pub(super) struct Receiver {
     /// The account of its host.
     host: usize,
     waiting: VecDeque<BlockRange>,
+    /// Since when the next request waits for the limits.
+    held: Option<Instant>,
     /// Bytes that are being read, or queued for the network.
     under_way: u64,
     /// When it last took some, or was first given some.
@@ -97,6 +99,7 @@ impl Receiver {
             lot,
             host,
             waiting: VecDeque::new(),
+            held: None,
             under_way: 0,
             moved: None,
             sent: 0,
@@ -213,6 +216,26 @@ impl Receiver {
         self.waiting.len()
     }
 
+    /// The length of the block that comes next, in bytes.
+    pub(super) fn next_len(&self) -> Option<u64> {
+        self.waiting.front().map(|block| block.len.into())
+    }
+
+    /// The limits hold the next request up from now on, or do not.
+    pub(super) fn hold(&mut self, now: Instant, held: bool) {
+        self.held = held.then(|| self.held.unwrap_or(now));
+    }
+
+    /// They hold nothing up any more.
+    pub(super) fn release(&mut self) {
+        self.held = None;
+    }
+
+    /// Since when they do.
+    pub(super) fn held(&self) -> Option<Instant> {
+        self.held.filter(|_| !self.waiting.is_empty())
+    }
+
     /// How many bytes wait.
     pub(super) fn waiting_bytes(&self) -> u64 {
         let waiting = self.waiting.iter().map(|block| u64::from(block.len));
@@ -223,6 +246,7 @@ impl Receiver {
     /// told of nothing is on trial.
     pub(super) fn take_next(&mut self, now: Instant) -> Option<BlockRange> {
         let block = self.waiting.pop_front()?;
+        self.held = None;
         if self.under_way == 0 {
             self.moved = Some(now);
         }
@@ -309,6 +333,7 @@ impl Receiver {
     /// Ends its turn. Returns the requests that waited.
     pub(super) fn choke(&mut self) -> Vec<BlockRange> {
         self.turn = TurnState::Choked;
+        self.held = None;
         self.waiting.drain(..).collect()
     }
 

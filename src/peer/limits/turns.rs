@@ -1,0 +1,522 @@
+//! Who may send or ask next: what waits for the limits of one direction, and in which order
+//! it passes.
+//!
+//! Each host of each content is a *flow*, and has at most one turn in the queue. Turns are
+//! ordered by the start times of start-time fair queueing (Goyal, Vin and Cheng, 1996): a
+//! flow that was given more bytes comes later. A turn that a limit of its own content or
+//! host holds up is passed over; the first one that waits for nothing but the limit of the
+//! whole peer is not, or short blocks would keep a long one waiting forever.
+//!
+//! Pure: it is told the time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::bucket::Bucket;
+use crate::content::ContentId;
+use crate::protocol::HostKey;
+
+/// So many flows and hosts are kept, with those in the queue, before those that make no
+/// difference any more are looked for.
+const MIN_KEPT: usize = 64;
+
+/// So many bytes of a content, from or to a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) content: ContentId,
+    pub(super) host: HostKey,
+    pub(super) bytes: u64,
+}
+
+/// When a flow has its turn: its start in virtual time, and the order of asking.
+type Place = (u64, u64);
+
+#[derive(Debug, Default)]
+struct Flow {
+    /// The virtual time at which its last turn ends.
+    finish: u64,
+    /// Its place in the queue, if it waits.
+    place: Option<Place>,
+}
+
+/// What the queue allows at a moment.
+enum Look {
+    /// The turn at this place passes.
+    Pass(Place),
+    /// None does before this long.
+    Wait(Duration),
+    /// None waits.
+    Empty,
+}
+
+/// The limits of one direction, and who waits for them.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    peer: Option<Bucket>,
+    /// The limit of each host, in bytes per second.
+    per_host: Option<u64>,
+    hosts: BTreeMap<HostKey, Bucket>,
+    contents: BTreeMap<ContentId, Bucket>,
+    queue: BTreeMap<Place, Turn>,
+    flows: BTreeMap<(ContentId, HostKey), Flow>,
+    virtual_time: u64,
+    asked: u64,
+    /// When there are so many flows or hosts, the superfluous ones are forgotten.
+    prune_at: usize,
+}
+
+impl Turns {
+    // Limits, in bytes per second. `None` is no limit.
+
+    pub(super) fn set_peer(&mut self, now: Instant, rate: Option<u64>) {
+        set(&mut self.peer, now, rate);
+    }
+
+    pub(super) fn set_per_host(&mut self, now: Instant, rate: Option<u64>) {
+        self.per_host = rate;
+        match rate {
+            None => self.hosts.clear(),
+            Some(rate) => self.hosts.values_mut().for_each(|b| b.set_rate(now, rate)),
+        }
+    }
+
+    pub(super) fn set_content(&mut self, now: Instant, content: ContentId, rate: Option<u64>) {
+        let mut bucket = self.contents.remove(&content);
+        set(&mut bucket, now, rate);
+        self.contents.extend(bucket.map(|bucket| (content, bucket)));
+    }
+
+    /// Whether anything limits a content.
+    pub(super) fn limits(&self, content: &ContentId) -> bool {
+        self.peer.is_some() || self.per_host.is_some() || self.contents.contains_key(content)
+    }
+
+    // The queue.
+
+    /// A flow wants so many bytes. If it waits already, it waits for as many more.
+    pub(super) fn ask(&mut self, now: Instant, turn: Turn) {
+        let key = (turn.content, turn.host.clone());
+        self.prune(now);
+        if self.per_host.is_some() && !self.hosts.contains_key(&turn.host) {
+            let bucket = self.per_host.map(|rate| Bucket::new(now, rate));
+            self.hosts.extend(bucket.map(|b| (turn.host.clone(), b)));
+        }
+        let flow = self.flows.entry(key).or_default();
+        if let Some(waiting) = flow.place.and_then(|place| self.queue.get_mut(&place)) {
+            waiting.bytes += turn.bytes;
+            flow.finish += turn.bytes;
+            return;
+        }
+        let place = (self.virtual_time.max(flow.finish), self.asked);
+        flow.finish = place.0 + turn.bytes;
+        flow.place = Some(place);
+        self.asked += 1;
+        self.queue.insert(place, turn);
+    }
+
+    /// The next turn that passes now; `None` if none does.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Turn> {
+        let Look::Pass(place) = self.look(now) else {
+            return None;
+        };
+        let turn = self.queue.remove(&place)?;
+        self.virtual_time = place.0;
+        if let Some(flow) = self.flows.get_mut(&(turn.content, turn.host.clone())) {
+            flow.place = None;
+        }
+        for bucket in self.buckets(&turn.content, &turn.host) {
+            bucket.take(now, turn.bytes);
+        }
+        if self.queue.is_empty() {
+            self.flows.clear();
+            self.virtual_time = 0;
+        }
+        Some(turn)
+    }
+
+    /// When the next turn may pass; `None` if none waits.
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        match self.look(now) {
+            Look::Pass(_) => Some(now),
+            Look::Wait(wait) => now.checked_add(wait),
+            Look::Empty => None,
+        }
+    }
+
+    /// O(turns that a limit of their content or host holds up).
+    fn look(&self, now: Instant) -> Look {
+        let mut shortest: Option<Duration> = None;
+        for (place, turn) in &self.queue {
+            let content = self.contents.get(&turn.content);
+            let own = content.into_iter().chain(self.hosts.get(&turn.host));
+            let own = own.map(|bucket| bucket.wait(now, turn.bytes)).max();
+            let own = own.unwrap_or_default();
+            let peer = self.peer.as_ref();
+            let peer = peer.map_or(Duration::ZERO, |bucket| bucket.wait(now, turn.bytes));
+            let wait = own.max(peer);
+            if wait.is_zero() {
+                return Look::Pass(*place);
+            }
+            shortest = Some(shortest.map_or(wait, |shortest| shortest.min(wait)));
+            if own.is_zero() {
+                break;
+            }
+        }
+        shortest.map_or(Look::Empty, Look::Wait)
+    }
+
+    /// Bytes that were given will not pass.
+    pub(super) fn give_back(&mut self, now: Instant, turn: &Turn) {
+        for bucket in self.buckets(&turn.content, &turn.host) {
+            bucket.give_back(now, turn.bytes);
+        }
+    }
+
+    /// Nothing of a content waits any more.
+    pub(super) fn forget(&mut self, content: &ContentId) {
+        self.queue.retain(|_, turn| turn.content != *content);
+        self.flows.retain(|(of, _), _| of != content);
+    }
+
+    fn buckets(
+        &mut self,
+        content: &ContentId,
+        host: &HostKey,
+    ) -> impl Iterator<Item = &mut Bucket> {
+        let content = self.contents.get_mut(content).into_iter();
+        let host = self.hosts.get_mut(host).into_iter();
+        content.chain(host).chain(&mut self.peer)
+    }
+
+    /// Forgets the flows and hosts that make no difference, when there are many.
+    fn prune(&mut self, now: Instant) {
+        let count = self.flows.len().max(self.hosts.len());
+        if count < self.prune_at.max(MIN_KEPT) {
+            return;
+        }
+        let virtual_time = self.virtual_time;
+        self.flows
+            .retain(|_, flow| flow.place.is_some() || flow.finish > virtual_time);
+        let waiting: BTreeSet<&HostKey> = self.queue.values().map(|turn| &turn.host).collect();
+        self.hosts
+            .retain(|host, bucket| waiting.contains(host) || !bucket.is_full(now));
+        self.prune_at = 2 * self.flows.len().max(self.hosts.len());
+    }
+}
+
+fn set(bucket: &mut Option<Bucket>, now: Instant, rate: Option<u64>) {
+    match (bucket.as_mut(), rate) {
+        (Some(bucket), Some(rate)) => bucket.set_rate(now, rate),
+        _ => *bucket = rate.map(|rate| Bucket::new(now, rate)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BURST: u64 = 64 << 10;
+
+    fn id(number: u8) -> ContentId {
+        ContentId::of(&[number])
+    }
+
+    fn host(number: u8) -> HostKey {
+        HostKey::Text(number.to_string().into())
+    }
+
+    fn turn(content: u8, from: u8, bytes: u64) -> Turn {
+        Turn {
+            content: id(content),
+            host: host(from),
+            bytes,
+        }
+    }
+
+    /// What passed, and when.
+    type Passed = Vec<(Duration, Turn)>;
+
+    /// Passes turns until so much time has gone, and puts each flow back in line.
+    fn run(turns: &mut Turns, start: Instant, time: Duration, again: bool) -> Passed {
+        let (mut now, mut passed) = (start, Vec::new());
+        while now <= start + time {
+            while let Some(turn) = turns.next(now) {
+                if again {
+                    turns.ask(now, turn.clone());
+                }
+                passed.push((now - start, turn));
+            }
+            let Some(due) = turns.due(now) else { break };
+            assert!(due > now, "nothing passes, though it is time");
+            now = due;
+        }
+        passed
+    }
+
+    /// Any stretch of time has at most what the rate allows, and a burst or a block.
+    fn assert_within(passed: &[(Duration, &Turn)], rate: u64) {
+        let longest = passed.iter().map(|(_, turn)| turn.bytes).max().unwrap_or(0);
+        let burst = (rate / BURST_PART_OF_SECOND)
+            .min(BURST.max(longest))
+            .max(rate / 500);
+        for (at, (first, _)) in passed.iter().enumerate() {
+            let mut bytes = 0;
+            for (then, turn) in &passed[at..] {
+                bytes += turn.bytes;
+                let allowed = rate as f64 * (*then - *first).as_secs_f64();
+                let most = allowed + burst.max(longest) as f64 + longest as f64 + 1.0;
+                assert!(bytes as f64 <= most, "{bytes} of {most}");
+            }
+        }
+    }
+
+    const BURST_PART_OF_SECOND: u64 = 20;
+
+    #[test]
+    fn second_has_no_more_than_five_percent_and_a_block_too_much() {
+        let start = Instant::now();
+        for rate in [1, 1000, 100_000, 1 << 20, 10 << 20, 100 << 20] {
+            for bytes in [1000, 16 << 10, 256 << 10] {
+                let mut turns = Turns::default();
+                turns.set_peer(start, Some(rate));
+                turns.ask(start, turn(1, 1, bytes));
+                let time = Duration::from_secs(2 + 3 * bytes / rate);
+                let passed = run(&mut turns, start, time, true);
+                let second = |from: &Duration| {
+                    let end = *from + Duration::from_secs(1);
+                    let within = passed.iter().filter(|(at, _)| at >= from && *at < end);
+                    within.map(|(_, turn)| turn.bytes).sum::<u64>()
+                };
+                for (at, _) in passed.iter().step_by(passed.len().div_ceil(20)) {
+                    let most = rate + rate / 20 + bytes;
+                    assert!(second(at) <= most, "{} of {rate} at {at:?}", second(at));
+                }
+                let now = passed.iter().filter(|(at, _)| at.is_zero());
+                let burst: u64 = now.map(|(_, turn)| turn.bytes).sum();
+                assert!(burst <= bytes.max(BURST).max(rate / 500), "{burst} at once");
+                if passed.len() > 1 {
+                    let (last, _) = passed[passed.len() - 1];
+                    let all = bytes * (passed.len() as u64 - 1);
+                    let reached = all as f64 / last.as_secs_f64() / rate as f64;
+                    assert!(reached > 0.99, "{reached} of {rate}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn flows_have_equal_shares_in_bytes() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_peer(start, Some(1 << 20));
+        turns.ask(start, turn(1, 1, 256 << 10));
+        turns.ask(start, turn(1, 2, 16 << 10));
+        turns.ask(start, turn(2, 1, 16 << 10));
+        let passed = run(&mut turns, start, Duration::from_secs(60), true);
+        for (content, from) in [(1, 1), (1, 2), (2, 1)] {
+            let of_flow = |turn: &&Turn| turn.content == id(content) && turn.host == host(from);
+            let own = passed.iter().map(|(_, turn)| turn).filter(of_flow);
+            let share = own.map(|turn| turn.bytes).sum::<u64>() as f64 / f64::from(20 << 20);
+            assert!((0.97..1.03).contains(&share), "{share}");
+        }
+    }
+
+    #[test]
+    fn slow_content_or_host_holds_up_no_other() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_peer(start, Some(1 << 20));
+        turns.set_content(start, id(1), Some(1));
+        turns.set_per_host(start, Some(1 << 19));
+        for content in 1..=3 {
+            turns.ask(start, turn(content, content, 16 << 10));
+        }
+        let passed = run(&mut turns, start, Duration::from_secs(60), true);
+        let of = |content| {
+            passed
+                .iter()
+                .filter(move |(_, turn)| turn.content == id(content))
+        };
+        assert_eq!(of(1).count(), 1);
+        for content in [2, 3] {
+            let bytes: u64 = of(content).map(|(_, turn)| turn.bytes).sum();
+            assert!(bytes > 29 << 20, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn raised_rate_shortens_the_wait_at_once() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_peer(start, Some(1000));
+        turns.ask(start, turn(1, 1, 100_000));
+        assert!(turns.next(start).is_some());
+        turns.ask(start, turn(1, 1, 100_000));
+        let wait = turns.due(start).unwrap() - start;
+        assert_eq!(wait, Duration::from_secs(99));
+        let later = start + Duration::from_secs(1);
+        turns.set_peer(later, Some(1_000_000));
+        let wait = turns.due(later).unwrap() - later;
+        assert!(wait < Duration::from_secs(1), "{wait:?}");
+        turns.set_peer(later, None);
+        assert!(turns.next(later).is_some());
+        assert_eq!(turns.due(later), None);
+    }
+
+    #[test]
+    fn what_is_given_back_may_pass_again() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_peer(start, Some(10_000));
+        turns.ask(start, turn(1, 1, 5000));
+        let first = turns.next(start).unwrap();
+        turns.ask(start, turn(1, 1, 5000));
+        assert!(turns.next(start).is_none());
+        turns.give_back(start, &first);
+        assert!(turns.next(start).is_some());
+        // But never more than a burst.
+        turns.give_back(start, &turn(1, 1, 1 << 30));
+        turns.ask(start, turn(1, 1, 500));
+        turns.next(start).unwrap();
+        turns.ask(start, turn(1, 1, 500));
+        assert!(turns.next(start).is_none());
+    }
+
+    #[test]
+    fn flows_that_are_gone_are_forgotten() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_per_host(start, Some(1 << 30));
+        turns.ask(start, turn(0, 0, u64::MAX >> 20));
+        turns.next(start).unwrap();
+        // One that waits for long.
+        turns.ask(start, turn(0, 0, 1000));
+        for number in 1..10_000u32 {
+            let now = start + Duration::from_millis(number.into());
+            let from = HostKey::Text(number.to_string().into());
+            turns.ask(
+                now,
+                Turn {
+                    host: from,
+                    ..turn(1, 0, 1000)
+                },
+            );
+            turns.next(now).unwrap();
+        }
+        assert!(turns.flows.len() < 300, "{}", turns.flows.len());
+        assert!(turns.hosts.len() < 300, "{}", turns.hosts.len());
+    }
+
+    /// A step of a test: a flow asks, or time passes.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Ask(u8, u8, u64),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..3u8, 0..3u8, 1..300_000u64).prop_map(|(c, h, bytes)| Step::Ask(c, h, bytes)),
+            (0..2000u64).prop_map(Step::Wait),
+        ]
+    }
+
+    /// How many nanoseconds so many bytes have to wait behind what has passed, by a bucket
+    /// that is filled from the start again each time.
+    fn naive_wait(passed: &[(u64, u64)], rate: u64, at: u64, bytes: u64) -> u64 {
+        let rate = i128::from(rate);
+        let usual = (rate / 20).min((64 << 10).max(rate / 500)).max(1);
+        let burst = |last: u64| {
+            let longest = (64 << 10).max(i128::from(last)).max(rate / 500);
+            (rate / 20).min(longest).max(1) * 1_000_000_000
+        };
+        let (mut level, mut time, mut last) = (burst(0), 0, 0);
+        for (then, bytes) in passed {
+            level = (level + rate * i128::from(then - time)).min(burst(last));
+            level -= i128::from(*bytes) * 1_000_000_000;
+            (time, last) = (*then, *bytes);
+        }
+        level = (level + rate * i128::from(at - time)).min(burst(last));
+        let lacks = i128::from(bytes).min(usual) * 1_000_000_000 - level;
+        u64::try_from((lacks.max(0) + rate - 1) / rate).unwrap()
+    }
+
+    proptest! {
+        /// The queue agrees with a list that is searched from its beginning, and buckets
+        /// that are filled from the start.
+        #[test]
+        fn agrees_with_a_naive_queue(
+            rates in (1_000..10_000_000u64, 1_000..10_000_000u64, 1_000..10_000_000u64),
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let start = Instant::now();
+            let mut turns = Turns::default();
+            turns.set_peer(start, Some(rates.0));
+            turns.set_per_host(start, Some(rates.1));
+            turns.set_content(start, id(0), Some(rates.2));
+            let mut waiting: Vec<(u64, Turn)> = Vec::new();
+            let mut passed: Vec<(u64, Turn)> = Vec::new();
+            let mut finish: BTreeMap<(ContentId, HostKey), u64> = BTreeMap::new();
+            let (mut virtual_time, mut nanos) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Wait(millis) => nanos += millis * 1_000_000,
+                    Step::Ask(content, from, bytes) => {
+                        let turn = turn(content, from, bytes);
+                        let is_same = |other: &&(u64, Turn)| {
+                            other.1.content == turn.content && other.1.host == turn.host
+                        };
+                        if waiting.iter().any(|other| is_same(&other)) {
+                            continue;
+                        }
+                        let key = (turn.content, turn.host.clone());
+                        let begins = finish.get(&key).copied().unwrap_or(0).max(virtual_time);
+                        finish.insert(key, begins + bytes);
+                        waiting.push((begins, turn.clone()));
+                        turns.ask(start + Duration::from_nanos(nanos), turn);
+                    }
+                }
+                let now = start + Duration::from_nanos(nanos);
+                loop {
+                    waiting.sort_by_key(|(begins, _)| *begins);
+                    let history = |is_of: &dyn Fn(&Turn) -> bool| {
+                        let of = passed.iter().filter(|(_, turn)| is_of(turn));
+                        of.map(|(at, turn)| (*at, turn.bytes)).collect::<Vec<_>>()
+                    };
+                    let mut found = None;
+                    for (at, (_, turn)) in waiting.iter().enumerate() {
+                        let of_content = history(&|other| other.content == turn.content);
+                        let of_host = history(&|other| other.host == turn.host);
+                        let limited = turn.content == id(0);
+                        let own = naive_wait(&of_host, rates.1, nanos, turn.bytes);
+                        let own = match limited {
+                            true => own.max(naive_wait(&of_content, rates.2, nanos, turn.bytes)),
+                            false => own,
+                        };
+                        if own > 0 {
+                            continue;
+                        }
+                        let peer = naive_wait(&history(&|_| true), rates.0, nanos, turn.bytes);
+                        found = (peer == 0).then_some(at);
+                        break;
+                    }
+                    let expected = found.map(|at| waiting.remove(at));
+                    let got = turns.next(now);
+                    prop_assert_eq!(&got, &expected.as_ref().map(|(_, turn)| turn.clone()));
+                    let Some((begins, turn)) = expected else { break };
+                    virtual_time = begins;
+                    if waiting.is_empty() {
+                        finish.clear();
+                        virtual_time = 0;
+                    }
+                    passed.push((nanos, turn));
+                }
+                prop_assert_eq!(turns.due(now).is_some(), !waiting.is_empty());
+            }
+            let all: Vec<_> = passed.iter().map(|(at, t)| (Duration::from_nanos(*at), t)).collect();
+            assert_within(&all, rates.0);
+        }
+    }
+}
