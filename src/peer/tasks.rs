@@ -28,8 +28,14 @@ impl Tasks {
     /// Starts a task that ends with the peer at the latest, and logs in `span`.
     pub(super) fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();
+        // In a box: it is moved several times on its way, and some are large.
+        let mut task = Box::pin(task);
         let task = async move {
-            kill.run_until_cancelled_owned(task).await;
+            tokio::select! {
+                biased;
+                () = kill.cancelled() => {}
+                () = task.as_mut() => {}
+            }
         };
         self.tracker.spawn(task.instrument(span));
     }

@@ -19,7 +19,13 @@ pub(in crate::peer) enum HashError {
 }
 
 /// Hashes a whole blob. The next piece is read while one is hashed.
+///
+/// In a box: the state of the hash is large, and most of those who may hash never do.
 pub(in crate::peer) async fn manifest_of(blob: &dyn Blob) -> Result<Manifest, HashError> {
+    Box::pin(hash_all(blob)).await
+}
+
+async fn hash_all(blob: &dyn Blob) -> Result<Manifest, HashError> {
     let length = blob.length();
     let mut builder = ManifestBuilder::new(length).map_err(HashError::Manifest)?;
     let read = |at: u64| blob.read_at(at, READ_LEN.min(length - at) as usize);

@@ -1,5 +1,8 @@
 //! What a driver tells about its content to those who watch it.
 
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
 use crate::content::{Content, Geometry};
 use crate::error::DownloadError;
 use crate::peer::contents::uploads::Uploads;
@@ -128,5 +131,67 @@ impl ContentStatus {
             self.phase = StatusPhase::Ended(outcome);
             self.stall = None;
         }
+    }
+}
+
+/// Where a status is set. All who watch it wake at each change. Whoever waits for the
+/// outcome only, as most do, wakes once.
+pub(in crate::peer) struct StatusSender {
+    status: watch::Sender<ContentStatus>,
+    /// Cancelled when there is an outcome, and when none comes any more.
+    ended: CancellationToken,
+}
+
+impl StatusSender {
+    pub(in crate::peer) fn new(status: ContentStatus) -> Self {
+        let sender = Self {
+            status: watch::Sender::new(status),
+            ended: CancellationToken::new(),
+        };
+        sender.note_end();
+        sender
+    }
+
+    pub(in crate::peer) fn subscribe(&self) -> watch::Receiver<ContentStatus> {
+        self.status.subscribe()
+    }
+
+    /// Cancelled when there is an outcome, and when none comes any more.
+    pub(in crate::peer) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    pub(in crate::peer) fn borrow(&self) -> watch::Ref<'_, ContentStatus> {
+        self.status.borrow()
+    }
+
+    pub(in crate::peer) fn receiver_count(&self) -> usize {
+        self.status.receiver_count()
+    }
+
+    pub(in crate::peer) fn send_modify(&self, modify: impl FnOnce(&mut ContentStatus)) {
+        self.status.send_modify(modify);
+        self.note_end();
+    }
+
+    /// Changes the status. `modify` says whether those who watch are to know.
+    pub(in crate::peer) fn send_if_modified(
+        &self,
+        modify: impl FnOnce(&mut ContentStatus) -> bool,
+    ) {
+        self.status.send_if_modified(modify);
+        self.note_end();
+    }
+
+    fn note_end(&self) {
+        if self.borrow().outcome().is_some() {
+            self.ended.cancel();
+        }
+    }
+}
+
+impl Drop for StatusSender {
+    fn drop(&mut self) {
+        self.ended.cancel();
     }
 }

@@ -19,7 +19,7 @@ use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::place::{MAX_PLACES, Place};
 use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::role::Role;
-use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::holders::Holders;
 use crate::peer::swarm::LinkId;
@@ -101,7 +101,7 @@ pub(in crate::peer) struct Waking {
     pub(in crate::peer) content: Arc<Asleep>,
     pub(in crate::peer) claim: DriverClaim,
     pub(in crate::peer) inbox: Inbox,
-    pub(in crate::peer) status: watch::Sender<ContentStatus>,
+    pub(in crate::peer) status: StatusSender,
     pub(in crate::peer) readers: ReaderDesk,
     pub(in crate::peer) handle: DriverHandle,
 }
@@ -279,7 +279,8 @@ impl Contents {
         let inbox = Inbox::new();
         let uploads = table.uploads.entry(id).or_default().clone();
         let shared = ContentStatus::shared(content.content.clone(), uploads);
-        let (status, watched) = watch::channel(shared);
+        let status = StatusSender::new(shared);
+        let watched = status.subscribe();
         // Nobody cancels what is complete.
         let (holders, _) = Holders::new();
         let handle = DriverHandle {

@@ -3,6 +3,8 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
@@ -14,7 +16,7 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
-use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::local::{
@@ -34,7 +36,7 @@ pub(in crate::peer) struct DownloadTask {
     shared: Arc<PeerShared>,
     handle: DriverHandle,
     inbox: Inbox,
-    status: watch::Sender<ContentStatus>,
+    status: StatusSender,
     readers: ReaderDesk,
     ticket: QueueTicket,
 }
@@ -89,13 +91,15 @@ pub(in crate::peer) struct FolderPart {
 impl DownloadTask {
     /// A task to run, and the user's handle of it.
     pub(in crate::peer) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
-        let (status, watched) = watch::channel(ContentStatus::default());
+        let status = StatusSender::new(ContentStatus::default());
+        let watched = status.subscribe();
         let (holders, hold) = Holders::new();
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
         let handle = shared.contents.handle(&inbox, watched, holders);
         let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
+        let watch = (watch, status.ended());
         let download = Download::new(watch, hold, sender, ticket.clone(), readers, stop);
         let task = Self {
             readers: ReaderDesk::new(Arc::clone(&handle.readers)),
@@ -141,8 +145,8 @@ impl DownloadTask {
         self.ticket.leave();
         match started {
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
-            Ok(Start::Join(join)) => self.follow(join).await,
-            Ok(Start::Complete(content)) => self.is_complete(content).await,
+            Ok(Start::Join(join)) => Box::pin(self.follow(join)).await,
+            Ok(Start::Complete(content)) => Box::pin(self.is_complete(content)).await,
             Err(error) => {
                 self.readers.end(error.clone());
                 self.status.send_modify(|status| status.end(Err(error)));
@@ -163,7 +167,7 @@ impl DownloadTask {
     }
 
     /// Drives the content, until it falls asleep.
-    async fn fetch(self, fetch: Fetch) {
+    fn fetch(self, fetch: Fetch) -> BoxFuture<'static, ()> {
         let Self {
             shared,
             handle,
@@ -190,7 +194,7 @@ impl DownloadTask {
         // Only those who watch the content are to be counted.
         drop(handle);
         // In a box: a download that waits for its turn needs no room for it.
-        Box::pin(driver.run(stop, cancelled)).await;
+        driver.run(stop, cancelled).boxed()
     }
 
     /// Shows what happens to another download, until it ends or nobody wants this one

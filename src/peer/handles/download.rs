@@ -135,6 +135,8 @@ impl DownloadOptions {
 #[must_use = "dropping the handle cancels the download"]
 pub struct Download {
     status: watch::Receiver<ContentStatus>,
+    /// Cancelled when there is an outcome, and when none comes any more.
+    ended: CancellationToken,
     outcome: ReusableBoxFuture<'static, Result<Content, DownloadError>>,
     hold: Hold,
     /// Cancelled when this handle has cancelled its part, and the download goes on for
@@ -148,8 +150,9 @@ pub struct Download {
 }
 
 impl Download {
+    /// The handle of a download with this status, and what is cancelled at its end.
     pub(in crate::peer) fn new(
-        status: watch::Receiver<ContentStatus>,
+        (status, ended): (watch::Receiver<ContentStatus>, CancellationToken),
         hold: Hold,
         inbox: mpsc::Sender<DriverInput>,
         ticket: QueueTicket,
@@ -161,8 +164,9 @@ impl Download {
             ticket,
             readers,
             stop,
-            outcome: ReusableBoxFuture::new(outcome(status.clone(), left.clone())),
+            outcome: ReusableBoxFuture::new(outcome(ended.clone(), left.clone(), status.clone())),
             status,
+            ended,
             hold,
             left,
             inbox,
@@ -294,7 +298,7 @@ impl Future for Download {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.outcome.poll(cx));
         // For the next one that awaits it.
-        let again = outcome(self.status.clone(), self.left.clone());
+        let again = outcome(self.ended.clone(), self.left.clone(), self.status.clone());
         self.outcome.set(again);
         Poll::Ready(ended)
     }
@@ -309,15 +313,13 @@ impl fmt::Debug for Download {
 }
 
 async fn outcome(
-    mut status: watch::Receiver<ContentStatus>,
+    ended: CancellationToken,
     left: CancellationToken,
+    status: watch::Receiver<ContentStatus>,
 ) -> Result<Content, DownloadError> {
     tokio::select! {
         biased;
-        ended = status.wait_for(|status| status.outcome().is_some()) => match ended {
-            Ok(status) => final_outcome(&status),
-            Err(_) => Err(DownloadError::ShutDown),
-        },
+        () = ended.cancelled() => final_outcome(&status.borrow()),
         () = left.cancelled() => Err(DownloadError::Cancelled),
     }
 }

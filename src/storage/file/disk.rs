@@ -112,6 +112,13 @@ pub(super) trait DiskFile: Send + Sync + 'static {
 
     fn set_modified(&self, time: SystemTime) -> io::Result<()>;
 
+    /// Begins to bring to the disk the first `len` bytes, which were just written, and
+    /// waits for nothing. So the syncs of several files, one after the other, wait for
+    /// the disk together. It may do nothing.
+    fn start_sync(&self, len: u64) {
+        let _ = len;
+    }
+
     /// Makes the bytes and the length durable.
     fn sync_data(&self) -> io::Result<()>;
 

@@ -277,7 +277,7 @@ impl<D: Disk> PartialFile<D> {
     }
 
     fn check_name(&self, name: &str, file: &D::File) -> Result<(), StorageError> {
-        let path = self.dir.path_of(name);
+        let path = || self.dir.path_of(name);
         let how = match self.dir.disk.is_at(name, file) {
             // A second name does no harm to what is written.
             Ok(true) | Err(Refused::Kind(EntryKind::SharedFile)) => return Ok(()),
@@ -286,9 +286,9 @@ impl<D: Disk> PartialFile<D> {
                 None => "removed",
             },
             Err(Refused::Kind(_)) => "replaced",
-            Err(Refused::Io(error)) => return Err(failed("examining", &path, error)),
+            Err(Refused::Io(error)) => return Err(failed("examining", &path(), error)),
         };
-        Err(StorageError::Tampered { path, how })
+        Err(StorageError::Tampered { path: path(), how })
     }
 
     fn check_length(&self) -> Result<(), StorageError> {
@@ -318,7 +318,7 @@ impl<D: Disk> PartialFile<D> {
         };
         let before = self.chunks().committed.clone();
         // An explicit modification time makes every later change visible; see
-        // `sync_all`. If it cannot be set, changes are only harder to detect.
+        // `seal`. If it cannot be set, changes are only harder to detect.
         let _ = self.file.set_modified(SystemTime::now());
         let appended = self
             .file
@@ -336,40 +336,34 @@ impl<D: Disk> PartialFile<D> {
     /// name, and removes the journal. Returns the stamp of the finished file. May
     /// be called again, also after a failure that was not one of a sync.
     pub(super) fn finish(&self) -> Result<Stamp, StorageError> {
-        match self.finish_up_to_name()? {
+        match self.seal()? {
             Finish::Done(stamp) => Ok(stamp),
-            Finish::Named(named) => named.sync_name(),
+            Finish::Next(sealed) => sealed.sync()?.publish()?.sync_name(),
         }
     }
 
-    /// The same without the sync of the name, which several files may share
-    /// ([`finish_together`]).
-    fn finish_up_to_name(&self) -> Result<Finish<'_, D>, StorageError> {
+    /// The first step: verifies the unproven chunks, and sets the modification time.
+    /// From here on nothing is written until the file is published.
+    fn seal(&self) -> Result<Finish<Sealed<'_, D>>, StorageError> {
         let mut sync = self.lock_sync();
         if let Some(&stamp) = self.published.get() {
             return Ok(Finish::Done(stamp));
         }
         self.stage().check_writing()?;
         self.prove(&mut sync)?;
-        // Nothing may be written until the file is published.
-        let mut stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
-        let stamp = self.sync_all(&mut stage)?;
-        let before_name = self.dir.mark();
-        match self.publish() {
-            Ok(()) => {}
-            Err(tampered @ StorageError::Tampered { .. }) => return Err(stage.fail(tampered)),
-            Err(error) => {
-                drop(stage);
-                self.commit_all(&mut sync);
-                return Err(error);
-            }
-        }
-        Ok(Finish::Named(Named {
+        let stage = self.stage.write().unwrap_or_else(PoisonError::into_inner);
+        // The clock of a file system stands still for some milliseconds, and
+        // changes within that time leave the modification time as it is. An
+        // explicit time lies between two ticks, so it differs from the time of
+        // every later change. If it cannot be set, changes are only harder to
+        // detect.
+        let now = SystemTime::now();
+        let stamped = self.file.set_modified(now).is_ok();
+        Ok(Finish::Next(Sealed {
             file: self,
             sync,
             stage,
-            stamp,
-            before_name,
+            modified: stamped.then(|| now.into()),
         }))
     }
 
@@ -397,35 +391,14 @@ impl<D: Disk> PartialFile<D> {
         Err(self.fail(StorageError::Altered { path, chunk }))
     }
 
-    /// Makes all bytes durable, and returns the stamp of the file.
-    fn sync_all(&self, stage: &mut Stage) -> Result<Stamp, StorageError> {
-        // The clock of a file system stands still for some milliseconds, and
-        // changes within that time leave the modification time as it is. An
-        // explicit time lies between two ticks, so it differs from the time of
-        // every later change. If it cannot be set, changes are only harder to
-        // detect.
-        let now = SystemTime::now();
-        let stamped = self.file.set_modified(now).is_ok();
-        let synced = self.file.sync_all();
-        synced.map_err(|e| stage.fail(failed("syncing", &self.path(), e)))?;
-        let stat = self.file.stat();
-        let stat = stat.map_err(|e| failed("examining", &self.path(), e))?;
-        self.check_stat(&stat).map_err(|e| stage.fail(e))?;
-        Ok(Stamp {
-            len: stat.len,
-            modified: stat.modified,
-            settled: stamped && stat.modified == Timestamp::from(now),
-        })
-    }
-
     /// Gives the file its final name.
     fn publish(&self) -> Result<(), StorageError> {
-        let (data, path) = (&self.names.data, self.path());
+        let data = &self.names.data;
         // The file that is published must be the one that was written.
         self.check_name(data, &self.file)?;
         match self.dir.publish(data, self.name.as_str(), &self.file) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.dir.exists(&self.name)),
-            done => done.map_err(|e| failed("publishing", &path, e)),
+            done => done.map_err(|e| failed("publishing", &self.path(), e)),
         }
     }
 
@@ -509,12 +482,78 @@ impl<D: Disk> PartialFile<D> {
     }
 }
 
-/// How far [`PartialFile::finish_up_to_name`] has come.
-enum Finish<'a, D: Disk> {
+/// How far [`PartialFile::seal`] has come.
+enum Finish<T> {
     /// The file was finished before.
     Done(Stamp),
-    /// The file has its name, which is not durable yet.
-    Named(Named<'a, D>),
+    Next(T),
+}
+
+/// A file that is complete. Nothing else is done with it until it is published, except
+/// that it is read.
+struct Sealed<'a, D: Disk> {
+    file: &'a PartialFile<D>,
+    sync: MutexGuard<'a, SyncState<D>>,
+    stage: RwLockWriteGuard<'a, Stage>,
+    /// The modification time that it was given, if that could be set.
+    modified: Option<Timestamp>,
+}
+
+impl<'a, D: Disk> Sealed<'a, D> {
+    /// Makes all bytes durable.
+    fn sync(mut self) -> Result<Synced<'a, D>, StorageError> {
+        let file = self.file;
+        let stage = &mut self.stage;
+        let synced = file.file.sync_all();
+        synced.map_err(|e| stage.fail(failed("syncing", &file.path(), e)))?;
+        let stat = file.file.stat();
+        let stat = stat.map_err(|e| failed("examining", &file.path(), e))?;
+        file.check_stat(&stat).map_err(|e| stage.fail(e))?;
+        let stamp = Stamp {
+            len: stat.len,
+            modified: stat.modified,
+            settled: self.modified == Some(stat.modified),
+        };
+        Ok(Synced {
+            sealed: self,
+            stamp,
+        })
+    }
+}
+
+/// A file whose bytes are durable.
+struct Synced<'a, D: Disk> {
+    sealed: Sealed<'a, D>,
+    stamp: Stamp,
+}
+
+impl<'a, D: Disk> Synced<'a, D> {
+    /// Gives the file its final name.
+    fn publish(self) -> Result<Named<'a, D>, StorageError> {
+        let Sealed {
+            file,
+            mut sync,
+            mut stage,
+            ..
+        } = self.sealed;
+        let before_name = file.dir.mark();
+        match file.publish() {
+            Ok(()) => {}
+            Err(tampered @ StorageError::Tampered { .. }) => return Err(stage.fail(tampered)),
+            Err(error) => {
+                drop(stage);
+                file.commit_all(&mut sync);
+                return Err(error);
+            }
+        }
+        Ok(Named {
+            file,
+            sync,
+            stage,
+            stamp: self.stamp,
+            before_name,
+        })
+    }
 }
 
 /// A file whose name is to be made durable. Nothing else is done with it meanwhile,
@@ -556,31 +595,56 @@ impl<D: Disk> Named<'_, D> {
     }
 }
 
-/// [Finishes](PartialFile::finish) several files of one directory, which are different
-/// ones. They share one sync of their names. Returns their outcomes in their order.
+/// [Finishes](PartialFile::finish) several short files of one directory, which are
+/// different ones: they wait for the disk together, and share one sync of their names.
+/// Returns their outcomes in their order.
 pub(super) fn finish_together<D: Disk>(
     files: &[Arc<PartialFile<D>>],
 ) -> Vec<Result<Stamp, StorageError>> {
-    let steps: Vec<_> = files.iter().map(|file| file.finish_up_to_name()).collect();
-    let first = steps.iter().find_map(|step| match step {
-        Ok(Finish::Named(named)) => Some(named),
+    // Each step is done for all files before the next one. A sync that finds its bytes on
+    // the disk already, or in the same transaction of the file system as those of another
+    // file, takes a small part of the time.
+    let sealed: Vec<_> = files.iter().map(|file| file.seal()).collect();
+    for file in files {
+        file.file.start_sync(file.length());
+    }
+    let synced: Vec<_> = each_next(sealed, Sealed::sync);
+    let named: Vec<_> = each_next(synced, Synced::publish);
+    let first = named.iter().find_map(|step| match step {
+        Ok(Finish::Next(named)) => Some(named),
         _ => None,
     });
     // All have their names by now, and the first mark is the oldest.
     let all_synced = first.is_some_and(|named| named.file.dir.sync(named.before_name).is_ok());
-    let outcomes = steps.into_iter().map(|step| match step? {
+    let outcomes = named.into_iter().map(|step| match step? {
         Finish::Done(stamp) => Ok(stamp),
-        Finish::Named(named) if all_synced => named.name_synced(Ok(())),
+        Finish::Next(named) if all_synced => named.name_synced(Ok(())),
         // Each by its own mark: what has failed may be older than its name.
-        Finish::Named(named) => named.sync_name(),
+        Finish::Next(named) => named.sync_name(),
     });
     outcomes.collect()
+}
+
+/// Takes one step with each file that has come so far.
+fn each_next<T, U>(
+    files: Vec<Result<Finish<T>, StorageError>>,
+    step: impl Fn(T) -> Result<U, StorageError>,
+) -> Vec<Result<Finish<U>, StorageError>> {
+    let next = files.into_iter().map(|file| match file? {
+        Finish::Done(stamp) => Ok(Finish::Done(stamp)),
+        Finish::Next(file) => step(file).map(Finish::Next),
+    });
+    next.collect()
 }
 
 impl<D: Disk> Drop for PartialFile<D> {
     /// Releases the locks explicitly: a child process that was just forked may
     /// still have the files open, and then closing them here does not.
     fn drop(&mut self) {
+        if self.published.get().is_some() {
+            // They are released already.
+            return;
+        }
         let sync = self.sync.get_mut();
         let sync = sync.unwrap_or_else(PoisonError::into_inner);
         let unlocked = sync.unlock().and(self.file.unlock());

@@ -24,6 +24,8 @@ pub(super) struct RecoveryOptions {
     pub(super) preallocate: bool,
     /// Read and verify all chunks, whatever the journal says.
     pub(super) verify: bool,
+    /// The content has one chunk, which is about to be written as a whole.
+    pub(super) written_whole: bool,
 }
 
 /// An unfinished file that was opened and locked, and what is known about its
@@ -56,6 +58,11 @@ pub(super) fn recover<D: Disk>(
 ) -> Result<Recovered<D>, StorageError> {
     let id = manifest.id();
     let names = PartialNames::of(id);
+    if options.written_whole
+        && let Some(created) = create_whole(dir, name, manifest, &names)?
+    {
+        return Ok(created);
+    }
     for _ in 0..OPEN_ATTEMPTS {
         dir.check_free(name, id)?;
         if dir.kind(&names.data)?.is_none() {
@@ -83,6 +90,36 @@ pub(super) fn recover<D: Disk>(
         return recovery.complete(options);
     }
     Err(dir.locked(id))
+}
+
+/// Creates and locks the file of a content that is about to be written as a whole, and
+/// need not have its length before. Returns nothing if there is one, or if it may not
+/// have room: then that is looked at more closely.
+///
+/// Nobody has published a file that was just created, so only its name is looked up
+/// after it was locked. If something has the final name by now, that shows in the end.
+fn create_whole<D: Disk>(
+    dir: &StorageDir<D>,
+    name: &ContentName,
+    manifest: &Manifest,
+    names: &PartialNames,
+) -> Result<Option<Recovered<D>>, StorageError> {
+    let (id, geometry) = (manifest.id(), manifest.geometry());
+    dir.check_free(name, id)?;
+    if dir.check_room(&names.data, geometry.length()).is_err() {
+        return Ok(None);
+    }
+    let Some(file) = dir.create_locked(&names.data)? else {
+        return Ok(None);
+    };
+    dir.find_naming(id, &file)?;
+    Ok(Some(Recovered {
+        file,
+        journal: None,
+        committed: Bitfield::none(geometry.chunks()),
+        unproven: Bitfield::none(geometry.chunks()),
+        verified: None,
+    }))
 }
 
 /// The recovery of one file, after it was locked.

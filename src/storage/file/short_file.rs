@@ -51,11 +51,19 @@ impl ShortFile {
         self.pool.writer_places(files).await
     }
 
-    /// Opens the file.
-    fn open(&self, places: WriterPlaces) -> Result<PartialFile<Dir>, StorageError> {
+    /// Opens the file. `written_whole` says that all of it is written next.
+    fn open(
+        &self,
+        places: WriterPlaces,
+        written_whole: bool,
+    ) -> Result<PartialFile<Dir>, StorageError> {
         let permits = (Some(Arc::clone(&self.permit)), Some(places));
         let (dir, manifest) = (Arc::clone(&self.dir), self.manifest.clone());
-        let opened = PartialFile::open(dir, self.name.clone(), manifest, self.options, permits)?;
+        let options = RecoveryOptions {
+            written_whole,
+            ..self.options
+        };
+        let opened = PartialFile::open(dir, self.name.clone(), manifest, options, permits)?;
         Ok(opened.file)
     }
 }
@@ -71,11 +79,12 @@ pub(super) fn write_short(
         Phase::Short { pieces, .. } => Some(pieces.clone()),
         Phase::Writing { .. } | Phase::Finished(_) => None,
     };
-    if waiting().is_none() {
-        return Ok(None);
-    }
-    let file = Arc::new(short.open(places)?);
     let Some(pieces) = waiting() else {
+        return Ok(None);
+    };
+    let file = Arc::new(short.open(places, pieces.is_some())?);
+    // What waits may be another copy by now, and stays all of the content.
+    let Some(pieces) = waiting().map(|newer| newer.or(pieces)) else {
         return Ok(None);
     };
     if let Some(pieces) = pieces {

@@ -90,6 +90,23 @@ impl<D: Disk> StorageDir<D> {
         self.lock(name, file)
     }
 
+    /// Creates a file, and locks it. Returns nothing if something has the name, or if
+    /// somebody else was faster to lock the new file.
+    pub(super) fn create_locked(&self, name: &str) -> Result<Option<D::File>, StorageError> {
+        let created = {
+            let _one = self.one_name();
+            self.disk.create_new(name)
+        };
+        match created {
+            Ok(file) => Ok(match self.lock(name, file)? {
+                LockAttempt::Acquired(file) => Some(file),
+                LockAttempt::Held | LockAttempt::Replaced => None,
+            }),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+            Err(e) => Err(failed("opening", &self.path_of(name), e)),
+        }
+    }
+
     fn lock(&self, name: &str, file: D::File) -> Result<LockAttempt<D::File>, StorageError> {
         match file.try_lock() {
             Ok(()) => {}

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::OptionFuture;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
@@ -30,7 +29,7 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::lost;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
-use crate::peer::contents::status::ContentStatus;
+use crate::peer::contents::status::StatusSender;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::queue::ActivePlace;
@@ -90,7 +89,7 @@ pub(in crate::peer) struct Driver {
     jobs: Jobs,
     reachable: Reachable,
     inbox: Inbox,
-    status: watch::Sender<ContentStatus>,
+    status: StatusSender,
     /// What was sent of the content, with what other drivers of it have sent before.
     uploads: Uploads,
     /// Those who read the content here.
@@ -111,7 +110,7 @@ impl Driver {
         swarm: Swarm,
         listing: Listing,
         inbox: Inbox,
-        status: watch::Sender<ContentStatus>,
+        status: StatusSender,
     ) -> Self {
         let id = swarm.id();
         let uploads = status.borrow().uploads().clone();
@@ -192,12 +191,17 @@ impl Driver {
 
     /// Runs until `stop`, or until the download fails. `cancel` ends a
     /// download, but not one that is complete or being published.
-    pub(in crate::peer) async fn run(self, stop: CancellationToken, cancel: CancellationToken) {
+    pub(in crate::peer) fn run(
+        self,
+        stop: CancellationToken,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
         let span = self.span.clone();
-        self.drive(stop, cancel).instrument(span).await;
+        // In a box: a future would hold it once for each place where it may be.
+        Box::new(self).drive(stop, cancel).instrument(span)
     }
 
-    async fn drive(mut self, stop: CancellationToken, cancel: CancellationToken) {
+    async fn drive(mut self: Box<Self>, stop: CancellationToken, cancel: CancellationToken) {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut seen = Instant::now();
@@ -224,7 +228,7 @@ impl Driver {
             if self.may_sleep() {
                 match self.sleep() {
                     Ok(()) => return,
-                    Err(awake) => self = *awake,
+                    Err(awake) => self = awake,
                 }
             }
             tokio::select! {
@@ -244,7 +248,7 @@ impl Driver {
                 () = self.limits.news() => {}
             }
         };
-        self.end(reason).await;
+        Box::pin((*self).end(reason)).await;
     }
 
     /// Whether nobody needs this driver: the content is complete, the trackers
@@ -258,15 +262,15 @@ impl Driver {
     }
 
     /// Puts the content to sleep, unless something has come in.
-    fn sleep(self) -> Result<(), Box<Self>> {
+    fn sleep(self: Box<Self>) -> Result<(), Box<Self>> {
         let Some(open) = &self.open else {
-            return Err(Box::new(self));
+            return Err(self);
         };
         open.release();
         let asleep = self.asleep(open);
         // The table has one of the receivers.
         let counted = self.uploads.bytes() > 0 || self.status.receiver_count() > 1;
-        let Self { claim, inbox, .. } = self;
+        let Self { claim, inbox, .. } = *self;
         match claim.sleep(asleep, &inbox, counted) {
             Ok(()) => {
                 tracing::debug!("content asleep");
@@ -275,7 +279,7 @@ impl Driver {
             Err(claim) => Err(Box::new(Self {
                 claim,
                 inbox,
-                ..self
+                ..*self
             })),
         }
     }
@@ -957,11 +961,7 @@ fn part_of(pieces: &[Bytes], mut offset: u64, len: usize) -> Bytes {
 }
 
 /// Tells those who read and those who watch how it ended.
-fn tell(
-    readers: &ReaderDesk,
-    status: &watch::Sender<ContentStatus>,
-    outcome: Result<Content, DownloadError>,
-) {
+fn tell(readers: &ReaderDesk, status: &StatusSender, outcome: Result<Content, DownloadError>) {
     if let Err(error) = &outcome {
         readers.end(error.clone());
     }

@@ -160,13 +160,11 @@ fn open_in(
     sample: &Sample,
 ) -> Result<Resumed<CrashDisk>, StorageError> {
     let manifest = sample.manifest.clone();
-    PartialFile::open(
-        dir,
-        name,
-        manifest,
-        RecoveryOptions::default(),
-        (None, None),
-    )
+    let options = RecoveryOptions {
+        written_whole: manifest.geometry().chunks() == 1,
+        ..RecoveryOptions::default()
+    };
+    PartialFile::open(dir, name, manifest, options, (None, None))
 }
 
 /// Resumes a download as a peer does, and stops at the first error.

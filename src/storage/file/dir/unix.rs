@@ -25,6 +25,10 @@ const PIECES_PER_CALL: usize = 1024;
 /// The unit in which a file's blocks are counted, in bytes.
 const STAT_BLOCK_LEN: u64 = 512;
 
+/// The length of the shortest page of a cache, in bytes.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const PAGE_LEN: u64 = 4096;
+
 /// Flags for opening a file. With `NONBLOCK`, a pipe that appeared since the check
 /// cannot block the thread.
 const CAREFUL: OFlags = OFlags::CLOEXEC
@@ -343,6 +347,19 @@ impl DiskFile for DataFile {
 
     fn set_modified(&self, time: SystemTime) -> io::Result<()> {
         self.0.set_modified(time)
+    }
+
+    fn start_sync(&self, len: u64) {
+        // Linux begins to write what is said to be needed no more. It also drops from its
+        // cache the whole pages of that range; so each range is a part of one page.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        for page in 0..len.div_ceil(PAGE_LEN) {
+            let part = std::num::NonZero::new(1);
+            // What is not begun here is done by the sync.
+            let _ = fs::fadvise(&self.0, page * PAGE_LEN + 1, part, fs::Advice::DontNeed);
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let _ = len;
     }
 
     fn sync_data(&self) -> io::Result<()> {
