@@ -360,7 +360,7 @@ async fn link_in_the_place_of_a_home_is_not_followed() {
     assert_eq!(tree(&dirs.to.path().join("folder")), tree(&dirs.folder()));
 }
 
-/// Text is taken as it is for other downloads, and what is wrong with it is the outcome.
+// Text is taken as it is for other downloads, and what is wrong with it is the outcome.
 on_both_networks! {
 async fn options_that_are_not_valid_text_are_the_outcome(world: World) {
     let dirs = Dirs::new();

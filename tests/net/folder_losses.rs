@@ -42,7 +42,7 @@ on_both_networks! {
         write(&dirs.folder(), "a/file", &bytes);
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         listed(&world, &folder, Some(true)).await;
         let mut losses = owner.lost_contents();
         let path = dirs.folder().join("a/file");
@@ -75,8 +75,8 @@ on_both_networks! {
         }
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await.peer;
-        let first = owner.share_folder(dirs.folder(), None).await.unwrap();
-        let second = owner.share_folder(more.folder(), None).await.unwrap();
+        let first = owner.share_folder(dirs.folder()).await.unwrap();
+        let second = owner.share_folder(more.folder()).await.unwrap();
         fs::remove_file(dirs.folder().join("file")).unwrap();
         let leecher = on_files(&world, "leecher", more.to.path()).await;
         leecher.download_folder(second.id).await.unwrap();
@@ -94,7 +94,7 @@ on_both_networks! {
         write(&dirs.folder(), "a/file", &bytes);
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await.peer;
-        let folder = owner.share_folder(dirs.folder(), None).await.unwrap();
+        let folder = owner.share_folder(dirs.folder()).await.unwrap();
         let keeps = sharing_again(&world, "keeps", dirs.to.path()).await;
         keeps.download_folder(DownloadKey::name("folder")).await.unwrap();
         owner.shutdown().await;

@@ -44,7 +44,7 @@ async fn folder_waits_until_a_tracker_answers() {
     let dirs = Dirs::new();
     write(&dirs.folder(), "a", "hello");
     let owner = world.node("owner").await.peer;
-    owner.share_folder(dirs.folder(), None).await.unwrap();
+    owner.share_folder(dirs.folder()).await.unwrap();
     world.tracker.shutdown().await;
     world.network().refuse("tracker", true);
     let storage = FileStorage::open(dirs.to.path()).unwrap();
@@ -72,7 +72,7 @@ async fn folder_says_why_nothing_arrives_and_goes_on_when_the_network_is_back() 
         write(&dirs.folder(), &format!("file-{number}"), bytes);
     }
     let owner = world.node("owner").await.peer;
-    owner.share_folder(dirs.folder(), None).await.unwrap();
+    owner.share_folder(dirs.folder()).await.unwrap();
     world.network().set_upload_rate("owner", Some(100_000));
     let mut config = bt_lite::peer::PeerConfig::default();
     // The last files begin long after the trackers have named the owner.
