@@ -111,6 +111,11 @@ impl<S: StreamTransport> TlsTransport<S> {
         self
     }
 
+    /// The transport below.
+    pub fn streams(&self) -> &S {
+        &self.streams
+    }
+
     /// What decides who is let in.
     pub fn auth(&self) -> &Authenticator {
         &self.auth
