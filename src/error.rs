@@ -12,7 +12,7 @@ use crate::advice::Advice;
 use crate::content::{ChunkIndex, ContentId, ContentName, ManifestError, NameError, ParseIdError};
 use crate::io_error::IoError;
 use crate::peer::swarm::StallReason;
-use crate::protocol::{Addr, AddrError, ContentKey};
+use crate::protocol::{Addr, AddrError, ContentKey, PeerId};
 use crate::storage::{StorageError, located};
 use crate::tracker::TrackerError;
 use crate::transport::TransportError;
@@ -34,6 +34,14 @@ pub enum ConfigError {
     Advertise {
         /// What is wrong with it.
         source: TransportError,
+    },
+    /// The transport authenticates this peer under another id than that which was set.
+    #[error("the id is {fixed}, that of the key of the transport, and cannot be {set}")]
+    Id {
+        /// The id of the key.
+        fixed: PeerId,
+        /// The id that was set.
+        set: PeerId,
     },
     /// A bound that must be at least one is zero.
     #[error("{field} must be at least 1")]

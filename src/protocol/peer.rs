@@ -443,6 +443,9 @@ pub enum RefuseReason {
     NotNeeded,
     /// It is shutting down.
     ShuttingDown,
+    /// The peer says that it is another one than that of its key. Only over a transport
+    /// that authenticates.
+    Identity,
 }
 
 impl RefuseReason {
@@ -456,6 +459,7 @@ impl RefuseReason {
             Self::Banned => 6,
             Self::NotNeeded => 7,
             Self::ShuttingDown => 8,
+            Self::Identity => 9,
         }
     }
 
@@ -469,6 +473,7 @@ impl RefuseReason {
             6 => Self::Banned,
             7 => Self::NotNeeded,
             8 => Self::ShuttingDown,
+            9 => Self::Identity,
             found => {
                 return Err(ProtocolError::Choice {
                     field: "refuse reason",
@@ -490,6 +495,7 @@ impl fmt::Display for RefuseReason {
             Self::Banned => "banned",
             Self::NotNeeded => "link not needed",
             Self::ShuttingDown => "shutting down",
+            Self::Identity => "the id is not that of the key",
         })
     }
 }

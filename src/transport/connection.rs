@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::{Sink, Stream};
 
+use super::auth_error::AuthError;
 use super::error::TransportError;
+use super::identity::PeerIdentity;
 use crate::protocol::limits::MAX_FRAMES;
 use crate::protocol::{Addr, Frame, FrameLimits};
 
@@ -35,6 +37,8 @@ pub struct Connection {
     /// The address of this side, as the other side reaches it, if the transport knows
     /// it. A tracker names owners on its own machine by it.
     pub local: Option<Addr>,
+    /// Who the other side is, if the transport has it prove that.
+    pub identity: Option<PeerIdentity>,
     /// Frames to the other side.
     pub sink: FrameSink,
     /// Frames from the other side.
@@ -57,6 +61,7 @@ impl Connection {
         Self {
             remote,
             local: None,
+            identity: None,
             sink: Box::new(sink),
             stream: Box::new(stream),
             limits,
@@ -68,6 +73,23 @@ impl Connection {
     pub fn with_local(mut self, local: Addr) -> Self {
         self.local = Some(local);
         self
+    }
+
+    /// The same, with what the other side has proven to be.
+    #[must_use]
+    pub fn with_identity(mut self, identity: PeerIdentity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Checks that the other side has an identity if `transport` promises one
+    /// ([`Transport::identity`](super::Transport::identity)), so that nobody is spoken to
+    /// in the clear by mistake.
+    pub(crate) fn check_identity(&self, promised: bool) -> Result<(), AuthError> {
+        match self.identity {
+            None if promised => Err(AuthError::Missing),
+            _ => Ok(()),
+        }
     }
 }
 

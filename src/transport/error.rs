@@ -2,12 +2,13 @@
 
 use std::io;
 
+use super::auth_error::AuthError;
 use crate::advice::Advice;
 use crate::io_error::IoError;
 use crate::protocol::Addr;
 
 /// A failure between two programs. Trying again, now or later, may succeed,
-/// except after [`Address`](Self::Address).
+/// except after [`Address`](Self::Address) and most kinds of [`Auth`](Self::Auth).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -41,6 +42,9 @@ pub enum TransportError {
     /// The rest of a frame did not arrive in time after its first byte.
     #[error("timed out in the middle of a frame")]
     FrameTimeout,
+    /// One side does not accept the other.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The connection is already closed.
     #[error("the connection is closed")]
     Closed,
@@ -54,6 +58,7 @@ impl TransportError {
         let Self::Io { kind, .. } = self else {
             return match self {
                 Self::Address { .. } => Advice::AskUser,
+                Self::Auth(error) => error.advice(),
                 _ => Advice::Retry,
             };
         };
@@ -70,6 +75,10 @@ impl TransportError {
 
 impl From<io::Error> for TransportError {
     fn from(error: io::Error) -> Self {
+        let inner = error.get_ref();
+        if let Some(auth) = inner.and_then(|inner| inner.downcast_ref::<AuthError>()) {
+            return Self::Auth(auth.clone());
+        }
         Self::Io {
             kind: error.kind(),
             source: error.into(),

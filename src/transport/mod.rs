@@ -4,22 +4,35 @@
 //! A transport moves [`Frame`]s and knows nothing about their meaning. To write
 //! your own, implement [`Transport`] and [`Listener`]. Over any byte stream,
 //! [`framed::from_io`] makes the [`Connection`], so that little is left to do.
-//! Check your transport with the conformance suite
+//! A [`StreamTransport`] carries bytes; what is wrapped around it, as TLS is (feature
+//! `tls`), makes a `Transport` of it. Check your transport with the conformance suite
 //! `bt_lite::testing::transport` (feature `testing`).
 
+#[cfg(feature = "_auth")]
+pub mod auth;
+mod auth_error;
 mod connection;
 mod error;
 pub mod framed;
+mod identity;
 pub mod memory;
+mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
+#[cfg(feature = "_tls")]
+pub mod tls;
 mod traits;
 
 pub use crate::io_error::IoError;
 pub use crate::protocol::{Addr, Frame, FrameLimits};
+pub use auth_error::AuthError;
 pub use connection::{Connection, FrameSink, FrameStream, LimitHandle};
 pub use error::TransportError;
+pub use identity::{ParseIdentityError, PeerIdentity};
 pub use memory::{MemoryNetwork, MemoryTransport};
+pub use stream::{ByteStream, StreamListener, StreamTransport};
 #[cfg(feature = "tcp")]
-pub use tcp::TcpTransport;
+pub use tcp::{TcpAcceptor, TcpTransport};
+#[cfg(feature = "_tls")]
+pub use tls::TlsTransport;
 pub use traits::{Listener, Transport};

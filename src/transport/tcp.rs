@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use super::connection::Connection;
 use super::error::TransportError;
 use super::framed;
+use super::stream::{ByteStream, StreamListener, StreamTransport};
 use super::traits::{Listener, Transport};
 use crate::protocol::Addr;
 use happy_eyeballs::connect_first;
@@ -95,20 +96,43 @@ impl Default for TcpTransport {
 #[async_trait]
 impl Transport for TcpTransport {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
-        let targets = self.targets(addr).await?;
-        let stream = connect_first(targets, TcpStream::connect::<SocketAddr>).await?;
-        let remote = stream.peer_addr()?;
-        Ok(connection(stream, remote)?)
+        self.connect_stream(addr).await.map(connection)
     }
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
-        let targets = self.targets(addr).await?;
-        let listener = bind(&targets)?;
-        let local = listener.local_addr()?.into();
-        Ok(Box::new(TcpAcceptor { listener, local }))
+        let acceptor = self.listen_for_streams(addr).await?;
+        Ok(Box::new(acceptor))
     }
 
     fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        self.check_addr(addr)
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        self.resolve_addr(addr).await
+    }
+}
+
+#[async_trait]
+impl StreamTransport for TcpTransport {
+    type Stream = TcpStream;
+    type Listener = TcpAcceptor;
+
+    async fn connect_stream(&self, addr: &Addr) -> Result<ByteStream<TcpStream>, TransportError> {
+        let targets = self.targets(addr).await?;
+        let stream = connect_first(targets, TcpStream::connect::<SocketAddr>).await?;
+        let remote = stream.peer_addr()?;
+        Ok(byte_stream(stream, remote)?)
+    }
+
+    async fn listen_for_streams(&self, addr: &Addr) -> Result<TcpAcceptor, TransportError> {
+        let targets = self.targets(addr).await?;
+        let listener = bind(&targets)?;
+        let local = listener.local_addr()?.into();
+        Ok(TcpAcceptor { listener, local })
+    }
+
+    fn check_addr(&self, addr: &Addr) -> Result<(), TransportError> {
         let port = match addr.socket_addr() {
             Some(socket) => socket.port(),
             None => split_name(addr)?.1,
@@ -122,13 +146,15 @@ impl Transport for TcpTransport {
         }
     }
 
-    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+    async fn resolve_addr(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
         let targets = self.targets(addr).await?;
         Ok(targets.into_iter().map(Addr::from).collect())
     }
 }
 
-struct TcpAcceptor {
+/// Accepts TCP connections.
+#[derive(Debug)]
+pub struct TcpAcceptor {
     listener: TcpListener,
     local: Addr,
 }
@@ -136,11 +162,24 @@ struct TcpAcceptor {
 #[async_trait]
 impl Listener for TcpAcceptor {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
+        self.accept_stream().await.map(connection)
+    }
+
+    fn local_addr(&self) -> &Addr {
+        &self.local
+    }
+}
+
+#[async_trait]
+impl StreamListener for TcpAcceptor {
+    type Stream = TcpStream;
+
+    async fn accept_stream(&mut self) -> Result<ByteStream<TcpStream>, TransportError> {
         loop {
             // The only await: a future dropped there has accepted nothing.
             let failed = match self.listener.accept().await {
-                Ok((stream, remote)) => match connection(stream, remote) {
-                    Ok(connection) => return Ok(connection),
+                Ok((stream, remote)) => match byte_stream(stream, remote) {
+                    Ok(stream) => return Ok(stream),
                     Err(failed) => failed,
                 },
                 Err(failed) if concerns_one_connection(&failed) => failed,
@@ -218,12 +257,22 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn connection(stream: TcpStream, remote: SocketAddr) -> io::Result<Connection> {
+fn byte_stream(stream: TcpStream, remote: SocketAddr) -> io::Result<ByteStream<TcpStream>> {
     stream.set_nodelay(true)?;
-    let local = canonical(stream.local_addr()?);
-    let (read, write) = stream.into_split();
-    let connection = framed::from_halves(canonical(remote).into(), read, write);
-    Ok(connection.with_local(local.into()))
+    let local = canonical(stream.local_addr()?).into();
+    Ok(ByteStream::new(
+        stream,
+        canonical(remote).into(),
+        Some(local),
+    ))
+}
+
+/// Frames over the two halves of a stream, which need no lock.
+fn connection(stream: ByteStream<TcpStream>) -> Connection {
+    let (read, write) = stream.io.into_split();
+    let mut connection = framed::from_halves(stream.remote, read, write);
+    connection.local = stream.local;
+    connection
 }
 
 /// The same address, as IPv4 if it is one.

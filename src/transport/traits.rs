@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::connection::Connection;
 use super::error::TransportError;
+use super::identity::PeerIdentity;
 use crate::protocol::Addr;
 
 /// Connects to other programs and accepts connections from them.
@@ -48,6 +49,15 @@ pub trait Transport: Send + Sync + 'static {
     async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
         Ok(vec![addr.clone()])
     }
+
+    /// Who this side is to others, if the transport has both sides prove that. It must
+    /// not change. Each connection must then have an
+    /// [`identity`](Connection::identity), or it is refused; a peer has the
+    /// [id](PeerIdentity::peer_id) of this identity, and so has each peer that it talks
+    /// to. By default there is none.
+    fn identity(&self) -> Option<PeerIdentity> {
+        None
+    }
 }
 
 #[async_trait]
@@ -67,6 +77,10 @@ impl<T: Transport + ?Sized> Transport for Arc<T> {
     async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
         (**self).resolve(addr).await
     }
+
+    fn identity(&self) -> Option<PeerIdentity> {
+        (**self).identity()
+    }
 }
 
 #[async_trait]
@@ -85,6 +99,10 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 
     async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
         (**self).resolve(addr).await
+    }
+
+    fn identity(&self) -> Option<PeerIdentity> {
+        (**self).identity()
     }
 }
 

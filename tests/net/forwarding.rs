@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::transport::{Connection, Listener};
+use bt_lite::transport::{Connection, Listener, PeerIdentity};
 use bt_lite::{Addr, MemoryNetwork, MemoryTransport, Transport, TransportError};
 
 /// Writes down which of its methods were called.
@@ -42,6 +42,11 @@ impl Transport for Written {
         self.called("resolve");
         Ok(Vec::new())
     }
+
+    fn identity(&self) -> Option<PeerIdentity> {
+        self.called("identity");
+        None
+    }
 }
 
 /// The methods of the trait, as its source has them.
@@ -70,6 +75,7 @@ async fn every_method_is_forwarded<T: Transport>(wrap: impl Fn(Written) -> T) {
     transport.connect(&addr).await.unwrap();
     assert_eq!(transport.check(&addr), Err(TransportError::Closed));
     assert_eq!(transport.resolve(&addr).await, Ok(Vec::new()));
+    assert_eq!(transport.identity(), None);
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();

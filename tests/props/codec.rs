@@ -94,6 +94,7 @@ fn reason() -> impl Strategy<Value = RefuseReason> {
         RefuseReason::Banned,
         RefuseReason::NotNeeded,
         RefuseReason::ShuttingDown,
+        RefuseReason::Identity,
     ])
 }
 

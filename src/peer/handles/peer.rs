@@ -688,7 +688,9 @@ impl PeerBuilder {
 
     /// Sets the id by which others tell this peer apart. Each peer needs its own: two
     /// with the same id take each other for themselves, and do not talk. Without one, the
-    /// operating system's randomness is used. A simulation that is to be repeated needs
+    /// operating system's randomness is used. Over a transport that authenticates
+    /// ([`Transport::identity`]), the id is that of the peer's key, and no other can be
+    /// set. A simulation that is to be repeated needs
     /// an id as well as a [`seed`](Self::seed).
     pub fn id(mut self, id: PeerId) -> Self {
         self.id = Some(id);
@@ -838,9 +840,11 @@ impl PeerBuilder {
     }
 
     fn identity(&self) -> Result<PeerId, StartError> {
-        match self.id {
-            Some(id) => Ok(id),
-            None => random().map(PeerId),
+        let fixed = self.transport.identity();
+        match (fixed.map(|identity| identity.peer_id()), self.id) {
+            (Some(fixed), Some(set)) if fixed != set => Err(ConfigError::Id { fixed, set }.into()),
+            (Some(id), _) | (None, Some(id)) => Ok(id),
+            (None, None) => random().map(PeerId),
         }
     }
 

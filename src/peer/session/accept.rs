@@ -12,7 +12,7 @@ use futures::FutureExt;
 use tokio::time::timeout;
 
 use super::channels::Channels;
-use super::handshake::{HandshakeError, hear, refuse, say};
+use super::handshake::{HandshakeError, check_peer, hear, refuse, say};
 use super::task::SessionTask;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::shared::PeerShared;
@@ -33,7 +33,11 @@ pub(in crate::peer) async fn run(shared: Arc<PeerShared>, mut listener: Box<dyn 
         match accepted {
             Ok(connection) => {
                 pause = FIRST_PAUSE;
-                admit(&shared, connection);
+                let promised = shared.transport.identity().is_some();
+                match connection.check_identity(promised) {
+                    Ok(()) => admit(&shared, connection),
+                    Err(error) => tracing::warn!(%error, "a connection is not served"),
+                }
             }
             Err(TransportError::Closed) => {
                 tracing::warn!("the listener is closed");
@@ -101,6 +105,11 @@ async fn introduce(
             return None;
         }
     };
+    if let Err(error) = check_peer(&hello, connection.identity) {
+        tracing::debug!(%error, "no handshake");
+        refuse(connection, RefuseReason::Identity).await;
+        return None;
+    }
     let place = match hello.peer == shared.identity.id {
         true => Err(RefuseReason::SelfConnection),
         false => shared

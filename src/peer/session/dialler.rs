@@ -21,7 +21,7 @@ use crate::peer::swarm::LinkInfo;
 use crate::peer::tasks::Tasks;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{Addr, LinkCookie, PeerMessage};
-use crate::transport::{Connection, Transport};
+use crate::transport::{Connection, Transport, TransportError};
 
 /// Opens sessions, and links by them.
 pub(in crate::peer) struct Dialler {
@@ -183,6 +183,9 @@ impl Dialler {
             let connected = self.transport.connect(addr).await;
             self.note(connected.is_ok());
             let mut connection = connected?;
+            let promised = self.transport.identity().is_some();
+            let known = connection.check_identity(promised);
+            known.map_err(TransportError::from)?;
             let said = self.identity.hello();
             let cookie = said.cookie;
             say(&mut connection, PeerMessage::Hello(said)).await?;

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::protocol::limits::LINK_FRAMES;
 use crate::protocol::{ChannelId, FrameLimits, Hello, PeerMessage, ProtocolError, RefuseReason};
-use crate::transport::{Connection, FrameStream, LimitHandle, TransportError};
+use crate::transport::{Connection, FrameStream, LimitHandle, PeerIdentity, TransportError};
 
 /// How long a connection that is refused has to read that message and close.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,6 +28,8 @@ pub(in crate::peer) enum HandshakeError {
     Protocol(#[from] ProtocolError),
     #[error("refused: {0}")]
     Refused(RefuseReason),
+    #[error("it uses the id of another peer")]
+    WrongPeer,
     #[error("the first message was not a Hello")]
     NoHello,
     #[error("the handshake took too long")]
@@ -50,6 +52,17 @@ pub(super) async fn hear(
         (ChannelId::SESSION, PeerMessage::Hello(hello)) => Ok(hello),
         (ChannelId::SESSION, PeerMessage::Refuse(reason)) => Err(HandshakeError::Refused(reason)),
         _ => Err(HandshakeError::NoHello),
+    }
+}
+
+/// Checks that the other side is who its Hello says, where the transport knows who it is.
+pub(super) fn check_peer(
+    hello: &Hello,
+    identity: Option<PeerIdentity>,
+) -> Result<(), HandshakeError> {
+    match identity {
+        Some(identity) if identity.peer_id() != hello.peer => Err(HandshakeError::WrongPeer),
+        _ => Ok(()),
     }
 }
 

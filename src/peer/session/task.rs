@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Opening, Receiver, Route};
-use super::handshake::{HandshakeError, hear};
+use super::handshake::{HandshakeError, check_peer, hear};
 use crate::content::ContentId;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::table::Contents;
@@ -23,7 +23,9 @@ use crate::peer::swarm::{LinkCookies, LinkInfo};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
 use crate::protocol::{Addr, ChannelId, Hello, LinkCookie, PeerMessage, RefuseReason};
 use crate::transport::framed::PREFIX_LEN;
-use crate::transport::{Connection, FrameSink, FrameStream, LimitHandle, TransportError};
+use crate::transport::{
+    Connection, FrameSink, FrameStream, LimitHandle, PeerIdentity, TransportError,
+};
 
 /// How long a session may take to send what is queued after this side has ended
 /// it.
@@ -59,11 +61,12 @@ impl SessionTask {
             mut sink,
             mut stream,
             limits,
+            identity,
             ..
         } = connection;
         let read = async {
             if let Some(said) = self.awaits {
-                self.meet(said, &mut stream, &limits).await?;
+                self.meet(said, (&mut stream, &limits, identity)).await?;
             }
             Err(self.read(&mut stream).await)
         };
@@ -98,11 +101,12 @@ impl SessionTask {
     async fn meet(
         &self,
         said: LinkCookie,
-        stream: &mut FrameStream,
-        limits: &LimitHandle,
+        (stream, limits, identity): (&mut FrameStream, &LimitHandle, Option<PeerIdentity>),
     ) -> Result<(), String> {
         let heard = timeout(HANDSHAKE_TIMEOUT, hear(stream, limits)).await;
-        match heard.unwrap_or(Err(HandshakeError::TimedOut)) {
+        let heard = heard.unwrap_or(Err(HandshakeError::TimedOut));
+        let checked = heard.and_then(|hello| check_peer(&hello, identity).map(|()| hello));
+        match checked {
             Ok(Hello { peer, cookie, .. }) => {
                 let heard = cookie;
                 let cookies = LinkCookies { said, heard };
@@ -116,13 +120,18 @@ impl SessionTask {
                 }
                 Ok(())
             }
-            Err(HandshakeError::Refused(reason)) => {
+            Err(error @ (HandshakeError::Refused(_) | HandshakeError::WrongPeer)) => {
+                let reason = match error {
+                    HandshakeError::Refused(reason) => reason,
+                    // To the links it is as if the other side had refused them.
+                    _ => RefuseReason::Identity,
+                };
                 for Receiver { inbox, link } in self.channels.receivers() {
                     let message = PeerMessage::Refuse(reason);
                     let refused = DriverInput::Message { link, message };
                     let _ = inbox.send(refused).await;
                 }
-                Err(format!("refused by the other side: {reason}"))
+                Err(error.to_string())
             }
             Err(error) => Err(error.to_string()),
         }

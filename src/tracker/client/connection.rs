@@ -44,6 +44,8 @@ impl TrackerConnection {
         let connect = self.transport.connect(&self.tracker);
         let connected = timeout(self.patience, connect).await;
         let connection = self.in_time(connected)?;
+        let known = connection.check_identity(self.transport.identity().is_some());
+        known.map_err(|error| self.unreachable(error.into()))?;
         connection.limits.set(TRACKER_FRAMES);
         self.open = Some(connection);
         Ok(())

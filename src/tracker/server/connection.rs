@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Permit;
-use super::service::{SHUTDOWN_TIMEOUT, Service};
+use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
-use crate::protocol::{Addr, Frame, Refusal, TrackerReply, TrackerRequest};
+use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
 
 /// How many requests that have arrived together are answered before their
@@ -111,12 +111,16 @@ async fn answer_batch(
 ) -> Result<Flow, TransportError> {
     let mut next = first;
     let mut flow = Flow::Continue;
+    let asker = Asker {
+        remote: connection.remote.clone(),
+        local: connection.local.clone(),
+        identity: connection.identity,
+    };
     for answered in 1..=BATCH {
         let Some(frame) = next.take() else {
             return connection.sink.flush().await.map(|()| Flow::Close);
         };
-        let local = connection.local.as_ref();
-        let (reply, after) = answer(service, (&connection.remote, local), frame);
+        let (reply, after) = answer(service, &asker, frame);
         if let Some(reply) = reply {
             connection.sink.feed(reply).await?;
         }
@@ -136,12 +140,12 @@ async fn answer_batch(
 /// The reply to what was read, and how to go on after it.
 fn answer(
     service: &Service,
-    (remote, local): (&Addr, Option<&Addr>),
+    asker: &Asker,
     frame: Result<Frame, TransportError>,
 ) -> (Option<Frame>, Flow) {
     match frame.map(TrackerRequest::decode) {
         Ok(Ok(request)) => {
-            let reply = Frame::head(service.answer(remote, local, &request));
+            let reply = Frame::head(service.answer(asker, request));
             (Some(reply), Flow::Continue)
         }
         Ok(Err(error)) => {

@@ -11,6 +11,7 @@ mod admission;
 mod config;
 mod connection;
 mod service;
+mod token_binding;
 mod tracker;
 
 pub use config::{BindError, TrackerConfig};

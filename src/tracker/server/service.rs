@@ -10,10 +10,12 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::admission::Admission;
+use super::token_binding::TokenBinding;
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 use crate::tracker::registry::RegistryStats;
 use crate::tracker::sharded::ShardedRegistry;
+use crate::transport::{Connection, PeerIdentity, TransportError};
 
 /// How long a stopping tracker gives its connections to write pending replies.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,10 +24,21 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const REPLY_LEN: usize = 96;
 const OWNER_LEN: usize = 16;
 
+/// Who asks, and where: what a connection tells of it.
+pub(super) struct Asker {
+    pub(super) remote: Addr,
+    /// Where the requests reach the tracker.
+    pub(super) local: Option<Addr>,
+    pub(super) identity: Option<PeerIdentity>,
+}
+
 /// The registry, and what the tasks around it need.
 pub(super) struct Service {
     pub(super) registry: ShardedRegistry,
     pub(super) admission: Arc<Admission>,
+    tokens: TokenBinding,
+    /// Whether the transport promises to tell who is at the other end.
+    authenticates: bool,
     malformed: AtomicU64,
     shutting_down: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
@@ -35,10 +48,17 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(registry: ShardedRegistry, admission: Admission) -> Self {
+    pub(super) fn new(
+        registry: ShardedRegistry,
+        admission: Admission,
+        tokens: TokenBinding,
+        authenticates: bool,
+    ) -> Self {
         Self {
             registry,
             admission: Arc::new(admission),
+            tokens,
+            authenticates,
             malformed: AtomicU64::new(0),
             shutting_down: AtomicU64::new(0),
             registered: Notify::new(),
@@ -47,13 +67,17 @@ impl Service {
         }
     }
 
-    /// Answers a request, which reached the tracker at `local`, with the head of a frame.
-    pub(super) fn answer(
-        &self,
-        source: &Addr,
-        local: Option<&Addr>,
-        request: &TrackerRequest,
-    ) -> Vec<u8> {
+    /// Checks that the other side is known, if the transport promises that.
+    pub(super) fn check(&self, connection: &Connection) -> Result<(), TransportError> {
+        Ok(connection.check_identity(self.authenticates)?)
+    }
+
+    /// Answers a request on a connection with the head of a frame.
+    pub(super) fn answer(&self, from: &Asker, mut request: TrackerRequest) -> Vec<u8> {
+        if let Some(identity) = &from.identity {
+            self.tokens.open(identity, &mut request);
+        }
+        let request = &request;
         let owners = match request {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
             _ => 0,
@@ -61,10 +85,13 @@ impl Service {
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
         let outcome = self
             .registry
-            .handle_at(now(), source, local, request, &mut reply);
+            .handle_at(now(), &from.remote, from.local.as_ref(), request, &mut reply);
         match outcome {
             Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
                 self.registered.notify_one();
+                if let Some(identity) = &from.identity {
+                    self.tokens.seal(identity, &mut reply);
+                }
             }
             Ok(()) => {}
             Err(refusal) => debug!(%refusal, "request refused"),

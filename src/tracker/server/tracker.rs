@@ -12,6 +12,7 @@ use super::admission::{Admission, Decision};
 use super::config::{BindError, TrackerConfig};
 use super::connection;
 use super::service::{Service, now};
+use super::token_binding::TokenBinding;
 use crate::io_error::IoError;
 use crate::protocol::Addr;
 use crate::protocol::limits::MAX_HEARTBEAT;
@@ -168,6 +169,7 @@ impl TrackerBuilder {
         if !(Duration::from_millis(1)..=MAX_HEARTBEAT).contains(&heartbeat) {
             return Err(BindError::Heartbeat { heartbeat });
         }
+        let authenticates = self.transport.identity().is_some();
         let key = self.key.map_or_else(random, Ok)?;
         let epoch = self
             .epoch
@@ -184,7 +186,9 @@ impl TrackerBuilder {
             self.config.max_connections,
             self.config.max_connections_per_host,
         );
-        let service = Arc::new(Service::new(registry, admission));
+        let tokens = TokenBinding::new(&key);
+        let service = Service::new(registry, admission, tokens, authenticates);
+        let service = Arc::new(service);
         service.tasks.spawn(accept(service.clone(), listener));
         service.tasks.spawn(expire(service.clone()));
         info!(addr = %local_addr, "tracker started");
@@ -267,6 +271,10 @@ async fn accept(service: Arc<Service>, mut listener: Box<dyn Listener>) {
             Ok(connection) => {
                 pause = ACCEPT_PAUSES.0;
                 let remote = &connection.remote;
+                if let Err(error) = service.check(&connection) {
+                    warn!(peer = %remote, %error, "a connection is not served");
+                    continue;
+                }
                 // The span of everything that is logged about this connection.
                 let span = info_span!("tracker_connection", peer = %remote);
                 match service.admission.admit(remote) {

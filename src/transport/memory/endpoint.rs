@@ -72,6 +72,29 @@ impl MemoryTransport {
         new.backlog.try_send(accepted).ok()?;
         Some(dialled)
     }
+
+    /// Listens at an address of this endpoint.
+    pub(super) fn listener(&self, addr: &Addr) -> Result<MemoryListener, TransportError> {
+        let (name, port) = addr::split(addr)?;
+        if addr::join(name, None) != self.addr {
+            return Err(TransportError::Address {
+                addr: addr.clone(),
+                reason: format!("it belongs to another endpoint than {}", self.addr),
+            });
+        }
+        let (backlog, waiting) = mpsc::channel(BACKLOG);
+        let (port, number) = self
+            .network
+            .update(|network, _| network.listen(self.id, port, backlog))
+            .ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
+        Ok(MemoryListener {
+            transport: self.clone(),
+            local: addr::join(name, port),
+            port,
+            number,
+            waiting,
+        })
+    }
 }
 
 fn refused() -> TransportError {
@@ -95,29 +118,13 @@ impl Transport for MemoryTransport {
     }
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
-        let (name, port) = addr::split(addr)?;
-        if addr::join(name, None) != self.addr {
-            return Err(TransportError::Address {
-                addr: addr.clone(),
-                reason: format!("it belongs to another endpoint than {}", self.addr),
-            });
-        }
-        let (backlog, waiting) = mpsc::channel(BACKLOG);
-        let (port, number) = self
-            .network
-            .update(|network, _| network.listen(self.id, port, backlog))
-            .ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse))?;
-        Ok(Box::new(MemoryListener {
-            transport: self.clone(),
-            local: addr::join(name, port),
-            port,
-            number,
-            waiting,
-        }))
+        Ok(Box::new(self.listener(addr)?))
     }
 }
 
-struct MemoryListener {
+/// Accepts the connections of one address of an endpoint.
+#[derive(Debug)]
+pub struct MemoryListener {
     transport: MemoryTransport,
     local: Addr,
     port: Option<u16>,

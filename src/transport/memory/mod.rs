@@ -65,6 +65,7 @@
 //! ```
 
 mod addr;
+mod byte_io;
 mod endpoint;
 mod halves;
 mod latency;
@@ -77,7 +78,8 @@ mod state;
 mod trace;
 
 pub use addr::MAX_ENDPOINT_NAME;
-pub use endpoint::{BACKLOG, MemoryTransport};
+pub use byte_io::MemoryStream;
+pub use endpoint::{BACKLOG, MemoryListener, MemoryTransport};
 pub use latency::Latency;
 pub use network::MemoryNetwork;
 pub use pipe::LINK_BYTES;

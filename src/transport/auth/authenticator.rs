@@ -1,0 +1,307 @@
+//! An identity and a trust: all that a transport needs to know whom it speaks to.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::error::AuthSetupError;
+use super::identity::Identity;
+use super::live::{Ended, Live, LiveMember};
+use super::proof::{Session, Side};
+use super::provider::provider;
+use super::trust::{Trust, TrustState};
+use super::verifier::TrustVerifier;
+use crate::transport::auth_error::AuthError;
+use crate::transport::identity::PeerIdentity;
+
+/// The label of the value that a proof of the secret is bound to (RFC 8446, 7.5), without
+/// a context.
+pub(in crate::transport) const EXPORTER_LABEL: &[u8] = b"EXPORTER-bt_lite-swarm-secret";
+
+/// How long before the end of a certificate [`Authenticator::watch`] begins to warn: time
+/// enough for a person to renew it.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Proves who this program is, and decides who the others are. A clone is a handle to the
+/// same; one may be shared by all transports of a program.
+#[derive(Clone)]
+pub struct Authenticator(Arc<AuthState>);
+
+struct AuthState {
+    identity: PeerIdentity,
+    own: Arc<OwnCertificate>,
+    trust: Arc<TrustState>,
+    live: Arc<Live>,
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+/// The own certificate as it was last read, for the TLS library.
+struct OwnCertificate(RwLock<Identity>);
+
+/// The other side of a connection, let in.
+pub(in crate::transport) struct Member {
+    pub(in crate::transport) identity: PeerIdentity,
+    /// Tells when it is let in no more.
+    pub(in crate::transport) ended: Ended,
+}
+
+impl Authenticator {
+    /// Joins an identity with a trust. May read files.
+    ///
+    /// # Errors
+    /// [`AuthSetupError`]: the files of the authorities cannot be used, or the own
+    /// certificate, where certificates count, has expired.
+    pub fn new(identity: Identity, trust: Trust) -> Result<Self, AuthSetupError> {
+        let trust = Arc::new(TrustState::new(trust)?);
+        if matches!(*trust, TrustState::Ca(..))
+            && let Some(at) = identity.expires_at()
+            && at <= SystemTime::now()
+        {
+            return Err(AuthSetupError::Expired { at });
+        }
+        let live = Arc::new(Live::default());
+        if let TrustState::Keys(keys) = &*trust {
+            keys.watch(&live);
+        }
+        let id = identity.identity();
+        let own = Arc::new(OwnCertificate(RwLock::new(identity)));
+        let verifier = Arc::new(TrustVerifier(Arc::clone(&trust)));
+        Ok(Self(Arc::new(AuthState {
+            identity: id,
+            client: Arc::new(client_config(&own, &verifier)?),
+            server: Arc::new(server_config(&own, &verifier)?),
+            own,
+            trust,
+            live,
+        })))
+    }
+
+    /// Who this program is to others.
+    pub fn identity(&self) -> PeerIdentity {
+        self.0.identity
+    }
+
+    /// When the own certificate, or one between it and its authority, expires. Nothing
+    /// if only the key counts.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        match *self.0.trust {
+            TrustState::Ca(..) => self.0.own.current().expires_at(),
+            TrustState::Keys(_) | TrustState::Secret(_) => None,
+        }
+    }
+
+    /// Reads the files again: the own certificate, those of the authorities, and what
+    /// they have revoked. Open connections go on, but for those with somebody who would
+    /// not be let in any more. Blocks.
+    ///
+    /// # Errors
+    /// [`AuthSetupError`]. What cannot be used leaves that which was read before.
+    pub fn reload(&self) -> Result<(), AuthSetupError> {
+        let state = &*self.0;
+        // Each by itself: a broken certificate must not keep a revoked one in.
+        let trust = state.trust.reload();
+        let own = state.own.current().reloaded();
+        self.recheck();
+        let own = own.and_then(|new| match new {
+            Some(new) => state.own.set(new),
+            None => Ok(()),
+        });
+        trust.and(own)
+    }
+
+    /// Reloads again and again, `every` so often, and warns in the log when the own
+    /// certificate expires within a week, or the files cannot be used. Spawn it; it ends
+    /// when every other handle is gone.
+    ///
+    /// Also ends connections with those whose certificates have expired meanwhile.
+    ///
+    /// Cancel safe.
+    pub async fn watch(self, every: Duration) {
+        let state = Arc::downgrade(&self.0);
+        drop(self);
+        // Zero would be a busy loop.
+        let every = every.max(Duration::from_millis(1));
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(state) = state.upgrade() else {
+                return;
+            };
+            let this = Self(state);
+            let reload = tokio::task::spawn_blocking(move || {
+                let reloaded = this.reload();
+                (this, reloaded)
+            });
+            let Ok((this, reloaded)) = reload.await else {
+                return;
+            };
+            if let Err(error) = reloaded {
+                tracing::warn!(%error, "cannot reload what authenticates this program");
+            }
+            this.warn_of_expiry();
+        }
+    }
+
+    fn warn_of_expiry(&self) {
+        let Some(at) = self.expires_at() else {
+            return;
+        };
+        match at.duration_since(SystemTime::now()) {
+            Ok(left) if left > EXPIRY_NOTICE => {}
+            Ok(left) => tracing::warn!(
+                hours = left.as_secs() / 3600,
+                "the own certificate expires soon"
+            ),
+            Err(_) => tracing::error!("the own certificate has expired"),
+        }
+    }
+
+    fn recheck(&self) {
+        let (trust, now) = (&self.0.trust, UnixTime::now());
+        self.0
+            .live
+            .recheck(|member| trust.check(&member.chain, member.side, now).map(drop));
+    }
+
+    /// The configuration of the side that connects.
+    pub(in crate::transport) fn client_config(&self) -> &Arc<ClientConfig> {
+        &self.0.client
+    }
+
+    /// The configuration of the side that accepts.
+    pub(in crate::transport) fn server_config(&self) -> &Arc<ServerConfig> {
+        &self.0.server
+    }
+
+    /// Lets the other side in after a handshake of TLS, or refuses it: proves the secret
+    /// over `io`, if there is one. `side` is the own side, `chain` what the other has
+    /// shown, and `exporter` the value for [`EXPORTER_LABEL`].
+    pub(in crate::transport) async fn admit(
+        &self,
+        io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+        side: Side,
+        chain: Option<&[CertificateDer<'_>]>,
+        exporter: [u8; 32],
+    ) -> Result<Member, AuthError> {
+        let chain = chain.ok_or(AuthError::Missing)?;
+        let (trust, theirs) = (&self.0.trust, side.other());
+        let identity = trust.check(chain, theirs, UnixTime::now())?;
+        if let TrustState::Secret(secret) = &**trust {
+            let (client, server) = match side {
+                Side::Client => (self.0.identity, identity),
+                Side::Server => (identity, self.0.identity),
+            };
+            let session = Session {
+                exporter,
+                client,
+                server,
+            };
+            session.prove(io, secret, side).await?;
+        }
+        let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
+        let member = LiveMember {
+            identity,
+            chain: chain.clone(),
+            side: theirs,
+        };
+        let ended = self.0.live.add(member);
+        // What has changed from here on ends the connection.
+        trust.check(&chain, theirs, UnixTime::now())?;
+        Ok(Member { identity, ended })
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Authenticator").field(&self.0.identity).finish()
+    }
+}
+
+/// TLS 1.3 alone; each session is authenticated from the start, so none is resumed, and
+/// nothing is sent before that.
+fn client_config(
+    own: &Arc<OwnCertificate>,
+    verifier: &Arc<TrustVerifier>,
+) -> Result<ClientConfig, AuthSetupError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(verifier) as _)
+        .with_client_cert_resolver(Arc::clone(own) as _);
+    config.enable_sni = false;
+    config.enable_early_data = false;
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn server_config(
+    own: &Arc<OwnCertificate>,
+    verifier: &Arc<TrustVerifier>,
+) -> Result<ServerConfig, AuthSetupError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(unusable)?
+        .with_client_cert_verifier(Arc::clone(verifier) as _)
+        .with_cert_resolver(Arc::clone(own) as _);
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
+fn unusable(error: rustls::Error) -> AuthSetupError {
+    AuthSetupError::Key {
+        reason: error.to_string(),
+    }
+}
+
+impl OwnCertificate {
+    fn current(&self) -> Identity {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it, unless the new one has expired already.
+    fn set(&self, new: Identity) -> Result<(), AuthSetupError> {
+        if let Some(at) = new.expires_at()
+            && at <= SystemTime::now()
+        {
+            return Err(AuthSetupError::Expired { at });
+        }
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for OwnCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OwnCertificate")
+    }
+}
+
+impl ResolvesServerCert for OwnCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current().certified)
+    }
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _sigschemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.current().certified)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

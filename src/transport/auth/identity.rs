@@ -1,0 +1,150 @@
+//! The key pair of a program, and the certificate that carries its public key.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+
+use super::error::AuthSetupError;
+use super::pem::Pem;
+use super::private_file::create_private;
+use super::provider::provider;
+use super::trust::identity_of;
+use super::validity::not_after;
+use crate::transport::identity::PeerIdentity;
+
+/// The key pair of a peer or a tracker, with its certificate. No two programs share one:
+/// they would take each other for themselves.
+#[derive(Clone)]
+pub struct Identity {
+    pub(super) certified: Arc<CertifiedKey>,
+    identity: PeerIdentity,
+    /// Where the certificate and the key are, if they are in files.
+    files: Option<(Pem, Pem)>,
+}
+
+impl Identity {
+    /// A new key pair (Ed25519) with a self-signed certificate, which has no name and
+    /// never expires. It is gone with the process.
+    ///
+    /// # Errors
+    /// [`AuthSetupError::Key`] if the operating system has no random bytes.
+    pub fn generate() -> Result<Self, AuthSetupError> {
+        Self::self_signed(&new_key()?)
+    }
+
+    /// The key pair in a file, or a new one that is put there if there is no file. It
+    /// stays the same from start to start, and so does the id of the peer. Blocks.
+    ///
+    /// The file has the private key in PEM (PKCS #8), and the mode 600.
+    ///
+    /// # Errors
+    /// [`AuthSetupError`]: the file cannot be read or made, others can read it, or there
+    /// is no key in it.
+    pub fn load_or_generate(path: impl AsRef<Path>) -> Result<Self, AuthSetupError> {
+        let path = path.as_ref();
+        if !path.exists() {
+            create_private(path, new_key()?.serialize_pem().as_bytes())?;
+        }
+        let key = Pem::File(path.to_owned()).key()?;
+        let key = KeyPair::try_from(&key).map_err(unusable)?;
+        Self::self_signed(&key)
+    }
+
+    /// A certificate, with those between it and its authority behind it, and its private
+    /// key, both in PEM.
+    ///
+    /// # Errors
+    /// [`AuthSetupError`]: one is missing or broken, or they do not belong together.
+    pub fn from_pem(certificates: &str, key: &str) -> Result<Self, AuthSetupError> {
+        let value = |text: &str| Pem::Value(text.as_bytes().into());
+        Self::load(&value(certificates), &value(key))
+    }
+
+    /// The same from two files. [`Authenticator::reload`](super::Authenticator::reload)
+    /// reads them again. Blocks.
+    ///
+    /// # Errors
+    /// As those of [`from_pem`](Self::from_pem); and the files cannot be read, or others
+    /// can read that of the key.
+    pub fn from_pem_files(
+        certificates: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, AuthSetupError> {
+        let file = |path: &Path| Pem::File(path.to_owned());
+        let files = (file(certificates.as_ref()), file(key.as_ref()));
+        let mut identity = Self::load(&files.0, &files.1)?;
+        identity.files = Some(files);
+        Ok(identity)
+    }
+
+    /// Who this is to others.
+    pub fn identity(&self) -> PeerIdentity {
+        self.identity
+    }
+
+    /// When the first of its certificates expires, if that can be told.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let chain = self.certified.cert.iter();
+        chain.filter_map(|certificate| not_after(certificate)).min()
+    }
+
+    /// Reads the files again. Nothing if there are none.
+    pub(super) fn reloaded(&self) -> Result<Option<Self>, AuthSetupError> {
+        let Some((certificates, key)) = &self.files else {
+            return Ok(None);
+        };
+        let mut new = Self::load(certificates, key)?;
+        if new.identity != self.identity {
+            return Err(AuthSetupError::KeyChanged);
+        }
+        new.files = self.files.clone();
+        Ok(Some(new))
+    }
+
+    fn load(certificates: &Pem, key: &Pem) -> Result<Self, AuthSetupError> {
+        Self::new(certificates.certificates()?, key.key()?)
+    }
+
+    fn self_signed(key: &KeyPair) -> Result<Self, AuthSetupError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let certificate = params.self_signed(key).map_err(unusable)?;
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Self::new(vec![certificate.der().clone()], key.into())
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, AuthSetupError> {
+        let identity = identity_of(&chain).map_err(unusable)?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
+        Ok(Self {
+            certified: Arc::new(certified),
+            identity,
+            files: None,
+        })
+    }
+}
+
+impl fmt::Debug for Identity {
+    /// Does not show the private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Identity").field(&self.identity).finish()
+    }
+}
+
+fn new_key() -> Result<KeyPair, AuthSetupError> {
+    KeyPair::generate_for(&PKCS_ED25519).map_err(unusable)
+}
+
+fn unusable(error: impl fmt::Display) -> AuthSetupError {
+    AuthSetupError::Key {
+        reason: error.to_string(),
+    }
+}

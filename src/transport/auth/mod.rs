@@ -1,0 +1,65 @@
+//! Who may take part in a private swarm (feature `tls`).
+//!
+//! Every program, peer or tracker, has an [`Identity`]: a key pair with a certificate. An
+//! [`Authenticator`] joins it with a [`Trust`], which says whom to let in:
+//!
+//! - [`Trust::Ca`]: whoever has a certificate that one of these authorities has signed.
+//! - [`Trust::Keys`]: whoever has one of these keys. The certificate is self-signed and
+//!   only carries the key.
+//! - [`Trust::Secret`]: whoever knows one secret, which is never sent.
+//!
+//! Whichever it is, each side proves to hold its private key, and the other side knows it
+//! by the hash of its public key from then on ([`PeerIdentity`](super::PeerIdentity)). So
+//! nobody can take the id of another peer. There is no other mode: who cannot prove what
+//! is asked for is told nothing.
+//!
+//! Names in certificates are not checked against addresses. Peers are reached at addresses
+//! that trackers name, and whoever a trusted authority has signed for is a member at
+//! whatever address it is.
+//!
+//! ```
+//! use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
+//! use bt_lite::transport::{TcpTransport, TlsTransport};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Once, for the whole swarm: bring it to each member by a safe way.
+//! let secret = Secret::generate()?;
+//!
+//! // At each member, peer or tracker.
+//! let auth = Authenticator::new(Identity::generate()?, Trust::Secret(secret))?;
+//! let transport = TlsTransport::new(TcpTransport::new(), auth);
+//! # Ok(())
+//! # }
+//! ```
+
+mod allowed;
+mod authenticator;
+mod ca;
+mod error;
+mod handshakes;
+mod identity;
+mod live;
+mod pem;
+mod private_file;
+mod proof;
+mod provider;
+mod rustls_error;
+mod secret;
+mod trust;
+mod validity;
+mod verifier;
+
+pub use allowed::AllowedKeys;
+pub use authenticator::Authenticator;
+pub use ca::Ca;
+pub use error::AuthSetupError;
+pub use handshakes::HandshakeConfig;
+pub use identity::Identity;
+pub use secret::{MIN_SECRET_LEN, Secret};
+pub use trust::Trust;
+
+pub(super) use authenticator::EXPORTER_LABEL;
+pub(super) use handshakes::{HandshakeEnd, HandshakePlace, HandshakePlaces};
+pub(super) use live::Ended;
+pub(super) use proof::Side;
+pub(super) use rustls_error::{from_io, from_rustls};

@@ -1,0 +1,72 @@
+//! The errors of the TLS library as errors of this crate, and back.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
+
+use crate::transport::auth_error::AuthError;
+
+/// What the library tells the other side of this, as far as it has a word for it.
+pub(super) fn to_rustls(error: AuthError) -> Error {
+    match error {
+        AuthError::Expired => CertificateError::Expired,
+        AuthError::NotYetValid => CertificateError::NotValidYet,
+        AuthError::Revoked => CertificateError::Revoked,
+        AuthError::UnknownAuthority => CertificateError::UnknownIssuer,
+        error => CertificateError::Other(OtherError(Arc::new(error))),
+    }
+    .into()
+}
+
+/// What an error of the library means here.
+pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
+    match error {
+        Error::InvalidCertificate(error) => from_certificate_error(error),
+        Error::NoCertificatesPresented => AuthError::Missing,
+        Error::AlertReceived(alert) if is_refusal(*alert) => AuthError::Refused {
+            reason: format!("{alert:?}"),
+        },
+        error => AuthError::Handshake {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// The same for an error of reading or writing that has one of the library inside.
+pub(in crate::transport) fn from_io(error: &io::Error) -> Option<AuthError> {
+    error.get_ref()?.downcast_ref().map(from_rustls)
+}
+
+fn from_certificate_error(error: &CertificateError) -> AuthError {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => AuthError::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            AuthError::NotYetValid
+        }
+        CertificateError::Revoked => AuthError::Revoked,
+        CertificateError::UnknownIssuer => AuthError::UnknownAuthority,
+        CertificateError::Other(OtherError(inner)) if inner.is::<AuthError>() => {
+            let error = inner.downcast_ref().cloned();
+            error.unwrap_or(AuthError::Missing)
+        }
+        error => AuthError::Handshake {
+            reason: format!("its certificate cannot be used: {error}"),
+        },
+    }
+}
+
+/// Whether the other side says by this alert that it does not let this side in.
+fn is_refusal(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+    )
+}

@@ -1,0 +1,212 @@
+//! The transport: how it connects, and what it counts.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use rustls::pki_types::ServerName;
+use tokio::time::timeout;
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::io::TlsIo;
+use super::listener::TlsListener;
+use crate::protocol::Addr;
+use crate::transport::auth::{
+    Authenticator, EXPORTER_LABEL, HandshakeConfig, Side, from_io, from_rustls,
+};
+use crate::transport::auth_error::AuthError;
+use crate::transport::connection::Connection;
+use crate::transport::error::TransportError;
+use crate::transport::identity::PeerIdentity;
+use crate::transport::stream::{ByteStream, StreamTransport};
+use crate::transport::traits::{Listener, Transport};
+
+/// TLS 1.3 over a transport of byte streams, with both sides authenticated. Its addresses
+/// are those of the transport below. A peer over it has the id of its key.
+///
+/// ```
+/// use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
+/// use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+/// use bt_lite::transport::TlsTransport;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let secret = Secret::generate()?;
+/// let network = MemoryNetwork::new(1); // or TcpTransport::new()
+/// let member = |name: &str| -> Result<_, Box<dyn std::error::Error>> {
+///     let trust = Trust::Secret(secret.clone());
+///     let auth = Authenticator::new(Identity::generate()?, trust)?;
+///     Ok(TlsTransport::new(network.endpoint(name), auth))
+/// };
+///
+/// let tracker = Tracker::builder(member("tracker")?).bind("memory:tracker").await?;
+/// let owner = Peer::builder(member("owner")?, MemoryStorage::new())
+///     .tracker(tracker.local_addr())
+///     .listen("memory:owner")
+///     .start()
+///     .await?;
+/// let shared = owner.share(ShareSource::bytes("plan", "for members only")).await?;
+///
+/// let peer = Peer::builder(member("peer")?, MemoryStorage::new())
+///     .tracker(tracker.local_addr())
+///     .start()
+///     .await?;
+/// peer.download(shared.id).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct TlsTransport<S> {
+    streams: S,
+    auth: Authenticator,
+    handshakes: HandshakeConfig,
+    counts: Arc<TlsCounts>,
+}
+
+/// What the clones of a [`TlsTransport`] have counted together.
+#[derive(Debug, Default)]
+pub(super) struct TlsCounts {
+    pub(super) connected: AtomicU64,
+    pub(super) accepted: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) gave_way: AtomicU64,
+    pub(super) unheard: AtomicU64,
+    pub(super) under_way: AtomicU64,
+}
+
+/// How the handshakes of a [`TlsTransport`] and its clones have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsStats {
+    /// Handshakes that this side has begun, and that succeeded.
+    pub connected: u64,
+    /// Handshakes that the other side has begun, and that succeeded.
+    pub accepted: u64,
+    /// Handshakes that the other side has begun, and that failed or took too long.
+    pub failed: u64,
+    /// Handshakes that gave way to others.
+    pub gave_way: u64,
+    /// Connections that were closed unheard, as their host had failed too often.
+    pub unheard: u64,
+    /// Handshakes that the other side has begun, and that are under way.
+    pub under_way: u64,
+}
+
+impl<S: StreamTransport> TlsTransport<S> {
+    /// Wraps a transport.
+    pub fn new(streams: S, auth: Authenticator) -> Self {
+        Self {
+            streams,
+            auth,
+            handshakes: HandshakeConfig::default(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// Sets how many handshakes there may be, and how long one may take.
+    #[must_use]
+    pub fn handshakes(mut self, config: HandshakeConfig) -> Self {
+        self.handshakes = config;
+        self
+    }
+
+    /// The transport below.
+    pub fn streams(&self) -> &S {
+        &self.streams
+    }
+
+    /// What decides who is let in.
+    pub fn auth(&self) -> &Authenticator {
+        &self.auth
+    }
+
+    /// How handshakes have ended so far.
+    pub fn stats(&self) -> TlsStats {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        TlsStats {
+            connected: count(&self.counts.connected),
+            accepted: count(&self.counts.accepted),
+            failed: count(&self.counts.failed),
+            gave_way: count(&self.counts.gave_way),
+            unheard: count(&self.counts.unheard),
+            under_way: count(&self.counts.under_way),
+        }
+    }
+
+    async fn handshake(&self, stream: ByteStream<S::Stream>) -> Result<Connection, AuthError> {
+        // No name is sent, and none is checked: the address tells nothing of who is there.
+        let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        let connector = TlsConnector::from(Arc::clone(self.auth.client_config()));
+        let ByteStream { io, remote, local } = stream;
+        let io = connector.connect(name, io).await.map_err(failed)?;
+        let stream = ByteStream::new(TlsStream::Client(io), remote, local);
+        admit(&self.auth, stream, Side::Client).await
+    }
+}
+
+/// Makes a connection of a session whose handshake is done, if the other side is let in.
+pub(super) async fn admit<S>(
+    auth: &Authenticator,
+    stream: ByteStream<TlsStream<S>>,
+    side: Side,
+) -> Result<Connection, AuthError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let ByteStream {
+        mut io,
+        remote,
+        local,
+    } = stream;
+    let exporter = match &io {
+        TlsStream::Client(io) => io.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None),
+        TlsStream::Server(io) => io.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None),
+    };
+    let exporter = exporter.map_err(|error| from_rustls(&error))?;
+    let chain = io.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+    let member = auth
+        .admit(&mut io, side, chain.as_deref(), exporter)
+        .await?;
+    let io = TlsIo::new(io, member.ended);
+    let connection = ByteStream::new(io, remote, local).framed();
+    Ok(connection.with_identity(member.identity))
+}
+
+/// Why a handshake has failed.
+pub(super) fn failed(error: std::io::Error) -> AuthError {
+    from_io(&error).unwrap_or_else(|| AuthError::Handshake {
+        reason: error.to_string(),
+    })
+}
+
+#[async_trait]
+impl<S: StreamTransport> Transport for TlsTransport<S> {
+    async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
+        let stream = self.streams.connect_stream(addr).await?;
+        let shaken = timeout(self.handshakes.timeout, self.handshake(stream)).await;
+        let connection = shaken.unwrap_or(Err(AuthError::TimedOut))?;
+        self.counts.connected.fetch_add(1, Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
+        let listener = self.streams.listen_for_streams(addr).await?;
+        let counts = Arc::clone(&self.counts);
+        let listener: TlsListener<S::Listener> =
+            TlsListener::new(listener, self.auth.clone(), self.handshakes, counts);
+        Ok(Box::new(listener))
+    }
+
+    fn check(&self, addr: &Addr) -> Result<(), TransportError> {
+        self.streams.check_addr(addr)
+    }
+
+    async fn resolve(&self, addr: &Addr) -> Result<Vec<Addr>, TransportError> {
+        self.streams.resolve_addr(addr).await
+    }
+
+    fn identity(&self) -> Option<PeerIdentity> {
+        Some(self.auth.identity())
+    }
+}

@@ -1,0 +1,80 @@
+//! An authority of a cluster, and what it signs.
+
+use bt_lite::transport::auth::{Ca, Identity};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
+};
+
+/// How long a certificate is valid.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Validity {
+    Now,
+    Over,
+    NotYet,
+}
+
+/// An authority.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    pub(crate) fn ca(&self) -> Ca {
+        Ca::from_pem(&self.pem())
+    }
+
+    /// A certificate with this serial number for a key, in PEM.
+    pub(crate) fn sign(&self, key: &KeyPair, serial: u64, validity: Validity) -> String {
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        (params.not_before, params.not_after) = match validity {
+            Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2200, 1, 1)),
+            Validity::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+            Validity::NotYet => (date_time_ymd(2199, 1, 1), date_time_ymd(2200, 1, 1)),
+        };
+        params.signed_by(key, &self.0).unwrap().pem()
+    }
+
+    /// A member with a new key.
+    pub(crate) fn member(&self, serial: u64, validity: Validity) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let certificate = self.sign(&key, serial, validity);
+        Identity::from_pem(&certificate, &key.serialize_pem()).unwrap()
+    }
+
+    /// The list of what is revoked, in PEM.
+    pub(crate) fn revocation_list(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2021, 1, 1),
+            next_update: date_time_ymd(2200, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
