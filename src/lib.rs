@@ -131,9 +131,10 @@ pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError}
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder,
-    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer,
-    PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
+    ContentReader, ContentState, Download, DownloadEvent, DownloadEvents, DownloadKey,
+    DownloadOptions, Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions,
+    FolderProgress, ListedContent, PauseOptions, Peer, PeerBuilder, PeerConfig, Priority,
+    ReaderOptions, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};

@@ -33,11 +33,14 @@ mod tasks;
 
 pub use config::PeerConfig;
 pub use contents::losses::LostContents;
+pub use downloads::pause::PauseOptions;
+pub use downloads::priority::Priority;
 pub use folders::error::FolderError;
 pub use folders::status::{Folder, FolderProgress};
 pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
+pub use handles::list::{ContentState, ListedContent};
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::share::ShareSource;

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
-use crate::peer::contents::driver::Driver;
+use crate::peer::contents::driver::{DownloadTurn, Driver};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
@@ -17,11 +17,13 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
+use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::local::{
     ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
 };
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
+use crate::peer::downloads::running::Registered;
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
@@ -38,6 +40,9 @@ pub(in crate::peer) struct DownloadTask {
     status: watch::Sender<ContentStatus>,
     readers: ReaderDesk,
     ticket: QueueTicket,
+    control: Arc<DownloadControl>,
+    /// `None` if it has joined another download.
+    registered: Option<Registered>,
 }
 
 /// What the download turned out to be.
@@ -87,10 +92,14 @@ impl DownloadTask {
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
-        let handle = shared.contents.handle(&inbox, watched, holders);
+        let mut handle = shared.contents.handle(&inbox, watched, holders);
+        let control = DownloadControl::new(ticket.clone());
+        handle.control = Some(Arc::clone(&control));
         let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
-        let download = Download::new(watch, hold, sender, ticket.clone(), readers, stop);
+        let download = Download::new(watch, hold, sender, Arc::clone(&control), readers, stop);
         let task = Self {
+            registered: Some(shared.running.add(handle.clone(), Arc::clone(&control))),
+            control,
             readers: ReaderDesk::new(Arc::clone(&handle.readers)),
             handle,
             shared,
@@ -99,6 +108,17 @@ impl DownloadTask {
             ticket,
         };
         (task, download)
+    }
+
+    /// What the user asks for. The peer lists the download from now on.
+    pub(in crate::peer) fn asked_for(&self, key: &DownloadKey, options: &DownloadOptions) {
+        if let (Some(registered), Ok(key)) = (&self.registered, key.clone().check()) {
+            // Nobody else sets it.
+            let _ = registered.key.set(key);
+        }
+        self.ticket.set_priority(options.priority);
+        self.control.set_seeds(options.seed);
+        self.control.set_pause(options.paused);
     }
 
     /// Runs until the content is no longer served, or the download fails.
@@ -163,6 +183,8 @@ impl DownloadTask {
             inbox,
             status,
             readers,
+            control,
+            registered,
             ..
         } = self;
         let Fetch {
@@ -176,7 +198,8 @@ impl DownloadTask {
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
         let driver = driver.fallback(fallback).of_folder(source);
-        let mut driver = driver.active(place).readers(readers);
+        let turn = DownloadTurn::new(control, place, registered);
+        let mut driver = driver.turn(turn).readers(readers);
         driver.owners_found(owners);
         let cancelled = handle.holders.cancelled().clone();
         let stop = handle.stop.clone();
@@ -197,6 +220,11 @@ impl DownloadTask {
         } = join;
         // Whoever reads has a place at the other download.
         self.readers.moved(Arc::clone(&running.readers));
+        if let Some(other) = &running.control {
+            self.control.join(other);
+        }
+        // The other one is listed.
+        self.registered = None;
         let outcome = self.watch(&mut running, &wanted).await;
         if self.handle.holders.was_explicit() {
             hold.cancel();
@@ -281,14 +309,23 @@ impl DownloadTask {
                 return Ok(start);
             }
         }
-        let place = self.place().await?;
-        let found = match Box::pin(find(shared, key.clone(), &options.owners)).await {
+        let found = self.while_running(async || {
+            let place = self.place().await?;
+            let found = Box::pin(find(shared, key.clone(), &options.owners)).await;
+            Ok::<_, DownloadError>((found, place))
+        });
+        let (found, place) = found.await?;
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 let stored = Box::pin(self.stored(&key, &wanted, &options)).await?;
                 return stored.ok_or(error);
             }
         };
+        if let Some(registered) = &self.registered {
+            // Nobody else sets it.
+            let _ = registered.found.set(found.id);
+        }
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
@@ -412,7 +449,7 @@ impl DownloadTask {
             source,
         } = part;
         let (id, length) = (listing.content.id, listing.content.length);
-        let place = self.place().await?;
+        let place = self.while_running(|| self.place()).await?;
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
                 Ok(claim) => break claim,
@@ -447,7 +484,35 @@ impl DownloadTask {
         })))
     }
 
+    /// Does something when the download is not paused, and does it again from the
+    /// beginning when it was paused meanwhile. `step` has to be cancel safe.
+    async fn while_running<T, F>(&self, mut step: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let mut pauses = self.control.pauses();
+        loop {
+            if pauses.borrow_and_update().is_some() {
+                self.ticket.leave();
+                self.status
+                    .send_if_modified(|status| status.set_paused(true));
+                // The sender is in the control.
+                let _ = pauses.wait_for(Option::is_none).await;
+                self.ticket.enter();
+                self.status
+                    .send_if_modified(|status| status.set_paused(false));
+            }
+            tokio::select! {
+                biased;
+                Ok(_) = pauses.wait_for(Option::is_some) => {}
+                done = step() => return done,
+            }
+        }
+    }
+
     /// Waits until this download may be active.
+    ///
+    /// Cancel safe, and keeps its place in the queue.
     async fn place(&self) -> Result<ActivePlace, DownloadError> {
         if let Some(place) = self.ticket.try_begin() {
             return Ok(place);

@@ -2,6 +2,7 @@
 //! bytes and time, and decides nothing.
 
 mod chunk_checks;
+mod download_turn;
 mod jobs;
 mod open_content;
 mod outlets;
@@ -32,13 +33,14 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
-use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{ChunkBytes, DropReason, LinkId, Output, StallReason, Swarm};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
+use download_turn::TurnChange;
 use jobs::{JobResult, Jobs};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
@@ -46,6 +48,7 @@ use reachable::Reachable;
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 
+pub(in crate::peer) use download_turn::DownloadTurn;
 pub(in crate::peer) use open_content::OpenContent;
 
 /// How often the progress is published when nothing happens.
@@ -75,8 +78,8 @@ pub(in crate::peer) struct Driver {
     /// The name that the content gets if something else has its own. A name
     /// that the user wants has no replacement.
     fallback: Option<ContentName>,
-    /// The place among the active downloads, until this one is complete.
-    active: Option<ActivePlace>,
+    /// When the download may ask others for something, until it is complete.
+    turn: Option<DownloadTurn>,
     /// Set when the storage has opened the content.
     open: Option<OpenContent>,
     publication: Publication,
@@ -93,6 +96,8 @@ pub(in crate::peer) struct Driver {
     uploads: Uploads,
     /// Those who read the content here.
     readers: ReaderDesk,
+    /// Whether the content is served when it is complete.
+    stays: bool,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -121,7 +126,7 @@ impl Driver {
             swarm,
             listing,
             fallback: None,
-            active: None,
+            turn: None,
             open: None,
             publication: Publication::Hidden,
             recorded: false,
@@ -131,6 +136,7 @@ impl Driver {
             inbox,
             status,
             readers: ReaderDesk::default(),
+            stays: true,
             failure: None,
         }
     }
@@ -167,9 +173,9 @@ impl Driver {
         self
     }
 
-    /// The download has this place among the active ones.
-    pub(in crate::peer) fn active(mut self, place: ActivePlace) -> Self {
-        self.active = Some(place);
+    /// The content is downloaded when this says so.
+    pub(in crate::peer) fn turn(mut self, turn: DownloadTurn) -> Self {
+        self.turn = Some(turn);
         self
     }
 
@@ -195,6 +201,7 @@ impl Driver {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut seen = Instant::now();
+        self.follow_turn();
         let reason = loop {
             self.follow_readers();
             self.perform_outputs();
@@ -205,7 +212,8 @@ impl Driver {
             let seeding = self.swarm.is_seeding();
             let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
-            let look = (!seeding).then(|| seen + PROGRESS_INTERVAL);
+            let moves = !seeding && !self.swarm.is_paused();
+            let look = moves.then(|| seen + PROGRESS_INTERVAL);
             let due = due.into_iter().chain(look).min();
             if let Some(due) = due
                 && due != timer.deadline()
@@ -232,6 +240,13 @@ impl Driver {
                 Some(result) = self.jobs.next(), if !self.jobs.is_empty() => self.job_ended(result),
                 Some(input) = self.inbox.recv() => self.input(input),
                 () = self.readers.changed() => {}
+                change = next_turn(&mut self.turn), if self.turn.is_some() => {
+                    self.turn_changed(change);
+                }
+            }
+            if self.publication == Publication::Published && !self.stays {
+                // Nothing failed: its outcome is known already.
+                break DownloadError::Cancelled;
             }
         };
         self.end(reason).await;
@@ -350,8 +365,10 @@ impl Driver {
     /// Brings to an end what is being stored. Returns whether the content was
     /// published by that.
     async fn finish_writing(&mut self, reason: &DownloadError) -> bool {
-        if self.publication == Publication::UnderWay {
-            return self.await_publication().await;
+        match self.publication {
+            Publication::UnderWay => return self.await_publication().await,
+            Publication::Published => return true,
+            Publication::Hidden | Publication::Found => {}
         }
         if storage_error(reason).is_none() {
             self.save().await;
@@ -457,6 +474,7 @@ impl Driver {
                 // The caller may have gone.
                 let _ = done.send(());
             }
+            DriverInput::SetPatience(patience) => self.swarm.set_patience(now(), patience),
             DriverInput::VerifiedChunks { reply } => {
                 // The caller may have gone.
                 let _ = reply.send(self.swarm.verified_chunks());
@@ -523,9 +541,12 @@ impl Driver {
                 self.recorded = recorded;
                 self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
-                self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
-                self.swarm.finished(now());
+                let turn = self.turn.take();
+                self.stays = turn.is_none_or(|turn| turn.seeds());
+                if self.stays {
+                    self.swarm.finished(now());
+                }
                 self.complete_readers();
                 self.show_progress();
                 // The trackers hear of it next. They know already that something of it
@@ -866,6 +887,41 @@ impl Driver {
         });
     }
 
+    /// Pauses the download before it begins, if that is wanted.
+    fn follow_turn(&mut self) {
+        let change = self.turn.as_mut().and_then(DownloadTurn::change);
+        if let Some(change) = change {
+            self.turn_changed(change);
+        }
+    }
+
+    /// The download has to wait, or may go on.
+    fn turn_changed(&mut self, change: TurnChange) {
+        match change {
+            TurnChange::Paused(PauseOptions { serve }) => {
+                self.swarm.pause(now(), serve);
+                if !self.swarm.is_paused() {
+                    // It completes.
+                    return;
+                }
+                self.show_progress();
+                self.status
+                    .send_if_modified(|status| status.set_paused(true));
+            }
+            TurnChange::Queued => self.status.send_modify(|status| {
+                status.set_paused(false);
+                status.set_queued(true);
+            }),
+            TurnChange::Begun => {
+                self.swarm.resume(now());
+                self.status.send_modify(|status| {
+                    status.set_paused(false);
+                    status.set_queued(false);
+                });
+            }
+        }
+    }
+
     fn show_content(&self) {
         let content = self.listing.content.clone();
         self.status
@@ -889,6 +945,16 @@ impl Driver {
             status.set_durable_bytes(bytes);
             false
         });
+    }
+}
+
+/// The next change of a turn.
+///
+/// Cancel safe.
+async fn next_turn(turn: &mut Option<DownloadTurn>) -> TurnChange {
+    match turn {
+        Some(turn) => turn.changed().await,
+        None => std::future::pending().await,
     }
 }
 
