@@ -16,6 +16,7 @@ mod folder_places;
 mod folders;
 mod forwarding;
 mod framing;
+mod peer_control;
 mod peer_crowd_strangers;
 mod peer_disk;
 mod peer_errors;

@@ -8,11 +8,12 @@ use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
+use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::driver::{DownloadTurn, Driver};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
-use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
 use crate::peer::contents::status::ContentStatus;
@@ -20,7 +21,8 @@ use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::local::{
-    ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
+    ATTEMPTS, WantedNames, complete_here, copy_stored, find_stored, recall, remembered,
+    storage_error,
 };
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::Registered;
@@ -57,7 +59,6 @@ enum Start {
 
 /// A download that another one joins.
 struct Join {
-    id: ContentId,
     running: DriverHandle,
     hold: Hold,
     wanted: WantedNames,
@@ -167,11 +168,23 @@ impl DownloadTask {
         let id = content.id;
         let board = serve::readers(&self.shared, &id).await;
         let uploads = self.shared.contents.watch_uploads(&id);
-        let complete = ContentStatus::shared(content, uploads);
+        let complete = ContentStatus::shared(content.clone(), uploads);
         self.status.send_modify(|status| *status = complete);
         match board {
             Ok(board) => self.readers.moved(board),
+            Err(ReaderError::NotHere { .. }) => self.read_stored(&content).await,
             Err(error) => self.readers.end(gone(id, error)),
+        }
+    }
+
+    /// Readers get a content that is in the storage, and is not shared.
+    async fn read_stored(&self, content: &Content) {
+        match self.shared.storage.open(&content.name).await {
+            Ok(blob) => {
+                let board = ReaderBoard::complete(CompleteBytes::new(content.id, blob));
+                self.readers.moved(Arc::new(board));
+            }
+            Err(error) => self.readers.end(storage_error(content.id, error)),
         }
     }
 
@@ -213,7 +226,6 @@ impl DownloadTask {
     /// any more. Then the content gets the name that is wanted here.
     async fn follow(mut self, join: Join) {
         let Join {
-            id,
             mut running,
             hold,
             wanted,
@@ -230,15 +242,7 @@ impl DownloadTask {
             hold.cancel();
         }
         drop(hold);
-        let named = async {
-            let content = outcome?;
-            let Some(name) = wanted.stored.as_ref().filter(|name| **name != content.name) else {
-                return Ok(content);
-            };
-            let named = complete_here(&self.shared, id, &wanted).await?;
-            let gone = StorageError::NotFound { name: name.clone() };
-            named.ok_or_else(|| storage_error(id, gone))
-        };
+        let named = async { self.joined_ended(outcome?, &wanted).await };
         let outcome = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -248,6 +252,38 @@ impl DownloadTask {
         let last = running.status.borrow().clone();
         let last = last.ended(outcome);
         self.status.send_modify(|status| *status = last);
+    }
+
+    /// The download that this one had joined has got the content. Then the content gets
+    /// the name that is wanted here, and is shared if only this download wants that.
+    async fn joined_ended(
+        &self,
+        content: Content,
+        wanted: &WantedNames,
+    ) -> Result<Content, DownloadError> {
+        let (shared, id) = (&self.shared, content.id);
+        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
+        if !matches!(shared.contents.settled(id).await, Settled::Ended) {
+            let Some(name) = other_name else {
+                return Ok(content);
+            };
+            let named = complete_here(shared, id, wanted).await?;
+            let gone = StorageError::NotFound { name: name.clone() };
+            return named.ok_or_else(|| storage_error(id, gone));
+        }
+        let content = match other_name {
+            Some(name) => copy_stored(shared, &content, name).await?,
+            None => content,
+        };
+        if self.control.seeds()
+            && let Ok(claim) = shared.contents.claim(id, &self.handle).await
+        {
+            let listed_as = wanted.asked.clone().unwrap_or_else(|| id.into());
+            let names = [content.name.clone()];
+            // If it is gone already, there is nothing to share.
+            let _ = find_stored(shared, claim, id, &names, (&listed_as, None), true).await?;
+        }
+        Ok(content)
     }
 
     /// Shows what happens to another download until it ends, and passes commands on.
@@ -379,7 +415,6 @@ impl DownloadTask {
                 }
                 let wanted = wanted.clone();
                 Ok(Some(Start::Join(Join {
-                    id,
                     running,
                     hold,
                     wanted,
@@ -417,16 +452,20 @@ impl DownloadTask {
             let settled = match shared.contents.claim(id, &self.handle).await {
                 Err(settled) => settled,
                 Ok(claim) => {
-                    let Err(claim) = recall(shared, claim, id, &remembered).await? else {
+                    let seeds = options.seed;
+                    let claim = match recall(shared, claim, id, &remembered, seeds).await? {
+                        Err(claim) => claim,
                         // It is complete now.
-                        continue;
+                        Ok(_) if seeds => continue,
+                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
                     };
                     let by_id = id.into();
                     let names: Vec<_> = wanted.stored.iter().chain([&by_id]).cloned().collect();
                     let listed_as = wanted.asked.as_ref().unwrap_or(&by_id);
                     let listed = (listed_as, None);
-                    match find_stored(shared, claim, id, &names, listed).await? {
-                        Ok(_) => continue,
+                    match find_stored(shared, claim, id, &names, listed, seeds).await? {
+                        Ok(_) if seeds => continue,
+                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
                         Err(_) => return Ok(None),
                     }
                 }
@@ -440,6 +479,19 @@ impl DownloadTask {
 }
 
 impl DownloadTask {
+    /// A content that is complete in the storage, and is not to be shared.
+    async fn unshared(
+        &self,
+        content: Content,
+        wanted: &WantedNames,
+    ) -> Result<Start, DownloadError> {
+        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
+        Ok(Start::Complete(match other_name {
+            Some(name) => copy_stored(&self.shared, &content, name).await?,
+            None => content,
+        }))
+    }
+
     /// Claims something of a folder.
     async fn start_part(&self, part: FolderPart) -> Result<Start, DownloadError> {
         let shared = &self.shared;
@@ -576,7 +628,7 @@ async fn fetch(
         let targets = [Some(&content.name), fallback.as_ref()];
         let targets: Vec<_> = targets.into_iter().flatten().cloned().collect();
         let listed = (&listed_as, Some(found.length));
-        match find_stored(shared, claim, id, &targets, listed).await? {
+        match find_stored(shared, claim, id, &targets, listed, options.seed).await? {
             Ok(content) => return Ok(Start::Complete(content)),
             Err(unused) => claim = unused,
         }

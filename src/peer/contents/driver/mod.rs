@@ -245,7 +245,7 @@ impl Driver {
                 }
             }
             if self.publication == Publication::Published && !self.stays {
-                // Nothing failed: its outcome is known already.
+                // It has not failed: its outcome is that it was published.
                 break DownloadError::Cancelled;
             }
         };
@@ -542,12 +542,13 @@ impl Driver {
                 self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
                 self.set_durable_bytes(self.listing.content.length);
-                let turn = self.turn.take();
-                self.stays = turn.is_none_or(|turn| turn.seeds());
-                if self.stays {
-                    self.swarm.finished(now());
-                }
+                self.turn = None;
                 self.complete_readers();
+                if !self.stays {
+                    // The outcome is told when nobody can find it here any more.
+                    return self.show_progress();
+                }
+                self.swarm.finished(now());
                 self.show_progress();
                 // The trackers hear of it next. They know already that something of it
                 // is here.
@@ -721,9 +722,11 @@ impl Driver {
             _ => PublishBy::Finishing,
         };
         self.publication = Publication::UnderWay;
+        self.stays = self.turn.as_ref().is_none_or(DownloadTurn::seeds);
         let listed_as = self.listing.listed_as().clone();
+        let shared_as = Some(listed_as).filter(|_| self.stays);
         self.jobs
-            .publish(open, by, self.listing.content.clone(), listed_as);
+            .publish(open, by, self.listing.content.clone(), shared_as);
     }
 
     /// Reads a block for a link, as soon as its chunk is known to be right. It
