@@ -152,8 +152,9 @@ pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError}
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentLimits, ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey,
-    DownloadOptions, Peer, PeerBuilder, PeerConfig, RateLimits, ReaderOptions, ShareSource,
+    ContentLimits, ContentReader, ContentState, Download, DownloadEvent, DownloadEvents,
+    DownloadKey, DownloadOptions, ListedContent, PauseOptions, Peer, PeerBuilder, PeerConfig,
+    Priority, RateLimits, ReaderOptions, ShareSource,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

@@ -34,6 +34,8 @@ mod tasks;
 
 pub use config::PeerConfig;
 pub use contents::losses::LostContents;
+pub use downloads::pause::PauseOptions;
+pub use downloads::priority::Priority;
 #[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
 #[cfg(feature = "file-storage")]
@@ -42,6 +44,7 @@ pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOpt
 #[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
+pub use handles::list::{ContentState, ListedContent};
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::share::ShareSource;

@@ -10,6 +10,7 @@ use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
+use crate::peer::downloads::running::RunningDownloads;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::limits::{ContentLimits, Limiter};
 use crate::peer::session::Dialler;
@@ -37,6 +38,7 @@ pub(super) struct PeerShared {
     /// What was shared, and can no longer be read.
     pub(super) losses: Losses,
     pub(super) downloads: Arc<DownloadQueue>,
+    pub(super) running: Arc<RunningDownloads>,
     pub(super) folders: FolderTable,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,

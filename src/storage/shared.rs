@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::error::StorageError;
 use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
-use super::{FilePoolStats, Folders};
+use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{ContentId, ContentName, Manifest};
 
 /// Forwards every method, also those with a default.
@@ -30,6 +30,10 @@ macro_rules! forward {
                 (**self).has_partial(id).await
             }
 
+            async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+                (**self).discard_partial(id).await
+            }
+
             fn folders(&self) -> Option<Folders> {
                 (**self).folders()
             }
@@ -48,6 +52,15 @@ macro_rules! forward {
 
             async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
                 (**self).forget(name, id).await
+            }
+
+            async fn remove(
+                &self,
+                name: &ContentName,
+                id: &ContentId,
+                known: Option<&FileStamp>,
+            ) -> Result<(), StorageError> {
+                (**self).remove(name, id, known).await
             }
 
             async fn catalogue(&self) -> Result<Catalogue, StorageError> {

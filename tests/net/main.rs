@@ -20,6 +20,7 @@ mod folder_stalls;
 mod folders;
 mod forwarding;
 mod framing;
+mod peer_control;
 mod peer_crowd_strangers;
 mod peer_disk;
 mod peer_errors;

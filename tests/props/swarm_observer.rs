@@ -293,6 +293,10 @@ pub(crate) struct Observer {
     gave_up: bool,
     /// Why it said that nothing arrives.
     stalled: Option<StallReason>,
+    /// The user has paused the download, and others are still served or not.
+    pub(crate) paused: Option<bool>,
+    /// The download is being paused: links go that are of no use meanwhile.
+    parts: bool,
 }
 
 impl Observer {
@@ -358,6 +362,8 @@ impl Observer {
             complete: false,
             gave_up: false,
             stalled: None,
+            paused: None,
+            parts: false,
         }
     }
 
@@ -372,6 +378,9 @@ impl Observer {
         }
         self.fresh = Some(link);
         self.must_refuse = info.peer == Some(self.me) || self.is_banned(&info);
+        let rests = self.paused.is_some_and(|serves| info.dialled || !serves);
+        self.parts = rests && !self.must_refuse;
+        self.must_refuse |= rests;
         self.crowded = self.links.len() >= self.max_links / 2 && !self.must_refuse;
         let suspect = self.is_suspect(&info.host);
         self.must_refuse |= self.crowded && !info.dialled && suspect;
@@ -440,6 +449,29 @@ impl Observer {
             told: BTreeSet::new(),
         };
         self.links.insert(link, seen);
+    }
+
+    /// The user pauses the download.
+    pub(crate) fn pauses(&mut self, serve: bool) {
+        if self.seeding || self.finishing {
+            return;
+        }
+        if self.paused.is_none() {
+            for seen in self.links.values_mut() {
+                seen.run = None;
+            }
+            (self.started, self.promoted) = (None, None);
+            (self.stalled, self.gave_up) = (None, false);
+        }
+        self.paused = Some(serve);
+        self.parts = true;
+    }
+
+    /// The user resumes it.
+    pub(crate) fn resumes(&mut self) {
+        if self.paused.take().is_some() {
+            self.last_gain = self.now;
+        }
     }
 
     /// Whether the machine is downloading blocks.
@@ -517,6 +549,7 @@ impl Observer {
 
     pub(crate) fn finished(&mut self) {
         self.seeding |= std::mem::take(&mut self.finishing);
+        self.paused = self.paused.filter(|_| !self.seeding);
     }
 
     /// The verdict on a chunk, and what follows from it.

@@ -204,7 +204,20 @@ impl Script {
                 true => Order::Sequential,
                 false => Order::RarestFirst,
             }),
+            Op::Pause(serve) => {
+                self.observer.pauses(serve);
+                self.swarm.pause(self.observer.now, serve);
+                assert_eq!(self.swarm.is_paused(), self.observer.paused.is_some());
+                self.settle();
+            }
+            Op::Resume => self.resume(),
         }
+    }
+
+    fn resume(&mut self) {
+        self.observer.resumes();
+        self.swarm.resume(self.observer.now);
+        self.settle();
     }
 
     fn says(&mut self, link: LinkId, says: Says) {
@@ -493,6 +506,7 @@ impl Script {
 
     /// An honest seeder joins, and all other links fall silent.
     fn finish(&mut self) {
+        self.resume();
         self.does_all();
         while self.observer.links.len() >= 4 {
             let link = *self.observer.links.keys().next().unwrap();

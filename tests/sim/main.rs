@@ -10,6 +10,7 @@ mod network;
 mod peer_break;
 mod peer_cancel;
 mod peer_config;
+mod peer_control;
 mod peer_crowd_strangers;
 mod peer_crowd_takers;
 mod peer_faults;

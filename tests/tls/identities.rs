@@ -1,7 +1,7 @@
 //! A peer is its key: its id is bound to it, and so is what a tracker gives it.
 
 use bt_lite::protocol::{
-    ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason, Refusal, TrackerReply,
+    ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, Refusal, RefuseReason, TrackerReply,
     TrackerRequest,
 };
 use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
@@ -61,10 +61,7 @@ async fn member_with_the_id_of_another_is_refused_and_told_nothing_else() {
     let member = with_secret(&swarm.network, "member", &secret);
     let other = swarm.tracker_tls.auth().identity().peer_id();
     let mut connection = connected(&member, "memory:owner").await;
-    assert_eq!(
-        connection.identity,
-        Some(swarm.owner_tls.auth().identity())
-    );
+    assert_eq!(connection.identity, Some(swarm.owner_tls.auth().identity()));
     connection.sink.send(hello(other)).await.unwrap();
     let refused = PeerMessage::Refuse(RefuseReason::Identity);
     assert_eq!(answer(&mut connection).await, refused);
@@ -106,7 +103,10 @@ async fn owner_that_answers_with_the_id_of_another_is_left() {
         .owner("memory:liar")
         .owner("memory:owner");
     let fetched = peer.download_with(swarm.content.id, options).await;
-    assert!(fetched.is_ok(), "the owner itself is not held to be the liar");
+    assert!(
+        fetched.is_ok(),
+        "the owner itself is not held to be the liar"
+    );
     // The session with the liar has ended, while the peer is still there.
     assert!(matches!(liar.await.unwrap()[0], PeerMessage::Hello(_)));
     peer.shutdown().await;

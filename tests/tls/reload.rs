@@ -150,7 +150,10 @@ async fn key_that_is_taken_out_ends_its_connections() {
     let (mut here, mut there) = connection(&from, &to).await;
     expect_alive(&mut here, &mut there).await;
     keys.replace([other_key, to_key]);
-    assert!(matches!(there.stream.next().await, Some(Err(TransportError::Auth(_)))));
+    assert!(matches!(
+        there.stream.next().await,
+        Some(Err(TransportError::Auth(_)))
+    ));
     expect_alive(&mut other_here, &mut other_there).await;
 }
 

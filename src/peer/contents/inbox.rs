@@ -1,6 +1,7 @@
 //! The inbox of a driver: what sessions and users send to it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,6 +51,8 @@ pub(in crate::peer) enum DriverInput {
         limits: ContentLimits,
         done: oneshot::Sender<()>,
     },
+    /// The user wants the download to end after this long without anything.
+    SetPatience(Option<Duration>),
     /// The user asks which chunks are verified.
     VerifiedChunks {
         reply: oneshot::Sender<Option<Bitfield>>,

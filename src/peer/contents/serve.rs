@@ -391,16 +391,20 @@ pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<()
 }
 
 /// Serves a content that this download has found complete in the storage, as a finished
-/// download is served.
+/// download is served. One that is not to be shared is only made durable.
 pub(in crate::peer) async fn adopt(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
     id: ContentId,
     place: Place,
     manifest: Manifest,
+    seeds: bool,
 ) -> Result<Content, StorageError> {
     // Another program may have put it there a moment ago.
     place.blob.sync().await?;
+    if !seeds {
+        return Ok(Content::new(id, place.name, place.blob.length()));
+    }
     let recorded = shared.remember(|| stored(&place, &manifest)).await;
     let recorded = recorded.unwrap_or_else(|error| {
         tracing::warn!(%error, "the content will not be shared after a restart");

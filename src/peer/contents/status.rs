@@ -15,6 +15,9 @@ pub(in crate::peer) struct ContentStatus {
     progress: Progress,
     durable_bytes: u64,
     stall: Option<StallReason>,
+    /// How often the download was paused or resumed: an odd number if it is paused, or
+    /// was when it ended.
+    pauses: u64,
     phase: StatusPhase,
     /// What was sent of the content, also after the end of the download.
     uploads: Uploads,
@@ -26,6 +29,8 @@ enum StatusPhase {
     Downloading,
     /// The download waits until others have ended.
     Queued,
+    /// The user has paused it.
+    Paused,
     /// The outcome of the download. A content that is served has succeeded.
     Ended(Result<Content, DownloadError>),
 }
@@ -45,6 +50,7 @@ impl ContentStatus {
             durable_bytes: content.length,
             content: Some(content.clone()),
             stall: None,
+            pauses: 0,
             phase: StatusPhase::Ended(Ok(content)),
             uploads,
         }
@@ -70,7 +76,7 @@ impl ContentStatus {
     pub(in crate::peer) fn outcome(&self) -> Option<&Result<Content, DownloadError>> {
         match &self.phase {
             StatusPhase::Ended(outcome) => Some(outcome),
-            StatusPhase::Downloading | StatusPhase::Queued => None,
+            StatusPhase::Downloading | StatusPhase::Queued | StatusPhase::Paused => None,
         }
     }
 
@@ -89,6 +95,31 @@ impl ContentStatus {
             true => StatusPhase::Queued,
             false => StatusPhase::Downloading,
         };
+    }
+
+    pub(in crate::peer) fn is_paused(&self) -> bool {
+        matches!(self.phase, StatusPhase::Paused)
+    }
+
+    /// How often the download was paused or resumed: an odd number if it is paused, or
+    /// was when it ended.
+    pub(in crate::peer) fn pauses(&self) -> u64 {
+        self.pauses
+    }
+
+    /// The download is paused, or goes on. It does not stall meanwhile. Returns whether
+    /// that is new.
+    pub(in crate::peer) fn set_paused(&mut self, paused: bool) -> bool {
+        if self.outcome().is_some() || self.is_paused() == paused {
+            return false;
+        }
+        self.pauses += 1;
+        self.stall = None;
+        self.phase = match paused {
+            true => StatusPhase::Paused,
+            false => StatusPhase::Downloading,
+        };
+        true
     }
 
     /// Why nothing arrives, if nothing does.

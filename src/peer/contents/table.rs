@@ -21,6 +21,7 @@ use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::uploads::Uploads;
+use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Holders;
 use crate::peer::swarm::LinkId;
 
@@ -89,6 +90,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) holders: Arc<Holders>,
     /// What the content is.
     pub(in crate::peer) role: Role,
+    /// What is wanted of the download; nothing of a content that is complete.
+    pub(in crate::peer) control: Option<Arc<DownloadControl>>,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -314,6 +317,7 @@ impl Contents {
             stop: self.stop.child_token(),
             holders,
             role: Role::Alone,
+            control: None,
         }
     }
 

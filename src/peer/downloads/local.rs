@@ -188,6 +188,42 @@ async fn at_name(
     }
 }
 
+/// Has a content that is in the storage, and is not shared, under another name as well.
+pub(super) async fn copy_stored(
+    shared: &PeerShared,
+    content: &Content,
+    name: &ContentName,
+) -> Result<Content, DownloadError> {
+    let id = content.id;
+    let failed = |source| storage_error(id, source);
+    shared.storage.check_name(name).map_err(failed)?;
+    let blob = shared.storage.open(&content.name).await.map_err(failed)?;
+    let manifest = match manifest_of(&*blob).await {
+        Ok(manifest) => Arc::new(manifest),
+        Err(HashError::Storage(error)) => return Err(failed(error)),
+        Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
+    };
+    let listed_as = id.into();
+    let source = Asleep::new(content.clone(), listed_as, blob, &manifest, false);
+    let places = [source.place()];
+    let copied = match at_name(shared, name, id, &places).await.map_err(failed)? {
+        AtName::Same(blob) => Some(blob),
+        AtName::Other => return Err(target_exists(&*shared.storage, id, name.clone()).await),
+        AtName::Nothing => {
+            let copied = copy(shared, &source, &places, name).await;
+            copied.map_err(failed)?.map(|(blob, _)| blob)
+        }
+    };
+    match copied {
+        Some(blob) => Ok(Content::new(id, name.clone(), blob.length())),
+        None => Err(failed(gone(&content.name))),
+    }
+}
+
+fn gone(name: &ContentName) -> StorageError {
+    StorageError::NotFound { name: name.clone() }
+}
+
 /// Copies a content to a name of the storage, from the first of its places where the
 /// bytes are right. Returns nothing if they are nowhere.
 ///
@@ -264,14 +300,15 @@ async fn verified(
 }
 
 /// Looks for a content that is not shared here: in the storage under these names, and
-/// among what the storage remembers. Shares it if it is there, and otherwise gives the
-/// claim back.
+/// among what the storage remembers. Shares it if it is there, and is to be shared, and
+/// otherwise gives the claim back.
 pub(super) async fn find_stored(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
     id: ContentId,
     names: &[ContentName],
     (listed_as, length): (&ContentName, Option<u64>),
+    seeds: bool,
 ) -> Result<Result<Content, DriverClaim>, DownloadError> {
     for name in names {
         let Ok(blob) = shared.storage.open(name).await else {
@@ -288,20 +325,21 @@ pub(super) async fn find_stored(
                 listed_as: listed_as.clone(),
                 blob,
             };
-            let adopted = adopt(shared, claim, id, place, manifest).await;
+            let adopted = adopt(shared, claim, id, place, manifest, seeds).await;
             return adopted.map(Ok).map_err(|source| storage_error(id, source));
         }
     }
     Ok(Err(claim))
 }
 
-/// Shares a content again that the storage remembers, if its bytes are there, and
-/// otherwise gives the claim back.
+/// Shares a content again that the storage remembers, if its bytes are there and it is to
+/// be shared, and otherwise gives the claim back.
 pub(super) async fn recall(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
     id: ContentId,
     remembered: &[Remembered],
+    seeds: bool,
 ) -> Result<Result<Content, DriverClaim>, DownloadError> {
     for entry in remembered.iter().filter(|entry| entry.id == id) {
         if check_present(&*entry.blob).await.is_err() {
@@ -310,7 +348,7 @@ pub(super) async fn recall(
         let asleep = Asleep::remembered(entry.clone());
         if let Ok(manifest) = manifest(shared, &asleep).await {
             let manifest = Manifest::clone(&manifest);
-            let adopted = adopt(shared, claim, id, asleep.place(), manifest).await;
+            let adopted = adopt(shared, claim, id, asleep.place(), manifest, seeds).await;
             return adopted.map(Ok).map_err(|source| storage_error(id, source));
         }
     }

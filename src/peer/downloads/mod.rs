@@ -1,8 +1,12 @@
 //! Downloads: they wait for their turn, and then find, fetch and publish a content.
 
+pub(super) mod control;
 pub(super) mod copies;
 pub(super) mod holders;
 pub(super) mod local;
+pub(super) mod pause;
+pub(super) mod priority;
 pub(super) mod queue;
+pub(super) mod running;
 pub(super) mod search;
 pub(super) mod task;

@@ -1,44 +1,40 @@
-//! Downloads that wait until others have ended, in the order in which they were
-//! asked for.
+//! Downloads that wait until others have ended: those of a higher priority first, and
+//! among equals in the order in which they were asked for.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
+
+use crate::peer::downloads::priority::Priority;
 
 /// The queue of one peer.
-pub(in crate::peer) struct DownloadQueue {
-    max_active: usize,
-    /// First come, first served.
-    places: Arc<Semaphore>,
-    waiting: Mutex<Waiting>,
-}
+pub(in crate::peer) struct DownloadQueue(Mutex<Line>);
 
-#[derive(Default)]
-struct Waiting {
-    numbers: BTreeSet<u64>,
-    next: u64,
+struct Line {
+    max_active: usize,
+    active: usize,
+    /// Those who have no place. Each is told when it gets one, if it asks for one by now.
+    waiting: BTreeMap<Standing, Option<oneshot::Sender<ActivePlace>>>,
     /// How many could not begin, and wait for something else than a place.
     aside: usize,
+    next: u64,
 }
 
-impl Waiting {
-    /// One more, behind all others.
-    fn enter(&mut self) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.numbers.insert(number);
-        number
-    }
+/// Who comes first is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    priority: std::cmp::Reverse<Priority>,
+    /// When it was asked for.
+    number: u64,
 }
 
 /// Where a download stands. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::peer) struct QueueTicket {
     queue: Arc<DownloadQueue>,
-    /// Another one when it has [stepped aside](Self::step_aside).
-    number: Arc<AtomicU64>,
+    /// Changes only while the queue is locked.
+    standing: Arc<Mutex<Standing>>,
 }
 
 /// A download that waits for something else than a place: it lets others begin, and
@@ -46,94 +42,254 @@ pub(in crate::peer) struct QueueTicket {
 pub(in crate::peer) struct Aside<'a>(&'a QueueTicket);
 
 /// The place of an active download, given back when it is dropped.
-pub(in crate::peer) type ActivePlace = OwnedSemaphorePermit;
+pub(in crate::peer) struct ActivePlace(Arc<DownloadQueue>);
+
+/// Asks for no place any more when it is dropped.
+struct Asking<'a>(&'a QueueTicket);
 
 impl DownloadQueue {
     /// A queue that lets this many downloads be active.
     pub(in crate::peer) fn new(places: usize) -> Self {
-        let places = places.min(Semaphore::MAX_PERMITS);
-        Self {
+        Self(Mutex::new(Line {
             max_active: places,
-            places: Arc::new(Semaphore::new(places)),
-            waiting: Mutex::default(),
-        }
+            active: 0,
+            waiting: BTreeMap::new(),
+            aside: 0,
+            next: 0,
+        }))
     }
 
-    /// A new download, behind all others.
+    /// A new download, behind all others of its priority.
     pub(in crate::peer) fn enter(self: &Arc<Self>) -> QueueTicket {
-        let number = self.waiting().enter();
-        QueueTicket {
+        let standing = Standing {
+            priority: std::cmp::Reverse(Priority::default()),
+            number: self.line().number(),
+        };
+        let ticket = QueueTicket {
             queue: Arc::clone(self),
-            number: Arc::new(AtomicU64::new(number)),
-        }
+            standing: Arc::new(Mutex::new(standing)),
+        };
+        ticket.enter();
+        ticket
     }
 
     /// How many downloads are active, and how many wait.
     pub(in crate::peer) fn counts(&self) -> (usize, usize) {
-        let active = self.max_active - self.places.available_permits();
-        let waiting = self.waiting();
-        (active, waiting.numbers.len() + waiting.aside)
+        let line = self.line();
+        (line.active, line.waiting.len() + line.aside)
+    }
+
+    /// Lets this many downloads be active from now on. Those that are active stay.
+    pub(in crate::peer) fn set_max_active(self: &Arc<Self>, places: usize) {
+        self.line().max_active = places;
+        self.fill();
+    }
+
+    /// How many downloads may be active.
+    pub(in crate::peer) fn max_active(&self) -> usize {
+        self.line().max_active
+    }
+
+    /// Gives the free places to those who come first.
+    fn fill(self: &Arc<Self>) {
+        loop {
+            // Not locked while the place is handed over: whoever has gone gives it back.
+            let next = self.line().next();
+            let Some(asks) = next else {
+                return;
+            };
+            let _ = asks.send(ActivePlace(Arc::clone(self)));
+        }
     }
 
     /// Ignores poison: no change under this lock is left half done.
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// One behind all others.
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Takes the first one that asks for a place out of the line, if one is free.
+    fn next(&mut self) -> Option<oneshot::Sender<ActivePlace>> {
+        if self.active >= self.max_active {
+            return None;
+        }
+        let mut waiting = self.waiting.iter();
+        let (&first, _) = waiting.find(|(_, asks)| asks.is_some())?;
+        let asks = self.waiting.remove(&first)?;
+        self.active += 1;
+        asks
+    }
+}
+
+impl Drop for ActivePlace {
+    fn drop(&mut self) {
+        self.0.line().active -= 1;
+        self.0.fill();
     }
 }
 
 impl QueueTicket {
-    /// A place at once, if one is free and nobody waits for it.
+    /// Waits in line, where it was before, if it was there.
+    pub(in crate::peer) fn enter(&self) {
+        let mut line = self.queue.line();
+        let standing = self.standing();
+        line.waiting.entry(standing).or_default();
+    }
+
+    /// A place at once, if one is free and nobody who comes before asks for it.
     pub(in crate::peer) fn try_begin(&self) -> Option<ActivePlace> {
-        let place = Arc::clone(&self.queue.places).try_acquire_owned().ok()?;
-        self.leave();
-        Some(place)
+        let mut line = self.queue.line();
+        let standing = self.standing();
+        let mut before = line.waiting.range(..standing);
+        if line.active >= line.max_active || before.any(|(_, asks)| asks.is_some()) {
+            return None;
+        }
+        line.active += 1;
+        line.waiting.remove(&standing);
+        Some(ActivePlace(Arc::clone(&self.queue)))
     }
 
     /// Waits for a place.
     ///
-    /// Cancel safe, but loses its place in the queue.
+    /// Cancel safe, and keeps its place in the queue.
     pub(in crate::peer) async fn begin(&self) -> Option<ActivePlace> {
-        let place = Arc::clone(&self.queue.places).acquire_owned().await.ok()?;
-        self.leave();
-        Some(place)
+        let (asks, place) = oneshot::channel();
+        {
+            let mut line = self.queue.line();
+            line.waiting.insert(self.standing(), Some(asks));
+        }
+        let _asking = Asking(self);
+        self.queue.fill();
+        place.await.ok()
     }
 
     /// Waits no more.
     pub(in crate::peer) fn leave(&self) {
-        self.queue.waiting().numbers.remove(&self.number());
+        let mut line = self.queue.line();
+        line.waiting.remove(&self.standing());
     }
 
     /// Gives way to others although it has not ended: what it needs is not there.
     pub(in crate::peer) fn step_aside(&self) -> Aside<'_> {
-        self.queue.waiting().aside += 1;
+        self.queue.line().aside += 1;
         Aside(self)
     }
 
-    fn number(&self) -> u64 {
-        self.number.load(Ordering::Relaxed)
+    pub(in crate::peer) fn priority(&self) -> Priority {
+        self.standing().priority.0
+    }
+
+    /// Changes the priority, and with it the place in line.
+    pub(in crate::peer) fn set_priority(&self, priority: Priority) {
+        let mut line = self.queue.line();
+        let before = self.standing();
+        self.lock_standing().priority = std::cmp::Reverse(priority);
+        if let Some(asks) = line.waiting.remove(&before) {
+            line.waiting.insert(self.standing(), asks);
+        }
     }
 
     /// How many downloads come before this one; `None` if it does not wait.
     /// O(downloads that wait).
     pub(in crate::peer) fn position(&self) -> Option<usize> {
-        let waiting = self.queue.waiting();
-        let numbers = &waiting.numbers;
-        let number = self.number();
-        let waits = numbers.contains(&number);
-        waits.then(|| numbers.range(..number).count())
+        let line = self.queue.line();
+        let standing = self.standing();
+        let waits = line.waiting.contains_key(&standing);
+        waits.then(|| line.waiting.range(..standing).count())
+    }
+
+    fn standing(&self) -> Standing {
+        *self.lock_standing()
+    }
+
+    fn lock_standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Aside<'_> {
-    /// Waits for a place again, behind all others.
+    /// Waits for a place again, behind all others of its priority.
     pub(in crate::peer) fn return_to_line(self) {
-        let number = self.0.queue.waiting().enter();
-        self.0.number.store(number, Ordering::Relaxed);
+        let mut line = self.0.queue.line();
+        self.0.lock_standing().number = line.number();
+        line.waiting.insert(self.0.standing(), None);
     }
 }
 
 impl Drop for Aside<'_> {
     fn drop(&mut self) {
-        self.0.queue.waiting().aside -= 1;
+        self.0.queue.line().aside -= 1;
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let mut line = self.0.queue.line();
+        if let Some(asks) = line.waiting.get_mut(&self.0.standing()) {
+            *asks = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn higher_priority_comes_first_and_equals_in_their_order() {
+        let queue = Arc::new(DownloadQueue::new(1));
+        let tickets: Vec<QueueTicket> = (0..4).map(|_| queue.enter()).collect();
+        let first = tickets[0].try_begin().unwrap();
+        tickets[2].set_priority(Priority::High);
+        let mut waiting: Vec<_> = tickets[1..].iter().map(|t| Box::pin(t.begin())).collect();
+        for wait in &mut waiting {
+            assert!(wait.now_or_never().is_none());
+        }
+        drop(waiting);
+        // A future that was dropped asks for nothing, and keeps its place.
+        assert_eq!(tickets[2].position(), Some(0));
+        assert_eq!(tickets[1].position(), Some(1));
+        let mut second = Box::pin(tickets[1].begin());
+        let mut third = Box::pin(tickets[2].begin());
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(third.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(second.as_mut().now_or_never().is_none());
+        let place = third.now_or_never().unwrap();
+        assert_eq!(queue.counts(), (1, 2));
+        drop(place);
+        assert!(second.now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn place_that_nobody_takes_goes_to_the_next_one() {
+        let queue = Arc::new(DownloadQueue::new(1));
+        let (first, second) = (queue.enter(), queue.enter());
+        let held = queue.enter().try_begin().unwrap();
+        let mut waits = Box::pin(first.begin());
+        assert!(waits.as_mut().now_or_never().is_none());
+        drop(held);
+        // It was given the place, and goes.
+        drop(waits);
+        assert_eq!(queue.counts(), (0, 1));
+        let place = second.try_begin();
+        assert!(place.is_some());
+        queue.set_max_active(0);
+        let third = queue.enter();
+        drop(place);
+        assert!(third.try_begin().is_none());
+        let mut waits = Box::pin(third.begin());
+        assert!(waits.as_mut().now_or_never().is_none());
+        queue.set_max_active(1);
+        assert!(waits.now_or_never().unwrap().is_some());
     }
 }

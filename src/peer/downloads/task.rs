@@ -9,20 +9,24 @@ use tokio::sync::watch;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
-use crate::peer::contents::driver::Driver;
+use crate::peer::contents::complete_bytes::CompleteBytes;
+use crate::peer::contents::driver::{DownloadTurn, Driver};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
-use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
+use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::local::{
-    ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
+    ATTEMPTS, WantedNames, complete_here, copy_stored, find_stored, recall, remembered,
+    storage_error,
 };
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
+use crate::peer::downloads::running::Registered;
 use crate::peer::downloads::search::{Missed, Search, find};
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
@@ -39,6 +43,9 @@ pub(in crate::peer) struct DownloadTask {
     status: StatusSender,
     readers: ReaderDesk,
     ticket: QueueTicket,
+    control: Arc<DownloadControl>,
+    /// `None` if it has joined another download.
+    registered: Option<Registered>,
 }
 
 /// What the download turned out to be.
@@ -61,7 +68,6 @@ enum Lookup {
 
 /// A download that another one joins.
 struct Join {
-    id: ContentId,
     running: DriverHandle,
     hold: Hold,
     wanted: WantedNames,
@@ -97,11 +103,18 @@ impl DownloadTask {
         let inbox = Inbox::new();
         let ticket = shared.downloads.enter();
         let (watch, sender) = (watched.clone(), inbox.sender());
-        let handle = shared.contents.handle(&inbox, watched, holders);
+        let mut handle = shared.contents.handle(&inbox, watched, holders);
+        let control = DownloadControl::new(ticket.clone());
+        handle.control = Some(Arc::clone(&control));
         let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
-        let watch = (watch, status.ended());
-        let download = Download::new(watch, hold, sender, ticket.clone(), readers, stop);
+        let ended = status.ended();
+        let running = &shared.running;
+        let registered = running.add(handle.clone(), Arc::clone(&control), ended.clone());
+        let watch = (watch, ended);
+        let download = Download::new(watch, hold, sender, Arc::clone(&control), readers, stop);
         let task = Self {
+            registered: Some(registered),
+            control,
             readers: ReaderDesk::new(Arc::clone(&handle.readers)),
             handle,
             shared,
@@ -110,6 +123,17 @@ impl DownloadTask {
             ticket,
         };
         (task, download)
+    }
+
+    /// What the user asks for. The peer lists the download from now on.
+    pub(in crate::peer) fn asked_for(&self, key: &DownloadKey, options: &DownloadOptions) {
+        if let (Some(registered), Ok(key)) = (&self.registered, key.clone().check()) {
+            // Nobody else sets it.
+            let _ = registered.key.set(key);
+        }
+        self.ticket.set_priority(options.priority);
+        self.control.set_seeds(options.seed);
+        self.control.set_pause(options.paused);
     }
 
     /// Runs until the content is no longer served, or the download fails.
@@ -158,11 +182,23 @@ impl DownloadTask {
         let id = content.id;
         let board = serve::readers(&self.shared, &id).await;
         let uploads = self.shared.contents.watch_uploads(&id);
-        let complete = ContentStatus::shared(content, uploads);
+        let complete = ContentStatus::shared(content.clone(), uploads);
         self.status.send_modify(|status| *status = complete);
         match board {
             Ok(board) => self.readers.moved(board),
+            Err(ReaderError::NotHere { .. }) => self.read_stored(&content).await,
             Err(error) => self.readers.end(gone(id, error)),
+        }
+    }
+
+    /// Readers get a content that is in the storage, and is not shared.
+    async fn read_stored(&self, content: &Content) {
+        match self.shared.storage.open(&content.name).await {
+            Ok(blob) => {
+                let board = ReaderBoard::complete(CompleteBytes::new(content.id, blob));
+                self.readers.moved(Arc::new(board));
+            }
+            Err(error) => self.readers.end(storage_error(content.id, error)),
         }
     }
 
@@ -174,6 +210,8 @@ impl DownloadTask {
             inbox,
             status,
             readers,
+            control,
+            registered,
             ..
         } = self;
         let Fetch {
@@ -187,7 +225,8 @@ impl DownloadTask {
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
         let driver = driver.fallback(fallback).of_folder(source);
-        let mut driver = driver.active(place).readers(readers);
+        let turn = DownloadTurn::new(control, place, registered);
+        let mut driver = driver.turn(turn).readers(readers);
         driver.owners_found(owners);
         let cancelled = handle.holders.cancelled().clone();
         let stop = handle.stop.clone();
@@ -201,27 +240,23 @@ impl DownloadTask {
     /// any more. Then the content gets the name that is wanted here.
     async fn follow(mut self, join: Join) {
         let Join {
-            id,
             mut running,
             hold,
             wanted,
         } = join;
         // Whoever reads has a place at the other download.
         self.readers.moved(Arc::clone(&running.readers));
+        if let Some(other) = &running.control {
+            self.control.join(other);
+        }
+        // The other one is listed.
+        self.registered = None;
         let outcome = self.watch(&mut running, &wanted).await;
         if self.handle.holders.was_explicit() {
             hold.cancel();
         }
         drop(hold);
-        let named = async {
-            let content = outcome?;
-            let Some(name) = wanted.stored.as_ref().filter(|name| **name != content.name) else {
-                return Ok(content);
-            };
-            let named = complete_here(&self.shared, id, &wanted).await?;
-            let gone = StorageError::NotFound { name: name.clone() };
-            named.ok_or_else(|| storage_error(id, gone))
-        };
+        let named = async { self.joined_ended(outcome?, &wanted).await };
         let outcome = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -231,6 +266,38 @@ impl DownloadTask {
         let last = running.status.borrow().clone();
         let last = last.ended(outcome);
         self.status.send_modify(|status| *status = last);
+    }
+
+    /// The download that this one had joined has got the content. Then the content gets
+    /// the name that is wanted here, and is shared if only this download wants that.
+    async fn joined_ended(
+        &self,
+        content: Content,
+        wanted: &WantedNames,
+    ) -> Result<Content, DownloadError> {
+        let (shared, id) = (&self.shared, content.id);
+        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
+        if !matches!(shared.contents.settled(id).await, Settled::Ended) {
+            let Some(name) = other_name else {
+                return Ok(content);
+            };
+            let named = complete_here(shared, id, wanted).await?;
+            let gone = StorageError::NotFound { name: name.clone() };
+            return named.ok_or_else(|| storage_error(id, gone));
+        }
+        let content = match other_name {
+            Some(name) => copy_stored(shared, &content, name).await?,
+            None => content,
+        };
+        if self.control.seeds()
+            && let Ok(claim) = shared.contents.claim(id, &self.handle).await
+        {
+            let listed_as = wanted.asked.clone().unwrap_or_else(|| id.into());
+            let names = [content.name.clone()];
+            // If it is gone already, there is nothing to share.
+            let _ = find_stored(shared, claim, id, &names, (&listed_as, None), true).await?;
+        }
+        Ok(content)
     }
 
     /// Shows what happens to another download until it ends, and passes commands on.
@@ -292,10 +359,16 @@ impl DownloadTask {
                 return Ok(start);
             }
         }
-        let (found, place) = match Box::pin(self.find(&key, &wanted, &options)).await? {
+        let lookup =
+            self.while_running(async || Box::pin(self.find(&key, &wanted, &options)).await);
+        let (found, place) = match Box::pin(lookup).await? {
             Lookup::Found(found, place) => (found, place),
             Lookup::Stored(start) => return Ok(start),
         };
+        if let Some(registered) = &self.registered {
+            // Nobody else sets it.
+            let _ = registered.found.set(found.id);
+        }
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
@@ -401,7 +474,6 @@ impl DownloadTask {
                 }
                 let wanted = wanted.clone();
                 Ok(Some(Start::Join(Join {
-                    id,
                     running,
                     hold,
                     wanted,
@@ -439,16 +511,20 @@ impl DownloadTask {
             let settled = match shared.contents.claim(id, &self.handle).await {
                 Err(settled) => settled,
                 Ok(claim) => {
-                    let Err(claim) = recall(shared, claim, id, &remembered).await? else {
+                    let seeds = options.seed;
+                    let claim = match recall(shared, claim, id, &remembered, seeds).await? {
+                        Err(claim) => claim,
                         // It is complete now.
-                        continue;
+                        Ok(_) if seeds => continue,
+                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
                     };
                     let by_id = id.into();
                     let names: Vec<_> = wanted.stored.iter().chain([&by_id]).cloned().collect();
                     let listed_as = wanted.asked.as_ref().unwrap_or(&by_id);
                     let listed = (listed_as, None);
-                    match find_stored(shared, claim, id, &names, listed).await? {
-                        Ok(_) => continue,
+                    match find_stored(shared, claim, id, &names, listed, seeds).await? {
+                        Ok(_) if seeds => continue,
+                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
                         Err(_) => return Ok(None),
                     }
                 }
@@ -462,6 +538,19 @@ impl DownloadTask {
 }
 
 impl DownloadTask {
+    /// A content that is complete in the storage, and is not to be shared.
+    async fn unshared(
+        &self,
+        content: Content,
+        wanted: &WantedNames,
+    ) -> Result<Start, DownloadError> {
+        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
+        Ok(Start::Complete(match other_name {
+            Some(name) => copy_stored(&self.shared, &content, name).await?,
+            None => content,
+        }))
+    }
+
     /// Claims something of a folder.
     async fn start_part(&self, part: FolderPart) -> Result<Start, DownloadError> {
         let shared = &self.shared;
@@ -471,7 +560,7 @@ impl DownloadTask {
             source,
         } = part;
         let (id, length) = (listing.content.id, listing.content.length);
-        let place = self.place().await?;
+        let place = self.while_running(|| self.place()).await?;
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
                 Ok(claim) => break claim,
@@ -506,7 +595,35 @@ impl DownloadTask {
         })))
     }
 
+    /// Does something when the download is not paused, and does it again from the
+    /// beginning when it was paused meanwhile. `step` has to be cancel safe.
+    async fn while_running<T, F>(&self, mut step: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let mut pauses = self.control.pauses();
+        loop {
+            if pauses.borrow_and_update().is_some() {
+                self.ticket.leave();
+                self.status
+                    .send_if_modified(|status| status.set_paused(true));
+                // The sender is in the control.
+                let _ = pauses.wait_for(Option::is_none).await;
+                self.ticket.enter();
+                self.status
+                    .send_if_modified(|status| status.set_paused(false));
+            }
+            tokio::select! {
+                biased;
+                Ok(_) = pauses.wait_for(Option::is_some) => {}
+                done = step() => return done,
+            }
+        }
+    }
+
     /// Waits until this download may be active.
+    ///
+    /// Cancel safe, and keeps its place in the queue.
     async fn place(&self) -> Result<ActivePlace, DownloadError> {
         if let Some(place) = self.ticket.try_begin() {
             return Ok(place);
@@ -570,7 +687,7 @@ async fn fetch(
         let targets = [Some(&content.name), fallback.as_ref()];
         let targets: Vec<_> = targets.into_iter().flatten().cloned().collect();
         let listed = (&listed_as, Some(found.length));
-        match find_stored(shared, claim, id, &targets, listed).await? {
+        match find_stored(shared, claim, id, &targets, listed, options.seed).await? {
             Ok(content) => return Ok(Start::Complete(content)),
             Err(unused) => claim = unused,
         }

@@ -14,8 +14,10 @@ use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Hold;
-use crate::peer::downloads::queue::QueueTicket;
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::priority::Priority;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::limits::ContentLimits;
 use crate::peer::swarm::{Progress, StallReason, Strategy};
@@ -44,8 +46,16 @@ pub enum DownloadEvent {
     ///
     /// [`SwarmConfig::patience`]: crate::peer::swarm::SwarmConfig::patience
     Stalled(StallReason),
-    /// Something arrives again. Comes only after [`Stalled`](Self::Stalled).
+    /// Something arrives again. Comes only after [`Stalled`](Self::Stalled), and not if
+    /// the download was paused meanwhile.
     Resumed,
+    /// The download was [paused](Download::pause), by this or another handle: nobody is
+    /// asked for anything. Of several pauses that are not read only the last one counts;
+    /// but the last one comes in any case, also when the download has ended by then.
+    Paused,
+    /// The download goes on, or waits for its turn. Comes only after
+    /// [`Paused`](Self::Paused).
+    Unpaused,
     /// The content is stored, published and durable. The last event.
     Finished(Content),
     /// The download has failed. The last event.
@@ -54,7 +64,7 @@ pub enum DownloadEvent {
 
 /// What a download does differently from others; see
 /// [`Peer::download_with`](crate::Peer::download_with).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DownloadOptions {
     /// The name to store the content under, instead of the one that its owners
@@ -63,6 +73,16 @@ pub struct DownloadOptions {
     pub name: Option<ContentName>,
     /// Which chunk comes next. A download that joins another follows that one's order.
     pub strategy: Strategy,
+    /// Which of the downloads that wait begins first. One that joins another raises the
+    /// priority of that.
+    pub priority: Priority,
+    /// Whether the content is shared when it is complete: by default. A download that
+    /// joins another has the content shared if one of the two is to. See
+    /// [`seed`](Self::seed).
+    pub seed: bool,
+    /// Set if the download is paused from the start, and how. One that joins another
+    /// pauses that.
+    pub paused: Option<PauseOptions>,
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
@@ -73,10 +93,51 @@ pub struct DownloadOptions {
     pub(in crate::peer) wrong: Option<DownloadError>,
 }
 
+impl Default for DownloadOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            strategy: Strategy::default(),
+            priority: Priority::default(),
+            seed: true,
+            paused: None,
+            owners: Vec::new(),
+            limits: None,
+            wrong: None,
+        }
+    }
+}
+
 impl DownloadOptions {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Sets which of the downloads that wait begins first.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets whether the content is shared when it is complete. If not, it is in the
+    /// storage then, verified and durable, and no more: trackers no longer list this peer,
+    /// its links for the content are closed, and it is not recorded to be shared after a
+    /// restart. Until then other peers get what is here, as from any download. A content
+    /// that this peer shares already is still shared.
+    #[must_use]
+    pub fn seed(mut self, seed: bool) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Begins the download paused: it is listed, and waits for
+    /// [`Download::resume`].
+    #[must_use]
+    pub fn paused(mut self, options: PauseOptions) -> Self {
+        self.paused = Some(options);
+        self
     }
 
     /// Sets the name to store the content under: a [`ContentName`], or text. No other
@@ -143,7 +204,7 @@ pub struct Download {
     /// others.
     left: CancellationToken,
     inbox: mpsc::Sender<DriverInput>,
-    ticket: QueueTicket,
+    control: Arc<DownloadControl>,
     readers: Arc<ReaderBoard>,
     /// Cancelled when the peer is shut down.
     stop: CancellationToken,
@@ -155,13 +216,13 @@ impl Download {
         (status, ended): (watch::Receiver<ContentStatus>, CancellationToken),
         hold: Hold,
         inbox: mpsc::Sender<DriverInput>,
-        ticket: QueueTicket,
+        control: Arc<DownloadControl>,
         readers: Arc<ReaderBoard>,
         stop: CancellationToken,
     ) -> Self {
         let left = CancellationToken::new();
         Self {
-            ticket,
+            control,
             readers,
             stop,
             outcome: ReusableBoxFuture::new(outcome(ended.clone(), left.clone(), status.clone())),
@@ -185,7 +246,24 @@ impl Download {
     /// How many downloads of this peer begin before this one; `None` if it has
     /// begun or ended. O(downloads that wait).
     pub fn position(&self) -> Option<usize> {
-        self.ticket.position()
+        self.control.ticket().position()
+    }
+
+    /// What is wanted of the download.
+    pub(in crate::peer) fn control(&self) -> &Arc<DownloadControl> {
+        &self.control
+    }
+
+    /// Whether the download is paused by now.
+    pub fn is_paused(&self) -> bool {
+        self.status.borrow().is_paused()
+    }
+
+    /// Tells the driver something. Waits while the download is looking for its content.
+    /// No effect on a download that has ended.
+    pub(in crate::peer) async fn tell(&self, input: DriverInput) {
+        // Fails only when the download has ended.
+        let _ = self.inbox.send(input).await;
     }
 
     /// How far the download is. [`Progress::uploaded`] goes on counting after its end,
@@ -345,6 +423,15 @@ pub struct DownloadEvents {
     /// The last reason that was told, until the download resumed.
     stall: Option<StallReason>,
     was_queued: bool,
+    pauses: PausesTold,
+}
+
+/// Which pauses were told.
+#[derive(Debug, Clone, Copy)]
+struct PausesTold {
+    /// How often the download was paused or resumed by then.
+    count: u64,
+    is_paused: bool,
 }
 
 /// Where the next event comes from.
@@ -362,8 +449,10 @@ enum NextEvent {
 
 impl DownloadEvents {
     fn new(status: watch::Receiver<ContentStatus>, left: CancellationToken) -> Self {
+        let pauses = PausesTold::before(status.borrow().pauses());
         Self {
             changed: ReusableBoxFuture::new(changed(status.clone(), left.clone())),
+            pauses,
             status,
             left,
             next: NextEvent::Status,
@@ -377,16 +466,22 @@ impl DownloadEvents {
     /// What is new in the present status.
     fn take_news(&mut self) -> Option<DownloadEvent> {
         let status = self.status.borrow_and_update();
-        if status.is_queued() && !self.was_queued {
-            self.was_queued = true;
-            return Some(DownloadEvent::Queued);
-        }
         if let Some(content) = status.content()
             && self.found.as_ref() != Some(content)
         {
             self.found = Some(content.clone());
             return Some(DownloadEvent::Found(content.clone()));
         }
+        if let Some(event) = self.pauses.next(status.pauses()) {
+            // What was told of a stall is outdated.
+            self.stall = None;
+            return Some(event);
+        }
+        let queued = status.is_queued();
+        if queued && !std::mem::replace(&mut self.was_queued, queued) {
+            return Some(DownloadEvent::Queued);
+        }
+        self.was_queued = queued;
         let stall = status.stall();
         let ended = status.outcome().is_some();
         if stall != self.stall && !ended {
@@ -404,6 +499,34 @@ impl DownloadEvents {
         let outcome = status.outcome()?;
         self.next = NextEvent::End;
         Some(last_event(outcome.clone()))
+    }
+}
+
+impl PausesTold {
+    /// Nothing was told of a download that was paused or resumed so often, except that it
+    /// was not paused first.
+    fn before(count: u64) -> Self {
+        Self {
+            count: count - count % 2,
+            is_paused: false,
+        }
+    }
+
+    /// The next event, when the download was paused or resumed so often. Of what was not
+    /// told in time, the last pause is told, and what came after it.
+    fn next(&mut self, count: u64) -> Option<DownloadEvent> {
+        if self.count == count {
+            return None;
+        }
+        let is_paused = count % 2 == 1;
+        if self.is_paused != is_paused {
+            self.count = count;
+        }
+        self.is_paused = !self.is_paused;
+        Some(match self.is_paused {
+            true => DownloadEvent::Paused,
+            false => DownloadEvent::Unpaused,
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! What programs hold: the peer itself, its downloads, and what is shared.
 
+mod control;
 pub(super) mod download;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;
 mod limits;
+pub(super) mod list;
 pub(super) mod peer;
 pub(super) mod reader;
 pub(super) mod share;

@@ -368,9 +368,10 @@ impl Peer {
     /// found under, or the id if there is none.
     ///
     /// [`PeerConfig::max_downloads`] downloads are active at a time. Others wait
-    /// until one of these has ended, in the order in which they were started
-    /// ([`Download::position`]); the time does not count as one in which nothing
-    /// arrives.
+    /// until one of these has ended or is [paused](Download::pause), those of a higher
+    /// [priority](DownloadOptions::priority) first, and then in the order in which they
+    /// were started ([`Download::position`]); the time does not count as one in which
+    /// nothing arrives.
     ///
     /// The handle returns all errors. If the storage already has this content
     /// under its name, the download succeeds, also if no other peer has it. For a content
@@ -397,6 +398,7 @@ impl Peer {
         let (shared, key) = (self.shared(), key.into());
         let span = tracing::info_span!(parent: &shared.tasks.span, "download", %key);
         let (task, download) = DownloadTask::new(Arc::clone(shared));
+        task.asked_for(&key, &options);
         shared.tasks.spawn(span, task.run(key, options));
         download
     }
@@ -513,7 +515,7 @@ impl Peer {
         shared.tasks.end(shared.config.shutdown_timeout).await;
     }
 
-    pub(super) fn shared(&self) -> &Arc<PeerShared> {
+    pub(in crate::peer) fn shared(&self) -> &Arc<PeerShared> {
         &self.0.shared
     }
 }
@@ -799,6 +801,7 @@ impl PeerBuilder {
                 contents,
                 losses: Losses::default(),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
+                running: Arc::default(),
                 folders: FolderTable::default(),
                 dialler: Arc::new(dialler),
                 tasks,

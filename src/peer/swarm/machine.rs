@@ -14,7 +14,7 @@ use super::chunk_set::ChunkSet;
 use super::contributor::{Contributor, credits};
 use super::early::Early;
 use super::gate::{Allowance, Direction, Gate};
-use super::link::{Choke, Link, MAX_WAITING_PAGES};
+use super::link::{Choke, Interest, Link, MAX_WAITING_PAGES};
 use super::manifest_fetch::{ManifestFetch, PageOutcome};
 use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
@@ -29,7 +29,7 @@ use super::same_peer::{self, SamePeer};
 use super::standby::StandbyLinks;
 use super::super_seeding::SuperSeeding;
 use super::supply::{Supply, links_with_chunks};
-use super::transfer::{StorageStep, Transfer};
+use super::transfer::{Outlook, StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
 use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{
@@ -116,8 +116,19 @@ enum Effort {
     Stalled(StallReason),
     /// It said that it gives up; something may still arrive.
     GaveUp,
+    /// Nobody is asked for anything.
+    Paused(Serving),
     /// The download ends here. Only what has arrived is still stored.
     Stopping,
+}
+
+/// What becomes of the other peers while a download is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Serving {
+    /// They get what is here.
+    Goes,
+    /// They get nothing, and there are no links.
+    Rests,
 }
 
 impl Swarm {
@@ -233,6 +244,9 @@ impl Swarm {
         progress.links = self.links.len() as u32;
         progress.place_in_line = self.standby.position();
         self.phase.fill_in(&mut progress);
+        if self.is_paused() {
+            progress.rate = 0.0;
+        }
         progress
     }
 
@@ -327,7 +341,7 @@ impl Swarm {
             return upload.into_iter().chain(greeting).chain(line).min();
         }
         let phase = match &self.phase {
-            Phase::Manifest(_) if self.page_asks.is_waiting() => None,
+            Phase::Manifest(_) if self.is_paused() || self.page_asks.is_waiting() => None,
             Phase::Manifest(fetch) => match self.spares_manifest_until() {
                 None => fetch.poll_timeout(links_with_chunks(&self.links)),
                 until => until,
@@ -340,6 +354,12 @@ impl Swarm {
             _ => self.early.as_ref().map(|early| &early.planner),
         };
         let requests = planner.and_then(Planner::poll_timeout);
+        if self.is_paused() {
+            return [upload, greeting, phase, requests]
+                .into_iter()
+                .flatten()
+                .min();
+        }
         let supply = self.supply();
         let wants_links = supply.wants_links();
         let dial = wants_links.then(|| self.book.poll_timeout());
@@ -417,6 +437,7 @@ impl Swarm {
     pub fn reachable_again(&mut self, now: Instant) {
         let tried = self.last_retry.and_then(|at| at.checked_add(RETRY_PAUSE));
         if self.is_seeding()
+            || self.is_paused()
             || !self.supply().is_starving(now)
             || tried.is_some_and(|next| next > now)
         {
@@ -444,7 +465,7 @@ impl Swarm {
                 self.outbox.push(Output::Resumed);
             }
             Effort::GaveUp => self.effort = Effort::Going,
-            Effort::Going | Effort::Stopping => {}
+            Effort::Going | Effort::Paused(_) | Effort::Stopping => {}
         }
     }
 
@@ -453,6 +474,9 @@ impl Swarm {
         if self.effort == Effort::Stopping {
             self.write();
             return self.commit_or_publish(now);
+        }
+        if let Effort::Paused(serving) = self.effort {
+            return self.settle_paused(now, serving);
         }
         if let Effort::Stalled(_) = self.effort
             && !self.is_seeding()
@@ -476,6 +500,18 @@ impl Swarm {
         self.upload(now);
         self.recheck();
         self.settle_limits(now);
+    }
+
+    /// The same while nobody is asked for anything.
+    fn settle_paused(&mut self, now: Instant, serving: Serving) {
+        self.take_census(now);
+        self.decline_all();
+        self.write();
+        self.commit_or_publish(now);
+        self.upload(now);
+        if serving == Serving::Goes {
+            self.recheck();
+        }
     }
 
     fn take_census(&mut self, now: Instant) {
@@ -633,12 +669,16 @@ impl Swarm {
     }
 
     fn commit_or_publish(&mut self, now: Instant) {
-        let stopping = self.effort == Effort::Stopping;
-        self.trust_leftover(now, stopping);
+        let outlook = match self.effort {
+            Effort::Stopping => Outlook::Ends,
+            Effort::Paused(_) => Outlook::Rests,
+            Effort::Going | Effort::Stalled(_) | Effort::GaveUp => Outlook::GoesOn,
+        };
+        self.trust_leftover(now, outlook == Outlook::Ends);
         let Phase::Transfer(transfer) = &mut self.phase else {
             return;
         };
-        match transfer.next_storage_step(now, &self.config, stopping) {
+        match transfer.next_storage_step(now, &self.config, outlook) {
             Some(StorageStep::Publish) => self.outbox.push(Output::Finish),
             Some(StorageStep::Commit(verified)) => self.outbox.push(Output::Commit { verified }),
             None => {}
@@ -809,6 +849,134 @@ impl Swarm {
     }
 }
 
+/// Pausing.
+impl Swarm {
+    /// Asks nobody for anything until [`resume`](Self::resume), and dials nobody. What
+    /// others were asked for is given back, what has arrived is stored and committed, and
+    /// patience does not count. `serve` says whether others go on getting what is here;
+    /// without that, all links are closed, and none is accepted. No effect on a content
+    /// that is complete, or for which nothing is missing any more: that is published. May
+    /// be called again with another `serve`.
+    pub fn pause(&mut self, now: Instant, serve: bool) {
+        if self.effort == Effort::Stopping || !self.may_pause() {
+            return;
+        }
+        let serving = match serve {
+            true => Serving::Goes,
+            false => Serving::Rests,
+        };
+        let before = std::mem::replace(&mut self.effort, Effort::Paused(serving));
+        if !matches!(before, Effort::Paused(_)) {
+            self.give_back();
+        }
+        self.hang_up(now, serving);
+        match (before, serving) {
+            (Effort::Paused(Serving::Rests), Serving::Goes) => {
+                self.outbox.push(Output::Announce(OwnState::Partial));
+            }
+            (Effort::Paused(Serving::Rests), _) | (_, Serving::Goes) => {}
+            (_, Serving::Rests) => self.outbox.push(Output::Announce(OwnState::Gone)),
+        }
+        self.settle(now);
+    }
+
+    /// Goes on after [`pause`](Self::pause): everybody is tried again at once. No effect on
+    /// a download that is not paused.
+    pub fn resume(&mut self, now: Instant) {
+        let Effort::Paused(serving) = self.effort else {
+            return;
+        };
+        self.effort = Effort::Going;
+        self.last_gain = now;
+        self.turn_moved = now;
+        if serving == Serving::Rests {
+            self.outbox.push(Output::Announce(OwnState::Partial));
+        }
+        self.book.retry(now);
+        self.owner_search.restart(now);
+        self.wake_all();
+        self.settle(now);
+    }
+
+    /// Whether nobody is asked for anything.
+    pub fn is_paused(&self) -> bool {
+        matches!(self.effort, Effort::Paused(_))
+    }
+
+    /// Gives up after this long without anything; never with `None`. It counts from when
+    /// something last arrived.
+    pub fn set_patience(&mut self, now: Instant, patience: Option<Duration>) {
+        self.config.patience = patience;
+        self.settle(now);
+    }
+
+    fn may_pause(&self) -> bool {
+        match &self.phase {
+            Phase::Transfer(transfer) => !transfer.is_publishing(),
+            Phase::Manifest(_) | Phase::Opening(_) => true,
+            Phase::Seeding(_) => false,
+        }
+    }
+
+    /// Takes back what others were asked for. Nobody is blamed.
+    fn give_back(&mut self) {
+        if let Phase::Manifest(fetch) = &mut self.phase {
+            fetch.pause();
+        }
+        if let Some(planner) = self.planner() {
+            let released = planner.give_back();
+            self.released(released);
+        }
+        // They are looked at when the download goes on.
+        self.wake_all();
+    }
+
+    fn wake_all(&mut self) {
+        for link in self.links.keys() {
+            self.ask_queue.wake(link);
+        }
+    }
+
+    /// Closes the links that are of no use while the download is paused: this side would
+    /// take a place from others.
+    fn hang_up(&mut self, now: Instant, serving: Serving) {
+        self.leave_lines(now);
+        let serves = |link: &Link| link.remote != RemoteChunks::All && !link.is_presumed();
+        let stays = |link: &Link| serving == Serving::Goes && serves(link);
+        let leaving = self.links.iter().filter(|(_, link)| !stays(link));
+        let leaving: Vec<(LinkId, bool)> = leaving.map(|(id, link)| (id, serves(link))).collect();
+        for (id, serves) in leaving {
+            let reason = DropReason::Refused(match serves {
+                // It may come back.
+                true => RefuseReason::Busy,
+                false => RefuseReason::NotNeeded,
+            });
+            self.outbox.push(Output::Drop { link: id, reason });
+            // What it owes was given back, so its host is not blamed.
+            if let Some(link) = self.links.remove(id) {
+                self.detach(now, id);
+                self.unlink_address(now, &link);
+            }
+        }
+    }
+
+    /// Says that this side wants nothing, to those that owe no answer any more.
+    fn decline_all(&mut self) {
+        let interested = self.links.iter().filter(|(_, link)| link.is_interested());
+        let interested: Vec<LinkId> = interested.map(|(id, _)| id).collect();
+        for id in interested {
+            let owes = self.planner().is_some_and(|planner| planner.owes(id));
+            if let Some(link) = self.links.get_mut(id)
+                && link.is_met()
+                && !owes
+            {
+                link.interest = Interest::NotInterested;
+                self.send(id, PeerMessage::NotInterested);
+            }
+        }
+    }
+}
+
 /// Links come up and go down.
 impl Swarm {
     /// A link is up: the handshake is done, or this side dialled and has said Hello. In
@@ -927,6 +1095,11 @@ impl Swarm {
         }
         if self.book.is_banned(info) {
             return Welcome::Refused(RefuseReason::Banned);
+        }
+        if let Effort::Paused(serving) = self.effort
+            && (info.dialled || serving == Serving::Rests)
+        {
+            return Welcome::Refused(RefuseReason::Busy);
         }
         let is_half_full = self.is_half_full();
         if is_half_full {
@@ -2122,6 +2295,10 @@ impl Swarm {
         }
         let manifest = Arc::clone(transfer.manifest());
         self.gained(now);
+        if self.is_paused() {
+            // Nothing is left to pause.
+            self.effort = Effort::Going;
+        }
         self.phase = Phase::Seeding(manifest);
         self.outbox.push(Output::Announce(OwnState::Complete));
         let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
@@ -2222,6 +2399,17 @@ impl Swarm {
         assert!(self.line.is_empty() || self.is_seeding());
         assert!(self.standby.len() <= self.config.sources);
         assert!(self.standby.len() == 0 || !self.is_seeding());
+        assert!(!self.is_paused() || !self.is_seeding());
+        assert!(!self.is_paused() || self.standby.len() == 0);
+        assert!(self.effort != Effort::Paused(Serving::Rests) || self.links.len() == 0);
+        if self.is_paused() {
+            let planner = match &self.phase {
+                Phase::Transfer(transfer) => Some(&transfer.planner),
+                _ => self.early.as_ref().map(|early| &early.planner),
+            };
+            let asks = planner.is_some_and(|planner| planner.busy_links() > 0);
+            assert!(!asks, "a paused download asks");
+        }
         for id in self.links.keys() {
             assert!(!self.line.contains(id) && !self.standby.contains(id));
         }

@@ -305,6 +305,12 @@ impl ManifestFetch {
         self.attempts.retain(|attempt| attempt.link != link);
     }
 
+    /// Nobody is asked for a while. What still arrives was not asked for.
+    pub(super) fn pause(&mut self) {
+        self.attempts.clear();
+        (self.started, self.promoted) = (None, None);
+    }
+
     /// A link has something new: it may have the manifest by now.
     pub(super) fn retry(&mut self, link: LinkId) {
         self.without.remove(&link);

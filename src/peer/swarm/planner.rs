@@ -267,6 +267,30 @@ impl Planner {
         released
     }
 
+    /// Takes all requests back: their blocks are free again, and no link leads a chunk.
+    /// What the links have stays known.
+    pub fn give_back(&mut self) -> Released {
+        let links: Vec<LinkId> = self.sources.iter().map(|(link, _)| link).collect();
+        let mut all = Released::default();
+        for link in links {
+            let source = self.sources.get(link);
+            let asked = source.into_iter().flat_map(Source::live_asks);
+            let asked: Vec<BlockRange> = asked.map(|ask| ask.block).collect();
+            let led = self.open.led_by(link);
+            for &chunk in &led {
+                self.sources.drop_lead(link, chunk);
+            }
+            for &block in &asked {
+                self.give_up(link, block);
+            }
+            let released = self.release(link, asked.iter().copied(), led);
+            all.forgotten.extend(released.forgotten);
+            all.cancelled
+                .extend(asked.into_iter().map(|block| (link, block)));
+        }
+        all
+    }
+
     /// Asks nobody for anything any more. Returns the requests that were counted on, and
     /// whose answers still come.
     pub fn give_all_up(&mut self) -> Vec<(LinkId, BlockRange)> {

@@ -75,6 +75,17 @@ pub(super) enum StorageStep {
     Publish,
 }
 
+/// What the download does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// More chunks will arrive.
+    GoesOn,
+    /// None will for a while: what has arrived is made durable at once.
+    Rests,
+    /// The same, and nothing is published: the download ends here.
+    Ends,
+}
+
 impl Transfer {
     /// The storage has the chunks in `present`. Those in `verified` can be offered to
     /// others; the rest has to be read first.
@@ -286,23 +297,22 @@ impl Transfer {
         self.leftover.trust(self.stored.count())
     }
 
-    /// What the storage has to do next. `stopping` says that the download ends here:
-    /// then it only keeps what has arrived.
+    /// What the storage has to do next.
     pub(super) fn next_storage_step(
         &mut self,
         now: Instant,
         config: &SwarmConfig,
-        stopping: bool,
+        outlook: Outlook,
     ) -> Option<StorageStep> {
         if self.publishing || self.persistence.is_committing() {
             return None;
         }
-        if self.planner.is_done() && !stopping {
+        if self.planner.is_done() && outlook != Outlook::Ends {
             self.publishing = true;
             self.persistence.publishes();
             return Some(StorageStep::Publish);
         }
-        let last = stopping && self.whole.is_empty();
+        let last = outlook != Outlook::GoesOn && self.whole.is_empty();
         let begins = self.persistence.begin_commit(now, config, last);
         begins.then(|| StorageStep::Commit(self.resumable()))
     }

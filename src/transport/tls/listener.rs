@@ -84,11 +84,7 @@ where
     /// Gives the place of a handshake back. Returns the connection, if there is one.
     fn end(&mut self, (place, ended): Shaken) -> Option<Connection> {
         let (count, end, connection) = match ended {
-            Some(Ok(connection)) => (
-                &self.counts.accepted,
-                HandshakeEnd::Done,
-                Some(connection),
-            ),
+            Some(Ok(connection)) => (&self.counts.accepted, HandshakeEnd::Done, Some(connection)),
             Some(Err(error)) => {
                 tracing::debug!(%error, "a handshake has failed");
                 (&self.counts.failed, HandshakeEnd::Failed, None)
@@ -108,10 +104,7 @@ where
 }
 
 /// The handshake of a connection that the other side has opened.
-async fn handshake<S>(
-    auth: &Authenticator,
-    stream: ByteStream<S>,
-) -> Result<Connection, AuthError>
+async fn handshake<S>(auth: &Authenticator, stream: ByteStream<S>) -> Result<Connection, AuthError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

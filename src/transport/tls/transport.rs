@@ -160,8 +160,16 @@ where
         local,
     } = stream;
     let exporter = match &io {
-        TlsStream::Client(io) => io.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None),
-        TlsStream::Server(io) => io.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None),
+        TlsStream::Client(io) => {
+            io.get_ref()
+                .1
+                .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        }
+        TlsStream::Server(io) => {
+            io.get_ref()
+                .1
+                .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        }
     };
     let exporter = exporter.map_err(|error| from_rustls(&error))?;
     let chain = io.get_ref().1.peer_certificates().map(<[_]>::to_vec);

@@ -62,7 +62,7 @@ impl Observer {
     /// When the next link must be asked for more of the manifest, or becomes too
     /// slow.
     pub(crate) fn manifest_due(&self) -> Option<Instant> {
-        if self.opened || self.opening {
+        if self.opened || self.opening || self.paused.is_some() {
             return None;
         }
         let runs = self.links.values().filter_map(|seen| seen.run.as_ref());

@@ -273,6 +273,7 @@ impl Observer {
                     "requests a chunk that the link lacks"
                 );
                 assert!(!seen.choked, "sends a request to a link that chokes");
+                assert_eq!(self.paused, None, "a paused download requests a block");
                 assert!(
                     !seen.asked.contains(&(*block, false)),
                     "requests a block twice"
@@ -331,6 +332,7 @@ impl Observer {
             PeerMessage::Suggest(chunk) => assert!(self.stored.contains(chunk)),
             PeerMessage::ManifestRequest { page } => {
                 assert!(!self.opened && !self.opening);
+                assert_eq!(self.paused, None, "a paused download requests a page");
                 seen.pages.push(*page);
             }
             PeerMessage::ManifestLength { .. } => {

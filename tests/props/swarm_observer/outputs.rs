@@ -20,6 +20,7 @@ impl Observer {
             Output::Send { link, message } => self.said(*link, message),
             Output::Dial { addr } => {
                 assert!(!self.seeding, "a seeder dials");
+                assert_eq!(self.paused, None, "a paused download dials");
                 let named = self.named.contains(addr);
                 assert!(
                     named || self.proved.contains(addr),
@@ -60,6 +61,7 @@ impl Observer {
             Output::Drop { link, reason } => self.dropped(*link, *reason),
             Output::FindOwners => {
                 assert!(!self.seeding && !self.finding, "looks for owners twice");
+                assert_eq!(self.paused, None, "a paused download looks for owners");
                 self.finding = true;
             }
             Output::Open(manifest) => {
@@ -131,9 +133,14 @@ impl Observer {
             }
             Output::Announce(OwnState::Partial) => {
                 assert!(!self.partial && !self.complete);
+                assert_ne!(self.paused, Some(false), "offers what it does not serve");
                 self.partial = true;
             }
-            Output::Announce(_) => {
+            Output::Announce(OwnState::Gone) => {
+                assert!(self.partial && self.paused == Some(false));
+                self.partial = false;
+            }
+            Output::Announce(OwnState::Complete) => {
                 assert!(self.seeding && !self.complete);
                 self.complete = true;
             }
@@ -143,6 +150,7 @@ impl Observer {
             }
             Output::Stalled(reason) => {
                 assert!(!self.seeding, "a seeder stalls");
+                assert_eq!(self.paused, None, "a paused download stalls");
                 let before = self.stalled.replace(*reason);
                 assert_ne!(before, Some(*reason), "says twice that it stalls");
                 let quiet = self.now.duration_since(self.last_gain);
@@ -153,6 +161,7 @@ impl Observer {
             }
             Output::GaveUp(_) => {
                 assert!(!self.seeding && !self.gave_up, "gives up twice");
+                assert_eq!(self.paused, None, "a paused download gives up");
                 if !self.opened && !self.opening {
                     let tried = !self.links.values().any(Seen::may_have_manifest);
                     assert!(tried, "gives up while a link may still send the manifest");
@@ -202,6 +211,20 @@ impl Observer {
             );
         }
         (self.fresh, self.duplicate) = (None, None);
+        self.parts = false;
+        if self.paused.is_some() {
+            let counts = |seen: &Seen| seen.asked.iter().any(|(_, cancelled)| !cancelled);
+            assert!(
+                !self.links.values().any(counts),
+                "a paused download waits for a block"
+            );
+            assert!(self.paused == Some(true) || self.links.is_empty());
+            let wants = |seen: &Seen| seen.asked.is_empty() && !seen.declined;
+            assert!(
+                !self.links.values().any(wants),
+                "a paused download wants something"
+            );
+        }
         (self.came_before, self.promoted_before) = (self.came, self.promoted);
         self.old_lately();
         assert!(self.links.len() <= self.max_links);
@@ -210,7 +233,8 @@ impl Observer {
             !self.links.values().any(|seen| seen.must_go),
             "a link that broke the protocol is still up"
         );
-        assert!(self.stored.is_empty() || self.partial || self.seeding);
+        let rests = self.paused == Some(false);
+        assert!(self.stored.is_empty() || self.partial || self.seeding || rests);
     }
 
     /// Checks what must hold when all reads and sends are done.

@@ -139,6 +139,8 @@ impl Observer {
     pub(super) fn removed(&mut self, link: LinkId) -> Option<Seen> {
         self.old_lately();
         let seen = self.links.remove(&link)?;
+        // Nobody is blamed for a pause.
+        let blames = !self.parts;
         self.failed_addrs.extend(seen.info.addr.clone());
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
@@ -147,12 +149,12 @@ impl Observer {
         let is_good = |is: &Seen| is.received > 0 || is.told_of;
         let alone = others.all(|is| is.info.host != seen.info.host || !is_good(is));
         for certain in [0, 1] {
-            if alone && blank[certain] && old[certain] && self.fresh != Some(link) {
+            if blames && alone && blank[certain] && old[certain] && self.fresh != Some(link) {
                 let until = self.now + SUSPICION;
                 self.blanks[certain].insert(seen.info.host.clone(), until);
             }
         }
-        if alone && seen.received == 0 {
+        if blames && alone && seen.received == 0 {
             let asks = self.downloads();
             if seen.is_mute(self.now) || asks && !seen.asked.is_empty() {
                 self.suspect(seen.info.host.clone());
@@ -193,6 +195,10 @@ impl Observer {
                     Some(link),
                     "drops a duplicate that was not proved"
                 );
+            }
+            DropReason::Refused(RefuseReason::Busy) if self.parts => {
+                let refused = self.fresh == Some(link);
+                assert!(refused || self.paused == Some(false));
             }
             DropReason::Refused(RefuseReason::Busy)
                 if self.fresh == Some(link) && self.is_not_worth_a_place(&seen.info) => {}

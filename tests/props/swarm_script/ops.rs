@@ -25,6 +25,9 @@ pub(super) enum Op {
     Wait(u64),
     Timeout,
     Order(bool),
+    /// The user pauses the download; whether others are still served.
+    Pause(bool),
+    Resume,
 }
 
 #[derive(Debug, Clone)]
@@ -173,6 +176,8 @@ pub(super) fn ops() -> impl Strategy<Value = Vec<Op>> {
         8 => prop_oneof![0u64..50, 0u64..20_000].prop_map(Op::Wait),
         5 => Just(Op::Timeout),
         1 => any::<bool>().prop_map(Op::Order),
+        1 => any::<bool>().prop_map(Op::Pause),
+        2 => Just(Op::Resume),
     ];
     vec(op, 0..300)
 }

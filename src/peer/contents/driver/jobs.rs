@@ -215,23 +215,25 @@ impl Jobs {
         });
     }
 
-    /// Publishes the content `named`, and has the storage remember it.
+    /// Publishes the content `named`, and has the storage remember it, if it is to be
+    /// shared.
     pub(super) fn publish(
         &self,
         content: OpenContent,
         by: PublishBy,
         named: Content,
-        listed_as: ContentName,
+        shared_as: Option<ContentName>,
     ) {
-        let (shared, in_folder) = (Arc::clone(&self.shared), self.source.is_some());
+        let shared = Arc::clone(&self.shared);
+        // A folder is recorded as a whole.
+        let shared_as = shared_as.filter(|_| self.source.is_none());
         self.start(async move {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));
             }
-            if in_folder {
-                // The folder is recorded as a whole.
+            let Some(listed_as) = shared_as else {
                 return JobResult::Published(Ok(false));
-            }
+            };
             let stored = || content.stored(named).listed_as(listed_as);
             let recorded = shared.remember(stored).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "the content will not be shared after a restart");

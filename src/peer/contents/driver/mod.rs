@@ -2,6 +2,7 @@
 //! bytes and time, and decides nothing.
 
 mod chunk_checks;
+mod download_turn;
 mod jobs;
 mod open_content;
 mod outlets;
@@ -32,7 +33,7 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::status::StatusSender;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
-use crate::peer::downloads::queue::ActivePlace;
+use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -40,6 +41,7 @@ use crate::peer::swarm::{ChunkBytes, DropReason, LinkId, Output, StallReason, Sw
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
+use download_turn::TurnChange;
 use jobs::{JobResult, Jobs};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
@@ -47,6 +49,7 @@ use reachable::Reachable;
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 
+pub(in crate::peer) use download_turn::DownloadTurn;
 pub(in crate::peer) use open_content::OpenContent;
 
 /// How often the progress is published when nothing happens.
@@ -76,8 +79,8 @@ pub(in crate::peer) struct Driver {
     /// The name that the content gets if something else has its own. A name
     /// that the user wants has no replacement.
     fallback: Option<ContentName>,
-    /// The place among the active downloads, until this one is complete.
-    active: Option<ActivePlace>,
+    /// When the download may ask others for something, until it is complete.
+    turn: Option<DownloadTurn>,
     /// Set when the storage has opened the content.
     open: Option<OpenContent>,
     publication: Publication,
@@ -96,6 +99,8 @@ pub(in crate::peer) struct Driver {
     readers: ReaderDesk,
     /// How fast the content may be sent and received.
     limits: Seat,
+    /// Whether the content is served when it is complete.
+    stays: bool,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -125,7 +130,7 @@ impl Driver {
             swarm,
             listing,
             fallback: None,
-            active: None,
+            turn: None,
             open: None,
             publication: Publication::Hidden,
             recorded: false,
@@ -136,6 +141,7 @@ impl Driver {
             status,
             readers: ReaderDesk::default(),
             limits,
+            stays: true,
             failure: None,
         }
     }
@@ -172,9 +178,9 @@ impl Driver {
         self
     }
 
-    /// The download has this place among the active ones.
-    pub(in crate::peer) fn active(mut self, place: ActivePlace) -> Self {
-        self.active = Some(place);
+    /// The content is downloaded when this says so.
+    pub(in crate::peer) fn turn(mut self, turn: DownloadTurn) -> Self {
+        self.turn = Some(turn);
         self
     }
 
@@ -205,6 +211,7 @@ impl Driver {
         let timer = tokio::time::sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut seen = Instant::now();
+        self.follow_turn();
         let reason = loop {
             self.follow_readers();
             self.perform_outputs();
@@ -218,7 +225,8 @@ impl Driver {
             let seeding = self.swarm.is_seeding();
             let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
-            let look = (!seeding).then(|| seen + PROGRESS_INTERVAL);
+            let moves = !seeding && !self.swarm.is_paused();
+            let look = moves.then(|| seen + PROGRESS_INTERVAL);
             let due = due.into_iter().chain(look).min();
             if let Some(due) = due
                 && due != timer.deadline()
@@ -246,6 +254,13 @@ impl Driver {
                 Some(input) = self.inbox.recv() => self.input(input),
                 () = self.readers.changed() => {}
                 () = self.limits.news() => {}
+                change = next_turn(&mut self.turn), if self.turn.is_some() => {
+                    self.turn_changed(change);
+                }
+            }
+            if self.publication == Publication::Published && !self.stays {
+                // It has not failed: its outcome is that it was published.
+                break DownloadError::Cancelled;
             }
         };
         Box::pin((*self).end(reason)).await;
@@ -368,8 +383,10 @@ impl Driver {
     /// Brings to an end what is being stored. Returns whether the content was
     /// published by that.
     async fn finish_writing(&mut self, reason: &DownloadError) -> bool {
-        if self.publication == Publication::UnderWay {
-            return self.await_publication().await;
+        match self.publication {
+            Publication::UnderWay => return self.await_publication().await,
+            Publication::Published => return true,
+            Publication::Hidden | Publication::Found => {}
         }
         if storage_error(reason).is_none() {
             self.save().await;
@@ -480,6 +497,7 @@ impl Driver {
                 // The caller may have gone.
                 let _ = done.send(());
             }
+            DriverInput::SetPatience(patience) => self.swarm.set_patience(now(), patience),
             DriverInput::VerifiedChunks { reply } => {
                 // The caller may have gone.
                 let _ = reply.send(self.swarm.verified_chunks());
@@ -546,10 +564,14 @@ impl Driver {
                 self.recorded = recorded;
                 self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
-                self.active = None;
                 self.set_durable_bytes(self.listing.content.length);
-                self.swarm.finished(now());
+                self.turn = None;
                 self.complete_readers();
+                if !self.stays {
+                    // The outcome is told when nobody can find it here any more.
+                    return self.show_progress();
+                }
+                self.swarm.finished(now());
                 self.show_progress();
                 // The trackers hear of it next. They know already that something of it
                 // is here.
@@ -723,9 +745,11 @@ impl Driver {
             _ => PublishBy::Finishing,
         };
         self.publication = Publication::UnderWay;
+        self.stays = self.turn.as_ref().is_none_or(DownloadTurn::seeds);
         let listed_as = self.listing.listed_as().clone();
+        let shared_as = Some(listed_as).filter(|_| self.stays);
         self.jobs
-            .publish(open, by, self.listing.content.clone(), listed_as);
+            .publish(open, by, self.listing.content.clone(), shared_as);
     }
 
     /// Reads a block for a link, as soon as its chunk is known to be right. It
@@ -889,6 +913,41 @@ impl Driver {
         });
     }
 
+    /// Pauses the download before it begins, if that is wanted.
+    fn follow_turn(&mut self) {
+        let change = self.turn.as_mut().and_then(DownloadTurn::change);
+        if let Some(change) = change {
+            self.turn_changed(change);
+        }
+    }
+
+    /// The download has to wait, or may go on.
+    fn turn_changed(&mut self, change: TurnChange) {
+        match change {
+            TurnChange::Paused(PauseOptions { serve }) => {
+                self.swarm.pause(now(), serve);
+                if !self.swarm.is_paused() {
+                    // It completes.
+                    return;
+                }
+                self.show_progress();
+                self.status
+                    .send_if_modified(|status| status.set_paused(true));
+            }
+            TurnChange::Queued => self.status.send_modify(|status| {
+                status.set_paused(false);
+                status.set_queued(true);
+            }),
+            TurnChange::Begun => {
+                self.swarm.resume(now());
+                self.status.send_modify(|status| {
+                    status.set_paused(false);
+                    status.set_queued(false);
+                });
+            }
+        }
+    }
+
     fn show_content(&self) {
         let content = self.listing.content.clone();
         self.status
@@ -912,6 +971,16 @@ impl Driver {
             status.set_durable_bytes(bytes);
             false
         });
+    }
+}
+
+/// The next change of a turn.
+///
+/// Cancel safe.
+async fn next_turn(turn: &mut Option<DownloadTurn>) -> TurnChange {
+    match turn {
+        Some(turn) => turn.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,0 +1,118 @@
+//! What users want of a download, beyond that it goes on: whether it is paused, when it
+//! begins, and whether its content is shared in the end.
+//!
+//! All handles of a download share this. A download that joins another one hands what is
+//! wanted of it on to that one:
+//!
+//! ```text
+//!   own ──it joins another──▶ handed on
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::priority::Priority;
+use crate::peer::downloads::queue::QueueTicket;
+
+/// What is wanted of one download.
+pub(in crate::peer) struct DownloadControl {
+    ticket: QueueTicket,
+    pause: watch::Sender<Option<PauseOptions>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Whether the content is shared when it is complete.
+    seeds: bool,
+    /// The download that this one has joined.
+    joined: Option<Arc<DownloadControl>>,
+}
+
+impl DownloadControl {
+    pub(in crate::peer) fn new(ticket: QueueTicket) -> Arc<Self> {
+        Arc::new(Self {
+            ticket,
+            pause: watch::Sender::new(None),
+            state: Mutex::new(State {
+                seeds: true,
+                joined: None,
+            }),
+        })
+    }
+
+    /// The place in the queue. Of a download that has joined another one, that of the
+    /// other.
+    pub(in crate::peer) fn ticket(&self) -> QueueTicket {
+        match self.joined() {
+            Some(other) => other.ticket(),
+            None => self.ticket.clone(),
+        }
+    }
+
+    /// Pauses the download, or lets it go on.
+    pub(in crate::peer) fn set_pause(&self, pause: Option<PauseOptions>) {
+        let state = self.state();
+        match &state.joined {
+            Some(other) => other.set_pause(pause),
+            None => {
+                self.pause.send_if_modified(|before| {
+                    let changed = *before != pause;
+                    *before = pause;
+                    changed
+                });
+            }
+        }
+    }
+
+    /// How this download is paused, if it is, and whoever hears of changes. Not that of
+    /// another one that it has joined.
+    pub(in crate::peer) fn pauses(&self) -> watch::Receiver<Option<PauseOptions>> {
+        self.pause.subscribe()
+    }
+
+    /// Changes when this download begins.
+    pub(in crate::peer) fn set_priority(&self, priority: Priority) {
+        self.ticket().set_priority(priority);
+    }
+
+    /// Sets whether the content is shared when it is complete.
+    pub(in crate::peer) fn set_seeds(&self, seeds: bool) {
+        self.state().seeds = seeds;
+    }
+
+    /// Whether the content is shared when it is complete.
+    pub(in crate::peer) fn seeds(&self) -> bool {
+        self.state().seeds
+    }
+
+    /// This download has joined another one, which does from now on what is wanted of
+    /// this one: it is paused if this one is, it begins no later than this one would, and
+    /// is shared if one of both is to be.
+    pub(in crate::peer) fn join(&self, other: &Arc<Self>) {
+        let mut state = self.state();
+        state.joined = Some(Arc::clone(other));
+        let pause = *self.pause.borrow();
+        if pause.is_some() {
+            other.set_pause(pause);
+        }
+        if state.seeds {
+            other.set_seeds(true);
+        }
+        let ticket = other.ticket();
+        let priority = self.ticket.priority();
+        if priority > ticket.priority() {
+            ticket.set_priority(priority);
+        }
+    }
+
+    fn joined(&self) -> Option<Arc<Self>> {
+        self.state().joined.clone()
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

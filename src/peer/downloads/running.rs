@@ -1,0 +1,107 @@
+//! The downloads of a peer that have not ended.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::content::ContentId;
+use crate::peer::contents::table::DriverHandle;
+use crate::peer::downloads::control::DownloadControl;
+use crate::protocol::ContentKey;
+
+/// The downloads of one peer, in the order in which they were asked for.
+#[derive(Default)]
+pub(in crate::peer) struct RunningDownloads(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    downloads: BTreeMap<u64, Arc<Running>>,
+    next: u64,
+}
+
+/// A download that runs, waits, or is paused.
+pub(in crate::peer) struct Running {
+    /// What it was asked for by. Parts of folders are not asked for.
+    pub(in crate::peer) key: OnceLock<ContentKey>,
+    /// Set when it was found.
+    pub(in crate::peer) found: OnceLock<ContentId>,
+    pub(in crate::peer) handle: DriverHandle,
+    pub(in crate::peer) control: Arc<DownloadControl>,
+    /// Cancelled when it has ended.
+    pub(in crate::peer) ended: CancellationToken,
+}
+
+/// Keeps a download in the table until it is dropped.
+pub(in crate::peer) struct Registered {
+    table: Arc<RunningDownloads>,
+    number: u64,
+    running: Arc<Running>,
+}
+
+impl RunningDownloads {
+    /// One more download.
+    pub(in crate::peer) fn add(
+        self: &Arc<Self>,
+        handle: DriverHandle,
+        control: Arc<DownloadControl>,
+        ended: CancellationToken,
+    ) -> Registered {
+        let running = Arc::new(Running {
+            key: OnceLock::new(),
+            found: OnceLock::new(),
+            handle,
+            control,
+            ended,
+        });
+        let mut table = self.table();
+        let number = table.next;
+        table.next += 1;
+        table.downloads.insert(number, Arc::clone(&running));
+        drop(table);
+        Registered {
+            table: Arc::clone(self),
+            number,
+            running,
+        }
+    }
+
+    /// All of them, without those that have ended.
+    pub(in crate::peer) fn all(&self) -> Vec<Arc<Running>> {
+        let all: Vec<_> = self.table().downloads.values().cloned().collect();
+        let runs = |running: &Arc<Running>| {
+            let status = running.handle.status.borrow();
+            status.outcome().is_none()
+        };
+        all.into_iter().filter(runs).collect()
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// The content, once that is known.
+    pub(in crate::peer) fn id(&self) -> Option<ContentId> {
+        match (self.found.get(), self.key.get()) {
+            (Some(id), _) | (None, Some(ContentKey::Id(id))) => Some(*id),
+            _ => None,
+        }
+    }
+}
+
+impl std::ops::Deref for Registered {
+    type Target = Running;
+
+    fn deref(&self) -> &Running {
+        &self.running
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.table.table().downloads.remove(&self.number);
+    }
+}

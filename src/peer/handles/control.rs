@@ -1,0 +1,110 @@
+//! Control of downloads while they run.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{ConfigError, checked_addr};
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::priority::Priority;
+use crate::peer::handles::download::Download;
+use crate::peer::handles::peer::Peer;
+use crate::protocol::{Addr, AddrError};
+
+impl Download {
+    /// Pauses the download, for all its handles. Returns at once;
+    /// [`DownloadEvent::Paused`](crate::DownloadEvent::Paused) comes when it is in effect,
+    /// which is soon. May be called again with other options.
+    ///
+    /// A paused download asks nobody for anything. What it was waiting for is given back,
+    /// and nobody is blamed for that; what has arrived is stored and made durable. It
+    /// keeps that, and its place in the queue, and is no longer among the active ones:
+    /// another one begins instead. It never fails for want of
+    /// [patience](crate::peer::swarm::SwarmConfig::patience). Whoever awaits it, or reads
+    /// what is not here yet, waits.
+    ///
+    /// No effect on a download that has ended, or whose last chunk is here: that one
+    /// completes.
+    pub fn pause(&self, options: PauseOptions) {
+        self.control().set_pause(Some(options));
+    }
+
+    /// Lets the download go on, for all its handles. Returns at once;
+    /// [`DownloadEvent::Unpaused`](crate::DownloadEvent::Unpaused) comes when it does. If
+    /// too many others are active, it is queued first. No effect if it is not paused.
+    pub fn resume(&self) {
+        self.control().set_pause(None);
+    }
+
+    /// Changes which of the downloads that wait begins first, for all handles of this
+    /// one. One that is active stays active.
+    pub fn set_priority(&self, priority: Priority) {
+        self.control().set_priority(priority);
+    }
+
+    /// Adds an owner to ask, an [`Addr`] or text, in addition to those that are known and
+    /// that a tracker names. No effect on a download that has ended. One that has not
+    /// found its content yet asks the owner afterwards: trackers are needed until then.
+    ///
+    /// Cancel safe: if the future is dropped, the owner is added or it is not.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is not an address. An address that the transport cannot reach
+    /// is tried in vain.
+    pub async fn add_owner<A>(&self, addr: A) -> Result<(), ConfigError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let owner = checked_addr(addr)?;
+        self.tell(DriverInput::Owners(vec![owner])).await;
+        Ok(())
+    }
+
+    /// Ends the download when nothing arrives for longer than this, whatever
+    /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience) says; `None`
+    /// never ends it. It counts from when something last arrived, or the download was
+    /// resumed: one for which nothing has arrived for longer ends soon. All handles share
+    /// it. No effect on a download that has ended.
+    ///
+    /// Cancel safe: if the future is dropped, it is changed or it is not.
+    pub async fn set_patience(&self, patience: Option<Duration>) {
+        self.tell(DriverInput::SetPatience(patience)).await;
+    }
+
+    /// Which of the downloads that wait begins first.
+    pub fn priority(&self) -> Priority {
+        self.control().ticket().priority()
+    }
+}
+
+impl Peer {
+    /// Lets this many downloads be active from now on
+    /// ([`PeerConfig::max_downloads`](crate::PeerConfig::max_downloads)). If more are,
+    /// they stay active, and no other one begins until enough of them have ended or are
+    /// paused. With 0 none begins.
+    pub fn set_max_downloads(&self, max: usize) {
+        self.shared().downloads.set_max_active(max);
+    }
+
+    /// How many downloads may be active.
+    pub fn max_downloads(&self) -> usize {
+        self.shared().downloads.max_active()
+    }
+
+    /// [Pauses](Download::pause) every download that has not ended. Those that are started
+    /// later are not paused. The files of a [folder](Self::download_folder) that are under
+    /// way are paused as well, and other files of it begin meanwhile.
+    pub fn pause_all(&self, options: PauseOptions) {
+        for running in self.shared().running.all() {
+            running.control.set_pause(Some(options));
+        }
+    }
+
+    /// [Resumes](Download::resume) every download that is paused.
+    pub fn resume_all(&self) {
+        for running in self.shared().running.all() {
+            running.control.set_pause(None);
+        }
+    }
+}

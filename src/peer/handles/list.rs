@@ -1,0 +1,129 @@
+//! What a peer has and fetches, and handles of downloads that run.
+
+use std::sync::Arc;
+
+use crate::content::{ContentId, ContentName};
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::running::Running;
+use crate::peer::handles::download::Download;
+use crate::peer::handles::peer::Peer;
+use crate::peer::swarm::Progress;
+use crate::protocol::ContentKey;
+
+/// A content that a peer has or fetches; see [`Peer::list`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ListedContent {
+    /// The content; `None` as long as a download by name has not found it.
+    pub id: Option<ContentId>,
+    /// The name that it has or gets here. As long as the manifest is not known, the name
+    /// that it was asked for by; `None` if that was an id.
+    pub name: Option<ContentName>,
+    /// Bytes of the content, once the manifest is known.
+    pub length: Option<u64>,
+    /// How far it is.
+    pub progress: Progress,
+    /// What happens to it at this moment.
+    pub state: ContentState,
+}
+
+/// What happens to a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContentState {
+    /// Its download waits until others have ended.
+    Queued {
+        /// How many others begin before it.
+        position: usize,
+    },
+    /// The content, an owner or the manifest is being looked for.
+    Looking,
+    /// It is being downloaded.
+    Downloading,
+    /// Its download is [paused](Download::pause).
+    Paused,
+    /// It is complete, and shared.
+    Seeding,
+}
+
+impl Peer {
+    /// Everything that this peer has or fetches: first the downloads that have not ended,
+    /// in the order in which they were asked for, each once however many handles it has;
+    /// then what is [complete](Self::contents), by id. Downloads that have failed are
+    /// not here, and neither is what was downloaded [without being
+    /// shared](crate::DownloadOptions::seed). A folder is its index. O(contents).
+    pub fn list(&self) -> Vec<ListedContent> {
+        let shared = self.shared();
+        let mut list: Vec<ListedContent> = Vec::new();
+        for running in shared.running.all() {
+            list.extend(listed(&running));
+        }
+        list.extend(self.contents().into_iter().map(|content| {
+            let uploads = shared.contents.uploads(&content.id);
+            let uploaded = uploads.bytes();
+            let status = ContentStatus::shared(content.clone(), uploads);
+            let mut progress = status.progress().clone();
+            progress.uploaded = uploaded;
+            ListedContent {
+                id: Some(content.id),
+                name: Some(content.name),
+                length: Some(content.length),
+                progress,
+                state: ContentState::Seeding,
+            }
+        }));
+        list
+    }
+
+    /// A handle of the download of a content that has not ended, also if it waits or is
+    /// paused: the same kind of handle as another call of [`download`](Self::download)
+    /// gives, but nothing is started. `None` if there is no such download, or it was asked
+    /// for by a name and has not found the content yet.
+    ///
+    /// The download goes on as long as one of its handles is there; dropping this one is
+    /// enough to end one that was [detached](Download::detach), unless this one is
+    /// detached as well.
+    pub fn get(&self, id: &ContentId) -> Option<Download> {
+        let shared = self.shared();
+        let running = shared.running.all();
+        let mut running = running.iter().filter(|running| running.id() == Some(*id));
+        running.find_map(|running| {
+            let handle = &running.handle;
+            // Fails if it is cancelled already.
+            let hold = handle.holders.join()?;
+            Some(Download::new(
+                (handle.status.clone(), running.ended.clone()),
+                hold,
+                handle.inbox.clone(),
+                Arc::clone(&running.control),
+                Arc::clone(&handle.readers),
+                shared.tasks.stop.clone(),
+            ))
+        })
+    }
+}
+
+/// A download, if it was asked for.
+fn listed(running: &Running) -> Option<ListedContent> {
+    let key = running.key.get()?;
+    let status = running.handle.status.borrow();
+    let asked = match key {
+        ContentKey::Name(name) => Some(name),
+        ContentKey::Id(_) => None,
+    };
+    let content = status.content();
+    let position = running.control.ticket().position();
+    let state = match position {
+        _ if status.is_paused() => ContentState::Paused,
+        Some(position) if status.is_queued() => ContentState::Queued { position },
+        _ if content.is_none() => ContentState::Looking,
+        _ => ContentState::Downloading,
+    };
+    Some(ListedContent {
+        id: running.id(),
+        name: content.map(|content| &content.name).or(asked).cloned(),
+        length: content.map(|content| content.length),
+        progress: status.progress().clone(),
+        state,
+    })
+}

@@ -1,0 +1,305 @@
+//! What a peer has and fetches, and downloads that are changed while they run.
+
+use std::time::Duration;
+
+use bt_lite::peer::ListedContent;
+use bt_lite::{
+    ContentId, ContentState, Download, DownloadError, DownloadEvent, DownloadOptions, FileStorage,
+    PauseOptions, Peer, ShareSource,
+};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use tokio::io::AsyncReadExt;
+
+use crate::on_both_networks;
+use crate::peer_handles::found;
+use crate::world::storages::{Call, Trouble, Troubled};
+use crate::world::{World, content, named, soon};
+
+const LENGTH: usize = 20 * (16 << 10);
+
+/// An owner that hangs after some blocks.
+async fn hanging(world: &World, bytes: &Bytes) -> (Peer, ContentId) {
+    let storage = Troubled::new(Call::Read, 1 + 5, Trouble::Hangs);
+    storage.inner.insert(named("x"), bytes.clone()).unwrap();
+    let builder = world.builder("hanging", storage);
+    let peer = builder.start().await.unwrap();
+    let id = peer.share(named("x")).await.unwrap().id;
+    (peer, id)
+}
+
+/// Waits until a download is paused, or goes on.
+async fn until(download: &Download, paused: bool) {
+    let mut events = download.events();
+    while download.is_paused() != paused {
+        events.next().await.expect("it has not ended");
+    }
+}
+
+/// Waits until a peer lists this many downloads that have not ended.
+async fn running(peer: &Peer, count: usize) {
+    let runs = |listed: &ListedContent| listed.state != ContentState::Seeding;
+    while peer.list().into_iter().filter(runs).count() != count {
+        tokio::task::yield_now().await;
+    }
+}
+
+on_both_networks! {
+    async fn everything_that_a_peer_has_or_fetches_is_listed(world: World) {
+        let bytes = content(LENGTH, 31);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        let other = world.node("other").await;
+        let y = other.share("y", &content(100, 32)).await;
+        let leecher = world.node("leecher").await;
+        assert!(leecher.peer.list().is_empty());
+        let own = leecher.share("own", &content(5, 33)).await;
+        let got = leecher.peer.download(named("y")).await.unwrap();
+        leecher.peer.set_max_downloads(1);
+        let mut first = leecher.peer.download(named("x"));
+        // Listed at once, before anything is known of it.
+        let state = |peer: &Peer| peer.list()[0].state;
+        assert_eq!(state(&leecher.peer), ContentState::Looking);
+        assert_eq!((leecher.peer.list()[0].id, leecher.peer.list()[0].length), (None, None));
+        assert_eq!(leecher.peer.list()[0].name, Some(named("x")));
+        found(&first).await;
+        let second = leecher.peer.download(named("nobody has it"));
+        let mut events = second.events();
+        assert_eq!(events.next().await, Some(DownloadEvent::Queued));
+        // Another handle is no other download.
+        let joined = leecher.peer.download(id);
+        found(&joined).await;
+        let list = leecher.peer.list();
+        let mut complete = [own.clone(), y.clone()];
+        complete.sort_by_key(|content| content.id);
+        assert_eq!(list.len(), 4, "{list:#?}");
+        assert_eq!((list[0].id, list[0].state), (Some(id), ContentState::Downloading));
+        assert_eq!(list[0].length, Some(LENGTH as u64));
+        assert_eq!(list[0].progress.chunks, Some(20));
+        let queued = ContentState::Queued { position: 0 };
+        assert_eq!((list[1].id, list[1].state), (None, queued));
+        assert_eq!(list[1].name, Some(named("nobody has it")));
+        for (listed, content) in list[2..].iter().zip(&complete) {
+            assert_eq!(listed.id, Some(content.id));
+            assert_eq!(listed.name.as_ref(), Some(&content.name));
+            assert_eq!(listed.progress.verified_bytes, content.length);
+            assert_eq!(listed.state, ContentState::Seeding);
+        }
+        assert_eq!(got, y);
+        // What has failed or was cancelled is not listed.
+        first.cancel();
+        drop(joined);
+        assert!((&mut first).await.is_err());
+        assert!(matches!(second.await, Err(DownloadError::NotFound { .. })));
+        running(&leecher.peer, 0).await;
+        assert_eq!(leecher.peer.list().len(), 2);
+    }
+
+    async fn download_that_runs_gives_one_more_handle(world: World) {
+        let bytes = content(LENGTH, 34);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        let leecher = world.node("leecher").await;
+        assert!(leecher.peer.get(&id).is_none());
+        let options = DownloadOptions::new().paused(PauseOptions::new());
+        let first = leecher.peer.download_with(id, options);
+        // Also one that was not found yet, if it was asked for by its id.
+        let second = leecher.peer.get(&id).unwrap();
+        second.resume();
+        found(&first).await;
+        assert_eq!(second.content(), first.content());
+        assert_eq!(leecher.peer.stats().active_downloads, 1);
+        drop(first);
+        let mut third = leecher.peer.get(&id).unwrap();
+        drop(second);
+        // It goes on for the last one.
+        let helper = world.node("helper").await;
+        helper.share("x", &bytes).await;
+        third.add_owner(helper.addr()).await.unwrap();
+        let got = (&mut third).await.unwrap();
+        assert_eq!(got.id, id);
+        assert!(leecher.peer.get(&id).is_none(), "it has ended");
+        assert!(leecher.peer.get(&ContentId::of(b"other")).is_none());
+    }
+
+    async fn detached_download_is_got_hold_of_again(world: World) {
+        let bytes = content(LENGTH, 35);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        let leecher = world.node("leecher").await;
+        let first = leecher.peer.download(named("x"));
+        found(&first).await;
+        first.detach();
+        let mut again = leecher.peer.get(&id).unwrap();
+        again.cancel();
+        assert_eq!((&mut again).await, Err(DownloadError::Cancelled));
+        running(&leecher.peer, 0).await;
+        assert!(leecher.peer.get(&id).is_none());
+    }
+
+    async fn content_that_is_not_to_be_shared_is_only_stored(world: World) {
+        let bytes = content(LENGTH, 36);
+        let owner = world.node("owner").await;
+        let shared = owner.share("x", &bytes).await;
+        let leecher = world.node("leecher").await;
+        let mut downloads = [
+            leecher.peer.download_with(shared.id, DownloadOptions::new().seed(false)),
+            leecher.peer.download_with(named("x"), DownloadOptions::new().seed(false).name("z")),
+        ];
+        let events = downloads[0].events();
+        for (download, name) in downloads.iter_mut().zip(["x", "z"]) {
+            assert_eq!((&mut *download).await.unwrap().name, named(name));
+            assert_eq!(leecher.bytes(name), Some(bytes.clone()));
+        }
+        let events: Vec<_> = events.collect().await;
+        assert!(matches!(events.last(), Some(DownloadEvent::Finished(_))), "{events:?}");
+        assert!(leecher.peer.list().is_empty() && leecher.peer.contents().is_empty());
+        assert_eq!(downloads[0].durable_bytes(), LENGTH as u64);
+        let mut read = Vec::new();
+        downloads[0].reader().read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, bytes);
+        world.listed(&shared, 1).await;
+        // It is there for the next one, who finds it in the storage, ...
+        let again = DownloadOptions::new().seed(false);
+        let again = leecher.peer.download_with(named("x"), again);
+        assert_eq!(again.progress().downloaded, 0);
+        again.await.unwrap();
+        assert!(leecher.peer.list().is_empty());
+        // ... and may share it after all.
+        leecher.peer.download(named("x")).await.unwrap();
+        assert_eq!(leecher.peer.contents().len(), 1);
+        world.listed(&shared, 2).await;
+        // What is shared stays shared.
+        let again = DownloadOptions::new().seed(false);
+        leecher.peer.download_with(named("x"), again).await.unwrap();
+        assert_eq!(leecher.peer.contents().len(), 1);
+    }
+
+    async fn content_is_shared_if_one_of_those_who_want_it_shares_it(world: World) {
+        let bytes = content(LENGTH, 37);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        let leecher = world.node("leecher").await;
+        let mut first = leecher.peer.download_with(id, DownloadOptions::new().seed(false));
+        found(&first).await;
+        let second = leecher.peer.download(named("x"));
+        found(&second).await;
+        drop(second);
+        let helper = world.node("helper").await;
+        helper.share("x", &bytes).await;
+        first.add_owner(helper.addr().to_string()).await.unwrap();
+        (&mut first).await.unwrap();
+        assert_eq!(leecher.peer.contents().len(), 1);
+    }
+
+    async fn owner_that_is_added_is_asked(world: World) {
+        let bytes = content(LENGTH, 38);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        // No tracker names this one.
+        let helper = Peer::builder(world.transport("helper"), bt_lite::MemoryStorage::new());
+        let helper = helper.listen(world.at("helper")).start().await.unwrap();
+        helper.share(ShareSource::bytes("x", bytes.clone())).await.unwrap();
+        let leecher = world.node("leecher").await;
+        let mut first = leecher.peer.download(named("x"));
+        found(&first).await;
+        let second = leecher.peer.download(id);
+        found(&second).await;
+        assert!(second.add_owner("no address").await.is_err());
+        second.add_owner(helper.local_addr().unwrap().clone()).await.unwrap();
+        (&mut first).await.unwrap();
+        assert_eq!(leecher.bytes("x"), Some(bytes));
+        // It has ended.
+        second.add_owner(world.nowhere()).await.unwrap();
+    }
+
+    async fn paused_download_is_resumed_over_any_network(world: World) {
+        let bytes = content(LENGTH, 39);
+        let (_owner, id) = hanging(&world, &bytes).await;
+        let leecher = world.node("leecher").await;
+        let mut download = leecher.peer.download(id);
+        found(&download).await;
+        for serve in [true, false, true] {
+            download.pause(PauseOptions::new().serve(serve));
+            until(&download, true).await;
+            assert_eq!(leecher.peer.stats().active_downloads, 0);
+            assert_eq!(leecher.peer.list()[0].state, ContentState::Paused);
+            download.resume();
+            until(&download, false).await;
+            assert_eq!(leecher.peer.stats().active_downloads, 1);
+        }
+        let helper = world.node("helper").await;
+        helper.share("x", &bytes).await;
+        download.add_owner(helper.addr()).await.unwrap();
+        (&mut download).await.unwrap();
+        assert_eq!(leecher.bytes("x"), Some(bytes));
+    }
+
+    async fn number_of_active_downloads_changes_while_they_run(world: World) {
+        let bytes = content(LENGTH, 40);
+        let (owner, _) = hanging(&world, &bytes).await;
+        let leecher = world.node("leecher").await;
+        assert_eq!(leecher.peer.max_downloads(), 64);
+        leecher.peer.set_max_downloads(0);
+        let first = leecher.peer.download(named("x"));
+        let second = leecher.peer.download(named("nobody has it"));
+        let mut events = first.events();
+        assert_eq!(events.next().await, Some(DownloadEvent::Queued));
+        assert_eq!((first.position(), second.position()), (Some(0), Some(1)));
+        leecher.peer.set_max_downloads(1);
+        while !matches!(events.next().await, Some(DownloadEvent::Found(_))) {}
+        assert_eq!(second.position(), Some(0));
+        leecher.peer.set_max_downloads(2);
+        assert!(second.await.is_err());
+        drop(owner);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_is_changed_while_a_download_runs() {
+    let world = World::memory(1).await;
+    let bytes = content(LENGTH, 41);
+    let (_owner, id) = hanging(&world, &bytes).await;
+    let leecher = world.node("leecher").await;
+    let mut download = leecher.peer.download(id);
+    found(&download).await;
+    let begun = tokio::time::Instant::now();
+    let hour = Duration::from_secs(3600);
+    download.set_patience(Some(hour)).await;
+    tokio::time::sleep(hour / 2).await;
+    download.set_patience(None).await;
+    tokio::time::sleep(3 * hour).await;
+    assert!((&mut download).now_or_never().is_none());
+    // It counts from when something last arrived.
+    download.set_patience(Some(5 * hour)).await;
+    let limit = tokio::time::timeout(24 * hour, &mut download);
+    let outcome = limit.await.unwrap();
+    assert!(
+        matches!(outcome, Err(DownloadError::GaveUp { .. })),
+        "{outcome:?}"
+    );
+    let took = begun.elapsed();
+    assert!(took > 4 * hour && took < 6 * hour, "{took:?}");
+    download.set_patience(None).await;
+}
+
+/// What is not to be shared is not shared after a restart either.
+#[tokio::test]
+async fn content_that_is_not_to_be_shared_is_not_recorded() {
+    let world = World::tcp().await;
+    let bytes = content(LENGTH, 42);
+    let owner = world.node("owner").await;
+    let shared = owner.share("x", &bytes).await;
+    let dir = tempfile::tempdir().unwrap();
+    for (seed, contents) in [(false, 0), (true, 1)] {
+        let sharing = async || {
+            let storage = FileStorage::open(dir.path()).unwrap();
+            let builder = world.builder("leecher", storage).share_stored();
+            builder.start().await.unwrap()
+        };
+        let peer = sharing().await;
+        let options = DownloadOptions::new().seed(seed);
+        peer.download_with(shared.id, options).await.unwrap();
+        peer.shutdown().await;
+        drop(peer);
+        let peer = sharing().await;
+        assert_eq!(peer.contents().len(), contents);
+        peer.shutdown().await;
+        drop(peer);
+    }
+}
