@@ -172,7 +172,7 @@ async fn crowd_shares_the_upload_limit_of_its_seeder() {
 
 #[tokio::test(start_paused = true)]
 async fn leechers_keep_to_their_limits_in_both_directions() {
-    const RATE: u64 = 200 * KIB;
+    const RATE: u64 = 100 * KIB;
     let scene = Scene::new().await;
     let owner = scene.node("owner", RateLimits::default()).await;
     let content = owner.share("x", &bytes_of(2 * MIB, 1)).await;
@@ -187,11 +187,7 @@ async fn leechers_keep_to_their_limits_in_both_directions() {
         let name = format!("leecher-{number}");
         let blocks = scene.blocks(TraceKind::Delivered, "", &name);
         assert_not_above(&blocks, RATE, BLOCK);
-        let mut sec = std::collections::BTreeMap::new();
-        for (at, b) in &blocks {
-            *sec.entry(at.as_millis() / 250).or_insert(0) += b;
-        }
-        eprintln!("{name} {sec:?}");
+        assert_not_below(&blocks, RATE);
         assert_not_above(&scene.blocks(TraceKind::Sent, &name, ""), RATE / 2, BLOCK);
     }
 }
@@ -351,8 +347,6 @@ async fn raised_limit_takes_effect(
     raise(&owner.peer, &leecher.peer);
     let raised = Instant::now();
     soon(&mut download).await.unwrap();
-    let blocks = scene.blocks(TraceKind::Sent, "owner", "");
-    eprintln!("{owners:?} {leechers:?} {:?} {blocks:?}", raised.elapsed());
     // Half a second at the new rate.
     assert!(raised.elapsed() < SECOND * 3 / 2, "{:?}", raised.elapsed());
     assert_eq!(download.progress().wasted, 0);
