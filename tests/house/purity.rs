@@ -11,12 +11,14 @@ use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text}
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
-const PLACES: [&str; 5] = [
+const PLACES: [&str; 7] = [
     "src/content",
     "src/protocol",
     "src/tracker/request_handler.rs",
     "src/tracker/registry",
     "src/peer/swarm",
+    "src/peer/limits/bucket.rs",
+    "src/peer/limits/turns.rs",
 ];
 
 /// What the pure part may name: these, and what is in them.
@@ -25,6 +27,7 @@ const ALLOWED: &[&str] = &[
     "crate::protocol",
     "crate::tracker::registry",
     "crate::peer::swarm",
+    "crate::peer::limits",
     "blake3",
     "bytes",
     "serde", // in attributes, behind a feature

@@ -44,11 +44,11 @@ impl Bucket {
         bucket
     }
 
-    /// Another rate, from now on. Debt takes as long to pay off as before.
+    /// Another rate, from now on. Debt takes no longer to pay off than before.
     pub(super) fn set_rate(&mut self, now: Instant, rate: u64) {
         self.refill(now);
         let rate = rate.max(1);
-        if self.level < 0 {
+        if self.level < 0 && rate < self.rate {
             self.level = self.level * i128::from(rate) / i128::from(self.rate);
         }
         self.rate = rate;
@@ -90,6 +90,13 @@ impl Bucket {
         let lacks = i128::from(enough) * NANOS - self.level_at(now);
         let nanos = lacks.max(0).unsigned_abs().div_ceil(self.rate.into());
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// For how long so many bytes have to wait that pass behind others.
+    pub(super) fn behind(&self, now: Instant, others: u64, bytes: u64) -> Duration {
+        let time = Duration::try_from_secs_f64(others as f64 / self.rate as f64);
+        let time = time.unwrap_or(Duration::MAX);
+        self.wait(now, bytes).saturating_add(time)
     }
 
     /// So many bytes pass.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::config::{ContentLimits, RateLimits};
 use super::turns::{Turn, Turns};
 use crate::content::ContentId;
-use crate::peer::swarm::{Allowance, Direction, Swarm};
+use crate::peer::swarm::{Allowance, AllowanceKind, Direction, Swarm};
 use crate::peer::tasks::Tasks;
 
 /// When the limits of so many contents are kept, those of contents that are not here any
@@ -48,7 +48,7 @@ struct State {
 /// What a driver is told.
 #[derive(Default)]
 struct Mailbox {
-    /// At most one for each host and direction: no more is asked for at a time.
+    /// At most one of a kind for each host and direction: no more is asked for at a time.
     allowed: Vec<Allowance>,
     news: Arc<Notify>,
 }
@@ -172,12 +172,14 @@ impl State {
         for direction in [Direction::Upload, Direction::Download] {
             while let Some(turn) = self.turns(direction).next(now) {
                 let Turn {
+                    kind,
                     content,
                     host,
                     bytes,
                 } = turn;
                 if let Some(driver) = self.drivers.get_mut(&content) {
                     driver.allowed.push(Allowance {
+                        kind,
                         direction,
                         host,
                         bytes,
@@ -210,11 +212,17 @@ impl State {
 
     fn give_back(&mut self, now: std::time::Instant, content: ContentId, of: Allowance) {
         let Allowance {
+            kind,
             direction,
             host,
             bytes,
         } = of;
+        if kind == AllowanceKind::Invitation {
+            // It has taken nothing.
+            return;
+        }
         let turn = Turn {
+            kind,
             content,
             host,
             bytes,
@@ -302,12 +310,14 @@ impl Seat {
             }
             while let Some(wish) = swarm.poll_wish() {
                 let Allowance {
+                    kind,
                     direction,
                     host,
                     bytes,
                 } = wish;
                 let content = self.id;
                 let turn = Turn {
+                    kind,
                     content,
                     host,
                     bytes,

@@ -7,6 +7,10 @@
 //! host holds up is passed over; the first one that waits for nothing but the limit of the
 //! whole peer is not, or short blocks would keep a long one waiting forever.
 //!
+//! An invitation passes a little before its bytes could, and takes nothing. As many bytes
+//! are promised to its flow as long as it has not used it, and other invitations wait
+//! behind them.
+//!
 //! Pure: it is told the time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +18,24 @@ use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use crate::content::ContentId;
+use crate::peer::swarm::AllowanceKind;
 use crate::protocol::HostKey;
 
 /// So many flows and hosts are kept, with those in the queue, before those that make no
 /// difference any more are looked for.
 const MIN_KEPT: usize = 64;
 
+/// How long before its bytes an invitation passes: a round trip between most hosts, and
+/// less than a request is held up without being rejected.
+const LEAD: Duration = Duration::from_millis(150);
+
+/// How long a promise holds.
+const PROMISE: Duration = Duration::from_millis(500);
+
 /// So many bytes of a content, from or to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Turn {
+    pub(super) kind: AllowanceKind,
     pub(super) content: ContentId,
     pub(super) host: HostKey,
     pub(super) bytes: u64,
@@ -37,6 +50,34 @@ struct Flow {
     finish: u64,
     /// Its place in the queue, if it waits.
     place: Option<Place>,
+    /// That of its invitation.
+    invitation: Option<Place>,
+}
+
+impl Flow {
+    fn place(&mut self, kind: AllowanceKind) -> &mut Option<Place> {
+        match kind {
+            AllowanceKind::Bytes => &mut self.place,
+            AllowanceKind::Invitation => &mut self.invitation,
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.place.is_some() || self.invitation.is_some()
+    }
+}
+
+/// Bytes that a flow was invited to.
+#[derive(Debug)]
+struct Promise {
+    to: Turn,
+    until: Instant,
+}
+
+impl Turn {
+    fn is_same_flow(&self, other: &Self) -> bool {
+        self.content == other.content && self.host == other.host
+    }
 }
 
 /// What the queue allows at a moment.
@@ -59,6 +100,7 @@ pub(super) struct Turns {
     contents: BTreeMap<ContentId, Bucket>,
     queue: BTreeMap<Place, Turn>,
     flows: BTreeMap<(ContentId, HostKey), Flow>,
+    promises: Vec<Promise>,
     virtual_time: u64,
     asked: u64,
     /// When there are so many flows or hosts, the superfluous ones are forgotten.
@@ -102,14 +144,19 @@ impl Turns {
             self.hosts.extend(bucket.map(|b| (turn.host.clone(), b)));
         }
         let flow = self.flows.entry(key).or_default();
-        if let Some(waiting) = flow.place.and_then(|place| self.queue.get_mut(&place)) {
-            waiting.bytes += turn.bytes;
-            flow.finish += turn.bytes;
+        let is_now = turn.kind == AllowanceKind::Bytes;
+        let waiting = flow
+            .place(turn.kind)
+            .and_then(|place| self.queue.get_mut(&place));
+        if let Some(waiting) = waiting {
+            let more = if is_now { turn.bytes } else { 0 };
+            waiting.bytes += more;
+            flow.finish += more;
             return;
         }
         let place = (self.virtual_time.max(flow.finish), self.asked);
-        flow.finish = place.0 + turn.bytes;
-        flow.place = Some(place);
+        flow.finish = place.0 + if is_now { turn.bytes } else { 0 };
+        *flow.place(turn.kind) = Some(place);
         self.asked += 1;
         self.queue.insert(place, turn);
     }
@@ -120,12 +167,22 @@ impl Turns {
             return None;
         };
         let turn = self.queue.remove(&place)?;
-        self.virtual_time = place.0;
+        self.virtual_time = self.virtual_time.max(place.0);
         if let Some(flow) = self.flows.get_mut(&(turn.content, turn.host.clone())) {
-            flow.place = None;
+            *flow.place(turn.kind) = None;
         }
-        for bucket in self.buckets(&turn.content, &turn.host) {
-            bucket.take(now, turn.bytes);
+        self.promises
+            .retain(|promise| promise.until > now && !promise.to.is_same_flow(&turn));
+        match turn.kind {
+            AllowanceKind::Bytes => {
+                for bucket in self.buckets(&turn.content, &turn.host) {
+                    bucket.take(now, turn.bytes);
+                }
+            }
+            AllowanceKind::Invitation => self.promises.push(Promise {
+                to: turn.clone(),
+                until: now + PROMISE,
+            }),
         }
         if self.queue.is_empty() {
             self.flows.clear();
@@ -143,26 +200,80 @@ impl Turns {
         }
     }
 
-    /// O(turns that a limit of their content or host holds up).
+    /// O(turns that a limit of their content or host holds up, and invitations).
     fn look(&self, now: Instant) -> Look {
         let mut shortest: Option<Duration> = None;
+        let mut ahead = Vec::new();
         for (place, turn) in &self.queue {
-            let content = self.contents.get(&turn.content);
-            let own = content.into_iter().chain(self.hosts.get(&turn.host));
-            let own = own.map(|bucket| bucket.wait(now, turn.bytes)).max();
-            let own = own.unwrap_or_default();
-            let peer = self.peer.as_ref();
-            let peer = peer.map_or(Duration::ZERO, |bucket| bucket.wait(now, turn.bytes));
+            let (own, peer) = match turn.kind {
+                AllowanceKind::Bytes => self.wait(now, turn),
+                AllowanceKind::Invitation => {
+                    (self.wait_to_invite(now, turn, &ahead), Duration::ZERO)
+                }
+            };
             let wait = own.max(peer);
             if wait.is_zero() {
                 return Look::Pass(*place);
             }
             shortest = Some(shortest.map_or(wait, |shortest| shortest.min(wait)));
-            if own.is_zero() {
-                break;
+            if turn.kind == AllowanceKind::Bytes {
+                ahead.push(turn);
+                if own.is_zero() {
+                    break;
+                }
             }
         }
         shortest.map_or(Look::Empty, Look::Wait)
+    }
+
+    /// How long a turn has to wait for the limits of its content and its host, and for that
+    /// of the peer.
+    fn wait(&self, now: Instant, turn: &Turn) -> (Duration, Duration) {
+        let content = self.contents.get(&turn.content).into_iter();
+        let own = content.chain(self.hosts.get(&turn.host));
+        let own = own.map(|bucket| bucket.wait(now, turn.bytes)).max();
+        let peer = self.peer.as_ref();
+        let peer = peer.map(|bucket| bucket.wait(now, turn.bytes));
+        (own.unwrap_or_default(), peer.unwrap_or_default())
+    }
+    /// How long an invitation has to wait: until its bytes could nearly pass behind what was
+    /// promised to others, and what waits before it.
+    fn wait_to_invite(&self, now: Instant, turn: &Turn, ahead: &[&Turn]) -> Duration {
+        let (own, peer) = self.wait(now, turn);
+        let wait = own.max(peer).saturating_sub(LEAD);
+        if !wait.is_zero() {
+            return wait;
+        }
+        let content = self.contents.get(&turn.content);
+        let host = self.hosts.get(&turn.host);
+        let scopes = [
+            (content, Some(turn.content), None),
+            (host, None, Some(&turn.host)),
+            (self.peer.as_ref(), None, None),
+        ];
+        let others = ahead.iter().copied().chain(
+            self.promises
+                .iter()
+                .filter(|p| p.until > now)
+                .map(|p| &p.to),
+        );
+        let others = others.filter(|other| !other.is_same_flow(turn));
+        for (bucket, of, from) in scopes {
+            let counts = |other: &&Turn| {
+                of.is_none_or(|of| of == other.content)
+                    && from.is_none_or(|from| *from == other.host)
+            };
+            let before = others.clone().filter(counts).map(|other| other.bytes).sum();
+            let is_late = |bucket: &Bucket| bucket.behind(now, before, turn.bytes) > LEAD;
+            if before > 0 && bucket.is_some_and(is_late) {
+                // It is looked at again when one of them passes, or the promise has ended.
+                let ends = self.promises.iter().map(|promise| promise.until);
+                let ends = ends.filter(|until| *until > now).min();
+                let ends = ends.map(|until| until.saturating_duration_since(now));
+                return ends.unwrap_or(PROMISE);
+            }
+        }
+        Duration::ZERO
     }
 
     /// Bytes that were given will not pass.
@@ -176,6 +287,8 @@ impl Turns {
     pub(super) fn forget(&mut self, content: &ContentId) {
         self.queue.retain(|_, turn| turn.content != *content);
         self.flows.retain(|(of, _), _| of != content);
+        self.promises
+            .retain(|promise| promise.to.content != *content);
     }
 
     fn buckets(
@@ -188,15 +301,15 @@ impl Turns {
         content.chain(host).chain(&mut self.peer)
     }
 
-    /// Forgets the flows and hosts that make no difference, when there are many.
+    /// Forgets the flows that do not wait, and hosts that make no difference, when there are
+    /// many.
     fn prune(&mut self, now: Instant) {
         let count = self.flows.len().max(self.hosts.len());
         if count < self.prune_at.max(MIN_KEPT) {
             return;
         }
-        let virtual_time = self.virtual_time;
-        self.flows
-            .retain(|_, flow| flow.place.is_some() || flow.finish > virtual_time);
+        // What the others were given of late is forgotten with them.
+        self.flows.retain(|_, flow| flow.is_waiting());
         let waiting: BTreeSet<&HostKey> = self.queue.values().map(|turn| &turn.host).collect();
         self.hosts
             .retain(|host, bucket| waiting.contains(host) || !bucket.is_full(now));
@@ -229,6 +342,7 @@ mod tests {
 
     fn turn(content: u8, from: u8, bytes: u64) -> Turn {
         Turn {
+            kind: AllowanceKind::Bytes,
             content: id(content),
             host: host(from),
             bytes,
@@ -355,7 +469,7 @@ mod tests {
         assert!(turns.next(start).is_some());
         turns.ask(start, turn(1, 1, 100_000));
         let wait = turns.due(start).unwrap() - start;
-        assert_eq!(wait, Duration::from_secs(99));
+        assert_eq!(wait, Duration::from_secs(100));
         let later = start + Duration::from_secs(1);
         turns.set_peer(later, Some(1_000_000));
         let wait = turns.due(later).unwrap() - later;
@@ -382,6 +496,36 @@ mod tests {
         turns.next(start).unwrap();
         turns.ask(start, turn(1, 1, 500));
         assert!(turns.next(start).is_none());
+    }
+
+    #[test]
+    fn invitations_pass_before_their_bytes_and_one_after_the_other() {
+        const BYTES: u64 = 16 << 10;
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut turns = Turns::default();
+        // A block each second.
+        turns.set_peer(start, Some(BYTES));
+        turns.ask(start, turn(1, 1, BYTES));
+        assert!(turns.next(start).is_some());
+        let invitation = |from| Turn {
+            kind: AllowanceKind::Invitation,
+            ..turn(1, from, BYTES)
+        };
+        turns.ask(start, invitation(2));
+        turns.ask(start, invitation(3));
+        assert_eq!(turns.next(at(700)), None);
+        assert_eq!(turns.due(start), Some(at(850)));
+        assert_eq!(turns.next(at(850)), Some(invitation(2)));
+        // The other one waits until this one is used, or for long enough.
+        assert_eq!(turns.next(at(1000)), None);
+        turns.ask(at(1000), turn(1, 2, BYTES));
+        assert_eq!(turns.next(at(1000)), Some(turn(1, 2, BYTES)));
+        assert_eq!(turns.due(at(1000)), Some(at(1850)));
+        assert_eq!(turns.next(at(1850)), Some(invitation(3)));
+        turns.ask(at(1850), invitation(2));
+        assert_eq!(turns.due(at(1850)), Some(at(2350)));
+        assert_eq!(turns.next(at(2350)), Some(invitation(2)));
     }
 
     #[test]
@@ -506,7 +650,7 @@ mod tests {
                     let got = turns.next(now);
                     prop_assert_eq!(&got, &expected.as_ref().map(|(_, turn)| turn.clone()));
                     let Some((begins, turn)) = expected else { break };
-                    virtual_time = begins;
+                    virtual_time = virtual_time.max(begins);
                     if waiting.is_empty() {
                         finish.clear();
                         virtual_time = 0;

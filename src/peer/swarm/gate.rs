@@ -9,15 +9,17 @@
 //! ```
 //! For each host, one wish at a time is under way. Where nothing is limited, there is no
 //! gate.
+//!
+//! A link that was choked needs a round trip to ask. So it is invited a little before bytes
+//! may be sent to it, which is a wish of its own: an invitation.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::protocol::HostKey;
 
-/// For how long an invited link is waited for, before what was allowed for it is given to
-/// others: longer than most round trips.
-const KEPT: Duration = Duration::from_secs(1);
+/// For how long an invitation holds that was allowed.
+const INVITATION: Duration = Duration::from_millis(250);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,9 +30,21 @@ pub enum Direction {
     Download,
 }
 
+/// What is allowed, or wished for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AllowanceKind {
+    /// The bytes pass, as soon as they may.
+    Bytes,
+    /// They will soon be wished for. Allow it when they could pass by the time that a
+    /// round trip takes; nothing passes by that.
+    Invitation,
+}
+
 /// Bytes that may pass, or are wished for, from or to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allowance {
+    /// Whether they are for now.
+    pub kind: AllowanceKind,
     /// Which way.
     pub direction: Direction,
     /// From or to whom.
@@ -54,8 +68,15 @@ struct Account {
     credit: u64,
     /// More was wished for, and is not allowed yet.
     is_pending: bool,
-    /// When something was last allowed.
-    since: Option<Instant>,
+    invitation: Invitation,
+}
+
+/// Whether a link of a host may be invited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Invitation {
+    None,
+    WishedFor,
+    AllowedAt(Instant),
 }
 
 impl Gate {
@@ -91,21 +112,45 @@ impl Gate {
             return;
         }
         account.is_pending = true;
-        let wish = self.allowance(host, lacks);
+        let wish = self.allowance(AllowanceKind::Bytes, host, lacks);
         self.wishes.push_back(wish);
+    }
+
+    /// Whether a link of a host may be invited to ask for a block.
+    pub(super) fn may_invite(&self, host: &HostKey) -> bool {
+        let account = self.accounts.get(host);
+        account.is_some_and(|account| matches!(account.invitation, Invitation::AllowedAt(_)))
+    }
+
+    /// Wishes that one may be.
+    pub(super) fn want_invitation(&mut self, host: &HostKey, bytes: u64) {
+        let account = self.account(host);
+        if account.invitation == Invitation::None {
+            account.invitation = Invitation::WishedFor;
+            let wish = self.allowance(AllowanceKind::Invitation, host, bytes);
+            self.wishes.push_back(wish);
+        }
+    }
+
+    /// One is invited.
+    pub(super) fn invited(&mut self, host: &HostKey) {
+        if let Some(account) = self.accounts.get_mut(host) {
+            account.invitation = Invitation::None;
+        }
     }
 
     fn account(&mut self, host: &HostKey) -> &mut Account {
         let account = Account {
             credit: 0,
             is_pending: false,
-            since: None,
+            invitation: Invitation::None,
         };
         self.accounts.entry(host.clone()).or_insert(account)
     }
 
-    fn allowance(&self, host: &HostKey, bytes: u64) -> Allowance {
+    fn allowance(&self, kind: AllowanceKind, host: &HostKey, bytes: u64) -> Allowance {
         Allowance {
+            kind,
             direction: self.direction,
             host: host.clone(),
             bytes,
@@ -120,45 +165,44 @@ impl Gate {
     }
 
     /// What was wished for may pass.
-    pub(super) fn allow(&mut self, now: Instant, host: &HostKey, bytes: u64) {
-        let account = self.account(host);
-        account.credit += bytes;
-        account.is_pending = false;
-        account.since = Some(now);
+    pub(super) fn allow(&mut self, now: Instant, allowance: &Allowance) {
+        let account = self.account(&allowance.host);
+        match allowance.kind {
+            AllowanceKind::Bytes => {
+                account.credit += allowance.bytes;
+                account.is_pending = false;
+            }
+            AllowanceKind::Invitation => account.invitation = Invitation::AllowedAt(now),
+        }
     }
 
     /// Bytes that have passed, as it seemed, have not.
     pub(super) fn give_back(&mut self, host: &HostKey, bytes: u64) {
         if bytes > 0 {
-            let returned = self.allowance(host, bytes);
+            let returned = self.allowance(AllowanceKind::Bytes, host, bytes);
             self.returned.push_back(returned);
         }
     }
 
-    /// Gives back what nobody uses. Hosts that are `expected` to ask have some time.
-    pub(super) fn reclaim(&mut self, now: Instant, expected: impl Fn(&HostKey) -> bool) {
+    /// Gives back what nobody uses.
+    pub(super) fn reclaim(&mut self, now: Instant) {
         let (direction, returned) = (self.direction, &mut self.returned);
         self.accounts.retain(|host, account| {
-            if account.is_pending || account.credit > 0 && account.is_kept(now) && expected(host) {
-                return true;
+            if let Invitation::AllowedAt(at) = account.invitation
+                && now.saturating_duration_since(at) >= INVITATION
+            {
+                account.invitation = Invitation::None;
             }
-            if account.credit > 0 {
+            if account.credit > 0 && !account.is_pending {
                 returned.push_back(Allowance {
+                    kind: AllowanceKind::Bytes,
                     direction,
                     host: host.clone(),
-                    bytes: account.credit,
+                    bytes: std::mem::take(&mut account.credit),
                 });
             }
-            false
+            account.is_pending || account.invitation != Invitation::None
         });
-    }
-
-    /// When to call [`reclaim`](Self::reclaim) at the latest.
-    pub(super) fn reclaim_due(&self) -> Option<Instant> {
-        let kept = self.accounts.values();
-        let kept = kept.filter(|account| account.credit > 0 && !account.is_pending);
-        kept.filter_map(|account| account.since?.checked_add(KEPT))
-            .min()
     }
 
     /// Whether something waits until it may pass.
@@ -172,12 +216,5 @@ impl Gate {
 
     pub(super) fn poll_returned(&mut self) -> Option<Allowance> {
         self.returned.pop_front()
-    }
-}
-
-impl Account {
-    fn is_kept(&self, now: Instant) -> bool {
-        let is_new = |since| now.saturating_duration_since(since) < KEPT;
-        self.since.is_some_and(is_new)
     }
 }

@@ -732,7 +732,7 @@ impl Swarm {
     /// this side up.
     fn settle_limits(&mut self, now: Instant) {
         if let Some(gate) = &mut self.gate {
-            gate.reclaim(now, |_| false);
+            gate.reclaim(now);
         }
         self.uploader.reclaim(now);
         match (self.is_held(), self.held_since) {
@@ -798,10 +798,10 @@ impl Swarm {
 
     /// A [wish](Self::poll_wish) comes true. It is used at once, or soon returned.
     pub fn allow(&mut self, now: Instant, allowance: &Allowance) {
-        let Allowance { host, bytes, .. } = allowance;
+        let host = &allowance.host;
         match allowance.direction {
             Direction::Upload => {
-                self.uploader.allow(now, host, *bytes);
+                self.uploader.allow(now, allowance);
                 let links = self
                     .links
                     .iter()
@@ -813,7 +813,7 @@ impl Swarm {
             }
             Direction::Download => {
                 if let Some(gate) = &mut self.gate {
-                    gate.allow(now, host, *bytes);
+                    gate.allow(now, allowance);
                 }
                 self.ask_waiting_pages(now);
                 while self.may_ask(host) && self.ask_queue.wake_held(Some(host), &self.links) {

@@ -72,7 +72,7 @@ mod waiting_line;
 
 pub(crate) use chunk_bytes::ChunkBytes;
 pub use config::SwarmConfig;
-pub use gate::{Allowance, Direction};
+pub use gate::{Allowance, AllowanceKind, Direction};
 pub use link_id::LinkId;
 pub use link_info::{LinkCookies, LinkInfo};
 pub(crate) use link_map::LinkMap;

@@ -25,7 +25,7 @@ use receiver::{LinkWindow, Receiver, STALLED};
 use receivers::Receivers;
 
 use super::LinkId;
-use super::gate::{Direction, Gate};
+use super::gate::{Allowance, Direction, Gate};
 use super::rate::RateMeter;
 use crate::content::BlockRange;
 use crate::protocol::HostKey;
@@ -132,10 +132,10 @@ impl Uploader {
         self.choker.unsettle(true);
     }
 
-    /// So many bytes may be sent to a host.
-    pub fn allow(&mut self, now: Instant, host: &HostKey, bytes: u64) {
+    /// So many bytes may be sent to a host, or a link of it may be invited.
+    pub fn allow(&mut self, now: Instant, allowance: &Allowance) {
         if let Some(gate) = &mut self.gate {
-            gate.allow(now, host, bytes);
+            gate.allow(now, allowance);
             self.movable = true;
             self.choker.unsettle(true);
         }
@@ -148,19 +148,11 @@ impl Uploader {
         }
     }
 
-    /// Gives back what nobody uses of what was allowed. Links that may ask have some time.
+    /// Gives back what nobody uses of what was allowed.
     pub fn reclaim(&mut self, now: Instant) {
-        let Some(gate) = &mut self.gate else {
-            return;
-        };
-        let receivers = &self.receivers;
-        let accounts = &self.accounts;
-        gate.reclaim(now, |host| {
-            let mut of_host = receivers
-                .values()
-                .filter(|r| accounts.host(r.host()) == host);
-            of_host.any(|receiver| !receiver.is_choked() && receiver.lacks_something())
-        });
+        if let Some(gate) = &mut self.gate {
+            gate.reclaim(now);
+        }
     }
 
     pub(super) fn gate_mut(&mut self) -> Option<&mut Gate> {
@@ -416,12 +408,8 @@ impl Uploader {
     /// take, or a link does not use its turn.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let turns = self.choker.poll_timeout();
-        let first = self.look_again.into_iter().chain(turns).min();
-        let Some(gate) = &self.gate else {
-            return first;
-        };
-        let limits = self.held_until().into_iter().chain(gate.reclaim_due());
-        first.into_iter().chain(limits).min()
+        let first = self.look_again.into_iter().chain(turns);
+        first.chain(self.held_until()).min()
     }
 
     // Windows and rates.

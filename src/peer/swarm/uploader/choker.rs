@@ -97,7 +97,7 @@ struct Look {
     expected: usize,
     /// The most deprived of those whose turn it is not.
     next: Option<Ranked>,
-    /// The same, of those that the limits allow a block to.
+    /// The same, of those that may be invited as far as the limits go.
     allowed: Option<Ranked>,
     /// The accounts of the hosts of the others.
     held: Vec<usize>,
@@ -122,7 +122,7 @@ struct Unused {
 
 impl Look {
     /// A link wants something, and it is not its turn.
-    /// Its host has a block's allowance, or not.
+    /// The limits allow it, or not.
     fn add_choked(&mut self, ranked: Ranked, must_wait: bool, host: usize, allowed: bool) {
         self.wanting += 1;
         if must_wait {
@@ -147,12 +147,11 @@ impl Look {
     }
 
     /// A link's turn goes on, and blocks may be sent to it.
-    /// If it is `paid`, its turn does not end before it is used.
-    fn add_ready(&mut self, receiver: &Receiver, ranked: Ranked, invited: bool, paid: bool) {
+    fn add_ready(&mut self, receiver: &Receiver, ranked: Ranked, invited: bool) {
         let waiting = receiver.waiting_bytes();
         self.ready += waiting;
         let is_last = |last: Unused| ranked > last.ranked;
-        if receiver.is_unused() && !paid && self.unused.is_none_or(is_last) {
+        if receiver.is_unused() && self.unused.is_none_or(is_last) {
             self.unused = Some(Unused {
                 ranked,
                 waiting,
@@ -256,15 +255,15 @@ impl Choker {
             }
             let mut next = look.next.filter(|_| starved || !crowded);
             if let Some(gate) = &mut gate {
-                // Who is invited may ask at once, so an invitation is paid for first.
-                if !crowded || look.ready < pace.backlog {
-                    for &host in &look.held {
-                        gate.want(accounts.host(host), pace.block_len);
-                    }
+                for &host in look.held.iter().filter(|_| next.is_some()) {
+                    gate.want_invitation(accounts.host(host), pace.block_len);
                 }
-                next = look.allowed;
+                next = look.allowed.filter(|_| next.is_some());
             }
             if let Some((.., next)) = next {
+                if let (Some(gate), Some(receiver)) = (gate, receivers.get(next)) {
+                    gate.invited(accounts.host(receiver.host()));
+                }
                 receivers.update(next, Receiver::begin_turn);
                 return Some(Turn::Unchoke { link: next });
             }
@@ -307,9 +306,9 @@ impl Choker {
             let must_wait = accounts.is_ahead(receiver) && self.lull != Lull::Here
                 || receiver.is_blank() && !may_try;
             let host = receiver.host();
-            let covers = |gate: &Gate| gate.covers(accounts.host(host), pace.block_len);
+            let may_invite = |gate: &Gate| gate.may_invite(accounts.host(host));
             if receiver.is_choked() {
-                look.add_choked(ranked, must_wait, host, gate.is_none_or(covers));
+                look.add_choked(ranked, must_wait, host, gate.is_none_or(may_invite));
                 continue;
             }
             if must_wait && receiver.is_initial() && others_lack {
@@ -324,13 +323,12 @@ impl Choker {
                 continue;
             }
             let invited = invitation.is_some();
-            let paid = gate.is_some_and(covers);
             self.invitation_ends = self.invitation_ends.into_iter().chain(invitation).min();
             look.wanting += 1;
             if receiver.turn_bytes() >= pace.chunk_len.max(1) {
                 look.add_spent(ranked);
             } else if receiver.has_room(now, pace.window) {
-                look.add_ready(receiver, ranked, invited, paid);
+                look.add_ready(receiver, ranked, invited);
                 look.expected += usize::from(invited && accounts.is_expected(receiver));
             }
         }
