@@ -281,7 +281,7 @@ impl DownloadTask {
         };
         if let ContentKey::Id(id) = &key {
             let settled = shared.contents.settled(*id).await;
-            if let Some(start) = self.is_here(settled, *id, &wanted, &options).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted, &options)).await? {
                 return Ok(start);
             }
         }
@@ -301,7 +301,9 @@ impl DownloadTask {
                 }
                 Err(settled) => {
                     let id = found.id;
-                    if let Some(start) = self.is_here(settled, id, &wanted, &options).await? {
+                    if let Some(start) =
+                        Box::pin(self.is_here(settled, id, &wanted, &options)).await?
+                    {
                         return Ok(start);
                     }
                 }
@@ -398,7 +400,7 @@ impl DownloadTask {
                     }
                 }
             };
-            if let Some(start) = self.is_here(settled, id, wanted, options).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, id, wanted, options)).await? {
                 return Ok(Some(start));
             }
         }
