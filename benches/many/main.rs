@@ -7,6 +7,7 @@
 //! cargo bench --bench many -- --files 10000 --size 10KiB
 //! cargo bench --bench many -- --files 1000 --size 1MiB --rounds 5
 //! cargo bench --bench many -- --idle 100000
+//! cargo bench --bench many -- --waiting 10000
 //! cargo bench --bench many -- --files 10000 --pool 8
 //! cargo bench --bench many -- --files 1000 --large 256MiB
 //! ```
@@ -15,7 +16,8 @@
 //! process, which are limited to `--descriptors` (default 256). The owner's process
 //! runs the tracker as well. The last line is the ratio of the CPU times. With
 //! `--idle`, it measures what shared contents cost that nobody asks for, and a restart
-//! with all of them; the last line is bytes per content. Linux only.
+//! with all of them; the last line is bytes per content. With `--waiting`, it measures
+//! what downloads cost that wait for their turn. Linux only.
 //!
 //! `--pool` stands for another design than that of this crate: so many connections, each
 //! with one content at a time. The fetching process has so many peers, which share the
@@ -33,6 +35,8 @@ mod plain;
 mod rounds;
 #[cfg(target_os = "linux")]
 mod usage;
+#[cfg(target_os = "linux")]
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -68,6 +72,7 @@ struct Setting {
     rounds: usize,
     descriptors: u64,
     idle: Option<usize>,
+    waiting: Option<usize>,
     /// How many connections carry one content at a time; with none, one carries all.
     pool: usize,
     /// The length of a content that is fetched beside the files, or 0.
@@ -83,6 +88,7 @@ impl Setting {
             rounds: 3,
             descriptors: 256,
             idle: None,
+            waiting: None,
             pool: 0,
             large: 0,
         };
@@ -97,6 +103,7 @@ impl Setting {
                 "--pool" => setting.pool = value()?.parse()?,
                 "--large" => setting.large = bytes(&value()?)?,
                 "--idle" => setting.idle = Some(value()?.parse()?),
+                "--waiting" => setting.waiting = Some(value()?.parse()?),
                 // Cargo passes these to every benchmark.
                 "--bench" => {}
                 "--test" => (setting.files, setting.rounds) = (100, 1),
@@ -127,8 +134,9 @@ fn run() -> Outcome<()> {
         return rounds::role(args);
     }
     let setting = Setting::from_args()?;
-    match setting.idle {
-        Some(contents) => idle::measure(contents),
-        None => rounds::compare(&setting),
+    match (setting.idle, setting.waiting) {
+        (Some(contents), _) => idle::measure(contents),
+        (None, Some(downloads)) => waiting::measure(downloads),
+        (None, None) => rounds::compare(&setting),
     }
 }

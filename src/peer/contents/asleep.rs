@@ -12,23 +12,40 @@ use crate::storage::{Blob, Remembered};
 pub(in crate::peer) const REHASHED_LEN: u64 = 16 << 20;
 
 /// A complete content without a driver.
+///
+/// There may be very many, so what few of them have is in a box.
 pub(in crate::peer) struct Asleep {
     pub(in crate::peer) content: Content,
-    /// Its name at trackers, if that is another one.
-    pub(in crate::peer) listed_as: Option<ContentName>,
     pub(in crate::peer) blob: Arc<dyn Blob>,
-    pub(in crate::peer) manifest: KeptManifest,
-    /// Chunks that were not verified since an earlier download left them behind.
-    /// They have to be before they are served.
-    pub(in crate::peer) unchecked: Option<Box<Bitfield>>,
     pub(in crate::peer) role: Role,
+    /// Whether the storage has the manifest.
+    recorded: bool,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few contents that sleep have.
+#[derive(Default)]
+struct Rare {
+    /// The name at trackers, if that is another one.
+    listed_as: Option<ContentName>,
+    /// The manifest, if nothing else can give it back.
+    manifest: Option<Arc<Manifest>>,
+    /// Chunks that were not verified since an earlier download left them behind.
+    unchecked: Option<Bitfield>,
+}
+
+impl Rare {
+    fn boxed(self) -> Option<Box<Self>> {
+        let is_empty =
+            self.listed_as.is_none() && self.manifest.is_none() && self.unchecked.is_none();
+        (!is_empty).then(|| Box::new(self))
+    }
 }
 
 /// Where the manifest of a content that sleeps is.
-#[derive(Clone)]
-pub(in crate::peer) enum KeptManifest {
+pub(in crate::peer) enum KeptManifest<'a> {
     /// Nothing else can give it back.
-    Here(Arc<Manifest>),
+    Here(&'a Arc<Manifest>),
     /// The storage has it.
     Recorded,
     /// It follows from the bytes, of which there are few.
@@ -45,17 +62,18 @@ impl Asleep {
         manifest: &Arc<Manifest>,
         recorded: bool,
     ) -> Self {
-        Self {
+        let is_short = manifest.geometry().chunks() == 1;
+        let rare = Rare {
             listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
+            manifest: (!is_short && !recorded).then(|| Arc::clone(manifest)),
+            unchecked: None,
+        };
+        Self {
             content,
             blob,
-            manifest: match manifest.geometry().chunks() {
-                1 => KeptManifest::Derived,
-                _ if recorded => KeptManifest::Recorded,
-                _ => KeptManifest::Here(Arc::clone(manifest)),
-            },
-            unchecked: None,
             role: Role::Alone,
+            recorded: !is_short && recorded,
+            rare: rare.boxed(),
         }
     }
 
@@ -66,16 +84,16 @@ impl Asleep {
         blob: Arc<dyn Blob>,
         manifest: Option<Manifest>,
     ) -> Self {
-        let manifest = manifest.map_or(KeptManifest::Derived, |manifest| {
-            KeptManifest::Here(Arc::new(manifest))
-        });
+        let rare = Rare {
+            manifest: manifest.map(Arc::new),
+            ..Rare::default()
+        };
         let asleep = Self {
-            listed_as: None,
             content,
             blob,
-            manifest,
-            unchecked: None,
             role,
+            recorded: false,
+            rare: rare.boxed(),
         };
         asleep.role(role)
     }
@@ -85,20 +103,58 @@ impl Asleep {
     pub(in crate::peer) fn role(mut self, role: Role) -> Self {
         self.role = role;
         if role == Role::File && self.content.length <= REHASHED_LEN {
-            self.manifest = KeptManifest::Derived;
+            self.recorded = false;
+            self.change_rare(|rare| rare.manifest = None);
         }
         self
+    }
+
+    /// Sets the chunks that were not verified since an earlier download left them
+    /// behind. They have to be before they are served.
+    pub(in crate::peer) fn unverified(mut self, unchecked: Option<Bitfield>) -> Self {
+        self.change_rare(|rare| rare.unchecked = unchecked);
+        self
+    }
+
+    /// The storage has recorded the manifest, if it was kept here.
+    pub(in crate::peer) fn set_recorded(&mut self) {
+        if let KeptManifest::Here(_) = self.manifest() {
+            self.recorded = true;
+            self.change_rare(|rare| rare.manifest = None);
+        }
+    }
+
+    fn change_rare(&mut self, change: impl FnOnce(&mut Rare)) {
+        let mut rare = self.rare.take().map_or_else(Rare::default, |rare| *rare);
+        change(&mut rare);
+        self.rare = rare.boxed();
+    }
+
+    /// Its name at trackers.
+    pub(in crate::peer) fn listed_as(&self) -> &ContentName {
+        let other = self.rare.as_ref().and_then(|rare| rare.listed_as.as_ref());
+        other.unwrap_or(&self.content.name)
+    }
+
+    /// Where its manifest is.
+    pub(in crate::peer) fn manifest(&self) -> KeptManifest<'_> {
+        match self.rare.as_ref().and_then(|rare| rare.manifest.as_ref()) {
+            Some(manifest) => KeptManifest::Here(manifest),
+            None if self.recorded => KeptManifest::Recorded,
+            None => KeptManifest::Derived,
+        }
+    }
+
+    /// The chunks that have to be verified before they are served, if any.
+    pub(in crate::peer) fn unchecked(&self) -> Option<&Bitfield> {
+        self.rare.as_ref()?.unchecked.as_ref()
     }
 
     /// Where it is.
     pub(in crate::peer) fn place(&self) -> Place {
         Place {
             name: self.content.name.clone(),
-            listed_as: self
-                .listed_as
-                .as_ref()
-                .unwrap_or(&self.content.name)
-                .clone(),
+            listed_as: self.listed_as().clone(),
             blob: Arc::clone(&self.blob),
         }
     }
@@ -106,16 +162,21 @@ impl Asleep {
     /// The same content at another place. A file of a folder is elsewhere by itself.
     pub(in crate::peer) fn at(&self, place: Place) -> Self {
         let content = Content::new(self.content.id, place.name, self.content.length);
-        Self {
+        let manifest = self.rare.as_ref().and_then(|rare| rare.manifest.clone());
+        let rare = Rare {
             listed_as: Some(place.listed_as).filter(|listed_as| *listed_as != content.name),
+            manifest,
+            unchecked: None,
+        };
+        Self {
             content,
             blob: place.blob,
-            manifest: self.manifest.clone(),
-            unchecked: None,
             role: match self.role {
                 Role::Index => Role::Index,
                 Role::Alone | Role::File => Role::Alone,
             },
+            recorded: self.recorded,
+            rare: rare.boxed(),
         }
     }
 
@@ -130,16 +191,26 @@ impl Asleep {
         } = remembered;
         let content = Content::new(id, name, blob.length());
         let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
-        Self {
+        let rare = Rare {
             listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
+            ..Rare::default()
+        };
+        Self {
             content,
             blob,
-            manifest: match chunks {
-                1 => KeptManifest::Derived,
-                _ => KeptManifest::Recorded,
-            },
-            unchecked: None,
             role: Role::Alone,
+            recorded: chunks != 1,
+            rare: rare.boxed(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_that_sleeps_is_small() {
+        assert!(size_of::<Asleep>() <= 88, "{}", size_of::<Asleep>());
     }
 }

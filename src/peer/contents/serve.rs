@@ -343,7 +343,7 @@ async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
 
 fn listing(asleep: &Asleep) -> Listing {
     let content = asleep.content.clone();
-    let listed_as = asleep.listed_as.as_ref().unwrap_or(&content.name).clone();
+    let listed_as = asleep.listed_as().clone();
     Listing::new(content, listed_as).role(asleep.role)
 }
 
@@ -464,8 +464,8 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let config = shared.swarm_config();
     let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
     let blob = Arc::clone(&content.blob);
-    let unchecked = content.unchecked.as_deref().cloned();
-    let recorded = matches!(content.manifest, KeptManifest::Recorded);
+    let unchecked = content.unchecked().cloned();
+    let recorded = matches!(content.manifest(), KeptManifest::Recorded);
     let listing = listing(&content).announced();
     let uploads = status.borrow().uploads().clone();
     status.send_modify(|status| *status = ContentStatus::shared(content.content.clone(), uploads));
@@ -493,9 +493,9 @@ pub(in crate::peer) async fn readers(
         Some(Readable::Awake(board)) => Ok(board),
         Some(Readable::Asleep(asleep)) => {
             let mut bytes = CompleteBytes::new(*id, Arc::clone(&asleep.blob));
-            if let Some(unchecked) = &asleep.unchecked {
+            if let Some(unchecked) = asleep.unchecked() {
                 let manifest = manifest(shared, &asleep).await?;
-                bytes = bytes.unverified((**unchecked).clone(), manifest);
+                bytes = bytes.unverified(unchecked.clone(), manifest);
             }
             Ok(Arc::new(ReaderBoard::complete(bytes)))
         }
@@ -572,14 +572,14 @@ impl Awake {
     async fn of(shared: &PeerShared, asleep: &Asleep) -> Result<Self, StorageError> {
         let content = &asleep.content;
         let is_single = Geometry::of(content.length).is_ok_and(|g| g.chunks() == 1);
-        if let (KeptManifest::Derived, true) = (&asleep.manifest, is_single) {
+        if let (KeptManifest::Derived, true) = (asleep.manifest(), is_single) {
             return Self::read(asleep).await;
         }
         check_present(&*asleep.blob).await?;
-        if let KeptManifest::Here(manifest) = &asleep.manifest {
+        if let KeptManifest::Here(manifest) = asleep.manifest() {
             return Ok(Self::without_bytes(Arc::clone(manifest)));
         }
-        if let KeptManifest::Recorded = asleep.manifest {
+        if let KeptManifest::Recorded = asleep.manifest() {
             let recorded = shared.storage.manifest(&content.name, &content.id);
             if let Some(manifest) = recorded.await? {
                 return Ok(Self::without_bytes(Arc::new(manifest)));

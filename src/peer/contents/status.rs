@@ -226,3 +226,27 @@ impl Drop for StatusSender {
         self.ended.cancel();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_for_the_outcome_wakes_for_nothing_else() {
+        let status = StatusSender::new(ContentStatus::default());
+        let (ended, watched) = (status.ended(), status.subscribe());
+        status.send_modify(|status| status.set_queued(true));
+        status.send_if_modified(|status| status.set_progress(Progress::default()));
+        assert!(!ended.is_cancelled() && watched.has_changed().is_ok_and(|changed| changed));
+        status.send_modify(|status| status.end(Err(DownloadError::Cancelled)));
+        assert!(ended.is_cancelled() && watched.borrow().outcome().is_some());
+    }
+
+    #[test]
+    fn whoever_waits_for_an_outcome_that_never_comes_is_woken() {
+        let status = StatusSender::new(ContentStatus::default());
+        let ended = status.ended();
+        drop(status);
+        assert!(ended.is_cancelled());
+    }
+}

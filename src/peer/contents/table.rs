@@ -503,7 +503,7 @@ impl Contents {
             more.any(|place| place.name == *name || place.listed_as == *name)
                 || match state {
                     State::Asleep(asleep) => {
-                        asleep.content.name == *name || asleep.listed_as.as_ref() == Some(name)
+                        asleep.content.name == *name || asleep.listed_as() == name
                     }
                     State::Awake(driver) => driver.complete().is_some_and(|c| c.name == *name),
                 }
@@ -538,9 +538,8 @@ impl Contents {
     pub(in crate::peer) fn recorded(&self, id: &ContentId) {
         if let Some(State::Asleep(asleep)) = self.table().contents.get_mut(id)
             && let Some(asleep) = Arc::get_mut(asleep)
-            && let KeptManifest::Here(_) = asleep.manifest
         {
-            asleep.manifest = KeptManifest::Recorded;
+            asleep.set_recorded();
         }
     }
 
@@ -583,7 +582,7 @@ impl Contents {
     /// The manifest of a content that is asleep, if it is in memory.
     pub(in crate::peer) fn kept_manifest(&self, id: &ContentId) -> Option<Manifest> {
         match self.table().contents.get(id)? {
-            State::Asleep(asleep) => match &asleep.manifest {
+            State::Asleep(asleep) => match asleep.manifest() {
                 KeptManifest::Here(manifest) => Some((**manifest).clone()),
                 KeptManifest::Recorded | KeptManifest::Derived => None,
             },

@@ -355,7 +355,7 @@ impl DownloadTask {
         };
         if let ContentKey::Id(id) = &key {
             let settled = shared.contents.settled(*id).await;
-            if let Some(start) = self.is_here(settled, *id, &wanted, &options).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted, &options)).await? {
                 return Ok(start);
             }
         }
@@ -378,7 +378,9 @@ impl DownloadTask {
                 }
                 Err(settled) => {
                     let id = found.id;
-                    if let Some(start) = self.is_here(settled, id, &wanted, &options).await? {
+                    if let Some(start) =
+                        Box::pin(self.is_here(settled, id, &wanted, &options)).await?
+                    {
                         return Ok(start);
                     }
                 }
@@ -529,7 +531,7 @@ impl DownloadTask {
                     }
                 }
             };
-            if let Some(start) = self.is_here(settled, id, wanted, options).await? {
+            if let Some(start) = Box::pin(self.is_here(settled, id, wanted, options)).await? {
                 return Ok(Some(start));
             }
         }

@@ -46,10 +46,17 @@ struct Subject([u8; 16]);
 struct Slot {
     sequence: u64,
     place: Place,
-    len: u64,
-    remembered: bool,
+    /// The length of the entry, if it holds a record, and otherwise 0. No entry has more
+    /// than four gigabytes, and there may be very many slots.
+    live: u32,
     /// How many entries about the same there are in all segments.
     entries: u32,
+}
+
+impl Slot {
+    fn remembered(&self) -> bool {
+        self.live > 0
+    }
 }
 
 /// The bytes of one segment.
@@ -130,8 +137,7 @@ impl LogIndex {
         let slot = Slot {
             sequence: head.sequence,
             place,
-            len,
-            remembered,
+            live: if remembered { len as u32 } else { 0 },
             entries: entries + 1,
         };
         if remembered {
@@ -142,9 +148,9 @@ impl LogIndex {
             self.of_names.insert(key, content);
         }
         if let Some(old) = self.slots.insert(key, slot)
-            && old.remembered
+            && old.remembered()
         {
-            self.segments.entry(old.place.segment).or_default().live -= old.len;
+            self.segments.entry(old.place.segment).or_default().live -= u64::from(old.live);
         }
     }
 
@@ -173,14 +179,14 @@ impl LogIndex {
                 self.name_may_have(name, id).then_some(slot)?
             }
         };
-        slot.remembered.then_some(slot.place)
+        slot.remembered().then_some(slot.place)
     }
 
     /// Where the newest entry is that a change would replace, and whether it holds a
     /// record.
     pub(super) fn newest(&self, change: &Change) -> Option<(Place, bool)> {
         let slot = self.slots.get(&Subject::of(change))?;
-        Some((slot.place, slot.remembered))
+        Some((slot.place, slot.remembered()))
     }
 
     /// Whether the newest entry of version 1 about a name says nothing of another
@@ -188,7 +194,7 @@ impl LogIndex {
     pub(super) fn name_may_have(&self, name: &ContentName, id: &ContentId) -> bool {
         let name_key = Subject::name(name);
         match self.slots.get(&name_key) {
-            Some(slot) if slot.remembered => {
+            Some(slot) if slot.remembered() => {
                 self.of_names.get(&name_key) == Some(&Subject::content(name, id))
             }
             _ => true,
@@ -203,7 +209,7 @@ impl LogIndex {
             return false;
         };
         if slot.place == place {
-            return slot.remembered || slot.entries > 1;
+            return slot.remembered() || slot.entries > 1;
         }
         let Place { segment, offset } = slot.place;
         let usage = self.segments.get(&segment).copied().unwrap_or_default();

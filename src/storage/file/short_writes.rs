@@ -1,8 +1,9 @@
 //! Writes contents of one chunk in batches. Everything here but
 //! [`finish`](ShortWrites::finish) blocks.
 //!
-//! A few threads take what waits, write and sync each file, give each its name, and
-//! then sync the directory once for all of them. To hand each file to a thread of its
+//! A few threads take what waits, write the files, sync them, give each its name, and
+//! then sync the directory. Each step is done for all files of a batch before the next
+//! one, so they wait for the disk together. To hand each file to a thread of its
 //! own, and to wake that thread for the sync that it shares with others, would take
 //! longer than to write it.
 

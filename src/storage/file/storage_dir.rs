@@ -486,6 +486,19 @@ mod tests {
     }
 
     #[test]
+    fn new_file_is_locked_and_an_old_one_is_not_taken_for_new() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = open(root.path());
+        let file = dir.create_locked("p").unwrap().unwrap();
+        assert!(matches!(dir.open_locked("p"), Ok(LockAttempt::Held)));
+        assert!(dir.create_locked("p").unwrap().is_none());
+        drop(file);
+        assert!(dir.create_locked("p").unwrap().is_none());
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        assert!(dir.create_locked("d").unwrap().is_none());
+    }
+
+    #[test]
     fn file_that_was_published_before_the_lock_is_not_an_unfinished_one() {
         let root = tempfile::tempdir().unwrap();
         let dir = open(root.path());

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A modification time: seconds and nanoseconds since 1970.
+/// A modification time: seconds and nanoseconds since 1970. Packed, because there is one
+/// in memory for each complete content.
+#[repr(Rust, packed(4))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Timestamp {
     pub(super) seconds: i64,

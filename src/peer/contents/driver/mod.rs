@@ -302,8 +302,8 @@ impl Driver {
     /// The content as it sleeps.
     fn asleep(&self, open: &OpenContent) -> Asleep {
         let (content, listed_as) = (&self.listing.content, self.listing.listed_as());
-        let mut asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
-        asleep.unchecked = self.checks.unchecked().cloned().map(Box::new);
+        let asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
+        let asleep = asleep.unverified(self.checks.unchecked().cloned());
         asleep.role(self.listing.its_role())
     }
 
