@@ -27,10 +27,8 @@ pub trait StreamTransport: Send + Sync + 'static {
     /// # Errors
     /// [`TransportError::Address`] if this transport cannot read the address,
     /// [`TransportError::Io`] if nobody answers there.
-    async fn connect_stream(
-        &self,
-        addr: &Addr,
-    ) -> Result<ByteStream<Self::Stream>, TransportError>;
+    async fn connect_stream(&self, addr: &Addr)
+    -> Result<ByteStream<Self::Stream>, TransportError>;
 
     /// Listens at an address.
     ///

@@ -59,7 +59,11 @@ impl World {
     }
 
     /// Opens connections from a host, and keeps them.
-    async fn open(&self, host: &str, count: usize) -> Vec<bt_lite::transport::memory::MemoryStream> {
+    async fn open(
+        &self,
+        host: &str,
+        count: usize,
+    ) -> Vec<bt_lite::transport::memory::MemoryStream> {
         let endpoint = self.network.endpoint(host);
         let mut held = Vec::new();
         for _ in 0..count {

@@ -1,7 +1,9 @@
 //! A peer is its key: its id is bound to it, and so is what a tracker gives it.
 
+use std::time::Duration;
+
 use bt_lite::protocol::{
-    ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason, Refusal, TrackerReply,
+    ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, Refusal, RefuseReason, TrackerReply,
     TrackerRequest,
 };
 use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
@@ -61,10 +63,7 @@ async fn member_with_the_id_of_another_is_refused_and_told_nothing_else() {
     let member = with_secret(&swarm.network, "member", &secret);
     let other = swarm.tracker_tls.auth().identity().peer_id();
     let mut connection = connected(&member, "memory:owner").await;
-    assert_eq!(
-        connection.identity,
-        Some(swarm.owner_tls.auth().identity())
-    );
+    assert_eq!(connection.identity, Some(swarm.owner_tls.auth().identity()));
     connection.sink.send(hello(other)).await.unwrap();
     let refused = PeerMessage::Refuse(RefuseReason::Identity);
     assert_eq!(answer(&mut connection).await, refused);
@@ -87,28 +86,29 @@ async fn owner_that_answers_with_the_id_of_another_is_left() {
     let liar = with_secret(&swarm.network, "liar", &secret);
     let mut listener = liar.listen(&"memory:liar".parse().unwrap()).await.unwrap();
     let taken = swarm.owner.id();
-    let liar = tokio::spawn(async move {
-        let mut connection = listener.accept().await.unwrap();
-        connection.sink.send(hello(taken)).await.unwrap();
-        let mut heard = Vec::new();
-        while let Some(Ok(frame)) = connection.stream.next().await {
-            heard.push(PeerMessage::decode(frame).unwrap().1);
-        }
-        heard
-    });
-    let storage = MemoryStorage::new();
     let member = with_secret(&swarm.network, "member", &secret);
-    let peer = Peer::builder(member, storage.clone())
+    let peer = Peer::builder(member, MemoryStorage::new())
         .start()
         .await
         .unwrap();
-    let options = DownloadOptions::new()
-        .owner("memory:liar")
-        .owner("memory:owner");
+    let options = DownloadOptions::new().owner("memory:liar");
+    let download = peer.download_with(swarm.content.id, options);
+    let mut connection = listener.accept().await.unwrap();
+    assert!(matches!(
+        answer(&mut connection).await,
+        PeerMessage::Hello(_)
+    ));
+    connection.sink.send(hello(taken)).await.unwrap();
+    let said = tokio::time::Instant::now();
+    while let Some(Ok(_)) = connection.stream.next().await {}
+    // At once, and not because it was silent after that.
+    assert!(said.elapsed() < Duration::from_secs(1));
+    drop(download);
+
+    // The owner itself is not held to be the liar.
+    let options = DownloadOptions::new().owner("memory:owner");
     let fetched = peer.download_with(swarm.content.id, options).await;
-    assert!(fetched.is_ok(), "the owner itself is not held to be the liar");
-    // The session with the liar has ended, while the peer is still there.
-    assert!(matches!(liar.await.unwrap()[0], PeerMessage::Hello(_)));
+    assert!(fetched.is_ok());
     peer.shutdown().await;
     swarm.stop().await;
 }

@@ -74,7 +74,10 @@ async fn outsider_with_a_wrong_secret_is_kept_out() {
     let outsider = with_secret(&swarm.network, "outsider", &Secret::generate().unwrap());
     let told = expect_kept_out(swarm, &outsider, &member).await;
     assert!(
-        matches!(told[..], [AuthError::Refused { .. }, AuthError::Refused { .. }]),
+        matches!(
+            told[..],
+            [AuthError::Refused { .. }, AuthError::Refused { .. }]
+        ),
         "{told:?}"
     );
 }
@@ -86,7 +89,10 @@ async fn outsider_without_the_secret_hears_nothing() {
     let endpoint = swarm.network.endpoint("outsider");
     let hello = b"\0\x20\0\0\0\0 this is 32 bytes, but no proof.";
     for certified in [true, false] {
-        let stream = endpoint.connect_stream(&addr("memory:owner")).await.unwrap();
+        let stream = endpoint
+            .connect_stream(&addr("memory:owner"))
+            .await
+            .unwrap();
         let mut session = outsider::connect(stream.io, certified).await.unwrap();
         // Without a certificate, the other side may be gone by now.
         let _ = session.write_all(hello).await;
@@ -94,7 +100,10 @@ async fn outsider_without_the_secret_hears_nothing() {
         assert_eq!(outsider::hear(&mut session).await, b"");
     }
     // He says nothing at all.
-    let stream = endpoint.connect_stream(&addr("memory:owner")).await.unwrap();
+    let stream = endpoint
+        .connect_stream(&addr("memory:owner"))
+        .await
+        .unwrap();
     let mut session = outsider::connect(stream.io, true).await.unwrap();
     assert_eq!(outsider::hear(&mut session).await, b"");
     let stats = swarm.owner_tls.stats();
@@ -107,7 +116,10 @@ async fn outsider_who_speaks_in_the_clear_hears_no_word_of_the_protocol() {
     let secret = Secret::generate().unwrap();
     let swarm = Swarm::with_secret(&secret).await;
     let endpoint = swarm.network.endpoint("outsider");
-    let stream = endpoint.connect_stream(&addr("memory:owner")).await.unwrap();
+    let stream = endpoint
+        .connect_stream(&addr("memory:owner"))
+        .await
+        .unwrap();
     let mut connection = stream.framed();
     connection.sink.send(Frame::head("hello")).await.unwrap();
     // An alert of TLS is all that comes.
@@ -128,7 +140,10 @@ async fn member_speaks_to_nobody_in_the_clear() {
     let network = MemoryNetwork::new(1);
     // Both speak the protocol of this crate, without TLS and over the same bytes.
     let clear = Clear(Recorded::new(network.endpoint("tracker")));
-    let tracker = Tracker::builder(clear).bind("memory:tracker").await.unwrap();
+    let tracker = Tracker::builder(clear)
+        .bind("memory:tracker")
+        .await
+        .unwrap();
     let member = with_secret(&network, "member", &Secret::generate().unwrap());
     let error = refusal(&member, "memory:tracker").await;
     assert!(matches!(error, AuthError::Handshake { .. }), "{error}");
@@ -252,7 +267,10 @@ async fn outsider_of_another_authority_is_kept_out() {
     // It has the same name, and another key.
     let other = Authority::new("the cluster");
     let told = told_with(&authority, other.member(4, Validity::Now)).await;
-    assert!(matches!(told[..], [AuthError::Refused { .. }, ..]), "{told:?}");
+    assert!(
+        matches!(told[..], [AuthError::Refused { .. }, ..]),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,7 +303,10 @@ async fn replayed_transcript_opens_nothing() {
     let said = swarm.owner_tls.streams().tape.read();
     let before = swarm.owner_tls.stats();
     let endpoint = swarm.network.endpoint("outsider");
-    let stream = endpoint.connect_stream(&addr("memory:owner")).await.unwrap();
+    let stream = endpoint
+        .connect_stream(&addr("memory:owner"))
+        .await
+        .unwrap();
     let (mut read, mut write) = tokio::io::split(stream.io);
     let replay = async {
         let _ = write.write_all(&said).await;
@@ -307,7 +328,10 @@ async fn relay_between_two_members_is_noticed_by_both() {
     let swarm = Swarm::with_secret(&secret).await;
     let member = with_secret(&swarm.network, "member", &secret);
     let relay = swarm.network.endpoint("relay");
-    let mut listener = relay.listen_for_streams(&addr("memory:relay")).await.unwrap();
+    let mut listener = relay
+        .listen_for_streams(&addr("memory:relay"))
+        .await
+        .unwrap();
     let relayed = tokio::spawn(async move {
         let victim = listener.accept_stream().await.unwrap();
         let mut victim = outsider::accept(victim.io).await.unwrap();
@@ -332,14 +356,17 @@ async fn relay_of_bytes_that_are_not_understood_is_only_a_wire() {
     let secret = Secret::generate().unwrap();
     let swarm = Swarm::with_secret(&secret).await;
     let relay = Recorded::new(swarm.network.endpoint("relay"));
-    let mut listener = relay.listen_for_streams(&addr("memory:relay")).await.unwrap();
+    let mut listener = relay
+        .listen_for_streams(&addr("memory:relay"))
+        .await
+        .unwrap();
     let (wire, tape) = (relay.clone(), relay.tape.clone());
     tokio::spawn(async move {
         while let Ok(mut from) = listener.accept_stream().await {
             let mut to = wire.connect_stream(&addr("memory:tracker")).await.unwrap();
-            tokio::spawn(async move {
-                tokio::io::copy_bidirectional(&mut from.io, &mut to.io).await
-            });
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut from.io, &mut to.io).await },
+            );
         }
     });
     let member = with_secret(&swarm.network, "member", &secret);
@@ -358,7 +385,10 @@ async fn relay_of_bytes_that_are_not_understood_is_only_a_wire() {
 async fn silent_handshake_ends_in_time() {
     let network = MemoryNetwork::new(1);
     let silent = network.endpoint("silent");
-    let mut listener = silent.listen_for_streams(&addr("memory:silent")).await.unwrap();
+    let mut listener = silent
+        .listen_for_streams(&addr("memory:silent"))
+        .await
+        .unwrap();
     let member = with_secret(&network, "member", &Secret::generate().unwrap());
     let held = tokio::spawn(async move {
         let held = listener.accept_stream().await;

@@ -83,9 +83,13 @@ impl Service {
             _ => 0,
         };
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
-        let outcome = self
-            .registry
-            .handle_at(now(), &from.remote, from.local.as_ref(), request, &mut reply);
+        let outcome = self.registry.handle_at(
+            now(),
+            &from.remote,
+            from.local.as_ref(),
+            request,
+            &mut reply,
+        );
         match outcome {
             Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
                 self.registered.notify_one();

@@ -206,7 +206,11 @@ impl Authenticator {
             };
             session.prove(io, secret, side).await?;
         }
-        let chain: Vec<_> = chain.iter().cloned().map(CertificateDer::into_owned).collect();
+        let chain: Vec<_> = chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect();
         let member = LiveMember {
             identity,
             chain: chain.clone(),
@@ -221,7 +225,9 @@ impl Authenticator {
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Authenticator").field(&self.0.identity).finish()
+        f.debug_tuple("Authenticator")
+            .field(&self.0.identity)
+            .finish()
     }
 }
 
@@ -265,7 +271,10 @@ fn unusable(error: rustls::Error) -> AuthSetupError {
 
 impl OwnCertificate {
     fn current(&self) -> Identity {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Replaces it, unless the new one has expired already.

@@ -74,10 +74,12 @@ impl Ca {
         let authorities = self.authorities.certificates()?;
         let authorities = authorities
             .iter()
-            .map(|certificate| match webpki::anchor_from_trusted_cert(certificate) {
-                Ok(anchor) => Ok(anchor.to_owned()),
-                Err(error) => Err(broken(&self.authorities, error)),
-            })
+            .map(
+                |certificate| match webpki::anchor_from_trusted_cert(certificate) {
+                    Ok(anchor) => Ok(anchor.to_owned()),
+                    Err(error) => Err(broken(&self.authorities, error)),
+                },
+            )
             .collect::<Result<_, _>>()?;
         let mut revoked = Vec::new();
         for pem in &self.revoked {

@@ -37,7 +37,9 @@ fn any<'a>(input: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
         0x81..=0x83 => {
             let (bytes, after) = rest.split_at_checked(usize::from(first & 0x0f))?;
             rest = after;
-            bytes.iter().fold(0, |len, byte| len << 8 | usize::from(*byte))
+            bytes
+                .iter()
+                .fold(0, |len, byte| len << 8 | usize::from(*byte))
         }
         _ => return None,
     };
@@ -112,7 +114,12 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_certificate() {
-        for bad in [&[][..], &[0x30], &[0x30, 0x84, 1, 1, 1, 1], &[0x30, 3, 0x30, 9, 1]] {
+        for bad in [
+            &[][..],
+            &[0x30],
+            &[0x30, 0x84, 1, 1, 1, 1],
+            &[0x30, 3, 0x30, 9, 1],
+        ] {
             assert_eq!(not_after(bad), None);
         }
     }

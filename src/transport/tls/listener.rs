@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::transport::{TlsCounts, admit, failed};
+use super::session::{admit, failed};
+use super::stats::TlsCounts;
 use crate::descriptors::descriptor_limit;
 use crate::protocol::Addr;
 use crate::transport::auth::{
@@ -84,11 +85,7 @@ where
     /// Gives the place of a handshake back. Returns the connection, if there is one.
     fn end(&mut self, (place, ended): Shaken) -> Option<Connection> {
         let (count, end, connection) = match ended {
-            Some(Ok(connection)) => (
-                &self.counts.accepted,
-                HandshakeEnd::Done,
-                Some(connection),
-            ),
+            Some(Ok(connection)) => (&self.counts.accepted, HandshakeEnd::Done, Some(connection)),
             Some(Err(error)) => {
                 tracing::debug!(%error, "a handshake has failed");
                 (&self.counts.failed, HandshakeEnd::Failed, None)
@@ -108,10 +105,7 @@ where
 }
 
 /// The handshake of a connection that the other side has opened.
-async fn handshake<S>(
-    auth: &Authenticator,
-    stream: ByteStream<S>,
-) -> Result<Connection, AuthError>
+async fn handshake<S>(auth: &Authenticator, stream: ByteStream<S>) -> Result<Connection, AuthError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
