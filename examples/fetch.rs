@@ -16,6 +16,8 @@
 //!
 //! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
 //! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
+//!
+//! With `--secret FILE` it speaks only to those who know the secret in that file, by TLS.
 
 mod common;
 
@@ -24,9 +26,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::SwarmConfig;
-use bt_lite::{
-    ContentId, DownloadKey, FileStorage, FolderEvent, FolderOptions, Peer, TcpTransport,
-};
+use bt_lite::{ContentId, DownloadKey, FileStorage, FolderEvent, FolderOptions, Peer};
 use clap::Parser;
 use common::{Outcome, print_line};
 use futures::StreamExt;
@@ -37,6 +37,9 @@ struct Args {
     /// The address of the tracker.
     #[arg(long, value_name = "ADDR")]
     tracker: String,
+    /// The file of the secret that all members of the swarm know.
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
     /// The directory, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -66,7 +69,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Outcome<()> {
     let storage = FileStorage::open(&args.out)?;
     let swarm = SwarmConfig::default().patience(args.patience.map(Duration::from_secs));
-    let peer = Peer::builder(TcpTransport::new(), storage)
+    let peer = Peer::builder(common::transport(args.secret.as_deref())?, storage)
         .tracker(&args.tracker)
         .swarm(swarm)
         .start()

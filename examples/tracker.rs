@@ -5,12 +5,17 @@
 //! ```
 //!
 //! prints `listening 127.0.0.1:7000` (for port 0, with the port that was chosen).
+//!
+//! With `--secret FILE` it serves only those who know the secret in that file, by TLS. If
+//! there is no such file, it makes one; bring it to the others by a safe way.
 
 mod common;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use bt_lite::{TcpTransport, Tracker};
+use bt_lite::Tracker;
+use bt_lite::transport::auth::Secret;
 use clap::Parser;
 use common::{Outcome, print_line};
 
@@ -20,6 +25,9 @@ struct Args {
     /// The address at which to listen; with port 0, at any free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     listen: String,
+    /// The file of the secret that all members of the swarm know.
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -30,9 +38,11 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
-    let tracker = Tracker::builder(TcpTransport::new())
-        .bind(&args.listen)
-        .await?;
+    if let Some(path) = &args.secret {
+        Secret::load_or_generate(path)?;
+    }
+    let transport = common::transport(args.secret.as_deref())?;
+    let tracker = Tracker::builder(transport).bind(&args.listen).await?;
     print_line(format_args!("listening {}", tracker.local_addr()))?;
 
     interrupted.await;

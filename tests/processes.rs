@@ -753,3 +753,38 @@ fn part_of_a_folder_arrives_and_the_index_alone_is_a_file() {
     assert!(!status.success());
     assert_eq!(stderr, "fetch: the content is not a folder\n");
 }
+
+#[test]
+fn private_swarm_lets_in_only_those_with_the_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let bytes = vec![7; 100_000];
+    fs::write(path("file.bin"), &bytes).unwrap();
+    let (secret, out) = (path("secret"), path("out"));
+    let with_secret = ["--listen", "127.0.0.1:0", "--secret", &secret];
+    // The tracker makes the secret.
+    let tracker = Program::start("tracker", &with_secret);
+    let addr = tracker.said("listening ");
+    let file = path("file.bin");
+    let args = ["--tracker", &addr, &file];
+    let owner = Program::start("share", &[&with_secret[..], &args[..]].concat());
+    let id = ContentId::of(&bytes);
+    assert_eq!(owner.said("sharing "), format!("{id} file.bin"));
+
+    let fetch = ["--tracker", &addr, "--out", &out, "file.bin"];
+    let mut member = Program::start("fetch", &[&["--secret", &secret][..], &fetch].concat());
+    let (status, _, stderr) = member.ended();
+    assert!(status.success(), "{stderr}");
+    assert!(fs::read(path("out/file.bin")).unwrap() == bytes);
+
+    let other = path("other");
+    let made = bt_lite::transport::auth::Secret::load_or_generate(&other);
+    assert!(made.is_ok());
+    for wrong in [&["--secret", &other][..], &[]] {
+        let mut outsider = Program::start("fetch", &[wrong, &fetch].concat());
+        let (status, _, stderr) = outsider.ended();
+        assert!(!status.success());
+        assert!(stderr.starts_with("fetch: cannot reach"), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Why the other side of a connection was not let in, or did not let this side in.
 
+use super::identity::PeerIdentity;
 use crate::advice::Advice;
 
 /// Why two programs did not agree on who they are. Neither has told the other anything
@@ -12,7 +13,7 @@ pub enum AuthError {
     Missing,
     /// Its key is not among the allowed ones.
     #[error("the key of the other side is not allowed: {0}")]
-    UnknownKey(super::PeerIdentity),
+    UnknownKey(PeerIdentity),
     /// No trusted authority has signed its certificate.
     #[error("no trusted authority has signed the certificate of the other side")]
     UnknownAuthority,
@@ -28,9 +29,6 @@ pub enum AuthError {
     /// It does not know the secret of the swarm.
     #[error("the other side does not know the secret")]
     WrongSecret,
-    /// It says that it is another peer than that of its key.
-    #[error("the other side uses the id of another peer")]
-    WrongPeer,
     /// It does not accept this side.
     #[error("the other side does not accept this one: {reason}")]
     Refused {

@@ -7,6 +7,8 @@ mod authority;
 mod conformance;
 mod floods;
 mod identities;
+#[cfg(unix)]
+mod openssl;
 mod outsider;
 mod outsiders;
 mod recorder;

@@ -12,6 +12,7 @@ use futures::{SinkExt, StreamExt};
 use rcgen::KeyPair;
 
 use crate::authority::{Authority, Validity};
+use crate::swarm::LONG;
 
 /// The files of a member.
 struct Files {
@@ -82,7 +83,13 @@ async fn connection(from: &Tls, to: &Tls) -> (Connection, Connection) {
 /// Asserts that a frame gets through.
 async fn expect_alive(here: &mut Connection, there: &mut Connection) {
     here.sink.send(Frame::head("hello")).await.unwrap();
-    assert_eq!(there.stream.next().await, Some(Ok(Frame::head("hello"))));
+    assert_eq!(next(there).await, Some(Ok(Frame::head("hello"))));
+}
+
+/// What comes next, in time.
+async fn next(connection: &mut Connection) -> Option<Result<Frame, TransportError>> {
+    let next = tokio::time::timeout(LONG, connection.stream.next()).await;
+    next.expect("nothing comes")
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +110,7 @@ async fn revoked_certificate_ends_its_connections_and_opens_no_others() {
     expect_alive(&mut here, &mut there).await;
 
     files.write("revoked", &files.authority.revocation_list(&[99, 5]));
-    let (ended, reloaded) = tokio::join!(there.stream.next(), async { auth.reload() });
+    let (ended, reloaded) = tokio::join!(next(&mut there), async { auth.reload() });
     assert_eq!(reloaded, Ok(()));
     assert_eq!(ended, Some(Err(TransportError::Auth(AuthError::Revoked))));
     let sent = there.sink.send(Frame::head("more")).await;
@@ -142,7 +149,7 @@ async fn key_that_is_taken_out_ends_its_connections() {
     expect_alive(&mut here, &mut there).await;
     assert!(keys.remove(&from_key));
     let unknown = TransportError::Auth(AuthError::UnknownKey(from_key));
-    assert_eq!(there.stream.next().await, Some(Err(unknown)));
+    assert_eq!(next(&mut there).await, Some(Err(unknown)));
     expect_alive(&mut other_here, &mut other_there).await;
     // It is let in again.
     drop((here, there));
@@ -151,7 +158,7 @@ async fn key_that_is_taken_out_ends_its_connections() {
     expect_alive(&mut here, &mut there).await;
     keys.replace([other_key, to_key]);
     assert!(matches!(
-        there.stream.next().await,
+        next(&mut there).await,
         Some(Err(TransportError::Auth(_)))
     ));
     expect_alive(&mut other_here, &mut other_there).await;
@@ -233,7 +240,7 @@ fn set_up_that_cannot_work_is_an_error_at_once() {
     assert!(matches!(set_up(), AuthSetupError::File { .. }));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn watch_reloads_and_ends_with_its_last_handle() {
     let files = Files::new();
     let auth = files.authenticator().unwrap();
@@ -243,10 +250,11 @@ async fn watch_reloads_and_ends_with_its_last_handle() {
     let member = Authenticator::new(identity, Trust::Ca(files.authority.ca())).unwrap();
     let member = TlsTransport::new(network.endpoint("from"), member);
     let (here, mut there) = connection(&member, &to).await;
-    let watch = tokio::spawn(auth.watch(Duration::from_millis(1)));
+    let watch = tokio::spawn(auth.watch(Duration::from_secs(1)));
     files.write("revoked", &files.authority.revocation_list(&[5]));
-    let ended = there.stream.next().await;
+    let ended = next(&mut there).await;
     assert_eq!(ended, Some(Err(TransportError::Auth(AuthError::Revoked))));
     drop((here, there, to));
-    watch.await.unwrap();
+    let ended = tokio::time::timeout(LONG, watch).await;
+    ended.expect("it goes on").unwrap();
 }

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::secret::MIN_SECRET_LEN;
 use crate::advice::Advice;
 use crate::io_error::IoError;
 
@@ -53,10 +52,12 @@ pub enum AuthSetupError {
         at: SystemTime,
     },
     /// A secret is too short not to be guessed.
-    #[error("a secret has at least {MIN_SECRET_LEN} random bytes, not {len}")]
+    #[error("a secret has at least {min} random bytes, not {len}")]
     ShortSecret {
         /// How many bytes it has.
         len: usize,
+        /// How many it must have.
+        min: usize,
     },
     /// A secret is written as hexadecimal digits, two for each byte.
     #[error("a secret is written as hexadecimal digits, two for each byte")]

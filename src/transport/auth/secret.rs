@@ -53,7 +53,8 @@ impl Secret {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthSetupError> {
         let len = bytes.len();
         if len < MIN_SECRET_LEN {
-            return Err(AuthSetupError::ShortSecret { len });
+            let min = MIN_SECRET_LEN;
+            return Err(AuthSetupError::ShortSecret { len, min });
         }
         Ok(Self {
             text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -137,7 +138,7 @@ mod tests {
     #[test]
     fn short_secret_and_password_are_refused() {
         let short = "ab".repeat(MIN_SECRET_LEN - 1).parse::<Secret>();
-        assert_eq!(short, Err(AuthSetupError::ShortSecret { len: 15 }));
+        assert_eq!(short, Err(AuthSetupError::ShortSecret { len: 15, min: 16 }));
         assert!("ab".repeat(MIN_SECRET_LEN).parse::<Secret>().is_ok());
         for text in ["correct horse battery staple, and more", "abc", "ä"] {
             assert_eq!(text.parse::<Secret>(), Err(AuthSetupError::SecretText));

@@ -8,6 +8,9 @@
 
 mod io;
 mod listener;
+mod session;
+mod stats;
 mod transport;
 
-pub use transport::{TlsStats, TlsTransport};
+pub use stats::TlsStats;
+pub use transport::TlsTransport;

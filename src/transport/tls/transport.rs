@@ -1,20 +1,20 @@
-//! The transport: how it connects, and what it counts.
+//! The transport: how it connects.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::io::TlsIo;
 use super::listener::TlsListener;
+use super::session::{admit, failed};
+use super::stats::{TlsCounts, TlsStats};
 use crate::protocol::Addr;
-use crate::transport::auth::{
-    Authenticator, EXPORTER_LABEL, HandshakeConfig, Side, from_io, from_rustls,
-};
+use crate::transport::auth::{Authenticator, HandshakeConfig, Side};
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::error::TransportError;
@@ -61,36 +61,9 @@ pub struct TlsTransport<S> {
     streams: S,
     auth: Authenticator,
     handshakes: HandshakeConfig,
+    /// Who must be at which address.
+    pinned: HashMap<Addr, PeerIdentity>,
     counts: Arc<TlsCounts>,
-}
-
-/// What the clones of a [`TlsTransport`] have counted together.
-#[derive(Debug, Default)]
-pub(super) struct TlsCounts {
-    pub(super) connected: AtomicU64,
-    pub(super) accepted: AtomicU64,
-    pub(super) failed: AtomicU64,
-    pub(super) gave_way: AtomicU64,
-    pub(super) unheard: AtomicU64,
-    pub(super) under_way: AtomicU64,
-}
-
-/// How the handshakes of a [`TlsTransport`] and its clones have ended.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsStats {
-    /// Handshakes that this side has begun, and that succeeded.
-    pub connected: u64,
-    /// Handshakes that the other side has begun, and that succeeded.
-    pub accepted: u64,
-    /// Handshakes that the other side has begun, and that failed or took too long.
-    pub failed: u64,
-    /// Handshakes that gave way to others.
-    pub gave_way: u64,
-    /// Connections that were closed unheard, as their host had failed too often.
-    pub unheard: u64,
-    /// Handshakes that the other side has begun, and that are under way.
-    pub under_way: u64,
 }
 
 impl<S: StreamTransport> TlsTransport<S> {
@@ -100,6 +73,7 @@ impl<S: StreamTransport> TlsTransport<S> {
             streams,
             auth,
             handshakes: HandshakeConfig::default(),
+            pinned: HashMap::new(),
             counts: Arc::default(),
         }
     }
@@ -108,6 +82,15 @@ impl<S: StreamTransport> TlsTransport<S> {
     #[must_use]
     pub fn handshakes(mut self, config: HandshakeConfig) -> Self {
         self.handshakes = config;
+        self
+    }
+
+    /// Connects to this address only if this identity is there, such as that of the tracker:
+    /// without that, any member that can take over the address passes for it. The address
+    /// counts as it is given, before a name is looked up.
+    #[must_use]
+    pub fn pin(mut self, addr: Addr, identity: PeerIdentity) -> Self {
+        self.pinned.insert(addr, identity);
         self
     }
 
@@ -123,15 +106,7 @@ impl<S: StreamTransport> TlsTransport<S> {
 
     /// How handshakes have ended so far.
     pub fn stats(&self) -> TlsStats {
-        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        TlsStats {
-            connected: count(&self.counts.connected),
-            accepted: count(&self.counts.accepted),
-            failed: count(&self.counts.failed),
-            gave_way: count(&self.counts.gave_way),
-            unheard: count(&self.counts.unheard),
-            under_way: count(&self.counts.under_way),
-        }
+        self.counts.stats()
     }
 
     async fn handshake(&self, stream: ByteStream<S::Stream>) -> Result<Connection, AuthError> {
@@ -145,55 +120,17 @@ impl<S: StreamTransport> TlsTransport<S> {
     }
 }
 
-/// Makes a connection of a session whose handshake is done, if the other side is let in.
-pub(super) async fn admit<S>(
-    auth: &Authenticator,
-    stream: ByteStream<TlsStream<S>>,
-    side: Side,
-) -> Result<Connection, AuthError>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let ByteStream {
-        mut io,
-        remote,
-        local,
-    } = stream;
-    let exporter = match &io {
-        TlsStream::Client(io) => {
-            io.get_ref()
-                .1
-                .export_keying_material([0; 32], EXPORTER_LABEL, None)
-        }
-        TlsStream::Server(io) => {
-            io.get_ref()
-                .1
-                .export_keying_material([0; 32], EXPORTER_LABEL, None)
-        }
-    };
-    let exporter = exporter.map_err(|error| from_rustls(&error))?;
-    let chain = io.get_ref().1.peer_certificates().map(<[_]>::to_vec);
-    let member = auth
-        .admit(&mut io, side, chain.as_deref(), exporter)
-        .await?;
-    let io = TlsIo::new(io, member.ended);
-    let connection = ByteStream::new(io, remote, local).framed();
-    Ok(connection.with_identity(member.identity))
-}
-
-/// Why a handshake has failed.
-pub(super) fn failed(error: std::io::Error) -> AuthError {
-    from_io(&error).unwrap_or_else(|| AuthError::Handshake {
-        reason: error.to_string(),
-    })
-}
-
 #[async_trait]
 impl<S: StreamTransport> Transport for TlsTransport<S> {
     async fn connect(&self, addr: &Addr) -> Result<Connection, TransportError> {
         let stream = self.streams.connect_stream(addr).await?;
         let shaken = timeout(self.handshakes.timeout, self.handshake(stream)).await;
         let connection = shaken.unwrap_or(Err(AuthError::TimedOut))?;
+        if let (Some(pinned), Some(found)) = (self.pinned.get(addr), connection.identity)
+            && *pinned != found
+        {
+            return Err(AuthError::UnknownKey(found).into());
+        }
         self.counts.connected.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }

@@ -1,0 +1,53 @@
+//! From a session of TLS to a connection with a member.
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsStream;
+
+use super::io::TlsIo;
+use crate::transport::auth::{Authenticator, EXPORTER_LABEL, Side, from_io, from_rustls};
+use crate::transport::auth_error::AuthError;
+use crate::transport::connection::Connection;
+use crate::transport::stream::ByteStream;
+
+/// Makes a connection of a session whose handshake is done, if the other side is let in.
+pub(super) async fn admit<S>(
+    auth: &Authenticator,
+    stream: ByteStream<TlsStream<S>>,
+    side: Side,
+) -> Result<Connection, AuthError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let ByteStream {
+        mut io,
+        remote,
+        local,
+    } = stream;
+    let exporter = match &io {
+        TlsStream::Client(io) => {
+            io.get_ref()
+                .1
+                .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        }
+        TlsStream::Server(io) => {
+            io.get_ref()
+                .1
+                .export_keying_material([0; 32], EXPORTER_LABEL, None)
+        }
+    };
+    let exporter = exporter.map_err(|error| from_rustls(&error))?;
+    let chain = io.get_ref().1.peer_certificates().map(<[_]>::to_vec);
+    let member = auth
+        .admit(&mut io, side, chain.as_deref(), exporter)
+        .await?;
+    let io = TlsIo::new(io, member.ended);
+    let connection = ByteStream::new(io, remote, local).framed();
+    Ok(connection.with_identity(member.identity))
+}
+
+/// Why a handshake has failed.
+pub(super) fn failed(error: std::io::Error) -> AuthError {
+    from_io(&error).unwrap_or_else(|| AuthError::Handshake {
+        reason: error.to_string(),
+    })
+}
