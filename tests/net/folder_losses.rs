@@ -149,8 +149,10 @@ on_both_networks! {
         fs::remove_file(&path).unwrap();
         // It looks for a copy here, and there is none.
         let options = DownloadOptions::new().name("copy");
-        peer.download_with(shared.id, options).await.unwrap();
-        let lost = losses.next().await.unwrap();
+        let download = peer.download_with(shared.id, options);
+        let (lost, done) = futures::join!(losses.next(), download);
+        done.unwrap();
+        let lost = lost.unwrap();
         assert_eq!((lost.id, lost.name), (shared.id, shared.name));
         // It is here again.
         assert_eq!(peer.lost(), []);
