@@ -18,3 +18,5 @@ mod memory;
 mod odd_file_systems;
 #[cfg(unix)]
 mod short;
+#[path = "../world/traits.rs"]
+mod traits;
