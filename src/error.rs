@@ -208,12 +208,10 @@ pub enum DownloadError {
     /// No tracker answered for longer than
     /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience). Without a
     /// patience, the download waits.
-    #[error("{key} was given up, as none of {trackers} trackers answers: {source}")]
+    #[error("given up, as none of {trackers} trackers answers: {source}")]
     NoTracker {
-        /// What was asked for.
-        key: ContentKey,
         /// How many trackers there are.
-        trackers: usize,
+        trackers: u32,
         /// The last error.
         source: TrackerError,
     },

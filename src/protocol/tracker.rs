@@ -26,6 +26,12 @@ const AMBIGUOUS: u8 = 0x53;
 const REFUSED: u8 = 0x54;
 const PARTLY: u8 = 0x55;
 
+/// What follows the address of a REGISTER: nothing, the token of a heartbeat, or the token
+/// of a peer that registers over its other family of addresses as well.
+const WITHOUT_TOKEN: u8 = 0;
+const WITH_TOKEN: u8 = 1;
+const OTHER_FAMILY: u8 = 2;
+
 /// The least length of an entry in each list, in bytes. It bounds how much memory
 /// is reserved.
 const OWN_ENTRY_LEN: usize = ContentId::LEN + 1 + 8 + 2;
@@ -215,6 +221,14 @@ pub enum TrackerRequest {
         /// In a heartbeat, the token from the first REGISTER.
         token: Option<Token>,
     },
+    /// REGISTER over the other family of IP addresses: where a registered peer listens for
+    /// that family as well.
+    RegisterAlso {
+        /// Where the peer listens. An unspecified IP stands for the IP of the connection.
+        listen: Option<Addr>,
+        /// The token from the first REGISTER.
+        token: Token,
+    },
     /// OWN: lists contents that the peer owns.
     Own {
         /// The token of the peer.
@@ -259,10 +273,14 @@ impl TrackerRequest {
             Self::Register { listen, token } => {
                 let head = Writer::opening(REGISTER, 32).optional_addr(listen.as_ref());
                 match token {
-                    Some(token) => head.u8(1).bytes(&token.0),
-                    None => head.u8(0),
+                    Some(token) => head.u8(WITH_TOKEN).bytes(&token.0),
+                    None => head.u8(WITHOUT_TOKEN),
                 }
             }
+            Self::RegisterAlso { listen, token } => Writer::opening(REGISTER, 32)
+                .optional_addr(listen.as_ref())
+                .u8(OTHER_FAMILY)
+                .bytes(&token.0),
             Self::Own { token, entries } => Writer::new(OWN, 18 + 2 * OWN_ENTRY_LEN)
                 .bytes(&token.0)
                 .list("contents in OWN", MAX_BATCH, entries, |head, entry| {
@@ -293,13 +311,8 @@ impl TrackerRequest {
         let request = match head.u8()? {
             REGISTER => {
                 head.opening()?;
-                Self::Register {
-                    listen: head.optional_addr()?,
-                    token: match head.flag("token flag")? {
-                        true => Some(Token::read(&mut head)?),
-                        false => None,
-                    },
-                }
+                let listen = head.optional_addr()?;
+                Self::read_register(&mut head, listen)?
             }
             OWN => Self::Own {
                 token: Token::read(&mut head)?,
@@ -326,6 +339,25 @@ impl TrackerRequest {
         };
         head.end(&frame.body)?;
         Ok(request)
+    }
+
+    /// A REGISTER after its address.
+    fn read_register(head: &mut Reader<'_>, listen: Option<Addr>) -> Result<Self, ProtocolError> {
+        let token = match head.u8()? {
+            WITHOUT_TOKEN => None,
+            WITH_TOKEN => Some(Token::read(head)?),
+            OTHER_FAMILY => {
+                let token = Token::read(head)?;
+                return Ok(Self::RegisterAlso { listen, token });
+            }
+            found => {
+                return Err(ProtocolError::Choice {
+                    field: "token flag",
+                    found,
+                });
+            }
+        };
+        Ok(Self::Register { listen, token })
     }
 }
 

@@ -180,14 +180,6 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, ProtocolError> {
-        match self.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            found => Err(ProtocolError::Choice { field, found }),
-        }
-    }
-
     pub(super) fn id(&mut self) -> Result<ContentId, ProtocolError> {
         self.array().map(ContentId::from_bytes)
     }

@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
+    AddressRule, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
     RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
 };
 use super::shards::{Count, Shards};
@@ -79,6 +79,10 @@ impl RequestHandler {
                 let outcome = self.register(now, source, listen, token.as_ref(), request, out);
                 (shard, outcome)
             }
+            TrackerRequest::RegisterAlso { listen, token } => (
+                self.settings.shard_of_token(token),
+                self.also(now, source, listen.as_ref(), token, request, out),
+            ),
             TrackerRequest::Own { token, entries } => (
                 self.settings.shard_of_token(token),
                 self.own(now, token, entries, request, out),
@@ -143,6 +147,28 @@ impl RequestHandler {
         }
         let (token, listed) = self.register_new(now, source, listen)?;
         out.registered(token, *epoch, config.heartbeat, listed.as_ref());
+        Ok(())
+    }
+
+    /// REGISTER over the other family.
+    fn also(
+        &self,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+        token: &Token,
+        request: &TrackerRequest,
+        out: &mut impl ReplyWriter,
+    ) -> Result<(), Refusal> {
+        let Settings { config, epoch, .. } = &self.settings;
+        let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
+        sessions.count(now, request);
+        let (index, listed, moved) = sessions.also(&self.settings, now, source, listen, token)?;
+        if moved {
+            self.refresh(&mut sessions, now, index);
+        }
+        drop(sessions);
+        out.registered(*token, *epoch, config.heartbeat, listed.as_ref());
         Ok(())
     }
 
@@ -325,13 +351,21 @@ impl RequestHandler {
                 let mut catalog = self.catalogs.lock(home);
                 let search = catalog.search(hash, id, max_owners, config);
                 let index = sessions.heard(now, token)?;
-                let asker = sessions.listen_addr(index);
+                let asker = Asker {
+                    listens: sessions.listen_addr(index),
+                    has_both: sessions.has_both(index),
+                    vantage,
+                };
                 drop(sessions);
-                catalog.answer(now, id, search, (asker.as_ref(), vantage), None, out)
+                catalog.answer(now, id, search, &asker, None, out)
             }
             ContentKey::Name(name) => {
                 let index = sessions.heard(now, token)?;
-                let asker = sessions.listen_addr(index);
+                let asker = Asker {
+                    listens: sessions.listen_addr(index),
+                    has_both: sessions.has_both(index),
+                    vantage,
+                };
                 drop(sessions);
                 let bearing = self.named(now, name);
                 let id = match bearing.as_slice() {
@@ -345,8 +379,7 @@ impl RequestHandler {
                 let (hash, home) = self.settings.locate(id);
                 let mut catalog = self.catalogs.lock(home);
                 let search = catalog.search(hash, id, max_owners, config);
-                let asker = (asker.as_ref(), vantage);
-                catalog.answer(now, id, search, asker, Some(name), out)
+                catalog.answer(now, id, search, &asker, Some(name), out)
             }
         }
     }

@@ -11,17 +11,16 @@ use crate::on_both_networks;
 use crate::world::trees::{Dirs, many, on_files, sharing_again, tree, write};
 use crate::world::{World, content, soon};
 
-/// Waits until the tracker lists the folder in this way: whether its only owner is
-/// complete, or nothing if there is none.
-async fn listed(world: &World, folder: &Folder, complete: Option<bool>) {
+/// Waits until the tracker lists this peer as one that has all of the folder, or a part.
+async fn listed(world: &World, folder: &Folder, peer: &Peer, complete: bool) {
     let transport = world.transport("asker").into();
     let trackers = vec![world.tracker.local_addr().clone()];
     let client = TrackerClient::start(transport, trackers, None, ClientConfig::default());
     loop {
         let found = client.need(folder.id.into(), 50).await.ok();
-        let owners = found.map_or(Vec::new(), |found| found.owners);
-        assert!(owners.len() <= 1);
-        if owners.first().map(|owner| owner.complete) == complete {
+        let mut owners = found.map_or(Vec::new(), |found| found.owners).into_iter();
+        let peer = owners.find(|owner| Some(&owner.addr) == peer.local_addr());
+        if peer.is_some_and(|peer| peer.complete == complete) {
             return client.shutdown().await;
         }
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -43,7 +42,7 @@ on_both_networks! {
         let id = ContentId::of(&bytes);
         let owner = world.node("owner").await.peer;
         let folder = owner.share_folder(dirs.folder()).await.unwrap();
-        listed(&world, &folder, Some(true)).await;
+        listed(&world, &folder, &owner, true).await;
         let mut losses = owner.lost_contents();
         let path = dirs.folder().join("a/file");
         fs::remove_file(&path).unwrap();
@@ -53,7 +52,7 @@ on_both_networks! {
         let error = StorageError::Changed { path };
         assert_eq!(lost, Lost::new(id, id.into(), error));
         assert_eq!(owner.lost(), [lost]);
-        listed(&world, &folder, Some(false)).await;
+        listed(&world, &folder, &owner, false).await;
         let rest = &owner.folders()[0];
         assert_eq!((rest.files, rest.length), (folder.files - 1, folder.length - 70_000));
         // The other files are still served, and the one who wants all says why it waits.
@@ -81,7 +80,7 @@ on_both_networks! {
         let leecher = on_files(&world, "leecher", more.to.path()).await;
         leecher.download_folder(second.id).await.unwrap();
         assert_eq!(tree(&more.to.path().join("folder")), tree(&more.folder()));
-        listed(&world, &first, Some(false)).await;
+        listed(&world, &first, &owner, false).await;
         assert_eq!(missing(&owner), [(id, false)]);
         let files: Vec<_> = owner.folders().iter().map(|folder| (folder.id, folder.files)).collect();
         assert!(files.contains(&(first.id, 1)) && files.contains(&(second.id, 2)), "{files:?}");
@@ -107,7 +106,7 @@ on_both_networks! {
         let lost = Lost::new(id, id.into(), error).recorded(true);
         assert_eq!(keeps.lost(), [lost]);
         assert_eq!(keeps.folders()[0].files, folder.files - 1);
-        listed(&world, &folder, Some(false)).await;
+        listed(&world, &folder, &keeps, false).await;
         keeps.shutdown().await;
 
         // All of it is away, and then back.
@@ -149,8 +148,10 @@ on_both_networks! {
         fs::remove_file(&path).unwrap();
         // It looks for a copy here, and there is none.
         let options = DownloadOptions::new().name("copy");
-        peer.download_with(shared.id, options).await.unwrap();
-        let lost = losses.next().await.unwrap();
+        let download = peer.download_with(shared.id, options);
+        let (lost, done) = futures::join!(losses.next(), download);
+        done.unwrap();
+        let lost = lost.unwrap();
         assert_eq!((lost.id, lost.name), (shared.id, shared.name));
         // It is here again.
         assert_eq!(peer.lost(), []);

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use bt_lite::transport::{Connection, Listener, PeerIdentity};
 use bt_lite::{Addr, MemoryNetwork, MemoryTransport, Transport, TransportError};
 
+use crate::world::traits::methods;
+
 /// Writes down which of its methods were called.
 #[derive(Clone)]
 struct Written {
@@ -49,18 +51,8 @@ impl Transport for Written {
     }
 }
 
-/// The methods of the trait, as its source has them.
-fn methods() -> BTreeSet<String> {
-    let source = include_str!("../../src/transport/traits.rs");
-    let (_, source) = source.split_once("pub trait Transport").unwrap();
-    let (source, _) = source.split_once("\n}\n").unwrap();
-    let starts = ["    async fn ", "    fn "];
-    let method = |line: &str| {
-        let rest = starts.iter().find_map(|start| line.strip_prefix(start))?;
-        rest.split('(').next().map(str::to_string)
-    };
-    source.lines().filter_map(method).collect()
-}
+/// The source of the trait.
+const SOURCE: &str = include_str!("../../src/transport/traits.rs");
 
 async fn every_method_is_forwarded<T: Transport>(wrap: impl Fn(Written) -> T) {
     let network = MemoryNetwork::new(1);
@@ -79,8 +71,9 @@ async fn every_method_is_forwarded<T: Transport>(wrap: impl Fn(Written) -> T) {
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();
-    assert_eq!(called, methods());
-    assert_eq!(calls.len(), methods().len(), "each is called once");
+    let methods = methods(SOURCE, "Transport");
+    assert_eq!(called, methods);
+    assert_eq!(calls.len(), methods.len(), "each is called once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]
 
+mod both_families;
 mod broken;
 mod config_files;
 mod conformance;

@@ -190,6 +190,8 @@ fn tracker_request() -> impl Strategy<Value = TrackerRequest> {
         (token(), vec(upload, 0..=MAX_BATCH))
             .prop_map(|(token, uploads)| TrackerRequest::Update { token, uploads }),
         token().prop_map(|token| TrackerRequest::Exit { token }),
+        (proptest::option::of(addr()), token())
+            .prop_map(|(listen, token)| TrackerRequest::RegisterAlso { listen, token }),
     ]
 }
 

@@ -393,8 +393,8 @@ fn unknown_choices_are_refused() {
             found,
         );
     }
-    let register = frame(0x40, &[b"bt_lite", &[VERSION], &[0], &[2], &token], 0);
-    choice(TrackerRequest::decode(register).unwrap_err(), 2);
+    let register = frame(0x40, &[b"bt_lite", &[VERSION], &[0], &[3], &token], 0);
+    choice(TrackerRequest::decode(register).unwrap_err(), 3);
     let need = frame(0x42, &[&token, &[0, 9], &[2]], 0);
     choice(TrackerRequest::decode(need).unwrap_err(), 2);
     let entry: [&[u8]; 6] = [&token, &[0, 1], &[0; 32], &[3], &[0; 8], &[1, b'n']];

@@ -20,3 +20,5 @@ mod odd_file_systems;
 mod removing;
 #[cfg(unix)]
 mod short;
+#[path = "../world/traits.rs"]
+mod traits;

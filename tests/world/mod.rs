@@ -7,6 +7,7 @@
 pub(crate) mod reading;
 pub(crate) mod storages;
 pub(crate) mod strangers;
+pub(crate) mod traits;
 #[cfg(unix)]
 pub(crate) mod trees;
 pub(crate) mod wire;

@@ -165,14 +165,14 @@ impl<'a> Search<'a> {
     }
 
     fn given_up(&self) -> DownloadError {
-        let key = self.key.clone();
         match &self.state {
             SearchState::Unanswered(source) => DownloadError::NoTracker {
-                key,
-                trackers: self.shared.trackers.count(),
+                trackers: self.shared.trackers.count() as u32,
                 source: source.clone(),
             },
-            SearchState::Untried | SearchState::Returned { .. } => DownloadError::NotFound { key },
+            SearchState::Untried | SearchState::Returned { .. } => DownloadError::NotFound {
+                key: self.key.clone(),
+            },
         }
     }
 }

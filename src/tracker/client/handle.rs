@@ -16,6 +16,7 @@ use super::config::ClientConfig;
 use super::error::{Outcome, TrackerError};
 use super::events::{self, OwnEvent, OwnEvents, RefusedOwn};
 use super::merge::Answers;
+use super::other_family::OtherFamily;
 use super::pipeline::{Caller, Need};
 use super::session::{Command, Session, Setup};
 use super::state::{ClientState, MAX_NAMES, OwnOutcome};
@@ -134,6 +135,7 @@ impl TrackerClient {
         let seed = config.seed.or_else(|| getrandom::u64().ok()).unwrap_or(0);
         let start = |(index, tracker): (usize, Addr)| {
             let (sender, commands) = mpsc::channel(QUEUE);
+            let (registered, shown) = watch::channel(None);
             let session = Session::new(Setup {
                 index,
                 tracker: tracker.clone(),
@@ -146,13 +148,22 @@ impl TrackerClient {
                 events: events.clone(),
                 leave: leave.clone(),
                 seed: seed.wrapping_add(index as u64),
+                registered,
             });
+            let other_family = OtherFamily {
+                tracker: tracker.clone(),
+                listen: listen.clone(),
+                transport: transport.clone(),
+                patience: config.request_timeout,
+                registered: shown,
+            };
             let abort = abort.clone();
             let run = async move {
                 tokio::select! {
                     biased;
                     () = abort.cancelled() => {}
                     () = session.run(commands) => {}
+                    () = other_family.run() => {}
                 }
             };
             tasks.spawn(run.instrument(info_span!("tracker_session", %tracker)));

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod handle;
 mod merge;
+mod other_family;
 mod pipeline;
 mod session;
 mod state;

@@ -20,6 +20,7 @@ use super::config::{self, ClientConfig};
 use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
 use super::events::{OwnEvent, RefusedOwn};
+use super::other_family::Registered;
 use super::pipeline::{Attempt, Caller, Need, Pipeline, Request, Sent, Waiting};
 use super::state::{ClientState, Fill, Verdict};
 use crate::content::{ContentId, ContentName};
@@ -73,6 +74,8 @@ pub(super) struct Setup {
     pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
+    /// The present registration, for the other family of addresses.
+    pub(super) registered: watch::Sender<Option<Registered>>,
 }
 
 /// What a tracker has answered to REGISTER.
@@ -387,9 +390,27 @@ impl Session {
             self.registration = Some(registration);
         }
         let heartbeat = registered.heartbeat.max(MIN_HEARTBEAT);
+        self.show_registration(heartbeat);
         // Up to a tenth early, so that peers which began together drift apart.
         self.heartbeat = Instant::now() + heartbeat.mul_f64(1.0 - self.rng.f64() / 10.0);
         Ok(())
+    }
+
+    /// Tells the task of the other family of addresses.
+    fn show_registration(&self, heartbeat: Duration) {
+        let token = self.token();
+        let registered = token
+            .zip(self.connection.remote())
+            .map(|(token, remote)| Registered {
+                token,
+                remote: remote.clone(),
+                heartbeat,
+            });
+        self.setup.registered.send_if_modified(|shown| {
+            let changed = *shown != registered;
+            *shown = registered;
+            changed
+        });
     }
 
     fn token(&self) -> Option<Token> {

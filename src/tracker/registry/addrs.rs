@@ -38,7 +38,33 @@ impl From<&Addr> for ListenAddr {
     }
 }
 
+/// A family of IP addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// The family of an address, if it is of IP.
+    pub(super) fn of(addr: &Addr) -> Option<Self> {
+        let ip = addr.socket_addr()?.ip().to_canonical();
+        Some(match ip {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        })
+    }
+}
+
 impl ListenAddr {
+    /// The family of IP addresses from which it can be reached, if it is one.
+    pub(super) fn family(&self) -> Option<Family> {
+        match self {
+            Self::V4(..) => Some(Family::V4),
+            Self::Text(addr) => Family::of(addr),
+        }
+    }
+
     pub(crate) fn addr(&self) -> Addr {
         match self {
             Self::V4(ip, port) => v4(*ip, *port),
@@ -59,6 +85,8 @@ pub(crate) struct Vantage {
     /// The address of the tracker's machine, as this peer reaches it.
     here: Option<IpAddr>,
     loopback: bool,
+    /// The family that it speaks to the tracker over.
+    family: Option<Family>,
 }
 
 impl Vantage {
@@ -66,11 +94,13 @@ impl Vantage {
     /// transport says where that was.
     pub(crate) fn of(source: &Addr, local: Option<&Addr>) -> Self {
         let ip = |addr: &Addr| addr.socket_addr().map(|addr| addr.ip().to_canonical());
+        let family = Family::of(source);
         let source = ip(source);
         if let Some(source) = source.filter(IpAddr::is_loopback) {
             return Self {
                 here: Some(source),
                 loopback: true,
+                family,
             };
         }
         let here = local.and_then(ip);
@@ -78,7 +108,13 @@ impl Vantage {
         Self {
             here: here.filter(told),
             loopback: false,
+            family,
         }
+    }
+
+    /// The family over which the peer speaks to the tracker, if it is IP.
+    pub(super) fn family(self) -> Option<Family> {
+        self.family
     }
 
     /// Whether the peer is on the tracker's own machine.

@@ -2,11 +2,12 @@
 //! a reply names. It knows a peer only as a number and an address.
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::collections::HashMap;
 use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::addrs::{ListenAddr, SeenText, TextAddrs, Vantage};
+use super::addrs::{Family, ListenAddr, PackedAddr, SeenText, TextAddrs, Vantage};
 use super::config::RegistryConfig;
 use super::contents::{Bearer, Contents};
 use super::keyed::Keyed;
@@ -46,6 +47,15 @@ pub(crate) struct Search {
     drawn: Drawn,
 }
 
+/// Who asks for owners.
+pub(crate) struct Asker {
+    /// Where it listens.
+    pub(crate) listens: Option<ListenAddr>,
+    /// Whether it is known to use both families of IP addresses.
+    pub(crate) has_both: bool,
+    pub(crate) vantage: Vantage,
+}
+
 /// The contents of one shard.
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -55,6 +65,8 @@ pub(crate) struct Catalog {
     contents: Contents,
     ownerships: Ownerships,
     texts: TextAddrs,
+    /// The second addresses of ownerships, of peers that have one.
+    also: HashMap<u32, PackedAddr, Keyed>,
     recalled: Recalled,
     /// The owners that a reply names. Reused for each reply.
     picks: Vec<Owner>,
@@ -71,6 +83,7 @@ impl Catalog {
             contents: Contents::new(Keyed::derive(key, "bt_lite registry maps"), bits),
             ownerships: Ownerships::default(),
             texts: TextAddrs::default(),
+            also: HashMap::with_hasher(Keyed::derive(key, "bt_lite second addresses")),
             recalled: Recalled::default(),
             picks: Vec::with_capacity(MAX_OWNERS.into()),
         }
@@ -266,6 +279,21 @@ impl Catalog {
             .insert(owner, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+        self.set_also(ownership, listing.also.as_ref());
+    }
+
+    /// Sets the second address of an ownership that is listed.
+    fn set_also(&mut self, ownership: u32, addr: Option<&ListenAddr>) {
+        if addr.is_none() && self.also.is_empty() {
+            return;
+        }
+        if let Some(old) = self.also.remove(&ownership) {
+            self.texts.remove(old);
+        }
+        if addr.is_some() {
+            let packed = self.texts.insert(addr);
+            self.also.insert(ownership, packed);
+        }
     }
 
     /// Reverts [`list`](Self::list), if the ownership is listed.
@@ -274,6 +302,7 @@ impl Catalog {
         if pos == UNLISTED {
             return;
         }
+        self.set_also(ownership, None);
         let content = &mut self.contents[content];
         content.unlisted += 1;
         if let Some(index) = content.owners.at_mut(pos).text() {
@@ -308,6 +337,7 @@ impl Catalog {
             owners.relevel(pos, listing.level, &mut |owner, pos| {
                 ownerships.set_pos(owner.ownership, pos);
             });
+            self.set_also(held.ownership, listing.also.as_ref());
         } else {
             self.unlist(content, held.ownership);
             self.list(content, held.ownership, listing);
@@ -348,8 +378,10 @@ impl Catalog {
         })
     }
 
-    /// The second half: answers an asker that listens here, who asked by this
-    /// name or by id, with owners of the content, the fastest first.
+    /// The second half: answers an asker, who asked by this name or by id, with owners of
+    /// the content, the fastest first. An owner with addresses of both families is named
+    /// at that of the asker's family, and, if the asker may use both, at the other one as
+    /// well, after all others.
     ///
     /// # Errors
     /// [`Refusal::UnknownContent`].
@@ -358,7 +390,7 @@ impl Catalog {
         now: Instant,
         id: &ContentId,
         search: Option<Search>,
-        (asker, vantage): (Option<&ListenAddr>, Vantage),
+        asker: &Asker,
         name: Option<&ContentName>,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -382,17 +414,68 @@ impl Catalog {
         }
         self.picks.clear();
         if wanted != (0, 0) {
-            let asker = (asker, vantage);
+            let asker = (asker.listens.as_ref(), asker.vantage);
             let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
             let take = |owner: &Owner| picker.take(owner);
             content.owners.choose(&mut self.rng, &drawn, wanted, take);
         }
-        let borrowed = self.show_from(vantage);
+        self.choose_families(asker, wanted.0 + wanted.1);
+        let borrowed = self.show_from(asker.vantage);
         out.owners(&self.picks, &self.texts);
         for text in borrowed {
             self.texts.remove_text(text);
         }
         Ok(())
+    }
+
+    /// Gives the picks that have two addresses the one that the asker can use, and adds
+    /// the other one if it may use both, up to this many picks in all.
+    fn choose_families(&mut self, asker: &Asker, max: usize) {
+        if self.also.is_empty() {
+            return;
+        }
+        let family = asker.vantage.family();
+        let wants_both = asker.has_both || family.is_none();
+        let mut others: Vec<Owner> = Vec::new();
+        for at in 0..self.picks.len() {
+            let pick = self.picks[at];
+            let is_own = family.is_none() || family_of(&pick, &self.texts) == family;
+            if is_own && !wants_both {
+                continue;
+            }
+            let Some(other) = self.second(&pick, asker.vantage) else {
+                continue;
+            };
+            let mut named = self.picks.iter().chain(&others);
+            if named.any(|named| same_addr(named, &other, &self.texts)) {
+                continue;
+            }
+            if !is_own {
+                self.picks[at] = other;
+            }
+            if wants_both {
+                others.push(if is_own { other } else { pick });
+            }
+        }
+        let room = max.saturating_sub(self.picks.len());
+        self.picks.extend(others.into_iter().take(room));
+    }
+
+    /// An owner at its second address, if it has one that the asker can use.
+    fn second(&self, pick: &Owner, vantage: Vantage) -> Option<Owner> {
+        let mut other = *pick;
+        match *self.also.get(&pick.ownership)? {
+            PackedAddr::None => return None,
+            PackedAddr::V4(ip, port) => {
+                vantage.sees(Ipv4Addr::from(ip).into())?;
+                other.set_v4(ip, port);
+            }
+            PackedAddr::Text(index) => {
+                vantage.sees_text(self.texts.get(index))?;
+                other.set_text(index);
+            }
+        }
+        Some(other)
     }
 
     /// Gives the picks on the tracker's own machine the address at which the asker
@@ -474,7 +557,7 @@ impl Catalog {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn check(&self, held: impl Iterator<Item = (Holding, PeerListing, bool)>) -> usize {
         self.contents.check();
-        let (mut count, mut texts, mut named) = (0, 0, 0);
+        let (mut count, mut texts, mut named, mut seconds) = (0, 0, 0, 0);
         let mut levels = std::collections::BTreeMap::new();
         for (holding, listing, settled) in held {
             count += 1;
@@ -495,12 +578,17 @@ impl Catalog {
             let addr = listing.addr.as_ref();
             let listed = addr.is_some_and(|addr| is_at(&owner, addr, &self.texts));
             assert!(!settled || listed, "listed elsewhere");
+            let also = self.also.get(&holding.ownership);
+            seconds += usize::from(also.is_some());
+            let also = also.and_then(|also| self.texts.load(*also));
+            texts += usize::from(matches!(also, Some(ListenAddr::Text(_))));
+            assert!(!settled || also == listing.also, "listed elsewhere as well");
             texts += usize::from(owner.text().is_some());
             let complete = self.ownerships.is_complete(holding.ownership);
             assert_eq!(owner.is_complete(), complete);
         }
         assert_eq!(count, self.ownership_count());
-        assert_eq!(texts, self.texts.len());
+        assert_eq!((texts, seconds), (self.texts.len(), self.also.len()));
         let (mut owners, mut names) = (0, 0);
         for (_, content) in self.contents.iter() {
             assert!(content.owner_count() > 0, "a content without owners");
@@ -593,6 +681,14 @@ const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 /// An IPv4 address as one number.
 fn v4_key(ip: [u8; 4], port: [u8; 2]) -> u64 {
     u64::from(u32::from_le_bytes(ip)) | u64::from(u16::from_le_bytes(port)) << 32
+}
+
+/// The family of the address of an owner, if it is of IP.
+fn family_of(owner: &Owner, texts: &TextAddrs) -> Option<Family> {
+    match owner.text() {
+        None => Some(Family::V4),
+        Some(index) => Family::of(texts.get(index)),
+    }
 }
 
 /// Whether two owners have the same address.

@@ -15,4 +15,6 @@ pub(crate) struct PeerListing {
     pub(super) credited: bool,
     /// Where it listens. A peer that does not listen is not listed.
     pub(super) addr: Option<ListenAddr>,
+    /// Where it listens for the other family of IP addresses as well.
+    pub(super) also: Option<ListenAddr>,
 }

@@ -48,7 +48,7 @@ mod votes;
 
 pub(super) use addrs::{ListenAddr, Vantage};
 pub(super) use backlog::Job;
-pub(super) use catalog::{Catalog, NameOutcome};
+pub(super) use catalog::{Asker, Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;
 pub(super) use listing::PeerListing;
 pub(super) use peers::Holding;

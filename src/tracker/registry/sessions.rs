@@ -1,7 +1,7 @@
 //! The peers of one shard: their tokens and leases, where they listen, how fast
 //! they upload and, as numbers, what they own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text};
@@ -33,6 +33,8 @@ pub(crate) struct Sessions {
     wheel: TimerWheel,
     peers: Peers,
     texts: TextAddrs,
+    /// Where peers listen for their other family of IP addresses as well.
+    also: BTreeMap<u32, AlsoListens>,
     /// How many peers each host has, by the host's hash.
     hosts: Table,
     /// How many contents the peers of each host own beyond the first one of each
@@ -53,6 +55,14 @@ pub(crate) struct Sessions {
     remembered: HashMap<Addr, f32, Keyed>,
     /// When all of them are forgotten. `None`: never.
     remembered_until: Option<Instant>,
+}
+
+/// A second address of a peer.
+#[derive(Debug)]
+struct AlsoListens {
+    addr: ListenAddr,
+    /// When it counts no more, unless the peer says it again.
+    until: Tick,
 }
 
 /// What REGISTER with a token comes to.
@@ -101,6 +111,7 @@ impl Sessions {
             wheel: TimerWheel::new(config.lease(), now),
             peers: Peers::new(first_generation),
             texts: TextAddrs::default(),
+            also: BTreeMap::new(),
             hosts: Table::new(HOST_CROWD, bits),
             extra_contents: Table::new(HOST_CROWD, bits),
             reports: Table::new(HOST_CROWD, bits),
@@ -198,12 +209,13 @@ impl Sessions {
         {
             return Ok(Heartbeat::Unknown);
         }
+        let lapsed = self.also_lapsed(now, index);
         if self.is_unmoved(index, source, listen) {
             self.extend(now, index);
             return Ok(Heartbeat::Known {
                 index,
                 listed: self.listen_addr(index),
-                moved: false,
+                moved: lapsed,
             });
         }
         let listed = settings.listed(source, listen)?;
@@ -212,8 +224,57 @@ impl Sessions {
         Ok(Heartbeat::Known {
             index,
             listed,
-            moved,
+            moved: moved || lapsed,
         })
+    }
+
+    /// REGISTER over the other family: notes where the peer listens for that as well. The
+    /// token proves that it is the same peer, which speaks from another host here. Returns
+    /// its number, and the address if it is listed there, and whether that has changed.
+    ///
+    /// # Errors
+    /// [`Refusal::UnknownToken`] and [`Refusal::ForeignAddress`].
+    pub(crate) fn also(
+        &mut self,
+        settings: &Settings,
+        now: Instant,
+        source: &Addr,
+        listen: Option<&Addr>,
+        token: &Token,
+    ) -> Result<(u32, Option<ListenAddr>, bool), Refusal> {
+        let index = self.authenticate(now, token)?;
+        let listed = settings.listed(source, listen)?;
+        let first = self.listen_addr(index);
+        let first = first.as_ref().and_then(ListenAddr::family);
+        let is_other = |addr: &ListenAddr| {
+            let family = addr.family();
+            first.is_some() && family.is_some() && family != first
+        };
+        let until = self.wheel.deadline(now);
+        let Some(addr) = listed.filter(is_other) else {
+            let moved = self.also.remove(&index).is_some();
+            return Ok((index, None, moved));
+        };
+        let also = AlsoListens {
+            addr: addr.clone(),
+            until,
+        };
+        let before = self.also.insert(index, also);
+        let moved = before.is_none_or(|before| before.addr != addr);
+        Ok((index, Some(addr), moved))
+    }
+
+    /// Forgets the second address of a peer that has not repeated it. Returns whether it
+    /// has.
+    fn also_lapsed(&mut self, now: Instant, index: u32) -> bool {
+        let tick = self.wheel.tick_at(now);
+        let also = self.also.get(&index);
+        also.is_some_and(|also| also.until <= tick) && self.also.remove(&index).is_some()
+    }
+
+    /// Whether a peer listens for both families of IP addresses.
+    pub(crate) fn has_both(&self, index: u32) -> bool {
+        self.also.contains_key(&index)
     }
 
     /// Whether a peer is listed on the host that it speaks from. That holds for
@@ -306,6 +367,8 @@ impl Sessions {
             return false;
         }
         self.texts.remove(old);
+        // Its other family may be another one from now on. It is said again soon.
+        self.also.remove(&index);
         self.peers[index].addr = self.texts.insert(addr);
         true
     }
@@ -325,6 +388,7 @@ impl Sessions {
             host: peer.host,
             credited: peer.state == SlotState::Credited,
             addr: self.texts.load(peer.addr),
+            also: self.also.get(&index).map(|also| also.addr.clone()),
         }
     }
 
@@ -562,6 +626,7 @@ impl Sessions {
         let peer = &mut self.peers[index];
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
+        self.also.remove(&index);
         match self.hosts.find_mut(host, |_| true) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
@@ -687,8 +752,6 @@ impl Sessions {
     /// peers it has.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn check(&self) -> usize {
-        use std::collections::BTreeMap;
-
         let mut hosts = BTreeMap::<u32, u32>::new();
         let mut extra = BTreeMap::<u32, u32>::new();
         let (mut texts, mut in_wheel) = (0, Vec::new());
@@ -713,6 +776,11 @@ impl Sessions {
         assert_eq!(extra, self.extra_contents.iter().collect());
         assert!(self.backlog.len() <= in_wheel.len());
         assert_eq!(texts, self.texts.len());
+        for (index, also) in &self.also {
+            assert!(self.peers.live(*index).is_some());
+            let first = self.listen_addr(*index).and_then(|addr| addr.family());
+            assert!(first.is_some_and(|first| also.addr.family().is_some_and(|f| f != first)));
+        }
         let mut entries = self.wheel.entries(|slot| self.peers[slot].next);
         entries.sort_unstable();
         assert_eq!(entries, in_wheel);

@@ -95,7 +95,9 @@ impl RequestCounts {
     /// Counts one request.
     pub(crate) fn count(&mut self, request: &TrackerRequest) {
         *match request {
-            TrackerRequest::Register { .. } => &mut self.register,
+            TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
+                &mut self.register
+            }
             TrackerRequest::Own { .. } => &mut self.own,
             TrackerRequest::Need { .. } => &mut self.need,
             TrackerRequest::Update { .. } => &mut self.update,
