@@ -73,6 +73,9 @@ pub(super) struct Setup {
     pub(super) events: broadcast::Sender<OwnEvent>,
     pub(super) leave: CancellationToken,
     pub(super) seed: u64,
+    /// The tracker was added when the client was running: when it is reached, it may know
+    /// what the others do not.
+    pub(super) is_late: bool,
 }
 
 /// What a tracker has answered to REGISTER.
@@ -162,7 +165,7 @@ impl Session {
             self.note(connected.clone());
             let error = match connected {
                 Ok(()) => {
-                    if failures > 0 {
+                    if failures > 0 || std::mem::take(&mut self.setup.is_late) {
                         self.setup.recoveries.send_modify(|times| *times += 1);
                     }
                     reach = Reach::Possible;
