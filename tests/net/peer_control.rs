@@ -1,11 +1,14 @@
 //! What a peer has and fetches, and downloads that are changed while they run.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bt_lite::peer::ListedContent;
+use bt_lite::tracker::ClientConfig;
 use bt_lite::{
-    ContentId, ContentState, Download, DownloadError, DownloadEvent, DownloadOptions, FileStorage,
-    PauseOptions, Peer, ShareSource,
+    Addr, Content, ContentId, ContentState, Download, DownloadError, DownloadEvent,
+    DownloadOptions, FileStorage, MemoryStorage, PauseOptions, Peer, ShareSource, Storage, Tracker,
+    TrackerClient,
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -41,6 +44,35 @@ async fn running(peer: &Peer, count: usize) {
     let runs = |listed: &ListedContent| listed.state != ContentState::Seeding;
     while peer.list().into_iter().filter(runs).count() != count {
         tokio::task::yield_now().await;
+    }
+}
+
+/// One more tracker.
+struct Second(Tracker);
+
+impl Second {
+    async fn bind(world: &World) -> Self {
+        let tracker = Tracker::builder(world.transport("second"));
+        Self(tracker.bind(world.at("second")).await.unwrap())
+    }
+
+    fn addr(&self) -> Addr {
+        self.0.local_addr().clone()
+    }
+
+    /// Waits until it lists this many owners of a content.
+    async fn lists(&self, world: &World, content: &Content, owners: usize) {
+        let config = ClientConfig::default();
+        let transport = world.transport("asker").into();
+        let client = TrackerClient::start(transport, vec![self.addr()], None, config);
+        loop {
+            let found = client.need(content.id.into(), 50).await;
+            if found.map_or(0, |found| found.owners.len()) == owners {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        client.shutdown().await;
     }
 }
 
@@ -188,11 +220,139 @@ on_both_networks! {
         assert_eq!(leecher.peer.contents().len(), 1);
     }
 
+    async fn discarded_download_leaves_nothing_behind(world: World) {
+        let bytes = content(LENGTH, 43);
+        let (mut owner, id) = hanging(&world, &bytes).await;
+        let dir = tempfile::tempdir().unwrap();
+        let storages: [Arc<dyn Storage>; 2] = [
+            Arc::new(MemoryStorage::new()),
+            Arc::new(FileStorage::open(dir.path()).unwrap()),
+        ];
+        for storage in storages {
+            let builder = world.builder("leecher", Arc::clone(&storage));
+            let peer = builder.start().await.unwrap();
+            let some = async |download: &Download| {
+                let mut events = download.events();
+                while download.progress().verified_chunks == 0 {
+                    events.next().await.unwrap();
+                }
+            };
+            // One that is cancelled keeps it.
+            let mut download = peer.download(id);
+            some(&download).await;
+            download.cancel();
+            assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+            assert!(storage.has_partial(&id).await);
+            // What is left is deleted, also if nothing was asked for.
+            let options = DownloadOptions::new().paused(PauseOptions::new());
+            let mut download = peer.download_with(id, options);
+            download.discard();
+            assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+            assert!(!storage.has_partial(&id).await);
+            // The next one sends some blocks as well.
+            owner.shutdown().await;
+            owner = hanging(&world, &bytes).await.0;
+            let mut download = peer.download(named("x"));
+            some(&download).await;
+            download.pause(PauseOptions::new());
+            until(&download, true).await;
+            download.discard();
+            assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+            assert!(!storage.has_partial(&id).await);
+            assert!(peer.list().is_empty());
+            peer.shutdown().await;
+            owner.shutdown().await;
+            owner = hanging(&world, &bytes).await.0;
+        }
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        let left = entries.map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains(&id.to_string())).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    async fn last_handle_decides_whether_what_has_arrived_is_kept(world: World) {
+        let bytes = content(LENGTH, 44);
+        let leecher = world.node("leecher").await;
+        for last in 0..3 {
+            let (owner, id) = hanging(&world, &bytes).await;
+            let mut downloads = vec![leecher.peer.download(named("x"))];
+            found(&downloads[0]).await;
+            // One that joins, and one of the same download.
+            downloads.push(leecher.peer.download(id));
+            found(&downloads[1]).await;
+            downloads.push(leecher.peer.get(&id).unwrap());
+            let mut events = downloads[0].events();
+            while downloads[0].progress().verified_chunks == 0 {
+                events.next().await.unwrap();
+            }
+            let mut last = downloads.remove(last);
+            for mut download in downloads {
+                download.discard();
+                assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+                assert_eq!(leecher.peer.list().len(), 1);
+            }
+            assert!(leecher.storage.has_partial(&id).await);
+            assert_eq!(leecher.peer.stats().active_downloads, 1);
+            last.discard();
+            assert_eq!((&mut last).await, Err(DownloadError::Cancelled));
+            assert!(!leecher.storage.has_partial(&id).await);
+            owner.shutdown().await;
+        }
+    }
+
+    async fn tracker_that_is_added_is_told_everything_and_hears_of_the_end(world: World) {
+        let second = Second::bind(&world).await;
+        let bytes = content(LENGTH, 45);
+        let owner = world.node("owner").await;
+        let shared = owner.share("x", &bytes).await;
+        let first = world.tracker.local_addr();
+        assert_eq!(owner.peer.trackers(), [first.clone()]);
+        assert!(owner.peer.add_tracker("no address").is_err());
+        assert!(!owner.peer.add_tracker(first.clone()).unwrap());
+        for _ in 0..3 {
+            assert!(owner.peer.add_tracker(second.addr()).unwrap());
+            assert!(!owner.peer.add_tracker(second.addr()).unwrap());
+            assert_eq!(owner.peer.trackers(), [first.clone(), second.addr()]);
+            second.lists(&world, &shared, 1).await;
+            // What is shared later is announced there as well.
+            let more = owner.share("y", &content(100, 46)).await;
+            second.lists(&world, &more, 1).await;
+            assert!(owner.peer.remove_tracker(&second.addr()));
+            assert!(!owner.peer.remove_tracker(&second.addr()));
+            assert_eq!(owner.peer.trackers(), [first.clone()]);
+            while second.0.stats().registry.peers > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(owner.peer.unshare(&more.id).await);
+        }
+        world.listed(&shared, 1).await;
+        owner.peer.shutdown().await;
+        assert!(owner.peer.add_tracker(second.addr()).is_err());
+    }
+
+    async fn download_asks_a_tracker_that_is_added_while_it_runs(world: World) {
+        let second = Second::bind(&world).await;
+        let bytes = content(LENGTH, 47);
+        let owner = Peer::builder(world.transport("owner"), MemoryStorage::new());
+        let owner = owner.tracker(second.addr()).listen(world.at("owner"));
+        let owner = owner.start().await.unwrap();
+        let shared = owner.share(ShareSource::bytes("x", bytes.clone())).await.unwrap();
+        let leecher = world.node("leecher").await;
+        // Nobody is there.
+        let options = DownloadOptions::new().owner(world.nowhere());
+        let mut download = leecher.peer.download_with(shared.id, options);
+        let mut events = download.events();
+        while !matches!(events.next().await, Some(DownloadEvent::Stalled(_))) {}
+        leecher.peer.add_tracker(second.addr()).unwrap();
+        (&mut download).await.unwrap();
+        assert_eq!(leecher.bytes(&download.content().unwrap().name.to_string()), Some(bytes));
+    }
+
     async fn owner_that_is_added_is_asked(world: World) {
         let bytes = content(LENGTH, 38);
         let (_owner, id) = hanging(&world, &bytes).await;
         // No tracker names this one.
-        let helper = Peer::builder(world.transport("helper"), bt_lite::MemoryStorage::new());
+        let helper = Peer::builder(world.transport("helper"), MemoryStorage::new());
         let helper = helper.listen(world.at("helper")).start().await.unwrap();
         helper.share(ShareSource::bytes("x", bytes.clone())).await.unwrap();
         let leecher = world.node("leecher").await;

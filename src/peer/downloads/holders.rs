@@ -23,6 +23,8 @@ struct Wanted {
     detached: bool,
     /// The last handle has cancelled it, and was not just dropped.
     explicitly: bool,
+    /// The last handle wants nothing of it to be kept.
+    discards: bool,
 }
 
 /// The part of one handle. Dropping it gives the part back.
@@ -60,6 +62,11 @@ impl Holders {
         self.wanted().explicitly
     }
 
+    /// Whether what has arrived is to be deleted: the last handle wants that.
+    pub(in crate::peer) fn discards(&self) -> bool {
+        self.wanted().discards
+    }
+
     /// Ignores poison: no change under this lock is left half done.
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,6 +87,16 @@ impl Hold {
     pub(in crate::peer) fn cancel(&self) -> bool {
         self.give_back(|wanted| {
             wanted.explicitly = wanted.handles == 0;
+            wanted.explicitly
+        })
+    }
+
+    /// Cancels the download as [`cancel`](Self::cancel) does, and has what has arrived
+    /// deleted.
+    pub(in crate::peer) fn discard(&self) -> bool {
+        self.give_back(|wanted| {
+            wanted.explicitly = wanted.handles == 0;
+            wanted.discards = wanted.explicitly;
             wanted.explicitly
         })
     }
@@ -139,5 +156,22 @@ mod tests {
         assert!(!holders.cancelled().is_cancelled());
         assert!(!fourth.cancel());
         assert!(holders.cancelled().is_cancelled() && holders.was_explicit());
+        assert!(!holders.discards());
+    }
+
+    #[test]
+    fn last_handle_decides_whether_anything_is_kept() {
+        for last_discards in [true, false] {
+            let (holders, first) = Holders::new();
+            let second = holders.join().unwrap();
+            assert!(first.discard());
+            assert!(!holders.cancelled().is_cancelled() && !holders.discards());
+            let more = match last_discards {
+                true => second.discard(),
+                false => second.cancel(),
+            };
+            assert!(!more && holders.cancelled().is_cancelled() && holders.was_explicit());
+            assert_eq!(holders.discards(), last_discards);
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod control;
 pub(super) mod copies;
+pub(super) mod discard;
 pub(super) mod holders;
 pub(super) mod local;
 pub(super) mod pause;

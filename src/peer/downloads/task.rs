@@ -20,6 +20,7 @@ use crate::peer::contents::serve;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::control::DownloadControl;
+use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::local::{
     ATTEMPTS, WantedNames, complete_here, copy_stored, find_stored, recall, remembered,
@@ -172,9 +173,32 @@ impl DownloadTask {
             Ok(Start::Join(join)) => Box::pin(self.follow(join)).await,
             Ok(Start::Complete(content)) => Box::pin(self.is_complete(content)).await,
             Err(error) => {
+                let error = self.discard(error).await;
                 self.readers.end(error.clone());
                 self.status.send_modify(|status| status.end(Err(error)));
             }
+        }
+    }
+
+    /// Deletes what earlier downloads have left, if nobody wants it. Returns why the
+    /// download ends.
+    async fn discard(&self, error: DownloadError) -> DownloadError {
+        let cancelled = matches!(error, DownloadError::Cancelled);
+        let id = self.registered.as_ref().and_then(|running| running.id());
+        let Some(id) = id.filter(|_| cancelled && self.handle.holders.discards()) else {
+            return error;
+        };
+        let deleted = async {
+            match self.shared.contents.claim(id, &self.handle).await {
+                Ok(_claim) => discard_partial(&self.shared, id).await,
+                // It is complete, or others download it.
+                Err(_) => Ok(()),
+            }
+        };
+        match self.shared.tasks.stop.run_until_cancelled(deleted).await {
+            Some(Ok(())) => error,
+            Some(Err(failed)) => failed,
+            None => DownloadError::ShutDown,
         }
     }
 
@@ -252,6 +276,10 @@ impl DownloadTask {
         // The other one is listed.
         self.registered = None;
         let outcome = self.watch(&mut running, &wanted).await;
+        if self.handle.holders.discards() {
+            let others = hold.discard();
+            return self.discarded(running, others).await;
+        }
         if self.handle.holders.was_explicit() {
             hold.cancel();
         }
@@ -266,6 +294,20 @@ impl DownloadTask {
         let last = running.status.borrow().clone();
         let last = last.ended(outcome);
         self.status.send_modify(|status| *status = last);
+    }
+
+    /// This download is discarded. The one that it had joined goes on for others, or
+    /// deletes what has arrived.
+    async fn discarded(&self, running: DriverHandle, others: bool) {
+        let mut outcome = Err(DownloadError::Cancelled);
+        if !others {
+            let status = running.status.clone();
+            running.ended().await;
+            if let Some(ended) = status.borrow().outcome() {
+                outcome = ended.clone();
+            }
+        }
+        self.status.send_modify(|status| status.end(outcome));
     }
 
     /// The download that this one had joined has got the content. Then the content gets

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{ConfigError, checked_addr};
+use crate::error::{ConfigError, StartError, checked_addr};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
 use crate::protocol::{Addr, AddrError};
+use crate::tracker::TrackerError;
 
 impl Download {
     /// Pauses the download, for all its handles. Returns at once;
@@ -90,6 +91,42 @@ impl Peer {
     /// How many downloads may be active.
     pub fn max_downloads(&self) -> usize {
         self.shared().downloads.max_active()
+    }
+
+    /// The trackers of this peer, in the order in which they were added.
+    pub fn trackers(&self) -> Vec<Addr> {
+        self.shared().trackers.trackers()
+    }
+
+    /// Registers with one more tracker, an [`Addr`] or text, in the background. It is told
+    /// of everything that this peer has or fetches, and asked by every search from then
+    /// on. Downloads that miss an owner ask it as soon as it is reached. Returns `false` if
+    /// it is one of the trackers already.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] if it is not an address, and [`StartError::Tracker`] if the
+    /// transport can never use it, or after a shutdown.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn add_tracker<A>(&self, addr: A) -> Result<bool, StartError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let tracker = checked_addr(addr)?;
+        let shared = self.shared();
+        if let Err(source) = shared.transport.check(&tracker) {
+            return Err(TrackerError::Unreachable { tracker, source }.into());
+        }
+        let span = shared.tasks.span.clone();
+        Ok(span.in_scope(|| shared.trackers.add_tracker(tracker))?)
+    }
+
+    /// Leaves a tracker: it is told EXIT in the background, and no longer lists this peer.
+    /// Owners that it has named stay known. Returns `false` if it is none of the trackers.
+    pub fn remove_tracker(&self, tracker: &Addr) -> bool {
+        self.shared().trackers.remove_tracker(tracker)
     }
 
     /// [Pauses](Download::pause) every download that has not ended. Those that are started

@@ -334,8 +334,9 @@ impl Download {
         ContentReader::new(Arc::clone(&self.readers), self.stop.clone(), options)
     }
 
-    /// Ends the download, also one that was [detached](Self::detach) before. Returns at
-    /// once; the outcome follows soon, and is [`DownloadError::Cancelled`], unless the
+    /// Ends the download, also one that was [detached](Self::detach) before. What has
+    /// arrived is kept for the next download of the content
+    /// ([`discard`](Self::discard) deletes it). Returns at once; the outcome follows soon, and is [`DownloadError::Cancelled`], unless the
     /// download ends in another way before. A content that is being published at that
     /// moment is published. A complete content stays, and is still shared.
     ///
@@ -343,6 +344,21 @@ impl Download {
     /// handle has that outcome.
     pub fn cancel(&self) {
         if self.hold.cancel() {
+            self.left.cancel();
+        }
+    }
+
+    /// Ends the download as [`cancel`](Self::cancel) does, and deletes what has arrived of
+    /// the content, also what an earlier download has left. Returns at once. When the
+    /// outcome is [`DownloadError::Cancelled`], it is gone; it is
+    /// [`DownloadError::Storage`] if the storage could not delete it. A download by name
+    /// that has not found its content yet has nothing to delete. A content that is
+    /// complete, or is being published at that moment, stays.
+    ///
+    /// If there are other handles of the download, it goes on for them, nothing is
+    /// deleted, and only this handle is cancelled. The last handle decides.
+    pub fn discard(&self) {
+        if self.hold.discard() {
             self.left.cancel();
         }
     }

@@ -1,7 +1,7 @@
 //! What a program holds of a tracker client.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -75,18 +75,96 @@ pub struct TrackerClient {
 
 /// Ends the tasks when it is dropped.
 struct ClientHandle {
-    trackers: Vec<(Addr, mpsc::Sender<Command>)>,
+    trackers: Mutex<Vec<Slot>>,
+    transport: Arc<dyn Transport>,
+    /// Where the peer listens.
+    listen: Option<Addr>,
     state: Arc<ClientState>,
-    status: watch::Receiver<Vec<Option<Outcome<()>>>>,
+    status: Arc<watch::Sender<Vec<Option<Outcome<()>>>>>,
     /// How often a tracker was reached after a failure.
     recoveries: Arc<watch::Sender<u64>>,
     /// The sender of events. It is weak, so that the events end with the
     /// sessions, which have the strong ones.
-    events: broadcast::WeakSender<OwnEvent>,
+    events: Mutex<broadcast::WeakSender<OwnEvent>>,
     config: ClientConfig,
+    seed: u64,
     leave: CancellationToken,
     abort: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// A tracker, and its session.
+struct Slot {
+    tracker: Addr,
+    /// Its number in the state and the status.
+    index: usize,
+    sender: mpsc::Sender<Command>,
+    /// Has the session say EXIT and end.
+    leave: CancellationToken,
+}
+
+impl ClientHandle {
+    /// Starts the session with one more tracker.
+    fn launch(&self, tracker: Addr, events: broadcast::Sender<OwnEvent>, is_late: bool) -> Slot {
+        let (sender, commands) = mpsc::channel(QUEUE);
+        let (state, index) = (Arc::clone(&self.state), self.state.add_tracker());
+        self.status.send_modify(|status| {
+            status.resize(status.len().max(index + 1), None);
+            status[index] = None;
+        });
+        let leave = self.leave.child_token();
+        let (registered, shown) = watch::channel(None);
+        let session = Session::new(Setup {
+            index,
+            tracker: tracker.clone(),
+            listen: self.listen.clone(),
+            transport: self.transport.clone(),
+            config: self.config.clone(),
+            state: state.clone(),
+            status: self.status.clone(),
+            recoveries: self.recoveries.clone(),
+            events,
+            leave: leave.clone(),
+            seed: self.seed.wrapping_add(index as u64),
+            registered,
+            is_late,
+        });
+        let other_family = OtherFamily {
+            tracker: tracker.clone(),
+            listen: self.listen.clone(),
+            transport: self.transport.clone(),
+            patience: self.config.request_timeout,
+            registered: shown,
+        };
+        let abort = self.abort.clone();
+        let run = async move {
+            tokio::select! {
+                biased;
+                () = abort.cancelled() => {}
+                () = session.run(commands) => {}
+                () = other_family.run() => {}
+            }
+            state.tracker_gone(index);
+        };
+        let span = info_span!("tracker_session", %tracker);
+        self.tasks.spawn(run.instrument(span));
+        Slot {
+            tracker,
+            index,
+            sender,
+            leave,
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn trackers(&self) -> MutexGuard<'_, Vec<Slot>> {
+        self.trackers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same.
+    fn events(&self) -> MutexGuard<'_, broadcast::WeakSender<OwnEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for ClientHandle {
@@ -97,9 +175,8 @@ impl Drop for ClientHandle {
 
 impl fmt::Debug for TrackerClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let trackers = self.handle.trackers.iter().map(|(addr, _)| addr);
         f.debug_struct("TrackerClient")
-            .field("trackers", &trackers.collect::<Vec<_>>())
+            .field("trackers", &self.trackers())
             .finish_non_exhaustive()
     }
 }
@@ -120,69 +197,78 @@ impl TrackerClient {
     ) -> Self {
         let trackers = without_duplicates(trackers);
         let config = config.within_limits();
-        let state = Arc::new(ClientState::new(
-            trackers.len(),
-            config.max_contents,
-            config.max_known_owners,
-        ));
-        let (status, watched) = watch::channel(vec![None; trackers.len()]);
-        let status = Arc::new(status);
-        let recoveries = Arc::new(watch::Sender::new(0));
+        let state = ClientState::new(0, config.max_contents, config.max_known_owners);
         let (events, _) = broadcast::channel(events::BEHIND);
-        let (leave, abort) = (CancellationToken::new(), CancellationToken::new());
-        let tasks = TaskTracker::new();
         // Only jitter depends on it, so any seed is good enough.
         let seed = config.seed.or_else(|| getrandom::u64().ok()).unwrap_or(0);
-        let start = |(index, tracker): (usize, Addr)| {
-            let (sender, commands) = mpsc::channel(QUEUE);
-            let (registered, shown) = watch::channel(None);
-            let session = Session::new(Setup {
-                index,
-                tracker: tracker.clone(),
-                listen: listen.clone(),
-                transport: transport.clone(),
-                config: config.clone(),
-                state: state.clone(),
-                status: status.clone(),
-                recoveries: recoveries.clone(),
-                events: events.clone(),
-                leave: leave.clone(),
-                seed: seed.wrapping_add(index as u64),
-                registered,
-            });
-            let other_family = OtherFamily {
-                tracker: tracker.clone(),
-                listen: listen.clone(),
-                transport: transport.clone(),
-                patience: config.request_timeout,
-                registered: shown,
-            };
-            let abort = abort.clone();
-            let run = async move {
-                tokio::select! {
-                    biased;
-                    () = abort.cancelled() => {}
-                    () = session.run(commands) => {}
-                    () = other_family.run() => {}
-                }
-            };
-            tasks.spawn(run.instrument(info_span!("tracker_session", %tracker)));
-            (tracker, sender)
+        let handle = ClientHandle {
+            trackers: Mutex::default(),
+            transport,
+            listen,
+            state: Arc::new(state),
+            status: Arc::new(watch::Sender::new(Vec::new())),
+            recoveries: Arc::new(watch::Sender::new(0)),
+            events: Mutex::new(events.downgrade()),
+            config,
+            seed,
+            leave: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            tasks: TaskTracker::new(),
         };
-        let trackers = trackers.into_iter().enumerate().map(start).collect();
+        let slots = trackers.into_iter();
+        let slots = slots.map(|tracker| handle.launch(tracker, events.clone(), false));
+        let slots = slots.collect();
+        *handle.trackers() = slots;
         Self {
-            handle: Arc::new(ClientHandle {
-                trackers,
-                state,
-                status: watched,
-                recoveries,
-                events: events.downgrade(),
-                config,
-                leave,
-                abort,
-                tasks,
-            }),
+            handle: Arc::new(handle),
         }
+    }
+
+    /// The trackers, in the order in which they were added.
+    pub fn trackers(&self) -> Vec<Addr> {
+        let trackers = self.handle.trackers();
+        trackers.iter().map(|slot| slot.tracker.clone()).collect()
+    }
+
+    /// Registers with one more tracker, in the background, and announces everything there
+    /// that is announced. Returns `false` if it is one of the trackers already.
+    ///
+    /// # Errors
+    /// [`TrackerError::Closed`] after a shutdown.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn add_tracker(&self, tracker: Addr) -> Result<bool, TrackerError> {
+        self.open()?;
+        let handle = &self.handle;
+        let mut trackers = handle.trackers();
+        if trackers.iter().any(|slot| slot.tracker == tracker) {
+            return Ok(false);
+        }
+        let events = {
+            let mut weak = handle.events();
+            // Without sessions there is no sender.
+            let sender = weak.upgrade();
+            let sender = sender.unwrap_or_else(|| broadcast::channel(events::BEHIND).0);
+            *weak = sender.downgrade();
+            sender
+        };
+        trackers.push(handle.launch(tracker, events, true));
+        Ok(true)
+    }
+
+    /// Leaves a tracker: says EXIT in the background, so that it no longer lists this
+    /// peer, and asks it for nothing more. Calls that wait for it alone fail with
+    /// [`TrackerError::Closed`]. Returns `false` if it is none of the trackers.
+    pub fn remove_tracker(&self, tracker: &Addr) -> bool {
+        let mut trackers = self.handle.trackers();
+        let Some(at) = trackers.iter().position(|slot| slot.tracker == *tracker) else {
+            return false;
+        };
+        let slot = trackers.remove(at);
+        self.handle.state.tracker_leaves(slot.index);
+        slot.leave.cancel();
+        true
     }
 
     /// Returns once one tracker has registered this peer, or at once without
@@ -195,15 +281,29 @@ impl TrackerClient {
     /// the client goes on trying. [`TrackerError::Closed`] after a shutdown.
     pub async fn registered(&self) -> Result<(), TrackerError> {
         self.open()?;
-        if self.handle.trackers.is_empty() {
+        let indices: Vec<usize> = {
+            let trackers = self.handle.trackers();
+            trackers.iter().map(|slot| slot.index).collect()
+        };
+        if indices.is_empty() {
             return Ok(());
         }
-        let mut status = self.handle.status.clone();
+        let mut status = self.handle.status.subscribe();
+        let of_these = |all: &Vec<Option<Outcome<()>>>| {
+            let each = indices.iter().map(|&index| all[index].clone());
+            each.collect::<Vec<_>>()
+        };
         let decided = status.wait_for(|all| {
+            let all = of_these(all);
             let one = all.iter().any(|status| matches!(status, Some(Ok(()))));
             one || all.iter().all(Option::is_some)
         });
-        let all = decided.await.map_err(|_| TrackerError::Closed)?;
+        let all = tokio::select! {
+            biased;
+            // The sender is in the handle.
+            Ok(all) = decided => of_these(&all),
+            () = self.handle.leave.cancelled() => return Err(TrackerError::Closed),
+        };
         let mut all = all.iter().flatten();
         match all.clone().find_map(|status| status.as_ref().ok()) {
             Some(()) => Ok(()),
@@ -258,10 +358,10 @@ impl TrackerClient {
                 left_out += 1;
             }
         }
-        for (_, sender) in &self.handle.trackers {
+        for slot in &*self.handle.trackers() {
             let (done, _) = oneshot::channel();
             // If there is no room, another command makes the session look what is new.
-            drop(sender.try_send(Command::Own { id: None, done }));
+            drop(slot.sender.try_send(Command::Own { id: None, done }));
         }
         left_out
     }
@@ -304,7 +404,7 @@ impl TrackerClient {
 
     /// How many trackers there are.
     pub(crate) fn count(&self) -> usize {
-        self.handle.trackers.len()
+        self.handle.trackers().len()
     }
 
     /// Changes whenever a tracker is reached after a failure.
@@ -316,7 +416,7 @@ impl TrackerClient {
     /// their names, a tracker refuses, and when it accepts them after all. Nothing
     /// depends on these events being read.
     pub fn events(&self) -> OwnEvents {
-        let sender = self.handle.events.upgrade();
+        let sender = self.handle.events().upgrade();
         // Without sessions there are no events: the receiver ends at once.
         let sender = sender.unwrap_or_else(|| broadcast::channel(1).0);
         OwnEvents(sender.subscribe())
@@ -325,11 +425,11 @@ impl TrackerClient {
     /// The announced contents that a tracker currently refuses, or whose names it
     /// refuses.
     pub fn refused(&self) -> Vec<RefusedOwn> {
-        let trackers = self.handle.trackers.iter().enumerate();
-        let refused = trackers.flat_map(|(index, (tracker, _))| {
-            let refused = self.handle.state.refused(index).into_iter();
+        let trackers = self.handle.trackers();
+        let refused = trackers.iter().flat_map(|slot| {
+            let refused = self.handle.state.refused(slot.index).into_iter();
             refused.map(|(id, name, refusal)| RefusedOwn {
-                tracker: tracker.clone(),
+                tracker: slot.tracker.clone(),
                 id,
                 name,
                 refusal,
@@ -355,7 +455,7 @@ impl TrackerClient {
     /// that answered knows the content; if none answered, the first one's error.
     pub async fn need(&self, key: ContentKey, max_owners: u16) -> Result<Found, TrackerError> {
         self.open()?;
-        if self.handle.trackers.is_empty() {
+        if self.handle.trackers().is_empty() {
             return Err(TrackerError::NoTracker);
         }
         let mut asked = self.tell_all(|done| {
@@ -426,16 +526,16 @@ impl TrackerClient {
         &self,
         command: impl Fn(oneshot::Sender<Outcome<T>>) -> Command,
     ) -> FuturesUnordered<impl Future<Output = Outcome<T>>> {
-        let tell = |(_, sender): &(Addr, mpsc::Sender<Command>)| {
+        let tell = |slot: &Slot| {
             let (done, outcome) = oneshot::channel();
-            let (sender, command) = (sender.clone(), command(done));
+            let (sender, command) = (slot.sender.clone(), command(done));
             async move {
                 let told = sender.send(command).await;
                 told.map_err(|_| TrackerError::Closed)?;
                 outcome.await.unwrap_or(Err(TrackerError::Closed))
             }
         };
-        self.handle.trackers.iter().map(tell).collect()
+        self.handle.trackers().iter().map(tell).collect()
     }
 
     /// How long a call waits at most: for a connection and for an answer.
@@ -444,9 +544,9 @@ impl TrackerClient {
     }
 
     fn timed_out(&self) -> TrackerError {
-        match self.handle.trackers.first() {
-            Some((tracker, _)) => TrackerError::TimedOut {
-                tracker: tracker.clone(),
+        match self.handle.trackers().first() {
+            Some(slot) => TrackerError::TimedOut {
+                tracker: slot.tracker.clone(),
             },
             None => TrackerError::NoTracker,
         }

@@ -76,6 +76,9 @@ pub(super) struct Setup {
     pub(super) seed: u64,
     /// The present registration, for the other family of addresses.
     pub(super) registered: watch::Sender<Option<Registered>>,
+    /// The tracker was added when the client was running: when it is reached, it may know
+    /// what the others do not.
+    pub(super) is_late: bool,
 }
 
 /// What a tracker has answered to REGISTER.
@@ -165,7 +168,7 @@ impl Session {
             self.note(connected.clone());
             let error = match connected {
                 Ok(()) => {
-                    if failures > 0 {
+                    if failures > 0 || std::mem::take(&mut self.setup.is_late) {
                         self.setup.recoveries.send_modify(|times| *times += 1);
                     }
                     reach = Reach::Possible;

@@ -37,7 +37,12 @@ struct Inner {
     owned: BTreeMap<ContentId, Owned>,
     /// The other names, of contents that have several.
     more_names: BTreeMap<ContentId, Vec<ContentName>>,
+    /// By their numbers.
     trackers: Vec<TrackerNotes>,
+    /// Those that were removed and whose sessions have not ended, and those that a new
+    /// tracker may have. They are told nothing.
+    leaving: BTreeSet<usize>,
+    free: BTreeSet<usize>,
 }
 
 /// What an [`OwnEntry`] says of its content. There may be very many, so the id is not
@@ -235,8 +240,39 @@ impl ClientState {
                 owned: BTreeMap::new(),
                 more_names: BTreeMap::new(),
                 trackers: (0..trackers).map(|_| TrackerNotes::default()).collect(),
+                leaving: BTreeSet::new(),
+                free: BTreeSet::new(),
             }),
         }
+    }
+
+    /// One more tracker, which has to be told everything when it is registered with.
+    /// Returns its number.
+    pub(super) fn add_tracker(&self) -> usize {
+        let inner = &mut *self.lock();
+        if let Some(number) = inner.free.pop_first() {
+            return number;
+        }
+        inner.trackers.push(TrackerNotes::default());
+        inner.trackers.len() - 1
+    }
+
+    /// A tracker is told nothing more.
+    pub(super) fn tracker_leaves(&self, tracker: usize) {
+        let inner = &mut *self.lock();
+        inner.leaving.insert(tracker);
+        let notes = &mut inner.trackers[tracker];
+        notes.untold.clear();
+        notes.refused.clear();
+        notes.retries.clear();
+    }
+
+    /// The session of a tracker has ended. A new one may have its number.
+    pub(super) fn tracker_gone(&self, tracker: usize) {
+        let inner = &mut *self.lock();
+        inner.leaving.remove(&tracker);
+        inner.trackers[tracker] = TrackerNotes::default();
+        inner.free.insert(tracker);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -260,6 +296,9 @@ impl ClientState {
         }
         let mut all = None;
         for tracker in 0..inner.trackers.len() {
+            if inner.leaving.contains(&tracker) || inner.free.contains(&tracker) {
+                continue;
+            }
             let notes = &mut inner.trackers[tracker];
             if entry.state == OwnState::Gone {
                 notes.forget_refusals(&entry.id);

@@ -33,7 +33,8 @@ impl TokenBinding {
     pub(super) fn open(&self, identity: &PeerIdentity, request: &mut TrackerRequest) {
         let token = match request {
             TrackerRequest::Register { token, .. } => token.as_mut(),
-            TrackerRequest::Own { token, .. }
+            TrackerRequest::RegisterAlso { token, .. }
+            | TrackerRequest::Own { token, .. }
             | TrackerRequest::Need { token, .. }
             | TrackerRequest::Update { token, .. }
             | TrackerRequest::Exit { token } => Some(token),

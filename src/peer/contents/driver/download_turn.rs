@@ -23,7 +23,7 @@ pub(in crate::peer) struct DownloadTurn {
     pauses: watch::Receiver<Option<PauseOptions>>,
     state: State,
     /// As long as the download has not ended, the peer lists it.
-    _registered: Option<Registered>,
+    registered: Option<Registered>,
 }
 
 enum State {
@@ -56,13 +56,19 @@ impl DownloadTurn {
             pauses: control.pauses(),
             control,
             state: State::Active(place),
-            _registered: registered,
+            registered,
         }
     }
 
     /// Whether the content is shared when it is complete.
     pub(super) fn seeds(&self) -> bool {
         self.control.seeds()
+    }
+
+    /// Whether what has arrived is to be deleted.
+    pub(super) fn discards(&self) -> bool {
+        let registered = self.registered.as_ref();
+        registered.is_some_and(|running| running.handle.holders.discards())
     }
 
     /// What has changed by now.

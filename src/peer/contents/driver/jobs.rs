@@ -106,6 +106,11 @@ impl Jobs {
         self.running.next().await
     }
 
+    /// Drops all that run.
+    pub(super) fn stop(&mut self) {
+        self.running = FuturesUnordered::new();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }

@@ -33,6 +33,7 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::status::StatusSender;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
+use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
@@ -320,6 +321,7 @@ impl Driver {
         // What still arrives would wait in vain, and everything behind it.
         self.links.mute();
         let published = self.finish_writing(&reason).await;
+        let reason = self.discard(reason).await;
         let lost = self.lost(&reason);
         let Self {
             shared,
@@ -388,10 +390,28 @@ impl Driver {
             Publication::Published => return true,
             Publication::Hidden | Publication::Found => {}
         }
-        if storage_error(reason).is_none() {
+        if storage_error(reason).is_none() && !self.discards(reason) {
             self.save().await;
         }
         false
+    }
+
+    /// Whether what has arrived is to be deleted.
+    fn discards(&self, reason: &DownloadError) -> bool {
+        let cancelled = matches!(reason, DownloadError::Cancelled);
+        cancelled && self.turn.as_ref().is_some_and(DownloadTurn::discards)
+    }
+
+    /// Deletes what has arrived, if nobody wants it. Returns why the download ends.
+    async fn discard(&mut self, reason: DownloadError) -> DownloadError {
+        if !self.discards(&reason) {
+            return reason;
+        }
+        // First the jobs, as they write.
+        self.jobs.stop();
+        self.open = None;
+        let failed = discard_partial(&self.shared, self.swarm.id()).await.err();
+        failed.unwrap_or(reason)
     }
 
     /// Waits until the content is published, so that the outcome is certain.
