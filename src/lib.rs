@@ -125,6 +125,7 @@
 #[macro_use]
 mod setters;
 
+#[macro_use]
 mod advice;
 pub mod content;
 mod descriptors;

@@ -68,6 +68,8 @@ impl TransportError {
     }
 }
 
+is_transient!(TransportError);
+
 impl From<io::Error> for TransportError {
     fn from(error: io::Error) -> Self {
         Self::Io {

@@ -6,6 +6,7 @@
 mod broken;
 mod config_files;
 mod conformance;
+mod errors;
 #[cfg(unix)]
 mod folder_errors;
 #[cfg(unix)]

@@ -109,3 +109,5 @@ impl TrackerError {
         }
     }
 }
+
+is_transient!(TrackerError);
