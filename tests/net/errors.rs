@@ -198,7 +198,7 @@ fn start_rows(rows: &mut Vec<Row>) {
         reason: "no port".into(),
     };
     rows!(rows, ConfigError:
-        ConfigError::Addr { text: "".into(), source: source.clone() }
+        ConfigError::Addr { text: "".into(), source }
             => AskUser, format!("invalid address \"\": {source}");
         ConfigError::Advertise { addr: addr(), source: unusable.clone() }
             => AskUser, format!("cannot advertise memory:a: {unusable}");
