@@ -1,7 +1,22 @@
 //! What a program can do about an error.
 
+/// Gives an error that has an `advice` the question that programs ask most.
+macro_rules! is_transient {
+    ($error:ident) => {
+        impl $error {
+            /// Whether the same call may succeed later although nobody changes anything
+            /// here: whether its [advice](Self::advice) is
+            /// [`Advice::Retry`](crate::Advice::Retry).
+            pub fn is_transient(&self) -> bool {
+                matches!(self.advice(), crate::Advice::Retry)
+            }
+        }
+    };
+}
+
 /// What a program can do about an error. Each error that a call of this crate fails with
-/// has a method `advice`, which goes by these rules:
+/// has a method `advice`, which goes by these rules, and `is_transient`, which is whether
+/// the advice is [`Retry`](Self::Retry):
 ///
 /// ```
 /// use bt_lite::{Advice, DownloadError, DownloadKey, Peer};

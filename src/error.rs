@@ -30,8 +30,10 @@ pub enum ConfigError {
         source: AddrError,
     },
     /// Nobody can be reached at the address that others are to be told.
-    #[error("cannot advertise: {source}")]
+    #[error("cannot advertise {addr}: {source}")]
     Advertise {
+        /// The address.
+        addr: Addr,
         /// What is wrong with it.
         source: TransportError,
     },
@@ -167,8 +169,10 @@ pub enum DownloadError {
     Config(#[from] ConfigError),
     /// The transport cannot use the address of an owner
     /// ([`DownloadOptions::owners`](crate::DownloadOptions::owners)).
-    #[error("cannot ask an owner: {source}")]
+    #[error("cannot ask the owner {addr}: {source}")]
     Owner {
+        /// The address.
+        addr: Addr,
         /// What is wrong with the address.
         source: TransportError,
     },
@@ -259,19 +263,38 @@ pub enum ReaderError {
         id: ContentId,
     },
     /// The storage cannot say what the bytes of the content must be.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    #[error("{id}: {source}")]
+    Storage {
+        /// The content.
+        id: ContentId,
+        /// What the storage says.
+        source: StorageError,
+    },
     /// The peer was shut down.
     #[error("the peer is shut down")]
     ShutDown,
 }
+
+impl ConfigError {
+    /// What to do about it: always [`Advice::AskUser`].
+    pub fn advice(&self) -> Advice {
+        Advice::AskUser
+    }
+}
+
+is_transient!(ConfigError);
+is_transient!(StartError);
+is_transient!(ShareError);
+is_transient!(DownloadError);
+is_transient!(ReaderError);
 
 impl StartError {
     /// What to do about it. The causes decide: a tracker that is down is a reason to
     /// [retry](Advice::Retry), a configuration to [ask](Advice::AskUser).
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Config(_) | Self::Entropy { .. } => Advice::AskUser,
+            Self::Config(source) => source.advice(),
+            Self::Entropy { .. } => Advice::AskUser,
             Self::Listen { source, .. } => source.advice(),
             Self::Tracker(source) => source.advice(),
             Self::Storage(source) => source.advice(),
@@ -306,7 +329,7 @@ impl DownloadError {
             | Self::Config(_)
             | Self::Ambiguous { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
-            Self::Owner { source } => source.advice(),
+            Self::Owner { source, .. } => source.advice(),
             Self::NotFound { .. }
             | Self::NoOwners { .. }
             | Self::GaveUp { .. }
@@ -324,7 +347,7 @@ impl ReaderError {
     pub fn advice(&self) -> Advice {
         match self {
             Self::NotHere { .. } => Advice::AskUser,
-            Self::Storage(source) => source.advice(),
+            Self::Storage { source, .. } => source.advice(),
             Self::ShutDown => Advice::GiveUp,
         }
     }

@@ -129,6 +129,7 @@
 #[macro_use]
 mod setters;
 
+#[macro_use]
 mod advice;
 pub mod content;
 mod descriptors;

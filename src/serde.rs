@@ -158,12 +158,19 @@ pub(crate) mod bytes {
 
     use super::{Deserializer, Error, Serializer, Visitor, fmt};
 
-    pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(*value)
+    pub(crate) fn serialize<T: Copy + TryInto<u64>, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64((*value).try_into().unwrap_or(u64::MAX))
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        deserializer.deserialize_any(Bytes)
+    pub(crate) fn deserialize<'de, T: TryFrom<u64>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        let bytes = deserializer.deserialize_any(Bytes)?;
+        let wrong = |_| D::Error::custom(format_args!("invalid number of bytes {bytes}"));
+        T::try_from(bytes).map_err(wrong)
     }
 
     struct Bytes;

@@ -37,32 +37,41 @@ pub struct PeerConfig {
     /// many for those that others open. When others have opened as many as they
     /// may, the newest connection of the host that has opened most gives way to
     /// one of a host that has at least two fewer; other connections are refused
-    /// as busy. Default 500. If the process may have few descriptors open
+    /// as busy. Default 500: half of the 1,024 descriptors that a process may usually
+    /// have open, so that files get the other half. If the process may have fewer
     /// (`RLIMIT_NOFILE`), there are fewer: half of what it may have, less 32, is
     /// for connections, and a third of that at most for those that shake hands
     /// ([`PeerStats::max_connections`](crate::peer::PeerStats::max_connections)).
     pub max_connections: usize,
     /// How many connections one host may open here. The addresses of one IPv6
-    /// /64 network count as one host. More are refused as busy. Default 100.
+    /// /64 network count as one host. More are refused as busy. Default 100: many
+    /// peers may share one address behind a NAT, and no host takes more than a fifth
+    /// of all places.
     pub max_connections_per_host: usize,
     /// How many accepted connections may be shaking hands, or being refused. For
     /// a further one, the oldest connection of the host that has most is closed.
     /// Default 256: with the others, fewer than the 1,024 files that a process
     /// may usually have open.
     pub max_handshakes: usize,
-    /// The same for one host, whose own oldest connection is closed. Default 64.
+    /// The same for one host, whose own oldest connection is closed. Default 64: a
+    /// quarter of all, so that it takes several hosts to take all places.
     pub max_handshakes_per_host: usize,
     /// How long [`shutdown`](crate::Peer::shutdown) waits for tasks before it
-    /// ends them. Default 3 s.
+    /// ends them. Default 3 s: a sync of a slow disk ends within that, and whoever
+    /// stops a program does not take it for hung.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub shutdown_timeout: Duration,
     /// How fast the peer may send and receive. Default: no limits.
     /// [`Peer::set_rate_limits`](crate::Peer::set_rate_limits) changes them while the peer
     /// runs.
     pub limits: RateLimits,
-    /// How each content is downloaded and served.
+    /// How each content is downloaded and served. [`planner.seed`] has no effect here:
+    /// each content gets one of its own
+    /// ([`PeerBuilder::seed`](crate::PeerBuilder::seed)).
+    ///
+    /// [`planner.seed`]: crate::peer::swarm::PlannerConfig::seed
     pub swarm: SwarmConfig,
-    /// How trackers are talked to.
+    /// How trackers are talked to. A first pause above the longest one is refused.
     pub tracker: ClientConfig,
 }
 
@@ -134,7 +143,7 @@ impl PeerConfig {
 
     /// Refuses first values that are above the longest ones.
     fn check_pairs(&self) -> Result<(), ConfigError> {
-        let (swarm, planner) = (&self.swarm, &self.swarm.planner);
+        let (swarm, planner, tracker) = (&self.swarm, &self.swarm.planner, &self.tracker);
         let pairs = [
             (
                 ("swarm.find_retry", swarm.find_retry),
@@ -143,6 +152,14 @@ impl PeerConfig {
             (
                 ("swarm.planner.silence", planner.silence),
                 ("swarm.planner.max_silence", planner.max_silence),
+            ),
+            (
+                ("tracker.backoff", tracker.backoff.0),
+                ("its second", tracker.backoff.1),
+            ),
+            (
+                ("tracker.own_retry", tracker.own_retry.0),
+                ("its second", tracker.own_retry.1),
             ),
         ];
         for ((field, value), (most_field, most)) in pairs {

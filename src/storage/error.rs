@@ -120,6 +120,8 @@ pub enum StorageError {
         needed: u64,
         /// How many bytes were available, if that is known.
         available: Option<u64>,
+        /// The path, if it is about one and the storage has paths.
+        path: Option<PathBuf>,
         /// The error of the operating system, if there was one.
         source: Option<IoError>,
     },
@@ -127,6 +129,8 @@ pub enum StorageError {
     Io {
         /// The action that failed, and its path.
         what: String,
+        /// The path, if it is about one and the storage has paths.
+        path: Option<PathBuf>,
         /// The error, with its kind and its number.
         source: IoError,
     },
@@ -137,6 +141,7 @@ impl StorageError {
     pub fn io(what: impl Into<String>, error: impl Into<IoError>) -> Self {
         Self::Io {
             what: what.into(),
+            path: None,
             source: error.into(),
         }
     }
@@ -147,8 +152,19 @@ impl StorageError {
             what: what.into(),
             needed,
             available,
+            path: None,
             source: None,
         }
+    }
+
+    /// Sets the [path](Self::path) of an error of [`io`](Self::io) or
+    /// [`full`](Self::full). The text stays the same. Other errors are not changed.
+    #[must_use]
+    pub fn at(mut self, at: impl Into<PathBuf>) -> Self {
+        if let Self::Io { path, .. } | Self::Full { path, .. } = &mut self {
+            *path = Some(at.into());
+        }
+        self
     }
 
     /// Whether a read that failed like this shows that a finished content can no
@@ -187,11 +203,13 @@ impl StorageError {
         }
     }
 
-    /// The path that it is about, if the storage has paths and knows which one. Errors
-    /// of the operating system name theirs in the text.
+    /// The path that it is about, if the storage has paths and knows which one.
     pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Exists { path, .. } | Self::Locked { path, .. } => path.as_deref(),
+            Self::Exists { path, .. }
+            | Self::Locked { path, .. }
+            | Self::Full { path, .. }
+            | Self::Io { path, .. } => path.as_deref(),
             Self::NotAFile { path, .. }
             | Self::WrongLength { path, .. }
             | Self::NoLocks { path, .. }
@@ -211,6 +229,8 @@ impl StorageError {
         }
     }
 }
+
+is_transient!(StorageError);
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -279,7 +299,7 @@ impl fmt::Display for StorageError {
                     }
                 }
             }
-            Self::Io { what, source } => write!(f, "{what} failed: {source}"),
+            Self::Io { what, source, .. } => write!(f, "{what} failed: {source}"),
         }
     }
 }

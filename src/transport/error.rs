@@ -73,6 +73,8 @@ impl TransportError {
     }
 }
 
+is_transient!(TransportError);
+
 impl From<io::Error> for TransportError {
     fn from(error: io::Error) -> Self {
         let inner = error.get_ref();

@@ -6,6 +6,7 @@
 
 mod api;
 mod circles;
+mod defaults;
 mod lexer;
 mod paths;
 mod purity;

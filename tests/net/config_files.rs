@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bt_lite::peer::swarm::{PlannerConfig, SwarmConfig};
 use bt_lite::tracker::{AddressRule, ClientConfig, RegistryConfig};
-use bt_lite::{PeerConfig, Strategy, TrackerConfig};
+use bt_lite::{PeerConfig, ReaderOptions, Strategy, TrackerConfig};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -28,6 +28,7 @@ where
 #[test]
 fn defaults_round_trip_and_unknown_fields_are_refused() {
     defaults_round_trip::<PeerConfig>();
+    defaults_round_trip::<ReaderOptions>();
     defaults_round_trip::<SwarmConfig>();
     defaults_round_trip::<PlannerConfig>();
     defaults_round_trip::<TrackerConfig>();
@@ -123,6 +124,13 @@ fn wrong_value_is_refused_with_its_field_and_what_is_expected() {
         assert!(error.contains(field), "{error}");
         assert!(error.contains(reason), "{error}");
     }
+}
+
+#[test]
+fn reader_is_configured_in_bytes_as_people_write_them() {
+    let options = load::<ReaderOptions>("readahead = \"2 MiB\"\nbuffer = \"64 KiB\"");
+    let expected = ReaderOptions::new().readahead(2 << 20).buffer(64 << 10);
+    assert_eq!(options, Ok(expected));
 }
 
 /// The extremes of a duration are saved and loaded as they are.

@@ -7,6 +7,7 @@ mod both_families;
 mod broken;
 mod config_files;
 mod conformance;
+mod errors;
 #[cfg(unix)]
 mod folder_errors;
 #[cfg(unix)]

@@ -3,8 +3,6 @@
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use bt_lite::peer::{
     Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Peer, PeerBuilder,
     PeerConfig,
 };
-use bt_lite::protocol::{ContentKey, ProtocolError, Refusal};
+use bt_lite::protocol::{ContentKey, ProtocolError};
 use bt_lite::storage::{
     Catalogue, FilePool, FilePoolStats, FileStamp, FileStorageBuilder, Lost, Partial, Remembered,
     Stored,
@@ -24,11 +22,10 @@ use bt_lite::tracker::{
 };
 use bt_lite::transport::{Connection, LimitHandle};
 use bt_lite::{
-    Addr, AddrError, Advice, BindError, ConfigError, Content, ContentId, ContentName,
-    DownloadError, FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError,
-    Progress, ReaderError, ShareError, ShareSource, StartError, Storage, StorageError,
-    TcpTransport, TooLong, Tracker, TrackerClient, TrackerConfig, TrackerError, Transport,
-    TransportError,
+    Addr, AddrError, BindError, ConfigError, Content, ContentId, ContentName, DownloadError,
+    FileStorage, IoError, MemoryNetwork, MemoryStorage, MemoryTransport, NameError, Progress,
+    ShareError, ShareSource, StartError, Storage, StorageError, TcpTransport, TooLong, Tracker,
+    TrackerClient, TrackerConfig, TrackerError, Transport, TransportError,
 };
 
 use crate::world::{World, named};
@@ -170,172 +167,6 @@ fn errors_have_their_causes_as_sources() {
         assert_eq!(cause(error), Some(NameError::Dots), "{error}");
         assert!(error.to_string().contains("\"..\""), "{error}");
     }
-}
-
-/// The error of the operating system at the end of a chain of causes.
-fn system_error(error: &(dyn Error + 'static)) -> Option<i32> {
-    let mut last = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    last.downcast_ref::<io::Error>()?.raw_os_error()
-}
-
-#[test]
-fn error_of_the_system_is_at_the_end_of_the_chain() {
-    let os = || io::Error::from_raw_os_error(28);
-    let addr: Addr = "memory:a".parse().unwrap();
-    let id = ContentId::of(b"x");
-    let transport = || TransportError::from(os());
-    let storage = || StorageError::io("writing /tmp/a", os());
-    let tracker = || TrackerError::Unreachable {
-        tracker: addr.clone(),
-        source: transport(),
-    };
-    let full = StorageError::Full {
-        what: "a".into(),
-        needed: 1,
-        available: None,
-        source: Some(os().into()),
-    };
-    let locks = StorageError::NoLocks {
-        path: "/a".into(),
-        source: os().into(),
-    };
-    let listen = StartError::Listen {
-        addr: addr.clone(),
-        source: transport(),
-    };
-    let download = DownloadError::Storage {
-        id,
-        chunk: None,
-        source: storage(),
-    };
-    let owner = DownloadError::Owner {
-        source: transport(),
-    };
-    let source = || IoError::from(os());
-    let errors: [&(dyn Error + 'static); 17] = [
-        &transport(),
-        &storage(),
-        &full,
-        &locks,
-        &tracker(),
-        &listen,
-        &StartError::Tracker(tracker()),
-        &StartError::Storage(storage()),
-        &StartError::Entropy { source: source() },
-        &ShareError::Storage(storage()),
-        &ShareError::Tracker(tracker()),
-        &download,
-        &owner,
-        &DownloadError::Tracker(tracker()),
-        &ReaderError::Storage(storage()),
-        &BindError::Transport(transport()),
-        &BindError::Entropy { source: source() },
-    ];
-    for error in errors {
-        assert_eq!(system_error(error), Some(28), "{error:?}");
-    }
-}
-
-#[test]
-fn advice_of_an_error_is_that_of_its_cause() {
-    use Advice::{AskUser, GiveUp, Retry};
-    let addr: Addr = "memory:a".parse().unwrap();
-    let (id, name) = (ContentId::of(b"x"), named("film"));
-    let io = |kind: io::ErrorKind| TransportError::from(io::Error::from(kind));
-    let transports = [
-        (io(io::ErrorKind::ConnectionRefused), Retry),
-        (io(io::ErrorKind::AddrInUse), AskUser),
-        (io(io::ErrorKind::PermissionDenied), AskUser),
-        (TransportError::Truncated, Retry),
-        (TransportError::Closed, Retry),
-    ];
-    for (source, advice) in transports {
-        let listen = StartError::Listen {
-            addr: addr.clone(),
-            source: source.clone(),
-        };
-        let tracker = TrackerError::Unreachable {
-            tracker: addr.clone(),
-            source: source.clone(),
-        };
-        assert_eq!(source.advice(), advice, "{source}");
-        assert_eq!(listen.advice(), advice, "{source}");
-        assert_eq!(tracker.advice(), advice, "{source}");
-        assert_eq!(StartError::Tracker(tracker.clone()).advice(), advice);
-        assert_eq!(ShareError::Tracker(tracker.clone()).advice(), advice);
-        assert_eq!(DownloadError::Tracker(tracker).advice(), advice);
-        assert_eq!(BindError::Transport(source.clone()).advice(), advice);
-        assert_eq!(DownloadError::Owner { source }.advice(), advice);
-    }
-    let storages = [
-        (StorageError::full("a", 7, None), AskUser),
-        (StorageError::NotFound { name: name.clone() }, AskUser),
-        (StorageError::Locked { id, path: None }, Retry),
-        (
-            StorageError::io("reading a", io::ErrorKind::OutOfMemory),
-            Retry,
-        ),
-        (StorageError::io("reading a", io::ErrorKind::Other), AskUser),
-        (StorageError::ReadOnly, GiveUp),
-    ];
-    for (source, advice) in storages {
-        assert_eq!(source.advice(), advice, "{source}");
-        assert_eq!(StartError::Storage(source.clone()).advice(), advice);
-        assert_eq!(ShareError::Storage(source.clone()).advice(), advice);
-        assert_eq!(ReaderError::Storage(source.clone()).advice(), advice);
-        let download = DownloadError::Storage {
-            id,
-            chunk: None,
-            source,
-        };
-        assert_eq!(download.advice(), advice, "{download}");
-    }
-    let refused = |refusal| TrackerError::Refused {
-        tracker: addr.clone(),
-        refusal,
-    };
-    assert_eq!(refused(Refusal::Busy).advice(), Retry);
-    assert_eq!(refused(Refusal::Malformed).advice(), AskUser);
-    assert_eq!(TrackerError::NotFound.advice(), Retry);
-    assert_eq!(TrackerError::NoTracker.advice(), AskUser);
-    assert_eq!(TrackerError::Closed.advice(), GiveUp);
-    assert_eq!(ShareError::Downloading { id }.advice(), Retry);
-    assert_eq!(ShareError::ShutDown.advice(), GiveUp);
-    assert_eq!(DownloadError::NoOwners { id }.advice(), Retry);
-    assert_eq!(DownloadError::NotFound { key: id.into() }.advice(), Retry);
-    assert_eq!(DownloadError::Cancelled.advice(), GiveUp);
-    let path = Some("/a/film".into());
-    let exists = DownloadError::TargetExists { name, path, id };
-    assert_eq!(exists.advice(), AskUser);
-    let wrong = ConfigError::Zero { field: "x" };
-    assert_eq!(StartError::Config(wrong).advice(), AskUser);
-}
-
-#[test]
-fn storage_errors_know_their_path() {
-    let (path, name) = (PathBuf::from("/a/film"), named("film"));
-    let id = ContentId::of(b"x");
-    for error in [
-        StorageError::Exists {
-            name: name.clone(),
-            path: Some(path.clone()),
-        },
-        StorageError::Locked {
-            id,
-            path: Some(path.clone()),
-        },
-        StorageError::Changed { path: path.clone() },
-        StorageError::Tampered {
-            path: path.clone(),
-            how: "removed",
-        },
-    ] {
-        assert_eq!(error.path(), Some(path.as_path()), "{error}");
-    }
-    assert_eq!(StorageError::NotFound { name }.path(), None);
 }
 
 #[test]

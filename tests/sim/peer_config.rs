@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bt_lite::peer::PeerConfig;
 use bt_lite::peer::swarm::{PlannerConfig, SwarmConfig};
+use bt_lite::tracker::ClientConfig;
 use bt_lite::{
     ConfigError, ContentId, DownloadError, DownloadOptions, MemoryStorage, ShareSource, StartError,
 };
@@ -216,24 +217,43 @@ async fn fields_that_contradict_each_other_are_refused_by_their_names() {
     let seconds = Duration::from_secs;
     let swarm = SwarmConfig::default();
     let planner = PlannerConfig::default();
-    for (swarm, field, longest, found) in [
+    let client = ClientConfig::default();
+    let backoff = (seconds(20), seconds(15));
+    let own_retry = (seconds(61), seconds(60));
+    let config = PeerConfig::default();
+    for (config, field, longest, found) in [
         (
-            swarm
-                .clone()
-                .find_interval(seconds(5))
-                .find_retry(seconds(6)),
+            config.clone().swarm(
+                swarm
+                    .clone()
+                    .find_interval(seconds(5))
+                    .find_retry(seconds(6)),
+            ),
             "swarm.find_retry",
             "swarm.find_interval",
             "6s",
         ),
         (
-            swarm.planner(planner.max_silence(seconds(3))),
+            config
+                .clone()
+                .swarm(swarm.planner(planner.max_silence(seconds(3)))),
             "swarm.planner.silence",
             "swarm.planner.max_silence",
             "4s",
         ),
+        (
+            config.clone().tracker(client.clone().backoff(backoff)),
+            "tracker.backoff",
+            "15s",
+            "20s",
+        ),
+        (
+            config.tracker(client.own_retry(own_retry)),
+            "tracker.own_retry",
+            "60s",
+            "61s",
+        ),
     ] {
-        let config = PeerConfig::default().swarm(swarm);
         let refused = soon(small_swarm(&config)).await.unwrap();
         let text = refused.to_string();
         assert!(text.contains(longest) && text.contains(found), "{text}");

@@ -98,7 +98,8 @@ async fn address_that_the_transport_cannot_use_is_an_error_at_once() {
     let error = soon(leecher.peer.download_with(id, options)).await;
     let error = error.unwrap_err();
     let DownloadError::Owner {
-        source: TransportError::Address { addr, .. },
+        addr,
+        source: TransportError::Address { .. },
     } = error
     else {
         panic!("{error}");

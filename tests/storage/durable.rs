@@ -643,7 +643,7 @@ async fn damaged_manifest_is_an_error_that_names_its_segment() {
     let manifest = storage.manifest(&entries[1].name, &entries[1].id).await;
     assert_eq!(manifest, Ok(Some(test.manifest.clone())));
     match storage.manifest(&entries[0].name, &entries[0].id).await {
-        Err(StorageError::Io { what, source }) => {
+        Err(StorageError::Io { what, source, .. }) => {
             assert_eq!(source.kind(), ErrorKind::InvalidData);
             assert!(what.contains(segment.to_str().unwrap()), "{what}");
         }

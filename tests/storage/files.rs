@@ -417,7 +417,7 @@ async fn directory_is_created_with_its_parents() {
     fs::write(root.path().join("file"), "x").unwrap();
     for bad in ["file", "file/below"] {
         let error = FileStorage::open(root.path().join(bad)).unwrap_err();
-        let StorageError::Io { what, source } = error else {
+        let StorageError::Io { what, source, .. } = error else {
             panic!("{error:?}");
         };
         assert_eq!(source.kind(), ErrorKind::NotADirectory);

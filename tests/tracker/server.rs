@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bt_lite::TcpTransport;
 use bt_lite::protocol::limits::{HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use bt_lite::protocol::{Frame, Refusal};
-use bt_lite::tracker::{BindError, RegistryConfig, SHUTDOWN_TIMEOUT};
+use bt_lite::tracker::{BindError, SHUTDOWN_TIMEOUT, TrackerConfig};
+use bt_lite::{ConfigError, TcpTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -195,13 +195,51 @@ async fn invalid_configuration_is_refused_before_the_tracker_listens() {
     let network = MemoryNetwork::new(1);
     let builder = || Tracker::builder(network.endpoint("tracker"));
     let no_addr = builder().bind("no address").await;
-    assert!(matches!(no_addr, Err(BindError::Address(_))));
+    assert!(
+        matches!(no_addr, Err(BindError::Config(ConfigError::Addr { text, .. })) if text == "no address")
+    );
     let elsewhere = builder().bind("memory:elsewhere").await;
-    assert!(matches!(elsewhere, Err(BindError::Transport(_))));
-    let mut config = RegistryConfig::default();
-    config.heartbeat = Duration::ZERO;
-    let hasty = builder().registry(config).bind(TRACKER).await;
-    assert!(matches!(hasty, Err(BindError::Heartbeat { .. })));
+    assert!(matches!(elsewhere, Err(BindError::Listen { .. })));
+    type Set = fn(&mut TrackerConfig);
+    let wrong: [(&str, Set); 12] = [
+        ("max_connections", |c| c.max_connections = 0),
+        ("max_connections_per_host", |c| {
+            c.max_connections_per_host = 0
+        }),
+        ("registry.max_owners", |c| c.registry.max_owners = 0),
+        ("registry.max_peers", |c| c.registry.max_peers = 0),
+        ("registry.max_peers_per_host", |c| {
+            c.registry.max_peers_per_host = 0
+        }),
+        ("registry.max_contents", |c| c.registry.max_contents = 0),
+        ("registry.max_contents_per_peer", |c| {
+            c.registry.max_contents_per_peer = 0
+        }),
+        ("registry.max_ownerships", |c| c.registry.max_ownerships = 0),
+        ("registry.max_owners_per_content", |c| {
+            c.registry.max_owners_per_content = 0
+        }),
+        ("registry.random_percent", |c| {
+            c.registry.random_percent = 101
+        }),
+        ("registry.heartbeat", |c| {
+            c.registry.heartbeat = Duration::ZERO
+        }),
+        ("registry.heartbeat", |c| {
+            c.registry.heartbeat = Duration::MAX
+        }),
+    ];
+    for (expected, set) in wrong {
+        let mut config = TrackerConfig::default();
+        set(&mut config);
+        let refused = builder().config(config).bind(TRACKER).await.unwrap_err();
+        let BindError::Config(ConfigError::Zero { field } | ConfigError::OutOfRange { field, .. }) =
+            refused
+        else {
+            panic!("{expected}: {refused}");
+        };
+        assert_eq!(field, expected);
+    }
 }
 
 #[tokio::test]

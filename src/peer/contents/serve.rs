@@ -494,7 +494,9 @@ pub(in crate::peer) async fn readers(
         Some(Readable::Asleep(asleep)) => {
             let mut bytes = CompleteBytes::new(*id, Arc::clone(&asleep.blob));
             if let Some(unchecked) = asleep.unchecked() {
-                let manifest = manifest(shared, &asleep).await?;
+                let manifest = manifest(shared, &asleep).await;
+                let manifest =
+                    manifest.map_err(|source| ReaderError::Storage { id: *id, source })?;
                 bytes = bytes.unverified(unchecked.clone(), manifest);
             }
             Ok(Arc::new(ReaderBoard::complete(bytes)))

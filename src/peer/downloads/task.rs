@@ -211,7 +211,7 @@ impl DownloadTask {
         match board {
             Ok(board) => self.readers.moved(board),
             Err(ReaderError::NotHere { .. }) => self.read_stored(&content).await,
-            Err(error) => self.readers.end(gone(id, error)),
+            Err(error) => self.readers.end(gone(error)),
         }
     }
 
@@ -757,9 +757,9 @@ async fn fetch(
 }
 
 /// What the readers of a content hear that was complete here, and is gone already.
-fn gone(id: ContentId, error: ReaderError) -> DownloadError {
+fn gone(error: ReaderError) -> DownloadError {
     match error {
-        ReaderError::Storage(source) => DownloadError::Storage {
+        ReaderError::Storage { id, source } => DownloadError::Storage {
             id,
             chunk: None,
             source,
@@ -837,7 +837,10 @@ pub(in crate::peer) fn check_owners(
 ) -> Result<(), DownloadError> {
     for owner in owners {
         let checked = shared.transport.check(owner);
-        checked.map_err(|source| DownloadError::Owner { source })?;
+        checked.map_err(|source| DownloadError::Owner {
+            addr: owner.clone(),
+            source,
+        })?;
     }
     Ok(())
 }

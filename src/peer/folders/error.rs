@@ -105,6 +105,8 @@ impl FolderError {
     }
 }
 
+is_transient!(FolderError);
+
 #[cfg(feature = "file-storage")]
 impl From<ScanError> for FolderError {
     fn from(error: ScanError) -> Self {

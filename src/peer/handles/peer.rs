@@ -841,7 +841,10 @@ impl PeerBuilder {
         }
         if let Some(advertise) = &self.advertise {
             let checked = self.transport.check(advertise);
-            checked.map_err(|source| ConfigError::Advertise { source })?;
+            checked.map_err(|source| ConfigError::Advertise {
+                addr: advertise.clone(),
+                source,
+            })?;
         }
         Ok(())
     }

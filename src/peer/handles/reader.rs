@@ -22,17 +22,24 @@ use crate::peer::swarm::ReadWindow;
 /// What a reader does differently from others; see
 /// [`Download::reader_with`](crate::Download::reader_with).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct ReaderOptions {
     /// How many bytes from the position on are fetched before everything else. Default
     /// 8 MiB: some seconds of a film at usual rates, and what a long fast line carries
     /// in a round trip. 0 leaves the order of the download as it is, so that the reader
     /// only waits.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub readahead: u64,
     /// How many bytes the reader holds in memory: those at hand, and those that it reads
     /// from the storage meanwhile. Default 512 KiB: two blocks of the longest kind. At
     /// least 2. A chunk of an interrupted download that was not verified since is read
     /// as a whole, once.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub buffer: usize,
 }
 

@@ -25,9 +25,10 @@ pub(super) fn failed_to_store(
             what,
             needed,
             available: None,
+            path: Some(path.to_path_buf()),
             source: Some(error.into()),
         },
-        _ => StorageError::io(what, error),
+        _ => StorageError::io(what, error).at(path),
     }
 }
 
@@ -53,6 +54,7 @@ mod tests {
             what: "writing p".into(),
             needed: 7,
             available: None,
+            path: Some(path.into()),
             source: Some(source),
         };
         #[cfg(unix)]
@@ -72,7 +74,7 @@ mod tests {
         assert_eq!(full(0).to_string(), "writing p: not enough space");
         assert_eq!(
             failed("writing", path, io::ErrorKind::PermissionDenied.into()),
-            StorageError::io("writing p", io::ErrorKind::PermissionDenied)
+            StorageError::io("writing p", io::ErrorKind::PermissionDenied).at(path)
         );
     }
 }

@@ -383,8 +383,9 @@ impl<D: Disk> StorageDir<D> {
     pub(super) fn check_room(&self, name: &str, needed: u64) -> Result<(), StorageError> {
         match self.disk.available() {
             Some(available) if available < needed => {
-                let path = self.path_of(name).display().to_string();
-                Err(StorageError::full(path, needed, Some(available)))
+                let path = self.path_of(name);
+                let what = path.display().to_string();
+                Err(StorageError::full(what, needed, Some(available)).at(path))
             }
             _ => Ok(()),
         }

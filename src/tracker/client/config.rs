@@ -21,14 +21,17 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 )]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// How long connecting may take, and each request. Default 10 s.
+    /// How long connecting may take, and each request. Default 10 s: TCP repeats a lost
+    /// packet several times within that, and a tracker that needs longer is of no use.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub request_timeout: Duration,
     /// How long NEED waits for the other trackers after one has named owners.
-    /// Default 500 ms.
+    /// Default 500 ms: longer than a round trip around the world, and hardly noticed
+    /// before a download.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub need_grace: Duration,
-    /// How often uploads are reported. Default 5 s.
+    /// How often uploads are reported. Default 5 s: several times within the half-life
+    /// of what they credit ([`RegistryConfig::half_life`](crate::tracker::RegistryConfig)).
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub report_interval: Duration,
     /// The pauses after a failure: the first one, and the longest one, up to
@@ -41,7 +44,7 @@ pub struct ClientConfig {
     /// restarted tracker is not overrun by all of them at once. Each waits for a
     /// random part of this time, or of the pause after a failure where that is
     /// longer. After the first failure a client does not wait if it is asked for
-    /// something. Default 8 s.
+    /// something. Default 8 s: all are back within half a heartbeat.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub return_spread: Duration,
     /// The pauses before a content is announced again to a tracker that has
@@ -54,9 +57,9 @@ pub struct ClientConfig {
     /// many a tracker accepts from one peer.
     pub max_contents: usize,
     /// For how many owners per tracker uploads can be credited: the ones that the
-    /// tracker named last. Default 10,000.
+    /// tracker named last. Default 10,000: those of 200 answers of the longest kind.
     pub max_known_owners: usize,
-    /// The seed of the jitter. Default: a random one.
+    /// The seed of the jitter. Default: a random one, so that clients do not act in step.
     pub seed: Option<u64>,
 }
 

@@ -119,3 +119,5 @@ impl TrackerError {
         }
     }
 }
+
+is_transient!(TrackerError);

@@ -49,24 +49,28 @@ pub enum AddressRule {
 pub struct RegistryConfig {
     /// The interval at which a peer must REGISTER again: 1 ms to 24 h, which is
     /// what the protocol can express. A registry uses the nearest value in that
-    /// range; a tracker does not start with a value outside of it. Default 20 s.
+    /// range; a tracker does not start with a value outside of it. Default 20 s: a peer
+    /// that is gone is not listed for long, and a million peers send 50,000 heartbeats
+    /// a second.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub heartbeat: Duration,
-    /// How late a heartbeat may be. Default 2 s. Heartbeat plus grace is the
+    /// How late a heartbeat may be. Default 2 s: TCP repeats a lost packet within that.
+    /// Heartbeat plus grace is the
     /// lease. A peer that sends nothing for that long is forgotten with all that
     /// it owned, at most a 64th of the lease later. Every request with a valid
     /// token extends the lease.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub grace: Duration,
     /// Which listening addresses are accepted. Default: those of the source's
-    /// host.
+    /// host, so that nobody aims peers at others.
     pub addresses: AddressRule,
     /// How many owners one reply names at most. Default 50, which is also the
     /// protocol's limit.
     pub max_owners: u16,
     /// The percentage of the named owners that are drawn at random from all
-    /// owners, rather than chosen by speed. Default 25. At least one place goes
-    /// to the fastest.
+    /// owners, rather than chosen by speed. Default 25: most are fast ones, and new
+    /// owners get the chance to be measured. At least one place goes to the fastest.
+    /// A tracker does not start with more than 100.
     pub random_percent: u8,
     /// After this time a credited upload counts half. Default 20 s, which is one
     /// heartbeat and about ten reports: one odd report does not change the
@@ -80,15 +84,16 @@ pub struct RegistryConfig {
     /// is 10 Gbit/s.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::bytes"))]
     pub max_credit_rate: u64,
-    /// How many peers there may be. Default 1,000,000.
+    /// How many peers there may be. Default 1,000,000, which one machine serves.
     pub max_peers: u32,
     /// How many peers one host may register. Default 256, because many peers may
     /// share one address behind a NAT. IPv6 hosts are counted by their /64
     /// network.
     pub max_peers_per_host: u32,
-    /// How many contents there may be. Default 1,000,000.
+    /// How many contents there may be. Default 1,000,000: one for each peer.
     pub max_contents: u32,
-    /// How many contents one peer may own. Default 100,000.
+    /// How many contents one peer may own. Default 100,000: a large archive, and a tenth
+    /// of all contents.
     pub max_contents_per_peer: u32,
     /// How many contents the peers of one host may own, beyond the first one of
     /// each peer, before the host may not add contents that are new to the
@@ -105,15 +110,15 @@ pub struct RegistryConfig {
     /// How many pairs of a peer and a content there may be. Default 10,000,000,
     /// which take about half a gigabyte.
     pub max_ownerships: u32,
-    /// How many owners one content may have. Default 1,000,000.
+    /// How many owners one content may have. Default 1,000,000: all peers may have it.
     pub max_owners_per_content: u32,
     /// How many names one content may have, at most 255. One host may bring at
     /// most half of them, and one peer may use at most half of them, or eight.
-    /// Default 16.
+    /// Default 16: room for honest names beside those that strangers make up.
     pub max_names_per_content: u8,
-    /// How many contents may share one name: at most 32, because the answer to an
-    /// ambiguous name cannot list more. Higher values count as 32. One host may
-    /// bring at most half of them. Default 32.
+    /// How many contents may share one name. One host may bring at most half of them.
+    /// Default 32, because the answer to an ambiguous name cannot list more; higher
+    /// values count as 32.
     pub max_contents_per_name: u32,
 }
 

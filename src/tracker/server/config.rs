@@ -1,16 +1,19 @@
 //! The figures of a tracker, and why it may not start.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::advice::Advice;
+use crate::error::ConfigError;
 use crate::io_error::IoError;
-use crate::protocol::AddrError;
+use crate::protocol::Addr;
 use crate::protocol::limits::MAX_HEARTBEAT;
 use crate::tracker::RegistryConfig;
 use crate::transport::TransportError;
+
+/// The shortest heartbeat interval that the protocol can express.
+const MIN_HEARTBEAT: Duration = Duration::from_millis(1);
 
 /// The figures of a [`Tracker`](super::Tracker).
 #[derive(Debug, Clone, PartialEq)]
@@ -21,15 +24,16 @@ use crate::transport::TransportError;
 )]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// The figures of the registry.
+    /// The figures of the registry. A tracker does not start with those that admit nobody:
+    /// maximums of zero for peers, contents, owners or what they own.
     pub registry: RegistryConfig,
-    /// How many connections may be open at a time. Default 4096; over TCP each
-    /// takes a file descriptor. When there are as many, a new connection replaces
+    /// How many connections may be open at a time. At least 1. Default 4096: over TCP
+    /// each takes a file descriptor, of which servers usually allow more. When there are as many, a new connection replaces
     /// one that has not sent a request yet: the oldest one of the host that has
     /// most of those. If there is none, the new one is told that the tracker is
     /// busy.
     pub max_connections: usize,
-    /// How many connections one host may have open at a time. Default 256, because
+    /// How many connections one host may have open at a time. At least 1. Default 256, because
     /// many peers may share one address behind a NAT. When there are as many, a
     /// new connection replaces the host's oldest one that has not sent a request
     /// yet, or is told that the tracker is busy. IPv6 hosts are counted by their
@@ -61,22 +65,68 @@ impl Default for TrackerConfig {
     }
 }
 
+impl TrackerConfig {
+    /// Refuses values with which the tracker would admit nobody, or that the protocol
+    /// cannot express.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        let registry = &self.registry;
+        let bounds = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_host", self.max_connections_per_host),
+            ("registry.max_owners", usize::from(registry.max_owners)),
+            ("registry.max_peers", registry.max_peers as usize),
+            (
+                "registry.max_peers_per_host",
+                registry.max_peers_per_host as usize,
+            ),
+            ("registry.max_contents", registry.max_contents as usize),
+            (
+                "registry.max_contents_per_peer",
+                registry.max_contents_per_peer as usize,
+            ),
+            ("registry.max_ownerships", registry.max_ownerships as usize),
+            (
+                "registry.max_owners_per_content",
+                registry.max_owners_per_content as usize,
+            ),
+        ];
+        if let Some((field, _)) = bounds.into_iter().find(|(_, bound)| *bound == 0) {
+            return Err(ConfigError::Zero { field });
+        }
+        let heartbeat = registry.heartbeat;
+        if !(MIN_HEARTBEAT..=MAX_HEARTBEAT).contains(&heartbeat) {
+            return Err(ConfigError::OutOfRange {
+                field: "registry.heartbeat",
+                found: format!("{heartbeat:?}"),
+                allowed: format!("between {MIN_HEARTBEAT:?} and {MAX_HEARTBEAT:?}"),
+            });
+        }
+        if registry.random_percent > 100 {
+            return Err(ConfigError::OutOfRange {
+                field: "registry.random_percent",
+                found: registry.random_percent.to_string(),
+                allowed: "at most 100".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
 /// Why a tracker has not started.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BindError {
-    /// The address is invalid.
+    /// The address or the configuration is not usable.
     #[error(transparent)]
-    Address(#[from] AddrError),
-    /// The protocol cannot express the heartbeat interval.
-    #[error("the heartbeat interval must be between 1 ms and {MAX_HEARTBEAT:?}, not {heartbeat:?}")]
-    Heartbeat {
-        /// The configured interval.
-        heartbeat: Duration,
-    },
+    Config(#[from] ConfigError),
     /// The transport cannot listen there.
-    #[error("cannot listen: {0}")]
-    Transport(#[from] TransportError),
+    #[error("cannot listen at {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: Addr,
+        /// Why not.
+        source: TransportError,
+    },
     /// The operating system has no random bytes, without which tokens could be
     /// guessed.
     #[error("cannot get random bytes from the operating system: {source}")]
@@ -90,14 +140,11 @@ impl BindError {
     /// What to do about it: what the transport says, and otherwise [`Advice::AskUser`].
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Transport(source) => source.advice(),
-            Self::Address(_) | Self::Heartbeat { .. } | Self::Entropy { .. } => Advice::AskUser,
+            Self::Config(source) => source.advice(),
+            Self::Listen { source, .. } => source.advice(),
+            Self::Entropy { .. } => Advice::AskUser,
         }
     }
 }
 
-impl From<Infallible> for BindError {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
+is_transient!(BindError);

@@ -13,9 +13,9 @@ use super::config::{BindError, TrackerConfig};
 use super::connection;
 use super::service::{Service, now};
 use super::token_binding::TokenBinding;
+use crate::error::checked_addr;
 use crate::io_error::IoError;
-use crate::protocol::Addr;
-use crate::protocol::limits::MAX_HEARTBEAT;
+use crate::protocol::{Addr, AddrError};
 use crate::tracker::registry::{RegistryConfig, RegistryStats, Snapshot};
 use crate::tracker::sharded::ShardedRegistry;
 use crate::transport::{Listener, Transport, TransportError};
@@ -161,20 +161,20 @@ impl TrackerBuilder {
     /// cannot listen there.
     pub async fn bind<A>(self, addr: A) -> Result<Tracker, BindError>
     where
-        A: TryInto<Addr>,
-        BindError: From<A::Error>,
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
     {
-        let addr = addr.try_into()?;
-        let heartbeat = self.config.registry.heartbeat;
-        if !(Duration::from_millis(1)..=MAX_HEARTBEAT).contains(&heartbeat) {
-            return Err(BindError::Heartbeat { heartbeat });
-        }
+        let addr = checked_addr(addr)?;
+        self.config.check()?;
         let authenticates = self.transport.identity().is_some();
         let key = self.key.map_or_else(random, Ok)?;
         let epoch = self
             .epoch
             .map_or_else(|| random().map(u64::from_be_bytes), Ok)?;
-        let listener = self.transport.listen(&addr).await?;
+        let listener = match self.transport.listen(&addr).await {
+            Ok(listener) => listener,
+            Err(source) => return Err(BindError::Listen { addr, source }),
+        };
         let local_addr = listener.local_addr().clone();
         let now = now();
         let shards = self.config.shards;

@@ -628,13 +628,10 @@ fn missing_space_is_detected_before_anything_is_created() {
     let length = SAMPLE.bytes.len() as u64;
     disk.state().room = length - 1;
     let refused = download(&disk, SCRIPTS[0]).unwrap();
+    let path = format!("model/{}", SAMPLE.names.data);
     assert_eq!(
         refused,
-        Err(StorageError::full(
-            format!("model/{}", SAMPLE.names.data),
-            length,
-            Some(length - 1),
-        ))
+        Err(StorageError::full(&*path, length, Some(length - 1)).at(&path))
     );
     assert!(disk.state().file(&SAMPLE.names.data).is_none());
     disk.state().room = length;
@@ -902,7 +899,8 @@ fn disk_that_cannot_keep_its_promises_is_refused_and_nothing_is_left_behind() {
         let (disk, error) = refused_by(Ability::NoNaming, sample);
         let probe = &probe_names(sample.manifest.id())[0];
         let denied = std::io::ErrorKind::PermissionDenied;
-        let expected = StorageError::io(format!("renaming model/{probe}"), denied);
+        let path = format!("model/{probe}");
+        let expected = StorageError::io(format!("renaming {path}"), denied).at(path);
         assert_eq!(error, expected);
         assert_eq!(disk.names().unwrap(), [""; 0]);
     }

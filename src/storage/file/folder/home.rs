@@ -275,10 +275,10 @@ impl FolderHome {
             files: files.collect(),
         };
         let Some(bytes) = record.encode(self.id) else {
-            return Err(StorageError::io(
-                format!("recording {}", placed.root.path().display()),
-                io::Error::other("its path is not UTF-8"),
-            ));
+            let path = placed.root.path();
+            let what = format!("recording {}", path.display());
+            let error = io::Error::other("its path is not UTF-8");
+            return Err(StorageError::io(what, error).at(path));
         };
         let dir = Arc::clone(&self.dir);
         run(move || write_record(&dir, bytes.into())).await
