@@ -232,6 +232,7 @@ impl Driver {
                 () = cancel.cancelled(), if cancellable => break DownloadError::Cancelled,
                 // Before the inbox, which others may keep full.
                 () = &mut timer, if due.is_some() => {
+                    self.limits.follow(&mut self.swarm);
                     self.swarm.handle_timeout(now());
                     seen = Instant::now();
                     self.show_progress();
@@ -422,6 +423,7 @@ impl Driver {
     }
 
     fn input(&mut self, input: DriverInput) {
+        self.limits.follow(&mut self.swarm);
         match input {
             DriverInput::Link(link) => self.link_up(*link),
             DriverInput::Met {
@@ -500,6 +502,7 @@ impl Driver {
     }
 
     fn job_ended(&mut self, result: JobResult) {
+        self.limits.follow(&mut self.swarm);
         match result {
             JobResult::Dialled { link: Ok(link), .. } => self.link_up(*link),
             JobResult::Dialled {
