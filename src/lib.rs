@@ -62,6 +62,7 @@
 //! | | |
 //! |---|---|
 //! | [`Peer`], [`Download`], [`ShareSource`] | what most programs need |
+//! | [`RateLimits`], [`ContentLimits`] | how fast a peer may send and receive |
 //! | [`Peer::share_folder`], [`Peer::download_folder`] | whole folders, or parts of them |
 //! | [`Tracker`], [`TrackerClient`] | a tracker, and how to ask one |
 //! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream, TLS |

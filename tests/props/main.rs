@@ -18,6 +18,7 @@ mod registry_model;
 mod registry_threads;
 mod sample;
 mod swarm;
+mod swarm_limits;
 mod swarm_line;
 mod swarm_observer;
 mod swarm_script;

@@ -401,6 +401,25 @@ async fn limit_set_while_bytes_flow_is_kept_to() {
     assert_eq!(fetched.progress().wasted, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn limit_set_while_nothing_flows_is_kept_to_from_the_first_block_on() {
+    const RATE: u64 = 100 * KIB;
+    let scene = Scene::new().await;
+    let owner = scene.node("owner", RateLimits::default()).await;
+    let one = owner.share("one", &bytes_of(MIB, 1)).await;
+    let leecher = scene.node("leecher", download(KIB)).await;
+    let fetched = leecher.peer.download(one.id);
+    sleep(5 * SECOND).await;
+    // Between two blocks.
+    owner.peer.set_rate_limits(upload(RATE)).unwrap();
+    leecher.peer.set_rate_limits(RateLimits::default()).unwrap();
+    let set = Instant::now();
+    soon(fetched).await.unwrap();
+    assert!(set.elapsed() > 9 * SECOND, "{:?}", set.elapsed());
+    let blocks = scene.blocks(TraceKind::Sent, "owner", "leecher");
+    assert_not_above(&blocks, RATE, BLOCK);
+}
+
 /// A limit below a block per second is a long wait, and no stop: nobody takes anybody for
 /// silent.
 async fn slow_limit_moves(owners: RateLimits, leechers: RateLimits, rate: u64) {

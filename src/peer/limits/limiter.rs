@@ -251,16 +251,22 @@ impl Seat {
         }
     }
 
-    /// Limits the machine as it is wanted now, and passes on what it wishes for and what it
-    /// is allowed. Returns whether anything was done. Without limits, this costs a look at a
-    /// counter.
-    pub(in crate::peer) fn run(&mut self, swarm: &mut Swarm) -> bool {
+    /// Limits the machine as it is wanted now. Returns whether that has changed. Call it
+    /// before each input: it costs a look at a counter.
+    pub(in crate::peer) fn follow(&mut self, swarm: &mut Swarm) -> bool {
         let version = self.limiter.version.load(Ordering::Acquire);
         let changed = version != self.version;
         if changed {
             self.version = version;
-            self.follow(swarm);
+            self.limits_changed(swarm);
         }
+        changed
+    }
+
+    /// The same, and passes on what the machine wishes for and what it is allowed. Returns
+    /// whether anything was done.
+    pub(in crate::peer) fn run(&mut self, swarm: &mut Swarm) -> bool {
+        let changed = self.follow(swarm);
         match &self.news {
             Some(_) => self.exchange(swarm) || changed,
             None => changed,
@@ -277,8 +283,7 @@ impl Seat {
         }
     }
 
-    /// The limits have changed.
-    fn follow(&mut self, swarm: &mut Swarm) {
+    fn limits_changed(&mut self, swarm: &mut Swarm) {
         let (upload, download) = {
             let mut state = self.limiter.state();
             let upload = state.upload.limits(&self.id);
@@ -348,10 +353,15 @@ impl Seat {
 
     /// Nothing of the content waits any more.
     fn leave(&mut self) {
-        if self.news.take().is_none() {
+        let Some(news) = self.news.take() else {
+            return;
+        };
+        let mut state = self.limiter.state();
+        let is_own = |mailbox: &Mailbox| Arc::ptr_eq(&mailbox.news, &news);
+        if !state.drivers.get(&self.id).is_some_and(is_own) {
+            // The content has a new driver already.
             return;
         }
-        let mut state = self.limiter.state();
         state.upload.forget(&self.id);
         state.download.forget(&self.id);
         let mailbox = state.drivers.remove(&self.id);

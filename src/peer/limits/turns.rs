@@ -278,6 +278,10 @@ impl Turns {
 
     /// Bytes that were given will not pass.
     pub(super) fn give_back(&mut self, now: Instant, turn: &Turn) {
+        if let Some(flow) = self.flows.get_mut(&(turn.content, turn.host.clone())) {
+            // It was not given that.
+            flow.finish = flow.finish.saturating_sub(turn.bytes);
+        }
         for bucket in self.buckets(&turn.content, &turn.host) {
             bucket.give_back(now, turn.bytes);
         }
@@ -496,6 +500,31 @@ mod tests {
         turns.next(start).unwrap();
         turns.ask(start, turn(1, 1, 500));
         assert!(turns.next(start).is_none());
+    }
+
+    #[test]
+    fn flow_that_gives_its_turns_back_has_not_used_them() {
+        let start = Instant::now();
+        let mut turns = Turns::default();
+        turns.set_peer(start, Some(1 << 20));
+        turns.ask(start, turn(1, 1, 16 << 10));
+        turns.ask(start, turn(2, 2, 16 << 10));
+        let (mut now, mut used) = (start, [0; 2]);
+        for at in 0..2000 {
+            let Some(passed) = turns.next(now) else {
+                now = turns.due(now).unwrap();
+                continue;
+            };
+            let first = passed.content == id(1);
+            // At first the first one wants nothing after all.
+            if first && at < 1000 {
+                turns.give_back(now, &passed);
+            } else if at >= 1000 {
+                used[usize::from(!first)] += 1;
+            }
+            turns.ask(now, passed);
+        }
+        assert!(i32::abs(used[0] - used[1]) <= 2, "{used:?}");
     }
 
     #[test]

@@ -246,6 +246,7 @@ impl Driver {
                 () = cancel.cancelled(), if cancellable => break DownloadError::Cancelled,
                 // Before the inbox, which others may keep full.
                 () = &mut timer, if due.is_some() => {
+                    self.limits.follow(&mut self.swarm);
                     self.swarm.handle_timeout(now());
                     seen = Instant::now();
                     self.show_progress();
@@ -468,6 +469,7 @@ impl Driver {
     }
 
     fn input(&mut self, input: DriverInput) {
+        self.limits.follow(&mut self.swarm);
         match input {
             DriverInput::Link(link) => self.link_up(*link),
             DriverInput::Met {
@@ -547,6 +549,7 @@ impl Driver {
     }
 
     fn job_ended(&mut self, result: JobResult) {
+        self.limits.follow(&mut self.swarm);
         match result {
             JobResult::Dialled { link: Ok(link), .. } => self.link_up(*link),
             JobResult::Dialled {
