@@ -84,6 +84,8 @@ on_both_networks! {
         assert_eq!(missing(&owner), [(id, false)]);
         let files: Vec<_> = owner.folders().iter().map(|folder| (folder.id, folder.files)).collect();
         assert!(files.contains(&(first.id, 1)) && files.contains(&(second.id, 2)), "{files:?}");
+        assert!(owner.unshare(&first.id).await);
+        assert_eq!(missing(&owner), []);
     }
 
     async fn files_that_are_gone_after_a_restart_are_reported(world: World) {
@@ -107,6 +109,12 @@ on_both_networks! {
         assert_eq!(keeps.lost(), [lost]);
         assert_eq!(keeps.folders()[0].files, folder.files - 1);
         listed(&world, &folder, &keeps, false).await;
+        keeps.shutdown().await;
+
+        // What is lost of it is not missed when the folder is not shared any more.
+        let keeps = sharing_again(&world, "once-more", dirs.to.path()).await;
+        assert!(!keeps.unshare(&id).await);
+        assert_eq!(missing(&keeps), [(id, true)]);
         keeps.shutdown().await;
 
         // All of it is away, and then back.

@@ -32,8 +32,8 @@ pub(in crate::peer) enum LostThing {
     Content,
     /// A folder of which nothing is left.
     Folder,
-    /// A file of a folder. Its record is that of the folder.
-    FolderFile,
+    /// A file of this folder, whose record has it as well.
+    FolderFile(ContentId),
 }
 
 /// The lost contents that are kept, each with its number. Numbers grow.
@@ -60,7 +60,7 @@ impl LossLog {
         self.remove(&lost.id, |other| other.lost.name == lost.name);
         let number = self.next;
         self.next += 1;
-        if !lost.recorded || thing == LostThing::FolderFile {
+        if !lost.recorded || matches!(thing, LostThing::FolderFile(_)) {
             if self.bounded.len() >= MAX_LOST
                 && let Some(oldest) = self.bounded.first().copied()
                 && let Some(id) = self.kept.get(&oldest).map(|kept| kept.lost.id)
@@ -145,17 +145,30 @@ impl Losses {
         self.change(|log| log.remove(id, |kept| kept.lost.name == *name));
     }
 
-    /// Nobody wants to hear of a content any more. Returns the names under which the
-    /// storage may have a record of it.
+    /// Nobody wants to hear of a content or a folder any more, which is not a file of
+    /// another folder. Returns the names under which the storage may have a record of it.
     pub(in crate::peer) fn forget(&self, id: &ContentId) -> Vec<ContentName> {
         let mut names = Vec::new();
         self.change(|log| {
+            let by_itself = |kept: &Kept| !matches!(kept.thing, LostThing::FolderFile(_));
             let kept = log.numbers(id).map(|number| &log.kept[&number]);
-            let recorded = kept.filter(|kept| kept.lost.recorded);
+            let recorded = kept.filter(|kept| kept.lost.recorded && by_itself(kept));
             names = recorded.map(|kept| kept.lost.name.clone()).collect();
-            log.remove(id, |_| true);
+            log.remove(id, by_itself);
         });
         names
+    }
+
+    /// A folder is here no more, and nobody misses its files. O(what is lost).
+    pub(in crate::peer) fn forget_files(&self, folder: &ContentId) {
+        self.change(|log| {
+            let of_it = |kept: &&Kept| kept.thing == LostThing::FolderFile(*folder);
+            let files = log.kept.values().filter(of_it);
+            let files: Vec<ContentId> = files.map(|kept| kept.lost.id).collect();
+            for id in files {
+                log.remove(&id, |kept| of_it(&kept));
+            }
+        });
     }
 
     /// Whether this is a folder of which nothing is left.
@@ -278,10 +291,11 @@ mod tests {
     fn record_without_a_file_is_known_until_it_is_dropped_and_shown_until_it_is_shared() {
         let losses = Losses::default();
         let recorded = |n| lost(n).recorded(true);
+        let folder = ContentId::of(b"folder");
         for n in 0..2 * MAX_LOST {
             losses.insert(recorded(n), LostThing::Content);
             losses.insert(lost(10_000 + n), LostThing::Content);
-            losses.insert(recorded(20_000 + n), LostThing::FolderFile);
+            losses.insert(recorded(20_000 + n), LostThing::FolderFile(folder));
         }
         // None of those that are recorded is left out, except what is of a folder.
         assert_eq!(losses.all().len(), 3 * MAX_LOST);
@@ -301,6 +315,17 @@ mod tests {
         assert!(losses.is_folder(&lost(5).id) && !losses.is_folder(&lost(6).id));
         losses.found(&lost(5).id);
         assert!(!losses.is_folder(&lost(5).id));
+        // The record of a file is that of its folder.
+        let file = losses.all().pop().unwrap();
+        assert_eq!(
+            (losses.forget(&file.id), losses.all().pop()),
+            (vec![], Some(file))
+        );
+        let others = losses.all().len();
+        losses.forget_files(&ContentId::of(b"another"));
+        assert_eq!(losses.all().len(), others);
+        losses.forget_files(&folder);
+        assert!(losses.all().len() < others);
         let log = losses.0.borrow();
         assert_eq!(log.of.values().map(Vec::len).sum::<usize>(), log.kept.len());
     }

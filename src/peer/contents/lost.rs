@@ -21,29 +21,30 @@ pub(in crate::peer) async fn report(
     error: StorageError,
 ) -> Option<Asleep> {
     let id = content.id;
-    let thing = match role {
-        Role::File => LostThing::FolderFile,
-        Role::Alone | Role::Index => LostThing::Content,
+    let of_folder = match role {
+        Role::File => shared.folders.lose_file(content),
+        Role::Alone | Role::Index => None,
+    };
+    let thing = match &of_folder {
+        Some(lost) => LostThing::FolderFile(lost.folder),
+        None => LostThing::Content,
     };
     // What looks as if it had not changed is forgotten, so as not to be offered again.
     let is_forgotten = matches!((&error, role), (StorageError::Altered { .. }, Role::Alone));
     let lost = Lost::new(id, content.name.clone(), error);
     let lost = lost.recorded(shared.share_stored && !is_forgotten);
     shared.losses.insert(lost, thing);
+    if let Some(lost) = &of_folder
+        && lost.was_whole
+        && let Some((index, _)) = shared.contents.places(&lost.folder).await
+    {
+        let mut entry = index.place().entry(lost.folder);
+        entry.state = OwnState::Partial;
+        shared.trackers.own_all([entry]);
+    }
     let rest = match role {
-        Role::File => {
-            let (rest, folder) = shared.folders.lose_file(content);
-            if let Some(folder) = folder
-                && let Some((index, _)) = shared.contents.places(&folder).await
-            {
-                let mut entry = index.place().entry(folder);
-                entry.state = OwnState::Partial;
-                shared.trackers.own_all([entry]);
-            }
-            rest
-        }
         Role::Alone => shared.folders.blob(&id),
-        Role::Index => None,
+        Role::File | Role::Index => of_folder.and_then(|lost| lost.rest),
     };
     let content = Content::new(id, id.into(), content.length);
     rest.map(|blob| Asleep::of_folder(content, Role::File, blob, None))

@@ -295,6 +295,7 @@ pub(super) fn release_files(shared: &PeerShared, id: &ContentId) -> bool {
 /// `false` if there is nothing that is shared under this id.
 pub(in crate::peer) async fn unshare_any(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
     if shared.folders.get(id).is_some() {
+        shared.losses.forget_files(id);
         if release_files(shared, id) {
             unshare(shared, id).await;
         }
@@ -356,7 +357,7 @@ pub(in crate::peer) async fn restore(shared: &Arc<PeerShared>) -> Result<(), Sto
                 continue;
             }
             let lost = Lost::new(file, file.into(), error).recorded(true);
-            shared.losses.insert(lost, LostThing::FolderFile);
+            shared.losses.insert(lost, LostThing::FolderFile(id));
         }
         let is_whole = files == found.index.size().0;
         let folder = Folder {

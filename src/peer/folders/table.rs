@@ -57,6 +57,15 @@ pub(in crate::peer) struct Unused {
     pub(super) index: bool,
 }
 
+/// A file that a folder has lost.
+pub(in crate::peer) struct LostFile {
+    pub(in crate::peer) folder: ContentId,
+    /// Whether the folder had all of its files until then.
+    pub(in crate::peer) was_whole: bool,
+    /// The file as another folder has it, in another place. That is to be served.
+    pub(in crate::peer) rest: Option<Arc<dyn Blob>>,
+}
+
 impl FolderTable {
     /// A folder is about to be here. Returns `false` if it is already. `index_alone`
     /// says that its index is here as a content of its own.
@@ -147,18 +156,11 @@ impl FolderTable {
         }
     }
 
-    /// The bytes of a file are gone where it is served from: a folder has lost it, and is
-    /// returned if it was whole. Another folder may have it as well, in another place:
-    /// then that is returned, and it is what is to be served.
-    pub(in crate::peer) fn lose_file(
-        &self,
-        file: &Content,
-    ) -> (Option<Arc<dyn Blob>>, Option<ContentId>) {
+    /// The bytes of a file are gone where it is served from. `None` if no folder has it.
+    pub(in crate::peer) fn lose_file(&self, file: &Content) -> Option<LostFile> {
         let mut inner = self.inner();
         let inner = &mut *inner;
-        let Some(uses) = inner.files.get_mut(&file.id) else {
-            return (None, None);
-        };
+        let uses = inner.files.get_mut(&file.id)?;
         let (folder, _) = uses.uses.remove(0);
         let rest = uses.uses.first().map(|(_, blob)| {
             uses.blob.move_to(Arc::clone(blob));
@@ -172,7 +174,11 @@ impl FolderTable {
             entry.files.retain(|id| *id != file.id);
             entry.lost(file.length)
         });
-        (rest, was_whole.then_some(folder))
+        Some(LostFile {
+            folder,
+            was_whole,
+            rest,
+        })
     }
 
     /// Whether a folder has this file.

@@ -244,7 +244,7 @@ impl Download {
     }
 
     /// How many downloads of this peer begin before this one; `None` if it has
-    /// begun or ended. O(downloads that wait).
+    /// begun or ended, or waits for a tracker. O(downloads that wait).
     pub fn position(&self) -> Option<usize> {
         self.control.ticket().position()
     }
