@@ -10,6 +10,19 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
     None
 }
 
+/// How many of `limit` descriptors the handshakes of a transport that authenticates may
+/// have: an eighth of the half that connections have.
+pub(crate) fn handshakes_share(limit: u64) -> u64 {
+    limit / 16
+}
+
+/// The limit by which to bound connections that have shaken hands, where the transport has
+/// handshakes of its own before that.
+pub(crate) fn without_handshakes(limit: u64) -> u64 {
+    // Half of this is for connections.
+    limit - 2 * handshakes_share(limit)
+}
+
 /// Whether an operation failed because this process, or the whole system, has no
 /// descriptor left. It may succeed a moment later.
 pub(crate) fn is_exhausted(error: &std::io::Error) -> bool {

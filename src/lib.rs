@@ -64,7 +64,7 @@
 //! | [`Peer`], [`Download`], [`ShareSource`] | what most programs need |
 //! | [`Peer::share_folder`], [`Peer::download_folder`] | whole folders, or parts of them |
 //! | [`Tracker`], [`TrackerClient`] | a tracker, and how to ask one |
-//! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream |
+//! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream, TLS |
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
 //! | [`protocol`] | messages, their encoding, and every [limit](protocol::limits) |
@@ -95,7 +95,7 @@
 //! [`peer`](peer#logs) for the spans.
 //!
 //! # Features
-//! Both are off by default.
+//! All are off by default.
 //!
 //! - `testing`: the conformance suites for transports and storages, and whole
 //!   swarms in virtual time, in `bt_lite::testing`.
@@ -103,6 +103,9 @@
 //!   snapshot, and of configurations: what a file leaves out has its default, an unknown
 //!   field is an error, durations are text (`"1m 30s"`), and bytes are numbers or text
 //!   (`"64 MiB"`).
+//! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams
+//!   (`bt_lite::transport::auth`), with the cryptography of ring. `tls-aws-lc-rs` has that
+//!   of aws-lc-rs in its place.
 
 #[macro_use]
 mod setters;

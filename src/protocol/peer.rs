@@ -45,7 +45,8 @@ const OPEN: u8 = 0x29;
 const HASH_LEN: usize = size_of::<ChunkHash>();
 
 /// Identifies a peer to other peers: 16 random bytes that it draws when it
-/// starts. Everybody may know them, so they prove nothing.
+/// starts. Everybody may know them, so they prove nothing. Over a transport that
+/// authenticates, they are those of its key, which the transport has proven.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub [u8; 16]);
 

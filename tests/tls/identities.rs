@@ -194,7 +194,7 @@ async fn many_small_contents_need_one_handshake() {
         .unwrap();
     let mut ids = Vec::new();
     for number in 0..CONTENTS {
-        let source = ShareSource::bytes(&format!("{number}"), number.to_le_bytes().to_vec());
+        let source = ShareSource::bytes(number.to_string(), number.to_le_bytes().to_vec());
         ids.push(owner.share(source).await.unwrap().id);
     }
     let peer = Peer::builder(member("peer"), MemoryStorage::new())

@@ -399,6 +399,23 @@ async fn silent_handshake_ends_in_time() {
     held.abort();
 }
 
+#[tokio::test(start_paused = true)]
+async fn member_does_not_pass_for_the_tracker_that_is_pinned() {
+    let secret = Secret::generate().unwrap();
+    let swarm = Swarm::with_secret(&secret).await;
+    let tracker = swarm.tracker_tls.auth().identity();
+    let pinned = |to: &str| {
+        let tls = with_secret(&swarm.network, "member", &secret);
+        tls.pin(addr(to), tracker)
+    };
+    // The owner is a member, and no tracker.
+    let owner = swarm.owner_tls.auth().identity();
+    let error = refusal(&pinned("memory:owner"), "memory:owner").await;
+    assert_eq!(error, AuthError::UnknownKey(owner));
+    swarm.expect_fetched(&pinned("memory:tracker")).await;
+    swarm.stop().await;
+}
+
 /// A transport that says that it authenticates, and does not.
 struct Liar(MemoryTransport);
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use crate::content::{Content, ContentId, ContentName};
-use crate::descriptors::descriptor_limit;
+use crate::descriptors::{descriptor_limit, without_handshakes};
 use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_addr};
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
@@ -724,7 +724,11 @@ impl PeerBuilder {
         let max_downloads = config.max_downloads;
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
-        let admission = Arc::new(Admission::new(&config, descriptor_limit()));
+        let descriptors = match self.transport.identity() {
+            Some(_) => descriptor_limit().map(without_handshakes),
+            None => descriptor_limit(),
+        };
+        let admission = Arc::new(Admission::new(&config, descriptors));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());

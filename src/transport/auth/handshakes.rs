@@ -28,7 +28,8 @@ pub struct HandshakeConfig {
     /// How long one may take, of this side as well. Default 10 s.
     pub timeout: Duration,
     /// How many accepted connections may be in the handshake at a time. Default 256; at
-    /// least 1. Each has a descriptor over TCP. When there are as many, the oldest of the
+    /// least 1. Each has a descriptor over TCP, so there are never more than a sixteenth of
+    /// those that the process may have. When there are as many, the oldest of the
     /// host that has most gives way.
     pub max: usize,
     /// How many of one host. Default 64; at least 1. When there are as many, its oldest

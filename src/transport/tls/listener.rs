@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::session::{admit, failed};
 use super::stats::TlsCounts;
-use crate::descriptors::descriptor_limit;
+use crate::descriptors::{descriptor_limit, handshakes_share};
 use crate::protocol::Addr;
 use crate::transport::auth::{
     Authenticator, HandshakeConfig, HandshakeEnd, HandshakePlace, HandshakePlaces, Side,
@@ -23,9 +23,6 @@ use crate::transport::connection::Connection;
 use crate::transport::error::TransportError;
 use crate::transport::stream::{ByteStream, StreamListener};
 use crate::transport::traits::Listener;
-
-/// Of the descriptors that the process may have, handshakes have this part at most.
-const DESCRIPTORS_SHARE: u64 = 8;
 
 /// How a handshake has ended, and whose place it had.
 type Shaken = (HandshakePlace, Option<Result<Connection, AuthError>>);
@@ -52,7 +49,7 @@ where
         mut config: HandshakeConfig,
         counts: Arc<TlsCounts>,
     ) -> Self {
-        let share = descriptor_limit().map(|all| all / DESCRIPTORS_SHARE);
+        let share = descriptor_limit().map(handshakes_share);
         let share = share.and_then(|share| usize::try_from(share).ok());
         config.max = config.max.min(share.unwrap_or(usize::MAX));
         Self {

@@ -1,5 +1,6 @@
 //! The transport: how it connects.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,6 +61,8 @@ pub struct TlsTransport<S> {
     streams: S,
     auth: Authenticator,
     handshakes: HandshakeConfig,
+    /// Who must be at which address.
+    pinned: HashMap<Addr, PeerIdentity>,
     counts: Arc<TlsCounts>,
 }
 
@@ -70,6 +73,7 @@ impl<S: StreamTransport> TlsTransport<S> {
             streams,
             auth,
             handshakes: HandshakeConfig::default(),
+            pinned: HashMap::new(),
             counts: Arc::default(),
         }
     }
@@ -78,6 +82,15 @@ impl<S: StreamTransport> TlsTransport<S> {
     #[must_use]
     pub fn handshakes(mut self, config: HandshakeConfig) -> Self {
         self.handshakes = config;
+        self
+    }
+
+    /// Connects to this address only if this identity is there, such as that of the tracker:
+    /// without that, any member that can take over the address passes for it. The address
+    /// counts as it is given, before a name is looked up.
+    #[must_use]
+    pub fn pin(mut self, addr: Addr, identity: PeerIdentity) -> Self {
+        self.pinned.insert(addr, identity);
         self
     }
 
@@ -113,6 +126,11 @@ impl<S: StreamTransport> Transport for TlsTransport<S> {
         let stream = self.streams.connect_stream(addr).await?;
         let shaken = timeout(self.handshakes.timeout, self.handshake(stream)).await;
         let connection = shaken.unwrap_or(Err(AuthError::TimedOut))?;
+        if let (Some(pinned), Some(found)) = (self.pinned.get(addr), connection.identity)
+            && *pinned != found
+        {
+            return Err(AuthError::UnknownKey(found).into());
+        }
         self.counts.connected.fetch_add(1, Ordering::Relaxed);
         Ok(connection)
     }
