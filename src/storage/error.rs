@@ -83,6 +83,11 @@ pub enum StorageError {
     },
     /// A write to a content that is open for reading, or is finished.
     ReadOnly,
+    /// The storage cannot do this at all.
+    Unsupported {
+        /// What it cannot do, in words, as in "removing a content".
+        what: &'static str,
+    },
     /// Somebody else removed, replaced or truncated a file of a download that
     /// runs. The blob cannot be written any more. The next download keeps what
     /// is left.
@@ -170,13 +175,14 @@ impl StorageError {
     /// What to do about it. [`Advice::Retry`] where the next call finds other conditions
     /// or repairs what is wrong: while another download writes the content, for an
     /// unfinished file that somebody else has changed, and when the system lacked
-    /// memory or descriptors. [`Advice::GiveUp`] for calls that no blob accepts.
+    /// memory or descriptors. [`Advice::GiveUp`] for calls that no blob accepts, and
+    /// for what the storage cannot do.
     /// [`Advice::AskUser`] for all others.
     pub fn advice(&self) -> Advice {
         match self {
             Self::Locked { .. } | Self::Tampered { .. } | Self::Altered { .. } => Advice::Retry,
             Self::Io { source, .. } if passes(source) => Advice::Retry,
-            Self::OutOfBounds { .. } | Self::ReadOnly => Advice::GiveUp,
+            Self::OutOfBounds { .. } | Self::ReadOnly | Self::Unsupported { .. } => Advice::GiveUp,
             _ => Advice::AskUser,
         }
     }
@@ -242,6 +248,7 @@ impl fmt::Display for StorageError {
                 write!(f, "files cannot be locked in {}: {source}", path.display())
             }
             Self::ReadOnly => f.write_str("the content is read-only"),
+            Self::Unsupported { what } => write!(f, "this storage does not support {what}"),
             Self::Tampered { path, how } => {
                 write!(f, "{} was {how} during the download", path.display())
             }

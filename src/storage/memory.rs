@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Blob, Catalogue, Partial, Remembered, Storage, StorageError, Stored, check_range};
+use super::{
+    Blob, Catalogue, FileStamp, Partial, Remembered, Storage, StorageError, Stored, check_range,
+};
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;
 
@@ -38,7 +40,7 @@ pub struct MemoryStorage(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
 struct Contents {
-    finished: HashMap<ContentName, Arc<Body>>,
+    finished: HashMap<ContentName, Finished>,
     /// Sorted, so that a catalogue is the same every time.
     remembered: BTreeMap<(ContentName, ContentId), RememberedContent>,
     unfinished: HashMap<ContentId, Unfinished>,
@@ -46,6 +48,14 @@ struct Contents {
     capacity: Option<u64>,
     /// The length of all contents together, finished or not.
     reserved: u64,
+}
+
+/// A finished content. Its bytes never change.
+#[derive(Debug, Clone)]
+struct Finished {
+    body: Arc<Body>,
+    /// What it is, once that is known.
+    id: Option<ContentId>,
 }
 
 #[derive(Debug)]
@@ -98,14 +108,15 @@ impl MemoryStorage {
         contents.reserve(&name, length)?;
         let body = Body::empty(length);
         body.pieces().insert(0, bytes);
-        contents.finished.insert(name, Arc::new(body));
+        let body = Arc::new(body);
+        contents.finished.insert(name, Finished { body, id: None });
         Ok(())
     }
 
     /// The bytes of the finished content with this name. Copies them unless the
     /// content was inserted or written in one piece.
     pub fn bytes(&self, name: impl AsRef<str>) -> Option<Bytes> {
-        let body = self.contents().finished.get(name.as_ref()).cloned()?;
+        let Finished { body, .. } = self.contents().finished.get(name.as_ref()).cloned()?;
         Some(body.read(0, body.length))
     }
 
@@ -199,9 +210,25 @@ impl Storage for MemoryStorage {
         self.contents().unfinished.contains_key(id)
     }
 
+    async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+        let mut contents = self.contents();
+        match contents.unfinished.get(id) {
+            None => Ok(false),
+            Some(unfinished) if unfinished.open => Err(StorageError::Locked {
+                id: *id,
+                path: None,
+            }),
+            Some(unfinished) => {
+                contents.reserved -= unfinished.body.length;
+                contents.unfinished.remove(id);
+                Ok(true)
+            }
+        }
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         match self.contents().finished.get(name) {
-            Some(body) => Ok(Arc::new(MemoryReadBlob(body.clone()))),
+            Some(finished) => Ok(Arc::new(MemoryReadBlob(finished.body.clone()))),
             None => Err(StorageError::NotFound { name: name.clone() }),
         }
     }
@@ -210,8 +237,10 @@ impl Storage for MemoryStorage {
         let mut contents = self.contents();
         let length = stored.manifest.geometry().length();
         // A blob that is not in this storage cannot be found again.
-        let found = contents.finished.get(&stored.name);
-        if stored.blob.length() == length && found.is_some_and(|body| body.length == length) {
+        let found = contents.finished.get_mut(&stored.name);
+        let found = found.filter(|found| found.body.length == length);
+        if let Some(found) = found.filter(|_| stored.blob.length() == length) {
+            found.id = Some(stored.manifest.id());
             let remembered = RememberedContent {
                 listed_as: stored.listed_as.clone(),
                 manifest: stored.manifest.clone(),
@@ -228,10 +257,36 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    async fn remove(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        let not_found = || StorageError::NotFound { name: name.clone() };
+        self.forget(name, id).await?;
+        let found = self.contents().finished.get(name).cloned();
+        // What has a file is not here.
+        let found = found.filter(|_| known.is_none()).ok_or_else(not_found)?;
+        let found_id = found.id.or_else(|| found.body.hash());
+        if found_id != Some(*id) {
+            let path = name.as_str().into();
+            return Err(StorageError::Changed { path });
+        }
+        let mut contents = self.contents();
+        let is_same = |there: &Finished| Arc::ptr_eq(&there.body, &found.body);
+        if !contents.finished.get(name).is_some_and(is_same) {
+            return Err(not_found());
+        }
+        contents.finished.remove(name);
+        contents.reserved -= found.body.length;
+        Ok(())
+    }
+
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {
         let contents = self.contents();
         let entry = |((name, id), remembered): (&(ContentName, ContentId), &RememberedContent)| {
-            let blob = Arc::new(MemoryReadBlob(contents.finished.get(name)?.clone()));
+            let blob = Arc::new(MemoryReadBlob(contents.finished.get(name)?.body.clone()));
             let entry = Remembered::new(*id, name.clone(), blob);
             Some(entry.listed_as(remembered.listed_as.clone()))
         };
@@ -317,9 +372,11 @@ impl Blob for MemoryBlob {
         let mut contents = self.storage.contents();
         contents.check_free(&self.name)?;
         contents.unfinished.remove(&self.id);
-        contents
-            .finished
-            .insert(self.name.clone(), self.body.clone());
+        let content = Finished {
+            body: self.body.clone(),
+            id: Some(self.id),
+        };
+        contents.finished.insert(self.name.clone(), content);
         *finished = true;
         Ok(())
     }
@@ -376,6 +433,12 @@ impl Blob for MemoryReadBlob {
 }
 
 impl Body {
+    /// What its bytes are.
+    fn hash(&self) -> Option<ContentId> {
+        let manifest = Manifest::of(&self.read(0, self.length));
+        manifest.ok().map(|manifest| manifest.id())
+    }
+
     fn empty(length: u64) -> Self {
         Self {
             length,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::StorageError;
-use super::file::{FilePoolStats, Folders};
+use super::file::{FilePoolStats, FileStamp, Folders};
 use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
 use crate::content::{ContentId, ContentName, Manifest};
 
@@ -30,6 +30,10 @@ macro_rules! forward {
                 (**self).has_partial(id).await
             }
 
+            async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+                (**self).discard_partial(id).await
+            }
+
             fn folders(&self) -> Option<Folders> {
                 (**self).folders()
             }
@@ -48,6 +52,15 @@ macro_rules! forward {
 
             async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
                 (**self).forget(name, id).await
+            }
+
+            async fn remove(
+                &self,
+                name: &ContentName,
+                id: &ContentId,
+                known: Option<&FileStamp>,
+            ) -> Result<(), StorageError> {
+                (**self).remove(name, id, known).await
             }
 
             async fn catalogue(&self) -> Result<Catalogue, StorageError> {

@@ -66,6 +66,27 @@ pub trait Storage: Send + Sync + 'static {
         false
     }
 
+    /// Removes what an interrupted download of this content has left: its bytes, and what
+    /// is recorded about them. A finished content stays. When this returns, nothing of it
+    /// comes back after a crash. Returns whether there was anything. A wrapper around a
+    /// storage must forward the call. By default there is nothing.
+    ///
+    /// Cancel safe: it is removed or not, and no lock remains.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] while a download writes this content, also one of another
+    /// process; [`StorageError::NotAFile`], and then what is there is left alone;
+    /// [`StorageError::Io`]; and [`StorageError::Unsupported`] of a storage that
+    /// [has](Self::has_partial) such data and does not implement this.
+    async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+        match self.has_partial(id).await {
+            true => Err(StorageError::Unsupported {
+                what: "discarding an interrupted download",
+            }),
+            false => Ok(false),
+        }
+    }
+
     /// Where this storage keeps folders. A wrapper around a storage must forward the
     /// call. By default `None`: only a [`FileStorage`](crate::FileStorage) can keep
     /// them.
@@ -116,6 +137,42 @@ pub trait Storage: Send + Sync + 'static {
     async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
         let _ = (name, id);
         Ok(())
+    }
+
+    /// Removes a finished content from this storage: its bytes under this name, and its
+    /// [record](Self::remember). When this returns, it does not come back after a crash.
+    /// Its other names stay, and so does a file that lies elsewhere and was only shared
+    /// from there.
+    ///
+    /// Nothing else is removed: what has the name must be this content. If `known` is the
+    /// [file](Blob::file) of a blob of the content, that is seen by its stamp, where a
+    /// stamp proves it, and a file that lies somewhere else is not found here. Otherwise
+    /// a record tells it, or the bytes are hashed. Somebody who puts another file in its
+    /// place at the very moment at which it is removed loses that.
+    ///
+    /// Blobs that are open may go on being read, or fail with [`StorageError::Changed`].
+    /// A wrapper around a storage must forward the call. By default nothing can be
+    /// removed.
+    ///
+    /// Cancel safe: the content is removed or not. After a crash at the wrong moment its
+    /// record may remain, and it is reported as lost once.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] when nothing has the name, [`StorageError::Changed`] when
+    /// something else has it, and [`StorageError::NotAFile`] when that is no file: then
+    /// what is there is left alone, and only the record is removed.
+    /// [`StorageError::Io`], also where the system does not permit it, and
+    /// [`StorageError::Unsupported`].
+    async fn remove(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        let _ = (name, id, known);
+        Err(StorageError::Unsupported {
+            what: "removing a content",
+        })
     }
 
     /// All [remembered](Self::remember) contents: those that are still there and

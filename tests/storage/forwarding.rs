@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Catalogue, FilePoolStats, Folders, Partial, Stored};
+use bt_lite::storage::{Blob, Catalogue, FilePoolStats, FileStamp, Folders, Partial, Stored};
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
 /// Writes down which of its methods were called.
@@ -42,6 +42,11 @@ impl Storage for Written {
         true
     }
 
+    async fn discard_partial(&self, _: &ContentId) -> Result<bool, StorageError> {
+        self.called("discard_partial");
+        Ok(true)
+    }
+
     fn folders(&self) -> Option<Folders> {
         self.called("folders");
         None
@@ -65,6 +70,16 @@ impl Storage for Written {
     async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
         self.called("forget");
         self.inner.forget(name, id).await
+    }
+
+    async fn remove(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        self.called("remove");
+        self.inner.remove(name, id, known).await
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {
@@ -108,6 +123,7 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     let reserved = StorageError::Reserved { name: name.clone() };
     assert_eq!(storage.check_name(&name), Err(reserved));
     assert!(storage.has_partial(&id).await);
+    assert_eq!(storage.discard_partial(&id).await, Ok(true));
     assert!(storage.folders().is_none());
     assert_eq!(storage.open_files(), None);
     let blob = storage.open(&name).await.unwrap();
@@ -118,6 +134,7 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 1);
     storage.forget(&name, &id).await.unwrap();
     assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 0);
+    storage.remove(&name, &id, None).await.unwrap();
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();

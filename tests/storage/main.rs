@@ -17,4 +17,6 @@ mod memory;
 #[cfg(target_os = "linux")]
 mod odd_file_systems;
 #[cfg(unix)]
+mod removing;
+#[cfg(unix)]
 mod short;

@@ -55,6 +55,10 @@ impl Storage for FolderTarget {
         self.files.has_partial(id).await
     }
 
+    async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+        self.files.discard_partial(id).await
+    }
+
     async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
         let blob = self.files.open(name).await?;
         match name.as_str().parse() {

@@ -20,6 +20,7 @@ use super::pool::Pool;
 use super::read_blob::{Located, Location, ReadBlob};
 use super::record::Record;
 use super::record_log::RecordLog;
+use super::removal::remove_file;
 use super::stamp::{FileStamp, Stamp};
 use super::storage_dir::StorageDir;
 use crate::content::{ContentId, ContentName, Manifest};
@@ -95,6 +96,57 @@ impl FileCatalogue {
                 .and_then(|()| self.dir.sync(mark))
                 .map_err(|e| failed("removing", &self.dir.path_of(&record), e)),
         }
+    }
+
+    /// Removes a finished content from the directory: its file under this name, and its
+    /// record.
+    pub(super) fn remove(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        let removed = self.remove_file(name, id, known);
+        // If the file is still there, so is its record: it can be removed again.
+        if !matches!(removed, Err(StorageError::Io { .. })) {
+            self.forget(name, id)?;
+        }
+        removed
+    }
+
+    fn remove_file(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        let path = self.dir.path_of(name.as_str());
+        let not_found = || StorageError::NotFound { name: name.clone() };
+        if known.is_some_and(|known| !is_same_path(&known.path, &path)) {
+            return Err(not_found());
+        }
+        let file = match self.dir.disk.open_existing(name.as_str()) {
+            Ok(file) => file,
+            Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => return Err(not_found()),
+            Err(error) => return Err(refused("opening", &path, error)),
+        };
+        let stat = file.stat().map_err(|e| failed("examining", &path, e))?;
+        // One that cannot be read proves nothing.
+        let record = self.log.record(name, id).unwrap_or_default();
+        let recorded = record.filter(|record| record.path.is_none());
+        let recorded = recorded.map(|record| record.stamp);
+        let mut stamps = known.map(|known| known.stamp).into_iter().chain(recorded);
+        let is_proven = stamps.any(|stamp| stamp.settled && stamp.is_of(&stat));
+        if !is_proven {
+            let read = SequentialRead { file: &file, at: 0 };
+            let found = Manifest::from_reader(read, stat.len);
+            if found.is_ok_and(|found| found.id() == *id) {
+                Stamp::of(&stat).check(&file, || path.clone())?;
+            } else {
+                return Err(StorageError::Changed { path });
+            }
+        }
+        remove_file(&self.dir, name, *id, &file)
     }
 
     /// The manifest of a content that is remembered under a name.
@@ -315,6 +367,12 @@ impl FileCatalogue {
             false => self.log.remember(record, &manifest),
         }
     }
+}
+
+/// Whether two paths are one, as far as their text tells.
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    one == other || absolute(one) == absolute(other)
 }
 
 type Appended = super::record_log::Appended<DataFile>;

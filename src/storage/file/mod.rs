@@ -19,7 +19,7 @@
 //! `partial_file` takes the file from there to its final name. `catalogue`
 //! remembers finished contents in a log: `record_log` writes and reads it,
 //! `segment` is a part of it, `log_index` knows where what is, and `log_entry` is
-//! its format. All of these block; `partial_blob`, `read_blob` and `storage` run
+//! its format. `removal` takes contents away again. All of these block; `partial_blob`, `read_blob` and `storage` run
 //! them on threads that may (`blocking`). `pool` bounds how many files are open.
 //! `folder` keeps whole folders.
 
@@ -47,6 +47,7 @@ mod read_blob;
 mod record;
 mod record_log;
 mod recovery;
+mod removal;
 mod segment;
 mod short_file;
 mod short_writes;

@@ -171,6 +171,28 @@ impl<D: Disk> RecordLog<D> {
         name: &ContentName,
         id: &ContentId,
     ) -> Result<Option<Manifest>, StorageError> {
+        self.find(name, id, |entry, record, file| {
+            let body = entry.body(file)?.ok_or_else(damaged)?;
+            Ok(manifest_in(body, record).ok_or_else(damaged)?)
+        })
+    }
+
+    /// The record of a content that is remembered under a name.
+    pub(super) fn record(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Record>, StorageError> {
+        self.find(name, id, |_, record, _| Ok(record.clone()))
+    }
+
+    /// Reads something of the record of a content under a name.
+    fn find<T>(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        read: impl Fn(&FoundEntry, &Record, &D::File) -> Result<T, Refused>,
+    ) -> Result<Option<T>, StorageError> {
         for _ in 0..ATTEMPTS {
             let found = self.state_with(|log, state| {
                 let place = log.index(state)?.find(name, id);
@@ -179,7 +201,7 @@ impl<D: Disk> RecordLog<D> {
             let Some((place, own)) = found else {
                 return Ok(None);
             };
-            match self.manifest_at(place, own, id) {
+            match self.read_at(place, own, id, &read) {
                 Err(Refused::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
                     // It was merged into another segment.
                     self.state_with(|log, state| log.scan(state).map(drop))?;
@@ -193,23 +215,19 @@ impl<D: Disk> RecordLog<D> {
         Ok(None)
     }
 
-    fn manifest_at(
+    fn read_at<T>(
         &self,
         place: Place,
         own: Option<Arc<Segment<D::File>>>,
         id: &ContentId,
-    ) -> Result<Option<Manifest>, Refused> {
-        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the record is damaged");
-        let read = |file: &D::File| -> Result<Option<Manifest>, Refused> {
+        read: impl Fn(&FoundEntry, &Record, &D::File) -> Result<T, Refused>,
+    ) -> Result<Option<T>, Refused> {
+        let read = |file: &D::File| -> Result<Option<T>, Refused> {
             let entry = read_entry(file, place)?.ok_or_else(damaged)?;
-            let Some(record) = entry.head.change.record() else {
-                return Ok(None);
-            };
-            if record.id != *id {
-                return Ok(None);
+            match entry.head.change.record() {
+                Some(record) if record.id == *id => read(&entry, record, file).map(Some),
+                _ => Ok(None),
             }
-            let body = entry.body(file)?.ok_or_else(damaged)?;
-            Ok(Some(manifest_in(body, record).ok_or_else(damaged)?))
         };
         match own.filter(|own| own.number() == place.segment) {
             Some(own) => read(own.file()),
@@ -500,6 +518,10 @@ impl<D: Disk> fmt::Debug for RecordLog<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("RecordLog").field(&self.dir).finish()
     }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the record is damaged")
 }
 
 /// Nanoseconds since 1970: a sequence number that follows those of other storages.

@@ -18,8 +18,10 @@ use super::partial_file::{PartialFile, Resumed};
 use super::pool::{FilePool, FilePoolStats};
 use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
+use super::removal::discard;
 use super::short_file::ShortFile;
 use super::short_writes::ShortWrites;
+use super::stamp::FileStamp;
 use super::storage_dir::StorageDir;
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
@@ -397,6 +399,19 @@ impl Storage for FileStorage {
         matches!(kind.await, Ok(Ok(Some(_))))
     }
 
+    async fn discard_partial(&self, id: &ContentId) -> Result<bool, StorageError> {
+        let id = *id;
+        let Some(claim) = self.writers.claim(id) else {
+            return Err(self.dir.locked(id));
+        };
+        let permit = Arc::new(claim.file_permit().await);
+        self.run(move |this| {
+            let _permit = &permit;
+            discard(&this.dir, id)
+        })
+        .await
+    }
+
     fn open_files(&self) -> Option<FilePoolStats> {
         Some(self.pool.stats())
     }
@@ -423,6 +438,18 @@ impl Storage for FileStorage {
     async fn forget(&self, name: &ContentName, id: &ContentId) -> Result<(), StorageError> {
         let (name, id) = (name.clone(), *id);
         self.run(move |this| this.catalogue.forget(&name, &id))
+            .await
+    }
+
+    async fn remove(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+        known: Option<&FileStamp>,
+    ) -> Result<(), StorageError> {
+        check_readable(name)?;
+        let (name, id, known) = (name.clone(), *id, known.cloned());
+        self.run(move |this| this.catalogue.remove(&name, &id, known.as_ref()))
             .await
     }
 

@@ -123,6 +123,12 @@ impl<D: Disk> StorageDir<D> {
         }
     }
 
+    /// Removes a name.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        let _one = self.one_name();
+        self.disk.remove(name)
+    }
+
     /// Makes a finished file and its name durable. For files that were found
     /// in the directory: another program may have put one there a moment ago.
     pub(super) fn make_durable(&self, file: &D::File, path: &Path) -> Result<(), StorageError> {

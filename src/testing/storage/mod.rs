@@ -8,6 +8,7 @@ mod catalogue;
 mod locking;
 mod names;
 mod publishing;
+mod removing;
 mod resuming;
 mod sample;
 mod transfer;
@@ -88,4 +89,8 @@ where
     }
     let open = location();
     catalogue::remember_and_forget(&open().await, &open().await).await;
+    let open = location();
+    removing::remove_finished(&open().await, &open().await).await;
+    let open = location();
+    removing::discard_partial(&open().await, &open().await).await;
 }

@@ -13,6 +13,7 @@ mod disk_state;
 mod inode;
 mod log;
 mod name_table;
+mod removal;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
