@@ -208,6 +208,26 @@ pub enum DownloadError {
         /// The content that should have got it.
         id: ContentId,
     },
+    /// The directory that it was to go to ([`DownloadOptions::directory`]) cannot be used.
+    ///
+    /// [`DownloadOptions::directory`]: crate::DownloadOptions::directory
+    #[error("cannot download into {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the storage says.
+        source: StorageError,
+    },
+    /// The file that it was to take over ([`DownloadOptions::existing`]) cannot be read.
+    ///
+    /// [`DownloadOptions::existing`]: crate::DownloadOptions::existing
+    #[error("cannot take over {}: {source}", path.display())]
+    Existing {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: StorageError,
+    },
     /// The storage failed.
     #[error("{id}{}: {source}", at(chunk))]
     Storage {
@@ -287,7 +307,9 @@ impl DownloadError {
             Self::Owner { source } => source.advice(),
             Self::NotFound { .. } | Self::NoOwners { .. } | Self::GaveUp { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),
-            Self::Storage { source, .. } => source.advice(),
+            Self::Storage { source, .. }
+            | Self::Directory { source, .. }
+            | Self::Existing { source, .. } => source.advice(),
             Self::Cancelled | Self::ShutDown => Advice::GiveUp,
         }
     }

@@ -132,8 +132,8 @@ pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
     ContentReader, Download, DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, Folder,
-    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, Peer,
-    PeerBuilder, PeerConfig, ReaderOptions, ShareSource,
+    FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress, IfTaken,
+    Peer, PeerBuilder, PeerConfig, ReaderOptions, Removal, RemoveError, ShareSource,
 };
 pub use protocol::{Addr, AddrError, ContentKey};
 pub use storage::{Blob, FileStorage, MemoryStorage, Storage, StorageError};

@@ -50,6 +50,14 @@ struct Contents {
     reserved: u64,
 }
 
+/// What becomes of something that has the name of a content when that is finished.
+#[derive(Debug, Clone, Copy)]
+enum Taken {
+    /// It stays.
+    Refused,
+    Replaced,
+}
+
 /// A finished content. Its bytes never change.
 #[derive(Debug, Clone)]
 struct Finished {
@@ -120,6 +128,53 @@ impl MemoryStorage {
         Some(body.read(0, body.length))
     }
 
+    /// Opens a content for writing.
+    fn create_as(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        taken: Taken,
+    ) -> Result<Partial, StorageError> {
+        let (id, geometry) = (manifest.id(), manifest.geometry());
+        let mut contents = self.contents();
+        let (body, present) = match contents.unfinished.get_mut(&id) {
+            Some(unfinished) if unfinished.open => {
+                return Err(StorageError::Locked { id, path: None });
+            }
+            Some(unfinished) => {
+                unfinished.open = true;
+                (unfinished.body.clone(), unfinished.committed.clone())
+            }
+            None => {
+                contents.reserve(name, geometry.length())?;
+                let body = Arc::new(Body::empty(geometry.length()));
+                let committed = Bitfield::none(geometry.chunks());
+                contents.unfinished.insert(
+                    id,
+                    Unfinished {
+                        body: body.clone(),
+                        committed: committed.clone(),
+                        open: true,
+                    },
+                );
+                (body, committed)
+            }
+        };
+        let blob = Arc::new(MemoryBlob {
+            storage: self.clone(),
+            name: name.clone(),
+            taken,
+            id,
+            geometry,
+            body,
+            finished: Mutex::new(false),
+        });
+        // Nothing else can change the memory, so what was committed is still
+        // verified.
+        let partial = Partial::resumed(blob, present.clone());
+        Ok(partial.verified(present).untouched(true))
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +203,14 @@ impl Contents {
         Ok(())
     }
 
+    /// Removes what has a name.
+    fn replace(&mut self, name: &ContentName) {
+        if let Some(Finished { body, .. }) = self.finished.remove(name) {
+            self.reserved -= body.length;
+        }
+        self.remembered.retain(|(other, _), _| other != name);
+    }
+
     fn reserve(&mut self, name: &ContentName, length: u64) -> Result<(), StorageError> {
         let reserved = self.reserved.saturating_add(length);
         if self.capacity.is_some_and(|capacity| reserved > capacity) {
@@ -166,44 +229,16 @@ impl Storage for MemoryStorage {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
-        let (id, geometry) = (manifest.id(), manifest.geometry());
-        let mut contents = self.contents();
-        contents.check_free(name)?;
-        let (body, present) = match contents.unfinished.get_mut(&id) {
-            Some(unfinished) if unfinished.open => {
-                return Err(StorageError::Locked { id, path: None });
-            }
-            Some(unfinished) => {
-                unfinished.open = true;
-                (unfinished.body.clone(), unfinished.committed.clone())
-            }
-            None => {
-                contents.reserve(name, geometry.length())?;
-                let body = Arc::new(Body::empty(geometry.length()));
-                let committed = Bitfield::none(geometry.chunks());
-                contents.unfinished.insert(
-                    id,
-                    Unfinished {
-                        body: body.clone(),
-                        committed: committed.clone(),
-                        open: true,
-                    },
-                );
-                (body, committed)
-            }
-        };
-        let blob = Arc::new(MemoryBlob {
-            storage: self.clone(),
-            name: name.clone(),
-            id,
-            geometry,
-            body,
-            finished: Mutex::new(false),
-        });
-        // Nothing else can change the memory, so what was committed is still
-        // verified.
-        let partial = Partial::resumed(blob, present.clone());
-        Ok(partial.verified(present).untouched(true))
+        self.contents().check_free(name)?;
+        self.create_as(name, manifest, Taken::Refused)
+    }
+
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.create_as(name, manifest, Taken::Replaced)
     }
 
     async fn has_partial(&self, id: &ContentId) -> bool {
@@ -311,6 +346,7 @@ impl Storage for MemoryStorage {
 struct MemoryBlob {
     storage: MemoryStorage,
     name: ContentName,
+    taken: Taken,
     id: ContentId,
     geometry: Geometry,
     body: Arc<Body>,
@@ -370,7 +406,10 @@ impl Blob for MemoryBlob {
             return Ok(());
         }
         let mut contents = self.storage.contents();
-        contents.check_free(&self.name)?;
+        match self.taken {
+            Taken::Refused => contents.check_free(&self.name)?,
+            Taken::Replaced => contents.replace(&self.name),
+        }
         contents.unfinished.remove(&self.id);
         let content = Finished {
             body: self.body.clone(),

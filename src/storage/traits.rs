@@ -1,6 +1,7 @@
 //! The traits that a storage implements, and the types that they exchange.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +41,55 @@ pub trait Storage: Send + Sync + 'static {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError>;
+
+    /// The same for a content that replaces what has the name, when it is finished. Until
+    /// then that stays as it is, and afterwards it is gone for good, together with its
+    /// [record](Self::remember). The step is atomic: at any moment, also after a crash,
+    /// the name has all of the one content or all of the other. A wrapper around a storage
+    /// must forward the call. By default nothing can be replaced.
+    ///
+    /// Cancel safe, as `create` is.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) except [`StorageError::Exists`],
+    /// [`StorageError::NotAFile`] when what has the name is a link, a directory or
+    /// another thing that is not a file, and [`StorageError::Unsupported`].
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let _ = (name, manifest);
+        Err(StorageError::Unsupported {
+            what: "replacing a content",
+        })
+    }
+
+    /// A storage like this one in another directory: an absolute path, or one within the
+    /// directory of this storage. The directory and its parents are created if they are
+    /// missing. What is finished there can be [remembered](Self::remember) by this
+    /// storage. A wrapper around a storage must forward the call. By default there are no
+    /// directories.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`StorageError::NotADirectory`] when the path is something else,
+    /// [`StorageError::Io`] when it cannot be created or opened, and
+    /// [`StorageError::Unsupported`].
+    async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+        let _ = path;
+        Err(StorageError::Unsupported {
+            what: "other directories",
+        })
+    }
+
+    /// Where a content with this name is, or would be. A wrapper around a storage must
+    /// forward the call. By default `None`, for storages that have no paths.
+    fn path(&self, name: &ContentName) -> Option<PathBuf> {
+        let _ = name;
+        None
+    }
 
     /// Whether [`create`](Self::create) accepts a name, free or not. This is
     /// called before anything is fetched, also with names that strangers have
@@ -457,7 +507,8 @@ pub trait Blob: Send + Sync + 'static {
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError>;
 
     /// Makes the content, which must be complete, visible under its name, and
-    /// durable. Never replaces anything. May be called again.
+    /// durable. Replaces nothing, unless the content was created
+    /// [for that](Storage::create_replacing). May be called again.
     ///
     /// # Errors
     /// [`StorageError::Exists`] when something else took the name meanwhile;
@@ -483,6 +534,11 @@ pub trait Blob: Send + Sync + 'static {
     /// a blob must forward the call. By default there is no file.
     fn file(&self) -> Option<FileStamp> {
         None
+    }
+
+    /// The path of that file.
+    fn path(&self) -> Option<PathBuf> {
+        self.file().map(|file| file.path().to_path_buf())
     }
 
     /// Closes what is open only for the next read, such as a file. For a finished

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
-use crate::peer::contents::driver::Driver;
+use crate::peer::contents::driver::{Driver, TargetOptions};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
@@ -22,12 +22,12 @@ use crate::peer::downloads::local::{
     ATTEMPTS, WantedNames, complete_here, find_stored, recall, remembered, storage_error,
 };
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
-use crate::peer::handles::download::{Download, DownloadOptions};
+use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{Remembered, Storage, StorageError};
+use crate::storage::{Remembered, Storage, StorageError, open_file};
 use crate::tracker::TrackerError;
 
 /// A download that is about to start.
@@ -68,6 +68,8 @@ struct Fetch {
     owners: Vec<(Addr, bool)>,
     place: ActivePlace,
     source: Option<Arc<FolderSource>>,
+    /// Where it goes, if that is not the storage of the peer or the folder.
+    target: Option<TargetOptions>,
 }
 
 /// Something of a folder, to be downloaded from the owners of the folder.
@@ -173,9 +175,13 @@ impl DownloadTask {
             owners,
             place,
             source,
+            target,
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-        let driver = driver.fallback(fallback).of_folder(source);
+        let driver = driver
+            .fallback(fallback)
+            .of_folder(source)
+            .into_target(target);
         let mut driver = driver.active(place).readers(readers);
         driver.owners_found(owners);
         let cancelled = handle.holders.cancelled().clone();
@@ -204,11 +210,16 @@ impl DownloadTask {
         drop(hold);
         let named = async {
             let content = outcome?;
-            let Some(name) = wanted.stored.as_ref().filter(|name| **name != content.name) else {
+            let has_name = wanted
+                .stored
+                .as_ref()
+                .is_none_or(|name| *name == content.name);
+            if has_name && !wanted.is_elsewhere {
                 return Ok(content);
-            };
+            }
             let named = complete_here(&self.shared, id, &wanted).await?;
-            let gone = StorageError::NotFound { name: name.clone() };
+            let name = wanted.stored.clone().unwrap_or(content.name);
+            let gone = StorageError::NotFound { name };
             named.ok_or_else(|| storage_error(id, gone))
         };
         let outcome = tokio::select! {
@@ -272,6 +283,8 @@ impl DownloadTask {
             ContentKey::Id(_) => None,
         };
         let wanted = WantedNames {
+            target: target(shared, &options).await?,
+            is_elsewhere: options.directory.is_some(),
             stored: options.name.clone().or_else(|| asked.clone()),
             asked: asked.clone(),
         };
@@ -292,7 +305,7 @@ impl DownloadTask {
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
-                    let fetch = fetch(shared, claim, asked, found, options, place);
+                    let fetch = fetch(shared, claim, wanted, found, options, place);
                     return Box::pin(fetch).await;
                 }
                 Err(settled) => {
@@ -329,7 +342,7 @@ impl DownloadTask {
             }
             Settled::Downloading(running) => {
                 if let Some(name) = &wanted.stored {
-                    let valid = shared.storage.check_name(name);
+                    let valid = wanted.target.storage.check_name(name);
                     valid.map_err(|source| storage_error(id, source))?;
                 }
                 let Some(hold) = running.holders.join() else {
@@ -388,7 +401,8 @@ impl DownloadTask {
                     let names: Vec<_> = wanted.stored.iter().chain([&by_id]).cloned().collect();
                     let listed_as = wanted.asked.as_ref().unwrap_or(&by_id);
                     let listed = (listed_as, None);
-                    match find_stored(shared, claim, id, &names, listed).await? {
+                    let storage = &*wanted.target.storage;
+                    match find_stored(shared, storage, claim, id, &names, listed).await? {
                         Ok(_) => continue,
                         Err(_) => return Ok(None),
                     }
@@ -444,6 +458,7 @@ impl DownloadTask {
             owners,
             place,
             source: Some(source),
+            target: None,
         })))
     }
 
@@ -480,17 +495,45 @@ async fn await_part(shared: &PeerShared, id: ContentId, running: DriverHandle, o
     ended.await;
 }
 
+/// Where a download goes. The storage in another directory is opened, and the file that
+/// it is to take over is looked up, before anything is fetched.
+async fn target(
+    shared: &PeerShared,
+    options: &DownloadOptions,
+) -> Result<TargetOptions, DownloadError> {
+    if let Some(path) = &options.existing {
+        open_file(path).await.map_err(|source| {
+            let path = path.clone();
+            DownloadError::Existing { path, source }
+        })?;
+    }
+    let storage = match &options.directory {
+        None => Arc::clone(&shared.storage),
+        Some(path) => shared.storage.in_directory(path).await.map_err(|source| {
+            let path = path.clone();
+            DownloadError::Directory { path, source }
+        })?,
+    };
+    Ok(TargetOptions {
+        storage,
+        overwrites: options.if_taken == IfTaken::Overwrite,
+        existing: options.existing.clone(),
+    })
+}
+
 /// Prepares the download of a content that was found and claimed, unless the storage has
-/// it. `asked` is the name that it was asked for by.
+/// it.
 async fn fetch(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
-    asked: Option<ContentName>,
+    wanted: WantedNames,
     found: Found,
     options: DownloadOptions,
     place: ActivePlace,
 ) -> Result<Start, DownloadError> {
     let id = found.id;
+    let WantedNames { target, asked, .. } = wanted;
+    let storage = Arc::clone(&target.storage);
     let names = Names {
         own: options.name,
         asked,
@@ -499,7 +542,7 @@ async fn fetch(
     let listed = found.owners.into_iter().map(|o| (o.addr, o.complete));
     let known = options.owners.into_iter().map(|addr| (addr, false));
     let owners: Vec<_> = listed.chain(known).collect();
-    let content = Content::new(id, names.stored(&*shared.storage, id)?, found.length);
+    let content = Content::new(id, names.stored(&*storage, id)?, found.length);
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
     let fallback = names.fallback(id);
@@ -511,7 +554,7 @@ async fn fetch(
         let targets = [Some(&content.name), fallback.as_ref()];
         let targets: Vec<_> = targets.into_iter().flatten().cloned().collect();
         let listed = (&listed_as, Some(found.length));
-        match find_stored(shared, claim, id, &targets, listed).await? {
+        match find_stored(shared, &*storage, claim, id, &targets, listed).await? {
             Ok(content) => return Ok(Start::Complete(content)),
             Err(unused) => claim = unused,
         }
@@ -519,7 +562,7 @@ async fn fetch(
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }
-    let has_partial = !is_short && shared.storage.has_partial(&id).await;
+    let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {
@@ -533,6 +576,7 @@ async fn fetch(
         owners,
         place,
         source: None,
+        target: Some(target),
     })))
 }
 

@@ -5,4 +5,5 @@ pub(super) mod folder;
 pub(super) mod key;
 pub(super) mod peer;
 pub(super) mod reader;
+pub(super) mod removal;
 pub(super) mod share;

@@ -467,7 +467,7 @@ impl Peer {
         shared.tasks.end(shared.config.shutdown_timeout).await;
     }
 
-    fn shared(&self) -> &Arc<PeerShared> {
+    pub(in crate::peer) fn shared(&self) -> &Arc<PeerShared> {
         &self.0.shared
     }
 }

@@ -8,7 +8,7 @@ use super::disk::{Disk, DiskFile};
 use super::failure::{failed, failed_to_store};
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
-use super::storage_dir::{LockAttempt, StorageDir};
+use super::storage_dir::{LockAttempt, StorageDir, Taken};
 use super::timestamp::Timestamp;
 use crate::content::{Bitfield, ContentName, Manifest};
 use crate::storage::StorageError;
@@ -24,6 +24,8 @@ pub(super) struct RecoveryOptions {
     pub(super) preallocate: bool,
     /// Read and verify all chunks, whatever the journal says.
     pub(super) verify: bool,
+    /// What becomes of something that has the name already.
+    pub(super) taken: Taken,
 }
 
 /// An unfinished file that was opened and locked, and what is known about its
@@ -57,7 +59,7 @@ pub(super) fn recover<D: Disk>(
     let id = manifest.id();
     let names = PartialNames::of(id);
     for _ in 0..OPEN_ATTEMPTS {
-        dir.check_free(name, id)?;
+        dir.check_target(name, id, options.taken)?;
         if dir.kind(&names.data)?.is_none() {
             dir.check_room(&names.data, manifest.geometry().length())?;
         }
@@ -68,7 +70,7 @@ pub(super) fn recover<D: Disk>(
         };
         // The last holder of the lock may have published the file. Then it is
         // finished, and must not be touched.
-        dir.check_free(name, id)?;
+        dir.check_target(name, id, options.taken)?;
         dir.find_naming(id, &file)?;
         let journal = match has_journal(manifest) {
             true => match dir.open_locked(&names.journal)? {

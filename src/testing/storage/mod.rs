@@ -93,4 +93,6 @@ where
     removing::remove_finished(&open().await, &open().await).await;
     let open = location();
     removing::discard_partial(&open().await, &open().await).await;
+    let open = location();
+    removing::replace(&open().await, &open().await).await;
 }

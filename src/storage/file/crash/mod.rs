@@ -14,6 +14,7 @@ mod inode;
 mod log;
 mod name_table;
 mod removal;
+mod replacing;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
