@@ -108,6 +108,15 @@ pub enum ShareError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// The bytes could not be read from where they come from
+    /// ([`Peer::share_reader`](crate::Peer::share_reader)).
+    #[error("{name}: reading failed: {source}")]
+    Reader {
+        /// The content's name.
+        name: ContentName,
+        /// What the reader says.
+        source: IoError,
+    },
     /// This peer shares the content under that many names already.
     #[error("{id} has {max} names already")]
     TooManyNames {
@@ -228,6 +237,24 @@ pub enum DownloadError {
         /// Why not.
         source: StorageError,
     },
+    /// The content is longer than the caller allows
+    /// ([`Peer::download_bytes`](crate::Peer::download_bytes)).
+    #[error("{id} has {length} bytes, and {max} are allowed")]
+    TooLarge {
+        /// The content.
+        id: ContentId,
+        /// Its length in bytes.
+        length: u64,
+        /// How many bytes are allowed.
+        max: u64,
+    },
+    /// The bytes could not be written to where the caller wants them
+    /// ([`Peer::download_to`](crate::Peer::download_to)).
+    #[error("writing the content failed: {source}")]
+    Writer {
+        /// What the writer says.
+        source: IoError,
+    },
     /// The storage failed.
     #[error("{id}{}: {source}", at(chunk))]
     Storage {
@@ -285,7 +312,7 @@ impl ShareError {
         match self {
             Self::Name { .. } | Self::Content { .. } | Self::TooManyNames { .. } => Advice::AskUser,
             Self::Storage(source) => source.advice(),
-            Self::Downloading { .. } => Advice::Retry,
+            Self::Downloading { .. } | Self::Reader { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),
             Self::ShutDown => Advice::GiveUp,
         }
@@ -303,6 +330,8 @@ impl DownloadError {
             | Self::Name { .. }
             | Self::Config(_)
             | Self::Ambiguous { .. }
+            | Self::TooLarge { .. }
+            | Self::Writer { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
             Self::Owner { source } => source.advice(),
             Self::NotFound { .. } | Self::NoOwners { .. } | Self::GaveUp { .. } => Advice::Retry,

@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Blob, Catalogue, FileStamp, Partial, Remembered, Storage, StorageError, Stored, check_range,
+    Blob, Catalogue, Draft, FileStamp, Partial, Remembered, Storage, StorageError, Stored,
+    check_range,
 };
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;
@@ -241,6 +242,16 @@ impl Storage for MemoryStorage {
         self.create_as(name, manifest, Taken::Replaced)
     }
 
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.contents().check_free(name)?;
+        Ok(Box::new(MemoryDraft {
+            storage: self.clone(),
+            name: name.clone(),
+            pieces: Pieces::default(),
+            len: 0,
+        }))
+    }
+
     async fn has_partial(&self, id: &ContentId) -> bool {
         self.contents().unfinished.contains_key(id)
     }
@@ -439,6 +450,57 @@ impl Drop for MemoryBlob {
             contents.unfinished.remove(&self.id);
             contents.reserved -= self.body.length;
         }
+    }
+}
+
+/// A content that is written from its start to its end.
+struct MemoryDraft {
+    storage: MemoryStorage,
+    name: ContentName,
+    pieces: Pieces,
+    /// How many bytes are reserved for it.
+    len: u64,
+}
+
+#[async_trait]
+impl Draft for MemoryDraft {
+    async fn append(&mut self, bytes: Bytes) -> Result<(), StorageError> {
+        let len = bytes.len() as u64;
+        self.storage.contents().reserve(&self.name, len)?;
+        self.pieces.insert(self.len, bytes);
+        self.len += len;
+        Ok(())
+    }
+
+    async fn publish(mut self: Box<Self>, id: &ContentId) -> Result<Arc<dyn Blob>, StorageError> {
+        let storage = self.storage.clone();
+        let mut contents = storage.contents();
+        if let Err(error) = contents.check_free(&self.name) {
+            // The draft needs the lock to give its space back.
+            drop(contents);
+            return Err(error);
+        }
+        let body = Arc::new(Body {
+            length: std::mem::take(&mut self.len),
+            pieces: RwLock::new(std::mem::take(&mut self.pieces)),
+        });
+        let finished = Finished {
+            body: Arc::clone(&body),
+            id: Some(*id),
+        };
+        contents.finished.insert(self.name.clone(), finished);
+        drop(contents);
+        Ok(Arc::new(MemoryReadBlob(body)))
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Drop for MemoryDraft {
+    fn drop(&mut self) {
+        self.storage.contents().reserved -= self.len;
     }
 }
 

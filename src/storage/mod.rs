@@ -40,4 +40,4 @@ pub(crate) use file::{
     remembered_folders, scan_folder,
 };
 pub use memory::MemoryStorage;
-pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};
+pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::error::StorageError;
 use super::file::{FilePoolStats, FileStamp, Folders};
-use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
+use super::traits::{Blob, Catalogue, Draft, Partial, Storage, Stored};
 use crate::content::{ContentId, ContentName, Manifest};
 
 /// Forwards every method, also those with a default.
@@ -29,6 +29,10 @@ macro_rules! forward {
                 manifest: &Manifest,
             ) -> Result<Partial, StorageError> {
                 (**self).create_replacing(name, manifest).await
+            }
+
+            async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+                (**self).draft(name).await
             }
 
             async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {

@@ -65,6 +65,24 @@ pub trait Storage: Send + Sync + 'static {
         })
     }
 
+    /// Begins a content whose bytes come in order, and whose length and id are known only
+    /// at their end. It is not visible under its name until it is
+    /// [published](Draft::publish), and is not resumed after an interruption. A wrapper
+    /// around a storage must forward the call. By default there are no drafts.
+    ///
+    /// Cancel safe: nothing stays.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something has the name, the errors of
+    /// [`check_name`](Self::check_name), [`StorageError::Io`], and
+    /// [`StorageError::Unsupported`].
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        let _ = name;
+        Err(StorageError::Unsupported {
+            what: "a content of unknown length",
+        })
+    }
+
     /// A storage like this one in another directory: an absolute path, or one within the
     /// directory of this storage. The directory and its parents are created if they are
     /// missing. What is finished there can be [remembered](Self::remember) by this
@@ -545,6 +563,36 @@ pub trait Blob: Send + Sync + 'static {
     /// content that is not expected to be read soon; the next read opens it again.
     /// A wrapper around a blob must forward the call. By default it does nothing.
     fn release(&self) {}
+}
+
+/// A content that is written from its start to its end: what [`Storage::draft`] returns.
+/// When it is dropped before it is published, nothing stays of it.
+#[async_trait]
+pub trait Draft: Send + 'static {
+    /// Adds the next bytes.
+    ///
+    /// Not cancel safe: if the future is dropped, the draft must be dropped as well.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`].
+    async fn append(&mut self, bytes: Bytes) -> Result<(), StorageError>;
+
+    /// Makes the content visible under its name, and durable, with all bytes that were
+    /// added. `id` is their id. Replaces nothing. Returns them, open for reading.
+    ///
+    /// Cancel safe: it is published or nothing stays.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something has the name by now,
+    /// [`StorageError::Tampered`], [`StorageError::Full`] and [`StorageError::Io`].
+    /// Nothing stays then.
+    async fn publish(self: Box<Self>, id: &ContentId) -> Result<Arc<dyn Blob>, StorageError>;
+
+    /// Removes what was added, and returns when it is gone.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn discard(self: Box<Self>) -> Result<(), StorageError>;
 }
 
 /// Checks that `len` bytes from `offset` on are inside a content of `length`

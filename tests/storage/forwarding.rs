@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Catalogue, FilePoolStats, FileStamp, Folders, Partial, Stored};
+use bt_lite::storage::{
+    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, Stored,
+};
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
 /// Writes down which of its methods were called.
@@ -40,6 +42,11 @@ impl Storage for Written {
     ) -> Result<Partial, StorageError> {
         self.called("create_replacing");
         self.inner.create_replacing(name, manifest).await
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.called("draft");
+        self.inner.draft(name).await
     }
 
     async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
@@ -142,6 +149,8 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     let taken = storage.create(&name, &manifest).await.unwrap_err();
     assert!(matches!(taken, StorageError::Exists { .. }), "{taken}");
     drop(storage.create_replacing(&name, &manifest).await.unwrap());
+    let draft = storage.draft(&name).await.err().unwrap();
+    assert!(matches!(draft, StorageError::Exists { .. }), "{draft}");
     let elsewhere = storage.in_directory(Path::new("d")).await.err();
     let path = "d".into();
     assert_eq!(elsewhere, Some(StorageError::NotADirectory { path }));

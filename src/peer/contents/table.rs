@@ -89,6 +89,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) holders: Arc<Holders>,
     /// What the content is.
     pub(in crate::peer) role: Role,
+    /// Whether it is downloaded for one caller only, and does not stay.
+    pub(in crate::peer) is_private: bool,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -313,6 +315,7 @@ impl Contents {
             stop: self.stop.child_token(),
             holders,
             role: Role::Alone,
+            is_private: false,
         }
     }
 

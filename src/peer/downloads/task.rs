@@ -104,7 +104,8 @@ impl DownloadTask {
     }
 
     /// Runs until the content is no longer served, or the download fails.
-    pub(in crate::peer) async fn run(self, key: DownloadKey, options: DownloadOptions) {
+    pub(in crate::peer) async fn run(mut self, key: DownloadKey, options: DownloadOptions) {
+        self.handle.is_private = options.memory.is_some();
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -330,12 +331,20 @@ impl DownloadTask {
         let shared = &self.shared;
         match settled {
             Settled::Ended => Ok(None),
+            Settled::Complete if wanted.target.is_private => {
+                // It is read where it is.
+                let here = shared.contents.names(&id);
+                Ok(here.map(|(content, _)| Start::Complete(content)))
+            }
             Settled::Complete => {
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
-            // It goes to the folder: to be copied when it is there.
-            Settled::Downloading(running) if running.role != Role::Alone => {
+            // It goes to the folder, or to one caller: to be copied when it is there.
+            Settled::Downloading(running)
+                if running.role != Role::Alone
+                    || (running.is_private && !wanted.target.is_private) =>
+            {
                 await_part(shared, id, running, &options.owners).await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
@@ -507,9 +516,11 @@ async fn target(
             DownloadError::Existing { path, source }
         })?;
     }
-    let storage = match &options.directory {
-        None => Arc::clone(&shared.storage),
-        Some(path) => shared.storage.in_directory(path).await.map_err(|source| {
+    let is_private = options.memory.is_some();
+    let storage: Arc<dyn Storage> = match (&options.memory, &options.directory) {
+        (Some(memory), _) => Arc::new(memory.clone()),
+        (None, None) => Arc::clone(&shared.storage),
+        (None, Some(path)) => shared.storage.in_directory(path).await.map_err(|source| {
             let path = path.clone();
             DownloadError::Directory { path, source }
         })?,
@@ -518,6 +529,7 @@ async fn target(
         storage,
         overwrites: options.if_taken == IfTaken::Overwrite,
         existing: options.existing.clone(),
+        is_private,
     })
 }
 

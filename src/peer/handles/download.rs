@@ -20,6 +20,7 @@ use crate::peer::downloads::queue::QueueTicket;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::{Addr, AddrError};
+use crate::storage::MemoryStorage;
 
 /// What happens to a download.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +89,8 @@ pub struct DownloadOptions {
     /// copied. Whatever is right in it is copied and not fetched, at the same positions.
     /// It may be shorter, longer or damaged, and is not changed.
     pub existing: Option<PathBuf>,
+    /// Where it goes instead of to the peer's storage. It does not stay there.
+    pub(in crate::peer) memory: Option<MemoryStorage>,
     /// The first text that was not an address or a name; the download fails with it.
     pub(in crate::peer) wrong: Option<DownloadError>,
 }

@@ -11,6 +11,7 @@ use super::blocking::{run, run_short};
 use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
+use super::draft::{DraftFile, FileDraft};
 use super::failure::{failed, refused};
 use super::folder::folders::Folders;
 use super::names::{PartialNames, is_reserved};
@@ -26,7 +27,7 @@ use super::stamp::FileStamp;
 use super::storage_dir::{StorageDir, Taken};
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
-use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
+use crate::storage::{Blob, Catalogue, Draft, Partial, Storage, StorageError, Stored};
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
@@ -35,7 +36,8 @@ use crate::storage::{Blob, Catalogue, Partial, Storage, StorageError, Stored};
 /// download, `<content id>.journal` for its state, and
 /// `<64 hex digits>.catalogue` for the contents to
 /// [remember](Storage::remember), and directories `<folder id>.folder` for
-/// [folders](crate::Peer::download_folder). For a moment there is also
+/// [folders](crate::Peer::download_folder), and `<64 hex digits>.draft` for a content
+/// whose end has not come yet ([`Storage::draft`]). For a moment there is also
 /// `<content id>.probe` or `<content id>.probed`. These names are reserved
 /// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
 /// versions used. Links and other entries that are not regular
@@ -439,6 +441,15 @@ impl Storage for FileStorage {
             ..self.options
         };
         self.create_with(name, manifest, options).await
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.check_name(name)?;
+        let places = self.pool.pool().writer_places(1).await;
+        let named = name.clone();
+        let begin = move |this: &Self| DraftFile::begin(Arc::clone(&this.dir), named.clone());
+        let file = self.run(begin).await?;
+        Ok(Box::new(FileDraft::new(file, self.located(name), places)))
     }
 
     async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {

@@ -470,6 +470,21 @@ impl<D: Disk> StorageDir<D> {
         }
     }
 
+    /// Removes a draft that a crash left behind. One that is being written is locked.
+    pub(super) fn drop_draft(&self, name: &str) {
+        let dropped = || -> Result<(), Refused> {
+            let file = self.disk.open_existing(name)?;
+            if file.try_lock().is_ok() {
+                self.remove(name)?;
+                file.unlock()?;
+            }
+            Ok(())
+        };
+        if let Err(error) = dropped() {
+            tracing::debug!(name, ?error, "failed to remove a draft");
+        }
+    }
+
     /// Removes the probe of a content without an unfinished file, which a crash left
     /// behind.
     pub(super) fn drop_probes(&self, id: ContentId) {

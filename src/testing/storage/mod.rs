@@ -5,6 +5,7 @@
 //! keeps its bytes, and cannot check what survives a power failure.
 
 mod catalogue;
+mod drafts;
 mod locking;
 mod names;
 mod publishing;
@@ -95,4 +96,6 @@ where
     removing::discard_partial(&open().await, &open().await).await;
     let open = location();
     removing::replace(&open().await, &open().await).await;
+    let open = location();
+    drafts::drafts(&open().await, &open().await).await;
 }

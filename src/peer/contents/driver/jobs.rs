@@ -231,13 +231,14 @@ impl Jobs {
         named: Content,
         listed_as: ContentName,
     ) {
-        let (shared, in_folder) = (Arc::clone(&self.shared), self.source.is_some());
+        let shared = Arc::clone(&self.shared);
+        let is_unrecorded = self.source.is_some() || self.target.is_private;
         self.start(async move {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));
             }
-            if in_folder {
-                // The folder is recorded as a whole.
+            if is_unrecorded {
+                // A folder is recorded as a whole.
                 return JobResult::Published(Ok(false));
             }
             let stored = || content.stored(named).listed_as(listed_as);

@@ -25,6 +25,8 @@ pub(in crate::peer) struct TargetOptions {
     pub(in crate::peer) overwrites: bool,
     /// A file that may have a part of it.
     pub(in crate::peer) existing: Option<PathBuf>,
+    /// Whether it is for one caller only, and does not stay.
+    pub(in crate::peer) is_private: bool,
 }
 
 impl TargetOptions {
@@ -34,6 +36,7 @@ impl TargetOptions {
             storage,
             overwrites: false,
             existing: None,
+            is_private: false,
         }
     }
 }
