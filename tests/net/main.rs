@@ -28,6 +28,7 @@ mod peer_places;
 mod peer_reading;
 mod peer_resume;
 mod peer_spans;
+mod peer_streams;
 mod peer_surface;
 mod peer_transfer;
 mod tcp;

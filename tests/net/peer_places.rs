@@ -160,7 +160,7 @@ on_both_networks! {
         owner.peer.shutdown().await;
 
         let peer = peer_in(&world, "peer-again", &root.join("main")).await;
-        assert_eq!(peer.contents(), [shared.clone()]);
+        assert_eq!(peer.contents(), std::slice::from_ref(&shared));
         assert_eq!(peer.paths(&shared.id).await, [other.join("x")]);
         let leecher = world.node("leecher").await;
         leecher.peer.download(shared.id).await.unwrap();

@@ -1,6 +1,7 @@
 //! Downloads that do not go to the storage of the peer.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -12,7 +13,8 @@ use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::handles::reader::ContentReader;
-use crate::storage::{MemoryStorage, StorageError};
+use crate::peer::shared::PeerShared;
+use crate::storage::{MemoryStorage, Storage, StorageError};
 
 /// How many bytes are handed to a writer at a time, at most.
 const WRITE_LEN: usize = 64 << 10;
@@ -156,11 +158,39 @@ impl InMemory {
     }
 
     /// Waits for the end of the download. The content does not stay.
-    async fn end(self) -> Result<Content, DownloadError> {
-        let content = self.download.await?;
-        if self.memory.bytes(&content.name).is_some() {
-            unshare_any(self.peer.shared(), &content.id).await;
-        }
+    async fn end(mut self) -> Result<Content, DownloadError> {
+        let content = (&mut self.download).await?;
+        forget(self.peer.shared(), &self.memory, &content).await;
         Ok(content)
+    }
+}
+
+impl Drop for InMemory {
+    /// Has a content taken back that became complete, and that nobody waits for.
+    fn drop(&mut self) {
+        let (shared, memory) = (Arc::clone(self.peer.shared()), self.memory.clone());
+        let Some(content) = self.download.content() else {
+            return;
+        };
+        if shared.tasks.stop.is_cancelled() {
+            return;
+        }
+        let (tasks, span) = (Arc::clone(&shared.tasks), shared.tasks.span.clone());
+        tasks.spawn(span, async move {
+            let settled = async {
+                shared.contents.settled(content.id).await;
+                forget(&shared, &memory, &content).await;
+            };
+            shared.tasks.stop.run_until_cancelled(settled).await;
+        });
+    }
+}
+
+/// Takes a content back, if it was fetched into this memory.
+async fn forget(shared: &Arc<PeerShared>, memory: &MemoryStorage, content: &Content) {
+    if memory.open(&content.name).await.is_ok() {
+        unshare_any(shared, &content.id).await;
+        let removed = memory.remove(&content.name, &content.id, None).await;
+        removed.unwrap_or_else(|error| tracing::debug!(%error, "it is gone already"));
     }
 }

@@ -367,7 +367,12 @@ impl<D: Disk> StorageDir<D> {
         match taken {
             Taken::Refused => self.check_free(name, id),
             Taken::Replaced => match self.kind(name.as_str())? {
-                None | Some(EntryKind::File) => Ok(()),
+                None => Ok(()),
+                Some(EntryKind::File) => {
+                    // It may be this content, which a crash has left with both names.
+                    self.drop_second_name(name, id);
+                    Ok(())
+                }
                 Some(other) => Err(StorageError::NotAFile {
                     path: self.path_of(name.as_str()),
                     found: other.describe(),

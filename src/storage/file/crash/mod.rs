@@ -10,6 +10,7 @@
 mod blocks;
 mod crash_disk;
 mod disk_state;
+mod drafts;
 mod inode;
 mod log;
 mod name_table;
