@@ -118,6 +118,15 @@ pub enum ShareError {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// The bytes could not be read from where they come from
+    /// ([`Peer::share_reader`](crate::Peer::share_reader)).
+    #[error("{name}: reading failed: {source}")]
+    Reader {
+        /// The content's name.
+        name: ContentName,
+        /// What the reader says.
+        source: IoError,
+    },
     /// This peer shares the content under that many names already.
     #[error("{id} has {max} names already")]
     TooManyNames {
@@ -234,6 +243,44 @@ pub enum DownloadError {
         /// The content that should have got it.
         id: ContentId,
     },
+    /// The directory that it was to go to ([`DownloadOptions::directory`]) cannot be used.
+    ///
+    /// [`DownloadOptions::directory`]: crate::DownloadOptions::directory
+    #[error("cannot download into {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the storage says.
+        source: StorageError,
+    },
+    /// The file that it was to take over ([`DownloadOptions::existing`]) cannot be read.
+    ///
+    /// [`DownloadOptions::existing`]: crate::DownloadOptions::existing
+    #[error("cannot take over {}: {source}", path.display())]
+    Existing {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: StorageError,
+    },
+    /// The content is longer than the caller allows
+    /// ([`Peer::download_bytes`](crate::Peer::download_bytes)).
+    #[error("{id} has {length} bytes, and {max} are allowed")]
+    TooLarge {
+        /// The content.
+        id: ContentId,
+        /// Its length in bytes.
+        length: u64,
+        /// How many bytes are allowed.
+        max: u64,
+    },
+    /// The bytes could not be written to where the caller wants them
+    /// ([`Peer::download_to`](crate::Peer::download_to)).
+    #[error("writing the content failed: {source}")]
+    Writer {
+        /// What the writer says.
+        source: IoError,
+    },
     /// The storage failed.
     #[error("{id}{}: {source}", at(chunk))]
     Storage {
@@ -310,7 +357,7 @@ impl ShareError {
         match self {
             Self::Name { .. } | Self::Content { .. } | Self::TooManyNames { .. } => Advice::AskUser,
             Self::Storage(source) => source.advice(),
-            Self::Downloading { .. } => Advice::Retry,
+            Self::Downloading { .. } | Self::Reader { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),
             Self::ShutDown => Advice::GiveUp,
         }
@@ -328,6 +375,8 @@ impl DownloadError {
             | Self::Name { .. }
             | Self::Config(_)
             | Self::Ambiguous { .. }
+            | Self::TooLarge { .. }
+            | Self::Writer { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
             Self::Owner { source, .. } => source.advice(),
             Self::NotFound { .. }
@@ -335,7 +384,9 @@ impl DownloadError {
             | Self::GaveUp { .. }
             | Self::NoTracker { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),
-            Self::Storage { source, .. } => source.advice(),
+            Self::Storage { source, .. }
+            | Self::Directory { source, .. }
+            | Self::Existing { source, .. } => source.advice(),
             Self::Cancelled | Self::ShutDown => Advice::GiveUp,
         }
     }

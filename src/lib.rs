@@ -158,8 +158,8 @@ pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
     ContentLimits, ContentReader, ContentState, Download, DownloadEvent, DownloadEvents,
-    DownloadKey, DownloadOptions, ListedContent, PauseOptions, Peer, PeerBuilder, PeerConfig,
-    Priority, RateLimits, ReaderOptions, ShareSource,
+    DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer, PeerBuilder,
+    PeerConfig, Priority, RateLimits, ReaderOptions, Removal, RemoveError, ShareSource,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

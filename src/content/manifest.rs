@@ -30,7 +30,7 @@ use super::{ChunkIndex, ContentId, Geometry, TooLong};
 pub type ChunkHash = [u8; 32];
 
 /// The length of a leaf of the BLAKE3 tree, in bytes.
-const LEAF_LEN: u64 = blake3::CHUNK_LEN as u64;
+pub(super) const LEAF_LEN: u64 = blake3::CHUNK_LEN as u64;
 
 /// How many bytes [`Manifest::from_reader`] reads at a time.
 const READ_LEN: usize = 256 << 10;
@@ -379,7 +379,7 @@ fn last_chunk_subtrees(geometry: &Geometry) -> Vec<Range<u64>> {
 }
 
 /// The content id to which these chunk hashes merge.
-fn merge(hashes: &[ChunkHash]) -> ChunkHash {
+pub(super) fn merge(hashes: &[ChunkHash]) -> ChunkHash {
     match hashes {
         [only] => *only,
         _ => {
@@ -410,7 +410,7 @@ fn left_half(chunks: usize) -> usize {
 
 /// The hash of the last chunk: its last leaf, merged with the siblings on its
 /// left, which are ordered from the largest subtree to the smallest.
-fn right_edge(leaf: &Hasher, siblings: &[ChunkHash], is_root: bool) -> ChunkHash {
+pub(super) fn right_edge(leaf: &Hasher, siblings: &[ChunkHash], is_root: bool) -> ChunkHash {
     let Some((largest, rest)) = siblings.split_first() else {
         return finalize(leaf, is_root);
     };

@@ -13,6 +13,7 @@ mod geometry;
 mod id;
 mod manifest;
 mod name;
+mod streamed_manifest;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use chunk::{BlockRange, ChunkIndex};
@@ -28,3 +29,4 @@ pub use geometry::{
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};
 pub use name::{ContentName, MAX_NAME_LEN, NameError, UnsafeName};
+pub(crate) use streamed_manifest::StreamedManifest;

@@ -40,13 +40,14 @@ pub use downloads::priority::Priority;
 pub use folders::error::FolderError;
 #[cfg(feature = "file-storage")]
 pub use folders::status::{Folder, FolderProgress};
-pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions};
+pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions, IfTaken};
 #[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
 pub use handles::list::{ContentState, ListedContent};
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
+pub use handles::removal::{FileFate, Removal, RemoveError, Removed, RemovedFile};
 pub use handles::share::ShareSource;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};

@@ -64,6 +64,11 @@ pub enum StorageError {
         /// What the entry is, in words.
         found: &'static str,
     },
+    /// A directory was expected, and something else has its path.
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
     /// A file reads shorter or longer than the system says it is, as those of
     /// procfs and sysfs do. It is not a file with a content of its own.
     WrongLength {
@@ -211,6 +216,7 @@ impl StorageError {
             | Self::Full { path, .. }
             | Self::Io { path, .. } => path.as_deref(),
             Self::NotAFile { path, .. }
+            | Self::NotADirectory { path }
             | Self::WrongLength { path, .. }
             | Self::NoLocks { path, .. }
             | Self::Tampered { path, .. }
@@ -258,6 +264,9 @@ impl fmt::Display for StorageError {
             ),
             Self::NotAFile { path, found } => {
                 write!(f, "cannot use {}: it is {found}", path.display())
+            }
+            Self::NotADirectory { path } => {
+                write!(f, "{} is not a directory", path.display())
             }
             Self::WrongLength { path, length } => write!(
                 f,

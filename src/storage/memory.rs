@@ -13,7 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Blob, Catalogue, FileStamp, Partial, Remembered, Storage, StorageError, Stored, check_range,
+    Blob, Catalogue, Draft, FileStamp, Partial, Remembered, Storage, StorageError, Stored,
+    check_range,
 };
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;
@@ -48,6 +49,14 @@ struct Contents {
     capacity: Option<u64>,
     /// The length of all contents together, finished or not.
     reserved: u64,
+}
+
+/// What becomes of something that has the name of a content when that is finished.
+#[derive(Debug, Clone, Copy)]
+enum Taken {
+    /// It stays.
+    Refused,
+    Replaced,
 }
 
 /// A finished content. Its bytes never change.
@@ -120,6 +129,53 @@ impl MemoryStorage {
         Some(body.read(0, body.length))
     }
 
+    /// Opens a content for writing.
+    fn create_as(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        taken: Taken,
+    ) -> Result<Partial, StorageError> {
+        let (id, geometry) = (manifest.id(), manifest.geometry());
+        let mut contents = self.contents();
+        let (body, present) = match contents.unfinished.get_mut(&id) {
+            Some(unfinished) if unfinished.open => {
+                return Err(StorageError::Locked { id, path: None });
+            }
+            Some(unfinished) => {
+                unfinished.open = true;
+                (unfinished.body.clone(), unfinished.committed.clone())
+            }
+            None => {
+                contents.reserve(name, geometry.length())?;
+                let body = Arc::new(Body::empty(geometry.length()));
+                let committed = Bitfield::none(geometry.chunks());
+                contents.unfinished.insert(
+                    id,
+                    Unfinished {
+                        body: body.clone(),
+                        committed: committed.clone(),
+                        open: true,
+                    },
+                );
+                (body, committed)
+            }
+        };
+        let blob = Arc::new(MemoryBlob {
+            storage: self.clone(),
+            name: name.clone(),
+            taken,
+            id,
+            geometry,
+            body,
+            finished: Mutex::new(false),
+        });
+        // Nothing else can change the memory, so what was committed is still
+        // verified.
+        let partial = Partial::resumed(blob, present.clone());
+        Ok(partial.verified(present).untouched(true))
+    }
+
     fn contents(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,6 +204,14 @@ impl Contents {
         Ok(())
     }
 
+    /// Removes what has a name.
+    fn replace(&mut self, name: &ContentName) {
+        if let Some(Finished { body, .. }) = self.finished.remove(name) {
+            self.reserved -= body.length;
+        }
+        self.remembered.retain(|(other, _), _| other != name);
+    }
+
     fn reserve(&mut self, name: &ContentName, length: u64) -> Result<(), StorageError> {
         let reserved = self.reserved.saturating_add(length);
         if self.capacity.is_some_and(|capacity| reserved > capacity) {
@@ -166,44 +230,26 @@ impl Storage for MemoryStorage {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
-        let (id, geometry) = (manifest.id(), manifest.geometry());
-        let mut contents = self.contents();
-        contents.check_free(name)?;
-        let (body, present) = match contents.unfinished.get_mut(&id) {
-            Some(unfinished) if unfinished.open => {
-                return Err(StorageError::Locked { id, path: None });
-            }
-            Some(unfinished) => {
-                unfinished.open = true;
-                (unfinished.body.clone(), unfinished.committed.clone())
-            }
-            None => {
-                contents.reserve(name, geometry.length())?;
-                let body = Arc::new(Body::empty(geometry.length()));
-                let committed = Bitfield::none(geometry.chunks());
-                contents.unfinished.insert(
-                    id,
-                    Unfinished {
-                        body: body.clone(),
-                        committed: committed.clone(),
-                        open: true,
-                    },
-                );
-                (body, committed)
-            }
-        };
-        let blob = Arc::new(MemoryBlob {
+        self.contents().check_free(name)?;
+        self.create_as(name, manifest, Taken::Refused)
+    }
+
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.create_as(name, manifest, Taken::Replaced)
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.contents().check_free(name)?;
+        Ok(Box::new(MemoryDraft {
             storage: self.clone(),
             name: name.clone(),
-            id,
-            geometry,
-            body,
-            finished: Mutex::new(false),
-        });
-        // Nothing else can change the memory, so what was committed is still
-        // verified.
-        let partial = Partial::resumed(blob, present.clone());
-        Ok(partial.verified(present).untouched(true))
+            pieces: Pieces::default(),
+            len: 0,
+        }))
     }
 
     async fn has_partial(&self, id: &ContentId) -> bool {
@@ -311,6 +357,7 @@ impl Storage for MemoryStorage {
 struct MemoryBlob {
     storage: MemoryStorage,
     name: ContentName,
+    taken: Taken,
     id: ContentId,
     geometry: Geometry,
     body: Arc<Body>,
@@ -370,7 +417,10 @@ impl Blob for MemoryBlob {
             return Ok(());
         }
         let mut contents = self.storage.contents();
-        contents.check_free(&self.name)?;
+        match self.taken {
+            Taken::Refused => contents.check_free(&self.name)?,
+            Taken::Replaced => contents.replace(&self.name),
+        }
         contents.unfinished.remove(&self.id);
         let content = Finished {
             body: self.body.clone(),
@@ -400,6 +450,57 @@ impl Drop for MemoryBlob {
             contents.unfinished.remove(&self.id);
             contents.reserved -= self.body.length;
         }
+    }
+}
+
+/// A content that is written from its start to its end.
+struct MemoryDraft {
+    storage: MemoryStorage,
+    name: ContentName,
+    pieces: Pieces,
+    /// How many bytes are reserved for it.
+    len: u64,
+}
+
+#[async_trait]
+impl Draft for MemoryDraft {
+    async fn append(&mut self, bytes: Bytes) -> Result<(), StorageError> {
+        let len = bytes.len() as u64;
+        self.storage.contents().reserve(&self.name, len)?;
+        self.pieces.insert(self.len, bytes);
+        self.len += len;
+        Ok(())
+    }
+
+    async fn publish(mut self: Box<Self>, id: &ContentId) -> Result<Arc<dyn Blob>, StorageError> {
+        let storage = self.storage.clone();
+        let mut contents = storage.contents();
+        if let Err(error) = contents.check_free(&self.name) {
+            // The draft needs the lock to give its space back.
+            drop(contents);
+            return Err(error);
+        }
+        let body = Arc::new(Body {
+            length: std::mem::take(&mut self.len),
+            pieces: RwLock::new(std::mem::take(&mut self.pieces)),
+        });
+        let finished = Finished {
+            body: Arc::clone(&body),
+            id: Some(*id),
+        };
+        contents.finished.insert(self.name.clone(), finished);
+        drop(contents);
+        Ok(Arc::new(MemoryReadBlob(body)))
+    }
+
+    async fn discard(self: Box<Self>) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Drop for MemoryDraft {
+    fn drop(&mut self) {
+        self.storage.contents().reserved -= self.len;
     }
 }
 

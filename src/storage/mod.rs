@@ -47,4 +47,4 @@ pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]
 pub use no_files::{FileStamp, Folders};
-pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};
+pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

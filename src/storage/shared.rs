@@ -1,11 +1,12 @@
 //! A storage behind a pointer is a storage: `Box<dyn Storage>`, `Arc<dyn Storage>`.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
 use super::error::StorageError;
-use super::traits::{Blob, Catalogue, Partial, Storage, Stored};
+use super::traits::{Blob, Catalogue, Draft, Partial, Storage, Stored};
 use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{ContentId, ContentName, Manifest};
 
@@ -20,6 +21,26 @@ macro_rules! forward {
                 manifest: &Manifest,
             ) -> Result<Partial, StorageError> {
                 (**self).create(name, manifest).await
+            }
+
+            async fn create_replacing(
+                &self,
+                name: &ContentName,
+                manifest: &Manifest,
+            ) -> Result<Partial, StorageError> {
+                (**self).create_replacing(name, manifest).await
+            }
+
+            async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+                (**self).draft(name).await
+            }
+
+            async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+                (**self).in_directory(path).await
+            }
+
+            fn path(&self, name: &ContentName) -> Option<PathBuf> {
+                (**self).path(name)
             }
 
             fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {

@@ -1,6 +1,7 @@
 //! The traits that a storage implements, and the types that they exchange.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -40,6 +41,73 @@ pub trait Storage: Send + Sync + 'static {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError>;
+
+    /// The same for a content that replaces what has the name, when it is finished. Until
+    /// then that stays as it is, and afterwards it is gone for good, together with its
+    /// [record](Self::remember). The step is atomic: at any moment, also after a crash,
+    /// the name has all of the one content or all of the other. A wrapper around a storage
+    /// must forward the call. By default nothing can be replaced.
+    ///
+    /// Cancel safe, as `create` is.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) except [`StorageError::Exists`],
+    /// [`StorageError::NotAFile`] when what has the name is a link, a directory or
+    /// another thing that is not a file, and [`StorageError::Unsupported`].
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let _ = (name, manifest);
+        Err(StorageError::Unsupported {
+            what: "replacing a content",
+        })
+    }
+
+    /// Begins a content whose bytes come in order, and whose length and id are known only
+    /// at their end. It is not visible under its name until it is
+    /// [published](Draft::publish), and is not resumed after an interruption. A wrapper
+    /// around a storage must forward the call. By default there are no drafts.
+    ///
+    /// Cancel safe: nothing stays.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something has the name, the errors of
+    /// [`check_name`](Self::check_name), [`StorageError::Io`], and
+    /// [`StorageError::Unsupported`].
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        let _ = name;
+        Err(StorageError::Unsupported {
+            what: "a content of unknown length",
+        })
+    }
+
+    /// A storage like this one in another directory: an absolute path, or one within the
+    /// directory of this storage. The directory and its parents are created if they are
+    /// missing. What is finished there can be [remembered](Self::remember) by this
+    /// storage. A wrapper around a storage must forward the call. By default there are no
+    /// directories.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`StorageError::NotADirectory`] when the path is something else,
+    /// [`StorageError::Io`] when it cannot be created or opened, and
+    /// [`StorageError::Unsupported`].
+    async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+        let _ = path;
+        Err(StorageError::Unsupported {
+            what: "other directories",
+        })
+    }
+
+    /// Where a content with this name is, or would be. A wrapper around a storage must
+    /// forward the call. By default `None`, for storages that have no paths.
+    fn path(&self, name: &ContentName) -> Option<PathBuf> {
+        let _ = name;
+        None
+    }
 
     /// Whether [`create`](Self::create) accepts a name, free or not. This is
     /// called before anything is fetched, also with names that strangers have
@@ -473,7 +541,8 @@ pub trait Blob: Send + Sync + 'static {
     async fn commit(&self, verified: &Bitfield) -> Result<(), StorageError>;
 
     /// Makes the content, which must be complete, visible under its name, and
-    /// durable. Never replaces anything. May be called again.
+    /// durable. Replaces nothing, unless the content was created
+    /// [for that](Storage::create_replacing). May be called again.
     ///
     /// # Errors
     /// [`StorageError::Exists`] when something else took the name meanwhile;
@@ -501,10 +570,45 @@ pub trait Blob: Send + Sync + 'static {
         None
     }
 
+    /// The path of that file.
+    fn path(&self) -> Option<PathBuf> {
+        self.file().map(|file| file.path().to_path_buf())
+    }
+
     /// Closes what is open only for the next read, such as a file. For a finished
     /// content that is not expected to be read soon; the next read opens it again.
     /// A wrapper around a blob must forward the call. By default it does nothing.
     fn release(&self) {}
+}
+
+/// A content that is written from its start to its end: what [`Storage::draft`] returns.
+/// When it is dropped before it is published, nothing stays of it.
+#[async_trait]
+pub trait Draft: Send + 'static {
+    /// Adds the next bytes.
+    ///
+    /// Not cancel safe: if the future is dropped, the draft must be dropped as well.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`].
+    async fn append(&mut self, bytes: Bytes) -> Result<(), StorageError>;
+
+    /// Makes the content visible under its name, and durable, with all bytes that were
+    /// added. `id` is their id. Replaces nothing. Returns them, open for reading.
+    ///
+    /// Cancel safe: it is published or nothing stays.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] when something has the name by now,
+    /// [`StorageError::Tampered`], [`StorageError::Full`] and [`StorageError::Io`].
+    /// Nothing stays then.
+    async fn publish(self: Box<Self>, id: &ContentId) -> Result<Arc<dyn Blob>, StorageError>;
+
+    /// Removes what was added, and returns when it is gone.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn discard(self: Box<Self>) -> Result<(), StorageError>;
 }
 
 /// Checks that `len` bytes from `offset` on are inside a content of `length`

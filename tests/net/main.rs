@@ -30,9 +30,12 @@ mod peer_files;
 mod peer_handles;
 mod peer_joins;
 mod peer_names;
+#[cfg(unix)]
+mod peer_places;
 mod peer_reading;
 mod peer_resume;
 mod peer_spans;
+mod peer_streams;
 mod peer_surface;
 mod peer_transfer;
 mod tcp;

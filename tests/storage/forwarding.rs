@@ -2,10 +2,13 @@
 //! forwarded, also those with a default.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Catalogue, FilePoolStats, FileStamp, Folders, Partial, Stored};
+use bt_lite::storage::{
+    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, Stored,
+};
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
 use crate::traits::methods;
@@ -32,6 +35,31 @@ impl Storage for Written {
     ) -> Result<Partial, StorageError> {
         self.called("create");
         self.inner.create(name, manifest).await
+    }
+
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.called("create_replacing");
+        self.inner.create_replacing(name, manifest).await
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.called("draft");
+        self.inner.draft(name).await
+    }
+
+    async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+        self.called("in_directory");
+        let path = path.to_path_buf();
+        Err(StorageError::NotADirectory { path })
+    }
+
+    fn path(&self, name: &ContentName) -> Option<PathBuf> {
+        self.called("path");
+        Some(name.as_str().into())
     }
 
     fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
@@ -112,6 +140,13 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
 
     let taken = storage.create(&name, &manifest).await.unwrap_err();
     assert!(matches!(taken, StorageError::Exists { .. }), "{taken}");
+    drop(storage.create_replacing(&name, &manifest).await.unwrap());
+    let draft = storage.draft(&name).await.err().unwrap();
+    assert!(matches!(draft, StorageError::Exists { .. }), "{draft}");
+    let elsewhere = storage.in_directory(Path::new("d")).await.err();
+    let path = "d".into();
+    assert_eq!(elsewhere, Some(StorageError::NotADirectory { path }));
+    assert_eq!(storage.path(&name), Some("x".into()));
     let reserved = StorageError::Reserved { name: name.clone() };
     assert_eq!(storage.check_name(&name), Err(reserved));
     assert!(storage.has_partial(&id).await);

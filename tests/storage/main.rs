@@ -9,6 +9,8 @@ mod conformance;
 #[cfg(unix)]
 mod descriptors;
 #[cfg(unix)]
+mod directories;
+#[cfg(unix)]
 mod durable;
 #[cfg(unix)]
 mod files;

@@ -280,3 +280,30 @@ async fn directory_that_cannot_be_written_keeps_the_file_and_its_record() {
     }
     assert!(!dir.path("a").exists());
 }
+
+#[tokio::test]
+async fn draft_that_a_crash_left_behind_goes_and_one_that_is_written_stays() {
+    let dir = TestDir::new();
+    let storage = dir.open();
+    let left = format!("{}.draft", dir.id());
+    fs::write(dir.path(&left), "some").unwrap();
+    let mut draft = storage.draft(&named("x")).await.unwrap();
+    draft.append(dir.content.clone()).await.unwrap();
+    dir.open().catalogue().await.unwrap();
+    assert!(!dir.path(&left).exists());
+    assert_eq!(dir.names().len(), 1);
+    draft.publish(&dir.id()).await.unwrap();
+    assert_eq!(dir.names(), ["x"]);
+    assert_eq!(fs::read(dir.path("x")).unwrap(), dir.content);
+    // Somebody else takes it away.
+    let mut draft = storage.draft(&named("y")).await.unwrap();
+    draft.append(dir.content.clone()).await.unwrap();
+    let name = dir.names().into_iter().find(|name| name != "x").unwrap();
+    fs::remove_file(dir.path(&name)).unwrap();
+    let published = draft.publish(&dir.id()).await.err().unwrap();
+    assert!(
+        matches!(published, StorageError::Tampered { .. }),
+        "{published}"
+    );
+    assert_eq!(dir.names(), ["x"]);
+}

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::content::{Content, ContentId, Geometry, Manifest};
+use crate::content::{Content, ContentId, ContentName, Geometry, Manifest};
 use crate::error::{DownloadError, ReaderError, ShareError};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::complete_bytes::CompleteBytes;
@@ -31,7 +31,7 @@ use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
-use crate::storage::{StorageError, Stored};
+use crate::storage::{Blob, StorageError, Stored};
 use crate::tracker::TrackerError;
 
 /// How long optional trackers are waited for when a content is shared. They are told
@@ -49,6 +49,16 @@ pub(in crate::peer) async fn share(
         Err(HashError::Storage(error)) => return Err(error.into()),
         Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
     };
+    share_blob(shared, name, blob, manifest).await
+}
+
+/// Tells the trackers of a content that was hashed, and serves it.
+pub(in crate::peer) async fn share_blob(
+    shared: &Arc<PeerShared>,
+    name: ContentName,
+    blob: Arc<dyn Blob>,
+    manifest: Manifest,
+) -> Result<Content, ShareError> {
     blob.release();
     let content = Content::new(manifest.id(), name.clone(), blob.length());
     let manifest = Arc::new(manifest);

@@ -92,6 +92,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) role: Role,
     /// What is wanted of the download; nothing of a content that is complete.
     pub(in crate::peer) control: Option<Arc<DownloadControl>>,
+    /// Whether it is downloaded for one caller only, and does not stay.
+    pub(in crate::peer) is_private: bool,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -318,6 +320,7 @@ impl Contents {
             holders,
             role: Role::Alone,
             control: None,
+            is_private: false,
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::content::{ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::peer::contents::asleep::Asleep;
+use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::hashing::{HashError, hash, manifest_of};
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::serve::{NotAdded, add_place, adopt, manifest, retire};
@@ -19,9 +20,13 @@ use crate::storage::{Blob, Partial, Remembered, Storage, StorageError};
 /// How often it is looked again because something has changed meanwhile.
 pub(super) const ATTEMPTS: usize = 4;
 
-/// The names that a download wants its content under.
-#[derive(Debug, Clone, Default)]
+/// Where a download wants its content, and under which names.
+#[derive(Clone)]
 pub(super) struct WantedNames {
+    /// Where it goes.
+    pub(super) target: TargetOptions,
+    /// Whether that is not the storage of the peer.
+    pub(super) is_elsewhere: bool,
     /// The name that the user wants it stored under, if that matters.
     pub(super) stored: Option<ContentName>,
     /// The name that it was asked for by, if it was not asked for by id.
@@ -45,8 +50,9 @@ pub(super) async fn complete_here(
     wanted: &WantedNames,
 ) -> Result<Option<Content>, DownloadError> {
     let failed = |source| storage_error(id, source);
+    let (storage, overwrites) = (&*wanted.target.storage, wanted.target.overwrites);
     if let Some(name) = &wanted.stored {
-        shared.storage.check_name(name).map_err(failed)?;
+        storage.check_name(name).map_err(failed)?;
     }
     for _ in 0..ATTEMPTS {
         let Some((main, more)) = shared.contents.places(&id).await else {
@@ -54,25 +60,30 @@ pub(super) async fn complete_here(
         };
         let places: Vec<Place> = std::iter::once(main.place()).chain(more).collect();
         let found = match &wanted.stored {
-            Some(name) => at_name(shared, name, id, &places).await.map_err(failed)?,
-            None => match stored_anywhere(shared, id, &places).await.map_err(failed)? {
+            Some(name) => at_name(storage, name, id, &places).await.map_err(failed)?,
+            None => match stored_anywhere(storage, id, &places)
+                .await
+                .map_err(failed)?
+            {
                 Some(content) => return Ok(Some(content)),
                 None => AtName::Nothing,
             },
         };
         let name = match &wanted.stored {
             Some(name) => name.clone(),
-            None => free_name(shared, id, &places).await,
+            None => free_name(storage, id, &places).await,
         };
         let found = match found {
             AtName::Same(blob) => Some((blob, None)),
-            AtName::Nothing => match copy(shared, &main, &places, &name).await {
-                // Somebody else has just made it.
-                Err(StorageError::Exists { .. }) => continue,
-                copied => copied.map_err(failed)?,
+            AtName::Other if !overwrites => return Err(target_exists(storage, id, name).await),
+            AtName::Nothing | AtName::Other => {
+                match copy(shared, wanted, &main, &places, &name).await {
+                    // Somebody else has just made it.
+                    Err(StorageError::Exists { .. }) => continue,
+                    copied => copied.map_err(failed)?,
+                }
+                .map(|(blob, manifest)| (blob, Some(manifest)))
             }
-            .map(|(blob, manifest)| (blob, Some(manifest))),
-            AtName::Other => return Err(target_exists(&*shared.storage, id, name).await),
         };
         let Some((blob, manifest)) = found else {
             retire(shared, &id).await;
@@ -133,12 +144,12 @@ async fn note_place(
 
 /// The content at one of its places, if that is in the storage.
 async fn stored_anywhere(
-    shared: &PeerShared,
+    storage: &dyn Storage,
     id: ContentId,
     places: &[Place],
 ) -> Result<Option<Content>, StorageError> {
     for place in places {
-        if let AtName::Same(blob) = at_name(shared, &place.name, id, places).await? {
+        if let AtName::Same(blob) = at_name(storage, &place.name, id, places).await? {
             let content = Content::new(id, place.name.clone(), blob.length());
             return Ok(Some(content));
         }
@@ -147,10 +158,10 @@ async fn stored_anywhere(
 }
 
 /// A name for a content that is here and not in the storage: one that it has, or its id.
-async fn free_name(shared: &PeerShared, id: ContentId, places: &[Place]) -> ContentName {
+async fn free_name(storage: &dyn Storage, id: ContentId, places: &[Place]) -> ContentName {
     for place in places {
-        if shared.storage.check_name(&place.name).is_ok()
-            && let Ok(AtName::Nothing) = at_name(shared, &place.name, id, places).await
+        if storage.check_name(&place.name).is_ok()
+            && let Ok(AtName::Nothing) = at_name(storage, &place.name, id, places).await
         {
             return place.name.clone();
         }
@@ -161,12 +172,12 @@ async fn free_name(shared: &PeerShared, id: ContentId, places: &[Place]) -> Cont
 /// Looks what has a name in the storage. The file of a place that has not changed is
 /// not read.
 async fn at_name(
-    shared: &PeerShared,
+    storage: &dyn Storage,
     name: &ContentName,
     id: ContentId,
     places: &[Place],
 ) -> Result<AtName, StorageError> {
-    let blob = match shared.storage.open(name).await {
+    let blob = match storage.open(name).await {
         Ok(blob) => blob,
         Err(StorageError::NotFound { .. }) => return Ok(AtName::Nothing),
         Err(error @ StorageError::Io { .. }) => return Err(error),
@@ -191,13 +202,16 @@ async fn at_name(
 /// Has a content that is in the storage, and is not shared, under another name as well.
 pub(super) async fn copy_stored(
     shared: &PeerShared,
+    from: &dyn Storage,
     content: &Content,
     name: &ContentName,
+    wanted: &WantedNames,
 ) -> Result<Content, DownloadError> {
     let id = content.id;
     let failed = |source| storage_error(id, source);
-    shared.storage.check_name(name).map_err(failed)?;
-    let blob = shared.storage.open(&content.name).await.map_err(failed)?;
+    let target = &wanted.target;
+    target.storage.check_name(name).map_err(failed)?;
+    let blob = from.open(&content.name).await.map_err(failed)?;
     let manifest = match manifest_of(&*blob).await {
         Ok(manifest) => Arc::new(manifest),
         Err(HashError::Storage(error)) => return Err(failed(error)),
@@ -206,11 +220,14 @@ pub(super) async fn copy_stored(
     let listed_as = id.into();
     let source = Asleep::new(content.clone(), listed_as, blob, &manifest, false);
     let places = [source.place()];
-    let copied = match at_name(shared, name, id, &places).await.map_err(failed)? {
+    let there = at_name(&*target.storage, name, id, &places).await;
+    let copied = match there.map_err(failed)? {
         AtName::Same(blob) => Some(blob),
-        AtName::Other => return Err(target_exists(&*shared.storage, id, name.clone()).await),
-        AtName::Nothing => {
-            let copied = copy(shared, &source, &places, name).await;
+        AtName::Other if !target.overwrites => {
+            return Err(target_exists(&*target.storage, id, name.clone()).await);
+        }
+        AtName::Nothing | AtName::Other => {
+            let copied = copy(shared, wanted, &source, &places, name).await;
             copied.map_err(failed)?.map(|(blob, _)| blob)
         }
     };
@@ -230,6 +247,7 @@ fn gone(name: &ContentName) -> StorageError {
 /// Cancel safe: the name has all of it or nothing.
 async fn copy(
     shared: &PeerShared,
+    wanted: &WantedNames,
     main: &Asleep,
     places: &[Place],
     name: &ContentName,
@@ -239,12 +257,12 @@ async fn copy(
         let source = main.at(place.clone());
         let copied = async {
             let manifest = manifest(shared, &source).await?;
-            copy_from(&*shared.storage, &source, &manifest, name).await?;
+            copy_from(&wanted.target, &source, &manifest, name).await?;
             Ok::<_, StorageError>(manifest)
         };
         match copied.await {
             Ok(manifest) => {
-                let blob = shared.storage.open(name).await?;
+                let blob = wanted.target.storage.open(name).await?;
                 return Ok(Some((blob, manifest)));
             }
             Err(error) if error.is_gone() => {
@@ -258,16 +276,22 @@ async fn copy(
 
 /// Copies a content chunk by chunk, each verified, and publishes it.
 async fn copy_from(
-    storage: &dyn Storage,
+    to: &TargetOptions,
     source: &Asleep,
     manifest: &Arc<Manifest>,
     name: &ContentName,
 ) -> Result<(), StorageError> {
+    let created = match to.storage.create(name, manifest).await {
+        Err(StorageError::Exists { .. }) if to.overwrites => {
+            to.storage.create_replacing(name, manifest).await
+        }
+        created => created,
+    };
     let Partial {
         blob: target,
         present,
         ..
-    } = storage.create(name, manifest).await?;
+    } = created?;
     let geometry = manifest.geometry();
     let whole = present.is_empty() && target.copy_from(&*source.blob).await?;
     for chunk in geometry.indices().filter(|chunk| !present.contains(*chunk)) {
@@ -304,6 +328,7 @@ async fn verified(
 /// otherwise gives the claim back.
 pub(super) async fn find_stored(
     shared: &Arc<PeerShared>,
+    storage: &dyn Storage,
     claim: DriverClaim,
     id: ContentId,
     names: &[ContentName],
@@ -311,7 +336,7 @@ pub(super) async fn find_stored(
     seeds: bool,
 ) -> Result<Result<Content, DriverClaim>, DownloadError> {
     for name in names {
-        let Ok(blob) = shared.storage.open(name).await else {
+        let Ok(blob) = storage.open(name).await else {
             continue;
         };
         if length.is_some_and(|length| length != blob.length()) {

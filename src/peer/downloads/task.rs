@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
 use crate::peer::contents::complete_bytes::CompleteBytes;
-use crate::peer::contents::driver::{DownloadTurn, Driver};
+use crate::peer::contents::driver::{DownloadTurn, Driver, TargetOptions};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
@@ -29,11 +29,13 @@ use crate::peer::downloads::local::{
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::Registered;
 use crate::peer::downloads::search::{Missed, Search, find};
-use crate::peer::handles::download::{Download, DownloadOptions};
+use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
+#[cfg(feature = "file-storage")]
+use crate::storage::open_file;
 use crate::storage::{Remembered, Storage, StorageError};
 
 /// A download that is about to start.
@@ -84,6 +86,8 @@ struct Fetch {
     owners: Vec<(Addr, bool)>,
     place: ActivePlace,
     source: Option<Arc<FolderSource>>,
+    /// Where it goes, if that is not the storage of the peer or the folder.
+    target: Option<TargetOptions>,
 }
 
 /// Something of a folder, to be downloaded from the owners of the folder.
@@ -138,7 +142,8 @@ impl DownloadTask {
     }
 
     /// Runs until the content is no longer served, or the download fails.
-    pub(in crate::peer) async fn run(self, key: DownloadKey, options: DownloadOptions) {
+    pub(in crate::peer) async fn run(mut self, key: DownloadKey, options: DownloadOptions) {
+        self.handle.is_private = options.memory.is_some();
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -246,9 +251,13 @@ impl DownloadTask {
             owners,
             place,
             source,
+            target,
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-        let driver = driver.fallback(fallback).of_folder(source);
+        let driver = driver
+            .fallback(fallback)
+            .of_folder(source)
+            .into_target(target);
         let turn = DownloadTurn::new(control, place, registered);
         let mut driver = driver.turn(turn).readers(readers);
         driver.owners_found(owners);
@@ -318,18 +327,23 @@ impl DownloadTask {
         wanted: &WantedNames,
     ) -> Result<Content, DownloadError> {
         let (shared, id) = (&self.shared, content.id);
-        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
+        let has_name = wanted
+            .stored
+            .as_ref()
+            .is_none_or(|name| *name == content.name);
+        let is_there = has_name && !wanted.is_elsewhere;
+        let name = wanted.stored.as_ref().unwrap_or(&content.name);
         if !matches!(shared.contents.settled(id).await, Settled::Ended) {
-            let Some(name) = other_name else {
+            if is_there {
                 return Ok(content);
-            };
+            }
             let named = complete_here(shared, id, wanted).await?;
             let gone = StorageError::NotFound { name: name.clone() };
             return named.ok_or_else(|| storage_error(id, gone));
         }
-        let content = match other_name {
-            Some(name) => copy_stored(shared, &content, name).await?,
-            None => content,
+        let content = match is_there {
+            false => copy_stored(shared, &*shared.storage, &content, name, wanted).await?,
+            true => content,
         };
         if self.control.seeds()
             && let Ok(claim) = shared.contents.claim(id, &self.handle).await
@@ -337,7 +351,8 @@ impl DownloadTask {
             let listed_as = wanted.asked.clone().unwrap_or_else(|| id.into());
             let names = [content.name.clone()];
             // If it is gone already, there is nothing to share.
-            let _ = find_stored(shared, claim, id, &names, (&listed_as, None), true).await?;
+            let (storage, listed) = (&*wanted.target.storage, (&listed_as, None));
+            let _ = find_stored(shared, storage, claim, id, &names, listed, true).await?;
         }
         Ok(content)
     }
@@ -392,6 +407,8 @@ impl DownloadTask {
             ContentKey::Id(_) => None,
         };
         let wanted = WantedNames {
+            target: target(shared, &options).await?,
+            is_elsewhere: options.directory.is_some(),
             stored: options.name.clone().or_else(|| asked.clone()),
             asked: asked.clone(),
         };
@@ -415,7 +432,7 @@ impl DownloadTask {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
                     self.limit(found.id, &options);
-                    let fetch = fetch(shared, claim, asked, found, options, place);
+                    let fetch = fetch(shared, claim, wanted, found, options, place);
                     return Box::pin(fetch).await;
                 }
                 Err(settled) => {
@@ -493,19 +510,27 @@ impl DownloadTask {
         }
         match settled {
             Settled::Ended => Ok(None),
+            Settled::Complete if wanted.target.is_private => {
+                // It is read where it is.
+                let here = shared.contents.names(&id);
+                Ok(here.map(|(content, _)| Start::Complete(content)))
+            }
             Settled::Complete => {
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
-            // It goes to the folder: to be copied when it is there.
-            Settled::Downloading(running) if running.role != Role::Alone => {
+            // It goes to the folder, or to one caller: to be copied when it is there.
+            Settled::Downloading(running)
+                if running.role != Role::Alone
+                    || (running.is_private && !wanted.target.is_private) =>
+            {
                 await_part(shared, id, running, &options.owners).await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
             Settled::Downloading(running) => {
                 if let Some(name) = &wanted.stored {
-                    let valid = shared.storage.check_name(name);
+                    let valid = wanted.target.storage.check_name(name);
                     valid.map_err(|source| storage_error(id, source))?;
                 }
                 let Some(hold) = running.holders.join() else {
@@ -560,15 +585,24 @@ impl DownloadTask {
                         Err(claim) => claim,
                         // It is complete now.
                         Ok(_) if seeds => continue,
-                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
+                        Ok(content) => {
+                            let is_elsewhere = wanted.is_elsewhere;
+                            let from = (&*shared.storage, is_elsewhere);
+                            return Ok(Some(self.unshared(content, from, wanted).await?));
+                        }
                     };
                     let by_id = id.into();
                     let names: Vec<_> = wanted.stored.iter().chain([&by_id]).cloned().collect();
                     let listed_as = wanted.asked.as_ref().unwrap_or(&by_id);
                     let listed = (listed_as, None);
-                    match find_stored(shared, claim, id, &names, listed, seeds).await? {
+                    let storage = &*wanted.target.storage;
+                    let found = find_stored(shared, storage, claim, id, &names, listed, seeds);
+                    match found.await? {
                         Ok(_) if seeds => continue,
-                        Ok(content) => return Ok(Some(self.unshared(content, wanted).await?)),
+                        Ok(content) => {
+                            let from = (storage, false);
+                            return Ok(Some(self.unshared(content, from, wanted).await?));
+                        }
                         Err(_) => return Ok(None),
                     }
                 }
@@ -582,17 +616,20 @@ impl DownloadTask {
 }
 
 impl DownloadTask {
-    /// A content that is complete in the storage, and is not to be shared.
+    /// A content that is complete in a storage, and is not to be shared. `is_elsewhere`
+    /// says that it is wanted in another storage.
     async fn unshared(
         &self,
         content: Content,
+        (from, is_elsewhere): (&dyn Storage, bool),
         wanted: &WantedNames,
     ) -> Result<Start, DownloadError> {
-        let other_name = wanted.stored.as_ref().filter(|name| **name != content.name);
-        Ok(Start::Complete(match other_name {
-            Some(name) => copy_stored(&self.shared, &content, name).await?,
-            None => content,
-        }))
+        let name = wanted.stored.as_ref().unwrap_or(&content.name);
+        if *name == content.name && !is_elsewhere {
+            return Ok(Start::Complete(content));
+        }
+        let copied = copy_stored(&self.shared, from, &content, name, wanted).await?;
+        Ok(Start::Complete(copied))
     }
 
     /// Claims something of a folder.
@@ -636,6 +673,7 @@ impl DownloadTask {
             owners,
             place,
             source: Some(source),
+            target: None,
         })))
     }
 
@@ -700,17 +738,48 @@ async fn await_part(shared: &PeerShared, id: ContentId, running: DriverHandle, o
     ended.await;
 }
 
+/// Where a download goes. The storage in another directory is opened, and the file that
+/// it is to take over is looked up, before anything is fetched.
+async fn target(
+    shared: &PeerShared,
+    options: &DownloadOptions,
+) -> Result<TargetOptions, DownloadError> {
+    if let Some(path) = &options.existing {
+        open_file(path).await.map_err(|source| {
+            let path = path.clone();
+            DownloadError::Existing { path, source }
+        })?;
+    }
+    let is_private = options.memory.is_some();
+    let storage: Arc<dyn Storage> = match (&options.memory, &options.directory) {
+        (Some(memory), _) => Arc::new(memory.clone()),
+        (None, None) => Arc::clone(&shared.storage),
+        (None, Some(path)) => shared.storage.in_directory(path).await.map_err(|source| {
+            let path = path.clone();
+            DownloadError::Directory { path, source }
+        })?,
+    };
+    Ok(TargetOptions {
+        storage,
+        overwrites: options.if_taken == IfTaken::Overwrite,
+        existing: options.existing.clone(),
+        is_private,
+    })
+}
+
 /// Prepares the download of a content that was found and claimed, unless the storage has
-/// it. `asked` is the name that it was asked for by.
+/// it.
 async fn fetch(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
-    asked: Option<ContentName>,
+    wanted: WantedNames,
     found: Found,
     options: DownloadOptions,
     place: ActivePlace,
 ) -> Result<Start, DownloadError> {
     let id = found.id;
+    let WantedNames { target, asked, .. } = wanted;
+    let storage = Arc::clone(&target.storage);
     let names = Names {
         own: options.name,
         asked,
@@ -719,7 +788,7 @@ async fn fetch(
     let listed = found.owners.into_iter().map(|o| (o.addr, o.complete));
     let known = options.owners.into_iter().map(|addr| (addr, false));
     let owners: Vec<_> = listed.chain(known).collect();
-    let content = Content::new(id, names.stored(&*shared.storage, id)?, found.length);
+    let content = Content::new(id, names.stored(&*storage, id)?, found.length);
     let mut config = shared.swarm_config();
     config.planner.strategy = options.strategy;
     let fallback = names.fallback(id);
@@ -731,7 +800,8 @@ async fn fetch(
         let targets = [Some(&content.name), fallback.as_ref()];
         let targets: Vec<_> = targets.into_iter().flatten().cloned().collect();
         let listed = (&listed_as, Some(found.length));
-        match find_stored(shared, claim, id, &targets, listed, options.seed).await? {
+        let found = find_stored(shared, &*storage, claim, id, &targets, listed, options.seed);
+        match found.await? {
             Ok(content) => return Ok(Start::Complete(content)),
             Err(unused) => claim = unused,
         }
@@ -739,7 +809,7 @@ async fn fetch(
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }
-    let has_partial = !is_short && shared.storage.has_partial(&id).await;
+    let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {
@@ -753,6 +823,7 @@ async fn fetch(
         owners,
         place,
         source: None,
+        target: Some(target),
     })))
 }
 

@@ -93,7 +93,7 @@ impl FolderTable {
     }
 
     /// The folder, if it is here; and whether all of its files are.
-    pub(super) fn get(&self, id: &ContentId) -> Option<(Folder, bool)> {
+    pub(in crate::peer) fn get(&self, id: &ContentId) -> Option<(Folder, bool)> {
         let inner = self.inner();
         let entry = inner.folders.get(id)?;
         Some((entry.folder.clone()?, entry.is_whole))

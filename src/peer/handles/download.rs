@@ -1,6 +1,7 @@
 //! The handle of a download: await it, watch it, cancel it, or drop it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -22,6 +23,7 @@ use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::limits::ContentLimits;
 use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::{Addr, AddrError};
+use crate::storage::MemoryStorage;
 
 /// What happens to a download.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +64,19 @@ pub enum DownloadEvent {
     Failed(DownloadError),
 }
 
+/// What a download does if something else has its name in the storage.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IfTaken {
+    /// It fails with [`DownloadError::TargetExists`], and what is there stays.
+    #[default]
+    Fail,
+    /// It replaces a file that has the name, in one step, when the content is complete,
+    /// verified and durable, and not before. If this peer shares what is replaced, that
+    /// is among the [lost](crate::Peer::lost) as soon as somebody reads it. Anything but a
+    /// file stays, and the download fails.
+    Overwrite,
+}
+
 /// What a download does differently from others; see
 /// [`Peer::download_with`](crate::Peer::download_with).
 #[derive(Debug, Clone)]
@@ -89,6 +104,20 @@ pub struct DownloadOptions {
     /// How fast the content may be sent and received; see
     /// [`limits`](fn@Self::limits). `None` leaves the limits that it has.
     pub limits: Option<ContentLimits>,
+    /// The directory to store the content in, instead of that of the storage: an absolute
+    /// path, or one within the directory of the storage. It is created if it is missing.
+    /// An interrupted download is resumed from there if the next one has the same
+    /// directory. What is stored there is shared, and shared again after a restart, as
+    /// anything else; [`Peer::remove`](crate::Peer::remove) does not delete it.
+    pub directory: Option<PathBuf>,
+    /// What to do if something else has the name in the storage.
+    pub if_taken: IfTaken,
+    /// A file that may have a part of the content, such as one that another program has
+    /// copied. Whatever is right in it is copied and not fetched, at the same positions.
+    /// It may be shorter, longer or damaged, and is not changed.
+    pub existing: Option<PathBuf>,
+    /// Where it goes instead of to the peer's storage. It does not stay there.
+    pub(in crate::peer) memory: Option<MemoryStorage>,
     /// The first text that was not an address or a name; the download fails with it.
     pub(in crate::peer) wrong: Option<DownloadError>,
 }
@@ -103,6 +132,10 @@ impl Default for DownloadOptions {
             paused: None,
             owners: Vec::new(),
             limits: None,
+            directory: None,
+            if_taken: IfTaken::default(),
+            existing: None,
+            memory: None,
             wrong: None,
         }
     }
@@ -155,6 +188,28 @@ impl DownloadOptions {
                 self.wrong.get_or_insert(wrong);
             }
         }
+        self
+    }
+
+    /// Sets the [directory](Self::directory) to store the content in.
+    #[must_use]
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Sets what to do if something else has the name in the storage.
+    #[must_use]
+    pub fn if_taken(mut self, if_taken: IfTaken) -> Self {
+        self.if_taken = if_taken;
+        self
+    }
+
+    /// Sets a file that may have a part of the content, and is
+    /// [taken over](Self::existing).
+    #[must_use]
+    pub fn existing(mut self, path: impl Into<PathBuf>) -> Self {
+        self.existing = Some(path.into());
         self
     }
 

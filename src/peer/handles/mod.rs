@@ -2,6 +2,7 @@
 
 mod control;
 pub(super) mod download;
+pub(super) mod download_bytes;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;
@@ -9,4 +10,6 @@ mod limits;
 pub(super) mod list;
 pub(super) mod peer;
 pub(super) mod reader;
+pub(super) mod removal;
 pub(super) mod share;
+pub(super) mod share_reader;

@@ -311,6 +311,7 @@ impl FileCatalogue {
             match parse_reserved(name) {
                 Some((id, ReservedFile::Journal)) => self.dir.drop_orphaned_journal(id),
                 Some((id, ReservedFile::Probe)) => self.dir.drop_probes(id),
+                Some((_, ReservedFile::Draft)) => self.dir.drop_draft(name),
                 Some((_, ReservedFile::Record)) => match self.move_record(name) {
                     Ok(appended) => {
                         moved.push(name);

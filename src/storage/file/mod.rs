@@ -29,6 +29,7 @@ mod catalogue;
 mod crash;
 mod dir;
 mod disk;
+mod draft;
 mod failure;
 mod fields;
 mod folder;

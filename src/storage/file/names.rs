@@ -28,6 +28,11 @@ pub(super) fn probe_names(id: ContentId) -> [String; 2] {
     [format!("{id}.probe"), format!("{id}.probed")]
 }
 
+/// The name of a file that is written before its content is known.
+pub(super) fn draft_name(number: ContentId) -> String {
+    format!("{number}.draft")
+}
+
 /// The name of the directory that the storage keeps for a folder.
 pub(super) fn folder_name(id: ContentId) -> String {
     format!("{id}.folder")
@@ -65,6 +70,8 @@ pub(super) enum ReservedFile {
     Record,
     /// An empty file that shows how files are renamed here.
     Probe,
+    /// A file that is written before its content is known.
+    Draft,
     /// The directory of a folder.
     Folder,
 }
@@ -81,6 +88,7 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".manifest", ReservedFile::Record),
         (".probe", ReservedFile::Probe),
         (".probed", ReservedFile::Probe),
+        (".draft", ReservedFile::Draft),
         (".folder", ReservedFile::Folder),
     ];
     reserved
@@ -125,6 +133,7 @@ mod tests {
             format!("{id}.manifest"),
             format!("{id}.probe"),
             format!("{id}.probed"),
+            draft_name(ContentId::of(b"x")),
             folder_name(ContentId::of(b"x")),
             format!("{}.PART", id.to_uppercase()),
         ] {

@@ -29,7 +29,7 @@ use super::names::PartialNames;
 use super::pool::WriterPlaces;
 use super::recovery::{Recovered, RecoveryOptions, has_journal, recover};
 use super::stamp::Stamp;
-use super::storage_dir::StorageDir;
+use super::storage_dir::{StorageDir, Taken};
 use super::timestamp::Timestamp;
 use super::writers::FilePermit;
 use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
@@ -41,6 +41,8 @@ pub(super) struct PartialFile<D: Disk> {
     dir: Arc<StorageDir<D>>,
     name: ContentName,
     names: PartialNames,
+    /// What becomes of something that has the name when the file is published.
+    taken: Taken,
     manifest: Manifest,
     stage: RwLock<Stage>,
     /// Held while anything is synced. The operating system reports a failure to
@@ -121,6 +123,7 @@ impl<D: Disk> PartialFile<D> {
             dir,
             name,
             names: PartialNames::of(manifest.id()),
+            taken: options.taken,
             manifest,
             stage: RwLock::new(Stage::Writing),
             sync: Mutex::new(SyncState {
@@ -396,7 +399,12 @@ impl<D: Disk> PartialFile<D> {
         let data = &self.names.data;
         // The file that is published must be the one that was written.
         self.check_name(data, &self.file)?;
-        match self.dir.publish(data, self.name.as_str(), &self.file) {
+        let name = self.name.as_str();
+        let published = match self.taken {
+            Taken::Refused => self.dir.publish(data, name, &self.file),
+            Taken::Replaced => self.dir.publish_over(data, name, &self.file),
+        };
+        match published {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(self.dir.exists(&self.name)),
             done => done.map_err(|e| failed("publishing", &self.path(), e)),
         }

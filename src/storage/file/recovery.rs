@@ -8,7 +8,7 @@ use super::disk::{Disk, DiskFile};
 use super::failure::{failed, failed_to_store};
 use super::journal_file::JournalFile;
 use super::names::PartialNames;
-use super::storage_dir::{LockAttempt, StorageDir};
+use super::storage_dir::{LockAttempt, StorageDir, Taken};
 use super::timestamp::Timestamp;
 use crate::content::{Bitfield, ContentName, Manifest};
 use crate::storage::StorageError;
@@ -26,6 +26,8 @@ pub(super) struct RecoveryOptions {
     pub(super) verify: bool,
     /// The content has one chunk, which is about to be written as a whole.
     pub(super) written_whole: bool,
+    /// What becomes of something that has the name already.
+    pub(super) taken: Taken,
 }
 
 /// An unfinished file that was opened and locked, and what is known about its
@@ -64,7 +66,7 @@ pub(super) fn recover<D: Disk>(
         return Ok(created);
     }
     for _ in 0..OPEN_ATTEMPTS {
-        dir.check_free(name, id)?;
+        dir.check_target(name, id, options.taken)?;
         if dir.kind(&names.data)?.is_none() {
             dir.check_room(&names.data, manifest.geometry().length())?;
         }
@@ -75,7 +77,7 @@ pub(super) fn recover<D: Disk>(
         };
         // The last holder of the lock may have published the file. Then it is
         // finished, and must not be touched.
-        dir.check_free(name, id)?;
+        dir.check_target(name, id, options.taken)?;
         dir.find_naming(id, &file)?;
         let journal = match has_journal(manifest) {
             true => match dir.open_locked(&names.journal)? {

@@ -1,8 +1,9 @@
 //! The file storage as its users see it.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
 
@@ -10,6 +11,7 @@ use super::blocking::{run, run_short};
 use super::catalogue::FileCatalogue;
 use super::dir::Dir;
 use super::disk::{Disk, Refused};
+use super::draft::{DraftFile, FileDraft};
 use super::failure::{failed, refused};
 use super::folder::folders::Folders;
 use super::names::{PartialNames, is_reserved};
@@ -22,10 +24,12 @@ use super::removal::discard;
 use super::short_file::ShortFile;
 use super::short_writes::ShortWrites;
 use super::stamp::FileStamp;
-use super::storage_dir::StorageDir;
+use super::storage_dir::{StorageDir, Taken};
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
-use crate::storage::{Blob, Catalogue, FilePoolStats, Partial, Storage, StorageError, Stored};
+use crate::storage::{
+    Blob, Catalogue, Draft, FilePoolStats, Partial, Storage, StorageError, Stored,
+};
 
 /// Contents as files in a directory. A clone is the same storage.
 ///
@@ -34,7 +38,8 @@ use crate::storage::{Blob, Catalogue, FilePoolStats, Partial, Storage, StorageEr
 /// download, `<content id>.journal` for its state, and
 /// `<64 hex digits>.catalogue` for the contents to
 /// [remember](Storage::remember), and directories `<folder id>.folder` for
-/// [folders](crate::Peer::download_folder). For a moment there is also
+/// [folders](crate::Peer::download_folder), and `<64 hex digits>.draft` for a content
+/// whose end has not come yet ([`Storage::draft`]). For a moment there is also
 /// `<content id>.probe` or `<content id>.probed`. These names are reserved
 /// ([`StorageError::Reserved`]), and so is `<64 hex digits>.manifest`, which earlier
 /// versions used. Links and other entries that are not regular
@@ -155,7 +160,13 @@ pub struct FileStorage {
     options: RecoveryOptions,
     /// Where contents of one chunk are finished.
     writes: Arc<ShortWrites>,
+    /// Those in other directories, as long as they are used.
+    siblings: Siblings,
 }
+
+/// Storages in other directories, by their paths. Entries that are not used any more go
+/// when one is added.
+type Siblings = Arc<Mutex<HashMap<PathBuf, Weak<FileStorage>>>>;
 
 /// Builds a [`FileStorage`] with options.
 ///
@@ -236,6 +247,7 @@ impl FileStorageBuilder {
             pool: self.pool,
             options: self.options,
             writes: Arc::default(),
+            siblings: Arc::default(),
         })
     }
 }
@@ -277,6 +289,7 @@ impl FileStorage {
             pool: folders.pool.clone(),
             options: folders.options,
             writes: Arc::default(),
+            siblings: Arc::default(),
         }
     }
 
@@ -307,15 +320,16 @@ impl FileStorage {
         name: &ContentName,
         manifest: &Manifest,
         claim: WriteClaim,
+        options: RecoveryOptions,
     ) -> Result<Partial, StorageError> {
         let (dir, free, id) = (Arc::clone(&self.dir), name.clone(), manifest.id());
-        run_short(move || dir.check_free(&free, id)).await?;
+        run_short(move || dir.check_target(&free, id, options.taken)).await?;
         let file = ShortFile {
             dir: Arc::clone(&self.dir),
             pool: Arc::clone(self.pool.pool()),
             name: name.clone(),
             manifest: manifest.clone(),
-            options: self.options,
+            options,
             permit: Arc::new(claim.file_permit().await),
             target: self.located(name),
         };
@@ -329,13 +343,14 @@ impl FileStorage {
         name: &ContentName,
         manifest: &Manifest,
         claim: &WriteClaim,
+        options: RecoveryOptions,
     ) -> Result<Resumed<Dir>, StorageError> {
         let pool = self.pool.pool();
         let files = PartialFile::<Dir>::files(manifest);
         pool.retry(|| async {
             let permit = Arc::new(claim.file_permit().await);
             let places = pool.writer_places(files).await;
-            let (dir, options) = (Arc::clone(&self.dir), self.options);
+            let dir = Arc::clone(&self.dir);
             let (name, manifest) = (name.clone(), manifest.clone());
             run(move || {
                 let permits = (Some(permit), Some(places));
@@ -344,6 +359,67 @@ impl FileStorage {
             .await
         })
         .await
+    }
+
+    /// Opens a content for writing.
+    async fn create_with(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+        options: RecoveryOptions,
+    ) -> Result<Partial, StorageError> {
+        self.check_name(name)?;
+        let id = manifest.id();
+        let Some(claim) = self.writers.claim(id) else {
+            // If the name is taken as well, that error is more useful.
+            let name = name.clone();
+            let locked = self.run(move |this| {
+                let free = this.dir.check_target(&name, id, options.taken);
+                free.and(Err(this.dir.locked(id)))
+            });
+            return locked.await;
+        };
+        let begins_now = options.preallocate || options.verify;
+        if manifest.geometry().chunks() == 1 && !begins_now {
+            return self.create_short(name, manifest, claim, options).await;
+        }
+        let resumed = self.open_partial(name, manifest, &claim, options).await?;
+        let untouched = resumed.file.is_proven();
+        let writes = Arc::clone(&self.writes);
+        let blob = PartialBlob::new(resumed.file, self.located(name), claim, writes);
+        let partial = Partial::resumed(Arc::new(blob), resumed.present);
+        Ok(partial.verified(resumed.verified).untouched(untouched))
+    }
+
+    /// The storage in another directory, with the pool and the options of this one.
+    fn sibling(&self, path: PathBuf) -> Result<Arc<Self>, StorageError> {
+        if let Ok(kind) = std::fs::metadata(&path)
+            && !kind.is_dir()
+        {
+            return Err(StorageError::NotADirectory { path });
+        }
+        create_durably(&path).map_err(|e| not_created(&path, e))?;
+        let real = |path: &Path| std::fs::canonicalize(path);
+        let path = real(&path).map_err(|e| failed("opening", &path, e))?;
+        if real(self.dir.path()).is_ok_and(|own| own == path) {
+            return Ok(Arc::new(self.clone()));
+        }
+        let siblings = self.siblings.lock();
+        let mut siblings = siblings.unwrap_or_else(PoisonError::into_inner);
+        if let Some(sibling) = siblings.get(&path).and_then(Weak::upgrade) {
+            return Ok(sibling);
+        }
+        let mut sibling = FileStorageBuilder {
+            path: path.clone(),
+            pool: self.pool.clone(),
+            options: self.options,
+        }
+        .open()?;
+        sibling.siblings = Arc::clone(&self.siblings);
+        let sibling = Arc::new(sibling);
+        siblings.retain(|_, sibling| sibling.strong_count() > 0);
+        siblings.insert(path, Arc::downgrade(&sibling));
+        Ok(sibling)
     }
 }
 
@@ -354,27 +430,39 @@ impl Storage for FileStorage {
         name: &ContentName,
         manifest: &Manifest,
     ) -> Result<Partial, StorageError> {
-        self.check_name(name)?;
-        let id = manifest.id();
-        let Some(claim) = self.writers.claim(id) else {
-            // If the name is taken as well, that error is more useful.
-            let name = name.clone();
-            let locked = self.run(move |this| {
-                let free = this.dir.check_free(&name, id);
-                free.and(Err(this.dir.locked(id)))
-            });
-            return locked.await;
+        self.create_with(name, manifest, self.options).await
+    }
+
+    async fn create_replacing(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let options = RecoveryOptions {
+            taken: Taken::Replaced,
+            ..self.options
         };
-        let begins_now = self.options.preallocate || self.options.verify;
-        if manifest.geometry().chunks() == 1 && !begins_now {
-            return self.create_short(name, manifest, claim).await;
-        }
-        let resumed = self.open_partial(name, manifest, &claim).await?;
-        let untouched = resumed.file.is_proven();
-        let writes = Arc::clone(&self.writes);
-        let blob = PartialBlob::new(resumed.file, self.located(name), claim, writes);
-        let partial = Partial::resumed(Arc::new(blob), resumed.present);
-        Ok(partial.verified(resumed.verified).untouched(untouched))
+        self.create_with(name, manifest, options).await
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.check_name(name)?;
+        let places = self.pool.pool().writer_places(1).await;
+        let named = name.clone();
+        let begin = move |this: &Self| DraftFile::begin(Arc::clone(&this.dir), named.clone());
+        let file = self.run(begin).await?;
+        Ok(Box::new(FileDraft::new(file, self.located(name), places)))
+    }
+
+    async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+        let path = self.dir.path().join(path);
+        let this = self.clone();
+        let sibling = run(move || this.sibling(path)).await?;
+        Ok(sibling)
+    }
+
+    fn path(&self, name: &ContentName) -> Option<PathBuf> {
+        Some(self.dir.path_of(name.as_str()))
     }
 
     fn check_name(&self, name: &ContentName) -> Result<(), StorageError> {
@@ -485,6 +573,17 @@ fn check_readable(name: &ContentName) -> Result<(), StorageError> {
         let name = name.clone();
         StorageError::UnsafeName { name, reason }
     })
+}
+
+/// The error of a directory that could not be created: also if one of its parents is a
+/// file.
+fn not_created(path: &Path, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::NotADirectory => StorageError::NotADirectory {
+            path: path.to_path_buf(),
+        },
+        _ => failed("creating", path, error),
+    }
 }
 
 /// Creates a directory and its parents, and makes each name durable.

@@ -44,6 +44,16 @@ enum Naming {
     Reserve,
 }
 
+/// What becomes of something that has the name of a content when that is finished.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It stays, and the content is not published.
+    #[default]
+    Refused,
+    /// The content takes its place in one step, if it is a file.
+    Replaced,
+}
+
 /// What an attempt to lock a file gave.
 pub(super) enum LockAttempt<F> {
     /// The file, with its lock.
@@ -269,6 +279,22 @@ impl<D: Disk> StorageDir<D> {
         self.publish_reserved(from, to)
     }
 
+    /// Renames `file` in one step, in the place of a file that has the name `to`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] when something that is not a file has that name.
+    pub(super) fn publish_over(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
+        {
+            let _one = self.one_name();
+            match self.disk.kind(to)? {
+                None => {}
+                Some(EntryKind::File) => return self.disk.replace(from, to),
+                Some(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+            }
+        }
+        self.publish(from, to, file)
+    }
+
     /// Gives a file its unfinished name back, because a sync of its final name
     /// failed.
     pub(super) fn take_back(&self, from: &str, to: &str, file: &D::File) -> io::Result<()> {
@@ -345,6 +371,30 @@ impl<D: Disk> StorageDir<D> {
             Ok(true) => Ok(reserved.stat()?.len == 0),
             Ok(false) | Err(Refused::Kind(_)) => Ok(false),
             Err(Refused::Io(error)) => Err(error),
+        }
+    }
+
+    /// Fails if something has the name that a content may not replace.
+    pub(super) fn check_target(
+        &self,
+        name: &ContentName,
+        id: ContentId,
+        taken: Taken,
+    ) -> Result<(), StorageError> {
+        match taken {
+            Taken::Refused => self.check_free(name, id),
+            Taken::Replaced => match self.kind(name.as_str())? {
+                None => Ok(()),
+                Some(EntryKind::File) => {
+                    // It may be this content, which a crash has left with both names.
+                    self.drop_second_name(name, id);
+                    Ok(())
+                }
+                Some(other) => Err(StorageError::NotAFile {
+                    path: self.path_of(name.as_str()),
+                    found: other.describe(),
+                }),
+            },
         }
     }
 
@@ -440,6 +490,21 @@ impl<D: Disk> StorageDir<D> {
         };
         if let Err(error) = dropped() {
             tracing::debug!(%id, ?error, "failed to remove the journal");
+        }
+    }
+
+    /// Removes a draft that a crash left behind. One that is being written is locked.
+    pub(super) fn drop_draft(&self, name: &str) {
+        let dropped = || -> Result<(), Refused> {
+            let file = self.disk.open_existing(name)?;
+            if file.try_lock().is_ok() {
+                self.remove(name)?;
+                file.unlock()?;
+            }
+            Ok(())
+        };
+        if let Err(error) = dropped() {
+            tracing::debug!(name, ?error, "failed to remove a draft");
         }
     }
 

@@ -5,6 +5,7 @@
 //! keeps its bytes, and cannot check what survives a power failure.
 
 mod catalogue;
+mod drafts;
 mod locking;
 mod names;
 mod publishing;
@@ -93,4 +94,8 @@ where
     removing::remove_finished(&open().await, &open().await).await;
     let open = location();
     removing::discard_partial(&open().await, &open().await).await;
+    let open = location();
+    removing::replace(&open().await, &open().await).await;
+    let open = location();
+    drafts::drafts(&open().await, &open().await).await;
 }

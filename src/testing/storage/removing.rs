@@ -136,3 +136,54 @@ pub(super) async fn discard_partial(storage: &dyn Storage, again: &dyn Storage) 
         .check_stored(storage, "reading a finished content after a discard")
         .await;
 }
+
+/// Replaces a content by another one when that is finished, and not before.
+pub(super) async fn replace(storage: &dyn Storage, again: &dyn Storage) {
+    let before = Sample::new("replaced", LENGTH, 33);
+    let after = Sample::new("replaced", LENGTH + 1, 34);
+    let created = storage.create_replacing(&after.name, &after.manifest);
+    let partial = match created.await {
+        Err(StorageError::Unsupported { .. }) => return,
+        created => must(created, "creating a free name"),
+    };
+    drop(partial);
+    let blob = before.store(storage).await;
+    let stored = Stored::new(before.name.clone(), before.manifest.clone(), blob);
+    must(storage.remember(&stored).await, "remembering a content");
+    let create = || storage.create_replacing(&after.name, &after.manifest);
+    after.check_exists(after.create(storage).await, "creating a taken name");
+    let blob = must(create().await, "creating a taken name to replace it").blob;
+    after.write_all(&*blob).await;
+    let all = Bitfield::all(after.manifest.geometry().chunks());
+    must(blob.commit(&all).await, "committing all chunks");
+    for storage in [storage, again] {
+        before
+            .check_stored(storage, "reading what is not replaced yet")
+            .await;
+        after.check_locked(
+            storage.create_replacing(&after.name, &after.manifest).await,
+            "writing it twice",
+        );
+    }
+    drop(blob);
+    before
+        .check_stored(storage, "reading after the download was interrupted")
+        .await;
+    let blob = must(create().await, "creating it again").blob;
+    after.write_all(&*blob).await;
+    for when in ["finishing it", "doing so again"] {
+        must(blob.finish().await, when);
+    }
+    for storage in [storage, again] {
+        after
+            .check_stored(storage, "reading what has replaced")
+            .await;
+        let catalogue = must(storage.catalogue().await, "reading the catalogue");
+        assert!(
+            catalogue.remembered.iter().all(|r| r.name != before.name),
+            "what was replaced must not be remembered"
+        );
+    }
+    // It is not replaced by whoever did not ask for that.
+    before.check_exists(before.create(storage).await, "creating a taken name");
+}

@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::open_content::{OpenContent, PublishBy};
 use super::read_queue::{BlockRead, ReadBatch};
-use super::target::{Target, open_target};
+use super::target::{Target, TargetOptions, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::peer::contents::folder_source::FolderSource;
@@ -76,6 +76,8 @@ pub(super) struct Jobs {
     inbox: mpsc::Sender<DriverInput>,
     /// What the content belongs to, if that is a folder which is being fetched.
     source: Option<Arc<FolderSource>>,
+    /// Where the content goes.
+    target: TargetOptions,
     running: FuturesUnordered<BoxFuture<'static, JobResult>>,
 }
 
@@ -87,6 +89,7 @@ impl Jobs {
         inbox: mpsc::Sender<DriverInput>,
     ) -> Self {
         Self {
+            target: TargetOptions::to(Arc::clone(&shared.storage)),
             shared,
             id,
             inbox,
@@ -96,7 +99,14 @@ impl Jobs {
     }
 
     pub(super) fn set_source(&mut self, source: Option<Arc<FolderSource>>) {
+        if let Some(source) = &source {
+            self.target = TargetOptions::to(Arc::clone(&source.storage));
+        }
         self.source = source;
+    }
+
+    pub(super) fn set_target(&mut self, target: TargetOptions) {
+        self.target = target;
     }
 
     /// The end of the next job, or `None` if none runs.
@@ -162,11 +172,9 @@ impl Jobs {
         fallback: Option<ContentName>,
         manifest: Arc<Manifest>,
     ) {
-        let source = self.source.as_ref();
-        let storage = source.map_or(&self.shared.storage, |source| &source.storage);
-        let storage = Arc::clone(storage);
+        let target = self.target.clone();
         self.start(async move {
-            let opened = open_target(&*storage, name, fallback, &manifest).await;
+            let opened = open_target(&target, name, fallback, &manifest).await;
             JobResult::Opened(opened)
         });
     }
@@ -230,8 +238,9 @@ impl Jobs {
         shared_as: Option<ContentName>,
     ) {
         let shared = Arc::clone(&self.shared);
-        // A folder is recorded as a whole.
-        let shared_as = shared_as.filter(|_| self.source.is_none());
+        // A folder is recorded as a whole, and what is for one caller only is not.
+        let is_unrecorded = self.source.is_some() || self.target.is_private;
+        let shared_as = shared_as.filter(|_| !is_unrecorded);
         self.start(async move {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));

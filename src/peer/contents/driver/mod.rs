@@ -52,6 +52,7 @@ use target::Target;
 
 pub(in crate::peer) use download_turn::DownloadTurn;
 pub(in crate::peer) use open_content::OpenContent;
+pub(in crate::peer) use target::TargetOptions;
 
 /// How often the progress is published when nothing happens.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -188,6 +189,14 @@ impl Driver {
     /// The content belongs to a folder that is being fetched.
     pub(in crate::peer) fn of_folder(mut self, source: Option<Arc<FolderSource>>) -> Self {
         self.jobs.set_source(source);
+        self
+    }
+
+    /// The download goes there.
+    pub(in crate::peer) fn into_target(mut self, target: Option<TargetOptions>) -> Self {
+        if let Some(target) = target {
+            self.jobs.set_target(target);
+        }
         self
     }
 

@@ -10,10 +10,12 @@
 mod blocks;
 mod crash_disk;
 mod disk_state;
+mod drafts;
 mod inode;
 mod log;
 mod name_table;
 mod removal;
+mod replacing;
 
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};

@@ -1,0 +1,196 @@
+//! Downloads that do not go to the storage of the peer.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::content::{Content, ContentId};
+use crate::error::DownloadError;
+use crate::peer::folders::share::unshare_any;
+use crate::peer::handles::download::{Download, DownloadOptions};
+use crate::peer::handles::key::DownloadKey;
+use crate::peer::handles::peer::Peer;
+use crate::peer::handles::reader::ContentReader;
+use crate::peer::shared::PeerShared;
+use crate::storage::{MemoryStorage, Storage, StorageError};
+
+/// How many bytes are handed to a writer at a time, at most.
+const WRITE_LEN: usize = 64 << 10;
+
+/// A download into memory, and its bytes in order.
+struct InMemory {
+    peer: Peer,
+    download: Download,
+    reader: ContentReader,
+    /// Has the content while it is fetched, unless it is here anyway.
+    memory: MemoryStorage,
+    max_len: u64,
+}
+
+impl Peer {
+    /// Downloads a content of at most `max_len` bytes into memory. Nothing goes to the
+    /// peer's storage. While it is being fetched, it is served to others; when this
+    /// returns, it is not here any more. If it is here already, or is being downloaded, it
+    /// is read from there, and stays.
+    ///
+    /// `max_len` bounds what is reserved, so that nobody can fill the memory by sharing
+    /// something long under a name that is asked for. Twice as much may be used for a
+    /// moment.
+    ///
+    /// Cancel safe: dropping the future cancels the download.
+    ///
+    /// # Errors
+    /// [`DownloadError`]; [`DownloadError::TooLarge`] as soon as the length is known, and
+    /// before the bytes are fetched.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn download_bytes(
+        &self,
+        key: impl Into<DownloadKey>,
+        max_len: u64,
+    ) -> Result<Bytes, DownloadError> {
+        let mut running = InMemory::start(self, key.into(), max_len);
+        let length = running.length().await?;
+        let mut bytes = Vec::with_capacity(length as usize);
+        let read = running.reader.read_to_end(&mut bytes).await;
+        running.check(read).await?;
+        running.end().await?;
+        Ok(bytes.into())
+    }
+
+    /// The same into a writer: the bytes are written in order, each as soon as it is
+    /// verified. They are in memory until the end all the same, so that others can be
+    /// served and what comes out of order has a place: `max_len` bounds that.
+    ///
+    /// Cancel safe: dropping the future cancels the download. How much was written by then
+    /// is not told.
+    ///
+    /// # Errors
+    /// [`DownloadError`]; [`DownloadError::TooLarge`] before anything is written, and
+    /// [`DownloadError::Writer`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn download_to(
+        &self,
+        key: impl Into<DownloadKey>,
+        writer: &mut (impl AsyncWrite + Unpin),
+        max_len: u64,
+    ) -> Result<Content, DownloadError> {
+        let mut running = InMemory::start(self, key.into(), max_len);
+        running.length().await?;
+        let mut buffer = vec![0; WRITE_LEN];
+        let failed = |source: io::Error| DownloadError::Writer {
+            source: source.into(),
+        };
+        loop {
+            let read = running.reader.read(&mut buffer).await;
+            let len = running.check(read).await?;
+            if len == 0 {
+                break;
+            }
+            let written = writer.write_all(&buffer[..len]).await;
+            written.map_err(failed)?;
+        }
+        writer.flush().await.map_err(failed)?;
+        running.end().await
+    }
+}
+
+impl InMemory {
+    fn start(peer: &Peer, key: DownloadKey, max_len: u64) -> Self {
+        let memory = MemoryStorage::with_capacity(max_len);
+        let mut options = DownloadOptions::new();
+        options.memory = Some(memory.clone());
+        let download = peer.download_with(key, options);
+        let reader = download.reader();
+        Self {
+            peer: peer.clone(),
+            download,
+            reader,
+            memory,
+            max_len,
+        }
+    }
+
+    /// Waits until the length is known, and checks it.
+    async fn length(&mut self) -> Result<u64, DownloadError> {
+        let length = self.reader.wait_length().await;
+        let length = self.check(length).await?;
+        match self.download.content() {
+            Some(content) if length > self.max_len => Err(self.too_large(content.id, length)),
+            _ => Ok(length),
+        }
+    }
+
+    fn too_large(&self, id: ContentId, length: u64) -> DownloadError {
+        let max = self.max_len;
+        DownloadError::TooLarge { id, length, max }
+    }
+
+    /// What the reader says, with the download's own error.
+    async fn check<T>(&mut self, read: io::Result<T>) -> Result<T, DownloadError> {
+        let error = match read {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<DownloadError>() {
+            Ok(error) => error,
+            // A reader has no other errors.
+            Err(error) => match (&mut self.download).await {
+                Err(error) => error,
+                Ok(_) => DownloadError::Writer {
+                    source: error.into(),
+                },
+            },
+        };
+        Err(match error {
+            DownloadError::Storage {
+                id,
+                source: StorageError::Full { needed, .. },
+                ..
+            } => self.too_large(id, needed),
+            error => error,
+        })
+    }
+
+    /// Waits for the end of the download. The content does not stay.
+    async fn end(mut self) -> Result<Content, DownloadError> {
+        let content = (&mut self.download).await?;
+        forget(self.peer.shared(), &self.memory, &content).await;
+        Ok(content)
+    }
+}
+
+impl Drop for InMemory {
+    /// Has a content taken back that became complete, and that nobody waits for.
+    fn drop(&mut self) {
+        let (shared, memory) = (Arc::clone(self.peer.shared()), self.memory.clone());
+        let Some(content) = self.download.content() else {
+            return;
+        };
+        if shared.tasks.stop.is_cancelled() {
+            return;
+        }
+        let (tasks, span) = (Arc::clone(&shared.tasks), shared.tasks.span.clone());
+        tasks.spawn(span, async move {
+            let settled = async {
+                shared.contents.settled(content.id).await;
+                forget(&shared, &memory, &content).await;
+            };
+            shared.tasks.stop.run_until_cancelled(settled).await;
+        });
+    }
+}
+
+/// Takes a content back, if it was fetched into this memory.
+async fn forget(shared: &Arc<PeerShared>, memory: &MemoryStorage, content: &Content) {
+    if memory.open(&content.name).await.is_ok() {
+        unshare_any(shared, &content.id).await;
+        let removed = memory.remove(&content.name, &content.id, None).await;
+        removed.unwrap_or_else(|error| tracing::debug!(%error, "it is gone already"));
+    }
+}

@@ -1,0 +1,209 @@
+//! Where the contents of a peer lie, and how to be rid of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::advice::Advice;
+use crate::content::{ContentId, ContentName};
+use crate::peer::contents::place::{Place, check_present};
+use crate::peer::contents::role::Role;
+use crate::peer::folders::share::unshare_any;
+use crate::peer::handles::peer::Peer;
+use crate::peer::shared::PeerShared;
+use crate::storage::StorageError;
+
+/// What becomes of the files of a content that is [removed](Peer::remove).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// They stay.
+    KeepFile,
+    /// Those in the directory of the peer's storage are deleted. A file that lies
+    /// elsewhere, because it was shared from there or downloaded into another directory,
+    /// always stays.
+    DeleteFile,
+}
+
+/// What was [removed](Peer::remove).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removed {
+    /// The content.
+    pub id: ContentId,
+    /// What became of it under each of its names.
+    pub files: Vec<RemovedFile>,
+}
+
+/// One name of a content that was [removed](Peer::remove).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RemovedFile {
+    /// The name.
+    pub name: ContentName,
+    /// The path of the file, if the storage has paths.
+    pub path: Option<PathBuf>,
+    /// What became of the file.
+    pub fate: FileFate,
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileFate {
+    /// It stays, as was asked for.
+    Kept,
+    /// It is deleted, durably.
+    Deleted,
+    /// It was gone already.
+    Gone,
+    /// It lies outside the directory of the storage, and stays.
+    Elsewhere,
+    /// It could not be deleted, and stays: [`StorageError::Changed`] if something else has
+    /// its name by now, [`StorageError::NotAFile`] if that is a link or the like,
+    /// [`StorageError::Unsupported`] if the storage deletes nothing.
+    Failed(StorageError),
+}
+
+/// Why a content was not [removed](Peer::remove).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// It is not here.
+    #[error("{id} is not here")]
+    NotHere {
+        /// The content.
+        id: ContentId,
+    },
+    /// It is being downloaded: cancel that first.
+    #[error("{id} is being downloaded")]
+    Downloading {
+        /// The content.
+        id: ContentId,
+    },
+    /// It is a folder, or a file of one. [`Peer::unshare`] takes a folder back, and
+    /// its files stay.
+    #[error("{id} belongs to a folder")]
+    Folder {
+        /// The content.
+        id: ContentId,
+    },
+    /// The peer was shut down.
+    #[error("the peer is shut down")]
+    ShutDown,
+}
+
+impl RemoveError {
+    /// What to do about it: [`Advice::AskUser`], and [`Advice::GiveUp`] after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::NotHere { .. } | Self::Downloading { .. } | Self::Folder { .. } => {
+                Advice::AskUser
+            }
+            Self::ShutDown => Advice::GiveUp,
+        }
+    }
+}
+
+impl Peer {
+    /// Stops serving a complete content under all its names, now and after a restart, as
+    /// [`unshare`](Self::unshare) does, and with [`Removal::DeleteFile`] deletes its files
+    /// in the storage. Links to peers that fetch it are ended in order: they hear that it
+    /// is not here any more.
+    ///
+    /// A file is deleted only if it is still this content ([`Storage::remove`]); one that
+    /// somebody has overwritten stays, and is reported. A file that lies elsewhere stays.
+    ///
+    /// Cancel safe: once polled, the content is no longer served, even if the future is
+    /// dropped. Then some of its files may stay.
+    ///
+    /// # Errors
+    /// [`RemoveError`]; nothing has changed then.
+    ///
+    /// [`Storage::remove`]: crate::Storage::remove
+    pub async fn remove(&self, id: &ContentId, removal: Removal) -> Result<Removed, RemoveError> {
+        let shared = self.shared();
+        let remove = remove(shared, *id, removal);
+        let outcome = shared.tasks.stop.run_until_cancelled(remove).await;
+        outcome.unwrap_or(Err(RemoveError::ShutDown))
+    }
+
+    /// The paths of the files of a complete content: of each place that it was shared
+    /// from or downloaded to. The first one is served. Empty if it is not complete here,
+    /// or lies in a storage without paths.
+    ///
+    /// Cancel safe.
+    pub async fn paths(&self, id: &ContentId) -> Vec<PathBuf> {
+        let places = places(self.shared(), id).await.unwrap_or_default();
+        let mut paths = Vec::new();
+        for path in places.iter().filter_map(|place| place.blob.path()) {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        paths
+    }
+}
+
+/// The places of a complete content.
+async fn places(shared: &PeerShared, id: &ContentId) -> Option<Vec<Place>> {
+    let (main, more) = shared.contents.places(id).await?;
+    Some(std::iter::once(main.place()).chain(more).collect())
+}
+
+async fn remove(
+    shared: &Arc<PeerShared>,
+    id: ContentId,
+    removal: Removal,
+) -> Result<Removed, RemoveError> {
+    let folder = || RemoveError::Folder { id };
+    if shared.folders.get(&id).is_some() || shared.folders.blob(&id).is_some() {
+        return Err(folder());
+    }
+    let places = match shared.contents.role(&id) {
+        Some(Role::Index | Role::File) => return Err(folder()),
+        // What is remembered and cannot be read has no places.
+        None => Vec::new(),
+        Some(Role::Alone) => match places(shared, &id).await {
+            Some(places) => places,
+            None => return Err(RemoveError::Downloading { id }),
+        },
+    };
+    if !unshare_any(shared, &id).await {
+        return Err(RemoveError::NotHere { id });
+    }
+    let mut files = Vec::new();
+    for place in places {
+        let path = place.blob.path();
+        let fate = match removal {
+            Removal::KeepFile => FileFate::Kept,
+            Removal::DeleteFile => delete(shared, &id, &place).await,
+        };
+        files.push(RemovedFile {
+            name: place.name,
+            path,
+            fate,
+        });
+    }
+    Ok(Removed { id, files })
+}
+
+/// Deletes the file of a place that is no longer served.
+async fn delete(shared: &PeerShared, id: &ContentId, place: &Place) -> FileFate {
+    let file = place.blob.file();
+    if file.is_none() && shared.storage.path(&place.name).is_some() {
+        // It was never in the storage, but in memory.
+        return FileFate::Elsewhere;
+    }
+    place.blob.release();
+    let removed = shared.storage.remove(&place.name, id, file.as_ref()).await;
+    match removed {
+        Ok(()) => FileFate::Deleted,
+        // It is not where the storage would have it.
+        Err(StorageError::NotFound { .. }) => match check_present(&*place.blob).await {
+            Ok(()) => FileFate::Elsewhere,
+            Err(_) => FileFate::Gone,
+        },
+        Err(error) => FileFate::Failed(error),
+    }
+}

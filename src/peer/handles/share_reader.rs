@@ -1,0 +1,110 @@
+//! Shares what comes out of a reader.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::content::{Content, ContentName, Manifest, ManifestError, StreamedManifest};
+use crate::error::ShareError;
+use crate::peer::contents::hashing::hash;
+use crate::peer::contents::serve::share_blob;
+use crate::peer::handles::peer::Peer;
+use crate::peer::shared::PeerShared;
+use crate::storage::Draft;
+
+/// How many bytes are read at a time, and then hashed and written.
+const READ_LEN: usize = 256 << 10;
+
+impl Peer {
+    /// Stores everything that comes out of a reader in the peer's storage under a name,
+    /// and shares it as [`share`](Self::share) does. Its length need not be known. It is
+    /// hashed on the way, and takes less than a megabyte of memory however long it is
+    /// (and 32 bytes for each of its chunks).
+    ///
+    /// It appears under its name when it is whole and durable. If the reader fails, or the
+    /// storage, nothing stays of it. If sharing fails after that, it stays in the storage
+    /// under its name, and [`ShareSource::stored`](crate::ShareSource::stored) shares it.
+    ///
+    /// Cancel safe as far as the storage goes: if the future is dropped, all of it is
+    /// stored or nothing. What was read is lost with the reader.
+    ///
+    /// # Errors
+    /// [`ShareError::Reader`] when the reader fails; [`ShareError::Content`] as soon as it
+    /// has given more than [`MAX_CONTENT_LEN`](crate::content::MAX_CONTENT_LEN) bytes;
+    /// [`ShareError::Storage`], with [`StorageError::Exists`](crate::StorageError::Exists) before anything is read if
+    /// something has the name; and the others of [`share`](Self::share).
+    pub async fn share_reader(
+        &self,
+        name: ContentName,
+        reader: impl AsyncRead + Send,
+    ) -> Result<Content, ShareError> {
+        let shared = self.shared();
+        let share = share_reader(shared, name, reader);
+        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
+        outcome.unwrap_or(Err(ShareError::ShutDown))
+    }
+}
+
+async fn share_reader(
+    shared: &Arc<PeerShared>,
+    name: ContentName,
+    reader: impl AsyncRead + Send,
+) -> Result<Content, ShareError> {
+    let mut draft = shared.storage.draft(&name).await?;
+    let manifest = match fill(&mut *draft, &name, reader).await {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            if let Err(error) = draft.discard().await {
+                tracing::warn!(%name, %error, "failed to remove what was read");
+            }
+            return Err(error);
+        }
+    };
+    let blob = draft.publish(&manifest.id()).await?;
+    share_blob(shared, name, blob, manifest).await
+}
+
+/// Writes everything that a reader gives. A piece is hashed while it is written.
+async fn fill(
+    draft: &mut dyn Draft,
+    name: &ContentName,
+    reader: impl AsyncRead + Send,
+) -> Result<Manifest, ShareError> {
+    let mut reader = std::pin::pin!(reader);
+    let wrong = |source| ShareError::Content {
+        name: name.clone(),
+        source,
+    };
+    let mut builder = StreamedManifest::new();
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(READ_LEN);
+        let mut piece = (&mut reader).take(READ_LEN as u64);
+        while buffer.len() < READ_LEN {
+            let read = piece.read_buf(&mut buffer).await;
+            let read = read.map_err(|source| ShareError::Reader {
+                name: name.clone(),
+                source: source.into(),
+            })?;
+            if read == 0 {
+                break;
+            }
+        }
+        let bytes = buffer.split().freeze();
+        if bytes.is_empty() {
+            return builder.finish().map_err(wrong);
+        }
+        let (hashed, written) = futures::join!(add(builder, bytes.clone()), draft.append(bytes));
+        builder = hashed.map_err(wrong)?;
+        written?;
+    }
+}
+
+async fn add(
+    mut builder: StreamedManifest,
+    bytes: bytes::Bytes,
+) -> Result<StreamedManifest, ManifestError> {
+    let len = bytes.len();
+    hash(len, move || builder.update(&bytes).map(|()| builder)).await
+}
