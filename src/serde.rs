@@ -9,6 +9,7 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Addr;
+use crate::transport::PeerIdentity;
 
 macro_rules! as_text {
     ($($type:ty),+) => {$(
@@ -27,7 +28,7 @@ macro_rules! as_text {
     )+};
 }
 
-as_text!(Addr, ContentId, ContentName);
+as_text!(Addr, ContentId, ContentName, PeerIdentity);
 
 /// A duration as people write it: `20s`, `1m 30s`.
 pub(crate) struct DurationText(Duration);

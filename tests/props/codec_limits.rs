@@ -381,7 +381,7 @@ fn unknown_choices_are_refused() {
     let choice = |error: ProtocolError, found| {
         assert!(matches!(error, ProtocolError::Choice { found: f, .. } if f == found));
     };
-    for found in [0, 9, 0xff] {
+    for found in [0, 10, 0xff] {
         choice(
             PeerMessage::decode(on_session(0x21, &[&[found]], 0)).unwrap_err(),
             found,

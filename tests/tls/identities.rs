@@ -7,7 +7,7 @@ use bt_lite::protocol::{
     TrackerRequest,
 };
 use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
-use bt_lite::transport::{Connection, TlsTransport};
+use bt_lite::transport::{Connection, PeerIdentity, TlsTransport};
 use bt_lite::{
     Addr, ConfigError, DownloadOptions, MemoryNetwork, MemoryStorage, Peer, ShareSource,
     StartError, Transport,
@@ -174,6 +174,16 @@ async fn key_in_a_file_is_the_same_peer_after_a_restart() {
         let exposed = Identity::load_or_generate(&path).err().unwrap();
         assert_eq!(exposed, AuthSetupError::Exposed { path, mode: 0o644 });
     }
+}
+
+#[test]
+fn identity_is_text_in_a_configuration() {
+    let key = Identity::generate().unwrap().identity();
+    let text = serde_json::to_string(&[key]).unwrap();
+    assert_eq!(text, format!("[\"{key}\"]"));
+    let keys: Vec<PeerIdentity> = serde_json::from_str(&text).unwrap();
+    assert_eq!(keys, [key]);
+    assert!(serde_json::from_str::<PeerIdentity>("\"abc\"").is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 use super::error::AuthSetupError;
 use super::identity::Identity;
@@ -29,6 +30,9 @@ pub(in crate::transport) const EXPORTER_LABEL: &[u8] = b"EXPORTER-bt_lite-swarm-
 /// How long before the end of a certificate [`Authenticator::watch`] begins to warn: time
 /// enough for a person to renew it.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often [`Authenticator::watch`] warns of that.
+const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Proves who this program is, and decides who the others are. A clone is a handle to the
 /// same; one may be shared by all transports of a program.
@@ -118,9 +122,9 @@ impl Authenticator {
         trust.and(own)
     }
 
-    /// Reloads again and again, `every` so often, and warns in the log when the own
-    /// certificate expires within a week, or the files cannot be used. Spawn it; it ends
-    /// when every other handle is gone.
+    /// Reloads again and again, `every` so often, and warns in the log when the files
+    /// cannot be used, and once a day when the own certificate expires within a week.
+    /// Spawn it; it ends when every other handle is gone.
     ///
     /// Also ends connections with those whose certificates have expired meanwhile.
     ///
@@ -130,6 +134,7 @@ impl Authenticator {
         drop(self);
         // Zero would be a busy loop.
         let every = every.max(Duration::from_millis(1));
+        let mut warned: Option<Instant> = None;
         loop {
             tokio::time::sleep(every).await;
             let Some(state) = state.upgrade() else {
@@ -146,22 +151,26 @@ impl Authenticator {
             if let Err(error) = reloaded {
                 tracing::warn!(%error, "cannot reload what authenticates this program");
             }
-            this.warn_of_expiry();
+            if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) && this.warn_of_expiry() {
+                warned = Some(Instant::now());
+            }
         }
     }
 
-    fn warn_of_expiry(&self) {
+    /// Returns whether there was something to warn of.
+    fn warn_of_expiry(&self) -> bool {
         let Some(at) = self.expires_at() else {
-            return;
+            return false;
         };
         match at.duration_since(SystemTime::now()) {
-            Ok(left) if left > EXPIRY_NOTICE => {}
-            Ok(left) => tracing::warn!(
-                hours = left.as_secs() / 3600,
-                "the own certificate expires soon"
-            ),
+            Ok(left) if left > EXPIRY_NOTICE => return false,
+            Ok(left) => {
+                let hours = left.as_secs() / 3600;
+                tracing::warn!(hours, "the own certificate expires soon");
+            }
             Err(_) => tracing::error!("the own certificate has expired"),
         }
+        true
     }
 
     fn recheck(&self) {
