@@ -61,6 +61,13 @@ impl Extreme for Option<Duration> {
     ];
 }
 
+/// A slow rate, with which the content is here before a test gives up.
+const SLOW: u64 = 8 << 10;
+
+impl Extreme for Option<u64> {
+    const EXTREMES: &[Self] = &[Some(0), Some(SLOW), Some(u64::MAX), None];
+}
+
 fn set<T: Extreme + Clone>(field: &mut T, nth: usize) -> bool {
     let extreme = T::EXTREMES.get(nth);
     extreme.is_some_and(|extreme| {
@@ -86,6 +93,14 @@ const FIELDS: &[(&str, Set)] = &[
         set(&mut c.max_handshakes_per_host, n)
     }),
     ("shutdown_timeout", |c, n| set(&mut c.shutdown_timeout, n)),
+    ("limits.upload", |c, n| set(&mut c.limits.upload, n)),
+    ("limits.download", |c, n| set(&mut c.limits.download, n)),
+    ("limits.upload_per_host", |c, n| {
+        set(&mut c.limits.upload_per_host, n)
+    }),
+    ("limits.download_per_host", |c, n| {
+        set(&mut c.limits.download_per_host, n)
+    }),
     ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
     ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),
     ("swarm.max_waiting", |c, n| set(&mut c.swarm.max_waiting, n)),
@@ -287,7 +302,7 @@ fn every_field_is_tried() {
     let mut found: Vec<String> = config.lines().filter_map(field).collect();
     let last = |(name, _): &(&'static str, Set)| name.rsplit('.').next().unwrap().to_string();
     let mut tried: Vec<String> = FIELDS.iter().map(last).collect();
-    tried.extend(["strategy", "swarm", "planner"].map(String::from));
+    tried.extend(["strategy", "swarm", "planner", "limits"].map(String::from));
     found.sort();
     tried.sort();
     assert_eq!(found, tried);
