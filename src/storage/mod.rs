@@ -26,6 +26,7 @@
 mod error;
 mod file;
 mod memory;
+mod paused;
 mod shared;
 mod traits;
 
@@ -40,4 +41,5 @@ pub(crate) use file::{
     remembered_folders, scan_folder,
 };
 pub use memory::MemoryStorage;
+pub use paused::PausedDownload;
 pub use traits::{Blob, Catalogue, Lost, Partial, Remembered, Storage, Stored, check_range};

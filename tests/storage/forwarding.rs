@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use bt_lite::storage::{Blob, Catalogue, FilePoolStats, FileStamp, Folders, Partial, Stored};
+use bt_lite::storage::{
+    Blob, Catalogue, FilePoolStats, FileStamp, Folders, Partial, PausedDownload, Stored,
+};
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
 /// Writes down which of its methods were called.
@@ -72,6 +74,21 @@ impl Storage for Written {
         self.inner.forget(name, id).await
     }
 
+    async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
+        self.called("remember_paused");
+        self.inner.remember_paused(paused).await
+    }
+
+    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+        self.called("forget_paused");
+        self.inner.forget_paused(id).await
+    }
+
+    async fn paused(&self) -> Result<Vec<PausedDownload>, StorageError> {
+        self.called("paused");
+        self.inner.paused().await
+    }
+
     async fn remove(
         &self,
         name: &ContentName,
@@ -135,6 +152,10 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     storage.forget(&name, &id).await.unwrap();
     assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 0);
     storage.remove(&name, &id, None).await.unwrap();
+    let paused = PausedDownload::new(id, None);
+    storage.remember_paused(&paused).await.unwrap();
+    assert_eq!(storage.paused().await, Ok(vec![paused]));
+    storage.forget_paused(&id).await.unwrap();
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();

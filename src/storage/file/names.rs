@@ -22,6 +22,23 @@ impl PartialNames {
     }
 }
 
+/// The names of the record of a download that is paused.
+#[derive(Debug, Clone)]
+pub(super) struct PausedNames {
+    pub(super) record: String,
+    /// The record while it is being written.
+    pub(super) new: String,
+}
+
+impl PausedNames {
+    pub(super) fn of(id: ContentId) -> Self {
+        Self {
+            record: format!("{id}.paused"),
+            new: format!("{id}.pausing"),
+        }
+    }
+}
+
 /// The first and the second name of a file that is made and removed to see how
 /// files are renamed here. They belong to whoever has the lock of this content.
 pub(super) fn probe_names(id: ContentId) -> [String; 2] {
@@ -67,6 +84,10 @@ pub(super) enum ReservedFile {
     Probe,
     /// The directory of a folder.
     Folder,
+    /// The record of a download that is paused.
+    Paused,
+    /// The same while it is being written.
+    Pausing,
 }
 
 /// The hash and the purpose in a reserved name. Upper and lower case are the
@@ -82,6 +103,8 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".probe", ReservedFile::Probe),
         (".probed", ReservedFile::Probe),
         (".folder", ReservedFile::Folder),
+        (".paused", ReservedFile::Paused),
+        (".pausing", ReservedFile::Pausing),
     ];
     reserved
         .into_iter()
@@ -126,6 +149,8 @@ mod tests {
             format!("{id}.probe"),
             format!("{id}.probed"),
             folder_name(ContentId::of(b"x")),
+            PausedNames::of(ContentId::of(b"x")).record,
+            PausedNames::of(ContentId::of(b"x")).new,
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");
