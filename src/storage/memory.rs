@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Blob, Catalogue, Draft, FileStamp, Partial, Remembered, Storage, StorageError, Stored,
-    check_range,
+    Blob, Catalogue, Draft, FileStamp, Partial, PausedDownload, Remembered, Storage, StorageError,
+    Stored, check_range,
 };
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;
@@ -45,6 +45,7 @@ struct Contents {
     /// Sorted, so that a catalogue is the same every time.
     remembered: BTreeMap<(ContentName, ContentId), RememberedContent>,
     unfinished: HashMap<ContentId, Unfinished>,
+    paused: BTreeMap<ContentId, PausedDownload>,
     /// How many bytes of content fit, if there is a limit.
     capacity: Option<u64>,
     /// The length of all contents together, finished or not.
@@ -301,6 +302,21 @@ impl Storage for MemoryStorage {
         let key = (name.clone(), *id);
         self.contents().remembered.remove(&key);
         Ok(())
+    }
+
+    async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
+        let mut contents = self.contents();
+        contents.paused.insert(paused.id, paused.clone());
+        Ok(())
+    }
+
+    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+        self.contents().paused.remove(id);
+        Ok(())
+    }
+
+    async fn paused(&self) -> Result<Vec<PausedDownload>, StorageError> {
+        Ok(self.contents().paused.values().cloned().collect())
     }
 
     async fn remove(

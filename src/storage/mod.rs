@@ -30,6 +30,7 @@ mod file_pool_stats;
 mod memory;
 #[cfg(not(feature = "file-storage"))]
 mod no_files;
+mod paused;
 mod shared;
 mod traits;
 
@@ -47,4 +48,5 @@ pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]
 pub use no_files::{FileStamp, Folders};
+pub use paused::PausedDownload;
 pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

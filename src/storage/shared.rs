@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::StorageError;
+use super::paused::PausedDownload;
 use super::traits::{Blob, Catalogue, Draft, Partial, Storage, Stored};
 use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{ContentId, ContentName, Manifest};
@@ -82,6 +83,18 @@ macro_rules! forward {
                 known: Option<&FileStamp>,
             ) -> Result<(), StorageError> {
                 (**self).remove(name, id, known).await
+            }
+
+            async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
+                (**self).remember_paused(paused).await
+            }
+
+            async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+                (**self).forget_paused(id).await
+            }
+
+            async fn paused(&self) -> Result<Vec<PausedDownload>, StorageError> {
+                (**self).paused().await
             }
 
             async fn catalogue(&self) -> Result<Catalogue, StorageError> {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StorageError;
+use super::paused::PausedDownload;
 use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
@@ -241,6 +242,42 @@ pub trait Storage: Send + Sync + 'static {
         Err(StorageError::Unsupported {
             what: "removing a content",
         })
+    }
+
+    /// Records durably that a download is paused, in place of an earlier record of the
+    /// same content, so that it can be shown after a restart. What has arrived of it is
+    /// not touched. A wrapper around a storage must forward the call, as well as the next
+    /// two. By default nothing is recorded.
+    ///
+    /// Cancel safe: it is recorded or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Full`] and [`StorageError::Io`].
+    async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
+        let _ = paused;
+        Ok(())
+    }
+
+    /// Removes that record. There may be none.
+    ///
+    /// Cancel safe: it is removed or not.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+        let _ = id;
+        Ok(())
+    }
+
+    /// The downloads that are [recorded](Self::remember_paused) as paused, without those
+    /// whose records are damaged.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    async fn paused(&self) -> Result<Vec<PausedDownload>, StorageError> {
+        Ok(Vec::new())
     }
 
     /// All [remembered](Self::remember) contents: those that are still there and

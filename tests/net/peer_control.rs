@@ -136,6 +136,7 @@ on_both_networks! {
         // Also one that was not found yet, if it was asked for by its id.
         let second = leecher.peer.get(&id).unwrap();
         second.resume();
+        until(&first, false).await;
         found(&first).await;
         assert_eq!(second.content(), first.content());
         assert_eq!(leecher.peer.stats().active_downloads, 1);
@@ -306,7 +307,7 @@ on_both_networks! {
         let owner = world.node("owner").await;
         let shared = owner.share("x", &bytes).await;
         let first = world.tracker.local_addr();
-        assert_eq!(owner.peer.trackers(), [first.clone()]);
+        assert_eq!(owner.peer.trackers(), std::slice::from_ref(first));
         assert!(owner.peer.add_tracker("no address").is_err());
         assert!(!owner.peer.add_tracker(first.clone()).unwrap());
         for _ in 0..3 {
@@ -319,7 +320,7 @@ on_both_networks! {
             second.lists(&world, &more, 1).await;
             assert!(owner.peer.remove_tracker(&second.addr()));
             assert!(!owner.peer.remove_tracker(&second.addr()));
-            assert_eq!(owner.peer.trackers(), [first.clone()]);
+            assert_eq!(owner.peer.trackers(), std::slice::from_ref(first));
             while second.0.stats().registry.peers > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -345,7 +346,7 @@ on_both_networks! {
         while !matches!(events.next().await, Some(DownloadEvent::Stalled(_))) {}
         leecher.peer.add_tracker(second.addr()).unwrap();
         (&mut download).await.unwrap();
-        assert_eq!(leecher.bytes(&download.content().unwrap().name.to_string()), Some(bytes));
+        assert_eq!(leecher.bytes("x"), Some(bytes));
     }
 
     async fn owner_that_is_added_is_asked(world: World) {
@@ -462,4 +463,83 @@ async fn content_that_is_not_to_be_shared_is_not_recorded() {
         peer.shutdown().await;
         drop(peer);
     }
+}
+
+/// A download that was paused at the end is listed again, and goes on with what it had.
+#[tokio::test]
+async fn paused_download_is_paused_after_a_restart() {
+    let world = World::tcp().await;
+    let bytes = content(LENGTH, 48);
+    let (owner, id) = hanging(&world, &bytes).await;
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || {
+        let storage = FileStorage::open(dir.path()).unwrap();
+        let builder = world.builder("leecher", storage).share_stored();
+        builder.start().await.unwrap()
+    };
+    let restart = async |peer: Peer| {
+        peer.shutdown().await;
+        drop(peer);
+        start().await
+    };
+    let paused = |peer: &Peer| {
+        let list = peer.list().into_iter();
+        let list: Vec<_> = list.map(|is| (is.id, is.state)).collect();
+        list == [(Some(id), ContentState::Paused)]
+    };
+    let peer = start().await;
+    let download = peer.download_with(named("x"), DownloadOptions::new().name("mine"));
+    let mut events = download.events();
+    while download.progress().verified_chunks == 0 {
+        events.next().await.unwrap();
+    }
+    download.pause(PauseOptions::new());
+    until(&download, true).await;
+    let had = download.progress().verified_bytes;
+    download.detach();
+    let peer = restart(peer).await;
+    assert!(paused(&peer));
+    // Once more, as nobody has resumed it.
+    let peer = restart(peer).await;
+    assert!(paused(&peer));
+    // One that goes on is not paused any more, and one that is cancelled is gone.
+    peer.resume_all();
+    let download = peer.get(&id).unwrap();
+    until(&download, false).await;
+    download.pause(PauseOptions::new().serve(false));
+    until(&download, true).await;
+    download.resume();
+    until(&download, false).await;
+    download.detach();
+    let peer = restart(peer).await;
+    assert!(peer.list().is_empty());
+    let options = || {
+        DownloadOptions::new()
+            .paused(PauseOptions::new())
+            .name("mine")
+    };
+    let mut download = peer.download_with(id, options());
+    until(&download, true).await;
+    download.cancel();
+    assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+    let peer = restart(peer).await;
+    assert!(peer.list().is_empty());
+    let download = peer.download_with(id, options());
+    until(&download, true).await;
+    download.detach();
+    let peer = restart(peer).await;
+    assert!(paused(&peer));
+    // Another call of download takes its place, and goes on with what is here.
+    owner.shutdown().await;
+    let helper = world.node("helper").await;
+    helper.share("x", &bytes).await;
+    let mut download = peer.download_with(id, DownloadOptions::new().name("mine"));
+    assert_eq!((&mut download).await.unwrap().name, named("mine"));
+    assert!(download.progress().downloaded <= LENGTH as u64 - had);
+    assert_eq!(std::fs::read(dir.path().join("mine")).unwrap(), bytes);
+    running(&peer, 0).await;
+    let peer = restart(peer).await;
+    assert_eq!(peer.list().len(), 1);
+    assert_eq!(peer.list()[0].state, ContentState::Seeding);
+    peer.shutdown().await;
 }

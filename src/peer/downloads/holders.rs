@@ -57,6 +57,16 @@ impl Holders {
         &self.cancelled
     }
 
+    /// Cancels a download that goes on without handles. Returns whether it does.
+    pub(in crate::peer) fn abandon(&self) -> bool {
+        let wanted = self.wanted();
+        let is_abandoned = wanted.handles == 0;
+        if is_abandoned {
+            self.cancelled.cancel();
+        }
+        is_abandoned
+    }
+
     /// Whether the last handle has cancelled it, and was not just dropped.
     pub(in crate::peer) fn was_explicit(&self) -> bool {
         self.wanted().explicitly

@@ -1,11 +1,12 @@
 //! The downloads of a peer that have not ended.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
 use crate::peer::contents::table::DriverHandle;
 use crate::peer::downloads::control::DownloadControl;
 use crate::protocol::ContentKey;
@@ -26,10 +27,16 @@ pub(in crate::peer) struct Running {
     pub(in crate::peer) key: OnceLock<ContentKey>,
     /// Set when it was found.
     pub(in crate::peer) found: OnceLock<ContentId>,
+    /// The name that the user wants it stored under.
+    pub(in crate::peer) name: OnceLock<ContentName>,
     pub(in crate::peer) handle: DriverHandle,
     pub(in crate::peer) control: Arc<DownloadControl>,
     /// Cancelled when it has ended.
     pub(in crate::peer) ended: CancellationToken,
+    /// Whether the storage has recorded that it is paused.
+    recorded: AtomicBool,
+    /// It was paused when the peer was last stopped, and nobody has asked for it since.
+    restored: AtomicBool,
 }
 
 /// Keeps a download in the table until it is dropped.
@@ -50,9 +57,12 @@ impl RunningDownloads {
         let running = Arc::new(Running {
             key: OnceLock::new(),
             found: OnceLock::new(),
+            name: OnceLock::new(),
             handle,
             control,
             ended,
+            recorded: AtomicBool::new(false),
+            restored: AtomicBool::new(false),
         });
         let mut table = self.table();
         let number = table.next;
@@ -89,6 +99,51 @@ impl Running {
             (Some(id), _) | (None, Some(ContentKey::Id(id))) => Some(*id),
             _ => None,
         }
+    }
+
+    /// Whether two downloads are of the same content, as far as that is known.
+    pub(in crate::peer) fn wants_same(&self, other: &Self) -> bool {
+        match self.key.get() {
+            Some(ContentKey::Id(id)) => other.id() == Some(*id),
+            Some(ContentKey::Name(name)) => other.name.get() == Some(name),
+            None => false,
+        }
+    }
+
+    /// The download was paused when the peer was last stopped, and the storage has
+    /// recorded that.
+    pub(in crate::peer) fn restored(&self) {
+        self.is_recorded();
+        self.restored.store(true, Ordering::Relaxed);
+    }
+
+    /// Another download takes its place, and its record, if it was restored and nobody has
+    /// asked for it since.
+    pub(in crate::peer) fn give_way_to(&self, other: &Self) {
+        let is_paused = self.control.pauses().borrow().is_some();
+        if is_paused && self.handle.holders.abandon() && self.take_recorded() {
+            other.is_recorded();
+        }
+    }
+
+    /// Whether it is still as it was restored.
+    pub(in crate::peer) fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Relaxed)
+    }
+
+    /// The storage has a record of the pause from now on, or will have.
+    pub(in crate::peer) fn is_recorded(&self) {
+        self.recorded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the storage has a record of the pause.
+    pub(in crate::peer) fn has_record(&self) -> bool {
+        self.recorded.load(Ordering::Relaxed)
+    }
+
+    /// The storage has no record any more. Returns whether it had one.
+    pub(in crate::peer) fn take_recorded(&self) -> bool {
+        self.recorded.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -26,6 +26,8 @@ use crate::peer::downloads::local::{
     ATTEMPTS, WantedNames, complete_here, copy_stored, find_stored, recall, remembered,
     storage_error,
 };
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::Registered;
 use crate::peer::downloads::search::{Missed, Search, find};
@@ -136,9 +138,43 @@ impl DownloadTask {
             // Nobody else sets it.
             let _ = registered.key.set(key);
         }
+        if let Some(registered) = &self.registered {
+            let asked = registered.key.get().and_then(|key| match key {
+                ContentKey::Name(name) => Some(name),
+                ContentKey::Id(_) => None,
+            });
+            if let Some(name) = options.name.as_ref().or(asked) {
+                // Nobody else sets it.
+                let _ = registered.name.set(name.clone());
+            }
+            for other in self.shared.running.all() {
+                if other.is_restored() && registered.wants_same(&other) {
+                    other.give_way_to(registered);
+                }
+            }
+        }
         self.ticket.set_priority(options.priority);
         self.control.set_seeds(options.seed);
         self.control.set_pause(options.paused);
+        if options.paused.is_some() {
+            self.ticket.leave();
+            self.status
+                .send_if_modified(|status| status.set_paused(true));
+        }
+    }
+
+    /// The download was paused when the peer was last stopped.
+    pub(in crate::peer) fn restored(&self) {
+        if let Some(registered) = &self.registered {
+            registered.restored();
+        }
+    }
+
+    /// Has the storage record that the download is paused, or drops that.
+    async fn record_pause(&self, pause: Option<PauseOptions>) {
+        if let Some(registered) = &self.registered {
+            record_pause(&self.shared, registered, pause).await;
+        }
     }
 
     /// Runs until the content is no longer served, or the download fails.
@@ -173,6 +209,14 @@ impl DownloadTask {
 
     async fn drive(self, started: Result<Start, DownloadError>) {
         self.ticket.leave();
+        match started {
+            Err(DownloadError::ShutDown) => {
+                if let Some(registered) = &self.registered {
+                    record_at_shutdown(&self.shared, registered).await;
+                }
+            }
+            _ => self.record_pause(None).await,
+        }
         match started {
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
             Ok(Start::Join(join)) => Box::pin(self.follow(join)).await,
@@ -685,12 +729,17 @@ impl DownloadTask {
     {
         let mut pauses = self.control.pauses();
         loop {
-            if pauses.borrow_and_update().is_some() {
+            let pause = *pauses.borrow_and_update();
+            self.record_pause(pause).await;
+            if pause.is_some() {
                 self.ticket.leave();
                 self.status
                     .send_if_modified(|status| status.set_paused(true));
                 // The sender is in the control.
-                let _ = pauses.wait_for(Option::is_none).await;
+                let _ = pauses.changed().await;
+                continue;
+            }
+            if self.status.borrow().is_paused() {
                 self.ticket.enter();
                 self.status
                     .send_if_modified(|status| status.set_paused(false));

@@ -20,6 +20,7 @@ use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
+use crate::peer::downloads::restored::restore_paused;
 use crate::peer::downloads::task::DownloadTask;
 #[cfg(feature = "file-storage")]
 use crate::peer::folders::error::FolderError;
@@ -577,6 +578,12 @@ impl PeerBuilder {
     /// modification time. A storage that records nothing, such as
     /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
     ///
+    /// A download that was [paused](Download::pause) when this peer was last stopped is
+    /// [listed](Peer::list) as paused again, with what it has, if its content had been
+    /// found. It needs no handle: [`Peer::get`] gives one, [`Peer::resume_all`] or another
+    /// [`Peer::download`] goes on with it. Its priority, and owners that were added, are
+    /// not recorded.
+    ///
     /// Without this, the peer starts with nothing to share, and the storage
     /// records nothing.
     pub fn share_stored(mut self) -> Self {
@@ -894,12 +901,13 @@ impl fmt::Debug for PeerBuilder {
     }
 }
 
-/// Adds all contents and folders that the storage remembers.
+/// Adds all contents and folders that the storage remembers, and the downloads that were
+/// paused.
 async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
     serve_stored(shared).await?;
     #[cfg(feature = "file-storage")]
     restore(shared).await?;
-    Ok(())
+    restore_paused(shared).await
 }
 
 /// Random bytes of the operating system.

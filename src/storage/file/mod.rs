@@ -43,6 +43,7 @@ mod names;
 mod old_record;
 mod partial_blob;
 mod partial_file;
+mod paused;
 mod pool;
 mod read_blob;
 mod record;

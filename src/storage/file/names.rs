@@ -22,6 +22,23 @@ impl PartialNames {
     }
 }
 
+/// The names of the record of a download that is paused.
+#[derive(Debug, Clone)]
+pub(super) struct PausedNames {
+    pub(super) record: String,
+    /// The record while it is being written.
+    pub(super) new: String,
+}
+
+impl PausedNames {
+    pub(super) fn of(id: ContentId) -> Self {
+        Self {
+            record: format!("{id}.paused"),
+            new: format!("{id}.pausing"),
+        }
+    }
+}
+
 /// The first and the second name of a file that is made and removed to see how
 /// files are renamed here. They belong to whoever has the lock of this content.
 pub(super) fn probe_names(id: ContentId) -> [String; 2] {
@@ -74,6 +91,10 @@ pub(super) enum ReservedFile {
     Draft,
     /// The directory of a folder.
     Folder,
+    /// The record of a download that is paused.
+    Paused,
+    /// The same while it is being written.
+    Pausing,
 }
 
 /// The hash and the purpose in a reserved name. Upper and lower case are the
@@ -90,6 +111,8 @@ pub(super) fn parse_reserved(name: &str) -> Option<(ContentId, ReservedFile)> {
         (".probed", ReservedFile::Probe),
         (".draft", ReservedFile::Draft),
         (".folder", ReservedFile::Folder),
+        (".paused", ReservedFile::Paused),
+        (".pausing", ReservedFile::Pausing),
     ];
     reserved
         .into_iter()
@@ -135,6 +158,8 @@ mod tests {
             format!("{id}.probed"),
             draft_name(ContentId::of(b"x")),
             folder_name(ContentId::of(b"x")),
+            PausedNames::of(ContentId::of(b"x")).record,
+            PausedNames::of(ContentId::of(b"x")).new,
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");

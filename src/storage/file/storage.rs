@@ -17,6 +17,7 @@ use super::folder::folders::Folders;
 use super::names::{PartialNames, is_reserved};
 use super::partial_blob::PartialBlob;
 use super::partial_file::{PartialFile, Resumed};
+use super::paused;
 use super::pool::FilePool;
 use super::read_blob::{Located, Location, ReadBlob};
 use super::recovery::RecoveryOptions;
@@ -28,7 +29,7 @@ use super::storage_dir::{StorageDir, Taken};
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
 use crate::storage::{
-    Blob, Catalogue, Draft, FilePoolStats, Partial, Storage, StorageError, Stored,
+    Blob, Catalogue, Draft, FilePoolStats, Partial, PausedDownload, Storage, StorageError, Stored,
 };
 
 /// Contents as files in a directory. A clone is the same storage.
@@ -539,6 +540,21 @@ impl Storage for FileStorage {
         let (name, id, known) = (name.clone(), *id, known.cloned());
         self.run(move |this| this.catalogue.remove(&name, &id, known.as_ref()))
             .await
+    }
+
+    async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
+        let paused = paused.clone();
+        self.run(move |this| paused::remember(&this.dir, &paused))
+            .await
+    }
+
+    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+        let id = *id;
+        self.run(move |this| paused::forget(&this.dir, id)).await
+    }
+
+    async fn paused(&self) -> Result<Vec<PausedDownload>, StorageError> {
+        self.run(|this| paused::all(&this.dir)).await
     }
 
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {

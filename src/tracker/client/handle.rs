@@ -161,7 +161,12 @@ impl ClientHandle {
         self.trackers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The same.
+    /// The numbers of all trackers.
+    fn indices(&self) -> Vec<usize> {
+        self.trackers().iter().map(|slot| slot.index).collect()
+    }
+
+    /// Ignores poison as well.
     fn events(&self) -> MutexGuard<'_, broadcast::WeakSender<OwnEvent>> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,10 +286,7 @@ impl TrackerClient {
     /// the client goes on trying. [`TrackerError::Closed`] after a shutdown.
     pub async fn registered(&self) -> Result<(), TrackerError> {
         self.open()?;
-        let indices: Vec<usize> = {
-            let trackers = self.handle.trackers();
-            trackers.iter().map(|slot| slot.index).collect()
-        };
+        let indices = self.handle.indices();
         if indices.is_empty() {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::queue::ActivePlace;
-use crate::peer::downloads::running::Registered;
+use crate::peer::downloads::running::{Registered, Running};
 
 /// Tells a driver whether its download may go on.
 pub(in crate::peer) struct DownloadTurn {
@@ -65,10 +65,23 @@ impl DownloadTurn {
         self.control.seeds()
     }
 
+    /// The download.
+    pub(super) fn running(&self) -> Option<&Running> {
+        self.registered.as_deref()
+    }
+
+    /// How it is paused, if it is.
+    pub(super) fn pause(&self) -> Option<PauseOptions> {
+        match self.state {
+            State::Paused(options) => Some(options),
+            State::Active(_) | State::Waiting => None,
+        }
+    }
+
     /// Whether what has arrived is to be deleted.
     pub(super) fn discards(&self) -> bool {
-        let registered = self.registered.as_ref();
-        registered.is_some_and(|running| running.handle.holders.discards())
+        let running = self.running();
+        running.is_some_and(|running| running.handle.holders.discards())
     }
 
     /// What has changed by now.

@@ -35,6 +35,7 @@ use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -267,7 +268,13 @@ impl Driver {
                 () = self.limits.news() => {}
                 change = next_turn(&mut self.turn), if self.turn.is_some() => {
                     self.turn_changed(change);
+                    let pause = self.turn.as_ref().and_then(DownloadTurn::pause);
+                    self.record_pause(pause).await;
                 }
+            }
+            if self.publication == Publication::Published && self.turn.is_some() {
+                self.record_pause(None).await;
+                self.turn = None;
             }
             if self.publication == Publication::Published && !self.stays {
                 // It has not failed: its outcome is that it was published.
@@ -332,6 +339,7 @@ impl Driver {
         self.links.mute();
         let published = self.finish_writing(&reason).await;
         let reason = self.discard(reason).await;
+        self.record_end(published).await;
         let lost = self.lost(&reason);
         let Self {
             shared,
@@ -597,7 +605,6 @@ impl Driver {
                 self.shared.losses.found(&self.listing.content.id);
                 self.publication = Publication::Published;
                 self.set_durable_bytes(self.listing.content.length);
-                self.turn = None;
                 self.complete_readers();
                 if !self.stays {
                     // The outcome is told when nobody can find it here any more.
@@ -976,6 +983,35 @@ impl Driver {
                     status.set_paused(false);
                     status.set_queued(false);
                 });
+            }
+        }
+    }
+
+    /// A download that ends is not recorded as paused, unless the peer is shut down.
+    async fn record_end(&mut self, published: bool) {
+        match self.shared.tasks.stop.is_cancelled() && !published {
+            true => self.record_at_shutdown().await,
+            false => self.record_pause(None).await,
+        }
+    }
+
+    /// Has the storage record a pause that came too late to be seen to.
+    async fn record_at_shutdown(&mut self) {
+        if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
+            let patience = self.shared.config.shutdown_timeout / 2;
+            // At worst the download is not listed after the restart.
+            let _ = timeout(patience, record_at_shutdown(&self.shared, running)).await;
+        }
+    }
+
+    /// Has the storage record how the download is paused, or that it is not.
+    async fn record_pause(&mut self, pause: Option<PauseOptions>) {
+        if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
+            let pause = pause.filter(|_| self.swarm.is_paused());
+            let recorded = record_pause(&self.shared, running, pause);
+            let patience = self.shared.config.shutdown_timeout / 2;
+            if timeout(patience, recorded).await.is_err() {
+                tracing::warn!("the storage takes too long to record a pause");
             }
         }
     }
