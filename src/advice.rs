@@ -34,6 +34,11 @@ macro_rules! is_transient {
 /// }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Advice {
     /// The same call may succeed later although nobody changes anything here: something
     /// is down, busy or full elsewhere, or is not there yet. Call again after a pause.

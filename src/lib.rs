@@ -115,7 +115,10 @@
 //! - `serde`: saving and loading of ids, names and addresses as text, of a tracker's
 //!   snapshot, and of configurations: what a file leaves out has its default, an unknown
 //!   field is an error, durations are text (`"1m 30s"`), and bytes are numbers or text
-//!   (`"64 MiB"`).
+//!   (`"64 MiB"`). Events, figures and errors are saved as well, for logs and other
+//!   programs; see [`PeerEvent`], [`DownloadEvent`] and [`ErrorKind`].
+//! - `metrics`: counters, gauges and histograms of peers and trackers, for whatever recorder
+//!   the program installs; see `bt_lite::metrics`.
 //! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams
 //!   (`bt_lite::transport::auth`), with the cryptography of ring. `tls-aws-lc-rs` has that
 //!   of aws-lc-rs in its place.
@@ -135,9 +138,16 @@ mod advice;
 pub mod content;
 mod descriptors;
 mod error;
+mod error_kind;
+#[cfg(feature = "serde")]
+mod forms;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod io_error;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 pub mod peer;
 pub mod protocol;
 #[cfg(feature = "serde")]
@@ -154,12 +164,14 @@ pub use content::{
     FolderPath, Geometry, Manifest, NameError, TooLong, split_evenly,
 };
 pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
+pub use error_kind::ErrorKind;
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
     ContentLimits, ContentReader, ContentState, Download, DownloadEvent, DownloadEvents,
     DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer, PeerBuilder,
-    PeerConfig, Priority, RateLimits, ReaderOptions, Removal, RemoveError, ShareSource,
+    PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal, RemoveError,
+    ShareSource,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// The index of a chunk in its content, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChunkIndex(pub u32);
 
 impl ChunkIndex {

@@ -17,12 +17,14 @@
 //! | `download` | `key`: what was asked for; `folder`, if it is one | `peer` |
 //! | `content` | `id` | `peer` |
 //! | `announce` | `state`: what the trackers are told | `content` |
+//! | `chunk` | `chunk`: its index; at the level `trace` | `content` |
 //! | `link` | `id`, `peer`: the other one's id, `remote`: its address | `content` |
 //! | `session` | `remote`: the address of the other side | `peer` |
 
 mod config;
 mod contents;
 mod downloads;
+mod events;
 mod folders;
 mod handles;
 mod limits;
@@ -31,11 +33,13 @@ mod shared;
 mod stats;
 pub mod swarm;
 mod tasks;
+mod traffic;
 
 pub use config::PeerConfig;
 pub use contents::losses::LostContents;
 pub use downloads::pause::PauseOptions;
 pub use downloads::priority::Priority;
+pub use events::event::PeerEvent;
 #[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
 #[cfg(feature = "file-storage")]
@@ -49,5 +53,6 @@ pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::removal::{FileFate, Removal, RemoveError, Removed, RemovedFile};
 pub use handles::share::ShareSource;
+pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};

@@ -11,6 +11,7 @@ use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::running::RunningDownloads;
+use crate::peer::events::hub::EventHub;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::limits::{ContentLimits, Limiter};
 use crate::peer::session::Dialler;
@@ -18,6 +19,7 @@ use crate::peer::session::admission::Admission;
 use crate::peer::session::identity::Identity;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
+use crate::peer::traffic::Traffic;
 use crate::storage::{Storage, StorageError, Stored};
 use crate::tracker::TrackerClient;
 use crate::transport::Transport;
@@ -37,6 +39,10 @@ pub(super) struct PeerShared {
     pub(super) contents: Arc<Contents>,
     /// What was shared, and can no longer be read.
     pub(super) losses: Losses,
+    /// For those who watch the peer.
+    pub(super) events: EventHub,
+    /// What all contents together have sent and received.
+    pub(super) traffic: Traffic,
     pub(super) downloads: Arc<DownloadQueue>,
     pub(super) running: Arc<RunningDownloads>,
     pub(super) folders: FolderTable,

@@ -1,12 +1,14 @@
 //! Figures of a peer, for those who watch it.
 
 use crate::content::{ContentId, ContentName};
+use crate::peer::swarm::Waste;
 use crate::storage::FilePoolStats;
 
 /// What a peer has and does at one moment: the result of
 /// [`Peer::stats`](crate::Peer::stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PeerStats {
     /// Contents that are complete here, and shared.
     pub contents: usize,
@@ -26,12 +28,24 @@ pub struct PeerStats {
     /// The files of the storage, if it counts them. The storages of one process
     /// may share a bound.
     pub files: Option<FilePoolStats>,
+    /// Bytes of blocks per second that arrive, used or not, over
+    /// [`RATE_WINDOW`](crate::peer::swarm::RATE_WINDOW).
+    pub download_rate: u64,
+    /// Bytes of blocks per second that are sent, over the same window.
+    pub upload_rate: u64,
+    /// Bytes of blocks that arrived since the start, used or not.
+    pub downloaded: u64,
+    /// Bytes of blocks that were sent since the start.
+    pub uploaded: u64,
+    /// Bytes that arrived in vain since the start.
+    pub waste: Waste,
 }
 
 /// What a peer has and does of one complete content at one moment: the result of
 /// [`Peer::content_stats`](crate::Peer::content_stats).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ContentStats {
     /// The content.
     pub id: ContentId,

@@ -427,6 +427,11 @@ fn check_hashes(hashes: Bytes) -> Result<Bytes, ProtocolError> {
 /// Why a peer ends a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum RefuseReason {
     /// It speaks another version of the protocol.
     Version,

@@ -69,6 +69,11 @@ pub struct OwnerRef(pub u64);
 
 /// What a content is asked for by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum ContentKey {
     /// By its id, which is always exact.
     Id(ContentId),

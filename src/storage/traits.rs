@@ -441,6 +441,7 @@ impl fmt::Debug for Remembered {
 /// A content that was remembered and cannot be offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Lost {
     /// Its id.
     pub id: ContentId,

@@ -223,6 +223,13 @@ impl ShardedRegistry {
         stats
     }
 
+    /// How many peers, contents and ownerships there are. O(1).
+    pub(super) fn counts(&self) -> [u64; 3] {
+        let handler = &self.handler;
+        let counts = [&handler.peers, &handler.contents, &handler.ownerships];
+        counts.map(|count| count.get().into())
+    }
+
     /// The knowledge that is worth saving when the tracker ends: the upload rates
     /// of the peers that listen, by address, and the contents. Costs one step for
     /// each of them.

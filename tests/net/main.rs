@@ -22,6 +22,8 @@ mod folder_stalls;
 mod folders;
 mod forwarding;
 mod framing;
+mod json_forms;
+mod metrics;
 mod peer_control;
 mod peer_crowd_strangers;
 mod peer_disk;
@@ -38,6 +40,7 @@ mod peer_spans;
 mod peer_streams;
 mod peer_surface;
 mod peer_transfer;
+mod peer_watch;
 mod tcp;
 #[path = "../world/mod.rs"]
 mod world;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bt_lite::{DownloadOptions, MemoryStorage, Peer};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::world::{World, content, named, soon};
 
@@ -30,6 +30,7 @@ struct SpanEntry {
 #[derive(Debug, Clone)]
 struct Line {
     target: &'static str,
+    level: Level,
     text: String,
     spans: Vec<String>,
 }
@@ -126,6 +127,7 @@ impl Subscriber for Log {
         }
         let line = Line {
             target: event.metadata().target(),
+            level: *event.metadata().level(),
             text: fields.0,
             spans: around,
         };
@@ -236,4 +238,52 @@ async fn announcement_that_fails_is_logged_in_its_own_span() {
             "{state}: {failed:#?}"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_and_bans_are_logged_in_their_content_and_no_chunk_above_trace() {
+    let log = Log::default();
+    let _guard = log.install();
+    let world = World::memory(1).await;
+    let liar = world.node("liar").await;
+    let bytes = content(200 * (16 << 10), 1);
+    let shared = liar.share("x", &bytes).await;
+    world.network().set_upload_rate("liar", Some(100_000));
+    let leecher = world.node("leecher").await;
+    let download = leecher.peer.download(&shared);
+    while download.progress().verified_chunks < 3 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.network().corrupt_next("liar", 1);
+    while log.lines("peer banned").is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let good = world.node("good").await;
+    good.share("x", &bytes).await;
+    soon(download).await.unwrap();
+    let (peer, id) = (
+        format!("id={}", leecher.peer.id()),
+        format!("id={}", shared.id),
+    );
+    let spans: [(&str, &[&str]); 2] = [("peer", &[&peer]), ("content", &[&id])];
+    let banned = log.lines("peer banned");
+    assert_eq!(banned.len(), 1);
+    assert!(lies_in(&banned[0], &spans), "{banned:#?}");
+    let named = format!("peer={}", liar.peer.id());
+    assert!(banned[0].text.contains(&named), "{banned:#?}");
+    let bad = log.lines("chunk is bad");
+    assert_eq!(bad.len(), 1);
+    assert_eq!(
+        (bad[0].level, lies_in(&bad[0], &spans)),
+        (Level::DEBUG, true)
+    );
+    let verified = log.lines("chunk verified");
+    assert_eq!(verified.len(), 200);
+    for line in verified {
+        assert_eq!((line.level, lies_in(&line, &spans)), (Level::TRACE, true));
+        assert!(line.text.contains("chunk="), "{line:?}");
+    }
+    let complete = log.lines("download complete");
+    assert_eq!(complete.len(), 1);
+    assert!(lies_in(&complete[0], &spans), "{complete:#?}");
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, LinkInfo, SwarmConfig};
+use bt_lite::peer::swarm::{LinkId, LinkInfo, RemotePeer, SwarmConfig};
 use bt_lite::protocol::limits::MAX_REQUESTS;
 use bt_lite::protocol::{Addr, HostKey, LinkProof, PeerId};
 use bt_lite::{Bitfield, ChunkIndex, StallReason};
@@ -291,6 +291,10 @@ pub(crate) struct Observer {
     partial: bool,
     complete: bool,
     gave_up: bool,
+    /// Those of whom it was said that they joined, and not that they left.
+    owners: Vec<RemotePeer>,
+    /// Those of whom it was said that they are banned.
+    banned: Vec<RemotePeer>,
     /// Why it said that nothing arrives.
     stalled: Option<StallReason>,
     /// The user has paused the download, and others are still served or not.
@@ -361,6 +365,8 @@ impl Observer {
             partial: false,
             complete: false,
             gave_up: false,
+            owners: Vec::new(),
+            banned: Vec::new(),
             stalled: None,
             paused: None,
             parts: false,

@@ -24,5 +24,6 @@ mod peer_stalls;
 mod peer_strangers;
 mod peer_trackers;
 mod peer_waits;
+mod peer_watch;
 #[path = "../world/mod.rs"]
 mod world;

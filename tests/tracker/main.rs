@@ -7,6 +7,7 @@ mod pipeline;
 mod restart;
 mod server;
 mod spans;
+mod stats;
 mod strangers;
 
 use std::sync::Arc;

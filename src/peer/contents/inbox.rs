@@ -9,7 +9,7 @@ use crate::content::Bitfield;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::limits::ContentLimits;
 use crate::peer::session::outlet::Outlet;
-use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo, Strategy};
+use crate::peer::swarm::{DownloadStats, LinkCookies, LinkId, LinkInfo, PieceMap, Strategy};
 use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
@@ -56,6 +56,14 @@ pub(in crate::peer) enum DriverInput {
     /// The user asks which chunks are verified.
     VerifiedChunks {
         reply: oneshot::Sender<Option<Bitfield>>,
+    },
+    /// Somebody asks what is done for the content.
+    Stats {
+        reply: oneshot::Sender<DownloadStats>,
+    },
+    /// Somebody asks how far each chunk is.
+    PieceMap {
+        reply: oneshot::Sender<Option<PieceMap>>,
     },
 }
 

@@ -2,9 +2,11 @@
 //! a folder that has it as a file is no longer whole.
 
 use crate::content::Content;
+use crate::metrics;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::role::Role;
+use crate::peer::events::event::PeerEvent;
 use crate::peer::shared::PeerShared;
 use crate::protocol::OwnState;
 use crate::storage::{Lost, StorageError};
@@ -21,6 +23,11 @@ pub(in crate::peer) async fn report(
     error: StorageError,
 ) -> Option<Asleep> {
     let id = content.id;
+    metrics::count(metrics::WITHDRAWN, 1);
+    shared.events.publish(|| PeerEvent::Withdrawn {
+        content: content.clone(),
+        error: error.clone(),
+    });
     let of_folder = match role {
         Role::File => shared.folders.lose_file(content),
         Role::Alone | Role::Index => None,

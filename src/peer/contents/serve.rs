@@ -26,6 +26,7 @@ use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
     AddedPlace, DriverClaim, DriverHandle, Readable, Settled, Taken, Waker, Waking,
 };
+use crate::peer::events::event::PeerEvent;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -123,6 +124,10 @@ async fn share_at(
     shared.losses.found(&id);
     undo.shared = None;
     shared.contents.announced(&id);
+    let content = || content.clone();
+    shared
+        .events
+        .publish(|| PeerEvent::ShareStarted { content: content() });
     Ok(true)
 }
 
@@ -258,6 +263,7 @@ pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -
     }
     let mut names = shared.losses.forget(id);
     let here = shared.contents.names(id);
+    let content = here.as_ref().map(|(content, _)| content.clone());
     names.extend(here.into_iter().flat_map(|(_, names)| names));
     if names.is_empty() {
         return false;
@@ -272,6 +278,9 @@ pub(in crate::peer) async fn unshare(shared: &Arc<PeerShared>, id: &ContentId) -
             of.forget(&name, &id).await;
         }
     };
+    if let Some(content) = content {
+        shared.events.publish(|| PeerEvent::ShareEnded { content });
+    }
     // Goes on if this future is dropped.
     let (done, heard) = oneshot::channel::<()>();
     let stop = shared.tasks.stop.clone();
@@ -433,6 +442,9 @@ pub(in crate::peer) async fn adopt(
     if shared.trackers.own_all([entry]) > 0 {
         tracing::warn!(content = %id, "the content is not announced");
     }
+    shared.events.publish(|| PeerEvent::ShareStarted {
+        content: content.clone(),
+    });
     Ok(content)
 }
 

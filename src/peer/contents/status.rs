@@ -209,9 +209,10 @@ impl StatusSender {
     pub(in crate::peer) fn send_if_modified(
         &self,
         modify: impl FnOnce(&mut ContentStatus) -> bool,
-    ) {
-        self.status.send_if_modified(modify);
+    ) -> bool {
+        let modified = self.status.send_if_modified(modify);
         self.note_end();
+        modified
     }
 
     fn note_end(&self) {

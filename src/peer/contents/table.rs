@@ -516,6 +516,26 @@ impl Contents {
         named.map(|(id, _)| *id).collect()
     }
 
+    /// How to ask about a content that is here, if somebody drives it, and what is known of
+    /// it without.
+    pub(in crate::peer) fn watched(
+        &self,
+        id: &ContentId,
+    ) -> Option<(Option<mpsc::Sender<DriverInput>>, ContentStatus)> {
+        let table = self.table();
+        Some(match table.contents.get(id)? {
+            State::Awake(driver) => {
+                let status = driver.status.borrow().clone();
+                (Some(driver.inbox.clone()), status)
+            }
+            State::Asleep(asleep) => {
+                let uploads = table.uploads.get(id).cloned().unwrap_or_default();
+                let status = ContentStatus::shared(asleep.content.clone(), uploads);
+                (None, status)
+            }
+        })
+    }
+
     /// What was sent of a content.
     pub(in crate::peer) fn uploads(&self, id: &ContentId) -> Uploads {
         self.table().uploads.get(id).cloned().unwrap_or_default()

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
+use crate::metrics::{self, Held};
 use crate::peer::downloads::priority::Priority;
 
 /// The queue of one peer.
@@ -42,7 +43,19 @@ pub(in crate::peer) struct QueueTicket {
 pub(in crate::peer) struct Aside<'a>(&'a QueueTicket);
 
 /// The place of an active download, given back when it is dropped.
-pub(in crate::peer) struct ActivePlace(Arc<DownloadQueue>);
+pub(in crate::peer) struct ActivePlace {
+    queue: Arc<DownloadQueue>,
+    _counted: Held,
+}
+
+impl ActivePlace {
+    fn new(queue: &Arc<DownloadQueue>) -> Self {
+        Self {
+            queue: Arc::clone(queue),
+            _counted: Held::new(metrics::ACTIVE),
+        }
+    }
+}
 
 /// Asks for no place any more when it is dropped.
 struct Asking<'a>(&'a QueueTicket);
@@ -98,7 +111,7 @@ impl DownloadQueue {
             let Some(asks) = next else {
                 return;
             };
-            let _ = asks.send(ActivePlace(Arc::clone(self)));
+            let _ = asks.send(ActivePlace::new(self));
         }
     }
 
@@ -130,8 +143,8 @@ impl Line {
 
 impl Drop for ActivePlace {
     fn drop(&mut self) {
-        self.0.line().active -= 1;
-        self.0.fill();
+        self.queue.line().active -= 1;
+        self.queue.fill();
     }
 }
 
@@ -153,7 +166,7 @@ impl QueueTicket {
         }
         line.active += 1;
         line.waiting.remove(&standing);
-        Some(ActivePlace(Arc::clone(&self.queue)))
+        Some(ActivePlace::new(&self.queue))
     }
 
     /// Waits for a place.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{ContentId, ContentName};
 use crate::peer::contents::table::DriverHandle;
 use crate::peer::downloads::control::DownloadControl;
+use crate::peer::events::topic::Topic;
 use crate::protocol::ContentKey;
 
 /// The downloads of one peer, in the order in which they were asked for.
@@ -33,6 +34,7 @@ pub(in crate::peer) struct Running {
     pub(in crate::peer) control: Arc<DownloadControl>,
     /// Cancelled when it has ended.
     pub(in crate::peer) ended: CancellationToken,
+    pub(in crate::peer) topic: Arc<Topic>,
     /// Whether the storage has recorded that it is paused.
     recorded: AtomicBool,
     /// It was paused when the peer was last stopped, and nobody has asked for it since.
@@ -52,7 +54,7 @@ impl RunningDownloads {
         self: &Arc<Self>,
         handle: DriverHandle,
         control: Arc<DownloadControl>,
-        ended: CancellationToken,
+        (topic, ended): (Arc<Topic>, CancellationToken),
     ) -> Registered {
         let running = Arc::new(Running {
             key: OnceLock::new(),
@@ -61,6 +63,7 @@ impl RunningDownloads {
             handle,
             control,
             ended,
+            topic,
             recorded: AtomicBool::new(false),
             restored: AtomicBool::new(false),
         });

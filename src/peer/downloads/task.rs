@@ -31,6 +31,7 @@ use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::Registered;
 use crate::peer::downloads::search::{Missed, Search, find};
+use crate::peer::events::topic::Topic;
 use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
@@ -51,6 +52,7 @@ pub(in crate::peer) struct DownloadTask {
     control: Arc<DownloadControl>,
     /// `None` if it has joined another download.
     registered: Option<Registered>,
+    topic: Arc<Topic>,
 }
 
 /// What the download turned out to be.
@@ -116,9 +118,12 @@ impl DownloadTask {
         let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
         let ended = status.ended();
         let running = &shared.running;
-        let registered = running.add(handle.clone(), Arc::clone(&control), ended.clone());
+        let topic = Arc::new(Topic::new(shared.events.subscribers()));
+        let topics = (Arc::clone(&topic), ended.clone());
+        let registered = running.add(handle.clone(), Arc::clone(&control), topics);
         let watch = (watch, ended);
-        let download = Download::new(watch, hold, sender, Arc::clone(&control), readers, stop);
+        let control_here = (Arc::clone(&control), Arc::clone(&topic));
+        let download = Download::new(watch, hold, sender, control_here, readers, stop);
         let task = Self {
             registered: Some(registered),
             control,
@@ -128,6 +133,7 @@ impl DownloadTask {
             inbox,
             status,
             ticket,
+            topic,
         };
         (task, download)
     }
@@ -158,8 +164,16 @@ impl DownloadTask {
         self.control.set_pause(options.paused);
         if options.paused.is_some() {
             self.ticket.leave();
-            self.status
-                .send_if_modified(|status| status.set_paused(true));
+            self.show_paused(true);
+        }
+    }
+
+    fn show_paused(&self, paused: bool) {
+        let changed = self
+            .status
+            .send_if_modified(|status| status.set_paused(paused));
+        if changed {
+            self.topic.paused(&self.shared.events, paused);
         }
     }
 
@@ -223,6 +237,7 @@ impl DownloadTask {
             Ok(Start::Complete(content)) => Box::pin(self.is_complete(content)).await,
             Err(error) => {
                 let error = self.discard(error).await;
+                self.topic.failed(&self.shared.events, &error);
                 self.readers.end(error.clone());
                 self.status.send_modify(|status| status.end(Err(error)));
             }
@@ -253,6 +268,7 @@ impl DownloadTask {
 
     async fn is_complete(&self, content: Content) {
         let id = content.id;
+        self.topic.complete(&self.shared.events, &content);
         let board = serve::readers(&self.shared, &id).await;
         let uploads = self.shared.contents.watch_uploads(&id);
         let complete = ContentStatus::shared(content.clone(), uploads);
@@ -285,8 +301,10 @@ impl DownloadTask {
             readers,
             control,
             registered,
+            topic,
             ..
         } = self;
+        topic.found(fetch.swarm.id());
         let Fetch {
             claim,
             swarm,
@@ -321,6 +339,9 @@ impl DownloadTask {
             hold,
             wanted,
         } = join;
+        if let Some(id) = self.registered.as_ref().and_then(|joined| joined.id()) {
+            self.topic.found(id);
+        }
         // Whoever reads has a place at the other download.
         self.readers.moved(Arc::clone(&running.readers));
         if let Some(other) = &running.control {
@@ -345,6 +366,10 @@ impl DownloadTask {
             named = named => named,
         };
         let last = running.status.borrow().clone();
+        if let (Some(Ok(_)), Err(error)) = (last.outcome(), &outcome) {
+            // The other one succeeded, and this one could not get its name.
+            self.topic.failed(&self.shared.events, error);
+        }
         let last = last.ended(outcome);
         self.status.send_modify(|status| *status = last);
     }
@@ -442,6 +467,7 @@ impl DownloadTask {
     ) -> Result<Start, DownloadError> {
         let shared = &self.shared;
         let key = key.check()?;
+        self.topic.asked(&key);
         if let Some(wrong) = options.wrong {
             return Err(wrong);
         }
@@ -685,6 +711,7 @@ impl DownloadTask {
             source,
         } = part;
         let (id, length) = (listing.content.id, listing.content.length);
+        self.topic.asked(&id.into());
         let place = self.while_running(|| self.place()).await?;
         let claim = loop {
             match shared.contents.claim(id, &self.handle).await {
@@ -733,16 +760,14 @@ impl DownloadTask {
             self.record_pause(pause).await;
             if pause.is_some() {
                 self.ticket.leave();
-                self.status
-                    .send_if_modified(|status| status.set_paused(true));
+                self.show_paused(true);
                 // The sender is in the control.
                 let _ = pauses.changed().await;
                 continue;
             }
             if self.status.borrow().is_paused() {
                 self.ticket.enter();
-                self.status
-                    .send_if_modified(|status| status.set_paused(false));
+                self.show_paused(false);
             }
             tokio::select! {
                 biased;
@@ -760,6 +785,7 @@ impl DownloadTask {
             return Ok(place);
         }
         self.status.send_modify(|status| status.set_queued(true));
+        self.topic.queued(&self.shared.events);
         let place = self.ticket.begin().await;
         self.status.send_modify(|status| status.set_queued(false));
         place.ok_or(DownloadError::ShutDown)

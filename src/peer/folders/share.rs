@@ -21,6 +21,7 @@ use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::{tell_trackers, unshare};
 use crate::peer::contents::table::Taken;
+use crate::peer::events::event::PeerEvent;
 use crate::peer::shared::PeerShared;
 use crate::protocol::{OwnEntry, OwnState};
 use crate::storage::{
@@ -162,12 +163,15 @@ pub(in crate::peer) async fn share_folder(
         // The user has it as a content of its own, or downloads it as one.
         drop(here);
     }
-    let mut listing = Listing::new(content, folder.name.clone());
+    let mut listing = Listing::new(content.clone(), folder.name.clone());
     let told = tell_trackers(shared, listing.announce(OwnState::Complete));
     told.await.map_err(ShareError::from)?;
     shared.losses.found(&id);
     undo.shared = None;
     shared.contents.announced(&id);
+    shared
+        .events
+        .publish(|| PeerEvent::ShareStarted { content });
     Ok(folder)
 }
 

@@ -7,6 +7,7 @@ use crate::peer::swarm::StallReason;
 /// A folder that is shared, or was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Folder {
     /// The content id of its index.
     pub id: ContentId,
@@ -22,6 +23,11 @@ pub struct Folder {
 /// How far the download of a folder is. Files that were here already count as well.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct FolderProgress {
     /// How many files are wanted. 0 until the index is here.
     pub files: usize,

@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use crate::content::{Bitfield, Content, ContentName, NameError};
+use crate::content::{Bitfield, ChunkIndex, Content, ContentName, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::readers::ReaderBoard;
@@ -19,15 +19,27 @@ use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
+use crate::peer::events::event::PeerEvent;
+use crate::peer::events::hub::Subscription;
+use crate::peer::events::topic::Topic;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::limits::ContentLimits;
-use crate::peer::swarm::{Progress, StallReason, Strategy};
+use crate::peer::swarm::{BannedPeer, LeaveReason, Progress, RemotePeer, StallReason, Strategy};
 use crate::protocol::{Addr, AddrError};
 use crate::storage::MemoryStorage;
 
 /// What happens to a download.
+///
+/// With the feature `serde` an event is saved as a JSON object whose field `event` has the
+/// name of the variant in lower case with underscores, as in
+/// `{"event":"stalled","reason":"silent","links":2}`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(tag = "event", rename_all = "snake_case")
+)]
 pub enum DownloadEvent {
     /// The download waits until others have ended
     /// ([`PeerConfig::max_downloads`](crate::peer::PeerConfig::max_downloads)).
@@ -58,6 +70,31 @@ pub enum DownloadEvent {
     /// The download goes on, or waits for its turn. Comes only after
     /// [`Paused`](Self::Paused).
     Unpaused,
+    /// A linked peer said for the first time that it has something of the content. This
+    /// and the next four only come from [`Download::detailed_events`].
+    OwnerJoined(RemotePeer),
+    /// The link with an owner is gone.
+    OwnerLeft {
+        /// Who.
+        #[cfg_attr(feature = "serde", serde(flatten))]
+        owner: RemotePeer,
+        /// Why.
+        #[cfg_attr(feature = "serde", serde(flatten))]
+        why: LeaveReason,
+    },
+    /// A peer lied, and is not admitted any more.
+    Banned(BannedPeer),
+    /// A chunk is right.
+    ChunkVerified {
+        /// Which one.
+        chunk: ChunkIndex,
+    },
+    /// So many of the four events before were dropped here, since they were not read in
+    /// time.
+    Missed {
+        /// How many.
+        events: u64,
+    },
     /// The content is stored, published and durable. The last event.
     Finished(Content),
     /// The download has failed. The last event.
@@ -250,7 +287,7 @@ impl DownloadOptions {
 /// goes on as long as one of them is there.
 #[must_use = "dropping the handle cancels the download"]
 pub struct Download {
-    status: watch::Receiver<ContentStatus>,
+    pub(super) status: watch::Receiver<ContentStatus>,
     /// Cancelled when there is an outcome, and when none comes any more.
     ended: CancellationToken,
     outcome: ReusableBoxFuture<'static, Result<Content, DownloadError>>,
@@ -258,11 +295,12 @@ pub struct Download {
     /// Cancelled when this handle has cancelled its part, and the download goes on for
     /// others.
     left: CancellationToken,
-    inbox: mpsc::Sender<DriverInput>,
+    pub(super) inbox: mpsc::Sender<DriverInput>,
     control: Arc<DownloadControl>,
     readers: Arc<ReaderBoard>,
     /// Cancelled when the peer is shut down.
     stop: CancellationToken,
+    pub(super) topic: Arc<Topic>,
 }
 
 impl Download {
@@ -271,7 +309,7 @@ impl Download {
         (status, ended): (watch::Receiver<ContentStatus>, CancellationToken),
         hold: Hold,
         inbox: mpsc::Sender<DriverInput>,
-        control: Arc<DownloadControl>,
+        (control, topic): (Arc<DownloadControl>, Arc<Topic>),
         readers: Arc<ReaderBoard>,
         stop: CancellationToken,
     ) -> Self {
@@ -280,6 +318,7 @@ impl Download {
             control,
             readers,
             stop,
+            topic,
             outcome: ReusableBoxFuture::new(outcome(ended.clone(), left.clone(), status.clone())),
             status,
             ended,
@@ -495,6 +534,8 @@ pub struct DownloadEvents {
     stall: Option<StallReason>,
     was_queued: bool,
     pauses: PausesTold,
+    /// What is told beside the status.
+    details: Option<Subscription>,
 }
 
 /// Which pauses were told.
@@ -531,7 +572,34 @@ impl DownloadEvents {
             shown: None,
             stall: None,
             was_queued: false,
+            details: None,
         }
+    }
+
+    /// The same with the events of the content.
+    pub(super) fn with_details(mut self, details: Subscription) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// The next event of the content that is there.
+    fn take_detail(&mut self, cx: &Context<'_>) -> Option<DownloadEvent> {
+        while let Poll::Ready(event) = self.details.as_ref()?.poll_next(cx) {
+            let Some(event) = event else {
+                self.details = None;
+                return None;
+            };
+            return Some(match event {
+                PeerEvent::OwnerJoined { owner, .. } => DownloadEvent::OwnerJoined(owner),
+                PeerEvent::OwnerLeft { owner, why, .. } => DownloadEvent::OwnerLeft { owner, why },
+                PeerEvent::Banned { banned, .. } => DownloadEvent::Banned(banned),
+                PeerEvent::ChunkVerified { chunk, .. } => DownloadEvent::ChunkVerified { chunk },
+                PeerEvent::Missed { events } => DownloadEvent::Missed { events },
+                // The status tells of it.
+                _ => continue,
+            });
+        }
+        None
     }
 
     /// What is new in the present status.
@@ -605,6 +673,12 @@ impl Stream for DownloadEvents {
     type Item = DownloadEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DownloadEvent>> {
+        if self.next == NextEvent::End {
+            return Poll::Ready(None);
+        }
+        if let Some(event) = self.take_detail(cx) {
+            return Poll::Ready(Some(event));
+        }
         loop {
             match self.next {
                 NextEvent::Status => {

@@ -16,9 +16,15 @@ use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, AddrError};
 
-/// What happens to a download of a folder.
+/// What happens to a download of a folder. With the feature `serde` it is saved as a
+/// [`DownloadEvent`](crate::DownloadEvent) is.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(tag = "event", rename_all = "snake_case")
+)]
 pub enum FolderEvent {
     /// The index is here: how many files are wanted, and how many bytes.
     Found(Folder),

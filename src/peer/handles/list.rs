@@ -95,7 +95,7 @@ impl Peer {
                 (handle.status.clone(), running.ended.clone()),
                 hold,
                 handle.inbox.clone(),
-                Arc::clone(&running.control),
+                (Arc::clone(&running.control), Arc::clone(&running.topic)),
                 Arc::clone(&handle.readers),
                 shared.tasks.stop.clone(),
             ))

@@ -13,3 +13,4 @@ pub(super) mod reader;
 pub(super) mod removal;
 pub(super) mod share;
 pub(super) mod share_reader;
+pub(super) mod watch;

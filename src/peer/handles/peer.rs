@@ -22,6 +22,7 @@ use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::restored::restore_paused;
 use crate::peer::downloads::task::DownloadTask;
+use crate::peer::events::hub::EventHub;
 #[cfg(feature = "file-storage")]
 use crate::peer::folders::error::FolderError;
 #[cfg(feature = "file-storage")]
@@ -45,6 +46,7 @@ use crate::peer::shared::PeerShared;
 use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
+use crate::peer::traffic::Traffic;
 use crate::protocol::{Addr, AddrError, PeerId};
 use crate::storage::{Lost, Storage, StorageError};
 use crate::tracker::{ClientConfig, TrackerClient, TrackerError};
@@ -196,6 +198,9 @@ impl Peer {
         let (contents, awake) = shared.contents.counts();
         let (active_downloads, queued_downloads) = shared.downloads.counts();
         let (connections, max_connections) = shared.admission.counts();
+        let traffic = shared
+            .traffic
+            .totals(tokio::time::Instant::now().into_std());
         PeerStats {
             contents,
             awake,
@@ -204,6 +209,11 @@ impl Peer {
             connections,
             max_connections,
             files: shared.storage.open_files(),
+            download_rate: traffic.download_rate,
+            upload_rate: traffic.upload_rate,
+            downloaded: traffic.downloaded,
+            uploaded: traffic.uploaded,
+            waste: traffic.waste,
         }
     }
 
@@ -514,6 +524,7 @@ impl Peer {
         shared.tasks.stop.cancel();
         shared.trackers.shutdown().await;
         shared.tasks.end(shared.config.shutdown_timeout).await;
+        shared.events.close();
     }
 
     pub(in crate::peer) fn shared(&self) -> &Arc<PeerShared> {
@@ -811,6 +822,8 @@ impl PeerBuilder {
                 admission,
                 contents,
                 losses: Losses::default(),
+                events: EventHub::default(),
+                traffic: Traffic::new(tokio::time::Instant::now().into_std()),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 running: Arc::default(),
                 folders: FolderTable::default(),

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{self, Held};
 use crate::peer::config::PeerConfig;
 use crate::protocol::{Addr, HostKey};
 
@@ -64,6 +65,7 @@ pub(in crate::peer) struct ConnectionPlace {
     admission: Arc<Admission>,
     holder: PlaceHolder,
     cut: CancellationToken,
+    _counted: Held,
 }
 
 #[derive(Clone)]
@@ -191,6 +193,7 @@ impl Admission {
             admission,
             holder,
             cut,
+            _counted: Held::new(metrics::CONNECTIONS),
         }
     }
 

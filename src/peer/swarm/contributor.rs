@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::LinkId;
 use super::assembler::Assembled;
+use super::{LinkId, RemotePeer};
 use crate::protocol::{Addr, HostKey, PeerId};
 
 /// Who sent a block. It is remembered after its link has ended.
@@ -17,6 +17,14 @@ pub(super) struct Contributor {
     /// Whether this side dialled. Only then is the address proven.
     pub(super) dialled: bool,
     pub(super) host: HostKey,
+}
+
+impl Contributor {
+    /// Who it is, once it has said that.
+    pub(super) fn remote_peer(&self) -> Option<RemotePeer> {
+        let addr = self.addr.clone();
+        self.peer.map(|peer| RemotePeer { peer, addr })
+    }
 }
 
 /// How many bytes of a chunk each address sent.

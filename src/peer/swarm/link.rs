@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::chunk_set::ChunkSet;
 use super::contributor::Contributor;
 use super::remote_chunks::RemoteChunks;
-use super::{LinkCookies, LinkId, LinkInfo};
+use super::throughput::Throughput;
+use super::{LinkCookies, LinkId, LinkInfo, LinkState, LinkStats, RemotePeer};
 use crate::protocol::PeerId;
 
 /// The state of a link. What the planner and the uploader know of it is theirs.
@@ -27,6 +28,11 @@ pub(super) struct Link {
     pub(super) is_proven: bool,
     /// Bytes of blocks that were asked for and arrived.
     pub(super) received: u64,
+    /// Those who watch were told that it has something of the content.
+    pub(super) is_owner: bool,
+    /// What arrived and was sent of late.
+    pub(super) down: Throughput,
+    pub(super) up: Throughput,
     /// This link, as the sender of blocks.
     pub(super) contributor: Arc<Contributor>,
     pub(super) remote: RemoteChunks,
@@ -93,6 +99,9 @@ impl Link {
             since: now,
             is_proven: info.dialled,
             received: 0,
+            is_owner: false,
+            down: Throughput::new(now),
+            up: Throughput::new(now),
             info,
             remote: RemoteChunks::Unknown,
             presumed_complete: false,
@@ -117,6 +126,50 @@ impl Link {
     /// Whether the other side has said who it is.
     pub(super) fn is_met(&self) -> bool {
         self.info.peer.is_some()
+    }
+
+    /// Who is at the other side, once it has said that.
+    pub(super) fn remote_peer(&self) -> Option<RemotePeer> {
+        self.contributor.remote_peer()
+    }
+
+    /// What it does at this moment, for those who watch. What was sent to it is known
+    /// elsewhere, as is the number of `chunks` of the content.
+    pub(super) fn stats(
+        &self,
+        now: Instant,
+        chunks: Option<u32>,
+        (uploaded, choked): (u64, bool),
+    ) -> LinkStats {
+        let has = match &self.remote {
+            RemoteChunks::Unknown | RemoteChunks::Unread(_) => None,
+            RemoteChunks::None => Some(0),
+            RemoteChunks::All => chunks,
+            RemoteChunks::Some(has) => Some(has.count()),
+        };
+        let share = |has| match chunks {
+            Some(chunks @ 1..) => Some(f64::from(has) / f64::from(chunks)),
+            _ => None,
+        };
+        LinkStats {
+            link: self.contributor.link,
+            peer: self.info.peer,
+            addr: self.info.addr.clone(),
+            remote: None,
+            dialled: self.info.dialled,
+            state: match (&self.remote, self.choke) {
+                (RemoteChunks::Unknown, _) => LinkState::Greeting,
+                (_, Choke::Choked) => LinkState::Choked,
+                (_, Choke::Unchoked) => LinkState::Unchoked,
+            },
+            choked,
+            download_rate: self.down.rate(now),
+            upload_rate: self.up.rate(now),
+            downloaded: self.received,
+            uploaded,
+            chunks: has,
+            share: has.and_then(share),
+        }
     }
 
     /// Whether it has not said yet what it has, and is presumed to have everything.

@@ -21,6 +21,7 @@ use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::page_asks::PageAsks;
 use super::phase::Phase;
+use super::piece_map::{PieceMap, PieceState};
 use super::places::{Census, GRACE, Places};
 use super::planner::{Arrival, Planner, Released};
 use super::progress::Counters;
@@ -33,8 +34,9 @@ use super::transfer::{Outlook, StorageStep, Transfer};
 use super::uploader::{Turn, UploadLimits, Uploader};
 use super::waiting_line::{WaitingLine, WhileWaiting};
 use super::{
-    ChunkBytes, DropReason, LinkCookies, LinkId, LinkInfo, LinkMap, Output, Progress, ReadWindow,
-    StallReason, Strategy, SwarmConfig,
+    BanReason, BannedPeer, ChunkBytes, DownloadStats, DropReason, LeaveReason, LinkCookies, LinkId,
+    LinkInfo, LinkMap, LinkState, LinkStats, Output, Progress, ReadWindow, StallReason, Strategy,
+    SwarmConfig, SwarmEvent, Waste,
 };
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
 use crate::protocol::limits::{HASHES_PER_PAGE, MAX_BLOCK_LEN, MAX_REQUESTS};
@@ -248,6 +250,63 @@ impl Swarm {
             progress.rate = 0.0;
         }
         progress
+    }
+
+    /// What is done for the content at this moment, with all links. O(links).
+    pub fn stats(&self, now: Instant) -> DownloadStats {
+        let chunks = self.manifest().map(|m| m.geometry().chunks());
+        let (download_rate, upload_rate) = self.counters.rates(now);
+        let mut stats = DownloadStats {
+            progress: self.progress(now),
+            download_rate,
+            upload_rate,
+            waste: self.counters.waste,
+            rejected: self.counters.rejected,
+            links: Vec::new(),
+            banned: self.counters.last_banned(),
+        };
+        let links = self.links.iter().map(|(id, link)| {
+            let (sent, choked) = (self.uploader.sent_to(id), self.uploader.is_choked(id));
+            link.stats(now, chunks, (sent, choked))
+        });
+        stats.links.extend(links);
+        let without_place = |(link, state): (&Link, LinkState)| LinkStats {
+            state,
+            ..link.stats(now, chunks, (0, true))
+        };
+        let queued = self.standby.positions();
+        let queued = queued.map(|(link, position)| (link, LinkState::Queued { position }));
+        let waiting = self.line.positions();
+        let waiting = waiting.map(|(link, position)| (link, LinkState::Waiting { position }));
+        stats.links.extend(queued.chain(waiting).map(without_place));
+        stats
+    }
+
+    /// The state of every chunk, and how many links have it; nothing until the content can
+    /// be stored. O(chunks) while it is downloaded, otherwise O(links * chunks).
+    pub fn piece_map(&self) -> Option<PieceMap> {
+        let all = |link: &&Link| link.remote == RemoteChunks::All;
+        let whole = self.links.values().filter(all).count() as u32;
+        match &self.phase {
+            Phase::Manifest(_) | Phase::Opening(_) => None,
+            Phase::Transfer(transfer) => {
+                let pieces = transfer.planner.pieces();
+                let pieces = pieces.map(|(state, part)| (state, whole + part));
+                Some(PieceMap::collect(pieces))
+            }
+            Phase::Seeding(manifest) => {
+                let mut copies = vec![whole; manifest.geometry().chunks() as usize];
+                for link in self.links.values() {
+                    if let RemoteChunks::Some(has) = &link.remote {
+                        has.iter().for_each(|chunk| copies[chunk.as_usize()] += 1);
+                    }
+                }
+                let pieces = copies
+                    .into_iter()
+                    .map(|copies| (PieceState::Stored, copies));
+                Some(PieceMap::collect(pieces))
+            }
+        }
     }
 
     /// Where the bytes of a chunk are.
@@ -1028,6 +1087,7 @@ impl Swarm {
         }
         self.links.insert(id, link);
         self.count_lacks(id);
+        self.owner_joined(id);
     }
 
     /// Says what this side has.
@@ -1188,6 +1248,7 @@ impl Swarm {
     /// may be reported as well.
     pub fn link_down(&mut self, now: Instant, link: LinkId) {
         self.left(now, link);
+        self.owner_left(link, LeaveReason::Ended);
         self.remove_link(now, link);
         self.settle(now);
     }
@@ -1285,8 +1346,25 @@ impl Swarm {
         }
     }
 
+    /// A link may have something of the content: those who watch are told, once.
+    fn owner_joined(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id) {
+            self.outbox.owner_joined(link);
+        }
+    }
+
+    /// The same when it is about to be forgotten.
+    fn owner_left(&mut self, id: LinkId, why: LeaveReason) {
+        let owner = self.links.get(id).filter(|link| link.is_owner);
+        if let Some(owner) = owner.and_then(Link::remote_peer) {
+            let left = SwarmEvent::OwnerLeft { owner, why };
+            self.outbox.push(Output::Event(left));
+        }
+    }
+
     fn drop_link(&mut self, now: Instant, link: LinkId, reason: DropReason) {
         if self.links.contains(link) || self.line.contains(link) || self.standby.contains(link) {
+            self.owner_left(link, reason.into());
             self.outbox.push(Output::Drop { link, reason });
             self.remove_link(now, link);
         }
@@ -1300,7 +1378,14 @@ impl Swarm {
     /// proven: the address, if this side dialled it, or else the host that the link came
     /// from. Never by the name or the address that the other side said, which could be
     /// an honest peer's.
-    fn ban(&mut self, now: Instant, liar: &Contributor) {
+    fn ban(&mut self, now: Instant, liar: &Contributor, why: BanReason) {
+        if let Some(peer) = liar.remote_peer() {
+            let banned = BannedPeer { peer, why };
+            if self.counters.banned(&banned) {
+                let event = SwarmEvent::Banned(banned);
+                self.outbox.push(Output::Event(event));
+            }
+        }
         let dialled = liar.addr.as_ref().filter(|_| liar.dialled);
         self.liars = self.liars.saturating_add(1);
         self.book.ban(&liar.host, dialled);
@@ -1613,10 +1698,11 @@ impl Swarm {
             return;
         };
         state.messages_sent(messages);
+        state.up.add(now, bytes);
         self.send_pages(link);
         self.send_haves(link);
         if bytes > 0 {
-            self.counters.uploaded += bytes;
+            self.counters.uploaded(now, bytes);
             self.uploader.sent(now, link, bytes);
             self.settle(now);
         }
@@ -1624,7 +1710,12 @@ impl Swarm {
 
     /// How many bytes of blocks were sent.
     pub fn uploaded(&self) -> u64 {
-        self.counters.uploaded
+        self.counters.totals().1
+    }
+
+    /// How many bytes of blocks arrived, and how many of them in vain.
+    pub(crate) fn downloaded(&self) -> (u64, Waste) {
+        (self.counters.totals().0, self.counters.waste)
     }
 
     fn send(&mut self, link: LinkId, message: PeerMessage) {
@@ -1711,6 +1802,7 @@ impl Swarm {
         }
         self.use_early(id);
         self.use_remote(now, id);
+        self.owner_joined(id);
         self.keep_places_free(now);
     }
 
@@ -1783,6 +1875,7 @@ impl Swarm {
         {
             return false;
         }
+        self.outbox.owner_joined(link);
         let here = self.phase.has(chunk);
         if self.uploader.is_untold(id) {
             self.book.trust(&link.info.host);
@@ -1890,7 +1983,7 @@ impl Swarm {
                     self.outbox.push(Output::CheckManifest { link, claim });
                 }
             }
-            PageOutcome::Lie => self.ban(now, &sender),
+            PageOutcome::Lie => self.ban(now, &sender, BanReason::BadManifest),
             PageOutcome::Unasked => {}
         }
     }
@@ -1913,7 +2006,7 @@ impl Swarm {
             return;
         };
         let Some(manifest) = manifest else {
-            return self.ban(now, &sender);
+            return self.ban(now, &sender, BanReason::BadManifest);
         };
         self.has_manifest(now, manifest);
     }
@@ -1942,7 +2035,7 @@ impl Swarm {
             return;
         };
         let (dropped, lost) = early.give_up();
-        self.counters.wasted += lost;
+        self.counters.waste.dropped += lost;
         let dropped = dropped.into_iter();
         for (link, block) in dropped.filter(|(_, block)| geometry.contains_block(*block)) {
             self.send(link, PeerMessage::Cancel(block));
@@ -2029,12 +2122,12 @@ impl Swarm {
         data: Bytes,
     ) {
         let len = data.len() as u64;
-        self.counters.downloaded += len;
+        self.counters.downloaded(now, len);
         let Some(sender) = self.contributor(link) else {
             return;
         };
         let Some(planner) = self.planner() else {
-            self.counters.wasted += len;
+            self.counters.waste.late += len;
             return self.answered_late(now, link);
         };
         let block = BlockRange {
@@ -2050,10 +2143,10 @@ impl Swarm {
         }
         match arrival {
             Arrival::Unasked => {
-                self.counters.wasted += len;
+                self.counters.waste.late += len;
                 return self.violated(now, link, "a block that was not asked for");
             }
-            Arrival::Late => self.counters.wasted += len,
+            Arrival::Late => self.counters.waste.late += len,
             Arrival::Wanted { overtaken } => {
                 self.keep_block(now, sender, chunk, offset, data);
                 self.gained(now);
@@ -2064,7 +2157,7 @@ impl Swarm {
                 }
             }
         }
-        self.delivered(link, len);
+        self.delivered(now, link, len);
         self.ask_queue.wake(link);
     }
 
@@ -2089,7 +2182,7 @@ impl Swarm {
 
     /// A link has sent a block that it was asked for: its address is proven, and its host
     /// is trusted.
-    fn delivered(&mut self, id: LinkId, len: u64) {
+    fn delivered(&mut self, now: Instant, id: LinkId, len: u64) {
         let Some(link) = self.links.get_mut(id) else {
             return;
         };
@@ -2097,6 +2190,7 @@ impl Swarm {
             self.book.trust(&link.info.host);
         }
         link.received += len;
+        link.down.add(now, len);
         link.is_proven = true;
         if let Some(addr) = &link.info.addr {
             self.book.proved(addr);
@@ -2118,6 +2212,7 @@ impl Swarm {
         };
         let rejections = planner.rejections(link);
         self.give_allowance_back(link, block.len.into());
+        self.counters.rejected += 1;
         // Before the length is proven, the other side may be right to reject.
         let useless = rejections >= MAX_REJECTIONS && self.early.is_none();
         if let Some(early) = &mut self.early {
@@ -2133,7 +2228,7 @@ impl Swarm {
     /// Blocks that were given up are cancelled, forgotten, and free for other links.
     fn released(&mut self, released: Released) {
         for chunk in released.forgotten {
-            self.counters.wasted += match (&mut self.phase, &mut self.early) {
+            self.counters.waste.dropped += match (&mut self.phase, &mut self.early) {
                 (Phase::Transfer(transfer), _) => transfer.forget(chunk),
                 (_, Some(early)) => early.forget(chunk),
                 _ => 0,
@@ -2180,11 +2275,11 @@ impl Swarm {
         };
         if !good {
             self.gained(now);
-            self.counters.wasted += hashed.wasted;
+            self.counters.waste.bad += hashed.wasted;
             self.ask_queue.wake_idle();
         }
         for liar in hashed.liars {
-            self.ban(now, &liar);
+            self.ban(now, &liar, BanReason::BadChunk { chunk });
         }
         self.settle(now);
     }

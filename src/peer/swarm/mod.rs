@@ -35,6 +35,7 @@ pub(crate) mod chunk_set;
 mod config;
 mod contributor;
 mod early;
+mod event;
 mod gate;
 mod leftover;
 mod link;
@@ -52,6 +53,7 @@ mod persistence;
 mod phase;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod picker;
+mod piece_map;
 mod places;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod planner;
@@ -63,8 +65,10 @@ mod same_peer;
 mod smart_ban;
 mod stall;
 mod standby;
+mod stats;
 mod super_seeding;
 mod supply;
+mod throughput;
 mod transfer;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod uploader;
@@ -72,6 +76,7 @@ mod waiting_line;
 
 pub(crate) use chunk_bytes::ChunkBytes;
 pub use config::SwarmConfig;
+pub use event::{BanReason, BannedPeer, LeaveReason, RemotePeer, SwarmEvent};
 pub use gate::{Allowance, AllowanceKind, Direction};
 pub use link_id::LinkId;
 pub use link_info::{LinkCookies, LinkInfo};
@@ -81,7 +86,11 @@ pub use manifest_fetch::ManifestClaim;
 #[cfg(feature = "testing")]
 pub(crate) use manifest_fetch::serve as manifest_page;
 pub use output::{DropReason, Output};
+pub use piece_map::{PieceMap, PieceRun, PieceState};
 pub use planner::{PlannerConfig, Strategy};
-pub use progress::Progress;
+pub use progress::{Progress, Waste};
 pub use read_window::ReadWindow;
 pub use stall::StallReason;
+pub use stats::{DownloadStats, LinkState, LinkStats};
+pub use throughput::RATE_WINDOW;
+pub(crate) use throughput::Throughput;

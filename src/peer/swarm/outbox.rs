@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::link::Link;
 use super::manifest_fetch;
 use super::remote_chunks::RemoteChunks;
-use super::{LinkId, Output};
+use super::{LinkId, Output, SwarmEvent};
 use crate::content::{ChunkIndex, Manifest};
 use crate::protocol::PeerMessage;
 
@@ -28,6 +28,17 @@ impl Outbox {
 
     pub(super) fn pop(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// A link may have something of the content: those who watch are told, once.
+    pub(super) fn owner_joined(&mut self, link: &mut Link) {
+        if !link.is_owner
+            && link.remote.is_anything()
+            && let Some(owner) = link.remote_peer()
+        {
+            link.is_owner = true;
+            self.push(Output::Event(SwarmEvent::OwnerJoined(owner)));
+        }
     }
 
     /// Sends a message to a link.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{LinkId, ManifestClaim, StallReason};
+use super::{LeaveReason, LinkId, ManifestClaim, StallReason, SwarmEvent};
 use crate::content::{Bitfield, BlockRange, ChunkIndex, Manifest};
 use crate::protocol::{Addr, OwnState, PeerMessage, RefuseReason};
 
@@ -95,6 +95,8 @@ pub enum Output {
     Stalled(StallReason),
     /// Something arrives again.
     Resumed,
+    /// Something to tell those who watch. Nothing has to be done.
+    Event(SwarmEvent),
     /// Nothing has arrived for longer than [`SwarmConfig::patience`](super::SwarmConfig::patience).
     GaveUp(StallReason),
 }
@@ -113,13 +115,19 @@ pub enum DropReason {
     Silent,
 }
 
+impl From<DropReason> for LeaveReason {
+    fn from(reason: DropReason) -> Self {
+        match reason {
+            DropReason::Refused(reason) => Self::Refused { reason },
+            DropReason::Left(reason) => Self::Left { reason },
+            DropReason::Violation(what) => Self::Violation { what },
+            DropReason::Silent => Self::Silent,
+        }
+    }
+}
+
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
-            Self::Left(reason) => write!(f, "left: {reason}"),
-            Self::Violation(what) => write!(f, "broke the protocol: {what}"),
-            Self::Silent => f.write_str("silent"),
-        }
+        LeaveReason::from(*self).fmt(f)
     }
 }

@@ -51,6 +51,7 @@ use super::LinkId;
 use super::block_layout::BlockLayout;
 use super::chunk_set::ChunkSet;
 use super::picker::Picker;
+use super::piece_map::PieceState;
 use super::read_window::ReadWindow;
 use crate::content::{Bitfield, BlockRange, ChunkIndex};
 use crate::protocol::limits::MAX_REQUESTS;
@@ -1263,6 +1264,22 @@ impl Planner {
     }
 
     // Questions.
+
+    /// The state of each chunk in order, and how many of the links that have some chunks,
+    /// and not all, have it.
+    pub fn pieces(&self) -> impl Iterator<Item = (PieceState, u32)> {
+        let chunks = (0..self.states.len()).map(ChunkIndex);
+        chunks.map(|chunk| {
+            let state = match self.states.get(chunk) {
+                ChunkState::Missing => PieceState::Missing,
+                ChunkState::Open => PieceState::UnderWay,
+                ChunkState::Complete => PieceState::Arrived,
+                ChunkState::Held => PieceState::Unchecked,
+                ChunkState::Stored => PieceState::Stored,
+            };
+            (state, self.picker.copies(chunk).into())
+        })
+    }
 
     /// The first link at or after `from` that found nothing to ask for.
     pub fn next_idle(&self, from: LinkId) -> Option<LinkId> {

@@ -8,6 +8,11 @@ use std::fmt;
 /// was [given up](crate::DownloadError::GaveUp).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "reason", rename_all = "snake_case")
+)]
 pub enum StallReason {
     /// No tracker answers, so nobody can say who has the content.
     NoTracker {

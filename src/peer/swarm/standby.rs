@@ -38,6 +38,13 @@ impl StandbyLinks {
         self.0.values().map(|standby| &standby.link)
     }
 
+    /// The links, each with the position that it was told last.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (&Link, u32)> {
+        self.0
+            .values()
+            .map(|standby| (&standby.link, standby.position))
+    }
+
     pub(super) fn contains(&self, id: LinkId) -> bool {
         self.0.contains(id)
     }

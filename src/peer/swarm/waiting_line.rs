@@ -76,6 +76,13 @@ impl WaitingLine {
         self.links.len() == 0
     }
 
+    /// The links, each with the position that it was told last.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (&Link, u32)> {
+        self.links
+            .values()
+            .map(|waiting| (&waiting.link, waiting.told))
+    }
+
     pub(super) fn contains(&self, id: LinkId) -> bool {
         self.links.contains(id)
     }

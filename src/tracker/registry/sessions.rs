@@ -49,6 +49,8 @@ pub(crate) struct Sessions {
     steps: u64,
     expired: u64,
     requests: RequestCounts,
+    /// Entries of OWN.
+    announced: u64,
     refusals: RefusalCounts,
     rates: RequestRates,
     /// The scores of peers of an earlier tracker, until they register again.
@@ -120,6 +122,7 @@ impl Sessions {
             steps: 0,
             expired: 0,
             requests: RequestCounts::default(),
+            announced: 0,
             refusals: RefusalCounts::default(),
             rates: RequestRates::default(),
             remembered: HashMap::with_hasher(Keyed::derive(key, "bt_lite remembered")),
@@ -135,6 +138,9 @@ impl Sessions {
     /// Counts a request that came at `now`.
     pub(crate) fn count(&mut self, now: Instant, request: &TrackerRequest) {
         self.requests.count(request);
+        if let TrackerRequest::Own { entries, .. } = request {
+            self.announced += entries.len() as u64;
+        }
         let tick = self.wheel.tick_at(now);
         if self.rates.is_due(tick) {
             let elapsed = self.wheel.elapsed(now);
@@ -151,6 +157,7 @@ impl Sessions {
     /// kept for all shards together.
     pub(crate) fn add_to(&self, stats: &mut RegistryStats) {
         stats.expired += self.expired;
+        stats.announced += self.announced;
         stats.requests.add(&self.requests);
         stats.refusals.add(&self.refusals);
     }

@@ -6,6 +6,11 @@ use crate::protocol::{Refusal, TrackerRequest};
 /// since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct RegistryStats {
     /// How many peers are registered.
     pub peers: u64,
@@ -15,6 +20,9 @@ pub struct RegistryStats {
     pub ownerships: u64,
     /// How many peers were forgotten because their lease ran out.
     pub expired: u64,
+    /// How many times a peer told what it has of a content: the entries of all OWN
+    /// requests, withdrawn and refused ones included.
+    pub announced: u64,
     /// How many requests of each kind were answered.
     pub requests: RequestCounts,
     /// How many requests of each kind arrive in a second: an average that
@@ -28,6 +36,11 @@ pub struct RegistryStats {
 /// Requests by kind, including refused ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct RequestCounts {
     /// REGISTER, heartbeats included.
     pub register: u64,
@@ -44,6 +57,11 @@ pub struct RequestCounts {
 /// Requests per second, by kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct RequestsPerSecond {
     /// REGISTER, heartbeats included.
     pub register: u64,
@@ -109,6 +127,11 @@ impl RequestCounts {
 /// Refusals by reason: one field for each [`Refusal`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 #[expect(missing_docs, reason = "each field is named like its `Refusal`")]
 pub struct RefusalCounts {
     pub unknown_token: u64,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{self, Held};
 use crate::protocol::{Addr, HostKey};
 
 /// How many connections may be in the course of being turned away. Further ones
@@ -70,6 +71,7 @@ pub(super) struct Permit {
     host: Option<HostKey>,
     number: u64,
     gives_way: CancellationToken,
+    _counted: Held,
 }
 
 impl Permit {
@@ -145,6 +147,16 @@ impl Admission {
     /// connection gives way: one of the same host if that has as many connections
     /// as it may, otherwise one of the host with most silent connections.
     pub(super) fn admit(self: &Arc<Self>, remote: &Addr) -> Decision {
+        let decision = self.decide(remote);
+        let result = match decision {
+            Decision::Serve(_) => "served",
+            Decision::TurnAway(_) | Decision::Drop => "refused",
+        };
+        metrics::count_as(metrics::TRACKER_ACCEPTED, ("result", result), 1);
+        decision
+    }
+
+    fn decide(self: &Arc<Self>, remote: &Addr) -> Decision {
         let host = HostKey::of(remote);
         let mut counts = self.counts();
         let of_host = counts.hosts.get(&host).map_or(0, |of_host| of_host.open);
@@ -166,6 +178,7 @@ impl Admission {
             host,
             number,
             gives_way: CancellationToken::new(),
+            _counted: Held::new(metrics::TRACKER_CONNECTIONS),
         };
         if room {
             self.accepted.fetch_add(1, Ordering::Relaxed);

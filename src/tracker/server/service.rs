@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::token_binding::TokenBinding;
+use crate::metrics::{self, Timer};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
 use crate::tracker::registry::RegistryStats;
@@ -45,6 +46,7 @@ pub(super) struct Service {
     pub(super) registered: Notify,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) started: Instant,
 }
 
 impl Service {
@@ -64,6 +66,7 @@ impl Service {
             registered: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            started: now(),
         }
     }
 
@@ -82,6 +85,7 @@ impl Service {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
             _ => 0,
         };
+        let timer = Timer::start();
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
         let outcome = self.registry.handle_at(
             now(),
@@ -98,20 +102,47 @@ impl Service {
                 }
             }
             Ok(()) => {}
-            Err(refusal) => debug!(%refusal, "request refused"),
+            Err(refusal) => {
+                debug!(%refusal, "request refused");
+                let reason = ("reason", reason_of(&refusal));
+                metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
+            }
         }
+        self.record(timer, kind_of(request));
         reply
+    }
+
+    /// Records an answer, and what the registry holds after it.
+    fn record(&self, timer: Timer, kind: &'static str) {
+        if cfg!(feature = "metrics") {
+            metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", kind), 1);
+            timer.record_as(metrics::TRACKER_ANSWER, ("kind", kind));
+            self.record_counts();
+        }
+    }
+
+    /// Records what the registry holds.
+    pub(super) fn record_counts(&self) {
+        if cfg!(feature = "metrics") {
+            let [peers, contents, ownerships] = self.registry.counts();
+            metrics::set(metrics::TRACKER_PEERS, peers);
+            metrics::set(metrics::TRACKER_CONTENTS, contents);
+            metrics::set(metrics::TRACKER_OWNERSHIPS, ownerships);
+        }
     }
 
     /// Refuses a message that is not a valid request.
     pub(super) fn refuse_malformed(&self) -> TrackerReply {
         self.malformed.fetch_add(1, Ordering::Relaxed);
+        metrics::count_as(metrics::TRACKER_REQUESTS, ("kind", "malformed"), 1);
+        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "malformed"), 1);
         TrackerReply::Refused(Refusal::Malformed)
     }
 
     /// Refuses a request because the tracker is stopping.
     pub(super) fn refuse_shutting_down(&self) -> TrackerReply {
         self.shutting_down.fetch_add(1, Ordering::Relaxed);
+        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "shutting_down"), 1);
         TrackerReply::Refused(Refusal::ShuttingDown)
     }
 
@@ -122,6 +153,40 @@ impl Service {
         stats.refusals.shutting_down += self.shutting_down.load(Ordering::Relaxed);
         stats.refusals.busy += self.admission.refused();
         stats
+    }
+}
+
+/// The name of a request in metrics.
+fn kind_of(request: &TrackerRequest) -> &'static str {
+    match request {
+        TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => "register",
+        TrackerRequest::Own { .. } => "own",
+        TrackerRequest::Need { .. } => "need",
+        TrackerRequest::Update { .. } => "update",
+        TrackerRequest::Exit { .. } => "exit",
+    }
+}
+
+/// The name of a refusal in metrics: that of its field in
+/// [`RefusalCounts`](crate::tracker::RefusalCounts).
+fn reason_of(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::UnknownToken => "unknown_token",
+        Refusal::UnknownContent => "unknown_content",
+        Refusal::ForeignAddress { .. } => "foreign_address",
+        Refusal::PeersPerHost { .. } => "peers_per_host",
+        Refusal::Peers { .. } => "peers",
+        Refusal::ContentsPerPeer { .. } => "contents_per_peer",
+        Refusal::OwnersPerContent { .. } => "owners_per_content",
+        Refusal::Contents { .. } => "contents",
+        Refusal::NamesPerContent { .. } => "names_per_content",
+        Refusal::ContentsPerName { .. } => "contents_per_name",
+        Refusal::ContentsPerHost { .. } => "contents_per_host",
+        Refusal::OwnershipsPerHost { .. } => "ownerships_per_host",
+        Refusal::Ownerships { .. } => "ownerships",
+        Refusal::Malformed => "malformed",
+        Refusal::Busy => "busy",
+        Refusal::ShuttingDown => "shutting_down",
     }
 }
 

@@ -72,6 +72,11 @@ impl fmt::Debug for TrackerHandle {
 /// What a tracker holds, and what it has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default)
+)]
 pub struct TrackerStats {
     /// Peers, contents, requests and refusals, including refused connections and
     /// malformed requests.
@@ -83,6 +88,12 @@ pub struct TrackerStats {
     /// How many of them gave way to other connections before they had sent a
     /// request.
     pub gave_way: u64,
+    /// How many connections were refused because there was no room. They count among
+    /// the refusals as [`busy`](crate::tracker::RefusalCounts::busy).
+    pub refused: u64,
+    /// How long the tracker has run.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
+    pub uptime: Duration,
 }
 
 /// Sets up a [`Tracker`].
@@ -226,6 +237,8 @@ impl Tracker {
             connections: service.admission.open(),
             accepted: service.admission.accepted(),
             gave_way: service.admission.gave_way(),
+            refused: service.admission.refused(),
+            uptime: now().saturating_duration_since(service.started),
         }
     }
 
@@ -327,6 +340,7 @@ async fn expire(service: Arc<Service>) {
             () = wait => {}
         }
         service.registry.handle_timeout(now());
+        service.record_counts();
         tokio::task::yield_now().await;
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, Output};
+use bt_lite::peer::swarm::{LinkId, Output, SwarmEvent};
 use bt_lite::protocol::limits::HANDSHAKE_TIMEOUT;
 use bt_lite::protocol::{Addr, OwnState};
 use bt_lite::testing::machine::BlockLayout;
@@ -171,7 +171,32 @@ impl Observer {
                 }
                 self.gave_up = true;
             }
+            Output::Event(event) => self.happened(event),
             other => panic!("unexpected output: {other:?}"),
+        }
+    }
+
+    /// Who watches is told of each owner that joins and leaves once, and of each liar
+    /// once.
+    fn happened(&mut self, event: &SwarmEvent) {
+        match event {
+            SwarmEvent::OwnerJoined(owner) => {
+                self.owners.push(owner.clone());
+                assert!(
+                    self.owners.len() <= self.links.len(),
+                    "an owner without a link"
+                );
+            }
+            SwarmEvent::OwnerLeft { owner, .. } => {
+                let at = self.owners.iter().position(|other| other == owner);
+                self.owners.swap_remove(at.expect("it joined before"));
+            }
+            SwarmEvent::Banned(banned) => {
+                assert!(!self.seeding, "a seeder bans nobody");
+                assert!(!self.banned.contains(&banned.peer), "it was told before");
+                self.banned.push(banned.peer.clone());
+            }
+            other => panic!("unexpected event: {other:?}"),
         }
     }
 

@@ -9,13 +9,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::open_content::{OpenContent, PublishBy};
 use super::read_queue::{BlockRead, ReadBatch};
 use super::target::{Target, TargetOptions, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::metrics::{self, Timer};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
@@ -129,7 +130,10 @@ impl Jobs {
         let (dialler, id) = (Arc::clone(&self.shared.dialler), self.id);
         let inbox = self.inbox.clone();
         self.start(async move {
+            let timer = Timer::start();
             let link = dialler.open(addr.clone(), id, inbox).await.map(Box::new);
+            let result = if link.is_ok() { "ok" } else { "failed" };
+            timer.record_as(metrics::DIAL, ("result", result));
             JobResult::Dialled { addr, link }
         });
     }
@@ -180,25 +184,30 @@ impl Jobs {
     }
 
     pub(super) fn verify(&self, manifest: Arc<Manifest>, chunk: ChunkIndex, pieces: Vec<Bytes>) {
-        self.start(async move {
+        let verified = async move {
             let verify = move || manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
             let good = off_thread(verify).await;
             JobResult::Verified { chunk, good }
-        });
+        };
+        self.start(verified.instrument(chunk_span(chunk)));
     }
 
     pub(super) fn recheck(&self, content: OpenContent, chunk: ChunkIndex) {
-        self.start(async move {
+        let rechecked = async move {
             let result = content.verify(chunk).await;
             JobResult::Rechecked { chunk, result }
-        });
+        };
+        self.start(rechecked.instrument(chunk_span(chunk)));
     }
 
     pub(super) fn store(&self, content: OpenContent, chunk: ChunkIndex, pieces: Vec<Bytes>) {
-        self.start(async move {
+        let stored = async move {
+            let timer = Timer::start();
             let result = content.write(chunk, pieces).await;
+            timer.record(metrics::STORE);
             JobResult::Stored { chunk, result }
-        });
+        };
+        self.start(stored.instrument(chunk_span(chunk)));
     }
 
     pub(super) fn read(&self, content: OpenContent, batch: ReadBatch) {
@@ -206,7 +215,12 @@ impl Jobs {
     }
 
     pub(super) fn commit(&self, content: OpenContent, verified: Bitfield) {
-        self.start(async move { JobResult::Committed(content.commit(&verified).await) });
+        self.start(async move {
+            let timer = Timer::start();
+            let result = content.commit(&verified).await;
+            timer.record(metrics::COMMIT);
+            JobResult::Committed(result)
+        });
     }
 
     /// Reads a part of a chunk, a position and a length, for a reader here.
@@ -274,4 +288,9 @@ impl Jobs {
     fn start(&self, job: impl Future<Output = JobResult> + Send + 'static) {
         self.running.push(Box::pin(job));
     }
+}
+
+/// The span of all that is logged while a chunk is hashed, read or written.
+fn chunk_span(chunk: ChunkIndex) -> Span {
+    tracing::trace_span!("chunk", %chunk)
 }

@@ -9,6 +9,7 @@ mod outlets;
 mod reachable;
 mod read_queue;
 mod target;
+mod watchers;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use tracing::{Instrument, Span};
 
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
 use crate::error::DownloadError;
+use crate::metrics::{self, Held};
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
@@ -39,7 +41,9 @@ use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{ChunkBytes, DropReason, LinkId, Output, StallReason, Swarm};
+use crate::peer::swarm::{
+    ChunkBytes, DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste,
+};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
@@ -50,6 +54,7 @@ use outlets::LinkOutlets;
 use reachable::Reachable;
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
+use watchers::Watchers;
 
 pub(in crate::peer) use download_turn::DownloadTurn;
 pub(in crate::peer) use open_content::OpenContent;
@@ -104,10 +109,12 @@ pub(in crate::peer) struct Driver {
     limits: Seat,
     /// Whether the content is served when it is complete.
     stays: bool,
+    watchers: Watchers,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
     span: Span,
+    _counted: Held,
 }
 
 impl Driver {
@@ -128,6 +135,7 @@ impl Driver {
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),
             jobs: Jobs::new(Arc::clone(&shared), id, inbox.sender()),
             reachable: Reachable::new(&shared),
+            watchers: Watchers::new(&shared, id),
             shared,
             claim,
             swarm,
@@ -146,6 +154,7 @@ impl Driver {
             limits,
             stays: true,
             failure: None,
+            _counted: Held::new(metrics::AWAKE),
         }
     }
 
@@ -352,6 +361,7 @@ impl Driver {
             jobs,
             status,
             readers,
+            watchers,
             ..
         } = self;
         // First the jobs: nothing may be written once somebody else can start
@@ -389,6 +399,7 @@ impl Driver {
             shared.contents.add_stored(rest);
         }
         links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
+        watchers.ended(&listing, &reason, (seeding, published));
         let outcome = match seeding || published {
             true => Ok(listing.content),
             false => Err(reason),
@@ -497,9 +508,7 @@ impl Driver {
                 self.links.met(link, peer);
                 self.swarm.link_met(now(), link, peer, Some(cookies));
             }
-            DriverInput::Message { link, message } => {
-                self.swarm.handle_message(now(), link, message);
-            }
+            DriverInput::Message { link, message } => self.message(link, message),
             DriverInput::Sent {
                 link,
                 messages,
@@ -507,7 +516,7 @@ impl Driver {
             } => {
                 let before = self.swarm.uploaded();
                 self.swarm.messages_sent(now(), link, messages, bytes);
-                self.uploads.add(self.swarm.uploaded() - before);
+                self.count_sent(self.swarm.uploaded() - before);
             }
             DriverInput::Down { link } => {
                 self.links.end(link, LinkEnd::Left);
@@ -537,11 +546,54 @@ impl Driver {
                 let _ = done.send(());
             }
             DriverInput::SetPatience(patience) => self.swarm.set_patience(now(), patience),
+            // Of all these the caller may have gone.
             DriverInput::VerifiedChunks { reply } => {
-                // The caller may have gone.
                 let _ = reply.send(self.swarm.verified_chunks());
             }
+            DriverInput::Stats { reply } => _ = reply.send(self.stats()),
+            DriverInput::PieceMap { reply } => _ = reply.send(self.swarm.piece_map()),
         }
+    }
+
+    fn message(&mut self, link: LinkId, message: PeerMessage) {
+        let before = self.swarm.downloaded();
+        self.swarm.handle_message(now(), link, message);
+        self.count_received(before);
+    }
+
+    /// A chunk that was downloaded is good or bad.
+    fn chunk_verified(&mut self, chunk: ChunkIndex, good: bool) {
+        let before = self.swarm.downloaded();
+        self.swarm.chunk_verified(now(), chunk, good);
+        self.count_received(before);
+        self.watchers.hashed(chunk, good);
+    }
+
+    /// Counts for the whole peer what the machine has counted since `before`.
+    fn count_received(&self, before: (u64, Waste)) {
+        let (bytes, waste) = self.swarm.downloaded();
+        if (bytes, waste) != before {
+            let (bytes, waste) = (bytes - before.0, waste.since(&before.1));
+            self.shared.traffic.received(now(), bytes, waste);
+        }
+    }
+
+    /// Bytes of blocks were sent.
+    fn count_sent(&self, bytes: u64) {
+        if bytes > 0 {
+            self.uploads.add(bytes);
+            self.shared.traffic.sent(now(), bytes);
+        }
+    }
+
+    /// What is done for the content at this moment.
+    fn stats(&self) -> DownloadStats {
+        let mut stats = self.swarm.stats(now());
+        stats.progress.uploaded = self.uploads.bytes();
+        for link in &mut stats.links {
+            link.remote = self.links.remote(link.link).cloned();
+        }
+        stats
     }
 
     fn link_up(&mut self, link: NewLink) {
@@ -558,7 +610,7 @@ impl Driver {
             peer = tracing::field::Empty,
             %remote,
         );
-        self.links.insert(id, outlet, span);
+        self.links.insert(id, outlet, span, remote);
         if let Some(peer) = info.peer {
             self.links.met(id, peer);
         }
@@ -581,7 +633,7 @@ impl Driver {
                 self.swarm.manifest_checked(now(), link, manifest);
             }
             JobResult::Opened(Ok((name, target))) => self.opened(name, target),
-            JobResult::Verified { chunk, good } => self.swarm.chunk_verified(now(), chunk, good),
+            JobResult::Verified { chunk, good } => self.chunk_verified(chunk, good),
             JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
             JobResult::Stored { chunk, result } => match result {
                 Ok(()) => {
@@ -616,6 +668,7 @@ impl Driver {
                 // is here.
                 let content = self.listing.content.clone();
                 self.status.send_modify(|status| status.end(Ok(content)));
+                self.watchers.complete(&self.listing, self.stays);
             }
             JobResult::Announced | JobResult::ReadHere => {}
             JobResult::Opened(Err(source))
@@ -671,12 +724,14 @@ impl Driver {
                 }
             }
             Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
+            Output::Event(event) => self.watchers.happened(event),
             Output::Stalled(reason) => {
-                tracing::info!(%reason, "download stalled");
+                let is_first = self.status.borrow().stall().is_none();
+                self.watchers.stalled(reason, is_first);
                 self.show_stall(Some(reason));
             }
             Output::Resumed => {
-                tracing::info!("download resumed");
+                self.watchers.resumed();
                 self.show_stall(None);
             }
             Output::GaveUp(reason) => {
@@ -768,7 +823,7 @@ impl Driver {
         let len = pieces.iter().map(Bytes::len).sum::<usize>();
         if len <= INLINE_HASH_LEN {
             let good = manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
-            self.swarm.chunk_verified(now(), chunk, good);
+            self.chunk_verified(chunk, good);
         } else {
             self.jobs.verify(manifest, chunk, pieces);
         }
@@ -871,6 +926,7 @@ impl Driver {
             match &result {
                 Ok(good) => {
                     self.swarm.chunk_rechecked(now(), chunk, *good);
+                    self.watchers.hashed(chunk, *good);
                     self.show_progress();
                 }
                 Err(source) => self.storage_failed(Some(chunk), source.clone()),
@@ -970,20 +1026,26 @@ impl Driver {
                     return;
                 }
                 self.show_progress();
-                self.status
-                    .send_if_modified(|status| status.set_paused(true));
+                self.show_paused(true);
             }
-            TurnChange::Queued => self.status.send_modify(|status| {
-                status.set_paused(false);
-                status.set_queued(true);
-            }),
+            TurnChange::Queued => {
+                self.show_paused(false);
+                self.status.send_modify(|status| status.set_queued(true));
+            }
             TurnChange::Begun => {
                 self.swarm.resume(now());
-                self.status.send_modify(|status| {
-                    status.set_paused(false);
-                    status.set_queued(false);
-                });
+                self.show_paused(false);
+                self.status.send_modify(|status| status.set_queued(false));
             }
+        }
+    }
+
+    fn show_paused(&self, paused: bool) {
+        let changed = self
+            .status
+            .send_if_modified(|status| status.set_paused(paused));
+        if changed {
+            self.watchers.paused(paused);
         }
     }
 
@@ -1018,6 +1080,7 @@ impl Driver {
 
     fn show_content(&self) {
         let content = self.listing.content.clone();
+        self.watchers.found(&content);
         self.status
             .send_modify(|status| status.set_content(content));
     }

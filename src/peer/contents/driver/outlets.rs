@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use tracing::Span;
 
+use crate::metrics::{self, Held};
 use crate::peer::session::outlet::{LinkEnd, Outlet};
 use crate::peer::swarm::LinkId;
-use crate::protocol::{PeerId, PeerMessage};
+use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// The ways out to all links of a driver.
 #[derive(Default)]
@@ -18,6 +19,9 @@ pub(super) struct LinkOutlets {
 struct Open {
     outlet: Box<dyn Outlet>,
     span: Span,
+    /// The other end of the connection.
+    remote: Addr,
+    _counted: Held,
 }
 
 impl Open {
@@ -29,8 +33,25 @@ impl Open {
 
 impl LinkOutlets {
     /// A link is here, which logs in this span.
-    pub(super) fn insert(&mut self, link: LinkId, outlet: Box<dyn Outlet>, span: Span) {
-        self.outlets.insert(link, Open { outlet, span });
+    pub(super) fn insert(
+        &mut self,
+        link: LinkId,
+        outlet: Box<dyn Outlet>,
+        span: Span,
+        remote: Addr,
+    ) {
+        let open = Open {
+            outlet,
+            span,
+            remote,
+            _counted: Held::new(metrics::LINKS),
+        };
+        self.outlets.insert(link, open);
+    }
+
+    /// The other end of the connection of a link.
+    pub(super) fn remote(&self, link: LinkId) -> Option<&Addr> {
+        self.outlets.get(&link).map(|open| &open.remote)
     }
 
     /// The other side of a link has said who it is.

@@ -38,6 +38,11 @@ impl ChunkStates {
         states
     }
 
+    /// How many chunks there are.
+    pub(super) fn len(&self) -> u32 {
+        self.states.len() as u32
+    }
+
     pub(super) fn get(&self, chunk: ChunkIndex) -> ChunkState {
         self.states[chunk.as_usize()]
     }

@@ -1,0 +1,94 @@
+//! What a download is about: what was asked for, and which content that is.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::content::{Content, ContentId};
+use crate::error::DownloadError;
+use crate::error_kind::ErrorKind;
+use crate::metrics;
+use crate::peer::events::event::PeerEvent;
+use crate::peer::events::hub::{EventHub, Filter, Subscribers, Subscription};
+use crate::protocol::ContentKey;
+
+/// What a download is about. Its task finds that out, and its handle watches it.
+pub(in crate::peer) struct Topic {
+    asked: OnceLock<ContentKey>,
+    id: Arc<OnceLock<ContentId>>,
+    subscribers: Weak<Subscribers>,
+}
+
+impl Topic {
+    pub(in crate::peer) fn new(subscribers: Weak<Subscribers>) -> Self {
+        Self {
+            asked: OnceLock::new(),
+            id: Arc::default(),
+            subscribers,
+        }
+    }
+
+    /// This is asked for.
+    pub(in crate::peer) fn asked(&self, key: &ContentKey) {
+        // It is set once.
+        let _ = self.asked.set(key.clone());
+    }
+
+    /// It is this content, and it is here or is being downloaded.
+    pub(in crate::peer) fn found(&self, id: ContentId) {
+        // It is set once.
+        let _ = self.id.set(id);
+    }
+
+    /// Whether the content is here or is being downloaded.
+    pub(in crate::peer) fn is_found(&self) -> bool {
+        self.id.get().is_some()
+    }
+
+    /// The events of the content, from the time on when it is found.
+    pub(in crate::peer) fn subscribe(&self) -> Subscription {
+        let filter = Filter::Content(Arc::clone(&self.id));
+        Subscribers::subscribe(&self.subscribers, filter)
+    }
+
+    /// The download waits.
+    pub(in crate::peer) fn queued(&self, events: &EventHub) {
+        if let Some(key) = self.key() {
+            events.publish(|| PeerEvent::Queued { key });
+        }
+    }
+
+    /// The download was paused, or goes on.
+    pub(in crate::peer) fn paused(&self, events: &EventHub, paused: bool) {
+        if let Some(key) = self.key() {
+            events.publish(|| match paused {
+                true => PeerEvent::Paused { key },
+                false => PeerEvent::Unpaused { key },
+            });
+        }
+    }
+
+    /// The content is complete: it was here, or is found to be.
+    pub(in crate::peer) fn complete(&self, events: &EventHub, content: &Content) {
+        self.found(content.id);
+        metrics::count_as(metrics::DOWNLOADS, ("outcome", "complete"), 1);
+        events.publish(|| PeerEvent::Complete {
+            content: content.clone(),
+        });
+    }
+
+    /// The download has failed. Nothing is told of one that was not asked for by a valid
+    /// key.
+    pub(in crate::peer) fn failed(&self, events: &EventHub, error: &DownloadError) {
+        metrics::count_as(metrics::DOWNLOADS, ("outcome", error.kind()), 1);
+        if let Some(key) = self.key() {
+            events.publish(|| PeerEvent::Failed {
+                key,
+                error: error.clone(),
+            });
+        }
+    }
+
+    fn key(&self) -> Option<ContentKey> {
+        let id = self.id.get().map(|id| (*id).into());
+        id.or_else(|| self.asked.get().cloned())
+    }
+}

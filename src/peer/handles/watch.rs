@@ -1,0 +1,147 @@
+//! Watching a peer and its downloads: events, figures, and the map of pieces.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::content::ContentId;
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::status::ContentStatus;
+use crate::peer::events::event::PeerEvent;
+use crate::peer::events::hub::{Filter, Subscription};
+use crate::peer::handles::download::{Download, DownloadEvents};
+use crate::peer::handles::peer::Peer;
+use crate::peer::swarm::{DownloadStats, PieceMap};
+
+impl Peer {
+    /// What happens at this peer from now on, in order. There may be many streams, each
+    /// read at its own pace; nothing waits for one that is not read.
+    ///
+    /// A stream keeps the last 1,024 events that it was not asked for, and says how many
+    /// older ones it dropped ([`PeerEvent::Missed`]). Events that end something are not
+    /// dropped: of each content the last one of each kind is kept until it is read. So a
+    /// stream that is never read grows with the number of contents, by some hundred
+    /// bytes for each, up to about a million of them; drop it when it is not needed. As
+    /// long as there is no stream, events cost nothing.
+    ///
+    /// It ends after the events of the [shutdown](Self::shutdown), or when the last handle
+    /// was dropped and the tasks of the peer have ended. The stream does not keep the peer
+    /// running.
+    ///
+    /// ```
+    /// use bt_lite::peer::PeerEvent;
+    /// use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource};
+    /// use futures::StreamExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = MemoryNetwork::new(1);
+    /// let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new())
+    ///     .start()
+    ///     .await?;
+    /// let mut events = peer.events();
+    /// let content = peer.share(ShareSource::bytes("greeting", "hello")).await?;
+    /// assert_eq!(events.next().await, Some(PeerEvent::ShareStarted { content }));
+    /// peer.shutdown().await;
+    /// assert_eq!(events.next().await, None);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(&self) -> PeerEvents {
+        PeerEvents(self.shared().events.subscribe(Filter::All))
+    }
+
+    /// What is done for a content that is here or is being downloaded, with its links;
+    /// nothing if it is neither. A content that nobody is linked about has no links, and
+    /// its rates are zero.
+    ///
+    /// Cancel safe.
+    pub async fn share_stats(&self, id: &ContentId) -> Option<DownloadStats> {
+        let contents = &self.shared().contents;
+        let (inbox, status) = contents.watched(id)?;
+        let asked = match inbox {
+            Some(inbox) => ask(&inbox, |reply| DriverInput::Stats { reply }).await,
+            None => None,
+        };
+        Some(asked.unwrap_or_else(|| at_rest(&status)))
+    }
+}
+
+impl Download {
+    /// The same as [`events`](Self::events), and what happens around the content: owners
+    /// that join and leave, peers that are banned, and each chunk that is verified. These
+    /// come from now on, and merge into nothing; whoever falls behind by more than 1,024 of
+    /// them [misses](crate::DownloadEvent::Missed) the oldest. Of a download that joined
+    /// another one, they are those of that one.
+    pub fn detailed_events(&self) -> DownloadEvents {
+        self.events().with_details(self.topic.subscribe())
+    }
+
+    /// What the download does at this moment: its rates, and its links. Without links as
+    /// long as the content was not found, and when the download has ended and nobody is
+    /// linked any more; [`Peer::share_stats`] tells of what is shared then.
+    ///
+    /// Cancel safe.
+    pub async fn stats(&self) -> DownloadStats {
+        let asked = match self.topic.is_found() {
+            true => ask(&self.inbox, |reply| DriverInput::Stats { reply }).await,
+            false => None,
+        };
+        asked.unwrap_or_else(|| at_rest(&self.status.borrow()))
+    }
+
+    /// How far each chunk is, and how many of the linked peers have it; `None` if the
+    /// manifest is not known yet, the storage has not opened the content, or the download
+    /// has ended and nobody is linked any more. O(chunks), and after the end
+    /// O(links * chunks).
+    ///
+    /// Cancel safe.
+    pub async fn piece_map(&self) -> Option<PieceMap> {
+        match self.topic.is_found() {
+            true => ask(&self.inbox, |reply| DriverInput::PieceMap { reply }).await?,
+            false => None,
+        }
+    }
+}
+
+/// Asks a driver. Nothing if it has ended.
+async fn ask<T>(
+    inbox: &mpsc::Sender<DriverInput>,
+    question: impl FnOnce(oneshot::Sender<T>) -> DriverInput,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    inbox.send(question(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// The figures of a content without a driver.
+fn at_rest(status: &ContentStatus) -> DownloadStats {
+    let mut progress = status.progress().clone();
+    progress.uploaded = status.uploads().bytes();
+    progress.rate = 0.0;
+    (progress.owners, progress.links) = (0, 0);
+    DownloadStats {
+        progress,
+        ..DownloadStats::default()
+    }
+}
+
+/// The stream of [`Peer::events`].
+pub struct PeerEvents(Subscription);
+
+impl Stream for PeerEvents {
+    type Item = PeerEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<PeerEvent>> {
+        self.0.poll_next(cx)
+    }
+}
+
+impl fmt::Debug for PeerEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerEvents").finish_non_exhaustive()
+    }
+}
