@@ -322,6 +322,46 @@ pub enum ReaderError {
     ShutDown,
 }
 
+/// Why a content was not [removed](crate::Peer::remove).
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RemoveError {
+    /// It is not here.
+    #[error("{id} is not here")]
+    NotHere {
+        /// The content.
+        id: ContentId,
+    },
+    /// It is being downloaded: cancel that first.
+    #[error("{id} is being downloaded")]
+    Downloading {
+        /// The content.
+        id: ContentId,
+    },
+    /// It is a folder, or a file of one. [`Peer::unshare`](crate::Peer::unshare) takes a folder back, and
+    /// its files stay.
+    #[error("{id} belongs to a folder")]
+    Folder {
+        /// The content.
+        id: ContentId,
+    },
+    /// The peer was shut down.
+    #[error("the peer is shut down")]
+    ShutDown,
+}
+
+impl RemoveError {
+    /// What to do about it: [`Advice::AskUser`], and [`Advice::GiveUp`] after a shutdown.
+    pub fn advice(&self) -> Advice {
+        match self {
+            Self::NotHere { .. } | Self::Downloading { .. } | Self::Folder { .. } => {
+                Advice::AskUser
+            }
+            Self::ShutDown => Advice::GiveUp,
+        }
+    }
+}
+
 impl ConfigError {
     /// What to do about it: always [`Advice::AskUser`].
     pub fn advice(&self) -> Advice {
@@ -332,6 +372,7 @@ impl ConfigError {
 is_transient!(ConfigError);
 is_transient!(StartError);
 is_transient!(ShareError);
+is_transient!(RemoveError);
 is_transient!(DownloadError);
 is_transient!(ReaderError);
 

@@ -1,7 +1,7 @@
 //! Stable names of errors, for programs and for logs that machines read.
 
-use crate::error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
-use crate::peer::{FolderError, RemoveError};
+use crate::error::{ConfigError, DownloadError, ReaderError, RemoveError, ShareError, StartError};
+use crate::peer::FolderError;
 use crate::storage::StorageError;
 use crate::tracker::{BindError, TrackerError};
 use crate::transport::{AuthError, TransportError};

@@ -163,15 +163,14 @@ pub use content::{
     Bitfield, ChunkIndex, Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem,
     FolderPath, Geometry, Manifest, NameError, TooLong, split_evenly,
 };
-pub use error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
+pub use error::{ConfigError, DownloadError, ReaderError, RemoveError, ShareError, StartError};
 pub use error_kind::ErrorKind;
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
     ContentLimits, ContentReader, ContentState, Download, DownloadEvent, DownloadEvents,
     DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer, PeerBuilder,
-    PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal, RemoveError,
-    ShareSource,
+    PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal, ShareSource,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

@@ -238,6 +238,181 @@
 //! # }
 //! ```
 //!
+//! # … pause a download, or everything?
+//!
+//! A paused download keeps its durable bytes and its place, and holds up no other one. With
+//! [`share_stored`](crate::PeerBuilder::share_stored) it is still paused after a restart.
+//!
+//! ```no_run
+//! use bt_lite::{PauseOptions, Priority};
+//!
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId) {
+//! let download = peer.download(id);
+//! download.pause(PauseOptions::default());
+//! download.resume();
+//! download.set_priority(Priority::High);
+//! peer.pause_all(PauseOptions::default());
+//! for content in peer.list() {
+//!     println!("{:?}: {:?}", content.name, content.state);
+//! }
+//! if let Some(download) = peer.get(&id) {
+//!     download.discard(); // cancels it, and deletes what has arrived
+//! }
+//! # }
+//! ```
+//!
+//! # … leave some of the line to others?
+//!
+//! ```
+//! # use bt_lite::{MemoryNetwork, MemoryStorage, Peer};
+//! use bt_lite::{DownloadOptions, RateLimits};
+//! use bt_lite::peer::ContentLimits;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! let peer = Peer::builder(network.endpoint("peer"), MemoryStorage::new())
+//!     .limits(RateLimits::default().upload(2_000_000)) // bytes per second
+//!     .trackers_optional()
+//!     .start()
+//!     .await?;
+//! peer.set_rate_limits(RateLimits::default().upload(500_000).download(4_000_000))?;
+//! let options = DownloadOptions::new().limits(ContentLimits::default().download(1_000_000));
+//! # drop(options);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … watch everything that a peer does?
+//!
+//! ```no_run
+//! use bt_lite::PeerEvent;
+//! use futures::StreamExt;
+//!
+//! # async fn example(peer: bt_lite::Peer, download: bt_lite::Download) {
+//! let mut events = peer.events();
+//! while let Some(event) = events.next().await {
+//!     match event {
+//!         PeerEvent::Complete { content } => println!("{} is here", content.name),
+//!         PeerEvent::Withdrawn { content, error } => println!("{}: {error}", content.name),
+//!         PeerEvent::Banned { banned, .. } => println!("{banned:?}"),
+//!         _ => {}
+//!     }
+//! }
+//! for link in download.stats().await.links {
+//!     println!("{link:?}");
+//! }
+//! # }
+//! ```
+//!
+//! Feature `metrics` records counters and gauges for Prometheus and others
+//! (`examples/metrics.rs`); feature `serde` saves events and figures as JSON.
+//!
+//! # … get a content into memory, or into a writer?
+//!
+//! ```
+//! # use bt_lite::{MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let tracker = Tracker::builder(network.endpoint("t")).bind("memory:t").await?;
+//! # let owner = Peer::builder(network.endpoint("o"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).listen("memory:o").start().await?;
+//! # let shared = owner.share(ShareSource::bytes("film", vec![1; 200_000])).await?;
+//! # let peer = Peer::builder(network.endpoint("p"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).start().await?;
+//! let bytes = peer.download_bytes(shared.id, 1 << 20).await?; // at most 1 MiB
+//! assert_eq!(bytes.len(), 200_000);
+//! let mut writer = Vec::new();
+//! peer.download_to(shared.id, &mut writer, 1 << 20).await?;
+//! # assert_eq!(writer.len(), 200_000);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … share what comes out of a reader?
+//!
+//! ```
+//! # use bt_lite::{MemoryNetwork, MemoryStorage, Peer};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let peer = Peer::builder(network.endpoint("p"), MemoryStorage::new())
+//! #     .listen("memory:p").trackers_optional().start().await?;
+//! // Anything that is AsyncRead: the body of a request, the output of a command.
+//! let content = peer.share_reader("backup.tar", &b"its bytes"[..]).await?;
+//! assert_eq!(content.length, 9);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … take over a file that is partly here already?
+//!
+//! What is right in it is copied, and only the rest is fetched. The file is not changed.
+//!
+//! ```no_run
+//! # use bt_lite::DownloadOptions;
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let options = DownloadOptions::new().existing("/mnt/usb/half.iso");
+//! peer.download_with(id, options).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … choose the directory, replace a file, not share it afterwards?
+//!
+//! ```no_run
+//! use bt_lite::{DownloadOptions, IfTaken};
+//!
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let options = DownloadOptions::new()
+//!     .directory("/srv/images")
+//!     .name("latest.img")
+//!     .if_taken(IfTaken::Overwrite)
+//!     .seed(false);
+//! peer.download_with(id, options).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … get rid of a content?
+//!
+//! ```no_run
+//! use bt_lite::Removal;
+//!
+//! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! peer.unshare(&id).await; // no longer served; its files stay
+//! peer.remove(&id, Removal::DeleteFile).await?; // and its files in the storage go
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … keep strangers out?
+//!
+//! With feature `tls`. Whoever does not know the secret learns nothing, and what is said is
+//! encrypted. Members can be known by their keys, or by an authority of yours as well
+//! (`bt_lite::transport::auth`).
+//!
+//! ```
+//! # #[cfg(feature = "tls")] {
+//! use bt_lite::transport::TlsTransport;
+//! use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
+//! use bt_lite::TcpTransport;
+//!
+//! # fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let secret = Secret::from_file("swarm.secret")?; // made once, by Secret::generate
+//! let auth = Authenticator::new(Identity::generate()?, Trust::Secret(secret))?;
+//! let transport = TlsTransport::new(TcpTransport::new(), auth);
+//! // Trackers and peers take it in place of a TcpTransport.
+//! # drop(transport);
+//! # Ok(())
+//! # }
+//! # }
+//! ```
+//!
 //! # … test my program without a network and without waiting?
 //!
 //! [`MemoryNetwork`] has rates, latency and faults, and keeps to tokio's clock. With the

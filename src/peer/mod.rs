@@ -51,7 +51,7 @@ pub use handles::key::DownloadKey;
 pub use handles::list::{ContentState, ListedContent};
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
-pub use handles::removal::{FileFate, Removal, RemoveError, Removed, RemovedFile};
+pub use handles::removal::{FileFate, Removal, Removed, RemovedFile};
 pub use handles::share::ShareSource;
 pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};

@@ -271,6 +271,34 @@ on_both_networks! {
         assert!(left.is_empty(), "{left:?}");
     }
 
+    async fn discarded_download_into_another_directory_leaves_nothing_behind(world: World) {
+        let bytes = content(LENGTH, 143);
+        let (owner, id) = hanging(&world, &bytes).await;
+        let dir = tempfile::tempdir().unwrap();
+        let storage = FileStorage::open(dir.path().join("main")).unwrap();
+        let peer = world.builder("leecher", storage).start().await.unwrap();
+        let elsewhere = dir.path().join("other");
+        let files = || std::fs::read_dir(&elsewhere).unwrap().count();
+        let options = || DownloadOptions::new().directory(&elsewhere);
+        let mut download = peer.download_with(id, options());
+        let mut events = download.events();
+        while download.progress().verified_chunks == 0 {
+            events.next().await.unwrap();
+        }
+        download.discard();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        assert_eq!(files(), 0);
+        // What an earlier one has left goes as well.
+        std::fs::write(elsewhere.join(format!("{id}.part")), "some").unwrap();
+        let mut download = peer.download_with(id, options().paused(PauseOptions::new()));
+        let mut events = download.events();
+        while !matches!(events.next().await, Some(DownloadEvent::Paused)) {}
+        download.discard();
+        assert_eq!((&mut download).await, Err(DownloadError::Cancelled));
+        assert_eq!(files(), 0);
+        owner.shutdown().await;
+    }
+
     async fn last_handle_decides_whether_what_has_arrived_is_kept(world: World) {
         let bytes = content(LENGTH, 44);
         let leecher = world.node("leecher").await;
@@ -346,7 +374,8 @@ on_both_networks! {
         while !matches!(events.next().await, Some(DownloadEvent::Stalled(_))) {}
         leecher.peer.add_tracker(second.addr()).unwrap();
         (&mut download).await.unwrap();
-        assert_eq!(leecher.bytes("x"), Some(bytes));
+        let got = download.content().unwrap();
+        assert_eq!(leecher.bytes(got.name.as_str()), Some(bytes));
     }
 
     async fn owner_that_is_added_is_asked(world: World) {

@@ -500,7 +500,7 @@ async fn file_whose_folder_is_away_is_reported_each_time_and_offered_again() {
     fs::rename(&folder, &away).unwrap();
     let name: ContentName = "shared".parse().unwrap();
     let error = StorageError::NotFound { name: name.clone() };
-    let lost = Lost::new(test.manifest.id(), name.clone(), error);
+    let lost = Lost::new(test.manifest.id(), name.clone(), error).recorded(true);
     for mount_point in [false, true] {
         if mount_point {
             fs::create_dir(&folder).unwrap();

@@ -1,7 +1,8 @@
 //! The task of a download: finds out what was asked for, and drives it.
 
+use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -53,6 +54,8 @@ pub(in crate::peer) struct DownloadTask {
     /// `None` if it has joined another download.
     registered: Option<Registered>,
     topic: Arc<Topic>,
+    /// The directory that the content goes to, if it is another one.
+    directory: OnceLock<PathBuf>,
 }
 
 /// What the download turned out to be.
@@ -134,6 +137,7 @@ impl DownloadTask {
             status,
             ticket,
             topic,
+            directory: OnceLock::new(),
         };
         (task, download)
     }
@@ -158,6 +162,10 @@ impl DownloadTask {
                     other.give_way_to(registered);
                 }
             }
+        }
+        if let Some(path) = &options.directory {
+            // Nobody else sets it.
+            let _ = self.directory.set(path.clone());
         }
         self.ticket.set_priority(options.priority);
         self.control.set_seeds(options.seed);
@@ -236,7 +244,7 @@ impl DownloadTask {
             Ok(Start::Join(join)) => Box::pin(self.follow(join)).await,
             Ok(Start::Complete(content)) => Box::pin(self.is_complete(content)).await,
             Err(error) => {
-                let error = self.discard(error).await;
+                let error = Box::pin(self.discard(error)).await;
                 self.topic.failed(&self.shared.events, &error);
                 self.readers.end(error.clone());
                 self.status.send_modify(|status| status.end(Err(error)));
@@ -254,7 +262,14 @@ impl DownloadTask {
         };
         let deleted = async {
             match self.shared.contents.claim(id, &self.handle).await {
-                Ok(_claim) => discard_partial(&self.shared, id).await,
+                Ok(_claim) => {
+                    let storage = match self.directory.get() {
+                        Some(path) => self.shared.storage.in_directory(path).await,
+                        None => Ok(Arc::clone(&self.shared.storage)),
+                    };
+                    let failed = |source| storage_error(id, source);
+                    discard_partial(&*storage.map_err(failed)?, id).await
+                }
                 // It is complete, or others download it.
                 Err(_) => Ok(()),
             }
@@ -476,8 +491,9 @@ impl DownloadTask {
             ContentKey::Name(name) => Some(name.clone()),
             ContentKey::Id(_) => None,
         };
+        let target = target(shared, &options).await?;
         let wanted = WantedNames {
-            target: target(shared, &options).await?,
+            target,
             is_elsewhere: options.directory.is_some(),
             stored: options.name.clone().or_else(|| asked.clone()),
             asked: asked.clone(),

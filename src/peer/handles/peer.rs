@@ -338,7 +338,7 @@ impl Peer {
 
     /// Stops serving a complete content, under all its names, now and after a restart,
     /// and tells the trackers. Its files stay. Returns `false` if there is no such
-    /// complete content, and no [record](Self::unavailable) of one, or if it is only a
+    /// complete content, and no [record](Self::lost) of one, or if it is only a
     /// file of a folder.
     ///
     /// The id of a folder stands for all of it: those of its files that nothing else

@@ -3,10 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thiserror::Error;
-
-use crate::advice::Advice;
 use crate::content::{ContentId, ContentName};
+use crate::error::RemoveError;
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::role::Role;
 use crate::peer::folders::share::unshare_any;
@@ -63,46 +61,6 @@ pub enum FileFate {
     /// its name by now, [`StorageError::NotAFile`] if that is a link or the like,
     /// [`StorageError::Unsupported`] if the storage deletes nothing.
     Failed(StorageError),
-}
-
-/// Why a content was not [removed](Peer::remove).
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum RemoveError {
-    /// It is not here.
-    #[error("{id} is not here")]
-    NotHere {
-        /// The content.
-        id: ContentId,
-    },
-    /// It is being downloaded: cancel that first.
-    #[error("{id} is being downloaded")]
-    Downloading {
-        /// The content.
-        id: ContentId,
-    },
-    /// It is a folder, or a file of one. [`Peer::unshare`] takes a folder back, and
-    /// its files stay.
-    #[error("{id} belongs to a folder")]
-    Folder {
-        /// The content.
-        id: ContentId,
-    },
-    /// The peer was shut down.
-    #[error("the peer is shut down")]
-    ShutDown,
-}
-
-impl RemoveError {
-    /// What to do about it: [`Advice::AskUser`], and [`Advice::GiveUp`] after a shutdown.
-    pub fn advice(&self) -> Advice {
-        match self {
-            Self::NotHere { .. } | Self::Downloading { .. } | Self::Folder { .. } => {
-                Advice::AskUser
-            }
-            Self::ShutDown => Advice::GiveUp,
-        }
-    }
 }
 
 impl Peer {

@@ -1010,6 +1010,7 @@ impl Swarm {
                 true => RefuseReason::Busy,
                 false => RefuseReason::NotNeeded,
             });
+            self.owner_left(id, reason.into());
             self.outbox.push(Output::Drop { link: id, reason });
             // What it owes was given back, so its host is not blamed.
             if let Some(link) = self.links.remove(id) {

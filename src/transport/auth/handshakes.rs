@@ -25,7 +25,8 @@ const MAX_FAILURES: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandshakeConfig {
-    /// How long one may take, of this side as well. Default 10 s.
+    /// How long one may take, of this side as well. Default 10 s, as for the handshake
+    /// of peers: a few round trips on the slowest line.
     pub timeout: Duration,
     /// How many accepted connections may be in the handshake at a time. Default 256; at
     /// least 1. Each has a descriptor over TCP, so there are never more than a sixteenth of
@@ -37,7 +38,8 @@ pub struct HandshakeConfig {
     pub max_per_host: usize,
     /// How many handshakes of one host may fail within 10 s before its connections are
     /// closed unheard, as each costs some tenths of a millisecond of computing. Default
-    /// 64.
+    /// 64: those cost a few milliseconds of each second, and a host behind which many peers
+    /// have just got another key can still be let in.
     pub max_failures_per_host: usize,
 }
 

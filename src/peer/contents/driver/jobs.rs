@@ -25,7 +25,7 @@ use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
 use crate::protocol::{Addr, OwnEntry};
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError};
 use crate::tracker::TrackerError;
 
 /// How long the outcome of an announcement is waited for. The trackers are told later in
@@ -104,6 +104,11 @@ impl Jobs {
             self.target = TargetOptions::to(Arc::clone(&source.storage));
         }
         self.source = source;
+    }
+
+    /// Where the content is stored.
+    pub(super) fn storage(&self) -> Arc<dyn Storage> {
+        Arc::clone(&self.target.storage)
     }
 
     pub(super) fn set_target(&mut self, target: TargetOptions) {

@@ -439,7 +439,8 @@ impl Driver {
         // First the jobs, as they write.
         self.jobs.stop();
         self.open = None;
-        let failed = discard_partial(&self.shared, self.swarm.id()).await.err();
+        let storage = self.jobs.storage();
+        let failed = discard_partial(&*storage, self.swarm.id()).await.err();
         failed.unwrap_or(reason)
     }
 
