@@ -23,10 +23,16 @@ const MAX_FAILURES: usize = 4096;
 
 /// How many handshakes a listener takes at a time, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 #[non_exhaustive]
 pub struct HandshakeConfig {
     /// How long one may take, of this side as well. Default 10 s, as for the handshake
     /// of peers: a few round trips on the slowest line.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub timeout: Duration,
     /// How many accepted connections may be in the handshake at a time. Default 256; at
     /// least 1. Each has a descriptor over TCP, so there are never more than a sixteenth of
