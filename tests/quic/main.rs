@@ -4,6 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "../tls/authority.rs"]
+#[allow(dead_code)]
 mod authority;
 mod conformance;
+mod floods;
 mod members;
+mod outsiders;
+mod stranger;
+mod swarm;
