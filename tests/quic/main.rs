@@ -6,6 +6,7 @@
 #[path = "../tls/authority.rs"]
 #[allow(dead_code)]
 mod authority;
+mod channels;
 mod conformance;
 mod floods;
 mod members;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bt_lite::protocol::{ChannelId, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
+use bt_lite::protocol::{ChannelId, Frame, Hello, LinkCookie, PeerId, PeerMessage, RefuseReason};
 use bt_lite::transport::auth::{AllowedKeys, Authenticator, Identity, Secret, Trust};
 use bt_lite::transport::{AuthError, QuicTransport, TransportError};
 use bt_lite::{Addr, MemoryStorage, Peer, ShareSource, StartError, Tracker, Transport};
@@ -61,9 +61,22 @@ impl Swarm {
         assert!(matches!(started, Err(StartError::Tracker(_))));
         assert_eq!(self.owner_quic.stats().accepted, before);
         let member = self.members.quic();
-        member.connect(self.owner_addr()).await.unwrap();
+        let mut connection = member.connect(self.owner_addr()).await.unwrap();
+        let hello = hello(member.auth().identity().peer_id());
+        connection.sink.send(hello).await.unwrap();
+        let said = connection.stream.next().await.unwrap().unwrap();
+        assert!(matches!(
+            PeerMessage::decode(said).unwrap().1,
+            PeerMessage::Hello(_)
+        ));
+        assert_eq!(self.owner_quic.stats().accepted, before + 1);
         told
     }
+}
+
+fn hello(peer: PeerId) -> Frame {
+    let hello = Hello::new(peer, None, LinkCookie([7; 16]));
+    PeerMessage::Hello(hello).encode(ChannelId::SESSION)
 }
 
 /// Why a transport could not connect.
@@ -142,9 +155,7 @@ async fn member_with_the_id_of_another_is_refused() {
     let swarm = Swarm::new(Members::by_secret()).await;
     let member = swarm.members.quic();
     let mut connection = member.connect(swarm.owner_addr()).await.unwrap();
-    let hello = Hello::new(PeerId([9; 16]), None, LinkCookie([7; 16]));
-    let hello = PeerMessage::Hello(hello).encode(ChannelId::SESSION);
-    connection.sink.send(hello).await.unwrap();
+    connection.sink.send(hello(PeerId([9; 16]))).await.unwrap();
     let said = connection.stream.next().await.unwrap().unwrap();
     let said = PeerMessage::decode(said).unwrap().1;
     assert_eq!(said, PeerMessage::Refuse(RefuseReason::Identity));

@@ -41,6 +41,7 @@ mod handshakes;
 mod handshaking;
 mod identity;
 mod live;
+#[cfg(feature = "_tls")]
 mod member_io;
 mod pem;
 mod private_file;
@@ -65,6 +66,9 @@ pub use trust::Trust;
 
 pub(super) use authenticator::EXPORTER_LABEL;
 pub(super) use handshaking::Handshaking;
+#[cfg(feature = "_quic")]
+pub(super) use live::Ended;
+#[cfg(feature = "_tls")]
 pub(super) use member_io::MemberIo;
 pub(super) use proof::Side;
 #[cfg(feature = "_quic")]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use quinn::{ConnectionError, VarInt};
+use quinn::ConnectionError;
 
 use crate::transport::auth::refusal;
 use crate::transport::auth_error::AuthError;
@@ -12,9 +12,6 @@ const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
 /// QUIC's code for a listener that takes no connection (RFC 9000, 20.1).
 const CONNECTION_REFUSED: u64 = 0x02;
-
-/// With which code a side closes whose reader or writer is gone. It means no error.
-pub(super) const DONE: VarInt = VarInt::from_u32(0);
 
 /// Why the other side does not let this one in, if that is why the connection has ended.
 fn refused(error: &ConnectionError) -> Option<AuthError> {

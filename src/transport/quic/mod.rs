@@ -1,6 +1,7 @@
 //! QUIC, over UDP, with the authentication of [`auth`](super::auth).
 //!
-//! Two programs have one QUIC connection, which survives a change of address of the side
+//! Two programs have one QUIC connection, and each channel has a stream of its own in it in
+//! each direction, so that a datagram that is lost holds up one content and not all. It survives a change of address of the side
 //! that has dialled. A transport dials from the address that it listens at. Nothing is sent
 //! before the other side is known (no 0-RTT): the first flight of a session registers it,
 //! and opens channels and asks for blocks, and whoever replayed it would do that again.
@@ -12,10 +13,14 @@
 
 mod endpoints;
 mod error;
-mod io;
+mod halves;
+mod lane;
 mod listener;
+mod order;
 mod session;
 mod settings;
+mod sink;
+mod stream;
 mod transport;
 
 pub use transport::QuicTransport;

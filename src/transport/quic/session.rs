@@ -1,15 +1,19 @@
 //! From a handshake to a connection with a member.
 
+use std::sync::Arc;
+
 use quinn::Connecting;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::error::failed;
-use super::io::QuicIo;
+use super::halves::{ReadHalf, WriteHalf};
+use super::order::Order;
 use super::settings::let_in;
-use crate::transport::auth::{Authenticator, EXPORTER_LABEL, MemberIo, Side};
+use super::sink::QuicSink;
+use super::stream::QuicStream;
+use crate::transport::auth::{Authenticator, EXPORTER_LABEL, Side};
 use crate::transport::auth_error::AuthError;
-use crate::transport::connection::Connection;
-use crate::transport::stream::ByteStream;
+use crate::transport::connection::{Connection, LimitHandle};
 use crate::transport::tcp::canonical;
 
 /// The first byte that the dialler sends: QUIC tells nobody of a stream on which nothing
@@ -68,8 +72,8 @@ async fn admit(
         Side::Client => connection.open_bi().await,
         Side::Server => connection.accept_bi().await,
     };
-    let streams = streams.map_err(|error| failed(&error))?;
-    let mut io = QuicIo::new(connection.clone(), streams);
+    let (send, recv) = streams.map_err(|error| failed(&error))?;
+    let mut io = tokio::io::join(ReadHalf(recv), WriteHalf(send));
     begin(&mut io, side).await?;
     let mut exporter = [0; 32];
     let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"");
@@ -79,15 +83,22 @@ async fn admit(
     let chain = chain.as_deref().map(Vec::as_slice);
     let member = auth.admit(&mut io, side, chain, exporter).await?;
     let_in(&connection);
-    let local = connection.local_ip().map(|ip| canonical((ip, port).into()));
+    let (recv, send) = io.into_inner();
+    let (order, limits) = (Arc::new(Order::new(side)), LimitHandle::default());
     let remote = canonical(connection.remote_address()).into();
-    let io = MemberIo::new(io, member.ended);
-    let framed = ByteStream::new(io, remote, local.map(Into::into)).framed();
+    let local = connection.local_ip();
+    let sink = QuicSink::new(connection.clone(), send, Arc::clone(&order));
+    let stream = QuicStream::new(connection, recv, order, limits.clone(), member.ended);
+    let mut framed = Connection::new(remote, sink, stream, limits);
+    framed.local = local.map(|ip| canonical((ip, port).into()).into());
     Ok(framed.with_identity(member.identity))
 }
 
 /// Says, or hears, that the stream is there.
-async fn begin(io: &mut QuicIo, side: Side) -> Result<(), AuthError> {
+async fn begin(
+    io: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    side: Side,
+) -> Result<(), AuthError> {
     let failed = |error: std::io::Error| AuthError::Handshake {
         reason: error.to_string(),
     };

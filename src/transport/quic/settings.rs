@@ -14,10 +14,14 @@ pub(super) const ALPN: &[u8] = b"bt_lite/2";
 
 /// How many bytes may be under way to a side, in one connection: enough for 400 Mbit/s over
 /// a round trip of 200 ms, and as much as a member that sends and never fills a gap can
-/// make this side keep. A connection has one stream, so that both windows are this one.
+/// make this side keep. One content may have all of it, so each stream has the same.
 const WINDOW: u32 = 10 << 20;
 
-/// The same until the other side is known: a proof is 33 bytes long.
+/// How many streams for channels a side may have open towards the other: one for each channel
+/// of a session, of which either side opens 1,024 at most, and some that are about to end.
+const MAX_LANES: u32 = 2 * 1024 + 64;
+
+/// The window until the other side is known: a proof is 33 bytes long.
 const STRANGERS_WINDOW: u32 = 4 << 10;
 
 /// How often a silent side says that it is there. Many routers forget a UDP flow after 30 s
@@ -84,6 +88,7 @@ pub(super) fn server(auth: &Authenticator) -> Result<ServerConfig, NoInitialCiph
 /// The other side is a member: it may send as much as a member may.
 pub(super) fn let_in(connection: &quinn::Connection) {
     connection.set_receive_window(VarInt::from_u32(WINDOW));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(MAX_LANES));
 }
 
 #[cfg(test)]
