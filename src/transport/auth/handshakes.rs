@@ -27,9 +27,13 @@ const MAX_UNPROVEN: usize = 16;
 
 /// How many handshakes a listener takes at a time, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct HandshakeConfig {
-    /// How long one may take, of this side as well. Default 10 s.
+    /// How long one may take, of this side as well. Default 10 s, which is three losses of a
+    /// datagram on the slowest path.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub timeout: Duration,
     /// How many accepted connections may be in the handshake at a time. Default 256; at
     /// least 1. Each has a descriptor over TCP, so there are never more than a sixteenth of
@@ -40,8 +44,8 @@ pub struct HandshakeConfig {
     /// gives way.
     pub max_per_host: usize,
     /// How many handshakes of one host may fail within 10 s before its connections are
-    /// closed unheard, as each costs some tenths of a millisecond of computing. Default
-    /// 64.
+    /// closed unheard. Default 64, as each costs some tenths of a millisecond of
+    /// computing.
     pub max_failures_per_host: usize,
 }
 

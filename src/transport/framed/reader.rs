@@ -135,7 +135,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    fn is_inside_a_frame(&self) -> bool {
+    /// Whether a part of a frame is there.
+    pub(in crate::transport) fn is_inside_a_frame(&self) -> bool {
         !matches!(self.state, ReadState::Prefix) || !self.pending.is_empty()
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use quinn::{Endpoint, ServerConfig};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -43,8 +44,15 @@ struct Bound {
 #[derive(Debug)]
 enum Phase {
     Listening,
-    /// It has connections, and refuses new ones until this is cancelled.
-    Refusing(CancellationToken),
+    /// It has connections, and a task refuses new ones.
+    Refusing(Option<Refusing>),
+}
+
+/// The task that refuses what comes to a socket.
+#[derive(Debug)]
+struct Refusing {
+    until: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// The right to accept what comes to a socket. Dropped, the socket refuses it.
@@ -60,7 +68,7 @@ impl Endpoints {
     ) -> io::Result<Listening> {
         let give_up = Instant::now() + BIND_PATIENCE;
         loop {
-            if let Some(listening) = self.take_over(target) {
+            if let Some(listening) = self.take_over(target).await {
                 return Ok(listening);
             }
             match bind_with_fallback(target) {
@@ -94,16 +102,19 @@ impl Endpoints {
     }
 
     /// Listens again at a socket that still has connections.
-    fn take_over(&self, target: SocketAddr) -> Option<Listening> {
+    async fn take_over(&self, target: SocketAddr) -> Option<Listening> {
         let bound = self.bound_at(target)?;
-        let mut phase = bound.phase();
-        let Phase::Refusing(until) = &*phase else {
-            return None;
+        let refusing = match std::mem::replace(&mut *bound.phase(), Phase::Listening) {
+            Phase::Listening => return None,
+            Phase::Refusing(refusing) => refusing,
         };
-        until.cancel();
-        *phase = Phase::Listening;
-        drop(phase);
-        Some(Listening(bound))
+        let listening = Listening(bound);
+        if let Some(Refusing { until, task }) = refusing {
+            until.cancel();
+            // It may be about to refuse one. When its runtime has ended, so has it.
+            let _ = task.await;
+        }
+        Some(listening)
     }
 
     fn is_listening(&self, target: SocketAddr) -> bool {
@@ -180,25 +191,27 @@ impl Listening {
 impl Drop for Listening {
     /// Connections outlive the listener, and the socket lives as long as they do.
     fn drop(&mut self) {
-        let until = CancellationToken::new();
-        *self.0.phase() = Phase::Refusing(until.clone());
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        let bound = Arc::clone(&self.0);
-        runtime.spawn(async move {
-            let refuse = async {
-                while let Some(incoming) = bound.endpoint.accept().await {
-                    incoming.refuse();
-                }
-            };
-            tokio::select! {
-                biased;
-                () = until.cancelled() => {}
-                () = bound.endpoint.wait_idle() => {}
-                () = refuse => {}
-            }
+        let refusing = Handle::try_current().ok().map(|runtime| {
+            let until = CancellationToken::new();
+            let task = runtime.spawn(refuse(Arc::clone(&self.0), until.clone()));
+            Refusing { until, task }
         });
+        *self.0.phase() = Phase::Refusing(refusing);
+    }
+}
+
+/// Refuses what comes to a socket, as long as it has connections and nobody listens again.
+async fn refuse(bound: Arc<Bound>, until: CancellationToken) {
+    let refuse = async {
+        while let Some(incoming) = bound.endpoint.accept().await {
+            incoming.refuse();
+        }
+    };
+    tokio::select! {
+        biased;
+        () = until.cancelled() => {}
+        () = bound.endpoint.wait_idle() => {}
+        () = refuse => {}
     }
 }
 

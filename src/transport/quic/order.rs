@@ -7,7 +7,8 @@
 //! - A channel is heard only after the `Open` that opens it, and nothing before the first
 //!   frame of the control stream (the Hello).
 //! - An `Open` is sent only after the other side has received the `Refuse` of an older
-//!   channel about the same content; it would refuse it as a duplicate.
+//!   channel about the same content, and is heard only after all that was received of that
+//!   channel. Else it would be refused as a duplicate.
 //! - The control stream ends only after the other side has received all other streams.
 
 use std::collections::BTreeMap;
@@ -79,6 +80,13 @@ impl Order {
     /// The channels that the other side has ended since the last call.
     pub(super) fn left(&self) -> Vec<ChannelId> {
         std::mem::take(&mut self.state().left)
+    }
+
+    /// Whether another channel about this content is open.
+    pub(super) fn has_other(&self, channel: ChannelId, content: ContentId) -> bool {
+        let state = self.state();
+        let mut others = state.open.iter().filter(|(other, _)| **other != channel);
+        others.any(|(_, about)| *about == content)
     }
 
     pub(super) fn is_open(&self, channel: ChannelId) -> bool {

@@ -21,6 +21,12 @@ const WINDOW: u32 = 10 << 20;
 /// of a session, of which either side opens 1,024 at most, and some that are about to end.
 const MAX_LANES: u32 = 2 * 1024 + 64;
 
+/// How many frames of channels may be there in part, in one connection, so that a member
+/// that begins one on each stream makes this side keep 8 MiB and no more. What it sends
+/// beyond that stays in the window. A side sends its frames one after the other, so that only
+/// losses make parts.
+pub(super) const MAX_PARTIAL: usize = 32;
+
 /// The window until the other side is known: a proof is 33 bytes long.
 const STRANGERS_WINDOW: u32 = 4 << 10;
 
@@ -53,6 +59,8 @@ fn transport() -> TransportConfig {
         .stream_receive_window(VarInt::from_u32(WINDOW))
         .receive_window(VarInt::from_u32(STRANGERS_WINDOW))
         .send_window(u64::from(WINDOW))
+        // In the order in which frames were written: the session has its channels take turns.
+        .send_fairness(false)
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None);

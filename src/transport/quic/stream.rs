@@ -2,16 +2,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, SelectAll};
 use futures::{FutureExt, Stream, StreamExt};
 use quinn::{Connection, ConnectionError, RecvStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 
 use super::halves::ReadHalf;
 use super::lane::channel_of;
 use super::order::Order;
+use super::settings::MAX_PARTIAL;
+use crate::content::ContentId;
 use crate::protocol::{ChannelId, Frame, FramePlace};
 use crate::transport::auth::Ended;
 use crate::transport::connection::LimitHandle;
@@ -35,11 +39,37 @@ pub(super) struct QuicStream {
     /// Streams of which it is not known yet whose they are.
     nameless: FuturesUnordered<BoxFuture<'static, std::io::Result<(ChannelId, RecvStream)>>>,
     /// Streams of channels that nobody has opened yet.
-    early: Vec<(ChannelId, Frames)>,
-    lanes: SelectAll<Frames>,
+    early: Vec<(ChannelId, LaneFrames)>,
+    lanes: SelectAll<LaneFrames>,
+    /// Places for frames of channels of which a part is there.
+    partial: PollSemaphore,
+    /// An `Open` that the end of another channel may have to come before.
+    doubtful: Option<(ChannelId, ContentId, Frame)>,
     /// Whose turn it is.
     control_is_next: bool,
     is_ended: bool,
+}
+
+/// The frames of one channel. It reads only while it has one of the places for that.
+struct LaneFrames {
+    frames: Frames,
+    places: PollSemaphore,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Stream for LaneFrames {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        if self.place.is_none() {
+            self.place = ready!(self.places.poll_acquire(cx));
+        }
+        let item = self.frames.poll_next_unpin(cx);
+        if item.is_ready() || !self.frames.is_inside_a_frame() {
+            self.place = None;
+        }
+        item
+    }
 }
 
 async fn accept(connection: Connection) -> Result<RecvStream, ConnectionError> {
@@ -64,6 +94,8 @@ impl QuicStream {
             nameless: FuturesUnordered::new(),
             early: Vec::new(),
             lanes: SelectAll::new(),
+            partial: PollSemaphore::new(Arc::new(Semaphore::new(MAX_PARTIAL))),
+            doubtful: None,
             control_is_next: true,
             is_ended: false,
         }
@@ -82,8 +114,12 @@ impl QuicStream {
         }
         while let Poll::Ready(Some(named)) = self.nameless.poll_next_unpin(cx) {
             let (channel, recv) = named?;
-            let frames = FrameReader::new(ReadHalf(recv), self.limits.clone());
-            self.early.push((channel, frames));
+            let lane = LaneFrames {
+                frames: FrameReader::new(ReadHalf(recv), self.limits.clone()),
+                places: self.partial.clone(),
+                place: None,
+            };
+            self.early.push((channel, lane));
         }
         let order = &self.order;
         for (_, frames) in self
@@ -126,6 +162,19 @@ impl QuicStream {
             return Poll::Ready(Some(Err(error.into())));
         }
         self.take_streams(cx)?;
+        if let Some((channel, content, frame)) = self.doubtful.take() {
+            // That end was received before this was sent, so it is there.
+            if self.order.has_other(channel, content)
+                && let Poll::Ready(item) = self.poll_lanes(cx)
+            {
+                self.doubtful = Some((channel, content, frame));
+                self.note(&item);
+                return Poll::Ready(Some(item));
+            }
+            let item = Ok(frame);
+            self.note(&item);
+            return Poll::Ready(Some(item));
+        }
         let had_control = self.control.is_some();
         let first = self.control_is_next;
         for is_control in [first, !first] {
@@ -135,9 +184,11 @@ impl QuicStream {
             };
             if let Poll::Ready(item) = item {
                 self.control_is_next = !is_control;
-                if let Ok(frame) = &item {
-                    self.note(frame);
+                if let Some(opens) = self.doubts(&item) {
+                    self.doubtful = Some(opens);
+                    return self.poll_frame(cx);
                 }
+                self.note(&item);
                 return Poll::Ready(Some(item));
             }
         }
@@ -152,7 +203,20 @@ impl QuicStream {
         }
     }
 
-    fn note(&self, frame: &Frame) {
+    /// What an `Open` opens, if there is another channel about that.
+    fn doubts(&self, item: &Item) -> Option<(ChannelId, ContentId, Frame)> {
+        let frame = item.as_ref().ok()?;
+        let FramePlace::Opens(channel, content) = FramePlace::of(frame) else {
+            return None;
+        };
+        let doubtful = self.order.has_other(channel, content);
+        doubtful.then(|| (channel, content, frame.clone()))
+    }
+
+    fn note(&self, item: &Item) {
+        let Ok(frame) = item else {
+            return;
+        };
         match FramePlace::of(frame) {
             FramePlace::Opens(channel, content) => self.order.heard_open(channel, content),
             FramePlace::Ends(channel) => self.order.heard_end(channel),
