@@ -73,6 +73,7 @@ pub(super) use member_io::MemberIo;
 pub(super) use proof::Side;
 #[cfg(feature = "_quic")]
 pub(super) use rustls_error::refusal;
+#[cfg(feature = "_tls")]
 pub(super) use rustls_error::{from_io, from_rustls};
 pub(super) use stats::HandshakeCounts;
 #[cfg(feature = "_quic")]
