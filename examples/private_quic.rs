@@ -1,5 +1,5 @@
-//! A private swarm over QUIC: a tracker, an owner and a peer that know each other by their keys, and
-//! an outsider who is let in nowhere.
+//! A private swarm over QUIC: a tracker, an owner and a peer that know each other by their
+//! keys, and an outsider who is let in nowhere.
 //!
 //! ```text
 //! cargo run --features quic --example private_quic
