@@ -122,6 +122,8 @@
 //! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams
 //!   (`bt_lite::transport::auth`), with the cryptography of ring. `tls-aws-lc-rs` has that
 //!   of aws-lc-rs in its place.
+//! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
+//!   each content. `quic-aws-lc-rs` has the other cryptography.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.

@@ -11,6 +11,8 @@ mod error;
 mod frame;
 pub mod limits;
 mod peer;
+#[cfg(feature = "_quic")]
+mod place;
 mod tracker;
 mod wire;
 
@@ -18,6 +20,8 @@ pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
 pub use error::ProtocolError;
 pub use frame::{Frame, FrameLimits};
 pub use peer::{ChannelId, Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
+#[cfg(feature = "_quic")]
+pub(crate) use place::FramePlace;
 pub use tracker::{
     ContentKey, Found, ListedOwner, OwnEntry, OwnState, OwnerRef, Refusal, RefusedEntry,
     Registered, Token, TrackerReply, TrackerRequest, Upload,

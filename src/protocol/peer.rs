@@ -32,7 +32,7 @@ const HAVE_ALL: u8 = 0x0e;
 const HAVE_NONE: u8 = 0x0f;
 const REJECT: u8 = 0x10;
 const HELLO: u8 = 0x20;
-const REFUSE: u8 = 0x21;
+pub(super) const REFUSE: u8 = 0x21;
 const KEEP_ALIVE: u8 = 0x22;
 const MANIFEST_REQUEST: u8 = 0x23;
 const MANIFEST_LENGTH: u8 = 0x24;
@@ -40,7 +40,7 @@ const MANIFEST_HASHES: u8 = 0x25;
 const MANIFEST_REJECT: u8 = 0x26;
 const SAME_PEER: u8 = 0x27;
 const QUEUED: u8 = 0x28;
-const OPEN: u8 = 0x29;
+pub(super) const OPEN: u8 = 0x29;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
 

@@ -39,6 +39,9 @@ pub const MAX_UNREAD: usize = 64 << 20;
 /// A text that is not an address of any transport.
 const BAD_ADDR: &str = "?";
 
+/// The types of heads that no message of a channel has.
+const NO_MESSAGE: u8 = 0x80;
+
 /// How often a check lets other tasks run before it concludes that nothing moves.
 const PATIENCE: usize = 200;
 
@@ -441,14 +444,19 @@ async fn join<T: Transport>(
     future::try_join(connecting, accepting).await
 }
 
-/// A unique frame: its bytes depend on `i` and on their position.
+/// A unique frame: its bytes depend on `i` and on their position. It is none of a channel,
+/// so that it must keep its place among all others.
 fn patterned(i: usize, head: usize, body: usize) -> Frame {
     let bytes = |salt: usize, len: usize| -> Bytes {
         let at = |k: usize| (i * 31 + k * 7 + (k >> 8) * 13 + salt) as u8;
         (0..len).map(at).collect()
     };
+    let mut head = bytes(1, head).to_vec();
+    if let Some(kind) = head.first_mut() {
+        *kind |= NO_MESSAGE;
+    }
     Frame {
-        head: bytes(1, head),
+        head: head.into(),
         body: bytes(2, body),
     }
 }

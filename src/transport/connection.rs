@@ -29,6 +29,10 @@ pub type FrameStream = Box<dyn Stream<Item = Result<Frame, TransportError>> + Se
 /// at most once; the sink is pending while the other side does not read, so that
 /// memory stays bounded; the two halves work independently of each other;
 /// polling them is cancel safe.
+///
+/// Of the order, one thing may be given up: a frame of a channel may arrive after one of
+/// another channel that was sent later (PROTOCOL.md, 2.2, has the rules). So datagrams that
+/// are lost need not hold up all contents.
 #[non_exhaustive]
 pub struct Connection {
     /// The address of the other side. For an accepted connection, it may be an

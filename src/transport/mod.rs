@@ -16,6 +16,8 @@ mod error;
 pub mod framed;
 mod identity;
 pub mod memory;
+#[cfg(feature = "_quic")]
+pub mod quic;
 mod stream;
 #[cfg(feature = "tcp")]
 mod tcp;
@@ -30,6 +32,8 @@ pub use connection::{Connection, FrameSink, FrameStream, LimitHandle};
 pub use error::TransportError;
 pub use identity::{ParseIdentityError, PeerIdentity};
 pub use memory::{MemoryNetwork, MemoryTransport};
+#[cfg(feature = "_quic")]
+pub use quic::QuicTransport;
 pub use stream::{ByteStream, StreamListener, StreamTransport};
 #[cfg(feature = "tcp")]
 pub use tcp::{TcpAcceptor, TcpTransport};

@@ -15,7 +15,7 @@ use super::framed;
 use super::stream::{ByteStream, StreamListener, StreamTransport};
 use super::traits::{Listener, Transport};
 use crate::protocol::Addr;
-use happy_eyeballs::connect_first;
+pub(super) use happy_eyeballs::connect_first;
 use lookup::{Lookup, look_up, system_lookup};
 
 /// How many connections may wait to be accepted. It is large enough for a crowd
@@ -73,7 +73,7 @@ impl TcpTransport {
     }
 
     /// All socket addresses of an address; at least one.
-    async fn targets(&self, addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
+    pub(super) async fn targets(&self, addr: &Addr) -> Result<Vec<SocketAddr>, TransportError> {
         if let Some(addr) = addr.socket_addr() {
             return Ok(vec![addr]);
         }
@@ -276,7 +276,7 @@ fn connection(stream: ByteStream<TcpStream>) -> Connection {
 }
 
 /// The same address, as IPv4 if it is one.
-fn canonical(mut addr: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(mut addr: SocketAddr) -> SocketAddr {
     addr.set_ip(addr.ip().to_canonical());
     addr
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use bt_lite::{DownloadError, DownloadKey, FolderError, FolderEvent, FolderOptions};
 use futures::StreamExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sample, sharing_again, tree, write};
 use crate::world::{World, content, named, soon};
 
@@ -43,7 +43,7 @@ async fn sample_travels(world: &World) {
     assert_eq!(tree(&last.path().join("other")), tree(&dirs.folder()));
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn folder_travels_with_everything_in_it(world: World) {
         sample_travels(&world).await;
     }

@@ -13,14 +13,14 @@ use bt_lite::{
 };
 use futures::StreamExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
 /// Sets one bound to zero.
 type SetZero = fn(&mut PeerConfig);
 
-on_both_networks! {
+on_all_networks! {
     async fn name_of_two_contents_is_ambiguous_and_each_id_exact(world: World) {
         let (one, two) = (content(30_000, 1), content(40_000, 2));
         let (a, b) = (world.node("a").await, world.node("b").await);
@@ -375,7 +375,7 @@ on_both_networks! {
                 // tracker refuses it.
                 assert!(matches!(started, Err(StartError::Tracker(TrackerError::Refused { .. }))));
             }
-            crate::world::Net::Tcp => {
+            _ => {
                 let peer = started.unwrap();
                 assert_ne!(peer.local_addr(), Some(&advertised));
                 peer.share(ShareSource::bytes(named("x"), "x")).await.unwrap();

@@ -5,7 +5,7 @@ use bt_lite::peer::DownloadEvents;
 use bt_lite::{ContentId, Download, DownloadError, DownloadEvent, ShareSource, Strategy};
 use futures::{FutureExt, StreamExt};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, content, named, soon};
 
@@ -53,7 +53,7 @@ async fn hanging(world: &World, blocks: usize) -> (bt_lite::Peer, ContentId) {
     (owner, id)
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn download_returns_at_once(world: World) {
         // Nothing was polled since, so nothing can have been asked.
         let leecher = world.node("leecher").await;

@@ -47,8 +47,8 @@ fn own_name(name: &str) -> DownloadOptions {
 /// Has a stranger announce a content under a name before any other peer.
 async fn list_first(world: &World, id: ContentId, name: &str) -> TrackerClient {
     let at = match &world.net {
-        Net::Tcp => world.nowhere(),
         Net::Memory(_) => world.at("stranger"),
+        _ => world.nowhere(),
     };
     let client = stranger(world, Some(at));
     let name = name.parse().unwrap();

@@ -9,7 +9,7 @@ use bt_lite::{
 use futures::StreamExt;
 use futures::future::join_all;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
@@ -44,7 +44,7 @@ async fn verified(download: &Download, bytes: u64) {
     );
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn content_of_every_boundary_length_travels(world: World) {
         let owner = world.node("owner").await;
         let leecher = world.node("leecher").await;

@@ -1,5 +1,5 @@
 //! A small world for tests of whole peers: a tracker and peers over one
-//! network, TCP on loopback or in memory.
+//! network: TCP, TLS or QUIC on loopback, or in memory.
 
 // Each test binary uses only some of these items.
 #![allow(dead_code)]
@@ -12,11 +12,15 @@ pub(crate) mod traits;
 pub(crate) mod trees;
 pub(crate) mod wire;
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bt_lite::peer::{PeerBuilder, PeerConfig};
 use bt_lite::protocol::PeerId;
 use bt_lite::tracker::{ClientConfig, TrackerClient};
+use bt_lite::transport::auth::{Authenticator, HandshakeConfig, Identity, Secret, Trust};
+use bt_lite::transport::{QuicTransport, TlsTransport};
 use bt_lite::{
     Addr, Content, ContentName, MemoryNetwork, MemoryStorage, Peer, ShareSource, Storage,
     TcpTransport, Tracker, Transport,
@@ -46,6 +50,39 @@ macro_rules! on_both_networks {
     )*};
 }
 
+/// Runs one test body over every network. In a private one, a peer has the id of its key.
+#[macro_export]
+macro_rules! on_all_networks {
+    ($(async fn $name:ident($world:ident: World) $body:block)*) => {$(
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            async fn body($world: World) $body
+
+            #[tokio::test]
+            async fn over_tcp() {
+                soon(async { body(World::tcp().await).await }).await;
+            }
+
+            #[tokio::test]
+            async fn over_tls() {
+                soon(async { body(World::tls().await).await }).await;
+            }
+
+            #[tokio::test]
+            async fn over_quic() {
+                soon(async { body(World::quic().await).await }).await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn in_memory() {
+                soon(async { body(World::memory(1).await).await }).await;
+            }
+        }
+    )*};
+}
+
 /// Fails a test that hangs. A passing test never waits this long.
 pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
     let limit = Duration::from_secs(600);
@@ -57,8 +94,36 @@ pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
 /// The network of a test.
 pub(crate) enum Net {
     Tcp,
+    Tls(Members),
+    Quic(Members),
     Memory(MemoryNetwork),
 }
+
+/// Who knows the secret of a private network: programs by their names.
+pub(crate) struct Members {
+    secret: Secret,
+    identities: Mutex<HashMap<String, Identity>>,
+}
+
+impl Members {
+    fn new() -> Self {
+        Self {
+            secret: Secret::generate().unwrap(),
+            identities: Mutex::default(),
+        }
+    }
+
+    /// The same key for the same name.
+    fn auth(&self, name: &str) -> Authenticator {
+        let mut identities = self.identities.lock().unwrap();
+        let identity = identities.entry(name.into());
+        let identity = identity.or_insert_with(|| Identity::generate().unwrap());
+        Authenticator::new(identity.clone(), Trust::Secret(self.secret.clone())).unwrap()
+    }
+}
+
+/// A loopback address where nobody answers costs one over QUIC.
+const QUIC_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) struct World {
     pub(crate) net: Net,
@@ -71,11 +136,43 @@ pub(crate) struct Node {
     pub(crate) storage: MemoryStorage,
 }
 
+impl Net {
+    fn transport(&self, name: &str) -> Box<dyn Transport> {
+        match self {
+            Self::Tcp => Box::new(TcpTransport::new()),
+            Self::Tls(members) => {
+                let auth = members.auth(name);
+                Box::new(TlsTransport::new(TcpTransport::new(), auth))
+            }
+            Self::Quic(members) => {
+                let patience = HandshakeConfig::default().timeout(QUIC_PATIENCE);
+                let quic = QuicTransport::new(members.auth(name));
+                Box::new(quic.handshakes(patience))
+            }
+            Self::Memory(network) => Box::new(network.endpoint(name)),
+        }
+    }
+}
+
 impl World {
     pub(crate) async fn tcp() -> Self {
         let tracker = Tracker::builder(TcpTransport::new());
         let tracker = tracker.bind("127.0.0.1:0").await.unwrap();
         let net = Net::Tcp;
+        Self { net, tracker }
+    }
+
+    pub(crate) async fn tls() -> Self {
+        Self::private(Net::Tls(Members::new())).await
+    }
+
+    pub(crate) async fn quic() -> Self {
+        Self::private(Net::Quic(Members::new())).await
+    }
+
+    async fn private(net: Net) -> Self {
+        let tracker = Tracker::builder(net.transport("tracker"));
+        let tracker = tracker.bind("127.0.0.1:0").await.unwrap();
         Self { net, tracker }
     }
 
@@ -90,22 +187,19 @@ impl World {
     pub(crate) fn network(&self) -> &MemoryNetwork {
         match &self.net {
             Net::Memory(network) => network,
-            Net::Tcp => panic!("this world is on TCP"),
+            _ => panic!("this world is on loopback"),
         }
     }
 
     pub(crate) fn transport(&self, name: &str) -> Box<dyn Transport> {
-        match &self.net {
-            Net::Tcp => Box::new(TcpTransport::new()),
-            Net::Memory(network) => Box::new(network.endpoint(name)),
-        }
+        self.net.transport(name)
     }
 
     /// The address that a peer with this name listens on.
     pub(crate) fn at(&self, name: &str) -> Addr {
         let text = match &self.net {
-            Net::Tcp => "127.0.0.1:0".into(),
             Net::Memory(_) => format!("memory:{name}"),
+            _ => "127.0.0.1:0".into(),
         };
         text.parse().unwrap()
     }
@@ -113,9 +207,9 @@ impl World {
     /// An address that no process listens on.
     pub(crate) fn nowhere(&self) -> Addr {
         let text = match &self.net {
-            // Port 9 is "discard", which is not served here.
-            Net::Tcp => "127.0.0.1:9",
             Net::Memory(_) => "memory:nowhere",
+            // Port 9 is "discard", which is not served here.
+            _ => "127.0.0.1:9",
         };
         text.parse().unwrap()
     }
@@ -127,9 +221,14 @@ impl World {
 
     /// The builder of a peer that does not listen.
     pub(crate) fn mute(&self, name: &str, storage: impl Storage) -> PeerBuilder {
-        Peer::builder(self.transport(name), storage)
+        let transport = self.transport(name);
+        let id = match transport.identity() {
+            Some(identity) => identity.peer_id(),
+            None => PeerId(u128::from(seed_of(name)).to_be_bytes()),
+        };
+        Peer::builder(transport, storage)
             .tracker(self.tracker.local_addr())
-            .id(PeerId(u128::from(seed_of(name)).to_be_bytes()))
+            .id(id)
             .seed(seed_of(name))
     }
 

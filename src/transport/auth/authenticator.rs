@@ -20,6 +20,8 @@ use super::proof::{Session, Side};
 use super::provider::provider;
 use super::trust::{Trust, TrustState};
 use super::verifier::TrustVerifier;
+#[cfg(feature = "_quic")]
+use super::verifier::Verdict;
 use crate::transport::auth_error::AuthError;
 use crate::transport::identity::PeerIdentity;
 
@@ -78,7 +80,10 @@ impl Authenticator {
         }
         let id = identity.identity();
         let own = Arc::new(OwnCertificate(RwLock::new(identity)));
-        let verifier = Arc::new(TrustVerifier(Arc::clone(&trust)));
+        let verifier = Arc::new(TrustVerifier {
+            trust: Arc::clone(&trust),
+            verdict: None,
+        });
         Ok(Self(Arc::new(AuthState {
             identity: id,
             client: Arc::new(client_config(&own, &verifier)?),
@@ -188,6 +193,20 @@ impl Authenticator {
     /// The configuration of the side that accepts.
     pub(in crate::transport) fn server_config(&self) -> &Arc<ServerConfig> {
         &self.0.server
+    }
+
+    /// The configuration of the side that connects, for one handshake of a library that
+    /// does not tell why it has refused the other side.
+    #[cfg(feature = "_quic")]
+    pub(in crate::transport) fn noting_client_config(&self) -> (ClientConfig, Verdict) {
+        let (mut config, verdict) = (ClientConfig::clone(&self.0.client), Verdict::default());
+        let verifier = TrustVerifier {
+            trust: Arc::clone(&self.0.trust),
+            verdict: Some(verdict.clone()),
+        };
+        let mut dangerous = config.dangerous();
+        dangerous.set_certificate_verifier(Arc::new(verifier));
+        (config, verdict)
     }
 
     /// Lets the other side in after a handshake of TLS, or refuses it: proves the secret

@@ -4,34 +4,35 @@
 //! What it promises: there is always a place for a host that has not failed too often. At
 //! the bound of the host its oldest handshake gives way, at the bound of all the oldest
 //! of the host that has most. So who connects and says nothing keeps nobody out.
+//!
+//! Over UDP, an address may be forged until the other side has answered at it. Few
+//! handshakes of such addresses have a place, and when one of them fails, that is not held
+//! against its host. It only means that the next one has to prove its address first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::failures::Failures;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{Addr, HostKey};
 
-/// For how long a failed handshake counts.
-const FAILURE_WINDOW: Duration = Duration::from_secs(10);
-
-/// How many failures are remembered at most. Beyond that, the oldest are forgotten.
-const MAX_FAILURES: usize = 4096;
+/// How many handshakes of addresses that may be forged have a place at a time. Beyond
+/// that a round trip more proves the address. It is few beside the places of one host, so
+/// that forged addresses take nobody's place.
+#[cfg(feature = "_quic")]
+const MAX_UNPROVEN: usize = 16;
 
 /// How many handshakes a listener takes at a time, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(default, deny_unknown_fields)
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct HandshakeConfig {
-    /// How long one may take, of this side as well. Default 10 s, as for the handshake
-    /// of peers: a few round trips on the slowest line.
+    /// How long one may take, of this side as well. Default 10 s, which is three losses of a
+    /// datagram on the slowest path.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub timeout: Duration,
     /// How many accepted connections may be in the handshake at a time. Default 256; at
@@ -43,9 +44,8 @@ pub struct HandshakeConfig {
     /// gives way.
     pub max_per_host: usize,
     /// How many handshakes of one host may fail within 10 s before its connections are
-    /// closed unheard, as each costs some tenths of a millisecond of computing. Default
-    /// 64: those cost a few milliseconds of each second, and a host behind which many peers
-    /// have just got another key can still be let in.
+    /// closed unheard. Default 64, as each costs some tenths of a millisecond of
+    /// computing.
     pub max_failures_per_host: usize,
 }
 
@@ -73,9 +73,11 @@ pub(in crate::transport) struct HandshakePlaces {
     hosts: BTreeMap<HostKey, BTreeMap<u64, CancellationToken>>,
     taken: usize,
     next: u64,
-    /// When handshakes failed, and of which hosts; the oldest first.
-    failures: VecDeque<(Instant, HostKey)>,
-    failures_of: HashMap<HostKey, usize>,
+    /// How many of them are of addresses that may be forged.
+    unproven: usize,
+    failures: Failures,
+    /// The failures of addresses that may have been forged.
+    suspicions: Failures,
 }
 
 /// The place of one handshake, to be given back.
@@ -83,6 +85,7 @@ pub(in crate::transport) struct HandshakePlaces {
 pub(in crate::transport) struct HandshakePlace {
     host: HostKey,
     number: u64,
+    is_proven: bool,
     /// Cancelled when the handshake has to give way.
     pub(in crate::transport) cut: CancellationToken,
 }
@@ -103,8 +106,9 @@ impl HandshakePlaces {
             hosts: BTreeMap::new(),
             taken: 0,
             next: 0,
-            failures: VecDeque::new(),
-            failures_of: HashMap::new(),
+            unproven: 0,
+            failures: Failures::default(),
+            suspicions: Failures::default(),
         }
     }
 
@@ -116,11 +120,24 @@ impl HandshakePlaces {
     /// A place for a connection; nothing if its host has failed too often of late.
     pub(in crate::transport) fn take(&mut self, remote: &Addr) -> Option<HandshakePlace> {
         let host = HostKey::of(remote);
-        self.forget_failures();
-        let failures = self.failures_of.get(&host).copied().unwrap_or(0);
-        if failures >= self.config.max_failures_per_host {
+        if self.failures.of(&host) >= self.config.max_failures_per_host {
             return None;
         }
+        Some(self.place(host, true))
+    }
+
+    /// The same for a remote whose address may be forged. Nothing if it must be proven.
+    #[cfg(feature = "_quic")]
+    pub(in crate::transport) fn take_unproven(&mut self, remote: &Addr) -> Option<HandshakePlace> {
+        let host = HostKey::of(remote);
+        let is_doubtful = self.unproven >= MAX_UNPROVEN
+            || self.taken >= self.config.max.max(1)
+            || self.suspicions.of(&host) > 0
+            || self.failures.of(&host) > 0;
+        (!is_doubtful).then(|| self.place(host, false))
+    }
+
+    fn place(&mut self, host: HostKey, is_proven: bool) -> HandshakePlace {
         let of_host = self.hosts.get(&host).map_or(0, BTreeMap::len);
         if of_host >= self.config.max_per_host.max(1) {
             self.cut_oldest_of(&host);
@@ -130,20 +147,25 @@ impl HandshakePlaces {
         let (number, cut) = (self.next, CancellationToken::new());
         self.next += 1;
         self.taken += 1;
+        self.unproven += usize::from(!is_proven);
         let handshakes = self.hosts.entry(host.clone()).or_default();
         handshakes.insert(number, cut.clone());
-        Some(HandshakePlace { host, number, cut })
+        HandshakePlace {
+            host,
+            number,
+            is_proven,
+            cut,
+        }
     }
 
     /// Gives a place back.
     pub(in crate::transport) fn end(&mut self, place: HandshakePlace, end: HandshakeEnd) {
         self.remove(&place.host, place.number);
-        if end == HandshakeEnd::Failed {
-            if self.failures.len() == MAX_FAILURES {
-                self.forget_oldest();
-            }
-            *self.failures_of.entry(place.host.clone()).or_default() += 1;
-            self.failures.push_back((Instant::now(), place.host));
+        self.unproven -= usize::from(!place.is_proven);
+        match (end, place.is_proven) {
+            (HandshakeEnd::Failed, true) => self.failures.note(place.host),
+            (HandshakeEnd::Failed, false) => self.suspicions.note(place.host),
+            (HandshakeEnd::Done | HandshakeEnd::Cut, _) => {}
         }
     }
 
@@ -177,31 +199,11 @@ impl HandshakePlaces {
             self.hosts.remove(host);
         }
     }
-
-    fn forget_failures(&mut self) {
-        let now = Instant::now();
-        while let Some((at, _)) = self.failures.front()
-            && now.duration_since(*at) >= FAILURE_WINDOW
-        {
-            self.forget_oldest();
-        }
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some((_, host)) = self.failures.pop_front() else {
-            return;
-        };
-        if let Some(count) = self.failures_of.get_mut(&host) {
-            *count -= 1;
-            if *count == 0 {
-                self.failures_of.remove(&host);
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::failures::FAILURE_WINDOW;
     use super::*;
 
     fn addr(host: u8, port: u16) -> Addr {
@@ -234,7 +236,7 @@ mod tests {
             places.end(place, HandshakeEnd::Done);
         }
         assert_eq!(places.taken(), 0);
-        assert!(places.hosts.is_empty() && places.failures.is_empty());
+        assert!(places.hosts.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -248,18 +250,29 @@ mod tests {
         assert!(places.take(&addr(2, 7)).is_some(), "others are");
         tokio::time::advance(FAILURE_WINDOW).await;
         assert!(places.take(&addr(1, 7)).is_some());
-        assert!(places.failures_of.is_empty());
     }
 
+    #[cfg(feature = "_quic")]
     #[tokio::test(start_paused = true)]
-    async fn remembered_failures_are_bounded() {
-        let mut places = places();
-        for n in 0..MAX_FAILURES + 10 {
-            let remote = format!("10.0.{}.{}:1", n >> 8, n & 255).parse().unwrap();
-            let place = places.take(&remote).unwrap();
+    async fn forged_addresses_take_few_places_and_are_held_against_nobody() {
+        let mut places = HandshakePlaces::new(HandshakeConfig::default());
+        let unproven: Vec<_> = (0..MAX_UNPROVEN as u16)
+            .map(|port| places.take_unproven(&addr(1, port)).unwrap())
+            .collect();
+        assert!(places.take_unproven(&addr(2, 1)).is_none(), "too many");
+        let proven = places.take(&addr(2, 1)).unwrap();
+        for place in unproven {
+            assert!(!place.cut.is_cancelled());
             places.end(place, HandshakeEnd::Failed);
         }
-        assert_eq!(places.failures.len(), MAX_FAILURES);
-        assert_eq!(places.failures_of.len(), MAX_FAILURES);
+        assert!(places.take_unproven(&addr(1, 1)).is_none(), "it has failed");
+        let other = places.take_unproven(&addr(2, 2)).unwrap();
+        let same = places.take(&addr(1, 1)).unwrap();
+        for place in [proven, other, same] {
+            places.end(place, HandshakeEnd::Done);
+        }
+        assert_eq!((places.taken(), places.unproven), (0, 0));
+        tokio::time::advance(FAILURE_WINDOW).await;
+        assert!(places.take_unproven(&addr(1, 1)).is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! Who may take part in a private swarm (feature `tls`).
+//! Who may take part in a private swarm (features `tls` and `quic`).
 //!
 //! Every program, peer or tracker, has an [`Identity`]: a key pair with a certificate. An
 //! [`Authenticator`] joins it with a [`Trust`], which says whom to let in:
@@ -36,15 +36,20 @@ mod allowed;
 mod authenticator;
 mod ca;
 mod error;
+mod failures;
 mod handshakes;
+mod handshaking;
 mod identity;
 mod live;
+#[cfg(feature = "_tls")]
+mod member_io;
 mod pem;
 mod private_file;
 mod proof;
 mod provider;
 mod rustls_error;
 mod secret;
+mod stats;
 mod trust;
 mod validity;
 mod verifier;
@@ -56,10 +61,20 @@ pub use error::AuthSetupError;
 pub use handshakes::HandshakeConfig;
 pub use identity::Identity;
 pub use secret::{MIN_SECRET_LEN, Secret};
+pub use stats::HandshakeStats;
 pub use trust::Trust;
 
 pub(super) use authenticator::EXPORTER_LABEL;
-pub(super) use handshakes::{HandshakeEnd, HandshakePlace, HandshakePlaces};
+pub(super) use handshaking::Handshaking;
+#[cfg(feature = "_quic")]
 pub(super) use live::Ended;
+#[cfg(feature = "_tls")]
+pub(super) use member_io::MemberIo;
 pub(super) use proof::Side;
+#[cfg(feature = "_quic")]
+pub(super) use rustls_error::refusal;
+#[cfg(feature = "_tls")]
 pub(super) use rustls_error::{from_io, from_rustls};
+pub(super) use stats::HandshakeCounts;
+#[cfg(feature = "_quic")]
+pub(super) use verifier::Verdict;

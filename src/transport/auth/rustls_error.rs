@@ -24,9 +24,7 @@ pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
     match error {
         Error::InvalidCertificate(error) => from_certificate_error(error),
         Error::NoCertificatesPresented => AuthError::Missing,
-        Error::AlertReceived(alert) if is_refusal(*alert) => AuthError::Refused {
-            reason: format!("{alert:?}"),
-        },
+        Error::AlertReceived(alert) if is_refusal(*alert) => refused(*alert),
         error => AuthError::Handshake {
             reason: error.to_string(),
         },
@@ -53,6 +51,19 @@ fn from_certificate_error(error: &CertificateError) -> AuthError {
         error => AuthError::Handshake {
             reason: format!("its certificate cannot be used: {error}"),
         },
+    }
+}
+
+/// What an alert says, given as its number, if it says that this side is not let in.
+#[cfg(feature = "_quic")]
+pub(in crate::transport) fn refusal(alert: u8) -> Option<AuthError> {
+    let alert = AlertDescription::from(alert);
+    is_refusal(alert).then(|| refused(alert))
+}
+
+fn refused(alert: AlertDescription) -> AuthError {
+    AuthError::Refused {
+        reason: format!("{alert:?}"),
     }
 }
 

@@ -2,7 +2,7 @@
 //! left to the library; who may sign is decided by the trust.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::verify_tls13_signature;
@@ -14,9 +14,26 @@ use super::proof::Side;
 use super::provider::provider;
 use super::rustls_error::to_rustls;
 use super::trust::TrustState;
+use crate::transport::auth_error::AuthError;
 
 /// Verifies both sides by one trust.
-pub(super) struct TrustVerifier(pub(super) Arc<TrustState>);
+pub(super) struct TrustVerifier {
+    pub(super) trust: Arc<TrustState>,
+    /// Where to note why a side is not let in, if the library forgets it.
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// Why the other side of one handshake was not let in.
+#[derive(Clone, Default)]
+pub(in crate::transport) struct Verdict(Arc<OnceLock<AuthError>>);
+
+impl Verdict {
+    /// Nothing if it was let in, or has not come so far.
+    #[cfg(feature = "_quic")]
+    pub(in crate::transport) fn refusal(&self) -> Option<AuthError> {
+        self.0.get().cloned()
+    }
+}
 
 impl TrustVerifier {
     fn check(
@@ -28,7 +45,12 @@ impl TrustVerifier {
     ) -> Result<(), Error> {
         let mut chain = vec![first.clone()];
         chain.extend_from_slice(between);
-        self.0.check(&chain, side, now).map(drop).map_err(to_rustls)
+        let checked = self.trust.check(&chain, side, now).map(drop);
+        if let (Err(error), Some(Verdict(verdict))) = (&checked, &self.verdict) {
+            // The first one counts.
+            let _ = verdict.set(error.clone());
+        }
+        checked.map_err(to_rustls)
     }
 
     fn signature(

@@ -53,8 +53,8 @@ use super::connection::{Connection, LimitHandle};
 #[cfg(doc)]
 use super::error::TransportError;
 use crate::protocol::Addr;
-use reader::FrameReader;
-use writer::FrameWriter;
+pub(super) use reader::FrameReader;
+pub(super) use writer::FrameWriter;
 
 pub use prefix::PREFIX_LEN;
 pub use writer::MAX_QUEUED;

@@ -33,7 +33,7 @@ const BATCH: usize = 4 << 10;
 const PEEK: usize = 64;
 
 /// Frames from a byte stream.
-pub(super) struct FrameReader<R> {
+pub(in crate::transport) struct FrameReader<R> {
     io: R,
     limits: LimitHandle,
     state: ReadState,
@@ -59,7 +59,7 @@ enum ReadState {
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
-    pub(super) fn new(io: R, limits: LimitHandle) -> Self {
+    pub(in crate::transport) fn new(io: R, limits: LimitHandle) -> Self {
         Self {
             io,
             limits,
@@ -135,7 +135,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    fn is_inside_a_frame(&self) -> bool {
+    /// Whether a part of a frame is there.
+    pub(in crate::transport) fn is_inside_a_frame(&self) -> bool {
         !matches!(self.state, ReadState::Prefix) || !self.pending.is_empty()
     }
 

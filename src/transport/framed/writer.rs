@@ -36,7 +36,7 @@ const MAX_SLICES: usize = 64;
 const COPIED_HEAD: usize = 512;
 
 /// Frames into a byte stream.
-pub(super) struct FrameWriter<W> {
+pub(in crate::transport) struct FrameWriter<W> {
     io: W,
     /// Chunks in their order on the wire. `gathered` comes after the last one.
     chunks: VecDeque<Bytes>,
@@ -55,7 +55,7 @@ enum WriteState {
 }
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
-    pub(super) fn new(io: W) -> Self {
+    pub(in crate::transport) fn new(io: W) -> Self {
         Self {
             io,
             chunks: VecDeque::new(),
@@ -63,6 +63,12 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
             queued: 0,
             state: WriteState::Open,
         }
+    }
+
+    /// The byte stream. What is not written is dropped.
+    #[cfg(feature = "_quic")]
+    pub(in crate::transport) fn into_io(self) -> W {
+        self.io
     }
 
     fn push(&mut self, frame: Frame) {

@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: usize = 16;
 ///
 /// # Errors
 /// The error of the last attempt that failed, when all have.
-pub(super) async fn connect_first<S, Attempt>(
+pub(in crate::transport) async fn connect_first<S, Attempt>(
     targets: Vec<SocketAddr>,
     connect: impl Fn(SocketAddr) -> Attempt,
 ) -> io::Result<S>

@@ -6,11 +6,8 @@
 //! ([`HandshakeConfig`](super::auth::HandshakeConfig)), and run in the task that accepts,
 //! so that a flood of them costs at most one core.
 
-mod io;
 mod listener;
 mod session;
-mod stats;
 mod transport;
 
-pub use stats::TlsStats;
 pub use transport::TlsTransport;

@@ -3,8 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsStream;
 
-use super::io::TlsIo;
-use crate::transport::auth::{Authenticator, EXPORTER_LABEL, Side, from_io, from_rustls};
+use crate::transport::auth::{Authenticator, EXPORTER_LABEL, MemberIo, Side, from_io, from_rustls};
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::stream::ByteStream;
@@ -40,7 +39,7 @@ where
     let member = auth
         .admit(&mut io, side, chain.as_deref(), exporter)
         .await?;
-    let io = TlsIo::new(io, member.ended);
+    let io = MemberIo::new(io, member.ended);
     let connection = ByteStream::new(io, remote, local).framed();
     Ok(connection.with_identity(member.identity))
 }

@@ -12,9 +12,10 @@ use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::listener::TlsListener;
 use super::session::{admit, failed};
-use super::stats::{TlsCounts, TlsStats};
 use crate::protocol::Addr;
-use crate::transport::auth::{Authenticator, HandshakeConfig, Side};
+use crate::transport::auth::{
+    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side,
+};
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::error::TransportError;
@@ -63,7 +64,7 @@ pub struct TlsTransport<S> {
     handshakes: HandshakeConfig,
     /// Who must be at which address.
     pinned: HashMap<Addr, PeerIdentity>,
-    counts: Arc<TlsCounts>,
+    counts: Arc<HandshakeCounts>,
 }
 
 impl<S: StreamTransport> TlsTransport<S> {
@@ -105,7 +106,7 @@ impl<S: StreamTransport> TlsTransport<S> {
     }
 
     /// How handshakes have ended so far.
-    pub fn stats(&self) -> TlsStats {
+    pub fn stats(&self) -> HandshakeStats {
         self.counts.stats()
     }
 

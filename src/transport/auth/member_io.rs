@@ -5,19 +5,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsStream;
 
-use crate::transport::auth::{Ended, from_io};
+use super::live::Ended;
+use super::rustls_error::from_io;
 use crate::transport::auth_error::AuthError;
 
-/// A TLS session with a member. Reading and writing fail once it is one no more.
-pub(super) struct TlsIo<S> {
-    stream: TlsStream<S>,
+/// A session with a member. Reading and writing fail once it is one no more.
+pub(in crate::transport) struct MemberIo<S> {
+    stream: S,
     ended: Ended,
 }
 
-impl<S> TlsIo<S> {
-    pub(super) fn new(stream: TlsStream<S>, ended: Ended) -> Self {
+impl<S> MemberIo<S> {
+    pub(in crate::transport) fn new(stream: S, ended: Ended) -> Self {
         Self { stream, ended }
     }
 }
@@ -34,7 +34,7 @@ fn failed(error: AuthError) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, error)
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for MemberIo<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,7 +47,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsIo<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for MemberIo<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
