@@ -201,6 +201,41 @@ on_both_networks! {
         peer.shutdown().await;
     }
 
+    async fn file_is_overwritten_by_a_content_of_any_length(world: World) {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = world.node("owner").await;
+        let peer = peer_in(&world, "peer", dir.path()).await;
+        for (seed, length) in [0, 1000, CHUNK, CHUNK + 1, 5 * CHUNK].into_iter().enumerate() {
+            let bytes = content(length, 160 + seed as u64);
+            let name = format!("x{length}");
+            let shared = owner.share(&name, &bytes).await;
+            // Once fetched, and once copied from what is here.
+            for target in ["fetched", "copied"] {
+                let path = dir.path().join(format!("{target}{length}"));
+                fs::write(&path, "mine").unwrap();
+                let options = DownloadOptions::new().name(format!("{target}{length}"));
+                let refused = peer.download_with(shared.id, options.clone()).await;
+                assert!(
+                    matches!(refused, Err(DownloadError::TargetExists { .. })),
+                    "{length}: {refused:?}"
+                );
+                let options = options.if_taken(IfTaken::Overwrite);
+                peer.download_with(shared.id, options).await.unwrap();
+                assert_eq!(fs::read(&path).unwrap(), bytes, "{length}");
+            }
+        }
+    }
+
+    async fn relative_directory_stays_within_the_storage(world: World) {
+        let root = tempfile::tempdir().unwrap();
+        let (_owner, shared) = owner_of(&world, &content(5 * CHUNK, 170)).await;
+        let peer = peer_in(&world, "peer", &root.path().join("main")).await;
+        let options = DownloadOptions::new().directory("a/../../out");
+        let refused = peer.download_with(shared.id, options).await;
+        assert!(matches!(refused, Err(DownloadError::Directory { .. })), "{refused:?}");
+        assert!(!root.path().join("out").exists());
+    }
+
     async fn file_is_overwritten_only_if_asked_and_only_by_the_whole_content(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let bytes = content(20 * CHUNK, 6);

@@ -24,7 +24,9 @@ pub(in crate::peer) async fn record_pause(
         return;
     };
     match pause {
-        Some(PauseOptions { serve }) if shared.share_stored => {
+        Some(PauseOptions { serve })
+            if shared.share_stored && running.unrecorded.get().is_none() =>
+        {
             let paused = PausedDownload::new(id, running.name.get().cloned());
             let paused = paused.serve(serve).seed(running.control.seeds());
             // Also if this future is dropped meanwhile.

@@ -35,6 +35,8 @@ pub(in crate::peer) struct Running {
     /// Cancelled when it has ended.
     pub(in crate::peer) ended: CancellationToken,
     pub(in crate::peer) topic: Arc<Topic>,
+    /// Set if a pause of it is not recorded: the record would not say where it goes.
+    pub(in crate::peer) unrecorded: OnceLock<()>,
     /// Whether the storage has recorded that it is paused.
     recorded: AtomicBool,
     /// It was paused when the peer was last stopped, and nobody has asked for it since.
@@ -60,6 +62,7 @@ impl RunningDownloads {
             key: OnceLock::new(),
             found: OnceLock::new(),
             name: OnceLock::new(),
+            unrecorded: OnceLock::new(),
             handle,
             control,
             ended,

@@ -148,6 +148,14 @@ impl DownloadTask {
             // Nobody else sets it.
             let _ = registered.key.set(key);
         }
+        let goes_elsewhere = options.directory.is_some()
+            || options.memory.is_some()
+            || options.existing.is_some()
+            || options.if_taken != IfTaken::default();
+        if let Some(registered) = self.registered.as_ref().filter(|_| goes_elsewhere) {
+            // Nobody else sets it.
+            let _ = registered.unrecorded.set(());
+        }
         if let Some(registered) = &self.registered {
             let asked = registered.key.get().and_then(|key| match key {
                 ContentKey::Name(name) => Some(name),

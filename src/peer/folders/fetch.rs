@@ -115,7 +115,11 @@ impl FolderTask {
         let found = self.find(key, &request.owners).await?;
         let id = found.id;
         if let Some((folder, true)) = shared.folders.get(&id) {
-            return Ok(folder);
+            // It has one name here, and is not copied to another.
+            return match request.name.is_none_or(|name| name == folder.name) {
+                true => Ok(folder),
+                false => Err(FolderError::AlreadyHere { id }),
+            };
         }
         if found.length > MAX_INDEX_LEN {
             let len = found.length;

@@ -103,7 +103,7 @@ impl Peer {
 impl InMemory {
     fn start(peer: &Peer, key: DownloadKey, max_len: u64) -> Self {
         let memory = MemoryStorage::with_capacity(max_len);
-        let mut options = DownloadOptions::new();
+        let mut options = DownloadOptions::new().seed(false);
         options.memory = Some(memory.clone());
         let download = peer.download_with(key, options);
         let reader = download.reader();

@@ -109,6 +109,12 @@ impl From<&ContentName> for DownloadKey {
     }
 }
 
+impl From<Content> for DownloadKey {
+    fn from(content: Content) -> Self {
+        content.id.into()
+    }
+}
+
 impl From<&Content> for DownloadKey {
     fn from(content: &Content) -> Self {
         content.id.into()

@@ -80,9 +80,8 @@ impl Peer {
     /// gives, but nothing is started. `None` if there is no such download, or it was asked
     /// for by a name and has not found the content yet.
     ///
-    /// The download goes on as long as one of its handles is there; dropping this one is
-    /// enough to end one that was [detached](Download::detach), unless this one is
-    /// detached as well.
+    /// The download goes on as long as one of its handles is there, and one that was
+    /// [detached](Download::detach) goes on also when this handle is dropped.
     pub fn get(&self, id: &ContentId) -> Option<Download> {
         let shared = self.shared();
         let running = shared.running.all();

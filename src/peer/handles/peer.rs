@@ -590,10 +590,12 @@ impl PeerBuilder {
     /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
     ///
     /// A download that was [paused](Download::pause) when this peer was last stopped is
-    /// [listed](Peer::list) as paused again, with what it has, if its content had been
-    /// found. It needs no handle: [`Peer::get`] gives one, [`Peer::resume_all`] or another
-    /// [`Peer::download`] goes on with it. Its priority, and owners that were added, are
-    /// not recorded.
+    /// [listed](Peer::list) as paused again, if its content had been found. It needs no
+    /// handle: [`Peer::get`] gives one, [`Peer::resume_all`] or another
+    /// [`Peer::download`] goes on with it. What it has is looked up then. Its priority, its
+    /// limits, and owners that were added are not recorded. One that goes to another
+    /// directory, replaces a file, or takes one over is not listed: ask for it again with
+    /// the same options, and it goes on.
     ///
     /// Without this, the peer starts with nothing to share, and the storage
     /// records nothing.

@@ -1,11 +1,12 @@
 //! Shares what comes out of a reader.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::content::{Content, ContentName, Manifest, ManifestError, StreamedManifest};
+use crate::content::{Content, ContentName, Manifest, ManifestError, NameError, StreamedManifest};
 use crate::error::ShareError;
 use crate::peer::contents::hashing::hash;
 use crate::peer::contents::serve::share_blob;
@@ -34,11 +35,20 @@ impl Peer {
     /// has given more than [`MAX_CONTENT_LEN`](crate::content::MAX_CONTENT_LEN) bytes;
     /// [`ShareError::Storage`], with [`StorageError::Exists`](crate::StorageError::Exists) before anything is read if
     /// something has the name; and the others of [`share`](Self::share).
-    pub async fn share_reader(
+    pub async fn share_reader<N>(
         &self,
-        name: ContentName,
+        name: N,
         reader: impl AsyncRead + Send,
-    ) -> Result<Content, ShareError> {
+    ) -> Result<Content, ShareError>
+    where
+        N: TryInto<ContentName> + fmt::Display,
+        N::Error: Into<NameError>,
+    {
+        let text = name.to_string();
+        let name = name.try_into().map_err(|source| ShareError::Name {
+            name: text,
+            source: source.into(),
+        })?;
         let shared = self.shared();
         let share = share_reader(shared, name, reader);
         let outcome = shared.tasks.stop.run_until_cancelled(share).await;

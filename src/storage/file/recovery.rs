@@ -61,7 +61,7 @@ pub(super) fn recover<D: Disk>(
     let id = manifest.id();
     let names = PartialNames::of(id);
     if options.written_whole
-        && let Some(created) = create_whole(dir, name, manifest, &names)?
+        && let Some(created) = create_whole(dir, name, manifest, &names, options.taken)?
     {
         return Ok(created);
     }
@@ -105,9 +105,10 @@ fn create_whole<D: Disk>(
     name: &ContentName,
     manifest: &Manifest,
     names: &PartialNames,
+    taken: Taken,
 ) -> Result<Option<Recovered<D>>, StorageError> {
     let (id, geometry) = (manifest.id(), manifest.geometry());
-    dir.check_free(name, id)?;
+    dir.check_target(name, id, taken)?;
     if dir.check_room(&names.data, geometry.length()).is_err() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
@@ -456,6 +456,11 @@ impl Storage for FileStorage {
     }
 
     async fn in_directory(&self, path: &Path) -> Result<Arc<dyn Storage>, StorageError> {
+        let leads_out = |part| matches!(part, Component::ParentDir);
+        if path.is_relative() && path.components().any(leads_out) {
+            let what = "looking for a directory within that of the storage";
+            return Err(StorageError::io(what, io::ErrorKind::InvalidInput).at(path));
+        }
         let path = self.dir.path().join(path);
         let this = self.clone();
         let sibling = run(move || this.sibling(path)).await?;

@@ -49,12 +49,16 @@ impl Secret {
     /// The secret that consists of these bytes, which must be random.
     ///
     /// # Errors
-    /// [`AuthSetupError::ShortSecret`] below [`MIN_SECRET_LEN`] bytes.
+    /// [`AuthSetupError::ShortSecret`] below [`MIN_SECRET_LEN`] bytes, and
+    /// [`AuthSetupError::SecretText`] above 1024, which no file of a secret can have.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, AuthSetupError> {
         let len = bytes.len();
         if len < MIN_SECRET_LEN {
             let min = MIN_SECRET_LEN;
             return Err(AuthSetupError::ShortSecret { len, min });
+        }
+        if len > MAX_SECRET_LEN {
+            return Err(AuthSetupError::SecretText);
         }
         Ok(Self {
             text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
