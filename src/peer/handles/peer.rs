@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::access::{AccessGate, AccessPolicy};
 use crate::content::{Content, ContentId};
 #[cfg(feature = "file-storage")]
 use crate::content::{ContentName, NameError};
@@ -38,6 +39,7 @@ use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
 use crate::peer::limits::Limiter;
 use crate::peer::session::admission::Admission;
+use crate::peer::session::guard::Guard;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
 use crate::peer::shared::PeerShared;
@@ -119,6 +121,7 @@ impl Peer {
             config: PeerConfig::default(),
             id: None,
             seed: None,
+            access: None,
             wrong: None,
         }
     }
@@ -543,6 +546,7 @@ pub struct PeerBuilder {
     id: Option<PeerId>,
     seed: Option<u64>,
     /// The first address that was invalid; [`start`](Self::start) returns it.
+    pub(super) access: Option<Box<dyn AccessPolicy>>,
     wrong: Option<ConfigError>,
 }
 
@@ -783,15 +787,19 @@ impl PeerBuilder {
         };
         let admission = Arc::new(Admission::new(&config, descriptors));
         let limiter = Arc::new(Limiter::new(config.limits, Arc::clone(&tasks)));
+        let gate = self.access;
+        let gate = gate.map(|policy| AccessGate::new(policy, config.access.clone()));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());
             let contents = Arc::new(contents);
+            let folders = Arc::new(FolderTable::default());
+            let guard = Guard::new(gate, Arc::clone(&contents), Arc::clone(&folders));
             let dialler = Dialler::new(
                 Arc::clone(&self.transport),
                 Arc::clone(&identity),
                 Arc::clone(&admission),
-                Arc::clone(&contents),
+                (Arc::clone(&contents), Arc::clone(&guard)),
                 Arc::clone(&tasks),
             );
             PeerShared {
@@ -806,7 +814,8 @@ impl PeerBuilder {
                 losses: Losses::default(),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 running: Arc::default(),
-                folders: FolderTable::default(),
+                folders,
+                guard,
                 dialler: Arc::new(dialler),
                 tasks,
                 share_stored: self.share_stored,
