@@ -289,3 +289,154 @@ impl Cache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    /// Takes this long to allow everything.
+    struct Slow {
+        time: Duration,
+        valid_for: Option<Duration>,
+        at_a_time: AtomicUsize,
+        most: AtomicUsize,
+        asked: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl AccessPolicy for Arc<Slow> {
+        async fn check(&self, _request: &AccessRequest<'_>) -> Access {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let now = self.at_a_time.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most.fetch_max(now, Ordering::Relaxed);
+            sleep(self.time).await;
+            self.at_a_time.fetch_sub(1, Ordering::Relaxed);
+            Access::Allow {
+                valid_for: self.valid_for,
+            }
+        }
+    }
+
+    fn slow(millis: u64, valid_for: Option<Duration>) -> Arc<Slow> {
+        Arc::new(Slow {
+            time: Duration::from_millis(millis),
+            valid_for,
+            at_a_time: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            asked: AtomicUsize::new(0),
+        })
+    }
+
+    fn gate(policy: &Arc<Slow>, config: AccessConfig) -> Arc<AccessGate> {
+        AccessGate::new(Box::new(Arc::clone(policy)), config)
+    }
+
+    fn who(addr: &str) -> Who {
+        Who {
+            identity: None,
+            remote: addr.parse().unwrap(),
+        }
+    }
+
+    async fn fetch(gate: &AccessGate, number: u32) -> Verdict {
+        let id = ContentId::of(&number.to_le_bytes());
+        let content = AccessContent::new(id, None);
+        let who = who("10.0.0.1:1");
+        gate.check(&who, AccessAction::Fetch, Some(content)).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_thousand_questions_keep_a_bounded_number_of_answers() {
+        let policy = slow(0, None);
+        let gate = gate(&policy, AccessConfig::default().max_cached(1000));
+        for number in 0..10_000 {
+            assert!(fetch(&gate, number).await.is_allowed());
+        }
+        assert_eq!(gate.cached(), 1000);
+        // The newest are kept.
+        let asked = policy.asked.load(Ordering::Relaxed);
+        fetch(&gate, 9_999).await;
+        assert_eq!(policy.asked.load(Ordering::Relaxed), asked);
+        fetch(&gate, 0).await;
+        assert_eq!(policy.asked.load(Ordering::Relaxed), asked + 1);
+        gate.refresh();
+        fetch(&gate, 9_999).await;
+        assert_eq!(gate.cached(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn few_are_asked_at_a_time_and_who_waits_too_long_is_denied() {
+        let policy = slow(100, None);
+        let gate = gate(&policy, AccessConfig::default().max_questions(10));
+        let verdicts = futures::future::join_all((0..100).map(|number| fetch(&gate, number)));
+        let allowed = verdicts.await.into_iter().filter(|v| v.is_allowed());
+        let allowed = allowed.count();
+        // Four or five rounds within half a second.
+        assert!((40..=50).contains(&allowed), "{allowed}");
+        assert_eq!(policy.most.load(Ordering::Relaxed), 10);
+        // Those that had no answer are asked about again.
+        assert!(fetch(&gate, 99).await.is_allowed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_counts_as_long_as_it_says_and_no_longer_than_configured() {
+        for (valid_for, counts) in [
+            (None, 10),
+            (Some(Duration::from_secs(3)), 3),
+            (Some(Duration::MAX), 10),
+        ] {
+            let policy = slow(0, valid_for);
+            let gate = gate(&policy, AccessConfig::default());
+            let Verdict::Allowed(until) = fetch(&gate, 1).await else {
+                panic!("it is allowed");
+            };
+            let counts = Duration::from_secs(counts);
+            assert!(until <= Instant::now() + counts);
+            advance(counts - Duration::from_millis(10)).await;
+            fetch(&gate, 1).await;
+            assert_eq!(policy.asked.load(Ordering::Relaxed), 1);
+            advance(Duration::from_millis(20)).await;
+            fetch(&gate, 1).await;
+            assert_eq!(policy.asked.load(Ordering::Relaxed), 2);
+        }
+        let policy = slow(0, Some(Duration::ZERO));
+        let gate = gate(&policy, AccessConfig::default());
+        fetch(&gate, 1).await;
+        fetch(&gate, 1).await;
+        assert_eq!(policy.asked.load(Ordering::Relaxed), 2);
+        assert_eq!(gate.cached(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_is_of_a_host_and_not_of_its_neighbours() {
+        let policy = slow(0, None);
+        let gate = gate(&policy, AccessConfig::default());
+        let hosts = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "[2001:db8::1]:1"];
+        for (addr, asked) in hosts
+            .into_iter()
+            .chain(["[2001:db8::2]:1"])
+            .zip([1, 1, 2, 3, 4])
+        {
+            gate.check(&who(addr), AccessAction::Connect, None).await;
+            assert_eq!(policy.asked.load(Ordering::Relaxed), asked, "{addr}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answer_that_comes_after_a_change_is_not_kept() {
+        let policy = slow(100, None);
+        let gate = gate(&policy, AccessConfig::default());
+        let (_, ()) = tokio::join!(fetch(&gate, 1), async {
+            sleep(Duration::from_millis(50)).await;
+            gate.refresh();
+        });
+        assert_eq!(gate.cached(), 0);
+        fetch(&gate, 1).await;
+        assert_eq!(gate.cached(), 1);
+    }
+}

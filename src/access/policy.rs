@@ -41,6 +41,17 @@ impl<P: AccessPolicy + ?Sized> AccessPolicy for Arc<P> {
     }
 }
 
+#[async_trait]
+impl<P: AccessPolicy + ?Sized> AccessPolicy for Box<P> {
+    async fn check(&self, request: &AccessRequest<'_>) -> Access {
+        (**self).check(request).await
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        (**self).changes()
+    }
+}
+
 /// Lets everybody do everything, as it is without a policy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAll;
