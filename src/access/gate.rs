@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::config::AccessConfig;
 use super::policy::AccessPolicy;
@@ -144,8 +144,10 @@ impl AccessGate {
         let answer = match kept {
             Some(answer) => answer,
             None => {
-                let asked = self.ask(&request, generation, question);
-                let Ok(answer) = timeout(self.config.answer_timeout, asked).await else {
+                let end = Instant::now().checked_add(self.config.answer_timeout);
+                let end = end.unwrap_or_else(forever);
+                let asked = self.ask(&request, end, generation, question);
+                let Ok(answer) = timeout_at(end, asked).await else {
                     tracing::warn!(?action, remote = %who.remote, "no answer in time: denied");
                     return Verdict::Denied;
                 };
@@ -161,11 +163,16 @@ impl AccessGate {
     async fn ask(
         &self,
         request: &AccessRequest<'_>,
+        end: Instant,
         generation: Generation,
         question: Question,
     ) -> Answer {
         // It is never closed.
         let _turn = self.questions.acquire().await;
+        if Instant::now() >= end {
+            // Nobody waits for the answer any more.
+            return std::future::pending().await;
+        }
         // Another may have asked the same meanwhile.
         if let Some(answer) = self.cache().get(generation, &question) {
             return answer;
@@ -183,8 +190,7 @@ impl AccessGate {
         let now = Instant::now();
         let answer = Answer {
             allowed,
-            // Never, if that is beyond all time.
-            until: now.checked_add(lifetime).unwrap_or(now + FOREVER),
+            until: now.checked_add(lifetime).unwrap_or_else(forever),
         };
         // An answer that may be out of date already is not kept.
         if !lifetime.is_zero() && self.generation() == generation {
@@ -208,8 +214,10 @@ impl AccessGate {
     }
 }
 
-/// As long as no program runs.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+/// A time at which no program runs any more.
+fn forever() -> Instant {
+    Instant::now() + Duration::from_secs(100 * 365 * 24 * 60 * 60)
+}
 
 impl Changes {
     /// Waits until something changes, or until this time, but not for less than half a

@@ -42,6 +42,8 @@ impl Transfer {
         list: Option<&AllowIdentities>,
     ) -> Self {
         network.set_upload_rate("owner", Some(RATE));
+        // What the network has taken arrives, whatever the owner does.
+        network.set_link_bytes(32 << 10);
         let mut builder = Tracker::builder(tls(network, "tracker", tracker));
         if let Some(list) = list {
             builder = builder.access(list.clone());

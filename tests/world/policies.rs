@@ -46,6 +46,7 @@ impl Scripted {
     }
 
     /// How often it was asked about that.
+    #[allow(dead_code)] // Not every test binary asks.
     pub(crate) fn asked(&self) -> usize {
         self.0.asked.load(Ordering::Relaxed)
     }

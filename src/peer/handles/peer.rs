@@ -761,9 +761,7 @@ impl PeerBuilder {
     /// The shared state of the peer, and with it the client of its trackers.
     fn shared(self, (id, secret): (PeerId, [u8; 32]), bound: Option<&Addr>) -> Arc<PeerShared> {
         // Nobody reaches a peer without a listener.
-        let addr = self.advertise.filter(|_| bound.is_some());
-        let addr = addr.or_else(|| bound.cloned());
-        let addr = addr.map(|addr| addr.without_scope());
+        let addr = bound.map(|bound| self.advertise.as_ref().unwrap_or(bound).without_scope());
         let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
         let span = tracing::info_span!(parent: None, "peer", %id);
         let mut config = self.config;
@@ -781,10 +779,7 @@ impl PeerBuilder {
         let max_downloads = config.max_downloads;
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
-        let descriptors = match self.transport.identity() {
-            Some(_) => descriptor_limit().map(without_handshakes),
-            None => descriptor_limit(),
-        };
+        let descriptors = descriptors(&*self.transport);
         let admission = Arc::new(Admission::new(&config, descriptors));
         let limiter = Arc::new(Limiter::new(config.limits, Arc::clone(&tasks)));
         let gate = self.access;
@@ -909,6 +904,14 @@ async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> 
     #[cfg(feature = "file-storage")]
     restore(shared).await?;
     Ok(())
+}
+
+/// How many descriptors the process may have open beside those of handshakes.
+fn descriptors(transport: &dyn Transport) -> Option<u64> {
+    match transport.identity() {
+        Some(_) => descriptor_limit().map(without_handshakes),
+        None => descriptor_limit(),
+    }
 }
 
 /// Random bytes of the operating system.
