@@ -7,7 +7,6 @@ impl PeerBuilder {
     /// Sets who may connect to this peer, and which contents each may fetch
     /// ([`access`](crate::access)). By default everybody may do everything, and nothing is
     /// asked.
-    #[must_use]
     pub fn access(mut self, policy: impl AccessPolicy) -> Self {
         self.access = Some(Box::new(policy));
         self
