@@ -65,6 +65,7 @@
 //! | [`RateLimits`], [`ContentLimits`] | how fast a peer may send and receive |
 //! | [`Peer::share_folder`], [`Peer::download_folder`] | whole folders, or parts of them |
 //! | [`Tracker`], [`TrackerClient`] | a tracker, and how to ask one |
+//! | [`access`] | who may do what, asked at peers and trackers |
 //! | [`transport`] | the seam to the network: [`TcpTransport`], [`MemoryNetwork`], [`framed`](transport::framed) for any byte stream, TLS |
 //! | [`storage`] | the seam to where contents live: [`FileStorage`], [`MemoryStorage`] |
 //! | [`content`] | ids, names, chunks, manifests |
@@ -137,6 +138,7 @@ mod setters;
 
 #[macro_use]
 mod advice;
+pub mod access;
 pub mod content;
 mod descriptors;
 mod error;

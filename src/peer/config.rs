@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::AccessConfig;
 use crate::error::ConfigError;
 use crate::peer::limits::RateLimits;
 use crate::peer::swarm::SwarmConfig;
@@ -71,6 +72,8 @@ pub struct PeerConfig {
     ///
     /// [`planner.seed`]: crate::peer::swarm::PlannerConfig::seed
     pub swarm: SwarmConfig,
+    /// How [`PeerBuilder::access`](crate::PeerBuilder::access) is asked.
+    pub access: AccessConfig,
     /// How trackers are talked to. A first pause above the longest one is refused.
     pub tracker: ClientConfig,
 }
@@ -85,6 +88,7 @@ setters!(PeerConfig {
     shutdown_timeout: Duration,
     limits: RateLimits,
     swarm: SwarmConfig,
+    access: AccessConfig,
     tracker: ClientConfig,
 });
 
@@ -100,6 +104,7 @@ impl Default for PeerConfig {
             shutdown_timeout: Duration::from_secs(3),
             limits: RateLimits::default(),
             swarm: SwarmConfig::default(),
+            access: AccessConfig::default(),
             tracker: ClientConfig::default(),
         }
     }
@@ -127,6 +132,7 @@ impl PeerConfig {
             return Err(ConfigError::Zero { field });
         }
         self.limits.check()?;
+        self.access.check()?;
         let (swarm, planner) = (&self.swarm, &self.swarm.planner);
         let waits = [
             ("swarm.find_retry", swarm.find_retry),

@@ -16,6 +16,7 @@ use crate::peer::folders::table::FolderTable;
 use crate::peer::limits::{ContentLimits, Limiter};
 use crate::peer::session::Dialler;
 use crate::peer::session::admission::Admission;
+use crate::peer::session::guard::Guard;
 use crate::peer::session::identity::Identity;
 use crate::peer::swarm::SwarmConfig;
 use crate::peer::tasks::Tasks;
@@ -45,7 +46,9 @@ pub(super) struct PeerShared {
     pub(super) traffic: Traffic,
     pub(super) downloads: Arc<DownloadQueue>,
     pub(super) running: Arc<RunningDownloads>,
-    pub(super) folders: FolderTable,
+    pub(super) folders: Arc<FolderTable>,
+    /// Who may connect, and fetch what.
+    pub(super) guard: Arc<Guard>,
     /// Opens links.
     pub(super) dialler: Arc<Dialler>,
     pub(super) tasks: Arc<Tasks>,

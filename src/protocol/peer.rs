@@ -452,6 +452,8 @@ pub enum RefuseReason {
     /// The peer says that it is another one than that of its key. Only over a transport
     /// that authenticates.
     Identity,
+    /// It does not allow the other side to connect.
+    Denied,
 }
 
 impl RefuseReason {
@@ -466,6 +468,7 @@ impl RefuseReason {
             Self::NotNeeded => 7,
             Self::ShuttingDown => 8,
             Self::Identity => 9,
+            Self::Denied => 10,
         }
     }
 
@@ -480,6 +483,7 @@ impl RefuseReason {
             7 => Self::NotNeeded,
             8 => Self::ShuttingDown,
             9 => Self::Identity,
+            10 => Self::Denied,
             found => {
                 return Err(ProtocolError::Choice {
                     field: "refuse reason",
@@ -502,6 +506,7 @@ impl fmt::Display for RefuseReason {
             Self::NotNeeded => "link not needed",
             Self::ShuttingDown => "shutting down",
             Self::Identity => "the id is not that of the key",
+            Self::Denied => "not allowed",
         })
     }
 }

@@ -730,6 +730,9 @@ pub enum Refusal {
     /// The tracker is shutting down.
     #[error("the tracker is shutting down")]
     ShuttingDown,
+    /// The tracker does not allow this peer to do that.
+    #[error("the tracker does not allow that")]
+    Denied,
 }
 
 impl Refusal {
@@ -760,6 +763,7 @@ impl Refusal {
             Self::ContentsPerHost { max } => head.u8(14).u32(*max),
             Self::OwnershipsPerHost { max } => head.u8(15).u32(*max),
             Self::Ownerships { max } => head.u8(16).u32(*max),
+            Self::Denied => head.u8(17),
         }
     }
 
@@ -781,6 +785,7 @@ impl Refusal {
             14 => Self::ContentsPerHost { max: head.u32()? },
             15 => Self::OwnershipsPerHost { max: head.u32()? },
             16 => Self::Ownerships { max: head.u32()? },
+            17 => Self::Denied,
             found => {
                 return Err(ProtocolError::Choice {
                     field: "refusal code",

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::registry::{
     AddressRule, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
-    RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
+    Permits, RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
 };
 use super::shards::{Count, Shards};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
@@ -61,12 +61,14 @@ impl RequestHandler {
     }
 
     /// Answers one request, which came from `source` and reached the tracker at `local`,
-    /// if the transport says where that was. A refusal is also the reply.
+    /// if the transport says where that was. Does as much of it as is permitted. A refusal
+    /// is also the reply.
     pub(super) fn handle(
         &self,
         now: Instant,
         (source, local): (&Addr, Option<&Addr>),
         request: &TrackerRequest,
+        permits: Permits<'_>,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
         let (shard, outcome) = match request {
@@ -85,7 +87,7 @@ impl RequestHandler {
             ),
             TrackerRequest::Own { token, entries } => (
                 self.settings.shard_of_token(token),
-                self.own(now, token, entries, request, out),
+                self.own(now, token, (entries, permits), request, out),
             ),
             TrackerRequest::Need {
                 token,
@@ -94,7 +96,7 @@ impl RequestHandler {
             } => (self.settings.shard_of_token(token), {
                 let vantage = Vantage::of(source, local);
                 let wanted = (key, (*max_owners).into(), vantage);
-                self.need(now, token, wanted, request, out)
+                self.need(now, token, (wanted, permits), request, out)
             }),
             TrackerRequest::Update { token, uploads } => (
                 self.settings.shard_of_token(token),
@@ -218,7 +220,7 @@ impl RequestHandler {
         &self,
         now: Instant,
         token: &Token,
-        entries: &[OwnEntry],
+        (entries, permits): (&[OwnEntry], Permits<'_>),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -228,7 +230,14 @@ impl RequestHandler {
         let listing = sessions.listing(index);
         let mut refused = Vec::new();
         for (at, entry) in (0..).zip(entries) {
-            if let Err(refusal) = self.own_entry(&mut sessions, index, &listing, entry) {
+            let owned = match permits.entry(at) {
+                true => self.own_entry(&mut sessions, index, &listing, entry),
+                false => {
+                    self.disown_id(&mut sessions, index, &entry.id);
+                    Err(Refusal::Denied)
+                }
+            };
+            if let Err(refusal) = owned {
                 sessions.count_refusal(&refusal);
                 refused.push(RefusedEntry { at, refusal });
             }
@@ -284,6 +293,69 @@ impl RequestHandler {
         }
     }
 
+    /// Ends the ownership of a content, if the peer owns it.
+    fn disown_id(&self, sessions: &mut Sessions, index: u32, id: &ContentId) {
+        let (hash, home) = self.settings.locate(id);
+        let mut catalog = self.catalogs.lock(home);
+        let known = catalog.by_id(hash, id);
+        if let Some(held) = known.and_then(|content| sessions.holding(index, content)) {
+            self.disown(sessions, &mut catalog, index, held);
+        }
+    }
+
+    /// Ends what a peer owns of these contents. Does not extend its lease.
+    pub(super) fn disown_all(&self, now: Instant, token: &Token, ids: &[ContentId]) {
+        let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
+        if let Ok(index) = sessions.authenticate(now, token) {
+            for id in ids {
+                self.disown_id(&mut sessions, index, id);
+            }
+        }
+    }
+
+    /// The contents that a NEED is about, each with a name that it has. An id is one of
+    /// them also if nobody knows it.
+    pub(super) fn asked_for(
+        &self,
+        now: Instant,
+        key: &ContentKey,
+    ) -> Vec<(ContentId, Option<ContentName>)> {
+        match key {
+            ContentKey::Id(id) => {
+                let (hash, home) = self.settings.locate(id);
+                let name = self.catalogs.lock(home).common_name(now, hash, id);
+                vec![(*id, name)]
+            }
+            ContentKey::Name(name) => {
+                let bearing = self.named(now, name).into_iter();
+                bearing.map(|(id, _)| (id, Some(name.clone()))).collect()
+            }
+        }
+    }
+
+    /// Some of what a peer owns, from the content of this number on, each with a name; and
+    /// the number to go on with, if there are more. Nothing if the token is unknown.
+    pub(super) fn owned(
+        &self,
+        now: Instant,
+        token: &Token,
+        from: u32,
+    ) -> (Vec<(ContentId, Option<ContentName>)>, Option<u32>) {
+        let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
+        let Ok(index) = sessions.authenticate(now, token) else {
+            return (Vec::new(), None);
+        };
+        let mut owned = Vec::new();
+        for held in sessions.owned_from(index, from) {
+            if owned.len() == EXPIRE_BATCH {
+                return (owned, Some(held.content));
+            }
+            let home = self.settings.shard_of_content(held.content);
+            owned.push(self.catalogs.lock(home).owned(held));
+        }
+        (owned, None)
+    }
+
     /// Begins an ownership of a known content or of a new one, if there is room.
     fn begin(
         &self,
@@ -336,7 +408,7 @@ impl RequestHandler {
         &self,
         now: Instant,
         token: &Token,
-        (key, max_owners, vantage): (&ContentKey, usize, Vantage),
+        ((key, max_owners, vantage), permits): ((&ContentKey, usize, Vantage), Permits<'_>),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
@@ -357,7 +429,10 @@ impl RequestHandler {
                     vantage,
                 };
                 drop(sessions);
-                catalog.answer(now, id, search, &asker, None, out)
+                match permits.content(id) {
+                    true => catalog.answer(now, id, search, &asker, None, out),
+                    false => Err(Refusal::UnknownContent),
+                }
             }
             ContentKey::Name(name) => {
                 let index = sessions.heard(now, token)?;
@@ -367,7 +442,8 @@ impl RequestHandler {
                     vantage,
                 };
                 drop(sessions);
-                let bearing = self.named(now, name);
+                let mut bearing = self.named(now, name);
+                bearing.retain(|(id, _)| permits.content(id));
                 let id = match bearing.as_slice() {
                     [] => return Err(Refusal::UnknownContent),
                     [(id, _)] => id,

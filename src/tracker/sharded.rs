@@ -8,9 +8,12 @@
 
 use std::time::Instant;
 
-use super::registry::{RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot};
+use super::registry::{
+    Permits, RegistryConfig, RegistryStats, ReplyValue, RequestsPerSecond, Snapshot,
+};
 use super::request_handler::RequestHandler;
-use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
+use crate::content::{ContentId, ContentName};
+use crate::protocol::{Addr, ContentKey, Refusal, Token, TrackerReply, TrackerRequest};
 
 /// The highest number of shards that a registry can have.
 pub const MAX_SHARDS: u32 = 256;
@@ -142,7 +145,7 @@ impl ShardedRegistry {
         // A refusal is also the reply.
         let _refusal = self
             .handler
-            .handle(now, (source, None), request, &mut reply);
+            .handle(now, (source, None), request, Permits::All, &mut reply);
         reply.into_reply()
     }
 
@@ -178,7 +181,46 @@ impl ShardedRegistry {
         request: &TrackerRequest,
         reply: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        self.handler.handle(now, (source, local), request, reply)
+        self.handle_permitted(now, (source, local), request, Permits::All, reply)
+    }
+
+    /// Like [`handle_at`](Self::handle_at), but does only what is permitted.
+    pub(super) fn handle_permitted(
+        &self,
+        now: Instant,
+        from: (&Addr, Option<&Addr>),
+        request: &TrackerRequest,
+        permits: Permits<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.handler.handle(now, from, request, permits, reply)
+    }
+
+    /// The contents that a NEED is about, each with a name that it has. An id is one of
+    /// them also if nobody knows it.
+    pub(super) fn asked_for(
+        &self,
+        now: Instant,
+        key: &ContentKey,
+    ) -> Vec<(ContentId, Option<ContentName>)> {
+        self.handler.asked_for(now, key)
+    }
+
+    /// Ends what a peer owns of these contents. Does not extend its lease.
+    pub(super) fn disown_all(&self, now: Instant, token: &Token, ids: &[ContentId]) {
+        self.handler.disown_all(now, token, ids);
+    }
+
+    /// Some of what a peer owns, from the content of this number on, each with a name; and
+    /// the number to go on with, if there are more. Nothing if the token is unknown. Does
+    /// not extend the lease.
+    pub(super) fn owned(
+        &self,
+        now: Instant,
+        token: &Token,
+        from: u32,
+    ) -> (Vec<(ContentId, Option<ContentName>)>, Option<u32>) {
+        self.handler.owned(now, token, from)
     }
 
     /// Forgets peers whose lease has run out by `now`, and continues the work that

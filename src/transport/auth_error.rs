@@ -48,6 +48,20 @@ pub enum AuthError {
 }
 
 impl AuthError {
+    /// Whether it is the other side that is not let in, or no longer.
+    pub(crate) fn is_of_other_side(&self) -> bool {
+        match self {
+            Self::Missing
+            | Self::UnknownKey(_)
+            | Self::UnknownAuthority
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::Revoked
+            | Self::WrongSecret => true,
+            Self::Refused { .. } | Self::Handshake { .. } | Self::TimedOut => false,
+        }
+    }
+
     /// What to do about it: [`Advice::Retry`] if the handshake was cut short, and
     /// otherwise [`Advice::AskUser`], as the keys or the clocks have to change.
     pub fn advice(&self) -> Advice {

@@ -9,6 +9,8 @@ mod config_files;
 mod conformance;
 mod errors;
 #[cfg(unix)]
+mod folder_access;
+#[cfg(unix)]
 mod folder_errors;
 #[cfg(unix)]
 mod folder_files;

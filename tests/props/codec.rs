@@ -95,6 +95,7 @@ fn reason() -> impl Strategy<Value = RefuseReason> {
         RefuseReason::NotNeeded,
         RefuseReason::ShuttingDown,
         RefuseReason::Identity,
+        RefuseReason::Denied,
     ])
 }
 
@@ -217,6 +218,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
             Refusal::Malformed,
             Refusal::Busy,
             Refusal::ShuttingDown,
+            Refusal::Denied,
         ]),
     ]
 }

@@ -381,13 +381,13 @@ fn unknown_choices_are_refused() {
     let choice = |error: ProtocolError, found| {
         assert!(matches!(error, ProtocolError::Choice { found: f, .. } if f == found));
     };
-    for found in [0, 10, 0xff] {
+    for found in [0, 11, 0xff] {
         choice(
             PeerMessage::decode(on_session(0x21, &[&[found]], 0)).unwrap_err(),
             found,
         );
     }
-    for found in [0, 17, 0xff] {
+    for found in [0, 18, 0xff] {
         choice(
             TrackerReply::decode(frame(0x54, &[&[found]], 0)).unwrap_err(),
             found,

@@ -7,6 +7,7 @@ mod adversaries;
 mod crowd;
 mod deaf;
 mod network;
+mod peer_access;
 mod peer_break;
 mod peer_cancel;
 mod peer_config;

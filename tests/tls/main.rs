@@ -13,4 +13,5 @@ mod outsider;
 mod outsiders;
 mod recorder;
 mod reload;
+mod revoking;
 mod swarm;

@@ -1,9 +1,14 @@
 //! Trackers and their clients, over the in-memory network in virtual time, and once
 //! over TCP.
 
+mod access;
 mod client;
+#[path = "../world/identities.rs"]
+mod identities;
 mod many;
 mod pipeline;
+#[path = "../world/policies.rs"]
+mod policies;
 mod restart;
 mod server;
 mod spans;

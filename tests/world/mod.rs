@@ -4,6 +4,8 @@
 // Each test binary uses only some of these items.
 #![allow(dead_code)]
 
+pub(crate) mod identities;
+pub(crate) mod policies;
 pub(crate) mod reading;
 pub(crate) mod storages;
 pub(crate) mod strangers;

@@ -498,6 +498,17 @@ impl Contents {
         Some((content, names))
     }
 
+    /// The name of a content that is here, or is fetched and known by a name.
+    pub(in crate::peer) fn known_name(&self, id: &ContentId) -> Option<ContentName> {
+        match self.table().contents.get(id)? {
+            State::Asleep(asleep) => Some(asleep.content.name.clone()),
+            State::Awake(driver) => {
+                let status = driver.status.borrow();
+                status.content().map(|content| content.name.clone())
+            }
+        }
+    }
+
     /// The complete contents that have this name, here or at trackers.
     pub(in crate::peer) fn named(&self, name: &ContentName) -> Vec<ContentId> {
         let table = self.table();

@@ -331,6 +331,8 @@ impl FolderTask {
         // As many as may be active, so that each that ends makes room for the next.
         let at_a_time = self.shared.config.max_downloads;
         let wanted = wanted(&self.shared, part);
+        let expected = wanted.iter().map(|file| file.id);
+        self.shared.folders.expect(&folder, expected);
         let repeated = repeats(part);
         let obtained = stream::iter(wanted).map(|file| async move {
             let id = (file.id, Role::File);

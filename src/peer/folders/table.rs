@@ -3,7 +3,7 @@
 //! A file may belong to several folders. It is served as long as one of them needs it,
 //! or the user shares it by itself: then it has a place of its own among the contents.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::move_blob::MoveBlob;
@@ -27,6 +27,8 @@ struct Entry {
     /// Whether all of its files are here.
     is_whole: bool,
     files: Vec<ContentId>,
+    /// Those that are to come, while it is fetched.
+    expected: HashSet<ContentId>,
     /// Whether the user had the index as a content of its own before.
     index_alone: bool,
 }
@@ -78,6 +80,7 @@ impl FolderTable {
             folder: None,
             is_whole: false,
             files: Vec::new(),
+            expected: HashSet::new(),
             index_alone,
         };
         inner.folders.insert(id, entry);
@@ -89,7 +92,27 @@ impl FolderTable {
         if let Some(entry) = self.inner().folders.get_mut(&folder.id) {
             entry.folder = Some(folder);
             entry.is_whole = is_whole;
+            entry.expected = HashSet::new();
         }
+    }
+
+    /// A folder is about to get these files.
+    pub(super) fn expect(&self, folder: &ContentId, files: impl Iterator<Item = ContentId>) {
+        if let Some(entry) = self.inner().folders.get_mut(folder) {
+            entry.expected = files.collect();
+        }
+    }
+
+    /// The folders that have a file, or are about to get it. Where no folder has it, all
+    /// folders are looked at.
+    pub(in crate::peer) fn of_file(&self, id: &ContentId) -> Vec<ContentId> {
+        let inner = self.inner();
+        if let Some(file) = inner.files.get(id) {
+            return file.uses.iter().map(|(folder, _)| *folder).collect();
+        }
+        let expecting = inner.folders.iter();
+        let expecting = expecting.filter(|(_, entry)| entry.expected.contains(id));
+        expecting.map(|(folder, _)| *folder).collect()
     }
 
     /// The folder, if it is here; and whether all of its files are.

@@ -1,5 +1,6 @@
 //! What programs hold: the peer itself, its downloads, and what is shared.
 
+mod access;
 mod control;
 pub(super) mod download;
 pub(super) mod download_bytes;

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use crate::access::{AccessGate, AccessPolicy};
 use crate::content::{Content, ContentId};
 #[cfg(feature = "file-storage")]
 use crate::content::{ContentName, NameError};
@@ -40,6 +41,7 @@ use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
 use crate::peer::limits::Limiter;
 use crate::peer::session::admission::Admission;
+use crate::peer::session::guard::Guard;
 use crate::peer::session::identity::Identity;
 use crate::peer::session::{Dialler, accept};
 use crate::peer::shared::PeerShared;
@@ -122,6 +124,7 @@ impl Peer {
             config: PeerConfig::default(),
             id: None,
             seed: None,
+            access: None,
             wrong: None,
         }
     }
@@ -555,6 +558,7 @@ pub struct PeerBuilder {
     id: Option<PeerId>,
     seed: Option<u64>,
     /// The first address that was invalid; [`start`](Self::start) returns it.
+    pub(super) access: Option<Box<dyn AccessPolicy>>,
     wrong: Option<ConfigError>,
 }
 
@@ -777,9 +781,7 @@ impl PeerBuilder {
     /// The shared state of the peer, and with it the client of its trackers.
     fn shared(self, (id, secret): (PeerId, [u8; 32]), bound: Option<&Addr>) -> Arc<PeerShared> {
         // Nobody reaches a peer without a listener.
-        let addr = self.advertise.filter(|_| bound.is_some());
-        let addr = addr.or_else(|| bound.cloned());
-        let addr = addr.map(|addr| addr.without_scope());
+        let addr = bound.map(|bound| self.advertise.as_ref().unwrap_or(bound).without_scope());
         let mut rng = fastrand::Rng::with_seed(self.seed.unwrap_or_else(random_seed));
         let span = tracing::info_span!(parent: None, "peer", %id);
         let mut config = self.config;
@@ -797,21 +799,22 @@ impl PeerBuilder {
         let max_downloads = config.max_downloads;
         let tasks = Arc::new(Tasks::new(span));
         let identity = Arc::new(Identity::new(id, addr, secret));
-        let descriptors = match self.transport.identity() {
-            Some(_) => descriptor_limit().map(without_handshakes),
-            None => descriptor_limit(),
-        };
+        let descriptors = descriptors(&*self.transport);
         let admission = Arc::new(Admission::new(&config, descriptors));
         let limiter = Arc::new(Limiter::new(config.limits, Arc::clone(&tasks)));
+        let gate = self.access;
+        let gate = gate.map(|policy| AccessGate::new(policy, config.access.clone()));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
             let contents = Contents::new(Box::new(waker), tasks.stop.clone());
             let contents = Arc::new(contents);
+            let folders = Arc::new(FolderTable::default());
+            let guard = Guard::new(gate, Arc::clone(&contents), Arc::clone(&folders));
             let dialler = Dialler::new(
                 Arc::clone(&self.transport),
                 Arc::clone(&identity),
                 Arc::clone(&admission),
-                Arc::clone(&contents),
+                (Arc::clone(&contents), Arc::clone(&guard)),
                 Arc::clone(&tasks),
             );
             PeerShared {
@@ -828,7 +831,8 @@ impl PeerBuilder {
                 traffic: Traffic::new(tokio::time::Instant::now().into_std()),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 running: Arc::default(),
-                folders: FolderTable::default(),
+                folders,
+                guard,
                 dialler: Arc::new(dialler),
                 tasks,
                 share_stored: self.share_stored,
@@ -923,6 +927,14 @@ async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> 
     #[cfg(feature = "file-storage")]
     restore(shared).await?;
     restore_paused(shared).await
+}
+
+/// How many descriptors the process may have open beside those of handshakes.
+fn descriptors(transport: &dyn Transport) -> Option<u64> {
+    match transport.identity() {
+        Some(_) => descriptor_limit().map(without_handshakes),
+        None => descriptor_limit(),
+    }
 }
 
 /// Random bytes of the operating system.

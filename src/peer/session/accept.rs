@@ -12,6 +12,7 @@ use futures::FutureExt;
 use tokio::time::timeout;
 
 use super::channels::Channels;
+use super::guard::SessionGuard;
 use super::handshake::{HandshakeError, check_peer, hear, refuse, say};
 use super::task::SessionTask;
 use crate::peer::session::admission::ConnectionPlace;
@@ -74,12 +75,12 @@ fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
             shaken = shaken => shaken,
         };
         drop(place);
-        let Ok(Some((info, place))) = welcome else {
+        let Ok(Some((info, place, guard))) = welcome else {
             return;
         };
         let session = SessionTask {
             contents: Arc::clone(&own.contents),
-            channels: Arc::new(Channels::new(false)),
+            channels: Arc::new(Channels::new(false, guard)),
             info,
             remote: connection.remote.clone(),
             awaits: None,
@@ -94,7 +95,7 @@ fn admit(shared: &Arc<PeerShared>, mut connection: Connection) {
 async fn introduce(
     shared: &PeerShared,
     connection: &mut Connection,
-) -> Option<(LinkInfo, ConnectionPlace)> {
+) -> Option<(LinkInfo, ConnectionPlace, Option<SessionGuard>)> {
     let hello = match hear(&mut connection.stream, &connection.limits).await {
         Ok(hello) => hello,
         Err(error) => {
@@ -108,6 +109,14 @@ async fn introduce(
     if let Err(error) = check_peer(&hello, connection.identity) {
         tracing::debug!(%error, "no handshake");
         refuse(connection, RefuseReason::Identity).await;
+        return None;
+    }
+    let guard = shared.guard.of(connection);
+    if let Some(guard) = &guard
+        && !guard.may_connect().await.is_allowed()
+    {
+        tracing::debug!("not allowed");
+        refuse(connection, RefuseReason::Denied).await;
         return None;
     }
     let place = match hello.peer == shared.identity.id {
@@ -129,5 +138,5 @@ async fn introduce(
     let cookie = said.cookie;
     say(connection, PeerMessage::Hello(said)).await.ok()?;
     let info = LinkInfo::accepted(hello.peer, &connection.remote, hello.listen);
-    Some((info.with_cookies(cookie, hello.cookie), place))
+    Some((info.with_cookies(cookie, hello.cookie), place, guard))
 }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::content::ContentId;
 use crate::peer::contents::inbox::DriverInput;
+use crate::peer::session::guard::SessionGuard;
 use crate::peer::session::outlet::{LinkEnd, Outlet};
 use crate::peer::swarm::{LinkCookies, LinkId, LinkInfo};
 use crate::protocol::{ChannelId, PeerId, PeerMessage, RefuseReason};
@@ -64,6 +65,8 @@ pub(super) struct Channels {
     work: Notify,
     /// The session ends behind what is queued.
     ending: CancellationToken,
+    /// Asks whether the other side may do what it does, if that is asked.
+    pub(super) guard: Option<SessionGuard>,
 }
 
 struct Table {
@@ -110,7 +113,7 @@ pub(super) struct Batch {
 
 impl Channels {
     /// The channels of a session that this side has dialled or not.
-    pub(super) fn new(dialled: bool) -> Self {
+    pub(super) fn new(dialled: bool, guard: Option<SessionGuard>) -> Self {
         Self {
             table: Mutex::new(Table {
                 channels: BTreeMap::new(),
@@ -122,6 +125,7 @@ impl Channels {
             }),
             work: Notify::new(),
             ending: CancellationToken::new(),
+            guard,
         }
     }
 
@@ -213,6 +217,41 @@ impl Channels {
         table.insert(id, content, Side::Other, ChannelState::Open(receiver));
         drop(table);
         self.outlet(id)
+    }
+
+    /// The contents of all channels that are open.
+    pub(super) fn contents(&self) -> Vec<ContentId> {
+        let table = self.table();
+        let open = table.channels.values();
+        let open = open.filter(|channel| !matches!(channel.state, ChannelState::Ending));
+        open.map(|channel| channel.content).collect()
+    }
+
+    /// Ends the channels about a content, as if it were not here; nothing that waits is
+    /// sent. Returns the drivers that have to know.
+    pub(super) fn deny(&self, content: &ContentId) -> Vec<Receiver> {
+        let mut table = self.table();
+        let Table {
+            channels, turns, ..
+        } = &mut *table;
+        let mut receivers = Vec::new();
+        let about = channels.iter_mut();
+        for (id, channel) in about.filter(|(_, channel)| channel.content == *content) {
+            match std::mem::replace(&mut channel.state, ChannelState::Ending) {
+                ChannelState::Open(receiver) => receivers.push(receiver),
+                ChannelState::Muted => {}
+                ChannelState::Ending => continue,
+            }
+            if channel.queue.is_empty() {
+                turns.push_back(*id);
+            }
+            channel.queue.clear();
+            let reason = RefuseReason::UnknownContent;
+            channel.queue.push_back(PeerMessage::Refuse(reason));
+        }
+        drop(table);
+        self.work.notify_one();
+        receivers
     }
 
     fn outlet(self: &Arc<Self>, id: ChannelId) -> ChannelOutlet {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Receiver};
+use super::guard::{Guard, SessionGuard};
 use super::handshake::{HandshakeError, say};
 use super::task::SessionTask;
 use crate::content::ContentId;
@@ -30,12 +31,21 @@ pub(in crate::peer) struct Dialler {
     admission: Arc<Admission>,
     contents: Arc<Contents>,
     tasks: Arc<Tasks>,
+    guard: Arc<Guard>,
     sessions: Mutex<HashMap<Addr, Arc<Dial>>>,
     /// Whether the last dial failed.
     failing: AtomicBool,
     /// How often a dial succeeded right after one that failed.
     recoveries: watch::Sender<u64>,
 }
+
+/// A connection, on which this side has said Hello with this cookie.
+type Dialled = (
+    Connection,
+    LinkCookie,
+    ConnectionPlace,
+    Option<SessionGuard>,
+);
 
 /// A session that is being dialled, or is up. Those that wait for it go on in the
 /// order in which they came.
@@ -52,7 +62,7 @@ impl Dialler {
         transport: Arc<dyn Transport>,
         identity: Arc<Identity>,
         admission: Arc<Admission>,
-        contents: Arc<Contents>,
+        (contents, guard): (Arc<Contents>, Arc<Guard>),
         tasks: Arc<Tasks>,
     ) -> Self {
         Self {
@@ -61,6 +71,7 @@ impl Dialler {
             admission,
             contents,
             tasks,
+            guard,
             sessions: Mutex::default(),
             failing: AtomicBool::new(false),
             recoveries: watch::Sender::new(0),
@@ -91,12 +102,23 @@ impl Dialler {
     ) -> Result<NewLink, HandshakeError> {
         loop {
             let channels = self.session(&addr).await?;
+            // What is linked is served as well.
+            let answered = match &channels.guard {
+                Some(guard) => match guard.may_open(&content).await {
+                    Some(answered) => Some(answered),
+                    None => return Err(HandshakeError::Denied),
+                },
+                None => None,
+            };
             let id = self.contents.next_link();
             let receiver = Receiver {
                 inbox: inbox.clone(),
                 link: id,
             };
             if let Some((outlet, met)) = channels.open(content, receiver) {
+                if let (Some(guard), Some(answered)) = (&channels.guard, answered) {
+                    guard.opened(answered);
+                }
                 let mut info = LinkInfo::unmet(addr.clone());
                 if let Some((peer, cookies)) = met {
                     (info.peer, info.cookies) = (Some(peer), Some(cookies));
@@ -147,17 +169,18 @@ impl Dialler {
     async fn run(&self, addr: Addr, dial: &Dial) {
         let stop = &self.tasks.stop;
         let shaken = stop.run_until_cancelled(self.connect(&addr)).await;
-        let (connection, cookie, place) = match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
-            Ok(shaken) => shaken,
-            Err(error) => {
-                self.sessions().remove(&addr);
-                // This is the only one that sets it.
-                let _ = dial.outcome.set(Err(error));
-                dial.settled.cancel();
-                return;
-            }
-        };
-        let channels = Arc::new(Channels::new(true));
+        let (connection, cookie, place, guard) =
+            match shaken.unwrap_or(Err(HandshakeError::ShutDown)) {
+                Ok(shaken) => shaken,
+                Err(error) => {
+                    self.sessions().remove(&addr);
+                    // This is the only one that sets it.
+                    let _ = dial.outcome.set(Err(error));
+                    dial.settled.cancel();
+                    return;
+                }
+            };
+        let channels = Arc::new(Channels::new(true, guard));
         let _ = dial.outcome.set(Ok(Arc::clone(&channels)));
         dial.settled.cancel();
         let task = SessionTask {
@@ -173,10 +196,7 @@ impl Dialler {
     }
 
     /// Connects, and says Hello.
-    async fn connect(
-        &self,
-        addr: &Addr,
-    ) -> Result<(Connection, LinkCookie, ConnectionPlace), HandshakeError> {
+    async fn connect(&self, addr: &Addr) -> Result<Dialled, HandshakeError> {
         let place = timeout(HANDSHAKE_TIMEOUT, self.admission.dial_when_free()).await;
         let place = place.map_err(|_| HandshakeError::Full)?;
         let shake = async {
@@ -186,15 +206,21 @@ impl Dialler {
             let promised = self.transport.identity().is_some();
             let known = connection.check_identity(promised);
             known.map_err(TransportError::from)?;
+            let guard = self.guard.of(&connection);
+            if let Some(guard) = &guard
+                && !guard.may_connect().await.is_allowed()
+            {
+                return Err(HandshakeError::Denied);
+            }
             let said = self.identity.hello();
             let cookie = said.cookie;
             say(&mut connection, PeerMessage::Hello(said)).await?;
-            Ok((connection, cookie))
+            Ok((connection, cookie, guard))
         };
         let shaken = timeout(HANDSHAKE_TIMEOUT, shake).await;
         let shaken = shaken.inspect_err(|_| self.note(false));
-        let (connection, cookie) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
-        Ok((connection, cookie, place))
+        let (connection, cookie, guard) = shaken.unwrap_or(Err(HandshakeError::TimedOut))?;
+        Ok((connection, cookie, place, guard))
     }
 
     /// Forgets a session that has ended.

@@ -30,6 +30,8 @@ pub(in crate::peer) enum HandshakeError {
     Refused(RefuseReason),
     #[error("it uses the id of another peer")]
     WrongPeer,
+    #[error("this peer does not allow it")]
+    Denied,
     #[error("the first message was not a Hello")]
     NoHello,
     #[error("the handshake took too long")]

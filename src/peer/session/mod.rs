@@ -8,6 +8,7 @@ mod accept;
 pub(super) mod admission;
 mod channels;
 mod dialler;
+pub(super) mod guard;
 mod handshake;
 pub(super) mod identity;
 pub(super) mod outlet;

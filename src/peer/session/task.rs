@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Opening, Receiver, Route};
+use super::guard::Ended;
 use super::handshake::{HandshakeError, check_peer, hear};
 use crate::content::ContentId;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
@@ -70,6 +71,7 @@ impl SessionTask {
             }
             Err(self.read(&mut stream).await)
         };
+        let denied = self.denied();
         let overdue = async {
             self.channels.ending().await;
             sleep(FAREWELL_TIMEOUT).await;
@@ -77,6 +79,7 @@ impl SessionTask {
         let ended = tokio::select! {
             biased;
             () = place.cut() => None,
+            () = denied => Some("it is not allowed any more".into()),
             ended = self.write(&mut sink) => Some(ended),
             Err::<Infallible, _>(ended) = read => Some(ended),
             () = overdue => Some("the other side did not read the farewell".into()),
@@ -93,6 +96,23 @@ impl SessionTask {
         for Receiver { inbox, link } in drivers {
             // When the driver has ended, nobody needs to know.
             let _ = inbox.send(DriverInput::Down { link }).await;
+        }
+    }
+
+    /// Ends the links that the other side may not have any more. Returns when it may not
+    /// have the session either.
+    async fn denied(&self) {
+        let Some(guard) = &self.channels.guard else {
+            return std::future::pending().await;
+        };
+        let mut watch = guard.watch();
+        while let Ended::Links(contents) = watch.next(|| self.channels.contents()).await {
+            // All of them end before a driver may keep this waiting.
+            let denied = contents.iter().flat_map(|id| self.channels.deny(id));
+            for Receiver { inbox, link } in denied.collect::<Vec<_>>() {
+                // When the driver has ended, nobody needs to know.
+                let _ = inbox.send(DriverInput::Down { link }).await;
+            }
         }
     }
 
@@ -196,6 +216,16 @@ impl SessionTask {
             Opening::Refused => return Ok(()),
             Opening::Violation => return Err("a channel that cannot be opened".into()),
         }
+        let answered = match &self.channels.guard {
+            Some(guard) => guard.may_open(&content).await.map(Some),
+            None => Some(None),
+        };
+        // Whoever may not fetch it is not told whether it is here.
+        let Some(answered) = answered else {
+            let reason = RefuseReason::UnknownContent;
+            self.channels.refuse(channel, content, reason);
+            return Ok(());
+        };
         let opened = self.contents.link(content, |inbox, id| {
             let receiver = Receiver { inbox, link: id };
             let outlet = self.channels.accept(channel, content, receiver);
@@ -209,6 +239,8 @@ impl SessionTask {
         if !opened.await {
             let reason = RefuseReason::UnknownContent;
             self.channels.refuse(channel, content, reason);
+        } else if let (Some(guard), Some(answered)) = (&self.channels.guard, answered) {
+            guard.opened(answered);
         }
         Ok(())
     }

@@ -104,7 +104,8 @@ impl TrackerError {
             Self::Refused { refusal, .. } => match refusal {
                 Refusal::ForeignAddress { .. }
                 | Refusal::ContentsPerPeer { .. }
-                | Refusal::Malformed => Advice::AskUser,
+                | Refusal::Malformed
+                | Refusal::Denied => Advice::AskUser,
                 _ => Advice::Retry,
             },
             Self::TimedOut { .. } | Self::NotFound => Advice::Retry,

@@ -522,6 +522,28 @@ impl Catalog {
         owned.chain(self.recalled.named(name))
     }
 
+    /// The name that a content is known by most, if it has a name here.
+    pub(crate) fn common_name(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        id: &ContentId,
+    ) -> Option<ContentName> {
+        self.recalled.expire(now);
+        match self.contents.by_id(hash, id) {
+            Some(content) => self.contents[content].names.common().cloned(),
+            None => self.recalled.name(id).cloned(),
+        }
+    }
+
+    /// What an ownership is of, and a name that its owner uses for it, if it has one.
+    pub(crate) fn owned(&self, held: Holding) -> (ContentId, Option<ContentName>) {
+        let content = &self.contents[self.inward(held.content)];
+        let name = self.ownerships.names(held.ownership).next();
+        let name = name.and_then(|at| content.names.get(at));
+        (content.id, name.or_else(|| content.names.common()).cloned())
+    }
+
     /// The contents of a name that have owners.
     pub(crate) fn bearers(&self, name: &ContentName) -> impl Iterator<Item = Bearer> {
         self.contents.bearers(name)

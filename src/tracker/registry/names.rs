@@ -120,6 +120,11 @@ impl Names {
         self.at(self.common).name.as_ref()
     }
 
+    /// The name of a slot, unless it has given way to another.
+    pub(super) fn get(&self, at: u8) -> Option<&ContentName> {
+        self.at(at).name.as_ref()
+    }
+
     /// All names, the most common one first.
     pub(super) fn all(&self) -> impl Iterator<Item = &ContentName> {
         let others = self.slots().filter(|(at, _)| *at != self.common);

@@ -48,6 +48,11 @@ impl Recalled {
         self.contents.values()
     }
 
+    /// A name of a content.
+    pub(super) fn name(&self, id: &ContentId) -> Option<&ContentName> {
+        self.contents.get(id)?.names.first()
+    }
+
     /// The contents of a name, with their lengths.
     pub(super) fn named(&self, name: &ContentName) -> impl Iterator<Item = (ContentId, u64)> {
         let first = ContentId::from_bytes([0; 32]);

@@ -150,6 +150,7 @@ pub struct RefusalCounts {
     pub malformed: u64,
     pub busy: u64,
     pub shutting_down: u64,
+    pub denied: u64,
 }
 
 impl RefusalCounts {
@@ -171,6 +172,7 @@ impl RefusalCounts {
         self.malformed += other.malformed;
         self.busy += other.busy;
         self.shutting_down += other.shutting_down;
+        self.denied += other.denied;
     }
 
     /// Counts one refusal.
@@ -192,6 +194,7 @@ impl RefusalCounts {
             Refusal::Malformed => &mut self.malformed,
             Refusal::Busy => &mut self.busy,
             Refusal::ShuttingDown => &mut self.shutting_down,
+            Refusal::Denied => &mut self.denied,
         } += 1;
     }
 }

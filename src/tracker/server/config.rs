@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::access::AccessConfig;
 use crate::advice::Advice;
 use crate::error::ConfigError;
 use crate::io_error::IoError;
@@ -45,6 +46,8 @@ pub struct TrackerConfig {
     /// rarely need the same shard. With another number, other owners are drawn at
     /// random.
     pub shards: u32,
+    /// How [`TrackerBuilder::access`](crate::TrackerBuilder::access) is asked.
+    pub access: AccessConfig,
 }
 
 setters!(TrackerConfig {
@@ -52,6 +55,7 @@ setters!(TrackerConfig {
     max_connections: usize,
     max_connections_per_host: usize,
     shards: u32,
+    access: AccessConfig,
 });
 
 impl Default for TrackerConfig {
@@ -61,6 +65,7 @@ impl Default for TrackerConfig {
             max_connections: 4096,
             max_connections_per_host: 256,
             shards: 64,
+            access: AccessConfig::default(),
         }
     }
 }
@@ -69,6 +74,7 @@ impl TrackerConfig {
     /// Refuses values with which the tracker would admit nobody, or that the protocol
     /// cannot express.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.access.check()?;
         let registry = &self.registry;
         let bounds = [
             ("max_connections", self.max_connections),

@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Permit;
+use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
+use crate::access::Who;
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
@@ -40,11 +42,28 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         service.stop.cancelled().await;
         sleep(SHUTDOWN_TIMEOUT).await;
     };
+    let asker = Asker {
+        who: Who {
+            identity: connection.identity,
+            remote: connection.remote.clone(),
+        },
+        local: connection.local.clone(),
+    };
     let outcome = tokio::select! {
-        outcome = converse(&service, connection, &permit) => outcome,
+        outcome = converse(&service, connection, (&asker, &permit)) => outcome,
         () = overdue => Err(TransportError::Closed),
         () = permit.revoked() => Err(TransportError::Closed),
+        () = denied(service.access.as_deref(), &asker.who) => {
+            service.forget_all(&asker.who);
+            Err(TransportError::Closed)
+        }
     };
+    if let Err(TransportError::Auth(error)) = &outcome
+        && error.is_of_other_side()
+    {
+        // The transport does not let it in any more.
+        service.forget_all(&asker.who);
+    }
     if let Err(error) = outcome {
         debug!(%error, "tracker connection ended");
     }
@@ -54,7 +73,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
 async fn converse(
     service: &Service,
     mut connection: Connection,
-    permit: &Permit,
+    (asker, permit): (&Asker, &Permit),
 ) -> Result<(), TransportError> {
     connection.limits.set(TRACKER_FRAMES);
     // The first request must come sooner than later ones.
@@ -72,7 +91,7 @@ async fn converse(
             permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let batch = answer_batch(service, &mut connection, first);
+        let batch = answer_batch(service, (&mut connection, asker), first);
         match timeout(WRITE_TIMEOUT, batch).await {
             Ok(Ok(Flow::Continue)) => {}
             Ok(Ok(Flow::Close)) => break,
@@ -106,21 +125,19 @@ async fn converse(
 /// replies together.
 async fn answer_batch(
     service: &Service,
-    connection: &mut Connection,
+    (connection, asker): (&mut Connection, &Asker),
     first: Option<Result<Frame, TransportError>>,
 ) -> Result<Flow, TransportError> {
     let mut next = first;
     let mut flow = Flow::Continue;
-    let asker = Asker {
-        remote: connection.remote.clone(),
-        local: connection.local.clone(),
-        identity: connection.identity,
-    };
     for answered in 1..=BATCH {
         let Some(frame) = next.take() else {
             return connection.sink.flush().await.map(|()| Flow::Close);
         };
-        let (reply, after) = answer(service, &asker, frame);
+        if let Err(TransportError::Auth(error)) = frame {
+            return Err(error.into());
+        }
+        let (reply, after) = answer(service, asker, frame).await;
         if let Some(reply) = reply {
             connection.sink.feed(reply).await?;
         }
@@ -138,14 +155,14 @@ async fn answer_batch(
 }
 
 /// The reply to what was read, and how to go on after it.
-fn answer(
+async fn answer(
     service: &Service,
     asker: &Asker,
     frame: Result<Frame, TransportError>,
 ) -> (Option<Frame>, Flow) {
     match frame.map(TrackerRequest::decode) {
         Ok(Ok(request)) => {
-            let reply = Frame::head(service.answer(asker, request));
+            let reply = Frame::head(service.answer(asker, request).await);
             (Some(reply), Flow::Continue)
         }
         Ok(Err(error)) => {

@@ -10,6 +10,9 @@
 mod admission;
 mod config;
 mod connection;
+mod permission;
+mod registrations;
+mod revoking;
 mod service;
 mod token_binding;
 mod tracker;

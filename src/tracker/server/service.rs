@@ -10,13 +10,16 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::admission::Admission;
-use super::token_binding::TokenBinding;
+use super::permission::{Permission, ask};
+use super::registrations::Registrations;
+use super::token_binding::{TOKEN_IN_REPLY, TokenBinding};
+use crate::access::{AccessGate, Who};
 use crate::metrics::{self, Timer};
 use crate::protocol::limits::MAX_OWNERS;
-use crate::protocol::{Addr, Refusal, TrackerReply, TrackerRequest};
-use crate::tracker::registry::RegistryStats;
+use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
+use crate::tracker::registry::{Permits, RegistryStats, ReplyWriter};
 use crate::tracker::sharded::ShardedRegistry;
-use crate::transport::{Connection, PeerIdentity, TransportError};
+use crate::transport::{Connection, TransportError};
 
 /// How long a stopping tracker gives its connections to write pending replies.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,21 +30,24 @@ const OWNER_LEN: usize = 16;
 
 /// Who asks, and where: what a connection tells of it.
 pub(super) struct Asker {
-    pub(super) remote: Addr,
+    pub(super) who: Who,
     /// Where the requests reach the tracker.
     pub(super) local: Option<Addr>,
-    pub(super) identity: Option<PeerIdentity>,
 }
 
 /// The registry, and what the tasks around it need.
 pub(super) struct Service {
     pub(super) registry: ShardedRegistry,
     pub(super) admission: Arc<Admission>,
+    /// Who may do what, if that is asked.
+    pub(super) access: Option<Arc<AccessGate>>,
+    pub(super) registrations: Registrations,
     tokens: TokenBinding,
     /// Whether the transport promises to tell who is at the other end.
     authenticates: bool,
     malformed: AtomicU64,
     shutting_down: AtomicU64,
+    denied: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
     pub(super) registered: Notify,
     pub(super) stop: CancellationToken,
@@ -53,16 +59,20 @@ impl Service {
     pub(super) fn new(
         registry: ShardedRegistry,
         admission: Admission,
-        tokens: TokenBinding,
+        access: Option<Arc<AccessGate>>,
+        (tokens, lease): (TokenBinding, Duration),
         authenticates: bool,
     ) -> Self {
         Self {
             registry,
             admission: Arc::new(admission),
+            access,
+            registrations: Registrations::new(lease),
             tokens,
             authenticates,
             malformed: AtomicU64::new(0),
             shutting_down: AtomicU64::new(0),
+            denied: AtomicU64::new(0),
             registered: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -76,36 +86,53 @@ impl Service {
     }
 
     /// Answers a request on a connection with the head of a frame.
-    pub(super) fn answer(&self, from: &Asker, mut request: TrackerRequest) -> Vec<u8> {
-        if let Some(identity) = &from.identity {
+    ///
+    /// Cancel safe: the request is answered, or nothing has changed.
+    pub(super) async fn answer(&self, from: &Asker, mut request: TrackerRequest) -> Vec<u8> {
+        if let Some(identity) = &from.who.identity {
             self.tokens.open(identity, &mut request);
         }
-        let request = &request;
+        let permission = match &self.access {
+            None => Permission::Whole,
+            Some(gate) => {
+                let asked_for = || match &request {
+                    TrackerRequest::Need { key, .. } => self.registry.asked_for(now(), key),
+                    _ => Vec::new(),
+                };
+                ask(gate, &from.who, &request, asked_for).await
+            }
+        };
+        match permission.permits() {
+            Some(permits) => self.carry_out(from, &request, permits),
+            None => self.deny(from, &request),
+        }
+    }
+
+    fn carry_out(&self, from: &Asker, request: &TrackerRequest, permits: Permits<'_>) -> Vec<u8> {
         let owners = match request {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
             _ => 0,
         };
         let timer = Timer::start();
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
-        let outcome = self.registry.handle_at(
-            now(),
-            &from.remote,
-            from.local.as_ref(),
-            request,
-            &mut reply,
-        );
-        match outcome {
-            Ok(()) if matches!(request, TrackerRequest::Register { .. }) => {
-                self.registered.notify_one();
-                if let Some(identity) = &from.identity {
-                    self.tokens.seal(identity, &mut reply);
-                }
-            }
-            Ok(()) => {}
-            Err(refusal) => {
-                debug!(%refusal, "request refused");
-                let reason = ("reason", reason_of(&refusal));
-                metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
+        let (now, at) = (now(), (&from.who.remote, from.local.as_ref()));
+        let outcome = self
+            .registry
+            .handle_permitted(now, at, request, permits, &mut reply);
+        if let Err(refusal) = outcome {
+            debug!(%refusal, "request refused");
+            let reason = ("reason", reason_of(&refusal));
+            metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
+            self.record(timer, kind_of(request));
+            return reply;
+        }
+        if self.access.is_some() || from.who.identity.is_some() {
+            self.note(now, &from.who, request, &reply);
+        }
+        if matches!(request, TrackerRequest::Register { .. }) {
+            self.registered.notify_one();
+            if let Some(identity) = &from.who.identity {
+                self.tokens.seal(identity, &mut reply);
             }
         }
         self.record(timer, kind_of(request));
@@ -131,6 +158,57 @@ impl Service {
         }
     }
 
+    /// Notes whose registrations there are, after a request that was not refused.
+    fn note(&self, now: Instant, who: &Who, request: &TrackerRequest, reply: &[u8]) {
+        match request {
+            TrackerRequest::Register { .. } => {
+                let token = reply.get(TOKEN_IN_REPLY);
+                if let Some(token) = token.and_then(|token| token.try_into().ok()) {
+                    self.registrations.registered(now, Token(token), who);
+                }
+            }
+            TrackerRequest::RegisterAlso { .. } => {}
+            TrackerRequest::Own { token, .. }
+            | TrackerRequest::Need { token, .. }
+            | TrackerRequest::Update { token, .. } => self.registrations.heard(now, token),
+            TrackerRequest::Exit { token } => self.registrations.ended(token),
+        }
+    }
+
+    /// Refuses a whole request, which is a REGISTER. If it was a heartbeat, the
+    /// registration ends.
+    fn deny(&self, from: &Asker, request: &TrackerRequest) -> Vec<u8> {
+        self.denied.fetch_add(1, Ordering::Relaxed);
+        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "denied"), 1);
+        if let TrackerRequest::Register {
+            token: Some(token), ..
+        } = request
+        {
+            self.forget(token, &from.who);
+        }
+        let mut reply = Vec::with_capacity(REPLY_LEN);
+        ReplyWriter::reply(&mut reply, TrackerReply::Refused(Refusal::Denied));
+        reply
+    }
+
+    /// Ends a registration, with all that the peer owns.
+    pub(super) fn forget(&self, token: &Token, who: &Who) {
+        self.registrations.ended(token);
+        let exit = TrackerRequest::Exit { token: *token };
+        let mut reply = Vec::new();
+        // If it is gone already, that is fine.
+        let _ = self
+            .registry
+            .handle_at(now(), &who.remote, None, &exit, &mut reply);
+    }
+
+    /// Ends all registrations of somebody.
+    pub(super) fn forget_all(&self, who: &Who) {
+        for token in self.registrations.of(who) {
+            self.forget(&token, who);
+        }
+    }
+
     /// Refuses a message that is not a valid request.
     pub(super) fn refuse_malformed(&self) -> TrackerReply {
         self.malformed.fetch_add(1, Ordering::Relaxed);
@@ -151,6 +229,7 @@ impl Service {
         let mut stats = self.registry.stats();
         stats.refusals.malformed += self.malformed.load(Ordering::Relaxed);
         stats.refusals.shutting_down += self.shutting_down.load(Ordering::Relaxed);
+        stats.refusals.denied += self.denied.load(Ordering::Relaxed);
         stats.refusals.busy += self.admission.refused();
         stats
     }
@@ -173,6 +252,7 @@ fn reason_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownToken => "unknown_token",
         Refusal::UnknownContent => "unknown_content",
+        Refusal::Denied => "denied",
         Refusal::ForeignAddress { .. } => "foreign_address",
         Refusal::PeersPerHost { .. } => "peers_per_host",
         Refusal::Peers { .. } => "peers",

@@ -14,7 +14,7 @@ const CONTEXT: &str = "bt_lite 2026 tokens bound to identities";
 const PROOF: std::ops::Range<usize> = 8..16;
 
 /// Where the token is in the reply to REGISTER: after the type.
-const TOKEN_IN_REPLY: std::ops::Range<usize> = 1..17;
+pub(super) const TOKEN_IN_REPLY: std::ops::Range<usize> = 1..17;
 
 /// Binds tokens to identities.
 pub(super) struct TokenBinding {

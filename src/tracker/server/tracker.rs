@@ -11,8 +11,10 @@ use tracing::{Instrument, info, info_span, warn};
 use super::admission::{Admission, Decision};
 use super::config::{BindError, TrackerConfig};
 use super::connection;
+use super::revoking;
 use super::service::{Service, now};
 use super::token_binding::TokenBinding;
+use crate::access::{AccessGate, AccessPolicy};
 use crate::error::checked_addr;
 use crate::io_error::IoError;
 use crate::protocol::{Addr, AddrError};
@@ -103,6 +105,7 @@ pub struct TrackerBuilder {
     key: Option<[u8; 32]>,
     epoch: Option<u64>,
     snapshot: Option<Snapshot>,
+    access: Option<Box<dyn AccessPolicy>>,
 }
 
 impl fmt::Debug for TrackerBuilder {
@@ -162,6 +165,15 @@ impl TrackerBuilder {
         self
     }
 
+    /// Sets who may register, which contents each may own, and of which each is told
+    /// ([`access`](crate::access)). By default everybody may do everything, and nothing is
+    /// asked.
+    #[must_use]
+    pub fn access(mut self, policy: impl AccessPolicy) -> Self {
+        self.access = Some(Box::new(policy));
+        self
+    }
+
     /// Listens at an address, and serves there until the tracker is stopped. Must
     /// be called inside a tokio runtime.
     ///
@@ -189,6 +201,7 @@ impl TrackerBuilder {
         let local_addr = listener.local_addr().clone();
         let now = now();
         let shards = self.config.shards;
+        let lease = self.config.registry.lease();
         let registry = ShardedRegistry::new(self.config.registry, key, epoch, shards, now);
         if let Some(snapshot) = &self.snapshot {
             registry.restore(now, snapshot);
@@ -197,9 +210,14 @@ impl TrackerBuilder {
             self.config.max_connections,
             self.config.max_connections_per_host,
         );
-        let tokens = TokenBinding::new(&key);
-        let service = Service::new(registry, admission, tokens, authenticates);
+        let tokens = (TokenBinding::new(&key), lease);
+        let access = self.access;
+        let access = access.map(|policy| AccessGate::new(policy, self.config.access));
+        let service = Service::new(registry, admission, access.clone(), tokens, authenticates);
         let service = Arc::new(service);
+        if let Some(gate) = access {
+            service.tasks.spawn(revoking::watch(service.clone(), gate));
+        }
         service.tasks.spawn(accept(service.clone(), listener));
         service.tasks.spawn(expire(service.clone()));
         info!(addr = %local_addr, "tracker started");
@@ -221,6 +239,7 @@ impl Tracker {
             key: None,
             epoch: None,
             snapshot: None,
+            access: None,
         }
     }
 
@@ -248,6 +267,14 @@ impl Tracker {
     /// and content, shard by shard.
     pub fn snapshot(&self) -> Snapshot {
         self.handle.service.registry.snapshot(now())
+    }
+
+    /// Asks again who may do what ([`TrackerBuilder::access`]), for a policy that cannot
+    /// tell of changes itself. Within a second, what is denied now has ended.
+    pub fn refresh_access(&self) {
+        if let Some(gate) = &self.handle.service.access {
+            gate.refresh();
+        }
     }
 
     /// Stops the tracker: accepts no more connections, answers the requests that it

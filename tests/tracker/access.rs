@@ -1,0 +1,284 @@
+//! Who may register with a tracker, own what there, and be told of what; and what is left of
+//! somebody who may do that no more.
+
+use std::time::Duration;
+
+use bt_lite::access::{AccessAction, AccessPolicy, AccessPolicyExt, AllowIdentities, ContentRules};
+use bt_lite::protocol::{
+    ContentKey, OwnEntry, OwnState, Refusal, RefusedEntry, Token, TrackerReply, TrackerRequest,
+};
+use bt_lite::tracker::Tracker;
+use bt_lite::{ContentId, MemoryNetwork, Transport};
+use tokio::time::{Instant, sleep};
+
+use crate::identities::{Identified, identity};
+use crate::policies::{Answer, Scripted};
+use crate::{Raw, TRACKER, addr, entry, id};
+
+/// How long taking something back may take.
+const SECOND: Duration = Duration::from_secs(1);
+
+async fn tracker(network: &MemoryNetwork, policy: impl AccessPolicy) -> Tracker {
+    let builder = Tracker::builder(Identified::new(network, "tracker")).access(policy);
+    builder.bind(TRACKER).await.expect("it binds")
+}
+
+/// A client that the tracker knows by this name.
+async fn connect(network: &MemoryNetwork, name: &str) -> Raw {
+    let transport = Identified::new(network, name);
+    let connection = transport.connect(&addr(TRACKER)).await;
+    Raw(connection.expect("the tracker accepts"))
+}
+
+/// The same, registered.
+async fn member(network: &MemoryNetwork, name: &str) -> (Raw, Token) {
+    let mut raw = connect(network, name).await;
+    let token = raw.register(Some(&format!("memory:{name}"))).await;
+    (raw, token)
+}
+
+async fn own(raw: &mut Raw, token: Token, entries: Vec<OwnEntry>) -> TrackerReply {
+    raw.ask(&TrackerRequest::Own { token, entries }).await
+}
+
+async fn need(raw: &mut Raw, token: Token, key: impl Into<ContentKey>) -> TrackerReply {
+    let request = TrackerRequest::Need {
+        token,
+        key: key.into(),
+        max_owners: 10,
+    };
+    raw.ask(&request).await
+}
+
+fn is_found(reply: &TrackerReply, id: ContentId, owners: usize) -> bool {
+    matches!(reply, TrackerReply::Found(found) if found.id == id && found.owners.len() == owners)
+}
+
+fn unknown() -> TrackerReply {
+    TrackerReply::Refused(Refusal::UnknownContent)
+}
+
+fn denied() -> TrackerReply {
+    TrackerReply::Refused(Refusal::Denied)
+}
+
+fn register() -> TrackerRequest {
+    TrackerRequest::Register {
+        listen: None,
+        token: None,
+    }
+}
+
+/// Waits until the tracker has so many peers and ownerships. Returns how long that took.
+async fn until(tracker: &Tracker, peers: u64, ownerships: u64) -> Duration {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(60) {
+        let stats = tracker.stats().registry;
+        if (stats.peers, stats.ownerships) == (peers, ownerships) {
+            return begun.elapsed();
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+    panic!("{:?}", tracker.stats().registry);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_on_the_list_does_not_register() {
+    let network = MemoryNetwork::new(1);
+    let list = AllowIdentities::from_iter([identity("member")]);
+    let tracker = tracker(&network, list.clone()).await;
+    member(&network, "member").await;
+    let mut stranger = connect(&network, "stranger").await;
+    assert_eq!(stranger.ask(&register()).await, denied());
+    let stats = tracker.stats().registry;
+    assert_eq!((stats.peers, stats.refusals.denied), (1, 1));
+    list.insert(identity("stranger"));
+    member(&network, "stranger").await;
+    assert_eq!(tracker.stats().registry.peers, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_identity_does_not_register() {
+    let network = MemoryNetwork::new(1);
+    let list = AllowIdentities::from_iter([identity("member")]);
+    let builder = Tracker::builder(network.endpoint("tracker")).access(list);
+    let _tracker = builder.bind(TRACKER).await.expect("it binds");
+    let mut raw = Raw::connect(&network, "member").await;
+    assert_eq!(raw.ask(&register()).await, denied());
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_peer_may_not_own_are_refused_one_by_one() {
+    let network = MemoryNetwork::new(1);
+    let rules = ContentRules::open();
+    let tracker = tracker(&network, rules.clone()).await;
+    rules.set(id(2), [identity("other")]);
+    let (mut raw, token) = member(&network, "member").await;
+    let complete = |number| entry(number, OwnState::Complete);
+    let reply = own(&mut raw, token, vec![complete(1), complete(2), complete(3)]).await;
+    let refused = vec![RefusedEntry::new(1, Refusal::Denied)];
+    assert_eq!(reply, TrackerReply::Partly(refused));
+    assert_eq!(tracker.stats().registry.ownerships, 2);
+    // What ends is nobody's business.
+    let gone = vec![entry(2, OwnState::Gone), entry(1, OwnState::Gone)];
+    assert_eq!(own(&mut raw, token, gone).await, TrackerReply::Done);
+    let (mut raw, token) = member(&network, "other").await;
+    let reply = own(&mut raw, token, vec![complete(2)]).await;
+    assert_eq!(reply, TrackerReply::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_is_told_only_to_who_may_fetch_it() {
+    let network = MemoryNetwork::new(1);
+    let rules = ContentRules::open();
+    let _tracker = tracker(&network, rules.clone()).await;
+    let (mut owner, token) = member(&network, "owner").await;
+    let named = |number: u8, name: &str| {
+        let name = name.parse().expect("a name");
+        OwnEntry::new(id(number), name, 1000, OwnState::Complete)
+    };
+    let entries = vec![named(1, "film"), named(2, "film"), named(3, "plan")];
+    assert_eq!(own(&mut owner, token, entries).await, TrackerReply::Done);
+    let may = ["owner", "member"].map(identity);
+    rules.set(id(1), may);
+    rules.set("plan".parse::<bt_lite::ContentName>().expect("a name"), may);
+    let film = || ContentKey::Name("film".parse().expect("a name"));
+    let plan = || ContentKey::Name("plan".parse().expect("a name"));
+
+    let (mut raw, token) = member(&network, "stranger").await;
+    assert_eq!(need(&mut raw, token, id(1)).await, unknown());
+    assert_eq!(need(&mut raw, token, id(3)).await, unknown());
+    assert_eq!(need(&mut raw, token, id(9)).await, unknown());
+    assert_eq!(need(&mut raw, token, plan()).await, unknown());
+    // There is only one of this name for it.
+    assert!(is_found(&need(&mut raw, token, film()).await, id(2), 1));
+
+    let (mut raw, token) = member(&network, "member").await;
+    assert!(is_found(&need(&mut raw, token, id(1)).await, id(1), 1));
+    assert!(is_found(&need(&mut raw, token, id(3)).await, id(3), 1));
+    assert!(is_found(&need(&mut raw, token, plan()).await, id(3), 1));
+    let mut both = vec![(id(1), 1000), (id(2), 1000)];
+    let TrackerReply::Ambiguous(mut listed) = need(&mut raw, token, film()).await else {
+        panic!("not ambiguous");
+    };
+    listed.sort();
+    both.sort();
+    assert_eq!(listed, both);
+    // A token that nobody has tells nothing either.
+    let reply = need(&mut raw, Token([1; 16]), id(1)).await;
+    assert_eq!(reply, TrackerReply::Refused(Refusal::UnknownToken));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_left_within_a_second_of_who_is_taken_off_the_list() {
+    let network = MemoryNetwork::new(1);
+    let list = AllowIdentities::from_iter(["member", "gone", "other"].map(identity));
+    let tracker = tracker(&network, list.clone()).await;
+    let entries = || (1..=3).map(|n| entry(n, OwnState::Complete)).collect();
+    let mut connections = Vec::new();
+    for name in ["member", "gone", "other"] {
+        let (mut raw, token) = member(&network, name).await;
+        assert_eq!(own(&mut raw, token, entries()).await, TrackerReply::Done);
+        connections.push((raw, token));
+    }
+    let (mut other, other_token) = connections.pop().expect("three");
+    // A registration outlives its connection.
+    let (gone, gone_token) = connections.pop().expect("three");
+    drop(gone);
+    let (mut member, member_token) = connections.pop().expect("three");
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(until(&tracker, 3, 9).await, Duration::ZERO);
+    list.remove(&identity("member"));
+    list.remove(&identity("gone"));
+    assert!(until(&tracker, 1, 3).await < SECOND);
+    assert_eq!(member.reply().await, None);
+    assert_eq!(tracker.stats().connections, 1);
+    let reply = need(&mut other, other_token, id(1)).await;
+    assert!(is_found(&reply, id(1), 0), "{reply:?}");
+
+    // Let in again, it has to register and to own again.
+    list.insert(identity("member"));
+    list.insert(identity("gone"));
+    for (name, token) in [("member", member_token), ("gone", gone_token)] {
+        let mut raw = connect(&network, name).await;
+        let reply = need(&mut raw, token, id(1)).await;
+        assert_eq!(reply, TrackerReply::Refused(Refusal::UnknownToken));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_peer_may_not_own_any_more_ends_and_the_rest_stays() {
+    let network = MemoryNetwork::new(1);
+    let rules = ContentRules::open();
+    let tracker = tracker(&network, rules.clone()).await;
+    let (mut raw, token) = member(&network, "member").await;
+    // More than are looked at in one step.
+    for first in [0, 100, 200] {
+        let numbers = first..(first + 100).min(256);
+        let entries = numbers.map(|n| entry(n as u8, OwnState::Complete));
+        let entries = entries.collect();
+        assert_eq!(own(&mut raw, token, entries).await, TrackerReply::Done);
+    }
+    assert_eq!(until(&tracker, 1, 256).await, Duration::ZERO);
+    rules.set(id(250), []);
+    let name = "name-3".parse::<bt_lite::ContentName>().expect("a name");
+    rules.set(name, [identity("other")]);
+    assert!(until(&tracker, 1, 254).await < SECOND);
+    // To announce it again ends it as well.
+    rules.clear(id(250));
+    let complete = || vec![entry(250, OwnState::Complete)];
+    assert_eq!(own(&mut raw, token, complete()).await, TrackerReply::Done);
+    assert_eq!(tracker.stats().registry.ownerships, 255);
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_that_does_not_answer_or_panics_denies_and_harms_nobody() {
+    for answer in [Answer::Hangs, Answer::Panics] {
+        let network = MemoryNetwork::new(1);
+        let about = Some(identity("member"));
+        let register = Scripted::new(about, AccessAction::Register, Answer::Allows);
+        let owns = Scripted::new(about, AccessAction::Own, answer);
+        let lists = Scripted::new(about, AccessAction::List, answer);
+        let policy = register.clone().and(owns).and(lists);
+        let tracker = tracker(&network, policy).await;
+        let (mut raw, token) = member(&network, "member").await;
+        let begun = Instant::now();
+        let entries: Vec<_> = (0..200).map(|n| entry(n, OwnState::Complete)).collect();
+        let TrackerReply::Partly(refused) = own(&mut raw, token, entries).await else {
+            panic!("not refused");
+        };
+        assert_eq!(refused.len(), 200);
+        assert_eq!(need(&mut raw, token, id(1)).await, unknown());
+        // Both questions have their time, however many contents they are about.
+        assert!(begun.elapsed() <= SECOND, "{:?}", begun.elapsed());
+        let (mut other, token) = member(&network, "other").await;
+        let entries = vec![entry(1, OwnState::Complete)];
+        assert_eq!(own(&mut other, token, entries).await, TrackerReply::Done);
+
+        // A policy that cannot tell of changes is told to be asked.
+        register.set(answer);
+        tracker.refresh_access();
+        assert!(until(&tracker, 1, 1).await <= SECOND);
+        assert_eq!(raw.reply().await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeat_that_is_denied_ends_the_registration() {
+    let network = MemoryNetwork::new(1);
+    let policy = Scripted::new(None, AccessAction::Register, Answer::Allows);
+    let tracker = tracker(&network, policy.clone()).await;
+    let (raw, token) = member(&network, "member").await;
+    drop(raw);
+    policy.set(Answer::Denies);
+    // Longer than an answer counts.
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(tracker.stats().registry.peers, 1);
+    let mut raw = connect(&network, "member").await;
+    let heartbeat = TrackerRequest::Register {
+        listen: None,
+        token: Some(token),
+    };
+    assert_eq!(raw.ask(&heartbeat).await, denied());
+    assert_eq!(tracker.stats().registry.peers, 0);
+}

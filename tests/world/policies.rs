@@ -1,0 +1,72 @@
+//! Access policies of tests: what they were asked is counted, and they may misbehave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bt_lite::access::{Access, AccessAction, AccessPolicy, AccessRequest};
+use bt_lite::transport::PeerIdentity;
+
+/// How a policy answers about one identity, or about everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Allows,
+    Denies,
+    Panics,
+    /// It never answers.
+    Hangs,
+}
+
+/// A policy that cannot tell of changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Scripted(Arc<Script>);
+
+#[derive(Debug)]
+struct Script {
+    about: Option<PeerIdentity>,
+    action: AccessAction,
+    answer: std::sync::Mutex<Answer>,
+    asked: AtomicUsize,
+}
+
+impl Scripted {
+    /// Gives this answer about one identity, or without one about everybody, when it wants
+    /// to do this; and allows everything else.
+    pub(crate) fn new(about: Option<PeerIdentity>, action: AccessAction, answer: Answer) -> Self {
+        Self(Arc::new(Script {
+            about,
+            action,
+            answer: answer.into(),
+            asked: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(crate) fn set(&self, answer: Answer) {
+        *self.0.answer.lock().expect("nobody panics here") = answer;
+    }
+
+    /// How often it was asked about that.
+    #[allow(dead_code)] // Not every test binary asks.
+    pub(crate) fn asked(&self) -> usize {
+        self.0.asked.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl AccessPolicy for Scripted {
+    async fn check(&self, request: &AccessRequest<'_>) -> Access {
+        let script = &self.0;
+        let is_about = script.about.is_none() || script.about == request.identity;
+        if !is_about || script.action != request.action {
+            return Access::allow();
+        }
+        script.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = *script.answer.lock().expect("nobody panics here");
+        match answer {
+            Answer::Allows => Access::allow(),
+            Answer::Denies => Access::Deny,
+            Answer::Panics => panic!("the policy fails"),
+            Answer::Hangs => std::future::pending().await,
+        }
+    }
+}
