@@ -351,7 +351,7 @@ pub(in crate::peer) async fn retire(shared: &Arc<PeerShared>, id: &ContentId) {
 
 /// Tells the trackers that a content is no longer here, under none of its names. They are
 /// not asked about one that they were not told of.
-async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
+pub(in crate::peer) async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
     let told = shared
         .trackers
         .own(listing(asleep).announce(OwnState::Gone));
@@ -521,7 +521,9 @@ pub(in crate::peer) async fn readers(
                     manifest.map_err(|source| ReaderError::Storage { id: *id, source })?;
                 bytes = bytes.unverified(unchecked.clone(), manifest);
             }
-            Ok(Arc::new(ReaderBoard::complete(bytes)))
+            let board = Arc::new(ReaderBoard::complete(bytes));
+            shared.contents.reads(&asleep, &board);
+            Ok(board)
         }
     }
 }

@@ -884,12 +884,14 @@ async fn fetch(
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }
+    let is_bounded = !target.is_private && shared.config.max_stored.is_some();
     let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {
         claim,
-        swarm: match has_partial {
+        // Nothing is fetched before it is certain that there is room.
+        swarm: match has_partial || is_bounded {
             true => swarm,
             false => swarm.expecting(found.length),
         },

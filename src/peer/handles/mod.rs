@@ -3,6 +3,7 @@
 mod control;
 pub(super) mod download;
 pub(super) mod download_bytes;
+mod eviction;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;

@@ -14,6 +14,7 @@ use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_add
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
+use crate::peer::contents::room::Room;
 #[cfg(not(feature = "file-storage"))]
 use crate::peer::contents::serve::unshare as unshare_any;
 use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
@@ -803,7 +804,8 @@ impl PeerBuilder {
         let limiter = Arc::new(Limiter::new(config.limits, Arc::clone(&tasks)));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
-            let contents = Contents::new(Box::new(waker), tasks.stop.clone());
+            let evicts = config.max_stored.is_some();
+            let contents = Contents::new(Box::new(waker), tasks.stop.clone(), evicts);
             let contents = Arc::new(contents);
             let dialler = Dialler::new(
                 Arc::clone(&self.transport),
@@ -813,6 +815,7 @@ impl PeerBuilder {
                 Arc::clone(&tasks),
             );
             PeerShared {
+                room: Arc::new(Room::new(config.max_stored)),
                 identity,
                 config,
                 storage: self.storage,

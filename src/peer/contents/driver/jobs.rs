@@ -21,6 +21,7 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::readers::Answer;
+use crate::peer::contents::room::{Reservation, make_room};
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
@@ -80,6 +81,8 @@ pub(super) struct Jobs {
     /// Where the content goes.
     target: TargetOptions,
     running: FuturesUnordered<BoxFuture<'static, JobResult>>,
+    /// What the content takes of the room in the storage.
+    _room: Reservation,
 }
 
 impl Jobs {
@@ -90,6 +93,7 @@ impl Jobs {
         inbox: mpsc::Sender<DriverInput>,
     ) -> Self {
         Self {
+            _room: Reservation::none(&shared.room, id),
             target: TargetOptions::to(Arc::clone(&shared.storage)),
             shared,
             id,
@@ -176,8 +180,13 @@ impl Jobs {
         fallback: Option<ContentName>,
         manifest: Arc<Manifest>,
     ) {
-        let target = self.target.clone();
+        let (shared, target) = (Arc::clone(&self.shared), self.target.clone());
+        let length = manifest.geometry().length();
+        let content = Content::new(self.id, name.clone(), length);
         self.start(async move {
+            if let Err(error) = make_room(&shared, &target.storage, &content).await {
+                return JobResult::Opened(Err(error));
+            }
             let opened = open_target(&target, name, fallback, &manifest).await;
             JobResult::Opened(opened)
         });
