@@ -13,6 +13,7 @@ pub(super) mod inbox;
 pub(super) mod listing;
 pub(super) mod losses;
 pub(super) mod lost;
+pub(super) mod passing;
 pub(super) mod place;
 pub(super) mod read_boards;
 pub(super) mod readers;

@@ -104,6 +104,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) control: Option<Arc<DownloadControl>>,
     /// Whether it is downloaded for one caller only, and does not stay.
     pub(in crate::peer) is_private: bool,
+    /// Whether it only passes through, so that nobody else can join.
+    pub(in crate::peer) is_passing: bool,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -345,6 +347,7 @@ impl Contents {
             role: Role::Alone,
             control: None,
             is_private: false,
+            is_passing: false,
         }
     }
 

@@ -14,4 +14,5 @@ pub(super) mod reader;
 pub(super) mod removal;
 pub(super) mod share;
 pub(super) mod share_reader;
+pub(super) mod stream;
 pub(super) mod watch;

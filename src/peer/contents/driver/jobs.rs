@@ -114,6 +114,13 @@ impl Jobs {
         self.target = target;
     }
 
+    /// The reader of a content that passes through has come to this position.
+    pub(super) fn passed(&self, position: u64) {
+        if let Some(passing) = &self.target.passing {
+            passing.passed(position);
+        }
+    }
+
     /// The end of the next job, or `None` if none runs.
     ///
     /// Cancel safe.
