@@ -7,6 +7,7 @@
 pub(super) mod asleep;
 pub(super) mod complete_bytes;
 pub(super) mod driver;
+pub(super) mod eviction;
 pub(super) mod folder_source;
 pub(super) mod hashing;
 pub(super) mod inbox;
@@ -23,3 +24,4 @@ pub(super) mod serve;
 pub(super) mod status;
 pub(super) mod table;
 pub(super) mod uploads;
+pub(super) mod withdrawal;

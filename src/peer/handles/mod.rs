@@ -3,13 +3,13 @@
 mod control;
 pub(super) mod download;
 pub(super) mod download_bytes;
-mod eviction;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
 pub(super) mod key;
 mod limits;
 pub(super) mod list;
 pub(super) mod peer;
+mod pins;
 pub(super) mod reader;
 pub(super) mod removal;
 pub(super) mod share;
