@@ -32,11 +32,12 @@ async fn peer_for(world: &World, contents: usize, storage: impl Storage) -> Peer
 /// An owner of contents of the same length, and these.
 async fn owner_of(world: &World, count: u64) -> (Node, Vec<Content>, Vec<Bytes>) {
     let owner = world.node("owner").await;
-    let (mut shared, mut bytes) = (Vec::new(), Vec::new());
-    for number in 0..count {
-        let one = content(LEN, number);
-        shared.push(owner.share(&format!("c{number}"), &one).await);
-        bytes.push(one);
+    let mut bytes: Vec<Bytes> = (0..count).map(|seed| content(LEN, seed)).collect();
+    // So the first would be evicted first if the time of use did not matter.
+    bytes.sort_by_key(|bytes| ContentId::of(bytes));
+    let mut shared = Vec::new();
+    for (number, bytes) in bytes.iter().enumerate() {
+        shared.push(owner.share(&format!("c{number}"), bytes).await);
     }
     (owner, shared, bytes)
 }
