@@ -68,7 +68,8 @@ pub struct PeerConfig {
     /// How many bytes of content there may be in the storage of the peer, complete or being
     /// downloaded. When a download needs room, the contents that were used least recently
     /// are [removed](crate::Peer::set_pinned) until it fits; if it cannot fit, it fails with
-    /// [`StorageError::Full`](crate::StorageError::Full) before anything is fetched.
+    /// [`StorageError::Full`](crate::StorageError::Full) before anything is fetched. Zero is
+    /// an error.
     /// Default `None`: the disk is the bound, and nothing is removed that nobody asked to
     /// remove. With a bound a download asks for the manifest first, which costs a round trip.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::rate"))]
@@ -137,6 +138,10 @@ impl PeerConfig {
             return Err(ConfigError::Zero { field });
         }
         self.limits.check()?;
+        if self.max_stored == Some(0) {
+            let field = "max_stored";
+            return Err(ConfigError::Zero { field });
+        }
         let (swarm, planner) = (&self.swarm, &self.swarm.planner);
         let waits = [
             ("swarm.find_retry", swarm.find_retry),
