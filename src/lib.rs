@@ -172,9 +172,10 @@ pub use error_kind::ErrorKind;
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentLimits, ContentReader, ContentState, Download, DownloadEvent, DownloadEvents,
-    DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer, PeerBuilder,
-    PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal, ShareSource,
+    ContentLimits, ContentReader, ContentState, ContentStream, Download, DownloadEvent,
+    DownloadEvents, DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer,
+    PeerBuilder, PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal,
+    ShareSource, StreamOptions,
 };
 #[cfg(feature = "file-storage")]
 pub use peer::{

@@ -124,7 +124,8 @@ pub(crate) mod duration {
     }
 }
 
-/// Fields that are rates in bytes per second, if there is a limit: the same for the bytes.
+/// Fields that are a limit in bytes or bytes per second, if there is one: the same for the
+/// bytes.
 pub(crate) mod rate {
     use super::{Deserialize, Deserializer, Serialize, Serializer, bytes};
 

@@ -66,6 +66,15 @@ pub struct PeerConfig {
     /// [`Peer::set_rate_limits`](crate::Peer::set_rate_limits) changes them while the peer
     /// runs.
     pub limits: RateLimits,
+    /// How many bytes of content there may be in the storage of the peer, complete or being
+    /// downloaded. When a download needs room, the contents that were used least recently
+    /// are [removed](crate::Peer::set_pinned) until it fits; if it cannot fit, it fails with
+    /// [`StorageError::Full`](crate::StorageError::Full) before anything is fetched. Zero is
+    /// an error.
+    /// Default `None`: the disk is the bound, and nothing is removed that nobody asked to
+    /// remove. With a bound a download asks for the manifest first, which costs a round trip.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::rate"))]
+    pub max_stored: Option<u64>,
     /// How each content is downloaded and served. [`planner.seed`] has no effect here:
     /// each content gets one of its own
     /// ([`PeerBuilder::seed`](crate::PeerBuilder::seed)).
@@ -87,6 +96,7 @@ setters!(PeerConfig {
     max_handshakes_per_host: usize,
     shutdown_timeout: Duration,
     limits: RateLimits,
+    max_stored: Option<u64>,
     swarm: SwarmConfig,
     access: AccessConfig,
     tracker: ClientConfig,
@@ -103,6 +113,7 @@ impl Default for PeerConfig {
             max_handshakes_per_host: 64,
             shutdown_timeout: Duration::from_secs(3),
             limits: RateLimits::default(),
+            max_stored: None,
             swarm: SwarmConfig::default(),
             access: AccessConfig::default(),
             tracker: ClientConfig::default(),
@@ -133,6 +144,10 @@ impl PeerConfig {
         }
         self.limits.check()?;
         self.access.check()?;
+        if self.max_stored == Some(0) {
+            let field = "max_stored";
+            return Err(ConfigError::Zero { field });
+        }
         let (swarm, planner) = (&self.swarm, &self.swarm.planner);
         let waits = [
             ("swarm.find_retry", swarm.find_retry),

@@ -53,6 +53,7 @@ pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::removal::{FileFate, Removal, Removed, RemovedFile};
 pub use handles::share::ShareSource;
+pub use handles::stream::{ContentStream, StreamOptions};
 pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};

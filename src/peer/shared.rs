@@ -7,6 +7,7 @@ use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::Losses;
 use crate::peer::contents::place::{Place, check_present};
+use crate::peer::contents::room::Room;
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
@@ -59,6 +60,8 @@ pub(super) struct PeerShared {
     pub(super) copies: Copies,
     /// How fast contents may be sent and received.
     pub(super) limiter: Arc<Limiter>,
+    /// How much there may be in the storage.
+    pub(super) room: Arc<Room>,
 }
 
 impl PeerShared {

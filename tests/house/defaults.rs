@@ -52,7 +52,10 @@ fn field_is_wrong(kind: &str, docs: &str, attributes: &str) -> Option<&'static s
     if kind.contains("Duration") && !attributes.contains("serde::duration") {
         return Some("cannot be written as a duration");
     }
-    if says_bytes && !attributes.contains("serde::bytes") {
+    let loads_bytes = ["serde::bytes", "serde::rate"]
+        .iter()
+        .any(|with| attributes.contains(with));
+    if says_bytes && !loads_bytes {
         return Some("cannot be written as a number of bytes");
     }
     None

@@ -155,6 +155,9 @@ fn peer_events(forms: &mut Forms) {
         PeerEvent::ShareEnded {
             content: content.clone(),
         },
+        PeerEvent::Evicted {
+            content: content.clone(),
+        },
         PeerEvent::Withdrawn {
             content,
             error: StorageError::ReadOnly,

@@ -30,6 +30,7 @@ mod peer_control;
 mod peer_crowd_strangers;
 mod peer_disk;
 mod peer_errors;
+mod peer_eviction;
 mod peer_files;
 mod peer_handles;
 mod peer_joins;

@@ -23,6 +23,7 @@ mod peer_sessions;
 mod peer_shutdown;
 mod peer_stalls;
 mod peer_strangers;
+mod peer_stream;
 mod peer_trackers;
 mod peer_waits;
 mod peer_watch;

@@ -101,6 +101,13 @@ const FIELDS: &[(&str, Set)] = &[
     ("limits.download_per_host", |c, n| {
         set(&mut c.limits.download_per_host, n)
     }),
+    ("max_stored", |c, n| {
+        // With less than the content it cannot be downloaded.
+        let extremes = [Some(0), Some(u64::MAX), None];
+        let extreme = extremes.get(n);
+        c.max_stored = extreme.copied().unwrap_or(c.max_stored);
+        extreme.is_some()
+    }),
     ("swarm.sources", |c, n| set(&mut c.swarm.sources, n)),
     ("swarm.max_links", |c, n| set(&mut c.swarm.max_links, n)),
     ("swarm.max_waiting", |c, n| set(&mut c.swarm.max_waiting, n)),

@@ -1,6 +1,7 @@
 //! A complete content as it sleeps: where it is, and how its manifest can be had.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::content::{Bitfield, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::place::Place;
@@ -20,6 +21,8 @@ pub(in crate::peer) struct Asleep {
     pub(in crate::peer) role: Role,
     /// Whether the storage has the manifest.
     recorded: bool,
+    /// When it was last used, in ticks of the table.
+    used: AtomicU32,
     rare: Option<Box<Rare>>,
 }
 
@@ -73,6 +76,7 @@ impl Asleep {
             blob,
             role: Role::Alone,
             recorded: !is_short && recorded,
+            used: AtomicU32::default(),
             rare: rare.boxed(),
         }
     }
@@ -93,6 +97,7 @@ impl Asleep {
             blob,
             role,
             recorded: false,
+            used: AtomicU32::default(),
             rare: rare.boxed(),
         };
         asleep.role(role)
@@ -128,6 +133,16 @@ impl Asleep {
         let mut rare = self.rare.take().map_or_else(Rare::default, |rare| *rare);
         change(&mut rare);
         self.rare = rare.boxed();
+    }
+
+    /// It was used at this tick of the table.
+    pub(in crate::peer) fn touch(&self, tick: u32) {
+        self.used.fetch_max(tick, Ordering::Relaxed);
+    }
+
+    /// The tick at which it was last used.
+    pub(in crate::peer) fn last_used(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
     }
 
     /// Its name at trackers.
@@ -176,6 +191,7 @@ impl Asleep {
                 Role::Alone | Role::File => Role::Alone,
             },
             recorded: self.recorded,
+            used: AtomicU32::new(self.last_used()),
             rare: rare.boxed(),
         }
     }
@@ -200,6 +216,7 @@ impl Asleep {
             blob,
             role: Role::Alone,
             recorded: chunks != 1,
+            used: AtomicU32::default(),
             rare: rare.boxed(),
         }
     }

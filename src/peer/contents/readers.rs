@@ -13,10 +13,11 @@
 //! the phase changes.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::content::Geometry;
 use crate::error::DownloadError;
@@ -43,6 +44,10 @@ struct Board {
     next: u64,
     /// Whether the driver has not seen the present windows.
     moved: bool,
+    /// When a reader last left.
+    left: Option<Instant>,
+    /// The boards whose readers are to move here.
+    from: Vec<Weak<ReaderBoard>>,
 }
 
 /// Who reads the bytes.
@@ -87,6 +92,8 @@ impl Default for ReaderBoard {
                 readers: BTreeMap::new(),
                 next: 0,
                 moved: false,
+                left: None,
+                from: Vec::new(),
             }),
             changed: Notify::new(),
         }
@@ -99,6 +106,18 @@ impl ReaderBoard {
         let board = Self::default();
         board.settle(ReadPhase::Complete(bytes));
         board
+    }
+
+    /// Whether somebody reads here, or is to move here.
+    pub(in crate::peer) fn is_read(&self) -> bool {
+        let board = self.board();
+        let mut from = board.from.iter().filter_map(Weak::upgrade);
+        !board.readers.is_empty() || from.any(|other| !other.board().readers.is_empty())
+    }
+
+    /// When a reader last left.
+    pub(in crate::peer) fn last_left(&self) -> Option<Instant> {
+        self.board().left
     }
 
     /// Leaves the phase in which the driver reads; later calls change nothing.
@@ -189,6 +208,7 @@ impl Drop for ReaderSeat {
         {
             let mut board = self.board.board();
             board.readers.remove(&self.number);
+            board.left = Some(Instant::now());
             board.moved = true;
         }
         self.board.changed.notify_one();
@@ -224,6 +244,11 @@ impl ReaderDesk {
 
     /// The content is here already: its readers have their places there.
     pub(in crate::peer) fn moved(&self, board: Arc<ReaderBoard>) {
+        {
+            let mut target = board.board();
+            target.from.retain(|other| other.strong_count() > 0);
+            target.from.push(Arc::downgrade(&self.0));
+        }
         self.0.settle(ReadPhase::Moved(board));
     }
 

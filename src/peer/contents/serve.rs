@@ -16,7 +16,6 @@ use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::inbox::Inbox;
-use crate::peer::contents::listing::Listing;
 use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::lost;
 use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
@@ -26,6 +25,7 @@ use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
     AddedPlace, DriverClaim, DriverHandle, Readable, Settled, Taken, Waker, Waking,
 };
+use crate::peer::contents::withdrawal::{listing, tell_gone};
 use crate::peer::events::event::PeerEvent;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::session::outlet::LinkEnd;
@@ -349,23 +349,6 @@ pub(in crate::peer) async fn retire(shared: &Arc<PeerShared>, id: &ContentId) {
     shared.tasks.stop.run_until_cancelled(withdrawn).await;
 }
 
-/// Tells the trackers that a content is no longer here, under none of its names. They are
-/// not asked about one that they were not told of.
-async fn tell_gone(shared: &PeerShared, asleep: &Asleep) {
-    let told = shared
-        .trackers
-        .own(listing(asleep).announce(OwnState::Gone));
-    if let Err(error) = told.await {
-        tracing::debug!(content = %asleep.content.id, %error, "withdrawing failed");
-    }
-}
-
-fn listing(asleep: &Asleep) -> Listing {
-    let content = asleep.content.clone();
-    let listed_as = asleep.listed_as().clone();
-    Listing::new(content, listed_as).role(asleep.role)
-}
-
 /// Adds all contents that the storage remembers, without reading them, and announces
 /// them.
 pub(in crate::peer) async fn serve_stored(shared: &Arc<PeerShared>) -> Result<(), StorageError> {
@@ -521,7 +504,9 @@ pub(in crate::peer) async fn readers(
                     manifest.map_err(|source| ReaderError::Storage { id: *id, source })?;
                 bytes = bytes.unverified(unchecked.clone(), manifest);
             }
-            Ok(Arc::new(ReaderBoard::complete(bytes)))
+            let board = Arc::new(ReaderBoard::complete(bytes));
+            shared.contents.reads(&asleep, &board);
+            Ok(board)
         }
     }
 }

@@ -5,18 +5,22 @@
 //! storage. The first link wakes it, and when its last link is gone it falls
 //! asleep again.
 
-use std::collections::HashMap;
+mod eviction;
+
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{Content, ContentId, ContentName, Manifest};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::place::{MAX_PLACES, Place};
+use crate::peer::contents::read_boards::ReadBoards;
 use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
@@ -32,6 +36,8 @@ pub(in crate::peer) struct Contents {
     /// Ends every driver in order.
     stop: CancellationToken,
     next_link: AtomicU64,
+    /// When the ticks of the table began.
+    started: Instant,
 }
 
 #[derive(Default)]
@@ -45,6 +51,10 @@ struct Table {
     /// What was sent of contents that are here, of those that were awake. One that
     /// nobody reads and that is zero may be missing.
     uploads: HashMap<ContentId, Uploads>,
+    /// What is never evicted, here or not.
+    pinned: HashSet<ContentId>,
+    /// Who reads contents that are asleep, if any may be evicted.
+    boards: Option<ReadBoards>,
 }
 
 impl Table {
@@ -94,6 +104,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) control: Option<Arc<DownloadControl>>,
     /// Whether it is downloaded for one caller only, and does not stay.
     pub(in crate::peer) is_private: bool,
+    /// Whether it only passes through, so that nobody else can join.
+    pub(in crate::peer) is_passing: bool,
 }
 
 /// Starts the driver of a content that was asleep.
@@ -195,8 +207,11 @@ impl DriverClaim {
         // Whoever has a permit to send a link keeps the content awake, and permits
         // of those that come later fail. So no link is lost.
         if inbox.is_idle() {
+            asleep.touch(contents.tick());
             let asleep = State::Asleep(Arc::new(asleep));
-            table.contents.insert(self.id, asleep);
+            if let Some(State::Awake(driver)) = table.contents.insert(self.id, asleep) {
+                contents.note_board(&mut table, self.id, &driver.readers);
+            }
             if !counted {
                 table.uploads.remove(&self.id);
             }
@@ -210,6 +225,7 @@ impl DriverClaim {
     /// Puts the content back to sleep, whatever waits in its inbox.
     pub(in crate::peer) fn sleep_again(mut self, asleep: Arc<Asleep>) {
         if let Some(contents) = self.contents.take() {
+            asleep.touch(contents.tick());
             let mut table = contents.table();
             table.contents.insert(self.id, State::Asleep(asleep));
         }
@@ -225,12 +241,22 @@ impl Drop for DriverClaim {
 }
 
 impl Contents {
-    pub(in crate::peer) fn new(waker: Box<dyn Waker>, stop: CancellationToken) -> Self {
+    /// An empty table. `evicts` says that contents may have to be evicted.
+    pub(in crate::peer) fn new(
+        waker: Box<dyn Waker>,
+        stop: CancellationToken,
+        evicts: bool,
+    ) -> Self {
+        let table = Table {
+            boards: evicts.then(ReadBoards::default),
+            ..Table::default()
+        };
         Self {
-            table: Mutex::default(),
+            table: Mutex::new(table),
             waker,
             stop,
             next_link: AtomicU64::new(0),
+            started: Instant::now(),
         }
     }
 
@@ -321,6 +347,7 @@ impl Contents {
             role: Role::Alone,
             control: None,
             is_private: false,
+            is_passing: false,
         }
     }
 
@@ -363,6 +390,7 @@ impl Contents {
     /// Cancel safe: nothing is added unless this returns.
     pub(in crate::peer) async fn add(&self, asleep: Asleep) -> Result<(), Settled> {
         let id = asleep.content.id;
+        asleep.touch(self.tick());
         let asleep = Arc::new(asleep);
         loop {
             {
@@ -708,6 +736,8 @@ pub(in crate::peer) enum Readable {
     /// It is complete or being downloaded.
     Awake(Arc<ReaderBoard>),
 }
+
+pub(in crate::peer) use eviction::{Evicting, Kept};
 
 /// A content that was asked for to be removed.
 pub(in crate::peer) enum Taken {

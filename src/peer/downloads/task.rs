@@ -209,7 +209,8 @@ impl DownloadTask {
 
     /// Runs until the content is no longer served, or the download fails.
     pub(in crate::peer) async fn run(mut self, key: DownloadKey, options: DownloadOptions) {
-        self.handle.is_private = options.memory.is_some();
+        self.handle.is_passing = options.passing.is_some();
+        self.handle.is_private = options.memory.is_some() || options.passing.is_some();
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -423,7 +424,8 @@ impl DownloadTask {
             .stored
             .as_ref()
             .is_none_or(|name| *name == content.name);
-        let is_there = has_name && !wanted.is_elsewhere;
+        // What is for one caller is read where it is.
+        let is_there = wanted.target.is_private || has_name && !wanted.is_elsewhere;
         let name = wanted.stored.as_ref().unwrap_or(&content.name);
         if !matches!(shared.contents.settled(id).await, Settled::Ended) {
             if is_there {
@@ -613,6 +615,11 @@ impl DownloadTask {
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
+            // It will not be here when it has ended.
+            Settled::Downloading(running) if running.is_passing => {
+                await_part(shared, id, running, &options.owners).await;
+                Ok(None)
+            }
             // It goes to the folder, or to one caller: to be copied when it is there.
             Settled::Downloading(running)
                 if running.role != Role::Alone
@@ -719,7 +726,8 @@ impl DownloadTask {
         wanted: &WantedNames,
     ) -> Result<Start, DownloadError> {
         let name = wanted.stored.as_ref().unwrap_or(&content.name);
-        if *name == content.name && !is_elsewhere {
+        // What is for one caller is read where it is.
+        if wanted.target.is_private || *name == content.name && !is_elsewhere {
             return Ok(Start::Complete(content));
         }
         let copied = copy_stored(&self.shared, from, &content, name, wanted).await?;
@@ -849,10 +857,13 @@ async fn target(
             DownloadError::Existing { path, source }
         })?;
     }
-    let is_private = options.memory.is_some();
+    let is_private = options.memory.is_some() || options.passing.is_some();
     let storage: Arc<dyn Storage> = match (&options.memory, &options.directory) {
         (Some(memory), _) => Arc::new(memory.clone()),
-        (None, None) => Arc::clone(&shared.storage),
+        (None, None) => match &options.passing {
+            Some(passing) => Arc::new(passing.clone()),
+            None => Arc::clone(&shared.storage),
+        },
         (None, Some(path)) => shared.storage.in_directory(path).await.map_err(|source| {
             let path = path.clone();
             DownloadError::Directory { path, source }
@@ -863,6 +874,7 @@ async fn target(
         overwrites: options.if_taken == IfTaken::Overwrite,
         existing: options.existing.clone(),
         is_private,
+        passing: options.passing.clone(),
     })
 }
 
@@ -908,14 +920,17 @@ async fn fetch(
     if owners.is_empty() {
         return Err(DownloadError::NoOwners { id });
     }
+    let is_bounded = !target.is_private && shared.config.max_stored.is_some();
     let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
     let now = tokio::time::Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {
         claim,
-        swarm: match has_partial {
-            true => swarm,
-            false => swarm.expecting(found.length),
+        // Nothing is fetched before it is certain that there is room.
+        swarm: match &target.passing {
+            Some(passing) => swarm.passing(passing.window()),
+            None if has_partial || is_bounded => swarm,
+            None => swarm.expecting(found.length),
         },
         fallback,
         listing: Listing::new(content, listed_as),

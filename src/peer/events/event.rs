@@ -9,8 +9,8 @@ use crate::storage::StorageError;
 /// What happens at a peer: an item of [`PeerEvents`](crate::PeerEvents).
 ///
 /// Some events *end* something: [`Complete`](Self::Complete), [`Failed`](Self::Failed),
-/// [`ShareEnded`](Self::ShareEnded) and [`Withdrawn`](Self::Withdrawn). These are never
-/// [missed](Self::Missed).
+/// [`ShareEnded`](Self::ShareEnded), [`Evicted`](Self::Evicted) and
+/// [`Withdrawn`](Self::Withdrawn). These are never [missed](Self::Missed).
 ///
 /// With the feature `serde` they are saved as JSON objects whose field `event` has the
 /// name of the variant in lower case with underscores, as in
@@ -125,6 +125,13 @@ pub enum PeerEvent {
         #[cfg_attr(feature = "serde", serde(flatten))]
         content: Content,
     },
+    /// A content was removed from the storage and is no longer shared, because a download
+    /// needed its room ([`PeerConfig::max_stored`](crate::peer::PeerConfig::max_stored)).
+    Evicted {
+        /// The content.
+        #[cfg_attr(feature = "serde", serde(flatten))]
+        content: Content,
+    },
     /// A content is no longer shared, because its bytes can no longer be read
     /// ([`Peer::lost`](crate::Peer::lost)).
     Withdrawn {
@@ -148,6 +155,7 @@ pub(super) enum EndKind {
     Complete,
     Failed,
     ShareEnded,
+    Evicted,
     Withdrawn,
 }
 
@@ -158,6 +166,7 @@ impl PeerEvent {
             Self::Complete { content } => (content.id.into(), EndKind::Complete),
             Self::Failed { key, .. } => (key.clone(), EndKind::Failed),
             Self::ShareEnded { content } => (content.id.into(), EndKind::ShareEnded),
+            Self::Evicted { content } => (content.id.into(), EndKind::Evicted),
             Self::Withdrawn { content, .. } => (content.id.into(), EndKind::Withdrawn),
             _ => return None,
         };
@@ -178,6 +187,7 @@ impl PeerEvent {
             | Self::Complete { content }
             | Self::ShareStarted { content }
             | Self::ShareEnded { content }
+            | Self::Evicted { content }
             | Self::Withdrawn { content, .. } => Some(content.id),
             Self::OwnerJoined { id, .. }
             | Self::OwnerLeft { id, .. }

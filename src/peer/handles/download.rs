@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::contents::inbox::DriverInput;
+use crate::peer::contents::passing::PassingStorage;
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::control::DownloadControl;
@@ -155,6 +156,8 @@ pub struct DownloadOptions {
     pub existing: Option<PathBuf>,
     /// Where it goes instead of to the peer's storage. It does not stay there.
     pub(in crate::peer) memory: Option<MemoryStorage>,
+    /// Where it passes through, instead.
+    pub(in crate::peer) passing: Option<PassingStorage>,
     /// The first text that was not an address or a name; the download fails with it.
     pub(in crate::peer) wrong: Option<DownloadError>,
 }
@@ -173,6 +176,7 @@ impl Default for DownloadOptions {
             if_taken: IfTaken::default(),
             existing: None,
             memory: None,
+            passing: None,
             wrong: None,
         }
     }

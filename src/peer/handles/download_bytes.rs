@@ -13,6 +13,7 @@ use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::handles::reader::ContentReader;
+use crate::peer::handles::stream::{StreamOptions, download_error};
 use crate::peer::shared::PeerShared;
 use crate::storage::{MemoryStorage, Storage, StorageError};
 
@@ -61,9 +62,9 @@ impl Peer {
         Ok(bytes.into())
     }
 
-    /// The same into a writer: the bytes are written in order, each as soon as it is
-    /// verified. They are in memory until the end all the same, so that others can be
-    /// served and what comes out of order has a place: `max_len` bounds that.
+    /// Downloads a content of at most `max_len` bytes into a writer: the bytes are written
+    /// in order, each as soon as it is verified. No more than the window of a
+    /// [stream](Self::stream) of it is in memory, and nothing goes to the peer's storage.
     ///
     /// Cancel safe: dropping the future cancels the download. How much was written by then
     /// is not told.
@@ -80,15 +81,17 @@ impl Peer {
         writer: &mut (impl AsyncWrite + Unpin),
         max_len: u64,
     ) -> Result<Content, DownloadError> {
-        let mut running = InMemory::start(self, key.into(), max_len);
-        running.length().await?;
+        let options = StreamOptions::new().max_length(max_len);
+        let mut stream = self.stream_with(key, options);
+        let length = stream.wait_length().await;
+        stream.check(length).await?;
         let mut buffer = vec![0; WRITE_LEN];
         let failed = |source: io::Error| DownloadError::Writer {
             source: source.into(),
         };
         loop {
-            let read = running.reader.read(&mut buffer).await;
-            let len = running.check(read).await?;
+            let read = stream.read(&mut buffer).await;
+            let len = stream.check(read).await?;
             if len == 0 {
                 break;
             }
@@ -96,7 +99,7 @@ impl Peer {
             written.map_err(failed)?;
         }
         writer.flush().await.map_err(failed)?;
-        running.end().await
+        stream.end().await
     }
 }
 
@@ -133,19 +136,9 @@ impl InMemory {
 
     /// What the reader says, with the download's own error.
     async fn check<T>(&mut self, read: io::Result<T>) -> Result<T, DownloadError> {
-        let error = match read {
+        let error = match download_error(read, &mut self.download).await {
             Ok(read) => return Ok(read),
             Err(error) => error,
-        };
-        let error = match error.downcast::<DownloadError>() {
-            Ok(error) => error,
-            // A reader has no other errors.
-            Err(error) => match (&mut self.download).await {
-                Err(error) => error,
-                Ok(_) => DownloadError::Writer {
-                    source: error.into(),
-                },
-            },
         };
         Err(match error {
             DownloadError::Storage {

@@ -15,6 +15,7 @@ use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_add
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
+use crate::peer::contents::room::Room;
 #[cfg(not(feature = "file-storage"))]
 use crate::peer::contents::serve::unshare as unshare_any;
 use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
@@ -806,7 +807,8 @@ impl PeerBuilder {
         let gate = gate.map(|policy| AccessGate::new(policy, config.access.clone()));
         Arc::new_cyclic(|shared| {
             let waker = DriverWaker(Weak::clone(shared));
-            let contents = Contents::new(Box::new(waker), tasks.stop.clone());
+            let evicts = config.max_stored.is_some();
+            let contents = Contents::new(Box::new(waker), tasks.stop.clone(), evicts);
             let contents = Arc::new(contents);
             let folders = Arc::new(FolderTable::default());
             let guard = Guard::new(gate, Arc::clone(&contents), Arc::clone(&folders));
@@ -818,6 +820,7 @@ impl PeerBuilder {
                 Arc::clone(&tasks),
             );
             PeerShared {
+                room: Arc::new(Room::new(config.max_stored)),
                 identity,
                 config,
                 storage: self.storage,

@@ -189,7 +189,7 @@ impl ContentReader {
         self.position
     }
 
-    fn poll_length(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+    pub(super) fn poll_length(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         loop {
             if let Some(length) = self.length() {
                 return Poll::Ready(Ok(length));

@@ -20,6 +20,7 @@ use super::newcomers::{self, Newcomers};
 use super::outbox::Outbox;
 use super::owner_search::OwnerSearch;
 use super::page_asks::PageAsks;
+use super::passage::Passage;
 use super::phase::Phase;
 use super::piece_map::{PieceMap, PieceState};
 use super::places::{Census, GRACE, Places};
@@ -93,6 +94,8 @@ pub struct Swarm {
     super_seeding: SuperSeeding,
     /// What the readers of the content want next.
     windows: Vec<ReadWindow>,
+    /// Set if the content only passes through here.
+    passage: Option<Passage>,
     /// Before the limits of the download, if there are any. The uploader has its own.
     gate: Option<Box<Gate>>,
     page_asks: PageAsks,
@@ -160,6 +163,19 @@ impl Swarm {
         self
     }
 
+    /// The content only passes through here: at most `window` bytes behind the position of
+    /// its first reader are asked for, or two chunks if that is more, and what the reader
+    /// has passed does not stay. So nothing of it is offered to anybody, neither to links
+    /// nor to trackers. Nothing of it may be here at the start, and nothing may be
+    /// [expected](Self::expecting).
+    #[must_use]
+    pub fn passing(mut self, window: u64) -> Self {
+        self.passage = Some(Passage::new(window));
+        // Nobody is to find it here.
+        self.outbox = Outbox::default();
+        self
+    }
+
     /// The machine of a content that is complete in the storage.
     pub fn seeder(now: Instant, config: SwarmConfig, me: PeerId, manifest: Arc<Manifest>) -> Self {
         Self::new(now, config, me, manifest.id(), Phase::Seeding(manifest))
@@ -195,6 +211,7 @@ impl Swarm {
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
             windows: Vec::new(),
+            passage: None,
             gate: None,
             page_asks: PageAsks::default(),
             held_since: None,
@@ -330,6 +347,12 @@ impl Swarm {
     /// What the readers of the content want next.
     pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
         self.windows = windows.to_vec();
+        if let (Some(passage), Phase::Transfer(transfer)) = (&self.passage, &mut self.phase) {
+            let geometry = transfer.manifest().geometry();
+            if transfer.admit(passage.chunks(windows, &geometry)) {
+                self.ask_queue.wake_idle();
+            }
+        }
         if let Some(planner) = self.planner() {
             let released = planner.set_windows(now, windows);
             self.released(released);
@@ -338,6 +361,13 @@ impl Swarm {
             }
         }
         self.settle(now);
+    }
+
+    /// Tells the trackers, unless the content only passes through.
+    fn announce(&mut self, state: OwnState) {
+        if self.passage.is_none() {
+            self.outbox.push(Output::Announce(state));
+        }
     }
 
     /// Asks for the missing chunks in another order from now on.
@@ -808,7 +838,8 @@ impl Swarm {
 
     /// Whether something more would be asked for if the limits allowed it.
     fn is_held(&self) -> bool {
-        self.ask_queue.is_held() || self.page_asks.is_waiting()
+        let is_full = matches!(&self.phase, Phase::Transfer(transfer) if transfer.is_full());
+        self.ask_queue.is_held() || self.page_asks.is_waiting() || is_full
     }
 
     /// Reads what an earlier download left behind, a little at a time.
@@ -931,10 +962,10 @@ impl Swarm {
         self.hang_up(now, serving);
         match (before, serving) {
             (Effort::Paused(Serving::Rests), Serving::Goes) => {
-                self.outbox.push(Output::Announce(OwnState::Partial));
+                self.announce(OwnState::Partial);
             }
             (Effort::Paused(Serving::Rests), _) | (_, Serving::Goes) => {}
-            (_, Serving::Rests) => self.outbox.push(Output::Announce(OwnState::Gone)),
+            (_, Serving::Rests) => self.announce(OwnState::Gone),
         }
         self.settle(now);
     }
@@ -949,7 +980,7 @@ impl Swarm {
         self.last_gain = now;
         self.turn_moved = now;
         if serving == Serving::Rests {
-            self.outbox.push(Output::Announce(OwnState::Partial));
+            self.announce(OwnState::Partial);
         }
         self.book.retry(now);
         self.owner_search.restart(now);
@@ -1136,6 +1167,7 @@ impl Swarm {
     /// The first message of this side.
     fn greeting(&self) -> PeerMessage {
         match &self.phase {
+            _ if self.passage.is_some() => PeerMessage::HaveNone,
             Phase::Transfer(transfer) if !transfer.stored().is_empty() => {
                 PeerMessage::Bitfield(transfer.stored().to_bytes())
             }
@@ -2079,7 +2111,12 @@ impl Swarm {
             early => {
                 self.early = early;
                 self.give_early_up(manifest.geometry());
-                let transfer = Transfer::new(manifest, present, verified, &self.config);
+                let mut transfer = Transfer::new(manifest, present, verified, &self.config);
+                if let Some(passage) = &self.passage {
+                    let geometry = transfer.manifest().geometry();
+                    let chunks = passage.chunks(&self.windows, &geometry);
+                    transfer = transfer.admitting(chunks, &self.config);
+                }
                 self.add_links(now, transfer)
             }
         };
@@ -2318,7 +2355,9 @@ impl Swarm {
             self.ask_queue.wake_idle();
         }
         self.gained(now);
-        self.outbox.offer([chunk]);
+        if self.passage.is_none() {
+            self.outbox.offer([chunk]);
+        }
         for (id, link) in self.links.iter() {
             if link.remote != RemoteChunks::Unknown && !link.remote.has(chunk) {
                 self.uploader.link_lacks(id);
@@ -2396,7 +2435,7 @@ impl Swarm {
             self.effort = Effort::Going;
         }
         self.phase = Phase::Seeding(manifest);
-        self.outbox.push(Output::Announce(OwnState::Complete));
+        self.announce(OwnState::Complete);
         let is_seeder = |link: &Link| link.remote == RemoteChunks::All;
         let seeders = self.links.iter().filter(|(_, link)| is_seeder(link));
         let seeders: Vec<LinkId> = seeders.map(|(id, _)| id).collect();
@@ -2417,7 +2456,8 @@ impl Swarm {
         // A peer that has no manifest yet may ask by a length that is wrong.
         let geometry = self.manifest().map(|manifest| manifest.geometry());
         let exists = geometry.is_some_and(|geometry| geometry.contains_block(block));
-        if !exists || !self.phase.has(block.chunk) || !self.uploader.requested(link, block) {
+        let offered = self.passage.is_none() && self.phase.has(block.chunk);
+        if !exists || !offered || !self.uploader.requested(link, block) {
             return self.send(link, PeerMessage::Reject(block));
         }
         if block.offset == 0 && self.is_seeding() {

@@ -49,6 +49,7 @@ mod outbox;
 mod output;
 mod owner_search;
 mod page_asks;
+mod passage;
 mod persistence;
 mod phase;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]

@@ -195,6 +195,13 @@ impl Planner {
         }
     }
 
+    /// Whether nothing may be asked for until something held is
+    /// [missing](Self::chunk_failed).
+    pub fn is_all_held(&self) -> bool {
+        let none = |state| self.states.count(state) == 0;
+        none(ChunkState::Missing) && none(ChunkState::Open) && !none(ChunkState::Held)
+    }
+
     /// Whether every chunk is stored.
     pub fn is_done(&self) -> bool {
         self.states.are_all_stored()

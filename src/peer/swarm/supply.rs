@@ -65,6 +65,8 @@ impl Supply<'_> {
             // A link that was asked for the manifest in vain supplies nothing.
             Phase::Manifest(fetch) => fetch.is_waiting(links_with_chunks(self.links)),
             Phase::Opening(_) => self.links.values().any(|link| link.remote.is_anything()),
+            // Those that were enough until now are enough later.
+            Phase::Transfer(transfer) if transfer.is_full() => self.links.len() > 0,
             Phase::Transfer(transfer) => {
                 let mut links = self.links.keys();
                 links.any(|link| transfer.planner.is_useful(link))

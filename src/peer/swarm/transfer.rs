@@ -41,6 +41,8 @@ pub(super) struct Transfer {
     persistence: Persistence,
     /// Everything is stored, and the storage publishes it.
     publishing: bool,
+    /// How many of the first chunks may be asked for, if not all of them.
+    admitted: Option<u32>,
 }
 
 /// A chunk of which all blocks are here.
@@ -116,7 +118,41 @@ impl Transfer {
             leftover: Leftover::new(unchecked),
             persistence: Persistence::default(),
             publishing: false,
+            admitted: None,
         }
+    }
+
+    /// The same when only the first `chunks` may be asked for, until more are
+    /// [admitted](Self::admit). Nothing is here yet, and there are no links.
+    pub(super) fn admitting(mut self, chunks: u32, config: &SwarmConfig) -> Self {
+        let geometry = self.manifest.geometry();
+        let mut rest = Bitfield::all(geometry.chunks());
+        for chunk in geometry.indices().take(chunks as usize) {
+            rest.remove(chunk);
+        }
+        self.planner = early::planner(geometry, &rest, config);
+        self.planner.hold(&rest);
+        self.admitted = Some(chunks.min(geometry.chunks()));
+        self
+    }
+
+    /// The first `chunks` may be asked for from now on. Returns whether they are more
+    /// than before.
+    pub(super) fn admit(&mut self, chunks: u32) -> bool {
+        let chunks = chunks.min(self.manifest.geometry().chunks());
+        let Some(admitted) = self.admitted.filter(|admitted| *admitted < chunks) else {
+            return false;
+        };
+        for chunk in admitted..chunks {
+            self.planner.chunk_failed(ChunkIndex(chunk));
+        }
+        self.admitted = Some(chunks);
+        true
+    }
+
+    /// Whether nothing more may be asked for until more is [admitted](Self::admit).
+    pub(super) fn is_full(&self) -> bool {
+        self.admitted.is_some() && self.planner.is_all_held()
     }
 
     /// Goes on with what was asked for before the manifest was here. The storage has
@@ -169,7 +205,10 @@ impl Transfer {
 
     /// Whether the download waits for nothing but other peers.
     pub(super) fn waits_for_peers(&self) -> bool {
-        self.whole.is_empty() && self.leftover.is_empty() && !self.planner.is_done()
+        self.whole.is_empty()
+            && self.leftover.is_empty()
+            && !self.planner.is_done()
+            && !self.is_full()
     }
 
     /// How many whole chunks wait to be checked and stored.

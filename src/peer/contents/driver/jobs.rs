@@ -17,10 +17,12 @@ use super::target::{Target, TargetOptions, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::metrics::{self, Timer};
+use crate::peer::contents::eviction::make_room;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::readers::Answer;
+use crate::peer::contents::room::Reservation;
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
@@ -80,6 +82,8 @@ pub(super) struct Jobs {
     /// Where the content goes.
     target: TargetOptions,
     running: FuturesUnordered<BoxFuture<'static, JobResult>>,
+    /// What the content takes of the room in the storage.
+    _room: Reservation,
 }
 
 impl Jobs {
@@ -90,6 +94,7 @@ impl Jobs {
         inbox: mpsc::Sender<DriverInput>,
     ) -> Self {
         Self {
+            _room: Reservation::none(&shared.room, id),
             target: TargetOptions::to(Arc::clone(&shared.storage)),
             shared,
             id,
@@ -113,6 +118,13 @@ impl Jobs {
 
     pub(super) fn set_target(&mut self, target: TargetOptions) {
         self.target = target;
+    }
+
+    /// The reader of a content that passes through has come to this position.
+    pub(super) fn passed(&self, position: u64) {
+        if let Some(passing) = &self.target.passing {
+            passing.passed(position);
+        }
     }
 
     /// The end of the next job, or `None` if none runs.
@@ -181,8 +193,13 @@ impl Jobs {
         fallback: Option<ContentName>,
         manifest: Arc<Manifest>,
     ) {
-        let target = self.target.clone();
+        let (shared, target) = (Arc::clone(&self.shared), self.target.clone());
+        let length = manifest.geometry().length();
+        let content = Content::new(self.id, name.clone(), length);
         self.start(async move {
+            if let Err(error) = make_room(&shared, &target.storage, &content).await {
+                return JobResult::Opened(Err(error));
+            }
             let opened = open_target(&target, name, fallback, &manifest).await;
             JobResult::Opened(opened)
         });

@@ -950,6 +950,10 @@ impl Driver {
     /// Has what the readers want next fetched first.
     fn follow_readers(&mut self) {
         if let Some(windows) = self.readers.take_windows() {
+            // What is passed gives its room to what may be asked for next.
+            if let Some(first) = windows.first() {
+                self.jobs.passed(first.position);
+            }
             self.swarm.set_read_windows(now(), &windows);
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::content::{ChunkIndex, ContentName, Manifest};
 use crate::peer::contents::hashing::{HashError, hash, manifest_of};
+use crate::peer::contents::passing::PassingStorage;
 use crate::storage::{Blob, Partial, Storage, StorageError, open_file};
 
 /// The target of a download.
@@ -27,6 +28,8 @@ pub(in crate::peer) struct TargetOptions {
     pub(in crate::peer) existing: Option<PathBuf>,
     /// Whether it is for one caller only, and does not stay.
     pub(in crate::peer) is_private: bool,
+    /// The storage, if the content only passes through.
+    pub(in crate::peer) passing: Option<PassingStorage>,
 }
 
 impl TargetOptions {
@@ -37,6 +40,7 @@ impl TargetOptions {
             overwrites: false,
             existing: None,
             is_private: false,
+            passing: None,
         }
     }
 }

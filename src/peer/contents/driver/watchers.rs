@@ -125,7 +125,8 @@ impl Watchers {
     ) {
         match seeding {
             true => {}
-            false if published => self.complete(listing, true),
+            // It is not shared any more, or never was.
+            false if published => self.complete(listing, false),
             false => self.failed(reason),
         }
     }

@@ -1,0 +1,33 @@
+//! What is kept when the storage of a peer has a bound.
+
+use crate::content::ContentId;
+use crate::peer::handles::peer::Peer;
+
+impl Peer {
+    /// Keeps a content from being evicted, or no longer does. Nothing is evicted unless
+    /// [`PeerConfig::max_stored`](crate::peer::PeerConfig::max_stored) is set and a download
+    /// needs room. Then the contents that were used least recently are removed as
+    /// [`remove`](Self::remove) does with [`DeleteFile`](crate::Removal::DeleteFile), as
+    /// many as it takes: trackers list this peer for them no more, and
+    /// [`PeerEvent::Evicted`](crate::PeerEvent::Evicted) tells of each.
+    ///
+    /// A content is used when it is shared, downloaded, asked for by a download, read by
+    /// a reader, or served; those of the last start count as used when the peer began. Only
+    /// contents that lie in the peer's own storage are counted and evicted, whether they
+    /// were downloaded or shared from there. Not evicted is what is pinned; what is being
+    /// read or served at that moment; what is being downloaded; what lies elsewhere as
+    /// well; and what belongs to a folder. Room is made for downloads only: what is shared
+    /// out of a reader, or copied here to another name, is counted and evicts nothing, and
+    /// what unfinished downloads have left is not counted.
+    ///
+    /// A content may be pinned before it is here. Pins last as long as the peer, and are
+    /// not there after a restart.
+    pub fn set_pinned(&self, id: &ContentId, pinned: bool) {
+        self.shared().contents.set_pinned(*id, pinned);
+    }
+
+    /// Whether a content is [pinned](Self::set_pinned).
+    pub fn is_pinned(&self, id: &ContentId) -> bool {
+        self.shared().contents.is_pinned(id)
+    }
+}
