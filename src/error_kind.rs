@@ -1,6 +1,7 @@
 //! Stable names of errors, for programs and for logs that machines read.
 
 use crate::error::{ConfigError, DownloadError, ReaderError, RemoveError, ShareError, StartError};
+#[cfg(feature = "file-storage")]
 use crate::peer::FolderError;
 use crate::storage::StorageError;
 use crate::tracker::{BindError, TrackerError};
@@ -130,6 +131,7 @@ kinds!(RemoveError {
     ShutDown => "shut_down",
 } causes {});
 
+#[cfg(feature = "file-storage")]
 kinds!(FolderError {
     Unsupported => "unsupported",
     Name => "name",

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, Serializer};
 
-use crate::error::{ConfigError, DownloadError, ReaderError, ShareError, StartError};
+use crate::error::{ConfigError, DownloadError, ReaderError, RemoveError, ShareError, StartError};
 use crate::error_kind::ErrorKind;
+#[cfg(feature = "file-storage")]
 use crate::peer::FolderError;
 use crate::protocol::PeerId;
 use crate::storage::{FilePoolStats, StorageError};
 use crate::tracker::{BindError, TrackerError};
-use crate::transport::TransportError;
+use crate::transport::{AuthError, TransportError};
 
 /// An error as it is saved.
 #[derive(serde::Serialize)]
@@ -40,10 +41,12 @@ macro_rules! error_forms {
 }
 
 error_forms!(
+    AuthError,
     BindError,
+    ConfigError,
     DownloadError,
-    FolderError,
     ReaderError,
+    RemoveError,
     ShareError,
     StartError,
     StorageError,
@@ -51,18 +54,8 @@ error_forms!(
     TransportError,
 );
 
-// Its advice is always the same.
-impl Serialize for ConfigError {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let form = ErrorForm {
-            kind: self.kind(),
-            cause: self.cause_kind(),
-            message: self.to_string(),
-            advice: crate::Advice::AskUser,
-        };
-        form.serialize(serializer)
-    }
-}
+#[cfg(feature = "file-storage")]
+error_forms!(FolderError);
 
 impl Serialize for PeerId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

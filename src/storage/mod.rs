@@ -47,6 +47,8 @@ pub(crate) use file::{
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]
+pub(crate) use no_files::open_file;
+#[cfg(not(feature = "file-storage"))]
 pub use no_files::{FileStamp, Folders};
 pub use paused::PausedDownload;
 pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

@@ -23,7 +23,7 @@ const FORMAT: u64 = 57;
 const STD: [&str; 3] = ["alloc", "core", "std"];
 /// What the API takes from other crates. A new major version of one of these crates is
 /// a new major version of this one.
-const FOREIGN: [&str; 12] = [
+const FOREIGN: [&str; 13] = [
     "bytes::bytes::Bytes",
     "futures_core::stream::Stream",
     "futures_sink::Sink",
@@ -36,6 +36,8 @@ const FOREIGN: [&str; 12] = [
     "tokio::io::async_seek::AsyncSeek",
     "tokio::io::async_write::AsyncWrite",
     "tokio::io::read_buf::ReadBuf",
+    // The byte stream of TCP, for transports over it.
+    "tokio::net::tcp::stream::TcpStream",
     "tokio::sync::watch::Receiver",
 ];
 

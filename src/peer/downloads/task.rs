@@ -38,9 +38,7 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
-#[cfg(feature = "file-storage")]
-use crate::storage::open_file;
-use crate::storage::{Remembered, Storage, StorageError};
+use crate::storage::{Remembered, Storage, StorageError, open_file};
 
 /// A download that is about to start.
 pub(in crate::peer) struct DownloadTask {

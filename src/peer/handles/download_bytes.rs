@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::content::{Content, ContentId};
 use crate::error::DownloadError;
+#[cfg(not(feature = "file-storage"))]
+use crate::peer::contents::serve::unshare as unshare_any;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::share::unshare_any;
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;

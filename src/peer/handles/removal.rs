@@ -7,6 +7,9 @@ use crate::content::{ContentId, ContentName};
 use crate::error::RemoveError;
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::role::Role;
+#[cfg(not(feature = "file-storage"))]
+use crate::peer::contents::serve::unshare as unshare_any;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::share::unshare_any;
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
