@@ -30,6 +30,8 @@ mod file_pool_stats;
 mod memory;
 #[cfg(not(feature = "file-storage"))]
 mod no_files;
+#[cfg(not(feature = "file-storage"))]
+mod no_open_file;
 mod paused;
 mod shared;
 mod traits;
@@ -47,8 +49,8 @@ pub(crate) use file::{
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]
-pub(crate) use no_files::open_file;
-#[cfg(not(feature = "file-storage"))]
 pub use no_files::{FileStamp, Folders};
+#[cfg(not(feature = "file-storage"))]
+pub(crate) use no_open_file::open_file;
 pub use paused::PausedDownload;
 pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

@@ -3,10 +3,6 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::Arc;
-
-use super::error::StorageError;
-use super::traits::Blob;
 
 /// What a storage of files tells a file by. Only one of the feature `file-storage` has
 /// it, so without the feature there is none.
@@ -29,11 +25,3 @@ impl FileStamp {
 /// them, so without the feature there is none.
 #[derive(Debug, Clone)]
 pub struct Folders(Infallible);
-
-/// Opens a file that lies anywhere, which only a build with files can.
-pub(crate) async fn open_file(path: impl AsRef<Path>) -> Result<Arc<dyn Blob>, StorageError> {
-    let _ = path;
-    Err(StorageError::Unsupported {
-        what: "opening a file",
-    })
-}
