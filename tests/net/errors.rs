@@ -8,7 +8,8 @@ use std::path::Path;
 
 use bt_lite::content::{FolderIndexError, FolderPathError, ManifestError, UnsafeName};
 use bt_lite::peer::swarm::StallReason;
-use bt_lite::protocol::{ProtocolError, Refusal};
+use bt_lite::protocol::{PeerId, ProtocolError, Refusal};
+use bt_lite::transport::AuthError;
 use bt_lite::{
     Addr, Advice, BindError, ChunkIndex, ConfigError, ContentId, DownloadError, FolderError,
     FolderPath, NameError, ReaderError, ShareError, StartError, StorageError, TrackerError,
@@ -103,6 +104,8 @@ fn transport_rows(rows: &mut Vec<Row>) {
             => Retry, "part of a frame is 9 bytes long; the limit is 8";
         TransportError::Truncated => Retry, "the connection ended in the middle of a frame";
         TransportError::FrameTimeout => Retry, "timed out in the middle of a frame";
+        TransportError::Auth(AuthError::Expired)
+            => AskUser, "the certificate of the other side has expired";
         TransportError::Closed => Retry, "the connection is closed";
     );
 }
@@ -125,6 +128,9 @@ fn storage_rows(rows: &mut Vec<Row>) {
             => AskUser, format!("\"film\" is not a safe file name: {}", UnsafeName::Hidden);
         StorageError::OutOfBounds { offset: 1, len: 2, length: 2 }
             => GiveUp, "2 bytes at offset 1 are out of bounds: the content has 2 bytes";
+        StorageError::Unsupported { what: "removing a content" }
+            => GiveUp, "this storage does not support removing a content";
+        StorageError::NotADirectory { path: film() } => AskUser, "/a/film is not a directory";
         StorageError::NotAFile { path: film(), found: "a pipe" }
             => AskUser, "cannot use /a/film: it is a pipe";
         StorageError::WrongLength { path: film(), length: 7 }
@@ -202,6 +208,10 @@ fn start_rows(rows: &mut Vec<Row>) {
             => AskUser, format!("invalid address \"\": {source}");
         ConfigError::Advertise { addr: addr(), source: unusable.clone() }
             => AskUser, format!("cannot advertise memory:a: {unusable}");
+        ConfigError::Id { fixed: PeerId([1; 16]), set: PeerId([2; 16]) }
+            => AskUser, format!(
+                "the id is {}, that of the key of the transport, and cannot be {}",
+                PeerId([1; 16]), PeerId([2; 16]));
         ConfigError::Zero { field: "max_links" } => AskUser, "max_links must be at least 1";
         ConfigError::OutOfRange {
             field: "silence",
@@ -238,6 +248,8 @@ fn share_rows(rows: &mut Vec<Row>) {
         ShareError::Storage(locked.clone()) => Retry, locked;
         ShareError::Content { name: name.clone(), source: ManifestError::Mismatch }
             => AskUser, format!("film: {}", ManifestError::Mismatch);
+        ShareError::Reader { name: named("film"), source: os().into() }
+            => Retry, format!("film: reading failed: {}", os());
         ShareError::TooManyNames { id: id(), max: 8 }
             => AskUser, format!("{} has 8 names already", id());
         ShareError::Downloading { id: id() }
@@ -279,6 +291,16 @@ fn download_rows(rows: &mut Vec<Row>) {
         DownloadError::NoOwners { id: id() } => Retry, format!("no peer is sharing {}", id());
         DownloadError::GaveUp { id: id(), missing: Some(2), reason: StallReason::NoOwners }
             => Retry, format!("{} was given up: no owner is known; 2 chunks are missing", id());
+        DownloadError::NoTracker { trackers: 2, source: unreachable() }
+            => Retry, format!("given up, as none of 2 trackers answers: {}", unreachable());
+        DownloadError::Directory { path: "/b".into(), source: disk() }
+            => AskUser, format!("cannot download into /b: {}", disk());
+        DownloadError::Existing { path: "/b".into(), source: disk() }
+            => AskUser, format!("cannot take over /b: {}", disk());
+        DownloadError::TooLarge { id: id(), length: 2, max: 1 }
+            => AskUser, format!("{} has 2 bytes, and 1 are allowed", id());
+        DownloadError::Writer { source: os().into() }
+            => AskUser, format!("writing the content failed: {}", os());
         DownloadError::Tracker(unreachable()) => Retry, unreachable();
         DownloadError::TargetExists { name: name.clone(), path: film, id: id() }
             => AskUser, format!("/a/film already exists and is not {}", id());
@@ -296,6 +318,8 @@ fn folder_rows(rows: &mut Vec<Row>) {
         source: disk(),
     };
     rows!(rows, FolderError:
+        FolderError::Path { path: "..".into(), source: FolderPathError::Encoding }
+            => AskUser, format!("invalid path \"..\": {}", FolderPathError::Encoding);
         FolderError::Unsupported => AskUser, "the storage of this peer cannot keep folders";
         FolderError::Name { path: "/a/x".into(), source: FolderPathError::Encoding }
             => AskUser, format!("/a/x cannot be shared: {}", FolderPathError::Encoding);
