@@ -101,6 +101,16 @@ const FIELDS: &[(&str, Set)] = &[
     ("limits.download_per_host", |c, n| {
         set(&mut c.limits.download_per_host, n)
     }),
+    ("access.answer_timeout", |c, n| {
+        set(&mut c.access.answer_timeout, n)
+    }),
+    ("access.cache_lifetime", |c, n| {
+        set(&mut c.access.cache_lifetime, n)
+    }),
+    ("access.max_cached", |c, n| set(&mut c.access.max_cached, n)),
+    ("access.max_questions", |c, n| {
+        set(&mut c.access.max_questions, n)
+    }),
     ("max_stored", |c, n| {
         // With less than the content it cannot be downloaded.
         let extremes = [Some(0), Some(u64::MAX), None];
@@ -309,7 +319,7 @@ fn every_field_is_tried() {
     let mut found: Vec<String> = config.lines().filter_map(field).collect();
     let last = |(name, _): &(&'static str, Set)| name.rsplit('.').next().unwrap().to_string();
     let mut tried: Vec<String> = FIELDS.iter().map(last).collect();
-    tried.extend(["strategy", "swarm", "planner", "limits"].map(String::from));
+    tried.extend(["strategy", "swarm", "planner", "limits", "access"].map(String::from));
     found.sort();
     tried.sort();
     assert_eq!(found, tried);
