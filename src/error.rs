@@ -338,8 +338,8 @@ pub enum RemoveError {
         /// The content.
         id: ContentId,
     },
-    /// It is a folder, or a file of one. [`Peer::unshare`](crate::Peer::unshare) takes a folder back, and
-    /// its files stay.
+    /// It is a folder, or a file of one. [`Peer::unshare`](crate::Peer::unshare) takes a
+    /// folder back, and its files stay.
     #[error("{id} belongs to a folder")]
     Folder {
         /// The content.
