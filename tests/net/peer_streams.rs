@@ -162,6 +162,8 @@ on_both_networks! {
         assert_eq!(got.unwrap(), bytes);
         stored.unwrap();
         assert_eq!(node.bytes("x").unwrap(), bytes);
+        // What ends without staying takes back nothing that others share.
+        assert_eq!(node.peer.contents(), [shared]);
         node.peer.shutdown().await;
     }
 

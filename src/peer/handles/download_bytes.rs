@@ -1,35 +1,26 @@
 //! Downloads that do not go to the storage of the peer.
 
 use std::io;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::content::{Content, ContentId};
 use crate::error::DownloadError;
-#[cfg(not(feature = "file-storage"))]
-use crate::peer::contents::serve::unshare as unshare_any;
-#[cfg(feature = "file-storage")]
-use crate::peer::folders::share::unshare_any;
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::handles::reader::ContentReader;
 use crate::peer::handles::stream::{StreamOptions, download_error};
-use crate::peer::shared::PeerShared;
-use crate::storage::{MemoryStorage, Storage, StorageError};
+use crate::storage::{MemoryStorage, StorageError};
 
 /// How many bytes are handed to a writer at a time, at most.
 const WRITE_LEN: usize = 64 << 10;
 
 /// A download into memory, and its bytes in order.
 struct InMemory {
-    peer: Peer,
     download: Download,
     reader: ContentReader,
-    /// Has the content while it is fetched, unless it is here anyway.
-    memory: MemoryStorage,
     max_len: u64,
 }
 
@@ -61,7 +52,7 @@ impl Peer {
         let mut bytes = Vec::with_capacity(length as usize);
         let read = running.reader.read_to_end(&mut bytes).await;
         running.check(read).await?;
-        running.end().await?;
+        running.download.await?;
         Ok(bytes.into())
     }
 
@@ -108,16 +99,14 @@ impl Peer {
 
 impl InMemory {
     fn start(peer: &Peer, key: DownloadKey, max_len: u64) -> Self {
-        let memory = MemoryStorage::with_capacity(max_len);
+        // What does not seed does not stay: nobody has to take it back.
         let mut options = DownloadOptions::new().seed(false);
-        options.memory = Some(memory.clone());
+        options.memory = Some(MemoryStorage::with_capacity(max_len));
         let download = peer.download_with(key, options);
         let reader = download.reader();
         Self {
-            peer: peer.clone(),
             download,
             reader,
-            memory,
             max_len,
         }
     }
@@ -151,42 +140,5 @@ impl InMemory {
             } => self.too_large(id, needed),
             error => error,
         })
-    }
-
-    /// Waits for the end of the download. The content does not stay.
-    async fn end(mut self) -> Result<Content, DownloadError> {
-        let content = (&mut self.download).await?;
-        forget(self.peer.shared(), &self.memory, &content).await;
-        Ok(content)
-    }
-}
-
-impl Drop for InMemory {
-    /// Has a content taken back that became complete, and that nobody waits for.
-    fn drop(&mut self) {
-        let (shared, memory) = (Arc::clone(self.peer.shared()), self.memory.clone());
-        let Some(content) = self.download.content() else {
-            return;
-        };
-        if shared.tasks.stop.is_cancelled() {
-            return;
-        }
-        let (tasks, span) = (Arc::clone(&shared.tasks), shared.tasks.span.clone());
-        tasks.spawn(span, async move {
-            let settled = async {
-                shared.contents.settled(content.id).await;
-                forget(&shared, &memory, &content).await;
-            };
-            shared.tasks.stop.run_until_cancelled(settled).await;
-        });
-    }
-}
-
-/// Takes a content back, if it was fetched into this memory.
-async fn forget(shared: &Arc<PeerShared>, memory: &MemoryStorage, content: &Content) {
-    if memory.open(&content.name).await.is_ok() {
-        unshare_any(shared, &content.id).await;
-        let removed = memory.remove(&content.name, &content.id, None).await;
-        removed.unwrap_or_else(|error| tracing::debug!(%error, "it is gone already"));
     }
 }
