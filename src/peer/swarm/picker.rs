@@ -79,8 +79,8 @@ impl Picker {
     }
 
     /// Some chunks are asked for in another order: they wait, and are not found.
-    pub fn reserve(&mut self, chunks: &Bitfield) {
-        self.reserved = (!chunks.is_empty()).then(|| chunks.clone());
+    pub fn reserve(&mut self, chunks: Option<&Bitfield>) {
+        self.reserved = chunks.cloned();
     }
 
     /// Whether a chunk may be found.

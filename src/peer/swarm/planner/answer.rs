@@ -38,3 +38,11 @@ pub struct Released {
     /// Requests to cancel, and the links that have them.
     pub cancelled: Vec<(LinkId, BlockRange)>,
 }
+
+impl Released {
+    /// Adds what another step gave up.
+    pub(super) fn add(&mut self, other: Self) {
+        self.forgotten.extend(other.forgotten);
+        self.cancelled.extend(other.cancelled);
+    }
+}

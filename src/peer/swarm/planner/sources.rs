@@ -1,5 +1,7 @@
 //! All sources of a download, and what they promise together.
 
+use std::time::Instant;
+
 use super::super::LinkId;
 use super::super::chunk_set::ChunkSet;
 use super::super::link_map::LinkMap;
@@ -156,6 +158,20 @@ impl Sources {
     pub(super) fn seeders(&self) -> impl Iterator<Item = LinkId> {
         let seeders = self.iter().filter(|(_, source)| source.is_seeder());
         seeders.map(|(link, _)| link)
+    }
+
+    /// The mean of all known rates, in bytes per second. Not a number if none is known.
+    pub(super) fn typical_rate(&self, now: Instant) -> f64 {
+        let rates = self.values().filter_map(|source| source.rate(now));
+        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
+        sum / f64::from(count)
+    }
+
+    /// The mean of all known rates, or any, as long as nothing is known: then all links
+    /// count as equally fast.
+    pub(super) fn known_rate(&self, now: Instant) -> f64 {
+        let typical = self.typical_rate(now);
+        if typical > 1.0 { typical } else { 1.0 }
     }
 
     #[inline]

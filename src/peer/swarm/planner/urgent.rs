@@ -67,9 +67,9 @@ impl Urgent {
         self.members.contains(chunk)
     }
 
-    /// The chunks as a set.
-    pub(super) fn members(&self) -> &Bitfield {
-        &self.members
+    /// The chunks as a set; `None` if there are none.
+    pub(super) fn members(&self) -> Option<&Bitfield> {
+        (!self.is_empty()).then_some(&self.members)
     }
 
     /// The chunks with the times at which they are due, the most urgent first.
