@@ -241,7 +241,8 @@
 //! # … pause a download, or everything?
 //!
 //! A paused download keeps its durable bytes and its place, and holds up no other one. With
-//! [`share_stored`](crate::PeerBuilder::share_stored) it is still paused after a restart.
+//! [`share_stored`](crate::PeerBuilder::share_stored) it is still paused after a restart, with
+//! everything that it was asked for and set to.
 //!
 //! ```no_run
 //! use bt_lite::{PauseOptions, Priority};

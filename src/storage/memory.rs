@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Blob, Catalogue, Draft, FileStamp, Partial, PausedDownload, Remembered, Storage, StorageError,
+    Blob, Catalogue, Draft, FileStamp, Partial, PausedDownload, PausedId, Remembered, Storage, StorageError,
     Stored, check_range,
 };
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
@@ -45,7 +45,7 @@ struct Contents {
     /// Sorted, so that a catalogue is the same every time.
     remembered: BTreeMap<(ContentName, ContentId), RememberedContent>,
     unfinished: HashMap<ContentId, Unfinished>,
-    paused: BTreeMap<ContentId, PausedDownload>,
+    paused: BTreeMap<PausedId, PausedDownload>,
     /// How many bytes of content fit, if there is a limit.
     capacity: Option<u64>,
     /// The length of all contents together, finished or not.
@@ -310,7 +310,7 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
-    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+    async fn forget_paused(&self, id: &PausedId) -> Result<(), StorageError> {
         self.contents().paused.remove(id);
         Ok(())
     }

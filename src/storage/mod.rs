@@ -32,6 +32,7 @@ mod memory;
 mod no_files;
 #[cfg(not(feature = "file-storage"))]
 mod no_open_file;
+mod path_bytes;
 mod paused;
 mod shared;
 mod traits;
@@ -52,5 +53,6 @@ pub use memory::MemoryStorage;
 pub use no_files::{FileStamp, Folders};
 #[cfg(not(feature = "file-storage"))]
 pub(crate) use no_open_file::open_file;
-pub use paused::PausedDownload;
+pub(crate) use path_bytes::{bytes_path, path_bytes};
+pub use paused::{PausedDownload, PausedId};
 pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};

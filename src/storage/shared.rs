@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::error::StorageError;
-use super::paused::PausedDownload;
+use super::paused::{PausedDownload, PausedId};
 use super::traits::{Blob, Catalogue, Draft, Partial, Storage, Stored};
 use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{ContentId, ContentName, Manifest};
@@ -89,7 +89,7 @@ macro_rules! forward {
                 (**self).remember_paused(paused).await
             }
 
-            async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+            async fn forget_paused(&self, id: &PausedId) -> Result<(), StorageError> {
                 (**self).forget_paused(id).await
             }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::error::StorageError;
-use super::paused::PausedDownload;
+use super::paused::{PausedDownload, PausedId};
 use super::{FilePoolStats, FileStamp, Folders};
 use crate::content::{Bitfield, ContentId, ContentName, Manifest};
 
@@ -244,12 +244,13 @@ pub trait Storage: Send + Sync + 'static {
         })
     }
 
-    /// Records durably that a download is paused, in place of an earlier record of the
-    /// same content, so that it can be shown after a restart. What has arrived of it is
-    /// not touched. A wrapper around a storage must forward the call, as well as the next
-    /// two. By default nothing is recorded.
+    /// Keeps the record of a download that was paused, durably and in place of an earlier
+    /// one with the same id, so that it is there after a restart. At every moment of a
+    /// crash one of the two is there as a whole. What has arrived of the content is not
+    /// touched. A wrapper around a storage must forward the call, as well as the next two.
+    /// By default nothing is kept.
     ///
-    /// Cancel safe: it is recorded or not.
+    /// Cancel safe: it is kept or not.
     ///
     /// # Errors
     /// [`StorageError::Full`] and [`StorageError::Io`].
@@ -264,13 +265,13 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::Io`].
-    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+    async fn forget_paused(&self, id: &PausedId) -> Result<(), StorageError> {
         let _ = id;
         Ok(())
     }
 
-    /// The downloads that are [recorded](Self::remember_paused) as paused, without those
-    /// whose records are damaged.
+    /// The [records](Self::remember_paused) that are kept, without those that are damaged:
+    /// these are logged as warnings, and stay.
     ///
     /// Cancel safe.
     ///

@@ -129,12 +129,9 @@ on_all_networks! {
         let (_owner, id) = hanging(&world, 3).await;
         let leecher = world.node("leecher").await;
         let mut download = leecher.peer.download(id);
-        // It is still looking for the content.
-        {
-            let mut early = std::pin::pin!(download.set_strategy(Strategy::Sequential));
-            assert_eq!(early.as_mut().now_or_never(), None);
-            early.await;
-        }
+        // It is still looking for the content, and follows when it has found it.
+        let early = download.set_strategy(Strategy::Sequential);
+        assert_eq!(early.now_or_never(), Some(()));
         // Now its driver runs.
         found(&download).await;
         download.set_strategy(Strategy::RarestFirst).await;

@@ -17,6 +17,7 @@ mod peer_crowd_takers;
 mod peer_faults;
 mod peer_hostile;
 mod peer_limits;
+mod peer_paused;
 mod peer_reading;
 mod peer_replay;
 mod peer_sessions;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bt_lite::storage::{
-    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, PausedDownload, Stored,
+    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, PausedDownload, PausedId, Stored,
 };
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 
@@ -107,7 +107,7 @@ impl Storage for Written {
         self.inner.remember_paused(paused).await
     }
 
-    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+    async fn forget_paused(&self, id: &PausedId) -> Result<(), StorageError> {
         self.called("forget_paused");
         self.inner.forget_paused(id).await
     }
@@ -177,10 +177,10 @@ async fn every_method_is_forwarded<S: Storage>(wrap: impl Fn(Written) -> S) {
     storage.forget(&name, &id).await.unwrap();
     assert_eq!(storage.catalogue().await.unwrap().remembered.len(), 0);
     storage.remove(&name, &id, None).await.unwrap();
-    let paused = PausedDownload::new(id, None);
+    let paused = PausedDownload::new(PausedId([7; 32]), bytes::Bytes::from_static(b"x"));
     storage.remember_paused(&paused).await.unwrap();
-    assert_eq!(storage.paused().await, Ok(vec![paused]));
-    storage.forget_paused(&id).await.unwrap();
+    assert_eq!(storage.paused().await, Ok(vec![paused.clone()]));
+    storage.forget_paused(&paused.id).await.unwrap();
 
     let calls = written.calls.lock().unwrap();
     let called: BTreeSet<String> = calls.iter().map(|call| call.to_string()).collect();

@@ -1,7 +1,6 @@
 //! The inbox of a driver: what sessions and users send to it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -9,7 +8,7 @@ use crate::content::Bitfield;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::limits::ContentLimits;
 use crate::peer::session::outlet::Outlet;
-use crate::peer::swarm::{DownloadStats, LinkCookies, LinkId, LinkInfo, PieceMap, Strategy};
+use crate::peer::swarm::{DownloadStats, LinkCookies, LinkId, LinkInfo, PieceMap};
 use crate::protocol::{Addr, PeerId, PeerMessage};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
@@ -40,19 +39,8 @@ pub(in crate::peer) enum DriverInput {
     Describe(oneshot::Sender<Arc<Asleep>>),
     /// Owners that are known in addition to those that a tracker names.
     Owners(Vec<Addr>),
-    /// The user wants the chunks in another order. The driver answers once the
-    /// order has changed.
-    SetStrategy {
-        strategy: Strategy,
-        done: oneshot::Sender<()>,
-    },
-    /// The user limits the content. The driver answers once that is in effect.
-    SetLimits {
-        limits: ContentLimits,
-        done: oneshot::Sender<()>,
-    },
-    /// The user wants the download to end after this long without anything.
-    SetPatience(Option<Duration>),
+    /// The user limits the content after its download has ended.
+    SetLimits(ContentLimits),
     /// The user asks which chunks are verified.
     VerifiedChunks {
         reply: oneshot::Sender<Option<Bitfield>>,

@@ -15,6 +15,9 @@ pub(in crate::peer) struct ContentStatus {
     progress: Progress,
     durable_bytes: u64,
     stall: Option<StallReason>,
+    /// Whether the manifest is known in this run of the peer. Until then the content and
+    /// how much of it is here may be remembered.
+    is_open: bool,
     /// How often the download was paused or resumed: an odd number if it is paused, or
     /// was when it ended.
     pauses: u64,
@@ -50,6 +53,7 @@ impl ContentStatus {
             durable_bytes: content.length,
             content: Some(content.clone()),
             stall: None,
+            is_open: true,
             pauses: 0,
             phase: StatusPhase::Ended(Ok(content)),
             uploads,
@@ -58,6 +62,22 @@ impl ContentStatus {
 
     pub(in crate::peer) fn content(&self) -> Option<&Content> {
         self.content.as_ref()
+    }
+
+    /// What was known before the peer was started again.
+    pub(in crate::peer) fn remember(&mut self, content: Content, progress: Progress) {
+        self.content = Some(content);
+        self.progress = progress;
+    }
+
+    /// Whether the manifest is known in this run of the peer.
+    pub(in crate::peer) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The manifest is known.
+    pub(in crate::peer) fn open(&mut self) {
+        self.is_open = true;
     }
 
     pub(in crate::peer) fn progress(&self) -> &Progress {

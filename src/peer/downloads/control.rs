@@ -1,5 +1,5 @@
 //! What users want of a download, beyond that it goes on: whether it is paused, when it
-//! begins, and whether its content is shared in the end.
+//! begins, its settings, and whether its content is shared in the end.
 //!
 //! All handles of a download share this. A download that joins another one hands what is
 //! wanted of it on to that one:
@@ -15,11 +15,15 @@ use tokio::sync::watch;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::queue::QueueTicket;
+use crate::peer::downloads::settings::Settings;
 
 /// What is wanted of one download.
 pub(in crate::peer) struct DownloadControl {
     ticket: QueueTicket,
     pause: watch::Sender<Option<PauseOptions>>,
+    settings: watch::Sender<Settings>,
+    /// Which version of the settings is in effect; `None` as long as nothing is fetched.
+    in_effect: watch::Sender<Option<u64>>,
     state: Mutex<State>,
 }
 
@@ -35,6 +39,8 @@ impl DownloadControl {
         Arc::new(Self {
             ticket,
             pause: watch::Sender::new(None),
+            settings: watch::Sender::default(),
+            in_effect: watch::Sender::default(),
             state: Mutex::new(State {
                 seeds: true,
                 joined: None,
@@ -75,6 +81,64 @@ impl DownloadControl {
     /// Changes when this download begins.
     pub(in crate::peer) fn set_priority(&self, priority: Priority) {
         self.ticket().set_priority(priority);
+        self.change(|_| {});
+    }
+
+    /// Changes the settings.
+    pub(in crate::peer) fn change(&self, change: impl FnOnce(&mut Settings)) {
+        let state = self.state();
+        match &state.joined {
+            Some(other) => {
+                let other = Arc::clone(other);
+                drop(state);
+                // In a box: the other one may have joined one as well.
+                other.change_as(Box::new(change));
+            }
+            None => self.settings.send_modify(|settings| {
+                change(settings);
+                settings.note_change();
+            }),
+        }
+    }
+
+    fn change_as(&self, change: Box<dyn FnOnce(&mut Settings) + '_>) {
+        self.change(change);
+    }
+
+    /// The settings of this download, and whoever hears of changes. Not those of another
+    /// one that it has joined.
+    pub(in crate::peer) fn settings(&self) -> watch::Receiver<Settings> {
+        self.settings.subscribe()
+    }
+
+    /// Which version of the settings is in effect; `None` if nothing is fetched.
+    pub(in crate::peer) fn set_in_effect(&self, version: Option<u64>) {
+        self.in_effect.send_replace(version);
+    }
+
+    /// Waits until the present settings are in effect, if something is being fetched.
+    ///
+    /// Cancel safe.
+    pub(in crate::peer) async fn in_effect(&self) {
+        let (version, mut seen) = self.present();
+        // Fails if the download has ended.
+        let _ = seen.wait_for(|seen| seen.is_none_or(|seen| seen >= version)).await;
+    }
+
+    fn present(&self) -> (u64, watch::Receiver<Option<u64>>) {
+        match self.joined() {
+            Some(other) => other.present(),
+            None => (self.settings.borrow().version(), self.in_effect.subscribe()),
+        }
+    }
+
+    /// This download takes the place of another one, and does what was wanted of that,
+    /// unless something else is wanted of it.
+    pub(in crate::peer) fn inherit(&self, other: &Self) {
+        let before = other.settings.borrow().clone();
+        self.change(|settings| settings.fill_in(&before));
+        let priority = self.ticket.priority().max(other.ticket.priority());
+        self.set_priority(priority);
     }
 
     /// Sets whether the content is shared when it is complete.
@@ -100,6 +164,8 @@ impl DownloadControl {
         if state.seeds {
             other.set_seeds(true);
         }
+        let settings = self.settings.borrow().clone();
+        other.change(|its| its.take_over(&settings));
         let ticket = other.ticket();
         let priority = self.ticket.priority();
         if priority > ticket.priority() {

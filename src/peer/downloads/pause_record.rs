@@ -1,47 +1,111 @@
-//! The record of the storage that a download is paused.
+//! The record of the storage of a download that was paused.
+//!
+//! ```text
+//!             pause                  resume                 pause
+//!   (none) ─────────▶ a paused one ─────────▶ a resumed one ─────▶ a paused one …
+//!     ▲                                            │
+//!     └── complete, failed, cancelled, discarded ──┴── from any of them
+//! ```
+//! Each step replaces the record at once, so a crash leaves the one before or the one
+//! after. A download that was never paused has none.
 
+use crate::content::ContentId;
+use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::paused_form::{KnownContent, PausedRecord, RecordedState};
 use crate::peer::downloads::running::Running;
+use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
-use crate::storage::PausedDownload;
+use crate::storage::PausedId;
 
-/// The peer is shut down: a pause is recorded that nobody has seen to yet.
+/// The peer is shut down: what has happened since the last record is recorded.
 pub(in crate::peer) async fn record_at_shutdown(shared: &PeerShared, running: &Running) {
     let pause = *running.control.pauses().borrow();
-    if pause.is_some() && !running.has_record() {
-        record_pause(shared, running, pause).await;
-    }
+    record(shared, running, pause).await;
 }
 
-/// Has the storage record how a download is paused, or drops that record. Only a content
-/// that is known has one.
-pub(in crate::peer) async fn record_pause(
+/// Has the storage record a download that is paused, or that goes on after a pause.
+pub(in crate::peer) async fn record(
     shared: &PeerShared,
     running: &Running,
     pause: Option<PauseOptions>,
 ) {
-    let Some(id) = running.id() else {
+    let state = match pause {
+        Some(options) => RecordedState::Paused(options),
+        None if running.has_record() => RecordedState::Resumed,
+        None => return,
+    };
+    let Some(form) = form(shared, running, state) else {
         return;
     };
-    match pause {
-        Some(PauseOptions { serve })
-            if shared.share_stored && running.unrecorded.get().is_none() =>
-        {
-            let paused = PausedDownload::new(id, running.name.get().cloned());
-            let paused = paused.serve(serve).seed(running.control.seeds());
-            // Also if this future is dropped meanwhile.
-            running.is_recorded();
-            if let Err(error) = shared.storage.remember_paused(&paused).await {
-                tracing::warn!(content = %id, %error, "it will not be listed after a restart");
-            }
-        }
-        Some(_) => {}
-        None => {
-            if running.take_recorded()
-                && let Err(error) = shared.storage.forget_paused(&id).await
-            {
-                tracing::warn!(content = %id, %error, "it will be listed after a restart");
-            }
-        }
+    let Some(bytes) = form.encode() else {
+        tracing::warn!("a download with such paths will not be listed after a restart");
+        return;
+    };
+    let Some(record) = running.record_with(bytes, || new_id(form.place)) else {
+        return;
+    };
+    match shared.storage.remember_paused(&record).await {
+        Ok(()) => running.is_recorded(record),
+        Err(error) => tracing::warn!(%error, "a pause may not survive a restart"),
     }
+}
+
+/// Has the storage drop the record of a download that has ended.
+pub(in crate::peer) async fn forget(shared: &PeerShared, running: &Running) {
+    if let Some(id) = running.take_record()
+        && let Err(error) = shared.storage.forget_paused(&id).await
+    {
+        tracing::warn!(%error, "a download that has ended will be listed after a restart");
+    }
+}
+
+/// What is recorded of a download; nothing of one that does not go to the storage.
+fn form(shared: &PeerShared, running: &Running, state: RecordedState) -> Option<PausedRecord> {
+    let mut asked = (**running.asked.get()?).clone();
+    let id = running.id();
+    let ticket = running.control.ticket();
+    let settings = running.control.settings().borrow().clone();
+    asked.strategy = settings.strategy.unwrap_or(asked.strategy);
+    let limits = settings.limits.or(asked.limits);
+    asked.limits = limits.or_else(|| id.and_then(|id| limits_of(shared, &id)));
+    let known = known(&running.handle.status.borrow());
+    Some(PausedRecord {
+        state,
+        key: running.key.get()?.clone(),
+        id,
+        listed_as: running.listed_as.get().cloned(),
+        known,
+        asked,
+        place: ticket.place(),
+        priority: ticket.priority(),
+        seeds: running.control.seeds(),
+        patience: settings.patience,
+        owners: running.owners(),
+    })
+}
+
+/// The limits that a content has without its download.
+fn limits_of(shared: &PeerShared, id: &ContentId) -> Option<ContentLimits> {
+    let limits = shared.limiter.content(id);
+    (limits != ContentLimits::default()).then_some(limits)
+}
+
+fn known(status: &ContentStatus) -> Option<KnownContent> {
+    let progress = status.progress();
+    Some(KnownContent {
+        content: status.content()?.clone(),
+        verified_bytes: progress.verified_bytes,
+        verified_chunks: progress.verified_chunks,
+    })
+}
+
+/// A number that no other record has.
+fn new_id(place: u64) -> PausedId {
+    let mut id = [0; 32];
+    if getrandom::fill(&mut id).is_err() {
+        // Nobody else has this place.
+        id = *blake3::hash(&place.to_le_bytes()).as_bytes();
+    }
+    PausedId(id)
 }

@@ -9,6 +9,10 @@ use tokio::sync::oneshot;
 use crate::metrics::{self, Held};
 use crate::peer::downloads::priority::Priority;
 
+/// The highest place that a download may have had before the peer was started: nobody
+/// starts so many, and as many have room behind it.
+const MAX_PLACE: u64 = u64::MAX / 2;
+
 /// The queue of one peer.
 pub(in crate::peer) struct DownloadQueue(Mutex<Line>);
 
@@ -199,6 +203,26 @@ impl QueueTicket {
         self.standing().priority.0
     }
 
+    /// Its place among those of its priority: less is earlier.
+    pub(in crate::peer) fn place(&self) -> u64 {
+        self.standing().number
+    }
+
+    /// Takes the place that it had before the peer was started again, behind those that
+    /// have theirs already. Call it in the order of the places.
+    pub(in crate::peer) fn take_place(&self, place: u64) {
+        let mut line = self.queue.line();
+        let before = self.standing();
+        if place <= before.number || place > MAX_PLACE {
+            return;
+        }
+        line.next = line.next.max(place);
+        self.lock_standing().number = place;
+        if let Some(asks) = line.waiting.remove(&before) {
+            line.waiting.insert(self.standing(), asks);
+        }
+    }
+
     /// Changes the priority, and with it the place in line.
     pub(in crate::peer) fn set_priority(&self, priority: Priority) {
         let mut line = self.queue.line();
@@ -281,6 +305,24 @@ mod tests {
         assert_eq!(queue.counts(), (1, 2));
         drop(place);
         assert!(second.now_or_never().unwrap().is_some());
+    }
+
+    #[test]
+    fn places_are_taken_again_and_new_ones_come_behind() {
+        let queue = Arc::new(DownloadQueue::new(1));
+        let earlier: Vec<QueueTicket> = [0, 0, 7, 9, u64::MAX]
+            .into_iter()
+            .map(|place| {
+                let ticket = queue.enter();
+                ticket.take_place(place);
+                ticket
+            })
+            .collect();
+        let places: Vec<u64> = earlier.iter().map(QueueTicket::place).collect();
+        assert_eq!(places, [1, 2, 7, 9, 10]);
+        assert_eq!(earlier[3].position(), Some(3));
+        assert_eq!(queue.enter().place(), 11);
+        assert_eq!(queue.counts(), (0, 6));
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The downloads of a peer that have not ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::contents::table::DriverHandle;
+use crate::peer::downloads::asked::Asked;
 use crate::peer::downloads::control::DownloadControl;
+use crate::peer::downloads::settings::MAX_ADDED_OWNERS;
 use crate::peer::events::topic::Topic;
-use crate::protocol::ContentKey;
+use crate::protocol::{Addr, ContentKey};
+use crate::storage::{PausedDownload, PausedId};
 
 /// The downloads of one peer, in the order in which they were asked for.
 #[derive(Default)]
@@ -35,12 +39,24 @@ pub(in crate::peer) struct Running {
     /// Cancelled when it has ended.
     pub(in crate::peer) ended: CancellationToken,
     pub(in crate::peer) topic: Arc<Topic>,
-    /// Set if a pause of it is not recorded: the record would not say where it goes.
-    pub(in crate::peer) unrecorded: OnceLock<()>,
-    /// Whether the storage has recorded that it is paused.
-    recorded: AtomicBool,
+    /// How it was asked for, if a pause of it is recorded.
+    pub(in crate::peer) asked: OnceLock<Box<Asked>>,
+    /// The name that trackers have for the content.
+    pub(in crate::peer) listed_as: OnceLock<ContentName>,
+    /// The owners that trackers have named of late, each once.
+    owners: Mutex<VecDeque<Addr>>,
+    record: Mutex<Record>,
     /// It was paused when the peer was last stopped, and nobody has asked for it since.
     restored: AtomicBool,
+}
+
+/// What the storage has recorded of a download.
+#[derive(Default)]
+struct Record {
+    /// Set from before it is written until it is removed.
+    id: Option<PausedId>,
+    /// What is in it, as far as that is known.
+    written: Option<Bytes>,
 }
 
 /// Keeps a download in the table until it is dropped.
@@ -62,12 +78,14 @@ impl RunningDownloads {
             key: OnceLock::new(),
             found: OnceLock::new(),
             name: OnceLock::new(),
-            unrecorded: OnceLock::new(),
+            asked: OnceLock::new(),
+            listed_as: OnceLock::new(),
+            owners: Mutex::default(),
             handle,
             control,
             ended,
             topic,
-            recorded: AtomicBool::new(false),
+            record: Mutex::default(),
             restored: AtomicBool::new(false),
         });
         let mut table = self.table();
@@ -116,19 +134,24 @@ impl Running {
         }
     }
 
-    /// The download was paused when the peer was last stopped, and the storage has
-    /// recorded that.
-    pub(in crate::peer) fn restored(&self) {
-        self.is_recorded();
+    /// The storage had this record of the download when the peer was started.
+    pub(in crate::peer) fn restored(&self, record: &PausedDownload) {
+        let mut has = self.record();
+        has.id = Some(record.id);
+        has.written = Some(record.bytes.clone());
         self.restored.store(true, Ordering::Relaxed);
     }
 
     /// Another download takes its place, and its record, if it was restored and nobody has
-    /// asked for it since.
+    /// asked for it since. One that goes somewhere else would not find what is here.
     pub(in crate::peer) fn give_way_to(&self, other: &Self) {
+        let directory = |running: &Self| running.asked.get().map(|asked| asked.directory.clone());
         let is_paused = self.control.pauses().borrow().is_some();
-        if is_paused && self.handle.holders.abandon() && self.take_recorded() {
-            other.is_recorded();
+        let gives_way = is_paused && other.asked.get().is_some();
+        if gives_way && directory(self) == directory(other) && self.handle.holders.abandon() {
+            other.control.inherit(&self.control);
+            let record = std::mem::take(&mut *self.record());
+            *other.record() = record;
         }
     }
 
@@ -137,19 +160,65 @@ impl Running {
         self.restored.load(Ordering::Relaxed)
     }
 
-    /// The storage has a record of the pause from now on, or will have.
-    pub(in crate::peer) fn is_recorded(&self) {
-        self.recorded.store(true, Ordering::Relaxed);
+    /// Trackers have named these owners.
+    pub(in crate::peer) fn named(&self, owners: impl IntoIterator<Item = Addr>) {
+        let mut known = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        for owner in owners {
+            known.retain(|other| *other != owner);
+            if known.len() == MAX_ADDED_OWNERS {
+                known.pop_front();
+            }
+            known.push_back(owner);
+        }
     }
 
-    /// Whether the storage has a record of the pause.
+    /// The owners that trackers and the user have named, those of the user at the end.
+    pub(in crate::peer) fn owners(&self) -> Vec<Addr> {
+        let settings = self.control.settings().borrow().clone();
+        let added: HashSet<&Addr> = settings.owners().collect();
+        let known = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = known.iter().filter(|owner| !added.contains(owner));
+        named.chain(settings.owners()).cloned().collect()
+    }
+
+    /// Whether the storage has a record of it, or will have.
     pub(in crate::peer) fn has_record(&self) -> bool {
-        self.recorded.load(Ordering::Relaxed)
+        self.record().id.is_some()
     }
 
-    /// The storage has no record any more. Returns whether it had one.
-    pub(in crate::peer) fn take_recorded(&self) -> bool {
-        self.recorded.swap(false, Ordering::Relaxed)
+    /// The record to write so that it has these bytes; `new` gives the id of a new one.
+    /// Nothing if it has them.
+    pub(in crate::peer) fn record_with(
+        &self,
+        bytes: Bytes,
+        new: impl FnOnce() -> PausedId,
+    ) -> Option<PausedDownload> {
+        let mut has = self.record();
+        if has.written.as_ref() == Some(&bytes) {
+            return None;
+        }
+        has.written = None;
+        // Also if it is not written in the end: then there is nothing to remove.
+        let id = *has.id.get_or_insert_with(new);
+        Some(PausedDownload::new(id, bytes))
+    }
+
+    /// The record is written.
+    pub(in crate::peer) fn is_recorded(&self, record: PausedDownload) {
+        let mut has = self.record();
+        if has.id == Some(record.id) {
+            has.written = Some(record.bytes);
+        }
+    }
+
+    /// The storage has no record any more. Returns which one it had.
+    pub(in crate::peer) fn take_record(&self) -> Option<PausedId> {
+        std::mem::take(&mut *self.record()).id
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::DownloadError;
+use crate::peer::downloads::settings::Settings;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, ContentKey, Found};
@@ -30,12 +31,13 @@ pub(in crate::peer) struct Search<'a> {
     shared: &'a PeerShared,
     key: ContentKey,
     /// Owners that the user has named.
-    owners: &'a [Addr],
+    owners: Vec<Addr>,
     /// Changes when a tracker has answered after a failure.
     recoveries: watch::Receiver<u64>,
     state: SearchState,
-    /// For how long this search may still go on without an owner.
+    /// For how long this search may go on without an owner, and for how long it did.
     patience: Option<Duration>,
+    spent: Duration,
 }
 
 enum SearchState {
@@ -59,16 +61,24 @@ impl<'a> Search<'a> {
     pub(in crate::peer) fn new(
         shared: &'a PeerShared,
         key: ContentKey,
-        owners: &'a [Addr],
+        owners: &[Addr],
     ) -> Self {
         Self {
             recoveries: shared.trackers.recoveries(),
             patience: shared.config.swarm.patience,
+            spent: Duration::ZERO,
             state: SearchState::Untried,
             shared,
             key,
-            owners,
+            owners: owners.to_vec(),
         }
+    }
+
+    /// Goes on with these settings.
+    pub(in crate::peer) fn set(&mut self, settings: &Settings) {
+        let default = self.shared.config.swarm.patience;
+        self.patience = settings.patience.unwrap_or(default);
+        self.owners = settings.owners().cloned().collect();
     }
 
     /// Asks the trackers once.
@@ -77,7 +87,7 @@ impl<'a> Search<'a> {
     pub(in crate::peer) async fn ask(&mut self) -> Result<Found, Missed> {
         let begun = Instant::now();
         self.recoveries.mark_unchanged();
-        let asked = find(self.shared, self.key.clone(), self.owners).await;
+        let asked = find(self.shared, self.key.clone(), &self.owners).await;
         if !matches!(self.state, SearchState::Untried) {
             self.spend(begun);
         }
@@ -122,7 +132,7 @@ impl<'a> Search<'a> {
             }
         };
         let is_over = match self.patience {
-            Some(patience) => timeout(patience, again).await.is_err(),
+            Some(patience) => timeout(patience.saturating_sub(self.spent), again).await.is_err(),
             None => {
                 again.await;
                 false
@@ -158,10 +168,8 @@ impl<'a> Search<'a> {
     }
 
     /// The time since then was spent in vain.
-    fn spend(&mut self, since: Instant) {
-        if let Some(patience) = &mut self.patience {
-            *patience = patience.saturating_sub(since.elapsed());
-        }
+    pub(in crate::peer) fn spend(&mut self, since: Instant) {
+        self.spent += since.elapsed();
     }
 
     fn given_up(&self) -> DownloadError {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
@@ -20,6 +21,7 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::serve;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
+use crate::peer::downloads::asked::{Asked, Earlier};
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::discard::discard_partial;
 use crate::peer::downloads::holders::{Hold, Holders};
@@ -28,17 +30,19 @@ use crate::peer::downloads::local::{
     storage_error,
 };
 use crate::peer::downloads::pause::PauseOptions;
-use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
+use crate::peer::downloads::pause_record::{forget, record, record_at_shutdown};
+use crate::peer::downloads::paused_form::PausedRecord;
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::Registered;
 use crate::peer::downloads::search::{Missed, Search, find};
+use crate::peer::downloads::settings::Settings;
 use crate::peer::events::topic::Topic;
 use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{StallReason, Swarm};
+use crate::peer::swarm::{Progress, StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{Remembered, Storage, StorageError, open_file};
+use crate::storage::{PausedDownload, Remembered, Storage, StorageError, open_file};
 
 /// A download that is about to start.
 pub(in crate::peer) struct DownloadTask {
@@ -146,40 +150,57 @@ impl DownloadTask {
             // Nobody else sets it.
             let _ = registered.key.set(key);
         }
-        let goes_elsewhere = options.directory.is_some()
-            || options.memory.is_some()
-            || options.existing.is_some()
-            || options.if_taken != IfTaken::default();
-        if let Some(registered) = self.registered.as_ref().filter(|_| goes_elsewhere) {
-            // Nobody else sets it.
-            let _ = registered.unrecorded.set(());
-        }
+        self.note_options(options);
         if let Some(registered) = &self.registered {
-            let asked = registered.key.get().and_then(|key| match key {
-                ContentKey::Name(name) => Some(name),
-                ContentKey::Id(_) => None,
-            });
-            if let Some(name) = options.name.as_ref().or(asked) {
-                // Nobody else sets it.
-                let _ = registered.name.set(name.clone());
-            }
             for other in self.shared.running.all() {
                 if other.is_restored() && registered.wants_same(&other) {
                     other.give_way_to(registered);
                 }
             }
         }
+    }
+
+    fn note_options(&self, options: &DownloadOptions) {
+        self.control.change(|settings| settings.add_owners(options.owners.clone()));
+        self.ticket.set_priority(options.priority);
+        if let Some(registered) = &self.registered {
+            self.note_asked(registered, options);
+        }
         if let Some(path) = &options.directory {
             // Nobody else sets it.
             let _ = self.directory.set(path.clone());
         }
-        self.ticket.set_priority(options.priority);
         self.control.set_seeds(options.seed);
         self.control.set_pause(options.paused);
         if options.paused.is_some() {
             self.ticket.leave();
             self.show_paused(true);
         }
+    }
+
+    /// Notes what a record of the download needs, and what is shown of it.
+    fn note_asked(&self, registered: &Registered, options: &DownloadOptions) {
+        let asked = registered.key.get().and_then(|key| match key {
+            ContentKey::Name(name) => Some(name),
+            ContentKey::Id(_) => None,
+        });
+        if let Some(name) = options.name.as_ref().or(asked) {
+            // Nobody else sets it.
+            let _ = registered.name.set(name.clone());
+        }
+        let is_private = options.memory.is_some() || options.passing.is_some();
+        if is_private || !self.shared.share_stored {
+            return;
+        }
+        // Nobody else sets it.
+        let _ = registered.asked.set(Box::new(Asked {
+            name: options.name.clone(),
+            directory: options.directory.clone(),
+            overwrites: options.if_taken == IfTaken::Overwrite,
+            existing: options.existing.clone(),
+            strategy: options.strategy,
+            limits: options.limits,
+        }));
     }
 
     fn show_paused(&self, paused: bool) {
@@ -191,17 +212,52 @@ impl DownloadTask {
         }
     }
 
-    /// The download was paused when the peer was last stopped.
-    pub(in crate::peer) fn restored(&self) {
+    /// The storage has this record of the download. The peer lists it from now on.
+    pub(in crate::peer) fn restored(
+        &self,
+        record: &PausedRecord,
+        options: &DownloadOptions,
+        paused: &PausedDownload,
+    ) {
         if let Some(registered) = &self.registered {
-            registered.restored();
+            // Nobody else sets them.
+            let _ = registered.key.set(record.key.clone());
+            if let Some(id) = record.id {
+                let _ = registered.found.set(id);
+            }
+            if let Some(listed_as) = &record.listed_as {
+                let _ = registered.listed_as.set(listed_as.clone());
+            }
+            registered.restored(paused);
+        }
+        self.ticket.take_place(record.place);
+        if let Some(known) = &record.known {
+            let mut progress = Progress::default();
+            let length = known.content.length;
+            progress.length = Some(length);
+            progress.chunks = Geometry::of(length).ok().map(|geometry| geometry.chunks());
+            progress.verified_bytes = known.verified_bytes;
+            progress.verified_chunks = known.verified_chunks;
+            let content = known.content.clone();
+            self.status.send_modify(|status| status.remember(content, progress));
+        }
+        if let Some(patience) = record.patience {
+            self.control.change(|settings| settings.patience = Some(patience));
+        }
+        self.note_options(options);
+    }
+
+    /// Has the storage record the download, if it is paused or was.
+    async fn record(&self, pause: Option<PauseOptions>) {
+        if let Some(registered) = &self.registered {
+            record(&self.shared, registered, pause).await;
         }
     }
 
-    /// Has the storage record that the download is paused, or drops that.
-    async fn record_pause(&self, pause: Option<PauseOptions>) {
+    /// Has the storage drop its record.
+    async fn forget(&self) {
         if let Some(registered) = &self.registered {
-            record_pause(&self.shared, registered, pause).await;
+            forget(&self.shared, registered).await;
         }
     }
 
@@ -239,19 +295,24 @@ impl DownloadTask {
     async fn drive(self, started: Result<Start, DownloadError>) {
         self.ticket.leave();
         match started {
-            Err(DownloadError::ShutDown) => {
-                if let Some(registered) = &self.registered {
-                    record_at_shutdown(&self.shared, registered).await;
-                }
-            }
-            _ => self.record_pause(None).await,
-        }
-        match started {
+            // Its driver goes on with the record.
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
-            Ok(Start::Join(join)) => Box::pin(self.follow(join)).await,
-            Ok(Start::Complete(content)) => Box::pin(self.is_complete(content)).await,
+            Ok(Start::Join(join)) => {
+                self.forget().await;
+                Box::pin(self.follow(join)).await;
+            }
+            Ok(Start::Complete(content)) => {
+                self.forget().await;
+                Box::pin(self.is_complete(content)).await;
+            }
             Err(error) => {
                 let error = Box::pin(self.discard(error)).await;
+                match (&error, &self.registered) {
+                    (DownloadError::ShutDown, Some(registered)) => {
+                        record_at_shutdown(&self.shared, registered).await;
+                    }
+                    _ => self.forget().await,
+                }
                 self.topic.failed(&self.shared.events, &error);
                 self.readers.end(error.clone());
                 self.status.send_modify(|status| status.end(Err(error)));
@@ -495,11 +556,16 @@ impl DownloadTask {
             return Err(wrong);
         }
         check_owners(shared, &options.owners)?;
+        let earlier = options.earlier.as_deref();
         let asked = match &key {
             ContentKey::Name(name) => Some(name.clone()),
-            ContentKey::Id(_) => None,
+            ContentKey::Id(_) => earlier.and_then(|earlier| earlier.asked.clone()),
         };
-        let target = target(shared, &options).await?;
+        let target = match &options.earlier {
+            // What it needs may not be there as long as it is paused.
+            Some(_) => self.while_running(|| target(shared, &options)).await?,
+            None => target(shared, &options).await?,
+        };
         let wanted = WantedNames {
             target,
             is_elsewhere: options.directory.is_some(),
@@ -519,15 +585,23 @@ impl DownloadTask {
             Lookup::Stored(start) => return Ok(start),
         };
         if let Some(registered) = &self.registered {
-            // Nobody else sets it.
+            // Nobody else sets it, but what has restored it.
             let _ = registered.found.set(found.id);
+            registered.named(found.owners.iter().map(|owner| owner.addr.clone()));
         }
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
                 Ok(claim) => {
                     self.limit(found.id, &options);
-                    let fetch = fetch(shared, claim, wanted, found, options, place);
-                    return Box::pin(fetch).await;
+                    let known = (options, self.settings());
+                    let started = Box::pin(fetch(shared, claim, wanted, found, known, place));
+                    let started = started.await?;
+                    if let (Start::Fetch(fetch), Some(registered)) = (&started, &self.registered) {
+                        // Nobody else sets it, but what has restored it.
+                        let listed_as = fetch.listing.listed_as().clone();
+                        let _ = registered.listed_as.set(listed_as);
+                    }
+                    return Ok(started);
                 }
                 Err(settled) => {
                     let id = found.id;
@@ -549,9 +623,12 @@ impl DownloadTask {
         wanted: &WantedNames,
         options: &DownloadOptions,
     ) -> Result<Lookup, DownloadError> {
-        let mut search = Search::new(&self.shared, key.clone(), &options.owners);
+        let mut search = Search::new(&self.shared, key.clone(), &[]);
+        let mut changes = self.control.settings();
         let mut place = self.place().await?;
         loop {
+            changes.mark_unchanged();
+            search.set(&self.settings());
             let missed = match search.ask().await {
                 Ok(found) => {
                     self.show_stall(None);
@@ -568,7 +645,13 @@ impl DownloadTask {
             }
             drop(place);
             let aside = self.ticket.step_aside();
-            search.wait().await?;
+            let begun = Instant::now();
+            tokio::select! {
+                biased;
+                waited = search.wait() => waited?,
+                // Perhaps there is an owner now.
+                Ok(()) = changes.changed() => search.spend(begun),
+            }
             aside.return_to_line();
             place = self.place().await?;
         }
@@ -582,9 +665,19 @@ impl DownloadTask {
         });
     }
 
+    /// What the user has set by now.
+    fn settings(&self) -> Settings {
+        self.control.settings().borrow().clone()
+    }
+
+    /// The owners that the user has named by now.
+    fn owners(&self) -> Vec<Addr> {
+        self.settings().owners().cloned().collect()
+    }
+
     /// Limits the content as it is wanted for this download.
     fn limit(&self, id: ContentId, options: &DownloadOptions) {
-        if let Some(limits) = options.limits {
+        if let Some(limits) = self.settings().limits.or(options.limits) {
             self.shared.limit_content(id, limits);
         }
     }
@@ -615,7 +708,7 @@ impl DownloadTask {
             }
             // It will not be here when it has ended.
             Settled::Downloading(running) if running.is_passing => {
-                await_part(shared, id, running, &options.owners).await;
+                await_part(shared, id, running, &self.owners()).await;
                 Ok(None)
             }
             // It goes to the folder, or to one caller: to be copied when it is there.
@@ -623,7 +716,7 @@ impl DownloadTask {
                 if running.role != Role::Alone
                     || (running.is_private && !wanted.target.is_private) =>
             {
-                await_part(shared, id, running, &options.owners).await;
+                await_part(shared, id, running, &self.owners()).await;
                 let complete = Box::pin(complete_here(shared, id, wanted)).await?;
                 Ok(complete.map(Start::Complete))
             }
@@ -635,11 +728,6 @@ impl DownloadTask {
                 let Some(hold) = running.holders.join() else {
                     return Ok(None);
                 };
-                if !options.owners.is_empty() {
-                    let owners = DriverInput::Owners(options.owners.clone());
-                    // Fails if the download has ended.
-                    let _ = running.inbox.send(owners).await;
-                }
                 let wanted = wanted.clone();
                 Ok(Some(Start::Join(Join {
                     running,
@@ -760,7 +848,7 @@ impl DownloadTask {
         if owners.is_empty() {
             return Err(DownloadError::NoOwners { id });
         }
-        let now = tokio::time::Instant::now().into_std();
+        let now = Instant::now().into_std();
         let swarm = Swarm::leecher(now, shared.swarm_config(), shared.identity.id, id);
         let is_here = !is_short(length) && source.storage.has_partial(&id).await;
         Ok(Start::Fetch(Box::new(Fetch {
@@ -784,17 +872,23 @@ impl DownloadTask {
     where
         F: Future<Output = T>,
     {
-        let mut pauses = self.control.pauses();
+        let (mut pauses, mut settings) = (self.control.pauses(), self.control.settings());
         loop {
             let pause = *pauses.borrow_and_update();
-            self.record_pause(pause).await;
+            settings.mark_unchanged();
             if pause.is_some() {
                 self.ticket.leave();
+                self.record(pause).await;
                 self.show_paused(true);
-                // The sender is in the control.
-                let _ = pauses.changed().await;
+                tokio::select! {
+                    biased;
+                    // The senders are in the control.
+                    _ = pauses.changed() => {}
+                    _ = settings.changed() => {}
+                }
                 continue;
             }
+            self.record(pause).await;
             if self.status.borrow().is_paused() {
                 self.ticket.enter();
                 self.show_paused(false);
@@ -882,24 +976,27 @@ async fn fetch(
     shared: &Arc<PeerShared>,
     claim: DriverClaim,
     wanted: WantedNames,
-    found: Found,
-    options: DownloadOptions,
+    mut found: Found,
+    (options, settings): (DownloadOptions, Settings),
     place: ActivePlace,
 ) -> Result<Start, DownloadError> {
     let id = found.id;
+    let kept = options.earlier.and_then(|earlier| found_earlier(&mut found, *earlier));
     let WantedNames { target, asked, .. } = wanted;
     let storage = Arc::clone(&target.storage);
     let names = Names {
         own: options.name,
         asked,
         found: found.name,
+        kept,
     };
     let listed = found.owners.into_iter().map(|o| (o.addr, o.complete));
-    let known = options.owners.into_iter().map(|addr| (addr, false));
+    let known = settings.owners().map(|addr| (addr.clone(), false));
     let owners: Vec<_> = listed.chain(known).collect();
     let content = Content::new(id, names.stored(&*storage, id)?, found.length);
     let mut config = shared.swarm_config();
-    config.planner.strategy = options.strategy;
+    config.planner.strategy = settings.strategy.unwrap_or(options.strategy);
+    config.patience = settings.patience.unwrap_or(config.patience);
     let fallback = names.fallback(id);
     let listed_as = names.listed();
     // To look costs more than a single chunk that is fetched in vain.
@@ -920,7 +1017,7 @@ async fn fetch(
     }
     let is_bounded = !target.is_private && shared.config.max_stored.is_some();
     let has_partial = target.existing.is_some() || (!is_short && storage.has_partial(&id).await);
-    let now = tokio::time::Instant::now().into_std();
+    let now = Instant::now().into_std();
     let swarm = Swarm::leecher(now, config, shared.identity.id, id);
     Ok(Start::Fetch(Box::new(Fetch {
         claim,
@@ -937,6 +1034,18 @@ async fn fetch(
         source: None,
         target: Some(target),
     })))
+}
+
+/// Has the content found as it was before the peer was started again. Returns the name that
+/// it had here.
+fn found_earlier(found: &mut Found, earlier: Earlier) -> Option<ContentName> {
+    if let Some(listed_as) = earlier.listed_as {
+        found.name = listed_as;
+    }
+    let content = earlier.content?;
+    // A tracker merely repeats it.
+    found.length = content.length;
+    Some(content.name)
 }
 
 /// What the readers of a content hear that was complete here, and is gone already.
@@ -966,6 +1075,8 @@ struct Names {
     /// A name that a tracker has for it, which anybody may have chosen; its id
     /// if there is none.
     found: ContentName,
+    /// The name that it had here before the peer was started again.
+    kept: Option<ContentName>,
 }
 
 impl Names {
@@ -977,6 +1088,11 @@ impl Names {
     /// The name to store it under: the one that the user wants, or one that
     /// others have and that the storage accepts.
     fn stored(&self, storage: &dyn Storage, id: ContentId) -> Result<ContentName, DownloadError> {
+        if let Some(kept) = &self.kept
+            && storage.check_name(kept).is_ok()
+        {
+            return Ok(kept.clone());
+        }
         if let Some(wanted) = self.wanted() {
             return match storage.check_name(wanted) {
                 Ok(()) => Ok(wanted.clone()),

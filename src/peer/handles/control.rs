@@ -4,18 +4,21 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{ConfigError, StartError, checked_addr};
-use crate::peer::contents::inbox::DriverInput;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
+use crate::peer::downloads::settings::Settings;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
+use crate::peer::swarm::Strategy;
 use crate::protocol::{Addr, AddrError};
 use crate::tracker::TrackerError;
 
 impl Download {
     /// Pauses the download, for all its handles. Returns at once;
     /// [`DownloadEvent::Paused`](crate::DownloadEvent::Paused) comes when it is in effect,
-    /// which is soon. May be called again with other options.
+    /// which is soon. If the peer [remembers](crate::PeerBuilder::share_stored) paused
+    /// downloads, the storage has recorded it by then, unless the download was paused from the
+    /// start. May be called again with other options.
     ///
     /// A paused download asks nobody for anything. What it was waiting for is given back,
     /// and nobody is blamed for that; what has arrived is stored and made durable. It
@@ -38,14 +41,16 @@ impl Download {
     }
 
     /// Changes which of the downloads that wait begins first, for all handles of this
-    /// one. One that is active stays active.
+    /// one, also one that is paused. One that is active stays active.
     pub fn set_priority(&self, priority: Priority) {
         self.control().set_priority(priority);
     }
 
     /// Adds an owner to ask, an [`Addr`] or text, in addition to those that are known and
-    /// that a tracker names. No effect on a download that has ended. One that has not
-    /// found its content yet asks the owner afterwards: trackers are needed until then.
+    /// that a tracker names. Returns at once, also if the download waits or is paused: it
+    /// asks the owner when it goes on. One by id needs no tracker then; one by name needs
+    /// trackers to find its content. The last 1,024 owners are kept. No effect on a download
+    /// that has ended.
     ///
     /// Cancel safe: if the future is dropped, the owner is added or it is not.
     ///
@@ -58,7 +63,7 @@ impl Download {
         A::Error: Into<AddrError>,
     {
         let owner = checked_addr(addr)?;
-        self.tell(DriverInput::Owners(vec![owner])).await;
+        self.control().change(|settings| settings.add_owners([owner]));
         Ok(())
     }
 
@@ -66,11 +71,26 @@ impl Download {
     /// [`SwarmConfig::patience`](crate::peer::swarm::SwarmConfig::patience) says; `None`
     /// never ends it. It counts from when something last arrived, or the download was
     /// resumed: one for which nothing has arrived for longer ends soon. All handles share
-    /// it. No effect on a download that has ended.
+    /// it. Returns at once, also if the download waits or is paused. No effect on a download
+    /// that has ended.
     ///
     /// Cancel safe: if the future is dropped, it is changed or it is not.
     pub async fn set_patience(&self, patience: Option<Duration>) {
-        self.tell(DriverInput::SetPatience(patience)).await;
+        let change = |settings: &mut Settings| settings.patience = Some(patience);
+        self.control().change(change);
+    }
+
+    /// Changes the order in which the missing chunks are asked for. While something is
+    /// being fetched, it returns when the change is in effect, which is soon: requests that
+    /// are made from then on follow it, those that are on their way stay. If the download
+    /// waits, looks for its content or is paused, this returns at once, and the order
+    /// counts when it goes on. No effect on a download that has ended.
+    ///
+    /// Cancel safe: if the future is dropped, the order changes or it does not.
+    pub async fn set_strategy(&self, strategy: Strategy) {
+        let change = |settings: &mut Settings| settings.strategy = Some(strategy);
+        self.control().change(change);
+        self.control().in_effect().await;
     }
 
     /// Which of the downloads that wait begins first.

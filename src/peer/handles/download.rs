@@ -16,6 +16,7 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::passing::PassingStorage;
 use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::asked::Earlier;
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::pause::PauseOptions;
@@ -158,6 +159,8 @@ pub struct DownloadOptions {
     pub(in crate::peer) memory: Option<MemoryStorage>,
     /// Where it passes through, instead.
     pub(in crate::peer) passing: Option<PassingStorage>,
+    /// What was found out before the peer was started again.
+    pub(in crate::peer) earlier: Option<Box<Earlier>>,
     /// The first text that was not an address or a name; the download fails with it.
     pub(in crate::peer) wrong: Option<DownloadError>,
 }
@@ -177,6 +180,7 @@ impl Default for DownloadOptions {
             existing: None,
             memory: None,
             passing: None,
+            earlier: None,
             wrong: None,
         }
     }
@@ -357,13 +361,6 @@ impl Download {
         self.status.borrow().is_paused()
     }
 
-    /// Tells the driver something. Waits while the download is looking for its content.
-    /// No effect on a download that has ended.
-    pub(in crate::peer) async fn tell(&self, input: DriverInput) {
-        // Fails only when the download has ended.
-        let _ = self.inbox.send(input).await;
-    }
-
     /// How far the download is. [`Progress::uploaded`] goes on counting after its end,
     /// for as long as this peer shares the content.
     pub fn progress(&self) -> Progress {
@@ -391,10 +388,6 @@ impl Download {
         self.status.borrow().stall()
     }
 
-    pub(super) fn inbox(&self) -> &mpsc::Sender<DriverInput> {
-        &self.inbox
-    }
-
     /// The content, once its manifest is known.
     pub fn content(&self) -> Option<Content> {
         self.status.borrow().content().cloned()
@@ -405,6 +398,9 @@ impl Download {
     ///
     /// Cancel safe.
     pub async fn verified_chunks(&self) -> Option<Bitfield> {
+        if !self.topic.is_found() {
+            return None;
+        }
         let all = {
             let status = self.status.borrow();
             let chunks = status.progress().chunks?;
@@ -465,22 +461,6 @@ impl Download {
     /// call of [`Peer::download`](crate::Peer::download) gives a handle again.
     pub fn detach(self) {
         self.hold.detach();
-    }
-
-    /// Changes the order in which the missing chunks are asked for. Returns
-    /// when the change is in effect: requests that are made from then on follow
-    /// it, those that are on their way stay. While the download is still
-    /// looking for the content, this waits. Once the download has ended, it
-    /// returns at once and has no effect.
-    ///
-    /// Cancel safe: if the future is dropped, the order changes or it does not.
-    pub async fn set_strategy(&self, strategy: Strategy) {
-        let (done, heard) = oneshot::channel();
-        let input = DriverInput::SetStrategy { strategy, done };
-        // Both fail only when the download has ended.
-        if self.inbox.send(input).await.is_ok() {
-            let _ = heard.await;
-        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Rate limits that can be changed while a peer runs.
 
-use tokio::sync::oneshot;
-
 use crate::content::ContentId;
 use crate::error::ConfigError;
 use crate::peer::contents::inbox::DriverInput;
+use crate::peer::downloads::settings::Settings;
 use crate::peer::handles::download::{Download, DownloadOptions};
 use crate::peer::handles::peer::{Peer, PeerBuilder};
 use crate::peer::limits::{ContentLimits, RateLimits};
@@ -46,7 +45,14 @@ impl Peer {
         limits: ContentLimits,
     ) -> Result<(), ConfigError> {
         limits.check()?;
-        self.shared().limit_content(*id, limits);
+        let shared = self.shared();
+        shared.limit_content(*id, limits);
+        for running in shared.running.all() {
+            if running.id() == Some(*id) {
+                let change = |settings: &mut Settings| settings.limits = Some(limits);
+                running.control.change(change);
+            }
+        }
         Ok(())
     }
 }
@@ -76,9 +82,10 @@ impl DownloadOptions {
 
 impl Download {
     /// Changes how fast the content may be sent and received, as
-    /// [`Peer::set_content_limits`] does. Returns when the change is in effect. While the
-    /// download is still looking for the content, this waits. Once the download has ended
-    /// it may have no effect.
+    /// [`Peer::set_content_limits`] does. While something is being fetched, it returns when
+    /// the change is in effect, which is soon. If the download waits, looks for its content
+    /// or is paused, this returns at once, and the limits count when it goes on. Once the
+    /// download has ended it may have no effect.
     ///
     /// Cancel safe: if the future is dropped, the limits change or they do not.
     ///
@@ -86,11 +93,12 @@ impl Download {
     /// [`ConfigError::Zero`] if a limit is zero. Nothing changes then.
     pub async fn set_limits(&self, limits: ContentLimits) -> Result<(), ConfigError> {
         limits.check()?;
-        let (done, heard) = oneshot::channel();
-        let input = DriverInput::SetLimits { limits, done };
-        // Both fail only when the download has ended.
-        if self.inbox().send(input).await.is_ok() {
-            let _ = heard.await;
+        let change = |settings: &mut Settings| settings.limits = Some(limits);
+        self.control().change(change);
+        self.control().in_effect().await;
+        if self.status.borrow().outcome().is_some() {
+            // Fails if the content is not served by now.
+            let _ = self.inbox.send(DriverInput::SetLimits(limits)).await;
         }
         Ok(())
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::contents::status::ContentStatus;
+use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::running::Running;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
 use crate::peer::swarm::Progress;
-use crate::protocol::ContentKey;
 
 /// A content that a peer has or fetches; see [`Peer::list`].
 #[derive(Debug, Clone, PartialEq)]
@@ -17,12 +17,14 @@ pub struct ListedContent {
     /// The content; `None` as long as a download by name has not found it.
     pub id: Option<ContentId>,
     /// The name that it has or gets here. As long as the manifest is not known, the name
-    /// that it was asked for by; `None` if that was an id.
+    /// that the user wants or that it was asked for by; `None` if that was an id.
     pub name: Option<ContentName>,
     /// Bytes of the content, once the manifest is known.
     pub length: Option<u64>,
     /// How far it is.
     pub progress: Progress,
+    /// Which of the downloads that wait begins first; `None` of what is complete.
+    pub priority: Option<Priority>,
     /// What happens to it at this moment.
     pub state: ContentState,
 }
@@ -48,7 +50,8 @@ pub enum ContentState {
 
 impl Peer {
     /// Everything that this peer has or fetches: first the downloads that have not ended,
-    /// in the order in which they were asked for, each once however many handles it has;
+    /// in the order in which they were asked for (also before a restart, of those that were
+    /// paused), each once however many handles it has;
     /// then what is [complete](Self::contents), by id. Downloads that have failed are
     /// not here, and neither is what was downloaded [without being
     /// shared](crate::DownloadOptions::seed). A folder is its index. O(contents).
@@ -69,6 +72,7 @@ impl Peer {
                 name: Some(content.name),
                 length: Some(content.length),
                 progress,
+                priority: None,
                 state: ContentState::Seeding,
             }
         }));
@@ -104,18 +108,15 @@ impl Peer {
 
 /// A download, if it was asked for.
 fn listed(running: &Running) -> Option<ListedContent> {
-    let key = running.key.get()?;
+    running.key.get()?;
     let status = running.handle.status.borrow();
-    let asked = match key {
-        ContentKey::Name(name) => Some(name),
-        ContentKey::Id(_) => None,
-    };
+    let asked = running.name.get();
     let content = status.content();
     let position = running.control.ticket().position();
     let state = match position {
         _ if status.is_paused() => ContentState::Paused,
         Some(position) if status.is_queued() => ContentState::Queued { position },
-        _ if content.is_none() => ContentState::Looking,
+        _ if !status.is_open() => ContentState::Looking,
         _ => ContentState::Downloading,
     };
     Some(ListedContent {
@@ -123,6 +124,7 @@ fn listed(running: &Running) -> Option<ListedContent> {
         name: content.map(|content| &content.name).or(asked).cloned(),
         length: content.map(|content| content.length),
         progress: status.progress().clone(),
+        priority: Some(running.control.ticket().priority()),
         state,
     })
 }

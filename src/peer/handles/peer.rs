@@ -594,13 +594,21 @@ impl PeerBuilder {
     /// modification time. A storage that records nothing, such as
     /// [`MemoryStorage`](crate::MemoryStorage), has nothing to share then.
     ///
-    /// A download that was [paused](Download::pause) when this peer was last stopped is
-    /// [listed](Peer::list) as paused again, if its content had been found. It needs no
-    /// handle: [`Peer::get`] gives one, [`Peer::resume_all`] or another
-    /// [`Peer::download`] goes on with it. What it has is looked up then. Its priority, its
-    /// limits, and owners that were added are not recorded. One that goes to another
-    /// directory, replaces a file, or takes one over is not listed: ask for it again with
-    /// the same options, and it goes on.
+    /// A download that was [paused](Download::pause) when this peer was last stopped, or its
+    /// process was killed, is [listed](Peer::list) as paused again: with its name and length,
+    /// as far as they were known, what was verified, its priority and its place. One that
+    /// went on after a pause and had not ended goes on again. Neither needs a handle:
+    /// [`Peer::get`] gives one. It has its options, its limits and other settings, and the
+    /// owners that were known, and goes on to where it went, under the same name. What is
+    /// durable is not fetched again. [`Peer::resume_all`] or another
+    /// [`Peer::download`] of it goes on with it; one into another directory leaves it as it
+    /// is.
+    ///
+    /// Downloads [into memory](Peer::download_bytes), [into a writer](Peer::download_to) and
+    /// [streams](Peer::stream) are not recorded: what they have got was in the memory of this
+    /// process, and the writer or reader that it was for is gone with it. A download that was
+    /// never paused is not recorded either; ask for it again, and it goes on with what is
+    /// durable. Of several downloads of one content that have joined, one is recorded.
     ///
     /// Without this, the peer starts with nothing to share, and the storage
     /// records nothing.

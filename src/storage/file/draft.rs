@@ -148,7 +148,7 @@ impl<D: Disk> Drop for DraftFile<D> {
 }
 
 /// A number that no other draft has.
-fn unique() -> ContentId {
+pub(super) fn unique() -> ContentId {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanos = now.map_or(0, |now| now.as_nanos());
     let number = NEXT_DRAFT.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The names of the files that the storage keeps for itself.
 
 use crate::content::{ContentId, ContentName};
+use crate::storage::PausedId;
 
 /// The length of a content id in a file name.
 const ID_LEN: usize = 2 * ContentId::LEN;
@@ -22,23 +23,6 @@ impl PartialNames {
     }
 }
 
-/// The names of the record of a download that is paused.
-#[derive(Debug, Clone)]
-pub(super) struct PausedNames {
-    pub(super) record: String,
-    /// The record while it is being written.
-    pub(super) new: String,
-}
-
-impl PausedNames {
-    pub(super) fn of(id: ContentId) -> Self {
-        Self {
-            record: format!("{id}.paused"),
-            new: format!("{id}.pausing"),
-        }
-    }
-}
-
 /// The first and the second name of a file that is made and removed to see how
 /// files are renamed here. They belong to whoever has the lock of this content.
 pub(super) fn probe_names(id: ContentId) -> [String; 2] {
@@ -48,6 +32,16 @@ pub(super) fn probe_names(id: ContentId) -> [String; 2] {
 /// The name of a file that is written before its content is known.
 pub(super) fn draft_name(number: ContentId) -> String {
     format!("{number}.draft")
+}
+
+/// The name of the record of a download that was paused.
+pub(super) fn paused_name(id: PausedId) -> String {
+    format!("{id}.paused")
+}
+
+/// The name of such a record while it is being written.
+pub(super) fn pausing_name(number: ContentId) -> String {
+    format!("{number}.pausing")
 }
 
 /// The name of the directory that the storage keeps for a folder.
@@ -91,7 +85,7 @@ pub(super) enum ReservedFile {
     Draft,
     /// The directory of a folder.
     Folder,
-    /// The record of a download that is paused.
+    /// The record of a download that was paused.
     Paused,
     /// The same while it is being written.
     Pausing,
@@ -158,8 +152,8 @@ mod tests {
             format!("{id}.probed"),
             draft_name(ContentId::of(b"x")),
             folder_name(ContentId::of(b"x")),
-            PausedNames::of(ContentId::of(b"x")).record,
-            PausedNames::of(ContentId::of(b"x")).new,
+            paused_name(PausedId([255; 32])),
+            pausing_name(ContentId::of(b"x")),
             format!("{}.PART", id.to_uppercase()),
         ] {
             assert!(parse_reserved(&reserved).is_some(), "{reserved}");

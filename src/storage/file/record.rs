@@ -1,8 +1,7 @@
 //! What is recorded about a finished content beside its manifest, and how it is
 //! written. This module does no I/O.
 
-use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::{Buf, Bytes};
 
@@ -10,6 +9,7 @@ use super::fields::{split, take};
 use super::stamp::Stamp;
 use super::timestamp::Timestamp;
 use crate::content::{ContentId, ContentName};
+use crate::storage::{bytes_path, path_bytes};
 
 /// What is recorded about one finished content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,27 +88,4 @@ impl Record {
             },
         })
     }
-}
-
-#[cfg(unix)]
-pub(super) fn path_bytes(path: &Path) -> Option<&[u8]> {
-    Some(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
-}
-
-#[cfg(unix)]
-pub(super) fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
-    let path: &OsStr = std::os::unix::ffi::OsStrExt::from_bytes(bytes);
-    Some(OsString::from(path).into())
-}
-
-#[cfg(not(unix))]
-pub(super) fn path_bytes(path: &Path) -> Option<&[u8]> {
-    let path: &OsStr = path.as_os_str();
-    path.to_str().map(str::as_bytes)
-}
-
-#[cfg(not(unix))]
-pub(super) fn bytes_path(bytes: &[u8]) -> Option<PathBuf> {
-    let path = OsString::from(std::str::from_utf8(bytes).ok()?);
-    Some(path.into())
 }

@@ -29,7 +29,7 @@ use super::storage_dir::{StorageDir, Taken};
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
 use crate::storage::{
-    Blob, Catalogue, Draft, FilePoolStats, Partial, PausedDownload, Storage, StorageError, Stored,
+    Blob, Catalogue, Draft, FilePoolStats, Partial, PausedDownload, PausedId, Storage, StorageError, Stored,
 };
 
 /// Contents as files in a directory. A clone is the same storage.
@@ -553,7 +553,7 @@ impl Storage for FileStorage {
             .await
     }
 
-    async fn forget_paused(&self, id: &ContentId) -> Result<(), StorageError> {
+    async fn forget_paused(&self, id: &PausedId) -> Result<(), StorageError> {
         let id = *id;
         self.run(move |this| paused::forget(&this.dir, id)).await
     }

@@ -493,7 +493,8 @@ impl<D: Disk> StorageDir<D> {
         }
     }
 
-    /// Removes a draft that a crash left behind. One that is being written is locked.
+    /// Removes a draft or a record that a crash left behind. One that is being written is
+    /// locked.
     pub(super) fn drop_draft(&self, name: &str) {
         let dropped = || -> Result<(), Refused> {
             let file = self.disk.open_existing(name)?;

@@ -9,6 +9,7 @@
 //! Only an active download has a place among the [active](ActivePlace) ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -16,11 +17,18 @@ use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::queue::ActivePlace;
 use crate::peer::downloads::running::{Registered, Running};
+use crate::peer::downloads::settings::Settings;
+use crate::peer::limits::ContentLimits;
+use crate::peer::swarm::Strategy;
+use crate::protocol::Addr;
 
 /// Tells a driver whether its download may go on.
 pub(in crate::peer) struct DownloadTurn {
     control: Arc<DownloadControl>,
     pauses: watch::Receiver<Option<PauseOptions>>,
+    settings: watch::Receiver<Settings>,
+    /// How many of the owners that the user has named the machine knows.
+    owners_seen: u64,
     state: State,
     /// As long as the download has not ended, the peer lists it.
     registered: Option<Registered>,
@@ -43,6 +51,17 @@ pub(super) enum TurnChange {
     Queued,
     /// Go on.
     Begun,
+    /// Do it as the [settings](DownloadTurn::settings) say.
+    Settings,
+}
+
+/// What a machine is set to.
+pub(super) struct NewSettings {
+    pub(super) strategy: Option<Strategy>,
+    pub(super) patience: Option<Option<Duration>>,
+    pub(super) limits: Option<ContentLimits>,
+    /// The owners that were added since the last time.
+    pub(super) owners: Vec<Addr>,
 }
 
 impl DownloadTurn {
@@ -52,8 +71,13 @@ impl DownloadTurn {
         place: ActivePlace,
         registered: Option<Registered>,
     ) -> Self {
+        let mut settings = control.settings();
+        // The driver has seen none of them.
+        settings.mark_changed();
         Self {
             pauses: control.pauses(),
+            settings,
+            owners_seen: 0,
             control,
             state: State::Active(place),
             registered,
@@ -82,6 +106,33 @@ impl DownloadTurn {
     pub(super) fn discards(&self) -> bool {
         let running = self.running();
         running.is_some_and(|running| running.handle.holders.discards())
+    }
+
+    /// Whether anything has changed by now.
+    pub(super) fn has_news(&self) -> bool {
+        let paused = self.pauses.has_changed().unwrap_or(false);
+        paused || self.settings.has_changed().unwrap_or(false)
+    }
+
+    /// What the machine is to be set to.
+    pub(super) fn settings(&mut self) -> NewSettings {
+        let settings = self.settings.borrow_and_update();
+        let (owners, seen) = settings.owners_since(self.owners_seen);
+        self.owners_seen = seen;
+        NewSettings {
+            strategy: settings.strategy,
+            patience: settings.patience,
+            limits: settings.limits,
+            owners,
+        }
+    }
+
+    /// Says that the settings which were seen last are in effect. Whoever changes those of a
+    /// download that waits does not wait for that.
+    pub(super) fn in_effect(&self) {
+        let active = matches!(self.state, State::Active(_));
+        let version = active.then(|| self.settings.borrow().version());
+        self.control.set_in_effect(version);
     }
 
     /// What has changed by now.
@@ -119,16 +170,24 @@ impl DownloadTurn {
             }
             let ticket = self.control.ticket();
             let waits = matches!(self.state, State::Waiting);
-            // It never ends: the sender is in the control.
+            // They never end: the senders are in the control.
             let changed = self.pauses.changed();
             tokio::select! {
                 biased;
                 _ = changed => {}
+                _ = self.settings.changed() => return TurnChange::Settings,
                 Some(place) = ticket.begin(), if waits => {
                     self.state = State::Active(place);
                     return TurnChange::Begun;
                 }
             }
         }
+    }
+}
+
+impl Drop for DownloadTurn {
+    /// Nobody waits for settings of a download that has ended.
+    fn drop(&mut self) {
+        self.control.set_in_effect(None);
     }
 }

@@ -8,6 +8,7 @@ mod open_content;
 mod outlets;
 mod reachable;
 mod read_queue;
+mod remembering;
 mod target;
 mod watchers;
 
@@ -32,12 +33,10 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::lost;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
-use crate::peer::contents::status::StatusSender;
+use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::discard::discard_partial;
-use crate::peer::downloads::pause::PauseOptions;
-use crate::peer::downloads::pause_record::{record_at_shutdown, record_pause};
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
@@ -110,6 +109,8 @@ pub(in crate::peer) struct Driver {
     /// Whether the content is served when it is complete.
     stays: bool,
     watchers: Watchers,
+    /// Whether the storage is to record the download, if it is paused or was.
+    is_record_due: bool,
     /// Why the download fails; ends the driver.
     failure: Option<DownloadError>,
     /// The span of all that this driver and its links log.
@@ -153,6 +154,7 @@ impl Driver {
             readers: ReaderDesk::default(),
             limits,
             stays: true,
+            is_record_due: false,
             failure: None,
             _counted: Held::new(metrics::AWAKE),
         }
@@ -233,6 +235,10 @@ impl Driver {
         let mut seen = Instant::now();
         self.follow_turn();
         let reason = loop {
+            // Others may keep the inbox full.
+            if self.has_news() {
+                self.follow_turn();
+            }
             self.follow_readers();
             self.perform_outputs();
             while self.limits.run(&mut self.swarm) {
@@ -242,6 +248,7 @@ impl Driver {
             if let Some(failure) = self.failure.take() {
                 break failure;
             }
+            self.write_record().await;
             let seeding = self.swarm.is_seeding();
             let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);
@@ -277,12 +284,10 @@ impl Driver {
                 () = self.limits.news() => {}
                 change = next_turn(&mut self.turn), if self.turn.is_some() => {
                     self.turn_changed(change);
-                    let pause = self.turn.as_ref().and_then(DownloadTurn::pause);
-                    self.record_pause(pause).await;
                 }
             }
             if self.publication == Publication::Published && self.turn.is_some() {
-                self.record_pause(None).await;
+                self.record_end(true).await;
                 self.turn = None;
             }
             if self.publication == Publication::Published && !self.stays {
@@ -536,17 +541,7 @@ impl Driver {
                 let owners: Vec<_> = owners.collect();
                 self.swarm.owners_found(now(), owners);
             }
-            DriverInput::SetStrategy { strategy, done } => {
-                self.swarm.set_strategy(strategy);
-                // The caller may have gone.
-                let _ = done.send(());
-            }
-            DriverInput::SetLimits { limits, done } => {
-                self.shared.limit_content(self.swarm.id(), limits);
-                // The caller may have gone.
-                let _ = done.send(());
-            }
-            DriverInput::SetPatience(patience) => self.swarm.set_patience(now(), patience),
+            DriverInput::SetLimits(limits) => self.shared.limit_content(self.swarm.id(), limits),
             // Of all these the caller may have gone.
             DriverInput::VerifiedChunks { reply } => {
                 let _ = reply.send(self.swarm.verified_chunks());
@@ -629,7 +624,12 @@ impl Driver {
                 tracing::debug!(%addr, %error, "dial failed");
                 self.swarm.dial_failed(now(), &addr);
             }
-            JobResult::OwnersFound(owners) => self.swarm.owners_found(now(), owners),
+            JobResult::OwnersFound(owners) => {
+                if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
+                    running.named(owners.iter().map(|(addr, _)| addr.clone()));
+                }
+                self.swarm.owners_found(now(), owners);
+            }
             JobResult::ManifestChecked { link, manifest } => {
                 self.swarm.manifest_checked(now(), link, manifest);
             }
@@ -652,6 +652,8 @@ impl Driver {
             JobResult::Committed(Ok(bytes)) => {
                 self.set_durable_bytes(bytes);
                 self.swarm.committed(now());
+                self.show_progress();
+                self.note_durable();
             }
             JobResult::Published(Ok(recorded)) => {
                 self.recorded = recorded;
@@ -769,6 +771,7 @@ impl Driver {
     fn open(&mut self, manifest: Arc<Manifest>) {
         // Only the manifest proves the length; a tracker merely repeats it.
         self.listing.content.length = manifest.geometry().length();
+        self.status.send_modify(ContentStatus::open);
         self.show_content();
         self.show_progress();
         self.readers.found(manifest.geometry());
@@ -1013,76 +1016,6 @@ impl Driver {
         });
     }
 
-    /// Pauses the download before it begins, if that is wanted.
-    fn follow_turn(&mut self) {
-        let change = self.turn.as_mut().and_then(DownloadTurn::change);
-        if let Some(change) = change {
-            self.turn_changed(change);
-        }
-    }
-
-    /// The download has to wait, or may go on.
-    fn turn_changed(&mut self, change: TurnChange) {
-        match change {
-            TurnChange::Paused(PauseOptions { serve }) => {
-                self.swarm.pause(now(), serve);
-                if !self.swarm.is_paused() {
-                    // It completes.
-                    return;
-                }
-                self.show_progress();
-                self.show_paused(true);
-            }
-            TurnChange::Queued => {
-                self.show_paused(false);
-                self.status.send_modify(|status| status.set_queued(true));
-            }
-            TurnChange::Begun => {
-                self.swarm.resume(now());
-                self.show_paused(false);
-                self.status.send_modify(|status| status.set_queued(false));
-            }
-        }
-    }
-
-    fn show_paused(&self, paused: bool) {
-        let changed = self
-            .status
-            .send_if_modified(|status| status.set_paused(paused));
-        if changed {
-            self.watchers.paused(paused);
-        }
-    }
-
-    /// A download that ends is not recorded as paused, unless the peer is shut down.
-    async fn record_end(&mut self, published: bool) {
-        match self.shared.tasks.stop.is_cancelled() && !published {
-            true => self.record_at_shutdown().await,
-            false => self.record_pause(None).await,
-        }
-    }
-
-    /// Has the storage record a pause that came too late to be seen to.
-    async fn record_at_shutdown(&mut self) {
-        if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
-            let patience = self.shared.config.shutdown_timeout / 2;
-            // At worst the download is not listed after the restart.
-            let _ = timeout(patience, record_at_shutdown(&self.shared, running)).await;
-        }
-    }
-
-    /// Has the storage record how the download is paused, or that it is not.
-    async fn record_pause(&mut self, pause: Option<PauseOptions>) {
-        if let Some(running) = self.turn.as_ref().and_then(DownloadTurn::running) {
-            let pause = pause.filter(|_| self.swarm.is_paused());
-            let recorded = record_pause(&self.shared, running, pause);
-            let patience = self.shared.config.shutdown_timeout / 2;
-            if timeout(patience, recorded).await.is_err() {
-                tracing::warn!("the storage takes too long to record a pause");
-            }
-        }
-    }
-
     fn show_content(&self) {
         let content = self.listing.content.clone();
         self.watchers.found(&content);
@@ -1097,8 +1030,18 @@ impl Driver {
     fn show_progress(&mut self) {
         let mut progress = self.swarm.progress(now());
         progress.uploaded = self.uploads.bytes();
-        self.status
-            .send_if_modified(|status| status.set_progress(progress));
+        let is_open = self.open.is_some();
+        self.status.send_if_modified(|status| {
+            let before = status.progress();
+            if !is_open && before.chunks.is_some() {
+                // What is here may be known from before the peer was started.
+                progress.length = before.length;
+                progress.chunks = before.chunks;
+                progress.verified_bytes = before.verified_bytes;
+                progress.verified_chunks = before.verified_chunks;
+            }
+            status.set_progress(progress)
+        });
     }
 
     /// Notes how many bytes are durable. No event tells of that.

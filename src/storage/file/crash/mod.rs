@@ -14,6 +14,7 @@ mod drafts;
 mod inode;
 mod log;
 mod name_table;
+mod records;
 mod removal;
 mod replacing;
 
