@@ -39,12 +39,13 @@ pub use config::PeerConfig;
 pub use contents::losses::LostContents;
 pub use downloads::pause::PauseOptions;
 pub use downloads::priority::Priority;
+pub use events::download_event::DownloadEvent;
 pub use events::event::PeerEvent;
 #[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
 #[cfg(feature = "file-storage")]
 pub use folders::status::{Folder, FolderProgress};
-pub use handles::download::{Download, DownloadEvent, DownloadEvents, DownloadOptions, IfTaken};
+pub use handles::download::{Download, DownloadEvents, DownloadOptions, IfTaken};
 #[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;

@@ -14,6 +14,7 @@ mod peer_config;
 mod peer_control;
 mod peer_crowd_strangers;
 mod peer_crowd_takers;
+mod peer_events;
 mod peer_faults;
 mod peer_hostile;
 mod peer_limits;

@@ -1,9 +1,11 @@
 //! What a driver tells about its content to those who watch it.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::content::{Content, Geometry};
+use crate::content::{Content, ContentName, Geometry};
 use crate::error::DownloadError;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::swarm::{Progress, StallReason};
@@ -151,6 +153,13 @@ impl ContentStatus {
         self.stall = stall;
     }
 
+    /// The content has this name here, if there is one.
+    pub(in crate::peer) fn rename(&mut self, name: Option<&ContentName>) {
+        if let (Some(content), Some(name)) = (&mut self.content, name) {
+            content.name = name.clone();
+        }
+    }
+
     pub(in crate::peer) fn set_content(&mut self, content: Content) {
         self.content = Some(content);
     }
@@ -185,12 +194,21 @@ impl ContentStatus {
     }
 }
 
+/// Hears of each change of a status, in order.
+pub(in crate::peer) trait StatusWatcher: Send + Sync {
+    fn changed(&self, status: &ContentStatus);
+
+    /// It changes no more.
+    fn closed(&self);
+}
+
 /// Where a status is set. All who watch it wake at each change. Whoever waits for the
 /// outcome only, as most do, wakes once.
 pub(in crate::peer) struct StatusSender {
     status: watch::Sender<ContentStatus>,
     /// Cancelled when there is an outcome, and when none comes any more.
     ended: CancellationToken,
+    watcher: Option<Arc<dyn StatusWatcher>>,
 }
 
 impl StatusSender {
@@ -198,9 +216,22 @@ impl StatusSender {
         let sender = Self {
             status: watch::Sender::new(status),
             ended: CancellationToken::new(),
+            watcher: None,
         };
-        sender.note_end();
+        sender.note_change();
         sender
+    }
+
+    /// The same, with one who hears of each change.
+    pub(in crate::peer) fn watched_by(mut self, watcher: Arc<dyn StatusWatcher>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    /// Sets the status to one that the watcher has heard of already, and that has no
+    /// outcome.
+    pub(in crate::peer) fn set_quietly(&self, status: ContentStatus) {
+        self.status.send_replace(status);
     }
 
     pub(in crate::peer) fn subscribe(&self) -> watch::Receiver<ContentStatus> {
@@ -222,7 +253,7 @@ impl StatusSender {
 
     pub(in crate::peer) fn send_modify(&self, modify: impl FnOnce(&mut ContentStatus)) {
         self.status.send_modify(modify);
-        self.note_end();
+        self.note_change();
     }
 
     /// Changes the status. `modify` says whether those who watch are to know.
@@ -231,12 +262,18 @@ impl StatusSender {
         modify: impl FnOnce(&mut ContentStatus) -> bool,
     ) -> bool {
         let modified = self.status.send_if_modified(modify);
-        self.note_end();
+        if modified {
+            self.note_change();
+        }
         modified
     }
 
-    fn note_end(&self) {
-        if self.borrow().outcome().is_some() {
+    fn note_change(&self) {
+        let status = self.borrow();
+        if let Some(watcher) = &self.watcher {
+            watcher.changed(&status);
+        }
+        if status.outcome().is_some() {
             self.ended.cancel();
         }
     }
@@ -244,6 +281,9 @@ impl StatusSender {
 
 impl Drop for StatusSender {
     fn drop(&mut self) {
+        if let Some(watcher) = &self.watcher {
+            watcher.closed();
+        }
         self.ended.cancel();
     }
 }

@@ -27,6 +27,7 @@ use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Holders;
+use crate::peer::events::download_watchers::DownloadWatchers;
 use crate::peer::swarm::LinkId;
 
 /// All contents of one peer.
@@ -102,6 +103,8 @@ pub(in crate::peer) struct DriverHandle {
     pub(in crate::peer) role: Role,
     /// What is wanted of the download; nothing of a content that is complete.
     pub(in crate::peer) control: Option<Arc<DownloadControl>>,
+    /// Those who watch the download; nobody of a content that is complete.
+    pub(in crate::peer) watchers: Option<Arc<DownloadWatchers>>,
     /// Whether it is downloaded for one caller only, and does not stay.
     pub(in crate::peer) is_private: bool,
     /// Whether it only passes through, so that nobody else can join.
@@ -346,6 +349,7 @@ impl Contents {
             holders,
             role: Role::Alone,
             control: None,
+            watchers: None,
             is_private: false,
             is_passing: false,
         }

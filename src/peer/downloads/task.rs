@@ -111,7 +111,9 @@ pub(in crate::peer) struct FolderPart {
 impl DownloadTask {
     /// A task to run, and the user's handle of it.
     pub(in crate::peer) fn new(shared: Arc<PeerShared>) -> (Self, Download) {
-        let status = StatusSender::new(ContentStatus::default());
+        let topic = Arc::new(Topic::new(shared.events.subscribers()));
+        let watchers = Arc::clone(topic.watchers());
+        let status = StatusSender::new(ContentStatus::default()).watched_by(watchers);
         let watched = status.subscribe();
         let (holders, hold) = Holders::new();
         let inbox = Inbox::new();
@@ -122,8 +124,8 @@ impl DownloadTask {
         handle.control = Some(Arc::clone(&control));
         let (readers, stop) = (Arc::clone(&handle.readers), shared.tasks.stop.clone());
         let ended = status.ended();
+        handle.watchers = Some(Arc::clone(topic.watchers()));
         let running = &shared.running;
-        let topic = Arc::new(Topic::new(shared.events.subscribers()));
         let topics = (Arc::clone(&topic), ended.clone());
         let registered = running.add(handle.clone(), Arc::clone(&control), topics);
         let watch = (watch, ended);
@@ -448,7 +450,8 @@ impl DownloadTask {
             () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
             named = named => named,
         };
-        let last = running.status.borrow().clone();
+        let mut last = running.status.borrow().clone();
+        last.rename(wanted.stored.as_ref());
         if let (Some(Ok(_)), Err(error)) = (last.outcome(), &outcome) {
             // The other one succeeded, and this one could not get its name.
             self.topic.failed(&self.shared.events, error);
@@ -516,16 +519,18 @@ impl DownloadTask {
         running: &mut DriverHandle,
         wanted: &WantedNames,
     ) -> Result<Content, DownloadError> {
+        let (ours, name) = (self.topic.watchers(), &wanted.stored);
+        let watchers = running.watchers.as_ref();
+        let _following =
+            watchers.map(|watchers| watchers.followed_by(ours, name.clone(), &running.status));
         loop {
             let mut seen = running.status.borrow_and_update().clone();
             if let Some(outcome) = seen.outcome() {
                 return outcome.clone();
             }
-            if let (Some(name), Some(content)) = (&wanted.stored, seen.content()) {
-                let content = Content::new(content.id, name.clone(), content.length);
-                seen.set_content(content);
-            }
-            self.status.send_modify(|status| *status = seen);
+            seen.rename(name.as_ref());
+            // Those who watch hear of each change already.
+            self.status.set_quietly(seen);
             tokio::select! {
                 biased;
                 () = self.handle.holders.cancelled().cancelled() => {

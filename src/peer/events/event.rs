@@ -2,6 +2,8 @@
 
 use crate::content::{ChunkIndex, Content, ContentId};
 use crate::error::DownloadError;
+use crate::peer::events::download_event::DownloadEvent;
+use crate::peer::events::queue::{Event, Rank};
 use crate::peer::swarm::{BannedPeer, LeaveReason, RemotePeer, StallReason};
 use crate::protocol::ContentKey;
 use crate::storage::StorageError;
@@ -10,7 +12,8 @@ use crate::storage::StorageError;
 ///
 /// Some events *end* something: [`Complete`](Self::Complete), [`Failed`](Self::Failed),
 /// [`ShareEnded`](Self::ShareEnded), [`Evicted`](Self::Evicted) and
-/// [`Withdrawn`](Self::Withdrawn). These are never [missed](Self::Missed).
+/// [`Withdrawn`](Self::Withdrawn). These are the last to be [missed](Self::Missed);
+/// [`Peer::events`](crate::Peer::events) says when.
 ///
 /// With the feature `serde` they are saved as JSON objects whose field `event` has the
 /// name of the variant in lower case with underscores, as in
@@ -141,36 +144,58 @@ pub enum PeerEvent {
         /// Why.
         error: StorageError,
     },
-    /// So many events that end nothing were dropped here, since they were not read in
-    /// time.
+    /// So many events were dropped here, since they were not read in time.
     Missed {
         /// How many.
         events: u64,
     },
 }
 
-/// How an event ends something. Of each kind, the last one of a content counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum EndKind {
+/// How an event ends something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::peer) enum EndKind {
     Complete,
     Failed,
+    Cancelled,
     ShareEnded,
     Evicted,
     Withdrawn,
 }
 
-impl PeerEvent {
-    /// What the event ends, and how, if it ends something.
-    pub(super) fn end(&self) -> Option<(ContentKey, EndKind)> {
+impl Event for PeerEvent {
+    type End = (ContentKey, EndKind);
+
+    fn rank(&self) -> Rank<Self::End> {
         let (key, kind) = match self {
             Self::Complete { content } => (content.id.into(), EndKind::Complete),
-            Self::Failed { key, .. } => (key.clone(), EndKind::Failed),
+            Self::Failed { key, error } => match error {
+                DownloadError::Cancelled => (key.clone(), EndKind::Cancelled),
+                _ => (key.clone(), EndKind::Failed),
+            },
             Self::ShareEnded { content } => (content.id.into(), EndKind::ShareEnded),
             Self::Evicted { content } => (content.id.into(), EndKind::Evicted),
             Self::Withdrawn { content, .. } => (content.id.into(), EndKind::Withdrawn),
-            _ => return None,
+            Self::ChunkVerified { .. } => return Rank::Frequent,
+            _ => return Rank::Notable,
         };
-        Some((key, kind))
+        Rank::End((key, kind))
+    }
+
+    fn missed(events: u64) -> Self {
+        Self::Missed { events }
+    }
+}
+
+impl PeerEvent {
+    /// The same for those who watch a download, unless its status tells of it.
+    pub(super) fn detail(&self) -> Option<DownloadEvent> {
+        Some(match self.clone() {
+            Self::OwnerJoined { owner, .. } => DownloadEvent::OwnerJoined(owner),
+            Self::OwnerLeft { owner, why, .. } => DownloadEvent::OwnerLeft { owner, why },
+            Self::Banned { banned, .. } => DownloadEvent::Banned(banned),
+            Self::ChunkVerified { chunk, .. } => DownloadEvent::ChunkVerified { chunk },
+            _ => return None,
+        })
     }
 
     /// The content that it is about, if its id is known.

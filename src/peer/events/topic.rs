@@ -6,8 +6,11 @@ use crate::content::{Content, ContentId};
 use crate::error::DownloadError;
 use crate::error_kind::ErrorKind;
 use crate::metrics;
+use crate::peer::events::download_event::DownloadEvent;
+use crate::peer::events::download_watchers::DownloadWatchers;
 use crate::peer::events::event::PeerEvent;
-use crate::peer::events::hub::{EventHub, Filter, Subscribers, Subscription};
+use crate::peer::events::hub::{EventHub, Place, Subscribers};
+use crate::peer::events::queue::EventQueue;
 use crate::protocol::ContentKey;
 
 /// What a download is about. Its task finds that out, and its handle watches it.
@@ -15,6 +18,7 @@ pub(in crate::peer) struct Topic {
     asked: OnceLock<ContentKey>,
     id: Arc<OnceLock<ContentId>>,
     subscribers: Weak<Subscribers>,
+    watchers: Arc<DownloadWatchers>,
 }
 
 impl Topic {
@@ -23,6 +27,7 @@ impl Topic {
             asked: OnceLock::new(),
             id: Arc::default(),
             subscribers,
+            watchers: Arc::default(),
         }
     }
 
@@ -43,10 +48,15 @@ impl Topic {
         self.id.get().is_some()
     }
 
-    /// The events of the content, from the time on when it is found.
-    pub(in crate::peer) fn subscribe(&self) -> Subscription {
-        let filter = Filter::Content(Arc::clone(&self.id));
-        Subscribers::subscribe(&self.subscribers, filter)
+    /// Those who watch the download.
+    pub(in crate::peer) fn watchers(&self) -> &Arc<DownloadWatchers> {
+        &self.watchers
+    }
+
+    /// Brings what happens around the content to a reader, from the time on when it is
+    /// found.
+    pub(in crate::peer) fn add_details(&self, queue: &Arc<EventQueue<DownloadEvent>>) -> Place {
+        Subscribers::add_details(&self.subscribers, &self.id, queue)
     }
 
     /// The download waits.

@@ -8,9 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture, WaitForCancellationFutureOwned};
 
-use crate::content::{Bitfield, ChunkIndex, Content, ContentName, NameError};
+use crate::content::{Bitfield, Content, ContentName, NameError};
 use crate::error::{DownloadError, checked_addr, checked_name};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::passing::PassingStorage;
@@ -21,87 +21,16 @@ use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
-use crate::peer::events::event::PeerEvent;
-use crate::peer::events::hub::Subscription;
+use crate::peer::events::download_event::DownloadEvent;
+use crate::peer::events::download_watchers::ReaderPlace;
+use crate::peer::events::hub::Place;
+use crate::peer::events::queue::EventQueue;
 use crate::peer::events::topic::Topic;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::limits::ContentLimits;
-use crate::peer::swarm::{BannedPeer, LeaveReason, Progress, RemotePeer, StallReason, Strategy};
+use crate::peer::swarm::{Progress, StallReason, Strategy};
 use crate::protocol::{Addr, AddrError};
 use crate::storage::MemoryStorage;
-
-/// What happens to a download.
-///
-/// With the feature `serde` an event is saved as a JSON object whose field `event` has the
-/// name of the variant in lower case with underscores, as in
-/// `{"event":"stalled","reason":"silent","links":2}`.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize),
-    serde(tag = "event", rename_all = "snake_case")
-)]
-pub enum DownloadEvent {
-    /// The download waits until others have ended
-    /// ([`PeerConfig::max_downloads`](crate::peer::PeerConfig::max_downloads)).
-    Queued,
-    /// The manifest is known: what the content is, and how long. Comes again
-    /// if something else has a name in the storage that the user did not ask
-    /// for; then with the name that the content gets instead.
-    Found(Content),
-    /// How far the download is. Events that are not read merge into the latest.
-    Progress(Progress),
-    /// Nothing arrives at present, and why. The download goes on as long as its handle is
-    /// held, unless [`SwarmConfig::patience`] ends it, and tries everybody again as soon
-    /// as a tracker or a peer answers. Comes again when the reason changes; of several
-    /// changes that are not read the last one counts.
-    ///
-    /// A download that begins while no tracker answers
-    /// ([`StallReason::NoTracker`]) is not active: others may begin before it.
-    ///
-    /// [`SwarmConfig::patience`]: crate::peer::swarm::SwarmConfig::patience
-    Stalled(StallReason),
-    /// Something arrives again. Comes only after [`Stalled`](Self::Stalled), and not if
-    /// the download was paused meanwhile.
-    Resumed,
-    /// The download was [paused](Download::pause), by this or another handle: nobody is
-    /// asked for anything. Of several pauses that are not read only the last one counts;
-    /// but the last one comes in any case, also when the download has ended by then.
-    Paused,
-    /// The download goes on, or waits for its turn. Comes only after
-    /// [`Paused`](Self::Paused).
-    Unpaused,
-    /// A linked peer said for the first time that it has something of the content. This
-    /// and the next four only come from [`Download::detailed_events`].
-    OwnerJoined(RemotePeer),
-    /// The link with an owner is gone.
-    OwnerLeft {
-        /// Who.
-        #[cfg_attr(feature = "serde", serde(flatten))]
-        owner: RemotePeer,
-        /// Why.
-        #[cfg_attr(feature = "serde", serde(flatten))]
-        why: LeaveReason,
-    },
-    /// A peer lied, and is not admitted any more.
-    Banned(BannedPeer),
-    /// A chunk is right.
-    ChunkVerified {
-        /// Which one.
-        chunk: ChunkIndex,
-    },
-    /// So many of the four events before were dropped here, since they were not read in
-    /// time.
-    Missed {
-        /// How many.
-        events: u64,
-    },
-    /// The content is stored, published and durable. The last event.
-    Finished(Content),
-    /// The download has failed. The last event.
-    Failed(DownloadError),
-}
 
 /// What a download does if something else has its name in the storage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -336,13 +265,20 @@ impl Download {
         }
     }
 
-    /// The events from now on, after one event for each thing that is known
-    /// already. The stream is bounded: progress that is not read merges into
-    /// the latest, and the last event, [`Finished`](DownloadEvent::Finished) or
-    /// [`Failed`](DownloadEvent::Failed), is never lost. The stream does not
-    /// keep the download running.
+    /// The events from now on, in order, after one event for each thing that is known
+    /// already. There may be many streams, each read at its own pace; nothing waits for one
+    /// that is not read. One that begins when the download has ended has its last event,
+    /// [`Finished`](DownloadEvent::Finished) or [`Failed`](DownloadEvent::Failed), too. The
+    /// stream does not keep the download running, and costs nothing when it is dropped.
+    ///
+    /// Up to 1,024 events wait to be read, which takes at most some hundred KiB. Of
+    /// [`Progress`](DownloadEvent::Progress) that is not read in time only the latest waits.
+    /// When more would wait, the oldest [`Progress`](DownloadEvent::Progress) or
+    /// [`ChunkVerified`](DownloadEvent::ChunkVerified) is dropped, and only if none of them
+    /// waits, the oldest of the others. The stream tells how many are missing where they
+    /// were ([`Missed`](DownloadEvent::Missed)). The last event is never dropped.
     pub fn events(&self) -> DownloadEvents {
-        DownloadEvents::new(self.status.clone(), self.left.clone())
+        DownloadEvents::new(self)
     }
 
     /// How many downloads of this peer begin before this one; `None` if it has
@@ -505,151 +441,29 @@ fn final_outcome(status: &ContentStatus) -> Result<Content, DownloadError> {
 
 /// The stream of [`Download::events`].
 pub struct DownloadEvents {
-    status: watch::Receiver<ContentStatus>,
-    left: CancellationToken,
-    /// Waits until the status has changed. Returns whether anything may change
-    /// after that.
-    changed: ReusableBoxFuture<'static, bool>,
-    next: NextEvent,
-    /// The content and the progress of the last such events.
-    found: Option<Content>,
-    shown: Option<Progress>,
-    /// The last reason that was told, until the download resumed.
-    stall: Option<StallReason>,
-    was_queued: bool,
-    pauses: PausesTold,
-    /// What is told beside the status.
-    details: Option<Subscription>,
-}
-
-/// Which pauses were told.
-#[derive(Debug, Clone, Copy)]
-struct PausesTold {
-    /// How often the download was paused or resumed by then.
-    count: u64,
-    is_paused: bool,
-}
-
-/// Where the next event comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextEvent {
-    /// From the present status, if that has something new.
-    Status,
-    /// From the next status.
-    Change,
-    /// The status changes no more, and its outcome is the last event.
-    Outcome,
-    /// There is none.
-    End,
+    queue: Arc<EventQueue<DownloadEvent>>,
+    /// Ready when the handle has cancelled its part, and the download goes on for others.
+    left: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    _place: ReaderPlace,
+    _details: Option<Place>,
 }
 
 impl DownloadEvents {
-    fn new(status: watch::Receiver<ContentStatus>, left: CancellationToken) -> Self {
-        let pauses = PausesTold::before(status.borrow().pauses());
+    fn new(download: &Download) -> Self {
+        let queue = Arc::default();
+        let watchers = download.topic.watchers();
         Self {
-            changed: ReusableBoxFuture::new(changed(status.clone(), left.clone())),
-            pauses,
-            status,
-            left,
-            next: NextEvent::Status,
-            found: None,
-            shown: None,
-            stall: None,
-            was_queued: false,
-            details: None,
+            _place: watchers.add(&queue, &download.status),
+            _details: None,
+            left: Some(Box::pin(download.left.clone().cancelled_owned())),
+            queue,
         }
     }
 
-    /// The same with the events of the content.
-    pub(super) fn with_details(mut self, details: Subscription) -> Self {
-        self.details = Some(details);
+    /// The same with what happens around the content.
+    pub(super) fn with_details(mut self, topic: &Topic) -> Self {
+        self._details = Some(topic.add_details(&self.queue));
         self
-    }
-
-    /// The next event of the content that is there.
-    fn take_detail(&mut self, cx: &Context<'_>) -> Option<DownloadEvent> {
-        while let Poll::Ready(event) = self.details.as_ref()?.poll_next(cx) {
-            let Some(event) = event else {
-                self.details = None;
-                return None;
-            };
-            return Some(match event {
-                PeerEvent::OwnerJoined { owner, .. } => DownloadEvent::OwnerJoined(owner),
-                PeerEvent::OwnerLeft { owner, why, .. } => DownloadEvent::OwnerLeft { owner, why },
-                PeerEvent::Banned { banned, .. } => DownloadEvent::Banned(banned),
-                PeerEvent::ChunkVerified { chunk, .. } => DownloadEvent::ChunkVerified { chunk },
-                PeerEvent::Missed { events } => DownloadEvent::Missed { events },
-                // The status tells of it.
-                _ => continue,
-            });
-        }
-        None
-    }
-
-    /// What is new in the present status.
-    fn take_news(&mut self) -> Option<DownloadEvent> {
-        let status = self.status.borrow_and_update();
-        if let Some(content) = status.content()
-            && self.found.as_ref() != Some(content)
-        {
-            self.found = Some(content.clone());
-            return Some(DownloadEvent::Found(content.clone()));
-        }
-        if let Some(event) = self.pauses.next(status.pauses()) {
-            // What was told of a stall is outdated.
-            self.stall = None;
-            return Some(event);
-        }
-        let queued = status.is_queued();
-        if queued && !std::mem::replace(&mut self.was_queued, queued) {
-            return Some(DownloadEvent::Queued);
-        }
-        self.was_queued = queued;
-        let stall = status.stall();
-        let ended = status.outcome().is_some();
-        if stall != self.stall && !ended {
-            self.stall = stall;
-            return Some(stall.map_or(DownloadEvent::Resumed, DownloadEvent::Stalled));
-        }
-        let progress = status.progress();
-        if self.found.is_some()
-            && self.shown.as_ref() != Some(progress)
-            && !matches!(status.outcome(), Some(Err(_)))
-        {
-            self.shown = Some(progress.clone());
-            return Some(DownloadEvent::Progress(progress.clone()));
-        }
-        let outcome = status.outcome()?;
-        self.next = NextEvent::End;
-        Some(last_event(outcome.clone()))
-    }
-}
-
-impl PausesTold {
-    /// Nothing was told of a download that was paused or resumed so often, except that it
-    /// was not paused first.
-    fn before(count: u64) -> Self {
-        Self {
-            count: count - count % 2,
-            is_paused: false,
-        }
-    }
-
-    /// The next event, when the download was paused or resumed so often. Of what was not
-    /// told in time, the last pause is told, and what came after it.
-    fn next(&mut self, count: u64) -> Option<DownloadEvent> {
-        if self.count == count {
-            return None;
-        }
-        let is_paused = count % 2 == 1;
-        if self.is_paused != is_paused {
-            self.count = count;
-        }
-        self.is_paused = !self.is_paused;
-        Some(match self.is_paused {
-            true => DownloadEvent::Paused,
-            false => DownloadEvent::Unpaused,
-        })
     }
 }
 
@@ -657,61 +471,20 @@ impl Stream for DownloadEvents {
     type Item = DownloadEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DownloadEvent>> {
-        if self.next == NextEvent::End {
-            return Poll::Ready(None);
+        let left = self.left.as_mut().map(|left| left.as_mut().poll(cx));
+        if left.is_some_and(|left| left.is_ready()) {
+            self.left = None;
+            let cancelled = DownloadEvent::Failed(DownloadError::Cancelled);
+            // It has no effect after another end.
+            self.queue.push(cancelled);
+            self.queue.close();
         }
-        if let Some(event) = self.take_detail(cx) {
-            return Poll::Ready(Some(event));
-        }
-        loop {
-            match self.next {
-                NextEvent::Status => {
-                    if let Some(event) = self.take_news() {
-                        return Poll::Ready(Some(event));
-                    }
-                    let next = changed(self.status.clone(), self.left.clone());
-                    self.changed.set(next);
-                    self.next = NextEvent::Change;
-                }
-                NextEvent::Change => {
-                    self.next = match ready!(self.changed.poll(cx)) {
-                        true => NextEvent::Status,
-                        false => NextEvent::Outcome,
-                    };
-                }
-                NextEvent::Outcome => {
-                    self.next = NextEvent::End;
-                    let outcome = match self.left.is_cancelled() {
-                        true => Err(DownloadError::Cancelled),
-                        false => final_outcome(&self.status.borrow()),
-                    };
-                    return Poll::Ready(Some(last_event(outcome)));
-                }
-                NextEvent::End => return Poll::Ready(None),
-            }
-        }
+        self.queue.poll_next(cx)
     }
 }
 
 impl fmt::Debug for DownloadEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DownloadEvents")
-            .field("next", &self.next)
-            .finish_non_exhaustive()
-    }
-}
-
-fn last_event(outcome: Result<Content, DownloadError>) -> DownloadEvent {
-    match outcome {
-        Ok(content) => DownloadEvent::Finished(content),
-        Err(error) => DownloadEvent::Failed(error),
-    }
-}
-
-async fn changed(mut status: watch::Receiver<ContentStatus>, left: CancellationToken) -> bool {
-    tokio::select! {
-        biased;
-        changed = status.changed() => changed.is_ok(),
-        () = left.cancelled() => false,
+        f.debug_struct("DownloadEvents").finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use crate::content::ContentId;
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::events::event::PeerEvent;
-use crate::peer::events::hub::{Filter, Subscription};
+use crate::peer::events::hub::Subscription;
 use crate::peer::handles::download::{Download, DownloadEvents};
 use crate::peer::handles::peer::Peer;
 use crate::peer::swarm::{DownloadStats, PieceMap};
@@ -20,12 +20,18 @@ impl Peer {
     /// What happens at this peer from now on, in order. There may be many streams, each
     /// read at its own pace; nothing waits for one that is not read.
     ///
-    /// A stream keeps the last 1,024 events that it was not asked for, and says how many
-    /// older ones it dropped ([`PeerEvent::Missed`]). Events that end something are not
-    /// dropped: of each content the last one of each kind is kept until it is read. So a
-    /// stream that is never read grows with the number of contents, by some hundred
-    /// bytes for each, up to about a million of them; drop it when it is not needed. As
-    /// long as there is no stream, events cost nothing.
+    /// Up to 1,024 events wait to be read, all of them in order. When more would wait, the
+    /// oldest [`ChunkVerified`](PeerEvent::ChunkVerified) is dropped; if none of them waits,
+    /// the oldest event that ends nothing; and if only events wait that end something, an
+    /// earlier one that says of the same content that it has ended in the same way
+    /// (complete, failed, cancelled, no longer shared, evicted, withdrawn). The stream tells
+    /// how many are missing where they were ([`PeerEvent::Missed`]), so what it gives and
+    /// what it misses are all events.
+    ///
+    /// So a stream that is not read has at most 1,024 events and six for each content that
+    /// ended something meanwhile, and never more than 1,048,576, each of some hundred
+    /// bytes; drop it when it is not needed. As long as there is no stream, events cost
+    /// nothing.
     ///
     /// It ends after the events of the [shutdown](Self::shutdown), or when the last handle
     /// was dropped and the tasks of the peer have ended. The stream does not keep the peer
@@ -51,7 +57,7 @@ impl Peer {
     /// # }
     /// ```
     pub fn events(&self) -> PeerEvents {
-        PeerEvents(self.shared().events.subscribe(Filter::All))
+        PeerEvents(self.shared().events.subscribe())
     }
 
     /// What is done for a content that is here or is being downloaded, with its links;
@@ -73,11 +79,10 @@ impl Peer {
 impl Download {
     /// The same as [`events`](Self::events), and what happens around the content: owners
     /// that join and leave, peers that are banned, and each chunk that is verified. These
-    /// come from now on, and merge into nothing; whoever falls behind by more than 1,024 of
-    /// them [misses](crate::DownloadEvent::Missed) the oldest. Of a download that joined
-    /// another one, they are those of that one.
+    /// come from now on, in one order with the others and within the same bound. Of a
+    /// download that joined another one, they are those of that one.
     pub fn detailed_events(&self) -> DownloadEvents {
-        self.events().with_details(self.topic.subscribe())
+        self.events().with_details(&self.topic)
     }
 
     /// What the download does at this moment: its rates, and its links. Without links as
