@@ -127,6 +127,30 @@ pub enum ShareError {
         /// What the reader says.
         source: IoError,
     },
+    /// The file has another length than the content that it was
+    /// [expected](crate::Peer::verify) to be.
+    #[error("{name} is not {id}: it has {length} bytes, and not {expected}")]
+    LengthDiffers {
+        /// The content's name.
+        name: ContentName,
+        /// The content that was expected.
+        id: ContentId,
+        /// How many bytes that has.
+        expected: u64,
+        /// How many bytes there are.
+        length: u64,
+    },
+    /// The file is another content than the one that it was
+    /// [expected](crate::Peer::verify) to be.
+    #[error("{name} is not {id}: it is {found}")]
+    HashDiffers {
+        /// The content's name.
+        name: ContentName,
+        /// The content that was expected.
+        id: ContentId,
+        /// What it is.
+        found: ContentId,
+    },
     /// This peer shares the content under that many names already.
     #[error("{id} has {max} names already")]
     TooManyNames {
@@ -396,7 +420,11 @@ impl ShareError {
     /// shared. [`Advice::GiveUp`] after a shutdown.
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Name { .. } | Self::Content { .. } | Self::TooManyNames { .. } => Advice::AskUser,
+            Self::Name { .. }
+            | Self::Content { .. }
+            | Self::LengthDiffers { .. }
+            | Self::HashDiffers { .. }
+            | Self::TooManyNames { .. } => Advice::AskUser,
             Self::Storage(source) => source.advice(),
             Self::Downloading { .. } | Self::Reader { .. } => Advice::Retry,
             Self::Tracker(source) => source.advice(),

@@ -81,6 +81,8 @@ kinds!(ShareError {
     Storage => "storage",
     Content => "content",
     Reader => "reader",
+    LengthDiffers => "length_differs",
+    HashDiffers => "hash_differs",
     TooManyNames => "too_many_names",
     Downloading => "downloading",
     Tracker => "tracker",

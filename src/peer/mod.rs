@@ -55,6 +55,7 @@ pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::removal::{FileFate, Removal, Removed, RemovedFile};
 pub use handles::share::ShareSource;
 pub use handles::stream::{ContentStream, StreamOptions};
+pub use handles::verify::ExpectedContent;
 pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};

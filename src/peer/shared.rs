@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::content::{ContentId, ContentName};
 use crate::peer::config::PeerConfig;
+use crate::peer::contents::complete_bytes::ReadFaults;
 use crate::peer::contents::losses::Losses;
 use crate::peer::contents::place::{Place, check_present};
 use crate::peer::contents::room::Room;
@@ -41,6 +42,8 @@ pub(super) struct PeerShared {
     pub(super) contents: Arc<Contents>,
     /// What was shared, and can no longer be read.
     pub(super) losses: Losses,
+    /// Hears of contents that cannot be read here.
+    pub(super) read_faults: Arc<dyn ReadFaults>,
     /// For those who watch the peer.
     pub(super) events: EventHub,
     /// What all contents together have sent and received.

@@ -25,6 +25,20 @@ impl Tasks {
         }
     }
 
+    /// Does something for a caller until the peer is shut down. What fails then fails with
+    /// the error `shut_down`, whatever it met with on its way out.
+    pub(super) async fn until_stopped<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+        shut_down: E,
+    ) -> Result<T, E> {
+        match self.stop.run_until_cancelled(work).await {
+            Some(Err(_)) if self.stop.is_cancelled() => Err(shut_down),
+            Some(outcome) => outcome,
+            None => Err(shut_down),
+        }
+    }
+
     /// Starts a task that ends with the peer at the latest, and logs in `span`.
     pub(super) fn spawn(&self, span: Span, task: impl Future<Output = ()> + Send + 'static) {
         let kill = self.kill.clone();

@@ -7,7 +7,7 @@ mod pieces;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -86,6 +86,8 @@ struct Unfinished {
 struct Body {
     length: u64,
     pieces: RwLock<Pieces>,
+    /// The name that it had, if another content has replaced it there.
+    replaced: OnceLock<ContentName>,
 }
 
 impl MemoryStorage {
@@ -209,6 +211,7 @@ impl Contents {
     fn replace(&mut self, name: &ContentName) {
         if let Some(Finished { body, .. }) = self.finished.remove(name) {
             self.reserved -= body.length;
+            body.replaced_at(name);
         }
         self.remembered.retain(|(other, _), _| other != name);
     }
@@ -394,7 +397,7 @@ impl Blob for MemoryBlob {
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.body.length)?;
-        Ok(self.body.read(offset, len as u64))
+        self.body.read_checked(offset, len as u64)
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
@@ -499,6 +502,7 @@ impl Draft for MemoryDraft {
         let body = Arc::new(Body {
             length: std::mem::take(&mut self.len),
             pieces: RwLock::new(std::mem::take(&mut self.pieces)),
+            replaced: OnceLock::new(),
         });
         let finished = Finished {
             body: Arc::clone(&body),
@@ -531,7 +535,7 @@ impl Blob for MemoryReadBlob {
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.0.length)?;
-        Ok(self.0.read(offset, len as u64))
+        self.0.read_checked(offset, len as u64)
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
@@ -560,6 +564,27 @@ impl Body {
         Self {
             length,
             pieces: RwLock::default(),
+            replaced: OnceLock::new(),
+        }
+    }
+
+    /// Another content has its name from now on, and its bytes are dropped.
+    fn replaced_at(&self, name: &ContentName) {
+        // Nothing is replaced twice.
+        let _ = self.replaced.set(name.clone());
+        *self.pieces() = Pieces::default();
+    }
+
+    /// Fails if its bytes are gone.
+    fn read_checked(&self, offset: u64, len: u64) -> Result<Bytes, StorageError> {
+        let bytes = self.read(offset, len);
+        // After the read: what was dropped reads as zeros.
+        match self.replaced.get() {
+            Some(name) => {
+                let path = name.as_str().into();
+                Err(StorageError::Changed { path })
+            }
+            None => Ok(bytes),
         }
     }
 

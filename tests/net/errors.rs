@@ -250,6 +250,10 @@ fn share_rows(rows: &mut Vec<Row>) {
             => AskUser, format!("film: {}", ManifestError::Mismatch);
         ShareError::Reader { name: named("film"), source: os().into() }
             => Retry, format!("film: reading failed: {}", os());
+        ShareError::LengthDiffers { name: named("film"), id: id(), expected: 3, length: 2 }
+            => AskUser, format!("film is not {}: it has 2 bytes, and not 3", id());
+        ShareError::HashDiffers { name: named("film"), id: id(), found: ContentId::of(b"y") }
+            => AskUser, format!("film is not {}: it is {}", id(), ContentId::of(b"y"));
         ShareError::TooManyNames { id: id(), max: 8 }
             => AskUser, format!("{} has 8 names already", id());
         ShareError::Downloading { id: id() }

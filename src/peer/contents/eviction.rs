@@ -5,12 +5,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::content::{Content, ContentId};
-use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::place::Place;
 use crate::peer::contents::table::{Evicting, Kept};
 use crate::peer::contents::withdrawal::tell_gone;
 use crate::peer::events::event::PeerEvent;
-use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::protocol::RefuseReason;
 use crate::storage::{Storage, StorageError};
@@ -136,7 +134,7 @@ async fn evict(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
         if !any {
             // It stays, and is served as before.
             claim.sleep_again(asleep);
-            end_links(&mut inbox, RefuseReason::Busy);
+            inbox.refuse_links(RefuseReason::Busy);
             return false;
         }
         shared.forget(&place.name, id).await;
@@ -153,17 +151,10 @@ async fn evict(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
     let mut told = Box::pin(told);
     let is_told = futures::poll!(told.as_mut()).is_ready();
     drop(claim);
-    end_links(&mut inbox, RefuseReason::UnknownContent);
+    inbox.refuse_links(RefuseReason::UnknownContent);
     shared.events.publish(|| PeerEvent::Evicted { content });
     if !is_told {
         shared.tasks.spawn(shared.tasks.span.clone(), told);
     }
     true
-}
-
-/// Ends the links that have come meanwhile.
-fn end_links(inbox: &mut Inbox, reason: RefuseReason) {
-    while let Some(link) = inbox.next_link() {
-        link.outlet.end(LinkEnd::Refused(reason));
-    }
 }

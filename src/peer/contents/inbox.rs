@@ -7,9 +7,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::content::Bitfield;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::limits::ContentLimits;
-use crate::peer::session::outlet::Outlet;
+use crate::peer::session::outlet::{LinkEnd, Outlet};
 use crate::peer::swarm::{DownloadStats, LinkCookies, LinkId, LinkInfo, PieceMap};
-use crate::protocol::{Addr, PeerId, PeerMessage};
+use crate::protocol::{Addr, PeerId, PeerMessage, RefuseReason};
+use crate::storage::{Blob, StorageError};
 
 /// How many inputs may wait for a driver: 16 MiB, if each is a block.
 const INBOX_LEN: usize = 64;
@@ -37,6 +38,11 @@ pub(in crate::peer) enum DriverInput {
     /// Somebody wants to know where the complete content is. Not answered if it is not
     /// complete.
     Describe(oneshot::Sender<Arc<Asleep>>),
+    /// The complete content cannot be read from this blob.
+    Unreadable {
+        blob: Arc<dyn Blob>,
+        error: StorageError,
+    },
     /// Owners that are known in addition to those that a tracker names.
     Owners(Vec<Addr>),
     /// The user limits the content after its download has ended.
@@ -93,6 +99,13 @@ impl Inbox {
             if let DriverInput::Link(link) = self.receiver.try_recv().ok()? {
                 return Some(*link);
             }
+        }
+    }
+
+    /// Ends the links that wait, as this side does not serve them.
+    pub(in crate::peer) fn refuse_links(&mut self, reason: RefuseReason) {
+        while let Some(link) = self.next_link() {
+            link.outlet.end(LinkEnd::Refused(reason));
         }
     }
 

@@ -11,6 +11,23 @@ use crate::peer::shared::PeerShared;
 use crate::protocol::OwnState;
 use crate::storage::{Lost, StorageError};
 
+/// A complete content whose bytes cannot be read where they were, as it sleeps at another
+/// place, if it has one.
+pub(in crate::peer) async fn elsewhere(
+    shared: &PeerShared,
+    asleep: &Asleep,
+    error: &StorageError,
+) -> Option<Asleep> {
+    let Content { id, name, .. } = &asleep.content;
+    if let (StorageError::Altered { .. }, Role::Alone) = (error, asleep.role) {
+        // Its file looks as if it had not changed.
+        shared.forget(name, id).await;
+    }
+    let place = shared.next_place(id).await?;
+    tracing::warn!(content = %id, %error, name = %place.name, "served from another place");
+    Some(asleep.at(place))
+}
+
 /// A content is no longer served. Tells the user, and the trackers of the folders that
 /// are no longer whole. Returns the content as a folder has it in another place, to be
 /// served as soon as its former driver has given it up.
@@ -38,8 +55,8 @@ pub(in crate::peer) async fn report(
     };
     // What looks as if it had not changed is forgotten, so as not to be offered again.
     let is_forgotten = matches!((&error, role), (StorageError::Altered { .. }, Role::Alone));
-    let lost = Lost::new(id, content.name.clone(), error);
-    let lost = lost.recorded(shared.share_stored && !is_forgotten);
+    let recorded = !is_forgotten && has_record(shared, content, role).await;
+    let lost = Lost::new(id, content.name.clone(), error).recorded(recorded);
     shared.losses.insert(lost, thing);
     if let Some(lost) = &of_folder
         && lost.was_whole
@@ -55,4 +72,12 @@ pub(in crate::peer) async fn report(
     };
     let content = Content::new(id, id.into(), content.length);
     rest.map(|blob| Asleep::of_folder(content, Role::File, blob, None))
+}
+
+/// Whether the storage still has a record of a content. That of a file of a folder is the
+/// record of the folder.
+async fn has_record(shared: &PeerShared, content: &Content, role: Role) -> bool {
+    let recorded = async { shared.storage.manifest(&content.name, &content.id).await };
+    // A record that cannot be read is one.
+    shared.share_stored && (role != Role::Alone || !matches!(recorded.await, Ok(None)))
 }

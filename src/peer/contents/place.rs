@@ -1,5 +1,7 @@
 //! A place where a complete content is: one of its names, and the bytes there.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::content::{ContentId, ContentName};
@@ -36,6 +38,18 @@ impl Place {
         let (file, other_file) = (self.blob.file(), other.blob.file());
         let path = file.as_ref().map(|file| file.path());
         self.name == other.name && path == other_file.as_ref().map(|file| file.path())
+    }
+
+    /// Whether this may be a file with this name, as far as is known without looking.
+    pub(in crate::peer) fn may_lie_at(&self, name: &ContentName) -> bool {
+        let path = self.blob.path();
+        let file_name = path.as_deref().and_then(Path::file_name);
+        self.name == *name || file_name == Some(OsStr::new(name.as_str()))
+    }
+
+    /// Whether this blob is that of this place.
+    pub(in crate::peer) fn is_at(&self, blob: &Arc<dyn Blob>) -> bool {
+        Arc::ptr_eq(&self.blob, blob) || self.is_file_of(&**blob)
     }
 
     /// Whether a blob that was just opened is the file of this place, unchanged.

@@ -10,25 +10,22 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::content::{Content, ContentId, ContentName, Geometry, Manifest};
-use crate::error::{DownloadError, ReaderError, ShareError};
+use crate::error::{DownloadError, ShareError};
 use crate::peer::contents::asleep::{Asleep, KeptManifest};
-use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::driver::{Driver, OpenContent};
 use crate::peer::contents::hashing::{HashError, manifest_of};
 use crate::peer::contents::inbox::Inbox;
 use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::lost;
 use crate::peer::contents::place::{MAX_PLACES, Place, check_present};
-use crate::peer::contents::readers::ReaderBoard;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::contents::table::{
-    AddedPlace, DriverClaim, DriverHandle, Readable, Settled, Taken, Waker, Waking,
+    AddedPlace, DriverClaim, DriverHandle, Settled, Taken, Waker, Waking,
 };
 use crate::peer::contents::withdrawal::{listing, tell_gone};
 use crate::peer::events::event::PeerEvent;
 use crate::peer::handles::share::ShareSource;
-use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
@@ -45,12 +42,29 @@ pub(in crate::peer) async fn share(
     source: ShareSource,
 ) -> Result<Content, ShareError> {
     let (name, blob) = source.open(&*shared.storage).await?;
-    let manifest = match manifest_of(&*blob).await {
-        Ok(manifest) => manifest,
-        Err(HashError::Storage(error)) => return Err(error.into()),
-        Err(HashError::Manifest(source)) => return Err(ShareError::Content { name, source }),
-    };
-    share_blob(shared, name, blob, manifest).await
+    let hashed = manifest_of(&*blob).await;
+    let manifest = hashed.map_err(|error| not_hashed(&name, error))?;
+    share_blob(shared, name, blob, manifest, Telling::Awaited).await
+}
+
+/// Why what was to be shared under this name has no manifest.
+pub(in crate::peer) fn not_hashed(name: &ContentName, error: HashError) -> ShareError {
+    match error {
+        HashError::Storage(error) => error.into(),
+        HashError::Manifest(source) => {
+            let name = name.clone();
+            ShareError::Content { name, source }
+        }
+    }
+}
+
+/// When trackers are told of what is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::peer) enum Telling {
+    /// Before it counts as shared.
+    Awaited,
+    /// In the background.
+    Later,
 }
 
 /// Tells the trackers of a content that was hashed, and serves it.
@@ -59,6 +73,7 @@ pub(in crate::peer) async fn share_blob(
     name: ContentName,
     blob: Arc<dyn Blob>,
     manifest: Manifest,
+    telling: Telling,
 ) -> Result<Content, ShareError> {
     blob.release();
     let content = Content::new(manifest.id(), name.clone(), blob.length());
@@ -69,7 +84,7 @@ pub(in crate::peer) async fn share_blob(
         blob,
     };
     loop {
-        match share_at(shared, &content, &place, &manifest).await {
+        match share_at(shared, &content, &place, &manifest, telling).await {
             Ok(true) => return Ok(content),
             // It went away meanwhile.
             Ok(false) => {}
@@ -85,6 +100,7 @@ async fn share_at(
     content: &Content,
     place: &Place,
     manifest: &Arc<Manifest>,
+    telling: Telling,
 ) -> Result<bool, ShareError> {
     let id = content.id;
     let asleep = Asleep::new(
@@ -97,7 +113,8 @@ async fn share_at(
     match shared.contents.add(asleep).await {
         Ok(()) => {}
         Err(Settled::Complete) => {
-            return match add_place(shared, &id, place.clone(), manifest).await {
+            let added = add_place(shared, &id, place.clone(), manifest, telling);
+            return match added.await {
                 Ok(()) => Ok(true),
                 Err(NotAdded::NotHere) => Ok(false),
                 Err(NotAdded::Full) => Err(ShareError::TooManyNames {
@@ -117,7 +134,7 @@ async fn share_at(
         shared: Some(shared),
         id,
     };
-    tell_trackers(shared, place.entry(id)).await?;
+    tell(shared, place.entry(id), telling).await?;
     if shared.remember(|| stored(place, manifest)).await? {
         shared.contents.recorded(&id);
     }
@@ -155,6 +172,20 @@ pub(in crate::peer) async fn tell_trackers(
         Ok(Ok(())) => Ok(()),
         Err(_) => {
             tracing::warn!("shared, though no tracker has answered yet");
+            Ok(())
+        }
+    }
+}
+
+/// Announces a content that is shared, now or in the background.
+async fn tell(shared: &PeerShared, entry: OwnEntry, telling: Telling) -> Result<(), TrackerError> {
+    match telling {
+        Telling::Awaited => tell_trackers(shared, entry).await,
+        Telling::Later => {
+            let id = entry.id;
+            if shared.trackers.own_all([entry]) > 0 {
+                tracing::warn!(content = %id, "the content is not announced");
+            }
             Ok(())
         }
     }
@@ -204,6 +235,7 @@ pub(in crate::peer) async fn add_place(
     id: &ContentId,
     place: Place,
     manifest: &Manifest,
+    telling: Telling,
 ) -> Result<(), NotAdded> {
     let (asleep, places) = shared.contents.places(id).await.ok_or(NotAdded::NotHere)?;
     let main = asleep.place();
@@ -228,8 +260,9 @@ pub(in crate::peer) async fn add_place(
             // It stands for the folder.
             entry.state = OwnState::Partial;
         }
-        let told = tell_trackers(shared, entry).await;
-        told.map_err(NotAdded::Tracker)?;
+        tell(shared, entry, telling)
+            .await
+            .map_err(NotAdded::Tracker)?;
     }
     let recorded = shared.remember(|| stored(&place, manifest)).await;
     recorded.map_err(NotAdded::Storage)?;
@@ -485,36 +518,10 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     Box::pin(driver.run(stop, cancelled)).await;
 }
 
-/// Where the readers of a content are.
-pub(in crate::peer) async fn readers(
-    shared: &PeerShared,
-    id: &ContentId,
-) -> Result<Arc<ReaderBoard>, ReaderError> {
-    if shared.tasks.stop.is_cancelled() {
-        return Err(ReaderError::ShutDown);
-    }
-    match shared.contents.readable(id) {
-        None => Err(ReaderError::NotHere { id: *id }),
-        Some(Readable::Awake(board)) => Ok(board),
-        Some(Readable::Asleep(asleep)) => {
-            let mut bytes = CompleteBytes::new(*id, Arc::clone(&asleep.blob));
-            if let Some(unchecked) = asleep.unchecked() {
-                let manifest = manifest(shared, &asleep).await;
-                let manifest =
-                    manifest.map_err(|source| ReaderError::Storage { id: *id, source })?;
-                bytes = bytes.unverified(unchecked.clone(), manifest);
-            }
-            let board = Arc::new(ReaderBoard::complete(bytes));
-            shared.contents.reads(&asleep, &board);
-            Ok(board)
-        }
-    }
-}
-
 /// Ends the links of a content that cannot be served now. If that will not pass, it is
 /// not offered any more. What the storage has recorded of it stays.
 async fn cannot_serve(
-    shared: &PeerShared,
+    shared: &Arc<PeerShared>,
     content: Arc<Asleep>,
     claim: DriverClaim,
     mut inbox: Inbox,
@@ -526,19 +533,35 @@ async fn cannot_serve(
         true => RefuseReason::UnknownContent,
         false => RefuseReason::Busy,
     };
-    while let Some(link) = inbox.next_link() {
-        link.outlet.end(LinkEnd::Refused(reason));
-    }
+    inbox.refuse_links(reason);
     if !is_lost {
         return claim.sleep_again(content);
     }
+    lose(shared, content, claim, error).await;
+}
+
+/// A content that is asleep, and claimed, cannot be read at any place. It is not offered
+/// any more, and the trackers hear of it.
+pub(in crate::peer) async fn lose(
+    shared: &Arc<PeerShared>,
+    content: Arc<Asleep>,
+    claim: DriverClaim,
+    error: StorageError,
+) {
     let rest = lost::report(shared, &content.content, content.role, error).await;
+    let (of, stop) = (Arc::clone(shared), shared.tasks.stop.clone());
+    let mut told = Box::pin(async move {
+        stop.run_until_cancelled(tell_gone(&of, &content)).await;
+    });
+    // Noted before anybody can share the content again.
+    let is_told = futures::poll!(told.as_mut()).is_ready();
     drop(claim);
     if let Some(rest) = rest {
         shared.contents.add_stored(rest);
     }
-    let told = tell_gone(shared, &content);
-    shared.tasks.stop.run_until_cancelled(told).await;
+    if !is_told {
+        shared.tasks.spawn(shared.tasks.span.clone(), told);
+    }
 }
 
 /// A content that wakes up, at the first place where its bytes are.

@@ -29,6 +29,7 @@ use crate::peer::downloads::control::DownloadControl;
 use crate::peer::downloads::holders::Holders;
 use crate::peer::events::download_watchers::DownloadWatchers;
 use crate::peer::swarm::LinkId;
+use crate::storage::{Blob, StorageError};
 
 /// All contents of one peer.
 pub(in crate::peer) struct Contents {
@@ -511,6 +512,23 @@ impl Contents {
         }
     }
 
+    /// Tells the driver of a complete content, if it has one, that it cannot be read from
+    /// this blob.
+    pub(in crate::peer) async fn unreadable(
+        &self,
+        id: &ContentId,
+        blob: &Arc<dyn Blob>,
+        error: StorageError,
+    ) {
+        let inbox = match self.table().contents.get(id) {
+            Some(State::Awake(driver)) => driver.inbox.clone(),
+            Some(State::Asleep(_)) | None => return,
+        };
+        let blob = Arc::clone(blob);
+        // Fails if it has ended meanwhile.
+        let _ = inbox.send(DriverInput::Unreadable { blob, error }).await;
+    }
+
     /// The names that a complete content has here, and the content. As a file of a folder
     /// it has none.
     pub(in crate::peer) fn names(&self, id: &ContentId) -> Option<(Content, Vec<ContentName>)> {
@@ -557,6 +575,23 @@ impl Contents {
         let named = table.contents.iter();
         let named = named.filter(|(id, state)| has_name(id, state));
         named.map(|(id, _)| *id).collect()
+    }
+
+    /// The complete contents of which a file with this name may be a place. O(contents).
+    pub(in crate::peer) fn may_lie_at(&self, name: &ContentName) -> Vec<ContentId> {
+        let table = self.table();
+        let may_lie = |id: &ContentId, state: &State| {
+            let mut others = table.places.get(id).into_iter().flatten();
+            let may_first = match state {
+                State::Asleep(asleep) => asleep.place().may_lie_at(name),
+                // Few are awake. Only their drivers know their files.
+                State::Awake(driver) => driver.complete().is_some(),
+            };
+            may_first || others.any(|place| place.may_lie_at(name))
+        };
+        let contents = table.contents.iter();
+        let contents = contents.filter(|(id, state)| may_lie(id, state));
+        contents.map(|(id, _)| *id).collect()
     }
 
     /// How to ask about a content that is here, if somebody drives it, and what is known of

@@ -12,7 +12,8 @@ use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::hashing::{HashError, hash, manifest_of};
 use crate::peer::contents::place::{Place, check_present};
-use crate::peer::contents::serve::{NotAdded, add_place, adopt, manifest, retire};
+use crate::peer::contents::replaced::retire_replaced;
+use crate::peer::contents::serve::{NotAdded, Telling, add_place, adopt, manifest};
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::shared::PeerShared;
 use crate::storage::{Blob, Partial, Remembered, Storage, StorageError};
@@ -35,8 +36,8 @@ pub(super) struct WantedNames {
 
 /// What has a name in the storage.
 enum AtName {
-    /// The content.
-    Same(Arc<dyn Blob>),
+    /// The content, and its manifest if it was hashed.
+    Same(Arc<dyn Blob>, Option<Arc<Manifest>>),
     Nothing,
     Other,
 }
@@ -54,40 +55,43 @@ pub(super) async fn complete_here(
     if let Some(name) = &wanted.stored {
         storage.check_name(name).map_err(failed)?;
     }
+    let mut taken = None;
     for _ in 0..ATTEMPTS {
         let Some((main, more)) = shared.contents.places(&id).await else {
             return Ok(None);
         };
         let places: Vec<Place> = std::iter::once(main.place()).chain(more).collect();
-        let found = match &wanted.stored {
-            Some(name) => at_name(storage, name, id, &places).await.map_err(failed)?,
-            None => match stored_anywhere(storage, id, &places)
-                .await
-                .map_err(failed)?
-            {
-                Some(content) => return Ok(Some(content)),
-                None => AtName::Nothing,
-            },
+        let (name, found) = match &wanted.stored {
+            Some(name) => {
+                let found = at_name(storage, name, id, &places).await;
+                (name.clone(), found.map_err(failed)?)
+            }
+            None => {
+                let stored = stored_anywhere(storage, id, &places).await;
+                if let Some((place, manifest)) = stored.map_err(failed)? {
+                    let content = Content::new(id, place.name.clone(), place.blob.length());
+                    note_place(shared, id, place, &places, manifest).await?;
+                    return Ok(Some(content));
+                }
+                (free_name(storage, id, &places).await, AtName::Nothing)
+            }
         };
-        let name = match &wanted.stored {
-            Some(name) => name.clone(),
-            None => free_name(storage, id, &places).await,
-        };
-        let found = match found {
-            AtName::Same(blob) => Some((blob, None)),
+        let (blob, manifest) = match found {
+            AtName::Same(blob, manifest) => (blob, manifest),
             AtName::Other if !overwrites => return Err(target_exists(storage, id, name).await),
             AtName::Nothing | AtName::Other => {
                 match copy(shared, wanted, &main, &places, &name).await {
-                    // Somebody else has just made it.
-                    Err(StorageError::Exists { .. }) => continue,
-                    copied => copied.map_err(failed)?,
+                    Ok(Some((blob, manifest))) => (blob, Some(manifest)),
+                    // It is not shared any more, or from somewhere else.
+                    Ok(None) => continue,
+                    // Somebody else may have just made it.
+                    Err(StorageError::Exists { name, path }) => {
+                        taken = Some(DownloadError::TargetExists { name, id, path });
+                        continue;
+                    }
+                    Err(error) => return Err(failed(error)),
                 }
-                .map(|(blob, manifest)| (blob, Some(manifest)))
             }
-        };
-        let Some((blob, manifest)) = found else {
-            retire(shared, &id).await;
-            return Ok(None);
         };
         let length = blob.length();
         let asked = wanted.asked.clone();
@@ -97,10 +101,13 @@ pub(super) async fn complete_here(
             blob,
         };
         note_place(shared, id, place, &places, manifest).await?;
+        if overwrites {
+            retire_replaced(shared, &name).await;
+        }
         return Ok(Some(Content::new(id, name, length)));
     }
-    let error = StorageError::io("looking for the content", std::io::ErrorKind::Interrupted);
-    Err(failed(error))
+    // What has the name cannot be opened, or comes and goes.
+    taken.map_or(Ok(None), Err)
 }
 
 /// Adds the place at which a download has found or copied its content, if it is not
@@ -127,13 +134,22 @@ async fn note_place(
         },
     };
     place.blob.release();
-    match add_place(shared, &id, place, &manifest).await {
+    let added = add_place(shared, &id, place.clone(), &manifest, Telling::Awaited).await;
+    let added = match added {
+        Err(NotAdded::Tracker(error)) => {
+            tracing::debug!(content = %id, %error, "the name is announced later");
+            add_place(shared, &id, place.clone(), &manifest, Telling::Later).await
+        }
+        added => added,
+    };
+    match added {
         Ok(()) => {}
         Err(NotAdded::NotHere | NotAdded::Full) => {
             tracing::debug!(content = %id, "the name is not shared");
         }
         Err(NotAdded::Storage(error)) => {
             tracing::warn!(content = %id, %error, "the name will not be shared after a restart");
+            shared.contents.add_place(&id, &places[0], place);
         }
         Err(NotAdded::Tracker(error)) => {
             tracing::debug!(content = %id, %error, "the name is not announced");
@@ -142,16 +158,22 @@ async fn note_place(
     Ok(())
 }
 
-/// The content at one of its places, if that is in the storage.
+/// A place of the content in the storage, under one of the names that it has, and its
+/// manifest if it was hashed.
 async fn stored_anywhere(
     storage: &dyn Storage,
     id: ContentId,
     places: &[Place],
-) -> Result<Option<Content>, StorageError> {
+) -> Result<Option<(Place, Option<Arc<Manifest>>)>, StorageError> {
     for place in places {
-        if let AtName::Same(blob) = at_name(storage, &place.name, id, places).await? {
-            let content = Content::new(id, place.name.clone(), blob.length());
-            return Ok(Some(content));
+        if let AtName::Same(blob, manifest) = at_name(storage, &place.name, id, places).await? {
+            let (name, listed_as) = (place.name.clone(), place.listed_as.clone());
+            let found = Place {
+                name,
+                listed_as,
+                blob,
+            };
+            return Ok(Some((found, manifest)));
         }
     }
     Ok(None)
@@ -184,7 +206,7 @@ async fn at_name(
         Err(_) => return Ok(AtName::Other),
     };
     if places.iter().any(|place| place.is_file_of(&*blob)) {
-        return Ok(AtName::Same(blob));
+        return Ok(AtName::Same(blob, None));
     }
     if places
         .iter()
@@ -193,7 +215,7 @@ async fn at_name(
         return Ok(AtName::Other);
     }
     match manifest_of(&*blob).await {
-        Ok(found) if found.id() == id => Ok(AtName::Same(blob)),
+        Ok(found) if found.id() == id => Ok(AtName::Same(blob, Some(Arc::new(found)))),
         Err(HashError::Storage(error)) if !error.is_gone() => Err(error),
         Ok(_) | Err(_) => Ok(AtName::Other),
     }
@@ -222,13 +244,17 @@ pub(super) async fn copy_stored(
     let places = [source.place()];
     let there = at_name(&*target.storage, name, id, &places).await;
     let copied = match there.map_err(failed)? {
-        AtName::Same(blob) => Some(blob),
+        AtName::Same(blob, _) => Some(blob),
         AtName::Other if !target.overwrites => {
             return Err(target_exists(&*target.storage, id, name.clone()).await);
         }
         AtName::Nothing | AtName::Other => {
             let copied = copy(shared, wanted, &source, &places, name).await;
-            copied.map_err(failed)?.map(|(blob, _)| blob)
+            let copied = copied.map_err(failed)?.map(|(blob, _)| blob);
+            if target.overwrites && copied.is_some() {
+                retire_replaced(shared, name).await;
+            }
+            copied
         }
     };
     match copied {
@@ -241,8 +267,16 @@ fn gone(name: &ContentName) -> StorageError {
     StorageError::NotFound { name: name.clone() }
 }
 
+/// Why a copy was not made.
+enum CopyError {
+    /// The bytes cannot be read, or are not right.
+    Source(StorageError),
+    Target(StorageError),
+}
+
 /// Copies a content to a name of the storage, from the first of its places where the
-/// bytes are right. Returns nothing if they are nowhere.
+/// bytes are right. It is not served any more from those where they are not. Returns
+/// nothing if they are right nowhere.
 ///
 /// Cancel safe: the name has all of it or nothing.
 async fn copy(
@@ -252,23 +286,27 @@ async fn copy(
     places: &[Place],
     name: &ContentName,
 ) -> Result<Option<(Arc<dyn Blob>, Arc<Manifest>)>, StorageError> {
-    let _turn = shared.copies.turn(main.content.id).await;
+    let id = main.content.id;
+    let _turn = shared.copies.turn(id).await;
     for place in places {
         let source = main.at(place.clone());
         let copied = async {
-            let manifest = manifest(shared, &source).await?;
+            let manifest = manifest(shared, &source).await;
+            let manifest = manifest.map_err(CopyError::Source)?;
             copy_from(&wanted.target, &source, &manifest, name).await?;
-            Ok::<_, StorageError>(manifest)
+            Ok::<_, CopyError>(manifest)
         };
         match copied.await {
             Ok(manifest) => {
                 let blob = wanted.target.storage.open(name).await?;
                 return Ok(Some((blob, manifest)));
             }
-            Err(error) if error.is_gone() => {
+            Err(CopyError::Source(error)) if error.is_loss() => {
                 tracing::warn!(name = %place.name, %error, "not copied from there");
+                let blob = Arc::clone(&place.blob);
+                shared.read_faults.unreadable(id, blob, error).await;
             }
-            Err(error) => return Err(error),
+            Err(CopyError::Source(error) | CopyError::Target(error)) => return Err(error),
         }
     }
     Ok(None)
@@ -280,7 +318,7 @@ async fn copy_from(
     source: &Asleep,
     manifest: &Arc<Manifest>,
     name: &ContentName,
-) -> Result<(), StorageError> {
+) -> Result<(), CopyError> {
     let created = match to.storage.create(name, manifest).await {
         Err(StorageError::Exists { .. }) if to.overwrites => {
             to.storage.create_replacing(name, manifest).await
@@ -291,22 +329,31 @@ async fn copy_from(
         blob: target,
         present,
         ..
-    } = created?;
+    } = created.map_err(CopyError::Target)?;
     let geometry = manifest.geometry();
-    let whole = present.is_empty() && target.copy_from(&*source.blob).await?;
+    let is_whole = async {
+        let is_new = present.is_empty();
+        Ok(is_new && target.copy_from(&*source.blob).await?)
+    };
+    let whole = is_whole.await.map_err(CopyError::Target)?;
     for chunk in geometry.indices().filter(|chunk| !present.contains(*chunk)) {
         // What the storage has copied by itself is verified in its place.
-        if whole && verified(&*target, manifest, chunk).await?.is_some() {
-            continue;
+        if whole {
+            let copied = verified(&*target, manifest, chunk).await;
+            if copied.map_err(CopyError::Target)?.is_some() {
+                continue;
+            }
         }
-        let Some(bytes) = verified(&*source.blob, manifest, chunk).await? else {
+        let read = verified(&*source.blob, manifest, chunk).await;
+        let Some(bytes) = read.map_err(CopyError::Source)? else {
             let path = source.content.name.as_str().into();
-            return Err(StorageError::Altered { path, chunk });
+            return Err(CopyError::Source(StorageError::Altered { path, chunk }));
         };
         let offset = geometry.offset_of(chunk);
-        target.write_at(offset, vec![bytes]).await?;
+        let written = target.write_at(offset, vec![bytes]).await;
+        written.map_err(CopyError::Target)?;
     }
-    target.finish().await
+    target.finish().await.map_err(CopyError::Target)
 }
 
 /// A chunk of a blob, if it is right.

@@ -16,9 +16,10 @@ use crate::peer::contents::driver::{DownloadTurn, Driver, TargetOptions};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
+
 use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
+use crate::peer::contents::reading::readers;
 use crate::peer::contents::role::Role;
-use crate::peer::contents::serve;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::{DriverClaim, DriverHandle, Settled};
 use crate::peer::downloads::asked::{Asked, Earlier};
@@ -354,7 +355,7 @@ impl DownloadTask {
     async fn is_complete(&self, content: Content) {
         let id = content.id;
         self.topic.complete(&self.shared.events, &content);
-        let board = serve::readers(&self.shared, &id).await;
+        let board = readers(&self.shared, &id).await;
         let uploads = self.shared.contents.watch_uploads(&id);
         let complete = ContentStatus::shared(content.clone(), uploads);
         self.status.send_modify(|status| *status = complete);

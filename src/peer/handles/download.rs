@@ -82,7 +82,9 @@ pub struct DownloadOptions {
     pub if_taken: IfTaken,
     /// A file that may have a part of the content, such as one that another program has
     /// copied. Whatever is right in it is copied and not fetched, at the same positions.
-    /// It may be shorter, longer or damaged, and is not changed.
+    /// It may be shorter, longer or damaged, and is not changed. A file that has all of it
+    /// need not be copied: [`Peer::verify`](crate::Peer::verify) shares it from where it
+    /// lies.
     pub existing: Option<PathBuf>,
     /// Where it goes instead of to the peer's storage. It does not stay there.
     pub(in crate::peer) memory: Option<MemoryStorage>,

@@ -16,4 +16,5 @@ pub(super) mod removal;
 pub(super) mod share;
 pub(super) mod share_reader;
 pub(super) mod stream;
+pub(super) mod verify;
 pub(super) mod watch;

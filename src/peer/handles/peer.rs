@@ -15,10 +15,11 @@ use crate::error::{ConfigError, ReaderError, ShareError, StartError, checked_add
 use crate::io_error::IoError;
 use crate::peer::config::PeerConfig;
 use crate::peer::contents::losses::{Losses, LostContents};
+use crate::peer::contents::reading::{FaultHandler, readers};
 use crate::peer::contents::room::Room;
 #[cfg(not(feature = "file-storage"))]
 use crate::peer::contents::serve::unshare as unshare_any;
-use crate::peer::contents::serve::{DriverWaker, readers, serve_stored, share};
+use crate::peer::contents::serve::{DriverWaker, serve_stored, share};
 use crate::peer::contents::table::Contents;
 use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
@@ -251,8 +252,10 @@ impl Peer {
     pub async fn share(&self, source: impl Into<ShareSource>) -> Result<Content, ShareError> {
         let shared = self.shared();
         let share = share(shared, source.into());
-        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
-        outcome.unwrap_or(Err(ShareError::ShutDown))
+        shared
+            .tasks
+            .until_stopped(share, ShareError::ShutDown)
+            .await
     }
 
     /// Shares a folder as one thing: reads and hashes all files in it, tells the
@@ -322,8 +325,8 @@ impl Peer {
     ) -> Result<Folder, FolderError> {
         let shared = self.shared();
         let share = share_folder(shared, path, name);
-        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
-        outcome.unwrap_or(Err(ShareError::ShutDown.into()))
+        let shut_down = ShareError::ShutDown.into();
+        shared.tasks.until_stopped(share, shut_down).await
     }
 
     /// Waits until one tracker knows of all contents that are shared here, which takes a
@@ -838,6 +841,7 @@ impl PeerBuilder {
                 admission,
                 contents,
                 losses: Losses::default(),
+                read_faults: Arc::new(FaultHandler(Weak::clone(shared))),
                 events: EventHub::default(),
                 traffic: Traffic::new(tokio::time::Instant::now().into_std()),
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),

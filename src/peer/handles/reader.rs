@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::FutureExt;
 use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::error::DownloadError;
 use crate::peer::contents::complete_bytes::{CompleteBytes, PartRead};
@@ -82,8 +82,10 @@ impl ReaderOptions {
 /// one withdraws what it wanted.
 ///
 /// A seek past the end is no error; reading there returns no bytes.
-/// [`SeekFrom::End`] waits until the length is known. Reading and seeking are cancel
-/// safe as far as [`AsyncReadExt`](tokio::io::AsyncReadExt) says.
+/// [`SeekFrom::End`] waits until the length is known. A seek that was started takes
+/// effect, also if nobody waits for its end: then the next read waits for it, and fails if
+/// it fails. Reading and seeking are cancel safe as far as
+/// [`AsyncReadExt`](tokio::io::AsyncReadExt) says.
 ///
 /// # Errors
 /// If the download fails, is cancelled, or the peer is shut down, reading fails with an
@@ -91,6 +93,12 @@ impl ReaderOptions {
 /// reader has in memory are given before. The error comes again with each further read,
 /// unless it is one of the storage. A complete content can still be read when it is no
 /// longer shared.
+///
+/// If the bytes of a complete content cannot be read any more, because the file has
+/// changed or is gone or its disk fails, the reader goes on at another place of the
+/// content ([`Peer::paths`](crate::Peer::paths)). If there is none, it fails with
+/// [`DownloadError::Storage`], and the content is no longer shared: it is among the
+/// [lost](crate::Peer::lost).
 ///
 /// ```
 /// # use bt_lite::{DownloadKey, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
@@ -143,7 +151,7 @@ struct Pending {
 
 enum Fetch {
     Driver(oneshot::Receiver<Answer>),
-    Direct(BoxFuture<'static, Result<PartRead, DownloadError>>),
+    Direct(ReusableBoxFuture<'static, Result<PartRead, DownloadError>>),
     Done(Result<Bytes, DownloadError>),
 }
 
@@ -184,7 +192,8 @@ impl ContentReader {
         std::future::poll_fn(|cx| self.poll_length(cx)).await
     }
 
-    /// Where the next read begins, in bytes from the start of the content.
+    /// Where the next read begins, in bytes from the start of the content. A seek from the
+    /// end counts when it has ended.
     pub fn position(&self) -> u64 {
         self.position
     }
@@ -241,7 +250,7 @@ impl ContentReader {
                 Way::Driver(answer) => Fetch::Driver(answer),
                 Way::Direct(bytes) => {
                     self.complete = Some(bytes.clone());
-                    Fetch::Direct(bytes.read(from, len).boxed())
+                    Fetch::Direct(ReusableBoxFuture::new(bytes.read(from, len)))
                 }
                 Way::Moved(board) => {
                     self.seat = ReaderSeat::new(board, self.window());
@@ -265,7 +274,7 @@ impl ContentReader {
         let done = match &mut pending.fetch {
             // Without an answer, somebody else answers now.
             Fetch::Driver(answer) => ready!(answer.poll_unpin(cx)).ok(),
-            Fetch::Direct(read) => Some(match ready!(read.as_mut().poll(cx)) {
+            Fetch::Direct(read) => Some(match ready!(read.poll(cx)) {
                 Ok(part) => {
                     if let Some(complete) = &mut self.complete {
                         complete.note(&part);
@@ -304,6 +313,17 @@ impl ContentReader {
         };
         let fetch = Fetch::Done(done);
         self.pending = Some(Pending { from, len, fetch });
+    }
+
+    /// Ends a seek from the end. One that fails changes nothing.
+    fn poll_seek(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(offset) = self.from_end {
+            let length = ready!(self.poll_length(cx));
+            self.from_end = None;
+            let position = length?.checked_add_signed(offset);
+            self.go_to(position.ok_or_else(outside)?);
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Goes to another position. Bytes at hand stay, if they are there.
@@ -345,6 +365,7 @@ impl AsyncRead for ContentReader {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        ready!(this.poll_seek(cx))?;
         this.pace.asks();
         ready!(this.poll_fill(cx))?;
         let len = this.ready.len().min(buf.remaining());
@@ -360,26 +381,28 @@ impl AsyncRead for ContentReader {
 impl AsyncSeek for ContentReader {
     fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
         let this = &mut *self;
-        this.from_end = None;
-        match to {
-            SeekFrom::Start(position) => this.go_to(position),
-            SeekFrom::Current(offset) => {
+        match (to, this.from_end) {
+            (SeekFrom::Start(position), _) => {
+                this.from_end = None;
+                this.go_to(position);
+            }
+            (SeekFrom::Current(offset), None) => {
                 let position = this.position.checked_add_signed(offset);
                 this.go_to(position.ok_or_else(outside)?);
             }
-            SeekFrom::End(offset) => this.from_end = Some(offset),
+            // It starts where the seek that has not ended leads.
+            (SeekFrom::Current(offset), Some(from_end)) => {
+                let offset = from_end.checked_add(offset).ok_or_else(outside)?;
+                this.from_end = Some(offset);
+            }
+            (SeekFrom::End(offset), _) => this.from_end = Some(offset),
         }
         Ok(())
     }
 
     fn poll_complete(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
         let this = &mut *self;
-        if let Some(offset) = this.from_end {
-            let length = ready!(this.poll_length(cx));
-            this.from_end = None;
-            let position = length?.checked_add_signed(offset);
-            this.go_to(position.ok_or_else(outside)?);
-        }
+        ready!(this.poll_seek(cx))?;
         Poll::Ready(Ok(this.position))
     }
 }

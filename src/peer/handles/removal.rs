@@ -85,8 +85,8 @@ impl Peer {
     pub async fn remove(&self, id: &ContentId, removal: Removal) -> Result<Removed, RemoveError> {
         let shared = self.shared();
         let remove = remove(shared, *id, removal);
-        let outcome = shared.tasks.stop.run_until_cancelled(remove).await;
-        outcome.unwrap_or(Err(RemoveError::ShutDown))
+        let shut_down = RemoveError::ShutDown;
+        shared.tasks.until_stopped(remove, shut_down).await
     }
 
     /// The paths of the files of a complete content: of each place that it was shared

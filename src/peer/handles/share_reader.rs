@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::content::{Content, ContentName, Manifest, ManifestError, NameError, StreamedManifest};
 use crate::error::ShareError;
 use crate::peer::contents::hashing::hash;
-use crate::peer::contents::serve::share_blob;
+use crate::peer::contents::kept_draft::KeptDraft;
+use crate::peer::contents::serve::{Telling, share_blob};
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
-use crate::storage::Draft;
 
 /// How many bytes are read at a time, and then hashed and written.
 const READ_LEN: usize = 256 << 10;
@@ -28,7 +28,8 @@ impl Peer {
     /// under its name, and [`ShareSource::stored`](crate::ShareSource::stored) shares it.
     ///
     /// Cancel safe as far as the storage goes: if the future is dropped, all of it is
-    /// stored or nothing. What was read is lost with the reader.
+    /// stored or nothing. What was read is lost with the reader. When
+    /// [`shutdown`](Self::shutdown) has returned, nothing unfinished is left.
     ///
     /// # Errors
     /// [`ShareError::Reader`] when the reader fails; [`ShareError::Content`] as soon as it
@@ -51,8 +52,10 @@ impl Peer {
         })?;
         let shared = self.shared();
         let share = share_reader(shared, name, reader);
-        let outcome = shared.tasks.stop.run_until_cancelled(share).await;
-        outcome.unwrap_or(Err(ShareError::ShutDown))
+        shared
+            .tasks
+            .until_stopped(share, ShareError::ShutDown)
+            .await
     }
 }
 
@@ -61,23 +64,21 @@ async fn share_reader(
     name: ContentName,
     reader: impl AsyncRead + Send,
 ) -> Result<Content, ShareError> {
-    let mut draft = shared.storage.draft(&name).await?;
-    let manifest = match fill(&mut *draft, &name, reader).await {
+    let draft = KeptDraft::begin(shared, name.clone()).await?;
+    let manifest = match fill(&draft, &name, reader).await {
         Ok(manifest) => manifest,
         Err(error) => {
-            if let Err(error) = draft.discard().await {
-                tracing::warn!(%name, %error, "failed to remove what was read");
-            }
+            draft.discard().await;
             return Err(error);
         }
     };
-    let blob = draft.publish(&manifest.id()).await?;
-    share_blob(shared, name, blob, manifest).await
+    let blob = draft.publish(manifest.id()).await?;
+    share_blob(shared, name, blob, manifest, Telling::Awaited).await
 }
 
 /// Writes everything that a reader gives. A piece is hashed while it is written.
 async fn fill(
-    draft: &mut dyn Draft,
+    draft: &KeptDraft,
     name: &ContentName,
     reader: impl AsyncRead + Send,
 ) -> Result<Manifest, ShareError> {

@@ -22,6 +22,7 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::readers::Answer;
+use crate::peer::contents::replaced::retire_replaced;
 use crate::peer::contents::room::Reservation;
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
@@ -67,8 +68,8 @@ pub(super) enum JobResult {
     Published(Result<bool, StorageError>),
     /// The trackers know the state, or cannot be told at present.
     Announced,
-    /// A reader here has its answer.
-    ReadHere,
+    /// A reader here has its answer; this is what failed.
+    ReadHere(Option<(ChunkIndex, StorageError)>),
 }
 
 /// The jobs of one driver. They run while [`next`](Self::next) is polled;
@@ -256,11 +257,14 @@ impl Jobs {
         let id = self.id;
         self.start(async move {
             let read = content.read_part(from, len).await;
-            let chunk = Some(chunk);
-            let failed = |source| DownloadError::Storage { id, chunk, source };
+            let failed = read.as_ref().err().cloned();
+            let error = |source| {
+                let chunk = Some(chunk);
+                DownloadError::Storage { id, chunk, source }
+            };
             // The reader may have gone.
-            let _ = reply.send(read.map_err(failed));
-            JobResult::ReadHere
+            let _ = reply.send(read.map_err(error));
+            JobResult::ReadHere(failed.map(|error| (chunk, error)))
         });
     }
 
@@ -276,10 +280,14 @@ impl Jobs {
         let shared = Arc::clone(&self.shared);
         // A folder is recorded as a whole, and what is for one caller only is not.
         let is_unrecorded = self.source.is_some() || self.target.is_private;
+        let overwrites = self.target.overwrites;
         let shared_as = shared_as.filter(|_| !is_unrecorded);
         self.start(async move {
             if let Err(error) = content.publish(by).await {
                 return JobResult::Published(Err(error));
+            }
+            if overwrites {
+                retire_replaced(&shared, &named.name).await;
             }
             let Some(listed_as) = shared_as else {
                 return JobResult::Published(Ok(false));

@@ -33,7 +33,7 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::lost;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
-use crate::peer::contents::status::{ContentStatus, StatusSender};
+use crate::peer::contents::status::StatusSender;
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
 use crate::peer::downloads::discard::discard_partial;
@@ -44,7 +44,7 @@ use crate::peer::swarm::{
     ChunkBytes, DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste,
 };
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
-use crate::storage::{Partial, StorageError};
+use crate::storage::{Blob, Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use download_turn::TurnChange;
 use jobs::{JobResult, Jobs};
@@ -373,9 +373,11 @@ impl Driver {
         // the same download.
         drop(jobs);
         drop(open);
-        let elsewhere = async { elsewhere(&shared, lost?).await };
+        let elsewhere = async {
+            let (asleep, error) = lost?;
+            lost::elsewhere(&shared, &asleep, &error).await
+        };
         if let Some(Some(asleep)) = shared.tasks.stop.run_until_cancelled(elsewhere).await {
-            tracing::warn!(%reason, name = %asleep.content.name, "served from another place");
             claim.sleep_again(Arc::new(asleep));
             links.end_all(LinkEnd::Refused(RefuseReason::Busy));
             return;
@@ -536,6 +538,7 @@ impl Driver {
                     let _ = told.send(Arc::new(self.asleep(open)));
                 }
             }
+            DriverInput::Unreadable { blob, error } => self.unreadable(&blob, error),
             DriverInput::Owners(owners) => {
                 let owners = owners.into_iter().map(|addr| (addr, false));
                 let owners: Vec<_> = owners.collect();
@@ -673,7 +676,8 @@ impl Driver {
                 self.status.send_modify(|status| status.end(Ok(content)));
                 self.watchers.complete(&self.listing, self.stays);
             }
-            JobResult::Announced | JobResult::ReadHere => {}
+            JobResult::ReadHere(Some((chunk, error))) => self.read_failed(chunk, &error),
+            JobResult::Announced | JobResult::ReadHere(None) => {}
             JobResult::Opened(Err(source))
             | JobResult::Committed(Err(source))
             | JobResult::Published(Err(source)) => {
@@ -907,17 +911,30 @@ impl Driver {
         } = read;
         if let Err(error) = &result {
             tracing::warn!(link = link.0, %error, "reading for a peer failed");
-            let ends = match self.swarm.is_seeding() {
-                // What the storage has is not this content any more, or cannot be
-                // read. Others are to know, and ask somebody else.
-                true => error.is_loss(),
-                false => matches!(error, StorageError::Tampered { .. }),
-            };
-            if ends {
-                self.storage_failed(Some(block.chunk), error.clone());
-            }
+            self.read_failed(block.chunk, error);
         }
         self.swarm.block_read(now(), link, block, result.ok());
+    }
+
+    /// A read failed, for another peer or for somebody here.
+    fn read_failed(&mut self, chunk: ChunkIndex, error: &StorageError) {
+        let ends = match self.swarm.is_seeding() {
+            // What the storage has is not this content any more, or cannot be
+            // read. Others are to know, and ask somebody else.
+            true => error.is_loss(),
+            false => matches!(error, StorageError::Tampered { .. }),
+        };
+        if ends {
+            self.storage_failed(Some(chunk), error.clone());
+        }
+    }
+
+    /// Somebody here could not read the complete content from this blob.
+    fn unreadable(&mut self, blob: &Arc<dyn Blob>, error: StorageError) {
+        let is_here = self.open.as_ref().is_some_and(|open| open.is_at(blob));
+        if is_here && self.publication == Publication::Published {
+            self.storage_failed(None, error);
+        }
     }
 
     /// A chunk of an earlier download was read and hashed.
@@ -1003,8 +1020,9 @@ impl Driver {
     /// From now on readers do not need this driver.
     fn complete_readers(&self) {
         if let Some(open) = &self.open {
+            let bytes = open.complete(self.checks.unchecked());
             self.readers
-                .complete(open.complete(self.checks.unchecked()));
+                .complete(bytes.shared(&self.shared.read_faults));
         }
     }
 
@@ -1069,18 +1087,6 @@ fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
         DownloadError::Storage { source, .. } => Some(source),
         _ => None,
     }
-}
-
-/// A complete content whose bytes cannot be read where they were, as it sleeps at another
-/// place, if it has one.
-async fn elsewhere(shared: &PeerShared, (asleep, error): (Asleep, StorageError)) -> Option<Asleep> {
-    let Content { id, name, .. } = &asleep.content;
-    if let (StorageError::Altered { .. }, Role::Alone) = (error, asleep.role) {
-        // Its file looks as if it had not changed.
-        shared.forget(name, id).await;
-    }
-    let place = shared.next_place(id).await?;
-    Some(asleep.at(place))
 }
 
 /// A part of a content, for a reader.

@@ -9,6 +9,7 @@ use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manif
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::hashing::hash;
+use crate::peer::contents::whole_reads::read_whole;
 use crate::storage::{Blob, StorageError, Stored};
 
 /// A content that is open in the storage. A cheap handle for jobs.
@@ -89,7 +90,12 @@ impl OpenContent {
     }
 
     pub(super) async fn read_part(&self, from: u64, len: usize) -> Result<Bytes, StorageError> {
-        self.blob.read_at(from, len).await
+        read_whole(&*self.blob, from, len).await
+    }
+
+    /// Whether it is read from this blob.
+    pub(super) fn is_at(&self, blob: &Arc<dyn Blob>) -> bool {
+        Arc::ptr_eq(&self.blob, blob)
     }
 
     pub(super) fn geometry(&self) -> Geometry {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::peer::contents::whole_reads::read_whole;
 use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, StorageError};
 
@@ -118,7 +119,7 @@ impl ReadBatch {
         let mut results = vec![None; self.0.len()];
         for span in self.spans() {
             let offset = geometry.offset_of(span.chunk) + u64::from(span.start);
-            let read = blob.read_at(offset, (span.end - span.start) as usize).await;
+            let read = read_whole(blob, offset, (span.end - span.start) as usize).await;
             for at in span.blocks {
                 let block = self.0[at].block;
                 let from = (block.offset - span.start) as usize;
@@ -176,8 +177,8 @@ struct ReadSpan {
 
 /// A block out of what was read.
 fn cut(read: &Bytes, from: usize, len: usize) -> Bytes {
-    // A storage that returned less than it was asked for gives an empty block
-    // here, which the machine refuses.
+    // A content of a single chunk that is shorter than it was asked for gives an empty
+    // block here, which the machine refuses.
     let bytes = read.get(from..from + len).unwrap_or_default();
     match bytes.len() * CUT_OUT >= read.len() {
         true => read.slice_ref(bytes),

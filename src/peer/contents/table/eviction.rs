@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Contents, DriverClaim, State, Table};
+use super::{Contents, DriverClaim, DriverHandle, State, Table};
 use crate::content::ContentId;
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::inbox::Inbox;
@@ -25,7 +25,8 @@ pub(in crate::peer) struct Kept {
     pub(in crate::peer) idle: Option<u32>,
 }
 
-/// A content that is being evicted. Whoever asks for it waits until this is dropped.
+/// A content that is being evicted, or cannot be read where it was. Whoever asks for it
+/// waits until this is dropped.
 pub(in crate::peer) struct Evicting {
     pub(in crate::peer) asleep: Arc<Asleep>,
     pub(in crate::peer) places: Vec<Place>,
@@ -133,22 +134,41 @@ impl Contents {
             return None;
         }
         let asleep = Arc::clone(asleep);
-        let places = table.places.get(id).cloned().unwrap_or_default();
+        Some(self.take_away(&mut table, asleep))
+    }
+
+    /// Takes a content away, if it still sleeps like this.
+    pub(in crate::peer) fn take_asleep(self: &Arc<Self>, asleep: &Arc<Asleep>) -> Option<Evicting> {
+        let mut table = self.table();
+        match table.contents.get(&asleep.content.id)? {
+            State::Asleep(present) if Arc::ptr_eq(present, asleep) => {
+                Some(self.take_away(&mut table, Arc::clone(asleep)))
+            }
+            State::Asleep(_) | State::Awake(_) => None,
+        }
+    }
+
+    fn take_away(self: &Arc<Self>, table: &mut Table, asleep: Arc<Asleep>) -> Evicting {
+        let id = asleep.content.id;
+        let places = table.places.get(&id).cloned().unwrap_or_default();
         let inbox = Inbox::new();
-        let uploads = table.uploads.get(id).cloned().unwrap_or_default();
+        let uploads = table.uploads.get(&id).cloned().unwrap_or_default();
         let shared = ContentStatus::shared(asleep.content.clone(), uploads);
         let status = StatusSender::new(shared);
         let (holders, _) = Holders::new();
-        let handle = self.handle(&inbox, status.subscribe(), holders);
+        let handle = DriverHandle {
+            role: asleep.role,
+            ..self.handle(&inbox, status.subscribe(), holders)
+        };
         // It is about to end.
         handle.stop.cancel();
-        table.contents.insert(*id, State::Awake(Box::new(handle)));
-        Some(Evicting {
+        table.contents.insert(id, State::Awake(Box::new(handle)));
+        Evicting {
             asleep,
             places,
-            claim: DriverClaim::new(self, *id),
+            claim: DriverClaim::new(self, id),
             inbox,
             _status: status,
-        })
+        }
     }
 }
