@@ -9,7 +9,7 @@ use bt_lite::{FileStorage, Peer, TcpTransport, Tracker};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 
-use super::Outcome;
+use super::common::Outcome;
 use super::rounds::name;
 use super::usage::{allocated, descriptors};
 

@@ -26,6 +26,9 @@
 //! the plain pipeline.
 
 #[cfg(target_os = "linux")]
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]
 mod ours;
@@ -39,6 +42,9 @@ mod usage;
 mod waiting;
 
 use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+use common::{Outcome, bytes::bytes, process::ROLE};
 
 #[cfg(target_os = "linux")]
 #[global_allocator]
@@ -60,9 +66,6 @@ fn main() -> ExitCode {
         }
     }
 }
-
-#[cfg(target_os = "linux")]
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What to measure.
 #[cfg(target_os = "linux")]
@@ -114,23 +117,10 @@ impl Setting {
     }
 }
 
-/// A number of bytes: `10KiB`, `1MiB`, or digits alone.
-#[cfg(target_os = "linux")]
-fn bytes(text: &str) -> Outcome<usize> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match &text[digits.len()..] {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        unit => return Err(format!("unknown unit {unit}").into()),
-    };
-    Ok(digits.parse::<usize>()? * unit)
-}
-
 #[cfg(target_os = "linux")]
 fn run() -> Outcome<()> {
     let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some("--role") {
+    if args.next().as_deref() == Some(ROLE) {
         return rounds::role(args);
     }
     let setting = Setting::from_args()?;

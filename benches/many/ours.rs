@@ -6,7 +6,7 @@ use bt_lite::{DownloadKey, FileStorage, MemoryStorage, Peer, TcpTransport, Track
 use futures::future::join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::Outcome;
+use super::common::Outcome;
 
 /// The name of the large file.
 pub(crate) const LARGE: &str = "large";

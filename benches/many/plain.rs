@@ -5,7 +5,7 @@ use std::io::{BufWriter, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use super::Outcome;
+use super::common::Outcome;
 
 /// Sends all files to the first that connects: the length of each, and its bytes.
 /// Calls `ready` with the address as soon as it listens.

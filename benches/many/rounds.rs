@@ -1,15 +1,16 @@
 //! The processes of a comparison, and their rounds.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::usage::{DescriptorWatch, Usage, cpu_seconds, peak_mib};
-use super::{Outcome, Setting, ours, plain};
+use super::common::Outcome;
+use super::common::process::{Process, say, until_end};
+use super::common::usage::{cpu_seconds, peak_mib};
+use super::usage::{DescriptorWatch, Usage};
+use super::{Setting, ours, plain};
 
 /// The name of a file.
 pub(crate) fn name(number: usize) -> String {
@@ -92,9 +93,9 @@ fn check(from: &Path, to: &Path, setting: &Setting) -> Outcome<()> {
 
 /// Runs both processes once. The CPU time is that of both, the rest the higher one.
 fn measure(kind: &str, from: &Path, to: &Path, setting: &Setting) -> Outcome<Usage> {
-    let mut owner = Process::start(&[kind, "owner"], from, "-", setting)?;
+    let mut owner = start(&[kind, "owner"], from, "-", setting)?;
     let addr = owner.line()?;
-    let mut fetcher = Process::start(&[kind, "fetch"], to, &addr, setting)?;
+    let mut fetcher = start(&[kind, "fetch"], to, &addr, setting)?;
     let fetched: Usage = fetcher.line()?.parse()?;
     let owned: Usage = owner.stop()?.parse()?;
     fetcher.stop()?;
@@ -121,54 +122,14 @@ fn medians(rounds: &[Usage]) -> Usage {
     }
 }
 
-/// A process of this program in another role. It ends when its input does.
-struct Process {
-    child: Child,
-    lines: BufReader<std::process::ChildStdout>,
-}
-
-impl Process {
-    fn start(role: &[&str; 2], dir: &Path, addr: &str, setting: &Setting) -> Outcome<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--role")
-            .args(role)
-            .arg(dir)
-            .args([addr, &setting.files.to_string()])
-            .arg(setting.descriptors.to_string())
-            .args([setting.pool.to_string(), setting.large.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let lines = BufReader::new(child.stdout.take().ok_or("no output")?);
-        Ok(Self { child, lines })
-    }
-
-    fn line(&mut self) -> Outcome<String> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
-        match line.trim_end() {
-            "" => Err("a process has failed".into()),
-            line => Ok(line.to_owned()),
-        }
-    }
-
-    /// Ends it, and returns its last line.
-    fn stop(&mut self) -> Outcome<String> {
-        drop(self.child.stdin.take());
-        let last = self.line();
-        match self.child.wait()?.success() {
-            true => last,
-            false => Err("a process has failed".into()),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Starts a process in this role.
+fn start(role: &[&str; 2], dir: &Path, addr: &str, setting: &Setting) -> Outcome<Process> {
+    let dir = dir.to_str().ok_or("a path that is no text")?;
+    let numbers = [setting.files, setting.pool, setting.large].map(|number| number.to_string());
+    let [files, pool, large] = &numbers;
+    let descriptors = setting.descriptors.to_string();
+    let [kind, role] = *role;
+    Process::start([kind, role, dir, addr, files, &descriptors, pool, large])
 }
 
 /// One process: `KIND owner|fetch DIR ADDR FILES DESCRIPTORS POOL LARGE`.
@@ -230,16 +191,6 @@ fn runtime() -> Outcome<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?)
-}
-
-fn say(line: impl std::fmt::Display) {
-    println!("{line}");
-    let _ = std::io::stdout().flush();
-}
-
-/// Waits until the parent closes the input.
-fn until_end() {
-    let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
 }
 
 /// What this process uses from now on.

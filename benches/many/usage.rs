@@ -10,28 +10,7 @@ use std::time::Duration;
 
 use stats_alloc::INSTRUMENTED_SYSTEM;
 
-use super::Outcome;
-
-/// CPU seconds of this process, from the clock that the kernel keeps for it.
-pub(crate) fn cpu_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").expect("proc is mounted");
-    // The name of the program may contain anything, and ends at the last bracket.
-    let fields = &stat[stat.rfind(')').map_or(0, |at| at + 2)..];
-    let ticks = fields.split(' ').skip(11).take(2);
-    let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks as f64 / TICKS_PER_SECOND
-}
-
-/// `USER_HZ`, which is 100 on every Linux that Rust runs on.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// The peak of this process's resident memory, in MiB.
-pub(crate) fn peak_mib() -> f64 {
-    let status = fs::read_to_string("/proc/self/status").expect("proc is mounted");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
-}
+use super::common::Outcome;
 
 /// The descriptors that are open now.
 pub(crate) fn descriptors() -> u64 {

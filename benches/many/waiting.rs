@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use super::Outcome;
+use super::common::Outcome;
 use super::rounds::name;
 use super::usage::allocated;
 
