@@ -24,6 +24,7 @@ mod delivery;
 mod doubts;
 mod homes;
 mod idle_links;
+mod kept;
 mod lanes;
 mod open_chunks;
 mod source;
