@@ -8,6 +8,7 @@
 
 mod addr;
 mod error;
+mod feature;
 mod frame;
 pub mod limits;
 mod peer;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use addr::{Addr, AddrError, Host, HostKey, MAX_ADDR_LEN};
 pub use error::ProtocolError;
+pub use feature::DONT_HAVE_MARK;
 pub use frame::{Frame, FrameLimits};
 pub use peer::{ChannelId, Hello, LinkCookie, LinkProof, PeerId, PeerMessage, RefuseReason};
 #[cfg(feature = "_quic")]

@@ -41,6 +41,7 @@ const MANIFEST_REJECT: u8 = 0x26;
 const SAME_PEER: u8 = 0x27;
 const QUEUED: u8 = 0x28;
 pub(super) const OPEN: u8 = 0x29;
+const DONT_HAVE: u8 = 0x2a;
 
 const HASH_LEN: usize = size_of::<ChunkHash>();
 
@@ -153,6 +154,9 @@ pub enum PeerMessage {
     HaveNone,
     /// The sender has one more chunk.
     Have(ChunkIndex),
+    /// The sender has a chunk no longer that it had before. Only for those that
+    /// [understand it](super::DONT_HAVE_MARK).
+    DontHave(ChunkIndex),
     /// Suggests a chunk that the other side should ask for (BEP 6).
     Suggest(ChunkIndex),
     /// The sender wants to request blocks (BEP 3). A link starts interested.
@@ -240,6 +244,7 @@ impl PeerMessage {
             Self::Interested => plain(INTERESTED),
             Self::NotInterested => plain(NOT_INTERESTED),
             Self::Have(chunk) => number(HAVE, chunk.0).frame(),
+            Self::DontHave(chunk) => number(DONT_HAVE, chunk.0).frame(),
             Self::Suggest(chunk) => number(SUGGEST, chunk.0).frame(),
             Self::Request(block) => range(REQUEST, block),
             Self::Cancel(block) => range(CANCEL, block),
@@ -302,6 +307,7 @@ impl PeerMessage {
             INTERESTED => Self::Interested,
             NOT_INTERESTED => Self::NotInterested,
             HAVE => Self::Have(read_chunk(&mut head)?),
+            DONT_HAVE => Self::DontHave(read_chunk(&mut head)?),
             SUGGEST => Self::Suggest(read_chunk(&mut head)?),
             REQUEST => Self::Request(read_block(&mut head)?),
             CANCEL => Self::Cancel(read_block(&mut head)?),

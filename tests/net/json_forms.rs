@@ -120,6 +120,7 @@ fn progress() -> Progress {
     progress.rate = 1000.5;
     (progress.owners, progress.senders, progress.links) = (1, 2, 3);
     progress.place_in_line = Some(4);
+    progress.limited = true;
     progress
 }
 

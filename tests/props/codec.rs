@@ -146,6 +146,7 @@ fn peer_message() -> impl Strategy<Value = PeerMessage> {
         bytes(bitfield).prop_map(PeerMessage::Bitfield),
         chunk().prop_map(PeerMessage::Have),
         chunk().prop_map(PeerMessage::Suggest),
+        chunk().prop_map(PeerMessage::DontHave),
         block().prop_map(PeerMessage::Request),
         block().prop_map(PeerMessage::Cancel),
         block().prop_map(PeerMessage::Reject),

@@ -7,6 +7,7 @@ mod bitfield;
 mod codec;
 mod codec_limits;
 mod content;
+mod dont_have;
 mod folder;
 mod manifest;
 mod picker;

@@ -301,6 +301,9 @@ pub(crate) struct Observer {
     pub(crate) paused: Option<bool>,
     /// The download is being paused: links go that are of no use meanwhile.
     parts: bool,
+    /// It is paused, and what was asked for may still come.
+    arriving: bool,
+    paused_at: Instant,
 }
 
 impl Observer {
@@ -370,6 +373,8 @@ impl Observer {
             stalled: None,
             paused: None,
             parts: false,
+            arriving: false,
+            paused_at: now,
         }
     }
 
@@ -468,6 +473,8 @@ impl Observer {
             }
             (self.started, self.promoted) = (None, None);
             (self.stalled, self.gave_up) = (None, false);
+            self.arriving = true;
+            self.paused_at = self.now;
         }
         self.paused = Some(serve);
         self.parts = true;
@@ -476,6 +483,7 @@ impl Observer {
     /// The user resumes it.
     pub(crate) fn resumes(&mut self) {
         if self.paused.take().is_some() {
+            self.arriving = false;
             self.last_gain = self.now;
         }
     }
@@ -556,6 +564,7 @@ impl Observer {
     pub(crate) fn finished(&mut self) {
         self.seeding |= std::mem::take(&mut self.finishing);
         self.paused = self.paused.filter(|_| !self.seeding);
+        self.arriving &= !self.seeding;
     }
 
     /// The verdict on a chunk, and what follows from it.

@@ -237,7 +237,9 @@ async fn nobody_is_promised_what_passes_through() {
         matches!(failed, Err(DownloadError::GaveUp { .. })),
         "{failed:?}"
     );
-    assert_eq!(scene.node.peer.stats().uploaded, 0);
+    // But it may have what is in the window at the moment.
+    let uploaded = scene.node.peer.stats().uploaded;
+    assert!(uploaded > 0 && uploaded <= WINDOW, "{uploaded}");
     read.extend(rest(&mut stream).await.unwrap());
     assert_eq!(read, scene.bytes);
 }

@@ -20,9 +20,13 @@ impl Download {
     /// downloads, the storage has recorded it by then, unless the download was paused from the
     /// start. May be called again with other options.
     ///
-    /// A paused download asks nobody for anything. What it was waiting for is given back,
-    /// and nobody is blamed for that; what has arrived is stored and made durable. It
-    /// keeps that, and its place in the queue, and is no longer among the active ones:
+    /// A paused download asks nobody for anything. What it was waiting for is cancelled,
+    /// and nobody is blamed for that; what has arrived is stored and made durable. What was
+    /// on its way already still arrives, for two seconds at most, and then the links close
+    /// that are of no use. Parts of chunks stay in memory, as far as
+    /// [`SwarmConfig::max_unverified`](crate::peer::swarm::SwarmConfig::max_unverified)
+    /// allows, and are lost only with the process or the download; what is dropped is
+    /// counted in [`Progress::wasted`](crate::peer::swarm::Progress::wasted). It keeps that, and its place in the queue, and is no longer among the active ones:
     /// another one begins instead. It never fails for want of
     /// [patience](crate::peer::swarm::SwarmConfig::patience). Whoever awaits it, or reads
     /// what is not here yet, waits.

@@ -107,9 +107,10 @@ impl Peer {
     /// Downloads a content of any length and gives its bytes in order, with no more than a
     /// window of it in memory and nothing in the storage.
     ///
-    /// It takes and does not offer: as this peer does not keep what it gets, no tracker
-    /// lists it for the content, and it tells other peers that it has none of it. In a
-    /// crowd it is served after those that pass on what they get.
+    /// What is in the window is offered to the peers that it is linked with, and taken back
+    /// when it was read. No tracker lists this peer for the content, as it does not keep
+    /// what it gets, and peers that know nothing of chunks that are taken back are told
+    /// that it has none. By those it is served after others that pass on what they get.
     ///
     /// If the content is complete here, or is being downloaded to the storage or into
     /// memory, it is read from there. Another download of a content that passes through

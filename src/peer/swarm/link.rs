@@ -8,6 +8,7 @@ use super::chunk_set::ChunkSet;
 use super::contributor::Contributor;
 use super::remote_chunks::RemoteChunks;
 use super::throughput::Throughput;
+use super::withdrawals::Withdrawals;
 use super::{LinkCookies, LinkId, LinkInfo, LinkState, LinkStats, RemotePeer};
 use crate::protocol::PeerId;
 
@@ -52,6 +53,12 @@ pub(super) struct Link {
     pub(super) unanswered: usize,
     /// How much of the log of stored chunks the other side was told.
     pub(super) told: usize,
+    /// Whether the other side understands that this one takes a chunk back.
+    pub(super) takes_back: bool,
+    /// Whether it was told that this side does.
+    pub(super) marked: bool,
+    /// What it has taken back.
+    pub(super) withdrawals: Withdrawals,
     /// How many proofs the other side sent that another link belongs to the same peer.
     pub(super) proofs: usize,
 }
@@ -112,6 +119,9 @@ impl Link {
             pages: PageQueue::default(),
             unanswered: 0,
             told,
+            takes_back: false,
+            marked: false,
+            withdrawals: Withdrawals::default(),
             proofs: 0,
         }
     }

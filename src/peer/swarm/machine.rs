@@ -18,6 +18,7 @@ mod figures;
 #[cfg(any(test, feature = "testing"))]
 mod invariants;
 mod joining;
+mod keeping;
 mod leaving;
 mod limit;
 mod limiting;
@@ -31,6 +32,7 @@ mod serving;
 mod storing;
 mod timing;
 mod waiting;
+mod withdrawing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,6 +53,7 @@ use crate::peer::swarm::{
 };
 use crate::protocol::{Addr, OwnState, PeerId, PeerMessage};
 use effort::Serving;
+use keeping::Keeping;
 use parts::Parts;
 
 /// The machine of one content. See the [module docs](super).
@@ -237,8 +240,10 @@ impl Swarm {
     }
 
     /// Asks nobody for anything until [`resume`](Self::resume), and dials nobody. What
-    /// others were asked for is given back, what has arrived is stored and committed, and
-    /// patience does not count. `serve` says whether others go on getting what is here;
+    /// others were asked for is cancelled, what has arrived is stored and committed, and
+    /// patience does not count. What is on its way still arrives, for two seconds at most;
+    /// then the links close that are of no use. What is here of chunks that are not whole
+    /// stays in memory. `serve` says whether others go on getting what is here;
     /// without that, all links are closed, and none is accepted. No effect on a content
     /// that is complete, or for which nothing is missing any more: that is published. May
     /// be called again with another `serve`.
@@ -402,6 +407,7 @@ impl Swarm {
     /// has arrived, until [`is_saved`](Self::is_saved).
     pub fn stop(&mut self, now: Instant) {
         self.parts.effort.stops();
+        self.parts.keeping = Keeping::default();
         self.settle(now);
     }
 
@@ -462,7 +468,7 @@ impl Swarm {
     /// The same while nobody is asked for anything.
     fn settle_paused(&mut self, now: Instant, serving: Serving) {
         timing::take_census(&mut self.parts, now);
-        pausing::decline_all(&mut self.parts);
+        pausing::settle(&mut self.parts, now, serving);
         storing::write(&mut self.parts);
         storing::commit_or_publish(&mut self.parts, now);
         serving::upload(&mut self.parts, now);

@@ -74,6 +74,7 @@ mod transfer;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
 pub(crate) mod uploader;
 mod waiting_line;
+mod withdrawals;
 
 pub(crate) use chunk_bytes::ChunkBytes;
 pub use config::SwarmConfig;

@@ -19,6 +19,8 @@ pub(super) struct Outbox {
     /// The chunks of a download in the order in which they were stored. Each link was
     /// told of the first ones.
     log: Vec<ChunkIndex>,
+    /// Chunks before this one are here no longer.
+    gone_before: u32,
 }
 
 impl Outbox {
@@ -57,6 +59,15 @@ impl Outbox {
         self.log.len()
     }
 
+    /// A chunk is here no longer, and neither is any before it. Returns how much of the log a
+    /// link was told if it was told of this chunk; `None` if that was never offered.
+    pub(super) fn withdraw(&mut self, chunk: ChunkIndex) -> Option<usize> {
+        self.gone_before = self.gone_before.max(chunk.0 + 1);
+        // It is among the last, as chunks pass in order.
+        let at = self.log.iter().rposition(|offered| *offered == chunk)?;
+        Some(at + 1)
+    }
+
     /// Tells a link of the chunks that were stored meanwhile, as long as it takes
     /// messages.
     pub(super) fn send_haves(&mut self, id: LinkId, link: &mut Link) {
@@ -64,6 +75,9 @@ impl Outbox {
             && let Some(&chunk) = self.log.get(link.told)
         {
             link.told += 1;
+            if chunk.0 < self.gone_before {
+                continue;
+            }
             // The first one also tells a seeder that there is somebody to serve.
             if link.remote != RemoteChunks::All || link.told == 1 {
                 self.send(id, link, PeerMessage::Have(chunk));

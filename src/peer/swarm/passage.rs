@@ -1,7 +1,9 @@
 //! A content that passes through: of which only a window is ever here.
 
+use std::ops::Range;
+
 use super::read_window::ReadWindow;
-use crate::content::Geometry;
+use crate::content::{ChunkIndex, Geometry};
 
 /// How many chunks a window has at least: one that is read, and one that is fetched
 /// meanwhile.
@@ -12,11 +14,37 @@ const MIN_CHUNKS: u64 = 2;
 pub(super) struct Passage {
     /// In bytes.
     window: u64,
+    /// The reader has passed the chunks before this one.
+    first: u32,
 }
 
 impl Passage {
     pub(super) fn new(window: u64) -> Self {
-        Self { window }
+        Self { window, first: 0 }
+    }
+
+    /// Whether a chunk stays here, once it has come.
+    pub(super) fn holds(&self, chunk: ChunkIndex) -> bool {
+        chunk.0 >= self.first
+    }
+
+    /// The first chunk that stays here.
+    pub(super) fn first(&self) -> ChunkIndex {
+        ChunkIndex(self.first)
+    }
+
+    /// The first reader is there. Returns the chunks that are here no longer because of
+    /// that.
+    pub(super) fn passed(&mut self, readers: &[ReadWindow], geometry: &Geometry) -> Range<u32> {
+        let position = readers.first().map_or(0, |reader| reader.position);
+        let first = match position >= geometry.length() {
+            true => geometry.chunks(),
+            // No content has more chunks.
+            false => u32::try_from(position / geometry.chunk_len()).unwrap_or(u32::MAX),
+        };
+        let before = self.first;
+        self.first = before.max(first);
+        before..self.first
     }
 
     /// How many of the first chunks may be here by now, or have been: those up to the end

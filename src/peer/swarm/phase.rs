@@ -75,6 +75,18 @@ impl Phase {
         }
     }
 
+    /// The same of the chunks from `first` on.
+    pub(super) fn lacked_by_of(&self, first: ChunkIndex, remote: &RemoteChunks) -> u32 {
+        match (self, remote) {
+            (_, RemoteChunks::All | RemoteChunks::Unknown) => 0,
+            (Self::Transfer(transfer), remote) => {
+                let held = transfer.stored().iter_from(first.0);
+                held.filter(|chunk| !remote.has(*chunk)).count() as u32
+            }
+            _ => 0,
+        }
+    }
+
     /// Fills in what follows from the phase.
     pub(super) fn fill_in(&self, progress: &mut Progress) {
         let geometry = self.manifest().map(|manifest| manifest.geometry());

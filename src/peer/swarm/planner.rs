@@ -26,6 +26,7 @@ mod doubts;
 mod end_game;
 mod homes;
 mod idle_links;
+mod kept;
 mod lanes;
 mod ledger;
 mod open_chunks;

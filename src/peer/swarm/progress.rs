@@ -49,6 +49,11 @@ pub struct Progress {
     /// peer does, itself included, at the owner where they are fewest. `None` if it waits
     /// nowhere. Other owners may be serving it meanwhile.
     pub place_in_line: Option<u32>,
+    /// Whether a limit of this side
+    /// ([`Peer::set_rate_limits`](crate::Peer::set_rate_limits) and the like) bounds how fast the
+    /// content arrives: requests waited for it for most of the last seconds. Otherwise the
+    /// others, or the lines, do. `false` if the download is paused or complete.
+    pub limited: bool,
 }
 
 /// Bytes of blocks that arrived in vain. Together they are

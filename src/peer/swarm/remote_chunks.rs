@@ -96,6 +96,28 @@ impl RemoteChunks {
         new
     }
 
+    /// It has a chunk no longer, of a content of `chunks` chunks; what it said before is
+    /// resolved. Returns whether it had it.
+    pub(super) fn lost(&mut self, chunk: ChunkIndex, chunks: u32) -> bool {
+        if *self == Self::All {
+            *self = Self::Some(Bitfield::all(chunks));
+        }
+        match self {
+            Self::Some(chunks) => chunks.remove(chunk),
+            _ => false,
+        }
+    }
+
+    /// The same when the length is not known yet. What cannot be read without one chunk
+    /// counts as nothing.
+    pub(super) fn lost_unread(&mut self, chunk: ChunkIndex) {
+        match self {
+            Self::Unread(unread) if unread.bitfield.is_none() => unread.lost(chunk),
+            Self::Unread(_) | Self::All => *self = Self::None,
+            Self::Unknown | Self::None | Self::Some(_) => {}
+        }
+    }
+
     /// Reads what it said before the number of chunks was known. Returns `false` if
     /// that does not fit the content.
     pub(super) fn resolve(&mut self, chunks: u32) -> bool {
@@ -123,6 +145,14 @@ impl RemoteChunks {
 }
 
 impl Unread {
+    fn lost(&mut self, chunk: ChunkIndex) {
+        let (word, bit) = (chunk.as_usize() / 64, 1 << (chunk.0 % 64));
+        if let Some(word) = self.single.get_mut(word) {
+            self.count -= u32::from(*word & bit != 0);
+            *word &= !bit;
+        }
+    }
+
     fn read(&self, chunks: u32) -> Option<Bitfield> {
         let mut has = match &self.bitfield {
             Some(bytes) => Bitfield::from_bytes(bytes, chunks).ok()?,

@@ -30,6 +30,9 @@ pub(super) enum Event {
     Rate { of: Member, upload: f64 },
     /// A member joins.
     Join(Box<Newcomer>),
+    /// The download of a member is paused, and others are still served or not; or it goes
+    /// on.
+    Pause { of: Member, serve: Option<bool> },
     /// A member leaves.
     Leave(Member),
     /// The tracker's list of owners arrives.

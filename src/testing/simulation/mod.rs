@@ -44,7 +44,7 @@ use tracker::Tracker;
 use crate::content::{Bitfield, Manifest};
 use crate::peer::swarm::{DropReason, LinkId, LinkInfo, LinkMap, Output, Progress, SwarmConfig};
 use crate::protocol::limits::MAX_BLOCK_LEN;
-use crate::protocol::{Addr, LinkCookie, PeerId, PeerMessage, RefuseReason};
+use crate::protocol::{Addr, LinkCookie, OwnState, PeerId, PeerMessage, RefuseReason};
 
 /// A liar sends at its upload rate divided by this.
 const LIAR_SLOWDOWN: f64 = 10.0;
@@ -158,6 +158,18 @@ impl Simulation {
     /// Changes a member's upload rate at a later time; 0 stops it.
     pub fn set_upload_at(&mut self, at: Duration, of: Member, upload: f64) {
         self.queue.schedule(at, Event::Rate { of, upload });
+    }
+
+    /// Pauses the download of a member at a later time. `serve` says whether others still
+    /// get what it has.
+    pub fn pause_at(&mut self, at: Duration, of: Member, serve: bool) {
+        let serve = Some(serve);
+        self.queue.schedule(at, Event::Pause { of, serve });
+    }
+
+    /// Lets it go on at a later time.
+    pub fn resume_at(&mut self, at: Duration, of: Member) {
+        self.queue.schedule(at, Event::Pause { of, serve: None });
     }
 
     /// Removes a member at a later time, without notice to the others.
@@ -287,6 +299,7 @@ impl Simulation {
             Event::Join(newcomer) => {
                 self.join(&newcomer);
             }
+            Event::Pause { of, serve } => self.pause(of, serve),
             Event::Leave(member) => self.leave(member),
             Event::Owners(member) => self.owners_found(member),
             Event::Down { of, link } => {
@@ -338,6 +351,17 @@ impl Simulation {
             }
         }
         member
+    }
+
+    fn pause(&mut self, member: Member, serve: Option<bool>) {
+        let now = self.queue.instant();
+        if let Some(swarm) = self.members[member.0].machine.honest() {
+            match serve {
+                Some(serve) => swarm.pause(now, serve),
+                None => swarm.resume(now),
+            }
+            self.settle(member);
+        }
     }
 
     fn leave(&mut self, member: Member) {
@@ -491,6 +515,7 @@ impl Simulation {
                 state.machine.block_read(now, link, block, data);
             }
             Output::Announce(_) if !state.listens => {}
+            Output::Announce(OwnState::Gone) => self.tracker.remove(member),
             Output::Announce(_) => self.tracker.list(member),
             Output::GaveUp(_) => state.gave_up = true,
             output => self.store(member, output),

@@ -31,6 +31,10 @@ impl Trace {
                 let rates = [newcomer.upload.to_bits(), newcomer.download.to_bits()];
                 self.numbers(6, &rates);
             }
+            Event::Pause { of, serve } => {
+                let serve = serve.map_or(2, u64::from);
+                self.numbers(10, &[of.0 as u64, serve]);
+            }
             Event::Leave(member) => self.numbers(7, &[member.0 as u64]),
             Event::Owners(member) => self.numbers(8, &[member.0 as u64]),
             Event::Down { of, link } => self.numbers(9, &[of.0 as u64, link.0]),

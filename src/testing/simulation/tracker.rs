@@ -49,6 +49,7 @@ impl Tracker {
 
     /// Takes a member off the list.
     pub(super) fn remove(&mut self, member: Member) {
+        self.known.remove(&member);
         self.listed.retain(|addr| addr.member != member);
         self.ranked.retain(|addr| addr.member != member);
     }

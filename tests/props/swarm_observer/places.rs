@@ -140,7 +140,7 @@ impl Observer {
         self.old_lately();
         let seen = self.links.remove(&link)?;
         // Nobody is blamed for a pause.
-        let blames = !self.parts;
+        let blames = !self.parts && !self.arriving;
         self.failed_addrs.extend(seen.info.addr.clone());
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
@@ -196,7 +196,7 @@ impl Observer {
                     "drops a duplicate that was not proved"
                 );
             }
-            DropReason::Refused(RefuseReason::Busy) if self.parts => {
+            DropReason::Refused(RefuseReason::Busy) if self.parts || self.arriving => {
                 let refused = self.fresh == Some(link);
                 assert!(refused || self.paused == Some(false));
             }

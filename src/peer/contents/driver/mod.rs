@@ -909,7 +909,13 @@ impl Driver {
             result,
         } = read;
         if let Err(error) = &result {
-            tracing::warn!(link = link.0, %error, "reading for a peer failed");
+            match error {
+                // A stream has passed it at this very moment.
+                StorageError::Unsupported { .. } => {
+                    tracing::debug!(link = link.0, %error, "reading for a peer failed");
+                }
+                _ => tracing::warn!(link = link.0, %error, "reading for a peer failed"),
+            }
             self.read_failed(block.chunk, error);
         }
         self.swarm.block_read(now(), link, block, result.ok());
@@ -969,11 +975,12 @@ impl Driver {
     /// Has what the readers want next fetched first.
     fn follow_readers(&mut self) {
         if let Some(windows) = self.readers.take_windows() {
-            // What is passed gives its room to what may be asked for next.
+            // What is passed is taken back first, and gives its room to what may be asked
+            // for next.
+            self.swarm.set_read_windows(now(), &windows);
             if let Some(first) = windows.first() {
                 self.jobs.passed(first.position);
             }
-            self.swarm.set_read_windows(now(), &windows);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::content::ChunkIndex;
 use crate::peer::swarm::chunk_set::ChunkSet;
 use crate::peer::swarm::link::{Choke, Link};
 use crate::peer::swarm::phase::Phase;
+use crate::peer::swarm::planner::Released;
 use crate::peer::swarm::remote_chunks::RemoteChunks;
 use crate::peer::swarm::{DropReason, LinkId, newcomers};
 use crate::protocol::RefuseReason;
@@ -103,11 +104,13 @@ pub(super) fn gained_chunk(parts: &mut Parts, now: Instant, id: LinkId, chunk: C
         return false;
     }
     parts.outbox.owner_joined(link);
-    let here = parts.phase.has(chunk);
+    let here = parts.phase.has(chunk) && parts.passage.as_ref().is_none_or(|p| p.holds(chunk));
     if parts.uploader.is_untold(id) {
         parts.book.trust(&link.info.host);
     }
-    let turns_change = parts.uploader.link_gained(id, here);
+    // What it had before is no news of what became of the blocks that it was sent.
+    let is_news = !link.withdrawals.contains(chunk);
+    let turns_change = is_news && parts.uploader.link_gained(id, here);
     if is_first {
         // It may have been asked for more, on the word of a tracker.
         if let Phase::Manifest(fetch) = &mut parts.phase {
@@ -137,6 +140,48 @@ pub(super) fn gained_chunk(parts: &mut Parts, now: Instant, id: LinkId, chunk: C
             true
         }
         _ => turns_change,
+    }
+}
+
+/// The other side understands that this one takes chunks back.
+pub(super) fn marked(parts: &mut Parts, id: LinkId) {
+    let Some(link) = parts.links.get_mut(id) else {
+        return;
+    };
+    if !std::mem::replace(&mut link.takes_back, true) {
+        parts.mark(id);
+        count_lacks(parts, id);
+        parts.send_haves(id);
+    }
+}
+
+/// The other side has a chunk no longer. What it was asked for of that chunk is free for
+/// others, and it is not asked again until it has got the chunk again.
+pub(super) fn lost_chunk(parts: &mut Parts, now: Instant, id: LinkId, chunk: ChunkIndex) {
+    let chunks = parts.phase.manifest().map(|m| m.geometry().chunks());
+    let Some(link) = parts.links.get_mut(id) else {
+        return;
+    };
+    let exists = chunks.is_none_or(|chunks| chunk.0 < chunks && link.remote.resolve(chunks));
+    if !link.marked || !exists {
+        return leaving::violated(parts, now, id, "takes back what it cannot have offered");
+    }
+    let Some(chunks) = chunks else {
+        link.remote.lost_unread(chunk);
+        return use_early(parts, id);
+    };
+    if !link.remote.lost(chunk, chunks) {
+        return;
+    }
+    let (released, was_asked) = match &mut parts.phase {
+        Phase::Transfer(transfer) => transfer.planner.link_withdrew(id, chunk),
+        _ => (Released::default(), false),
+    };
+    let flaps = link.withdrawals.taken_back(chunk, was_asked);
+    parts.released(released);
+    parts.ask_queue.wake(id);
+    if flaps {
+        leaving::violated(parts, now, id, "takes back too much");
     }
 }
 
@@ -171,6 +216,10 @@ pub(super) fn count_lacks(parts: &mut Parts, id: LinkId) {
     let Some(link) = parts.links.get(id) else {
         return;
     };
-    let lacks = parts.phase.lacked_by(&link.remote);
+    let lacks = match &parts.passage {
+        None => parts.phase.lacked_by(&link.remote),
+        Some(_) if !link.takes_back => 0,
+        Some(passage) => parts.phase.lacked_by_of(passage.first(), &link.remote),
+    };
     parts.uploader.link_has(id, link.remote.count(), lacks);
 }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::parts::Parts;
+use super::withdrawing;
 use crate::peer::swarm::early::Early;
 use crate::peer::swarm::link::Link;
 use crate::peer::swarm::phase::Phase;
@@ -14,12 +15,15 @@ use crate::protocol::PeerMessage;
 /// The readers of the content want this next.
 pub(super) fn set_read_windows(parts: &mut Parts, now: Instant, windows: &[ReadWindow]) {
     parts.windows = windows.to_vec();
-    if let (Some(passage), Phase::Transfer(transfer)) = (&parts.passage, &mut parts.phase) {
+    let mut passed = 0..0;
+    if let (Some(passage), Phase::Transfer(transfer)) = (&mut parts.passage, &mut parts.phase) {
         let geometry = transfer.manifest().geometry();
+        passed = passage.passed(windows, &geometry);
         if transfer.admit(passage.chunks(windows, &geometry)) {
             parts.ask_queue.wake_idle();
         }
     }
+    withdrawing::passed(parts, passed);
     if let Some(planner) = parts.planner() {
         let released = planner.set_windows(now, windows);
         parts.released(released);

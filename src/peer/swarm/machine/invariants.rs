@@ -20,7 +20,8 @@ pub(super) fn check(parts: &Parts) {
     assert!(parts.standby.len() == 0 || !parts.is_seeding());
     assert!(!parts.is_paused() || !parts.is_seeding());
     assert!(!parts.is_paused() || parts.standby.len() == 0);
-    assert!(parts.effort.pause() != Some(Serving::Rests) || parts.links.len() == 0);
+    let rests = parts.effort.pause() == Some(Serving::Rests);
+    assert!(!rests || parts.links.len() == 0 || parts.keeping.is_arriving());
     if parts.is_paused() {
         let planner = match &parts.phase {
             Phase::Transfer(transfer) => Some(&transfer.planner),

@@ -43,7 +43,7 @@ pub(super) fn link_up(parts: &mut Parts, now: Instant, id: LinkId, info: LinkInf
     }
     let complete = info.addr.as_ref().filter(|_| info.dialled);
     let complete = complete.is_some_and(|addr| parts.book.is_complete(addr));
-    let mut link = Link::new(now, id, info, parts.outbox.offered());
+    let mut link = Link::new(now, id, info, parts.greeted_with());
     link.presumed_complete = complete && parts.phase.is_beginning();
     attach(parts, now, id, link);
     greet(parts, id);
@@ -79,6 +79,9 @@ pub(super) fn attach(parts: &mut Parts, now: Instant, id: LinkId, mut link: Link
 pub(super) fn greet(parts: &mut Parts, id: LinkId) {
     let greeting = greeting(parts);
     parts.send(id, greeting);
+    if parts.passage.is_some() {
+        parts.mark(id);
+    }
     send_proofs(parts, id);
 }
 

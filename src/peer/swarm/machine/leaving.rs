@@ -47,7 +47,8 @@ pub(super) fn left(parts: &mut Parts, now: Instant, id: LinkId) {
 pub(super) fn remove_link(parts: &mut Parts, now: Instant, id: LinkId) {
     give_all_back(parts, id);
     if let Some(link) = parts.links.remove(id) {
-        if link.is_met() {
+        // Nobody is blamed for a pause.
+        if link.is_met() && !parts.keeping.is_arriving() {
             blame_host(parts, now, id, &link);
         }
         detach(parts, now, id);

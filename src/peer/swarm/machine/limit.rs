@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 use crate::peer::swarm::LinkId;
 use crate::peer::swarm::gate::{Allowance, Direction, Gate};
 use crate::peer::swarm::page_asks::PageAsks;
+use crate::peer::swarm::throughput::Throughput;
 use crate::protocol::HostKey;
+
+/// A limit bounds a download that it held up for this part of the last seconds, in
+/// microseconds of each second.
+const BOUNDS: u64 = 500_000;
 
 /// The limit of a download, if there is one.
 #[derive(Debug, Default)]
@@ -16,15 +21,30 @@ pub(super) struct DownloadLimit {
     pages: PageAsks,
     /// Since when nothing more is asked for because of the limit.
     held_since: Option<Instant>,
+    holding: Option<Holding>,
+}
+
+/// How much of the time requests wait for the limit.
+#[derive(Debug, Clone)]
+struct Holding {
+    /// Since when some wait.
+    since: Option<Instant>,
+    /// The microseconds in which some did.
+    of_late: Throughput,
 }
 
 impl DownloadLimit {
     /// Sets whether there is a limit.
-    pub(super) fn set(&mut self, limited: bool) {
+    pub(super) fn set(&mut self, now: Instant, limited: bool) {
         if !limited {
             self.gate = None;
+            self.holding = None;
         } else if self.gate.is_none() {
             self.gate = Some(Box::new(Gate::new(Direction::Download)));
+            self.holding = Some(Holding {
+                since: None,
+                of_late: Throughput::new(now),
+            });
         }
     }
 
@@ -130,6 +150,24 @@ impl DownloadLimit {
         }
     }
 
+    /// Notes whether requests wait for it.
+    pub(super) fn note(&mut self, now: Instant, waits: bool) {
+        if let Some(holding) = &mut self.holding {
+            holding.count(now);
+            holding.since = waits.then_some(now);
+        }
+    }
+
+    /// Whether it bounds the download: whether requests waited for it most of the time of
+    /// late.
+    pub(super) fn bounds(&self, now: Instant) -> bool {
+        let Some(mut holding) = self.holding.clone() else {
+            return false;
+        };
+        holding.count(now);
+        holding.of_late.rate(now) >= BOUNDS
+    }
+
     /// Notes whether the limit holds the download up. Returns for how long it did, if it
     /// does no more.
     pub(super) fn holds(&mut self, now: Instant, held: bool) -> Option<Duration> {
@@ -142,5 +180,18 @@ impl DownloadLimit {
             _ => {}
         }
         None
+    }
+}
+
+impl Holding {
+    /// Counts the time until now.
+    fn count(&mut self, now: Instant) {
+        if let Some(since) = self.since.replace(now) {
+            let time = now.saturating_duration_since(since).as_micros();
+            self.of_late
+                .add(now, u64::try_from(time).unwrap_or(u64::MAX));
+        } else {
+            self.since = None;
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::protocol::HostKey;
 pub(super) fn settle_limits(parts: &mut Parts, now: Instant) {
     parts.limit.reclaim(now);
     parts.uploader.reclaim(now);
+    let waits = parts.ask_queue.is_held() || parts.limit.holds_pages();
+    parts.limit.note(now, waits);
     let held = parts.is_held();
     if let Some(time) = parts.limit.holds(now, held) {
         parts.effort.not_counting(now, time);
@@ -23,7 +25,7 @@ pub(super) fn settle_limits(parts: &mut Parts, now: Instant) {
 pub(super) fn set_limited(parts: &mut Parts, now: Instant, direction: Direction, limited: bool) {
     match direction {
         Direction::Upload => parts.uploader.set_limited(limited),
-        Direction::Download => parts.limit.set(limited),
+        Direction::Download => parts.limit.set(now, limited),
     }
     resume_all(parts, now);
 }

@@ -7,7 +7,7 @@ use super::{announced, joining, leaving, manifest_pages, receiving, serving, wai
 use crate::peer::swarm::LinkId;
 use crate::peer::swarm::link::Choke;
 use crate::peer::swarm::remote_chunks::RemoteChunks;
-use crate::protocol::PeerMessage;
+use crate::protocol::{DONT_HAVE_MARK, PeerMessage};
 
 /// A message arrived on a link, or on one that is unknown. Returns whether something may
 /// follow from it.
@@ -50,6 +50,7 @@ pub(super) fn heard(
                 return false;
             }
         }
+        PeerMessage::DontHave(chunk) => announced::lost_chunk(parts, now, link, chunk),
         PeerMessage::Suggest(chunk) => announced::suggested(parts, link, chunk),
         PeerMessage::Interested => parts.uploader.link_declined(link, false),
         PeerMessage::NotInterested => parts.uploader.link_declined(link, true),
@@ -57,6 +58,8 @@ pub(super) fn heard(
         PeerMessage::Cancel(block) => {
             if parts.uploader.cancelled(link, block) {
                 parts.send(link, PeerMessage::Reject(block));
+            } else if block == DONT_HAVE_MARK {
+                announced::marked(parts, link);
             }
         }
         PeerMessage::Reject(block) => receiving::rejected(parts, now, link, block),

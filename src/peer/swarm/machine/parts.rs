@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::effort::Effort;
+use super::keeping::Keeping;
 use super::limit::DownloadLimit;
-use crate::content::{ContentId, Manifest};
+use crate::content::{ChunkIndex, ContentId, Manifest};
 use crate::peer::swarm::address_book::AddressBook;
 use crate::peer::swarm::ask_queue::AskQueue;
 use crate::peer::swarm::block_layout::BlockLayout;
@@ -28,7 +29,7 @@ use crate::peer::swarm::uploader::{UploadLimits, Uploader};
 use crate::peer::swarm::waiting_line::WaitingLine;
 use crate::peer::swarm::{LinkId, LinkMap, Output, ReadWindow, SwarmConfig};
 use crate::protocol::limits::MAX_REQUESTS;
-use crate::protocol::{OwnState, PeerId, PeerMessage};
+use crate::protocol::{DONT_HAVE_MARK, OwnState, PeerId, PeerMessage};
 
 /// The parts of the machine of one content.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ pub(super) struct Parts {
     pub(super) ask_queue: AskQueue,
     pub(super) owner_search: OwnerSearch,
     pub(super) effort: Effort,
+    pub(super) keeping: Keeping,
     /// How many peers were banned because they sent wrong bytes.
     pub(super) liars: u32,
     pub(super) counters: Counters,
@@ -95,6 +97,7 @@ impl Parts {
             ask_queue: AskQueue::default(),
             owner_search: OwnerSearch::new(now),
             effort: Effort::new(now),
+            keeping: Keeping::default(),
             liars: 0,
             counters: Counters::new(now),
             super_seeding: SuperSeeding::default(),
@@ -123,6 +126,30 @@ impl Parts {
     /// Whether the content is complete and published.
     pub(super) fn is_seeding(&self) -> bool {
         self.phase.is_seeding()
+    }
+
+    /// Whether a chunk is here and verified, so that it can be served.
+    pub(super) fn has(&self, chunk: ChunkIndex) -> bool {
+        self.phase.has(chunk) && self.passage.as_ref().is_none_or(|p| p.holds(chunk))
+    }
+
+    /// How much of what was offered a new link learns from the greeting.
+    pub(super) fn greeted_with(&self) -> usize {
+        match self.passage {
+            Some(_) => 0,
+            None => self.outbox.offered(),
+        }
+    }
+
+    /// Says on a link that this side understands when a chunk is taken back.
+    pub(super) fn mark(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(id)
+            && !link.marked
+        {
+            link.marked = true;
+            let mark = PeerMessage::Cancel(DONT_HAVE_MARK);
+            self.outbox.send(id, link, mark);
+        }
     }
 
     /// Tells the trackers, unless the content only passes through.
@@ -215,7 +242,9 @@ impl Parts {
 
     /// Tells a link of the chunks that were stored meanwhile.
     pub(super) fn send_haves(&mut self, link: LinkId) {
-        if let Some(state) = self.links.get_mut(link) {
+        if let Some(state) = self.links.get_mut(link)
+            && (self.passage.is_none() || state.takes_back)
+        {
             self.outbox.send_haves(link, state);
         }
     }

@@ -55,7 +55,10 @@ pub(super) fn block_arrived(
         len: len as u32,
     };
     let passed_over = planner.take_passed_over();
-    let arrival = planner.block_arrived(now, link, block);
+    let mut arrival = planner.block_arrived(now, link, block);
+    if arrival == Arrival::Late && planner.keep_late(link, block) {
+        arrival = Arrival::Wanted { overtaken: None };
+    }
     if passed_over {
         // Others may be asked again.
         parts.ask_queue.wake_idle();
@@ -108,6 +111,7 @@ fn delivered(parts: &mut Parts, now: Instant, id: LinkId, len: u64) {
     if link.received == 0 {
         parts.book.trust(&link.info.host);
     }
+    link.withdrawals.delivered();
     link.received += len;
     link.down.add(now, len);
     link.is_proven = true;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::effort::Serving;
 use super::leaving;
 use super::parts::Parts;
 use crate::content::BlockRange;
@@ -23,7 +24,11 @@ pub(super) fn upload(parts: &mut Parts, now: Instant) {
             if block.offset == 0 && parts.is_seeding() {
                 parts.super_seeding.sent(link, block.chunk);
             }
-            parts.outbox.push(Output::Read { link, block });
+            match parts.has(block.chunk) {
+                true => parts.outbox.push(Output::Read { link, block }),
+                // It was taken back meanwhile.
+                false => block_read(parts, now, link, block, None),
+            }
         }
         match parts.uploader.next_turn(now) {
             Some(Turn::Choke { link, rejected }) => {
@@ -84,7 +89,8 @@ pub(super) fn requested(parts: &mut Parts, now: Instant, link: LinkId, block: Bl
     // A peer that has no manifest yet may ask by a length that is wrong.
     let geometry = parts.manifest().map(|manifest| manifest.geometry());
     let exists = geometry.is_some_and(|geometry| geometry.contains_block(block));
-    let offered = parts.passage.is_none() && parts.phase.has(block.chunk);
+    let rests = parts.effort.pause() == Some(Serving::Rests);
+    let offered = parts.has(block.chunk) && !rests;
     if !exists || !offered || !parts.uploader.requested(link, block) {
         return parts.send(link, PeerMessage::Reject(block));
     }

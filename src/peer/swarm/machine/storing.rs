@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::keeping::Keeping;
 use super::leaving;
 use super::parts::Parts;
 use crate::content::{Bitfield, ChunkIndex};
@@ -112,7 +113,9 @@ pub(super) fn chunk_stored(parts: &mut Parts, now: Instant, chunk: ChunkIndex) -
     }
     let senders: BTreeSet<LinkId> = assembled.senders.iter().map(|s| s.link).collect();
     for id in senders {
-        if let Some(link) = parts.links.get_mut(id) {
+        if let Some(link) = parts.links.get_mut(id)
+            && (parts.passage.is_none() || link.takes_back)
+        {
             parts.outbox.send_receipt(id, link, chunk);
         }
     }
@@ -132,11 +135,14 @@ fn offer(parts: &mut Parts, now: Instant, chunk: ChunkIndex) {
         parts.ask_queue.wake_idle();
     }
     parts.gained(now);
-    if parts.passage.is_none() {
+    if parts.has(chunk) {
         parts.outbox.offer([chunk]);
-    }
-    for (id, link) in parts.links.iter() {
-        if link.remote != RemoteChunks::Unknown && !link.remote.has(chunk) {
+        let lacks = |link: &Link| {
+            link.remote != RemoteChunks::Unknown
+                && !link.remote.has(chunk)
+                && (parts.passage.is_none() || link.takes_back)
+        };
+        for (id, _) in parts.links.iter().filter(|(_, link)| lacks(link)) {
             parts.uploader.link_lacks(id);
         }
     }
@@ -190,6 +196,7 @@ pub(super) fn finished(parts: &mut Parts, now: Instant) -> bool {
     let manifest = Arc::clone(transfer.manifest());
     parts.gained(now);
     parts.effort.finished();
+    parts.keeping = Keeping::default();
     parts.phase = Phase::Seeding(manifest);
     parts.announce(OwnState::Complete);
     let is_seeder = |link: &Link| link.remote == RemoteChunks::All;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::parts::Parts;
+use super::pausing;
 use super::{asking, leaving};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::planner::Planner;
@@ -38,8 +39,9 @@ pub(super) fn poll_timeout(parts: &Parts) -> Option<Instant> {
         _ => parts.early.as_ref().map(|early| &early.planner),
     };
     let requests = planner.and_then(Planner::poll_timeout);
+    let kept = parts.keeping.poll_timeout();
     if parts.is_paused() {
-        return [upload, greeting, phase, requests]
+        return [upload, greeting, phase, requests, kept]
             .into_iter()
             .flatten()
             .min();
@@ -60,6 +62,7 @@ pub(super) fn poll_timeout(parts: &Parts) -> Option<Instant> {
         greeting,
         phase,
         requests,
+        kept,
     ];
     let first = first.into_iter().flatten().min();
     // Whether owners are wanted takes a look at all links, so it is looked up only
@@ -94,6 +97,7 @@ pub(super) fn handle_timeout(parts: &mut Parts, now: Instant) {
             leaving::drop_link(parts, now, link, DropReason::Silent);
         }
     }
+    pausing::handle_timeout(parts, now);
     if patience_ends(parts).is_some_and(|end| end <= now) {
         // The driver ends the download. This is said once, until something arrives.
         parts.effort.gives_up();

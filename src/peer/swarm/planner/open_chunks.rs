@@ -68,6 +68,8 @@ pub(super) struct OpenChunks {
     chunks: BTreeMap<ChunkIndex, OpenChunk>,
     /// How many blocks are free, over all chunks.
     free: u32,
+    /// Chunks stay open, whether or not a link has them.
+    keeps: bool,
 }
 
 impl OpenChunks {
@@ -76,6 +78,7 @@ impl OpenChunks {
             layout,
             chunks: BTreeMap::new(),
             free: 0,
+            keeps: false,
         }
     }
 
@@ -249,9 +252,21 @@ impl OpenChunks {
         })
     }
 
-    /// The chunks of which nothing is on its way.
+    /// Sets whether chunks stay open though no link has them.
+    pub(super) fn keep(&mut self, keeps: bool) {
+        self.keeps = keeps;
+    }
+
+    /// Whether they do.
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
+    /// The chunks of which nothing is on its way, and that stay open only if a link has
+    /// them.
     pub(super) fn unasked(&self) -> impl Iterator<Item = ChunkIndex> {
-        let unasked = self.chunks.iter().filter(|(_, open)| !open.is_asked());
+        let unasked = self.chunks.iter();
+        let unasked = unasked.filter(|(_, open)| !self.keeps && !open.is_asked());
         unasked.map(|(&chunk, _)| chunk)
     }
 
