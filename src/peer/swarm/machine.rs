@@ -158,7 +158,10 @@ impl Swarm {
         let geometry = Geometry::of(length).ok().filter(|_| length > 0);
         if let (Phase::Manifest(fetch), Some(geometry)) = (&mut self.phase, geometry) {
             fetch.expect(geometry.chunks());
-            self.early = Some(Box::new(Early::new(geometry, &self.config)));
+            self.early = Some(Box::new(Early::new(
+                BlockLayout::of(geometry),
+                &self.config,
+            )));
         }
         self
     }
@@ -347,6 +350,10 @@ impl Swarm {
     /// What the readers of the content want next.
     pub fn set_read_windows(&mut self, now: Instant, windows: &[ReadWindow]) {
         self.windows = windows.to_vec();
+        if let Some(early) = self.early.as_mut().filter(|_| self.links.len() == 0) {
+            let layout = BlockLayout::at(early.geometry(), !windows.is_empty());
+            early.cut_anew(layout, &self.config);
+        }
         if let (Some(passage), Phase::Transfer(transfer)) = (&self.passage, &mut self.phase) {
             let geometry = transfer.manifest().geometry();
             if transfer.admit(passage.chunks(windows, &geometry)) {
@@ -2111,7 +2118,8 @@ impl Swarm {
             early => {
                 self.early = early;
                 self.give_early_up(manifest.geometry());
-                let mut transfer = Transfer::new(manifest, present, verified, &self.config);
+                let layout = BlockLayout::at(manifest.geometry(), !self.windows.is_empty());
+                let mut transfer = Transfer::new(manifest, present, verified, layout, &self.config);
                 if let Some(passage) = &self.passage {
                     let geometry = transfer.manifest().geometry();
                     let chunks = passage.chunks(&self.windows, &geometry);
