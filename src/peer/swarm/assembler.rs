@@ -61,6 +61,11 @@ impl<S> Assembler<S> {
         }
     }
 
+    /// How the chunks are cut into blocks.
+    pub fn layout(&self) -> BlockLayout {
+        self.layout
+    }
+
     /// Takes a block that came from `sender`.
     pub fn insert(
         &mut self,

@@ -11,6 +11,13 @@ const MIN_BLOCK_LEN: u64 = 16 << 10;
 /// many links can help with one chunk, and finish the last one together.
 const BLOCKS_PER_CHUNK: u64 = 4;
 
+/// The shortest block in bytes of a content that is read: what a line of 10 Mbit/s carries
+/// in 3 ms. Shorter ones would cost too much for each.
+const MIN_READING_BLOCK_LEN: u64 = 4 << 10;
+
+/// Into how many blocks a chunk is cut that is read, if the bounds of a block allow it.
+const READING_BLOCKS_PER_CHUNK: u64 = 16;
+
 /// The blocks of every chunk of a content. This peer asks for these blocks only;
 /// other peers may ask for different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +34,25 @@ impl BlockLayout {
         Self {
             geometry,
             block_len,
+        }
+    }
+
+    /// The same for a content that somebody reads while it comes: what a reader wants next
+    /// waits behind the block that a line is carrying.
+    pub fn for_reading(geometry: Geometry) -> Self {
+        let block_len = (geometry.chunk_len() / READING_BLOCKS_PER_CHUNK)
+            .clamp(MIN_READING_BLOCK_LEN, MAX_BLOCK_LEN.into());
+        Self {
+            geometry,
+            block_len,
+        }
+    }
+
+    /// The one or the other, if the content is read or not.
+    pub fn at(geometry: Geometry, is_read: bool) -> Self {
+        match is_read {
+            true => Self::for_reading(geometry),
+            false => Self::of(geometry),
         }
     }
 

@@ -47,15 +47,25 @@ enum State {
 }
 
 impl Early {
-    /// A content that is said to have this geometry.
-    pub(super) fn new(geometry: Geometry, config: &SwarmConfig) -> Self {
+    /// A content that is said to have this layout.
+    pub(super) fn new(layout: BlockLayout, config: &SwarmConfig) -> Self {
+        let geometry = layout.geometry();
         let none = Bitfield::none(geometry.chunks());
         Self {
             geometry,
-            planner: planner(geometry, &none, config),
-            assembler: Assembler::new(BlockLayout::of(geometry)),
+            planner: planner(layout, &none, config),
+            assembler: Assembler::new(layout),
             whole: Vec::new(),
             state: State::Expecting,
+        }
+    }
+
+    /// Cuts the chunks in another way, if nothing is here yet. Call this while there are no
+    /// links.
+    pub(super) fn cut_anew(&mut self, layout: BlockLayout, config: &SwarmConfig) {
+        let is_new = self.state == State::Expecting && self.whole.is_empty();
+        if is_new && self.assembler.bytes() == 0 {
+            *self = Self::new(layout, config);
         }
     }
 
@@ -153,10 +163,10 @@ impl Early {
 
 /// Plans the chunks that are not present. What has arrived and is not stored stays within
 /// the bounds of the configuration.
-pub(super) fn planner(geometry: Geometry, present: &Bitfield, config: &SwarmConfig) -> Planner {
+pub(super) fn planner(layout: BlockLayout, present: &Bitfield, config: &SwarmConfig) -> Planner {
     let mut planner = config.planner.clone();
-    let in_memory = config.max_unverified / geometry.chunk_len();
+    let in_memory = config.max_unverified / layout.geometry().chunk_len();
     let in_memory = usize::try_from(in_memory).unwrap_or(usize::MAX);
     planner.max_open = planner.max_open.min(in_memory).max(2);
-    Planner::new(BlockLayout::of(geometry), present, planner)
+    Planner::new(layout, present, planner)
 }

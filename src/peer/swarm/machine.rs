@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::content::{Bitfield, BlockRange, ChunkIndex, ContentId, Geometry, Manifest};
+use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::early::Early;
 use crate::peer::swarm::gate::{Allowance, Direction};
 use crate::peer::swarm::manifest_fetch::ManifestFetch;
@@ -84,7 +85,10 @@ impl Swarm {
         let geometry = Geometry::of(length).ok().filter(|_| length > 0);
         if let (Phase::Manifest(fetch), Some(geometry)) = (&mut self.parts.phase, geometry) {
             fetch.expect(geometry.chunks());
-            self.parts.early = Some(Box::new(Early::new(geometry, &self.parts.config)));
+            self.parts.early = Some(Box::new(Early::new(
+                BlockLayout::of(geometry),
+                &self.parts.config,
+            )));
         }
         self
     }

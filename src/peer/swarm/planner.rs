@@ -48,7 +48,7 @@ use deadlines::{Deadlines, Supply, UrgentChoice};
 use end_game::{TRY_AFTER, Takeover, takeover};
 use idle_links::IdleLinks;
 use ledger::Ledger;
-use request_windows::RequestWindows;
+use request_windows::{RequestWindows, Room};
 use restraints::{Restraint, Restraints};
 use silences::Silences;
 use source::Source;
@@ -203,8 +203,12 @@ impl Planner {
 
     /// Whether a link answers, has something, and may owe one more block.
     pub fn has_room(&self, now: Instant, link: LinkId) -> bool {
+        self.room(now, link) == Room::Now
+    }
+
+    fn room(&self, now: Instant, link: LinkId) -> Room {
         let urgent = self.deadlines.urgent();
-        self.windows.has_room(now, &self.ledger, urgent, link)
+        self.windows.room(now, &self.ledger, urgent, link)
     }
 
     /// The length of the longest block that is asked for, in bytes.
@@ -214,8 +218,14 @@ impl Planner {
 
     /// What to ask a link for now. Call it until it returns `None`.
     pub fn next_request(&mut self, now: Instant, link: LinkId) -> Option<Request> {
-        if !self.has_room(now, link) {
-            return None;
+        match self.room(now, link) {
+            Room::Now => {}
+            Room::At(at) => {
+                self.idle.add(link);
+                self.idle.look_again(Some(at));
+                return None;
+            }
+            Room::None => return None,
         }
         if let Some(restraint) = self.restraints.assess(now, &self.ledger, link) {
             self.hold_back(link, restraint);

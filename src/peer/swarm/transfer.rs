@@ -95,6 +95,7 @@ impl Transfer {
         manifest: Arc<Manifest>,
         present: &Bitfield,
         verified: &Bitfield,
+        layout: BlockLayout,
         config: &SwarmConfig,
     ) -> Self {
         let (mut stored, mut unchecked) = (present.clone(), present.clone());
@@ -105,8 +106,7 @@ impl Transfer {
                 stored.remove(chunk);
             }
         }
-        let layout = BlockLayout::of(manifest.geometry());
-        let mut planner = early::planner(manifest.geometry(), present, config);
+        let mut planner = early::planner(layout, present, config);
         planner.hold(&unchecked);
         Self {
             manifest,
@@ -130,7 +130,7 @@ impl Transfer {
         for chunk in geometry.indices().take(chunks as usize) {
             rest.remove(chunk);
         }
-        self.planner = early::planner(geometry, &rest, config);
+        self.planner = early::planner(self.assembler.layout(), &rest, config);
         self.planner.hold(&rest);
         self.admitted = Some(chunks.min(geometry.chunks()));
         self
@@ -164,7 +164,8 @@ impl Transfer {
         config: &SwarmConfig,
     ) -> (Self, Vec<(ChunkIndex, Vec<Bytes>)>) {
         let none = Bitfield::none(manifest.geometry().chunks());
-        let mut transfer = Self::new(manifest, &none, &none, config);
+        let layout = early.assembler.layout();
+        let mut transfer = Self::new(manifest, &none, &none, layout, config);
         transfer.planner = early.planner;
         transfer.assembler = early.assembler;
         let mut to_hash = Vec::new();

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::parts::Parts;
 use super::withdrawing;
+use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::early::Early;
 use crate::peer::swarm::link::Link;
 use crate::peer::swarm::phase::Phase;
@@ -15,6 +16,10 @@ use crate::protocol::PeerMessage;
 /// The readers of the content want this next.
 pub(super) fn set_read_windows(parts: &mut Parts, now: Instant, windows: &[ReadWindow]) {
     parts.windows = windows.to_vec();
+    if let Some(early) = parts.early.as_mut().filter(|_| parts.links.len() == 0) {
+        let layout = BlockLayout::at(early.geometry(), !windows.is_empty());
+        early.cut_anew(layout, &parts.config);
+    }
     let mut passed = 0..0;
     if let (Some(passage), Phase::Transfer(transfer)) = (&mut parts.passage, &mut parts.phase) {
         let geometry = transfer.manifest().geometry();

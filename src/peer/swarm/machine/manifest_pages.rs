@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::parts::Parts;
 use super::{announced, asking, leaving};
 use crate::content::{Bitfield, Geometry, Manifest};
+use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::manifest_fetch::{ManifestFetch, PageOutcome};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::transfer::Transfer;
@@ -138,7 +139,8 @@ pub(super) fn opened(
         early => {
             parts.early = early;
             give_early_up(parts, manifest.geometry());
-            let mut transfer = Transfer::new(manifest, present, verified, &parts.config);
+            let layout = BlockLayout::at(manifest.geometry(), !parts.windows.is_empty());
+            let mut transfer = Transfer::new(manifest, present, verified, layout, &parts.config);
             if let Some(passage) = &parts.passage {
                 let geometry = transfer.manifest().geometry();
                 let chunks = passage.chunks(&parts.windows, &geometry);

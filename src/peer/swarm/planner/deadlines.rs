@@ -224,7 +224,7 @@ impl Deadlines {
 /// what would take long from others.
 fn lanes(now: Instant, ledger: &Ledger, link: LinkId, supply: Supply) -> Lanes {
     let sources = ledger.sources();
-    let typical = sources.known_rate(now);
+    let typical = sources.typical(now, ledger.layout().block_len());
     let some_proven = sources.values().any(Source::is_proven);
     let mut lanes = Lanes::default();
     for (other, source) in sources.iter() {
@@ -243,15 +243,15 @@ fn lanes(now: Instant, ledger: &Ledger, link: LinkId, supply: Supply) -> Lanes {
         }
         lanes.push(Lane {
             link: Some(other),
-            free_in: source.finish_in(now, 0, typical) + delay,
+            free_in: source.clear_in(now, None, typical) + delay,
             round_trip: source.round_trip().unwrap_or_default().as_secs_f64(),
-            rate: source.rate(now).unwrap_or(typical).max(1.0),
+            rate: source.line_rate(now).unwrap_or(typical.rate).max(1.0),
         });
     }
     // Owners that are being dialled count at the start only: they may never come.
     let began = sources.values().any(|source| source.round_trip().is_some());
     let expected = supply.owners_alone.filter(|_| !began).unwrap_or(0);
-    lanes.expect(expected, typical);
+    lanes.expect(expected, typical.rate);
     lanes
 }
 
@@ -293,13 +293,13 @@ fn comes_late(now: Instant, ledger: &Ledger, mine: &Lane, holder: LinkId, wanted
         false => OVERTAKE_UNMEASURED,
     };
     let soon = mine.finish(wanted.block.len) * factor;
-    let typical = sources.known_rate(now);
-    if source.finish_in(now, 0, typical) <= due_in.max(soon) {
+    let typical = sources.typical(now, ledger.layout().block_len());
+    if source.clear_in(now, None, typical) <= due_in.max(soon) {
         return false;
     }
     let asked_before = source
         .live_ask(wanted.block)
         .is_some_and(|ask| ask.at < now);
-    let theirs = source.block_in(now, wanted.block, typical);
+    let theirs = source.clear_in(now, Some(wanted.block), typical);
     asked_before && theirs > due_in && soon < theirs
 }

@@ -8,6 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+/// So many blocks may come in one burst.
+const BURST: u32 = 4;
+
 /// What had been delivered when a request was sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Mark {
@@ -21,6 +24,11 @@ pub(super) struct Mark {
 pub(super) struct DeliveryRate {
     delivered: u64,
     last: Option<Instant>,
+    /// When the first block had arrived, and what had been delivered with it.
+    first: Option<(Instant, u64)>,
+    arrivals: u32,
+    /// The highest rate since the first block, in bytes per second.
+    since_first: f64,
     /// The round ends when a block arrives that was asked for after so much had been
     /// delivered.
     round_end: u64,
@@ -47,6 +55,7 @@ impl DeliveryRate {
     pub(super) fn arrived(&mut self, now: Instant, bytes: u64, mark: Mark) {
         self.delivered += bytes;
         self.last = Some(now);
+        self.note_since_first(now);
         if mark.delivered >= self.round_end {
             self.round_end = self.delivered;
             self.rounds += 1;
@@ -56,6 +65,26 @@ impl DeliveryRate {
         if took > Duration::ZERO {
             let rate = (self.delivered - mark.delivered) as f64 / took.as_secs_f64();
             self.best = self.best.max(rate);
+        }
+    }
+
+    /// The highest rate since the first block arrived, in bytes per second. It does not
+    /// count the wait for that block, and is known before a round is over.
+    pub(super) fn since_first(&self) -> f64 {
+        self.since_first
+    }
+
+    fn note_since_first(&mut self, now: Instant) {
+        self.arrivals = self.arrivals.saturating_add(1);
+        let (first, before) = *self.first.get_or_insert((now, self.delivered));
+        let took = now.saturating_duration_since(first).as_secs_f64();
+        if took > 0.0 {
+            let rate = (self.delivered - before) as f64 / took;
+            // A few blocks may have come in one burst.
+            self.since_first = match self.arrivals <= BURST {
+                true => rate,
+                false => rate.max(self.since_first),
+            };
         }
     }
 

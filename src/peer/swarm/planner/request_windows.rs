@@ -15,9 +15,22 @@ use super::urgent::Urgent;
 /// elsewhere at once waits behind it.
 const READING_FIRST_WINDOW: u64 = 256 << 10;
 
-/// How long readers can do without a link, beyond two round trips, when its round trip is
-/// measured.
-const PROBE: Duration = Duration::from_millis(100);
+/// While somebody reads, a link is asked for more as if its line were faster by this
+/// factor, so that one which could be faster can show it.
+const READING_GAIN: f64 = 1.125;
+
+/// A link that would be asked for more later than this is looked at again before.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+
+/// Whether a link may owe one more block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Now,
+    /// From then on, even if nothing comes before.
+    At(Instant),
+    /// Not until something comes.
+    None,
+}
 
 /// Bounds what is outstanding on each link.
 #[derive(Debug)]
@@ -45,25 +58,52 @@ impl RequestWindows {
     }
 
     /// Whether a link answers, has something, and may owe one more block.
-    pub(super) fn has_room(
+    pub(super) fn room(
         &self,
         now: Instant,
         ledger: &Ledger,
         urgent: &Urgent,
         link: LinkId,
-    ) -> bool {
-        ledger.sources().get(link).is_some_and(|source| {
-            let window = self.window(now, ledger, urgent, source);
-            !source.is_choked()
-                && source.has_anything()
-                && source.has_room(&self.config, ledger.layout(), window)
-        })
+    ) -> Room {
+        let Some(source) = ledger.sources().get(link) else {
+            return Room::None;
+        };
+        let window = self.window(now, ledger, urgent, source);
+        let has_room = !source.is_choked()
+            && source.has_anything()
+            && source.has_room(&self.config, ledger.layout(), window);
+        match has_room {
+            false => Room::None,
+            true if urgent.is_empty() || !self.is_alone(source) => Room::Now,
+            true => self.reading_room(now, ledger, source),
+        }
+    }
+
+    /// When a link is asked for the next block while somebody reads: just in time to keep
+    /// its line busy, as what a reader wants next waits behind all that was asked for.
+    fn reading_room(&self, now: Instant, ledger: &Ledger, source: &Source) -> Room {
+        let Some(rate) = source.line_rate(now).filter(|_| !source.is_snubbed()) else {
+            return Room::Now;
+        };
+        let block_len = ledger.layout().block_len();
+        let typical = ledger.sources().typical(now, block_len);
+        let travel = source.travel(block_len as f64, rate);
+        let ahead = travel + self.config.slack.as_secs_f64();
+        let busy_for = source.clear_at(now, None, typical, READING_GAIN);
+        match Duration::try_from_secs_f64(busy_for - ahead) {
+            Ok(wait) if !wait.is_zero() => Room::At(now + wait.min(MAX_WAIT)),
+            _ => Room::Now,
+        }
+    }
+
+    fn is_alone(&self, source: &Source) -> bool {
+        self.owners_alone.is_some() && !source.takes_turns()
     }
 
     /// How much may be outstanding on a link.
     fn window(&self, now: Instant, ledger: &Ledger, urgent: &Urgent, source: &Source) -> u64 {
-        let alone = self.owners_alone.filter(|_| !source.takes_turns());
-        let Some(owners) = alone else {
+        let owners = self.owners_alone.filter(|_| self.is_alone(source));
+        let Some(owners) = owners else {
             return source.window(now, &self.config);
         };
         let owners = owners.max(1) as u64;
@@ -75,23 +115,7 @@ impl RequestWindows {
         if urgent.is_empty() {
             return source.window_alone(now, &self.config, first);
         }
-        if source.wants_probe() && is_calm(now, ledger, urgent, source) {
-            // As little as possible, see `Source::has_room`.
-            return 0;
-        }
         let first = first.min(READING_FIRST_WINDOW / owners);
-        source.window_reading(now, &self.config, ledger.layout().block_len(), first)
+        source.window_reading(now, &self.config, first)
     }
-}
-
-/// Whether readers have enough to go on with while the round trip of a link is
-/// measured.
-fn is_calm(now: Instant, ledger: &Ledger, urgent: &Urgent, source: &Source) -> bool {
-    let is_here = |chunk| {
-        let state = ledger.states().get(chunk);
-        matches!(state, ChunkState::Stored | ChunkState::Complete)
-    };
-    let mut missing = urgent.iter().filter(|(chunk, _)| !is_here(*chunk));
-    let pause = source.round_trip().unwrap_or_default() * 2 + PROBE;
-    missing.next().is_none_or(|(_, due)| due > now + pause)
 }

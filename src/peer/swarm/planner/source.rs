@@ -18,9 +18,6 @@ const MAX_DOUBLINGS: u32 = 4;
 /// which nothing comes. This many are enough for any content.
 const MAX_TURN_DOUBLINGS: u32 = 20;
 
-/// What a link is asked for while somebody reads, in terms of what is on its way.
-const READING_SLACK: f64 = 1.25;
-
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
 
@@ -34,8 +31,15 @@ pub(super) struct Ask {
     pub(super) live: bool,
     /// What had been delivered by then.
     mark: Mark,
-    /// Whether it waits for little at the other side.
-    probe: bool,
+}
+
+/// What is assumed of a link of which nothing is known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Typical {
+    /// Bytes per second.
+    pub(super) rate: f64,
+    /// Seconds that a request and its block travel.
+    pub(super) travel: f64,
 }
 
 /// One link as a source.
@@ -73,9 +77,6 @@ pub(super) struct Source {
     delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
-    /// Whether that was measured while the line had little else to carry. The first block
-    /// may come behind the manifest.
-    probed: bool,
     /// When it last answered, or was last found silent.
     last_sign: Option<Instant>,
 }
@@ -100,7 +101,6 @@ impl Source {
             meter: RateMeter::default(),
             delivery: DeliveryRate::default(),
             round_trip: None,
-            probed: false,
             last_sign: None,
         }
     }
@@ -288,29 +288,85 @@ impl Source {
         self.window(now, config).max(peak).max(least)
     }
 
-    /// The same while somebody reads: enough to keep the line busy and little more, as
-    /// what a reader wants next waits behind it.
-    pub(super) fn window_reading(
-        &self,
-        now: Instant,
-        config: &PlannerConfig,
-        block_len: u64,
-        first: u64,
-    ) -> u64 {
-        if !self.delivery.is_measured() {
-            return self.window(now, config).max(first);
-        }
-        let rate = self.rate(now).unwrap_or(0.0).max(self.delivery.peak());
-        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
-        // The round trip includes the time of a block.
-        let travel = (round_trip - block_len as f64 / rate).max(0.0) * READING_SLACK;
-        (rate * (travel + config.slack.as_secs_f64())) as u64 + block_len
+    /// The same while somebody reads, and little is asked for at first: the rate since the
+    /// first block tells soon how much more is wanted.
+    pub(super) fn window_reading(&self, now: Instant, config: &PlannerConfig, first: u64) -> u64 {
+        let rate = self.line_rate(now).unwrap_or(0.0);
+        let early = self.window_at(rate, config).min(config.first_window);
+        self.window_alone(now, config, first.max(early))
     }
 
-    /// Whether its round trip may be shorter than it seems, and little is known until it is
-    /// asked for little.
-    pub(super) fn wants_probe(&self) -> bool {
-        self.delivery.is_measured() && !self.probed
+    /// How fast its line is, as far as is known: the highest rate of late, or that since
+    /// its first block came. Other rates are too low at first, as they count the wait for
+    /// the first block.
+    pub(super) fn line_rate(&self, now: Instant) -> Option<f64> {
+        let rate = self.rate(now)?;
+        Some(match self.delivery.is_measured() {
+            true => rate.max(self.delivery.peak()),
+            false => rate.max(self.delivery.since_first()),
+        })
+    }
+
+    /// Seconds that a request and its block travel: the round trip without the time that
+    /// the line is busy with a block.
+    pub(super) fn travel(&self, block_len: f64, rate: f64) -> f64 {
+        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
+        (round_trip - block_len / rate).max(0.0)
+    }
+
+    /// Seconds until its line has brought what it was asked for, up to a block or all of it,
+    /// at the rate of its line. `typical` stands for what is not known yet.
+    ///
+    /// Requests that were taken back count as well, until they are answered: they may be on
+    /// the line already. What is overdue may take as long again. A link that has sent nothing while others
+    /// have is taken to need twice as long for each block as it was waited for.
+    pub(super) fn clear_in(
+        &self,
+        now: Instant,
+        until: Option<BlockRange>,
+        typical: Typical,
+    ) -> f64 {
+        self.clear_at(now, until, typical, 1.0)
+    }
+
+    /// The same, if its line is faster by a factor than is known.
+    pub(super) fn clear_at(
+        &self,
+        now: Instant,
+        until: Option<BlockRange>,
+        typical: Typical,
+        factor: f64,
+    ) -> f64 {
+        let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let Some(head) = self.asks.front() else {
+            return 0.0;
+        };
+        let rate = self.line_rate(now).unwrap_or_else(|| {
+            let len = f64::from(head.block.len);
+            typical
+                .rate
+                .min(len / (2.0 * (since(head.at) - typical.travel).max(0.0)))
+        }) * factor;
+        let mut clear = self
+            .last_sign
+            .map_or(f64::NEG_INFINITY, |last| -since(last));
+        let mut is_first = true;
+        for ask in &self.asks {
+            let len = f64::from(ask.block.len);
+            let travel = match self.round_trip {
+                Some(_) => self.travel(len, rate),
+                None => typical.travel,
+            };
+            clear = clear.max(travel - since(ask.at)) + len / rate;
+            if is_first && clear < 0.0 {
+                clear = -clear;
+            }
+            is_first = false;
+            if ask.live && until == Some(ask.block) {
+                break;
+            }
+        }
+        clear.max(0.0)
     }
 
     /// Whether it is known how fast it is when its line is full.
@@ -404,7 +460,6 @@ impl Source {
             at: now,
             live: true,
             mark,
-            probe: self.delivery.is_measured() && self.asks.len() <= 1,
         });
     }
 
@@ -417,7 +472,6 @@ impl Source {
                 at,
                 live: false,
                 mark,
-                probe: false,
             });
         }
     }
@@ -450,7 +504,6 @@ impl Source {
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
-        self.probed |= ask.probe;
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
         self.rejections = 0;

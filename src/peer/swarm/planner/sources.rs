@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::LinkId;
 use super::super::chunk_set::ChunkSet;
 use super::super::link_map::LinkMap;
-use super::source::Source;
+use super::source::{Source, Typical};
 use crate::content::ChunkIndex;
 
 /// All sources, with their totals.
@@ -167,11 +167,27 @@ impl Sources {
         sum / f64::from(count)
     }
 
-    /// The mean of all known rates, or any, as long as nothing is known: then all links
-    /// count as equally fast.
-    pub(super) fn known_rate(&self, now: Instant) -> f64 {
-        let typical = self.typical_rate(now);
-        if typical > 1.0 { typical } else { 1.0 }
+    /// What is assumed of a link of which nothing is known: the mean of all known rates,
+    /// and the shortest travel. As long as nothing is known, all links count as equally fast.
+    pub(super) fn typical(&self, now: Instant, block_len: u64) -> Typical {
+        let known = self.values().filter_map(|source| {
+            let rate = source.line_rate(now)?;
+            Some((rate, source.travel(block_len as f64, rate)))
+        });
+        let none = (0.0, 0.0, f64::INFINITY);
+        let (count, sum, travel) = known.fold(none, |(count, sum, least), (rate, travel)| {
+            (count + 1.0, sum + rate, travel.min(least))
+        });
+        match sum > count {
+            true => Typical {
+                rate: sum / count,
+                travel,
+            },
+            false => Typical {
+                rate: 1.0,
+                travel: 0.0,
+            },
+        }
     }
 
     #[inline]
