@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Blob, Catalogue, Draft, FileStamp, Partial, PausedDownload, PausedId, Remembered, Storage, StorageError,
-    Stored, check_range,
+    Blob, Catalogue, Draft, FileStamp, Partial, PausedDownload, PausedId, Remembered, Storage,
+    StorageError, Stored, check_range,
 };
 use crate::content::{Bitfield, ContentId, ContentName, Geometry, Manifest};
 use pieces::Pieces;

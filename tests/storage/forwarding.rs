@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bt_lite::storage::{
-    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, PausedDownload, PausedId, Stored,
+    Blob, Catalogue, Draft, FilePoolStats, FileStamp, Folders, Partial, PausedDownload, PausedId,
+    Stored,
 };
 use bt_lite::{ContentId, ContentName, Manifest, MemoryStorage, Storage, StorageError};
 

@@ -69,6 +69,7 @@ impl ContentStatus {
     /// What was known before the peer was started again.
     pub(in crate::peer) fn remember(&mut self, content: Content, progress: Progress) {
         self.content = Some(content);
+        self.durable_bytes = progress.verified_bytes;
         self.progress = progress;
     }
 

@@ -122,7 +122,9 @@ impl DownloadControl {
     pub(in crate::peer) async fn in_effect(&self) {
         let (version, mut seen) = self.present();
         // Fails if the download has ended.
-        let _ = seen.wait_for(|seen| seen.is_none_or(|seen| seen >= version)).await;
+        let _ = seen
+            .wait_for(|seen| seen.is_none_or(|seen| seen >= version))
+            .await;
     }
 
     fn present(&self) -> (u64, watch::Receiver<Option<u64>>) {

@@ -9,7 +9,7 @@
 //! Each step replaces the record at once, so a crash leaves the one before or the one
 //! after. A download that was never paused has none.
 
-use crate::content::ContentId;
+use crate::content::{ContentId, Geometry};
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::paused_form::{KnownContent, PausedRecord, RecordedState};
@@ -92,11 +92,16 @@ fn limits_of(shared: &PeerShared, id: &ContentId) -> Option<ContentLimits> {
 }
 
 fn known(status: &ContentStatus) -> Option<KnownContent> {
-    let progress = status.progress();
+    let content = status.content()?.clone();
+    // What is not durable may have to be fetched again.
+    let bytes = status.durable_bytes().min(content.length);
+    let geometry = Geometry::of(content.length).ok()?;
+    // Only the last chunk may be shorter.
+    let chunks = bytes.div_ceil(geometry.chunk_len());
     Some(KnownContent {
-        content: status.content()?.clone(),
-        verified_bytes: progress.verified_bytes,
-        verified_chunks: progress.verified_chunks,
+        content,
+        verified_bytes: bytes,
+        verified_chunks: chunks as u32,
     })
 }
 

@@ -302,10 +302,7 @@ impl Out {
     }
 }
 
-fn option<T>(
-    bytes: &mut Bytes,
-    read: impl FnOnce(&mut Bytes) -> Option<T>,
-) -> Option<Option<T>> {
+fn option<T>(bytes: &mut Bytes, read: impl FnOnce(&mut Bytes) -> Option<T>) -> Option<Option<T>> {
     match bytes.try_get_u8().ok()? {
         0 => Some(None),
         1 => read(bytes).map(Some),

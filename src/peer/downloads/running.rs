@@ -143,12 +143,15 @@ impl Running {
     }
 
     /// Another download takes its place, and its record, if it was restored and nobody has
-    /// asked for it since. One that goes somewhere else would not find what is here.
+    /// asked for it since. One that goes somewhere else would not find what is here, and
+    /// one that wants another name is not the same.
     pub(in crate::peer) fn give_way_to(&self, other: &Self) {
         let directory = |running: &Self| running.asked.get().map(|asked| asked.directory.clone());
         let is_paused = self.control.pauses().borrow().is_some();
-        let gives_way = is_paused && other.asked.get().is_some();
-        if gives_way && directory(self) == directory(other) && self.handle.holders.abandon() {
+        let is_same = directory(self) == directory(other)
+            && (other.name.get().is_none() || other.name.get() == self.name.get());
+        let is_free = other.asked.get().is_some() && !other.has_record();
+        if is_paused && is_same && is_free && self.handle.holders.abandon() {
             other.control.inherit(&self.control);
             let record = std::mem::take(&mut *self.record());
             *other.record() = record;

@@ -58,11 +58,7 @@ pub(in crate::peer) enum Missed {
 }
 
 impl<'a> Search<'a> {
-    pub(in crate::peer) fn new(
-        shared: &'a PeerShared,
-        key: ContentKey,
-        owners: &[Addr],
-    ) -> Self {
+    pub(in crate::peer) fn new(shared: &'a PeerShared, key: ContentKey, owners: &[Addr]) -> Self {
         Self {
             recoveries: shared.trackers.recoveries(),
             patience: shared.config.swarm.patience,
@@ -132,7 +128,9 @@ impl<'a> Search<'a> {
             }
         };
         let is_over = match self.patience {
-            Some(patience) => timeout(patience.saturating_sub(self.spent), again).await.is_err(),
+            Some(patience) => timeout(patience.saturating_sub(self.spent), again)
+                .await
+                .is_err(),
             None => {
                 again.await;
                 false

@@ -53,7 +53,10 @@ impl Settings {
     pub(in crate::peer) fn owners_since(&self, seen: u64) -> (Vec<Addr>, u64) {
         let new = usize::try_from(self.added - seen).unwrap_or(usize::MAX);
         let known = self.owners.len().saturating_sub(new);
-        (self.owners.iter().skip(known).cloned().collect(), self.added)
+        (
+            self.owners.iter().skip(known).cloned().collect(),
+            self.added,
+        )
     }
 
     /// Grows with each change.

@@ -164,7 +164,8 @@ impl DownloadTask {
     }
 
     fn note_options(&self, options: &DownloadOptions) {
-        self.control.change(|settings| settings.add_owners(options.owners.clone()));
+        self.control
+            .change(|settings| settings.add_owners(options.owners.clone()));
         self.ticket.set_priority(options.priority);
         if let Some(registered) = &self.registered {
             self.note_asked(registered, options);
@@ -242,10 +243,12 @@ impl DownloadTask {
             progress.verified_bytes = known.verified_bytes;
             progress.verified_chunks = known.verified_chunks;
             let content = known.content.clone();
-            self.status.send_modify(|status| status.remember(content, progress));
+            self.status
+                .send_modify(|status| status.remember(content, progress));
         }
         if let Some(patience) = record.patience {
-            self.control.change(|settings| settings.patience = Some(patience));
+            self.control
+                .change(|settings| settings.patience = Some(patience));
         }
         self.note_options(options);
     }
@@ -562,22 +565,7 @@ impl DownloadTask {
             return Err(wrong);
         }
         check_owners(shared, &options.owners)?;
-        let earlier = options.earlier.as_deref();
-        let asked = match &key {
-            ContentKey::Name(name) => Some(name.clone()),
-            ContentKey::Id(_) => earlier.and_then(|earlier| earlier.asked.clone()),
-        };
-        let target = match &options.earlier {
-            // What it needs may not be there as long as it is paused.
-            Some(_) => self.while_running(|| target(shared, &options)).await?,
-            None => target(shared, &options).await?,
-        };
-        let wanted = WantedNames {
-            target,
-            is_elsewhere: options.directory.is_some(),
-            stored: options.name.clone().or_else(|| asked.clone()),
-            asked: asked.clone(),
-        };
+        let wanted = self.wanted(&key, &options).await?;
         if let ContentKey::Id(id) = &key {
             let settled = shared.contents.settled(*id).await;
             if let Some(start) = Box::pin(self.is_here(settled, *id, &wanted, &options)).await? {
@@ -619,6 +607,31 @@ impl DownloadTask {
                 }
             }
         }
+    }
+
+    /// Where the content is wanted, and under which names.
+    async fn wanted(
+        &self,
+        key: &ContentKey,
+        options: &DownloadOptions,
+    ) -> Result<WantedNames, DownloadError> {
+        let earlier = options.earlier.as_deref();
+        let asked = match key {
+            ContentKey::Name(name) => Some(name.clone()),
+            ContentKey::Id(_) => earlier.and_then(|earlier| earlier.asked.clone()),
+        };
+        let target = || target(&self.shared, options);
+        let target = match earlier {
+            // What it needs may not be there as long as it is paused.
+            Some(_) => self.while_running(target).await?,
+            None => target().await?,
+        };
+        Ok(WantedNames {
+            target,
+            is_elsewhere: options.directory.is_some(),
+            stored: options.name.clone().or_else(|| asked.clone()),
+            asked,
+        })
     }
 
     /// Finds the content at the trackers, or in the storage. As long as no tracker
@@ -987,7 +1000,9 @@ async fn fetch(
     place: ActivePlace,
 ) -> Result<Start, DownloadError> {
     let id = found.id;
-    let kept = options.earlier.and_then(|earlier| found_earlier(&mut found, *earlier));
+    let kept = options
+        .earlier
+        .and_then(|earlier| found_earlier(&mut found, *earlier));
     let WantedNames { target, asked, .. } = wanted;
     let storage = Arc::clone(&target.storage);
     let names = Names {

@@ -67,7 +67,8 @@ impl Download {
         A::Error: Into<AddrError>,
     {
         let owner = checked_addr(addr)?;
-        self.control().change(|settings| settings.add_owners([owner]));
+        self.control()
+            .change(|settings| settings.add_owners([owner]));
         Ok(())
     }
 

@@ -312,8 +312,7 @@ impl Download {
     /// they survive a crash of the machine and are not fetched again, if the
     /// storage supports that. Verified bytes ([`Progress::verified_bytes`])
     /// survive only a crash of the process, until they become durable
-    /// [`commit_bytes`] or [`commit_interval`] later. What an interrupted
-    /// download left behind is counted from the first commit of this one on.
+    /// [`commit_bytes`] or [`commit_interval`] later.
     ///
     /// [`commit_bytes`]: crate::peer::swarm::SwarmConfig::commit_bytes
     /// [`commit_interval`]: crate::peer::swarm::SwarmConfig::commit_interval
@@ -324,6 +323,10 @@ impl Download {
     /// Why nothing arrives at present; `None` as long as something does.
     pub fn stall(&self) -> Option<StallReason> {
         self.status.borrow().stall()
+    }
+
+    pub(super) fn inbox(&self) -> &mpsc::Sender<DriverInput> {
+        &self.inbox
     }
 
     /// The content, once its manifest is known.

@@ -98,7 +98,7 @@ impl Download {
         self.control().in_effect().await;
         if self.status.borrow().outcome().is_some() {
             // Fails if the content is not served by now.
-            let _ = self.inbox.send(DriverInput::SetLimits(limits)).await;
+            let _ = self.inbox().send(DriverInput::SetLimits(limits)).await;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::fields::{split, take};
 use super::stamp::Stamp;
 use super::timestamp::Timestamp;
 use crate::content::{ContentId, ContentName};
-use crate::storage::{bytes_path, path_bytes};
+pub(super) use crate::storage::{bytes_path, path_bytes};
 
 /// What is recorded about one finished content.
 #[derive(Debug, Clone, PartialEq, Eq)]

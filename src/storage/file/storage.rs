@@ -29,7 +29,8 @@ use super::storage_dir::{StorageDir, Taken};
 use super::writers::{WriteClaim, Writers};
 use crate::content::{ContentId, ContentName, Manifest};
 use crate::storage::{
-    Blob, Catalogue, Draft, FilePoolStats, Partial, PausedDownload, PausedId, Storage, StorageError, Stored,
+    Blob, Catalogue, Draft, FilePoolStats, Partial, PausedDownload, PausedId, Storage,
+    StorageError, Stored,
 };
 
 /// Contents as files in a directory. A clone is the same storage.

@@ -9,6 +9,7 @@ mod drafts;
 mod locking;
 mod names;
 mod publishing;
+mod records;
 mod removing;
 mod resuming;
 mod sample;
@@ -98,4 +99,6 @@ where
     removing::replace(&open().await, &open().await).await;
     let open = location();
     drafts::drafts(&open().await, &open().await).await;
+    let open = location();
+    records::records(&open().await, &open().await).await;
 }

@@ -27,6 +27,8 @@ pub(in crate::peer) struct DownloadTurn {
     control: Arc<DownloadControl>,
     pauses: watch::Receiver<Option<PauseOptions>>,
     settings: watch::Receiver<Settings>,
+    /// Which version of them the machine is set to.
+    version: u64,
     /// How many of the owners that the user has named the machine knows.
     owners_seen: u64,
     state: State,
@@ -77,6 +79,7 @@ impl DownloadTurn {
         Self {
             pauses: control.pauses(),
             settings,
+            version: 0,
             owners_seen: 0,
             control,
             state: State::Active(place),
@@ -119,6 +122,7 @@ impl DownloadTurn {
         let settings = self.settings.borrow_and_update();
         let (owners, seen) = settings.owners_since(self.owners_seen);
         self.owners_seen = seen;
+        self.version = settings.version();
         NewSettings {
             strategy: settings.strategy,
             patience: settings.patience,
@@ -131,8 +135,7 @@ impl DownloadTurn {
     /// download that waits does not wait for that.
     pub(super) fn in_effect(&self) {
         let active = matches!(self.state, State::Active(_));
-        let version = active.then(|| self.settings.borrow().version());
-        self.control.set_in_effect(version);
+        self.control.set_in_effect(active.then_some(self.version));
     }
 
     /// What has changed by now.

@@ -66,8 +66,9 @@ impl Driver {
         if let Some(patience) = patience {
             self.swarm.set_patience(now(), patience);
         }
-        if let Some(limits) = limits {
-            self.shared.limit_content(self.swarm.id(), limits);
+        let id = self.swarm.id();
+        if let Some(limits) = limits.filter(|new| *new != self.shared.limiter.content(&id)) {
+            self.shared.limit_content(id, limits);
         }
         if !owners.is_empty() {
             self.owners_found(owners.into_iter().map(|addr| (addr, false)).collect());

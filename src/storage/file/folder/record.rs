@@ -7,10 +7,10 @@ use bytes::{Buf, Bytes};
 
 use super::super::fields::{split, take};
 use super::super::manifest_bytes::{put_manifest, take_manifest};
+use super::super::record::{bytes_path, path_bytes};
 use super::super::stamp::Stamp;
 use super::super::timestamp::Timestamp;
 use crate::content::{ContentId, ContentName, FolderIndex, FolderItem, FolderPath, Manifest};
-use crate::storage::{bytes_path, path_bytes};
 
 const MAGIC: &[u8; 8] = b"btl.fold";
 const VERSION: u32 = 1;
