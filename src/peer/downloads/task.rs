@@ -953,7 +953,7 @@ fn gone(error: ReaderError) -> DownloadError {
             source,
         },
         ReaderError::ShutDown => DownloadError::ShutDown,
-        ReaderError::NotHere { .. } => DownloadError::Cancelled,
+        ReaderError::Unknown { .. } | ReaderError::NotHere { .. } => DownloadError::Cancelled,
     }
 }
 

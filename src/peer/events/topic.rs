@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::content::{Content, ContentId};
+use crate::content::{Content, ContentId, ContentName};
 use crate::error::DownloadError;
 use crate::error_kind::ErrorKind;
 use crate::metrics;
@@ -41,6 +41,22 @@ impl Topic {
     pub(in crate::peer) fn found(&self, id: ContentId) {
         // It is set once.
         let _ = self.id.set(id);
+    }
+
+    /// The content, once that is known.
+    pub(in crate::peer) fn id(&self) -> Option<ContentId> {
+        match self.key()? {
+            ContentKey::Id(id) => Some(id),
+            ContentKey::Name(_) => None,
+        }
+    }
+
+    /// The name that was asked for, if that was a name.
+    pub(in crate::peer) fn asked_name(&self) -> Option<&ContentName> {
+        match self.asked.get()? {
+            ContentKey::Name(name) => Some(name),
+            ContentKey::Id(_) => None,
+        }
     }
 
     /// Whether the content is here or is being downloaded.

@@ -125,8 +125,16 @@ impl Peer {
 
     /// Leaves a tracker: it is told EXIT in the background, and no longer lists this peer.
     /// Owners that it has named stay known. Returns `false` if it is none of the trackers.
-    pub fn remove_tracker(&self, tracker: &Addr) -> bool {
-        self.shared().trackers.remove_tracker(tracker)
+    ///
+    /// # Errors
+    /// [`ConfigError::Addr`] if it is not an address.
+    pub fn remove_tracker<A>(&self, addr: A) -> Result<bool, ConfigError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let tracker = checked_addr(addr)?;
+        Ok(self.shared().trackers.remove_tracker(&tracker))
     }
 
     /// [Pauses](Download::pause) every download that has not ended. Those that are started

@@ -28,8 +28,8 @@ impl Peer {
     }
 
     /// The limits of a content of its own.
-    pub fn content_limits(&self, id: &ContentId) -> ContentLimits {
-        self.shared().limiter.content(id)
+    pub fn content_limits(&self, id: impl Into<ContentId>) -> ContentLimits {
+        self.shared().limiter.content(&id.into())
     }
 
     /// Changes how fast one content may be sent and received, from now on, beside the limits
@@ -42,11 +42,11 @@ impl Peer {
     /// [`ConfigError::Zero`] if a limit is zero. Nothing changes then.
     pub fn set_content_limits(
         &self,
-        id: &ContentId,
+        id: impl Into<ContentId>,
         limits: ContentLimits,
     ) -> Result<(), ConfigError> {
         limits.check()?;
-        self.shared().limit_content(*id, limits);
+        self.shared().limit_content(id.into(), limits);
         Ok(())
     }
 }

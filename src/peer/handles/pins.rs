@@ -20,14 +20,15 @@ impl Peer {
     /// out of a reader, or copied here to another name, is counted and evicts nothing, and
     /// what unfinished downloads have left is not counted.
     ///
-    /// A content may be pinned before it is here. Pins last as long as the peer, and are
+    /// A content may be pinned before it is here, so it is named by its id, or by a
+    /// [`Content`](crate::Content). Pins last as long as the peer, and are
     /// not there after a restart.
-    pub fn set_pinned(&self, id: &ContentId, pinned: bool) {
-        self.shared().contents.set_pinned(*id, pinned);
+    pub fn set_pinned(&self, id: impl Into<ContentId>, pinned: bool) {
+        self.shared().contents.set_pinned(id.into(), pinned);
     }
 
     /// Whether a content is [pinned](Self::set_pinned).
-    pub fn is_pinned(&self, id: &ContentId) -> bool {
-        self.shared().contents.is_pinned(id)
+    pub fn is_pinned(&self, id: impl Into<ContentId>) -> bool {
+        self.shared().contents.is_pinned(&id.into())
     }
 }
