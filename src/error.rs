@@ -92,6 +92,9 @@ pub enum StartError {
         /// The error of the operating system.
         source: IoError,
     },
+    /// The peer was shut down. Only a call on one that had started fails with this.
+    #[error("the peer is shut down")]
+    ShutDown,
 }
 
 /// Why a content is not shared.
@@ -397,6 +400,7 @@ impl StartError {
     pub fn advice(&self) -> Advice {
         match self {
             Self::Config(source) => source.advice(),
+            Self::ShutDown => Advice::GiveUp,
             Self::Entropy { .. } => Advice::AskUser,
             Self::Listen { source, .. } => source.advice(),
             Self::Tracker(source) => source.advice(),

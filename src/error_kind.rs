@@ -69,6 +69,7 @@ kinds!(StartError {
     Tracker => "tracker",
     Storage => "storage",
     Entropy => "entropy",
+    ShutDown => "shut_down",
 } causes {
     Self::Config(source) => source,
     Self::Listen { source, .. } => source,

@@ -232,6 +232,7 @@ fn start_rows(rows: &mut Vec<Row>) {
         } => AskUser, "silence must be at least 10ms, not 1ms";
     );
     rows!(rows, StartError:
+        StartError::ShutDown => GiveUp, "the peer is shut down";
         StartError::Config(ConfigError::Zero { field: "max_links" })
             => AskUser, "max_links must be at least 1";
         StartError::Listen { addr: addr(), source: os().into() }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bt_lite::peer::ListedContent;
 use bt_lite::tracker::ClientConfig;
 use bt_lite::{
-    Addr, Content, ContentId, ContentState, Download, DownloadError, DownloadEvent,
+    Addr, ConfigError, Content, ContentId, ContentState, Download, DownloadError, DownloadEvent,
     DownloadOptions, FileStorage, MemoryStorage, PauseOptions, Peer, ShareSource, Storage, Tracker,
     TrackerClient,
 };

@@ -1,13 +1,12 @@
 //! What the calls of a peer take for a content, and how small values are printed.
 
 use bt_lite::{
-    Advice, ContentState, DownloadKey, PauseOptions, Priority, ReaderError, Removal, RemoveError,
-    ShareSource, Strategy,
+    Advice, ContentState, DownloadError, DownloadKey, DownloadOptions, PauseOptions, Priority,
+    ReaderError, Removal, RemoveError, ShareError, ShareSource, StartError, Strategy,
 };
 
 use crate::on_both_networks;
-use crate::peer_handles::found;
-use crate::world::{World, content, named};
+use crate::world::{World, content, named, soon};
 
 on_both_networks! {
     async fn content_is_named_by_its_id_its_name_or_itself(world: World) {
@@ -64,19 +63,43 @@ on_both_networks! {
     async fn download_tells_its_id_and_name_and_is_got_by_either(world: World) {
         let owner = world.node("owner").await;
         let shared = owner.share("x", &content(100_000, 1)).await;
-        let leecher = world.node("leecher").await;
-        let download = leecher.peer.download(named("x"));
-        assert_eq!((download.id(), download.content()), (None, None));
-        found(&download).await;
-        download.pause(PauseOptions::new());
-        assert_eq!((download.id(), download.name()), (Some(shared.id), Some(named("x"))));
-        let by_id = leecher.peer.download(shared.id);
-        assert!(by_id.id().is_none_or(|id| id == shared.id));
-        for key in [DownloadKey::name("x"), DownloadKey::from(&shared)] {
-            if let Some(got) = leecher.peer.get(key) {
-                assert_eq!(got.id(), Some(shared.id));
-            }
+        let peer = world.node("leecher").await.peer;
+        let mut by_name = peer.download(named("x"));
+        assert_eq!(by_name.id(), None);
+        soon(&mut by_name).await.unwrap();
+        assert_eq!((by_name.id(), by_name.name()), (Some(shared.id), Some(named("x"))));
+
+        let peer = world.node("another").await.peer;
+        let options = DownloadOptions::new().name("mine").paused(PauseOptions::new());
+        let paused = peer.download_with(shared.id, options);
+        let keys = [
+            DownloadKey::from(shared.id),
+            DownloadKey::from(&shared),
+            DownloadKey::name("mine"),
+        ];
+        for key in keys {
+            let got = peer.get(key.clone()).unwrap_or_else(|| panic!("{key}"));
+            got.resume();
         }
+        let content = soon(paused).await.unwrap();
+        assert_eq!((content.id, content.name), (shared.id, named("mine")));
+    }
+
+    async fn after_a_shutdown_each_call_says_so(world: World) {
+        let peer = world.node("peer").await.peer;
+        peer.share(ShareSource::bytes("x", "x")).await.unwrap();
+        peer.shutdown().await;
+        for key in [DownloadKey::name("x"), DownloadKey::name("y")] {
+            let removed = peer.remove(key.clone(), Removal::KeepFile).await;
+            assert_eq!(removed, Err(RemoveError::ShutDown));
+            assert_eq!(peer.reader(key).await.unwrap_err(), ReaderError::ShutDown);
+        }
+        let shared = peer.share(ShareSource::bytes("z", "z")).await;
+        assert_eq!(shared, Err(ShareError::ShutDown));
+        let downloaded = peer.download(named("x")).await;
+        assert_eq!(downloaded, Err(DownloadError::ShutDown));
+        let added = peer.add_tracker(world.tracker.local_addr());
+        assert_eq!(added, Err(StartError::ShutDown));
     }
 }
 

@@ -104,8 +104,8 @@ impl Peer {
     /// it is one of the trackers already.
     ///
     /// # Errors
-    /// [`StartError::Config`] if it is not an address, and [`StartError::Tracker`] if the
-    /// transport can never use it, or after a shutdown.
+    /// [`StartError::Config`] if it is not an address, [`StartError::Tracker`] if the
+    /// transport can never use it, and [`StartError::ShutDown`] after a shutdown.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -120,7 +120,11 @@ impl Peer {
             return Err(TrackerError::Unreachable { tracker, source }.into());
         }
         let span = shared.tasks.span.clone();
-        Ok(span.in_scope(|| shared.trackers.add_tracker(tracker))?)
+        let added = span.in_scope(|| shared.trackers.add_tracker(tracker));
+        added.map_err(|error| match error {
+            TrackerError::Closed => StartError::ShutDown,
+            error => error.into(),
+        })
     }
 
     /// Leaves a tracker: it is told EXIT in the background, and no longer lists this peer.

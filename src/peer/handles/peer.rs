@@ -449,6 +449,9 @@ impl Peer {
     ) -> Result<ContentReader, ReaderError> {
         let (shared, key) = (self.shared(), key.into());
         let unknown = key.to_string();
+        if shared.tasks.stop.is_cancelled() {
+            return Err(ReaderError::ShutDown);
+        }
         let Some(id) = self.id_of(key) else {
             return Err(ReaderError::Unknown { key: unknown });
         };

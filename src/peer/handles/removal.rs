@@ -104,6 +104,9 @@ impl Peer {
     ) -> Result<Removed, RemoveError> {
         let (shared, key) = (self.shared(), key.into());
         let unknown = key.to_string();
+        if shared.tasks.stop.is_cancelled() {
+            return Err(RemoveError::ShutDown);
+        }
         let Some(id) = self.id_of(key) else {
             return Err(RemoveError::Unknown { key: unknown });
         };
