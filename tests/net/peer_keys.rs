@@ -65,13 +65,14 @@ on_both_networks! {
         let shared = owner.share("x", &content(100_000, 1)).await;
         let peer = world.node("leecher").await.peer;
         let mut by_name = peer.download(named("x"));
-        assert_eq!(by_name.id(), None);
+        assert_eq!((by_name.id(), by_name.name()), (None, Some(named("x"))));
         soon(&mut by_name).await.unwrap();
         assert_eq!((by_name.id(), by_name.name()), (Some(shared.id), Some(named("x"))));
 
         let peer = world.node("another").await.peer;
         let options = DownloadOptions::new().name("mine").paused(PauseOptions::new());
         let paused = peer.download_with(shared.id, options);
+        assert_eq!((paused.id(), paused.name()), (Some(shared.id), Some(named("mine"))));
         let keys = [
             DownloadKey::from(shared.id),
             DownloadKey::from(&shared),

@@ -145,6 +145,7 @@ impl DownloadTask {
     /// What the user asks for. The peer lists the download from now on.
     pub(in crate::peer) fn asked_for(&self, key: &DownloadKey, options: &DownloadOptions) {
         if let (Some(registered), Ok(key)) = (&self.registered, key.clone().check()) {
+            self.topic.asked(&key);
             // Nobody else sets it.
             let _ = registered.key.set(key);
         }
@@ -162,6 +163,7 @@ impl DownloadTask {
                 ContentKey::Id(_) => None,
             });
             if let Some(name) = options.name.as_ref().or(asked) {
+                self.topic.named(name);
                 // Nobody else sets it.
                 let _ = registered.name.set(name.clone());
             }

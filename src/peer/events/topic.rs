@@ -16,6 +16,8 @@ use crate::protocol::ContentKey;
 /// What a download is about. Its task finds that out, and its handle watches it.
 pub(in crate::peer) struct Topic {
     asked: OnceLock<ContentKey>,
+    /// The name that the content gets here, if that was chosen or asked for.
+    name: OnceLock<ContentName>,
     id: Arc<OnceLock<ContentId>>,
     subscribers: Weak<Subscribers>,
     watchers: Arc<DownloadWatchers>,
@@ -25,6 +27,7 @@ impl Topic {
     pub(in crate::peer) fn new(subscribers: Weak<Subscribers>) -> Self {
         Self {
             asked: OnceLock::new(),
+            name: OnceLock::new(),
             id: Arc::default(),
             subscribers,
             watchers: Arc::default(),
@@ -51,12 +54,15 @@ impl Topic {
         }
     }
 
-    /// The name that was asked for, if that was a name.
-    pub(in crate::peer) fn asked_name(&self) -> Option<&ContentName> {
-        match self.asked.get()? {
-            ContentKey::Name(name) => Some(name),
-            ContentKey::Id(_) => None,
-        }
+    /// The content gets this name here.
+    pub(in crate::peer) fn named(&self, name: &ContentName) {
+        // It is set once.
+        let _ = self.name.set(name.clone());
+    }
+
+    /// The name that the content gets here, if that was chosen or asked for.
+    pub(in crate::peer) fn name(&self) -> Option<&ContentName> {
+        self.name.get()
     }
 
     /// Whether the content is here or is being downloaded.

@@ -1,7 +1,15 @@
 //! What is kept when the storage of a peer has a bound.
 
 use crate::content::ContentId;
-use crate::peer::handles::peer::Peer;
+use crate::peer::handles::peer::{Peer, PeerBuilder};
+
+impl PeerBuilder {
+    /// Sets how many bytes the contents in the storage may have in all
+    /// ([`PeerConfig::max_stored`](crate::peer::PeerConfig::max_stored)); `None` for any.
+    pub fn max_stored(self, max: Option<u64>) -> Self {
+        self.map_config(|config| config.max_stored(max))
+    }
+}
 
 impl Peer {
     /// Keeps a content from being evicted, or no longer does. Nothing is evicted unless

@@ -85,11 +85,11 @@ impl Download {
     }
 
     /// The name that the content has or gets here. As long as the manifest is not known,
-    /// the name that it was asked for by; `None` if that was an id.
+    /// the one that it is to be stored under, or was asked for by; `None` if there is none.
     /// [`Peer::paths`] says where it lies when it is complete.
     pub fn name(&self) -> Option<ContentName> {
         let found = self.content().map(|content| content.name);
-        found.or_else(|| self.topic.asked_name().cloned())
+        found.or_else(|| self.topic.name().cloned())
     }
 
     /// The same as [`events`](Self::events), and what happens around the content: owners
