@@ -50,3 +50,13 @@ pub enum Advice {
     /// nobody to ask and nothing to wait for.
     GiveUp,
 }
+
+impl std::fmt::Display for Advice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Retry => "retry",
+            Self::AskUser => "ask the user",
+            Self::GiveUp => "give up",
+        })
+    }
+}

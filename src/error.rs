@@ -92,6 +92,9 @@ pub enum StartError {
         /// The error of the operating system.
         source: IoError,
     },
+    /// The peer was shut down. Only a call on one that had started fails with this.
+    #[error("the peer is shut down")]
+    ShutDown,
 }
 
 /// Why a content is not shared.
@@ -327,6 +330,13 @@ pub enum DownloadError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ReaderError {
+    /// The key stands for no content here: it is not valid, or a name of none, or of more
+    /// than one.
+    #[error("{key:?} stands for no content here, or for more than one")]
+    Unknown {
+        /// The key, as text.
+        key: String,
+    },
     /// The content is neither complete here nor being downloaded.
     #[error("{id} is neither complete here nor being downloaded")]
     NotHere {
@@ -350,6 +360,13 @@ pub enum ReaderError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RemoveError {
+    /// The key stands for no content here: it is not valid, or a name of none, or of more
+    /// than one.
+    #[error("{key:?} stands for no content here, or for more than one")]
+    Unknown {
+        /// The key, as text.
+        key: String,
+    },
     /// It is not here.
     #[error("{id} is not here")]
     NotHere {
@@ -378,9 +395,10 @@ impl RemoveError {
     /// What to do about it: [`Advice::AskUser`], and [`Advice::GiveUp`] after a shutdown.
     pub fn advice(&self) -> Advice {
         match self {
-            Self::NotHere { .. } | Self::Downloading { .. } | Self::Folder { .. } => {
-                Advice::AskUser
-            }
+            Self::Unknown { .. }
+            | Self::NotHere { .. }
+            | Self::Downloading { .. }
+            | Self::Folder { .. } => Advice::AskUser,
             Self::ShutDown => Advice::GiveUp,
         }
     }
@@ -406,6 +424,7 @@ impl StartError {
     pub fn advice(&self) -> Advice {
         match self {
             Self::Config(source) => source.advice(),
+            Self::ShutDown => Advice::GiveUp,
             Self::Entropy { .. } => Advice::AskUser,
             Self::Listen { source, .. } => source.advice(),
             Self::Tracker(source) => source.advice(),
@@ -448,11 +467,8 @@ impl DownloadError {
             | Self::Writer { .. }
             | Self::TargetExists { .. } => Advice::AskUser,
             Self::Owner { source, .. } => source.advice(),
-            Self::NotFound { .. }
-            | Self::NoOwners { .. }
-            | Self::GaveUp { .. }
-            | Self::NoTracker { .. } => Advice::Retry,
-            Self::Tracker(source) => source.advice(),
+            Self::NotFound { .. } | Self::NoOwners { .. } | Self::GaveUp { .. } => Advice::Retry,
+            Self::NoTracker { source, .. } | Self::Tracker(source) => source.advice(),
             Self::Storage { source, .. }
             | Self::Directory { source, .. }
             | Self::Existing { source, .. } => source.advice(),
@@ -466,7 +482,7 @@ impl ReaderError {
     /// storage says, and [`Advice::GiveUp`] after a shutdown.
     pub fn advice(&self) -> Advice {
         match self {
-            Self::NotHere { .. } => Advice::AskUser,
+            Self::Unknown { .. } | Self::NotHere { .. } => Advice::AskUser,
             Self::Storage { source, .. } => source.advice(),
             Self::ShutDown => Advice::GiveUp,
         }

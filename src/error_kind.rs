@@ -69,6 +69,7 @@ kinds!(StartError {
     Tracker => "tracker",
     Storage => "storage",
     Entropy => "entropy",
+    ShutDown => "shut_down",
 } causes {
     Self::Config(source) => source,
     Self::Listen { source, .. } => source,
@@ -121,12 +122,14 @@ kinds!(DownloadError {
 });
 
 kinds!(ReaderError {
+    Unknown => "unknown",
     NotHere => "not_here",
     Storage => "storage",
     ShutDown => "shut_down",
 } causes { Self::Storage { source, .. } => source });
 
 kinds!(RemoveError {
+    Unknown => "unknown",
     NotHere => "not_here",
     Downloading => "downloading",
     Folder => "folder",
@@ -178,12 +181,14 @@ kinds!(TransportError {
     FrameTooLarge => "frame_too_large",
     Truncated => "truncated",
     FrameTimeout => "frame_timeout",
+    SpeaksTls => "speaks_tls",
     Auth => "auth",
     Closed => "closed",
 } causes { Self::Auth(source) => source });
 
 kinds!(AuthError {
     Missing => "missing",
+    NotTls => "not_tls",
     UnknownKey => "unknown_key",
     UnknownAuthority => "unknown_authority",
     Expired => "expired",

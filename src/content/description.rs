@@ -15,6 +15,18 @@ pub struct Content {
     pub length: u64,
 }
 
+impl From<Content> for ContentId {
+    fn from(content: Content) -> Self {
+        content.id
+    }
+}
+
+impl From<&Content> for ContentId {
+    fn from(content: &Content) -> Self {
+        content.id
+    }
+}
+
 impl Content {
     /// A content with this id, this name, and a length in bytes.
     pub fn new(id: ContentId, name: ContentName, length: u64) -> Self {

@@ -71,6 +71,12 @@ impl fmt::Debug for ContentId {
     }
 }
 
+impl From<&ContentId> for ContentId {
+    fn from(id: &ContentId) -> Self {
+        *id
+    }
+}
+
 impl FromStr for ContentId {
     type Err = ParseIdError;
 

@@ -8,9 +8,12 @@ use crate::advice::Advice;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthError {
-    /// The other side has no identity, where one is needed: it speaks in the clear.
+    /// The other side has shown no identity, where one is needed.
     #[error("the other side has not proven who it is")]
     Missing,
+    /// The other side speaks in the clear, or something else than TLS.
+    #[error("the other side does not speak TLS, and this side does")]
+    NotTls,
     /// Its key is not among the allowed ones.
     #[error("the key of the other side is not allowed: {0}")]
     UnknownKey(PeerIdentity),
@@ -58,7 +61,7 @@ impl AuthError {
             | Self::NotYetValid
             | Self::Revoked
             | Self::WrongSecret => true,
-            Self::Refused { .. } | Self::Handshake { .. } | Self::TimedOut => false,
+            Self::NotTls | Self::Refused { .. } | Self::Handshake { .. } | Self::TimedOut => false,
         }
     }
 

@@ -8,7 +8,8 @@ use crate::io_error::IoError;
 use crate::protocol::Addr;
 
 /// A failure between two programs. Trying again, now or later, may succeed,
-/// except after [`Address`](Self::Address) and most kinds of [`Auth`](Self::Auth).
+/// except after [`Address`](Self::Address), [`SpeaksTls`](Self::SpeaksTls) and most kinds of
+/// [`Auth`](Self::Auth).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TransportError {
@@ -42,8 +43,12 @@ pub enum TransportError {
     /// The rest of a frame did not arrive in time after its first byte.
     #[error("timed out in the middle of a frame")]
     FrameTimeout,
+    /// The other side speaks TLS, and this side does not. It needs a transport that does,
+    /// with an identity of that swarm (`TlsTransport`, feature `tls`).
+    #[error("the other side speaks TLS, and this side does not")]
+    SpeaksTls,
     /// One side does not accept the other.
-    #[error(transparent)]
+    #[error("{0}")]
     Auth(#[from] AuthError),
     /// The connection is already closed.
     #[error("the connection is closed")]
@@ -52,12 +57,13 @@ pub enum TransportError {
 
 impl TransportError {
     /// What to do about it. [`Advice::AskUser`] for an address that can never be used,
-    /// and where the system forbids or does not offer what was asked for; otherwise
+    /// where one side speaks TLS and the other does not, where one does not accept the
+    /// other, and where the system forbids or does not offer what was asked for; otherwise
     /// [`Advice::Retry`], with a new connection.
     pub fn advice(&self) -> Advice {
         let Self::Io { kind, .. } = self else {
             return match self {
-                Self::Address { .. } => Advice::AskUser,
+                Self::Address { .. } | Self::SpeaksTls => Advice::AskUser,
                 Self::Auth(error) => error.advice(),
                 _ => Advice::Retry,
             };

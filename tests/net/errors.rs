@@ -12,8 +12,8 @@ use bt_lite::protocol::{PeerId, ProtocolError, Refusal};
 use bt_lite::transport::AuthError;
 use bt_lite::{
     Addr, Advice, BindError, ChunkIndex, ConfigError, ContentId, DownloadError, FolderError,
-    FolderPath, NameError, ReaderError, ShareError, StartError, StorageError, TrackerError,
-    TransportError,
+    FolderPath, NameError, ReaderError, RemoveError, ShareError, StartError, StorageError,
+    TrackerError, TransportError,
 };
 
 use crate::world::named;
@@ -83,6 +83,14 @@ fn unreachable() -> TrackerError {
     }
 }
 
+/// A tracker of a private swarm.
+fn clear() -> TrackerError {
+    TrackerError::Unreachable {
+        tracker: addr(),
+        source: TransportError::SpeaksTls,
+    }
+}
+
 fn refused(refusal: Refusal) -> TrackerError {
     TrackerError::Refused {
         tracker: addr(),
@@ -104,6 +112,10 @@ fn transport_rows(rows: &mut Vec<Row>) {
             => Retry, "part of a frame is 9 bytes long; the limit is 8";
         TransportError::Truncated => Retry, "the connection ended in the middle of a frame";
         TransportError::FrameTimeout => Retry, "timed out in the middle of a frame";
+        TransportError::SpeaksTls
+            => AskUser, "the other side speaks TLS, and this side does not";
+        TransportError::Auth(AuthError::NotTls)
+            => AskUser, "the other side does not speak TLS, and this side does";
         TransportError::Auth(AuthError::Expired)
             => AskUser, "the certificate of the other side has expired";
         TransportError::Closed => Retry, "the connection is closed";
@@ -220,6 +232,7 @@ fn start_rows(rows: &mut Vec<Row>) {
         } => AskUser, "silence must be at least 10ms, not 1ms";
     );
     rows!(rows, StartError:
+        StartError::ShutDown => GiveUp, "the peer is shut down";
         StartError::Config(ConfigError::Zero { field: "max_links" })
             => AskUser, "max_links must be at least 1";
         StartError::Listen { addr: addr(), source: os().into() }
@@ -261,7 +274,17 @@ fn share_rows(rows: &mut Vec<Row>) {
         ShareError::Tracker(unreachable()) => Retry, unreachable();
         ShareError::ShutDown => GiveUp, "the peer is shut down";
     );
+    let unknown = "\"film\" stands for no content here, or for more than one";
+    rows!(rows, RemoveError:
+        RemoveError::Unknown { key: "film".into() } => AskUser, unknown;
+        RemoveError::NotHere { id: id() } => AskUser, format!("{} is not here", id());
+        RemoveError::Downloading { id: id() }
+            => AskUser, format!("{} is being downloaded", id());
+        RemoveError::Folder { id: id() } => AskUser, format!("{} belongs to a folder", id());
+        RemoveError::ShutDown => GiveUp, "the peer is shut down";
+    );
     rows!(rows, ReaderError:
+        ReaderError::Unknown { key: "film".into() } => AskUser, unknown;
         ReaderError::NotHere { id: id() }
             => AskUser, format!("{} is neither complete here nor being downloaded", id());
         ReaderError::Storage { id: id(), source: disk() }
@@ -297,6 +320,8 @@ fn download_rows(rows: &mut Vec<Row>) {
             => Retry, format!("{} was given up: no owner is known; 2 chunks are missing", id());
         DownloadError::NoTracker { trackers: 2, source: unreachable() }
             => Retry, format!("given up, as none of 2 trackers answers: {}", unreachable());
+        DownloadError::NoTracker { trackers: 1, source: clear() }
+            => AskUser, format!("given up, as none of 1 trackers answers: {}", clear());
         DownloadError::Directory { path: "/b".into(), source: disk() }
             => AskUser, format!("cannot download into /b: {}", disk());
         DownloadError::Existing { path: "/b".into(), source: disk() }

@@ -12,11 +12,12 @@ use bt_lite::peer::{ContentStats, PeerStats};
 use bt_lite::protocol::{PeerId, RefuseReason};
 use bt_lite::storage::{FilePoolStats, Lost};
 use bt_lite::tracker::TrackerStats;
+use bt_lite::transport::AuthError;
 use bt_lite::{
-    Addr, Advice, BindError, ChunkIndex, ConfigError, Content, ContentId, ContentKey,
-    DownloadError, DownloadEvent, Folder, FolderError, FolderEvent, FolderProgress, PeerEvent,
-    Progress, ReaderError, ShareError, StallReason, StartError, StorageError, TrackerError,
-    TransportError,
+    Addr, Advice, BindError, ChunkIndex, ConfigError, Content, ContentId, ContentKey, ContentState,
+    DownloadError, DownloadEvent, Folder, FolderError, FolderEvent, FolderProgress, ListedContent,
+    PeerEvent, Priority, Progress, ReaderError, RemoveError, ShareError, StallReason, StartError,
+    StorageError, TrackerError, TransportError,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,6 +95,7 @@ fn bans() -> [BanReason; 2] {
 
 fn stalls() -> Vec<StallReason> {
     vec![
+        StallReason::NoTracker { trackers: 2 },
         StallReason::NoOwners,
         StallReason::Unreachable { owners: 2 },
         StallReason::Refused {
@@ -268,6 +270,24 @@ fn stats(forms: &mut Forms) {
         "upload_rate": 10, "downloaded": 50_000, "uploaded": 10, "waste": waste,
     }));
     forms.loaded("PeerStats", peer);
+    let states = [
+        ContentState::Queued { position: 3 },
+        ContentState::Looking,
+        ContentState::Downloading,
+        ContentState::Paused,
+        ContentState::Seeding,
+    ];
+    for state in states {
+        forms.loaded("ContentState", state);
+        let mut listed = serde_json::to_value(state).unwrap();
+        let rest = json!({"id": id(), "name": "x", "length": 100_000, "progress": progress()});
+        let rest = rest.as_object().unwrap().clone();
+        listed.as_object_mut().unwrap().extend(rest);
+        forms.loaded("ListedContent", from::<ListedContent>(listed));
+    }
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        forms.loaded("Priority", priority);
+    }
     let content: ContentStats =
         from(json!({"id": id(), "length": 100_000, "names": ["x", "y"], "uploaded": 10}));
     forms.loaded("ContentStats", content);
@@ -283,6 +303,8 @@ fn errors(forms: &mut Forms) {
     let tracker: Addr = "192.0.2.1:6900".parse().unwrap();
     let closed = || TransportError::Closed;
     forms.saved("TransportError", closed());
+    forms.saved("TransportError", TransportError::SpeaksTls);
+    forms.saved("TransportError", TransportError::Auth(AuthError::NotTls));
     let unreachable = TrackerError::Unreachable {
         tracker: tracker.clone(),
         source: closed(),
@@ -309,6 +331,10 @@ fn errors(forms: &mut Forms) {
     forms.saved("StartError", StartError::Config(zero));
     forms.saved("ShareError", ShareError::Tracker(unreachable));
     forms.saved("ReaderError", ReaderError::NotHere { id: id() });
+    let key = || "film".to_owned();
+    forms.saved("ReaderError", ReaderError::Unknown { key: key() });
+    forms.saved("RemoveError", RemoveError::Unknown { key: key() });
+    forms.saved("RemoveError", RemoveError::NotHere { id: id() });
     forms.saved("FolderError", FolderError::Download(failed));
     forms.saved(
         "BindError",

@@ -34,6 +34,7 @@ mod peer_eviction;
 mod peer_files;
 mod peer_handles;
 mod peer_joins;
+mod peer_keys;
 mod peer_names;
 #[cfg(unix)]
 mod peer_places;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bt_lite::peer::ListedContent;
 use bt_lite::tracker::ClientConfig;
 use bt_lite::{
-    Addr, Content, ContentId, ContentState, Download, DownloadError, DownloadEvent,
+    Addr, ConfigError, Content, ContentId, ContentState, Download, DownloadError, DownloadEvent,
     DownloadOptions, FileStorage, MemoryStorage, PauseOptions, Peer, ShareSource, Storage, Tracker,
     TrackerClient,
 };
@@ -346,8 +346,10 @@ on_both_networks! {
             // What is shared later is announced there as well.
             let more = owner.share("y", &content(100, 46)).await;
             second.lists(&world, &more, 1).await;
-            assert!(owner.peer.remove_tracker(&second.addr()));
-            assert!(!owner.peer.remove_tracker(&second.addr()));
+            assert_eq!(owner.peer.remove_tracker(second.addr().to_string()), Ok(true));
+            assert_eq!(owner.peer.remove_tracker(&second.addr()), Ok(false));
+            let wrong = owner.peer.remove_tracker("no address");
+            assert!(matches!(wrong, Err(ConfigError::Addr { .. })), "{wrong:?}");
             assert_eq!(owner.peer.trackers(), std::slice::from_ref(first));
             while second.0.stats().registry.peers > 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;

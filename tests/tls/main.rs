@@ -7,6 +7,7 @@ mod authority;
 mod conformance;
 mod floods;
 mod identities;
+mod in_the_clear;
 #[cfg(unix)]
 mod openssl;
 mod outsider;

@@ -126,7 +126,7 @@ async fn revoked_certificate_ends_its_connections_and_opens_no_others() {
     else {
         panic!("it is not refused");
     };
-    assert_eq!(reason, "CertificateRevoked");
+    assert_eq!(reason, "the certificate of this side was revoked");
     accepting.abort();
 }
 

@@ -150,6 +150,7 @@ impl DownloadTask {
     /// What the user asks for. The peer lists the download from now on.
     pub(in crate::peer) fn asked_for(&self, key: &DownloadKey, options: &DownloadOptions) {
         if let (Some(registered), Ok(key)) = (&self.registered, key.clone().check()) {
+            self.topic.asked(&key);
             // Nobody else sets it.
             let _ = registered.key.set(key);
         }
@@ -189,6 +190,7 @@ impl DownloadTask {
             ContentKey::Id(_) => None,
         });
         if let Some(name) = options.name.as_ref().or(asked) {
+            self.topic.named(name);
             // Nobody else sets it.
             let _ = registered.name.set(name.clone());
         }
@@ -1078,7 +1080,7 @@ fn gone(error: ReaderError) -> DownloadError {
             source,
         },
         ReaderError::ShutDown => DownloadError::ShutDown,
-        ReaderError::NotHere { .. } => DownloadError::Cancelled,
+        ReaderError::Unknown { .. } | ReaderError::NotHere { .. } => DownloadError::Cancelled,
     }
 }
 

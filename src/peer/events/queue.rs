@@ -337,7 +337,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(8))]
 
         /// Whatever comes, the reader can account for all of it: each event is read or
         /// counted as missed, in order, and no end is lost that did not come again.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::content::{Content, ContentId};
+use crate::content::{Content, ContentId, ContentName};
 use crate::error::DownloadError;
 use crate::error_kind::ErrorKind;
 use crate::metrics;
@@ -16,6 +16,8 @@ use crate::protocol::ContentKey;
 /// What a download is about. Its task finds that out, and its handle watches it.
 pub(in crate::peer) struct Topic {
     asked: OnceLock<ContentKey>,
+    /// The name that the content gets here, if that was chosen or asked for.
+    name: OnceLock<ContentName>,
     id: Arc<OnceLock<ContentId>>,
     subscribers: Weak<Subscribers>,
     watchers: Arc<DownloadWatchers>,
@@ -25,6 +27,7 @@ impl Topic {
     pub(in crate::peer) fn new(subscribers: Weak<Subscribers>) -> Self {
         Self {
             asked: OnceLock::new(),
+            name: OnceLock::new(),
             id: Arc::default(),
             subscribers,
             watchers: Arc::default(),
@@ -41,6 +44,25 @@ impl Topic {
     pub(in crate::peer) fn found(&self, id: ContentId) {
         // It is set once.
         let _ = self.id.set(id);
+    }
+
+    /// The content, once that is known.
+    pub(in crate::peer) fn id(&self) -> Option<ContentId> {
+        match self.key()? {
+            ContentKey::Id(id) => Some(id),
+            ContentKey::Name(_) => None,
+        }
+    }
+
+    /// The content gets this name here.
+    pub(in crate::peer) fn named(&self, name: &ContentName) {
+        // It is set once.
+        let _ = self.name.set(name.clone());
+    }
+
+    /// The name that the content gets here, if that was chosen or asked for.
+    pub(in crate::peer) fn name(&self) -> Option<&ContentName> {
+        self.name.get()
     }
 
     /// Whether the content is here or is being downloaded.

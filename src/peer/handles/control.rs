@@ -129,8 +129,8 @@ impl Peer {
     /// it is one of the trackers already.
     ///
     /// # Errors
-    /// [`StartError::Config`] if it is not an address, and [`StartError::Tracker`] if the
-    /// transport can never use it, or after a shutdown.
+    /// [`StartError::Config`] if it is not an address, [`StartError::Tracker`] if the
+    /// transport can never use it, and [`StartError::ShutDown`] after a shutdown.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -145,13 +145,25 @@ impl Peer {
             return Err(TrackerError::Unreachable { tracker, source }.into());
         }
         let span = shared.tasks.span.clone();
-        Ok(span.in_scope(|| shared.trackers.add_tracker(tracker))?)
+        let added = span.in_scope(|| shared.trackers.add_tracker(tracker));
+        added.map_err(|error| match error {
+            TrackerError::Closed => StartError::ShutDown,
+            error => error.into(),
+        })
     }
 
     /// Leaves a tracker: it is told EXIT in the background, and no longer lists this peer.
     /// Owners that it has named stay known. Returns `false` if it is none of the trackers.
-    pub fn remove_tracker(&self, tracker: &Addr) -> bool {
-        self.shared().trackers.remove_tracker(tracker)
+    ///
+    /// # Errors
+    /// [`ConfigError::Addr`] if it is not an address.
+    pub fn remove_tracker<A>(&self, addr: A) -> Result<bool, ConfigError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let tracker = checked_addr(addr)?;
+        Ok(self.shared().trackers.remove_tracker(&tracker))
     }
 
     /// [Pauses](Download::pause) every download that has not ended. Those that are started

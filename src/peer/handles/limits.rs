@@ -27,8 +27,8 @@ impl Peer {
     }
 
     /// The limits of a content of its own.
-    pub fn content_limits(&self, id: &ContentId) -> ContentLimits {
-        self.shared().limiter.content(id)
+    pub fn content_limits(&self, id: impl Into<ContentId>) -> ContentLimits {
+        self.shared().limiter.content(&id.into())
     }
 
     /// Changes how fast one content may be sent and received, from now on, beside the limits
@@ -41,14 +41,14 @@ impl Peer {
     /// [`ConfigError::Zero`] if a limit is zero. Nothing changes then.
     pub fn set_content_limits(
         &self,
-        id: &ContentId,
+        id: impl Into<ContentId>,
         limits: ContentLimits,
     ) -> Result<(), ConfigError> {
         limits.check()?;
-        let shared = self.shared();
-        shared.limit_content(*id, limits);
+        let (shared, id) = (self.shared(), id.into());
+        shared.limit_content(id, limits);
         for running in shared.running.all() {
-            if running.id() == Some(*id) {
+            if running.id() == Some(id) {
                 let change = |settings: &mut Settings| settings.limits = Some(limits);
                 running.control.change(change);
             }

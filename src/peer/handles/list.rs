@@ -1,5 +1,6 @@
 //! What a peer has and fetches, and handles of downloads that run.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::content::{ContentId, ContentName};
@@ -7,12 +8,18 @@ use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::running::Running;
 use crate::peer::handles::download::Download;
+use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::swarm::Progress;
 
 /// A content that a peer has or fetches; see [`Peer::list`].
+///
+/// With the feature `serde` it is saved as a JSON object with these fields, the
+/// [state](ContentState) in words, and `position` beside it if it is queued, as in
+/// `{"id":"…","name":"film","length":100000,"progress":{…},"state":"queued","position":3}`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ListedContent {
     /// The content; `None` as long as a download by name has not found it.
     pub id: Option<ContentId>,
@@ -26,12 +33,18 @@ pub struct ListedContent {
     /// Which of the downloads that wait begins first; `None` of what is complete.
     pub priority: Option<Priority>,
     /// What happens to it at this moment.
+    #[cfg_attr(feature = "serde", serde(flatten))]
     pub state: ContentState,
 }
 
 /// What happens to a content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(tag = "state", rename_all = "snake_case")
+)]
 pub enum ContentState {
     /// Its download waits until others have ended.
     Queued {
@@ -46,6 +59,19 @@ pub enum ContentState {
     Paused,
     /// It is complete, and shared.
     Seeding,
+}
+
+impl fmt::Display for ContentState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Queued { position: 0 } => "queued",
+            Self::Queued { position } => return write!(f, "queued behind {position}"),
+            Self::Looking => "looking",
+            Self::Downloading => "downloading",
+            Self::Paused => "paused",
+            Self::Seeding => "seeding",
+        })
+    }
 }
 
 impl Peer {
@@ -82,14 +108,16 @@ impl Peer {
     /// A handle of the download of a content that has not ended, also if it waits or is
     /// paused: the same kind of handle as another call of [`download`](Self::download)
     /// gives, but nothing is started. `None` if there is no such download, or it was asked
-    /// for by a name and has not found the content yet.
+    /// for by a name and has not found the content yet. A name stands for the only content
+    /// here that has it.
     ///
     /// The download goes on as long as one of its handles is there, and one that was
     /// [detached](Download::detach) goes on also when this handle is dropped.
-    pub fn get(&self, id: &ContentId) -> Option<Download> {
+    pub fn get(&self, key: impl Into<DownloadKey>) -> Option<Download> {
         let shared = self.shared();
+        let id = self.id_of(key.into())?;
         let running = shared.running.all();
-        let mut running = running.iter().filter(|running| running.id() == Some(*id));
+        let mut running = running.iter().filter(|running| running.id() == Some(id));
         running.find_map(|running| {
             let handle = &running.handle;
             // Fails if it is cancelled already.

@@ -9,6 +9,7 @@ pub(super) mod folder;
 pub(super) mod key;
 mod limits;
 pub(super) mod list;
+mod local_key;
 pub(super) mod peer;
 mod pins;
 pub(super) mod reader;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::access::{AccessGate, AccessPolicy};
-use crate::content::{Content, ContentId};
+use crate::content::Content;
 #[cfg(feature = "file-storage")]
 use crate::content::{ContentName, NameError};
 use crate::descriptors::{descriptor_limit, without_handshakes};
@@ -185,15 +185,17 @@ impl Peer {
     }
 
     /// The names of a complete content, and how much of it was sent; nothing if it is
-    /// not complete here. What is only a file of a folder has no names.
-    pub fn content_stats(&self, id: &ContentId) -> Option<ContentStats> {
+    /// not complete here. What is only a file of a folder has no names. A name stands for
+    /// the only content here that has it.
+    pub fn content_stats(&self, key: impl Into<DownloadKey>) -> Option<ContentStats> {
         let contents = &self.shared().contents;
-        let (content, names) = contents.names(id)?;
+        let id = self.id_of(key.into())?;
+        let (content, names) = contents.names(&id)?;
         Some(ContentStats {
             id: content.id,
             length: content.length,
             names,
-            uploaded: contents.uploads(id).bytes(),
+            uploaded: contents.uploads(&id).bytes(),
         })
     }
 
@@ -350,12 +352,16 @@ impl Peer {
     ///
     /// The id of a folder stands for all of it: those of its files that nothing else
     /// needs, another folder or a share of the file by itself, are no longer served. A
-    /// file that a folder needs is still served as a part of that.
+    /// file that a folder needs is still served as a part of that. A name stands for the only
+    /// content here that has it.
     ///
     /// Cancel safe: once polled, the content is no longer served, even if the
     /// future is dropped.
-    pub async fn unshare(&self, id: &ContentId) -> bool {
-        unshare_any(self.shared(), id).await
+    pub async fn unshare(&self, key: impl Into<DownloadKey>) -> bool {
+        match self.id_of(key.into()) {
+            Some(id) => unshare_any(self.shared(), &id).await,
+            None => false,
+        }
     }
 
     /// Starts to download a content, by its name or its id. Returns at once:
@@ -422,14 +428,15 @@ impl Peer {
     }
 
     /// Reads a content that is complete here, or is being downloaded: one that was
-    /// found and is active. See [`Download::reader`] for others.
+    /// found and is active. See [`Download::reader`] for others. A name stands for the only
+    /// content here that has it.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     /// [`ReaderError`].
-    pub async fn reader(&self, id: &ContentId) -> Result<ContentReader, ReaderError> {
-        self.reader_with(id, ReaderOptions::default()).await
+    pub async fn reader(&self, key: impl Into<DownloadKey>) -> Result<ContentReader, ReaderError> {
+        self.reader_with(key, ReaderOptions::default()).await
     }
 
     /// [`reader`](Self::reader), with options.
@@ -440,11 +447,18 @@ impl Peer {
     /// [`ReaderError`].
     pub async fn reader_with(
         &self,
-        id: &ContentId,
+        key: impl Into<DownloadKey>,
         options: ReaderOptions,
     ) -> Result<ContentReader, ReaderError> {
-        let shared = self.shared();
-        let board = readers(shared, id).await?;
+        let (shared, key) = (self.shared(), key.into());
+        let unknown = key.to_string();
+        if shared.tasks.stop.is_cancelled() {
+            return Err(ReaderError::ShutDown);
+        }
+        let Some(id) = self.id_of(key) else {
+            return Err(ReaderError::Unknown { key: unknown });
+        };
+        let board = readers(shared, &id).await?;
         let stop = shared.tasks.stop.clone();
         Ok(ContentReader::new(board, stop, options))
     }

@@ -1,7 +1,15 @@
 //! What is kept when the storage of a peer has a bound.
 
 use crate::content::ContentId;
-use crate::peer::handles::peer::Peer;
+use crate::peer::handles::peer::{Peer, PeerBuilder};
+
+impl PeerBuilder {
+    /// Sets how many bytes the contents in the storage may have in all
+    /// ([`PeerConfig::max_stored`](crate::peer::PeerConfig::max_stored)); `None` for any.
+    pub fn max_stored(self, max: Option<u64>) -> Self {
+        self.map_config(|config| config.max_stored(max))
+    }
+}
 
 impl Peer {
     /// Keeps a content from being evicted, or no longer does. Nothing is evicted unless
@@ -20,14 +28,15 @@ impl Peer {
     /// out of a reader, or copied here to another name, is counted and evicts nothing, and
     /// what unfinished downloads have left is not counted.
     ///
-    /// A content may be pinned before it is here. Pins last as long as the peer, and are
+    /// A content may be pinned before it is here, so it is named by its id, or by a
+    /// [`Content`](crate::Content). Pins last as long as the peer, and are
     /// not there after a restart.
-    pub fn set_pinned(&self, id: &ContentId, pinned: bool) {
-        self.shared().contents.set_pinned(*id, pinned);
+    pub fn set_pinned(&self, id: impl Into<ContentId>, pinned: bool) {
+        self.shared().contents.set_pinned(id.into(), pinned);
     }
 
     /// Whether a content is [pinned](Self::set_pinned).
-    pub fn is_pinned(&self, id: &ContentId) -> bool {
-        self.shared().contents.is_pinned(id)
+    pub fn is_pinned(&self, id: impl Into<ContentId>) -> bool {
+        self.shared().contents.is_pinned(&id.into())
     }
 }

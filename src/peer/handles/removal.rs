@@ -1,5 +1,6 @@
 //! Where the contents of a peer lie, and how to be rid of them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::unshare as unshare_any;
 #[cfg(feature = "file-storage")]
 use crate::peer::folders::share::unshare_any;
+use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
 use crate::storage::StorageError;
@@ -66,6 +68,18 @@ pub enum FileFate {
     Failed(StorageError),
 }
 
+impl fmt::Display for FileFate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kept => "kept",
+            Self::Deleted => "deleted",
+            Self::Gone => "gone already",
+            Self::Elsewhere => "elsewhere, and kept",
+            Self::Failed(error) => return write!(f, "not deleted: {error}"),
+        })
+    }
+}
+
 impl Peer {
     /// Stops serving a complete content under all its names, now and after a restart, as
     /// [`unshare`](Self::unshare) does, and with [`Removal::DeleteFile`] deletes its files
@@ -79,23 +93,39 @@ impl Peer {
     /// dropped. Then some of its files may stay.
     ///
     /// # Errors
-    /// [`RemoveError`]; nothing has changed then.
+    /// [`RemoveError`]; nothing has changed then. A name stands for the only content here
+    /// that has it.
     ///
     /// [`Storage::remove`]: crate::Storage::remove
-    pub async fn remove(&self, id: &ContentId, removal: Removal) -> Result<Removed, RemoveError> {
-        let shared = self.shared();
-        let remove = remove(shared, *id, removal);
+    pub async fn remove(
+        &self,
+        key: impl Into<DownloadKey>,
+        removal: Removal,
+    ) -> Result<Removed, RemoveError> {
+        let (shared, key) = (self.shared(), key.into());
+        let unknown = key.to_string();
+        if shared.tasks.stop.is_cancelled() {
+            return Err(RemoveError::ShutDown);
+        }
+        let Some(id) = self.id_of(key) else {
+            return Err(RemoveError::Unknown { key: unknown });
+        };
+        let remove = remove(shared, id, removal);
         let shut_down = RemoveError::ShutDown;
         shared.tasks.until_stopped(remove, shut_down).await
     }
 
     /// The paths of the files of a complete content: of each place that it was shared
     /// from or downloaded to. The first one is served. Empty if it is not complete here,
-    /// or lies in a storage without paths.
+    /// or lies in a storage without paths. A name stands for the only content here that has
+    /// it.
     ///
     /// Cancel safe.
-    pub async fn paths(&self, id: &ContentId) -> Vec<PathBuf> {
-        let places = places(self.shared(), id).await.unwrap_or_default();
+    pub async fn paths(&self, key: impl Into<DownloadKey>) -> Vec<PathBuf> {
+        let Some(id) = self.id_of(key.into()) else {
+            return Vec::new();
+        };
+        let places = places(self.shared(), &id).await.unwrap_or_default();
         let mut paths = Vec::new();
         for path in places.iter().filter_map(|place| place.blob.path()) {
             if !paths.contains(&path) {

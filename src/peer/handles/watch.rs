@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::content::ContentId;
+use crate::content::{ContentId, ContentName};
 use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::events::event::PeerEvent;
 use crate::peer::events::hub::Subscription;
 use crate::peer::handles::download::{Download, DownloadEvents};
+use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::swarm::{DownloadStats, PieceMap};
 
@@ -62,12 +63,13 @@ impl Peer {
 
     /// What is done for a content that is here or is being downloaded, with its links;
     /// nothing if it is neither. A content that nobody is linked about has no links, and
-    /// its rates are zero.
+    /// its rates are zero. A name stands for the only content here that has it.
     ///
     /// Cancel safe.
-    pub async fn share_stats(&self, id: &ContentId) -> Option<DownloadStats> {
+    pub async fn share_stats(&self, key: impl Into<DownloadKey>) -> Option<DownloadStats> {
         let contents = &self.shared().contents;
-        let (inbox, status) = contents.watched(id)?;
+        let id = self.id_of(key.into())?;
+        let (inbox, status) = contents.watched(&id)?;
         let asked = match inbox {
             Some(inbox) => ask(&inbox, |reply| DriverInput::Stats { reply }).await,
             None => None,
@@ -77,6 +79,19 @@ impl Peer {
 }
 
 impl Download {
+    /// The content; `None` as long as a download by name has not found it.
+    pub fn id(&self) -> Option<ContentId> {
+        self.topic.id()
+    }
+
+    /// The name that the content has or gets here. As long as the manifest is not known,
+    /// the one that it is to be stored under, or was asked for by; `None` if there is none.
+    /// [`Peer::paths`] says where it lies when it is complete.
+    pub fn name(&self) -> Option<ContentName> {
+        let found = self.content().map(|content| content.name);
+        found.or_else(|| self.topic.name().cloned())
+    }
+
     /// The same as [`events`](Self::events), and what happens around the content: owners
     /// that join and leave, peers that are banned, and each chunk that is verified. These
     /// come from now on, in one order with the others and within the same bound. Of a

@@ -100,7 +100,10 @@ async fn introduce(
         Ok(hello) => hello,
         Err(error) => {
             tracing::debug!(%error, "no handshake");
-            if let HandshakeError::Protocol(ProtocolError::Version { .. }) = error {
+            // To who speaks TLS, any answer in the clear says that this peer does not.
+            if let HandshakeError::Protocol(ProtocolError::Version { .. })
+            | HandshakeError::Transport(TransportError::SpeaksTls) = error
+            {
                 refuse(connection, RefuseReason::Version).await;
             }
             return None;

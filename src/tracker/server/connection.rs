@@ -169,7 +169,7 @@ async fn answer(
             debug!(%error, "malformed request");
             (service.refuse_malformed().encode().ok(), Flow::Close)
         }
-        Err(error @ TransportError::FrameTooLarge { .. }) => {
+        Err(error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls)) => {
             debug!(%error, "malformed request");
             (service.refuse_malformed().encode().ok(), Flow::Close)
         }

@@ -131,6 +131,14 @@ impl TrackerBuilder {
         self
     }
 
+    /// Sets into how many shards the registry is split
+    /// ([`TrackerConfig::shards`]).
+    #[must_use]
+    pub fn shards(mut self, shards: u32) -> Self {
+        self.config.shards = shards;
+        self
+    }
+
     /// Sets how many connections may be open at a time.
     #[must_use]
     pub fn max_connections(mut self, max: usize) -> Self {

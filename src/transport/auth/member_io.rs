@@ -22,10 +22,15 @@ impl<S> MemberIo<S> {
     }
 }
 
-/// With the refusal of the other side, where it has said one.
+/// With the refusal of the other side, where it has said one, and in words of ours.
 fn told(error: io::Error) -> io::Error {
     match from_io(&error) {
         Some(auth @ AuthError::Refused { .. }) => failed(auth),
+        // The text of the library is for those who program with it.
+        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let text = "the connection was cut: TLS was not ended first";
+            io::Error::new(io::ErrorKind::UnexpectedEof, text)
+        }
         _ => error,
     }
 }

@@ -74,7 +74,7 @@ pub(super) use proof::Side;
 #[cfg(feature = "_quic")]
 pub(super) use rustls_error::refusal;
 #[cfg(feature = "_tls")]
-pub(super) use rustls_error::{from_io, from_rustls};
+pub(super) use rustls_error::{from_rustls, handshake_failed};
 pub(super) use stats::HandshakeCounts;
 #[cfg(feature = "_quic")]
 pub(super) use verifier::Verdict;

@@ -6,6 +6,8 @@
 //! side, or in the hands of somebody who has a session with each of two members. The side
 //! that has connected speaks first: who only connects learns nothing.
 
+use std::io;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::secret::Secret;
@@ -84,9 +86,16 @@ async fn send(io: &mut (impl AsyncWrite + Unpin), proof: blake3::Hash) -> Result
 }
 
 /// A member that hears a wrong proof says nothing, and closes.
-fn refused(error: std::io::Error) -> AuthError {
+fn refused(error: io::Error) -> AuthError {
     super::rustls_error::from_io(&error).unwrap_or_else(|| AuthError::Refused {
-        reason: format!("it did not prove to know the secret ({error})"),
+        reason: match error.kind() {
+            // It has heard a proof of another secret.
+            io::ErrorKind::UnexpectedEof => {
+                "it has not proven to know the secret of this side, and has ended the connection"
+                    .to_owned()
+            }
+            kind => format!("it has not proven to know the secret of this side ({kind})"),
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError, Error, OtherError};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
 
 use crate::transport::auth_error::AuthError;
 
@@ -27,6 +27,36 @@ pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
         Error::AlertReceived(alert) if is_refusal(*alert) => refused(*alert),
         error => AuthError::Handshake {
             reason: error.to_string(),
+        },
+    }
+}
+
+/// What an error of the library means before the other side has sent anything of TLS.
+fn from_first(error: &Error) -> AuthError {
+    match error {
+        Error::InvalidMessage(
+            InvalidMessage::InvalidContentType
+            | InvalidMessage::UnknownProtocolVersion
+            | InvalidMessage::InvalidEmptyPayload,
+        ) => AuthError::NotTls,
+        error => from_rustls(error),
+    }
+}
+
+/// Why a handshake has failed.
+#[cfg(feature = "_tls")]
+pub(in crate::transport) fn handshake_failed(error: &io::Error) -> AuthError {
+    let of_library = error.get_ref().and_then(|inner| inner.downcast_ref());
+    of_library.map_or_else(|| broken(error), from_first)
+}
+
+/// Reading or writing has failed during a handshake. The text of the library for this is
+/// for those who program with it.
+fn broken(error: &io::Error) -> AuthError {
+    AuthError::Handshake {
+        reason: match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the other side has ended the connection".into(),
+            kind => kind.to_string(),
         },
     }
 }
@@ -62,8 +92,20 @@ pub(in crate::transport) fn refusal(alert: u8) -> Option<AuthError> {
 }
 
 fn refused(alert: AlertDescription) -> AuthError {
+    let reason = match alert {
+        AlertDescription::CertificateExpired => {
+            "the certificate of this side has expired, or is not valid yet"
+        }
+        AlertDescription::CertificateRevoked => "the certificate of this side was revoked",
+        AlertDescription::UnknownCA => {
+            "no authority that it trusts has signed the certificate of this side"
+        }
+        AlertDescription::CertificateRequired => "it needs a certificate of this side",
+        AlertDescription::AccessDenied => "it does not let this side in",
+        _ => "the key or the certificate of this side is none that it allows",
+    };
     AuthError::Refused {
-        reason: format!("{alert:?}"),
+        reason: reason.to_owned(),
     }
 }
 

@@ -17,7 +17,8 @@
 //!   also runs while the stream is not polled, so poll until the frame is there.
 //! - If the byte stream ends between two frames, the frames end. If it ends
 //!   inside a frame, that is [`TransportError::Truncated`]. After an error the
-//!   stream ends.
+//!   stream ends. If the first bytes are not ours but those of TLS, it is
+//!   [`TransportError::SpeaksTls`].
 //! - While it waits for a frame, it holds no buffer and no timer.
 //!
 //! The writing half guarantees: it never copies bodies, it sends many frames in

@@ -37,6 +37,8 @@ pub(in crate::transport) struct FrameReader<R> {
     io: R,
     limits: LimitHandle,
     state: ReadState,
+    /// Whether no frame has come yet.
+    is_first: bool,
     /// Bytes that are read but not yet parsed.
     pending: BytesMut,
     /// Set while the reader waits inside a frame.
@@ -64,6 +66,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             io,
             limits,
             state: ReadState::Prefix,
+            is_first: true,
             pending: BytesMut::new(),
             deadline: None,
         }
@@ -74,7 +77,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if matches!(self.state, ReadState::Prefix)
             && let Some((head, body)) = prefix::take(&mut self.pending)
         {
-            self.limits.check(head, body)?;
+            if let Err(error) = self.limits.check(head, body) {
+                return Err(match self.is_first && prefix::is_tls(head, body) {
+                    true => TransportError::SpeaksTls,
+                    false => error,
+                });
+            }
+            self.is_first = false;
             self.state = ReadState::Head { head, body };
         }
         if let ReadState::Head { head, body: len } = self.state

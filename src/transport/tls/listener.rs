@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
-use super::session::{admit, failed};
+use super::session::admit;
 use crate::descriptors::{descriptor_limit, handshakes_share};
 use crate::protocol::Addr;
-use crate::transport::auth::{Authenticator, HandshakeConfig, HandshakeCounts, Handshaking, Side};
+use crate::transport::auth::{
+    Authenticator, HandshakeConfig, HandshakeCounts, Handshaking, Side, handshake_failed,
+};
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::error::TransportError;
@@ -61,7 +63,10 @@ where
 {
     let acceptor = TlsAcceptor::from(Arc::clone(auth.server_config()));
     let ByteStream { io, remote, local } = stream;
-    let io = acceptor.accept(io).await.map_err(failed)?;
+    let io = acceptor
+        .accept(io)
+        .await
+        .map_err(|error| handshake_failed(&error))?;
     let stream = ByteStream::new(TlsStream::Server(io), remote, local);
     admit(auth, stream, Side::Server).await
 }

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsStream;
 
-use crate::transport::auth::{Authenticator, EXPORTER_LABEL, MemberIo, Side, from_io, from_rustls};
+use crate::transport::auth::{Authenticator, EXPORTER_LABEL, MemberIo, Side, from_rustls};
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::stream::ByteStream;
@@ -42,11 +42,4 @@ where
     let io = MemberIo::new(io, member.ended);
     let connection = ByteStream::new(io, remote, local).framed();
     Ok(connection.with_identity(member.identity))
-}
-
-/// Why a handshake has failed.
-pub(super) fn failed(error: std::io::Error) -> AuthError {
-    from_io(&error).unwrap_or_else(|| AuthError::Handshake {
-        reason: error.to_string(),
-    })
 }

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::listener::TlsListener;
-use super::session::{admit, failed};
+use super::session::admit;
 use crate::protocol::Addr;
 use crate::transport::auth::{
-    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side,
+    Authenticator, HandshakeConfig, HandshakeCounts, HandshakeStats, Side, handshake_failed,
 };
 use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
@@ -115,7 +115,10 @@ impl<S: StreamTransport> TlsTransport<S> {
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let connector = TlsConnector::from(Arc::clone(self.auth.client_config()));
         let ByteStream { io, remote, local } = stream;
-        let io = connector.connect(name, io).await.map_err(failed)?;
+        let io = connector
+            .connect(name, io)
+            .await
+            .map_err(|error| handshake_failed(&error))?;
         let stream = ByteStream::new(TlsStream::Client(io), remote, local);
         admit(&self.auth, stream, Side::Client).await
     }

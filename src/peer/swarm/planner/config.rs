@@ -1,5 +1,6 @@
 //! The settings of a planner.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::protocol::limits::MAX_REQUESTS;
@@ -100,4 +101,13 @@ pub enum Strategy {
     /// The first missing chunk. What a [reader](crate::ContentReader) wants next comes
     /// first with either strategy.
     Sequential,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::RarestFirst => "rarest-first",
+            Self::Sequential => "sequential",
+        })
+    }
 }
