@@ -478,7 +478,7 @@ impl Contents {
     }
 
     /// A complete content as it sleeps, and its other places. Waits for the driver if
-    /// it is awake.
+    /// it is awake, or about to end.
     pub(in crate::peer) async fn places(
         &self,
         id: &ContentId,
@@ -494,6 +494,11 @@ impl Contents {
                     State::Awake(driver) => driver.clone(),
                 }
             };
+            if driver.stop.is_cancelled() {
+                // It may be elsewhere in a moment.
+                driver.inbox.closed().await;
+                continue;
+            }
             driver.complete()?;
             let (tell, told) = oneshot::channel();
             // Both fail if it has ended or fallen asleep meanwhile.

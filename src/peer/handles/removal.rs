@@ -90,7 +90,7 @@ impl Peer {
     }
 
     /// The paths of the files of a complete content: of each place that it was shared
-    /// from or downloaded to. The first one is served. Empty if it is not complete here,
+    /// from or downloaded to, or where a download found it. The first one is served. Empty if it is not complete here,
     /// or lies in a storage without paths.
     ///
     /// Cancel safe.
