@@ -130,7 +130,7 @@ pub(in crate::peer) enum Settled {
     Complete,
     /// It is being downloaded, by this driver.
     Downloading(DriverHandle),
-    /// Its driver has ended, and gave up its claim.
+    /// It is not here, or not any more.
     Ended,
 }
 
@@ -667,7 +667,11 @@ impl Contents {
             };
             match (announcing, driver) {
                 (Some(announcing), _) => announcing.cancelled().await,
-                (None, Some(driver)) => return driver.settled().await,
+                (None, Some(driver)) => match driver.settled().await {
+                    // It may have left the content asleep.
+                    Settled::Ended => {}
+                    settled => return settled,
+                },
                 (None, None) => {}
             }
         }
