@@ -46,7 +46,8 @@ pub trait Storage: Send + Sync + 'static {
     /// The same for a content that replaces what has the name, when it is finished. Until
     /// then that stays as it is, and afterwards it is gone for good, together with its
     /// [record](Self::remember). The step is atomic: at any moment, also after a crash,
-    /// the name has all of the one content or all of the other. A wrapper around a storage
+    /// the name has all of the one content or all of the other. Blobs of what was replaced
+    /// fail to read from then on, with [`StorageError::Changed`]. A wrapper around a storage
     /// must forward the call. By default nothing can be replaced.
     ///
     /// Cancel safe, as `create` is.

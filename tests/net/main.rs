@@ -33,17 +33,25 @@ mod peer_errors;
 mod peer_eviction;
 mod peer_files;
 mod peer_handles;
+mod peer_interrupted;
 mod peer_joins;
 mod peer_keys;
+mod peer_local_reads;
 mod peer_names;
+#[cfg(unix)]
+mod peer_paths;
 #[cfg(unix)]
 mod peer_places;
 mod peer_reading;
+#[cfg(unix)]
+mod peer_replaced;
 mod peer_resume;
 mod peer_spans;
+mod peer_started_seeks;
 mod peer_streams;
 mod peer_surface;
 mod peer_transfer;
+mod peer_verify;
 mod peer_watch;
 mod tcp;
 #[path = "../world/mod.rs"]

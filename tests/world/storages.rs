@@ -53,6 +53,12 @@ impl Troubled {
         self.counts.lock().unwrap().get(&call).copied().unwrap_or(0)
     }
 
+    /// A blob whose operations are in trouble as well.
+    pub(crate) fn blob(&self, inner: Arc<dyn Blob>) -> Arc<dyn Blob> {
+        let of = self.clone();
+        Arc::new(TroubledBlob { of, inner })
+    }
+
     pub(crate) fn error() -> StorageError {
         StorageError::io("testing", io::Error::other("on purpose"))
     }

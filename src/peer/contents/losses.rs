@@ -5,7 +5,8 @@
 //! |---|---|
 //! | the storage, from its records | at the start |
 //! | the content that wakes up, or its driver | when somebody asks for it |
-//! | a download that looks for a copy here | when it has looked at every place |
+//! | a reader here, or a download that copies it | when it has tried every place |
+//! | a download that has replaced its file | when it is published |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;

@@ -133,7 +133,7 @@ pub(in crate::peer) enum Settled {
     Complete,
     /// It is being downloaded, by this driver.
     Downloading(DriverHandle),
-    /// Its driver has ended, and gave up its claim.
+    /// It is not here, or not any more.
     Ended,
 }
 
@@ -482,7 +482,7 @@ impl Contents {
     }
 
     /// A complete content as it sleeps, and its other places. Waits for the driver if
-    /// it is awake.
+    /// it is awake, or about to end.
     pub(in crate::peer) async fn places(
         &self,
         id: &ContentId,
@@ -498,6 +498,11 @@ impl Contents {
                     State::Awake(driver) => driver.clone(),
                 }
             };
+            if driver.stop.is_cancelled() {
+                // It may be elsewhere in a moment.
+                driver.inbox.closed().await;
+                continue;
+            }
             driver.complete()?;
             let (tell, told) = oneshot::channel();
             // Both fail if it has ended or fallen asleep meanwhile.
@@ -666,7 +671,11 @@ impl Contents {
             };
             match (announcing, driver) {
                 (Some(announcing), _) => announcing.cancelled().await,
-                (None, Some(driver)) => return driver.settled().await,
+                (None, Some(driver)) => match driver.settled().await {
+                    // It may have left the content asleep.
+                    Settled::Ended => {}
+                    settled => return settled,
+                },
                 (None, None) => {}
             }
         }

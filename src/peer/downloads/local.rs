@@ -454,5 +454,6 @@ pub(super) fn storage_error(id: ContentId, source: StorageError) -> DownloadErro
 async fn target_exists(storage: &dyn Storage, id: ContentId, name: ContentName) -> DownloadError {
     let file = storage.open(&name).await.ok().and_then(|blob| blob.file());
     let path = file.map(|file| file.path().to_path_buf());
+    let path = path.or_else(|| storage.path(&name));
     DownloadError::TargetExists { name, path, id }
 }

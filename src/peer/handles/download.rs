@@ -40,8 +40,9 @@ pub enum IfTaken {
     Fail,
     /// It replaces a file that has the name, in one step, when the content is complete,
     /// verified and durable, and not before. If this peer shares what is replaced, that
-    /// is among the [lost](crate::Peer::lost) as soon as somebody reads it. Anything but a
-    /// file stays, and the download fails.
+    /// is served from its other places ([`Peer::paths`](crate::Peer::paths)) or is among the
+    /// [lost](crate::Peer::lost) from that moment on. Anything but a file stays, and the
+    /// download fails.
     Overwrite,
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures::Stream;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
 
@@ -159,7 +159,7 @@ impl FolderDownload {
             stall: None,
             ended: false,
         };
-        FolderEvents(stream::unfold(news, News::next).boxed())
+        FolderEvents(Box::pin(stream::unfold(news, News::next)))
     }
 
     /// How far the download is.
@@ -214,7 +214,7 @@ async fn outcome(mut status: watch::Receiver<FolderStatus>) -> Result<Folder, Fo
 }
 
 /// The stream of [`FolderDownload::events`].
-pub struct FolderEvents(BoxStream<'static, FolderEvent>);
+pub struct FolderEvents(Pin<Box<dyn Stream<Item = FolderEvent> + Send + Sync>>);
 
 impl Stream for FolderEvents {
     type Item = FolderEvent;

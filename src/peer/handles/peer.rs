@@ -229,9 +229,9 @@ impl Peer {
     /// this name as well from then on, up to eight. Others find it by each of its names.
     ///
     /// A file is read where it lies, and must not change while it is shared. As
-    /// soon as a read shows that it has changed or is gone, or fails for good, the content
-    /// is served from another place that it was shared from, or else no longer shared, and
-    /// is among the [lost](Self::lost). With
+    /// soon as a read, for another peer or for somebody here, shows that it has changed or
+    /// is gone, or fails for good, the content is read at another place that it was shared
+    /// from, or else no longer shared, and is among the [lost](Self::lost). With
     /// [`PeerBuilder::share_stored`] it is shared again after a restart.
     ///
     /// Any content name is allowed, also one that is not safe as a file name

@@ -116,9 +116,9 @@ impl Peer {
     }
 
     /// The paths of the files of a complete content: of each place that it was shared
-    /// from or downloaded to. The first one is served. Empty if it is not complete here,
-    /// or lies in a storage without paths. A name stands for the only content here that has
-    /// it.
+    /// from or downloaded to, or where a download found it. The first one is served. Empty if
+    /// it is not complete here, or lies in a storage without paths. A name stands for the only
+    /// content here that has it.
     ///
     /// Cancel safe.
     pub async fn paths(&self, key: impl Into<DownloadKey>) -> Vec<PathBuf> {
