@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::large_reads::LargeReads;
 use super::session::{admit, failed};
 use crate::descriptors::{descriptor_limit, handshakes_share};
 use crate::protocol::Addr;
@@ -61,7 +62,7 @@ where
 {
     let acceptor = TlsAcceptor::from(Arc::clone(auth.server_config()));
     let ByteStream { io, remote, local } = stream;
-    let io = acceptor.accept(io).await.map_err(failed)?;
+    let io = acceptor.accept(LargeReads::new(io)).await.map_err(failed)?;
     let stream = ByteStream::new(TlsStream::Server(io), remote, local);
     admit(auth, stream, Side::Server).await
 }

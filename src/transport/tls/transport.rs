@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use super::large_reads::LargeReads;
 use super::listener::TlsListener;
 use super::session::{admit, failed};
 use crate::protocol::Addr;
@@ -115,7 +116,8 @@ impl<S: StreamTransport> TlsTransport<S> {
         let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
         let connector = TlsConnector::from(Arc::clone(self.auth.client_config()));
         let ByteStream { io, remote, local } = stream;
-        let io = connector.connect(name, io).await.map_err(failed)?;
+        let io = connector.connect(name, LargeReads::new(io)).await;
+        let io = io.map_err(failed)?;
         let stream = ByteStream::new(TlsStream::Client(io), remote, local);
         admit(&self.auth, stream, Side::Client).await
     }
