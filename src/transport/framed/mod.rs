@@ -56,6 +56,8 @@ use super::error::TransportError;
 use crate::protocol::Addr;
 pub(super) use reader::FrameReader;
 pub(super) use writer::FrameWriter;
+#[cfg(feature = "_quic")]
+pub(super) use writer::{ChunkWrite, MAX_SLICES};
 
 pub use prefix::PREFIX_LEN;
 pub use writer::MAX_QUEUED;

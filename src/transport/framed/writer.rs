@@ -29,11 +29,56 @@ pub const MAX_QUEUED: usize = 1 << 20;
 const MAX_CHUNKS: usize = 4 * MAX_SLICES;
 
 /// How many chunks go into one vectored write.
-const MAX_SLICES: usize = 64;
+pub(in crate::transport) const MAX_SLICES: usize = 64;
 
 /// Heads up to this length, in bytes, are copied next to their prefix, which is
 /// cheaper than a chunk of their own.
 const COPIED_HEAD: usize = 512;
+
+/// Where chunks are written: any byte stream, or something that can keep a chunk instead of a
+/// copy of it.
+pub(in crate::transport) trait ChunkWrite {
+    /// Writes once, as much of the first chunks as is accepted, and returns how many bytes
+    /// that is.
+    fn poll_write_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>>;
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl<W: AsyncWrite + Unpin> ChunkWrite for W {
+    fn poll_write_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let io = Pin::new(self);
+        if chunks.len() > 1 && io.is_write_vectored() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let mut filled = 0;
+            for (slice, chunk) in slices.iter_mut().zip(chunks) {
+                *slice = IoSlice::new(chunk);
+                filled += 1;
+            }
+            io.poll_write_vectored(cx, &slices[..filled])
+        } else {
+            io.poll_write(cx, chunks.front().map_or(&[], |chunk| chunk))
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(self), cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(self), cx)
+    }
+}
 
 /// Frames into a byte stream.
 pub(in crate::transport) struct FrameWriter<W> {
@@ -54,7 +99,7 @@ enum WriteState {
     Failed(TransportError),
 }
 
-impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+impl<W: ChunkWrite + Unpin> FrameWriter<W> {
     pub(in crate::transport) fn new(io: W) -> Self {
         Self {
             io,
@@ -104,18 +149,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     /// Writes once, as much as the byte stream accepts.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.seal();
-        let io = Pin::new(&mut self.io);
-        let written = if self.chunks.len() > 1 && io.is_write_vectored() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let mut filled = 0;
-            for (slice, chunk) in slices.iter_mut().zip(&self.chunks) {
-                *slice = IoSlice::new(chunk);
-                filled += 1;
-            }
-            ready!(io.poll_write_vectored(cx, &slices[..filled]))?
-        } else {
-            ready!(io.poll_write(cx, self.chunks.front().map_or(&[], |chunk| chunk)))?
-        };
+        let written = ready!(self.io.poll_write_chunks(cx, &self.chunks))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -141,7 +175,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         }
         // An idle connection holds no memory.
         self.gathered = BytesMut::new();
-        Pin::new(&mut self.io).poll_flush(cx)
+        self.io.poll_flush(cx)
     }
 
     /// Makes a failed write final: a part of a frame may already be on its way.
@@ -163,7 +197,7 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     }
 }
 
-impl<W: AsyncWrite + Unpin> Sink<Frame> for FrameWriter<W> {
+impl<W: ChunkWrite + Unpin> Sink<Frame> for FrameWriter<W> {
     type Error = TransportError;
 
     fn poll_ready(
@@ -205,7 +239,7 @@ impl<W: AsyncWrite + Unpin> Sink<Frame> for FrameWriter<W> {
             return Poll::Ready(Ok(()));
         }
         self.state = WriteState::Closing;
-        ready!(Pin::new(&mut self.io).poll_shutdown(cx)).map_err(|error| self.failed(error))?;
+        ready!(self.io.poll_shutdown(cx)).map_err(|error| self.failed(error))?;
         self.state = WriteState::Closed;
         Poll::Ready(Ok(()))
     }

@@ -15,6 +15,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::socket::{endpoint, socket};
+
 /// How long to wait for an address that is in use. A socket is free only when the last of
 /// its connections has told the other side of its end, some round trips after that.
 const BIND_PATIENCE: Duration = Duration::from_secs(1);
@@ -162,7 +164,7 @@ impl Endpoints {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
             SocketAddr::V6(_) => ANY,
         };
-        dialler.rebind(std::net::UdpSocket::bind(any)?)
+        dialler.rebind(socket(any)?)
     }
 
     /// Ignores poison: no change under this lock is left half done.
@@ -221,7 +223,7 @@ const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFI
 /// takes its place on a machine without IPv6.
 fn bind_with_fallback(target: SocketAddr) -> io::Result<Endpoint> {
     let is_any = target.is_ipv6() && target.ip().is_unspecified();
-    match Endpoint::client(target) {
+    match endpoint(target) {
         Err(error)
             if is_any
                 && !matches!(
@@ -229,7 +231,7 @@ fn bind_with_fallback(target: SocketAddr) -> io::Result<Endpoint> {
                     io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied
                 ) =>
         {
-            Endpoint::client((Ipv4Addr::UNSPECIFIED, target.port()).into())
+            endpoint((Ipv4Addr::UNSPECIFIED, target.port()).into())
         }
         bound => bound,
     }

@@ -1,13 +1,16 @@
 //! The two directions of a stream, as bytes.
 
+use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::error::ended;
+use crate::transport::framed::MAX_SLICES;
 
 /// What arrives.
 pub(super) struct ReadHalf(pub(super) RecvStream);
@@ -26,6 +29,23 @@ fn write_failed(error: WriteError) -> io::Error {
     match error {
         WriteError::ConnectionLost(error) => ended(&error),
         error => error.into(),
+    }
+}
+
+impl WriteHalf {
+    /// Writes once, as much of the first chunks as is accepted. The library keeps them, not
+    /// copies, until the other side has received them.
+    pub(super) fn poll_write_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &VecDeque<Bytes>,
+    ) -> Poll<io::Result<usize>> {
+        let mut chunks: Vec<Bytes> = chunks.iter().take(MAX_SLICES).cloned().collect();
+        // The future keeps no state between polls, so that a new one can be made for each.
+        let written = pin!(self.0.write_chunks(&mut chunks)).poll(cx);
+        written
+            .map_ok(|written| written.bytes)
+            .map_err(write_failed)
     }
 }
 

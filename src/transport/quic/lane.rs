@@ -1,9 +1,11 @@
 //! A stream for one channel, in one direction: its number, and then frames.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quinn::{Connection, RecvStream, SendStream};
@@ -12,6 +14,7 @@ use tokio::io::AsyncWrite;
 use super::error::ended;
 use super::halves::WriteHalf;
 use crate::protocol::ChannelId;
+use crate::transport::framed::ChunkWrite;
 
 /// The sending side. The stream is opened with the first write, and waits then until the
 /// other side allows one more.
@@ -41,15 +44,15 @@ pub(super) async fn channel_of(mut recv: RecvStream) -> io::Result<(ChannelId, R
     Ok((ChannelId(u32::from_be_bytes(channel)), recv))
 }
 
-impl AsyncWrite for Lane {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
+impl ChunkWrite for Lane {
+    fn poll_write_chunks(
+        &mut self,
         cx: &mut Context<'_>,
-        buf: &[u8],
+        chunks: &VecDeque<Bytes>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            match &mut *self {
-                Self::Open(half) => return Pin::new(half).poll_write(cx, buf),
+            match self {
+                Self::Open(half) => return half.poll_write_chunks(cx, chunks),
                 Self::Opening(opening) => {
                     let send = ready!(opening.as_mut().poll(cx))?;
                     *self = Self::Open(WriteHalf(send));
@@ -58,13 +61,13 @@ impl AsyncWrite for Lane {
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Open(half) => Pin::new(half).poll_shutdown(cx),
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Open(half) => AsyncWrite::poll_shutdown(Pin::new(half), cx),
             Self::Opening(_) => Poll::Ready(Ok(())),
         }
     }

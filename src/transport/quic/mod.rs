@@ -20,6 +20,7 @@ mod order;
 mod session;
 mod settings;
 mod sink;
+mod socket;
 mod stream;
 mod transport;
 

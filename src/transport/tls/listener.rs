@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::large_reads::LargeReads;
 use super::session::admit;
 use crate::descriptors::{descriptor_limit, handshakes_share};
 use crate::protocol::Addr;
@@ -64,7 +65,7 @@ where
     let acceptor = TlsAcceptor::from(Arc::clone(auth.server_config()));
     let ByteStream { io, remote, local } = stream;
     let io = acceptor
-        .accept(io)
+        .accept(LargeReads::new(io))
         .await
         .map_err(|error| handshake_failed(&error))?;
     let stream = ByteStream::new(TlsStream::Server(io), remote, local);

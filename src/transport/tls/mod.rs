@@ -6,6 +6,7 @@
 //! ([`HandshakeConfig`](super::auth::HandshakeConfig)), and run in the task that accepts,
 //! so that a flood of them costs at most one core.
 
+mod large_reads;
 mod listener;
 mod session;
 mod transport;

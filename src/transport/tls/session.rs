@@ -8,6 +8,10 @@ use crate::transport::auth_error::AuthError;
 use crate::transport::connection::Connection;
 use crate::transport::stream::ByteStream;
 
+/// How many bytes are encrypted before they are written, at most: as many as a socket takes
+/// at once, and few enough that they are still in the cache of the processor.
+const SENT_AT_ONCE: usize = 256 << 10;
+
 /// Makes a connection of a session whose handshake is done, if the other side is let in.
 pub(super) async fn admit<S>(
     auth: &Authenticator,
@@ -39,6 +43,10 @@ where
     let member = auth
         .admit(&mut io, side, chain.as_deref(), exporter)
         .await?;
+    match &mut io {
+        TlsStream::Client(io) => io.get_mut().1.set_buffer_limit(Some(SENT_AT_ONCE)),
+        TlsStream::Server(io) => io.get_mut().1.set_buffer_limit(Some(SENT_AT_ONCE)),
+    }
     let io = MemberIo::new(io, member.ended);
     let connection = ByteStream::new(io, remote, local).framed();
     Ok(connection.with_identity(member.identity))

@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use super::large_reads::LargeReads;
 use super::listener::TlsListener;
 use super::session::admit;
 use crate::protocol::Addr;
@@ -116,7 +117,7 @@ impl<S: StreamTransport> TlsTransport<S> {
         let connector = TlsConnector::from(Arc::clone(self.auth.client_config()));
         let ByteStream { io, remote, local } = stream;
         let io = connector
-            .connect(name, io)
+            .connect(name, LargeReads::new(io))
             .await
             .map_err(|error| handshake_failed(&error))?;
         let stream = ByteStream::new(TlsStream::Client(io), remote, local);
