@@ -5,8 +5,11 @@
 
 mod authority;
 mod conformance;
+mod expiry;
 mod floods;
 mod identities;
+mod learned;
+mod nothing_learned;
 #[cfg(unix)]
 mod openssl;
 mod outsider;
