@@ -17,7 +17,9 @@
 //! When nothing arrives, it says why on stderr (`stalled: <reason>`), and goes on until
 //! something does. With `--patience SECONDS`, it fails when nothing arrives for so long.
 //!
-//! With `--secret FILE` it speaks only to those who know the secret in that file, by TLS.
+//! With `--secret FILE` it speaks only to those who know the secret in that file, and with
+//! `--certificates DIR` only to those with a certificate of one authority: over TLS, or with
+//! `--quic` over QUIC.
 
 mod common;
 
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::{ContentId, DownloadKey, FileStorage, FolderEvent, FolderOptions, Peer};
 use clap::Parser;
+use common::members::Members;
 use common::{Outcome, print_line};
 use futures::StreamExt;
 
@@ -37,9 +40,8 @@ struct Args {
     /// The address of the tracker.
     #[arg(long, value_name = "ADDR")]
     tracker: String,
-    /// The file of the secret that all members of the swarm know.
-    #[arg(long, value_name = "FILE")]
-    secret: Option<PathBuf>,
+    #[command(flatten)]
+    members: Members,
     /// The directory, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -69,7 +71,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Outcome<()> {
     let storage = FileStorage::open(&args.out)?;
     let swarm = SwarmConfig::default().patience(args.patience.map(Duration::from_secs));
-    let peer = Peer::builder(common::transport(args.secret.as_deref())?, storage)
+    let peer = Peer::builder(args.members.transport()?, storage)
         .tracker(&args.tracker)
         .swarm(swarm)
         .start()

@@ -9,6 +9,9 @@
 //! bytes come: one range or several (`206`), `HEAD`, `ETag` (the id), `If-Range`,
 //! `If-None-Match`. `GET /` is a page that shows all contents. Anybody who reaches the
 //! address can start downloads, so it should be a local one.
+//!
+//! With `--secret FILE` or `--certificates DIR` it takes part in a private swarm, over TLS or,
+//! with `--quic`, over QUIC. What it serves over HTTP is in the clear.
 
 #[path = "gateway/bytes.rs"]
 mod bytes;
@@ -25,8 +28,9 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use bt_lite::{FileStorage, Peer, TcpTransport};
+use bt_lite::{FileStorage, Peer};
 use clap::Parser;
+use common::members::Members;
 use common::{Outcome, print_line};
 use contents::Contents;
 use tokio::net::TcpListener;
@@ -37,6 +41,8 @@ struct Args {
     /// The address of the tracker.
     #[arg(long, value_name = "ADDR")]
     tracker: String,
+    #[command(flatten)]
+    members: Members,
     /// The directory for the contents, which is made if it does not exist.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
@@ -57,7 +63,7 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     let storage = FileStorage::open(&args.dir)?;
-    let peer = Peer::builder(TcpTransport::new(), storage)
+    let peer = Peer::builder(args.members.transport()?, storage)
         .tracker(args.tracker.as_str())
         .listen(args.listen_peers.as_str())
         .share_stored()

@@ -8,7 +8,9 @@
 //! With `--listen ADDR` it listens at that address instead of any free port. When a
 //! file can no longer be read, it says so, and goes on with the others.
 //!
-//! With `--secret FILE` it speaks only to those who know the secret in that file, by TLS.
+//! With `--secret FILE` it speaks only to those who know the secret in that file, and with
+//! `--certificates DIR` only to those with a certificate of one authority: over TLS, or with
+//! `--quic` over QUIC.
 
 mod common;
 
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 
 use bt_lite::{MemoryStorage, Peer};
 use clap::Parser;
+use common::members::Members;
 use common::{Outcome, print_line};
 use futures::StreamExt;
 
@@ -26,9 +29,8 @@ struct Args {
     /// The address of the tracker.
     #[arg(long, value_name = "ADDR")]
     tracker: String,
-    /// The file of the secret that all members of the swarm know.
-    #[arg(long, value_name = "FILE")]
-    secret: Option<PathBuf>,
+    #[command(flatten)]
+    members: Members,
     /// The address at which to listen for other peers.
     #[arg(long, value_name = "ADDR", default_value = "[::]:0")]
     listen: String,
@@ -46,14 +48,11 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
     // This peer downloads nothing, so its storage stays empty.
-    let peer = Peer::builder(
-        common::transport(args.secret.as_deref())?,
-        MemoryStorage::new(),
-    )
-    .tracker(&args.tracker)
-    .listen(&args.listen)
-    .start()
-    .await?;
+    let peer = Peer::builder(args.members.transport()?, MemoryStorage::new())
+        .tracker(&args.tracker)
+        .listen(&args.listen)
+        .start()
+        .await?;
     for path in &args.paths {
         let (id, name) = match path.is_dir() {
             true => {

@@ -6,17 +6,18 @@
 //!
 //! prints `listening 127.0.0.1:7000` (for port 0, with the port that was chosen).
 //!
-//! With `--secret FILE` it serves only those who know the secret in that file, by TLS. If
-//! there is no such file, it makes one; bring it to the others by a safe way.
+//! With `--secret FILE` it serves only those who know the secret in that file. If there is no
+//! such file, it makes one; bring it to the others by a safe way. With `--certificates DIR`
+//! it serves only those with a certificate of one authority. Both are over TLS, or with
+//! `--quic` over QUIC.
 
 mod common;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bt_lite::Tracker;
-use bt_lite::transport::auth::Secret;
 use clap::Parser;
+use common::members::Members;
 use common::{Outcome, print_line};
 
 /// A tracker on its own, until Ctrl-C or SIGTERM.
@@ -25,9 +26,8 @@ struct Args {
     /// The address at which to listen; with port 0, at any free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7000")]
     listen: String,
-    /// The file of the secret that all members of the swarm know.
-    #[arg(long, value_name = "FILE")]
-    secret: Option<PathBuf>,
+    #[command(flatten)]
+    members: Members,
 }
 
 #[tokio::main]
@@ -38,10 +38,8 @@ async fn main() -> ExitCode {
 
 async fn run(args: Args) -> Outcome<()> {
     let interrupted = common::interrupt()?;
-    if let Some(path) = &args.secret {
-        Secret::load_or_generate(path)?;
-    }
-    let transport = common::transport(args.secret.as_deref())?;
+    args.members.make_secret()?;
+    let transport = args.members.transport()?;
     let tracker = Tracker::builder(transport).bind(&args.listen).await?;
     print_line(format_args!("listening {}", tracker.local_addr()))?;
 

@@ -7,6 +7,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+#[path = "tls/authority.rs"]
+#[allow(dead_code)]
+mod authority;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -754,37 +758,130 @@ fn part_of_a_folder_arrives_and_the_index_alone_is_a_file() {
     assert_eq!(stderr, "fetch: the content is not a folder\n");
 }
 
+/// Files of a private swarm, and how its programs are started.
+struct Private {
+    dir: TempDir,
+    bytes: Vec<u8>,
+}
+
+impl Private {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = (0..100_000u32).map(|at| at as u8).collect();
+        fs::write(dir.path().join("file.bin"), &bytes).unwrap();
+        Self { dir, bytes }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A directory with a certificate of an authority.
+    fn certificates(&self, name: &str, authority: &authority::Authority) -> String {
+        let dir = self.path(name);
+        fs::create_dir(&dir).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = authority.sign(&key, 1, authority::Validity::Now);
+        for (name, text, mode) in [
+            ("ca.pem", authority.pem(), 0o644),
+            ("cert.pem", certificate, 0o644),
+            ("key.pem", key.serialize_pem(), 0o600),
+        ] {
+            let path = Path::new(&dir).join(name);
+            fs::write(&path, text).unwrap();
+            #[cfg(unix)]
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            #[cfg(not(unix))]
+            let _ = mode;
+        }
+        dir
+    }
+
+    /// Has `members` share, fetch and serve a file over HTTP, and keeps `outsiders` out.
+    fn travels(&self, members: [&[&str]; 4], outsiders: &[&[&str]]) {
+        let [of_tracker, of_owner, of_member, of_gateway] = members;
+        let listen = ["--listen", "127.0.0.1:0"];
+        let tracker = Program::start("tracker", &[of_tracker, &listen].concat());
+        let addr = tracker.said("listening ");
+        let tracker_is = ["--tracker", &addr];
+        let file = self.path("file.bin");
+        let share = [of_owner, &listen, &tracker_is, &[&file]].concat();
+        let owner = Program::start("share", &share);
+        let id = ContentId::of(&self.bytes);
+        assert_eq!(owner.said("sharing "), format!("{id} file.bin"));
+
+        let out = tempfile::tempdir().unwrap();
+        let out_is = ["--out", out.path().to_str().unwrap(), "file.bin"];
+        let fetch = |how: &[&str]| {
+            let mut fetch = Program::start("fetch", &[how, &tracker_is, &out_is].concat());
+            fetch.ended()
+        };
+        for outsider in outsiders {
+            let (status, _, stderr) = fetch(outsider);
+            assert!(!status.success(), "{outsider:?}");
+            assert!(stderr.starts_with("fetch: cannot reach"), "{stderr}");
+            assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        }
+        let (status, _, stderr) = fetch(of_member);
+        assert!(status.success(), "{stderr}");
+        assert!(fs::read(out.path().join("file.bin")).unwrap() == self.bytes);
+
+        let dir = tempfile::tempdir().unwrap();
+        let dir_is = ["--dir", dir.path().to_str().unwrap()];
+        let gateway = [of_gateway, &listen, &tracker_is, &dir_is].concat();
+        let gateway = Program::start("gateway", &gateway);
+        let url = gateway.said("serving http://");
+        let answer = http_get(&url, "file.bin");
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        assert!(answer.ends_with(&self.bytes));
+    }
+}
+
+/// The whole answer, with its head.
+fn http_get(host: &str, path: &str) -> Vec<u8> {
+    let mut stream = std::net::TcpStream::connect(host).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
 #[test]
 fn private_swarm_lets_in_only_those_with_the_secret() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let bytes = vec![7; 100_000];
-    fs::write(path("file.bin"), &bytes).unwrap();
-    let (secret, out) = (path("secret"), path("out"));
-    let with_secret = ["--listen", "127.0.0.1:0", "--secret", &secret];
-    // The tracker makes the secret.
-    let tracker = Program::start("tracker", &with_secret);
-    let addr = tracker.said("listening ");
-    let file = path("file.bin");
-    let args = ["--tracker", &addr, &file];
-    let owner = Program::start("share", &[&with_secret[..], &args[..]].concat());
-    let id = ContentId::of(&bytes);
-    assert_eq!(owner.said("sharing "), format!("{id} file.bin"));
+    for over in ["--tls", "--quic"] {
+        let files = Private::new();
+        // The tracker makes it.
+        let (secret, other) = (files.path("secret"), files.path("other"));
+        let made = bt_lite::transport::auth::Secret::load_or_generate(&other);
+        assert!(made.is_ok());
+        let member = &["--secret", &secret, over][..];
+        files.travels([member; 4], &[&["--secret", &other, over], &[]]);
+    }
+}
 
-    let fetch = ["--tracker", &addr, "--out", &out, "file.bin"];
-    let mut member = Program::start("fetch", &[&["--secret", &secret][..], &fetch].concat());
-    let (status, _, stderr) = member.ended();
-    assert!(status.success(), "{stderr}");
-    assert!(fs::read(path("out/file.bin")).unwrap() == bytes);
+#[test]
+fn private_swarm_lets_in_only_those_with_a_certificate() {
+    for over in ["--tls", "--quic"] {
+        let files = Private::new();
+        let [authority, other] = ["one", "other"].map(authority::Authority::new);
+        let [tracker, owner, member, gateway] = ["tracker", "owner", "member", "gateway"]
+            .map(|name| files.certificates(name, &authority));
+        let outsider = files.certificates("outsider", &other);
+        let dirs = [&tracker, &owner, &member, &gateway];
+        let members = dirs.map(|dir| ["--certificates", dir.as_str(), over]);
+        let members = members.each_ref().map(|member| &member[..]);
+        files.travels(members, &[&["--certificates", &outsider, over], &[]]);
+    }
+}
 
-    let other = path("other");
-    let made = bt_lite::transport::auth::Secret::load_or_generate(&other);
-    assert!(made.is_ok());
-    for wrong in [&["--secret", &other][..], &[]] {
-        let mut outsider = Program::start("fetch", &[wrong, &fetch].concat());
-        let (status, _, stderr) = outsider.ended();
+#[test]
+fn encryption_without_members_is_a_mistake() {
+    for over in ["--tls", "--quic"] {
+        let mut tracker = Program::start("tracker", &[over]);
+        let (status, _, stderr) = tracker.ended();
         assert!(!status.success());
-        assert!(stderr.starts_with("fetch: cannot reach"), "{stderr}");
-        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains("--secret"), "{stderr}");
     }
 }

@@ -1,17 +1,16 @@
 //! Code that the examples share: how a program ends, waiting for Ctrl-C, a progress
-//! bar, the transport.
+//! bar, who takes part.
 
 #![allow(dead_code, reason = "no example uses all of it")]
+
+pub(crate) mod members;
 
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
-use bt_lite::transport::TlsTransport;
-use bt_lite::transport::auth::{Authenticator, Identity, Secret, Trust};
-use bt_lite::{Download, DownloadEvent, Progress, TcpTransport, Transport};
+use bt_lite::{Download, DownloadEvent, Progress};
 use futures::StreamExt;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
@@ -24,17 +23,6 @@ struct StdoutClosed;
 
 /// The exit status of a program that SIGPIPE ends, such as `cat`.
 const ENDED_BY_SIGPIPE: u8 = 128 + 13;
-
-/// TCP, or, with the file of a secret, TLS over it with those who know the secret.
-pub(crate) fn transport(secret: Option<&Path>) -> Outcome<Box<dyn Transport>> {
-    let tcp = TcpTransport::new();
-    let Some(path) = secret else {
-        return Ok(Box::new(tcp));
-    };
-    let trust = Trust::Secret(Secret::from_file(path)?);
-    let auth = Authenticator::new(Identity::generate()?, trust)?;
-    Ok(Box::new(TlsTransport::new(tcp, auth)))
-}
 
 /// Prints one line at once. Fails if nobody reads it, which [`exit`] ends in silence.
 pub(crate) fn print_line(line: impl Display) -> Outcome<()> {

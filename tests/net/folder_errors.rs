@@ -15,7 +15,7 @@ use bt_lite::{
 use futures::StreamExt;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sample, tree, write};
 use crate::world::{World, content, named, soon};
 
@@ -31,7 +31,7 @@ fn unchecked(path: &str) -> Vec<u8> {
     bytes
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn what_is_no_folder_is_refused_before_anything_is_fetched(world: World) {
         let dirs = Dirs::new();
         let owner = world.node("owner").await;
@@ -361,7 +361,7 @@ async fn link_in_the_place_of_a_home_is_not_followed() {
 }
 
 // Text is taken as it is for other downloads, and what is wrong with it is the outcome.
-on_both_networks! {
+on_all_networks! {
 async fn options_that_are_not_valid_text_are_the_outcome(world: World) {
     let dirs = Dirs::new();
     sample(&dirs.folder());

@@ -6,7 +6,7 @@ use std::fs;
 use bt_lite::tracker::{ClientConfig, TrackerClient, TrackerError};
 use bt_lite::{ContentId, DownloadKey, FolderOptions};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sharing_again, tree, write};
 use crate::world::{World, content, named, soon};
 
@@ -17,7 +17,7 @@ fn asker(world: &World) -> TrackerClient {
     TrackerClient::start(world.transport("asker").into(), trackers, None, config)
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn trackers_know_the_folder_and_none_of_its_files(world: World) {
         let dirs = Dirs::new();
         many(&dirs.folder(), 5);

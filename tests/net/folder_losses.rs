@@ -7,7 +7,7 @@ use bt_lite::tracker::{ClientConfig, TrackerClient};
 use bt_lite::{ContentId, DownloadKey, DownloadOptions, Folder, Peer, StallReason};
 use futures::StreamExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, on_files, sharing_again, tree, write};
 use crate::world::{World, content, soon};
 
@@ -33,7 +33,7 @@ fn missing(peer: &Peer) -> Vec<(ContentId, bool)> {
     lost.iter().map(|lost| (lost.id, lost.recorded)).collect()
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn file_that_is_gone_when_it_is_asked_for_makes_the_folder_a_part(world: World) {
         let dirs = Dirs::new();
         many(&dirs.folder(), 3);

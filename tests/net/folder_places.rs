@@ -6,11 +6,11 @@ use std::fs;
 use bt_lite::peer::DownloadOptions;
 use bt_lite::{ContentId, DownloadError, DownloadKey};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, sharing_again, tree, write};
 use crate::world::{World, content, named, soon};
 
-on_both_networks! {
+on_all_networks! {
     async fn file_of_a_folder_is_left_under_the_name_that_is_wanted(world: World) {
         let dirs = Dirs::new();
         many(&dirs.folder(), 3);

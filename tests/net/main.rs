@@ -1,4 +1,8 @@
 //! Transports and the wire, on real sockets and on pipes.
+//!
+//! What whole peers do is tested over TCP, TLS, QUIC and in memory (`on_all_networks`). In
+//! memory alone are tests that set what only that network can do (rates, cuts, virtual
+//! time), and over TCP alone those about its sockets and about strangers without a key.
 
 // Helpers of tests are tests.
 #![allow(clippy::unwrap_used)]

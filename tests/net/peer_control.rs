@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
 use tokio::io::AsyncReadExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::peer_handles::found;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
@@ -76,7 +76,7 @@ impl Second {
     }
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn everything_that_a_peer_has_or_fetches_is_listed(world: World) {
         let bytes = content(LENGTH, 31);
         let (_owner, id) = hanging(&world, &bytes).await;

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::time::{Duration, Instant};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
@@ -77,7 +77,7 @@ async fn check_lost(world: &World, owner: &Peer, bytes: &Bytes, error: StorageEr
     world.listed(&same, 0).await;
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn owner_whose_file_is_not_the_same_any_more_says_so(world: World) {
         for (n, fate) in [Fate::Shrinks, Fate::Vanishes, Fate::Changes].into_iter().enumerate() {
             let files = tempfile::tempdir().unwrap();

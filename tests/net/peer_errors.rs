@@ -396,10 +396,8 @@ async fn missing_file_is_a_storage_error() {
     assert_eq!(error, ShareError::Storage(StorageError::NotFound { name }));
 }
 
-#[tokio::test]
-async fn file_storage_keeps_a_file_of_the_same_name() {
-    soon(async {
-        let world = World::tcp().await;
+on_all_networks! {
+    async fn file_storage_keeps_a_file_of_the_same_name(world: World) {
         let bytes = content(70_000, 1);
         let _owners = world.owners(1, "x", &bytes).await;
         let dir = tempfile::tempdir().unwrap();
@@ -419,6 +417,5 @@ async fn file_storage_keeps_a_file_of_the_same_name() {
         peer.download(named("x")).await.unwrap();
         let blob = storage.open(&named("x")).await.unwrap();
         assert_eq!(blob.read_at(0, bytes.len()).await.unwrap(), bytes);
-    })
-    .await;
+    }
 }

@@ -13,7 +13,7 @@ use bt_lite::{
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::{World, content, named, soon};
 
 const CHUNK: usize = 16 << 10;
@@ -90,7 +90,7 @@ fn file(name: &str, bytes: &Bytes) -> (TempDir, std::path::PathBuf) {
     (dir, path)
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn content_that_is_elsewhere_is_copied_to_the_name_that_is_asked_for(world: World) {
         for (at, kind) in Kind::both().into_iter().enumerate() {
             for length in LENGTHS {

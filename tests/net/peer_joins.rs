@@ -4,7 +4,7 @@ use bt_lite::{ContentId, DownloadError, DownloadEvent, DownloadOptions, Peer, St
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::peer_handles::found;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, content, named, soon};
@@ -47,7 +47,7 @@ fn to(name: &str) -> DownloadOptions {
     DownloadOptions::new().name(named(name))
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn second_download_joins_the_first_with_a_handle_of_its_own(world: World) {
         let owner = Hanging::start(&world).await;
         let leecher = world.node("leecher").await;

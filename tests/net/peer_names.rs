@@ -12,7 +12,7 @@ use bt_lite::{
 
 use futures::StreamExt;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Net, World, content, named, seed_of, soon};
 
@@ -69,7 +69,7 @@ fn files(dir: &std::path::Path) -> Vec<String> {
     names
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn local_name_stays_local(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let bytes = content(10 * CHUNK, 1);
@@ -273,10 +273,8 @@ on_both_networks! {
     }
 }
 
-#[tokio::test]
-async fn file_of_any_name_is_shared() {
-    soon(async {
-        let world = World::tcp().await;
+on_all_networks! {
+    async fn file_of_any_name_is_shared(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".dotfile");
         let bytes = content(3 * CHUNK, 6);
@@ -288,14 +286,9 @@ async fn file_of_any_name_is_shared() {
         let leecher = world.node("leecher").await;
         leecher.peer.download(named(".dotfile")).await.unwrap();
         assert_eq!(leecher.bytes(".dotfile").unwrap(), bytes);
-    })
-    .await;
-}
+    }
 
-#[tokio::test]
-async fn longest_name_is_downloaded_interrupted_and_shared_again() {
-    soon(async {
-        let world = World::tcp().await;
+    async fn longest_name_is_downloaded_interrupted_and_shared_again(world: World) {
         let name = "é".repeat(127) + "x";
         let bytes = content(5 * CHUNK, 7);
         let owner = world.node("owner").await;
@@ -312,6 +305,5 @@ async fn longest_name_is_downloaded_interrupted_and_shared_again() {
         assert_eq!(fs::read(dir.path().join(&name)).unwrap(), bytes);
         leecher.shutdown().await;
         assert_eq!(start("again").await.contents(), [got]);
-    })
-    .await;
+    }
 }

@@ -11,7 +11,7 @@ use bt_lite::{
 };
 use bytes::Bytes;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Node, World, content, named, soon};
 
@@ -34,7 +34,7 @@ async fn owner_of(world: &World, bytes: &Bytes) -> (Node, Content) {
     (owner, shared)
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn removed_content_is_gone_from_the_disk_the_trackers_and_the_next_start(
         world: World
     ) {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, SeekFrom};
 use bt_lite::{ContentReader, DownloadError, ReaderError};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::{World, content, named, soon};
 
 async fn read_all(reader: &mut ContentReader) -> Vec<u8> {
@@ -27,7 +27,7 @@ fn download_error(error: &std::io::Error) -> &DownloadError {
     inner.downcast_ref().expect("an error of the download")
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn content_is_read_while_it_is_downloaded(world: World) {
         let bytes = content(3_000_001, 1);
         let _owners = world.owners(3, "film", &bytes).await;
@@ -131,28 +131,29 @@ on_both_networks! {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_readers_on_many_threads_get_their_bytes() {
     soon(async {
-        let world = World::tcp().await;
-        let bytes = content(4_000_000, 6);
-        let _owners = world.owners(3, "film", &bytes).await;
-        let node = world.node("reader").await;
-        let download = node.peer.download(named("film"));
-        let readers: Vec<_> = (0..8u64)
-            .map(|number| {
-                let (mut reader, bytes) = (download.reader(), bytes.clone());
-                tokio::spawn(async move {
-                    let from = number * 450_000;
-                    let part = read_at(&mut reader, from, 400_000).await;
-                    assert!(part == bytes[from as usize..][..400_000]);
-                    let from = (7 - number) * 450_000;
-                    let part = read_at(&mut reader, from, 400_000).await;
-                    assert!(part == bytes[from as usize..][..400_000]);
+        for world in World::on_loopback().await {
+            let bytes = content(4_000_000, 6);
+            let _owners = world.owners(3, "film", &bytes).await;
+            let node = world.node("reader").await;
+            let download = node.peer.download(named("film"));
+            let readers: Vec<_> = (0..8u64)
+                .map(|number| {
+                    let (mut reader, bytes) = (download.reader(), bytes.clone());
+                    tokio::spawn(async move {
+                        let from = number * 450_000;
+                        let part = read_at(&mut reader, from, 400_000).await;
+                        assert!(part == bytes[from as usize..][..400_000]);
+                        let from = (7 - number) * 450_000;
+                        let part = read_at(&mut reader, from, 400_000).await;
+                        assert!(part == bytes[from as usize..][..400_000]);
+                    })
                 })
-            })
-            .collect();
-        for reader in readers {
-            reader.await.unwrap();
+                .collect();
+            for reader in readers {
+                reader.await.unwrap();
+            }
+            download.await.unwrap();
         }
-        download.await.unwrap();
     })
     .await;
 }

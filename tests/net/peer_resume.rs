@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tempfile::TempDir;
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{World, content, named, soon};
 
@@ -163,7 +163,7 @@ impl Blob for CountingBlob {
     }
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn untouched_chunks_do_not_delay_the_end_and_are_verified_before_they_are_served(
         world: World
     ) {

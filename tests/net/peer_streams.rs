@@ -12,7 +12,7 @@ use bt_lite::{
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::world::{World, content, named, soon};
 
 const CHUNK: usize = 16 << 10;
@@ -44,7 +44,7 @@ fn names(dir: &std::path::Path) -> Vec<String> {
     names
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn what_comes_out_of_a_reader_is_stored_and_shared(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let open = || FileStorage::open(dir.path()).unwrap();

@@ -10,7 +10,7 @@ use bt_lite::{
 };
 use futures::{FutureExt, StreamExt};
 
-use crate::on_both_networks;
+use crate::on_all_networks;
 use crate::peer_handles::found;
 use crate::world::storages::{Call, Trouble, Troubled};
 use crate::world::{Net, World, content, named, soon};
@@ -46,7 +46,7 @@ fn at(events: &[PeerEvent], wanted: impl Fn(&PeerEvent) -> bool) -> usize {
     found.unwrap_or_else(|| panic!("{events:#?}"))
 }
 
-on_both_networks! {
+on_all_networks! {
     async fn download_is_told_from_its_owner_to_its_share(world: World) {
         const CHUNKS: usize = 20;
         let owner = world.node("owner").await;

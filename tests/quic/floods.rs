@@ -73,7 +73,7 @@ impl World {
 /// The first datagram of a handshake, as a client sends it.
 async fn initial() -> Vec<u8> {
     let sink = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let mut tls = crate::stranger::config();
+    let mut tls = crate::outsider::client_config(None);
     tls.alpn_protocols = vec![b"bt_lite/2".to_vec()];
     let config = QuicClientConfig::try_from(tls).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(config));

@@ -9,7 +9,15 @@ mod authority;
 mod channels;
 mod conformance;
 mod floods;
+#[path = "../tls/learned.rs"]
+mod learned;
+mod losses;
+mod lossy;
 mod members;
+mod nothing_learned;
+#[path = "../tls/outsider.rs"]
+#[allow(dead_code)]
+mod outsider;
 mod outsiders;
-mod stranger;
+mod revoking;
 mod swarm;

@@ -196,7 +196,7 @@ async fn key_that_is_taken_out_ends_its_connections() {
 
 /// A program that speaks QUIC by the library alone, accepts every certificate, and has none.
 async fn stranger(to: &Addr, alpn: &[u8]) -> Result<quinn::Connection, quinn::ConnectionError> {
-    let mut tls = crate::stranger::config();
+    let mut tls = crate::outsider::client_config(None);
     tls.alpn_protocols = vec![alpn.to_vec()];
     let config = QuicClientConfig::try_from(tls).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(config));

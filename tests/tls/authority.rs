@@ -1,5 +1,7 @@
 //! An authority of a cluster, and what it signs.
 
+use std::time::SystemTime;
+
 use bt_lite::transport::auth::{Ca, Identity};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -13,6 +15,7 @@ pub(crate) enum Validity {
     Now,
     Over,
     NotYet,
+    Until(SystemTime),
 }
 
 /// An authority.
@@ -38,17 +41,19 @@ impl Authority {
 
     /// A certificate with this serial number for a key, in PEM.
     pub(crate) fn sign(&self, key: &KeyPair, serial: u64, validity: Validity) -> String {
+        let (from, until) = match validity {
+            Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2200, 1, 1)),
+            Validity::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+            Validity::NotYet => (date_time_ymd(2199, 1, 1), date_time_ymd(2200, 1, 1)),
+            Validity::Until(until) => (date_time_ymd(2020, 1, 1), until.into()),
+        };
         let mut params = CertificateParams::default();
         params.serial_number = Some(SerialNumber::from(serial));
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
-        (params.not_before, params.not_after) = match validity {
-            Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2200, 1, 1)),
-            Validity::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
-            Validity::NotYet => (date_time_ymd(2199, 1, 1), date_time_ymd(2200, 1, 1)),
-        };
+        (params.not_before, params.not_after) = (from, until);
         params.signed_by(key, &self.0).unwrap().pem()
     }
 

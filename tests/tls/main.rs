@@ -5,9 +5,12 @@
 
 mod authority;
 mod conformance;
+mod expiry;
 mod floods;
 mod identities;
 mod in_the_clear;
+mod learned;
+mod nothing_learned;
 #[cfg(unix)]
 mod openssl;
 mod outsider;

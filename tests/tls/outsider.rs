@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
@@ -13,37 +14,90 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
+use crate::authority::{Authority, Validity};
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// A certificate and its key.
-fn certificate() -> (CertificateDer<'static>, PrivatePkcs8KeyDer<'static>) {
-    let made = rcgen::generate_simple_self_signed(["outsider".to_string()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-    (made.cert.der().clone(), key)
+/// What an outsider shows: a certificate, or several, and the key of the first.
+pub(crate) struct Papers {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
-/// A TLS session as a client, with a certificate or without one.
-pub(crate) async fn connect<S>(io: S, certified: bool) -> std::io::Result<client::TlsStream<S>>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+impl Papers {
+    /// A certificate that nobody but himself has signed.
+    pub(crate) fn own() -> Self {
+        let made = rcgen::generate_simple_self_signed(["outsider".to_string()]).unwrap();
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        Self {
+            chain: vec![made.cert.der().clone()],
+            key: key.into(),
+        }
+    }
+
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+        }
+    }
+
+    /// A certificate of an authority.
+    pub(crate) fn signed(authority: &Authority, serial: u64, validity: Validity) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let pem = authority.sign(&key, serial, validity);
+        Self {
+            chain: vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        }
+    }
+}
+
+/// How he speaks as a client.
+pub(crate) fn client_config(papers: Option<Papers>) -> ClientConfig {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anybody));
-    let config = match certified {
-        true => {
-            let (certificate, key) = certificate();
-            let chain = vec![certificate];
-            config.with_client_auth_cert(chain, key.into()).unwrap()
-        }
-        false => config.with_no_client_auth(),
-    };
+    match papers {
+        Some(Papers { chain, key }) => config.with_client_auth_cert(chain, key).unwrap(),
+        None => config.with_no_client_auth(),
+    }
+}
+
+/// How he speaks as a server.
+pub(crate) fn server_config() -> ServerConfig {
+    let Papers { chain, key } = Papers::own();
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(Arc::new(Anybody))
+        .with_single_cert(chain, key)
+        .unwrap()
+}
+
+/// A TLS session as a client, with a certificate of his own or without one.
+pub(crate) async fn connect<S>(io: S, certified: bool) -> std::io::Result<client::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    connect_with(io, certified.then(Papers::own)).await
+}
+
+/// The same with these papers.
+pub(crate) async fn connect_with<S>(
+    io: S,
+    papers: Option<Papers>,
+) -> std::io::Result<client::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let name = ServerName::try_from("outsider").unwrap();
-    TlsConnector::from(Arc::new(config)).connect(name, io).await
+    let connector = TlsConnector::from(Arc::new(client_config(papers)));
+    connector.connect(name, io).await
 }
 
 /// A TLS session as a server.
@@ -51,14 +105,9 @@ pub(crate) async fn accept<S>(io: S) -> std::io::Result<server::TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (certificate, key) = certificate();
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_client_cert_verifier(Arc::new(Anybody))
-        .with_single_cert(vec![certificate], key.into())
-        .unwrap();
-    TlsAcceptor::from(Arc::new(config)).accept(io).await
+    TlsAcceptor::from(Arc::new(server_config()))
+        .accept(io)
+        .await
 }
 
 /// All that is still said, until the other side is silent for ever.

@@ -20,7 +20,7 @@ pub(crate) fn bytes() -> Vec<u8> {
     blake3::Hasher::new()
         .update(b"the content")
         .finalize_xof()
-        .take_bytes(100_000)
+        .take_bytes(123_457)
 }
 
 trait TakeBytes {

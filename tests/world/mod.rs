@@ -172,6 +172,11 @@ impl World {
         Self::private(Net::Quic(Members::new())).await
     }
 
+    /// One over each transport with sockets, for tests that need several threads.
+    pub(crate) async fn on_loopback() -> [Self; 3] {
+        [Self::tcp().await, Self::tls().await, Self::quic().await]
+    }
+
     async fn private(net: Net) -> Self {
         let tracker = Tracker::builder(net.transport("tracker"));
         let tracker = tracker.bind("127.0.0.1:0").await.unwrap();

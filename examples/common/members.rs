@@ -1,0 +1,73 @@
+//! Who takes part in the swarm, and how they speak to each other.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bt_lite::transport::auth::{Authenticator, Ca, Identity, Secret, Trust};
+use bt_lite::transport::{QuicTransport, TlsTransport};
+use bt_lite::{TcpTransport, Transport};
+use clap::{ArgGroup, Args};
+
+use super::Outcome;
+
+/// How often the files of the certificates are read again: who is revoked has nothing left
+/// a second later.
+const REREAD: Duration = Duration::from_secs(1);
+
+/// Whom to speak to. Without any of these: to everybody, over TCP in the clear.
+#[derive(Args)]
+#[command(group = ArgGroup::new("members").args(["secret", "certificates"]))]
+pub(crate) struct Members {
+    /// Speaks only to those who know the secret in this file.
+    #[arg(long, value_name = "FILE")]
+    secret: Option<PathBuf>,
+    /// Speaks only to those with a certificate of the authority in ca.pem in this directory.
+    /// The own one is in cert.pem, its key in key.pem, and a list of those that are revoked,
+    /// if there is one, in revoked.pem. They are read again every second.
+    #[arg(long, value_name = "DIR")]
+    certificates: Option<PathBuf>,
+    /// Over TLS, which is so by default.
+    #[arg(long, requires = "members")]
+    tls: bool,
+    /// Over QUIC instead of TLS.
+    #[arg(long, requires = "members", conflicts_with = "tls")]
+    quic: bool,
+}
+
+impl Members {
+    /// Makes the secret if there is no such file.
+    pub(crate) fn make_secret(&self) -> Outcome<()> {
+        if let Some(path) = &self.secret {
+            Secret::load_or_generate(path)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn transport(&self) -> Outcome<Box<dyn Transport>> {
+        let tcp = TcpTransport::new();
+        let auth = match (&self.secret, &self.certificates) {
+            (Some(path), _) => {
+                let trust = Trust::Secret(Secret::from_file(path)?);
+                Authenticator::new(Identity::generate()?, trust)?
+            }
+            (None, Some(dir)) => by_certificate(dir)?,
+            (None, None) => return Ok(Box::new(tcp)),
+        };
+        Ok(match self.quic {
+            true => Box::new(QuicTransport::new(auth)),
+            false => Box::new(TlsTransport::new(tcp, auth)),
+        })
+    }
+}
+
+fn by_certificate(dir: &Path) -> Outcome<Authenticator> {
+    let (ca, revoked) = (dir.join("ca.pem"), dir.join("revoked.pem"));
+    let mut ca = Ca::from_pem_file(ca);
+    if revoked.try_exists()? {
+        ca = ca.revoked_pem_file(revoked);
+    }
+    let identity = Identity::from_pem_files(dir.join("cert.pem"), dir.join("key.pem"))?;
+    let auth = Authenticator::new(identity, Trust::Ca(ca))?;
+    tokio::spawn(auth.clone().watch(REREAD));
+    Ok(auth)
+}
