@@ -108,6 +108,14 @@ struct Homes {
     is_elsewhere: bool,
 }
 
+/// What a folder turned out to be.
+enum Located {
+    /// It is here, or another download has fetched it.
+    Here(Folder),
+    /// It has to be fetched, by this download.
+    Elsewhere(Found),
+}
+
 /// A download that another one joins.
 struct Join {
     other: Arc<RunningFolder>,
@@ -241,26 +249,11 @@ impl FolderTask {
         check_owners(shared, &request.owners)?;
         self.control().add_owners(request.owners.clone()).await;
         let homes = self.homes(main, request).await?;
-        if let ContentKey::Id(id) = &key
-            && let Some(outcome) = self.claim(*id, &homes, request).await
-        {
-            return outcome;
-        }
-        let found = self.while_unpaused(|| Box::pin(self.find(key.clone(), &request.owners)));
-        let found = found.await?;
-        if let ContentKey::Name(_) = key
-            && let Some(outcome) = self.claim(found.id, &homes, request).await
-        {
-            return outcome;
-        }
+        let found = match self.locate(&key, &homes, request).await? {
+            Located::Here(folder) => return Ok(folder),
+            Located::Elsewhere(found) => found,
+        };
         let id = found.id;
-        if found.length > MAX_INDEX_LEN {
-            let len = found.length;
-            return Err(FolderIndexError::TooLong { len }.into());
-        }
-        if let Some(limits) = request.limits {
-            shared.limit_content(id, limits);
-        }
         let asked = match key {
             ContentKey::Name(name) => Some(name),
             ContentKey::Id(_) => None,
@@ -301,6 +294,31 @@ impl FolderTask {
         Ok(folder)
     }
 
+    /// Finds the folder, and claims it.
+    async fn locate(
+        &self,
+        key: &ContentKey,
+        homes: &Homes,
+        request: &FolderRequest,
+    ) -> Result<Located, FolderError> {
+        if let ContentKey::Id(id) = key
+            && let Some(outcome) = self.claim(*id, homes, request).await
+        {
+            return outcome.map(Located::Here);
+        }
+        let found = self.while_unpaused(|| Box::pin(self.find(key.clone(), &request.owners)));
+        let found = found.await?;
+        if let ContentKey::Name(_) = key
+            && let Some(outcome) = self.claim(found.id, homes, request).await
+        {
+            return outcome.map(Located::Here);
+        }
+        match found.length > MAX_INDEX_LEN {
+            true => Err(FolderIndexError::TooLong { len: found.length }.into()),
+            false => Ok(Located::Elsewhere(found)),
+        }
+    }
+
     fn control(&self) -> &Arc<FolderControl> {
         &self.registered.control
     }
@@ -336,6 +354,9 @@ impl FolderTask {
         homes: &Homes,
         request: &FolderRequest,
     ) -> Option<Result<Folder, FolderError>> {
+        if let Some(limits) = request.limits {
+            self.shared.limit_content(id, limits);
+        }
         loop {
             if let Some((folder, true)) = self.shared.folders.get(&id) {
                 // It has one name here, and is not copied to another.
@@ -389,9 +410,6 @@ impl FolderTask {
         }
         let _ = self.registered.found.set(id);
         self.registered.unlist();
-        if let Some(limits) = request.limits {
-            self.shared.limit_content(id, limits);
-        }
         if other.take_restored() && self.control().pauses().borrow().is_none() {
             // Somebody wants it now.
             other.control.set_pause(None);
@@ -425,7 +443,11 @@ impl FolderTask {
         let mut is_wanted = false;
         loop {
             let seen = running.borrow_and_update().clone();
-            if let (Some(index), false) = (&seen.index, is_wanted) {
+            if let (Some(index), Some(folder), false) = (&seen.index, &seen.folder, is_wanted) {
+                if name.is_some_and(|name| *name != folder.name) {
+                    let id = folder.id;
+                    return Some(Err(FolderError::AlreadyHere { id }));
+                }
                 if let Err(path) = Selection::new(paths.clone()).of(index) {
                     return Some(Err(FolderError::NoSuchPath { path }));
                 }
@@ -436,12 +458,6 @@ impl FolderTask {
                     return None;
                 }
                 is_wanted = true;
-            }
-            if let (Some(folder), Some(name)) = (&seen.folder, name)
-                && folder.name != *name
-            {
-                let id = folder.id;
-                return Some(Err(FolderError::AlreadyHere { id }));
             }
             if let Some(outcome) = &seen.outcome {
                 return Some(outcome.clone());
@@ -735,26 +751,17 @@ impl FolderTask {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let selection = selections.borrow_and_update().clone();
-            let part = self.selected(whole)?;
-            let missing = missing(&self.shared, id, whole, &part, base).await?;
-            check_room(obtain, &missing).await?;
+            let (part, missing) = self.wanted(obtain, whole, name, base, &mut done).await?;
             let wanted = wanted(&self.shared, &missing);
             self.shared
                 .folders
                 .expect(&id, wanted.iter().map(|file| file.id));
             queue.extend(wanted.into_iter().filter(|file| known.insert(file.id)));
-            done.want(&part, &missing);
-            self.show_folder(id, &part, base.as_ref().map_or(name, |base| &base.name));
-            self.show(&done);
             let more = loop {
                 while running.len() < at_a_time
                     && let Some(file) = queue.pop_front()
                 {
-                    running.push(async move {
-                        let id = (file.id, Role::File);
-                        let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
-                        (file, got)
-                    });
+                    running.push(get(obtain, file));
                 }
                 if running.is_empty() {
                     break false;
@@ -780,6 +787,26 @@ impl FolderTask {
                 });
             }
         }
+    }
+
+    /// What is wanted now, and what of that is not in its place.
+    async fn wanted(
+        &self,
+        obtain: &Obtain,
+        whole: &FolderIndex,
+        name: &ContentName,
+        base: &mut Option<Base>,
+        done: &mut Done,
+    ) -> Result<(FolderIndex, FolderIndex), FolderError> {
+        let id = obtain.source.index();
+        let part = self.selected(whole)?;
+        let missing = missing(&self.shared, id, whole, &part, base).await?;
+        check_room(obtain, &missing).await?;
+        done.want(&part, &missing);
+        let name = base.as_ref().map_or(name, |base| &base.name);
+        self.show_folder(id, &part, name);
+        self.show(done);
+        Ok((part, missing))
     }
 
     fn show_folder(&self, id: ContentId, part: &FolderIndex, name: &ContentName) {
@@ -1095,6 +1122,13 @@ async fn index(
             Err(StorageError::Changed { path }.into())
         }
     }
+}
+
+/// Gets one file.
+async fn get(obtain: &Obtain, file: Wanted) -> (Wanted, Result<Obtained, FolderError>) {
+    let id = (file.id, Role::File);
+    let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
+    (file, got)
 }
 
 /// The files to get, each once. Not in the order of the index: peers that fetch a

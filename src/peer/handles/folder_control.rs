@@ -111,10 +111,12 @@ impl Peer {
         let here = shared.folders.all().into_iter();
         let here = here.filter(|folder| !fetched.contains(&folder.id));
         list.extend(here.map(|folder| {
-            let mut progress = Progress::default();
-            progress.length = Some(folder.length);
-            progress.verified_bytes = folder.length;
-            progress.uploaded = uploaded(shared, &folder.id);
+            let progress = Progress {
+                length: Some(folder.length),
+                verified_bytes: folder.length,
+                uploaded: uploaded(shared, &folder.id),
+                ..Progress::default()
+            };
             let files = FolderProgress {
                 files: folder.files,
                 files_done: folder.files,
