@@ -379,8 +379,7 @@ pub enum RemoveError {
         /// The content.
         id: ContentId,
     },
-    /// It is a folder, or a file of one. [`Peer::unshare`](crate::Peer::unshare) takes a
-    /// folder back, and its files stay.
+    /// It is a file of a folder, and nothing by itself. Only the folder can be removed.
     #[error("{id} belongs to a folder")]
     Folder {
         /// The content.

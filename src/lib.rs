@@ -172,15 +172,13 @@ pub use error_kind::ErrorKind;
 pub use io_error::IoError;
 pub use peer::swarm::{Progress, StallReason, Strategy};
 pub use peer::{
-    ContentLimits, ContentReader, ContentState, ContentStream, Download, DownloadEvent,
-    DownloadEvents, DownloadKey, DownloadOptions, IfTaken, ListedContent, PauseOptions, Peer,
-    PeerBuilder, PeerConfig, PeerEvent, PeerEvents, Priority, RateLimits, ReaderOptions, Removal,
-    ShareSource, StreamOptions,
+    ContentKind, ContentLimits, ContentReader, ContentState, ContentStream, Download,
+    DownloadEvent, DownloadEvents, DownloadKey, DownloadOptions, FolderProgress, IfTaken,
+    ListedContent, PauseOptions, Peer, PeerBuilder, PeerConfig, PeerEvent, PeerEvents, Priority,
+    RateLimits, ReaderOptions, Removal, ShareSource, StreamOptions,
 };
 #[cfg(feature = "file-storage")]
-pub use peer::{
-    Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions, FolderProgress,
-};
+pub use peer::{Folder, FolderDownload, FolderError, FolderEvent, FolderEvents, FolderOptions};
 pub use protocol::{Addr, AddrError, ContentKey};
 #[cfg(feature = "file-storage")]
 pub use storage::FileStorage;

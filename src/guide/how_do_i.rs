@@ -153,12 +153,24 @@
 //! owner.share_folder("/data/photos").await?;
 //!
 //! let all = peer.download_folder(DownloadKey::name("photos")).await?;
-//! let june = FolderOptions::new().name("june").path("2024/june");
-//! let part = peer.download_folder_with(all.id, june).await?;
-//! # drop(part);
+//! # let other = peer.clone();
+//! let june = FolderOptions::new().name("photos").path("2024/june");
+//! let part = other.download_folder_with(all.id, june).await?;
+//! // More of it goes to the same place, and only what is missing is fetched.
+//! let may = FolderOptions::new().name("photos").path("2024/may");
+//! let both = other.download_folder_with(all.id, may).await?;
+//! # drop((part, both));
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A folder is a download like any other: [`FolderOptions`](crate::FolderOptions) sets its
+//! directory, limits and priority, for all files together, and
+//! [`FolderDownload`](crate::FolderDownload) pauses, resumes and discards it as a whole. A
+//! second download of it joins the first, and fetches what both want.
+//! [`Peer::get_folder`](crate::Peer::get_folder) gives a handle of one that runs, or was
+//! paused before a restart. [`Peer::remove`](crate::Peer::remove) deletes its files, and
+//! nothing else that lies there.
 //!
 //! # … fetch from an address that I know, without a tracker?
 //!

@@ -44,12 +44,13 @@ pub use events::event::PeerEvent;
 #[cfg(feature = "file-storage")]
 pub use folders::error::FolderError;
 #[cfg(feature = "file-storage")]
-pub use folders::status::{Folder, FolderProgress};
+pub use folders::status::Folder;
+pub use folders::status::FolderProgress;
 pub use handles::download::{Download, DownloadEvents, DownloadOptions, IfTaken};
 #[cfg(feature = "file-storage")]
 pub use handles::folder::{FolderDownload, FolderEvent, FolderEvents, FolderOptions};
 pub use handles::key::DownloadKey;
-pub use handles::list::{ContentState, ListedContent};
+pub use handles::list::{ContentKind, ContentState, ListedContent};
 pub use handles::peer::{Peer, PeerBuilder};
 pub use handles::reader::{ContentReader, ReaderOptions};
 pub use handles::removal::{FileFate, Removal, Removed, RemovedFile};

@@ -14,6 +14,8 @@ use crate::peer::downloads::copies::Copies;
 use crate::peer::downloads::queue::DownloadQueue;
 use crate::peer::downloads::running::RunningDownloads;
 use crate::peer::events::hub::EventHub;
+#[cfg(feature = "file-storage")]
+use crate::peer::folders::running::RunningFolders;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::limits::{ContentLimits, Limiter};
 use crate::peer::session::Dialler;
@@ -51,6 +53,9 @@ pub(super) struct PeerShared {
     pub(super) downloads: Arc<DownloadQueue>,
     pub(super) running: Arc<RunningDownloads>,
     pub(super) folders: Arc<FolderTable>,
+    /// The downloads of folders that have not ended.
+    #[cfg(feature = "file-storage")]
+    pub(super) running_folders: Arc<RunningFolders>,
     /// Who may connect, and fetch what.
     pub(super) guard: Arc<Guard>,
     /// Opens links.

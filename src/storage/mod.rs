@@ -44,8 +44,8 @@ pub(crate) use error::located;
 pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
 #[cfg(feature = "file-storage")]
 pub(crate) use file::{
-    FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
-    remembered_folders, scan_folder,
+    FolderHome, Occupied, PausedFolder, PlacedFiles, ScanError, ScannedFile, ScannedFolder,
+    TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
 };
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;

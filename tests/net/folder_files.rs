@@ -4,7 +4,7 @@
 use std::fs;
 
 use bt_lite::tracker::{ClientConfig, TrackerClient, TrackerError};
-use bt_lite::{ContentId, DownloadKey, FolderOptions};
+use bt_lite::{ContentId, DownloadKey, FolderError, FolderOptions};
 
 use crate::on_all_networks;
 use crate::world::trees::{Dirs, many, names, on_files, path, sharing_again, tree, write};
@@ -114,7 +114,7 @@ on_all_networks! {
         assert_eq!(tree(&dirs.to.path().join("folder")), tree(&dirs.folder()));
         let options = FolderOptions::new().name(named("again"));
         let error = leecher.download_folder_with(folder.id, options).await;
-        assert_eq!(error.unwrap(), folder);
+        assert_eq!(error, Err(FolderError::AlreadyHere { id: folder.id }));
     }
 
     async fn two_folders_with_the_same_files_are_fetched_at_once(world: World) {

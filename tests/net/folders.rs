@@ -65,10 +65,10 @@ on_all_networks! {
         assert_eq!(found.keys().collect::<Vec<_>>(), wanted);
         assert!(found.iter().all(|(at, seen)| all[at] == *seen));
 
-        // The same again changes nothing, and another part needs another name.
+        // The same again changes nothing, and it has one name.
         let again = on_files(&world, "again", dirs.to.path()).await;
         assert_eq!(again.download_folder_with(shared.id, options).await.unwrap(), got);
-        let more = FolderOptions::new().path(path("a"));
+        let more = FolderOptions::new().path(path("a")).name("other");
         let error = leecher.download_folder_with(shared.id, more).await.unwrap_err();
         assert_eq!(error, FolderError::AlreadyHere { id: shared.id });
         let missing = FolderOptions::new().path(path("a/b/d")).name(named("g"));

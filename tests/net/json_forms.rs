@@ -214,6 +214,8 @@ fn download_events(forms: &mut Forms) {
     let events = [
         FolderEvent::Found(folder.clone()),
         FolderEvent::Progress(so_far),
+        FolderEvent::Paused,
+        FolderEvent::Unpaused,
         FolderEvent::Finished(folder),
         FolderEvent::Failed(FolderError::Unsupported),
     ];

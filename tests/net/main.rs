@@ -15,11 +15,15 @@ mod errors;
 #[cfg(unix)]
 mod folder_access;
 #[cfg(unix)]
+mod folder_control;
+#[cfg(unix)]
 mod folder_errors;
 #[cfg(unix)]
 mod folder_files;
 #[cfg(unix)]
 mod folder_losses;
+#[cfg(unix)]
+mod folder_parts;
 #[cfg(unix)]
 mod folder_places;
 #[cfg(unix)]

@@ -137,4 +137,14 @@ impl FolderIndex {
             entries: entries.map(|(entry, _)| entry.clone()).collect(),
         })
     }
+
+    /// The entries of which this is true for their numbers.
+    #[cfg(feature = "file-storage")]
+    pub(crate) fn only(&self, keep: impl Fn(u32) -> bool) -> Self {
+        let entries = (0..).zip(self.entries.iter());
+        let kept = entries.filter(|(number, _)| keep(*number));
+        Self {
+            entries: kept.map(|(_, entry)| entry.clone()).collect(),
+        }
+    }
 }

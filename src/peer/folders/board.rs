@@ -2,24 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::content::ContentId;
+use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
-use crate::peer::swarm::StallReason;
+use crate::peer::downloads::control::DownloadControl;
+use crate::peer::swarm::{Progress, StallReason};
 
 /// What is done for one folder.
 #[derive(Default)]
-pub(super) struct Board(Mutex<Running>);
+pub(in crate::peer) struct Board(Mutex<Running>);
 
 #[derive(Default)]
 struct Running {
     /// In an order, so that the same state always shows the same reason.
-    downloads: BTreeMap<ContentId, watch::Receiver<ContentStatus>>,
+    downloads: BTreeMap<ContentId, FileDownload>,
     /// How many files are read or copied here.
     local: usize,
+    /// What arrived for those that have left.
+    left: Progress,
+    /// Those that have left before they had ended.
+    ending: Vec<watch::Receiver<ContentStatus>>,
+}
+
+/// The download of a file of a folder.
+pub(super) struct FileDownload {
+    pub(super) status: watch::Receiver<ContentStatus>,
+    pub(super) control: Arc<DownloadControl>,
+    pub(super) inbox: mpsc::Sender<DriverInput>,
 }
 
 /// A download on the board. It leaves when it is dropped.
@@ -32,8 +45,8 @@ pub(super) struct Posted<'a> {
 pub(super) struct LocalWork<'a>(&'a Board);
 
 impl Board {
-    pub(super) fn post(&self, id: ContentId, status: watch::Receiver<ContentStatus>) -> Posted<'_> {
-        self.running().downloads.insert(id, status);
+    pub(super) fn post(&self, id: ContentId, file: FileDownload) -> Posted<'_> {
+        self.running().downloads.insert(id, file);
         Posted { board: self, id }
     }
 
@@ -43,14 +56,61 @@ impl Board {
         LocalWork(self)
     }
 
+    /// Does something with each download that runs.
+    pub(super) fn each(&self, with: impl Fn(&FileDownload)) {
+        self.running().downloads.values().for_each(with);
+    }
+
+    /// Where the downloads that run take their commands.
+    pub(super) fn inboxes(&self) -> Vec<mpsc::Sender<DriverInput>> {
+        let running = self.running();
+        let downloads = running.downloads.values();
+        downloads.map(|file| file.inbox.clone()).collect()
+    }
+
     /// How many bytes of the downloads are verified. O(downloads that run).
     pub(super) fn verified_bytes(&self) -> u64 {
         let running = self.running();
         let each = running
             .downloads
             .values()
-            .map(|status| status.borrow().progress().verified_bytes);
+            .map(|file| file.status.borrow().progress().verified_bytes);
         each.sum()
+    }
+
+    /// Whether all downloads that run wait until others have ended, and there is one.
+    pub(super) fn is_queued(&self) -> bool {
+        let running = self.running();
+        let mut downloads = running.downloads.values();
+        running.local == 0
+            && !running.downloads.is_empty()
+            && downloads.all(|file| file.status.borrow().is_queued())
+    }
+
+    /// How many downloads of this peer begin before the first file that waits.
+    /// O(downloads that run or wait).
+    pub(in crate::peer) fn position(&self) -> Option<usize> {
+        let running = self.running();
+        let files = running.downloads.values();
+        files
+            .filter_map(|file| file.control.ticket().position())
+            .min()
+    }
+
+    /// What has arrived for all files together, and at which rate. Owners and links are
+    /// those of the file that has most. O(downloads that run).
+    pub(super) fn totals(&self) -> Progress {
+        let running = self.running();
+        let mut totals = running.left.clone();
+        for file in running.downloads.values() {
+            let status = file.status.borrow();
+            let progress = status.progress();
+            add(&mut totals, progress);
+            totals.rate += progress.rate;
+            totals.owners = totals.owners.max(progress.owners);
+            totals.links = totals.links.max(progress.links);
+        }
+        totals
     }
 
     /// Why nothing arrives for any file that is under way; `None` if something does, or
@@ -62,9 +122,9 @@ impl Board {
             return None;
         }
         let mut reasons: Vec<(StallReason, usize)> = Vec::new();
-        for status in running.downloads.values() {
-            let status = status.borrow();
-            if status.is_queued() {
+        for file in running.downloads.values() {
+            let status = file.status.borrow();
+            if status.is_queued() || status.is_paused() {
                 continue;
             }
             let reason = status.stall()?;
@@ -79,15 +139,36 @@ impl Board {
         most.map(|(reason, _)| *reason)
     }
 
+    /// Waits until all downloads that have left have ended: nothing is written any more.
+    pub(super) async fn ended(&self) {
+        let ending = std::mem::take(&mut self.running().ending);
+        for mut status in ending {
+            // The sender is dropped at the end.
+            while status.changed().await.is_ok() {}
+        }
+    }
+
     /// Ignores poison: no change under this lock is left half done.
     fn running(&self) -> MutexGuard<'_, Running> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+fn add(totals: &mut Progress, more: &Progress) {
+    totals.downloaded += more.downloaded;
+    totals.wasted += more.wasted;
+}
+
 impl Drop for Posted<'_> {
     fn drop(&mut self) {
-        self.board.running().downloads.remove(&self.id);
+        let mut running = self.board.running();
+        if let Some(file) = running.downloads.remove(&self.id) {
+            add(&mut running.left, file.status.borrow().progress());
+            running.ending.retain(|status| status.has_changed().is_ok());
+            if file.status.borrow().outcome().is_none() {
+                running.ending.push(file.status);
+            }
+        }
     }
 }
 

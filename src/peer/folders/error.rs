@@ -59,7 +59,9 @@ pub enum FolderError {
         /// The folder that should have got it.
         id: ContentId,
     },
-    /// This peer is downloading the folder already, or has another part of it.
+    /// This peer is downloading the folder already, or has it or a part of it, under another
+    /// name or in another directory; or what it has lies where it was shared from, and is not
+    /// changed.
     #[error("the folder {id}, or a part of it, is here already")]
     AlreadyHere {
         /// The folder.
@@ -87,6 +89,18 @@ pub enum FolderError {
 }
 
 impl FolderError {
+    /// The same for a file in the folder.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn at(self, path: &FolderPath) -> Self {
+        match self {
+            Self::Download(source) => Self::File {
+                path: path.clone(),
+                source,
+            },
+            error => error,
+        }
+    }
+
     /// What to do about it. What a cause says, and [`Advice::AskUser`] for a storage, a
     /// path or an index that cannot be used.
     pub fn advice(&self) -> Advice {

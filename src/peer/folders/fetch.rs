@@ -1,22 +1,34 @@
 //! The task of a download of a folder: the index first, then the files, several at a
 //! time, then all of it at once to its final name.
+//!
+//! ```text
+//!   asked ──found──▶ fetches ──all is here──▶ placed ──▶ shared, or not
+//!     │                 │ ▲
+//!     │ another one     │ │ more is wanted, by one that joins
+//!     │ fetches it      └─┘
+//!     └────────▶ joined: shows what that one does
+//! ```
+//! What is wanted of it goes through [`FolderControl`] to the files. If a part of the folder
+//! is here, only the rest is fetched, and added to that.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{MissedTickBehavior, sleep};
 
-use super::board::Board;
+use super::control::FolderControl;
 use super::error::FolderError;
-use super::move_blob::MoveBlob;
 use super::obtain::{Obtain, Obtained};
-use super::share::{hash_folder, in_memory, is_long, release_files, serve_file};
+use super::place::{Base, existing, missing};
+use super::running::{Registered, RunningFolder};
+use super::selection::Selection;
+use super::share::{in_memory, is_long, release_files, serve_file, stop_serving};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use super::target::FolderTarget;
 use crate::content::{
@@ -29,13 +41,19 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::unshare;
+use crate::peer::contents::table::Taken;
+use crate::peer::contents::withdrawal::tell_gone;
+use crate::peer::downloads::holders::{Hold, Holders};
+use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::search::{Missed, Search};
 use crate::peer::downloads::task::check_owners;
+use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
+use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState};
-use crate::storage::{Blob, FolderHome, Folders, PlacedFiles, StorageError, is_taken};
+use crate::storage::{Blob, FolderHome, Folders, PausedFolder, PlacedFiles, StorageError};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -44,23 +62,64 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// after seconds.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often it is tried again to remove a home because a write that was under way has put
+/// something there.
+const REMOVE_ATTEMPTS: u32 = 20;
+
+/// The pause before that.
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a download of a folder is asked for.
 #[derive(Debug, Clone)]
 pub(in crate::peer) struct FolderRequest {
-    pub(in crate::peer) key: DownloadKey,
-    pub(in crate::peer) name: Option<ContentName>,
+    key: DownloadKey,
+    name: Option<ContentName>,
     /// Nothing but these paths; all, if there are none.
-    pub(in crate::peer) paths: Vec<FolderPath>,
-    pub(in crate::peer) owners: Vec<Addr>,
+    paths: Vec<FolderPath>,
+    owners: Vec<Addr>,
+    directory: Option<PathBuf>,
+    limits: Option<ContentLimits>,
     /// What is wrong with the request.
-    pub(in crate::peer) wrong: Option<FolderError>,
+    wrong: Option<FolderError>,
 }
 
 /// A download of a folder that is about to start.
 pub(in crate::peer) struct FolderTask {
-    pub(in crate::peer) shared: Arc<PeerShared>,
-    pub(in crate::peer) status: watch::Sender<FolderStatus>,
-    pub(in crate::peer) cancel: CancellationToken,
+    shared: Arc<PeerShared>,
+    status: watch::Sender<FolderStatus>,
+    registered: Registered,
+    /// Where the folder goes, once this download fetches it.
+    claimed: OnceLock<Claimed>,
+}
+
+/// What a download fetches.
+struct Claimed {
+    id: ContentId,
+    homes: Homes,
+}
+
+/// Where folders are fetched and recorded.
+#[derive(Clone)]
+struct Homes {
+    /// Those of the storage of the peer, which records them.
+    main: Folders,
+    /// Where this one is built, and lies in the end.
+    target: Folders,
+    is_elsewhere: bool,
+}
+
+/// What a folder turned out to be.
+enum Located {
+    /// It is here, or another download has fetched it.
+    Here(Folder),
+    /// It has to be fetched, by this download.
+    Elsewhere(Found),
+}
+
+/// A download that another one joins.
+struct Join {
+    other: Arc<RunningFolder>,
+    hold: Hold,
 }
 
 /// The names of a folder.
@@ -79,87 +138,428 @@ struct Wanted {
     entry: FolderEntry,
 }
 
+/// A folder that is fetched.
+struct Job {
+    homes: Homes,
+    obtain: Obtain,
+    names: Names,
+    /// The part that was here before.
+    here: Option<(Folder, Arc<PlacedFiles>)>,
+}
+
+/// What was fetched.
+struct Fetched {
+    /// All that is wanted.
+    part: FolderIndex,
+    /// What of that is not in its place.
+    missing: FolderIndex,
+    blobs: HashMap<ContentId, Arc<dyn Blob>>,
+}
+
+/// The files that are done.
+#[derive(Default)]
+struct Done {
+    progress: FolderProgress,
+    blobs: HashMap<ContentId, Arc<dyn Blob>>,
+    /// Those that did not have to be fetched.
+    found: HashSet<ContentId>,
+    /// How often each file that is missing occurs.
+    repeats: HashMap<ContentId, usize>,
+}
+
 impl FolderTask {
+    /// A task to run, what it is to do, and the user's handle of it. `restored` says that
+    /// it was paused when the peer was last stopped.
+    pub(in crate::peer) fn new(
+        shared: &Arc<PeerShared>,
+        key: DownloadKey,
+        options: FolderOptions,
+        restored: bool,
+    ) -> (Self, FolderRequest, FolderDownload) {
+        let control = FolderControl::new(options.paths.clone());
+        control.set_seeds(options.seed);
+        control.set_priority(options.priority);
+        control.set_pause(options.paused);
+        let checked = key.clone().check().ok();
+        let asked = match &checked {
+            Some(ContentKey::Name(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let status = FolderStatus {
+            paused: options.paused.is_some(),
+            ..FolderStatus::default()
+        };
+        let (status, watched) = watch::channel(status);
+        let (holders, hold) = Holders::new();
+        let name = options.name.clone().or(asked);
+        let running = RunningFolder::new(
+            checked,
+            (name, options.directory.clone()),
+            (Arc::clone(&control), holders),
+            watched.clone(),
+            restored,
+        );
+        let download = FolderDownload::new(watched, hold, control);
+        let task = Self {
+            shared: Arc::clone(shared),
+            status,
+            registered: shared.running_folders.add(running),
+            claimed: OnceLock::new(),
+        };
+        let request = FolderRequest {
+            key,
+            name: options.name,
+            paths: options.paths,
+            owners: options.owners,
+            directory: options.directory,
+            limits: options.limits,
+            wrong: options.wrong,
+        };
+        (task, request, download)
+    }
+
     /// Runs until the folder is here, or the download fails.
     pub(in crate::peer) async fn run(self, request: FolderRequest) {
         let stop = self.shared.tasks.stop.clone();
         let outcome = tokio::select! {
             biased;
             () = stop.cancelled() => Err(DownloadError::ShutDown.into()),
-            () = self.cancel.cancelled() => Err(DownloadError::Cancelled.into()),
-            outcome = self.fetch(request) => outcome,
+            () = self.registered.holders.cancelled().cancelled() => {
+                Err(DownloadError::Cancelled.into())
+            }
+            outcome = Box::pin(self.fetch(&request)) => outcome,
         };
+        let outcome = self.wind_up(outcome).await;
+        self.registered.release();
         self.status.send_modify(|status| {
             status.stall = None;
+            status.paused = false;
+            status.queued = false;
             status.outcome = Some(outcome);
         });
     }
 
-    async fn fetch(&self, request: FolderRequest) -> Result<Folder, FolderError> {
+    async fn fetch(&self, request: &FolderRequest) -> Result<Folder, FolderError> {
         let shared = &self.shared;
-        if let Some(wrong) = request.wrong {
-            return Err(wrong);
+        if let Some(wrong) = &request.wrong {
+            return Err(wrong.clone());
         }
-        let folders = shared.storage.folders().ok_or(FolderError::Unsupported)?;
+        let main = shared.storage.folders().ok_or(FolderError::Unsupported)?;
         let key = request.key.clone().check()?;
-        let asked = match &key {
-            ContentKey::Name(name) => Some(name.clone()),
+        check_owners(shared, &request.owners)?;
+        self.control().add_owners(request.owners.clone()).await;
+        let homes = self.homes(main, request).await?;
+        let found = match self.locate(&key, &homes, request).await? {
+            Located::Here(folder) => return Ok(folder),
+            Located::Elsewhere(found) => found,
+        };
+        let id = found.id;
+        let asked = match key {
+            ContentKey::Name(name) => Some(name),
             ContentKey::Id(_) => None,
         };
-        check_owners(shared, &request.owners)?;
-        if let ContentKey::Id(id) = &key
-            && let Some((folder, true)) = shared.folders.get(id)
-        {
-            return Ok(folder);
-        }
-        let found = self.find(key, &request.owners).await?;
-        let id = found.id;
-        if let Some((folder, true)) = shared.folders.get(&id) {
-            // It has one name here, and is not copied to another.
-            return match request.name.is_none_or(|name| name == folder.name) {
-                true => Ok(folder),
-                false => Err(FolderError::AlreadyHere { id }),
-            };
-        }
-        if found.length > MAX_INDEX_LEN {
-            let len = found.length;
-            return Err(FolderIndexError::TooLong { len }.into());
-        }
-        let names = names(shared, request.name.clone(), asked, &found)?;
-        if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
+        let here = self.here(id, &homes, request)?;
+        let names = match &here {
+            // It keeps its name.
+            Some((folder, _)) => Names {
+                stored: vec![folder.name.clone()],
+                listed: asked.unwrap_or_else(|| found.name.clone()),
+            },
+            None => names(shared, request.name.clone(), asked, &found)?,
+        };
+        if here.is_none() && !shared.folders.begin(id, shared.contents.is_alone(&id)) {
             return Err(FolderError::AlreadyHere { id });
         }
         // Whatever ends this, also that the future is dropped.
         let mut undo = Undo {
             shared: Some(shared),
             id,
+            kept: here.as_ref().map(|_| shared.folders.files(&id)),
         };
-        let obtain = self.begin(&folders, &found, request.owners).await?;
-        let fetched = self.fetch_into(&folders, &obtain, names, &request.paths, found.length);
+        let obtain = self.begin(&homes, &found).await?;
+        let job = Job {
+            homes,
+            obtain,
+            names,
+            here,
+        };
         let fetched = tokio::select! {
             biased;
-            fetched = Box::pin(fetched) => fetched,
-            never = self.follow_stalls(&obtain.board) => match never {},
+            fetched = Box::pin(self.fetch_into(&job, found.length)) => fetched,
+            never = self.follow_stalls() => match never {},
+            never = Box::pin(self.follow_pauses(&job)) => match never {},
         };
-        match fetched {
-            Ok((folder, listed_as)) => {
-                undo.shared = None;
-                self.announce(&obtain, &folder, listed_as);
-                if !shared.share_stored {
-                    log_failed(obtain.home.remove().await);
-                }
-                Ok(folder)
+        let folder = fetched?;
+        undo.shared = None;
+        Ok(folder)
+    }
+
+    /// Finds the folder, and claims it.
+    async fn locate(
+        &self,
+        key: &ContentKey,
+        homes: &Homes,
+        request: &FolderRequest,
+    ) -> Result<Located, FolderError> {
+        if let ContentKey::Id(id) = key
+            && let Some(outcome) = self.claim(*id, homes, request).await
+        {
+            return outcome.map(Located::Here);
+        }
+        let found = self.while_unpaused(|| Box::pin(self.find(key.clone(), &request.owners)));
+        let found = found.await?;
+        if let ContentKey::Name(_) = key
+            && let Some(outcome) = self.claim(found.id, homes, request).await
+        {
+            return outcome.map(Located::Here);
+        }
+        match found.length > MAX_INDEX_LEN {
+            true => Err(FolderIndexError::TooLong { len: found.length }.into()),
+            false => Ok(Located::Elsewhere(found)),
+        }
+    }
+
+    fn control(&self) -> &Arc<FolderControl> {
+        &self.registered.control
+    }
+
+    /// Where the folder is to go.
+    async fn homes(&self, main: Folders, request: &FolderRequest) -> Result<Homes, FolderError> {
+        let Some(path) = &request.directory else {
+            let target = main.clone();
+            return Ok(Homes {
+                main,
+                target,
+                is_elsewhere: false,
+            });
+        };
+        let storage = self.shared.storage.in_directory(path).await;
+        let storage = storage.map_err(|source| {
+            let path = path.clone();
+            DownloadError::Directory { path, source }
+        })?;
+        let target = storage.folders().ok_or(FolderError::Unsupported)?;
+        Ok(Homes {
+            is_elsewhere: target.path() != main.path(),
+            main,
+            target,
+        })
+    }
+
+    /// From now on this download fetches the folder. Something if there is nothing to
+    /// fetch: it is here, or another download has fetched it.
+    async fn claim(
+        &self,
+        id: ContentId,
+        homes: &Homes,
+        request: &FolderRequest,
+    ) -> Option<Result<Folder, FolderError>> {
+        if let Some(limits) = request.limits {
+            self.shared.limit_content(id, limits);
+        }
+        loop {
+            if let Some((folder, true)) = self.shared.folders.get(&id) {
+                // It has one name here, and is not copied to another.
+                let fits = request
+                    .name
+                    .as_ref()
+                    .is_none_or(|name| *name == folder.name);
+                return Some(match fits {
+                    true => Ok(folder),
+                    false => Err(FolderError::AlreadyHere { id }),
+                });
             }
-            Err(error) => {
-                undo.shared = None;
-                if release_files(shared, &id) {
-                    unshare(shared, &id).await;
+            match self.registered.claim(id) {
+                Ok(()) => {
+                    // Nobody else sets them.
+                    let _ = self.registered.found.set(id);
+                    let homes = homes.clone();
+                    let _ = self.claimed.set(Claimed { id, homes });
+                    return None;
                 }
-                if !obtain.home.had_any() && !self.has_some() {
-                    log_failed(obtain.home.remove().await);
+                Err(other) => {
+                    let joined = match other.holders.join() {
+                        Some(hold) => self.follow(Join { other, hold }, id, request).await,
+                        None => {
+                            ended(&other).await;
+                            None
+                        }
+                    };
+                    if joined.is_some() {
+                        return joined;
+                    }
                 }
-                Err(error)
             }
+        }
+    }
+
+    /// Shows what another download of the folder does, until it ends. Nothing if that was
+    /// too late for what is wanted here: then the rest is to be fetched.
+    async fn follow(
+        &self,
+        join: Join,
+        id: ContentId,
+        request: &FolderRequest,
+    ) -> Option<Result<Folder, FolderError>> {
+        let Join { other, hold } = join;
+        let has_name = |name| other.name.as_ref().is_none_or(|other| other == name);
+        if !request.name.as_ref().is_none_or(has_name)
+            || request.directory.is_some() && request.directory != other.directory
+        {
+            return Some(Err(FolderError::AlreadyHere { id }));
+        }
+        let _ = self.registered.found.set(id);
+        self.registered.unlist();
+        if other.take_restored() && self.control().pauses().borrow().is_none() {
+            // Somebody wants it now.
+            other.control.set_pause(None);
+        }
+        self.control().join(&other.control);
+        other.control.add_owners(request.owners.clone()).await;
+        let outcome = tokio::select! {
+            biased;
+            () = self.registered.holders.cancelled().cancelled() => {
+                Some(Err(DownloadError::Cancelled.into()))
+            }
+            outcome = self.watch(&other, request) => outcome,
+        };
+        if self.registered.holders.discards() {
+            if !hold.discard() {
+                ended(&other).await;
+            }
+        } else if self.registered.holders.was_explicit() {
+            hold.cancel();
+        }
+        outcome
+    }
+
+    async fn watch(
+        &self,
+        other: &RunningFolder,
+        request: &FolderRequest,
+    ) -> Option<Result<Folder, FolderError>> {
+        let (paths, name) = (&request.paths, request.name.as_ref());
+        let mut running = other.status.clone();
+        let mut is_wanted = false;
+        loop {
+            let seen = running.borrow_and_update().clone();
+            if let (Some(index), Some(folder), false) = (&seen.index, &seen.folder, is_wanted) {
+                if name.is_some_and(|name| *name != folder.name) {
+                    let id = folder.id;
+                    return Some(Err(FolderError::AlreadyHere { id }));
+                }
+                if let Err(path) = Selection::new(paths.clone()).of(index) {
+                    return Some(Err(FolderError::NoSuchPath { path }));
+                }
+                if !other.control.want(paths) {
+                    ended(other).await;
+                    self.control().part();
+                    self.registered.list();
+                    return None;
+                }
+                is_wanted = true;
+            }
+            if let Some(outcome) = &seen.outcome {
+                return Some(outcome.clone());
+            }
+            self.status.send_modify(|status| *status = seen);
+            if running.changed().await.is_err() {
+                return Some(Err(DownloadError::ShutDown.into()));
+            }
+        }
+    }
+
+    /// The part of the folder that is here, if there is one.
+    fn here(
+        &self,
+        id: ContentId,
+        homes: &Homes,
+        request: &FolderRequest,
+    ) -> Result<Option<(Folder, Arc<PlacedFiles>)>, FolderError> {
+        let folders = &self.shared.folders;
+        let (Some((folder, _)), Some(placed)) = (folders.get(&id), folders.placed(&id)) else {
+            return Ok(None);
+        };
+        // What the user has shared is not changed.
+        let is_there = homes.target.root(&folder.name).path() == placed.root().path();
+        let fits = request
+            .name
+            .as_ref()
+            .is_none_or(|name| *name == folder.name);
+        match is_there && fits {
+            true => Ok(Some((folder, placed))),
+            false => Err(FolderError::AlreadyHere { id }),
+        }
+    }
+
+    /// Does something while the download is not paused, and does it again from the
+    /// beginning when it was paused meanwhile. `step` has to be cancel safe.
+    async fn while_unpaused<T, F>(&self, mut step: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let mut pauses = self.control().pauses();
+        loop {
+            let pause = *pauses.borrow_and_update();
+            if self.show_paused(pause.is_some()) || pause.is_some() {
+                self.record_pause(None, pause).await;
+            }
+            if pause.is_some() {
+                // The sender is in the control.
+                let _ = pauses.changed().await;
+                continue;
+            }
+            tokio::select! {
+                biased;
+                Ok(_) = pauses.wait_for(Option::is_some) => {}
+                done = step() => return done,
+            }
+        }
+    }
+
+    /// Returns whether that is new.
+    fn show_paused(&self, paused: bool) -> bool {
+        self.status.send_if_modified(|status| {
+            let changed = status.paused != paused;
+            status.paused = paused;
+            status.stall = status.stall.filter(|_| !paused);
+            changed
+        })
+    }
+
+    /// Has the storage record how the download is paused, or drops that. `home` is that of
+    /// the folder, if it is open.
+    async fn record_pause(&self, home: Option<&FolderHome>, pause: Option<PauseOptions>) {
+        let (Some(claimed), true) = (self.claimed.get(), self.shared.share_stored) else {
+            return;
+        };
+        let id = claimed.id;
+        let control = self.control();
+        let paused = pause.map(|pause| PausedFolder {
+            id,
+            name: self.registered.name.clone(),
+            paths: control.selections().borrow().paths().to_vec(),
+            directory: self.registered.directory.clone(),
+            serve: pause.serve,
+            seed: control.seeds(),
+        });
+        let is_over = paused.is_none();
+        let recorded = match home {
+            Some(home) => home.record_paused(paused).await,
+            None => {
+                async {
+                    let home = FolderHome::open(&claimed.homes.main, id).await?;
+                    home.record_paused(paused).await?;
+                    match is_over && !home.holds_anything().await? {
+                        true => home.remove().await,
+                        false => Ok(()),
+                    }
+                }
+                .await
+            }
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(folder = %id, %error, "the pause is not recorded");
         }
     }
 
@@ -180,7 +580,8 @@ impl FolderTask {
     }
 
     /// Shows why nothing arrives for any of the files, when that is so.
-    async fn follow_stalls(&self, board: &Board) -> Infallible {
+    async fn follow_stalls(&self) -> Infallible {
+        let board = &self.control().board;
         let mut ticks = tokio::time::interval(STALL_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -189,247 +590,351 @@ impl FolderTask {
         }
     }
 
+    /// Shows and records when the download is paused. The files hear of that by
+    /// themselves.
+    async fn follow_pauses(&self, job: &Job) -> Infallible {
+        let home = Some(&job.obtain.home).filter(|_| !job.homes.is_elsewhere);
+        let mut pauses = self.control().pauses();
+        let mut is_hidden = false;
+        loop {
+            let pause = *pauses.borrow_and_update();
+            if self.show_paused(pause.is_some()) || pause.is_some() {
+                self.record_pause(home, pause).await;
+            }
+            let hides = job.here.is_none() && pause.is_some_and(|pause| !pause.serve);
+            match (is_hidden, hides) {
+                (false, true) => self.hide(job).await,
+                (true, false) => self.unhide(job),
+                _ => {}
+            }
+            is_hidden = hides;
+            // It never ends: the sender is in the control.
+            let _ = pauses.changed().await;
+        }
+    }
+
+    /// Serves nothing of the folder any more.
+    async fn hide(&self, job: &Job) {
+        let shared = &self.shared;
+        let id = job.obtain.source.index();
+        for (file, _) in shared.folders.own_files(&id) {
+            stop_serving(shared, &file);
+        }
+        if !shared.contents.is_alone(&id) {
+            match shared.contents.take(&id) {
+                Some(Taken::Awake(driver)) => driver.stop.cancel(),
+                Some(Taken::Asleep(asleep)) => tell_gone(shared, &asleep).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Serves again what is here of the folder.
+    fn unhide(&self, job: &Job) {
+        let shared = &self.shared;
+        let id = job.obtain.source.index();
+        for (file, blob) in shared.folders.own_files(&id) {
+            let content = Content::new(file, file.into(), blob.length());
+            let asleep = Asleep::of_folder(content, Role::File, blob, None);
+            shared.contents.add_stored(asleep);
+        }
+        if let Some(blob) = job.obtain.target.opened(&id) {
+            let listed = job.names.listed.clone();
+            let content = Content::new(id, listed.clone(), blob.length());
+            let entry = OwnEntry::new(id, listed, content.length, OwnState::Partial);
+            let asleep = Asleep::of_folder(content, Role::Index, blob, None);
+            if shared.contents.add_stored(asleep) {
+                self.tell(entry);
+            }
+        }
+    }
+
     fn show_stall(&self, stall: Option<StallReason>) {
+        let queued = self.control().board.is_queued();
         self.status.send_if_modified(|status| {
-            let changed = status.stall != stall;
+            let stall = stall.filter(|_| !status.paused);
+            let changed = status.stall != stall || status.queued != queued;
             status.stall = stall;
+            status.queued = queued;
             changed
         });
     }
 
-    /// Whether a file has arrived.
-    fn has_some(&self) -> bool {
-        let progress = self.status.borrow().progress;
-        progress.files_done > 0 || progress.verified_bytes > 0
-    }
-
-    async fn begin(
-        &self,
-        folders: &Folders,
-        found: &Found,
-        named: Vec<Addr>,
-    ) -> Result<Obtain, FolderError> {
-        let home = FolderHome::open(folders, found.id).await?;
+    async fn begin(&self, homes: &Homes, found: &Found) -> Result<Obtain, FolderError> {
+        let home = FolderHome::open(&homes.target, found.id).await?;
         let target = FolderTarget::new(home.files().clone());
         let owners = found.owners.iter();
         let owners = owners.map(|owner| (owner.addr.clone(), owner.complete));
         let owners = Some(owners.collect::<Vec<_>>());
-        let source = FolderSource::new(found.id, target.clone(), named, owners);
+        let source = FolderSource::new(found.id, target.clone(), Vec::new(), owners);
         Ok(Obtain {
             shared: Arc::clone(&self.shared),
             home,
             target,
             source: Arc::new(source),
-            board: Board::default(),
+            control: Arc::clone(self.control()),
         })
     }
 
-    /// Fetches the folder. Returns its name at trackers as well.
-    async fn fetch_into(
-        &self,
-        folders: &Folders,
-        obtain: &Obtain,
-        names: Names,
-        paths: &[FolderPath],
-        length: u64,
-    ) -> Result<(Folder, ContentName), FolderError> {
-        let (whole, bytes) = index(obtain, &names.listed, length).await?;
-        let part = match paths {
-            [] => whole.clone(),
-            paths => whole
-                .select(paths)
-                .map_err(|path| FolderError::NoSuchPath { path })?,
-        };
-        let id = obtain.source.index();
-        let (files, length) = part.size();
-        let mut folder = Folder {
-            id,
-            name: names.stored[0].clone(),
-            files,
-            length,
-        };
-        self.status.send_modify(|status| {
-            status.folder = Some(folder.clone());
-            status.progress.files = files;
-            status.progress.length = length;
-        });
-        let existing = self.existing(folders, id, &names.stored, &part).await?;
-        let (name, placed) = match existing {
-            Some(existing) => existing,
+    /// Fetches the folder, puts it in its place, and shares it if that is wanted.
+    async fn fetch_into(&self, job: &Job, length: u64) -> Result<Folder, FolderError> {
+        let obtain = &job.obtain;
+        let (whole, bytes) = index(obtain, &job.names.listed, length).await?;
+        // Before anything is looked for.
+        self.selected(&whole)?;
+        let mut base = match &job.here {
+            Some((folder, placed)) => Some(Base {
+                name: folder.name.clone(),
+                placed: placed.present(&whole).await?,
+            }),
             None => {
-                check_room(obtain, &part).await?;
-                let blobs = self.files(obtain, id, &part).await?;
-                publish(obtain, &names.stored, &part, &blobs).await?
+                let names = &job.names.stored;
+                existing(&self.shared, &job.homes.target, names, &whole).await?
             }
         };
-        folder.name = name;
-        let is_whole = part == whole;
-        self.settle(
-            folders,
-            obtain,
-            &folder,
-            &names.listed,
-            (&whole, &part),
-            placed,
-        )
-        .await;
-        if !self.shared.share_stored
-            && let Some(index) = obtain.target.opened(&id)
-        {
-            // Nothing of the home is needed any more.
-            index.move_to(in_memory(id, bytes).await?);
-        }
-        self.shared.folders.complete(folder.clone(), is_whole);
-        Ok((folder, names.listed))
+        self.status
+            .send_modify(|status| status.index = Some(whole.clone()));
+        let fetched = self
+            .files(obtain, &whole, &job.names.stored[0], &mut base)
+            .await?;
+        let Fetched {
+            part,
+            missing,
+            blobs,
+        } = fetched;
+        let (name, placed) = match base {
+            None => {
+                let (name, placed) = publish(obtain, &job.names.stored, &part, &blobs).await?;
+                (name, placed.within(&part, &whole))
+            }
+            Some(Base { name, placed }) if missing.entries().is_empty() => (name, placed),
+            Some(Base { name, placed }) => {
+                let added = obtain.home.extend(placed.root(), &missing, &blobs).await?;
+                (name, placed.and(added.within(&missing, &whole)))
+            }
+        };
+        let folder = Folder {
+            id: obtain.source.index(),
+            name,
+            files: placed.len(),
+            length: placed.length(),
+        };
+        self.settle(job, &folder, (&whole, &part), bytes, placed)
+            .await?;
+        Ok(folder)
     }
 
-    /// The folder, if it is under one of its names already. An error if something else
-    /// is under all of them.
-    async fn existing(
-        &self,
-        folders: &Folders,
-        id: ContentId,
-        names: &[ContentName],
-        part: &FolderIndex,
-    ) -> Result<Option<(ContentName, PlacedFiles)>, FolderError> {
-        let mut taken = None;
-        for name in names {
-            let root = folders.root(name);
-            if !is_taken(&root).await? {
-                return Ok(None);
-            }
-            match hash_folder(&root, folders.pool()).await {
-                Ok(found) if found.is_same(part) => {
-                    let placed = PlacedFiles::of(root, part, &found.blobs());
-                    for (entry, blob) in found.into_files() {
-                        serve_file(&self.shared, id, MoveBlob::new(blob), entry, None);
-                    }
-                    self.status.send_modify(|status| {
-                        let progress = &mut status.progress;
-                        progress.files_done = progress.files;
-                        progress.files_found = progress.files;
-                        progress.verified_bytes = progress.length;
-                    });
-                    return Ok(Some((name.clone(), placed)));
-                }
-                _ => {
-                    let (name, path) = (name.clone(), root.path());
-                    taken = Some(FolderError::TargetExists { name, path, id });
-                }
-            }
-        }
-        taken.map_or(Ok(None), Err)
+    /// What is wanted now.
+    fn selected(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderError> {
+        let part = self.control().selections().borrow().of(whole);
+        part.map_err(|path| FolderError::NoSuchPath { path })
     }
 
-    /// Gets all files, several at a time.
+    /// Gets all files, several at a time, also those that are wanted later.
     async fn files(
         &self,
         obtain: &Obtain,
-        folder: ContentId,
-        part: &FolderIndex,
-    ) -> Result<HashMap<ContentId, Arc<dyn Blob>>, FolderError> {
-        // As many as may be active, so that each that ends makes room for the next.
-        let at_a_time = self.shared.config.max_downloads;
-        let wanted = wanted(&self.shared, part);
-        let expected = wanted.iter().map(|file| file.id);
-        self.shared.folders.expect(&folder, expected);
-        let repeated = repeats(part);
-        let obtained = stream::iter(wanted).map(|file| async move {
-            let id = (file.id, Role::File);
-            let obtained = obtain.get(id, &file.id.into(), Some(file.length)).await;
-            (file, obtained)
-        });
-        let mut obtained = std::pin::pin!(obtained.buffer_unordered(at_a_time));
-        let mut blobs: HashMap<ContentId, Arc<dyn Blob>> = HashMap::new();
+        whole: &FolderIndex,
+        name: &ContentName,
+        base: &mut Option<Base>,
+    ) -> Result<Fetched, FolderError> {
+        let id = obtain.source.index();
+        // So many may be active, and as many wait in line: each that ends makes room for
+        // another one of this folder, if its priority is higher than that of others.
+        let at_a_time = 2 * self.shared.config.max_downloads.max(1);
+        let mut selections = self.control().selections();
+        let mut done = Done::default();
+        let mut known = HashSet::new();
+        let mut queue: VecDeque<Wanted> = VecDeque::new();
+        let mut running = FuturesUnordered::new();
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut done = FolderProgress::default();
         loop {
-            tokio::select! {
-                biased;
-                next = obtained.next() => {
-                    let Some((file, result)) = next else { break };
-                    let Obtained { blob, found } = result.map_err(|error| match error {
-                        FolderError::Download(source) => FolderError::File {
-                            path: file.entry.path.clone(),
-                            source,
-                        },
-                        error => error,
-                    })?;
-                    let times = repeated[&file.id];
-                    done.files_done += times;
-                    done.verified_bytes += file.length * times as u64;
-                    done.files_found += if found.is_some() { times } else { 0 };
-                    blobs.insert(file.id, blob.now());
-                    let found = found.filter(|_| is_long(file.length));
-                    serve_file(&self.shared, folder, blob, file.entry, found);
+            let selection = selections.borrow_and_update().clone();
+            let (part, missing) = self.wanted(obtain, whole, name, base, &mut done).await?;
+            let wanted = wanted(&self.shared, &missing);
+            self.shared
+                .folders
+                .expect(&id, wanted.iter().map(|file| file.id));
+            queue.extend(wanted.into_iter().filter(|file| known.insert(file.id)));
+            let more = loop {
+                while running.len() < at_a_time
+                    && let Some(file) = queue.pop_front()
+                {
+                    running.push(get(obtain, file));
                 }
-                _ = ticks.tick() => {}
+                if running.is_empty() {
+                    break false;
+                }
+                tokio::select! {
+                    biased;
+                    Some((file, result)) = running.next() => {
+                        let got = result.map_err(|error| error.at(&file.entry.path))?;
+                        done.got(&file, &got);
+                        let found = got.found.filter(|_| is_long(file.length));
+                        serve_file(&self.shared, id, got.blob, file.entry, found);
+                    }
+                    Ok(()) = selections.changed() => break true,
+                    _ = ticks.tick() => {}
+                }
+                self.show(&done);
+            };
+            if !more && self.control().seal(&selection) {
+                return Ok(Fetched {
+                    part,
+                    missing,
+                    blobs: done.blobs,
+                });
             }
-            self.show(done, obtain.board.verified_bytes());
         }
-        Ok(blobs)
     }
 
-    fn show(&self, done: FolderProgress, running: u64) {
+    /// What is wanted now, and what of that is not in its place.
+    async fn wanted(
+        &self,
+        obtain: &Obtain,
+        whole: &FolderIndex,
+        name: &ContentName,
+        base: &mut Option<Base>,
+        done: &mut Done,
+    ) -> Result<(FolderIndex, FolderIndex), FolderError> {
+        let id = obtain.source.index();
+        let part = self.selected(whole)?;
+        let missing = missing(&self.shared, id, whole, &part, base).await?;
+        check_room(obtain, &missing).await?;
+        done.want(&part, &missing);
+        let name = base.as_ref().map_or(name, |base| &base.name);
+        self.show_folder(id, &part, name);
+        self.show(done);
+        Ok((part, missing))
+    }
+
+    fn show_folder(&self, id: ContentId, part: &FolderIndex, name: &ContentName) {
+        let (files, length) = part.size();
+        let folder = Folder {
+            id,
+            name: name.clone(),
+            files,
+            length,
+        };
+        self.status
+            .send_modify(|status| status.folder = Some(folder));
+    }
+
+    fn show(&self, done: &Done) {
+        let board = &self.control().board;
+        let (running, totals) = (board.verified_bytes(), board.totals());
         self.status.send_if_modified(|status| {
-            let next = FolderProgress {
-                files: status.progress.files,
-                length: status.progress.length,
-                verified_bytes: (done.verified_bytes + running).min(status.progress.length),
-                ..done
-            };
-            let changed = status.progress != next;
+            let mut next = done.progress;
+            next.verified_bytes += running;
+            let changed = status.progress != next || status.totals != totals;
             status.progress = next;
+            status.totals = totals;
             changed
         });
     }
 
-    /// The folder is in its place: its files are served from there, and the storage
-    /// remembers it.
+    /// The folder is in its place: it is served from there, recorded and announced, unless
+    /// it is not to be shared.
     async fn settle(
         &self,
-        folders: &Folders,
-        obtain: &Obtain,
+        job: &Job,
         folder: &Folder,
-        listed_as: &ContentName,
         (whole, part): (&FolderIndex, &FolderIndex),
+        bytes: Bytes,
         placed: PlacedFiles,
-    ) {
-        let shared = &self.shared;
-        let places: Vec<_> = placed.blobs(part, folders).collect();
-        for (id, place) in &places {
-            if let Some(fetched) = obtain.target.opened(id) {
-                fetched.move_to(Arc::clone(place));
+    ) -> Result<(), FolderError> {
+        let (shared, obtain, id) = (&self.shared, &job.obtain, folder.id);
+        // A part that was here may have been withdrawn meanwhile.
+        let is_shared = match job.here {
+            None => self.control().seeds(),
+            Some(_) => shared.folders.get(&id).is_some(),
+        };
+        if !is_shared {
+            if release_files(shared, &id) {
+                unshare(shared, &id).await;
+            }
+            self.remove_home(&obtain.home).await;
+            if job.homes.is_elsewhere {
+                self.record_pause(None, None).await;
+            }
+            return Ok(());
+        }
+        let pool = job.homes.target.pool();
+        for (file, place) in placed.blobs(whole, pool) {
+            if let Some(fetched) = obtain.target.opened(&file) {
+                fetched.move_to(place);
             }
         }
-        shared.folders.moved(&folder.id, places.into_iter());
-        if !shared.share_stored {
-            return;
+        shared.folders.moved(&id, placed.blobs(whole, pool));
+        let index = obtain.target.opened(&id);
+        if shared.share_stored {
+            if let Err(error) = self
+                .record(job, folder, whole, &bytes, placed.clone())
+                .await
+            {
+                tracing::warn!(folder = %id, %error, "not shared after a restart");
+            }
+        } else {
+            if let Some(index) = &index {
+                // Nothing of the home is needed any more.
+                index.move_to(in_memory(id, bytes).await?);
+            }
+            self.remove_home(&obtain.home).await;
         }
-        let placed = placed.within(part, whole);
-        let manifest = |id: &ContentId| shared.contents.kept_manifest(id);
-        let names = (&folder.name, listed_as);
+        let is_whole = is_whole(whole, part, &placed);
+        shared.folders.complete(folder.clone(), is_whole, placed);
+        if let Some(index) = index.filter(|_| is_whole) {
+            let listed = job.names.listed.clone();
+            self.tell(OwnEntry::new(
+                id,
+                listed,
+                index.length(),
+                OwnState::Complete,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Records where the folder lies, and removes what is left of the fetching.
+    async fn record(
+        &self,
+        job: &Job,
+        folder: &Folder,
+        whole: &FolderIndex,
+        bytes: &Bytes,
+        placed: PlacedFiles,
+    ) -> Result<(), StorageError> {
+        let obtain = &job.obtain;
+        let manifest = |id: &ContentId| self.shared.contents.kept_manifest(id);
+        let names = (&folder.name, &job.names.listed);
+        let index = obtain.target.opened(&folder.id);
+        if job.homes.is_elsewhere {
+            // The storage finds it by its path.
+            let home = FolderHome::open(&job.homes.main, folder.id).await?;
+            let blob = home.keep_index(bytes.clone()).await?;
+            let placed = placed.by_path();
+            let recorded = home.record(names, whole, &placed, manifest).await;
+            log_failed(home.clear().await);
+            if let Some(index) = index {
+                index.move_to(blob);
+            }
+            self.remove_home(&obtain.home).await;
+            return recorded;
+        }
         let recorded = obtain.home.record(names, whole, &placed, manifest).await;
-        if let Err(error) = recorded {
-            tracing::warn!(folder = %folder.id, %error, "not shared after a restart");
-        }
         log_failed(obtain.home.clear().await);
-        if let Some(index) = obtain.target.opened(&folder.id)
+        if let Some(index) = index
             && let Ok(blob) = obtain.home.index().await
         {
             // The home is not held open for it.
             index.move_to(blob);
         }
+        recorded
     }
 
-    /// Tells the trackers that all of it is here. Nobody waits for that.
-    fn announce(&self, obtain: &Obtain, folder: &Folder, listed_as: ContentName) {
-        let is_whole = self.shared.folders.is_whole(&folder.id);
-        let Some(blob) = obtain.target.opened(&folder.id).filter(|_| is_whole) else {
-            return;
-        };
-        let entry = OwnEntry::new(folder.id, listed_as, blob.length(), OwnState::Complete);
+    /// Tells the trackers what is here. Nobody waits for that.
+    fn tell(&self, entry: OwnEntry) {
         let shared = Arc::clone(&self.shared);
         let told = async move {
             let told = shared.trackers.own(entry);
@@ -440,6 +945,128 @@ impl FolderTask {
         let span = self.shared.tasks.span.clone();
         self.shared.tasks.spawn(span, told);
     }
+
+    /// The download has ended: what nobody needs any more is removed.
+    async fn wind_up(&self, outcome: Result<Folder, FolderError>) -> Result<Folder, FolderError> {
+        let (Some(claimed), Err(error)) = (self.claimed.get(), &outcome) else {
+            return outcome;
+        };
+        let stop = &self.shared.tasks.stop;
+        if stop.is_cancelled() {
+            let pause = *self.control().pauses().borrow();
+            if pause.is_some() {
+                self.record_pause(None, pause).await;
+            }
+            return outcome;
+        }
+        let cancelled = matches!(error, FolderError::Download(DownloadError::Cancelled));
+        let discards = cancelled && self.registered.holders.discards();
+        let removed = self.remove_rest(claimed, discards);
+        match stop.run_until_cancelled(removed).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) if discards => return Err(error.into()),
+            Some(Err(error)) => log_failed(Err(error)),
+            None => return Err(DownloadError::ShutDown.into()),
+        }
+        outcome
+    }
+
+    async fn remove_rest(&self, claimed: &Claimed, discards: bool) -> Result<(), StorageError> {
+        let (shared, id) = (&self.shared, claimed.id);
+        self.control().board.ended().await;
+        if shared.folders.get(&id).is_none()
+            && shared.contents.role(&id) == Some(Role::Index)
+            && !shared.contents.is_alone(&id)
+        {
+            unshare(shared, &id).await;
+        }
+        let homes = &claimed.homes;
+        let mut folders = vec![&homes.target];
+        folders.extend(Some(&homes.main).filter(|_| homes.is_elsewhere));
+        for folders in folders {
+            if !FolderHome::is_there(folders, id).await? {
+                continue;
+            }
+            let home = FolderHome::open(folders, id).await?;
+            home.record_paused(None).await?;
+            if home.is_recorded().await? {
+                if discards {
+                    home.clear().await?;
+                }
+            } else if discards || !home.holds_anything().await? {
+                self.try_remove(&home).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn try_remove(&self, home: &FolderHome) -> Result<(), StorageError> {
+        let mut attempts = 0;
+        loop {
+            match home.remove().await {
+                Err(error) if attempts == REMOVE_ATTEMPTS => return Err(error),
+                Err(_) => {
+                    attempts += 1;
+                    sleep(REMOVE_PAUSE).await;
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn remove_home(&self, home: &FolderHome) {
+        log_failed(self.try_remove(home).await);
+    }
+}
+
+impl Done {
+    /// This is wanted, and that of it is not in its place.
+    fn want(&mut self, part: &FolderIndex, missing: &FolderIndex) {
+        let ((files, length), (missing_files, missing_length)) = (part.size(), missing.size());
+        self.repeats = repeats(missing);
+        self.progress = FolderProgress {
+            files,
+            length,
+            files_done: files - missing_files,
+            files_found: files - missing_files,
+            verified_bytes: length - missing_length,
+        };
+        for (id, blob) in &self.blobs {
+            let times = self.repeats.get(id).copied().unwrap_or_default();
+            self.progress.files_done += times;
+            self.progress.verified_bytes += blob.length() * times as u64;
+            self.progress.files_found += if self.found.contains(id) { times } else { 0 };
+        }
+    }
+
+    /// A file is here.
+    fn got(&mut self, file: &Wanted, got: &Obtained) {
+        let times = self.repeats.get(&file.id).copied().unwrap_or_default();
+        self.progress.files_done += times;
+        self.progress.verified_bytes += file.length * times as u64;
+        if got.found.is_some() {
+            self.found.insert(file.id);
+            self.progress.files_found += times;
+        }
+        self.blobs.insert(file.id, got.blob.now());
+    }
+}
+
+/// Waits until a download has ended, and fetches nothing any more.
+async fn ended(running: &RunningFolder) {
+    let mut status = running.status.clone();
+    // An error says that it has ended without an outcome.
+    let _ = status.wait_for(|status| status.outcome.is_some()).await;
+}
+
+/// Whether all of a folder is here: what was wanted now, and what was here before.
+fn is_whole(whole: &FolderIndex, part: &FolderIndex, placed: &PlacedFiles) -> bool {
+    let placed = placed.entries();
+    let mut entries = (0..).zip(whole.entries());
+    entries.all(|(number, entry)| {
+        let of_part = || part.entries().binary_search_by(|e| e.path.cmp(&entry.path));
+        placed.contains(&number) || of_part().is_ok()
+    })
 }
 
 /// The names of a folder that was found. The one that it is stored under must be one
@@ -495,6 +1122,13 @@ async fn index(
             Err(StorageError::Changed { path }.into())
         }
     }
+}
+
+/// Gets one file.
+async fn get(obtain: &Obtain, file: Wanted) -> (Wanted, Result<Obtained, FolderError>) {
+    let id = (file.id, Role::File);
+    let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
+    (file, got)
 }
 
 /// The files to get, each once. Not in the order of the index: peers that fetch a
@@ -579,19 +1213,26 @@ fn log_failed(done: Result<(), StorageError>) {
     }
 }
 
-/// Removes a folder that is not here after all.
+/// Removes a folder that is not here after all, or what has come to one that was.
 struct Undo<'a> {
     /// `None` if it is here.
     shared: Option<&'a Arc<PeerShared>>,
     id: ContentId,
+    /// The files that it had before, if it was here.
+    kept: Option<Vec<ContentId>>,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.take() {
-            if !release_files(shared, &self.id) {
-                return;
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        if let Some(kept) = self.kept.take() {
+            let kept = kept.into_iter().collect();
+            for file in shared.folders.keep_only(&self.id, &kept) {
+                stop_serving(shared, &file);
             }
+        } else if release_files(shared, &self.id) {
             let (shared, index) = (Arc::clone(shared), self.id);
             let (span, tasks) = (shared.tasks.span.clone(), Arc::clone(&shared.tasks));
             tasks.spawn(span, async move {

@@ -2,17 +2,28 @@
 //!
 //! A folder is one content, its index, and its files are contents that trackers do
 //! not list. [`table`] knows which files belong to which folder; [`share`] adds a
-//! folder that is here, and [`fetch`] one that is not. The bytes travel as those of
-//! all contents do.
+//! folder that is here, and [`fetch`] one that is not, or more of one: each of its files
+//! is a download like any other, and what is wanted of the folder goes to all of them.
+//! The bytes travel as those of all contents do.
 
 #[cfg(feature = "file-storage")]
 mod board;
+#[cfg(feature = "file-storage")]
+pub(super) mod control;
 pub(super) mod error;
 #[cfg(feature = "file-storage")]
 pub(super) mod fetch;
 mod move_blob;
 #[cfg(feature = "file-storage")]
 mod obtain;
+#[cfg(feature = "file-storage")]
+mod place;
+#[cfg(feature = "file-storage")]
+pub(super) mod restored;
+#[cfg(feature = "file-storage")]
+pub(super) mod running;
+#[cfg(feature = "file-storage")]
+mod selection;
 #[cfg(feature = "file-storage")]
 pub(super) mod share;
 pub(super) mod status;

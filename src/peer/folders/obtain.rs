@@ -12,11 +12,13 @@ use crate::content::{
 use crate::error::DownloadError;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::manifest_of;
+use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::retire;
 use crate::peer::downloads::task::{DownloadTask, FolderPart};
-use crate::peer::folders::board::Board;
+use crate::peer::folders::board::FileDownload;
+use crate::peer::folders::control::FolderControl;
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::move_blob::MoveBlob;
 use crate::peer::folders::share::in_memory;
@@ -38,7 +40,7 @@ pub(super) struct Obtain {
     pub(super) home: FolderHome,
     pub(super) target: Arc<FolderTarget>,
     pub(super) source: Arc<FolderSource>,
-    pub(super) board: Board,
+    pub(super) control: Arc<FolderControl>,
 }
 
 /// A file of a folder, complete and durable in the home.
@@ -64,13 +66,14 @@ impl Obtain {
             chunk: None,
             source,
         };
-        let local = self.board.local();
+        self.control.unpaused().await;
+        let local = self.control.board.local();
         if let Some(found) = self.staged(id, length).await.map_err(failed)? {
             return Ok(found);
         }
         drop(local);
         for _ in 0..MAX_ATTEMPTS {
-            let local = self.board.local();
+            let local = self.control.board.local();
             if let Some(found) = self.here(id, length).await.map_err(failed)? {
                 return Ok(found);
             }
@@ -94,6 +97,8 @@ impl Obtain {
         let shared = &self.shared;
         let wanted = shared.config.owners_wanted;
         let mut owners = self.source.owners(&shared.trackers, wanted).await;
+        let named = self.control.owners().into_iter();
+        owners.extend(named.map(|addr| (addr, false)));
         let (id, role) = (listing.content.id, listing.its_role());
         if role == Role::File && listing.content.length <= MIN_CHUNK_LEN {
             let seed = shared.swarm_config().planner.seed;
@@ -102,7 +107,15 @@ impl Obtain {
         let parent = &shared.tasks.span;
         let span = tracing::info_span!(parent: parent, "download", key = %id);
         let (task, download) = DownloadTask::new(Arc::clone(shared));
-        let _posted = self.board.post(id, task.status());
+        let file = FileDownload {
+            status: task.status(),
+            control: Arc::clone(download.control()),
+            inbox: download.inbox().clone(),
+        };
+        let _posted = self.control.post(id, file);
+        if let Some(patience) = self.control.patience() {
+            download.tell(DriverInput::SetPatience(patience)).await;
+        }
         let mut status = task.status();
         let part = FolderPart {
             listing,

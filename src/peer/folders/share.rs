@@ -61,19 +61,34 @@ pub(super) async fn hash_folder(
 }
 
 impl HashedFolder {
-    /// Whether it is the folder with this index. Who may run a file is not known on
+    /// Which entries of this folder its files are; nothing if something in it is not of the
+    /// folder, or it has no files and is not all of it. Who may run a file is not known on
     /// every system.
-    pub(super) fn is_same(&self, index: &FolderIndex) -> bool {
-        let same = |(a, b): (&FolderEntry, &FolderEntry)| match (&a.item, &b.item) {
+    pub(super) fn numbers_in(&self, whole: &FolderIndex) -> Option<Vec<u32>> {
+        let same = |a: &FolderEntry, b: &FolderEntry| match (&a.item, &b.item) {
             (FolderItem::File { id: a_id, .. }, FolderItem::File { id: b_id, .. })
                 if cfg!(not(unix)) =>
             {
-                a_id == b_id && a.path == b.path
+                a_id == b_id
             }
-            _ => a == b,
+            (a, b) => a == b,
         };
-        let (here, there) = (self.index.entries(), index.entries());
-        here.len() == there.len() && here.iter().zip(there).all(same)
+        let entries = whole.entries();
+        let mut numbers = Vec::with_capacity(self.files.len());
+        for here in self.index.entries() {
+            let at = entries.partition_point(|entry| entry.path < here.path);
+            let there = entries.get(at)?;
+            let is_empty = here.item == FolderItem::EmptyFolder;
+            match there.path == here.path && same(here, there) {
+                true if matches!(here.item, FolderItem::File { .. }) => numbers.push(at as u32),
+                true => {}
+                // What lies in it is missing.
+                false if is_empty && there.path.is_within(&here.path) => {}
+                false => return None,
+            }
+        }
+        let is_all = self.index.entries().len() == entries.len();
+        (is_all || !numbers.is_empty()).then_some(numbers)
     }
 
     /// The bytes of its files, in the order of the index.
@@ -144,7 +159,8 @@ pub(in crate::peer) async fn share_folder(
         shared: Some(shared),
         id,
     };
-    let index_blob = keep(shared, folders, root, &name, (id, bytes), &hashed).await?;
+    let placed = PlacedFiles::of(root, &hashed.index, &hashed.blobs());
+    let index_blob = keep(shared, folders, &placed, &name, (id, bytes), &hashed).await?;
     let (files, length) = hashed.index.size();
     let folder = Folder {
         id,
@@ -156,7 +172,7 @@ pub(in crate::peer) async fn share_folder(
         let manifest = Some(file.manifest).filter(|_| is_long(file.blob.length()));
         serve_file(shared, id, MoveBlob::new(file.blob), file.entry, manifest);
     }
-    shared.folders.complete(folder.clone(), true);
+    shared.folders.complete(folder.clone(), true, placed);
     let content = Content::new(id, folder.name.clone(), index_blob.length());
     let index = Asleep::of_folder(content.clone(), Role::Index, index_blob, None);
     if let Err(here) = shared.contents.add(index).await {
@@ -180,7 +196,7 @@ pub(in crate::peer) async fn share_folder(
 async fn keep(
     shared: &PeerShared,
     folders: Option<Folders>,
-    root: TreeRoot,
+    placed: &PlacedFiles,
     name: &ContentName,
     (id, bytes): (ContentId, Bytes),
     hashed: &HashedFolder,
@@ -190,14 +206,13 @@ async fn keep(
     };
     let home = FolderHome::open(&folders, id).await?;
     let index_blob = home.keep_index(bytes).await?;
-    let placed = PlacedFiles::of(root, &hashed.index, &hashed.blobs());
     let long = hashed.files.iter();
     let long = long.filter(|file| is_long(file.blob.length()));
     let long: HashMap<ContentId, &Manifest> = long
         .map(|file| (file.manifest.id(), &file.manifest))
         .collect();
     let manifest = |id: &ContentId| long.get(id).map(|manifest| (*manifest).clone());
-    home.record((name, name), &hashed.index, &placed, manifest)
+    home.record((name, name), &hashed.index, placed, manifest)
         .await?;
     Ok(index_blob)
 }
@@ -274,6 +289,13 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// Stops serving a file that no folder needs, unless it is here by itself.
+pub(super) fn stop_serving(shared: &PeerShared, file: &ContentId) {
+    if !shared.contents.is_alone(file) {
+        take(shared, file);
+    }
+}
+
 /// Stops serving a content.
 fn take(shared: &PeerShared, id: &ContentId) {
     if let Some(Taken::Awake(driver)) = shared.contents.take(id) {
@@ -288,9 +310,7 @@ pub(super) fn release_files(shared: &PeerShared, id: &ContentId) -> bool {
         return false;
     };
     for file in &unused.files {
-        if !shared.contents.is_alone(file) {
-            take(shared, file);
-        }
+        stop_serving(shared, file);
     }
     unused.index
 }
@@ -370,7 +390,7 @@ pub(in crate::peer) async fn restore(shared: &Arc<PeerShared>) -> Result<(), Sto
             files,
             length,
         };
-        shared.folders.complete(folder, is_whole);
+        shared.folders.complete(folder, is_whole, found.placed);
         let length = found.index_blob.length();
         let content = Content::new(id, found.listed_as.clone(), length);
         let index = Asleep::of_folder(content, Role::Index, found.index_blob, None);

@@ -1,8 +1,8 @@
 //! What is known of a folder, and of a download of one.
 
-use crate::content::{ContentId, ContentName};
+use crate::content::{ContentId, ContentName, FolderIndex};
 use crate::peer::folders::error::FolderError;
-use crate::peer::swarm::StallReason;
+use crate::peer::swarm::{Progress, StallReason};
 
 /// A folder that is shared, or was downloaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,7 +47,28 @@ pub struct FolderProgress {
 pub(in crate::peer) struct FolderStatus {
     pub(in crate::peer) folder: Option<Folder>,
     pub(in crate::peer) progress: FolderProgress,
+    /// The index of the whole folder, once it is here.
+    pub(in crate::peer) index: Option<FolderIndex>,
+    /// What has arrived for all files together.
+    pub(in crate::peer) totals: Progress,
+    pub(in crate::peer) paused: bool,
+    /// Whether all that is under way waits until other downloads have ended.
+    pub(in crate::peer) queued: bool,
     /// Why nothing arrives, if nothing does.
     pub(in crate::peer) stall: Option<StallReason>,
     pub(in crate::peer) outcome: Option<Result<Folder, FolderError>>,
+}
+
+impl FolderStatus {
+    /// What its files have together.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) fn stats(&self) -> Progress {
+        let mut stats = self.totals.clone();
+        stats.length = self.folder.as_ref().map(|_| self.progress.length);
+        stats.verified_bytes = self.progress.verified_bytes;
+        if self.outcome.is_some() || self.paused {
+            (stats.rate, stats.owners, stats.links) = (0.0, 0, 0);
+        }
+        stats
+    }
 }

@@ -10,6 +10,8 @@ use super::move_blob::MoveBlob;
 use super::status::Folder;
 use crate::content::{Content, ContentId};
 use crate::storage::Blob;
+#[cfg(feature = "file-storage")]
+use crate::storage::PlacedFiles;
 
 /// The folders of one peer.
 #[derive(Default)]
@@ -31,6 +33,9 @@ struct Entry {
     expected: HashSet<ContentId>,
     /// Whether the user had the index as a content of its own before.
     index_alone: bool,
+    /// Where its files lie, once they do.
+    #[cfg(feature = "file-storage")]
+    placed: Option<Arc<PlacedFiles>>,
 }
 
 impl Entry {
@@ -82,18 +87,73 @@ impl FolderTable {
             files: Vec::new(),
             expected: HashSet::new(),
             index_alone,
+            #[cfg(feature = "file-storage")]
+            placed: None,
         };
         inner.folders.insert(id, entry);
         true
     }
 
-    /// A folder is here.
-    pub(super) fn complete(&self, folder: Folder, is_whole: bool) {
+    /// A folder is here, or more of it.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn complete(&self, folder: Folder, is_whole: bool, placed: PlacedFiles) {
         if let Some(entry) = self.inner().folders.get_mut(&folder.id) {
             entry.folder = Some(folder);
             entry.is_whole = is_whole;
             entry.expected = HashSet::new();
+            entry.placed = Some(Arc::new(placed));
         }
+    }
+
+    /// Where the files of a folder that is here lie.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) fn placed(&self, id: &ContentId) -> Option<Arc<PlacedFiles>> {
+        self.inner().folders.get(id)?.placed.clone()
+    }
+
+    /// Whether this is only the index of a folder that is not here yet.
+    pub(in crate::peer) fn is_coming(&self, id: &ContentId) -> bool {
+        let inner = self.inner();
+        let entry = inner.folders.get(id);
+        entry.is_some_and(|entry| entry.folder.is_none() && !entry.index_alone)
+    }
+
+    /// The files that a folder has and no other folder needs, to be served or not.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn own_files(&self, id: &ContentId) -> Vec<(ContentId, Arc<dyn Blob>)> {
+        let inner = self.inner();
+        let files = inner.folders.get(id).map(|entry| &entry.files);
+        let files = files.into_iter().flatten().filter_map(|file_id| {
+            let file = inner.files.get(file_id)?;
+            let is_own = file.uses.iter().all(|(user, _)| user == id);
+            is_own.then(|| (*file_id, Arc::clone(&file.blob) as Arc<dyn Blob>))
+        });
+        files.collect()
+    }
+
+    /// The ids of all files that a folder has.
+    #[cfg(feature = "file-storage")]
+    pub(in crate::peer) fn files(&self, id: &ContentId) -> Vec<ContentId> {
+        let inner = self.inner();
+        let files = inner.folders.get(id).map(|entry| entry.files.clone());
+        files.unwrap_or_default()
+    }
+
+    /// Takes files away that a folder has got since it had only these. Returns those that
+    /// no other folder needs.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn keep_only(&self, id: &ContentId, kept: &HashSet<ContentId>) -> Vec<ContentId> {
+        let mut inner = self.inner();
+        let inner = &mut *inner;
+        let Some(entry) = inner.folders.get_mut(id) else {
+            return Vec::new();
+        };
+        entry.expected = HashSet::new();
+        let gone = entry.files.extract_if(.., |file| !kept.contains(file));
+        let gone: Vec<ContentId> = gone.collect();
+        gone.into_iter()
+            .filter(|file| drop_use(&mut inner.files, file, id))
+            .collect()
     }
 
     /// A folder is about to get these files.
@@ -220,18 +280,7 @@ impl FolderTable {
     pub(super) fn remove(&self, id: &ContentId) -> Option<Unused> {
         let mut inner = self.inner();
         let entry = inner.folders.remove(id)?;
-        let is_unused = |file_id: &ContentId| {
-            let Some(file) = inner.files.get_mut(file_id) else {
-                return false;
-            };
-            file.uses.retain(|(user, _)| user != id);
-            if let Some((_, blob)) = file.uses.first() {
-                file.blob.move_to(Arc::clone(blob));
-                return false;
-            }
-            inner.files.remove(file_id);
-            true
-        };
+        let is_unused = |file: &ContentId| drop_use(&mut inner.files, file, id);
         Some(Unused {
             files: entry.files.into_iter().filter(is_unused).collect(),
             index: !entry.index_alone,
@@ -242,4 +291,22 @@ impl FolderTable {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A folder does not need a file any more. Returns whether no other does.
+fn drop_use(
+    files: &mut HashMap<ContentId, FileUses>,
+    file_id: &ContentId,
+    folder: &ContentId,
+) -> bool {
+    let Some(file) = files.get_mut(file_id) else {
+        return false;
+    };
+    file.uses.retain(|(user, _)| user != folder);
+    if let Some((_, blob)) = file.uses.first() {
+        file.blob.move_to(Arc::clone(blob));
+        return false;
+    }
+    files.remove(file_id);
+    true
 }

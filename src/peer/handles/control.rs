@@ -167,18 +167,26 @@ impl Peer {
     }
 
     /// [Pauses](Download::pause) every download that has not ended. Those that are started
-    /// later are not paused. The files of a [folder](Self::download_folder) that are under
-    /// way are paused as well, and other files of it begin meanwhile.
+    /// later are not paused. Folders are paused as a whole.
     pub fn pause_all(&self, options: PauseOptions) {
-        for running in self.shared().running.all() {
-            running.control.set_pause(Some(options));
-        }
+        self.set_pauses(Some(options));
     }
 
     /// [Resumes](Download::resume) every download that is paused.
     pub fn resume_all(&self) {
-        for running in self.shared().running.all() {
-            running.control.set_pause(None);
+        self.set_pauses(None);
+    }
+
+    fn set_pauses(&self, pause: Option<PauseOptions>) {
+        let shared = self.shared();
+        #[cfg(feature = "file-storage")]
+        for running in shared.running_folders.all() {
+            running.control.set_pause(pause);
+        }
+        // What is of a folder was not asked for by itself.
+        let asked = shared.running.all().into_iter();
+        for running in asked.filter(|running| running.key.get().is_some()) {
+            running.control.set_pause(pause);
         }
     }
 }

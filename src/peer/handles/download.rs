@@ -326,7 +326,7 @@ impl Download {
         self.status.borrow().stall()
     }
 
-    pub(super) fn inbox(&self) -> &mpsc::Sender<DriverInput> {
+    pub(in crate::peer) fn inbox(&self) -> &mpsc::Sender<DriverInput> {
         &self.inbox
     }
 

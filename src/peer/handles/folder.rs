@@ -1,19 +1,27 @@
-//! The handle of a download of a folder: await it, watch it, cancel it, or drop it.
+//! The handle of a download of a folder: await it, watch it, control it, or drop it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard, ReusableBoxFuture};
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use crate::content::{ContentName, FolderPath, FolderPathError, NameError};
-use crate::error::{DownloadError, checked_addr, checked_name};
+use crate::error::{ConfigError, DownloadError, checked_addr, checked_name};
+use crate::peer::downloads::holders::Hold;
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::priority::Priority;
+use crate::peer::folders::control::FolderControl;
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
-use crate::peer::swarm::StallReason;
+use crate::peer::limits::ContentLimits;
+use crate::peer::swarm::{Progress, StallReason};
 use crate::protocol::{Addr, AddrError};
 
 /// What happens to a download of a folder. With the feature `serde` it is saved as a
@@ -37,6 +45,12 @@ pub enum FolderEvent {
     Stalled(StallReason),
     /// Something arrives again. Comes only after [`Stalled`](Self::Stalled).
     Resumed,
+    /// The download was [paused](FolderDownload::pause), by this or another handle. Of
+    /// several pauses that are not read only the last one counts.
+    Paused,
+    /// The download goes on, or waits for its turn. Comes only after
+    /// [`Paused`](Self::Paused).
+    Unpaused,
     /// The folder is under its name, whole and durable. The last event.
     Finished(Folder),
     /// The download has failed. The last event.
@@ -45,10 +59,11 @@ pub enum FolderEvent {
 
 /// What a download of a folder does differently from others; see
 /// [`Peer::download_folder_with`](crate::Peer::download_folder_with).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FolderOptions {
-    /// The name of the folder here, instead of the one that its owners use.
+    /// The name of the folder here, instead of the one that its owners use. It stays here:
+    /// no tracker and no other peer is told.
     pub name: Option<ContentName>,
     /// The files and folders that are wanted, with all that is in them; everything, if
     /// there are none.
@@ -56,9 +71,43 @@ pub struct FolderOptions {
     /// Owners that are known in addition to those that a tracker names. With
     /// them a download by id needs no tracker.
     pub owners: Vec<Addr>,
+    /// Which of the downloads that wait begins first: it holds for each file of the
+    /// folder. One that joins another raises the priority of that.
+    pub priority: Priority,
+    /// Whether the folder is shared when it is complete: by default. A download that joins
+    /// another has the folder shared if one of the two is to. See [`seed`](Self::seed).
+    pub seed: bool,
+    /// Set if the download is paused from the start, and how. One that joins another
+    /// pauses that.
+    pub paused: Option<PauseOptions>,
+    /// How fast all files of the folder together may be sent and received; see
+    /// [`limits`](fn@Self::limits). `None` leaves the limits that it has.
+    pub limits: Option<ContentLimits>,
+    /// The directory to store the folder in, instead of that of the storage: an absolute
+    /// path, or one within the directory of the storage. It is created if it is missing.
+    /// An interrupted download is resumed from there if the next one has the same
+    /// directory. What is stored there is shared, and shared again after a restart, as
+    /// anything else; [`Peer::remove`](crate::Peer::remove) does not delete it.
+    pub directory: Option<PathBuf>,
     /// The first text that was not a name, a path or an address; the download fails with
     /// it.
     pub(in crate::peer) wrong: Option<FolderError>,
+}
+
+impl Default for FolderOptions {
+    fn default() -> Self {
+        Self {
+            name: None,
+            paths: Vec::new(),
+            owners: Vec::new(),
+            priority: Priority::default(),
+            seed: true,
+            paused: None,
+            limits: None,
+            directory: None,
+            wrong: None,
+        }
+    }
 }
 
 impl FolderOptions {
@@ -116,6 +165,51 @@ impl FolderOptions {
         self
     }
 
+    /// Sets which of the downloads that wait begins first, for each file of the folder.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets whether the folder is shared when it is complete. If not, it is in its place
+    /// then, whole and durable, and no more: trackers no longer list this peer, none of its
+    /// files is served, and nothing is recorded. Until then other peers get what is here,
+    /// as from any download. A part of the folder that this peer shares already stays
+    /// shared, with what has come to it.
+    #[must_use]
+    pub fn seed(mut self, seed: bool) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Begins the download paused: it is listed, and waits for
+    /// [`FolderDownload::resume`].
+    #[must_use]
+    pub fn paused(mut self, options: PauseOptions) -> Self {
+        self.paused = Some(options);
+        self
+    }
+
+    /// Sets how fast all files of the folder together may be sent and received. It holds
+    /// for the folder, so also for other handles of the same download, and when it is
+    /// complete. If a limit is zero, the download fails with [`DownloadError::Config`].
+    #[must_use]
+    pub fn limits(mut self, limits: ContentLimits) -> Self {
+        match limits.check() {
+            Ok(()) => self.limits = Some(limits),
+            Err(wrong) => self.refuse(DownloadError::from(wrong)),
+        }
+        self
+    }
+
+    /// Sets the [directory](Self::directory) to store the folder in.
+    #[must_use]
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
     fn refuse(&mut self, wrong: impl Into<FolderError>) {
         self.wrong.get_or_insert(wrong.into());
     }
@@ -127,24 +221,35 @@ impl FolderOptions {
 /// [`FolderError`]. Awaiting is cancel safe: `&mut download` may be awaited any number
 /// of times, also after the end. Dropping the handle cancels the download; a folder
 /// that is complete stays, and is still shared.
+///
+/// A download of a folder that is being downloaded already joins that one, which then
+/// fetches what both want. Each call of
+/// [`Peer::download_folder`](crate::Peer::download_folder) gives a handle of its own, and
+/// the download goes on as long as one of them is there.
 #[must_use = "dropping the handle cancels the download"]
 pub struct FolderDownload {
     status: watch::Receiver<FolderStatus>,
     outcome: ReusableBoxFuture<'static, Result<Folder, FolderError>>,
-    cancel: CancellationToken,
-    on_drop: DropGuard,
+    hold: Hold,
+    /// Cancelled when this handle has cancelled its part, and the download goes on for
+    /// others.
+    left: CancellationToken,
+    control: Arc<FolderControl>,
 }
 
 impl FolderDownload {
     pub(in crate::peer) fn new(
         status: watch::Receiver<FolderStatus>,
-        cancel: CancellationToken,
+        hold: Hold,
+        control: Arc<FolderControl>,
     ) -> Self {
+        let left = CancellationToken::new();
         Self {
-            outcome: ReusableBoxFuture::new(outcome(status.clone())),
+            outcome: ReusableBoxFuture::new(outcome(status.clone(), left.clone())),
             status,
-            on_drop: cancel.clone().drop_guard(),
-            cancel,
+            hold,
+            left,
+            control,
         }
     }
 
@@ -154,6 +259,8 @@ impl FolderDownload {
     pub fn events(&self) -> FolderEvents {
         let news = News {
             status: self.status.clone(),
+            left: self.left.clone(),
+            paused: false,
             found: false,
             shown: FolderProgress::default(),
             stall: None,
@@ -173,16 +280,106 @@ impl FolderDownload {
         self.status.borrow().stall
     }
 
-    /// Ends the download. Returns at once; the outcome follows soon. It is
-    /// [`DownloadError::Cancelled`], unless the download ends in another way before. A
-    /// folder that is being published at that moment may be published.
+    /// What has arrived for all files of the folder together, and at which rate. Owners
+    /// and links are those of the file that has most of them; the length and the verified
+    /// bytes are those of the folder. Chunks are not counted.
+    pub fn stats(&self) -> Progress {
+        self.status.borrow().stats()
+    }
+
+    /// Whether the download is paused by now.
+    pub fn is_paused(&self) -> bool {
+        self.status.borrow().paused
+    }
+
+    /// Pauses the download with all of its files, for all its handles, as
+    /// [`Download::pause`](crate::Download::pause) does. Returns at once;
+    /// [`FolderEvent::Paused`] comes when it is in effect, which is soon. May be called
+    /// again with other options.
+    ///
+    /// With [`PeerBuilder::share_stored`](crate::PeerBuilder::share_stored) the download is
+    /// still listed after a restart, paused. No effect on a download that has ended, or
+    /// whose last file is here: that one completes.
+    pub fn pause(&self, options: PauseOptions) {
+        self.control.set_pause(Some(options));
+    }
+
+    /// Lets the download go on, for all its handles. Returns at once;
+    /// [`FolderEvent::Unpaused`] comes when it does. No effect if it is not paused.
+    pub fn resume(&self) {
+        self.control.set_pause(None);
+    }
+
+    /// Changes which of the downloads that wait begins first, for all files of the folder
+    /// that have not begun yet, and for all handles.
+    pub fn set_priority(&self, priority: Priority) {
+        self.control.set_priority(priority);
+    }
+
+    /// Which of the downloads that wait begins first.
+    pub fn priority(&self) -> Priority {
+        self.control.priority()
+    }
+
+    /// Ends the download when nothing arrives for one of its files for longer than this,
+    /// as [`Download::set_patience`](crate::Download::set_patience) does, for all handles.
+    ///
+    /// Cancel safe: if the future is dropped, it is changed for all files, or for those
+    /// that begin later and some others.
+    pub async fn set_patience(&self, patience: Option<Duration>) {
+        self.control.last().set_patience(patience).await;
+    }
+
+    /// Adds an owner to ask, an [`Addr`] or text, in addition to those that are known and
+    /// that a tracker names. No effect on a download that has ended.
+    ///
+    /// Cancel safe: if the future is dropped, files that are under way may not ask it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is not an address. An address that the transport cannot reach
+    /// is tried in vain.
+    pub async fn add_owner<A>(&self, addr: A) -> Result<(), ConfigError>
+    where
+        A: TryInto<Addr> + fmt::Display,
+        A::Error: Into<AddrError>,
+    {
+        let owner = checked_addr(addr)?;
+        self.control.last().add_owners(vec![owner]).await;
+        Ok(())
+    }
+
+    /// Ends the download, also one that was [detached](Self::detach) before. What has
+    /// arrived is kept for the next download of the folder
+    /// ([`discard`](Self::discard) deletes it). Returns at once; the outcome follows soon.
+    /// It is [`DownloadError::Cancelled`], unless the download ends in another way before.
+    /// A folder that is being published at that moment may be published.
+    ///
+    /// If there are other handles of the download, it goes on for them, and only this
+    /// handle has that outcome. What this one wanted of the folder is still fetched.
     pub fn cancel(&self) {
-        self.cancel.cancel();
+        if self.hold.cancel() {
+            self.left.cancel();
+        }
+    }
+
+    /// Ends the download as [`cancel`](Self::cancel) does, and deletes what has arrived of
+    /// the folder, also what an earlier download has left. Returns at once. When the
+    /// outcome is [`DownloadError::Cancelled`], it is gone; it is
+    /// [`FolderError::Storage`] if the storage could not delete it. What is in its place
+    /// already stays: the whole folder, or the part of it that was here before.
+    ///
+    /// If there are other handles of the download, it goes on for them, nothing is
+    /// deleted, and only this handle is cancelled. The last handle decides.
+    pub fn discard(&self) {
+        if self.hold.discard() {
+            self.left.cancel();
+        }
     }
 
     /// Lets the download run without a handle, until it ends or the peer stops.
+    /// [`Peer::get_folder`](crate::Peer::get_folder) gives a handle again.
     pub fn detach(self) {
-        self.on_drop.disarm();
+        self.hold.detach();
     }
 }
 
@@ -192,7 +389,7 @@ impl Future for FolderDownload {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let ended = ready!(self.outcome.poll(cx));
         // For the next one that awaits it.
-        let again = outcome(self.status.clone());
+        let again = outcome(self.status.clone(), self.left.clone());
         self.outcome.set(again);
         Poll::Ready(ended)
     }
@@ -206,8 +403,15 @@ impl fmt::Debug for FolderDownload {
     }
 }
 
-async fn outcome(mut status: watch::Receiver<FolderStatus>) -> Result<Folder, FolderError> {
-    let ended = status.wait_for(|status| status.outcome.is_some()).await;
+async fn outcome(
+    mut status: watch::Receiver<FolderStatus>,
+    left: CancellationToken,
+) -> Result<Folder, FolderError> {
+    let ended = tokio::select! {
+        biased;
+        ended = status.wait_for(|status| status.outcome.is_some()) => ended,
+        () = left.cancelled() => return Err(DownloadError::Cancelled.into()),
+    };
     let outcome = ended.ok().and_then(|status| status.outcome.clone());
     // A task that was ended at once has reported none.
     outcome.unwrap_or_else(|| Err(DownloadError::ShutDown.into()))
@@ -233,6 +437,9 @@ impl fmt::Debug for FolderEvents {
 /// What a listener has heard.
 struct News {
     status: watch::Receiver<FolderStatus>,
+    /// Cancelled when the handle has left the download.
+    left: CancellationToken,
+    paused: bool,
     found: bool,
     shown: FolderProgress,
     /// The last reason that was told, until the download resumed.
@@ -249,7 +456,16 @@ impl News {
             if let Some(event) = self.take() {
                 return Some((event, self));
             }
-            if self.status.changed().await.is_err() {
+            let changed = tokio::select! {
+                biased;
+                changed = self.status.changed() => changed,
+                () = self.left.cancelled() => {
+                    self.ended = true;
+                    let event = FolderEvent::Failed(DownloadError::Cancelled.into());
+                    return Some((event, self));
+                }
+            };
+            if changed.is_err() {
                 // What the task said last; one that was ended at once said nothing.
                 let event = self.take().unwrap_or_else(|| {
                     self.ended = true;
@@ -266,6 +482,14 @@ impl News {
         if let Some(folder) = status.folder.filter(|_| !self.found) {
             self.found = true;
             return Some(FolderEvent::Found(folder));
+        }
+        if self.paused != status.paused && status.outcome.is_none() {
+            self.paused = status.paused;
+            self.stall = None;
+            return Some(match status.paused {
+                true => FolderEvent::Paused,
+                false => FolderEvent::Unpaused,
+            });
         }
         if self.stall != status.stall && status.outcome.is_none() {
             self.stall = status.stall;

@@ -1,18 +1,20 @@
 //! What a peer has and fetches, and handles of downloads that run.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::content::{ContentId, ContentName};
+use crate::content::{Content, ContentId, ContentName};
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::running::Running;
+use crate::peer::folders::status::FolderProgress;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::swarm::Progress;
 
-/// A content that a peer has or fetches; see [`Peer::list`].
+/// A content or a folder that a peer has or fetches; see [`Peer::list`].
 ///
 /// With the feature `serde` it is saved as a JSON object with these fields, the
 /// [state](ContentState) in words, and `position` beside it if it is queued, as in
@@ -21,20 +23,39 @@ use crate::peer::swarm::Progress;
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ListedContent {
+    /// Whether it is a folder.
+    pub kind: ContentKind,
     /// The content; `None` as long as a download by name has not found it.
     pub id: Option<ContentId>,
     /// The name that it has or gets here. As long as the manifest is not known, the name
     /// that the user wants or that it was asked for by; `None` if that was an id.
     pub name: Option<ContentName>,
-    /// Bytes of the content, once the manifest is known.
+    /// Bytes of the content, once the manifest is known. Those of all files of a folder
+    /// that are wanted, once its index is here.
     pub length: Option<u64>,
-    /// How far it is.
+    /// How far it is. That of a folder is what its files have together
+    /// ([`FolderDownload::stats`](crate::FolderDownload::stats)).
     pub progress: Progress,
     /// Which of the downloads that wait begins first; `None` of what is complete.
     pub priority: Option<Priority>,
     /// What happens to it at this moment.
     #[cfg_attr(feature = "serde", serde(flatten))]
     pub state: ContentState,
+}
+
+/// Whether something is one content, or a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContentKind {
+    /// One content.
+    Single,
+    /// A folder. Its files and its index have no entries of their own.
+    Folder {
+        /// How many of its files are here.
+        progress: FolderProgress,
+        /// Where it lies; `None` as long as nothing of it is in its place.
+        path: Option<PathBuf>,
+    },
 }
 
 /// What happens to a content.
@@ -80,22 +101,31 @@ impl Peer {
     /// paused), each once however many handles it has;
     /// then what is [complete](Self::contents), by id. Downloads that have failed are
     /// not here, and neither is what was downloaded [without being
-    /// shared](crate::DownloadOptions::seed). A folder is its index. O(contents).
+    /// shared](crate::DownloadOptions::seed).
+    ///
+    /// A folder has one entry, of a [kind](ListedContent::kind) of its own. Its files have
+    /// entries only if they are shared or downloaded by themselves as well. The downloads
+    /// of folders come behind those of contents. O(contents and files of folders).
     pub fn list(&self) -> Vec<ListedContent> {
         let shared = self.shared();
         let mut list: Vec<ListedContent> = Vec::new();
         for running in shared.running.all() {
             list.extend(listed(&running));
         }
-        list.extend(self.contents().into_iter().map(|content| {
+        #[cfg(feature = "file-storage")]
+        self.list_folders(&mut list);
+        let is_folder = |content: &&Content| shared.folders.get(&content.id).is_some();
+        let contents = self.contents();
+        list.extend(contents.iter().filter(|c| !is_folder(c)).map(|content| {
             let uploads = shared.contents.uploads(&content.id);
             let uploaded = uploads.bytes();
             let status = ContentStatus::shared(content.clone(), uploads);
             let mut progress = status.progress().clone();
             progress.uploaded = uploaded;
             ListedContent {
+                kind: ContentKind::Single,
                 id: Some(content.id),
-                name: Some(content.name),
+                name: Some(content.name.clone()),
                 length: Some(content.length),
                 progress,
                 priority: None,
@@ -148,6 +178,7 @@ fn listed(running: &Running) -> Option<ListedContent> {
         _ => ContentState::Downloading,
     };
     Some(ListedContent {
+        kind: ContentKind::Single,
         id: running.id(),
         name: content.map(|content| &content.name).or(asked).cloned(),
         length: content.map(|content| content.length),

@@ -6,6 +6,8 @@ pub(super) mod download;
 pub(super) mod download_bytes;
 #[cfg(feature = "file-storage")]
 pub(super) mod folder;
+#[cfg(feature = "file-storage")]
+mod folder_control;
 pub(super) mod key;
 mod limits;
 pub(super) mod list;

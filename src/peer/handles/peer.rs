@@ -29,15 +29,13 @@ use crate::peer::events::hub::EventHub;
 #[cfg(feature = "file-storage")]
 use crate::peer::folders::error::FolderError;
 #[cfg(feature = "file-storage")]
-use crate::peer::folders::fetch::{FolderRequest, FolderTask};
+use crate::peer::folders::restored::restore_paused_folders;
 #[cfg(feature = "file-storage")]
 use crate::peer::folders::share::{restore, share_folder, unshare_any};
 #[cfg(feature = "file-storage")]
-use crate::peer::folders::status::{Folder, FolderStatus};
+use crate::peer::folders::status::Folder;
 use crate::peer::folders::table::FolderTable;
 use crate::peer::handles::download::{Download, DownloadOptions};
-#[cfg(feature = "file-storage")]
-use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::reader::{ContentReader, ReaderOptions};
 use crate::peer::handles::share::ShareSource;
@@ -148,6 +146,8 @@ impl Peer {
     pub fn contents(&self) -> Vec<Content> {
         let shared = self.shared();
         let mut contents = shared.contents.complete();
+        // Of a folder that is fetched only the index is complete.
+        contents.retain(|content| !shared.folders.is_coming(&content.id));
         for folder in shared.folders.all() {
             let index = contents.binary_search_by_key(&folder.id, |content| content.id);
             if let Ok(at) = index {
@@ -461,76 +461,6 @@ impl Peer {
         let board = readers(shared, &id).await?;
         let stop = shared.tasks.stop.clone();
         Ok(ContentReader::new(board, stop, options))
-    }
-
-    /// Starts to download a folder, by its name or its id: everything that is in it, into
-    /// a directory of the storage. Returns at once: await the handle, or watch its
-    /// events.
-    ///
-    /// The content must be a folder; nobody else can tell, so a download of it by
-    /// [`download`](Self::download) gets the bytes of its index, and this fails with
-    /// [`FolderError::Index`] for any other content. Everything about the folder is
-    /// checked before the first file is fetched.
-    ///
-    /// The folder appears under its name when it is whole and durable, and not before.
-    /// Nothing that is there is replaced. What was fetched when the download ends in
-    /// another way, or the process does, is kept beside it in the storage, and the next
-    /// download of the folder goes on from there. A file that this peer has in another
-    /// place, in an earlier version of the folder for instance, is copied from there.
-    ///
-    /// Then this peer shares the folder. Names are chosen as for a
-    /// [`download`](Self::download), and the files count as downloads for
-    /// [`PeerConfig::max_downloads`]. [`Storage::folders`] says whether a storage can
-    /// keep folders.
-    ///
-    /// The handle returns all errors. If the same folder is there under its name, the
-    /// download succeeds; if something else is,
-    /// [`FolderError::TargetExists`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    #[cfg(feature = "file-storage")]
-    pub fn download_folder(&self, key: impl Into<DownloadKey>) -> FolderDownload {
-        self.download_folder_with(key, FolderOptions::default())
-    }
-
-    /// [`download_folder`](Self::download_folder), with options: a part of the folder,
-    /// or another name.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    #[cfg(feature = "file-storage")]
-    pub fn download_folder_with(
-        &self,
-        key: impl Into<DownloadKey>,
-        options: FolderOptions,
-    ) -> FolderDownload {
-        let (shared, key) = (self.shared(), key.into());
-        let parent = &shared.tasks.span;
-        let span = tracing::info_span!(parent: parent, "download", %key, folder = true);
-        let (status, watched) = tokio::sync::watch::channel(FolderStatus::default());
-        let cancel = tokio_util::sync::CancellationToken::new();
-        let download = FolderDownload::new(watched, cancel.clone());
-        let task = FolderTask {
-            shared: Arc::clone(shared),
-            status,
-            cancel,
-        };
-        let FolderOptions {
-            name,
-            paths,
-            owners,
-            wrong,
-        } = options;
-        let request = FolderRequest {
-            key,
-            name,
-            paths,
-            owners,
-            wrong,
-        };
-        shared.tasks.spawn(span, task.run(request));
-        download
     }
 
     /// Stops the peer: tells the trackers (EXIT) and the other peers, ends every
@@ -861,6 +791,8 @@ impl PeerBuilder {
                 downloads: Arc::new(DownloadQueue::new(max_downloads)),
                 running: Arc::default(),
                 folders,
+                #[cfg(feature = "file-storage")]
+                running_folders: Arc::default(),
                 guard,
                 dialler: Arc::new(dialler),
                 tasks,
@@ -955,6 +887,8 @@ async fn serve_remembered(shared: &Arc<PeerShared>) -> Result<(), StorageError> 
     serve_stored(shared).await?;
     #[cfg(feature = "file-storage")]
     restore(shared).await?;
+    #[cfg(feature = "file-storage")]
+    restore_paused_folders(shared).await?;
     restore_paused(shared).await
 }
 

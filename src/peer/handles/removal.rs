@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "file-storage")]
+use crate::content::FolderIndex;
 use crate::content::{ContentId, ContentName};
 use crate::error::RemoveError;
 use crate::peer::contents::place::{Place, check_present};
@@ -89,6 +91,11 @@ impl Peer {
     /// A file is deleted only if it is still this content ([`Storage::remove`]); one that
     /// somebody has overwritten stays, and is reported. A file that lies elsewhere stays.
     ///
+    /// A [folder](Self::folders) is removed as a whole, and is one of
+    /// [`Removed::files`]. Its files are deleted, and then the folders that are empty.
+    /// Whatever else lies there stays, with the folders that it lies in; a file of the
+    /// folder that somebody has changed stays as well, and is reported.
+    ///
     /// Cancel safe: once polled, the content is no longer served, even if the future is
     /// dropped. Then some of its files may stay.
     ///
@@ -117,14 +124,21 @@ impl Peer {
 
     /// The paths of the files of a complete content: of each place that it was shared
     /// from or downloaded to, or where a download found it. The first one is served. Empty if
-    /// it is not complete here, or lies in a storage without paths. A name stands for the only
-    /// content here that has it.
+    /// it is not complete here, or lies in a storage without paths. A folder, or the part of
+    /// it that is here, is one directory. A name stands for the only content here that has it.
     ///
     /// Cancel safe.
     pub async fn paths(&self, key: impl Into<DownloadKey>) -> Vec<PathBuf> {
         let Some(id) = self.id_of(key.into()) else {
             return Vec::new();
         };
+        #[cfg(feature = "file-storage")]
+        if let Some(placed) = self.shared().folders.placed(&id) {
+            return vec![placed.root().path()];
+        }
+        if self.shared().folders.is_coming(&id) {
+            return Vec::new();
+        }
         let places = places(self.shared(), &id).await.unwrap_or_default();
         let mut paths = Vec::new();
         for path in places.iter().filter_map(|place| place.blob.path()) {
@@ -147,12 +161,17 @@ async fn remove(
     id: ContentId,
     removal: Removal,
 ) -> Result<Removed, RemoveError> {
+    #[cfg(feature = "file-storage")]
+    if let Some(removed) = remove_folder(shared, id, removal).await {
+        return removed;
+    }
     let folder = || RemoveError::Folder { id };
-    if shared.folders.get(&id).is_some() || shared.folders.blob(&id).is_some() {
+    if shared.folders.blob(&id).is_some() {
         return Err(folder());
     }
     let places = match shared.contents.role(&id) {
-        Some(Role::Index | Role::File) => return Err(folder()),
+        Some(Role::Index) => return Err(RemoveError::Downloading { id }),
+        Some(Role::File) => return Err(folder()),
         // What is remembered and cannot be read has no places.
         None => Vec::new(),
         Some(Role::Alone) => match places(shared, &id).await {
@@ -177,6 +196,55 @@ async fn remove(
         });
     }
     Ok(Removed { id, files })
+}
+
+/// Removes a folder. `None` if it is none that is here.
+#[cfg(feature = "file-storage")]
+async fn remove_folder(
+    shared: &Arc<PeerShared>,
+    id: ContentId,
+    removal: Removal,
+) -> Option<Result<Removed, RemoveError>> {
+    if shared.running_folders.claimed(&id).is_some() {
+        return Some(Err(RemoveError::Downloading { id }));
+    }
+    let (folder, _) = shared.folders.get(&id)?;
+    let placed = shared.folders.placed(&id)?;
+    let index = match removal {
+        Removal::DeleteFile if placed.is_stored() => Some(read_index(shared, &id).await),
+        _ => None,
+    };
+    if !unshare_any(shared, &id).await {
+        return Some(Err(RemoveError::NotHere { id }));
+    }
+    let fate = match (removal, index) {
+        (Removal::KeepFile, _) => FileFate::Kept,
+        (Removal::DeleteFile, None) => FileFate::Elsewhere,
+        (Removal::DeleteFile, Some(Err(error))) => FileFate::Failed(error),
+        (Removal::DeleteFile, Some(Ok(index))) => match placed.delete(&index).await {
+            Ok(true) => FileFate::Deleted,
+            Ok(false) => FileFate::Gone,
+            Err(error) => FileFate::Failed(error),
+        },
+    };
+    let file = RemovedFile {
+        name: folder.name,
+        path: Some(placed.root().path()),
+        fate,
+    };
+    let files = vec![file];
+    Some(Ok(Removed { id, files }))
+}
+
+/// What is in a folder that is here.
+#[cfg(feature = "file-storage")]
+async fn read_index(shared: &PeerShared, id: &ContentId) -> Result<FolderIndex, StorageError> {
+    let gone = || StorageError::NotFound { name: (*id).into() };
+    let (main, _) = shared.contents.places(id).await.ok_or_else(gone)?;
+    let bytes = main.blob.read_at(0, main.blob.length() as usize).await?;
+    let index = Some(bytes).filter(|bytes| ContentId::of(bytes) == *id);
+    let index = index.and_then(|bytes| FolderIndex::decode(&bytes).ok());
+    index.ok_or_else(gone)
 }
 
 /// Deletes the file of a place that is no longer served.

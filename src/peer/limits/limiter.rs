@@ -235,6 +235,8 @@ impl State {
 pub(in crate::peer) struct Seat {
     limiter: Arc<Limiter>,
     id: ContentId,
+    /// What its bytes count for as well: the folder of a file.
+    group: Option<ContentId>,
     /// As of which version of the limits the machine is limited.
     version: u64,
     /// `None` as long as nothing limits the content.
@@ -242,10 +244,16 @@ pub(in crate::peer) struct Seat {
 }
 
 impl Seat {
-    pub(in crate::peer) fn new(limiter: &Arc<Limiter>, id: ContentId) -> Self {
+    /// `group` is what the bytes of the content count for as well.
+    pub(in crate::peer) fn new(
+        limiter: &Arc<Limiter>,
+        id: ContentId,
+        group: Option<ContentId>,
+    ) -> Self {
         Self {
             limiter: Arc::clone(limiter),
             id,
+            group,
             version: 0,
             news: None,
         }
@@ -286,12 +294,17 @@ impl Seat {
     fn limits_changed(&mut self, swarm: &mut Swarm) {
         let (upload, download) = {
             let mut state = self.limiter.state();
-            let upload = state.upload.limits(&self.id);
-            let download = state.download.limits(&self.id);
+            let group = self.group.as_ref();
+            let upload = state.upload.limits(&self.id, group);
+            let download = state.download.limits(&self.id, group);
             if (upload || download) && self.news.is_none() {
                 let mailbox = Mailbox::default();
                 self.news = Some(Arc::clone(&mailbox.news));
                 state.drivers.insert(self.id, mailbox);
+                if let Some(group) = self.group {
+                    state.upload.join(self.id, group);
+                    state.download.join(self.id, group);
+                }
             }
             (upload, download)
         };

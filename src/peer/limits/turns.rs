@@ -98,6 +98,8 @@ pub(super) struct Turns {
     per_host: Option<u64>,
     hosts: BTreeMap<HostKey, Bucket>,
     contents: BTreeMap<ContentId, Bucket>,
+    /// Contents whose bytes count for another one as well: files for their folder.
+    groups: BTreeMap<ContentId, ContentId>,
     queue: BTreeMap<Place, Turn>,
     flows: BTreeMap<(ContentId, HostKey), Flow>,
     promises: Vec<Promise>,
@@ -128,9 +130,30 @@ impl Turns {
         self.contents.extend(bucket.map(|bucket| (content, bucket)));
     }
 
-    /// Whether anything limits a content.
-    pub(super) fn limits(&self, content: &ContentId) -> bool {
-        self.peer.is_some() || self.per_host.is_some() || self.contents.contains_key(content)
+    /// The bytes of a content count for another one as well, until it is
+    /// [forgotten](Self::forget).
+    pub(super) fn join(&mut self, content: ContentId, group: ContentId) {
+        self.groups.insert(content, group);
+    }
+
+    /// Whether anything limits a content, or the one that its bytes count for.
+    pub(super) fn limits(&self, content: &ContentId, group: Option<&ContentId>) -> bool {
+        let limits = |id: &ContentId| self.contents.contains_key(id);
+        self.peer.is_some()
+            || self.per_host.is_some()
+            || limits(content)
+            || group.is_some_and(limits)
+    }
+
+    /// The bucket of what a content counts for, if it counts for something else.
+    fn group(&self, content: &ContentId) -> Option<(&ContentId, &Bucket)> {
+        let group = self.groups.get(content)?;
+        Some((group, self.contents.get(group)?))
+    }
+
+    /// Whether the bytes of a content count for this one.
+    fn counts_for(&self, content: &ContentId, id: &ContentId) -> bool {
+        content == id || self.groups.get(content) == Some(id)
     }
 
     // The queue.
@@ -175,9 +198,9 @@ impl Turns {
             .retain(|promise| promise.until > now && !promise.to.is_same_flow(&turn));
         match turn.kind {
             AllowanceKind::Bytes => {
-                for bucket in self.buckets(&turn.content, &turn.host) {
+                self.with_buckets(&turn.content, &turn.host, |bucket| {
                     bucket.take(now, turn.bytes);
-                }
+                });
             }
             AllowanceKind::Invitation => self.promises.push(Promise {
                 to: turn.clone(),
@@ -230,7 +253,8 @@ impl Turns {
     /// of the peer.
     fn wait(&self, now: Instant, turn: &Turn) -> (Duration, Duration) {
         let content = self.contents.get(&turn.content).into_iter();
-        let own = content.chain(self.hosts.get(&turn.host));
+        let group = self.group(&turn.content).map(|(_, bucket)| bucket);
+        let own = content.chain(group).chain(self.hosts.get(&turn.host));
         let own = own.map(|bucket| bucket.wait(now, turn.bytes)).max();
         let peer = self.peer.as_ref();
         let peer = peer.map(|bucket| bucket.wait(now, turn.bytes));
@@ -245,9 +269,11 @@ impl Turns {
             return wait;
         }
         let content = self.contents.get(&turn.content);
+        let (group, of_group) = self.group(&turn.content).unzip();
         let host = self.hosts.get(&turn.host);
         let scopes = [
             (content, Some(turn.content), None),
+            (of_group, group.copied(), None),
             (host, None, Some(&turn.host)),
             (self.peer.as_ref(), None, None),
         ];
@@ -260,7 +286,7 @@ impl Turns {
         let others = others.filter(|other| !other.is_same_flow(turn));
         for (bucket, of, from) in scopes {
             let counts = |other: &&Turn| {
-                of.is_none_or(|of| of == other.content)
+                of.is_none_or(|of| self.counts_for(&other.content, &of))
                     && from.is_none_or(|from| *from == other.host)
             };
             let before = others.clone().filter(counts).map(|other| other.bytes).sum();
@@ -282,27 +308,28 @@ impl Turns {
             // It was not given that.
             flow.finish = flow.finish.saturating_sub(turn.bytes);
         }
-        for bucket in self.buckets(&turn.content, &turn.host) {
+        self.with_buckets(&turn.content, &turn.host, |bucket| {
             bucket.give_back(now, turn.bytes);
-        }
+        });
     }
 
     /// Nothing of a content waits any more.
     pub(super) fn forget(&mut self, content: &ContentId) {
+        self.groups.remove(content);
         self.queue.retain(|_, turn| turn.content != *content);
         self.flows.retain(|(of, _), _| of != content);
         self.promises
             .retain(|promise| promise.to.content != *content);
     }
 
-    fn buckets(
-        &mut self,
-        content: &ContentId,
-        host: &HostKey,
-    ) -> impl Iterator<Item = &mut Bucket> {
-        let content = self.contents.get_mut(content).into_iter();
+    /// Does something with each limit that holds for a content and a host.
+    fn with_buckets(&mut self, content: &ContentId, host: &HostKey, with: impl Fn(&mut Bucket)) {
+        let group = self.groups.get(content).filter(|group| *group != content);
+        for id in std::iter::once(content).chain(group) {
+            self.contents.get_mut(id).into_iter().for_each(&with);
+        }
         let host = self.hosts.get_mut(host).into_iter();
-        content.chain(host).chain(&mut self.peer)
+        host.chain(&mut self.peer).for_each(&with);
     }
 
     /// Forgets the flows that do not wait, and hosts that make no difference, when there are
@@ -391,6 +418,33 @@ mod tests {
     }
 
     const BURST_PART_OF_SECOND: u64 = 20;
+
+    #[test]
+    fn bytes_of_a_content_count_for_its_group_as_well() {
+        let (start, rate) = (Instant::now(), 1 << 20);
+        let mut turns = Turns::default();
+        turns.set_content(start, id(9), Some(rate));
+        turns.set_content(start, id(2), Some(rate / 4));
+        for content in [1, 2, 3] {
+            turns.join(id(content), id(9));
+            assert!(turns.limits(&id(content), Some(&id(9))));
+            turns.ask(start, turn(content, content, BURST / 4));
+        }
+        let seconds = 10;
+        let passed = run(&mut turns, start, Duration::from_secs(seconds), true);
+        let bytes = |of: &[u8]| -> u64 {
+            let of = passed
+                .iter()
+                .filter(|(_, t)| of.iter().any(|c| t.content == id(*c)));
+            of.map(|(_, turn)| turn.bytes).sum()
+        };
+        let near = |bytes: u64, rate: u64| bytes.abs_diff(seconds * rate) < rate;
+        assert!(near(bytes(&[1, 2, 3]), rate), "{}", bytes(&[1, 2, 3]));
+        assert!(near(bytes(&[2]), rate / 4), "{}", bytes(&[2]));
+        // What does not wait any more counts for nothing.
+        turns.forget(&id(1));
+        assert!(turns.group(&id(1)).is_none());
+    }
 
     #[test]
     fn second_has_no_more_than_five_percent_and_a_block_too_much() {

@@ -61,8 +61,8 @@ mod writers;
 
 pub use folder::Folders;
 pub(crate) use folder::{
-    FolderHome, PlacedFiles, ScanError, ScannedFile, ScannedFolder, TreeRoot, is_taken,
-    remembered_folders, scan_folder,
+    FolderHome, Occupied, PausedFolder, PlacedFiles, ScanError, ScannedFile, ScannedFolder,
+    TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
 };
 pub use pool::FilePool;
 pub use stamp::FileStamp;

@@ -129,7 +129,11 @@ impl Driver {
     ) -> Self {
         let id = swarm.id();
         let uploads = status.borrow().uploads().clone();
-        let limits = Seat::new(&shared.limiter, id);
+        let group = match listing.its_role() {
+            Role::File => shared.folders.of_file(&id).first().copied(),
+            Role::Alone | Role::Index => None,
+        };
+        let limits = Seat::new(&shared.limiter, id, group);
         Self {
             uploads,
             span: tracing::info_span!(parent: &shared.tasks.span, "content", %id),

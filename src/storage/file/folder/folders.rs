@@ -1,6 +1,7 @@
 //! Where a storage keeps folders.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::super::dir::Dir;
@@ -24,6 +25,11 @@ impl Folders {
     /// Where the folder with this name lies.
     pub(crate) fn root(&self, name: &ContentName) -> TreeRoot {
         TreeRoot::stored(Arc::clone(&self.dir), name.clone())
+    }
+
+    /// The path of the directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn pool(&self) -> &FilePool {

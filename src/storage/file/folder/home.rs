@@ -11,18 +11,20 @@ use super::super::blocking::run;
 use super::super::dir::{DataFile, Dir, open_path};
 use super::super::disk::{Disk, DiskFile, Refused};
 use super::super::failure::{failed, failed_to_store, refused};
-use super::super::names::folder_name;
+use super::super::names::{folder_name, parse_reserved};
 use super::super::read_blob::{Located, Location, ReadBlob};
 use super::super::stamp::Stamp;
 use super::super::storage::FileStorage;
 use super::super::storage_dir::{LockAttempt, StorageDir};
 use super::folders::Folders;
+use super::in_place::{PlacedFiles, files_of};
+use super::paused::{self, PAUSED, PausedFolder};
 use super::record::{FileRecord, FolderRecord, file_at};
 use super::staging::{COPY_LEN, TreeBuilder, make_durable, publish, remove, remove_all, write_new};
 use super::tree_blob::tree_blob;
 use super::tree_root::TreeRoot;
 use crate::content::{
-    ContentId, ContentName, FolderIndex, FolderItem, MAX_PATH_DEPTH, Manifest, ManifestBuilder,
+    ContentId, ContentName, FolderIndex, MAX_PATH_DEPTH, Manifest, ManifestBuilder,
 };
 use crate::storage::{Blob, StorageError};
 
@@ -47,13 +49,6 @@ pub(crate) struct FolderHome {
     had: HashSet<ContentId>,
     /// Locked.
     lock: DataFile,
-}
-
-/// The files of a folder that is in its final place, with the entries of the index
-/// that they are.
-pub(crate) struct PlacedFiles {
-    root: TreeRoot,
-    files: Vec<(u32, Stamp)>,
 }
 
 impl FolderHome {
@@ -107,11 +102,6 @@ impl FolderHome {
     /// Whether it had a file with this id when it was opened.
     pub(crate) fn had(&self, id: &ContentId) -> bool {
         self.had.contains(id)
-    }
-
-    /// Whether it had any file then.
-    pub(crate) fn had_any(&self) -> bool {
-        !self.had.is_empty()
     }
 
     /// Removes a file that is not what it should be.
@@ -202,8 +192,7 @@ impl FolderHome {
         index: &FolderIndex,
         blobs: &HashMap<ContentId, Arc<dyn Blob>>,
     ) -> Result<PlacedFiles, StorageError> {
-        let stamp = |(id, blob): (&ContentId, &Arc<dyn Blob>)| Some((*id, blob.file()?.stamp));
-        let stamps: HashMap<ContentId, Stamp> = blobs.iter().filter_map(stamp).collect();
+        let stamps = stamps(blobs);
         let (home, root) = (Arc::clone(&self.dir), Arc::clone(&self.folders.dir));
         let (name, index) = (name.clone(), index.clone());
         run(move || {
@@ -211,6 +200,34 @@ impl FolderHome {
             publish(&home, &root, &name)?;
             let files = files_of(&index).zip(stamps).collect();
             let root = TreeRoot::stored(root, name);
+            Ok(PlacedFiles { root, files })
+        })
+        .await
+    }
+
+    /// Adds files in the home to a folder that is in its place, each whole and durable.
+    /// `index` are those entries of the folder that are missing there. Replaces nothing.
+    ///
+    /// Cancel safe: if the future is dropped, or the process ends, some of them may be
+    /// there.
+    ///
+    /// # Errors
+    /// [`StorageError::Exists`] if something has the path of a file, and
+    /// [`StorageError::Changed`] if somebody has changed one.
+    pub(crate) async fn extend(
+        &self,
+        root: &TreeRoot,
+        index: &FolderIndex,
+        blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+    ) -> Result<PlacedFiles, StorageError> {
+        let stamps = stamps(blobs);
+        let (home, root, index) = (Arc::clone(&self.dir), root.clone(), index.clone());
+        run(move || {
+            let opened = root.open();
+            let tree = opened.map_err(|e| refused("opening", &root.path(), e))?;
+            let stamp = |id: &ContentId| stamps.get(id).copied();
+            let stamps = TreeBuilder::extend(&home, tree, &index, stamp)?;
+            let files = files_of(&index).zip(stamps).collect();
             Ok(PlacedFiles { root, files })
         })
         .await
@@ -284,6 +301,44 @@ impl FolderHome {
         run(move || write_record(&dir, bytes.into())).await
     }
 
+    /// Records durably that the download is paused, or drops that record.
+    pub(crate) async fn record_paused(
+        &self,
+        paused: Option<PausedFolder>,
+    ) -> Result<(), StorageError> {
+        let dir = Arc::clone(&self.dir);
+        run(move || paused::write(&dir, paused.as_ref())).await
+    }
+
+    /// Whether it is recorded in it that the folder is in its place.
+    pub(crate) async fn is_recorded(&self) -> Result<bool, StorageError> {
+        let dir = Arc::clone(&self.dir);
+        run(move || Ok(dir.kind(RECORD)?.is_some())).await
+    }
+
+    /// Whether there is anything in it that is worth to be kept: files, whole or not, or a
+    /// record.
+    pub(crate) async fn holds_anything(&self) -> Result<bool, StorageError> {
+        let (dir, index) = (Arc::clone(&self.dir), self.id);
+        run(move || {
+            let names = dir.disk.names();
+            let names = names.map_err(|e| failed("listing", dir.path(), e))?;
+            let is_worth = |name: &String| {
+                let reserved = || parse_reserved(name).map(|(id, _)| id);
+                let file = name.parse().ok().or_else(reserved);
+                [RECORD, PAUSED].contains(&&**name) || file.is_some_and(|id| id != index)
+            };
+            Ok(names.iter().any(is_worth))
+        })
+        .await
+    }
+
+    /// Whether a folder has a home here.
+    pub(crate) async fn is_there(folders: &Folders, id: ContentId) -> Result<bool, StorageError> {
+        let dir = Arc::clone(&folders.dir);
+        run(move || Ok(dir.kind(&folder_name(id))?.is_some())).await
+    }
+
     /// Removes what was fetched, but for the index: the folder is in its place.
     pub(crate) async fn clear(&self) -> Result<(), StorageError> {
         let (dir, index) = (Arc::clone(&self.dir), self.id.to_string());
@@ -292,14 +347,15 @@ impl FolderHome {
     }
 
     /// Removes all of the home. What is served from it can no longer be read.
-    pub(crate) async fn remove(self) -> Result<(), StorageError> {
+    pub(crate) async fn remove(&self) -> Result<(), StorageError> {
+        let (dir, root, id) = (Arc::clone(&self.dir), self.folders.clone(), self.id);
         run(move || {
-            let (dir, root) = (&self.dir, &self.folders.dir);
+            let (dir, root) = (&*dir, &root.dir);
             // First the record: the rest without it is nothing that is shared.
             remove(dir, RECORD)?;
             clear(dir, |name| name == LOCK)?;
             remove(dir, LOCK)?;
-            let name = folder_name(self.id);
+            let name = folder_name(id);
             let removed = root.disk.remove_dir(name.as_ref());
             removed.map_err(|e| failed("removing", &root.path_of(&name), e))
         })
@@ -317,36 +373,10 @@ impl Drop for FolderHome {
     }
 }
 
-impl PlacedFiles {
-    /// The files of a folder of the user, in the order of the index.
-    pub(crate) fn of(root: TreeRoot, index: &FolderIndex, blobs: &[Arc<dyn Blob>]) -> Self {
-        let stamps = blobs.iter().filter_map(|blob| Some(blob.file()?.stamp));
-        let files = files_of(index).zip(stamps).collect();
-        Self { root, files }
-    }
-
-    /// The files, to be read where they lie.
-    pub(crate) fn blobs<'a>(
-        &'a self,
-        index: &'a FolderIndex,
-        folders: &'a Folders,
-    ) -> impl Iterator<Item = (ContentId, Arc<dyn Blob>)> + 'a {
-        self.files.iter().filter_map(|&(entry, stamp)| {
-            let (path, id, _) = file_at(index, entry)?;
-            Some((id, tree_blob(&self.root, path, stamp, &folders.pool)))
-        })
-    }
-
-    /// The same files by their numbers in the index of the whole folder, of which
-    /// `part` is a selection.
-    pub(crate) fn within(mut self, part: &FolderIndex, whole: &FolderIndex) -> Self {
-        for (entry, _) in &mut self.files {
-            let path = &part.entries()[*entry as usize].path;
-            let at = whole.entries().partition_point(|entry| entry.path < *path);
-            *entry = at as u32;
-        }
-        self
-    }
+/// The stamps of files that have one.
+fn stamps(blobs: &HashMap<ContentId, Arc<dyn Blob>>) -> HashMap<ContentId, Stamp> {
+    let stamp = |(id, blob): (&ContentId, &Arc<dyn Blob>)| Some((*id, blob.file()?.stamp));
+    blobs.iter().filter_map(stamp).collect()
 }
 
 /// The index in the home of a folder, found again each time that it is read.
@@ -363,13 +393,6 @@ pub(super) fn index_blob(folders: &Folders, id: ContentId) -> Result<Arc<dyn Blo
         )),
         None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
     }
-}
-
-/// The numbers of the entries that are files.
-fn files_of(index: &FolderIndex) -> impl Iterator<Item = u32> + '_ {
-    let entries = (0..).zip(index.entries());
-    let files = entries.filter(|(_, entry)| matches!(entry.item, FolderItem::File { .. }));
-    files.map(|(number, _)| number)
 }
 
 /// Begins a copy. Returns whether it has the bytes of the original already.

@@ -11,11 +11,14 @@
 //! where the folder lies and of the stamps of its files.
 //!
 //! `tree_root` is where the tree lies, and `tree_blob` a file in it; `scan` lists it;
-//! `staging` fills a home and builds the tree; `record` is the format of the record;
-//! `home` is what the peer uses, and `remembered` what it finds after a restart.
+//! `staging` fills a home and builds the tree; `in_place` is what is in its place; `record` is the format of the record;
+//! `paused` is the record of a
+//! download that is paused; `home` is what the peer uses, and `remembered` what it finds after a restart.
 
 pub(super) mod folders;
 mod home;
+mod in_place;
+mod paused;
 mod record;
 mod remembered;
 mod scan;
@@ -24,7 +27,9 @@ mod tree_blob;
 pub(super) mod tree_root;
 
 pub use folders::Folders;
-pub(crate) use home::{FolderHome, PlacedFiles};
-pub(crate) use remembered::remembered_folders;
+pub(crate) use home::FolderHome;
+pub(crate) use in_place::{Occupied, PlacedFiles, occupied};
+pub(crate) use paused::PausedFolder;
+pub(crate) use remembered::{paused_folders, remembered_folders};
 pub(crate) use scan::{ScanError, ScannedFile, ScannedFolder, is_taken, scan_folder};
 pub(crate) use tree_root::TreeRoot;

@@ -13,6 +13,8 @@ use super::super::names::{ReservedFile, folder_name, parse_reserved};
 use super::super::stamp::Stamp;
 use super::folders::Folders;
 use super::home::{MAX_RECORD_LEN, RECORD, index_blob};
+use super::in_place::PlacedFiles;
+use super::paused::{self, PausedFolder};
 use super::record::{FolderRecord, file_at};
 use super::staging::COPY_LEN;
 use super::tree_blob::tree_blob;
@@ -28,6 +30,8 @@ pub(crate) struct RememberedFolder {
     pub(crate) index: FolderIndex,
     /// The bytes of the index.
     pub(crate) index_blob: Arc<dyn Blob>,
+    /// Which files are there, and where.
+    pub(crate) placed: PlacedFiles,
     /// The files that are there, unchanged as far as can be told.
     pub(crate) files: Vec<(FolderPath, Arc<dyn Blob>, Option<Manifest>)>,
     /// The files that are gone or have changed, and why they are not here.
@@ -53,6 +57,15 @@ pub(crate) async fn remembered_folders(
         Ok(ids.filter_map(|id| one(&this, id)).collect())
     })
     .await
+}
+
+/// The downloads of folders that are recorded as paused.
+///
+/// # Errors
+/// [`StorageError::Io`] when they cannot be listed.
+pub(crate) async fn paused_folders(folders: &Folders) -> Result<Vec<PausedFolder>, StorageError> {
+    let this = folders.clone();
+    run(move || paused::all(&this)).await
 }
 
 fn one(this: &Folders, id: ContentId) -> Option<Result<RememberedFolder, Lost>> {
@@ -104,12 +117,14 @@ fn in_place(
     };
     let mut files = Vec::with_capacity(record.files.len());
     let mut lost = Vec::new();
+    let mut placed = PlacedFiles::none(root.clone());
     for file in record.files {
         let Some((path, id, _)) = file_at(&index, file.entry) else {
             continue;
         };
         match check_unchanged(&root, path, id, file.stamp) {
             Ok(()) => {
+                placed.files.push((file.entry, file.stamp));
                 let blob = tree_blob(&root, path, file.stamp, &this.pool);
                 files.push((path.clone(), blob, file.manifest));
             }
@@ -126,6 +141,7 @@ fn in_place(
         name: record.name,
         listed_as: record.listed_as,
         lost,
+        placed,
         index,
         index_blob,
         files,

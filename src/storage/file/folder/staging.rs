@@ -23,6 +23,8 @@ use crate::storage::StorageError;
 
 /// How many bytes are copied at a time.
 pub(super) const COPY_LEN: u64 = 1 << 20;
+/// The name of a file while it is copied for a tree that is in its place.
+const COPY: &str = "copy";
 /// The name of the tree while it is built.
 pub(super) const TREE: &str = "tree";
 
@@ -110,6 +112,8 @@ pub(super) struct TreeBuilder<'a> {
     linked: HashSet<ContentId>,
     /// Files of the tree that are not durable.
     unsynced: Vec<FolderPath>,
+    /// Whether the tree is in its place already, so that what comes to it is seen.
+    in_place: bool,
 }
 
 impl<'a> TreeBuilder<'a> {
@@ -129,19 +133,46 @@ impl<'a> TreeBuilder<'a> {
         let made = home.disk.make_dir(TREE).map_err(Refused::from);
         let tree = made.and_then(|()| home.disk.enter(TREE.as_ref()));
         let tree = tree.map_err(|e| refused("creating", &home.path_of(TREE), e))?;
-        let mut builder = Self {
+        Self::new(home, tree, false).add_all(index, stamp)
+    }
+
+    /// Adds these entries to a tree that is in its place. Each appears there when it is
+    /// whole and durable. Folders that are there stay, and so do the same links.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build), and [`StorageError::Io`] if something has the path of an
+    /// entry.
+    pub(super) fn extend(
+        home: &'a StorageDir<Dir>,
+        tree: Dir,
+        index: &FolderIndex,
+        stamp: impl Fn(&ContentId) -> Option<Stamp>,
+    ) -> Result<Vec<Stamp>, StorageError> {
+        Self::new(home, tree, true).add_all(index, stamp)
+    }
+
+    fn new(home: &'a StorageDir<Dir>, tree: Dir, in_place: bool) -> Self {
+        Self {
             home,
             tree,
             open: Vec::new(),
             folders: BTreeSet::new(),
             linked: HashSet::new(),
             unsynced: Vec::new(),
-        };
+            in_place,
+        }
+    }
+
+    fn add_all(
+        mut self,
+        index: &FolderIndex,
+        stamp: impl Fn(&ContentId) -> Option<Stamp>,
+    ) -> Result<Vec<Stamp>, StorageError> {
         let mut stamps = Vec::new();
         for entry in index.entries() {
-            stamps.extend(builder.add(entry, &stamp)?);
+            stamps.extend(self.add(entry, &stamp)?);
         }
-        builder.sync()?;
+        self.sync()?;
         Ok(stamps)
     }
 
@@ -160,7 +191,12 @@ impl<'a> TreeBuilder<'a> {
             }
             FolderItem::Symlink { target } => {
                 let dir = self.folder(entry.path.parent().as_ref())?;
-                let made = dir.make_link(entry.path.name(), target);
+                let name = entry.path.name();
+                let is_same = || dir.read_link(name.as_ref()).is_ok_and(|t| t == **target);
+                let made = match dir.make_link(name, target) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_same() => Ok(()),
+                    made => made,
+                };
                 made.map_err(|e| failed("creating", &shown, e))?;
             }
             FolderItem::EmptyFolder => {
@@ -193,6 +229,7 @@ impl<'a> TreeBuilder<'a> {
         let home = self.home;
         let shown = home.path_of(TREE).join(path.as_str());
         let is_first = self.linked.insert(id);
+        let in_place = self.in_place;
         let dir = self.folder(path.parent().as_ref())?;
         let is_linked = is_first && link(home, name, dir, path.name())?;
         if is_linked && !executable {
@@ -203,6 +240,13 @@ impl<'a> TreeBuilder<'a> {
         let source = source.map_err(|e| refused("opening", &home.path_of(name), e))?;
         let placed = match is_linked {
             true => source.set_executable(true).map(|()| stamp),
+            false if in_place => {
+                let copied = copy_whole(home, &source, stamp.len, executable);
+                copied.and_then(|copied| {
+                    home.disk.move_dir(COPY, dir, path.name())?;
+                    Ok(copied)
+                })
+            }
             false => copy(&source, stamp.len, dir, path.name(), executable),
         };
         let placed = placed.map_err(|e| failed_to_store("creating", &shown, stamp.len, e))?;
@@ -230,7 +274,10 @@ impl<'a> TreeBuilder<'a> {
             let end = path[at..].find('/').map_or(path.len(), |len| at + len);
             let name = &path[at..end];
             let dir = self.open.last().map_or(&self.tree, |(_, dir)| dir);
-            let made = dir.make_dir(name).map_err(Refused::from);
+            let made = match dir.make_dir(name) {
+                Err(e) if self.in_place && e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                made => made.map_err(Refused::from),
+            };
             let made = made.and_then(|()| dir.enter(name.as_ref()));
             let shown = || self.home.path_of(TREE).join(&path[..end]);
             let made = made.map_err(|e| refused("creating", &shown(), e))?;
@@ -282,12 +329,34 @@ fn link(home: &StorageDir<Dir>, name: &str, dir: &Dir, new: &str) -> Result<bool
     }
 }
 
-/// Copies a file into the tree. Returns the stamp of the copy, which is not durable.
-fn copy(source: &DataFile, len: u64, dir: &Dir, name: &str, executable: bool) -> io::Result<Stamp> {
-    let target = dir.create_new(name).map_err(|e| match e {
+/// Copies a file under another name in the home, and makes the copy durable. Returns its
+/// stamp.
+fn copy_whole(
+    home: &StorageDir<Dir>,
+    source: &DataFile,
+    len: u64,
+    executable: bool,
+) -> io::Result<Stamp> {
+    match home.disk.remove_entry(COPY.as_ref()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let stamp = copy(source, len, &home.disk, COPY, executable)?;
+    let copied = home.disk.open_existing(COPY).map_err(io_error)?;
+    copied.sync_all()?;
+    Ok(stamp)
+}
+
+fn io_error(refused: Refused) -> io::Error {
+    match refused {
         Refused::Io(e) => e,
         Refused::Kind(kind) => io::Error::other(kind.describe()),
-    })?;
+    }
+}
+
+/// Copies a file into the tree. Returns the stamp of the copy, which is not durable.
+fn copy(source: &DataFile, len: u64, dir: &Dir, name: &str, executable: bool) -> io::Result<Stamp> {
+    let target = dir.create_new(name).map_err(io_error)?;
     copy_bytes(source, &target, len)?;
     target.set_executable(executable)?;
     stamped(&target)

@@ -1,6 +1,7 @@
 //! Where the tree of a folder lies. Whatever is opened in it is opened without
 //! following a link, from the root on.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,6 +71,18 @@ impl TreeRoot {
         }
     }
 
+    /// Removes it, if nothing is in it.
+    pub(super) fn remove_empty(&self) -> io::Result<()> {
+        let removed = match &*self.0 {
+            Place::Stored(dir, name) => dir.disk.remove_dir(name.as_str().as_ref()),
+            Place::Anywhere(path) => std::fs::remove_dir(path),
+        };
+        match removed {
+            Err(e) if !is_in_use(&e) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a file in it for reading.
     pub(in super::super) fn open_file(&self, path: &FolderPath) -> Result<DataFile, Refused> {
         self.open()?.open_within(path.as_str())
@@ -85,4 +98,12 @@ impl TreeRoot {
         }
         Ok(at.look(path.name().as_ref())?)
     }
+}
+
+/// Whether a folder was not removed since it is none any more, or something is in it.
+pub(super) fn is_in_use(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+    )
 }

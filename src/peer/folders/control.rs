@@ -1,0 +1,225 @@
+//! What users want of a download of a folder, and what is done for its files at this
+//! moment: a pause, a priority or an owner goes to all of them, also to those that begin
+//! later.
+//!
+//! All handles of a download share this. A download that joins another one hands what is
+//! wanted of it on to that one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::board::{Board, FileDownload, Posted};
+use super::selection::Selection;
+use crate::content::{ContentId, FolderPath};
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::priority::Priority;
+use crate::protocol::Addr;
+
+/// What is wanted of one download of a folder.
+pub(in crate::peer) struct FolderControl {
+    pause: watch::Sender<Option<PauseOptions>>,
+    selection: watch::Sender<Selection>,
+    state: Mutex<State>,
+    /// Its files that are under way.
+    pub(in crate::peer) board: Board,
+}
+
+struct State {
+    priority: Priority,
+    /// Whether the folder is shared when it is complete.
+    seeds: bool,
+    /// Instead of the one that is configured.
+    patience: Option<Option<Duration>>,
+    /// Owners that the user has named.
+    owners: Vec<Addr>,
+    /// The download that this one has joined.
+    joined: Option<Arc<FolderControl>>,
+}
+
+impl FolderControl {
+    pub(super) fn new(paths: Vec<FolderPath>) -> Arc<Self> {
+        Arc::new(Self {
+            pause: watch::Sender::new(None),
+            selection: watch::Sender::new(Selection::new(paths)),
+            state: Mutex::new(State {
+                priority: Priority::default(),
+                seeds: true,
+                patience: None,
+                owners: Vec::new(),
+                joined: None,
+            }),
+            board: Board::default(),
+        })
+    }
+
+    /// The one that this has joined, or itself.
+    pub(in crate::peer) fn last(self: &Arc<Self>) -> Arc<Self> {
+        let joined = self.state().joined.clone();
+        joined.map_or_else(|| Arc::clone(self), |other| other.last())
+    }
+
+    /// Pauses the download with all files that are under way, or lets it go on.
+    pub(in crate::peer) fn set_pause(&self, pause: Option<PauseOptions>) {
+        let state = self.state();
+        if let Some(other) = &state.joined {
+            return other.set_pause(pause);
+        }
+        let changed = self.pause.send_if_modified(|before| {
+            let changed = *before != pause;
+            *before = pause;
+            changed
+        });
+        if changed {
+            self.board.each(|file| file.control.set_pause(pause));
+        }
+    }
+
+    /// How this download is paused, if it is, and whoever hears of changes. Not that of
+    /// another one that it has joined.
+    pub(super) fn pauses(&self) -> watch::Receiver<Option<PauseOptions>> {
+        self.pause.subscribe()
+    }
+
+    /// Waits as long as it is paused.
+    ///
+    /// Cancel safe.
+    pub(super) async fn unpaused(&self) {
+        // The sender is here.
+        let _ = self.pauses().wait_for(Option::is_none).await;
+    }
+
+    /// Changes when its files begin.
+    pub(in crate::peer) fn set_priority(&self, priority: Priority) {
+        let mut state = self.state();
+        if let Some(other) = &state.joined {
+            return other.set_priority(priority);
+        }
+        state.priority = priority;
+        self.board.each(|file| file.control.set_priority(priority));
+    }
+
+    pub(in crate::peer) fn priority(&self) -> Priority {
+        let state = self.state();
+        match &state.joined {
+            Some(other) => other.priority(),
+            None => state.priority,
+        }
+    }
+
+    /// Sets whether the folder is shared when it is complete.
+    pub(super) fn set_seeds(&self, seeds: bool) {
+        self.state().seeds = seeds;
+    }
+
+    /// Whether the folder is shared when it is complete.
+    pub(super) fn seeds(&self) -> bool {
+        self.state().seeds
+    }
+
+    /// Changes how long nothing may arrive for a file.
+    pub(in crate::peer) async fn set_patience(&self, patience: Option<Duration>) {
+        self.state().patience = Some(patience);
+        self.tell(|| DriverInput::SetPatience(patience)).await;
+    }
+
+    /// Adds owners to ask.
+    pub(in crate::peer) async fn add_owners(&self, owners: Vec<Addr>) {
+        {
+            let mut state = self.state();
+            for owner in &owners {
+                if !state.owners.contains(owner) {
+                    state.owners.push(owner.clone());
+                }
+            }
+        }
+        self.tell(|| DriverInput::Owners(owners.clone())).await;
+    }
+
+    /// The owners that the user has named.
+    pub(super) fn owners(&self) -> Vec<Addr> {
+        self.state().owners.clone()
+    }
+
+    /// How long nothing may arrive for a file, if that was changed.
+    pub(super) fn patience(&self) -> Option<Option<Duration>> {
+        self.state().patience
+    }
+
+    async fn tell(&self, input: impl Fn() -> DriverInput) {
+        for inbox in self.board.inboxes() {
+            // Fails if the download has ended.
+            let _ = inbox.send(input()).await;
+        }
+    }
+
+    /// What is wanted, and whoever hears of more.
+    pub(super) fn selections(&self) -> watch::Receiver<Selection> {
+        self.selection.subscribe()
+    }
+
+    /// More is wanted. Returns `false` if it is too late for that.
+    pub(super) fn want(&self, paths: &[FolderPath]) -> bool {
+        let mut wanted = false;
+        self.selection.send_if_modified(|selection| {
+            let before = selection.clone();
+            wanted = selection.add(paths);
+            *selection != before
+        });
+        wanted
+    }
+
+    /// From now on nothing more can be wanted, if this is still all that is.
+    pub(super) fn seal(&self, seen: &Selection) -> bool {
+        let mut sealed = false;
+        self.selection.send_if_modified(|selection| {
+            sealed = selection == seen;
+            if sealed {
+                selection.seal();
+            }
+            false
+        });
+        sealed
+    }
+
+    /// The download of a file of the folder begins. It leaves when this is dropped.
+    pub(super) fn post(&self, id: ContentId, file: FileDownload) -> Posted<'_> {
+        let state = self.state();
+        file.control.set_priority(state.priority);
+        let pause = *self.pause.borrow();
+        if pause.is_some() {
+            file.control.set_pause(pause);
+        }
+        self.board.post(id, file)
+    }
+
+    /// This download has joined another one, which does from now on what is wanted of
+    /// this one: it is paused if this one is, its files begin no later than those of this
+    /// one would, and it is shared if one of both is to be.
+    pub(super) fn join(&self, other: &Arc<Self>) {
+        let mut state = self.state();
+        state.joined = Some(Arc::clone(other));
+        let pause = *self.pause.borrow();
+        if pause.is_some() {
+            other.set_pause(pause);
+        }
+        if state.seeds {
+            other.set_seeds(true);
+        }
+        if state.priority > other.priority() {
+            other.set_priority(state.priority);
+        }
+    }
+
+    /// This download goes on by itself: the other one has ended.
+    pub(super) fn part(&self) {
+        self.state().joined = None;
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,98 @@
+//! What is wanted of a folder.
+
+use crate::content::{FolderIndex, FolderPath};
+
+/// The paths that are wanted of a folder, with all that is within them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Selection {
+    /// `None` if all of it is wanted.
+    paths: Option<Vec<FolderPath>>,
+    /// Whether nothing can be added any more.
+    sealed: bool,
+}
+
+impl Selection {
+    /// These paths; all, if there are none.
+    pub(super) fn new(paths: Vec<FolderPath>) -> Self {
+        Self {
+            paths: Some(paths).filter(|paths| !paths.is_empty()),
+            sealed: false,
+        }
+    }
+
+    /// Adds paths, or all if there are none. Returns `false` if it is too late.
+    pub(super) fn add(&mut self, more: &[FolderPath]) -> bool {
+        if self.covers(more) {
+            return true;
+        }
+        if self.sealed {
+            return false;
+        }
+        match (&mut self.paths, more) {
+            (paths, []) => *paths = None,
+            (None, _) => {}
+            (Some(paths), more) => {
+                for path in more {
+                    if !paths.contains(path) {
+                        paths.push(path.clone());
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    pub(super) fn seal(&mut self) {
+        self.sealed = true;
+    }
+
+    /// The paths; none if all is wanted.
+    pub(super) fn paths(&self) -> &[FolderPath] {
+        self.paths.as_deref().unwrap_or_default()
+    }
+
+    /// The part of the folder that is wanted.
+    ///
+    /// # Errors
+    /// The first path at which the folder has nothing.
+    pub(super) fn of(&self, whole: &FolderIndex) -> Result<FolderIndex, FolderPath> {
+        match &self.paths {
+            None => Ok(whole.clone()),
+            Some(paths) => whole.select(paths),
+        }
+    }
+
+    /// Whether all of this is wanted already.
+    fn covers(&self, more: &[FolderPath]) -> bool {
+        match &self.paths {
+            None => true,
+            Some(_) if more.is_empty() => false,
+            Some(paths) => more
+                .iter()
+                .all(|path| paths.iter().any(|wanted| path.is_within(wanted))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_both_want_is_wanted_until_it_is_sealed() {
+        let paths = |texts: &[&str]| -> Vec<FolderPath> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let mut wanted = Selection::new(paths(&["a", "b/c"]));
+        assert!(wanted.add(&paths(&["d", "a/x"])));
+        assert_eq!(wanted.paths(), paths(&["a", "b/c", "d", "a/x"]));
+        wanted.seal();
+        assert!(wanted.add(&paths(&["b/c/e", "d"])));
+        assert!(!wanted.add(&paths(&["b"])) && !wanted.add(&[]));
+        let mut wanted = Selection::new(paths(&["a"]));
+        assert!(wanted.add(&[]));
+        assert_eq!(wanted, Selection::new(Vec::new()));
+        wanted.seal();
+        assert!(wanted.add(&paths(&["x"])) && wanted.paths().is_empty());
+    }
+}
