@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::content::ContentId;
-use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::control::DownloadControl;
 use crate::peer::swarm::{Progress, StallReason};
@@ -32,7 +31,6 @@ struct Running {
 pub(super) struct FileDownload {
     pub(super) status: watch::Receiver<ContentStatus>,
     pub(super) control: Arc<DownloadControl>,
-    pub(super) inbox: mpsc::Sender<DriverInput>,
 }
 
 /// A download on the board. It leaves when it is dropped.
@@ -59,13 +57,6 @@ impl Board {
     /// Does something with each download that runs.
     pub(super) fn each(&self, with: impl Fn(&FileDownload)) {
         self.running().downloads.values().for_each(with);
-    }
-
-    /// Where the downloads that run take their commands.
-    pub(super) fn inboxes(&self) -> Vec<mpsc::Sender<DriverInput>> {
-        let running = self.running();
-        let downloads = running.downloads.values();
-        downloads.map(|file| file.inbox.clone()).collect()
     }
 
     /// How many bytes of the downloads are verified. O(downloads that run).

@@ -13,9 +13,9 @@ use tokio::sync::watch;
 use super::board::{Board, FileDownload, Posted};
 use super::selection::Selection;
 use crate::content::{ContentId, FolderPath};
-use crate::peer::contents::inbox::DriverInput;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
+use crate::peer::downloads::settings::Settings;
 use crate::protocol::Addr;
 
 /// What is wanted of one download of a folder.
@@ -120,13 +120,13 @@ impl FolderControl {
     }
 
     /// Changes how long nothing may arrive for a file.
-    pub(in crate::peer) async fn set_patience(&self, patience: Option<Duration>) {
+    pub(in crate::peer) fn set_patience(&self, patience: Option<Duration>) {
         self.state().patience = Some(patience);
-        self.tell(|| DriverInput::SetPatience(patience)).await;
+        self.change_all(|settings| settings.patience = Some(patience));
     }
 
     /// Adds owners to ask.
-    pub(in crate::peer) async fn add_owners(&self, owners: Vec<Addr>) {
+    pub(in crate::peer) fn add_owners(&self, owners: Vec<Addr>) {
         {
             let mut state = self.state();
             for owner in &owners {
@@ -135,7 +135,7 @@ impl FolderControl {
                 }
             }
         }
-        self.tell(|| DriverInput::Owners(owners.clone())).await;
+        self.change_all(|settings| settings.add_owners(owners.iter().cloned()));
     }
 
     /// The owners that the user has named.
@@ -143,16 +143,8 @@ impl FolderControl {
         self.state().owners.clone()
     }
 
-    /// How long nothing may arrive for a file, if that was changed.
-    pub(super) fn patience(&self) -> Option<Option<Duration>> {
-        self.state().patience
-    }
-
-    async fn tell(&self, input: impl Fn() -> DriverInput) {
-        for inbox in self.board.inboxes() {
-            // Fails if the download has ended.
-            let _ = inbox.send(input()).await;
-        }
+    fn change_all(&self, change: impl Fn(&mut Settings)) {
+        self.board.each(|file| file.control.change(&change));
     }
 
     /// What is wanted, and whoever hears of more.
@@ -188,6 +180,10 @@ impl FolderControl {
     pub(super) fn post(&self, id: ContentId, file: FileDownload) -> Posted<'_> {
         let state = self.state();
         file.control.set_priority(state.priority);
+        if let Some(patience) = state.patience {
+            file.control
+                .change(|settings| settings.patience = Some(patience));
+        }
         let pause = *self.pause.borrow();
         if pause.is_some() {
             file.control.set_pause(pause);

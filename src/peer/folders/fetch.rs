@@ -247,7 +247,7 @@ impl FolderTask {
         let main = shared.storage.folders().ok_or(FolderError::Unsupported)?;
         let key = request.key.clone().check()?;
         check_owners(shared, &request.owners)?;
-        self.control().add_owners(request.owners.clone()).await;
+        self.control().add_owners(request.owners.clone());
         let homes = self.homes(main, request).await?;
         let found = match self.locate(&key, &homes, request).await? {
             Located::Here(folder) => return Ok(folder),
@@ -415,7 +415,7 @@ impl FolderTask {
             other.control.set_pause(None);
         }
         self.control().join(&other.control);
-        other.control.add_owners(request.owners.clone()).await;
+        other.control.add_owners(request.owners.clone());
         let outcome = tokio::select! {
             biased;
             () = self.registered.holders.cancelled().cancelled() => {

@@ -12,7 +12,6 @@ use crate::content::{
 use crate::error::DownloadError;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::manifest_of;
-use crate::peer::contents::inbox::DriverInput;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::retire;
@@ -110,12 +109,8 @@ impl Obtain {
         let file = FileDownload {
             status: task.status(),
             control: Arc::clone(download.control()),
-            inbox: download.inbox().clone(),
         };
         let _posted = self.control.post(id, file);
-        if let Some(patience) = self.control.patience() {
-            download.tell(DriverInput::SetPatience(patience)).await;
-        }
         let mut status = task.status();
         let part = FolderPart {
             listing,

@@ -324,16 +324,15 @@ impl FolderDownload {
     /// Ends the download when nothing arrives for one of its files for longer than this,
     /// as [`Download::set_patience`](crate::Download::set_patience) does, for all handles.
     ///
-    /// Cancel safe: if the future is dropped, it is changed for all files, or for those
-    /// that begin later and some others.
+    /// Cancel safe: it waits for nobody.
     pub async fn set_patience(&self, patience: Option<Duration>) {
-        self.control.last().set_patience(patience).await;
+        self.control.last().set_patience(patience);
     }
 
     /// Adds an owner to ask, an [`Addr`] or text, in addition to those that are known and
     /// that a tracker names. No effect on a download that has ended.
     ///
-    /// Cancel safe: if the future is dropped, files that are under way may not ask it.
+    /// Cancel safe: it waits for nobody.
     ///
     /// # Errors
     /// [`ConfigError`] if it is not an address. An address that the transport cannot reach
@@ -344,7 +343,7 @@ impl FolderDownload {
         A::Error: Into<AddrError>,
     {
         let owner = checked_addr(addr)?;
-        self.control.last().add_owners(vec![owner]).await;
+        self.control.last().add_owners(vec![owner]);
         Ok(())
     }
 

@@ -133,6 +133,7 @@ impl Peer {
                 name: Some(folder.name),
                 length: Some(folder.length),
                 progress,
+                priority: None,
                 state: ContentState::Seeding,
             }
         }));
@@ -182,6 +183,7 @@ fn fetching(shared: &PeerShared, running: &RunningFolder) -> ListedContent {
         name: folder.map(|folder| &folder.name).or(asked).cloned(),
         length: folder.map(|folder| folder.length),
         progress,
+        priority: Some(running.control.priority()),
         state,
     }
 }

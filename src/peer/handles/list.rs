@@ -46,6 +46,11 @@ pub struct ListedContent {
 /// Whether something is one content, or a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum ContentKind {
     /// One content.
     Single,

@@ -26,7 +26,6 @@ mod doubts;
 mod end_game;
 mod homes;
 mod idle_links;
-mod kept;
 mod lanes;
 mod ledger;
 mod open_chunks;
@@ -158,6 +157,30 @@ impl Planner {
     /// whose answers still come.
     pub fn give_all_up(&mut self) -> Vec<(LinkId, BlockRange)> {
         self.ledger.give_all_up()
+    }
+
+    /// From now on a chunk of which something is here stays open, whether or not a link
+    /// has it: links that are gone are expected back.
+    pub fn keep_partial(&mut self) {
+        self.ledger.keep_partial();
+    }
+
+    /// The opposite. What no link has is given up.
+    pub fn keep_no_more(&mut self) -> Released {
+        self.ledger.keep_no_more()
+    }
+
+    /// A block came [late](Arrival::Late), and all that was asked for of its chunk has been
+    /// given up. The chunk is opened for it, if there is a place. Returns whether it is
+    /// kept.
+    pub fn keep_late(&mut self, link: LinkId, block: BlockRange) -> bool {
+        self.ledger.keep_late(link, block)
+    }
+
+    /// A link has a chunk no longer, by its own word. What it was asked for of that chunk
+    /// is free for others; it still answers. Returns also whether it was asked for some.
+    pub fn link_withdrew(&mut self, link: LinkId, chunk: ChunkIndex) -> (Released, bool) {
+        self.ledger.link_withdrew(link, chunk)
     }
 
     /// A link was asked for this by another plan, at these times, and its answers still

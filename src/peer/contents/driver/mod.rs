@@ -32,6 +32,7 @@ use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::lost;
 use crate::peer::contents::readers::ReaderDesk;
+use crate::peer::contents::role::Role;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;

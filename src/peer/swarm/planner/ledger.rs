@@ -6,6 +6,8 @@
 //!
 //! It does not know which block is best.
 
+mod kept;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
