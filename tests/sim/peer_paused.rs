@@ -304,12 +304,12 @@ async fn paused_download_goes_on_to_where_it_went() {
     pause(&download, SERVING).await;
     let had = download.progress().verified_bytes;
     download.detach();
-    let peer = restart(&world, &kept, peer).await;
-    assert_eq!(only(&peer).progress.verified_bytes, had);
-    assert_eq!(only(&peer).name, Some(named("x")));
     // What it needs may be away as long as it is paused.
     let away = outside.path().join("away");
     std::fs::rename(&existing, &away).unwrap();
+    let peer = restart(&world, &kept, peer).await;
+    assert_eq!(only(&peer).progress.verified_bytes, had);
+    assert_eq!(only(&peer).name, Some(named("x")));
     sleep(Duration::from_secs(60)).await;
     assert_eq!(only(&peer).state, ContentState::Paused);
     std::fs::rename(&away, &existing).unwrap();

@@ -659,7 +659,6 @@ impl Driver {
             JobResult::Committed(Ok(bytes)) => {
                 self.set_durable_bytes(bytes);
                 self.swarm.committed(now());
-                self.show_progress();
                 self.note_durable();
             }
             JobResult::Published(Ok(recorded)) => {
