@@ -53,6 +53,9 @@ impl Planner {
         };
         let was_asked = source.live_asks().any(|ask| ask.block.chunk == chunk);
         self.link_lost(link, chunk);
-        (self.release_lacking(link), was_asked)
+        let mut released = self.release_lacking(link);
+        // It may have been the last one that had what is here in part.
+        self.forget_unobtainable(&mut released);
+        (released, was_asked)
     }
 }
