@@ -153,6 +153,30 @@ pub(crate) async fn read(setting: &Setting, parts: &[(u64, u64)]) -> Figures {
     figures
 }
 
+/// Downloads with so many readers, which begin at as many places and read on to the end,
+/// and returns how long the download takes.
+#[allow(dead_code)] // Each user of this file has its own needs.
+pub(crate) async fn read_together(setting: &Setting, readers: u64) -> Duration {
+    let scene = Scene::new(setting).await;
+    let mut download = scene.peer.download(DownloadKey::name("film"));
+    let begun = Instant::now();
+    let plays = (0..readers).map(|number| {
+        let from = setting.length / readers * number;
+        let parts = [(from, setting.length - from)];
+        let (reader, bytes) = (download.reader(), &scene.bytes);
+        async move { play(setting, reader, bytes, &parts).await }
+    });
+    let plays: Vec<_> = plays.collect();
+    let ended = async {
+        (&mut download).await.unwrap();
+        begun.elapsed()
+    };
+    let (end, _) = tokio::join!(ended, futures::future::join_all(plays));
+    drop(download);
+    scene.close().await;
+    end
+}
+
 async fn play(
     setting: &Setting,
     mut reader: ContentReader,

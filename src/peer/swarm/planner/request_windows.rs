@@ -10,10 +10,9 @@ use super::source::Source;
 use super::urgent::Urgent;
 
 /// How many bytes all links together are asked for while somebody reads, before it is
-/// known how fast they are: what a line of 10 Mbit/s carries in a long round trip. What
-/// slow links were asked for has to be taken over from them, and a reader that goes
+/// known how fast they are: what a line of 10 Mbit/s carries in 300 ms. What slow links were asked for has to be taken over from them, and a reader that goes
 /// elsewhere at once waits behind it.
-const READING_FIRST_WINDOW: u64 = 256 << 10;
+const READING_FIRST_WINDOW: u64 = 384 << 10;
 
 /// While somebody reads, a link is asked for more as if its line were faster by this
 /// factor, so that one which could be faster can show it.

@@ -599,25 +599,7 @@ impl Source {
     /// An overdue answer is expected to take as long again as it is overdue:
     /// the longer a link is silent, the less it promises.
     pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
-        self.answers_in(now, self.live_bytes, extra, typical)
-    }
-
-    /// Seconds until a block is answered that it was asked for. Infinite if it was not.
-    pub(super) fn block_in(&self, now: Instant, block: BlockRange, typical: f64) -> f64 {
-        let mut bytes = 0;
-        for ask in self.live_asks() {
-            bytes += u64::from(ask.block.len);
-            if ask.block == block {
-                return self.answers_in(now, bytes, 0, typical);
-            }
-        }
-        f64::INFINITY
-    }
-
-    /// Seconds until the first live requests, which have so many bytes, and then `extra`
-    /// bytes are answered.
-    fn answers_in(&self, now: Instant, first: u64, extra: u64, typical: f64) -> f64 {
-        let bytes = (first + extra) as f64;
+        let bytes = (self.live_bytes + extra) as f64;
         let next = self.live_asks().next();
         let waited = self.waiting_since().map(|since| now.duration_since(since));
         let waited = waited.unwrap_or_default().as_secs_f64();
@@ -691,6 +673,49 @@ mod tests {
         for (promise, expected) in promises.into_iter().zip([0.1, 0.2, 0.9]) {
             assert!((promise - expected).abs() < 1e-9, "{promises:?}");
         }
+    }
+
+    #[test]
+    fn line_is_clear_when_what_was_taken_back_has_come_as_well() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let unknown = Typical {
+            rate: 1.0,
+            travel: 0.0,
+        };
+        let mut source = Source::new();
+        for index in 0..6 {
+            source.ask(at(0), block(index));
+        }
+        // The round trip is 150 ms, and a block takes 50 ms.
+        for (index, ms) in [(0, 200), (1, 250)] {
+            let ask = source.answered(at(ms), block(index)).unwrap();
+            source.delivered(at(ms), &ask);
+        }
+        source.take_back(block(2));
+        let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
+        let clear = |now, until| source.clear_in(now, until, unknown);
+        assert!(close(clear(at(250), Some(block(3))), 0.1));
+        assert!(close(clear(at(260), None), 0.19));
+        // The next one is overdue by 100 ms, and may take as long again.
+        assert!(close(clear(at(400), None), 0.25));
+    }
+
+    #[test]
+    fn link_that_has_sent_nothing_promises_less_the_longer_it_was_waited_for() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let typical = Typical {
+            rate: 10_000.0,
+            travel: 0.05,
+        };
+        let mut source = Source::new();
+        for index in 0..2 {
+            source.ask(at(0), block(index));
+        }
+        let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
+        assert!(close(source.clear_in(at(0), None, typical), 0.25));
+        assert!(close(source.clear_in(at(450), None, typical), 0.4 + 0.8));
     }
 
     #[test]
