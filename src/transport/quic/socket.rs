@@ -46,7 +46,7 @@ pub(super) fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
         // Where there is no IPv4, it serves IPv6 alone.
         let _ = sockopt::set_ipv6_v6only(&socket, false);
     }
-    // A system that allows less gives as much as it allows.
+    // A system that allows less gives as much as it allows, or leaves it as it is.
     let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
     let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
     rustix::net::bind(&socket, &target)?;
@@ -57,4 +57,26 @@ pub(super) fn socket(target: SocketAddr) -> io::Result<UdpSocket> {
 #[cfg(not(unix))]
 pub(super) fn socket(target: SocketAddr) -> io::Result<std::net::UdpSocket> {
     std::net::UdpSocket::bind(target)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_has_more_room_than_by_itself_and_is_not_handed_to_other_programs() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (plain, ours) = (UdpSocket::bind(any).unwrap(), socket(any).unwrap());
+        let room = |socket: &UdpSocket| {
+            let received = sockopt::socket_recv_buffer_size(socket).unwrap();
+            (received, sockopt::socket_send_buffer_size(socket).unwrap())
+        };
+        let ((received, sent), by_itself) = (room(&ours), room(&plain));
+        assert!(
+            received > by_itself.0 && sent > by_itself.1,
+            "{received}, {sent}"
+        );
+        let flags = rustix::io::fcntl_getfd(&ours).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
 }

@@ -1,5 +1,6 @@
 //! Reads in large pieces, for a library of TLS that asks for 4 KiB at a time.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,18 +13,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// takes.
 const PIECE: usize = 64 << 10;
 
+thread_local! {
+    /// The memory of a piece that no stream needs at present. To give it back to the system
+    /// and to take it again costs more than to read into it.
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
+
 /// A byte stream that is read in pieces of up to [`PIECE`] bytes. It holds memory only while
 /// a part of one is still to be taken.
 pub(super) struct LargeReads<S> {
     stream: S,
-    unread: BytesMut,
+    unread: Option<BytesMut>,
 }
 
 impl<S> LargeReads<S> {
     pub(super) fn new(stream: S) -> Self {
         Self {
             stream,
-            unread: BytesMut::new(),
+            unread: None,
         }
     }
 }
@@ -31,10 +38,15 @@ impl<S> LargeReads<S> {
 impl<S: AsyncRead + Unpin> LargeReads<S> {
     /// Reads a piece. After this nothing is there at the end of the stream alone.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unread.reserve(PIECE);
-        let read = std::pin::pin!(self.stream.read_buf(&mut self.unread)).poll(cx);
-        if self.unread.is_empty() {
-            self.unread = BytesMut::new();
+        // When the thread ends there is no spare one.
+        let spare = || SPARE.try_with(Cell::take).unwrap_or_default();
+        let mut unread = self.unread.take().unwrap_or_else(spare);
+        unread.reserve(PIECE);
+        let read = std::pin::pin!(self.stream.read_buf(&mut unread)).poll(cx);
+        if unread.is_empty() {
+            let _ = SPARE.try_with(|spare| spare.set(unread));
+        } else {
+            self.unread = Some(unread);
         }
         read.map_ok(drop)
     }
@@ -46,12 +58,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for LargeReads<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.unread.is_empty() {
+        if self.unread.as_ref().is_none_or(BytesMut::is_empty) {
             ready!(self.poll_piece(cx))?;
         }
-        let len = buf.remaining().min(self.unread.len());
-        buf.put_slice(&self.unread[..len]);
-        self.unread.advance(len);
+        if let Some(unread) = &mut self.unread {
+            let len = buf.remaining().min(unread.len());
+            buf.put_slice(&unread[..len]);
+            unread.advance(len);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -108,7 +122,7 @@ mod tests {
         drop(there);
         reads.read_to_end(&mut arrived).await.unwrap();
         assert_eq!(arrived, sent);
-        assert_eq!(reads.unread.capacity(), 0, "nothing is held at the end");
+        assert!(reads.unread.is_none(), "nothing is held at the end");
     }
 
     #[tokio::test]
@@ -119,6 +133,6 @@ mod tests {
         let mut word = [0; 4];
         reads.read_exact(&mut word).await.unwrap();
         assert!(futures::poll!(std::pin::pin!(reads.read_exact(&mut word))).is_pending());
-        assert_eq!(reads.unread.capacity(), 0);
+        assert!(reads.unread.is_none());
     }
 }
