@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bt_lite::{DownloadOptions, MemoryStorage, Peer, ShareSource};
 
 use crate::lossy::{Line, Weather};
-use crate::members::Members;
+use crate::members::{Members, soon};
 
 /// The length of the content in bytes: some hundreds of datagrams.
 const LENGTH: usize = 512 << 10;
@@ -29,7 +29,9 @@ async fn expect_every_byte(weather: Weather, seed: u64) -> Line {
     let leecher = Peer::builder(members.quic(), storage.clone());
     let leecher = leecher.start().await.unwrap();
     let options = DownloadOptions::new().owner(line.addr);
-    let fetched = leecher.download_with(content.id, options).await.unwrap();
+    let fetched = soon(leecher.download_with(content.id, options))
+        .await
+        .unwrap();
     assert_eq!(fetched.id, content.id);
     assert!(storage.bytes(&fetched.name).unwrap() == bytes);
     // All of it came over the line.

@@ -47,3 +47,10 @@ impl Members {
         QuicTransport::new(self.auth())
     }
 }
+
+/// Fails a test that hangs. A passing test never waits this long.
+pub(crate) async fn soon<T>(something: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(300);
+    let ended = tokio::time::timeout(limit, something).await;
+    ended.expect("the test hangs")
+}

@@ -18,7 +18,7 @@ use tokio::net::UdpSocket;
 use crate::authority::{Authority, Validity};
 use crate::learned::Learned;
 use crate::lossy::Line;
-use crate::members::Members;
+use crate::members::{Members, soon};
 use crate::outsider::{self, Papers};
 
 /// The serial number of the certificate that is revoked.
@@ -268,7 +268,7 @@ async fn wire_of_a_member_is_unreadable_and_its_replay_is_answered_by_a_handshak
         }
     };
     tokio::select! {
-        () = replay => {}
+        () = soon(replay) => {}
         () = hearing => {}
     }
     learned.expect_handshake_only(&swarm.content, &bytes(), "who replays");

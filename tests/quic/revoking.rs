@@ -7,6 +7,7 @@ use bt_lite::transport::auth::{AllowedKeys, Authenticator, Ca, Identity, Trust};
 use bt_lite::{MemoryStorage, Peer, PeerConfig, RateLimits, ShareSource, Tracker};
 
 use crate::authority::{Authority, Validity};
+use crate::members::soon;
 
 /// What the owner sends in a second, in bytes.
 const RATE: u64 = 200_000;
@@ -41,11 +42,14 @@ async fn expect_ended([tracker, owner, member]: [&Authenticator; 3], shut_out: i
         a_moment().await;
     }
     shut_out();
-    while listed() != 1 || owner.stats().connections > 0 {
-        a_moment().await;
-    }
-    // What was on its way arrives, and no more.
-    download.await.unwrap_err();
+    soon(async {
+        while listed() != 1 || owner.stats().connections > 0 {
+            a_moment().await;
+        }
+        // What was on its way arrives, and no more.
+        download.await.unwrap_err();
+    })
+    .await;
     assert_eq!(owner.stats().connections, 0);
     for peer in [member, owner] {
         peer.shutdown().await;

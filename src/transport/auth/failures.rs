@@ -42,6 +42,13 @@ impl Failures {
         self.counts.get(host).copied().unwrap_or(0)
     }
 
+    /// All failures of a host count no more.
+    pub(super) fn forget(&mut self, host: &HostKey) {
+        if self.counts.remove(host).is_some() {
+            self.order.retain(|(_, failed)| failed != host);
+        }
+    }
+
     fn forget_oldest(&mut self) {
         let Some((_, host)) = self.order.pop_front() else {
             return;
@@ -73,6 +80,9 @@ mod tests {
         assert_eq!(failures.order.len(), MAX_FAILURES);
         assert_eq!(failures.counts.len(), MAX_FAILURES);
         assert_eq!((failures.of(&host(0)), failures.of(&host(10))), (0, 1));
+        failures.forget(&host(11));
+        assert_eq!((failures.of(&host(11)), failures.of(&host(12))), (0, 1));
+        assert_eq!(failures.order.len(), MAX_FAILURES - 1);
         tokio::time::advance(FAILURE_WINDOW).await;
         assert_eq!(failures.of(&host(10)), 0);
         assert!(failures.order.is_empty() && failures.counts.is_empty());

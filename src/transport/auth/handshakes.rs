@@ -3,7 +3,10 @@
 //!
 //! What it promises: there is always a place for a host that has not failed too often. At
 //! the bound of the host its oldest handshake gives way, at the bound of all the oldest
-//! of the host that has most. So who connects and says nothing keeps nobody out.
+//! of the host that has most. So who connects and says nothing keeps nobody out. One that
+//! has to give way counts as failed, until one of its host succeeds: otherwise a host could
+//! have this side compute without end, by handshakes that it never goes on with, and many
+//! members behind one address would not be heard when they all come at once.
 //!
 //! Over UDP, an address may be forged until the other side has answered at it. Few
 //! handshakes of such addresses have a place, and when one of them fails, that is not held
@@ -45,7 +48,7 @@ pub struct HandshakeConfig {
     pub max_per_host: usize,
     /// How many handshakes of one host may fail within 10 s before its connections are
     /// closed unheard. Default 64, as each costs some tenths of a millisecond of
-    /// computing.
+    /// computing. One that gives way counts, until another one of the host succeeds.
     pub max_failures_per_host: usize,
 }
 
@@ -70,12 +73,14 @@ impl Default for HandshakeConfig {
 /// The places of one listener.
 pub(in crate::transport) struct HandshakePlaces {
     config: HandshakeConfig,
-    hosts: BTreeMap<HostKey, BTreeMap<u64, CancellationToken>>,
+    hosts: BTreeMap<HostKey, BTreeMap<u64, HandshakePlace>>,
     taken: usize,
     next: u64,
     /// How many of them are of addresses that may be forged.
     unproven: usize,
     failures: Failures,
+    /// Handshakes that gave way, of hosts of which none has succeeded since.
+    gave_way: Failures,
     /// The failures of addresses that may have been forged.
     suspicions: Failures,
 }
@@ -108,6 +113,7 @@ impl HandshakePlaces {
             next: 0,
             unproven: 0,
             failures: Failures::default(),
+            gave_way: Failures::default(),
             suspicions: Failures::default(),
         }
     }
@@ -120,10 +126,8 @@ impl HandshakePlaces {
     /// A place for a connection; nothing if its host has failed too often of late.
     pub(in crate::transport) fn take(&mut self, remote: &Addr) -> Option<HandshakePlace> {
         let host = HostKey::of(remote);
-        if self.failures.of(&host) >= self.config.max_failures_per_host {
-            return None;
-        }
-        Some(self.place(host, true))
+        let failed = self.failures.of(&host) + self.gave_way.of(&host);
+        (failed < self.config.max_failures_per_host).then(|| self.place(host, true))
     }
 
     /// The same for a remote whose address may be forged. Nothing if it must be proven.
@@ -133,29 +137,36 @@ impl HandshakePlaces {
         let is_doubtful = self.unproven >= MAX_UNPROVEN
             || self.taken >= self.config.max.max(1)
             || self.suspicions.of(&host) > 0
-            || self.failures.of(&host) > 0;
+            || self.failures.of(&host) + self.gave_way.of(&host) > 0;
         (!is_doubtful).then(|| self.place(host, false))
     }
 
     fn place(&mut self, host: HostKey, is_proven: bool) -> HandshakePlace {
         let of_host = self.hosts.get(&host).map_or(0, BTreeMap::len);
-        if of_host >= self.config.max_per_host.max(1) {
-            self.cut_oldest_of(&host);
+        let cut = if of_host >= self.config.max_per_host.max(1) {
+            self.cut_oldest_of(&host)
         } else if self.taken >= self.config.max.max(1) {
-            self.make_room();
+            self.make_room()
+        } else {
+            None
+        };
+        match cut {
+            Some(cut) if cut.is_proven => self.gave_way.note(cut.host),
+            Some(cut) => self.suspicions.note(cut.host),
+            None => {}
         }
-        let (number, cut) = (self.next, CancellationToken::new());
+        let place = HandshakePlace {
+            host,
+            number: self.next,
+            is_proven,
+            cut: CancellationToken::new(),
+        };
         self.next += 1;
         self.taken += 1;
         self.unproven += usize::from(!is_proven);
-        let handshakes = self.hosts.entry(host.clone()).or_default();
-        handshakes.insert(number, cut.clone());
-        HandshakePlace {
-            host,
-            number,
-            is_proven,
-            cut,
-        }
+        let handshakes = self.hosts.entry(place.host.clone()).or_default();
+        handshakes.insert(place.number, place.clone());
+        place
     }
 
     /// Gives a place back.
@@ -163,30 +174,30 @@ impl HandshakePlaces {
         self.remove(&place.host, place.number);
         self.unproven -= usize::from(!place.is_proven);
         match (end, place.is_proven) {
+            (HandshakeEnd::Done, _) => self.gave_way.forget(&place.host),
             (HandshakeEnd::Failed, true) => self.failures.note(place.host),
             (HandshakeEnd::Failed, false) => self.suspicions.note(place.host),
-            (HandshakeEnd::Done | HandshakeEnd::Cut, _) => {}
+            // It was noted when it gave way, if its host was to blame.
+            (HandshakeEnd::Cut, _) => {}
         }
     }
 
     /// Has the oldest handshake of the host that has most give way, if there is any.
-    pub(in crate::transport) fn make_room(&mut self) {
+    pub(in crate::transport) fn make_room(&mut self) -> Option<HandshakePlace> {
         let most = self.hosts.iter().max_by_key(|(_, handshakes)| {
             let oldest = handshakes.keys().next().copied();
             (handshakes.len(), Reverse(oldest))
         });
-        if let Some(host) = most.map(|(host, _)| host.clone()) {
-            self.cut_oldest_of(&host);
-        }
+        let host = most.map(|(host, _)| host.clone())?;
+        self.cut_oldest_of(&host)
     }
 
-    fn cut_oldest_of(&mut self, host: &HostKey) {
-        let handshakes = self.hosts.get(host);
-        let oldest = handshakes.and_then(BTreeMap::first_key_value);
-        if let Some((number, cut)) = oldest.map(|(number, cut)| (*number, cut.clone())) {
-            self.remove(host, number);
-            cut.cancel();
-        }
+    fn cut_oldest_of(&mut self, host: &HostKey) -> Option<HandshakePlace> {
+        let (_, oldest) = self.hosts.get(host)?.first_key_value()?;
+        let oldest = oldest.clone();
+        self.remove(host, oldest.number);
+        oldest.cut.cancel();
+        Some(oldest)
     }
 
     /// Removes a place, unless it was taken away already.
@@ -237,6 +248,31 @@ mod tests {
         }
         assert_eq!(places.taken(), 0);
         assert!(places.hosts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_whose_handshakes_have_to_give_way_is_not_heard_for_a_while() {
+        let mut places = places();
+        // The first three have places, the others take them from each other.
+        for port in 0..5 {
+            assert!(places.take(&addr(1, port)).is_some(), "{port}");
+        }
+        assert!(places.take(&addr(1, 7)).is_none());
+        assert!(places.take(&addr(2, 7)).is_some(), "others are");
+        // Who has too few descriptors does not blame anybody.
+        assert!(places.make_room().is_some());
+        assert!(places.take(&addr(2, 8)).is_some());
+        tokio::time::advance(FAILURE_WINDOW).await;
+        assert!(places.take(&addr(1, 7)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_behind_one_address_that_come_at_once_are_heard_after_the_first() {
+        let mut places = places();
+        let mut taken: Vec<_> = (0..5).map(|n| places.take(&addr(1, n)).unwrap()).collect();
+        assert!(places.take(&addr(1, 7)).is_none());
+        places.end(taken.pop().unwrap(), HandshakeEnd::Done);
+        assert!(places.take(&addr(1, 7)).is_some());
     }
 
     #[tokio::test(start_paused = true)]
