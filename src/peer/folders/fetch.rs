@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, oneshot, watch};
 use tokio::time::{MissedTickBehavior, sleep};
 
 use super::control::FolderControl;
@@ -90,6 +90,8 @@ pub(in crate::peer) struct FolderTask {
     registered: Registered,
     /// Where the folder goes, once this download fetches it.
     claimed: OnceLock<Claimed>,
+    /// Held while a pause is recorded.
+    recording: Arc<Mutex<()>>,
 }
 
 /// What a download fetches.
@@ -205,6 +207,7 @@ impl FolderTask {
             status,
             registered: shared.running_folders.add(running),
             claimed: OnceLock::new(),
+            recording: Arc::default(),
         };
         let request = FolderRequest {
             key,
@@ -529,7 +532,7 @@ impl FolderTask {
 
     /// Has the storage record how the download is paused, or drops that. `home` is that of
     /// the folder, if it is open.
-    async fn record_pause(&self, home: Option<&FolderHome>, pause: Option<PauseOptions>) {
+    async fn record_pause(&self, home: Option<&Arc<FolderHome>>, pause: Option<PauseOptions>) {
         let (Some(claimed), true) = (self.claimed.get(), self.shared.share_stored) else {
             return;
         };
@@ -543,24 +546,19 @@ impl FolderTask {
             serve: pause.serve,
             seed: control.seeds(),
         });
-        let is_over = paused.is_none();
-        let recorded = match home {
-            Some(home) => home.record_paused(paused).await,
-            None => {
-                async {
-                    let home = FolderHome::open(&claimed.homes.main, id).await?;
-                    home.record_paused(paused).await?;
-                    match is_over && !home.holds_anything().await? {
-                        true => home.remove().await,
-                        false => Ok(()),
-                    }
-                }
-                .await
+        let turn = Arc::clone(&self.recording).lock_owned().await;
+        let (home, main) = (home.cloned(), claimed.homes.main.clone());
+        let (done, heard) = oneshot::channel::<()>();
+        // Goes on if this future is dropped: whoever removes the record waits for it.
+        let span = self.shared.tasks.span.clone();
+        self.shared.tasks.spawn(span, async move {
+            if let Err(error) = record_paused(home, main, id, paused).await {
+                tracing::warn!(folder = %id, %error, "the pause is not recorded");
             }
-        };
-        if let Err(error) = recorded {
-            tracing::warn!(folder = %id, %error, "the pause is not recorded");
-        }
+            drop((turn, done));
+        });
+        // It ends with an error when it is dropped.
+        let _ = heard.await;
     }
 
     /// Finds the folder, and says so when no tracker answers.
@@ -661,7 +659,7 @@ impl FolderTask {
     }
 
     async fn begin(&self, homes: &Homes, found: &Found) -> Result<Obtain, FolderError> {
-        let home = FolderHome::open(&homes.target, found.id).await?;
+        let home = Arc::new(FolderHome::open(&homes.target, found.id).await?);
         let target = FolderTarget::new(home.files().clone());
         let owners = found.owners.iter();
         let owners = owners.map(|owner| (owner.addr.clone(), owner.complete));
@@ -951,6 +949,10 @@ impl FolderTask {
         let (Some(claimed), Err(error)) = (self.claimed.get(), &outcome) else {
             return outcome;
         };
+        if matches!(error, FolderError::Storage(StorageError::Locked { .. })) {
+            // It is somebody else's.
+            return outcome;
+        }
         let stop = &self.shared.tasks.stop;
         if stop.is_cancelled() {
             let pause = *self.control().pauses().borrow();
@@ -974,6 +976,8 @@ impl FolderTask {
     async fn remove_rest(&self, claimed: &Claimed, discards: bool) -> Result<(), StorageError> {
         let (shared, id) = (&self.shared, claimed.id);
         self.control().board.ended().await;
+        // What is recorded at this moment is to be removed as well.
+        drop(self.recording.lock().await);
         if shared.folders.get(&id).is_none()
             && shared.contents.role(&id) == Some(Role::Index)
             && !shared.contents.is_alone(&id)
@@ -987,7 +991,7 @@ impl FolderTask {
             if !FolderHome::is_there(folders, id).await? {
                 continue;
             }
-            let home = FolderHome::open(folders, id).await?;
+            let home = open_when_free(folders, id).await?;
             home.record_paused(None).await?;
             if home.is_recorded().await? {
                 if discards {
@@ -1049,6 +1053,39 @@ impl Done {
             self.progress.files_found += times;
         }
         self.blobs.insert(file.id, got.blob.now());
+    }
+}
+
+/// Records in the home of a folder that its download is paused, or drops that.
+async fn record_paused(
+    home: Option<Arc<FolderHome>>,
+    main: Folders,
+    id: ContentId,
+    paused: Option<PausedFolder>,
+) -> Result<(), StorageError> {
+    if let Some(home) = home {
+        return home.record_paused(paused).await;
+    }
+    let is_over = paused.is_none();
+    let home = FolderHome::open(&main, id).await?;
+    home.record_paused(paused).await?;
+    match is_over && !home.holds_anything().await? {
+        true => home.remove().await,
+        false => Ok(()),
+    }
+}
+
+/// Opens a home that a step which was under way may hold still.
+async fn open_when_free(folders: &Folders, id: ContentId) -> Result<FolderHome, StorageError> {
+    let mut attempts = 0;
+    loop {
+        match FolderHome::open(folders, id).await {
+            Err(StorageError::Locked { .. }) if attempts < REMOVE_ATTEMPTS => {
+                attempts += 1;
+                sleep(REMOVE_PAUSE).await;
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -36,7 +36,7 @@ const SHORT_OWNERS: usize = 3;
 /// The download of one folder, as its files see it.
 pub(super) struct Obtain {
     pub(super) shared: Arc<PeerShared>,
-    pub(super) home: FolderHome,
+    pub(super) home: Arc<FolderHome>,
     pub(super) target: Arc<FolderTarget>,
     pub(super) source: Arc<FolderSource>,
     pub(super) control: Arc<FolderControl>,
