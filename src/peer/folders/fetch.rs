@@ -232,7 +232,7 @@ impl FolderTask {
             }
             outcome = Box::pin(self.fetch(&request)) => outcome,
         };
-        let outcome = self.wind_up(outcome).await;
+        let outcome = self.wind_up(outcome, &request).await;
         self.registered.release();
         self.status.send_modify(|status| {
             status.stall = None;
@@ -292,9 +292,14 @@ impl FolderTask {
             never = self.follow_stalls() => match never {},
             never = Box::pin(self.follow_pauses(&job)) => match never {},
         };
-        let folder = fetched?;
-        undo.shared = None;
-        Ok(folder)
+        if fetched.is_ok() || undo.kept.is_none() {
+            undo.shared = None;
+        }
+        if fetched.is_err() && undo.kept.is_none() && release_files(shared, &id) {
+            // Whoever hears of the error finds nothing served any more.
+            unshare(shared, &id).await;
+        }
+        fetched
     }
 
     /// Finds the folder, and claims it.
@@ -945,7 +950,15 @@ impl FolderTask {
     }
 
     /// The download has ended: what nobody needs any more is removed.
-    async fn wind_up(&self, outcome: Result<Folder, FolderError>) -> Result<Folder, FolderError> {
+    async fn wind_up(
+        &self,
+        outcome: Result<Folder, FolderError>,
+        request: &FolderRequest,
+    ) -> Result<Folder, FolderError> {
+        let cancelled: FolderError = DownloadError::Cancelled.into();
+        if outcome.as_ref().err() == Some(&cancelled) {
+            self.claim_late(request).await;
+        }
         let (Some(claimed), Err(error)) = (self.claimed.get(), &outcome) else {
             return outcome;
         };
@@ -971,6 +984,24 @@ impl FolderTask {
             None => return Err(DownloadError::ShutDown.into()),
         }
         outcome
+    }
+
+    /// A download by id that was cancelled before it could claim anything: what an earlier
+    /// one has left, and its record, are removed as well.
+    async fn claim_late(&self, request: &FolderRequest) {
+        let (None, Some(ContentKey::Id(id)), Some(main)) = (
+            self.claimed.get(),
+            &self.registered.key,
+            self.shared.storage.folders(),
+        ) else {
+            return;
+        };
+        if let Ok(homes) = self.homes(main, request).await
+            && self.registered.claim(*id).is_ok()
+        {
+            // Nobody else sets it.
+            let _ = self.claimed.set(Claimed { id: *id, homes });
+        }
     }
 
     async fn remove_rest(&self, claimed: &Claimed, discards: bool) -> Result<(), StorageError> {
