@@ -25,6 +25,9 @@ const DIFFERENT: usize = 2048;
 /// How often attempts are made.
 const TICK: Duration = Duration::from_millis(5);
 
+/// For how many seconds it goes on before it is measured what it leaves.
+const BEFORE: u32 = 3;
+
 /// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -160,6 +163,8 @@ struct Attempts {
     in_a_tick: f64,
     due: f64,
     made: usize,
+    /// After how many it says that it has begun.
+    begun: usize,
 }
 
 impl Attempts {
@@ -171,6 +176,7 @@ impl Attempts {
             in_a_tick: f64::from(rate) * TICK.as_secs_f64(),
             due: 0.0,
             made: 0,
+            begun: (rate * BEFORE) as usize,
         }
     }
 
@@ -180,6 +186,9 @@ impl Attempts {
         self.due += self.in_a_tick;
         let begin = self.made;
         self.made = self.due as usize;
+        if (begin..self.made).contains(&self.begun) {
+            println!("under way");
+        }
         begin..self.made
     }
 }

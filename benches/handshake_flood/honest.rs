@@ -1,9 +1,10 @@
 //! The process of those who are flooded: an owner, and a member that fetches from it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bt_lite::transport::auth::{Authenticator, HandshakeStats, Identity, Secret, Trust};
 use bt_lite::transport::{QuicTransport, TlsTransport};
@@ -13,9 +14,6 @@ use bt_lite::{
 
 use super::Outcome;
 use super::setting::{Over, Setting};
-
-/// How long a flood goes on before it is measured what it leaves.
-const BEFORE: Duration = Duration::from_secs(3);
 
 /// `USER_HZ`, which is 100 on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -67,8 +65,11 @@ impl Flood {
         if let Some(kind) = &setting.kind {
             command.args(["--kind", kind]);
         }
-        let child = command.stdin(Stdio::null()).spawn()?;
-        std::thread::sleep(BEFORE);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let stdout = child.stdout.take().ok_or("it has an output")?;
+        // It says so when it has gone on for a while.
+        BufReader::new(stdout).read_line(&mut String::new())?;
         let before = cpu_seconds(&child.id().to_string());
         Ok(Self {
             child,
