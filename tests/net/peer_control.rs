@@ -549,7 +549,8 @@ async fn paused_download_is_paused_after_a_restart() {
             .paused(PauseOptions::new())
             .name("mine")
     };
-    let mut download = peer.download_with(id, options());
+    let mut download = peer.get(&id).unwrap();
+    download.pause(PauseOptions::new());
     until(&download, true).await;
     download.cancel();
     assert_eq!((&mut download).await, Err(DownloadError::Cancelled));

@@ -259,6 +259,7 @@ async fn download_that_was_paused_before_it_was_found_is_there_after_a_restart()
                 let options = DownloadOptions::new().name("mine");
                 let download = peer.download_with(named("x"), options);
                 assert_eq!(soon(download).await.unwrap().name, named("mine"));
+                sleep(Duration::from_secs(1)).await;
                 assert_eq!(kept.records().await.len(), 1);
             }
             peer.resume_all();

@@ -18,8 +18,13 @@ use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::storage::PausedId;
 
-/// The peer is shut down: what has happened since the last record is recorded.
+/// The peer is shut down: what has happened since the last record is recorded. One that was
+/// cancelled just before has ended; one that was to be discarded is still there.
 pub(in crate::peer) async fn record_at_shutdown(shared: &PeerShared, running: &Running) {
+    let holders = &running.handle.holders;
+    if holders.was_explicit() && !holders.discards() {
+        return forget(shared, running).await;
+    }
     let pause = *running.control.pauses().borrow();
     record(shared, running, pause).await;
 }

@@ -129,7 +129,9 @@ impl Running {
     pub(in crate::peer) fn wants_same(&self, other: &Self) -> bool {
         match self.key.get() {
             Some(ContentKey::Id(id)) => other.id() == Some(*id),
-            Some(ContentKey::Name(name)) => other.name.get() == Some(name),
+            Some(key @ ContentKey::Name(name)) => {
+                other.key.get() == Some(key) || other.name.get() == Some(name)
+            }
             None => false,
         }
     }
