@@ -223,6 +223,6 @@ async fn handle_that_left_hears_nothing_of_those_that_stay() {
     unread(&mut early);
     leaves.cancel();
     let cancelled = DownloadEvent::Failed(DownloadError::Cancelled);
-    assert_eq!(all(early).await, [cancelled.clone()]);
+    assert_eq!(all(early).await, [cancelled]);
     soon(stays).await.unwrap();
 }

@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, OtherError};
+#[cfg(feature = "_tls")]
+use rustls::InvalidMessage;
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use crate::transport::auth_error::AuthError;
 
@@ -32,6 +34,7 @@ pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
 }
 
 /// What an error of the library means before the other side has sent anything of TLS.
+#[cfg(feature = "_tls")]
 fn from_first(error: &Error) -> AuthError {
     match error {
         Error::InvalidMessage(
@@ -52,6 +55,7 @@ pub(in crate::transport) fn handshake_failed(error: &io::Error) -> AuthError {
 
 /// Reading or writing has failed during a handshake. The text of the library for this is
 /// for those who program with it.
+#[cfg(feature = "_tls")]
 fn broken(error: &io::Error) -> AuthError {
     AuthError::Handshake {
         reason: match error.kind() {
