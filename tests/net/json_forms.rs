@@ -282,10 +282,15 @@ fn stats(forms: &mut Forms) {
     for state in states {
         forms.loaded("ContentState", state);
         let mut listed = serde_json::to_value(state).unwrap();
-        let rest = json!({"id": id(), "name": "x", "length": 100_000, "progress": progress()});
-        let rest = rest.as_object().unwrap().clone();
-        listed.as_object_mut().unwrap().extend(rest);
-        forms.loaded("ListedContent", from::<ListedContent>(listed));
+        let folder = json!({"folder": {"progress": FolderProgress::default(), "path": "/a"}});
+        for kind in [json!("single"), folder] {
+            let rest = json!({
+                "kind": kind, "id": id(), "name": "x", "length": 100_000, "progress": progress(),
+            });
+            let rest = rest.as_object().unwrap().clone();
+            listed.as_object_mut().unwrap().extend(rest);
+            forms.loaded("ListedContent", from::<ListedContent>(listed.clone()));
+        }
     }
     for priority in [Priority::Low, Priority::Normal, Priority::High] {
         forms.loaded("Priority", priority);

@@ -18,7 +18,8 @@ use crate::peer::swarm::Progress;
 ///
 /// With the feature `serde` it is saved as a JSON object with these fields, the
 /// [state](ContentState) in words, and `position` beside it if it is queued, as in
-/// `{"id":"…","name":"film","length":100000,"progress":{…},"state":"queued","position":3}`.
+/// `{"kind":"single","id":"…","name":"film","length":100000,"progress":{…},"state":"queued","position":3}`;
+/// the kind of a folder is `{"folder":{"progress":{…},"path":"…"}}`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
