@@ -367,7 +367,7 @@ impl Peer {
     /// Starts to download a content, by its name or its id. Returns at once:
     /// await the handle, or watch its events.
     ///
-    /// A [`ContentId`], a [`ContentName`] and a [`Content`] are keys (a content counts as
+    /// A [`ContentId`](crate::ContentId), a [`ContentName`] and a [`Content`] are keys (a content counts as
     /// its id); [`DownloadKey::id`] and [`DownloadKey::name`] take text. Chunks are served
     /// to others as soon as they are verified. When the download has ended, the content is
     /// in the storage under its name, verified and durable, and this peer shares it.

@@ -30,6 +30,8 @@ const STARVED: Duration = Duration::from_secs(5);
 /// How long a host is suspected.
 const SUSPICION: Duration = Duration::from_secs(60);
 
+const NOT_NEEDED: DropReason = DropReason::Refused(RefuseReason::NotNeeded);
+
 impl Observer {
     pub(super) fn is_suspect(&self, host: &HostKey) -> bool {
         let until = self.suspected.get(host);
@@ -137,10 +139,14 @@ impl Observer {
     /// Takes a link out of the record. If its address was trusted, the same
     /// address that other links claim no longer counts.
     pub(super) fn removed(&mut self, link: LinkId) -> Option<Seen> {
-        self.old_lately();
-        let seen = self.links.remove(&link)?;
         // Nobody is blamed for a pause.
         let blames = !self.parts && !self.arriving;
+        self.taken_out(link, blames)
+    }
+
+    fn taken_out(&mut self, link: LinkId, blames: bool) -> Option<Seen> {
+        self.old_lately();
+        let seen = self.links.remove(&link)?;
         self.failed_addrs.extend(seen.info.addr.clone());
         *self.debts.entry(seen.info.host.clone()).or_default() += seen.untold;
         let (blank, old) = (self.is_blank(&seen), self.is_old(&seen));
@@ -171,7 +177,12 @@ impl Observer {
     }
 
     pub(super) fn dropped(&mut self, link: LinkId, reason: DropReason) {
-        let seen = self.removed(link).expect("drops a link that is not up");
+        // Also when that is noticed long after what was asked for should have come.
+        let rests = self.paused.is_some() && reason == NOT_NEEDED;
+        let blames = !self.parts && !self.arriving && !rests;
+        let seen = self
+            .taken_out(link, blames)
+            .expect("drops a link that is not up");
         match reason {
             DropReason::Refused(RefuseReason::Banned) => {
                 // Other links of a liar stay up until they lie themselves.
@@ -196,7 +207,9 @@ impl Observer {
                     "drops a duplicate that was not proved"
                 );
             }
-            DropReason::Refused(RefuseReason::Busy) if self.parts || self.arriving => {
+            DropReason::Refused(RefuseReason::Busy)
+                if self.parts || self.arriving && self.paused == Some(false) =>
+            {
                 let refused = self.fresh == Some(link);
                 assert!(refused || self.paused == Some(false));
             }
