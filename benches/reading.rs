@@ -123,7 +123,8 @@ fn main() -> ExitCode {
         "worst_seek_over_bound_behind_a_block {:.3}",
         worst.seek_behind_a_block
     );
-    println!("worst_seek_over_bound {:.3}", worst.seek);
+    let worst_seek = worst.seek.max(worst.seek_behind_a_block);
+    println!("worst_seek_over_bound {worst_seek:.3}");
     ExitCode::SUCCESS
 }
 

@@ -83,12 +83,10 @@ impl ReaderOptions {
 ///
 /// # First bytes
 /// The first byte after a seek is given as soon as its chunk is verified, and nothing is
-/// held back to gather more. If this peer is the only one that downloads, and reads from
-/// the start, that takes at most two round trips and the time of a chunk from the fastest
-/// owner. Where the round trip is shorter than a block takes, the block that the line is
-/// carrying comes before. The first byte of a download comes after the hashes of all
-/// chunks, and they may wait behind what was asked for with them: 384 KiB at most. A
-/// seek to the last bytes of a chunk may be followed by a wait for the next chunk.
+/// held back to gather more. What the lines of the owners carry already comes before it.
+/// The first byte of a download comes after the hashes of all chunks, and they may wait
+/// behind what was asked for with them. `cargo bench --bench reading` measures how long
+/// that takes.
 ///
 /// A seek past the end is no error; reading there returns no bytes.
 /// [`SeekFrom::End`] waits until the length is known. A seek that was started takes

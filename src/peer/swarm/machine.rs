@@ -95,8 +95,9 @@ impl Swarm {
 
     /// The content only passes through here: at most `window` bytes behind the position of
     /// its first reader are asked for, or two chunks if that is more, and what the reader
-    /// has passed does not stay. So nothing of it is offered to anybody, neither to links
-    /// nor to trackers. Nothing of it may be here at the start, and nothing may be
+    /// has passed does not stay. What is here is offered to links, and taken back when it is
+    /// passed; trackers do not hear of it. Nothing of it may be here at the start, and
+    /// nothing may be
     /// [expected](Self::expecting).
     #[must_use]
     pub fn passing(mut self, window: u64) -> Self {
