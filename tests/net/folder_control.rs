@@ -438,7 +438,7 @@ async fn folder_that_is_not_to_be_shared_is_only_there() {
         .fetch(FolderOptions::new().name("folder"))
         .await
         .unwrap();
-    assert_eq!(scene.leecher.folders(), [scene.folder.clone()]);
+    assert_eq!(scene.leecher.folders(), std::slice::from_ref(&scene.folder));
     assert_eq!(
         scene.leecher.stats().downloaded,
         downloaded + index_len(&scene)
@@ -474,7 +474,7 @@ async fn folder_goes_to_another_directory_and_is_found_there_again() {
     assert_eq!(tree(&here), tree(&scene.dirs.folder()));
     peer.shutdown().await;
     let peer = sharing_again(&scene.world, "again", scene.dirs.to.path()).await;
-    assert_eq!(peer.folders(), [scene.folder.clone()]);
+    assert_eq!(peer.folders(), std::slice::from_ref(&scene.folder));
     assert_eq!(peer.paths(&scene.folder.id).await, [here]);
     assert!(fs::read_dir(scene.dirs.to.path()).unwrap().count() == 1);
 }
