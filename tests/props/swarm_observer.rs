@@ -31,6 +31,10 @@ const MIN_SILENCE: Duration = Duration::from_millis(500);
 /// The time after which a link is in doubt if nothing was requested from it.
 const UNTRIED: Duration = Duration::from_secs(1);
 
+/// A link that has something and does not let this side ask for it may be in doubt after
+/// this long.
+const PUTS_OFF: Duration = Duration::from_secs(60);
+
 /// A link that accepts no bytes for this long is stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
@@ -172,13 +176,14 @@ impl Seen {
         owes || self.mute_for(now) >= TELL
     }
 
-    /// Whether it may be in doubt: it has sent nothing, and was asked or waits to
-    /// be asked.
+    /// Whether it may be in doubt: it has sent nothing, and was asked, waits to be
+    /// asked, or has not let this side ask for long.
     fn may_be_doubtful(&self, now: Instant) -> bool {
         let late = |at: Instant| now - at >= MIN_SILENCE / 4;
         let asked = !self.asked.is_empty() && self.first_asked.is_some_and(late);
         let untried = !self.info.dialled && self.anything && now - self.since >= UNTRIED;
-        self.received == 0 && (asked || untried)
+        let puts_off = self.anything && now - self.since >= PUTS_OFF;
+        self.received == 0 && (asked || untried || puts_off)
     }
 
     /// Whether it may have left a request unanswered for too long, as far as can
