@@ -1,0 +1,98 @@
+//! Processes of other programs, and what each has used.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::Outcome;
+
+/// How often a process is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// How long a transfer may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// `USER_HZ`, which is 100 on every Linux that Rust runs on.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// What a process or both have used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Used {
+    /// Seconds.
+    pub(crate) wall: f64,
+    /// Seconds of CPU of both processes.
+    pub(crate) cpu: f64,
+    /// The peak of the receiver's resident memory.
+    pub(crate) peak_mib: f64,
+}
+
+/// A process with a log; it is ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    child: Child,
+    begun: Instant,
+}
+
+impl Measured {
+    /// Starts it, with its output in a file.
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Outcome<Self> {
+        let out = File::create(log)?;
+        let begun = Instant::now();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()?;
+        Ok(Self { child, begun })
+    }
+
+    /// CPU seconds until now.
+    pub(crate) fn cpu(&self) -> Outcome<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name of the program may contain anything, and ends at the last bracket.
+        let fields = stat.rsplit_once(") ").ok_or("an unknown form of stat")?.1;
+        let mut ticks = fields.split(' ').skip(11).map(str::parse::<f64>);
+        match (ticks.next(), ticks.next()) {
+            (Some(user), Some(system)) => Ok((user? + system?) / TICKS_PER_SECOND),
+            _ => Err("an unknown form of stat".into()),
+        }
+    }
+
+    fn peak_mib(&self) -> Outcome<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
+        Ok(peak
+            .ok_or("a process has ended too early")?
+            .parse::<f64>()?
+            / 1024.0)
+    }
+
+    /// Waits until the process has said that it is done, which `done` finds out. What it has
+    /// used is read while it still runs.
+    pub(crate) fn until(&mut self, done: impl Fn() -> bool) -> Outcome<Used> {
+        while !done() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(format!("a receiver has ended early: {status}").into());
+            }
+            if self.begun.elapsed() > PATIENCE {
+                return Err("a receiver is not done in time".into());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(Used {
+            wall: self.begun.elapsed().as_secs_f64(),
+            cpu: self.cpu()?,
+            peak_mib: self.peak_mib()?,
+        })
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
