@@ -47,9 +47,9 @@ mod table;
 mod timer_wheel;
 mod votes;
 
-pub(super) use addrs::{ListenAddr, Vantage};
+pub(super) use addrs::ListenAddr;
 pub(super) use backlog::Job;
-pub(super) use catalog::{Asker, Catalog, NameOutcome};
+pub(super) use catalog::{Aim, Asker, Catalog, NameOutcome};
 pub(super) use contents::room_for_bearer;
 pub(super) use listing::PeerListing;
 pub(super) use peers::Holding;

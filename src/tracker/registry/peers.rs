@@ -168,6 +168,12 @@ impl Peers {
         slot.host = std::mem::replace(&mut self.free, index);
     }
 
+    /// Reads what a request reads of a slot.
+    pub(super) fn touch(&self, index: u32) -> u32 {
+        let slot = self.slots.get(index as usize);
+        slot.map_or(0, |peer| peer.generation.wrapping_add(peer.state as u32))
+    }
+
     /// The live peer in a slot, if there is one.
     pub(super) fn live(&self, index: u32) -> Option<&Peer> {
         self.slots

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text};
+use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text, Vantage};
 use super::backlog::{Backlog, Job};
 use super::config::{AddressRule, RegistryConfig};
 use super::decay::{self, RateDecay};
@@ -22,6 +22,9 @@ use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
 
 /// One in this number of slots of the tables of hosts stays empty.
 const HOST_CROWD: usize = 8;
+
+/// The highest port, as text. Of texts of equal length, the order is that of the numbers.
+const MAX_PORT: &[u8; 5] = b"65535";
 
 /// The peers of one shard.
 #[derive(Debug)]
@@ -184,6 +187,12 @@ impl Sessions {
         }
     }
 
+    /// Reads the slot that a token names. Returns a number of it, for nothing but that.
+    pub(crate) fn touch(&self, token: &Token) -> u32 {
+        let [peer, ..] = keyed::words(token);
+        self.peers.touch(peer >> self.bits)
+    }
+
     /// The peer of a token, whose request extends its lease.
     pub(crate) fn heard(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
         let index = self.authenticate(now, token)?;
@@ -292,7 +301,19 @@ impl Sessions {
         };
         let text = V4Text::new(ip, port);
         let port = source.as_str().as_bytes().strip_prefix(text.host());
-        port.is_some_and(|port| port.iter().all(u8::is_ascii_digit))
+        port.is_some_and(|port| match port.len() {
+            1..5 => port.iter().all(u8::is_ascii_digit),
+            5 => port.iter().all(u8::is_ascii_digit) && port <= MAX_PORT.as_slice(),
+            _ => false,
+        })
+    }
+
+    /// The place that a peer speaks from, which mostly follows from where it listens.
+    pub(crate) fn vantage(&self, index: u32, source: &Addr, local: Option<&Addr>) -> Vantage {
+        match self.peers[index].addr {
+            PackedAddr::V4(ip, _) if self.is_at(index, source) => Vantage::of_v4(ip, local),
+            _ => Vantage::of(source, local),
+        }
     }
 
     /// Whether a peer is listed where it says to listen, on the host that it
