@@ -161,6 +161,10 @@ impl Contents {
                 index
             }
             None => {
+                if self.slots.len() == self.slots.capacity() {
+                    let more = (self.slots.len() / 16).max(16);
+                    self.slots.reserve_exact(more);
+                }
                 self.slots.push(content);
                 (self.slots.len() - 1) as u32
             }
