@@ -186,9 +186,9 @@ impl ShardedRegistry {
     }
 
     /// Answers requests that came together, in their order, into `replies`. The outcome is
-    /// that of [`handle_at`](Self::handle_at) for one after the other, but with many peers
-    /// it takes a fraction of the time, because the memory is asked for what all of them
-    /// need at once. A batch should have at least 16 requests; 64 or more are best.
+    /// that of [`handle_at`](Self::handle_at) for one after the other. With many peers it
+    /// takes less time, because the memory is asked for what several of them need at once.
+    /// A batch should have at least 16 requests.
     pub fn handle_batch(&self, now: Instant, batch: &[Asked<'_>], replies: &mut Replies) {
         self.handler.handle_batch(now, batch, replies);
     }
