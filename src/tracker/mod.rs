@@ -6,6 +6,7 @@
 //! transport. [`TrackerClient`] is the other side, with which a peer, or any other
 //! program, asks trackers.
 
+mod batch;
 mod client;
 mod registry;
 mod request_handler;
@@ -13,6 +14,7 @@ mod server;
 mod sharded;
 mod shards;
 
+pub use batch::{Asked, Replies};
 pub use client::{ClientConfig, OwnEvent, OwnEvents, RefusedOwn, TrackerClient, TrackerError};
 pub use registry::{
     AddressRule, Credit, KnownContent, RefusalCounts, RegistryConfig, RegistryStats, RequestCounts,

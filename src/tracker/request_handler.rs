@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
-    Permits, RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
+    AddressRule, Aim, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome,
+    PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings, room_for_bearer,
 };
 use super::shards::{Count, Shards};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
@@ -25,6 +25,9 @@ const EXPIRE_BATCH: usize = 128;
 /// How many entries of a peer are refreshed at once when its address or speed
 /// changes. If it owns more, all of them are refreshed in steps of expiry.
 const AT_ONCE: usize = 8;
+
+/// What a NEED asks for, how many owners of it, and from where to where it came.
+type Wanted<'a> = (&'a ContentKey, u16, (&'a Addr, Option<&'a Addr>));
 
 /// The shards of a registry, and the handling of requests and of expiry.
 #[derive(Debug)]
@@ -66,9 +69,21 @@ impl RequestHandler {
     pub(super) fn handle(
         &self,
         now: Instant,
-        (source, local): (&Addr, Option<&Addr>),
+        from: (&Addr, Option<&Addr>),
         request: &TrackerRequest,
         permits: Permits<'_>,
+        out: &mut impl ReplyWriter,
+    ) -> Result<(), Refusal> {
+        self.handle_aimed(now, from, request, (permits, None), out)
+    }
+
+    /// Like [`handle`](Self::handle). A NEED by id may have been aimed already.
+    pub(super) fn handle_aimed(
+        &self,
+        now: Instant,
+        (source, local): (&Addr, Option<&Addr>),
+        request: &TrackerRequest,
+        (permits, aim): (Permits<'_>, Option<Aim>),
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
         let (shard, outcome) = match request {
@@ -94,9 +109,8 @@ impl RequestHandler {
                 key,
                 max_owners,
             } => (self.settings.shard_of_token(token), {
-                let vantage = Vantage::of(source, local);
-                let wanted = (key, (*max_owners).into(), vantage);
-                self.need(now, token, (wanted, permits), request, out)
+                let wanted = (key, *max_owners, (source, local));
+                self.need(now, token, (wanted, permits, aim), request, out)
             }),
             TrackerRequest::Update { token, uploads } => (
                 self.settings.shard_of_token(token),
@@ -408,25 +422,30 @@ impl RequestHandler {
         &self,
         now: Instant,
         token: &Token,
-        ((key, max_owners, vantage), permits): ((&ContentKey, usize, Vantage), Permits<'_>),
+        (wanted, permits, aim): (Wanted<'_>, Permits<'_>, Option<Aim>),
         request: &TrackerRequest,
         out: &mut impl ReplyWriter,
     ) -> Result<(), Refusal> {
-        let config = &self.settings.config;
+        let (key, max_owners, (source, local)) = wanted;
+        let places = self.settings.config.places(max_owners);
         let mut sessions = self.sessions.lock(self.settings.shard_of_token(token));
         sessions.count(now, request);
         match key {
             ContentKey::Id(id) => {
-                let (hash, home) = self.settings.locate(id);
                 // The search comes before the look at the token, so that the
                 // memory fetches the peer and the owners at the same time.
+                let ((hash, home), seed) = match aim {
+                    Some(aim) => ((aim.hash, aim.home), Some(aim.seed)),
+                    None => (self.settings.locate(id), None),
+                };
                 let mut catalog = self.catalogs.lock(home);
-                let search = catalog.search(hash, id, max_owners, config);
+                let seed = seed.unwrap_or_else(|| catalog.seed(false));
+                let search = catalog.search(hash, id, places, seed);
                 let index = sessions.heard(now, token)?;
                 let asker = Asker {
                     listens: sessions.listen_addr(index),
                     has_both: sessions.has_both(index),
-                    vantage,
+                    vantage: sessions.vantage(index, source, local),
                 };
                 drop(sessions);
                 match permits.content(id) {
@@ -439,7 +458,7 @@ impl RequestHandler {
                 let asker = Asker {
                     listens: sessions.listen_addr(index),
                     has_both: sessions.has_both(index),
-                    vantage,
+                    vantage: sessions.vantage(index, source, local),
                 };
                 drop(sessions);
                 let mut bearing = self.named(now, name);
@@ -454,7 +473,8 @@ impl RequestHandler {
                 };
                 let (hash, home) = self.settings.locate(id);
                 let mut catalog = self.catalogs.lock(home);
-                let search = catalog.search(hash, id, max_owners, config);
+                let seed = catalog.seed(true);
+                let search = catalog.search(hash, id, places, seed);
                 catalog.answer(now, id, search, &asker, Some(name), out)
             }
         }

@@ -14,6 +14,7 @@ mod picker;
 mod planner;
 mod protocol_md;
 mod registry;
+mod registry_batches;
 mod registry_figures;
 mod registry_model;
 mod registry_threads;

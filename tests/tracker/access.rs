@@ -9,6 +9,7 @@ use bt_lite::protocol::{
 };
 use bt_lite::tracker::Tracker;
 use bt_lite::{ContentId, MemoryNetwork, Transport};
+use futures::SinkExt;
 use tokio::time::{Instant, sleep};
 
 use crate::identities::{Identified, identity};
@@ -125,6 +126,42 @@ async fn entries_that_a_peer_may_not_own_are_refused_one_by_one() {
     let (mut raw, token) = member(&network, "other").await;
     let reply = own(&mut raw, token, vec![complete(2)]).await;
     assert_eq!(reply, TrackerReply::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_come_together_are_permitted_one_by_one() {
+    let network = MemoryNetwork::new(1);
+    let rules = ContentRules::open();
+    let _tracker = tracker(&network, rules.clone()).await;
+    let complete = |number| entry(number, OwnState::Complete);
+    let (mut owner, token) = member(&network, "owner").await;
+    let reply = own(&mut owner, token, vec![complete(1)]).await;
+    assert_eq!(reply, TrackerReply::Done);
+    rules.set(id(1), [identity("owner")]);
+
+    let (mut raw, token) = member(&network, "stranger").await;
+    let entries = vec![complete(1), complete(2)];
+    let needs = [1, 2].map(|number| TrackerRequest::Need {
+        token,
+        key: id(number).into(),
+        max_owners: 5,
+    });
+    for request in [TrackerRequest::Own { token, entries }]
+        .iter()
+        .chain(&needs)
+    {
+        let frame = request.encode().expect("it fits");
+        raw.0.sink.feed(frame).await.expect("there is room");
+    }
+    raw.0.sink.flush().await.expect("it is sent");
+    let Some(TrackerReply::Partly(refused)) = raw.reply().await else {
+        panic!("all of it is permitted");
+    };
+    assert_eq!(refused.len(), 1);
+    assert_eq!(raw.reply().await, Some(unknown()));
+    // It is known, because the request before was carried out first.
+    let found = raw.reply().await.expect("a reply");
+    assert!(is_found(&found, id(2), 0));
 }
 
 #[tokio::test(start_paused = true)]

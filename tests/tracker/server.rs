@@ -136,6 +136,30 @@ async fn malformed_request_is_refused_and_ends_the_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn requests_that_come_with_a_malformed_one_are_answered_up_to_it() {
+    let network = MemoryNetwork::new(1);
+    let tracker = tracker(&network).await;
+    let mut raw = Raw::connect(&network, "peer").await;
+    let token = raw.register(Some("memory:peer")).await;
+    for number in 0..3 {
+        let entries = vec![entry(number, OwnState::Complete)];
+        let own = TrackerRequest::Own { token, entries };
+        let frame = own.encode().expect("it fits");
+        raw.0.sink.feed(frame).await.expect("there is room");
+    }
+    let bad = Frame::head(vec![0xff; 3]);
+    raw.0.sink.feed(bad).await.expect("there is room");
+    raw.send(&need(token)).await;
+    for _ in 0..3 {
+        assert_eq!(raw.reply().await, Some(TrackerReply::Done));
+    }
+    let malformed = TrackerReply::Refused(Refusal::Malformed);
+    assert_eq!(raw.reply().await, Some(malformed));
+    assert_eq!(raw.reply().await, None);
+    assert_eq!(tracker.stats().registry.ownerships, 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn silent_peer_is_forgotten_although_its_connection_stays() {
     let network = MemoryNetwork::new(1);
     let tracker = tracker(&network).await;

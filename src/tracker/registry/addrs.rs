@@ -49,10 +49,14 @@ impl Family {
     /// The family of an address, if it is of IP.
     pub(super) fn of(addr: &Addr) -> Option<Self> {
         let ip = addr.socket_addr()?.ip().to_canonical();
-        Some(match ip {
+        Some(Self::of_ip(ip))
+    }
+
+    fn of_ip(ip: IpAddr) -> Self {
+        match ip {
             IpAddr::V4(_) => Self::V4,
             IpAddr::V6(_) => Self::V6,
-        })
+        }
     }
 }
 
@@ -93,9 +97,8 @@ impl Vantage {
     /// The peer speaks from `source`, and reached the tracker at `local`, if the
     /// transport says where that was.
     pub(crate) fn of(source: &Addr, local: Option<&Addr>) -> Self {
-        let ip = |addr: &Addr| addr.socket_addr().map(|addr| addr.ip().to_canonical());
-        let family = Family::of(source);
-        let source = ip(source);
+        let source = ip_of(source);
+        let family = source.map(Family::of_ip);
         if let Some(source) = source.filter(IpAddr::is_loopback) {
             return Self {
                 here: Some(source),
@@ -103,12 +106,25 @@ impl Vantage {
                 family,
             };
         }
-        let here = local.and_then(ip);
-        let told = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
         Self {
-            here: here.filter(told),
+            here: local.and_then(told_ip),
             loopback: false,
             family,
+        }
+    }
+
+    /// The same for a source of which the IP is known already.
+    pub(super) fn of_v4(source: [u8; 4], local: Option<&Addr>) -> Self {
+        let source = IpAddr::from(source);
+        let loopback = source.is_loopback();
+        let here = match loopback {
+            true => Some(source),
+            false => local.and_then(told_ip),
+        };
+        Self {
+            here,
+            loopback,
+            family: Some(Family::V4),
         }
     }
 
@@ -148,6 +164,16 @@ impl Vantage {
             ip => Some(SeenText::At(ip, socket.port().to_be_bytes())),
         }
     }
+}
+
+fn ip_of(addr: &Addr) -> Option<IpAddr> {
+    addr.socket_addr().map(|addr| addr.ip().to_canonical())
+}
+
+/// The IP at which a tracker is reached, if others can be told of it.
+fn told_ip(local: &Addr) -> Option<IpAddr> {
+    let told = |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified();
+    ip_of(local).filter(told)
 }
 
 /// How a peer sees the text of an address.
@@ -335,6 +361,17 @@ mod tests {
         assert_eq!(scoped.addr().as_str(), "[fe80::1]:7");
         assert_eq!(texts.len(), 0);
         assert_eq!(std::mem::size_of::<PackedAddr>(), 7);
+    }
+
+    #[test]
+    fn vantage_of_a_known_ip_is_that_of_its_text() {
+        let local = "10.0.0.9:7000".parse().unwrap();
+        for ip in [[127, 0, 0, 1], [10, 0, 0, 1], [0, 0, 0, 0], [8, 8, 8, 8]] {
+            for local in [None, Some(&local)] {
+                let text = v4(ip, [1, 2]);
+                assert_eq!(Vantage::of_v4(ip, local), Vantage::of(&text, local));
+            }
+        }
     }
 
     #[test]

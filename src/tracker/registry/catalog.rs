@@ -47,6 +47,32 @@ pub(crate) struct Search {
     drawn: Drawn,
 }
 
+/// Where the answer to a NEED by id will be looked for, and the seed of its draws.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim {
+    /// The hash of the id, and the shard with that content.
+    pub(crate) hash: u64,
+    pub(crate) home: u32,
+    /// How many of the fastest owners are wanted, and how many others.
+    pub(crate) wanted: (usize, usize),
+    pub(crate) seed: u64,
+    /// The content with this hash, as far as the table tells.
+    content: Option<u32>,
+}
+
+impl Aim {
+    /// An aim at a content with this hash, before anything of it is read.
+    pub(crate) fn at((hash, home): (u64, u32), wanted: (usize, usize)) -> Self {
+        Self {
+            hash,
+            home,
+            wanted,
+            seed: 0,
+            content: None,
+        }
+    }
+}
+
 /// Who asks for owners.
 pub(crate) struct Asker {
     /// Where it listens.
@@ -61,7 +87,11 @@ pub(crate) struct Asker {
 pub(crate) struct Catalog {
     shard: u32,
     bits: u32,
+    /// Draws one seed for each NEED by id.
     rng: Rng,
+    /// The same for each NEED by name. Separate, because which shard answers one is
+    /// known late, and the draws of the others shall not depend on that.
+    rng_of_names: Rng,
     contents: Contents,
     ownerships: Ownerships,
     texts: TextAddrs,
@@ -80,6 +110,7 @@ impl Catalog {
             shard,
             bits,
             rng: Rng::with_seed(seed.wrapping_add(shard.into())),
+            rng_of_names: Rng::with_seed(!seed.wrapping_add(shard.into())),
             contents: Contents::new(Keyed::derive(key, "bt_lite registry maps"), bits),
             ownerships: Ownerships::default(),
             texts: TextAddrs::default(),
@@ -357,24 +388,66 @@ impl Catalog {
         self.contents.remove_if_unowned(content)
     }
 
+    /// The seed of the draws for the next NEED by id, or by name. Each NEED by id takes
+    /// one, whatever comes of it, so that the answers do not depend on when it is taken.
+    pub(crate) fn seed(&mut self, by_name: bool) -> u64 {
+        let rng = match by_name {
+            true => &mut self.rng_of_names,
+            false => &mut self.rng,
+        };
+        rng.u64(..)
+    }
+
+    /// Reads what the answers at these aims will need, and draws their seeds. It goes
+    /// step by step: no aim waits for what another one reads in the same step, so the
+    /// memory serves all of them at once. Changes nothing but the seeds. Returns a number
+    /// made of all that was read, with which nobody can do anything.
+    pub(crate) fn touch(&mut self, aims: &mut [Option<Aim>], at: &[u8]) -> u32 {
+        let mut sum = 0_u32;
+        let mut add = |more: u32| sum = sum.wrapping_add(more);
+        for &at in at {
+            if let Some(aim) = &aims[usize::from(at)] {
+                add(self.contents.touch_id(aim.hash));
+            }
+        }
+        for &at in at {
+            if let Some(aim) = &mut aims[usize::from(at)] {
+                aim.seed = self.rng.u64(..);
+                aim.content = self.contents.by_hash(aim.hash);
+            }
+        }
+        for &at in at {
+            if let Some(content) = aims[usize::from(at)].and_then(|aim| aim.content) {
+                add(self.contents.touch(content));
+            }
+        }
+        for &at in at {
+            if let Some(aim) = aims[usize::from(at)]
+                && let Some(content) = aim.content
+            {
+                let content = &self.contents[content];
+                add(content.owners.touch(aim.seed, aim.wanted));
+                add(content.names.touch());
+            }
+        }
+        sum
+    }
+
     /// The first half of NEED: finds a content, and reads the entries that the
     /// second half needs, so that the memory fetches them early.
     pub(crate) fn search(
-        &mut self,
+        &self,
         hash: u64,
         id: &ContentId,
-        max_owners: usize,
-        config: &RegistryConfig,
+        wanted: (usize, usize),
+        seed: u64,
     ) -> Option<Search> {
         let content = self.contents.by_id(hash, id)?;
-        let bound = config.max_owners.min(MAX_OWNERS);
-        let k = max_owners.min(bound.into());
-        let fast = config.fast_places(k);
         let owners = &self.contents[content].owners;
         Some(Search {
             content,
-            wanted: (fast, k - fast),
-            drawn: owners.draw_ahead(&mut self.rng, k - fast),
+            wanted,
+            drawn: owners.draw_ahead(seed, wanted.1),
         })
     }
 
@@ -417,7 +490,7 @@ impl Catalog {
             let asker = (asker.listens.as_ref(), asker.vantage);
             let mut picker = Picker::new(asker, &self.texts, &mut self.picks);
             let take = |owner: &Owner| picker.take(owner);
-            content.owners.choose(&mut self.rng, &drawn, wanted, take);
+            content.owners.choose(drawn, wanted, take);
         }
         self.choose_families(asker, wanted.0 + wanted.1);
         let borrowed = self.show_from(asker.vantage);

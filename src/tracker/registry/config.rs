@@ -180,8 +180,16 @@ impl RegistryConfig {
         self
     }
 
+    /// How many of the fastest owners, and how many others, are named to one who asks
+    /// for so many.
+    pub(crate) fn places(&self, max_owners: u16) -> (usize, usize) {
+        let k = max_owners.min(self.max_owners).min(MAX_OWNERS).into();
+        let fast = self.fast_places(k);
+        (fast, k - fast)
+    }
+
     /// How many of `k` places go to the fastest owners.
-    pub(super) fn fast_places(&self, k: usize) -> usize {
+    fn fast_places(&self, k: usize) -> usize {
         let random = k * usize::from(self.random_percent.min(100)) / 100;
         (k - random).max(1).min(k)
     }

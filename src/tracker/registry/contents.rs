@@ -31,6 +31,12 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Reads one number of each line that an answer reads.
+    fn touch(&self) -> u32 {
+        let buckets = self.owners.touch_buckets();
+        buckets.wrapping_add(self.length as u32)
+    }
+
     pub(super) fn owner_count(&self) -> usize {
         self.owners.len() + self.unlisted as usize
     }
@@ -105,6 +111,24 @@ impl Contents {
         number.map(|number| number - 1)
     }
 
+    /// Most likely the content whose id has this hash: nothing of it is read.
+    pub(super) fn by_hash(&self, hash: u64) -> Option<u32> {
+        let number = self.by_id.find(hash as u32, |_| true);
+        number.map(|number| number - 1)
+    }
+
+    /// Reads the place in the table at which an id with this hash should be.
+    pub(super) fn touch_id(&self, hash: u64) -> u32 {
+        self.by_id.touch(hash as u32)
+    }
+
+    /// Reads one number of each line that an answer reads of a content.
+    pub(super) fn touch(&self, content: u32) -> u32 {
+        self.slots[content as usize]
+            .as_ref()
+            .map_or(0, Content::touch)
+    }
+
     /// The contents with this name, in the order in which they got it.
     pub(super) fn by_name(&self, name: &ContentName) -> &[u32] {
         self.by_name.get(name).map_or(&[], |contents| contents)
@@ -137,6 +161,10 @@ impl Contents {
                 index
             }
             None => {
+                if self.slots.len() == self.slots.capacity() {
+                    let more = (self.slots.len() / 16).max(16);
+                    self.slots.reserve_exact(more);
+                }
                 self.slots.push(content);
                 (self.slots.len() - 1) as u32
             }

@@ -120,6 +120,12 @@ impl Names {
         self.at(self.common).name.as_ref()
     }
 
+    /// Reads the text of the common name.
+    pub(super) fn touch(&self) -> u32 {
+        let text = self.common().and_then(|name| name.as_str().bytes().next());
+        text.map_or(0, u32::from)
+    }
+
     /// The name of a slot, unless it has given way to another.
     pub(super) fn get(&self, at: u8) -> Option<&ContentName> {
         self.at(at).name.as_ref()

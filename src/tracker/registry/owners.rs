@@ -20,8 +20,13 @@ const COPIED: usize = 4096;
 /// default.
 const AHEAD: usize = 12;
 
+/// How many owners lie on a line of the processor's cache.
+const PER_LINE: usize = 64 / size_of::<Owner>();
+
 /// The random draws for one choice of owners.
 pub(super) struct Drawn {
+    /// For further draws.
+    rng: Rng,
     /// Decides where to begin in each bucket.
     turn: u64,
     /// The owners with which to begin in the first bucket, and in the last one if
@@ -35,10 +40,15 @@ pub(super) struct Drawn {
 impl Drawn {
     /// Where to begin in a bucket of this length.
     fn start(&self, bucket: usize, len: usize) -> usize {
-        // Neighbouring buckets use different bits.
-        let turn = self.turn.rotate_left(13 * bucket as u32);
-        (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
+        start(self.turn, bucket, len)
     }
+}
+
+/// Where to begin in a bucket of this length, in this turn.
+fn start(turn: u64, bucket: usize, len: usize) -> usize {
+    // Neighbouring buckets use different bits.
+    let turn = turn.rotate_left(13 * bucket as u32);
+    (((turn & u64::from(u32::MAX)) * len as u64) >> 32) as usize
 }
 
 /// The owners of a content. An owner's position may change with every call. Each
@@ -172,12 +182,56 @@ impl Owners {
         }
     }
 
-    /// Makes the random draws for a choice of `rest` owners beside the fastest.
-    /// It reads the entries that [`choose`](Self::choose) needs first, so that
-    /// the memory fetches them all at once.
-    pub(super) fn draw_ahead(&self, rng: &mut Rng, rest: usize) -> Drawn {
+    /// Reads one number of each line of the buckets.
+    pub(super) fn touch_buckets(&self) -> u32 {
+        self.buckets.touch().wrapping_add(self.list.len() as u32)
+    }
+
+    /// Reads one number of each line that a choice of so many owners from this seed
+    /// most likely needs, and nothing that depends on what it reads: so the memory
+    /// fetches the lines of several lists at once. Returns a number made of them.
+    pub(super) fn touch(&self, seed: u64, (fast, rest): (usize, usize)) -> u32 {
+        let len = self.list.len();
+        let [first, others @ ..] = &*self.buckets else {
+            return 0;
+        };
+        let mut rng = Rng::with_seed(seed);
+        let turn = rng.u64(..);
+        let read = |at: usize| self.list.get(at).map_or(0, |owner| owner.peer);
+        let mut sum = 0_u32;
+        // The fastest, bucket by bucket.
+        let from = match first.end as usize {
+            end if end < fast => 0,
+            end => start(turn, 0, end),
+        };
+        for at in (from..from + fast).step_by(PER_LINE) {
+            sum = sum.wrapping_add(read(at));
+        }
+        // Lists do not begin where lines do.
+        sum = sum.wrapping_add(read(from + fast));
+        if let [.., last] = others {
+            let begin = self.buckets[others.len() - 1].end as usize;
+            let at = begin + start(turn, others.len(), last.end as usize - begin);
+            let next = at + PER_LINE - 1;
+            sum = sum.wrapping_add(read(at)).wrapping_add(read(next));
+        }
+        if len > SPARE {
+            for _ in 0..rest.min(AHEAD).div_ceil(2) {
+                let at = rng.usize(..len);
+                sum = sum.wrapping_add(read(at)).wrapping_add(read(at + 1));
+            }
+        }
+        sum
+    }
+
+    /// Makes the random draws for a choice of `rest` owners beside the fastest, which
+    /// follow from the seed. It reads the entries that [`choose`](Self::choose) needs
+    /// first, so that the memory fetches them all at once.
+    pub(super) fn draw_ahead(&self, seed: u64, rest: usize) -> Drawn {
+        let mut rng = Rng::with_seed(seed);
         let mut drawn = Drawn {
             turn: rng.u64(..),
+            rng: Rng::with_seed(0),
             first: Owner::default(),
             last: Owner::default(),
             owners: [Owner::default(); AHEAD],
@@ -203,6 +257,7 @@ impl Owners {
                 }
             }
         }
+        drawn.rng = rng;
         drawn
     }
 
@@ -214,8 +269,7 @@ impl Owners {
     /// not fit, fewer may be taken than there are.
     pub(super) fn choose(
         &self,
-        rng: &mut Rng,
-        drawn: &Drawn,
+        mut drawn: Drawn,
         (fast, rest): (usize, usize),
         mut take: impl FnMut(&Owner) -> bool,
     ) {
@@ -254,7 +308,7 @@ impl Owners {
                 wanted -= usize::from(take(owner));
             }
         }
-        self.draw(rng, wanted, &mut take);
+        self.draw(&mut drawn.rng, wanted, &mut take);
     }
 
     /// Offers owners at random until `wanted` of them were taken.
@@ -400,8 +454,8 @@ mod tests {
 
     fn chosen(owners: &Owners, rng: &mut Rng, fit: impl Fn(u32) -> bool) -> Vec<u32> {
         let mut chosen = Vec::new();
-        let drawn = owners.draw_ahead(rng, 2);
-        owners.choose(rng, &drawn, (6, 2), |owner| {
+        let drawn = owners.draw_ahead(rng.u64(..), 2);
+        owners.choose(drawn, (6, 2), |owner| {
             let new = fit(owner.peer) && !chosen.contains(&owner.peer);
             if new {
                 chosen.push(owner.peer);

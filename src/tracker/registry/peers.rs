@@ -1,9 +1,8 @@
-//! The peers of one shard, in slots of 48 bytes that are reused.
+//! The peers of one shard, in slots of 40 bytes that are reused.
 
 use std::collections::BTreeMap;
 
 use super::addrs::PackedAddr;
-use super::keyed::Proof;
 use super::timer_wheel::{self, Link, Tick};
 
 /// One content that a peer owns.
@@ -81,7 +80,6 @@ impl SlotState {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Peer {
-    pub(super) proof: Proof,
     /// Differs for each peer of this slot.
     pub(super) generation: u32,
     pub(super) deadline: Tick,
@@ -140,7 +138,6 @@ impl Peers {
                 self.slots.reserve_exact(more);
             }
             self.slots.push(Peer {
-                proof: [0; 2],
                 generation: self.first_generation,
                 deadline: 0,
                 addr: PackedAddr::None,
@@ -166,6 +163,12 @@ impl Peers {
         let slot = &mut self.slots[index as usize];
         slot.state = state;
         slot.host = std::mem::replace(&mut self.free, index);
+    }
+
+    /// Reads what a request reads of a slot.
+    pub(super) fn touch(&self, index: u32) -> u32 {
+        let slot = self.slots.get(index as usize);
+        slot.map_or(0, |peer| peer.generation.wrapping_add(peer.state as u32))
     }
 
     /// The live peer in a slot, if there is one.
@@ -296,7 +299,7 @@ mod tests {
 
     #[test]
     fn slot_of_a_peer_takes_less_than_a_cache_line() {
-        assert_eq!(std::mem::size_of::<Peer>(), 48);
+        assert_eq!(std::mem::size_of::<Peer>(), 40);
     }
 
     #[test]

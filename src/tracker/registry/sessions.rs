@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text};
+use super::addrs::{ListenAddr, PackedAddr, TextAddrs, V4Text, Vantage};
 use super::backlog::{Backlog, Job};
 use super::config::{AddressRule, RegistryConfig};
 use super::decay::{self, RateDecay};
+use super::host_counts::HostCounts;
 use super::keyed::{self, Keyed, TokenIssuer};
 use super::listing::PeerListing;
 use super::owner::SHOWN_GENERATION;
@@ -23,6 +24,9 @@ use crate::protocol::{Addr, OwnerRef, Refusal, Token, TrackerRequest, Upload};
 /// One in this number of slots of the tables of hosts stays empty.
 const HOST_CROWD: usize = 8;
 
+/// The highest port, as text. Of texts of equal length, the order is that of the numbers.
+const MAX_PORT: &[u8; 5] = b"65535";
+
 /// The peers of one shard.
 #[derive(Debug)]
 pub(crate) struct Sessions {
@@ -36,7 +40,7 @@ pub(crate) struct Sessions {
     /// Where peers listen for their other family of IP addresses as well.
     also: BTreeMap<u32, AlsoListens>,
     /// How many peers each host has, by the host's hash.
-    hosts: Table,
+    hosts: HostCounts,
     /// How many contents the peers of each host own beyond the first one of each
     /// peer, where that is more than zero.
     extra_contents: Table,
@@ -114,7 +118,7 @@ impl Sessions {
             peers: Peers::new(first_generation),
             texts: TextAddrs::default(),
             also: BTreeMap::new(),
-            hosts: Table::new(HOST_CROWD, bits),
+            hosts: HostCounts::new(bits, shard),
             extra_contents: Table::new(HOST_CROWD, bits),
             reports: Table::new(HOST_CROWD, bits),
             backlog: Backlog::default(),
@@ -171,17 +175,24 @@ impl Sessions {
     /// the wheel has come to it.
     pub(crate) fn authenticate(&mut self, now: Instant, token: &Token) -> Result<u32, Refusal> {
         let tick = self.wheel.tick_at(now);
-        let [peer, generation, low, high] = keyed::words(token);
-        let index = peer >> self.bits;
-        let live = self.peers.live(index).filter(|peer| {
-            // This takes the same time wherever the proof differs.
-            let differing = (low ^ peer.proof[0]) | (high ^ peer.proof[1]);
-            differing | (generation ^ peer.generation) == 0 && peer.deadline > tick
-        });
-        match live {
-            Some(_) if peer & ((1 << self.bits) - 1) == self.shard => Ok(index),
+        let [number, generation, low, high] = keyed::words(token);
+        // Computed first, while the memory fetches the slot.
+        let proof = self.issuer.proof(number, generation);
+        // This takes the same time wherever the proof differs.
+        let is_proven = (low ^ proof[0]) | (high ^ proof[1]) == 0;
+        let index = number >> self.bits;
+        let is_meant =
+            |peer: &Peer| peer.generation == generation && peer.deadline > tick && is_proven;
+        match self.peers.live(index).is_some_and(is_meant) {
+            true if number & ((1 << self.bits) - 1) == self.shard => Ok(index),
             _ => Err(Refusal::UnknownToken),
         }
+    }
+
+    /// Reads the slot that a token names. Returns a number of it, for nothing but that.
+    pub(crate) fn touch(&self, token: &Token) -> u32 {
+        let [peer, ..] = keyed::words(token);
+        self.peers.touch(peer >> self.bits)
     }
 
     /// The peer of a token, whose request extends its lease.
@@ -292,7 +303,19 @@ impl Sessions {
         };
         let text = V4Text::new(ip, port);
         let port = source.as_str().as_bytes().strip_prefix(text.host());
-        port.is_some_and(|port| port.iter().all(u8::is_ascii_digit))
+        port.is_some_and(|port| match port.len() {
+            1..5 => port.iter().all(u8::is_ascii_digit),
+            5 => port.iter().all(u8::is_ascii_digit) && port <= MAX_PORT.as_slice(),
+            _ => false,
+        })
+    }
+
+    /// The place that a peer speaks from, which mostly follows from where it listens.
+    pub(crate) fn vantage(&self, index: u32, source: &Addr, local: Option<&Addr>) -> Vantage {
+        match self.peers[index].addr {
+            PackedAddr::V4(ip, _) if self.is_at(index, source) => Vantage::of_v4(ip, local),
+            _ => Vantage::of(source, local),
+        }
     }
 
     /// Whether a peer is listed where it says to listen, on the host that it
@@ -314,7 +337,7 @@ impl Sessions {
     /// [`Refusal::PeersPerHost`].
     pub(crate) fn check_host(&self, host: u32, config: &RegistryConfig) -> Result<(), Refusal> {
         let max = config.max_peers_per_host;
-        match self.hosts.find(host, |_| true).unwrap_or(0) >= max {
+        match self.hosts.of(host) >= max {
             true => Err(Refusal::PeersPerHost { max }),
             false => Ok(()),
         }
@@ -329,21 +352,18 @@ impl Sessions {
         score: Option<f32>,
         listed: Option<&ListenAddr>,
     ) -> Token {
-        match self.hosts.find_mut(host, |_| true) {
-            Some(count) => *count += 1,
-            None => self.hosts.insert(host, 1),
-        }
+        self.hosts.add(host);
         let index = self.peers.claim();
         let reported = self.wheel.elapsed(now).as_millis() as u32;
         let number = self.outward(index);
         let peer = &mut self.peers[index];
-        peer.proof = self.issuer.proof(number, peer.generation);
         peer.host = host;
         peer.reported = reported;
         if let Some(score) = score {
             peer.score = score;
         }
-        let token = keyed::token(number, peer.generation, peer.proof);
+        let proof = self.issuer.proof(number, peer.generation);
+        let token = keyed::token(number, peer.generation, proof);
         self.extend(now, index);
         self.set_listen_addr(index, listed);
         token
@@ -485,7 +505,7 @@ impl Sessions {
         let host = peer.host;
         let bytes = bytes.min(within(since).unwrap_or(u64::MAX));
         // A host with one peer needs no entry: the peer's own reports bound it.
-        let several = self.hosts.find(host, |_| true).unwrap_or(0) > 1;
+        let several = self.hosts.of(host) > 1;
         let Some(used) = self.reports.find(host, |_| true).or_else(|| {
             let used = millis.wrapping_sub(lease);
             several.then_some(used)
@@ -634,12 +654,8 @@ impl Sessions {
         let (addr, host) = (std::mem::take(&mut peer.addr), peer.host);
         self.texts.remove(addr);
         self.also.remove(&index);
-        match self.hosts.find_mut(host, |_| true) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                self.hosts.remove(host, |_| true);
-                self.reports.remove(host, |_| true);
-            }
+        if self.hosts.sub(host) == 0 {
+            self.reports.remove(host, |_| true);
         }
         self.backlog.end(index);
         self.peers.release(index, state);

@@ -51,6 +51,13 @@ impl Table {
         part.find(hash, fits).map(|at| part.slots[at].number)
     }
 
+    /// Reads the slot in which the number with this hash should be.
+    pub(super) fn touch(&self, hash: u32) -> u32 {
+        let part = &self.parts[hash as usize % self.parts.len()];
+        let slot = part.slots.get(part.ideal(hash));
+        slot.map_or(0, |slot| slot.number)
+    }
+
     /// The number with this hash that `fits`. It must not be changed to zero.
     pub(super) fn find_mut(&mut self, hash: u32, fits: impl Fn(u32) -> bool) -> Option<&mut u32> {
         let at = hash as usize % self.parts.len();

@@ -16,7 +16,7 @@ use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TR
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
 
-/// How many requests that have arrived together are answered before their
+/// How many requests that have arrived together are answered together, before their
 /// replies are flushed.
 const BATCH: usize = 32;
 
@@ -121,60 +121,78 @@ async fn converse(
         .unwrap_or(Err(TransportError::FrameTimeout))
 }
 
-/// Answers the first request and those that have arrived after it, and flushes the
-/// replies together.
+/// Answers the first request and those that have arrived after it, all together, and
+/// flushes the replies.
 async fn answer_batch(
     service: &Service,
     (connection, asker): (&mut Connection, &Asker),
     first: Option<Result<Frame, TransportError>>,
 ) -> Result<Flow, TransportError> {
-    let mut next = first;
-    let mut flow = Flow::Continue;
-    for answered in 1..=BATCH {
-        let Some(frame) = next.take() else {
-            return connection.sink.flush().await.map(|()| Flow::Close);
-        };
-        if let Err(TransportError::Auth(error)) = frame {
-            return Err(error.into());
-        }
-        let (reply, after) = answer(service, asker, frame).await;
-        if let Some(reply) = reply {
-            connection.sink.feed(reply).await?;
-        }
-        flow = after;
-        if flow == Flow::Close || answered == BATCH {
-            break;
-        }
-        match connection.stream.next().now_or_never() {
-            Some(frame) => next = frame,
-            None => break,
-        }
+    let (requests, after) = read_batch(connection, first);
+    for reply in service.answer_all(asker, requests).await {
+        connection.sink.feed(Frame::head(reply)).await?;
     }
+    let flow = match after {
+        After::Continue => Flow::Continue,
+        After::Close => Flow::Close,
+        After::Refuse => {
+            if let Ok(refusal) = service.refuse_malformed().encode() {
+                connection.sink.feed(refusal).await?;
+            }
+            Flow::Close
+        }
+        After::Fail(error) => return Err(error),
+    };
     connection.sink.flush().await?;
     Ok(flow)
 }
 
-/// The reply to what was read, and how to go on after it.
-async fn answer(
-    service: &Service,
-    asker: &Asker,
-    frame: Result<Frame, TransportError>,
-) -> (Option<Frame>, Flow) {
-    match frame.map(TrackerRequest::decode) {
-        Ok(Ok(request)) => {
-            let reply = Frame::head(service.answer(asker, request).await);
-            (Some(reply), Flow::Continue)
+/// What follows the requests of a batch.
+enum After {
+    Continue,
+    /// The client has gone.
+    Close,
+    /// Something that is not a request.
+    Refuse,
+    /// The other side is not let in any more.
+    Fail(TransportError),
+}
+
+/// The first request and those that have arrived after it, at most [`BATCH`].
+fn read_batch(
+    connection: &mut Connection,
+    first: Option<Result<Frame, TransportError>>,
+) -> (Vec<TrackerRequest>, After) {
+    let mut requests = Vec::new();
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        let after = match frame.map(|frame| frame.map(TrackerRequest::decode)) {
+            Some(Ok(Ok(request))) => {
+                requests.push(request);
+                None
+            }
+            Some(Ok(Err(error))) => {
+                debug!(%error, "malformed request");
+                Some(After::Refuse)
+            }
+            Some(Err(TransportError::Auth(error))) => Some(After::Fail(error.into())),
+            Some(Err(
+                error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls),
+            )) => {
+                debug!(%error, "malformed request");
+                Some(After::Refuse)
+            }
+            Some(Err(_)) | None => Some(After::Close),
+        };
+        if let Some(after) = after {
+            return (requests, after);
         }
-        Ok(Err(error)) => {
-            debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), Flow::Close)
+        if requests.len() == BATCH {
+            break;
         }
-        Err(error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls)) => {
-            debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), Flow::Close)
-        }
-        Err(_) => (None, Flow::Close),
+        next = connection.stream.next().now_or_never();
     }
+    (requests, After::Continue)
 }
 
 /// Tells a client that the tracker has no room for its connection, and closes it.

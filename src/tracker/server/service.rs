@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +18,7 @@ use crate::access::{AccessGate, Who};
 use crate::metrics::{self, Timer};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
+use crate::tracker::batch::{Asked, Replies};
 use crate::tracker::registry::{Permits, RegistryStats, ReplyWriter};
 use crate::tracker::sharded::ShardedRegistry;
 use crate::transport::{Connection, TransportError};
@@ -108,6 +110,50 @@ impl Service {
         }
     }
 
+    /// Answers requests that came together on a connection, in their order, with the heads
+    /// of frames.
+    ///
+    /// Cancel safe: each request is answered, or nothing has changed.
+    pub(super) async fn answer_all(
+        &self,
+        from: &Asker,
+        mut requests: Vec<TrackerRequest>,
+    ) -> Vec<Bytes> {
+        // What one may do of a request can follow from what the request before it did.
+        if self.access.is_some() || requests.len() < 2 {
+            let mut replies = Vec::with_capacity(requests.len());
+            for request in requests {
+                replies.push(self.answer(from, request).await.into());
+            }
+            return replies;
+        }
+        if let Some(identity) = &from.who.identity {
+            for request in &mut requests {
+                self.tokens.open(identity, request);
+            }
+        }
+        self.carry_out_all(from, &requests)
+    }
+
+    /// Carries out requests of which everything is permitted.
+    fn carry_out_all(&self, from: &Asker, requests: &[TrackerRequest]) -> Vec<Bytes> {
+        let timer = Timer::start();
+        let now = now();
+        let asked = |request| Asked {
+            source: &from.who.remote,
+            local: from.local.as_ref(),
+            request,
+        };
+        let asked: Vec<Asked<'_>> = requests.iter().map(asked).collect();
+        let mut replies = Replies::new();
+        self.registry.handle_batch(now, &asked, &mut replies);
+        for (request, (outcome, reply)) in requests.iter().zip(replies.each_mut()) {
+            self.settle(from, now, request, outcome, reply);
+            self.record(timer, kind_of(request));
+        }
+        replies.into_each()
+    }
+
     fn carry_out(&self, from: &Asker, request: &TrackerRequest, permits: Permits<'_>) -> Vec<u8> {
         let owners = match request {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
@@ -119,24 +165,35 @@ impl Service {
         let outcome = self
             .registry
             .handle_permitted(now, at, request, permits, &mut reply);
+        self.settle(from, now, request, outcome.as_ref().copied(), &mut reply);
+        self.record(timer, kind_of(request));
+        reply
+    }
+
+    /// What follows from a request that the registry has answered.
+    fn settle(
+        &self,
+        from: &Asker,
+        now: Instant,
+        request: &TrackerRequest,
+        outcome: Result<(), &Refusal>,
+        reply: &mut [u8],
+    ) {
         if let Err(refusal) = outcome {
             debug!(%refusal, "request refused");
-            let reason = ("reason", reason_of(&refusal));
+            let reason = ("reason", reason_of(refusal));
             metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
-            self.record(timer, kind_of(request));
-            return reply;
+            return;
         }
         if self.access.is_some() || from.who.identity.is_some() {
-            self.note(now, &from.who, request, &reply);
+            self.note(now, &from.who, request, reply);
         }
         if matches!(request, TrackerRequest::Register { .. }) {
             self.registered.notify_one();
             if let Some(identity) = &from.who.identity {
-                self.tokens.seal(identity, &mut reply);
+                self.tokens.seal(identity, reply);
             }
         }
-        self.record(timer, kind_of(request));
-        reply
     }
 
     /// Records an answer, and what the registry holds after it.
