@@ -66,6 +66,8 @@ mod gate;
 mod policy;
 mod request;
 mod rules;
+mod standing;
+mod turns;
 
 pub use allow::AllowIdentities;
 pub use and::{AccessPolicyExt, And};
@@ -75,3 +77,4 @@ pub use request::{Access, AccessAction, AccessContent, AccessRequest};
 pub use rules::ContentRules;
 
 pub(crate) use gate::{AccessGate, Changes, Verdict, Who};
+pub(crate) use standing::{MIN_RECHECK, Standing};

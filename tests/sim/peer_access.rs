@@ -419,3 +419,37 @@ async fn answers_are_kept_and_asked_for_once() {
     raw.open(1, ContentId::of(b"a")).await;
     assert_eq!(policy.asked(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_links_at_once_are_opened_with_a_slow_policy() {
+    let network = MemoryNetwork::new(1);
+    let slow = Answer::AllowsAfter(Duration::from_millis(100));
+    let policy = Scripted::new(None, AccessAction::Fetch, slow);
+    let owner = owner(&network, policy.clone()).await;
+    network.set_upload_rate("owner", None);
+    let mut ids = Vec::new();
+    for number in 0..200 {
+        ids.push(share(&owner, &format!("content-{number}"), 1000).await.id);
+    }
+    let mut raw = Raw::connect(&network, "member", "owner").await;
+    raw.expect_hello().await;
+    let begun = Instant::now();
+    for (at, id) in (0..).zip(&ids) {
+        raw.say(ChannelId(2 * at + 1), PeerMessage::Open(*id)).await;
+    }
+    // What comes before an Open is decided is kept until then.
+    for at in 0..ids.len() as u32 {
+        raw.say(ChannelId(2 * at + 1), PeerMessage::HaveNone).await;
+    }
+    let mut open = std::collections::BTreeSet::new();
+    while open.len() < ids.len() {
+        let (channel, message) = raw.hear().await.expect("the session is up");
+        if message == PeerMessage::HaveAll {
+            assert!(open.insert(channel), "{channel:?}");
+        } else {
+            assert!(!matches!(message, PeerMessage::Refuse(_)), "{channel:?} {message:?}");
+        }
+    }
+    // Nobody was asked about for long without being heard.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bt_lite::access::{Access, AccessAction, AccessPolicy, AccessRequest};
@@ -15,6 +16,10 @@ pub(crate) enum Answer {
     Panics,
     /// It never answers.
     Hangs,
+    /// It says that it cannot tell.
+    CannotTell,
+    /// It allows, after this time.
+    AllowsAfter(Duration),
 }
 
 /// A policy that cannot tell of changes.
@@ -67,6 +72,11 @@ impl AccessPolicy for Scripted {
             Answer::Denies => Access::Deny,
             Answer::Panics => panic!("the policy fails"),
             Answer::Hangs => std::future::pending().await,
+            Answer::CannotTell => Access::Unknown,
+            Answer::AllowsAfter(time) => {
+                tokio::time::sleep(time).await;
+                Access::allow()
+            }
         }
     }
 }
