@@ -77,4 +77,4 @@ pub use request::{Access, AccessAction, AccessContent, AccessRequest};
 pub use rules::ContentRules;
 
 pub(crate) use gate::{AccessGate, Changes, Verdict, Who};
-pub(crate) use standing::{MIN_RECHECK, Standing};
+pub(crate) use standing::{MIN_RECHECK, RETRY_UNSURE, Standing};

@@ -12,7 +12,7 @@ pub(crate) const MIN_RECHECK: Duration = Duration::from_millis(500);
 
 /// After how long a policy that could not tell is asked again about what is open: often
 /// enough that it counts soon again, and no burden for one that has too much to do.
-const RETRY_UNSURE: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_UNSURE: Duration = Duration::from_secs(1);
 
 /// Something that was permitted when it was opened.
 #[derive(Debug, Clone, Copy, Default)]

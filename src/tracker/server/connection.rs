@@ -9,16 +9,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Permit;
+use super::questions::Questions;
 use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
-use crate::access::Who;
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
 
 /// How many requests that have arrived together are answered before their
 /// replies are flushed.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 
 /// How long a client may leave a batch of replies unread: as long as a frame may
 /// take to arrive.
@@ -42,19 +42,13 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         service.stop.cancelled().await;
         sleep(SHUTDOWN_TIMEOUT).await;
     };
-    let asker = Asker {
-        who: Who {
-            identity: connection.identity,
-            remote: connection.remote.clone(),
-        },
-        local: connection.local.clone(),
-    };
+    let asker = Asker::of(&connection);
     let outcome = tokio::select! {
         outcome = converse(&service, connection, (&asker, &permit)) => outcome,
         () = overdue => Err(TransportError::Closed),
         () = permit.revoked() => Err(TransportError::Closed),
-        () = denied(service.access.as_deref(), &asker.who) => {
-            service.forget_all(&asker.who);
+        () = denied(service.access.as_deref(), &asker) => {
+            service.forget_all(&asker.who());
             Err(TransportError::Closed)
         }
     };
@@ -62,7 +56,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         && error.is_of_other_side()
     {
         // The transport does not let it in any more.
-        service.forget_all(&asker.who);
+        service.forget_all(&asker.who());
     }
     if let Err(error) = outcome {
         debug!(%error, "tracker connection ended");
@@ -91,12 +85,13 @@ async fn converse(
             permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let batch = answer_batch(service, (&mut connection, asker), first);
-        match timeout(WRITE_TIMEOUT, batch).await {
-            Ok(Ok(Flow::Continue)) => {}
-            Ok(Ok(Flow::Close)) => break,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(TransportError::FrameTimeout),
+        let asked = (&mut connection, asker);
+        let flow = match &service.access {
+            Some(_) => answer_asked(service, asked, first).await?,
+            None => in_time(answer_batch(service, asked, first)).await?,
+        };
+        if flow == Flow::Close {
+            break;
         }
         // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
@@ -116,9 +111,82 @@ async fn converse(
         }
         connection.sink.close().await
     };
-    timeout(WRITE_TIMEOUT, close)
-        .await
-        .unwrap_or(Err(TransportError::FrameTimeout))
+    in_time(close).await
+}
+
+/// What is written must be taken within [`WRITE_TIMEOUT`].
+async fn in_time<T>(
+    write: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let written = timeout(WRITE_TIMEOUT, write).await;
+    written.unwrap_or(Err(TransportError::FrameTimeout))
+}
+
+/// Answers the first request and those that arrive until all are answered, if somebody is
+/// asked about each. A reply is flushed when the next one is not ready.
+async fn answer_asked(
+    service: &Service,
+    (connection, asker): (&mut Connection, &Asker),
+    first: Option<Result<Frame, TransportError>>,
+) -> Result<Flow, TransportError> {
+    let Connection { sink, stream, .. } = connection;
+    let mut questions = Questions::new(service, asker);
+    let mut next = Some(first);
+    // What is said last, once there is nothing more to read.
+    let mut last = None;
+    let (mut answered, mut unflushed) = (0, false);
+    loop {
+        if let Some(frame) = next.take() {
+            match frame.map(|frame| decoded(service, frame)) {
+                Some(Ok(request)) => questions.ask(request),
+                Some(Err(Refused::Auth(error))) => return Err(error),
+                Some(Err(Refused::Told(reply))) => last = Some(reply),
+                None => last = Some(None),
+            }
+        }
+        let may_read = last.is_none() && questions.has_room();
+        if may_read && let Some(frame) = stream.next().now_or_never() {
+            next = Some(frame);
+            continue;
+        }
+        let asked = match questions.next().now_or_never() {
+            Some(Some(asked)) => asked,
+            Some(None) => break,
+            None => {
+                if std::mem::take(&mut unflushed) {
+                    in_time(sink.flush()).await?;
+                }
+                tokio::select! {
+                    Some(asked) = questions.next() => asked,
+                    frame = stream.next(), if may_read => {
+                        next = Some(frame);
+                        continue;
+                    }
+                }
+            }
+        };
+        let reply = service.answer(asker, asked);
+        in_time(sink.feed(Frame::head(reply.head))).await?;
+        unflushed = true;
+        if reply.ends {
+            last = Some(None);
+            break;
+        }
+        answered += 1;
+        if answered % BATCH == 0 {
+            in_time(sink.flush()).await?;
+            tokio::task::yield_now().await;
+        }
+    }
+    let flow = match last {
+        Some(_) => Flow::Close,
+        None => Flow::Continue,
+    };
+    if let Some(reply) = last.flatten() {
+        in_time(sink.feed(reply)).await?;
+    }
+    in_time(sink.flush()).await?;
+    Ok(flow)
 }
 
 /// Answers the first request and those that have arrived after it, and flushes the
@@ -134,14 +202,19 @@ async fn answer_batch(
         let Some(frame) = next.take() else {
             return connection.sink.flush().await.map(|()| Flow::Close);
         };
-        if let Err(TransportError::Auth(error)) = frame {
-            return Err(error.into());
+        match decoded(service, frame) {
+            Ok(request) => {
+                let reply = service.answer(asker, service.unasked(asker, request));
+                connection.sink.feed(Frame::head(reply.head)).await?;
+            }
+            Err(Refused::Auth(error)) => return Err(error),
+            Err(Refused::Told(reply)) => {
+                if let Some(reply) = reply {
+                    connection.sink.feed(reply).await?;
+                }
+                flow = Flow::Close;
+            }
         }
-        let (reply, after) = answer(service, asker, frame).await;
-        if let Some(reply) = reply {
-            connection.sink.feed(reply).await?;
-        }
-        flow = after;
         if flow == Flow::Close || answered == BATCH {
             break;
         }
@@ -154,26 +227,30 @@ async fn answer_batch(
     Ok(flow)
 }
 
-/// The reply to what was read, and how to go on after it.
-async fn answer(
+/// What was read is no request: the connection ends.
+enum Refused {
+    /// The other side is not let in any more.
+    Auth(TransportError),
+    /// It is told this, if anything.
+    Told(Option<Frame>),
+}
+
+fn decoded(
     service: &Service,
-    asker: &Asker,
     frame: Result<Frame, TransportError>,
-) -> (Option<Frame>, Flow) {
+) -> Result<TrackerRequest, Refused> {
     match frame.map(TrackerRequest::decode) {
-        Ok(Ok(request)) => {
-            let reply = Frame::head(service.answer(asker, request).await);
-            (Some(reply), Flow::Continue)
-        }
+        Ok(Ok(request)) => Ok(request),
         Ok(Err(error)) => {
             debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), Flow::Close)
+            Err(Refused::Told(service.refuse_malformed().encode().ok()))
         }
         Err(error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls)) => {
             debug!(%error, "malformed request");
-            (service.refuse_malformed().encode().ok(), Flow::Close)
+            Err(Refused::Told(service.refuse_malformed().encode().ok()))
         }
-        Err(_) => (None, Flow::Close),
+        Err(error @ TransportError::Auth(_)) => Err(Refused::Auth(error)),
+        Err(_) => Err(Refused::Told(None)),
     }
 }
 
