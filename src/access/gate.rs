@@ -555,7 +555,11 @@ mod tests {
         };
         let (_, (verdict, took)) = tokio::join!(flood, other);
         assert!(verdict.is_allowed());
-        assert_eq!(took, Duration::from_secs(1), "no longer than its own answer takes");
+        assert_eq!(
+            took,
+            Duration::from_secs(1),
+            "no longer than its own answer takes"
+        );
         assert_eq!(policy.most.load(Ordering::Relaxed), 17);
     }
 

@@ -7,8 +7,9 @@
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome, PeerListing,
-    EntryPermit, Permits, RegistryConfig, ReplyWriter, Sessions, Settings, Vantage, room_for_bearer,
+    AddressRule, Asker, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr, NameOutcome,
+    PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings, Vantage,
+    room_for_bearer,
 };
 use super::shards::{Count, Shards};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};

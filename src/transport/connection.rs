@@ -101,6 +101,12 @@ impl Connection {
         self
     }
 
+    /// Where the other side is now. That is [`remote`](Self::remote), unless the connection
+    /// outlives a change of the address.
+    pub fn remote_now(&self) -> Addr {
+        self.whereabouts().now()
+    }
+
     /// Where the other side is, whatever becomes of the halves.
     pub(crate) fn whereabouts(&self) -> Whereabouts {
         Whereabouts::new(self.remote.clone(), self.moves.clone())

@@ -239,9 +239,10 @@ impl Channels {
     /// The contents of all channels that are open.
     pub(super) fn contents(&self) -> Vec<ContentId> {
         let table = self.table();
-        let open = table.channels.values().filter(|channel| {
-            matches!(channel.state, ChannelState::Open(_) | ChannelState::Muted)
-        });
+        let open = table
+            .channels
+            .values()
+            .filter(|channel| matches!(channel.state, ChannelState::Open(_) | ChannelState::Muted));
         open.map(|channel| channel.content).collect()
     }
 

@@ -47,7 +47,9 @@ impl TrackerConnection {
 
     /// The error for a tracker that has not proven to be the one that is expected.
     pub(super) fn is_another(&self) -> TrackerError {
-        let error = self.identity().map_or(AuthError::Missing, AuthError::UnknownKey);
+        let error = self
+            .identity()
+            .map_or(AuthError::Missing, AuthError::UnknownKey);
         self.unreachable(error.into())
     }
 

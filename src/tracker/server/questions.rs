@@ -14,9 +14,9 @@ use super::service::{Asked, Asker, Service};
 use crate::protocol::limits::MAX_BATCH;
 use crate::protocol::{ContentKey, TrackerRequest};
 
-/// How many entries of OWN are asked about at a time: those of one request, and whatever the
-/// next one has. What waits takes memory.
-const MAX_ENTRIES: usize = MAX_BATCH;
+/// With how many entries of OWN under way no further request is taken: what waits takes
+/// memory. Two full ones, so that the four that a client sends at once have two waits.
+const MAX_ENTRIES: usize = 2 * MAX_BATCH;
 
 /// The requests of one connection that wait.
 pub(super) struct Questions<'a> {
@@ -47,10 +47,6 @@ impl<'a> Questions<'a> {
         self.held.is_none() && self.asking.len() < BATCH && self.entries < MAX_ENTRIES
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.asking.is_empty()
-    }
-
     /// Takes a request, for which there must be room.
     pub(super) fn ask(&mut self, request: TrackerRequest) {
         match &request {
@@ -69,8 +65,7 @@ impl<'a> Questions<'a> {
             _ => {}
         }
         let (service, asker) = (self.service, self.asker);
-        self.asking
-            .push_back(Box::pin(service.ask(asker, request)));
+        self.asking.push_back(Box::pin(service.ask(asker, request)));
     }
 
     /// The first request, once it may be answered: before the next call. `None` if there is

@@ -8,9 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::permission::verdicts;
 use super::registrations::{Part, Registered};
 use super::service::{Asker, Service, now};
-use crate::access::{
-    AccessAction, AccessGate, MIN_RECHECK, RETRY_UNSURE, Standing, Verdict, Who,
-};
+use crate::access::{AccessAction, AccessGate, MIN_RECHECK, RETRY_UNSURE, Standing, Verdict, Who};
 
 /// How many registrations are asked about side by side.
 const AT_ONCE: usize = 64;
