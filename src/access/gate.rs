@@ -9,22 +9,21 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::config::AccessConfig;
 use super::policy::AccessPolicy;
 use super::request::{Access, AccessAction, AccessContent, AccessRequest};
 use super::turns::Turns;
+use super::who::Who;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Addr;
 use crate::transport::PeerIdentity;
 
-/// Somebody: at the other end of a connection, or registered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Who {
-    pub(crate) identity: Option<PeerIdentity>,
-    pub(crate) remote: Addr,
-}
+/// How often each who waits for changes is told of one at most: a policy that changes with
+/// each answer must not be asked all the time. Short, as a change is to count within a
+/// second.
+const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an answer means to those who have asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +69,10 @@ type Generation = (u64, u64);
 pub(crate) struct Changes {
     policy: Option<watch::Receiver<u64>>,
     refreshed: watch::Receiver<u64>,
+    /// Something has changed that was not told.
+    untold: bool,
+    /// When the next change may be told.
+    next: Instant,
 }
 
 /// The answers of one generation.
@@ -149,6 +152,8 @@ impl AccessGate {
         Changes {
             policy,
             refreshed: self.refreshed.subscribe(),
+            untold: false,
+            next: Instant::now(),
         }
     }
 
@@ -264,10 +269,26 @@ fn forever() -> Instant {
 }
 
 impl Changes {
-    /// Waits until something changes.
+    /// Waits until something changes, and until [`CHANGE_PAUSE`] after the last change.
     ///
     /// Cancel safe.
     pub(crate) async fn changed(&mut self) {
+        if !self.untold {
+            self.seen().await;
+            self.untold = true;
+        }
+        sleep_until(self.next).await;
+        // What has changed until now is told by this.
+        if let Some(policy) = &mut self.policy {
+            policy.mark_unchanged();
+        }
+        self.refreshed.mark_unchanged();
+        self.untold = false;
+        self.next = Instant::now() + CHANGE_PAUSE;
+    }
+
+    /// Waits until something changes.
+    async fn seen(&mut self) {
         let policy = async {
             let told = match &mut self.policy {
                 Some(changes) => changes.changed().await.is_ok(),

@@ -114,6 +114,7 @@ mod request;
 mod rules;
 mod standing;
 mod turns;
+mod who;
 
 pub use allow::AllowIdentities;
 pub use and::{AccessPolicyExt, And};
@@ -122,5 +123,6 @@ pub use policy::{AccessPolicy, AllowAll};
 pub use request::{Access, AccessAction, AccessContent, AccessRequest};
 pub use rules::ContentRules;
 
-pub(crate) use gate::{AccessGate, Changes, Verdict, Who};
+pub(crate) use gate::{AccessGate, Changes, Verdict};
 pub(crate) use standing::{MIN_RECHECK, RETRY_UNSURE, Standing};
+pub(crate) use who::Who;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::gate::Who;
+use super::who::Who;
 use crate::protocol::HostKey;
 use crate::transport::PeerIdentity;
 

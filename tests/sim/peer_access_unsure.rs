@@ -2,12 +2,15 @@
 //! peers that move while they are connected.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bt_lite::access::{Access, AccessAction, AccessPolicy, AccessRequest, AllowIdentities};
 use bt_lite::protocol::{ChannelId, PeerMessage, RefuseReason};
 use bt_lite::{ContentId, MemoryNetwork, MemoryStorage, Peer, PeerConfig};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::peer_access::{LEN, RATE, Raw, SECOND, fetch, owner, peer, refused, share};
@@ -279,4 +282,69 @@ async fn peer_stops_at_once_though_its_policy_hangs() {
     let begun = Instant::now();
     owner.shutdown().await;
     assert!(begun.elapsed() <= 2 * SECOND, "{:?}", begun.elapsed());
+}
+
+/// Says of each answer that it has changed something, until it was asked very often.
+struct Restless {
+    asked: Arc<AtomicUsize>,
+    changes: watch::Sender<u64>,
+}
+
+#[async_trait]
+impl AccessPolicy for Restless {
+    async fn check(&self, _: &AccessRequest<'_>) -> Access {
+        if self.asked.fetch_add(1, Ordering::Relaxed) < 10_000 {
+            self.changes.send_modify(|changes| *changes += 1);
+        }
+        Access::allow()
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.changes.subscribe())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn policy_that_changes_with_each_answer_is_not_asked_all_the_time() {
+    let network = MemoryNetwork::new(1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let restless = Restless {
+        asked: Arc::clone(&asked),
+        changes: watch::Sender::new(0),
+    };
+    let owner = owner(&network, restless).await;
+    let content = share(&owner, "x", 1000).await;
+    let mut raw = Raw::connect(&network, "member", "owner").await;
+    raw.expect_hello().await;
+    let (answer, _) = raw.open(1, content.id).await;
+    assert_eq!(answer, Some(PeerMessage::HaveAll));
+    raw.say(ChannelId(1), PeerMessage::HaveNone).await;
+    sleep(10 * SECOND).await;
+    // The session and its link, ten times a second.
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((20..500).contains(&asked), "{asked}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn channels_that_come_and_go_leave_nothing_that_waits() {
+    let network = MemoryNetwork::new(1);
+    let policy = Scripted::new(None, AccessAction::Fetch, Answer::Hangs);
+    let owner = owner(&network, policy.clone()).await;
+    let mut raw = Raw::connect(&network, "member", "owner").await;
+    raw.expect_hello().await;
+    // More than may be open at a time, each with another content.
+    for number in 0..3000_u32 {
+        let channel = ChannelId(2 * number + 1);
+        let id = ContentId::of(&number.to_le_bytes());
+        raw.say(channel, PeerMessage::Open(id)).await;
+        let left = PeerMessage::Refuse(RefuseReason::NotNeeded);
+        raw.say(channel, left).await;
+    }
+    let asked = policy.asked();
+    assert!(asked <= 8, "{asked}");
+    policy.set(Answer::Allows);
+    let content = share(&owner, "x", 1000).await;
+    let (answer, took) = raw.open(6001, content.id).await;
+    assert_eq!(answer, Some(PeerMessage::HaveAll));
+    assert!(took <= ANSWER + SECOND, "{took:?}");
 }

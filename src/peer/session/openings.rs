@@ -4,7 +4,7 @@
 //! What is kept is bounded ([`MAX_KEPT`], [`MAX_KEPT_BYTES`]); if that is reached, the
 //! session reads on when something is decided. It knows nothing of the table of channels.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -29,8 +29,8 @@ const MAX_KEPT_BYTES: usize = 256 << 10;
 #[derive(Default)]
 pub(super) struct Openings<'a> {
     asking: FuturesUnordered<BoxFuture<'a, (ChannelId, MayOpen)>>,
-    /// Those that are to be asked about, in their order.
-    line: VecDeque<ChannelId>,
+    /// Those that are to be asked about. Their numbers ascend.
+    line: BTreeSet<ChannelId>,
     undecided: BTreeMap<ChannelId, Undecided>,
     kept: usize,
     kept_bytes: usize,
@@ -57,14 +57,14 @@ impl<'a> Openings<'a> {
         let messages = Vec::new();
         self.undecided
             .insert(channel, Undecided { content, messages });
-        self.line.push_back(channel);
+        self.line.insert(channel);
         self.ask_next(guard);
     }
 
     /// Asks about as many as may be asked about at a time.
     fn ask_next(&mut self, guard: &'a SessionGuard) {
         while self.asking.len() < ASKED_AT_ONCE
-            && let Some(channel) = self.line.pop_front()
+            && let Some(channel) = self.line.pop_first()
         {
             if let Some(Undecided { content, .. }) = self.undecided.get(&channel) {
                 let content = *content;
@@ -100,6 +100,7 @@ impl<'a> Openings<'a> {
 
     /// The other side does not want a channel any more.
     pub(super) fn drop_channel(&mut self, channel: ChannelId) {
+        self.line.remove(&channel);
         self.take(channel, MayOpen::No);
     }
 

@@ -9,16 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Permit;
-use super::questions::Questions;
+use super::questions::{BATCH, Questions};
 use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
-
-/// How many requests that have arrived together are answered before their
-/// replies are flushed.
-pub(super) const BATCH: usize = 32;
 
 /// How long a client may leave a batch of replies unread: as long as a frame may
 /// take to arrive.

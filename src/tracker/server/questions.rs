@@ -9,10 +9,13 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 
-use super::connection::BATCH;
 use super::service::{Asked, Asker, Service};
 use crate::protocol::limits::MAX_BATCH;
 use crate::protocol::{ContentKey, TrackerRequest};
+
+/// How many requests that have arrived together are answered before their
+/// replies are flushed.
+pub(super) const BATCH: usize = 32;
 
 /// With how many entries of OWN under way no further request is taken: what waits takes
 /// memory. Two full ones, so that the four that a client sends at once have two waits.

@@ -1,6 +1,7 @@
 //! What ends at a tracker when somebody may do something no more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -12,6 +13,10 @@ use crate::access::{AccessAction, AccessGate, MIN_RECHECK, RETRY_UNSURE, Standin
 
 /// How many registrations are asked about side by side.
 const AT_ONCE: usize = 64;
+
+/// How long a tracker rests after it has asked about all registrations. Short, as a change
+/// is to count within a second.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Returns once somebody who is connected may not register any more. Never without a
 /// policy.
@@ -63,6 +68,8 @@ async fn keep_sweeping(service: &Service, gate: &AccessGate) {
         let asked = stream::iter(asked).map(|one| recheck(service, gate, one));
         let asked = asked.buffer_unordered(AT_ONCE);
         unsure = asked.filter_map(std::future::ready).collect().await;
+        // Others have their turn, however often something changes.
+        sleep(SWEEP_PAUSE).await;
     }
 }
 
