@@ -8,8 +8,8 @@ use super::request::{Access, AccessRequest};
 
 /// Joins policies.
 pub trait AccessPolicyExt: AccessPolicy + Sized {
-    /// Allows what both allow, as long as both do. The second one is asked only if the
-    /// first allows it.
+    /// Allows what both allow, as long as both do. The second one is not asked about what
+    /// the first denies. What one of them denies is denied, also if the other cannot tell.
     ///
     /// Must be called inside a tokio runtime if both tell of changes: a task joins these.
     fn and<P: AccessPolicy>(self, other: P) -> And<Self, P>;
@@ -34,15 +34,18 @@ pub struct And<A, B> {
 #[async_trait]
 impl<A: AccessPolicy, B: AccessPolicy> AccessPolicy for And<A, B> {
     async fn check(&self, request: &AccessRequest<'_>) -> Access {
-        let first = match self.first.check(request).await {
-            Access::Allow { valid_for } => valid_for,
-            Access::Deny => return Access::Deny,
-        };
-        match self.second.check(request).await {
-            Access::Allow { valid_for: second } => Access::Allow {
-                valid_for: first.into_iter().chain(second).min(),
-            },
-            Access::Deny => Access::Deny,
+        let first = self.first.check(request).await;
+        if first == Access::Deny {
+            return Access::Deny;
+        }
+        match (first, self.second.check(request).await) {
+            (_, Access::Deny) => Access::Deny,
+            (Access::Allow { valid_for: first }, Access::Allow { valid_for: second }) => {
+                Access::Allow {
+                    valid_for: first.into_iter().chain(second).min(),
+                }
+            }
+            _ => Access::Unknown,
         }
     }
 

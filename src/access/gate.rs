@@ -3,29 +3,27 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::config::AccessConfig;
 use super::policy::AccessPolicy;
 use super::request::{Access, AccessAction, AccessContent, AccessRequest};
+use super::turns::Turns;
+use super::who::Who;
 use crate::content::{ContentId, ContentName};
 use crate::protocol::Addr;
 use crate::transport::PeerIdentity;
 
-/// How often what is open is asked about at most, as long as nothing changes.
-const MIN_RECHECK: Duration = Duration::from_millis(500);
-
-/// Somebody: at the other end of a connection, or registered.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Who {
-    pub(crate) identity: Option<PeerIdentity>,
-    pub(crate) remote: Addr,
-}
+/// How often each who waits for changes is told of one at most: a policy that changes with
+/// each answer must not be asked all the time. Short, as a change is to count within a
+/// second.
+const CHANGE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What an answer means to those who have asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +31,9 @@ pub(crate) enum Verdict {
     /// It may. It is to be asked about again then.
     Allowed(Instant),
     Denied,
+    /// The policy cannot tell, or has not in time. Nobody is let in by that, and what is
+    /// open goes on for a while ([`Standing`](super::Standing)).
+    Unknown,
 }
 
 impl Verdict {
@@ -45,12 +46,20 @@ impl Verdict {
 pub(crate) struct AccessGate {
     policy: Box<dyn AccessPolicy>,
     config: AccessConfig,
-    /// The changes that the policy tells of.
-    changes: Option<watch::Receiver<u64>>,
+    told: Mutex<Told>,
     /// The changes that the program tells of.
     refreshed: watch::Sender<u64>,
-    questions: Semaphore,
+    turns: Turns,
     cache: Mutex<Cache>,
+    /// The last question had no answer.
+    failing: AtomicBool,
+}
+
+/// The changes that the policy tells of. They are counted here: what the policy sends with
+/// each is its own business, and may be the same number each time.
+struct Told {
+    changes: Option<watch::Receiver<u64>>,
+    times: u64,
 }
 
 /// How often something has changed: as the policy and as the program say.
@@ -60,6 +69,10 @@ type Generation = (u64, u64);
 pub(crate) struct Changes {
     policy: Option<watch::Receiver<u64>>,
     refreshed: watch::Receiver<u64>,
+    /// Something has changed that was not told.
+    untold: bool,
+    /// When the next change may be told.
+    next: Instant,
 }
 
 /// The answers of one generation.
@@ -95,12 +108,16 @@ struct Answer {
 impl AccessGate {
     pub(crate) fn new(policy: Box<dyn AccessPolicy>, config: AccessConfig) -> Arc<Self> {
         Arc::new(Self {
-            changes: policy.changes(),
-            questions: Semaphore::new(config.max_questions.min(Semaphore::MAX_PERMITS)),
+            told: Mutex::new(Told {
+                changes: policy.changes(),
+                times: 0,
+            }),
+            turns: Turns::new(config.max_questions, config.max_questions_per_host),
             policy,
             config,
             refreshed: watch::Sender::new(0),
             cache: Mutex::default(),
+            failing: AtomicBool::new(false),
         })
     }
 
@@ -112,19 +129,31 @@ impl AccessGate {
     /// How often something has changed. Whoever acts on an answer and finds another
     /// generation after that has to ask again.
     pub(crate) fn generation(&self) -> Generation {
-        let told = self.changes.as_ref().map_or(0, |changes| *changes.borrow());
-        (told, *self.refreshed.borrow())
+        let Told { changes, times } = &mut *self.told();
+        if let Some(changes) = changes
+            && changes.borrow_and_update().has_changed()
+        {
+            *times += 1;
+        }
+        (*times, *self.refreshed.borrow())
+    }
+
+    /// For how long what is open goes on while the policy cannot tell.
+    pub(crate) fn grace(&self) -> Duration {
+        self.config.grace
     }
 
     /// Tells of changes from here on.
     pub(crate) fn changes(&self) -> Changes {
-        let mut policy = self.changes.clone();
+        let mut policy = self.told().changes.clone();
         if let Some(policy) = &mut policy {
             policy.mark_unchanged();
         }
         Changes {
             policy,
             refreshed: self.refreshed.subscribe(),
+            untold: false,
+            next: Instant::now(),
         }
     }
 
@@ -142,51 +171,57 @@ impl AccessGate {
         let generation = self.generation();
         let kept = self.cache().get(generation, &question);
         let answer = match kept {
-            Some(answer) => answer,
+            Some(answer) => Some(answer),
             None => {
                 let end = Instant::now().checked_add(self.config.answer_timeout);
                 let end = end.unwrap_or_else(forever);
-                let asked = self.ask(&request, end, generation, question);
-                let Ok(answer) = timeout_at(end, asked).await else {
-                    tracing::warn!(?action, remote = %who.remote, "no answer in time: denied");
-                    return Verdict::Denied;
-                };
-                answer
+                let asked = self.ask((who, &request), end, generation, question);
+                timeout_at(end, asked).await.unwrap_or_else(|_| {
+                    self.note_failure(&request, "no answer in time");
+                    None
+                })
             }
         };
-        match answer.allowed {
-            true => Verdict::Allowed(answer.until),
-            false => Verdict::Denied,
+        match answer {
+            Some(answer) if answer.allowed => Verdict::Allowed(answer.until),
+            Some(_) => Verdict::Denied,
+            None => Verdict::Unknown,
         }
     }
 
+    /// Returns nothing if the policy cannot tell. That is not kept, so the next one who
+    /// wants to know asks again.
     async fn ask(
         &self,
-        request: &AccessRequest<'_>,
+        (who, request): (&Who, &AccessRequest<'_>),
         end: Instant,
         generation: Generation,
         question: Question,
-    ) -> Answer {
-        // It is never closed.
-        let _turn = self.questions.acquire().await;
+    ) -> Option<Answer> {
+        let _turn = self.turns.turn(who).await;
         if Instant::now() >= end {
             // Nobody waits for the answer any more.
             return std::future::pending().await;
         }
         // Another may have asked the same meanwhile.
         if let Some(answer) = self.cache().get(generation, &question) {
-            return answer;
+            return Some(answer);
         }
         let asked = AssertUnwindSafe(async { self.policy.check(request).await });
         let access = asked.catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(action = ?request.action, "the access policy has panicked: denied");
-            Access::Deny
+            tracing::error!(action = ?request.action, "the access policy has panicked");
+            Access::Unknown
         });
         let longest = self.config.cache_lifetime;
         let (allowed, lifetime) = match access {
             Access::Allow { valid_for } => (true, valid_for.map_or(longest, |d| d.min(longest))),
             Access::Deny => (false, longest),
+            Access::Unknown => {
+                self.note_failure(request, "the access policy cannot tell");
+                return None;
+            }
         };
+        self.failing.store(false, Ordering::Relaxed);
         let now = Instant::now();
         let answer = Answer {
             allowed,
@@ -197,7 +232,21 @@ impl AccessGate {
             let max = self.config.max_cached;
             self.cache().put(generation, question, answer, max);
         }
-        answer
+        Some(answer)
+    }
+
+    /// Logs that a question has no answer, loudly if it is the first one in a row.
+    fn note_failure(&self, request: &AccessRequest<'_>, why: &'static str) {
+        let (action, remote) = (request.action, request.remote);
+        match self.failing.swap(true, Ordering::Relaxed) {
+            false => tracing::warn!(?action, %remote, why, "nobody is let in without an answer"),
+            true => tracing::debug!(?action, %remote, why, "still no answer"),
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ignores poison: no change under this lock is left half done.
@@ -220,11 +269,26 @@ fn forever() -> Instant {
 }
 
 impl Changes {
-    /// Waits until something changes, or until this time, but not for less than half a
-    /// second then.
+    /// Waits until something changes, and until [`CHANGE_PAUSE`] after the last change.
     ///
     /// Cancel safe.
-    pub(crate) async fn changed(&mut self, until: Option<Instant>) {
+    pub(crate) async fn changed(&mut self) {
+        if !self.untold {
+            self.seen().await;
+            self.untold = true;
+        }
+        sleep_until(self.next).await;
+        // What has changed until now is told by this.
+        if let Some(policy) = &mut self.policy {
+            policy.mark_unchanged();
+        }
+        self.refreshed.mark_unchanged();
+        self.untold = false;
+        self.next = Instant::now() + CHANGE_PAUSE;
+    }
+
+    /// Waits until something changes.
+    async fn seen(&mut self) {
         let policy = async {
             let told = match &mut self.policy {
                 Some(changes) => changes.changed().await.is_ok(),
@@ -239,16 +303,9 @@ impl Changes {
                 std::future::pending().await
             }
         };
-        let over = async {
-            match until {
-                Some(until) => sleep_until(until.max(Instant::now() + MIN_RECHECK)).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = policy => {}
             () = refreshed => {}
-            () = over => {}
         }
     }
 }
@@ -300,7 +357,7 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use async_trait::async_trait;
     use tokio::time::{advance, sleep};
@@ -378,9 +435,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn few_are_asked_at_a_time_and_who_waits_too_long_is_denied() {
+    async fn few_are_asked_at_a_time_and_who_waits_too_long_has_no_answer() {
         let policy = slow(100, None);
-        let gate = gate(&policy, AccessConfig::default().max_questions(10));
+        let config = AccessConfig::default().max_questions(10);
+        let gate = gate(&policy, config.answer_timeout(Duration::from_millis(500)));
         let verdicts = futures::future::join_all((0..100).map(|number| fetch(&gate, number)));
         let allowed = verdicts.await.into_iter().filter(|v| v.is_allowed());
         let allowed = allowed.count();
@@ -446,5 +504,102 @@ mod tests {
         assert_eq!(gate.cached(), 0);
         fetch(&gate, 1).await;
         assert_eq!(gate.cached(), 1);
+    }
+
+    /// Says this, and tells of changes with a number that is always the same.
+    struct Says {
+        answer: Mutex<Access>,
+        asked: AtomicUsize,
+        changes: watch::Sender<u64>,
+    }
+
+    impl Says {
+        fn new(answer: Access) -> Arc<Self> {
+            Arc::new(Self {
+                answer: answer.into(),
+                asked: AtomicUsize::new(0),
+                changes: watch::Sender::new(7),
+            })
+        }
+    }
+
+    #[async_trait]
+    impl AccessPolicy for Says {
+        async fn check(&self, _request: &AccessRequest<'_>) -> Access {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            *self.answer.lock().unwrap()
+        }
+
+        fn changes(&self) -> Option<watch::Receiver<u64>> {
+            Some(self.changes.subscribe())
+        }
+    }
+
+    #[tokio::test]
+    async fn change_counts_whatever_number_the_policy_sends_with_it() {
+        let policy = Says::new(Access::allow());
+        let gate = AccessGate::new(Box::new(Arc::clone(&policy)), AccessConfig::default());
+        assert!(fetch(&gate, 1).await.is_allowed());
+        *policy.answer.lock().unwrap() = Access::Deny;
+        assert!(fetch(&gate, 1).await.is_allowed());
+        policy.changes.send(7).unwrap();
+        assert_eq!(fetch(&gate, 1).await, Verdict::Denied);
+        *policy.answer.lock().unwrap() = Access::allow();
+        policy.changes.send(7).unwrap();
+        assert!(fetch(&gate, 1).await.is_allowed());
+    }
+
+    #[tokio::test]
+    async fn what_the_policy_cannot_tell_is_asked_again_each_time() {
+        let policy = Says::new(Access::Unknown);
+        let gate = AccessGate::new(Box::new(Arc::clone(&policy)), AccessConfig::default());
+        for asked in 1..4 {
+            assert_eq!(fetch(&gate, 1).await, Verdict::Unknown);
+            assert_eq!(policy.asked.load(Ordering::Relaxed), asked);
+        }
+        assert_eq!(gate.cached(), 0);
+        *policy.answer.lock().unwrap() = Access::allow();
+        assert!(fetch(&gate, 1).await.is_allowed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_whose_questions_hang_holds_up_no_other_host() {
+        let policy = slow(1000, None);
+        let gate = gate(&policy, AccessConfig::default());
+        let flood = futures::future::join_all((0..1000).map(|number| fetch(&gate, number)));
+        let other = async {
+            tokio::task::yield_now().await;
+            let begun = Instant::now();
+            let who = who("10.0.0.2:1");
+            let verdict = gate.check(&who, AccessAction::Connect, None).await;
+            (verdict, begun.elapsed())
+        };
+        let (_, (verdict, took)) = tokio::join!(flood, other);
+        assert!(verdict.is_allowed());
+        assert_eq!(
+            took,
+            Duration::from_secs(1),
+            "no longer than its own answer takes"
+        );
+        assert_eq!(policy.most.load(Ordering::Relaxed), 17);
+    }
+
+    #[tokio::test]
+    async fn two_policies_deny_what_one_denies_also_if_the_other_cannot_tell() {
+        use super::super::and::AccessPolicyExt;
+
+        let (yes, no, unknown) = (Access::allow(), Access::Deny, Access::Unknown);
+        for (first, second, both) in [
+            (yes, yes, yes),
+            (no, unknown, no),
+            (unknown, no, no),
+            (unknown, yes, unknown),
+            (yes, unknown, unknown),
+        ] {
+            let policy = Says::new(first).and(Says::new(second));
+            let remote = "10.0.0.1:1".parse().unwrap();
+            let request = AccessRequest::new(None, &remote, AccessAction::Connect, None);
+            assert_eq!(policy.check(&request).await, both, "{first:?} {second:?}");
+        }
     }
 }

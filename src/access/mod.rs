@@ -29,14 +29,60 @@
 //! ([`Transport::identity`](crate::Transport::identity)). Over others
 //! [`AccessRequest::identity`] is `None`, and what is left is the address.
 //!
+//! # Where it is
+//! A policy is told where the other side is now. A connection over QUIC outlives a change
+//! of its address; then it is asked about again within half a second, with all its links,
+//! and a tracker lists the peer where its next heartbeat comes from.
+//!
+//! # A policy that is slow
+//! Each question is asked by itself, side by side with the others, and holds up only what it
+//! is about: a link that is not open yet, a connection that is not let in yet. At a tracker
+//! the replies on one connection come in their order, so those behind it wait for it as
+//! well, but for no longer than for the slowest of them, as all are asked about at once. No
+//! more than [`max_questions`](AccessConfig::max_questions) are asked at a time, and of one
+//! host no more than [`max_questions_per_host`](AccessConfig::max_questions_per_host), half
+//! of that about one identity. A question that waits for its turn or its answer for longer
+//! than [`answer_timeout`](AccessConfig::answer_timeout) counts as [`Access::Unknown`]. So a
+//! policy that takes seconds needs a longer time, and one that takes long for each of very
+//! many links, more questions at a time, or a cache of its own.
+//!
+//! # A policy that cannot tell
+//! [`Access::Unknown`], an answer that does not come in time, and a panic are the same. What
+//! is unknown is not kept: whoever comes next is asked about anew.
+//!
+//! | about what | what follows |
+//! |---|---|
+//! | a connection to a peer, a link | not made. The other side is told "busy", and comes again within a second or a few |
+//! | REGISTER, by somebody new | [`Refusal::Busy`](crate::protocol::Refusal::Busy), and the connection ends. Clients come again within 15 s |
+//! | REGISTER, by somebody who is registered | as if it were allowed, within the grace |
+//! | an entry of OWN | the same refusal for this entry, which clients announce again. What is owned already goes on |
+//! | NEED | nothing is told of that content |
+//! | what is open, registered or owned already | it goes on for [`AccessConfig::grace`], and is asked about each second. Then it ends as if it were denied |
+//!
+//! So a directory that is started again within the grace, also after a change, throws
+//! nobody out, and lets nobody in. Whoever would rather have everything end sets the grace
+//! to zero.
+//!
 //! # Taking it back
 //! When [`AccessPolicy::changes`] tells of a change, what was answered before is forgotten,
 //! and each open connection and link is asked about again: those that are denied now end
-//! within a second, and a tracker forgets the registrations of whoever may not register any
-//! more. A policy that cannot tell is asked again when its answer is over
-//! ([`AccessConfig::cache_lifetime`]), or at once with
-//! [`Peer::refresh_access`](crate::Peer::refresh_access) and
+//! within a second (after the policy has answered, if that takes long), and a tracker
+//! forgets the registrations of whoever may not register any more, whether they are
+//! connected or not. An answer to a question that was asked before a change is not kept, and
+//! what it has let in is asked about again. A policy that cannot tell of changes is asked
+//! again when its answer is over ([`AccessConfig::cache_lifetime`]), but about a
+//! registration without a connection only when its owner comes back, or its lease ends. It
+//! is asked at once with [`Peer::refresh_access`](crate::Peer::refresh_access) and
 //! [`Tracker::refresh_access`](crate::Tracker::refresh_access).
+//!
+//! Who is allowed late comes in soon: a peer dials at once whom it allows by now, and
+//! whoever was denied comes again by itself within a minute.
+//!
+//! A tracker that is [restored](crate::tracker::TrackerBuilder::restore) knows names and
+//! upload rates, and no registrations: nobody is listed before he has registered again, and
+//! was allowed to. A key that a *transport* lets in no more (`transport::auth`) is another
+//! matter than a policy: what was registered with it ends with its connection, and without
+//! one with its lease.
 //!
 //! ```
 //! use bt_lite::access::AllowIdentities;
@@ -66,6 +112,9 @@ mod gate;
 mod policy;
 mod request;
 mod rules;
+mod standing;
+mod turns;
+mod who;
 
 pub use allow::AllowIdentities;
 pub use and::{AccessPolicyExt, And};
@@ -74,4 +123,6 @@ pub use policy::{AccessPolicy, AllowAll};
 pub use request::{Access, AccessAction, AccessContent, AccessRequest};
 pub use rules::ContentRules;
 
-pub(crate) use gate::{AccessGate, Changes, Verdict, Who};
+pub(crate) use gate::{AccessGate, Changes, Verdict};
+pub(crate) use standing::{MIN_RECHECK, RETRY_UNSURE, Standing};
+pub(crate) use who::Who;

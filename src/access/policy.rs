@@ -14,17 +14,17 @@ pub trait AccessPolicy: Send + Sync + 'static {
     /// questions of the same identity from the same host.
     ///
     /// An answer that takes longer than
-    /// [`AccessConfig::answer_timeout`](super::AccessConfig::answer_timeout) is a
-    /// [`Deny`](Access::Deny), and so is a panic. No more than
+    /// [`AccessConfig::answer_timeout`](super::AccessConfig::answer_timeout) is
+    /// [`Unknown`](Access::Unknown), and so is a panic. No more than
     /// [`AccessConfig::max_questions`](super::AccessConfig::max_questions) are asked at a
-    /// time. A connection waits for the answer to its own question, so a slow answer holds
-    /// up whoever it is about.
+    /// time, and fewer about one host. A slow answer holds up what it is about, and at a
+    /// tracker the later replies on the same connection, as they come in their order.
     ///
     /// Cancel safe it must be: when the time is over, the future is dropped.
     async fn check(&self, request: &AccessRequest<'_>) -> Access;
 
     /// Changes whenever an answer may have become another one. By default there is nothing
-    /// to tell that. Asked for once, at the start.
+    /// to tell that. Asked for once, at the start. The number may be the same each time.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
         None
     }

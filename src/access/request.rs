@@ -81,15 +81,21 @@ impl<'a> AccessRequest<'a> {
 pub enum Access {
     /// It may.
     Allow {
-        /// How long this counts at most, unless something changes. Then it is asked again,
-        /// also about what is open (every half second at most). Without one, and never for
-        /// longer, [`AccessConfig::cache_lifetime`](super::AccessConfig::cache_lifetime).
+        /// How long this counts, unless something changes. Then it is asked again, also
+        /// about what is open (every half second at most), which goes on if the policy says
+        /// so, or for a while if it cannot tell. Without one, and never for longer,
+        /// [`AccessConfig::cache_lifetime`](super::AccessConfig::cache_lifetime).
         valid_for: Option<Duration>,
     },
     /// It may not. Counts for
     /// [`AccessConfig::cache_lifetime`](super::AccessConfig::cache_lifetime), unless
     /// something changes.
     Deny,
+    /// The policy cannot tell now: what it has to ask is down, say. Nobody is let in by
+    /// that. What is open goes on for [`AccessConfig::grace`](super::AccessConfig::grace),
+    /// and is asked about each second. Is never kept, so whoever comes next is asked about
+    /// anew.
+    Unknown,
 }
 
 impl Access {

@@ -7,8 +7,9 @@
 use std::time::Instant;
 
 use super::registry::{
-    AddressRule, Aim, Asker, Catalog, Heartbeat, Holding, Job, ListenAddr, NameOutcome,
-    PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings, room_for_bearer,
+    AddressRule, Aim, Asker, Catalog, EntryPermit, Heartbeat, Holding, Job, ListenAddr,
+    NameOutcome, PeerListing, Permits, RegistryConfig, ReplyWriter, Sessions, Settings,
+    room_for_bearer,
 };
 use super::shards::{Count, Shards};
 use crate::content::{ContentId, ContentName, MAX_CONTENT_LEN};
@@ -245,11 +246,12 @@ impl RequestHandler {
         let mut refused = Vec::new();
         for (at, entry) in (0..).zip(entries) {
             let owned = match permits.entry(at) {
-                true => self.own_entry(&mut sessions, index, &listing, entry),
-                false => {
+                EntryPermit::Given => self.own_entry(&mut sessions, index, &listing, entry),
+                EntryPermit::Denied => {
                     self.disown_id(&mut sessions, index, &entry.id);
                     Err(Refusal::Denied)
                 }
+                EntryPermit::Unsure => Err(Refusal::Busy),
             };
             if let Err(refusal) = owned {
                 sessions.count_refusal(&refusal);

@@ -9,6 +9,7 @@ use futures::{Sink, Stream};
 use super::auth_error::AuthError;
 use super::error::TransportError;
 use super::identity::PeerIdentity;
+use super::whereabouts::{Now, Whereabouts};
 use crate::protocol::limits::MAX_FRAMES;
 use crate::protocol::{Addr, Frame, FrameLimits};
 
@@ -36,7 +37,8 @@ pub type FrameStream = Box<dyn Stream<Item = Result<Frame, TransportError>> + Se
 #[non_exhaustive]
 pub struct Connection {
     /// The address of the other side. For an accepted connection, it may be an
-    /// address that nobody can connect to.
+    /// address that nobody can connect to. It is where the other side was when the
+    /// connection was made; see [`with_moving_remote`](Self::with_moving_remote).
     pub remote: Addr,
     /// The address of this side, as the other side reaches it, if the transport knows
     /// it. A tracker names owners on its own machine by it.
@@ -50,6 +52,8 @@ pub struct Connection {
     /// The limits that the stream enforces. The holder of the connection may
     /// tighten them.
     pub limits: LimitHandle,
+    /// Tells where the other side is by now.
+    moves: Option<Now>,
 }
 
 impl Connection {
@@ -69,6 +73,7 @@ impl Connection {
             sink: Box::new(sink),
             stream: Box::new(stream),
             limits,
+            moves: None,
         }
     }
 
@@ -84,6 +89,27 @@ impl Connection {
     pub fn with_identity(mut self, identity: PeerIdentity) -> Self {
         self.identity = Some(identity);
         self
+    }
+
+    /// The same, of a transport whose connections outlive a change of the address, as QUIC's
+    /// do. `now` tells where the other side is by now; it is called often. An
+    /// [`AccessPolicy`](crate::access::AccessPolicy) is told that address, and asked again
+    /// when it changes; a tracker lists the peer there.
+    #[must_use]
+    pub fn with_moving_remote(mut self, now: impl Fn() -> Addr + Send + Sync + 'static) -> Self {
+        self.moves = Some(Arc::new(now));
+        self
+    }
+
+    /// Where the other side is now. That is [`remote`](Self::remote), unless the connection
+    /// outlives a change of the address.
+    pub fn remote_now(&self) -> Addr {
+        self.whereabouts().now()
+    }
+
+    /// Where the other side is, whatever becomes of the halves.
+    pub(crate) fn whereabouts(&self) -> Whereabouts {
+        Whereabouts::new(self.remote.clone(), self.moves.clone())
     }
 
     /// Checks that the other side has an identity if `transport` promises one

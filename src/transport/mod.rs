@@ -24,6 +24,7 @@ mod tcp;
 #[cfg(feature = "_tls")]
 pub mod tls;
 mod traits;
+mod whereabouts;
 
 pub use crate::io_error::IoError;
 pub use crate::protocol::{Addr, Frame, FrameLimits};
@@ -40,3 +41,4 @@ pub use tcp::{TcpAcceptor, TcpTransport};
 #[cfg(feature = "_tls")]
 pub use tls::TlsTransport;
 pub use traits::{Listener, Transport};
+pub(crate) use whereabouts::Whereabouts;

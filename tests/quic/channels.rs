@@ -185,3 +185,24 @@ async fn last_words_arrive_although_both_halves_are_dropped_at_once() {
         assert_eq!(heard(&mut there).await, said);
     }
 }
+
+#[tokio::test]
+async fn address_of_who_has_moved_is_where_it_is_now() {
+    let members = Members::by_secret();
+    let mut listener = members
+        .quic()
+        .listen(&"127.0.0.1:0".parse().unwrap())
+        .await
+        .unwrap();
+    let (quic, addr) = (members.quic(), listener.local_addr().clone());
+    let (here, there) = future::join(quic.connect(&addr), listener.accept()).await;
+    let (mut here, mut there) = (here.unwrap(), there.unwrap());
+    assert_eq!(there.remote_now(), there.remote);
+    quic.rebind().unwrap();
+    // It is known by what comes from there.
+    while there.remote_now() == there.remote {
+        say(&mut here, &[greeting()]).await;
+        there.stream.next().await.unwrap().unwrap();
+    }
+    assert!(there.remote_now().same_host(&there.remote));
+}

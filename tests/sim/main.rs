@@ -9,6 +9,7 @@ mod deaf;
 mod network;
 mod pauses;
 mod peer_access;
+mod peer_access_unsure;
 mod peer_break;
 mod peer_cancel;
 mod peer_config;

@@ -107,9 +107,13 @@ const FIELDS: &[(&str, Set)] = &[
     ("access.cache_lifetime", |c, n| {
         set(&mut c.access.cache_lifetime, n)
     }),
+    ("access.grace", |c, n| set(&mut c.access.grace, n)),
     ("access.max_cached", |c, n| set(&mut c.access.max_cached, n)),
     ("access.max_questions", |c, n| {
         set(&mut c.access.max_questions, n)
+    }),
+    ("access.max_questions_per_host", |c, n| {
+        set(&mut c.access.max_questions_per_host, n)
     }),
     ("max_stored", |c, n| {
         // With less than the content it cannot be downloaded.

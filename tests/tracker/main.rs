@@ -2,10 +2,12 @@
 //! over TCP.
 
 mod access;
+mod access_unsure;
 mod client;
 #[path = "../world/identities.rs"]
 mod identities;
 mod many;
+mod other_family;
 mod pipeline;
 #[path = "../world/policies.rs"]
 mod policies;

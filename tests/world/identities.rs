@@ -1,6 +1,8 @@
 //! A network in memory whose endpoints know each other: the identity of each follows from
 //! its name. Nothing is proven; for that see the tests of TLS.
 
+use std::sync::{Arc, Mutex};
+
 use async_trait::async_trait;
 use bt_lite::transport::{Connection, Listener, PeerIdentity};
 use bt_lite::{Addr, MemoryNetwork, MemoryTransport, Transport, TransportError};
@@ -20,18 +22,28 @@ fn identity_at(addr: &Addr) -> PeerIdentity {
 pub(crate) struct Identified {
     inner: MemoryTransport,
     own: PeerIdentity,
+    moved: Moved,
 }
+
+/// Where all that this endpoint has accepted is by now, once they have moved.
+pub(crate) type Moved = Arc<Mutex<Option<Addr>>>;
 
 impl Identified {
     pub(crate) fn new(network: &MemoryNetwork, name: &str) -> Self {
         Self {
             inner: network.endpoint(name),
             own: identity(name),
+            moved: Moved::default(),
         }
+    }
+
+    /// Moves the other ends of what this endpoint accepts.
+    pub(crate) fn moved(&self) -> Moved {
+        Arc::clone(&self.moved)
     }
 }
 
-struct IdentifiedListener(Box<dyn Listener>);
+struct IdentifiedListener(Box<dyn Listener>, Moved);
 
 fn identified(connection: Connection) -> Connection {
     let identity = identity_at(&connection.remote);
@@ -46,7 +58,7 @@ impl Transport for Identified {
 
     async fn listen(&self, addr: &Addr) -> Result<Box<dyn Listener>, TransportError> {
         let listener = self.inner.listen(addr).await?;
-        Ok(Box::new(IdentifiedListener(listener)))
+        Ok(Box::new(IdentifiedListener(listener, self.moved())))
     }
 
     fn check(&self, addr: &Addr) -> Result<(), TransportError> {
@@ -61,7 +73,12 @@ impl Transport for Identified {
 #[async_trait]
 impl Listener for IdentifiedListener {
     async fn accept(&mut self) -> Result<Connection, TransportError> {
-        self.0.accept().await.map(identified)
+        let connection = self.0.accept().await.map(identified)?;
+        let (first, moved) = (connection.remote.clone(), Arc::clone(&self.1));
+        Ok(connection.with_moving_remote(move || {
+            let moved = moved.lock().expect("nobody panics here").clone();
+            moved.unwrap_or_else(|| first.clone())
+        }))
     }
 
     fn local_addr(&self) -> &Addr {

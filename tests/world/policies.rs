@@ -1,9 +1,11 @@
 //! Access policies of tests: what they were asked is counted, and they may misbehave.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use bt_lite::ContentId;
 use bt_lite::access::{Access, AccessAction, AccessPolicy, AccessRequest};
 use bt_lite::transport::PeerIdentity;
 
@@ -15,6 +17,10 @@ pub(crate) enum Answer {
     Panics,
     /// It never answers.
     Hangs,
+    /// It says that it cannot tell.
+    CannotTell,
+    /// It allows, after this time.
+    AllowsAfter(Duration),
 }
 
 /// A policy that cannot tell of changes.
@@ -25,7 +31,9 @@ pub(crate) struct Scripted(Arc<Script>);
 struct Script {
     about: Option<PeerIdentity>,
     action: AccessAction,
-    answer: std::sync::Mutex<Answer>,
+    /// Gives the answer only about this content.
+    content: Mutex<Option<ContentId>>,
+    answer: Mutex<Answer>,
     asked: AtomicUsize,
 }
 
@@ -36,9 +44,16 @@ impl Scripted {
         Self(Arc::new(Script {
             about,
             action,
+            content: Mutex::default(),
             answer: answer.into(),
             asked: AtomicUsize::new(0),
         }))
+    }
+
+    /// Gives the answer about one content only.
+    #[allow(dead_code)] // Not every test binary does.
+    pub(crate) fn only_about(&self, content: ContentId) {
+        *self.0.content.lock().expect("nobody panics here") = Some(content);
     }
 
     pub(crate) fn set(&self, answer: Answer) {
@@ -57,6 +72,9 @@ impl AccessPolicy for Scripted {
     async fn check(&self, request: &AccessRequest<'_>) -> Access {
         let script = &self.0;
         let is_about = script.about.is_none() || script.about == request.identity;
+        let only = *script.content.lock().expect("nobody panics here");
+        let is_about =
+            is_about && (only.is_none() || only == request.content.map(|content| content.id));
         if !is_about || script.action != request.action {
             return Access::allow();
         }
@@ -67,6 +85,11 @@ impl AccessPolicy for Scripted {
             Answer::Denies => Access::Deny,
             Answer::Panics => panic!("the policy fails"),
             Answer::Hangs => std::future::pending().await,
+            Answer::CannotTell => Access::Unknown,
+            Answer::AllowsAfter(time) => {
+                tokio::time::sleep(time).await;
+                Access::allow()
+            }
         }
     }
 }

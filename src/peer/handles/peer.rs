@@ -723,6 +723,7 @@ impl PeerBuilder {
             peer.shutdown().await;
             return Err(error.into());
         }
+        shared.dialler.follow_access();
         if let Some(listener) = listener {
             let accept = accept(Arc::clone(&shared), listener);
             shared.tasks.spawn(shared.tasks.span.clone(), accept);

@@ -15,6 +15,7 @@ use super::channels::Channels;
 use super::guard::SessionGuard;
 use super::handshake::{HandshakeError, check_peer, hear, refuse, say};
 use super::task::SessionTask;
+use crate::access::Verdict;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::LinkInfo;
@@ -115,12 +116,18 @@ async fn introduce(
         return None;
     }
     let guard = shared.guard.of(connection);
-    if let Some(guard) = &guard
-        && !guard.may_connect().await.is_allowed()
-    {
-        tracing::debug!("not allowed");
-        refuse(connection, RefuseReason::Denied).await;
-        return None;
+    if let Some(guard) = &guard {
+        let refused = match guard.may_connect().await {
+            Verdict::Allowed(_) => None,
+            Verdict::Denied => Some(RefuseReason::Denied),
+            // It may come again soon.
+            Verdict::Unknown => Some(RefuseReason::Busy),
+        };
+        if let Some(reason) = refused {
+            tracing::debug!(%reason, "not allowed");
+            refuse(connection, reason).await;
+            return None;
+        }
     }
     let place = match hello.peer == shared.identity.id {
         true => Err(RefuseReason::SelfConnection),

@@ -50,7 +50,7 @@ pub(super) enum Route {
 
 /// What follows from the wish of the other side to open a channel.
 pub(super) enum Opening {
-    /// It may be opened.
+    /// It may be opened, if that is allowed.
     Free,
     /// It is refused, and was told so.
     Refused,
@@ -96,6 +96,8 @@ enum Side {
 }
 
 enum ChannelState {
+    /// The other side wants to open it, and it is asked whether it may.
+    Asked,
     Open(Receiver),
     /// This side takes nothing from it any more, and still sends.
     Muted,
@@ -180,24 +182,39 @@ impl Channels {
             return Opening::Violation;
         }
         table.newest = id.0;
-        let of_content = |channel: &Channel| {
-            channel.content == content && !matches!(channel.state, ChannelState::Ending)
-        };
-        let same = table.channels.values().find(|channel| of_content(channel));
-        let refused = match same.map(|same| same.opened_by) {
-            // The dialler opens odd channels.
-            Some(Side::This) if table.next.is_multiple_of(2) => None,
-            Some(_) => Some(RefuseReason::Duplicate),
+        let refused = match table.duplicate(&content) {
             None if table.opened_by_other() >= MAX_CHANNELS => Some(RefuseReason::Busy),
-            None => None,
+            refused => refused,
         };
         let Some(reason) = refused else {
+            if self.guard.is_some() {
+                table.insert(id, content, Side::Other, ChannelState::Asked);
+            }
             return Opening::Free;
         };
         table.refuse(id, content, reason);
         drop(table);
         self.work.notify_one();
         Opening::Refused
+    }
+
+    /// The other side may open a channel that it was asked about. Returns whether it still
+    /// wants to, and there is no other one about the content by now.
+    pub(super) fn allowed(&self, id: ChannelId, content: ContentId) -> bool {
+        let mut table = self.table();
+        let asked = table.channels.get(&id).map(|channel| &channel.state);
+        if !matches!(asked, Some(ChannelState::Asked)) {
+            return false;
+        }
+        table.channels.remove(&id);
+        let Some(reason) = table.duplicate(&content) else {
+            table.insert(id, content, Side::Other, ChannelState::Asked);
+            return true;
+        };
+        table.refuse(id, content, reason);
+        drop(table);
+        self.work.notify_one();
+        false
     }
 
     /// Refuses a channel that the other side opens.
@@ -222,8 +239,10 @@ impl Channels {
     /// The contents of all channels that are open.
     pub(super) fn contents(&self) -> Vec<ContentId> {
         let table = self.table();
-        let open = table.channels.values();
-        let open = open.filter(|channel| !matches!(channel.state, ChannelState::Ending));
+        let open = table
+            .channels
+            .values()
+            .filter(|channel| matches!(channel.state, ChannelState::Open(_) | ChannelState::Muted));
         open.map(|channel| channel.content).collect()
     }
 
@@ -236,11 +255,15 @@ impl Channels {
         } = &mut *table;
         let mut receivers = Vec::new();
         let about = channels.iter_mut();
-        for (id, channel) in about.filter(|(_, channel)| channel.content == *content) {
+        // It is decided by itself about one that is being asked about.
+        let ends = |channel: &Channel| {
+            channel.content == *content && !matches!(channel.state, ChannelState::Asked)
+        };
+        for (id, channel) in about.filter(|(_, channel)| ends(channel)) {
             match std::mem::replace(&mut channel.state, ChannelState::Ending) {
                 ChannelState::Open(receiver) => receivers.push(receiver),
                 ChannelState::Muted => {}
-                ChannelState::Ending => continue,
+                ChannelState::Ending | ChannelState::Asked => continue,
             }
             if channel.queue.is_empty() {
                 turns.push_back(*id);
@@ -266,7 +289,7 @@ impl Channels {
         let table = self.table();
         match table.channels.get(&id).map(|channel| &channel.state) {
             Some(ChannelState::Open(receiver)) => Route::Driver(receiver.clone()),
-            Some(ChannelState::Muted | ChannelState::Ending) => Route::Ended,
+            Some(ChannelState::Muted | ChannelState::Ending | ChannelState::Asked) => Route::Ended,
             None if table.was_opened(id) => Route::Ended,
             None => Route::Unknown,
         }
@@ -345,7 +368,7 @@ impl Table {
         let states = self.channels.values().map(|channel| &channel.state);
         let open = states.filter_map(|state| match state {
             ChannelState::Open(receiver) => Some(receiver.clone()),
-            ChannelState::Muted | ChannelState::Ending => None,
+            ChannelState::Muted | ChannelState::Ending | ChannelState::Asked => None,
         });
         open.collect()
     }
@@ -358,6 +381,19 @@ impl Table {
             queue: VecDeque::new(),
         };
         self.channels.insert(id, channel);
+    }
+
+    /// Why no other channel about this content may be opened by the other side, if so.
+    fn duplicate(&self, content: &ContentId) -> Option<RefuseReason> {
+        let of_content = |channel: &&Channel| {
+            channel.content == *content && !matches!(channel.state, ChannelState::Ending)
+        };
+        let same = self.channels.values().find(of_content)?;
+        match same.opened_by {
+            // The dialler opens odd channels.
+            Side::This if self.next.is_multiple_of(2) => None,
+            Side::This | Side::Other => Some(RefuseReason::Duplicate),
+        }
     }
 
     fn refuse(&mut self, id: ChannelId, content: ContentId, reason: RefuseReason) {
@@ -394,7 +430,7 @@ impl Table {
         }
         let receiver = match &channel.state {
             ChannelState::Open(receiver) => Some(receiver.clone()),
-            ChannelState::Muted | ChannelState::Ending => None,
+            ChannelState::Muted | ChannelState::Ending | ChannelState::Asked => None,
         };
         if !channel.queue.is_empty() {
             self.turns.push_back(id);

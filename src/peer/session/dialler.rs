@@ -4,15 +4,17 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Receiver};
-use super::guard::{Guard, SessionGuard};
+use super::guard::{Guard, MayOpen, SessionGuard};
 use super::handshake::{HandshakeError, say};
 use super::task::SessionTask;
+use crate::access::Verdict;
 use crate::content::ContentId;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::table::Contents;
@@ -23,6 +25,10 @@ use crate::peer::tasks::Tasks;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{Addr, LinkCookie, PeerMessage};
 use crate::transport::{Connection, Transport, TransportError};
+
+/// How often those that this peer did not dial are dialled again at most, if what it allows
+/// keeps changing: as often as an address is dialled that has failed once.
+const ACCESS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Opens sessions, and links by them.
 pub(in crate::peer) struct Dialler {
@@ -83,6 +89,23 @@ impl Dialler {
         self.recoveries.subscribe()
     }
 
+    /// Tells of each change of what this peer allows as of a recovery, until it stops: those
+    /// that it did not dial for that may be dialled again.
+    pub(in crate::peer) fn follow_access(self: &Arc<Self>) {
+        let Some(mut changes) = self.guard.changes() else {
+            return;
+        };
+        let own = Arc::clone(self);
+        let follow = async move {
+            let stop = own.tasks.stop.clone();
+            while stop.run_until_cancelled(changes.changed()).await.is_some() {
+                own.recoveries.send_modify(|times| *times += 1);
+                stop.run_until_cancelled(sleep(ACCESS_PAUSE)).await;
+            }
+        };
+        self.tasks.spawn(self.tasks.span.clone(), follow);
+    }
+
     /// Notes whether a peer could be reached.
     fn note(&self, reached: bool) {
         if self.failing.swap(!reached, Ordering::Relaxed) && reached {
@@ -103,21 +126,21 @@ impl Dialler {
         loop {
             let channels = self.session(&addr).await?;
             // What is linked is served as well.
-            let answered = match &channels.guard {
-                Some(guard) => match guard.may_open(&content).await {
-                    Some(answered) => Some(answered),
-                    None => return Err(HandshakeError::Denied),
-                },
-                None => None,
-            };
+            if let Some(guard) = &channels.guard {
+                match guard.may_open(&content).await {
+                    MayOpen::Yes => {}
+                    MayOpen::No => return Err(HandshakeError::Denied),
+                    MayOpen::Unknown => return Err(HandshakeError::Unsure),
+                }
+            }
             let id = self.contents.next_link();
             let receiver = Receiver {
                 inbox: inbox.clone(),
                 link: id,
             };
             if let Some((outlet, met)) = channels.open(content, receiver) {
-                if let (Some(guard), Some(answered)) = (&channels.guard, answered) {
-                    guard.opened(answered);
+                if let Some(guard) = &channels.guard {
+                    guard.opened();
                 }
                 let mut info = LinkInfo::unmet(addr.clone());
                 if let Some((peer, cookies)) = met {
@@ -207,10 +230,12 @@ impl Dialler {
             let known = connection.check_identity(promised);
             known.map_err(TransportError::from)?;
             let guard = self.guard.of(&connection);
-            if let Some(guard) = &guard
-                && !guard.may_connect().await.is_allowed()
-            {
-                return Err(HandshakeError::Denied);
+            if let Some(guard) = &guard {
+                match guard.may_connect().await {
+                    Verdict::Allowed(_) => {}
+                    Verdict::Denied => return Err(HandshakeError::Denied),
+                    Verdict::Unknown => return Err(HandshakeError::Unsure),
+                }
             }
             let said = self.identity.hello();
             let cookie = said.cookie;

@@ -32,6 +32,8 @@ pub(in crate::peer) enum HandshakeError {
     WrongPeer,
     #[error("this peer does not allow it")]
     Denied,
+    #[error("this peer cannot tell now whether it allows it")]
+    Unsure,
     #[error("the first message was not a Hello")]
     NoHello,
     #[error("the handshake took too long")]

@@ -11,6 +11,7 @@ mod dialler;
 pub(super) mod guard;
 mod handshake;
 pub(super) mod identity;
+mod openings;
 pub(super) mod outlet;
 mod task;
 

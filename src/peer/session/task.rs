@@ -9,13 +9,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Opening, Receiver, Route};
-use super::guard::Ended;
+use super::guard::{MayOpen, Subject};
 use super::handshake::{HandshakeError, check_peer, hear};
+use super::openings::{Decided, Openings};
 use crate::content::ContentId;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
 use crate::peer::contents::table::Contents;
@@ -106,12 +108,21 @@ impl SessionTask {
             return std::future::pending().await;
         };
         let mut watch = guard.watch();
-        while let Ended::Links(contents) = watch.next(|| self.channels.contents()).await {
-            // All of them end before a driver may keep this waiting.
-            let denied = contents.iter().flat_map(|id| self.channels.deny(id));
-            for Receiver { inbox, link } in denied.collect::<Vec<_>>() {
-                // When the driver has ended, nobody needs to know.
-                let _ = inbox.send(DriverInput::Down { link }).await;
+        // A driver that takes its time holds up no other end.
+        let mut telling = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                biased;
+                ended = watch.next(|| self.channels.contents()) => {
+                    let Subject::Links(content) = ended else {
+                        return;
+                    };
+                    for Receiver { inbox, link } in self.channels.deny(&content) {
+                        // When the driver has ended, nobody needs to know.
+                        telling.push(async move { inbox.send(DriverInput::Down { link }).await });
+                    }
+                }
+                Some(_) = telling.next(), if !telling.is_empty() => {}
             }
         }
     }
@@ -159,8 +170,33 @@ impl SessionTask {
 
     /// Reads until the session ends, and returns why it did.
     async fn read(&self, stream: &mut FrameStream) -> String {
+        let mut openings = Openings::default();
         loop {
-            let frame = match timeout(IDLE_TIMEOUT, stream.next()).await {
+            if self.stop.is_cancelled() {
+                for (channel, content) in openings.give_up() {
+                    let reason = RefuseReason::ShuttingDown;
+                    self.channels.refuse(channel, content, reason);
+                }
+            }
+            let (is_asking, has_room) = (!openings.is_empty(), openings.has_room());
+            let decided = async {
+                match &self.channels.guard {
+                    Some(guard) => openings.next(guard).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let frame = tokio::select! {
+                biased;
+                decided = decided => {
+                    if let Err(ended) = self.decided(decided).await {
+                        return ended;
+                    }
+                    continue;
+                }
+                () = self.stop.cancelled(), if is_asking => continue,
+                frame = timeout(IDLE_TIMEOUT, stream.next()), if has_room => frame,
+            };
+            let frame = match frame {
                 Ok(Some(Ok(frame))) => frame,
                 Ok(Some(Err(error))) => return error.to_string(),
                 Ok(None) => return "closed by the other side".into(),
@@ -174,13 +210,18 @@ impl SessionTask {
                 // The writer still has to send the farewells, and ends the session.
                 continue;
             }
-            if let Err(ended) = self.heard(channel, message).await {
+            if let Err(ended) = self.heard(channel, message, &mut openings).await {
                 return ended;
             }
         }
     }
 
-    async fn heard(&self, channel: ChannelId, message: PeerMessage) -> Result<(), String> {
+    async fn heard<'a>(
+        &'a self,
+        channel: ChannelId,
+        message: PeerMessage,
+        openings: &mut Openings<'a>,
+    ) -> Result<(), String> {
         match (channel, message) {
             (ChannelId::SESSION, PeerMessage::KeepAlive) => Ok(()),
             (ChannelId::SESSION, PeerMessage::Refuse(reason)) => {
@@ -190,7 +231,29 @@ impl SessionTask {
             (_, PeerMessage::Hello(_) | PeerMessage::KeepAlive) => {
                 Err("a message of the session on a channel".into())
             }
-            (_, PeerMessage::Open(content)) => self.open(channel, content).await,
+            (_, PeerMessage::Open(content)) => match self.channels.opening(channel, content) {
+                Opening::Free => match &self.channels.guard {
+                    Some(guard) => {
+                        openings.ask(guard, channel, content);
+                        Ok(())
+                    }
+                    None => {
+                        self.open(channel, content).await;
+                        Ok(())
+                    }
+                },
+                Opening::Refused => Ok(()),
+                Opening::Violation => Err("a channel that cannot be opened".into()),
+            },
+            (_, PeerMessage::Refuse(_)) if openings.has(channel) => {
+                openings.drop_channel(channel);
+                self.channels.left(channel);
+                Ok(())
+            }
+            (_, message) if openings.has(channel) => {
+                openings.keep(channel, message);
+                Ok(())
+            }
             (_, message) => self.deliver(channel, message).await,
         }
     }
@@ -209,23 +272,33 @@ impl SessionTask {
         Ok(())
     }
 
+    /// It is decided whether the other side may open a channel.
+    async fn decided(&self, decided: Decided) -> Result<(), String> {
+        let Decided {
+            channel, content, ..
+        } = decided;
+        let reason = match decided.may_open {
+            MayOpen::Yes => {
+                if !self.channels.allowed(channel, content) {
+                    return Ok(());
+                }
+                self.open(channel, content).await;
+                for message in decided.messages {
+                    self.deliver(channel, message).await?;
+                }
+                return Ok(());
+            }
+            // Whoever may not fetch it is not told whether it is here.
+            MayOpen::No => RefuseReason::UnknownContent,
+            // It may come again soon.
+            MayOpen::Unknown => RefuseReason::Busy,
+        };
+        self.channels.refuse(channel, content, reason);
+        Ok(())
+    }
+
     /// The other side opens a channel about a content.
-    async fn open(&self, channel: ChannelId, content: ContentId) -> Result<(), String> {
-        match self.channels.opening(channel, content) {
-            Opening::Free => {}
-            Opening::Refused => return Ok(()),
-            Opening::Violation => return Err("a channel that cannot be opened".into()),
-        }
-        let answered = match &self.channels.guard {
-            Some(guard) => guard.may_open(&content).await.map(Some),
-            None => Some(None),
-        };
-        // Whoever may not fetch it is not told whether it is here.
-        let Some(answered) = answered else {
-            let reason = RefuseReason::UnknownContent;
-            self.channels.refuse(channel, content, reason);
-            return Ok(());
-        };
+    async fn open(&self, channel: ChannelId, content: ContentId) {
         let opened = self.contents.link(content, |inbox, id| {
             let receiver = Receiver { inbox, link: id };
             let outlet = self.channels.accept(channel, content, receiver);
@@ -239,10 +312,9 @@ impl SessionTask {
         if !opened.await {
             let reason = RefuseReason::UnknownContent;
             self.channels.refuse(channel, content, reason);
-        } else if let (Some(guard), Some(answered)) = (&self.channels.guard, answered) {
-            guard.opened(answered);
+        } else if let Some(guard) = &self.channels.guard {
+            guard.opened();
         }
-        Ok(())
     }
 
     /// Sends what is queued until the session ends, and returns why it did.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::error::{Outcome, TrackerError};
 use crate::protocol::limits::TRACKER_FRAMES;
 use crate::protocol::{Addr, Frame, TrackerReply, TrackerRequest};
-use crate::transport::{Connection, Transport, TransportError};
+use crate::transport::{AuthError, Connection, PeerIdentity, Transport, TransportError};
 
 /// The connection to a tracker, open or not.
 pub(super) struct TrackerConnection {
@@ -38,6 +38,19 @@ impl TrackerConnection {
     /// Where the tracker is, as the transport has connected, if it is open.
     pub(super) fn remote(&self) -> Option<&Addr> {
         self.open.as_ref().map(|connection| &connection.remote)
+    }
+
+    /// Who the tracker has proven to be, if it is open.
+    pub(super) fn identity(&self) -> Option<PeerIdentity> {
+        self.open.as_ref()?.identity
+    }
+
+    /// The error for a tracker that has not proven to be the one that is expected.
+    pub(super) fn is_another(&self) -> TrackerError {
+        let error = self
+            .identity()
+            .map_or(AuthError::Missing, AuthError::UnknownKey);
+        self.unreachable(error.into())
     }
 
     pub(super) async fn open(&mut self) -> Outcome<()> {

@@ -16,7 +16,7 @@ use tracing::debug;
 use super::connection::TrackerConnection;
 use super::error::{Outcome, TrackerError};
 use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
-use crate::transport::Transport;
+use crate::transport::{PeerIdentity, Transport};
 
 /// How long to wait after a failure. Often a machine has one family only, and then there
 /// is nothing to be had for long.
@@ -28,6 +28,8 @@ pub(super) struct Registered {
     pub(super) token: Token,
     /// Where the tracker is, as it was reached.
     pub(super) remote: Addr,
+    /// Who it has proven to be there. Nobody else is told the token.
+    pub(super) identity: Option<PeerIdentity>,
     /// How often to register.
     pub(super) heartbeat: Duration,
 }
@@ -62,6 +64,10 @@ impl OtherFamily {
                 Some(registered) => match self.register(registered).await {
                     Ok(Attempt::Listed) => Some(registered.heartbeat),
                     Ok(Attempt::Never) => None,
+                    Err(error @ TrackerError::Refused { .. }) => {
+                        debug!(tracker = %self.tracker, %error, "refused for the other family");
+                        Some(registered.heartbeat)
+                    }
                     Err(error) => {
                         debug!(tracker = %self.tracker, %error, "not listed for both families");
                         Some(RETRY.max(registered.heartbeat))
@@ -106,6 +112,9 @@ impl OtherFamily {
         let transport = Arc::clone(&self.transport);
         let mut connection = TrackerConnection::new(tracker.clone(), transport, self.patience);
         connection.open().await?;
+        if connection.identity() != registered.identity {
+            return Err(connection.is_another());
+        }
         let request = TrackerRequest::RegisterAlso {
             listen: Some(listen),
             token: registered.token,

@@ -407,6 +407,7 @@ impl Session {
             .map(|(token, remote)| Registered {
                 token,
                 remote: remote.clone(),
+                identity: self.connection.identity(),
                 heartbeat,
             });
         self.setup.registered.send_if_modified(|shown| {

@@ -9,16 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::admission::Permit;
+use super::questions::{BATCH, Questions};
 use super::revoking::denied;
 use super::service::{Asker, SHUTDOWN_TIMEOUT, Service};
-use crate::access::Who;
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, TRACKER_FRAMES};
 use crate::protocol::{Frame, Refusal, TrackerReply, TrackerRequest};
 use crate::transport::{Connection, TransportError};
-
-/// How many requests that have arrived together are answered together, before their
-/// replies are flushed.
-const BATCH: usize = 32;
 
 /// How long a client may leave a batch of replies unread: as long as a frame may
 /// take to arrive.
@@ -42,19 +38,13 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         service.stop.cancelled().await;
         sleep(SHUTDOWN_TIMEOUT).await;
     };
-    let asker = Asker {
-        who: Who {
-            identity: connection.identity,
-            remote: connection.remote.clone(),
-        },
-        local: connection.local.clone(),
-    };
+    let asker = Asker::of(&connection);
     let outcome = tokio::select! {
         outcome = converse(&service, connection, (&asker, &permit)) => outcome,
         () = overdue => Err(TransportError::Closed),
         () = permit.revoked() => Err(TransportError::Closed),
-        () = denied(service.access.as_deref(), &asker.who) => {
-            service.forget_all(&asker.who);
+        () = denied(service.access.as_deref(), &asker) => {
+            service.forget_all(&asker.who());
             Err(TransportError::Closed)
         }
     };
@@ -62,7 +52,7 @@ pub(super) async fn serve(service: Arc<Service>, connection: Connection, permit:
         && error.is_of_other_side()
     {
         // The transport does not let it in any more.
-        service.forget_all(&asker.who);
+        service.forget_all(&asker.who());
     }
     if let Err(error) = outcome {
         debug!(%error, "tracker connection ended");
@@ -91,12 +81,13 @@ async fn converse(
             permit.keep();
             patience = IDLE_TIMEOUT;
         }
-        let batch = answer_batch(service, (&mut connection, asker), first);
-        match timeout(WRITE_TIMEOUT, batch).await {
-            Ok(Ok(Flow::Continue)) => {}
-            Ok(Ok(Flow::Close)) => break,
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(TransportError::FrameTimeout),
+        let asked = (&mut connection, asker);
+        let flow = match &service.access {
+            Some(_) => answer_asked(service, asked, first).await?,
+            None => in_time(answer_batch(service, asked, first)).await?,
+        };
+        if flow == Flow::Close {
+            break;
         }
         // So that a client that never stops asking takes turns with the others.
         tokio::task::yield_now().await;
@@ -116,9 +107,82 @@ async fn converse(
         }
         connection.sink.close().await
     };
-    timeout(WRITE_TIMEOUT, close)
-        .await
-        .unwrap_or(Err(TransportError::FrameTimeout))
+    in_time(close).await
+}
+
+/// What is written must be taken within [`WRITE_TIMEOUT`].
+async fn in_time<T>(
+    write: impl Future<Output = Result<T, TransportError>>,
+) -> Result<T, TransportError> {
+    let written = timeout(WRITE_TIMEOUT, write).await;
+    written.unwrap_or(Err(TransportError::FrameTimeout))
+}
+
+/// Answers the first request and those that arrive until all are answered, if somebody is
+/// asked about each. A reply is flushed when the next one is not ready.
+async fn answer_asked(
+    service: &Service,
+    (connection, asker): (&mut Connection, &Asker),
+    first: Option<Result<Frame, TransportError>>,
+) -> Result<Flow, TransportError> {
+    let Connection { sink, stream, .. } = connection;
+    let mut questions = Questions::new(service, asker);
+    let mut next = Some(first);
+    // What is said last, once there is nothing more to read.
+    let mut last = None;
+    let (mut answered, mut unflushed) = (0, false);
+    loop {
+        if let Some(frame) = next.take() {
+            match frame.map(|frame| decoded(service, frame)) {
+                Some(Ok(request)) => questions.ask(request),
+                Some(Err(Refused::Auth(error))) => return Err(error),
+                Some(Err(Refused::Told(reply))) => last = Some(reply),
+                None => last = Some(None),
+            }
+        }
+        let may_read = last.is_none() && questions.has_room();
+        if may_read && let Some(frame) = stream.next().now_or_never() {
+            next = Some(frame);
+            continue;
+        }
+        let asked = match questions.next().now_or_never() {
+            Some(Some(asked)) => asked,
+            Some(None) => break,
+            None => {
+                if std::mem::take(&mut unflushed) {
+                    in_time(sink.flush()).await?;
+                }
+                tokio::select! {
+                    Some(asked) = questions.next() => asked,
+                    frame = stream.next(), if may_read => {
+                        next = Some(frame);
+                        continue;
+                    }
+                }
+            }
+        };
+        let reply = service.answer(asker, asked);
+        in_time(sink.feed(Frame::head(reply.head))).await?;
+        unflushed = true;
+        if reply.ends {
+            last = Some(None);
+            break;
+        }
+        answered += 1;
+        if answered % BATCH == 0 {
+            in_time(sink.flush()).await?;
+            tokio::task::yield_now().await;
+        }
+    }
+    let flow = match last {
+        Some(_) => Flow::Close,
+        None => Flow::Continue,
+    };
+    if let Some(reply) = last.flatten() {
+        in_time(sink.feed(reply)).await?;
+    }
+    in_time(sink.flush()).await?;
+    Ok(flow)
 }
 
 /// Answers the first request and those that have arrived after it, all together, and
@@ -128,71 +192,75 @@ async fn answer_batch(
     (connection, asker): (&mut Connection, &Asker),
     first: Option<Result<Frame, TransportError>>,
 ) -> Result<Flow, TransportError> {
-    let (requests, after) = read_batch(connection, first);
-    for reply in service.answer_all(asker, requests).await {
+    let (requests, refused) = read_batch(service, connection, first);
+    for reply in service.answer_all(asker, requests) {
         connection.sink.feed(Frame::head(reply)).await?;
     }
-    let flow = match after {
-        After::Continue => Flow::Continue,
-        After::Close => Flow::Close,
-        After::Refuse => {
-            if let Ok(refusal) = service.refuse_malformed().encode() {
-                connection.sink.feed(refusal).await?;
+    let flow = match refused {
+        None => Flow::Continue,
+        Some(Refused::Auth(error)) => return Err(error),
+        Some(Refused::Told(reply)) => {
+            if let Some(reply) = reply {
+                connection.sink.feed(reply).await?;
             }
             Flow::Close
         }
-        After::Fail(error) => return Err(error),
     };
     connection.sink.flush().await?;
     Ok(flow)
 }
 
-/// What follows the requests of a batch.
-enum After {
-    Continue,
-    /// The client has gone.
-    Close,
-    /// Something that is not a request.
-    Refuse,
-    /// The other side is not let in any more.
-    Fail(TransportError),
-}
-
-/// The first request and those that have arrived after it, at most [`BATCH`].
+/// The first request and those that have arrived after it, at most [`BATCH`], and what
+/// behind them is no request.
 fn read_batch(
+    service: &Service,
     connection: &mut Connection,
     first: Option<Result<Frame, TransportError>>,
-) -> (Vec<TrackerRequest>, After) {
+) -> (Vec<TrackerRequest>, Option<Refused>) {
     let mut requests = Vec::new();
     let mut next = Some(first);
     while let Some(frame) = next {
-        let after = match frame.map(|frame| frame.map(TrackerRequest::decode)) {
-            Some(Ok(Ok(request))) => {
-                requests.push(request);
-                None
-            }
-            Some(Ok(Err(error))) => {
-                debug!(%error, "malformed request");
-                Some(After::Refuse)
-            }
-            Some(Err(TransportError::Auth(error))) => Some(After::Fail(error.into())),
-            Some(Err(
-                error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls),
-            )) => {
-                debug!(%error, "malformed request");
-                Some(After::Refuse)
-            }
-            Some(Err(_)) | None => Some(After::Close),
+        // The client may have gone.
+        let Some(frame) = frame else {
+            return (requests, Some(Refused::Told(None)));
         };
-        if let Some(after) = after {
-            return (requests, after);
+        match decoded(service, frame) {
+            Ok(request) => requests.push(request),
+            Err(refused) => return (requests, Some(refused)),
         }
         if requests.len() == BATCH {
             break;
         }
         next = connection.stream.next().now_or_never();
     }
-    (requests, After::Continue)
+    (requests, None)
+}
+
+/// What was read is no request: the connection ends.
+enum Refused {
+    /// The other side is not let in any more.
+    Auth(TransportError),
+    /// It is told this, if anything.
+    Told(Option<Frame>),
+}
+
+fn decoded(
+    service: &Service,
+    frame: Result<Frame, TransportError>,
+) -> Result<TrackerRequest, Refused> {
+    match frame.map(TrackerRequest::decode) {
+        Ok(Ok(request)) => Ok(request),
+        Ok(Err(error)) => {
+            debug!(%error, "malformed request");
+            Err(Refused::Told(service.refuse_malformed().encode().ok()))
+        }
+        Err(error @ (TransportError::FrameTooLarge { .. } | TransportError::SpeaksTls)) => {
+            debug!(%error, "malformed request");
+            Err(Refused::Told(service.refuse_malformed().encode().ok()))
+        }
+        Err(error @ TransportError::Auth(_)) => Err(Refused::Auth(error)),
+        Err(_) => Err(Refused::Told(None)),
+    }
 }
 
 /// Tells a client that the tracker has no room for its connection, and closes it.

@@ -11,6 +11,7 @@ mod admission;
 mod config;
 mod connection;
 mod permission;
+mod questions;
 mod registrations;
 mod revoking;
 mod service;

@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use crate::access::{AccessAction, AccessContent, AccessGate, Who};
+use crate::access::{AccessAction, AccessContent, AccessGate, Verdict, Who};
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{OwnEntry, OwnState, TrackerRequest};
 use crate::tracker::registry::Permits;
@@ -11,10 +11,15 @@ use crate::tracker::registry::Permits;
 pub(super) enum Permission {
     Whole,
     /// OWN: all but the entries at these positions.
-    AllBut(Vec<u16>),
+    AllBut {
+        denied: Vec<u16>,
+        unsure: Vec<u16>,
+    },
     /// NEED: to be told of these contents.
     Contents(Vec<ContentId>),
     Denied,
+    /// The policy cannot tell.
+    Unsure,
 }
 
 impl Permission {
@@ -22,9 +27,9 @@ impl Permission {
     pub(super) fn permits(&self) -> Option<Permits<'_>> {
         match self {
             Self::Whole => Some(Permits::All),
-            Self::AllBut(denied) => Some(Permits::AllBut(denied)),
+            Self::AllBut { denied, unsure } => Some(Permits::AllBut { denied, unsure }),
             Self::Contents(allowed) => Some(Permits::Contents(allowed)),
-            Self::Denied => None,
+            Self::Denied | Self::Unsure => None,
         }
     }
 }
@@ -41,49 +46,54 @@ pub(super) async fn ask(
     match request {
         TrackerRequest::Register { .. } | TrackerRequest::RegisterAlso { .. } => {
             match gate.check(who, AccessAction::Register, None).await {
-                verdict if verdict.is_allowed() => Permission::Whole,
-                _ => Permission::Denied,
+                Verdict::Allowed(_) => Permission::Whole,
+                Verdict::Denied => Permission::Denied,
+                Verdict::Unknown => Permission::Unsure,
             }
         }
-        TrackerRequest::Own { entries, .. } => Permission::AllBut(denied(gate, who, entries).await),
+        TrackerRequest::Own { entries, .. } => ask_about_entries(gate, who, entries).await,
         TrackerRequest::Need { .. } => {
             let contents = asked_for();
-            let allowed = allowed(gate, who, AccessAction::List, &contents).await;
-            let allowed = contents.iter().zip(allowed);
-            let allowed = allowed.filter_map(|((id, _), allowed)| allowed.then_some(*id));
+            let verdicts = verdicts(gate, who, AccessAction::List, &contents).await;
+            let verdicts = contents.iter().zip(verdicts);
+            let allowed = verdicts.filter_map(|((id, _), v)| v.is_allowed().then_some(*id));
             Permission::Contents(allowed.collect())
         }
         TrackerRequest::Update { .. } | TrackerRequest::Exit { .. } => Permission::Whole,
     }
 }
 
-/// The positions of the entries that somebody may not own.
-async fn denied(gate: &AccessGate, who: &Who, entries: &[OwnEntry]) -> Vec<u16> {
+/// Asks about each entry of OWN. What ends is nobody's business.
+async fn ask_about_entries(gate: &AccessGate, who: &Who, entries: &[OwnEntry]) -> Permission {
     let owned = |(_, entry): &(u16, &OwnEntry)| entry.state != OwnState::Gone;
     let owned: Vec<_> = (0..).zip(entries).filter(owned).collect();
     let contents: Vec<_> = owned
         .iter()
         .map(|(_, entry)| (entry.id, Some(entry.name.clone())))
         .collect();
-    let allowed = allowed(gate, who, AccessAction::Own, &contents).await;
-    let denied = owned.iter().zip(allowed);
-    denied
-        .filter_map(|((at, _), allowed)| (!allowed).then_some(*at))
-        .collect()
+    let verdicts = verdicts(gate, who, AccessAction::Own, &contents).await;
+    let (mut denied, mut unsure) = (Vec::new(), Vec::new());
+    for ((at, _), verdict) in owned.into_iter().zip(verdicts) {
+        match verdict {
+            Verdict::Allowed(_) => {}
+            Verdict::Denied => denied.push(at),
+            Verdict::Unknown => unsure.push(at),
+        }
+    }
+    Permission::AllBut { denied, unsure }
 }
 
 /// Whether somebody may do this with each of these contents. They are asked about side by
 /// side, so that this takes no longer than one question may.
-pub(super) async fn allowed(
+pub(super) async fn verdicts(
     gate: &AccessGate,
     who: &Who,
     action: AccessAction,
     contents: &[(ContentId, Option<ContentName>)],
-) -> Vec<bool> {
+) -> Vec<Verdict> {
     let asked = contents.iter().map(|(id, name)| {
         let content = AccessContent::new(*id, name.as_ref());
         gate.check(who, action, Some(content))
     });
-    let verdicts = join_all(asked).await;
-    verdicts.into_iter().map(|v| v.is_allowed()).collect()
+    join_all(asked).await
 }

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::access::Who;
-use crate::protocol::Token;
+use crate::access::{Standing, Verdict, Who};
+use crate::protocol::{Addr, Token};
 
 /// How many registrations are noted before those whose lease has run out are looked for.
 const FIRST_PRUNE: usize = 1024;
@@ -29,7 +29,28 @@ struct State {
 
 struct Registration {
     who: Who,
+    /// From where it has registered over the other family of addresses.
+    also: Option<Addr>,
     heard: Instant,
+    registered: Standing,
+    owned: Standing,
+}
+
+/// A registration, as it is asked about.
+#[derive(Debug, Clone)]
+pub(super) struct Registered {
+    pub(super) token: Token,
+    pub(super) who: Who,
+    pub(super) also: Option<Addr>,
+}
+
+/// What of a registration is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// That it is there.
+    Registered,
+    /// What it owns.
+    Owned,
 }
 
 impl Registrations {
@@ -46,9 +67,14 @@ impl Registrations {
     /// Somebody has registered, for the first time or again.
     pub(super) fn registered(&self, now: Instant, token: Token, who: &Who) {
         let mut state = self.state();
-        let who = who.clone();
-        let registration = Registration { who, heard: now };
-        state.by_token.insert(token, registration);
+        let registration = state.by_token.entry(token).or_insert_with(|| Registration {
+            who: who.clone(),
+            also: None,
+            heard: now,
+            registered: Standing::default(),
+            owned: Standing::default(),
+        });
+        (registration.who, registration.heard) = (who.clone(), now);
         if state.by_token.len() >= state.prune_at {
             let lives = |registration: &mut Registration| {
                 now.saturating_duration_since(registration.heard) <= self.lease
@@ -56,6 +82,33 @@ impl Registrations {
             state.by_token.retain(|_, registration| lives(registration));
             state.prune_at = (2 * state.by_token.len()).max(FIRST_PRUNE);
         }
+    }
+
+    /// Somebody has registered over the other family of addresses, or does so no more.
+    pub(super) fn registered_also(&self, token: &Token, from: Option<Addr>) {
+        if let Some(registration) = self.state().by_token.get_mut(token) {
+            registration.also = from;
+        }
+    }
+
+    /// Whether somebody has this registration, and keeps it by what the policy says now.
+    pub(super) fn keeps(
+        &self,
+        (token, who): (&Token, &Who),
+        part: Part,
+        verdict: Verdict,
+        grace: Duration,
+    ) -> bool {
+        let mut state = self.state();
+        let registration = state.by_token.get_mut(token);
+        let Some(registration) = registration.filter(|known| is_same(&known.who, who)) else {
+            return false;
+        };
+        let standing = match part {
+            Part::Registered => &mut registration.registered,
+            Part::Owned => &mut registration.owned,
+        };
+        standing.judge(verdict, grace).is_some()
     }
 
     /// Another request with a token was answered.
@@ -71,23 +124,23 @@ impl Registrations {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> Vec<(Token, Who)> {
+    pub(super) fn all(&self) -> Vec<Registered> {
         let state = self.state();
         let all = state.by_token.iter();
-        all.map(|(token, registration)| (*token, registration.who.clone()))
-            .collect()
+        all.map(|(token, registration)| Registered {
+            token: *token,
+            who: registration.who.clone(),
+            also: registration.also.clone(),
+        })
+        .collect()
     }
 
-    /// Those of somebody: of the same identity, or without one of the same host.
+    /// Those of somebody.
     pub(super) fn of(&self, who: &Who) -> Vec<Token> {
-        let is_same = |other: &Who| match (who.identity, other.identity) {
-            (None, None) => who.remote.same_host(&other.remote),
-            (one, other) => one == other,
-        };
         let state = self.state();
         let of_it = state.by_token.iter();
         of_it
-            .filter(|(_, registration)| is_same(&registration.who))
+            .filter(|(_, registration)| is_same(who, &registration.who))
             .map(|(token, _)| *token)
             .collect()
     }
@@ -95,5 +148,13 @@ impl Registrations {
     /// Ignores poison: no change under this lock is left half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether both have the same identity, or without one the same host.
+fn is_same(one: &Who, other: &Who) -> bool {
+    match (one.identity, other.identity) {
+        (None, None) => one.remote.same_host(&other.remote),
+        (one, other) => one == other,
     }
 }

@@ -1,5 +1,6 @@
 //! What all tasks of a tracker share.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,16 +13,16 @@ use tracing::debug;
 
 use super::admission::Admission;
 use super::permission::{Permission, ask};
-use super::registrations::Registrations;
+use super::registrations::{Part, Registrations};
 use super::token_binding::{TOKEN_IN_REPLY, TokenBinding};
-use crate::access::{AccessGate, Who};
+use crate::access::{AccessGate, Verdict, Who};
 use crate::metrics::{self, Timer};
 use crate::protocol::limits::MAX_OWNERS;
 use crate::protocol::{Addr, Refusal, Token, TrackerReply, TrackerRequest};
-use crate::tracker::batch::{Asked, Replies};
+use crate::tracker::batch::{self, Replies};
 use crate::tracker::registry::{Permits, RegistryStats, ReplyWriter};
 use crate::tracker::sharded::ShardedRegistry;
-use crate::transport::{Connection, TransportError};
+use crate::transport::{Connection, TransportError, Whereabouts};
 
 /// How long a stopping tracker gives its connections to write pending replies.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,9 +33,51 @@ const OWNER_LEN: usize = 16;
 
 /// Who asks, and where: what a connection tells of it.
 pub(super) struct Asker {
-    pub(super) who: Who,
+    /// Who it was when the connection was made.
+    first: Who,
+    /// Where it is by now.
+    pub(super) whereabouts: Whereabouts,
     /// Where the requests reach the tracker.
-    pub(super) local: Option<Addr>,
+    local: Option<Addr>,
+}
+
+impl Asker {
+    pub(super) fn of(connection: &Connection) -> Self {
+        Self {
+            first: Who {
+                identity: connection.identity,
+                remote: connection.remote.clone(),
+            },
+            whereabouts: connection.whereabouts(),
+            local: connection.local.clone(),
+        }
+    }
+
+    /// Who it is, and where by now.
+    pub(super) fn who(&self) -> Cow<'_, Who> {
+        match self.whereabouts.may_move() {
+            true => Cow::Owned(Who {
+                identity: self.first.identity,
+                remote: self.whereabouts.now(),
+            }),
+            false => Cow::Borrowed(&self.first),
+        }
+    }
+}
+
+/// A request, and what of it is permitted.
+pub(super) struct Asked<'a> {
+    pub(super) request: TrackerRequest,
+    who: Cow<'a, Who>,
+    permission: Permission,
+    /// The state of affairs in which the policy has answered, if there is one.
+    generation: Option<(u64, u64)>,
+}
+
+/// A reply, and whether the connection ends after it.
+pub(super) struct Reply {
+    pub(super) head: Vec<u8>,
+    pub(super) ends: bool,
 }
 
 /// The registry, and what the tasks around it need.
@@ -44,12 +87,16 @@ pub(super) struct Service {
     /// Who may do what, if that is asked.
     pub(super) access: Option<Arc<AccessGate>>,
     pub(super) registrations: Registrations,
+    /// Notified when all registrations have to be asked about.
+    pub(super) sweep: Notify,
     tokens: TokenBinding,
     /// Whether the transport promises to tell who is at the other end.
     authenticates: bool,
     malformed: AtomicU64,
     shutting_down: AtomicU64,
     denied: AtomicU64,
+    /// Who was not let in because the policy could not tell.
+    unsure: AtomicU64,
     /// Notified when a peer has registered, so that a lease may end some day.
     pub(super) registered: Notify,
     pub(super) stop: CancellationToken,
@@ -75,6 +122,8 @@ impl Service {
             malformed: AtomicU64::new(0),
             shutting_down: AtomicU64::new(0),
             denied: AtomicU64::new(0),
+            unsure: AtomicU64::new(0),
+            sweep: Notify::new(),
             registered: Notify::new(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -87,85 +136,154 @@ impl Service {
         Ok(connection.check_identity(self.authenticates)?)
     }
 
-    /// Answers a request on a connection with the head of a frame.
-    ///
-    /// Cancel safe: the request is answered, or nothing has changed.
-    pub(super) async fn answer(&self, from: &Asker, mut request: TrackerRequest) -> Vec<u8> {
-        if let Some(identity) = &from.who.identity {
+    /// Takes a request about which nobody is asked.
+    pub(super) fn unasked<'a>(&self, from: &'a Asker, mut request: TrackerRequest) -> Asked<'a> {
+        let who = from.who();
+        if let Some(identity) = &who.identity {
             self.tokens.open(identity, &mut request);
         }
-        let permission = match &self.access {
-            None => Permission::Whole,
-            Some(gate) => {
-                let asked_for = || match &request {
-                    TrackerRequest::Need { key, .. } => self.registry.asked_for(now(), key),
-                    _ => Vec::new(),
-                };
-                ask(gate, &from.who, &request, asked_for).await
-            }
-        };
-        match permission.permits() {
-            Some(permits) => self.carry_out(from, &request, permits),
-            None => self.deny(from, &request),
+        Asked {
+            request,
+            who,
+            permission: Permission::Whole,
+            generation: None,
         }
     }
 
-    /// Answers requests that came together on a connection, in their order, with the heads
-    /// of frames.
-    ///
-    /// Cancel safe: each request is answered, or nothing has changed.
-    pub(super) async fn answer_all(
-        &self,
-        from: &Asker,
-        mut requests: Vec<TrackerRequest>,
-    ) -> Vec<Bytes> {
-        // What one may do of a request can follow from what the request before it did.
-        if self.access.is_some() || requests.len() < 2 {
-            let mut replies = Vec::with_capacity(requests.len());
-            for request in requests {
-                replies.push(self.answer(from, request).await.into());
-            }
-            return replies;
+    /// Answers requests that came together on a connection and about which nobody is asked,
+    /// in their order, with the heads of frames.
+    pub(super) fn answer_all(&self, from: &Asker, mut requests: Vec<TrackerRequest>) -> Vec<Bytes> {
+        if requests.len() < 2 {
+            let asked = requests
+                .into_iter()
+                .map(|request| self.unasked(from, request));
+            return asked
+                .map(|asked| self.answer(from, asked).head.into())
+                .collect();
         }
-        if let Some(identity) = &from.who.identity {
+        let who = from.who();
+        if let Some(identity) = &who.identity {
             for request in &mut requests {
                 self.tokens.open(identity, request);
             }
         }
-        self.carry_out_all(from, &requests)
-    }
-
-    /// Carries out requests of which everything is permitted.
-    fn carry_out_all(&self, from: &Asker, requests: &[TrackerRequest]) -> Vec<Bytes> {
         let timer = Timer::start();
         let now = now();
-        let asked = |request| Asked {
-            source: &from.who.remote,
+        let asked = |request| batch::Asked {
+            source: &who.remote,
             local: from.local.as_ref(),
             request,
         };
-        let asked: Vec<Asked<'_>> = requests.iter().map(asked).collect();
+        let asked: Vec<batch::Asked<'_>> = requests.iter().map(asked).collect();
         let mut replies = Replies::new();
         self.registry.handle_batch(now, &asked, &mut replies);
         for (request, (outcome, reply)) in requests.iter().zip(replies.each_mut()) {
-            self.settle(from, now, request, outcome, reply);
+            self.settle(&who, now, request, outcome, reply);
             self.record(timer, kind_of(request));
         }
         replies.into_each()
     }
 
-    fn carry_out(&self, from: &Asker, request: &TrackerRequest, permits: Permits<'_>) -> Vec<u8> {
+    /// Asks what of a request is permitted. Nothing has changed after that, here nor in the
+    /// registry.
+    ///
+    /// Cancel safe.
+    pub(super) async fn ask<'a>(&self, from: &'a Asker, request: TrackerRequest) -> Asked<'a> {
+        let mut asked = self.unasked(from, request);
+        let Some(gate) = &self.access else {
+            return asked;
+        };
+        let Asked { request, who, .. } = &asked;
+        let asked_for = || match request {
+            TrackerRequest::Need { key, .. } => self.registry.asked_for(now(), key),
+            _ => Vec::new(),
+        };
+        let mut generation = gate.generation();
+        let mut permission = ask(gate, who, request, asked_for).await;
+        if gate.generation() != generation {
+            // Once more is enough: what changes all the time is swept up.
+            generation = gate.generation();
+            permission = ask(gate, who, request, asked_for).await;
+        }
+        (asked.permission, asked.generation) = (permission, Some(generation));
+        asked
+    }
+
+    /// Answers a request.
+    pub(super) fn answer(&self, from: &Asker, asked: Asked<'_>) -> Reply {
+        let Asked {
+            request,
+            who,
+            permission,
+            generation,
+        } = asked;
+        let permission = match &self.access {
+            Some(gate) => self.continued(gate, &who, &request, permission),
+            None => permission,
+        };
+        let head = match (&permission, permission.permits()) {
+            (_, Some(permits)) => self.carry_out((from, &who), &request, permits),
+            (Permission::Unsure, None) => {
+                let head = self.refuse(Refusal::Busy);
+                return Reply { head, ends: true };
+            }
+            (_, None) => self.deny(&who, &request),
+        };
+        if let (Some(gate), Some(generation)) = (&self.access, generation)
+            && gate.generation() != generation
+        {
+            // It may be what was swept already.
+            self.sweep.notify_one();
+        }
+        Reply { head, ends: false }
+    }
+
+    /// Who is registered goes on for a while if the policy cannot tell, and no longer.
+    fn continued(
+        &self,
+        gate: &AccessGate,
+        who: &Who,
+        request: &TrackerRequest,
+        permission: Permission,
+    ) -> Permission {
+        let TrackerRequest::Register {
+            token: Some(token), ..
+        } = request
+        else {
+            return permission;
+        };
+        let verdict = match permission {
+            Permission::Whole => Verdict::Allowed(tokio::time::Instant::now()),
+            Permission::Unsure => Verdict::Unknown,
+            other => return other,
+        };
+        let registration = (token, who);
+        let keeps = self
+            .registrations
+            .keeps(registration, Part::Registered, verdict, gate.grace());
+        match permission {
+            Permission::Unsure if keeps => Permission::Whole,
+            other => other,
+        }
+    }
+
+    fn carry_out(
+        &self,
+        (from, who): (&Asker, &Who),
+        request: &TrackerRequest,
+        permits: Permits<'_>,
+    ) -> Vec<u8> {
         let owners = match request {
             TrackerRequest::Need { max_owners, .. } => (*max_owners).min(MAX_OWNERS),
             _ => 0,
         };
         let timer = Timer::start();
         let mut reply = Vec::with_capacity(REPLY_LEN + OWNER_LEN * usize::from(owners));
-        let (now, at) = (now(), (&from.who.remote, from.local.as_ref()));
+        let (now, at) = (now(), (&who.remote, from.local.as_ref()));
         let outcome = self
             .registry
             .handle_permitted(now, at, request, permits, &mut reply);
-        self.settle(from, now, request, outcome.as_ref().copied(), &mut reply);
+        self.settle(who, now, request, outcome.as_ref().copied(), &mut reply);
         self.record(timer, kind_of(request));
         reply
     }
@@ -173,7 +291,7 @@ impl Service {
     /// What follows from a request that the registry has answered.
     fn settle(
         &self,
-        from: &Asker,
+        who: &Who,
         now: Instant,
         request: &TrackerRequest,
         outcome: Result<(), &Refusal>,
@@ -185,12 +303,12 @@ impl Service {
             metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
             return;
         }
-        if self.access.is_some() || from.who.identity.is_some() {
-            self.note(now, &from.who, request, reply);
+        if self.access.is_some() || who.identity.is_some() {
+            self.note(now, who, request, reply);
         }
         if matches!(request, TrackerRequest::Register { .. }) {
             self.registered.notify_one();
-            if let Some(identity) = &from.who.identity {
+            if let Some(identity) = &who.identity {
                 self.tokens.seal(identity, reply);
             }
         }
@@ -224,7 +342,10 @@ impl Service {
                     self.registrations.registered(now, Token(token), who);
                 }
             }
-            TrackerRequest::RegisterAlso { .. } => {}
+            TrackerRequest::RegisterAlso { listen, token } => {
+                let from = listen.is_some().then(|| who.remote.clone());
+                self.registrations.registered_also(token, from);
+            }
             TrackerRequest::Own { token, .. }
             | TrackerRequest::Need { token, .. }
             | TrackerRequest::Update { token, .. } => self.registrations.heard(now, token),
@@ -234,18 +355,43 @@ impl Service {
 
     /// Refuses a whole request, which is a REGISTER. If it was a heartbeat, the
     /// registration ends.
-    fn deny(&self, from: &Asker, request: &TrackerRequest) -> Vec<u8> {
-        self.denied.fetch_add(1, Ordering::Relaxed);
-        metrics::count_as(metrics::TRACKER_REFUSALS, ("reason", "denied"), 1);
-        if let TrackerRequest::Register {
-            token: Some(token), ..
-        } = request
-        {
-            self.forget(token, &from.who);
+    fn deny(&self, who: &Who, request: &TrackerRequest) -> Vec<u8> {
+        match request {
+            TrackerRequest::Register {
+                token: Some(token), ..
+            } => self.forget(token, who),
+            TrackerRequest::RegisterAlso { token, .. } => self.forget_also(token, who),
+            _ => {}
         }
+        self.refuse(Refusal::Denied)
+    }
+
+    /// Refuses a REGISTER that does not come to the registry.
+    fn refuse(&self, refusal: Refusal) -> Vec<u8> {
+        let count = match refusal {
+            Refusal::Denied => &self.denied,
+            _ => &self.unsure,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        let reason = ("reason", reason_of(&refusal));
+        metrics::count_as(metrics::TRACKER_REFUSALS, reason, 1);
         let mut reply = Vec::with_capacity(REPLY_LEN);
-        ReplyWriter::reply(&mut reply, TrackerReply::Refused(Refusal::Denied));
+        ReplyWriter::reply(&mut reply, TrackerReply::Refused(refusal));
         reply
+    }
+
+    /// Ends what somebody has registered from here over the other family of addresses.
+    pub(super) fn forget_also(&self, token: &Token, who: &Who) {
+        self.registrations.registered_also(token, None);
+        let nowhere = TrackerRequest::RegisterAlso {
+            listen: None,
+            token: *token,
+        };
+        let mut reply = Vec::new();
+        // If it is gone already, that is fine.
+        let _ = self
+            .registry
+            .handle_at(now(), &who.remote, None, &nowhere, &mut reply);
     }
 
     /// Ends a registration, with all that the peer owns.
@@ -287,7 +433,7 @@ impl Service {
         stats.refusals.malformed += self.malformed.load(Ordering::Relaxed);
         stats.refusals.shutting_down += self.shutting_down.load(Ordering::Relaxed);
         stats.refusals.denied += self.denied.load(Ordering::Relaxed);
-        stats.refusals.busy += self.admission.refused();
+        stats.refusals.busy += self.admission.refused() + self.unsure.load(Ordering::Relaxed);
         stats
     }
 }

@@ -87,10 +87,12 @@ async fn admit(
     let (order, limits) = (Arc::new(Order::new(side)), LimitHandle::default());
     let remote = canonical(connection.remote_address()).into();
     let local = connection.local_ip();
+    let moving = connection.clone();
     let sink = QuicSink::new(connection.clone(), send, Arc::clone(&order));
     let stream = QuicStream::new(connection, recv, order, limits.clone(), member.ended);
     let mut framed = Connection::new(remote, sink, stream, limits);
     framed.local = local.map(|ip| canonical((ip, port).into()).into());
+    let framed = framed.with_moving_remote(move || canonical(moving.remote_address()).into());
     Ok(framed.with_identity(member.identity))
 }
 
