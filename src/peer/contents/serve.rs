@@ -148,7 +148,7 @@ async fn share_at(
             of.contents.recorded(&id);
         }
         of.losses.found(&id);
-        undo.is_shared();
+        undo.keep();
         of.contents.announced(&id);
         of.events.publish(|| PeerEvent::ShareStarted { content });
         Ok(true)
@@ -214,7 +214,7 @@ struct Undo {
 }
 
 impl Undo {
-    fn is_shared(mut self) {
+    fn keep(mut self) {
         self.shared = None;
     }
 }
@@ -284,7 +284,7 @@ pub(in crate::peer) async fn add_place(
     let recorded = async move {
         let recorded = of.remember(|| stored(&place, &manifest)).await;
         recorded.map_err(NotAdded::Storage)?;
-        undo.is_added();
+        undo.keep();
         Ok(())
     };
     let shut_down = NotAdded::ShutDown;
@@ -301,7 +301,7 @@ struct UndoPlace {
 }
 
 impl UndoPlace {
-    fn is_added(mut self) {
+    fn keep(mut self) {
         self.shared = None;
     }
 }
