@@ -343,6 +343,15 @@ pub enum ReaderError {
         /// The content.
         id: ContentId,
     },
+    /// The content only passes through here ([`Peer::stream`](crate::Peer::stream),
+    /// [`Peer::download_to`](crate::Peer::download_to)): what was read of it is dropped, so
+    /// nobody else can read it. [`Peer::download`](crate::Peer::download) fetches it to stay,
+    /// when that has ended.
+    #[error("{id} passes through a stream, which alone can read it")]
+    Passing {
+        /// The content.
+        id: ContentId,
+    },
     /// The storage cannot say what the bytes of the content must be.
     #[error("{id}: {source}")]
     Storage {
@@ -482,6 +491,7 @@ impl ReaderError {
     pub fn advice(&self) -> Advice {
         match self {
             Self::Unknown { .. } | Self::NotHere { .. } => Advice::AskUser,
+            Self::Passing { .. } => Advice::Retry,
             Self::Storage { source, .. } => source.advice(),
             Self::ShutDown => Advice::GiveUp,
         }

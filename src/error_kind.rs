@@ -124,6 +124,7 @@ kinds!(DownloadError {
 kinds!(ReaderError {
     Unknown => "unknown",
     NotHere => "not_here",
+    Passing => "passing",
     Storage => "storage",
     ShutDown => "shut_down",
 } causes { Self::Storage { source, .. } => source });

@@ -86,7 +86,8 @@
 //! ```no_run
 //! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId) {
 //! peer.download(id).detach();
-//! // A later call of the same joins it, and gives a handle again.
+//! // A later call of the same joins it, and gives a handle again. If it is paused, it stays
+//! // paused.
 //! let outcome = peer.download(id).await;
 //! # drop(outcome);
 //! # }
@@ -254,7 +255,9 @@
 //!
 //! A paused download keeps its durable bytes and its place, and holds up no other one. With
 //! [`share_stored`](crate::PeerBuilder::share_stored) it is still paused after a restart, with
-//! everything that it was asked for and set to.
+//! everything that it was asked for and set to. Another call of
+//! [`download`](crate::Peer::download) joins it and leaves it paused, until somebody calls
+//! [`resume`](crate::Download::resume).
 //!
 //! ```no_run
 //! use bt_lite::{PauseOptions, Priority};
@@ -369,6 +372,48 @@
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! let options = DownloadOptions::new().existing("/mnt/usb/half.iso");
 //! peer.download_with(id, options).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # … repair my file that lies under its old name?
+//!
+//! [`Peer::verify`](crate::Peer::verify) says whether it is right, and shares it then. If it
+//! is not, a download replaces it under the name that it has here, whatever others call the
+//! content: what is right in it is copied, the rest is fetched, and the old file stays until
+//! the new one is complete, verified and durable.
+//!
+//! ```
+//! use bt_lite::{DownloadOptions, IfTaken, ShareError};
+//! # use bt_lite::{FileStorage, MemoryNetwork, MemoryStorage, Peer, ShareSource, Tracker};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let network = MemoryNetwork::new(1);
+//! # let tracker = Tracker::builder(network.endpoint("t")).bind("memory:t").await?;
+//! # let owner = Peer::builder(network.endpoint("o"), MemoryStorage::new())
+//! #     .tracker(tracker.local_addr()).listen("memory:o").start().await?;
+//! # let bytes = vec![1; 200_000];
+//! # let id = owner.share(ShareSource::bytes("new name", bytes.clone())).await?.id;
+//! # let dir = tempfile::tempdir()?;
+//! # let path = dir.path().join("old name");
+//! # let mut damaged = bytes.clone();
+//! # damaged[150_000] = 2;
+//! # std::fs::write(&path, damaged)?;
+//! # let peer = Peer::builder(network.endpoint("p"), FileStorage::open(dir.path())?)
+//! #     .tracker(tracker.local_addr()).start().await?;
+//! if let Err(ShareError::HashDiffers { .. } | ShareError::LengthDiffers { .. }) =
+//!     peer.verify(&path, id).await
+//! {
+//!     let options = DownloadOptions::new()
+//!         .directory(dir.path())
+//!         .name("old name")
+//!         .existing(&path)
+//!         .if_taken(IfTaken::Overwrite);
+//!     let mut download = peer.download_with(id, options);
+//!     (&mut download).await?;
+//! #   assert!(download.progress().downloaded < 50_000);
+//! }
+//! # assert_eq!(std::fs::read(&path)?, bytes);
 //! # Ok(())
 //! # }
 //! ```

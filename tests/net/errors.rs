@@ -287,6 +287,8 @@ fn share_rows(rows: &mut Vec<Row>) {
         ReaderError::Unknown { key: "film".into() } => AskUser, unknown;
         ReaderError::NotHere { id: id() }
             => AskUser, format!("{} is neither complete here nor being downloaded", id());
+        ReaderError::Passing { id: id() }
+            => Retry, format!("{} passes through a stream, which alone can read it", id());
         ReaderError::Storage { id: id(), source: disk() }
             => AskUser, format!("{}: {}", id(), disk());
         ReaderError::Storage { id: id(), source: locked.clone() }

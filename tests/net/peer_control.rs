@@ -329,6 +329,75 @@ on_all_networks! {
         }
     }
 
+    async fn last_of_two_handles_decides_in_whatever_order_they_leave(world: World) {
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        enum Leaves {
+            Drops,
+            Cancels,
+            Discards,
+        }
+        use Leaves::{Cancels, Discards, Drops};
+        let bytes = content(LENGTH, 144);
+        let leecher = world.node("leecher").await;
+        let leave = |download: Download, how| match how {
+            Drops => drop(download),
+            Cancels => download.cancel(),
+            Discards => download.discard(),
+        };
+        for reversed in [false, true] {
+            for (early, late) in [
+                (Drops, Drops),
+                (Drops, Cancels),
+                (Drops, Discards),
+                (Cancels, Drops),
+                (Cancels, Cancels),
+                (Cancels, Discards),
+                (Discards, Drops),
+                (Discards, Cancels),
+                (Discards, Discards),
+            ] {
+                let (owner, id) = hanging(&world, &bytes).await;
+                let first = leecher.peer.download(named("x"));
+                let mut events = first.events();
+                while first.progress().verified_chunks == 0 {
+                    events.next().await.unwrap();
+                }
+                let second = leecher.peer.download(id);
+                found(&second).await;
+                // Somebody waits for the one that leaves last. That is a handle as well.
+                let last = leecher.peer.get(&id).unwrap();
+                let mut both = [first, second];
+                if reversed {
+                    both.reverse();
+                }
+                let [one, other] = both;
+                let mut last = tokio::spawn(last);
+                leave(one, early);
+                leave(other, early);
+                // It goes on for the one who waits.
+                assert!((&mut last).now_or_never().is_none());
+                assert_eq!(leecher.peer.stats().active_downloads, 1);
+                let handle = leecher.peer.get(&id).unwrap();
+                last.abort();
+                assert!(last.await.unwrap_err().is_cancelled());
+                leave(handle, late);
+                running(&leecher.peer, 0).await;
+                let next = DownloadOptions::new().paused(PauseOptions::new());
+                // When it has begun, nothing of the one before is under way.
+                let next = leecher.peer.download_with(id, next);
+                until(&next, true).await;
+                drop(next);
+                running(&leecher.peer, 0).await;
+                let kept = leecher.storage.has_partial(&id).await;
+                assert_eq!(kept, late != Discards, "{reversed} {early:?} {late:?}");
+                owner.shutdown().await;
+                let clear = leecher.peer.download_with(id, DownloadOptions::new().paused(PauseOptions::new()));
+                clear.discard();
+                let _ = clear.await;
+            }
+        }
+    }
+
     async fn tracker_that_is_added_is_told_everything_and_hears_of_the_end(world: World) {
         let second = Second::bind(&world).await;
         let bytes = content(LENGTH, 45);
@@ -561,11 +630,13 @@ async fn paused_download_is_paused_after_a_restart() {
     download.detach();
     let peer = restart(peer).await;
     assert!(paused(&peer));
-    // Another call of download takes its place, and goes on with what is here.
+    // Another call of download joins it, and a handle has it go on with what is here.
     owner.shutdown().await;
     let helper = world.node("helper").await;
     helper.share("x", &bytes).await;
     let mut download = peer.download_with(id, DownloadOptions::new().name("mine"));
+    assert!(download.is_paused() && paused(&peer));
+    download.resume();
     assert_eq!((&mut download).await.unwrap().name, named("mine"));
     assert!(download.progress().downloaded <= LENGTH as u64 - had);
     assert_eq!(std::fs::read(dir.path().join("mine")).unwrap(), bytes);

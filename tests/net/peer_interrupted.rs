@@ -213,6 +213,136 @@ async fn shutdown_does_not_wait_for_a_write_that_hangs() {
     assert_eq!(storage.drafts.load(Ordering::SeqCst), 0);
 }
 
+/// A storage in files that takes its time to record what is shared, and does it in a task of
+/// its own as those do that write in another thread.
+#[derive(Clone)]
+struct Recording {
+    inner: FileStorage,
+    begun: Arc<Notify>,
+    goes_on: Arc<Notify>,
+}
+
+#[async_trait]
+impl Storage for Recording {
+    async fn create(
+        &self,
+        name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        self.inner.create(name, manifest).await
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        self.inner.open(name).await
+    }
+
+    async fn draft(&self, name: &ContentName) -> Result<Box<dyn Draft>, StorageError> {
+        self.inner.draft(name).await
+    }
+
+    async fn remember(&self, stored: &bt_lite::storage::Stored) -> Result<(), StorageError> {
+        let (of, stored) = (self.clone(), stored.clone());
+        let recorded = tokio::spawn(async move {
+            of.begun.notify_one();
+            of.goes_on.notified().await;
+            of.inner.remember(&stored).await
+        });
+        recorded.await.unwrap()
+    }
+
+    async fn catalogue(&self) -> Result<bt_lite::storage::Catalogue, StorageError> {
+        self.inner.catalogue().await
+    }
+
+    async fn manifest(
+        &self,
+        name: &ContentName,
+        id: &ContentId,
+    ) -> Result<Option<Manifest>, StorageError> {
+        self.inner.manifest(name, id).await
+    }
+}
+
+/// What a share says that is being recorded when the peer is shut down is so after a
+/// restart: it is there, or it was not shared.
+#[tokio::test]
+async fn share_that_is_interrupted_while_it_is_recorded_says_what_is_so_after_a_restart() {
+    let world = World::tcp().await;
+    for (kind, goes) in [(0, false), (0, true), (1, false), (2, false), (3, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        let bytes = content(100_000, 1);
+        fs::write(&file, &bytes).unwrap();
+        let storage = Recording {
+            inner: FileStorage::open(dir.path().join("storage")).unwrap(),
+            begun: Arc::default(),
+            goes_on: Arc::default(),
+        };
+        let name = format!("peer-{kind}-{goes}");
+        let builder = world.builder(&name, storage.clone()).share_stored();
+        let peer = builder.start().await.unwrap();
+        let id = ContentId::of(&bytes);
+        if kind == 3 {
+            // One more name of what is shared already.
+            storage.goes_on.notify_one();
+            let other = dir.path().join("other");
+            fs::write(&other, &bytes).unwrap();
+            peer.share(&*other).await.unwrap();
+            storage.begun.notified().await;
+        }
+        let mut share = Box::pin(async {
+            match kind {
+                0 | 3 => peer.share(&*file).await,
+                1 => peer.share_reader("x", &bytes[..]).await,
+                _ => peer.verify(&*file, id).await,
+            }
+        });
+        tokio::select! {
+            shared = &mut share => panic!("{shared:?}"),
+            () = storage.begun.notified() => {}
+        }
+        let mut shutdown = Box::pin(peer.shutdown());
+        let outcome = match goes {
+            true => {
+                drop(share);
+                None
+            }
+            false => {
+                tokio::select! {
+                    biased;
+                    () = &mut shutdown => panic!("it is still being recorded"),
+                    shared = &mut share => panic!("{shared:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+                storage.goes_on.notify_one();
+                let (shared, ()) = soon(async { tokio::join!(share, &mut shutdown) }).await;
+                Some(shared)
+            }
+        };
+        if goes {
+            storage.goes_on.notify_one();
+            soon(&mut shutdown).await;
+        }
+        let name = format!("again-{kind}-{goes}");
+        let storage = FileStorage::open(dir.path().join("storage")).unwrap();
+        let builder = world.builder(&name, storage).share_stored();
+        let peer = builder.start().await.unwrap();
+        let names = peer.content_stats(id).map_or(0, |stats| stats.names.len());
+        let before = usize::from(kind == 3);
+        let is_there = names == before + 1;
+        assert!(is_there || names == before, "{kind} {names}");
+        match outcome {
+            Some(Ok(_)) => assert!(is_there, "{kind}"),
+            Some(Err(error)) => {
+                assert_eq!(error, ShareError::ShutDown);
+                assert!(!is_there, "{kind}: it says that it is not");
+            }
+            None => assert!(is_there, "it goes on without the one who asked"),
+        }
+        peer.shutdown().await;
+    }
+}
+
 /// Shares, and shuts the peer down after some steps. The tracker does not answer.
 async fn outcome_of_sharing(steps: usize, kind: usize) -> ShareError {
     let world = World::memory(1).await;

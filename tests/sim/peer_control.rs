@@ -298,10 +298,13 @@ async fn all_handles_of_a_download_share_its_pause() {
     unpaused(&mut of_second).await;
     let options = DownloadOptions::new().paused(SERVING);
     let fifth = leecher.peer.download_with(named("x"), options);
+    // It joins, and pauses what it joins.
+    paused(&mut of_second).await;
     sleep(HOURS).await;
-    // By its name it has not found the other one, as it is paused itself.
-    assert!(fifth.is_paused());
+    assert!(fifth.is_paused() && first.is_paused());
+    assert_eq!(leecher.peer.list().len(), 1);
     drop(fifth);
+    third.resume();
     soon(&mut first).await.unwrap();
     soon(&mut second).await.unwrap();
 }

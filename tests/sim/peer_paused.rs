@@ -258,6 +258,8 @@ async fn download_that_was_paused_before_it_was_found_is_there_after_a_restart()
             if by_another_call {
                 let options = DownloadOptions::new().name("mine");
                 let download = peer.download_with(named("x"), options);
+                assert!(download.is_paused());
+                download.resume();
                 assert_eq!(soon(download).await.unwrap().name, named("mine"));
                 sleep(Duration::from_secs(1)).await;
                 assert_eq!(kept.records().await.len(), 1);
@@ -314,13 +316,13 @@ async fn paused_download_goes_on_to_where_it_went() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!(only(&peer).state, ContentState::Paused);
     std::fs::rename(&away, &existing).unwrap();
-    // One that goes elsewhere does not take its place.
-    let options = DownloadOptions::new().paused(SERVING);
-    let other = peer.download_with(shared.id, options);
+    // One that goes elsewhere joins it, and is not another one.
+    let other = peer.download(shared.id);
     sleep(Duration::from_secs(1)).await;
-    assert_eq!(peer.list().len(), 2);
-    other.cancel();
-    assert!(other.await.is_err());
+    assert!(other.is_paused());
+    assert_eq!(only(&peer).state, ContentState::Paused);
+    drop(other);
+    sleep(Duration::from_secs(1)).await;
     assert_eq!(
         std::fs::read(elsewhere.join("x")).unwrap(),
         b"something else"
@@ -884,6 +886,8 @@ struct Copied {
     inner: Arc<FileStorage>,
     /// Nothing is finished without a permit.
     gate: Arc<Semaphore>,
+    /// No pause is recorded without one.
+    record_gate: Arc<Semaphore>,
     dir: Arc<TempDir>,
     copies: Arc<Mutex<Vec<(String, TempDir)>>>,
 }
@@ -894,6 +898,7 @@ impl Copied {
         Self {
             inner: Arc::new(FileStorage::open(dir.path()).unwrap()),
             gate: Arc::new(Semaphore::new(1)),
+            record_gate: Arc::new(Semaphore::new(1)),
             dir: Arc::new(dir),
             copies: Arc::default(),
         }
@@ -952,6 +957,7 @@ impl Storage for Copied {
 
     async fn remember_paused(&self, paused: &PausedDownload) -> Result<(), StorageError> {
         self.copy("before remember_paused");
+        let _permit = self.record_gate.acquire().await.unwrap();
         let remembered = self.inner.remember_paused(paused).await;
         self.copy("remember_paused");
         remembered
@@ -1070,6 +1076,220 @@ async fn crash_at_any_moment_loses_no_download_that_was_paused() {
         peer.shutdown().await;
     }
     assert!(ended.is_sorted() && ended.contains(&true), "{ended:?}");
+}
+
+/// Nobody is told of a pause that a crash would forget: neither of a download that runs, nor
+/// of one that has not found its content, nor of one that was paused from the start.
+#[tokio::test(start_paused = true)]
+async fn pause_is_told_when_it_is_recorded_and_not_before() {
+    for at in [At::Fetching, At::Searching, At::PausedBefore] {
+        let world = World::memory(1).await;
+        let (owner, _, _) = slow_owner(&world, 1).await;
+        let storage = Copied::new();
+        let builder = world.builder("leecher", storage.clone()).share_stored();
+        let peer = builder.trackers_optional().start().await.unwrap();
+        let mut all = peer.events();
+        let gate = storage.record_gate.clone().acquire_owned().await.unwrap();
+        if at == At::Searching {
+            world.network().stall("tracker");
+        }
+        let download = match at {
+            At::PausedBefore => {
+                peer.download_with(named("x"), DownloadOptions::new().paused(SERVING))
+            }
+            _ => peer.download(named("x")),
+        };
+        if at == At::Fetching {
+            begun(&download).await;
+        }
+        download.pause(SERVING);
+        let second = peer.download(named("x"));
+        // However long it takes.
+        sleep(Duration::from_secs(600)).await;
+        assert!(!download.is_paused() && !second.is_paused(), "{at:?}");
+        assert_ne!(only(&peer).state, ContentState::Paused);
+        assert_eq!(storage.inner.paused().await.unwrap(), []);
+        let is_paused =
+            |event: &bt_lite::PeerEvent| matches!(event, bt_lite::PeerEvent::Paused { .. });
+        while let Some(Some(event)) = all.next().now_or_never() {
+            assert!(!is_paused(&event), "{at:?}");
+        }
+        drop(gate);
+        while !is_paused(&soon(all.next()).await.unwrap()) {}
+        assert_eq!(storage.inner.paused().await.unwrap().len(), 1);
+        storage.copy("told");
+        pauses(&second, true).await;
+        soon(peer.shutdown()).await;
+        owner.peer.shutdown().await;
+        let (_, dir) = storage.copies.lock().unwrap().pop().unwrap();
+        let peer = start(&world, &Kept::Files(dir)).await;
+        assert_eq!(only(&peer).state, ContentState::Paused, "{at:?}");
+        peer.shutdown().await;
+    }
+}
+
+/// A storage that hangs while a pause is recorded does not hold up the end.
+#[tokio::test(start_paused = true)]
+async fn shutdown_does_not_wait_for_a_pause_that_cannot_be_recorded() {
+    let world = World::memory(1).await;
+    let (_owner, _, _) = slow_owner(&world, 1).await;
+    let storage = Copied::new();
+    let builder = world.builder("leecher", storage.clone()).share_stored();
+    let peer = builder.start().await.unwrap();
+    let download = peer.download(named("x"));
+    begun(&download).await;
+    let _gate = storage.record_gate.clone().acquire_owned().await.unwrap();
+    download.pause(SERVING);
+    sleep(Duration::from_secs(60)).await;
+    soon(peer.shutdown()).await;
+    assert_eq!(soon(download).await, Err(DownloadError::ShutDown));
+}
+
+/// Another call for a download that is paused, however it came to be that, joins it and
+/// leaves it paused: there is one, and either handle has it go on.
+#[tokio::test(start_paused = true)]
+async fn another_call_joins_a_paused_download_and_leaves_it_paused() {
+    for at in [At::PausedBefore, At::Paused, At::Restored, At::NoTracker] {
+        for by_name in [false, true] {
+            for elsewhere in [false, true] {
+                println!("{at:?} by name: {by_name}, elsewhere: {elsewhere}");
+                let mut scene = Scene::new(at, Kept::files()).await;
+                if at == At::NoTracker {
+                    // One that was asked for by name, and is not found, after a restart.
+                    pause(&scene.download, SERVING).await;
+                    scene.download.detach();
+                    scene.peer = restart(&scene.world, &scene.kept, scene.peer).await;
+                    scene.download = scene.peer.get(&named("x")).unwrap();
+                }
+                scene.let_go();
+                sleep(Duration::from_secs(600)).await;
+                let is_found = scene.download.id().is_some();
+                let mut events = scene.peer.events();
+                let options = match elsewhere {
+                    true => DownloadOptions::new().name("other"),
+                    false => DownloadOptions::new(),
+                };
+                let options = options.priority(Priority::High).owner("memory:owner");
+                let mut second = match by_name {
+                    true => scene.peer.download_with(named("x"), options),
+                    false => scene.peer.download_with(scene.shared.id, options),
+                };
+                // At once, if it is known to be the same.
+                let is_same = if by_name { !elsewhere } else { is_found };
+                let asked_by_name = at == At::PausedBefore || at == At::NoTracker;
+                if is_same && (asked_by_name || !by_name) {
+                    assert!(second.is_paused());
+                    assert_eq!(only(&scene.peer).state, ContentState::Paused);
+                }
+                sleep(Duration::from_secs(600)).await;
+                if is_found || (by_name && !elsewhere) {
+                    let listed = only(&scene.peer);
+                    assert_eq!(listed.state, ContentState::Paused);
+                    assert_eq!(listed.priority, Some(Priority::High));
+                    assert!(second.is_paused() && scene.download.is_paused());
+                    assert!((&mut second).now_or_never().is_none());
+                    assert_eq!(scene.peer.stats().active_downloads, 0);
+                    // Nothing hangs that asks.
+                    soon(second.stats()).await;
+                    while let Some(Some(event)) = events.next().now_or_never() {
+                        let goes_on = matches!(event, bt_lite::PeerEvent::Unpaused { .. });
+                        assert!(!goes_on, "{event:?}");
+                    }
+                    second.resume();
+                }
+                // What could not be known to be the same goes its own way.
+                scene.peer.resume_all();
+                soon(&mut second).await.unwrap();
+                soon(&mut scene.download).await.unwrap();
+                if elsewhere {
+                    assert!(scene.kept.bytes("other").await.is_some());
+                }
+                assert!(scene.kept.bytes("x").await.is_some());
+                assert_eq!(only(&scene.peer).state, ContentState::Seeding);
+                assert_eq!(scene.kept.records().await, []);
+            }
+        }
+    }
+}
+
+/// What is wanted of another call counts for the download that it joins, as documented.
+#[tokio::test(start_paused = true)]
+async fn options_of_another_call_count_for_the_download_that_it_joins() {
+    let scene = Scene::new(At::Restored, Kept::files()).await;
+    let limits = ContentLimits::default().download(40_000);
+    let options = DownloadOptions::new()
+        .limits(limits)
+        .owner("memory:another")
+        .seed(false)
+        .strategy(Strategy::Sequential);
+    let second = scene.peer.download_with(scene.shared.id, options);
+    sleep(Duration::from_secs(1)).await;
+    // Invalid ones concern nobody else.
+    for wrong in [
+        DownloadOptions::new().name("no/name"),
+        DownloadOptions::new().owner("other:transport"),
+    ] {
+        let wrong = scene.peer.download_with(scene.shared.id, wrong);
+        assert!(!matches!(soon(wrong).await, Err(DownloadError::Cancelled)));
+    }
+    second.detach();
+    drop(scene.download);
+    let peer = restart(&scene.world, &scene.kept, scene.peer).await;
+    assert_eq!(only(&peer).state, ContentState::Paused);
+    let mut download = peer.get(&scene.shared.id).unwrap();
+    download.resume();
+    let had = download.progress().verified_bytes;
+    let begun = Instant::now();
+    soon(&mut download).await.unwrap();
+    let least = Duration::from_secs_f64((LEN as u64 - had) as f64 / 48_000.0);
+    assert!(begun.elapsed() > least, "{:?}", begun.elapsed());
+    assert_eq!(peer.content_limits(&scene.shared.id), limits);
+    // It is shared, as the first one wanted.
+    assert_eq!(only(&peer).state, ContentState::Seeding);
+}
+
+/// A restored download that was asked for by name, and has not found its content, is under
+/// full control.
+#[tokio::test(start_paused = true)]
+async fn restored_download_by_name_that_was_not_found_is_under_full_control() {
+    for of in CALLS {
+        for kept in Kept::both() {
+            println!("{of:?}");
+            let mut scene = Scene::new(At::NoTracker, kept).await;
+            pause(&scene.download, SERVING).await;
+            scene.download.detach();
+            scene.peer = restart(&scene.world, &scene.kept, scene.peer).await;
+            let listed = only(&scene.peer);
+            assert_eq!((listed.id, listed.name), (None, Some(named("x"))));
+            assert_eq!(listed.state, ContentState::Paused);
+            assert!(scene.peer.get(&named("y")).is_none());
+            let download = scene.peer.get(&named("x")).unwrap();
+            assert_eq!((download.id(), download.name()), (None, Some(named("x"))));
+            assert!(download.is_paused() && download.content().is_none());
+            assert_eq!(download.verified_chunks().now_or_never(), Some(None));
+            assert!(download.stats().now_or_never().is_some());
+            let limits = ContentLimits::default().download(40_000);
+            download.set_limits(limits).now_or_never().unwrap().unwrap();
+            download.set_patience(None).now_or_never().unwrap();
+            download
+                .set_strategy(Strategy::Sequential)
+                .now_or_never()
+                .unwrap();
+            download
+                .add_owner("memory:owner")
+                .now_or_never()
+                .unwrap()
+                .unwrap();
+            download.set_priority(Priority::High);
+            assert_eq!(only(&scene.peer).priority, Some(Priority::High));
+            scene.download = download;
+            scene.let_go();
+            // Until the owner is registered again.
+            sleep(Duration::from_secs(600)).await;
+            call(&scene, of);
+            check(scene, At::Restored, expected(At::Restored, of)).await;
+        }
+    }
 }
 
 /// What is being published is published, whatever is called.

@@ -309,3 +309,23 @@ async fn shortest_contents_pass_through() {
     }
     assert_eq!(scene.node.peer.contents(), []);
 }
+
+/// Nobody else reads what a stream has dropped, or will: that is said at once.
+#[tokio::test(start_paused = true)]
+async fn reader_of_what_passes_through_a_stream_fails_at_once_and_says_why() {
+    let scene = Scene::new(40).await;
+    let (peer, id) = (&scene.node.peer, scene.content.id);
+    let mut stream = scene.stream();
+    some(&mut stream, 10 * CHUNK).await;
+    let passing = Some(bt_lite::ReaderError::Passing { id });
+    assert_eq!(peer.reader(id).await.err(), passing);
+    assert_eq!(peer.reader(named("x")).await.err(), passing);
+    assert_eq!(
+        rest(&mut stream).await.unwrap().len() as u64,
+        40 * CHUNK - 5 - 10 * CHUNK
+    );
+    drop(stream);
+    // A download of it waits for the end, and can be read.
+    peer.download(id).await.unwrap();
+    assert!(peer.reader(id).await.is_ok());
+}

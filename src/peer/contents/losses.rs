@@ -8,8 +8,9 @@
 //! | a reader here, or a download that copies it | when it has tried every place |
 //! | a download that has replaced its file | when it is published |
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -45,6 +46,8 @@ struct LossLog {
     of: HashMap<ContentId, Vec<u64>>,
     /// The numbers of those that are not kept for their record.
     bounded: BTreeSet<u64>,
+    /// The numbers of the last ones that had to go, in order: as many as are kept.
+    dropped: VecDeque<u64>,
     next: u64,
 }
 
@@ -67,6 +70,7 @@ impl LossLog {
                 && let Some(id) = self.kept.get(&oldest).map(|kept| kept.lost.id)
             {
                 self.remove_numbers(&id, &[oldest]);
+                self.note_dropped(oldest);
             }
             self.bounded.insert(number);
         }
@@ -78,6 +82,23 @@ impl LossLog {
             is_back,
         };
         self.kept.insert(number, kept);
+    }
+
+    /// This one had to go, and is the highest number so far.
+    fn note_dropped(&mut self, number: u64) {
+        if self.dropped.len() == MAX_LOST {
+            self.dropped.pop_front();
+        }
+        self.dropped.push_back(number);
+    }
+
+    /// How many of the last ones that had to go are in this range.
+    fn dropped_in(&self, range: Range<u64>) -> u64 {
+        let dropped = self
+            .dropped
+            .iter()
+            .filter(|dropped| range.contains(dropped));
+        dropped.count() as u64
     }
 
     /// Removes what was lost of a content, as far as this says so.
@@ -186,10 +207,15 @@ impl Losses {
 
     pub(in crate::peer) fn stream(&self) -> LostContents {
         let log = self.0.subscribe();
+        let next = {
+            let log = log.borrow();
+            log.since(0).next().map_or(log.next, |(number, _)| number)
+        };
         LostContents {
             changed: ReusableBoxFuture::new(changed(log.clone())),
+            next,
+            missed: 0,
             log,
-            next: 0,
         }
     }
 
@@ -213,6 +239,16 @@ pub struct LostContents {
     changed: ReusableBoxFuture<'static, bool>,
     /// The lowest number that was not returned yet.
     next: u64,
+    missed: u64,
+}
+
+impl LostContents {
+    /// How many contents this stream has left out so far because its reader was too far
+    /// behind; [`Peer::lost`](crate::Peer::lost) does not have them either. At least: of
+    /// those that were left out since the last one was returned, 256 are counted.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
 }
 
 impl Stream for LostContents {
@@ -224,10 +260,11 @@ impl Stream for LostContents {
             let found = {
                 let log = self.log.borrow_and_update();
                 let found = log.since(next).next();
-                found.map(|(number, lost)| (number, lost.clone()))
+                found.map(|(number, lost)| (number, lost.clone(), log.dropped_in(next..number)))
             };
-            if let Some((number, lost)) = found {
+            if let Some((number, lost, missed)) = found {
                 self.next = number + 1;
+                self.missed += missed;
                 return Poll::Ready(Some(lost));
             }
             match self.changed.poll(cx) {
@@ -281,9 +318,17 @@ mod tests {
             seen.push(lost);
         }
         assert_eq!(seen, expected);
+        // The first two had to go.
+        assert_eq!(stream.missed(), 2);
         insert(4);
         assert_eq!(stream.next().now_or_never(), Some(Some(lost(4))));
         assert!(stream.next().now_or_never().is_none());
+        assert_eq!(stream.missed(), 2);
+        // What went before it began is not missed.
+        assert_eq!(
+            losses.stream().next().now_or_never(),
+            Some(losses.all().into_iter().next())
+        );
         drop(losses);
         assert_eq!(stream.next().now_or_never(), Some(None));
     }

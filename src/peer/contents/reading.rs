@@ -32,6 +32,7 @@ pub(in crate::peer) async fn readers(
         let asleep = match shared.contents.readable(id) {
             None => return Err(ReaderError::NotHere { id: *id }),
             Some(Readable::Awake(board)) => return Ok(board),
+            Some(Readable::Passing) => return Err(ReaderError::Passing { id: *id }),
             Some(Readable::Asleep(asleep)) => asleep,
         };
         let source = match bytes_of(shared, &asleep).await {

@@ -28,6 +28,7 @@ use crate::peer::events::event::PeerEvent;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
+use crate::peer::tasks::Decision;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
 use crate::storage::{Blob, StorageError, Stored};
 use crate::tracker::TrackerError;
@@ -40,11 +41,13 @@ const TRACKER_GRACE: Duration = Duration::from_secs(2);
 pub(in crate::peer) async fn share(
     shared: &Arc<PeerShared>,
     source: ShareSource,
+    decided: &Decision,
 ) -> Result<Content, ShareError> {
     let (name, blob) = source.open(&*shared.storage).await?;
     let hashed = manifest_of(&*blob).await;
     let manifest = hashed.map_err(|error| not_hashed(&name, error))?;
-    share_blob(shared, name, blob, manifest, Telling::Awaited).await
+    let telling = Telling::Awaited;
+    share_blob(shared, name, blob, manifest, (telling, decided)).await
 }
 
 /// Why what was to be shared under this name has no manifest.
@@ -67,13 +70,14 @@ pub(in crate::peer) enum Telling {
     Later,
 }
 
-/// Tells the trackers of a content that was hashed, and serves it.
+/// Tells the trackers of a content that was hashed, and serves it. It is `decided` when it
+/// is being recorded.
 pub(in crate::peer) async fn share_blob(
     shared: &Arc<PeerShared>,
     name: ContentName,
     blob: Arc<dyn Blob>,
     manifest: Manifest,
-    telling: Telling,
+    (telling, decided): (Telling, &Decision),
 ) -> Result<Content, ShareError> {
     blob.release();
     let content = Content::new(manifest.id(), name.clone(), blob.length());
@@ -84,7 +88,7 @@ pub(in crate::peer) async fn share_blob(
         blob,
     };
     loop {
-        match share_at(shared, &content, &place, &manifest, telling).await {
+        match share_at(shared, &content, &place, &manifest, (telling, decided)).await {
             Ok(true) => return Ok(content),
             // It went away meanwhile.
             Ok(false) => {}
@@ -100,7 +104,7 @@ async fn share_at(
     content: &Content,
     place: &Place,
     manifest: &Arc<Manifest>,
-    telling: Telling,
+    (telling, decided): (Telling, &Decision),
 ) -> Result<bool, ShareError> {
     let id = content.id;
     let asleep = Asleep::new(
@@ -113,7 +117,8 @@ async fn share_at(
     match shared.contents.add(asleep).await {
         Ok(()) => {}
         Err(Settled::Complete) => {
-            let added = add_place(shared, &id, place.clone(), manifest, telling);
+            let how = (telling, decided);
+            let added = add_place(shared, &id, place.clone(), manifest, how);
             return match added.await {
                 Ok(()) => Ok(true),
                 Err(NotAdded::NotHere) => Ok(false),
@@ -123,6 +128,7 @@ async fn share_at(
                 }),
                 Err(NotAdded::Storage(error)) => Err(error.into()),
                 Err(NotAdded::Tracker(error)) => Err(error.into()),
+                Err(NotAdded::ShutDown) => Err(ShareError::ShutDown),
             };
         }
         Err(Settled::Downloading(_) | Settled::Ended) => {
@@ -130,22 +136,25 @@ async fn share_at(
         }
     }
     // If this future is dropped, or the trackers refuse: not shared.
-    let mut undo = Undo {
-        shared: Some(shared),
+    let undo = Undo {
+        shared: Some(Arc::clone(shared)),
         id,
     };
     tell(shared, place.entry(id), telling).await?;
-    if shared.remember(|| stored(place, manifest)).await? {
-        shared.contents.recorded(&id);
-    }
-    shared.losses.found(&id);
-    undo.shared = None;
-    shared.contents.announced(&id);
-    let content = || content.clone();
-    shared
-        .events
-        .publish(|| PeerEvent::ShareStarted { content: content() });
-    Ok(true)
+    let (of, content) = (Arc::clone(shared), content.clone());
+    let (place, manifest) = (place.clone(), Arc::clone(manifest));
+    let recorded = async move {
+        if of.remember(|| stored(&place, &manifest)).await? {
+            of.contents.recorded(&id);
+        }
+        of.losses.found(&id);
+        undo.keep();
+        of.contents.announced(&id);
+        of.events.publish(|| PeerEvent::ShareStarted { content });
+        Ok(true)
+    };
+    let shut_down = ShareError::ShutDown;
+    shared.tasks.decide(decided, recorded, shut_down).await
 }
 
 /// Announces a content that is shared. Trackers that are optional, and cannot be reached
@@ -198,15 +207,21 @@ fn stored(place: &Place, manifest: &Manifest) -> Stored {
 }
 
 /// Removes a content that could not be shared after all.
-struct Undo<'a> {
+struct Undo {
     /// `None` if it is shared.
-    shared: Option<&'a PeerShared>,
+    shared: Option<Arc<PeerShared>>,
     id: ContentId,
 }
 
-impl Drop for Undo<'_> {
+impl Undo {
+    fn keep(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for Undo {
     fn drop(&mut self) {
-        let Some(shared) = self.shared else {
+        let Some(shared) = &self.shared else {
             return;
         };
         if let Some(Taken::Awake(driver)) = shared.contents.take(&self.id) {
@@ -224,6 +239,7 @@ pub(in crate::peer) enum NotAdded {
     Full,
     Storage(StorageError),
     Tracker(TrackerError),
+    ShutDown,
 }
 
 /// Gives a complete content one more place, and tells the trackers its name. Does
@@ -231,11 +247,11 @@ pub(in crate::peer) enum NotAdded {
 ///
 /// Cancel safe: the content has the place or not.
 pub(in crate::peer) async fn add_place(
-    shared: &PeerShared,
+    shared: &Arc<PeerShared>,
     id: &ContentId,
     place: Place,
-    manifest: &Manifest,
-    telling: Telling,
+    manifest: &Arc<Manifest>,
+    (telling, decided): (Telling, &Decision),
 ) -> Result<(), NotAdded> {
     let (asleep, places) = shared.contents.places(id).await.ok_or(NotAdded::NotHere)?;
     let main = asleep.place();
@@ -249,10 +265,10 @@ pub(in crate::peer) async fn add_place(
         AddedPlace::Full => return Err(NotAdded::Full),
         AddedPlace::NotHere => return Err(NotAdded::NotHere),
     }
-    let mut undo = UndoPlace {
-        shared: Some(shared),
-        id,
-        place: &place,
+    let undo = UndoPlace {
+        shared: Some(Arc::clone(shared)),
+        id: *id,
+        place: place.clone(),
     };
     if !is_listed {
         let mut entry = place.entry(*id);
@@ -264,25 +280,36 @@ pub(in crate::peer) async fn add_place(
             .await
             .map_err(NotAdded::Tracker)?;
     }
-    let recorded = shared.remember(|| stored(&place, manifest)).await;
-    recorded.map_err(NotAdded::Storage)?;
-    undo.shared = None;
-    Ok(())
+    let (of, manifest) = (Arc::clone(shared), Arc::clone(manifest));
+    let recorded = async move {
+        let recorded = of.remember(|| stored(&place, &manifest)).await;
+        recorded.map_err(NotAdded::Storage)?;
+        undo.keep();
+        Ok(())
+    };
+    let shut_down = NotAdded::ShutDown;
+    shared.tasks.decide(decided, recorded, shut_down).await
 }
 
 /// Removes a place that could not be added after all. Its name stays at trackers until
 /// the content is withdrawn.
-struct UndoPlace<'a> {
+struct UndoPlace {
     /// `None` if it is added.
-    shared: Option<&'a PeerShared>,
-    id: &'a ContentId,
-    place: &'a Place,
+    shared: Option<Arc<PeerShared>>,
+    id: ContentId,
+    place: Place,
 }
 
-impl Drop for UndoPlace<'_> {
+impl UndoPlace {
+    fn keep(mut self) {
+        self.shared = None;
+    }
+}
+
+impl Drop for UndoPlace {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared {
-            shared.contents.remove_place(self.id, self.place);
+        if let Some(shared) = &self.shared {
+            shared.contents.remove_place(&self.id, &self.place);
         }
     }
 }

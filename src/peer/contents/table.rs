@@ -685,6 +685,7 @@ impl Contents {
     pub(in crate::peer) fn readable(&self, id: &ContentId) -> Option<Readable> {
         Some(match self.table().contents.get(id)? {
             State::Asleep(asleep) => Readable::Asleep(Arc::clone(asleep)),
+            State::Awake(driver) if driver.is_passing => Readable::Passing,
             State::Awake(driver) => Readable::Awake(Arc::clone(&driver.readers)),
         })
     }
@@ -783,6 +784,8 @@ pub(in crate::peer) enum Readable {
     Asleep(Arc<Asleep>),
     /// It is complete or being downloaded.
     Awake(Arc<ReaderBoard>),
+    /// It passes through a stream, which alone reads it.
+    Passing,
 }
 
 pub(in crate::peer) use eviction::{Evicting, Kept};

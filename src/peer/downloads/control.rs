@@ -134,15 +134,6 @@ impl DownloadControl {
         }
     }
 
-    /// This download takes the place of another one, and does what was wanted of that,
-    /// unless something else is wanted of it.
-    pub(in crate::peer) fn inherit(&self, other: &Self) {
-        let before = other.settings.borrow().clone();
-        self.change(|settings| settings.fill_in(&before));
-        let priority = self.ticket.priority().max(other.ticket.priority());
-        self.set_priority(priority);
-    }
-
     /// Sets whether the content is shared when it is complete.
     pub(in crate::peer) fn set_seeds(&self, seeds: bool) {
         self.state().seeds = seeds;

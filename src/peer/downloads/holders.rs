@@ -1,10 +1,20 @@
 //! Who wants a running download: one handle or several, or nobody in particular.
 //!
-//! ```text
-//!   handles > 0 ──last one dropped──▶ detached? ──yes──▶ goes on without handles
-//!        │                               └─────no───┐
-//!        └──────last one cancels────────────────────┴──▶ cancelled
-//! ```
+//! The last handle decides:
+//!
+//! | it is | the download | what has arrived |
+//! |---|---|---|
+//! | dropped, and none was detached before | ends | is kept |
+//! | dropped, and one was detached before | goes on | |
+//! | detached | goes on | |
+//! | cancelled | ends | is kept |
+//! | discarded | ends | is deleted |
+//!
+//! What an earlier one did counts for nothing, except that it was detached.
+//!
+//! The handles of a download that has joined another one have one part in that together.
+//! Whatever the last of them does is done to that part at once, before anybody can do
+//! something else: so the order among handles of both is the one in which users did it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +35,19 @@ struct Wanted {
     explicitly: bool,
     /// The last handle wants nothing of it to be kept.
     discards: bool,
+    /// The part of these handles in the download that this one has joined.
+    joined: Option<Hold>,
+    /// When that part was given back, others wanted that download still.
+    others: bool,
+}
+
+/// How a handle leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Dropped,
+    Detached,
+    Cancelled,
+    Discarded,
 }
 
 /// The part of one handle. Dropping it gives the part back.
@@ -57,14 +80,32 @@ impl Holders {
         &self.cancelled
     }
 
-    /// Cancels a download that goes on without handles. Returns whether it does.
-    pub(in crate::peer) fn abandon(&self) -> bool {
-        let wanted = self.wanted();
-        let is_abandoned = wanted.handles == 0;
-        if is_abandoned {
-            self.cancelled.cancel();
+    /// This download joins another one, with this part in it.
+    pub(in crate::peer) fn joins(&self, part: Hold) {
+        let mut wanted = self.wanted();
+        if wanted.handles > 0 {
+            wanted.joined = Some(part);
+            return;
         }
-        is_abandoned
+        // They have left meanwhile.
+        wanted.others = part.give_back(match (wanted.discards, wanted.explicitly) {
+            (true, _) => Leaving::Discarded,
+            (false, true) => Leaving::Cancelled,
+            (false, false) if wanted.detached => Leaving::Detached,
+            (false, false) => Leaving::Dropped,
+        });
+    }
+
+    /// This download has nothing to do with the one that it had joined any more.
+    pub(in crate::peer) fn parts(&self) {
+        let part = self.wanted().joined.take();
+        drop(part);
+    }
+
+    /// Whether others want the download that this one had joined, when nobody wants this
+    /// one any more.
+    pub(in crate::peer) fn leaves_others(&self) -> bool {
+        self.wanted().others
     }
 
     /// Whether the last handle has cancelled it, and was not just dropped.
@@ -95,48 +136,56 @@ impl Hold {
     /// Cancels the download, unless there are other handles. Returns whether there
     /// are.
     pub(in crate::peer) fn cancel(&self) -> bool {
-        self.give_back(|wanted| {
-            wanted.explicitly = wanted.handles == 0;
-            wanted.explicitly
-        })
+        self.give_back(Leaving::Cancelled)
     }
 
     /// Cancels the download as [`cancel`](Self::cancel) does, and has what has arrived
     /// deleted.
     pub(in crate::peer) fn discard(&self) -> bool {
-        self.give_back(|wanted| {
-            wanted.explicitly = wanted.handles == 0;
-            wanted.discards = wanted.explicitly;
-            wanted.explicitly
-        })
+        self.give_back(Leaving::Discarded)
     }
 
     /// The download goes on without this handle, and without any.
     pub(in crate::peer) fn detach(self) {
-        self.give_back(|wanted| {
-            wanted.detached = true;
-            false
-        });
+        self.give_back(Leaving::Detached);
     }
 
-    /// Gives the part back, once. `ends` says whether that ends the download. Returns
-    /// whether others hold it.
-    fn give_back(&self, ends: impl FnOnce(&mut Wanted) -> bool) -> bool {
+    /// Gives the part back, once. Returns whether others hold the download.
+    fn give_back(&self, leaving: Leaving) -> bool {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted = self.holders.wanted();
         if std::mem::replace(&mut *counts, false) {
             wanted.handles -= 1;
-            if ends(&mut wanted) {
-                self.holders.cancelled.cancel();
+            wanted.detached |= leaving == Leaving::Detached;
+            if wanted.handles == 0 {
+                self.holders.last_left(&mut wanted, leaving);
             }
         }
         wanted.handles > 0
     }
 }
 
+impl Holders {
+    fn last_left(&self, wanted: &mut Wanted, leaving: Leaving) {
+        wanted.explicitly = matches!(leaving, Leaving::Cancelled | Leaving::Discarded);
+        wanted.discards = leaving == Leaving::Discarded;
+        let ends = wanted.explicitly || !wanted.detached;
+        if let Some(part) = wanted.joined.take() {
+            // The locks are taken in the order in which downloads have joined.
+            wanted.others = part.give_back(match ends {
+                true => leaving,
+                false => Leaving::Detached,
+            });
+        }
+        if ends {
+            self.cancelled.cancel();
+        }
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.give_back(|wanted| wanted.handles == 0 && !wanted.detached);
+        self.give_back(Leaving::Dropped);
     }
 }
 
@@ -182,6 +231,74 @@ mod tests {
             };
             assert!(!more && holders.cancelled().is_cancelled() && holders.was_explicit());
             assert_eq!(holders.discards(), last_discards);
+        }
+    }
+
+    const LEAVINGS: [Leaving; 4] = [
+        Leaving::Dropped,
+        Leaving::Detached,
+        Leaving::Cancelled,
+        Leaving::Discarded,
+    ];
+
+    fn leave(hold: Hold, how: Leaving) {
+        hold.give_back(how);
+    }
+
+    /// The table above, for two handles of one download and for one of each of two that
+    /// have joined, whichever leaves first.
+    #[test]
+    fn last_handle_decides_whoever_it_is_and_whatever_the_others_did() {
+        for joins in [false, true] {
+            for first_is_last in [false, true] {
+                for (early, late) in LEAVINGS.iter().flat_map(|e| LEAVINGS.map(|l| (*e, l))) {
+                    let (holders, first) = Holders::new();
+                    let part = holders.join().unwrap();
+                    let (joined, second) = match joins {
+                        false => (None, part),
+                        true => {
+                            let (joined, second) = Holders::new();
+                            joined.joins(part);
+                            (Some(joined), second)
+                        }
+                    };
+                    let mut order = [first, second];
+                    if first_is_last {
+                        order.reverse();
+                    }
+                    let [one, other] = order;
+                    leave(one, early);
+                    assert!(!holders.cancelled().is_cancelled());
+                    leave(other, late);
+                    let is_detached = [early, late].contains(&Leaving::Detached);
+                    let is_explicit = matches!(late, Leaving::Cancelled | Leaving::Discarded);
+                    let seen = (
+                        holders.cancelled().is_cancelled(),
+                        holders.was_explicit(),
+                        holders.discards(),
+                    );
+                    let discards = late == Leaving::Discarded;
+                    let expected = (is_explicit || !is_detached, is_explicit, discards);
+                    assert_eq!(seen, expected, "{joins} {first_is_last} {early:?} {late:?}");
+                    if let Some(joined) = joined {
+                        assert_eq!(joined.leaves_others(), first_is_last, "{early:?} {late:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn handle_that_left_before_its_download_joined_another_has_left_that_as_well() {
+        for how in LEAVINGS {
+            let (holders, first) = Holders::new();
+            let (joined, second) = Holders::new();
+            leave(second, how);
+            joined.joins(holders.join().unwrap());
+            assert!(joined.leaves_others());
+            drop(first);
+            let goes_on = how == Leaving::Detached;
+            assert_eq!(holders.cancelled().is_cancelled(), !goes_on, "{how:?}");
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::peer::contents::replaced::retire_replaced;
 use crate::peer::contents::serve::{NotAdded, Telling, add_place, adopt, manifest};
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::shared::PeerShared;
+use crate::peer::tasks::Decision;
 use crate::storage::{Blob, Partial, Remembered, Storage, StorageError};
 
 /// How often it is looked again because something has changed meanwhile.
@@ -113,7 +114,7 @@ pub(super) async fn complete_here(
 /// Adds the place at which a download has found or copied its content, if it is not
 /// known. The content is there, whatever comes of that.
 async fn note_place(
-    shared: &PeerShared,
+    shared: &Arc<PeerShared>,
     id: ContentId,
     place: Place,
     places: &[Place],
@@ -134,17 +135,20 @@ async fn note_place(
         },
     };
     place.blob.release();
-    let added = add_place(shared, &id, place.clone(), &manifest, Telling::Awaited).await;
+    let decided = Decision::default();
+    let awaited = (Telling::Awaited, &decided);
+    let added = add_place(shared, &id, place.clone(), &manifest, awaited).await;
     let added = match added {
         Err(NotAdded::Tracker(error)) => {
             tracing::debug!(content = %id, %error, "the name is announced later");
-            add_place(shared, &id, place.clone(), &manifest, Telling::Later).await
+            let later = (Telling::Later, &decided);
+            add_place(shared, &id, place.clone(), &manifest, later).await
         }
         added => added,
     };
     match added {
         Ok(()) => {}
-        Err(NotAdded::NotHere | NotAdded::Full) => {
+        Err(NotAdded::NotHere | NotAdded::Full | NotAdded::ShutDown) => {
             tracing::debug!(content = %id, "the name is not shared");
         }
         Err(NotAdded::Storage(error)) => {

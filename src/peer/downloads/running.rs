@@ -1,7 +1,12 @@
-//! The downloads of a peer that have not ended.
+//! The downloads of a peer that have not ended, and which of them others join.
+//!
+//! Of all downloads that are known to be of the same content, or that were asked for by the
+//! same name to go to the same file, one leads: the first one. Those that come later join
+//! it, whatever it does at that moment, and are not in this table. What is for one caller
+//! only leads nobody.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -11,6 +16,7 @@ use crate::content::{ContentId, ContentName};
 use crate::peer::contents::table::DriverHandle;
 use crate::peer::downloads::asked::Asked;
 use crate::peer::downloads::control::DownloadControl;
+use crate::peer::downloads::holders::Hold;
 use crate::peer::downloads::settings::MAX_ADDED_OWNERS;
 use crate::peer::events::topic::Topic;
 use crate::protocol::{Addr, ContentKey};
@@ -23,7 +29,22 @@ pub(in crate::peer) struct RunningDownloads(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     downloads: BTreeMap<u64, Arc<Running>>,
+    /// Which download others join.
+    leaders: HashMap<Lead, u64>,
     next: u64,
+}
+
+/// What downloads have in common that are one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::peer) enum Lead {
+    /// It is this content.
+    Content(ContentId),
+    /// Whatever content this is, it goes there.
+    Asked {
+        name: ContentName,
+        stored_as: ContentName,
+        directory: Option<PathBuf>,
+    },
 }
 
 /// A download that runs, waits, or is paused.
@@ -46,8 +67,8 @@ pub(in crate::peer) struct Running {
     /// The owners that trackers have named of late, each once.
     owners: Mutex<VecDeque<Addr>>,
     record: Mutex<Record>,
-    /// It was paused when the peer was last stopped, and nobody has asked for it since.
-    restored: AtomicBool,
+    /// What it leads in.
+    leads: Mutex<Vec<Lead>>,
 }
 
 /// What the storage has recorded of a download.
@@ -86,7 +107,7 @@ impl RunningDownloads {
             ended,
             topic,
             record: Mutex::default(),
-            restored: AtomicBool::new(false),
+            leads: Mutex::default(),
         });
         let mut table = self.table();
         let number = table.next;
@@ -102,12 +123,37 @@ impl RunningDownloads {
 
     /// All of them, without those that have ended.
     pub(in crate::peer) fn all(&self) -> Vec<Arc<Running>> {
-        let all: Vec<_> = self.table().downloads.values().cloned().collect();
-        let runs = |running: &Arc<Running>| {
-            let status = running.handle.status.borrow();
-            status.outcome().is_none()
-        };
-        all.into_iter().filter(runs).collect()
+        let mut all: Vec<_> = self.table().downloads.values().cloned().collect();
+        all.retain(|running| running.runs());
+        all
+    }
+
+    /// All of them that were asked for, each content once.
+    pub(in crate::peer) fn listed(&self) -> Vec<Arc<Running>> {
+        let mut all = self.all();
+        all.retain(|running| running.key.get().is_some());
+        let mut chosen: HashMap<ContentId, *const Running> = HashMap::new();
+        for leads in [true, false] {
+            for running in all.iter().filter(|running| running.leads() == leads) {
+                if let Some(id) = running.id() {
+                    chosen.entry(id).or_insert(Arc::as_ptr(running));
+                }
+            }
+        }
+        all.retain(|running| {
+            let id = running.id();
+            id.is_none_or(|id| chosen.get(&id) == Some(&Arc::as_ptr(running)))
+        });
+        all
+    }
+
+    /// The download that leads in this, and a part in it.
+    pub(in crate::peer) fn leader(&self, lead: &Lead) -> Option<(Arc<Running>, Hold)> {
+        let table = self.table();
+        let leader = table.downloads.get(table.leaders.get(lead)?)?;
+        // One that is cancelled gives none.
+        let part = leader.handle.holders.join().filter(|_| leader.runs())?;
+        Some((Arc::clone(leader), part))
     }
 
     /// Ignores poison: no change under this lock is left half done.
@@ -125,15 +171,13 @@ impl Running {
         }
     }
 
-    /// Whether two downloads are of the same content, as far as that is known.
-    pub(in crate::peer) fn wants_same(&self, other: &Self) -> bool {
-        match self.key.get() {
-            Some(ContentKey::Id(id)) => other.id() == Some(*id),
-            Some(key @ ContentKey::Name(name)) => {
-                other.key.get() == Some(key) || other.name.get() == Some(name)
-            }
-            None => false,
-        }
+    fn runs(&self) -> bool {
+        self.handle.status.borrow().outcome().is_none()
+    }
+
+    /// Whether others join it.
+    fn leads(&self) -> bool {
+        !self.lock_leads().is_empty()
     }
 
     /// The storage had this record of the download when the peer was started.
@@ -141,28 +185,6 @@ impl Running {
         let mut has = self.record();
         has.id = Some(record.id);
         has.written = Some(record.bytes.clone());
-        self.restored.store(true, Ordering::Relaxed);
-    }
-
-    /// Another download takes its place, and its record, if it was restored and nobody has
-    /// asked for it since. One that goes somewhere else would not find what is here, and
-    /// one that wants another name is not the same.
-    pub(in crate::peer) fn give_way_to(&self, other: &Self) {
-        let directory = |running: &Self| running.asked.get().map(|asked| asked.directory.clone());
-        let is_paused = self.control.pauses().borrow().is_some();
-        let is_same = directory(self) == directory(other)
-            && (other.name.get().is_none() || other.name.get() == self.name.get());
-        let is_free = other.asked.get().is_some() && !other.has_record();
-        if is_paused && is_same && is_free && self.handle.holders.abandon() {
-            other.control.inherit(&self.control);
-            let record = std::mem::take(&mut *self.record());
-            *other.record() = record;
-        }
-    }
-
-    /// Whether it is still as it was restored.
-    pub(in crate::peer) fn is_restored(&self) -> bool {
-        self.restored.load(Ordering::Relaxed)
     }
 
     /// Trackers have named these owners.
@@ -225,6 +247,29 @@ impl Running {
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn lock_leads(&self) -> MutexGuard<'_, Vec<Lead>> {
+        self.leads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registered {
+    /// Leads in this from now on, unless another download does: that one, and a part in it.
+    pub(in crate::peer) fn lead(&self, lead: Lead) -> Option<(Arc<Running>, Hold)> {
+        let mut table = self.table.table();
+        if let Some(leader) = table.leaders.get(&lead)
+            && *leader != self.number
+            && let Some(leader) = table.downloads.get(leader)
+            // One that is cancelled gives none.
+            && let Some(part) = leader.handle.holders.join().filter(|_| leader.runs())
+        {
+            return Some((Arc::clone(leader), part));
+        }
+        self.running.lock_leads().push(lead.clone());
+        table.leaders.insert(lead, self.number);
+        None
+    }
 }
 
 impl std::ops::Deref for Registered {
@@ -237,6 +282,12 @@ impl std::ops::Deref for Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.table.table().downloads.remove(&self.number);
+        let mut table = self.table.table();
+        table.downloads.remove(&self.number);
+        for lead in self.running.lock_leads().drain(..) {
+            if table.leaders.get(&lead) == Some(&self.number) {
+                table.leaders.remove(&lead);
+            }
+        }
     }
 }

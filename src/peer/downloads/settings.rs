@@ -76,14 +76,6 @@ impl Settings {
         self.limits = other.limits.or(self.limits);
         self.add_owners(other.owners.iter().cloned());
     }
-
-    /// What is set in another one is set here as well, unless something else is.
-    pub(in crate::peer) fn fill_in(&mut self, other: &Self) {
-        self.strategy = self.strategy.or(other.strategy);
-        self.patience = self.patience.or(other.patience);
-        self.limits = self.limits.or(other.limits);
-        self.add_owners(other.owners.iter().cloned());
-    }
 }
 
 #[cfg(test)]
@@ -113,16 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_another_one_count_or_do_not() {
+    fn settings_of_another_one_count() {
         let set = |strategy, patience| Settings {
             strategy,
             patience,
             ..Settings::default()
         };
-        let mut mine = set(Some(Strategy::Sequential), None);
-        mine.fill_in(&set(Some(Strategy::RarestFirst), Some(None)));
-        assert_eq!(mine.strategy, Some(Strategy::Sequential));
-        assert_eq!(mine.patience, Some(None));
+        let mut mine = set(Some(Strategy::Sequential), Some(None));
         mine.take_over(&set(Some(Strategy::RarestFirst), None));
         assert_eq!(mine.strategy, Some(Strategy::RarestFirst));
         assert_eq!(mine.patience, Some(None));

@@ -34,7 +34,7 @@ use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::pause_record::{forget, record, record_at_shutdown};
 use crate::peer::downloads::paused_form::PausedRecord;
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
-use crate::peer::downloads::running::Registered;
+use crate::peer::downloads::running::{Lead, Registered, Running};
 use crate::peer::downloads::search::{Missed, Search, find};
 use crate::peer::downloads::settings::Settings;
 use crate::peer::events::topic::Topic;
@@ -59,6 +59,8 @@ pub(in crate::peer) struct DownloadTask {
     topic: Arc<Topic>,
     /// The directory that the content goes to, if it is another one.
     directory: OnceLock<PathBuf>,
+    /// The download that it has joined from the start.
+    joined: Option<Arc<Running>>,
 }
 
 /// What the download turned out to be.
@@ -83,6 +85,8 @@ enum Lookup {
 struct Join {
     running: DriverHandle,
     hold: Hold,
+    /// What the other one is about, if that may not be found yet.
+    topic: Option<Arc<Topic>>,
     wanted: WantedNames,
 }
 
@@ -143,25 +147,68 @@ impl DownloadTask {
             ticket,
             topic,
             directory: OnceLock::new(),
+            joined: None,
         };
         (task, download)
     }
 
-    /// What the user asks for. The peer lists the download from now on.
-    pub(in crate::peer) fn asked_for(&self, key: &DownloadKey, options: &DownloadOptions) {
-        if let (Some(registered), Ok(key)) = (&self.registered, key.clone().check()) {
-            self.topic.asked(&key);
+    /// What the user asks for. The peer lists the download from now on, unless it joins one
+    /// that is listed.
+    pub(in crate::peer) fn asked_for(&mut self, key: &DownloadKey, options: &DownloadOptions) {
+        let key = key.clone().check().ok();
+        if let (Some(registered), Some(key)) = (&self.registered, &key) {
+            self.topic.asked(key);
             // Nobody else sets it.
-            let _ = registered.key.set(key);
+            let _ = registered.key.set(key.clone());
         }
         self.note_options(options);
-        if let Some(registered) = &self.registered {
-            for other in self.shared.running.all() {
-                if other.is_restored() && registered.wants_same(&other) {
-                    other.give_way_to(registered);
-                }
-            }
+        let is_valid =
+            options.wrong.is_none() && check_owners(&self.shared, &options.owners).is_ok();
+        if let Some(key) = key.filter(|_| is_valid)
+            && let Some((other, part)) = self.other(&key, options)
+        {
+            self.joins(&other, part, options);
         }
+    }
+
+    /// The download that this one joins from the start. Others join this one if there is
+    /// none.
+    fn other(&self, key: &ContentKey, options: &DownloadOptions) -> Option<(Arc<Running>, Hold)> {
+        let registered = self.registered.as_ref()?;
+        let lead = match key {
+            // What is complete here is not waited for.
+            ContentKey::Id(id) if self.shared.contents.names(id).is_some() => return None,
+            ContentKey::Id(id) => Lead::Content(*id),
+            ContentKey::Name(name) => Lead::Asked {
+                name: name.clone(),
+                stored_as: options.name.as_ref().unwrap_or(name).clone(),
+                directory: options.directory.clone(),
+            },
+        };
+        match options.is_private() {
+            true => self.shared.running.leader(&lead),
+            false => registered.lead(lead),
+        }
+    }
+
+    /// Joins another download, which does from now on what is wanted of this one.
+    fn joins(&mut self, other: &Arc<Running>, part: Hold, options: &DownloadOptions) {
+        self.ticket.leave();
+        self.control
+            .change(|settings| settings.limits = options.limits.or(settings.limits));
+        self.control.join(&other.control);
+        self.handle.holders.joins(part);
+        if let Some(id) = other.id() {
+            self.topic.known(id);
+        }
+        let mut seen = other.handle.status.borrow().clone();
+        if seen.outcome().is_none() {
+            seen.rename(options.name.as_ref());
+            self.status.set_quietly(seen);
+        }
+        // The other one is listed.
+        self.registered = None;
+        self.joined = Some(Arc::clone(other));
     }
 
     fn note_options(&self, options: &DownloadOptions) {
@@ -179,7 +226,12 @@ impl DownloadTask {
         self.control.set_pause(options.paused);
         if options.paused.is_some() {
             self.ticket.leave();
-            self.show_paused(true);
+            let running = self.registered.as_ref();
+            // Otherwise it is told when that is recorded.
+            if running.is_some_and(|running| running.asked.get().is_none() || running.has_record())
+            {
+                self.show_paused(true);
+            }
         }
     }
 
@@ -194,8 +246,7 @@ impl DownloadTask {
             // Nobody else sets it.
             let _ = registered.name.set(name.clone());
         }
-        let is_private = options.memory.is_some() || options.passing.is_some();
-        if is_private || !self.shared.share_stored {
+        if options.is_private() || !self.shared.share_stored {
             return;
         }
         // Nobody else sets it.
@@ -235,6 +286,17 @@ impl DownloadTask {
                 let _ = registered.listed_as.set(listed_as.clone());
             }
             registered.restored(paused);
+            // Whoever leads already was asked for before.
+            if let Some(id) = record.id {
+                registered.lead(Lead::Content(id));
+            }
+            if let ContentKey::Name(name) = &record.key {
+                registered.lead(Lead::Asked {
+                    name: name.clone(),
+                    stored_as: options.name.as_ref().unwrap_or(name).clone(),
+                    directory: options.directory.clone(),
+                });
+            }
         }
         self.ticket.take_place(record.place);
         if let Some(known) = &record.known {
@@ -272,7 +334,10 @@ impl DownloadTask {
     /// Runs until the content is no longer served, or the download fails.
     pub(in crate::peer) async fn run(mut self, key: DownloadKey, options: DownloadOptions) {
         self.handle.is_passing = options.passing.is_some();
-        self.handle.is_private = options.memory.is_some() || options.passing.is_some();
+        self.handle.is_private = options.is_private();
+        if let Some(other) = self.joined.take() {
+            return Box::pin(self.run_joined(&other, key, options)).await;
+        }
         let started = tokio::select! {
             biased;
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
@@ -307,7 +372,7 @@ impl DownloadTask {
             Ok(Start::Fetch(fetch)) => self.fetch(*fetch).await,
             Ok(Start::Join(join)) => {
                 self.forget().await;
-                Box::pin(self.follow(join)).await;
+                Box::pin(self.join(join)).await;
             }
             Ok(Start::Complete(content)) => {
                 self.forget().await;
@@ -321,9 +386,35 @@ impl DownloadTask {
                     }
                     _ => self.forget().await,
                 }
-                self.topic.failed(&self.shared.events, &error);
-                self.readers.end(error.clone());
-                self.status.send_modify(|status| status.end(Err(error)));
+                self.fail(error);
+            }
+        }
+    }
+
+    fn fail(&self, error: DownloadError) {
+        self.topic.failed(&self.shared.events, &error);
+        self.readers.end(error.clone());
+        self.status.send_modify(|status| status.end(Err(error)));
+    }
+
+    /// Runs as one that has joined another download from the start.
+    async fn run_joined(self, other: &Running, key: DownloadKey, options: DownloadOptions) {
+        let running = other.handle.clone();
+        let wanted = tokio::select! {
+            biased;
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
+            wanted = async { self.wanted(&key.check()?, &options).await } => wanted,
+        };
+        match wanted {
+            Ok(wanted) => {
+                let topic = Arc::clone(&other.topic);
+                self.follow(running, wanted, Some(topic)).await;
+            }
+            Err(DownloadError::Cancelled) => self.left(running).await,
+            Err(error) => {
+                self.handle.holders.parts();
+                self.fail(error);
             }
         }
     }
@@ -366,7 +457,9 @@ impl DownloadTask {
         self.status.send_modify(|status| *status = complete);
         match board {
             Ok(board) => self.readers.moved(board),
-            Err(ReaderError::NotHere { .. }) => self.read_stored(&content).await,
+            Err(ReaderError::NotHere { .. } | ReaderError::Passing { .. }) => {
+                self.read_stored(&content).await;
+            }
             Err(error) => self.readers.end(gone(error)),
         }
     }
@@ -422,33 +515,42 @@ impl DownloadTask {
         driver.run(stop, cancelled).boxed()
     }
 
-    /// Shows what happens to another download, until it ends or nobody wants this one
-    /// any more. Then the content gets the name that is wanted here.
-    async fn follow(mut self, join: Join) {
+    /// Joins a download that this one has met.
+    async fn join(mut self, join: Join) {
         let Join {
-            mut running,
+            running,
             hold,
+            topic,
             wanted,
         } = join;
-        if let Some(id) = self.registered.as_ref().and_then(|joined| joined.id()) {
-            self.topic.found(id);
-        }
-        // Whoever reads has a place at the other download.
-        self.readers.moved(Arc::clone(&running.readers));
         if let Some(other) = &running.control {
             self.control.join(other);
         }
+        self.handle.holders.joins(hold);
+        if topic.is_none()
+            && let Some(id) = self.registered.as_ref().and_then(|joined| joined.id())
+        {
+            self.topic.found(id);
+        }
         // The other one is listed.
         self.registered = None;
-        let outcome = self.watch(&mut running, &wanted).await;
-        if self.handle.holders.discards() {
-            let others = hold.discard();
-            return self.discarded(running, others).await;
+        self.follow(running, wanted, topic).await;
+    }
+
+    /// Shows what happens to the download that this one has joined, until it ends or nobody
+    /// wants this one any more. Then the content gets the name that is wanted here.
+    async fn follow(
+        mut self,
+        mut running: DriverHandle,
+        wanted: WantedNames,
+        topic: Option<Arc<Topic>>,
+    ) {
+        // Whoever reads has a place at the other download.
+        self.readers.moved(Arc::clone(&running.readers));
+        let outcome = self.watch(&mut running, &wanted, topic.as_deref()).await;
+        if self.handle.holders.cancelled().is_cancelled() {
+            return self.left(running).await;
         }
-        if self.handle.holders.was_explicit() {
-            hold.cancel();
-        }
-        drop(hold);
         let named = async { self.joined_ended(outcome?, &wanted).await };
         let outcome = tokio::select! {
             biased;
@@ -456,6 +558,7 @@ impl DownloadTask {
             () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
             named = named => named,
         };
+        self.handle.holders.parts();
         let mut last = running.status.borrow().clone();
         last.rename(wanted.stored.as_ref());
         if let (Some(Ok(_)), Err(error)) = (last.outcome(), &outcome) {
@@ -466,11 +569,12 @@ impl DownloadTask {
         self.status.send_modify(|status| *status = last);
     }
 
-    /// This download is discarded. The one that it had joined goes on for others, or
-    /// deletes what has arrived.
-    async fn discarded(&self, running: DriverHandle, others: bool) {
+    /// Nobody wants this download any more. The one that it had joined goes on for others,
+    /// or ends as well, and has deleted what has arrived if that is wanted.
+    async fn left(&self, running: DriverHandle) {
+        let holders = &self.handle.holders;
         let mut outcome = Err(DownloadError::Cancelled);
-        if !others {
+        if holders.discards() && !holders.leaves_others() {
             let status = running.status.clone();
             running.ended().await;
             if let Some(ended) = status.borrow().outcome() {
@@ -524,6 +628,7 @@ impl DownloadTask {
         &mut self,
         running: &mut DriverHandle,
         wanted: &WantedNames,
+        topic: Option<&Topic>,
     ) -> Result<Content, DownloadError> {
         let (ours, name) = (self.topic.watchers(), &wanted.stored);
         let watchers = running.watchers.as_ref();
@@ -533,6 +638,9 @@ impl DownloadTask {
             let mut seen = running.status.borrow_and_update().clone();
             if let Some(outcome) = seen.outcome() {
                 return outcome.clone();
+            }
+            if let Some(found) = topic.and_then(Topic::found_id) {
+                self.topic.found(found);
             }
             seen.rename(name.as_ref());
             // Those who watch hear of each change already.
@@ -584,6 +692,9 @@ impl DownloadTask {
             // Nobody else sets it, but what has restored it.
             let _ = registered.found.set(found.id);
             registered.named(found.owners.iter().map(|owner| owner.addr.clone()));
+        }
+        if let Some(join) = self.leader(found.id, &wanted, true)? {
+            return Ok(Start::Join(join));
         }
         loop {
             match shared.contents.claim(found.id, &self.handle).await {
@@ -696,6 +807,41 @@ impl DownloadTask {
         self.settings().owners().cloned().collect()
     }
 
+    /// Another download of the content that was found, which others join, also if it waits
+    /// or is paused. Otherwise this one is joined from now on, if it `leads`.
+    fn leader(
+        &self,
+        id: ContentId,
+        wanted: &WantedNames,
+        leads: bool,
+    ) -> Result<Option<Join>, DownloadError> {
+        let lead = Lead::Content(id);
+        let leader = match &self.registered {
+            // What is complete here is not waited for.
+            _ if self.shared.contents.names(&id).is_some() => None,
+            Some(registered) if leads && !wanted.target.is_private => registered.lead(lead),
+            Some(registered) => self.shared.running.leader(&lead).filter(|(other, _)| {
+                // It may lead itself.
+                !std::ptr::eq(&**other, &**registered)
+            }),
+            None => None,
+        };
+        let Some((other, hold)) = leader else {
+            return Ok(None);
+        };
+        if let Some(name) = &wanted.stored {
+            let valid = wanted.target.storage.check_name(name);
+            valid.map_err(|source| storage_error(id, source))?;
+        }
+        self.topic.known(id);
+        Ok(Some(Join {
+            running: other.handle.clone(),
+            hold,
+            topic: Some(Arc::clone(&other.topic)),
+            wanted: wanted.clone(),
+        }))
+    }
+
     /// Limits the content as it is wanted for this download.
     fn limit(&self, id: ContentId, options: &DownloadOptions) {
         if let Some(limits) = self.settings().limits.or(options.limits) {
@@ -753,6 +899,7 @@ impl DownloadTask {
                 Ok(Some(Start::Join(Join {
                     running,
                     hold,
+                    topic: None,
                     wanted,
                 })))
             }
@@ -784,6 +931,9 @@ impl DownloadTask {
                 id
             }
         };
+        if let Some(join) = self.leader(id, wanted, false)? {
+            return Ok(Some(Start::Join(join)));
+        }
         for _ in 0..ATTEMPTS {
             let settled = match shared.contents.claim(id, &self.handle).await {
                 Err(settled) => settled,
@@ -970,7 +1120,7 @@ async fn target(
             DownloadError::Existing { path, source }
         })?;
     }
-    let is_private = options.memory.is_some() || options.passing.is_some();
+    let is_private = options.is_private();
     let storage: Arc<dyn Storage> = match (&options.memory, &options.directory) {
         (Some(memory), _) => Arc::new(memory.clone()),
         (None, None) => match &options.passing {
@@ -1080,7 +1230,9 @@ fn gone(error: ReaderError) -> DownloadError {
             source,
         },
         ReaderError::ShutDown => DownloadError::ShutDown,
-        ReaderError::Unknown { .. } | ReaderError::NotHere { .. } => DownloadError::Cancelled,
+        ReaderError::Unknown { .. } | ReaderError::NotHere { .. } | ReaderError::Passing { .. } => {
+            DownloadError::Cancelled
+        }
     }
 }
 

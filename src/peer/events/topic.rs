@@ -18,6 +18,8 @@ pub(in crate::peer) struct Topic {
     asked: OnceLock<ContentKey>,
     /// The name that the content gets here, if that was chosen or asked for.
     name: OnceLock<ContentName>,
+    /// The content, if that is known before it is here.
+    known: OnceLock<ContentId>,
     id: Arc<OnceLock<ContentId>>,
     subscribers: Weak<Subscribers>,
     watchers: Arc<DownloadWatchers>,
@@ -28,6 +30,7 @@ impl Topic {
         Self {
             asked: OnceLock::new(),
             name: OnceLock::new(),
+            known: OnceLock::new(),
             id: Arc::default(),
             subscribers,
             watchers: Arc::default(),
@@ -44,6 +47,17 @@ impl Topic {
     pub(in crate::peer) fn found(&self, id: ContentId) {
         // It is set once.
         let _ = self.id.set(id);
+    }
+
+    /// It is this content, and nothing more is known.
+    pub(in crate::peer) fn known(&self, id: ContentId) {
+        // It is set once.
+        let _ = self.known.set(id);
+    }
+
+    /// The content, if it is here or is being downloaded.
+    pub(in crate::peer) fn found_id(&self) -> Option<ContentId> {
+        self.id.get().copied()
     }
 
     /// The content, once that is known.
@@ -120,7 +134,7 @@ impl Topic {
     }
 
     fn key(&self) -> Option<ContentKey> {
-        let id = self.id.get().map(|id| (*id).into());
+        let id = self.id.get().or(self.known.get()).map(|id| (*id).into());
         id.or_else(|| self.asked.get().cloned())
     }
 }

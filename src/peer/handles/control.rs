@@ -17,8 +17,9 @@ impl Download {
     /// Pauses the download, for all its handles. Returns at once;
     /// [`DownloadEvent::Paused`](crate::DownloadEvent::Paused) comes when it is in effect,
     /// which is soon. If the peer [remembers](crate::PeerBuilder::share_stored) paused
-    /// downloads, the storage has recorded it by then, unless the download was paused from the
-    /// start. May be called again with other options.
+    /// downloads, the storage has recorded it by then, however long that takes: a crash right
+    /// after the event leaves a download that is paused. (If the storage fails to, the log
+    /// says so.) May be called again with other options.
     ///
     /// A paused download asks nobody for anything. What it was waiting for is cancelled,
     /// and nobody is blamed for that; what has arrived is stored and made durable. What was

@@ -48,6 +48,18 @@ pub enum IfTaken {
 
 /// What a download does differently from others; see
 /// [`Peer::download_with`](crate::Peer::download_with).
+///
+/// Of one that joins another download of the same content, also a paused one, this counts:
+///
+/// | option | what it does to a download that is joined |
+/// |---|---|
+/// | [`owners`](Self::owners) | they are asked as well |
+/// | [`limits`](fn@Self::limits) | they replace those of the content |
+/// | [`priority`](fn@Self::priority) | the higher one counts |
+/// | [`seed`](fn@Self::seed) | the content is shared if one of the two is to be |
+/// | [`paused`](fn@Self::paused) | it is paused; without this it stays as it is |
+/// | [`name`](fn@Self::name), [`directory`](fn@Self::directory), [`if_taken`](fn@Self::if_taken) | nothing: in the end a copy goes there |
+/// | [`strategy`](fn@Self::strategy), [`existing`](fn@Self::existing) | nothing |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DownloadOptions {
@@ -122,6 +134,11 @@ impl DownloadOptions {
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether it is for one caller only, and does not stay.
+    pub(in crate::peer) fn is_private(&self) -> bool {
+        self.memory.is_some() || self.passing.is_some()
     }
 
     /// Sets which of the downloads that wait begins first.
@@ -336,7 +353,9 @@ impl Download {
     }
 
     /// Which chunks are verified and stored; `None` if the manifest is not known yet, or
-    /// the download has failed. O(chunks).
+    /// the download has failed. A download that was paused before a restart tells how much it
+    /// has ([`progress`](Self::progress)), and which chunks as soon as it goes on: the storage
+    /// is not asked before that. O(chunks).
     ///
     /// Cancel safe.
     pub async fn verified_chunks(&self) -> Option<Bitfield> {
@@ -372,12 +391,21 @@ impl Download {
 
     /// Ends the download, also one that was [detached](Self::detach) before. What has
     /// arrived is kept for the next download of the content
-    /// ([`discard`](Self::discard) deletes it). Returns at once; the outcome follows soon, and is [`DownloadError::Cancelled`], unless the
-    /// download ends in another way before. A content that is being published at that
-    /// moment is published. A complete content stays, and is still shared.
+    /// ([`discard`](Self::discard) deletes it). Returns at once; the outcome follows soon,
+    /// and is [`DownloadError::Cancelled`], unless the download ends in another way before.
+    /// A content that is being published at that moment is published. A complete content
+    /// stays, and is still shared.
     ///
     /// If there are other handles of the download, it goes on for them, and only this
-    /// handle has that outcome.
+    /// handle has that outcome. A handle that somebody awaits is one of them. The last one
+    /// decides, whatever the others did:
+    ///
+    /// | the last handle | the download | what has arrived |
+    /// |---|---|---|
+    /// | is dropped | ends, unless one was [detached](Self::detach) | is kept |
+    /// | is detached | goes on | |
+    /// | cancels | ends | is kept |
+    /// | [discards](Self::discard) | ends | is deleted |
     pub fn cancel(&self) {
         if self.hold.cancel() {
             self.left.cancel();

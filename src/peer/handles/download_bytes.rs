@@ -28,7 +28,8 @@ impl Peer {
     /// Downloads a content of at most `max_len` bytes into memory. Nothing goes to the
     /// peer's storage. While it is being fetched, it is served to others; when this
     /// returns, it is not here any more. If it is here already, or is being downloaded, it
-    /// is read from there, and stays.
+    /// is read from there, and stays. If that download is [paused](Download::pause), this
+    /// waits until somebody has it go on ([`Peer::get`]).
     ///
     /// `max_len` bounds what is reserved, so that nobody can fill the memory by sharing
     /// something long under a name that is asked for. Twice as much may be used for a

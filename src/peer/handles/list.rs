@@ -105,7 +105,8 @@ impl Peer {
     /// Everything that this peer has or fetches: first the downloads that have not ended,
     /// in the order in which they were asked for (also before a restart, of those that were
     /// paused), each once however many handles it has;
-    /// then what is [complete](Self::contents), by id. Downloads that have failed are
+    /// then what is [complete](Self::contents), by id. No id is there twice: what is complete
+    /// is listed as that, also if a copy of it is on its way. Downloads that have failed are
     /// not here, and neither is what was downloaded [without being
     /// shared](crate::DownloadOptions::seed).
     ///
@@ -114,14 +115,19 @@ impl Peer {
     /// of folders come behind those of contents. O(contents and files of folders).
     pub fn list(&self) -> Vec<ListedContent> {
         let shared = self.shared();
+        let running = shared.running.listed();
+        // After that: what completes meanwhile is among these.
+        let contents = self.contents();
+        let is_here = |id: &ContentId| contents.binary_search_by_key(id, |c| c.id).is_ok();
         let mut list: Vec<ListedContent> = Vec::new();
-        for running in shared.running.all() {
-            list.extend(listed(&running));
+        for running in running {
+            let listed = listed(&running);
+            // Of one that is complete at most a copy is on its way.
+            list.extend(listed.filter(|listed| !listed.id.is_some_and(|id| is_here(&id))));
         }
         #[cfg(feature = "file-storage")]
         self.list_folders(&mut list);
         let is_folder = |content: &&Content| shared.folders.get(&content.id).is_some();
-        let contents = self.contents();
         list.extend(contents.iter().filter(|c| !is_folder(c)).map(|content| {
             let uploads = shared.contents.uploads(&content.id);
             let uploaded = uploads.bytes();
@@ -143,30 +149,33 @@ impl Peer {
 
     /// A handle of the download of a content that has not ended, also if it waits or is
     /// paused: the same kind of handle as another call of [`download`](Self::download)
-    /// gives, but nothing is started. `None` if there is no such download, or it was asked
-    /// for by a name and has not found the content yet. A name stands for the only content
-    /// here that has it.
+    /// gives, but nothing is started. `None` if there is no such download. A name stands for
+    /// the only content here that has it or, if none has, for the first download that was
+    /// asked for by it and has not found its content yet.
     ///
     /// The download goes on as long as one of its handles is there, and one that was
     /// [detached](Download::detach) goes on also when this handle is dropped.
     pub fn get(&self, key: impl Into<DownloadKey>) -> Option<Download> {
-        let shared = self.shared();
-        let id = self.id_of(key.into())?;
-        let running = shared.running.all();
-        let mut running = running.iter().filter(|running| running.id() == Some(id));
-        running.find_map(|running| {
-            let handle = &running.handle;
-            // Fails if it is cancelled already.
-            let hold = handle.holders.join()?;
-            Some(Download::new(
-                (handle.status.clone(), running.ended.clone()),
-                hold,
-                handle.inbox.clone(),
-                (Arc::clone(&running.control), Arc::clone(&running.topic)),
-                Arc::clone(&handle.readers),
-                shared.tasks.stop.clone(),
-            ))
-        })
+        let (shared, key) = (self.shared(), key.into());
+        let running = shared.running.listed();
+        let running = match (self.id_of(key.clone()), key.check().ok()?) {
+            (Some(id), _) => running.into_iter().find(|other| other.id() == Some(id)),
+            (None, key) => running.into_iter().find(|other| {
+                let asked = other.key.get();
+                other.id().is_none() && asked == Some(&key)
+            }),
+        }?;
+        let handle = &running.handle;
+        // Fails if it is cancelled already.
+        let hold = handle.holders.join()?;
+        Some(Download::new(
+            (handle.status.clone(), running.ended.clone()),
+            hold,
+            handle.inbox.clone(),
+            (Arc::clone(&running.control), Arc::clone(&running.topic)),
+            Arc::clone(&handle.readers),
+            shared.tasks.stop.clone(),
+        ))
     }
 }
 

@@ -47,7 +47,7 @@ use crate::peer::session::{Dialler, accept};
 use crate::peer::shared::PeerShared;
 use crate::peer::stats::{ContentStats, PeerStats};
 use crate::peer::swarm::SwarmConfig;
-use crate::peer::tasks::Tasks;
+use crate::peer::tasks::{Decision, Tasks};
 use crate::peer::traffic::Traffic;
 use crate::protocol::{Addr, AddrError, PeerId};
 use crate::storage::{Lost, Storage, StorageError};
@@ -178,8 +178,9 @@ impl Peer {
     }
 
     /// The same as a stream: first those of [`lost`](Self::lost), then each one as
-    /// soon as this peer stops sharing it. It ends with the peer. Whoever falls
-    /// behind by more than 256 misses the oldest.
+    /// soon as this peer stops sharing it. It ends with the peer. Whoever falls behind by
+    /// more than 256 that have no record misses the oldest, and
+    /// [`LostContents::missed`](crate::peer::LostContents::missed) counts them.
     pub fn lost_contents(&self) -> LostContents {
         self.shared().losses.stream()
     }
@@ -244,6 +245,11 @@ impl Peer {
     /// [`PeerBuilder::trackers_optional`] it is served all the same if none does, and
     /// trackers that do not answer are not waited for longer than two seconds.
     ///
+    /// If the peer is [shut down](Self::shutdown) meanwhile, the outcome says what is so
+    /// after a restart: a content that is being recorded by then is, and this returns it.
+    /// (A storage that takes longer for that than [`PeerConfig::shutdown_timeout`] may have
+    /// recorded it all the same.)
+    ///
     /// Cancel safe: if the future is dropped, the content is shared or it is
     /// not.
     ///
@@ -253,11 +259,10 @@ impl Peer {
     /// [`ContentName::check_file_name`]: crate::ContentName::check_file_name
     pub async fn share(&self, source: impl Into<ShareSource>) -> Result<Content, ShareError> {
         let shared = self.shared();
-        let share = share(shared, source.into());
-        shared
-            .tasks
-            .until_stopped(share, ShareError::ShutDown)
-            .await
+        let decided = Decision::default();
+        let share = share(shared, source.into(), &decided);
+        let shut_down = ShareError::ShutDown;
+        shared.tasks.until_decided(&decided, share, shut_down).await
     }
 
     /// Shares a folder as one thing: reads and hashes all files in it, tells the
@@ -386,7 +391,15 @@ impl Peer {
     ///
     /// A content that is being downloaded already is not downloaded twice: this handle
     /// joins that download, which then goes on as long as one of the handles wants it. If
-    /// another name is wanted here, the content gets that as well when it is complete.
+    /// another name is wanted here, the content gets that as well when it is complete. A
+    /// download that is [paused](Download::pause), in this run of the peer or since an
+    /// [earlier one](PeerBuilder::share_stored), stays paused: [`Download::is_paused`] says
+    /// so at once, and [`Download::resume`] of any handle has it go on.
+    /// [`DownloadOptions`] says what counts of the options of the one that joins.
+    ///
+    /// Downloads of one id are one, and so are those of one name that go to the same file;
+    /// others when they have found the same content. [`list`](Self::list) has one entry for
+    /// all of them. Each has the outcome of the download that it joined.
     ///
     /// Trackers are told only the name that the content was asked for by or
     /// found under, or the id if there is none.
@@ -421,7 +434,7 @@ impl Peer {
     pub fn download_with(&self, key: impl Into<DownloadKey>, options: DownloadOptions) -> Download {
         let (shared, key) = (self.shared(), key.into());
         let span = tracing::info_span!(parent: &shared.tasks.span, "download", %key);
-        let (task, download) = DownloadTask::new(Arc::clone(shared));
+        let (mut task, download) = DownloadTask::new(Arc::clone(shared));
         task.asked_for(&key, &options);
         shared.tasks.spawn(span, task.run(key, options));
         download
@@ -429,7 +442,8 @@ impl Peer {
 
     /// Reads a content that is complete here, or is being downloaded: one that was
     /// found and is active. See [`Download::reader`] for others. A name stands for the only
-    /// content here that has it.
+    /// content here that has it. What [passes through](Self::stream) cannot be read by
+    /// anybody else: [`ReaderError::Passing`].
     ///
     /// Cancel safe.
     ///
@@ -545,11 +559,10 @@ impl PeerBuilder {
     /// process was killed, is [listed](Peer::list) as paused again: with its name and length,
     /// as far as they were known, what was verified, its priority and its place. One that
     /// went on after a pause and had not ended goes on again. Neither needs a handle:
-    /// [`Peer::get`] gives one. It has its options, its limits and other settings, and the
-    /// owners that were known, and goes on to where it went, under the same name. What is
-    /// durable is not fetched again. [`Peer::resume_all`] or another
-    /// [`Peer::download`] of it goes on with it; one into another directory leaves it as it
-    /// is.
+    /// [`Peer::get`] gives one, and so does another [`Peer::download`] of it, which joins it
+    /// and leaves it paused; [`Download::resume`] and [`Peer::resume_all`] have it go on. It
+    /// has its options, its limits and other settings, and the owners that were known, and
+    /// goes on to where it went, under the same name. What is durable is not fetched again.
     ///
     /// Downloads [into memory](Peer::download_bytes), [into a writer](Peer::download_to) and
     /// [streams](Peer::stream) are not recorded: what they have got was in the memory of this

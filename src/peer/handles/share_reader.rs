@@ -13,6 +13,7 @@ use crate::peer::contents::kept_draft::KeptDraft;
 use crate::peer::contents::serve::{Telling, share_blob};
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
+use crate::peer::tasks::Decision;
 
 /// How many bytes are read at a time, and then hashed and written.
 const READ_LEN: usize = 256 << 10;
@@ -51,11 +52,10 @@ impl Peer {
             source: source.into(),
         })?;
         let shared = self.shared();
-        let share = share_reader(shared, name, reader);
-        shared
-            .tasks
-            .until_stopped(share, ShareError::ShutDown)
-            .await
+        let decided = Decision::default();
+        let share = share_reader(shared, name, reader, &decided);
+        let shut_down = ShareError::ShutDown;
+        shared.tasks.until_decided(&decided, share, shut_down).await
     }
 }
 
@@ -63,6 +63,7 @@ async fn share_reader(
     shared: &Arc<PeerShared>,
     name: ContentName,
     reader: impl AsyncRead + Send,
+    decided: &Decision,
 ) -> Result<Content, ShareError> {
     let draft = KeptDraft::begin(shared, name.clone()).await?;
     let manifest = match fill(&draft, &name, reader).await {
@@ -73,7 +74,8 @@ async fn share_reader(
         }
     };
     let blob = draft.publish(manifest.id()).await?;
-    share_blob(shared, name, blob, manifest, Telling::Awaited).await
+    let telling = Telling::Awaited;
+    share_blob(shared, name, blob, manifest, (telling, decided)).await
 }
 
 /// Writes everything that a reader gives. A piece is hashed while it is written.

@@ -113,8 +113,10 @@ impl Peer {
     /// that it has none. By those it is served after others that pass on what they get.
     ///
     /// If the content is complete here, or is being downloaded to the storage or into
-    /// memory, it is read from there. Another download of a content that passes through
-    /// waits until that has ended; so does another stream.
+    /// memory, it is read from there, and waited for if that download is
+    /// [paused](Download::pause) ([`Peer::get`] gives a handle of it). Another download of a
+    /// content that passes through waits until that has ended; so does another stream.
+    /// [`Peer::reader`] of it fails.
     ///
     /// # Panics
     /// Outside a tokio runtime.

@@ -9,6 +9,7 @@ use crate::peer::contents::serve::{Telling, not_hashed, share_blob};
 use crate::peer::handles::peer::Peer;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::shared::PeerShared;
+use crate::peer::tasks::Decision;
 
 /// What a file is expected to be: made from a [`ContentId`] or from a [`Content`], whose
 /// length is then compared before anything is read.
@@ -92,9 +93,13 @@ impl Peer {
         expected: impl Into<ExpectedContent>,
     ) -> Result<Content, ShareError> {
         let shared = self.shared();
-        let verify = verify(shared, source.into(), expected.into());
+        let decided = Decision::default();
+        let verify = verify(shared, source.into(), expected.into(), &decided);
         let shut_down = ShareError::ShutDown;
-        shared.tasks.until_stopped(verify, shut_down).await
+        shared
+            .tasks
+            .until_decided(&decided, verify, shut_down)
+            .await
     }
 }
 
@@ -102,6 +107,7 @@ async fn verify(
     shared: &Arc<PeerShared>,
     source: ShareSource,
     expected: ExpectedContent,
+    decided: &Decision,
 ) -> Result<Content, ShareError> {
     let (name, blob) = source.open(&*shared.storage).await?;
     let (id, length) = (expected.id, blob.length());
@@ -122,5 +128,6 @@ async fn verify(
     if found != id {
         return Err(ShareError::HashDiffers { name, id, found });
     }
-    share_blob(shared, name, blob, manifest, Telling::Later).await
+    let telling = Telling::Later;
+    share_blob(shared, name, blob, manifest, (telling, decided)).await
 }

@@ -252,7 +252,14 @@ impl Driver {
             if let Some(failure) = self.failure.take() {
                 break failure;
             }
-            self.write_record().await;
+            // A storage that hangs does not hold up the end.
+            if stop
+                .run_until_cancelled(self.write_record())
+                .await
+                .is_none()
+            {
+                break DownloadError::ShutDown;
+            }
             let seeding = self.swarm.is_seeding();
             let cancellable = !seeding && self.publication != Publication::UnderWay;
             let due = self.swarm.poll_timeout().map(Instant::from_std);

@@ -80,7 +80,8 @@ impl Driver {
     }
 
     /// Has the storage record how the download is paused, or that it goes on, if something
-    /// of that is new. Whoever is told that it is paused knows that this is recorded.
+    /// of that is new. Whoever is told that it is paused knows that this is recorded,
+    /// however long that takes.
     pub(super) async fn write_record(&mut self) {
         if !std::mem::replace(&mut self.is_record_due, false) {
             return;
@@ -90,11 +91,7 @@ impl Driver {
         };
         let pause = turn.pause().filter(|_| self.swarm.is_paused());
         if let Some(running) = turn.running() {
-            let recorded = record(&self.shared, running, pause);
-            let patience = self.shared.config.shutdown_timeout / 2;
-            if timeout(patience, recorded).await.is_err() {
-                tracing::warn!("the storage takes too long to record a pause");
-            }
+            record(&self.shared, running, pause).await;
         }
         if pause.is_some() {
             self.show_paused(true);
