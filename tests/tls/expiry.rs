@@ -92,7 +92,7 @@ async fn authority_that_has_expired_is_named_and_the_one_beside_it_goes_on() {
     let accepting = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     let of = |authority: &Authority, serial| {
         let auth = Authenticator::new(authority.member(serial, Validity::Now), both()).unwrap();
-        TlsTransport::new(network.endpoint(format!("member-{serial}")), auth)
+        TlsTransport::new(network.endpoint(&format!("member-{serial}")), auth)
     };
     of(&good, 2).connect(&addr).await.unwrap();
     // What the expired one has signed counts no more than itself.
