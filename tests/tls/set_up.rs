@@ -55,7 +55,7 @@ impl Files {
     fn expect(&self, name: &str, bytes: impl AsRef<[u8]>, parts: &[&str]) {
         let before = fs::read(self.path(name)).unwrap();
         self.write(name, bytes);
-        let error = self.set_up().err().expect("it cannot be used");
+        let error = self.set_up().expect_err("it cannot be used");
         let (text, path) = (error.to_string(), self.path(name));
         assert!(text.contains(&path.display().to_string()), "{text}");
         for part in parts {
@@ -235,7 +235,7 @@ fn private_file_that_others_can_read_or_own_is_refused_with_what_to_do() {
     if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
         return;
     }
-    let error = files.set_up().err().expect("it is of somebody else");
+    let error = files.set_up().expect_err("it is of somebody else");
     assert!(
         matches!(error, AuthSetupError::ForeignOwner { owner: 12_345, .. }),
         "{error}"
