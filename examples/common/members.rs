@@ -62,10 +62,8 @@ impl Members {
 
 fn by_certificate(dir: &Path) -> Outcome<Authenticator> {
     let (ca, revoked) = (dir.join("ca.pem"), dir.join("revoked.pem"));
-    let mut ca = Ca::from_pem_file(ca);
-    if revoked.try_exists()? {
-        ca = ca.revoked_pem_file(revoked);
-    }
+    // It need not be there before somebody is revoked.
+    let ca = Ca::from_pem_file(ca).revoked_pem_file(revoked);
     let identity = Identity::from_pem_files(dir.join("cert.pem"), dir.join("key.pem"))?;
     let auth = Authenticator::new(identity, Trust::Ca(ca))?;
     tokio::spawn(auth.clone().watch(REREAD));

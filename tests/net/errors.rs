@@ -115,9 +115,11 @@ fn transport_rows(rows: &mut Vec<Row>) {
         TransportError::SpeaksTls
             => AskUser, "the other side speaks TLS, and this side does not";
         TransportError::Auth(AuthError::NotTls)
-            => AskUser, "the other side does not speak TLS, and this side does";
+            => AskUser, "the other side does not speak TLS, and this side does: set both to the \
+                same transport, or look whether this is its address";
         TransportError::Auth(AuthError::Expired)
-            => AskUser, "the certificate of the other side has expired";
+            => AskUser, "the certificate of the other side has expired: it must be renewed there, \
+                or the clock of this machine is wrong";
         TransportError::Closed => Retry, "the connection is closed";
     );
 }

@@ -317,7 +317,7 @@ async fn man_in_the_middle_hears_a_proof_that_fits_nowhere_and_no_word() {
         (Members::Authority(authority), 0),
     ] {
         let swarm = Swarm::new(|| members.auth()).await;
-        let mut tls = outsider::server_config();
+        let mut tls = outsider::server_config(outsider::Papers::own());
         tls.alpn_protocols = vec![b"bt_lite/2".to_vec()];
         let config = QuicServerConfig::try_from(tls).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(config));

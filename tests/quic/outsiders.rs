@@ -11,7 +11,8 @@ use futures::{SinkExt, StreamExt};
 use quinn::crypto::rustls::QuicClientConfig;
 
 use crate::authority::{Authority, Validity};
-use crate::members::Members;
+use crate::members::{Members, soon};
+use crate::outsider::Papers;
 
 /// A tracker, and an owner of one content.
 struct Swarm {
@@ -195,8 +196,12 @@ async fn key_that_is_taken_out_ends_its_connections() {
 }
 
 /// A program that speaks QUIC by the library alone, accepts every certificate, and has none.
-async fn stranger(to: &Addr, alpn: &[u8]) -> Result<quinn::Connection, quinn::ConnectionError> {
-    let mut tls = crate::outsider::client_config(None);
+async fn stranger(
+    to: &Addr,
+    alpn: &[u8],
+    papers: Option<Papers>,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
+    let mut tls = crate::outsider::client_config(papers);
     tls.alpn_protocols = vec![alpn.to_vec()];
     let config = QuicClientConfig::try_from(tls).unwrap();
     let config = quinn::ClientConfig::new(Arc::new(config));
@@ -210,7 +215,7 @@ async fn stranger_without_a_certificate_or_with_another_protocol_hears_nothing()
     let swarm = Swarm::new(Members::by_secret()).await;
     for alpn in [&b"bt_lite/2"[..], b"h3"] {
         // Without a certificate he may believe for a moment that he is in.
-        let Ok(connection) = stranger(swarm.owner_addr(), alpn).await else {
+        let Ok(connection) = stranger(swarm.owner_addr(), alpn, None).await else {
             continue;
         };
         assert_eq!(alpn, b"bt_lite/2");
@@ -227,4 +232,25 @@ async fn stranger_without_a_certificate_or_with_another_protocol_hears_nothing()
     }
     assert_eq!(swarm.owner_quic.stats().accepted, 0);
     assert_eq!(swarm.owner_quic.stats().failed, 2);
+}
+
+/// The alert that a certificate is not taken (RFC 8446, 6.2), as QUIC carries it.
+const CERTIFICATE_UNKNOWN: u64 = 0x100 + 46;
+
+#[tokio::test]
+async fn stranger_with_more_certificates_than_are_looked_at_is_refused_by_tls() {
+    let swarm = Swarm::new(Members::by_secret()).await;
+    let mut papers = Papers::own();
+    papers.chain = vec![papers.chain[0].clone(); 20];
+    let ended = match stranger(swarm.owner_addr(), b"bt_lite/2", Some(papers)).await {
+        Ok(connection) => soon(connection.closed()).await,
+        Err(error) => error,
+    };
+    let quinn::ConnectionError::ConnectionClosed(close) = ended else {
+        panic!("not refused, but: {ended:?}");
+    };
+    assert_eq!(u64::from(close.error_code), CERTIFICATE_UNKNOWN);
+    // What is not too much goes on to the proof, and says nothing that is one.
+    let connection = stranger(swarm.owner_addr(), b"bt_lite/2", Some(Papers::own())).await;
+    connection.unwrap().open_bi().await.unwrap();
 }

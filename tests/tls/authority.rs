@@ -18,17 +18,48 @@ pub(crate) enum Validity {
     Until(SystemTime),
 }
 
+impl Validity {
+    fn write(self, params: &mut CertificateParams) {
+        (params.not_before, params.not_after) = match self {
+            Self::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2200, 1, 1)),
+            Self::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+            Self::NotYet => (date_time_ymd(2199, 1, 1), date_time_ymd(2200, 1, 1)),
+            Self::Until(until) => (date_time_ymd(2020, 1, 1), until.into()),
+        };
+    }
+}
+
 /// An authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(Self::params(name), key).unwrap())
+    }
+
+    /// One whose own certificate is valid for that long.
+    pub(crate) fn valid(name: &str, validity: Validity) -> Self {
+        let mut params = Self::params(name);
+        validity.write(&mut params);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+    }
+
+    /// One that this one has signed.
+    pub(crate) fn below(&self, name: &str) -> Self {
+        let mut params = Self::params(name);
+        params.serial_number = Some(SerialNumber::from(1000));
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
+    }
+
+    fn params(name: &str) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        Self(CertifiedIssuer::self_signed(params, key).unwrap())
+        params
     }
 
     pub(crate) fn pem(&self) -> String {
@@ -41,19 +72,25 @@ impl Authority {
 
     /// A certificate with this serial number for a key, in PEM.
     pub(crate) fn sign(&self, key: &KeyPair, serial: u64, validity: Validity) -> String {
-        let (from, until) = match validity {
-            Validity::Now => (date_time_ymd(2020, 1, 1), date_time_ymd(2200, 1, 1)),
-            Validity::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
-            Validity::NotYet => (date_time_ymd(2199, 1, 1), date_time_ymd(2200, 1, 1)),
-            Validity::Until(until) => (date_time_ymd(2020, 1, 1), until.into()),
-        };
-        let mut params = CertificateParams::default();
-        params.serial_number = Some(SerialNumber::from(serial));
-        params.extended_key_usages = vec![
+        let both = [
             ExtendedKeyUsagePurpose::ClientAuth,
             ExtendedKeyUsagePurpose::ServerAuth,
         ];
-        (params.not_before, params.not_after) = (from, until);
+        self.sign_for(key, serial, validity, &both)
+    }
+
+    /// The same, for these uses.
+    pub(crate) fn sign_for(
+        &self,
+        key: &KeyPair,
+        serial: u64,
+        validity: Validity,
+        uses: &[ExtendedKeyUsagePurpose],
+    ) -> String {
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(SerialNumber::from(serial));
+        params.extended_key_usages = uses.to_vec();
+        validity.write(&mut params);
         params.signed_by(key, &self.0).unwrap().pem()
     }
 
@@ -66,6 +103,11 @@ impl Authority {
 
     /// The list of what is revoked, in PEM.
     pub(crate) fn revocation_list(&self, serials: &[u64]) -> String {
+        self.revocation_list_until(serials, 2200)
+    }
+
+    /// The same, which should be replaced in this year.
+    pub(crate) fn revocation_list_until(&self, serials: &[u64], year: i32) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -74,7 +116,7 @@ impl Authority {
         };
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(2200, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

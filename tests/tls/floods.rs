@@ -154,3 +154,30 @@ async fn byte_a_second_does_not_hold_a_place() {
     assert_eq!(world.server.stats().failed, 1);
     world.expect_member_gets_through().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn member_behind_an_address_that_fails_all_the_time_goes_on_being_heard() {
+    let config = HandshakeConfig::default().max_failures_per_host(20);
+    let mut world = world(config).await;
+    let good = member(&world.network, "nat", &world.secret);
+    good.connect(&world.addr).await.unwrap();
+    world.accepted.recv().await.unwrap();
+    let wrong = member(&world.network, "nat", &Secret::generate().unwrap());
+    for _ in 0..40 {
+        for _ in 0..5 {
+            assert!(wrong.connect(&world.addr).await.is_err());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        good.connect(&world.addr).await.unwrap();
+    }
+    world.settle().await;
+    let stats = world.server.stats();
+    assert_eq!((stats.accepted, stats.unheard), (41, 0), "{stats:?}");
+    // A host of which nobody was let in is still shut out.
+    let stranger = member(&world.network, "flood", &Secret::generate().unwrap());
+    for _ in 0..30 {
+        assert!(stranger.connect(&world.addr).await.is_err());
+    }
+    world.settle().await;
+    assert_eq!(world.server.stats().unheard, 10);
+}

@@ -55,7 +55,8 @@ fn expect_asks(error: &TransportError, text: &str) {
 }
 
 const SPEAKS_TLS: &str = "the other side speaks TLS, and this side does not";
-const NOT_TLS: &str = "the other side does not speak TLS, and this side does";
+const NOT_TLS: &str = "the other side does not speak TLS, and this side does: set both to the \
+                       same transport, or look whether this is its address";
 
 /// Why a peer over this transport cannot register there.
 async fn refusal(transport: Box<dyn Transport>, tracker: &Addr) -> TransportError {

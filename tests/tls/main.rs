@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod authority;
+mod chains;
 mod conformance;
 mod expiry;
 mod floods;
@@ -17,5 +18,8 @@ mod outsider;
 mod outsiders;
 mod recorder;
 mod reload;
+mod revocation_lists;
 mod revoking;
+mod set_up;
 mod swarm;
+mod warnings;

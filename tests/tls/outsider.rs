@@ -69,8 +69,7 @@ pub(crate) fn client_config(papers: Option<Papers>) -> ClientConfig {
 }
 
 /// How he speaks as a server.
-pub(crate) fn server_config() -> ServerConfig {
-    let Papers { chain, key } = Papers::own();
+pub(crate) fn server_config(Papers { chain, key }: Papers) -> ServerConfig {
     ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -105,7 +104,15 @@ pub(crate) async fn accept<S>(io: S) -> std::io::Result<server::TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    TlsAcceptor::from(Arc::new(server_config()))
+    accept_with(io, Papers::own()).await
+}
+
+/// The same with these papers.
+pub(crate) async fn accept_with<S>(io: S, papers: Papers) -> std::io::Result<server::TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    TlsAcceptor::from(Arc::new(server_config(papers)))
         .accept(io)
         .await
 }

@@ -246,7 +246,8 @@ async fn outsider_with_an_expired_certificate_is_kept_out() {
     let told = told_with(&authority, authority.member(4, Validity::Over)).await;
     expect_told(
         told,
-        "the certificate of this side has expired, or is not valid yet",
+        "the certificate of this side has expired, or is not valid yet, or the clock of one of \
+         the sides is wrong",
     );
 }
 
@@ -256,7 +257,8 @@ async fn outsider_with_a_certificate_of_tomorrow_is_kept_out() {
     let told = told_with(&authority, authority.member(4, Validity::NotYet)).await;
     expect_told(
         told,
-        "the certificate of this side has expired, or is not valid yet",
+        "the certificate of this side has expired, or is not valid yet, or the clock of one of \
+         the sides is wrong",
     );
 }
 

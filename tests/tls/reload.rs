@@ -223,7 +223,7 @@ fn set_up_that_cannot_work_is_an_error_at_once() {
     let set_up = || files.authenticator().err().unwrap();
 
     files.write("certificate", &files.certificate(Validity::Over));
-    let AuthSetupError::Expired { at } = set_up() else {
+    let AuthSetupError::Expired { at, .. } = set_up() else {
         panic!("not the error of an expired certificate");
     };
     // The first of January 2021.

@@ -16,9 +16,11 @@ use tokio::time::Instant;
 use super::error::AuthSetupError;
 use super::identity::Identity;
 use super::live::{Ended, Live, LiveMember};
+use super::notice::Notice;
 use super::proof::{Session, Side};
 use super::provider::provider;
 use super::trust::{Trust, TrustState};
+use super::validity::Validity;
 use super::verifier::TrustVerifier;
 #[cfg(feature = "_quic")]
 use super::verifier::Verdict;
@@ -29,11 +31,7 @@ use crate::transport::identity::PeerIdentity;
 /// a context.
 pub(in crate::transport) const EXPORTER_LABEL: &[u8] = b"EXPORTER-bt_lite-swarm-secret";
 
-/// How long before the end of a certificate [`Authenticator::watch`] begins to warn: time
-/// enough for a person to renew it.
-const EXPIRY_NOTICE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// How often [`Authenticator::watch`] warns of that.
+/// How often [`Authenticator::watch`] warns of the same thing.
 const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Proves who this program is, and decides who the others are. A clone is a handle to the
@@ -61,18 +59,20 @@ pub(in crate::transport) struct Member {
 }
 
 impl Authenticator {
-    /// Joins an identity with a trust. May read files.
+    /// Joins an identity with a trust. May read files. Warns in the log of what will go
+    /// wrong: of an authority that has expired or is about to, of a revocation list that is
+    /// missing or late, and of an own certificate that others would refuse.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: the files of the authorities cannot be used, or the own
-    /// certificate, where certificates count, has expired.
+    /// [`AuthSetupError`]: the files of the authorities cannot be used, all of them have
+    /// expired, or the own certificate, where certificates count, has.
     pub fn new(identity: Identity, trust: Trust) -> Result<Self, AuthSetupError> {
         let trust = Arc::new(TrustState::new(trust)?);
         if matches!(*trust, TrustState::Ca(..))
             && let Some(at) = identity.expires_at()
             && at <= SystemTime::now()
         {
-            return Err(AuthSetupError::Expired { at });
+            return Err(identity.expired(at));
         }
         let live = Arc::new(Live::default());
         if let TrustState::Keys(keys) = &*trust {
@@ -84,14 +84,19 @@ impl Authenticator {
             trust: Arc::clone(&trust),
             verdict: None,
         });
-        Ok(Self(Arc::new(AuthState {
+        let this = Self(Arc::new(AuthState {
             identity: id,
             client: Arc::new(client_config(&own, &verifier)?),
             server: Arc::new(server_config(&own, &verifier)?),
             own,
             trust,
             live,
-        })))
+        }));
+        let now = SystemTime::now();
+        for notice in this.notices(now) {
+            notice.log(now);
+        }
+        Ok(this)
     }
 
     /// Who this program is to others.
@@ -112,23 +117,33 @@ impl Authenticator {
     /// they have revoked. Open connections go on, but for those with somebody who would
     /// not be let in any more. Blocks.
     ///
+    /// A file that was not there before counts from now on. One that has vanished or that is
+    /// broken leaves what was read from it before, and the others are read all the same.
+    ///
     /// # Errors
-    /// [`AuthSetupError`]. What cannot be used leaves that which was read before.
+    /// [`AuthSetupError`]: of the first file that cannot be used. The log has those of all.
     pub fn reload(&self) -> Result<(), AuthSetupError> {
         let state = &*self.0;
         // Each by itself: a broken certificate must not keep a revoked one in.
-        let trust = state.trust.reload();
+        let mut errors = state.trust.reload();
         let own = state.own.current().reloaded();
         self.recheck();
         let own = own.and_then(|new| match new {
             Some(new) => state.own.set(new),
             None => Ok(()),
         });
-        trust.and(own)
+        errors.extend(own.err());
+        let mut errors = errors.into_iter();
+        let first = errors.next();
+        for error in errors {
+            tracing::warn!(%error, "cannot reload what authenticates this program");
+        }
+        first.map_or(Ok(()), Err)
     }
 
     /// Reloads again and again, `every` so often, and warns in the log when the files
-    /// cannot be used, and once a day when the own certificate expires within a week.
+    /// cannot be used. Warns once a day of the same things as [`new`](Self::new), and when
+    /// the own certificate or that of an authority expires within a week.
     /// Spawn it; it ends when every other handle is gone.
     ///
     /// Also ends connections with those whose certificates have expired meanwhile.
@@ -139,7 +154,7 @@ impl Authenticator {
         drop(self);
         // Zero would be a busy loop.
         let every = every.max(Duration::from_millis(1));
-        let mut warned: Option<Instant> = None;
+        let mut warned: Vec<(Notice, Instant)> = Vec::new();
         loop {
             tokio::time::sleep(every).await;
             let Some(state) = state.upgrade() else {
@@ -156,33 +171,59 @@ impl Authenticator {
             if let Err(error) = reloaded {
                 tracing::warn!(%error, "cannot reload what authenticates this program");
             }
-            if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) && this.warn_of_expiry() {
-                warned = Some(Instant::now());
+            warned.retain(|(_, at)| at.elapsed() < WARN_EVERY);
+            let now = SystemTime::now();
+            for notice in this.notices(now) {
+                if warned.iter().all(|(known, _)| *known != notice) {
+                    notice.log(now);
+                    warned.push((notice, Instant::now()));
+                }
             }
         }
     }
 
-    /// Returns whether there was something to warn of.
-    fn warn_of_expiry(&self) -> bool {
-        let Some(at) = self.expires_at() else {
-            return false;
+    /// What a person should look at.
+    fn notices(&self, now: SystemTime) -> Vec<Notice> {
+        let TrustState::Ca(..) = *self.0.trust else {
+            return Vec::new();
         };
-        match at.duration_since(SystemTime::now()) {
-            Ok(left) if left > EXPIRY_NOTICE => return false,
-            Ok(left) => {
-                let hours = left.as_secs() / 3600;
-                tracing::warn!(hours, "the own certificate expires soon");
+        let mut notices = self.0.trust.notices(now);
+        let own = self.0.own.current();
+        notices.extend(self.own_notice(&own, now));
+        // Two lists of one authority are told of once.
+        let mut told = Vec::with_capacity(notices.len());
+        for notice in notices {
+            if !told.contains(&notice) {
+                told.push(notice);
             }
-            Err(_) => tracing::error!("the own certificate has expired"),
         }
-        true
+        told
+    }
+
+    /// What others will think of the own certificate, if they trust the same.
+    fn own_notice(&self, own: &Identity, now: SystemTime) -> Option<Notice> {
+        if let Some(until) = own.expires_at() {
+            let what = "the own certificate".to_owned();
+            let validity = Validity { from: now, until };
+            let notice = Notice::of_validity(what, &validity, now);
+            if notice.is_some() {
+                return notice;
+            }
+        }
+        let (first, between) = own.certified.cert.split_first()?;
+        let checked = self
+            .0
+            .trust
+            .check(first, between, Side::Client, UnixTime::now());
+        checked.err().map(Notice::Refused)
     }
 
     fn recheck(&self) {
         let (trust, now) = (&self.0.trust, UnixTime::now());
-        self.0
-            .live
-            .recheck(|member| trust.check(&member.chain, member.side, now).map(drop));
+        self.0.live.recheck(|member| {
+            let (first, between) = member.chain.split_first().ok_or(AuthError::Missing)?;
+            trust.check(first, between, member.side, now).map(drop)
+        });
     }
 
     /// The configuration of the side that connects.
@@ -219,9 +260,11 @@ impl Authenticator {
         chain: Option<&[CertificateDer<'_>]>,
         exporter: [u8; 32],
     ) -> Result<Member, AuthError> {
-        let chain = chain.ok_or(AuthError::Missing)?;
+        let (first, between) = chain
+            .and_then(<[_]>::split_first)
+            .ok_or(AuthError::Missing)?;
         let (trust, theirs) = (&self.0.trust, side.other());
-        let identity = trust.check(chain, theirs, UnixTime::now())?;
+        let identity = trust.check(first, between, theirs, UnixTime::now())?;
         if let TrustState::Secret(secret) = &**trust {
             let (client, server) = match side {
                 Side::Client => (self.0.identity, identity),
@@ -234,19 +277,17 @@ impl Authenticator {
             };
             session.prove(io, secret, side).await?;
         }
-        let chain: Vec<_> = chain
-            .iter()
-            .cloned()
-            .map(CertificateDer::into_owned)
-            .collect();
         let member = LiveMember {
             identity,
-            chain: chain.clone(),
+            chain: std::iter::once(first)
+                .chain(between)
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
             side: theirs,
         };
         let ended = self.0.live.add(member);
         // What has changed from here on ends the connection.
-        trust.check(&chain, theirs, UnixTime::now())?;
+        trust.check(first, between, theirs, UnixTime::now())?;
         Ok(Member { identity, ended })
     }
 }
@@ -310,7 +351,7 @@ impl OwnCertificate {
         if let Some(at) = new.expires_at()
             && at <= SystemTime::now()
         {
-            return Err(AuthSetupError::Expired { at });
+            return Err(new.expired(at));
         }
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())

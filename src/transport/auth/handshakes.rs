@@ -8,6 +8,10 @@
 //! have this side compute without end, by handshakes that it never goes on with, and many
 //! members behind one address would not be heard when they all come at once.
 //!
+//! A host that has failed too often is not heard, unless somebody there was let in before:
+//! then it is heard at a pace ([`KnownHosts`]), so that those who fail do not shut out a
+//! member that has the same address.
+//!
 //! Over UDP, an address may be forged until the other side has answered at it. Few
 //! handshakes of such addresses have a place, and when one of them fails, that is not held
 //! against its host. It only means that the next one has to prove its address first.
@@ -19,6 +23,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::failures::Failures;
+use super::known_hosts::KnownHosts;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::protocol::{Addr, HostKey};
 
@@ -48,7 +53,9 @@ pub struct HandshakeConfig {
     pub max_per_host: usize,
     /// How many handshakes of one host may fail within 10 s before its connections are
     /// closed unheard. Default 64, as each costs some tenths of a millisecond of
-    /// computing. One that gives way counts, until another one of the host succeeds.
+    /// computing. One that gives way counts, until another one of the host succeeds. A host
+    /// of which somebody was let in within a day is still heard, this many times a second:
+    /// a member may have the same address as those who fail.
     pub max_failures_per_host: usize,
 }
 
@@ -79,6 +86,7 @@ pub(in crate::transport) struct HandshakePlaces {
     /// How many of them are of addresses that may be forged.
     unproven: usize,
     failures: Failures,
+    known: KnownHosts,
     /// Handshakes that gave way, of hosts of which none has succeeded since.
     gave_way: Failures,
     /// The failures of addresses that may have been forged.
@@ -113,6 +121,7 @@ impl HandshakePlaces {
             next: 0,
             unproven: 0,
             failures: Failures::default(),
+            known: KnownHosts::new(),
             gave_way: Failures::default(),
             suspicions: Failures::default(),
         }
@@ -123,11 +132,14 @@ impl HandshakePlaces {
         self.taken
     }
 
-    /// A place for a connection; nothing if its host has failed too often of late.
+    /// A place for a connection; nothing if its host has failed too often of late, and is
+    /// not known or was heard often enough.
     pub(in crate::transport) fn take(&mut self, remote: &Addr) -> Option<HandshakePlace> {
         let host = HostKey::of(remote);
         let failed = self.failures.of(&host) + self.gave_way.of(&host);
-        (failed < self.config.max_failures_per_host).then(|| self.place(host, true))
+        let max = self.config.max_failures_per_host;
+        let is_heard = failed < max || self.known.hears(&host, max);
+        is_heard.then(|| self.place(host, true))
     }
 
     /// The same for a remote whose address may be forged. Nothing if it must be proven.
@@ -174,7 +186,10 @@ impl HandshakePlaces {
         self.remove(&place.host, place.number);
         self.unproven -= usize::from(!place.is_proven);
         match (end, place.is_proven) {
-            (HandshakeEnd::Done, _) => self.gave_way.forget(&place.host),
+            (HandshakeEnd::Done, _) => {
+                self.known.note(&place.host);
+                self.gave_way.forget(&place.host);
+            }
             (HandshakeEnd::Failed, true) => self.failures.note(place.host),
             (HandshakeEnd::Failed, false) => self.suspicions.note(place.host),
             // It was noted when it gave way, if its host was to blame.
@@ -286,6 +301,28 @@ mod tests {
         assert!(places.take(&addr(2, 7)).is_some(), "others are");
         tokio::time::advance(FAILURE_WINDOW).await;
         assert!(places.take(&addr(1, 7)).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_of_a_member_is_heard_although_others_there_fail_all_the_time() {
+        let mut places = places();
+        let member = places.take(&addr(1, 1)).unwrap();
+        places.end(member, HandshakeEnd::Done);
+        for _ in 0..20 {
+            for port in 2..4 {
+                if let Some(place) = places.take(&addr(1, port)) {
+                    places.end(place, HandshakeEnd::Failed);
+                }
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let member = places.take(&addr(1, 1)).expect("the member is heard");
+            places.end(member, HandshakeEnd::Done);
+        }
+        // A place that gives way is no reason either.
+        let held: Vec<_> = (0..3).filter_map(|n| places.take(&addr(1, n))).collect();
+        assert!(!held.is_empty());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(places.take(&addr(1, 9)).is_some());
     }
 
     #[cfg(feature = "_quic")]

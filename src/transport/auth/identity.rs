@@ -9,12 +9,13 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ED25519};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 
+use super::chain::{MAX_CERTIFICATES, MAX_CHAIN_BYTES, size};
 use super::error::AuthSetupError;
 use super::pem::Pem;
 use super::private_file::create_private;
 use super::provider::provider;
 use super::trust::identity_of;
-use super::validity::not_after;
+use super::validity::Validity;
 use crate::transport::identity::PeerIdentity;
 
 /// The key pair of a peer or a tracker, with its certificate. No two programs share one:
@@ -40,18 +41,24 @@ impl Identity {
     /// The key pair in a file, or a new one that is put there if there is no file. It
     /// stays the same from start to start, and so does the id of the peer. Blocks.
     ///
-    /// The file has the private key in PEM (PKCS #8), and the mode 600.
+    /// The file has the private key in PEM (PKCS #8), and the mode 600. It must be of the
+    /// user that runs this program, or of root. Who owns a file and who can read it is
+    /// looked at on Unix alone: elsewhere the log says at each reading that it is not.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: the file cannot be read or made, others can read it, or there
-    /// is no key in it.
+    /// [`AuthSetupError`]: the file cannot be read or made, others can read it, it is of
+    /// somebody else, or there is no key in it.
     pub fn load_or_generate(path: impl AsRef<Path>) -> Result<Self, AuthSetupError> {
         let path = path.as_ref();
         if !path.exists() {
             create_private(path, new_key()?.serialize_pem().as_bytes())?;
         }
-        let key = Pem::File(path.to_owned()).key()?;
-        let key = KeyPair::try_from(&key).map_err(unusable)?;
+        let pem = Pem::File(path.to_owned());
+        let key = pem.key()?;
+        let key = KeyPair::try_from(&key).map_err(|error| {
+            let reason = "the library of certificates cannot use it";
+            pem.broken("private key", &format!("{reason} ({error})"))
+        })?;
         Self::self_signed(&key)
     }
 
@@ -59,7 +66,8 @@ impl Identity {
     /// key, both in PEM.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: one is missing or broken, or they do not belong together.
+    /// [`AuthSetupError`]: one is missing or broken, they do not belong together, or they
+    /// are more than others look at: 6 certificates, and 16 KiB.
     pub fn from_pem(certificates: &str, key: &str) -> Result<Self, AuthSetupError> {
         let value = |text: &str| Pem::Value(text.as_bytes().into());
         Self::load(&value(certificates), &value(key))
@@ -70,7 +78,7 @@ impl Identity {
     ///
     /// # Errors
     /// As those of [`from_pem`](Self::from_pem); and the files cannot be read, or others
-    /// can read that of the key.
+    /// can read that of the key, or own it (on Unix alone).
     pub fn from_pem_files(
         certificates: impl AsRef<Path>,
         key: impl AsRef<Path>,
@@ -90,7 +98,17 @@ impl Identity {
     /// When the first of its certificates expires, if that can be told.
     pub fn expires_at(&self) -> Option<SystemTime> {
         let chain = self.certified.cert.iter();
-        chain.filter_map(|certificate| not_after(certificate)).min()
+        let until = chain.filter_map(|certificate| Some(Validity::of(certificate)?.until));
+        until.min()
+    }
+
+    /// The error of it that it has expired.
+    pub(super) fn expired(&self, at: SystemTime) -> AuthSetupError {
+        let what = match &self.files {
+            Some((certificates, _)) => certificates.at("the own certificate"),
+            None => "the own certificate".to_owned(),
+        };
+        AuthSetupError::Expired { what, at }
     }
 
     /// Reads the files again. Nothing if there are none.
@@ -107,7 +125,35 @@ impl Identity {
     }
 
     fn load(certificates: &Pem, key: &Pem) -> Result<Self, AuthSetupError> {
-        Self::new(certificates.certificates()?, key.key()?)
+        let chain = certificates.certificates()?;
+        if let Err((count, bytes)) = size(&chain) {
+            let reason = format!(
+                "it has {count} certificates of {bytes} bytes, and others look at \
+                 {MAX_CERTIFICATES} of {MAX_CHAIN_BYTES} bytes at most: leave only the own one \
+                 and those between it and its authority"
+            );
+            return Err(certificates.broken("certificate", &reason));
+        }
+        for (at, certificate) in chain.iter().enumerate() {
+            identity_of(certificate).map_err(|error| {
+                let what = format!("certificate {}", at + 1);
+                certificates.broken(&what, &format!("it is none of X.509 version 3 ({error})"))
+            })?;
+        }
+        let private = key.key()?;
+        let of_this = |error: rustls::Error| {
+            let (key, certificate) = (key.at("private key"), certificates.at("certificate"));
+            AuthSetupError::Key {
+                reason: match error {
+                    rustls::Error::InconsistentKeys(_) => format!(
+                        "the {key} is not that of the {certificate}, which must be the first: \
+                         take the two that belong together"
+                    ),
+                    error => format!("the {key} cannot be used ({error})"),
+                },
+            }
+        };
+        Self::with(chain, private, of_this)
     }
 
     fn self_signed(key: &KeyPair) -> Result<Self, AuthSetupError> {
@@ -115,14 +161,16 @@ impl Identity {
         params.distinguished_name = DistinguishedName::new();
         let certificate = params.self_signed(key).map_err(unusable)?;
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Self::new(vec![certificate.der().clone()], key.into())
+        Self::with(vec![certificate.der().clone()], key.into(), unusable)
     }
 
-    fn new(
+    fn with(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
+        unusable: impl Fn(rustls::Error) -> AuthSetupError,
     ) -> Result<Self, AuthSetupError> {
-        let identity = identity_of(&chain).map_err(unusable)?;
+        let first = chain.first().ok_or(rustls::Error::NoCertificatesPresented);
+        let identity = identity_of(first.map_err(&unusable)?).map_err(self::unusable)?;
         let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
         Ok(Self {
             certified: Arc::new(certified),

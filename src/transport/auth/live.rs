@@ -21,7 +21,7 @@ pub(super) struct Live(Mutex<LiveState>);
 #[derive(Default)]
 struct LiveState {
     next: u64,
-    members: HashMap<u64, (LiveMember, oneshot::Sender<AuthError>)>,
+    members: HashMap<u64, (Arc<LiveMember>, oneshot::Sender<AuthError>)>,
 }
 
 /// What the other side of a connection has shown.
@@ -49,7 +49,7 @@ impl Live {
         let mut state = self.state();
         let number = state.next;
         state.next += 1;
-        state.members.insert(number, (member, sender));
+        state.members.insert(number, (Arc::new(member), sender));
         drop(state);
         Ended {
             live: Arc::clone(self),
@@ -59,16 +59,21 @@ impl Live {
         }
     }
 
-    /// Ends the connections that do not pass this check any more.
+    /// Ends the connections that do not pass this check any more. Those that come and go
+    /// meanwhile do not wait for it: the signatures of a thousand members take a while.
     pub(super) fn recheck(&self, check: impl Fn(&LiveMember) -> Result<(), AuthError>) {
-        let mut state = self.state();
-        let failed: Vec<_> = state
+        let members: Vec<_> = self
+            .state()
             .members
             .iter()
-            .filter_map(|(number, (member, _))| Some((*number, check(member).err()?)))
+            .map(|(number, (member, _))| (*number, Arc::clone(member)))
             .collect();
-        for (number, error) in failed {
-            if let Some((_, sender)) = state.members.remove(&number) {
+        for (number, member) in members {
+            let Err(error) = check(&member) else {
+                continue;
+            };
+            let ended = self.state().members.remove(&number);
+            if let Some((_, sender)) = ended {
                 // When the connection is gone already, that is fine.
                 let _ = sender.send(error);
             }

@@ -35,18 +35,23 @@
 mod allowed;
 mod authenticator;
 mod ca;
+mod chain;
+mod der;
 mod error;
 mod failures;
 mod handshakes;
 mod handshaking;
 mod identity;
+mod known_hosts;
 mod live;
 #[cfg(feature = "_tls")]
 mod member_io;
+mod notice;
 mod pem;
 mod private_file;
 mod proof;
 mod provider;
+mod revocation;
 mod rustls_error;
 mod secret;
 mod stats;
@@ -65,6 +70,7 @@ pub use stats::HandshakeStats;
 pub use trust::Trust;
 
 pub(super) use authenticator::EXPORTER_LABEL;
+pub(super) use der::printable;
 pub(super) use handshaking::Handshaking;
 #[cfg(feature = "_quic")]
 pub(super) use live::Ended;

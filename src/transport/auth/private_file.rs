@@ -1,4 +1,6 @@
-//! Files that only their owner may read: keys and secrets.
+//! Files that only their owner may read: keys and secrets. They are of the user that runs the
+//! program, or of root: anybody else could change them. Where there is no such thing as an
+//! owner and a mode, neither is looked at.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -15,20 +17,38 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
     read_from(path, File::open(path))
 }
 
-/// Reads a private file, and refuses one that others can read. Blocks.
+/// Reads a private file, and refuses one that others can read or own. Blocks.
 pub(super) fn read_private(path: &Path) -> Result<Vec<u8>, AuthSetupError> {
     let file = File::open(path).map_err(|error| failed(path, error))?;
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
         let metadata = file.metadata().map_err(|error| failed(path, error))?;
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let path = path.to_owned();
             return Err(AuthSetupError::Exposed { path, mode });
         }
+        let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+        if !may_own(owner, user) {
+            let path = path.to_owned();
+            return Err(AuthSetupError::ForeignOwner { path, owner, user });
+        }
     }
+    #[cfg(not(unix))]
+    tracing::info!(
+        path = %path.display(),
+        "who owns this private file and who can read it is not looked at on this platform"
+    );
     read_from(path, Ok(file))
+}
+
+/// Whether a private file may be of this owner, in the eyes of that user.
+#[cfg(unix)]
+fn may_own(owner: u32, user: u32) -> bool {
+    /// Who can read and change everything anyway.
+    const ROOT: u32 = 0;
+    owner == ROOT || owner == user
 }
 
 fn read_from(path: &Path, file: io::Result<File>) -> Result<Vec<u8>, AuthSetupError> {
@@ -88,5 +108,24 @@ fn failed(path: &Path, error: io::Error) -> AuthSetupError {
     AuthSetupError::File {
         path: path.to_owned(),
         source: error.into(),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_file_is_of_its_user_or_of_root() {
+        for (owner, user, may) in [
+            (0, 0, true),
+            (0, 1000, true),
+            (1000, 1000, true),
+            (1001, 1000, false),
+            // Who owns it can change it, whoever reads it.
+            (1000, 0, false),
+        ] {
+            assert_eq!(may_own(owner, user), may, "{owner} for {user}");
+        }
     }
 }

@@ -91,7 +91,8 @@ fn refused(error: io::Error) -> AuthError {
         reason: match error.kind() {
             // It has heard a proof of another secret.
             io::ErrorKind::UnexpectedEof => {
-                "it has not proven to know the secret of this side, and has ended the connection"
+                "it has not proven to know the secret of this side, and has ended the \
+                 connection: compare the files of the secret of both"
                     .to_owned()
             }
             kind => format!("it has not proven to know the secret of this side ({kind})"),

@@ -9,6 +9,10 @@ use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use crate::transport::auth_error::AuthError;
 
+/// Both sides name what they speak, with its version.
+const OTHER_PROTOCOL: &str = "the other side speaks another version of the protocol, or another \
+                              one: bring both to the same version";
+
 /// What the library tells the other side of this, as far as it has a word for it.
 pub(super) fn to_rustls(error: AuthError) -> Error {
     match error {
@@ -16,6 +20,7 @@ pub(super) fn to_rustls(error: AuthError) -> Error {
         AuthError::NotYetValid => CertificateError::NotValidYet,
         AuthError::Revoked => CertificateError::Revoked,
         AuthError::UnknownAuthority => CertificateError::UnknownIssuer,
+        AuthError::WrongUse => CertificateError::InvalidPurpose,
         error => CertificateError::Other(OtherError(Arc::new(error))),
     }
     .into()
@@ -27,9 +32,15 @@ pub(in crate::transport) fn from_rustls(error: &Error) -> AuthError {
         Error::InvalidCertificate(error) => from_certificate_error(error),
         Error::NoCertificatesPresented => AuthError::Missing,
         Error::AlertReceived(alert) if is_refusal(*alert) => refused(*alert),
-        error => AuthError::Handshake {
-            reason: error.to_string(),
-        },
+        Error::AlertReceived(AlertDescription::ProtocolVersion) | Error::PeerIncompatible(_) => {
+            AuthError::handshake(
+                "the two sides have no version or algorithm of TLS in common; this side speaks \
+                 TLS 1.3 alone",
+            )
+        }
+        Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | Error::NoApplicationProtocol => AuthError::handshake(OTHER_PROTOCOL),
+        error => AuthError::handshake(error),
     }
 }
 
@@ -78,13 +89,14 @@ fn from_certificate_error(error: &CertificateError) -> AuthError {
         }
         CertificateError::Revoked => AuthError::Revoked,
         CertificateError::UnknownIssuer => AuthError::UnknownAuthority,
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            AuthError::WrongUse
+        }
         CertificateError::Other(OtherError(inner)) if inner.is::<AuthError>() => {
             let error = inner.downcast_ref().cloned();
             error.unwrap_or(AuthError::Missing)
         }
-        error => AuthError::Handshake {
-            reason: format!("its certificate cannot be used: {error}"),
-        },
+        error => AuthError::handshake(format_args!("its certificate cannot be used: {error}")),
     }
 }
 
@@ -92,21 +104,32 @@ fn from_certificate_error(error: &CertificateError) -> AuthError {
 #[cfg(feature = "_quic")]
 pub(in crate::transport) fn refusal(alert: u8) -> Option<AuthError> {
     let alert = AlertDescription::from(alert);
-    is_refusal(alert).then(|| refused(alert))
+    match alert {
+        AlertDescription::NoApplicationProtocol => Some(AuthError::handshake(OTHER_PROTOCOL)),
+        alert => is_refusal(alert).then(|| refused(alert)),
+    }
 }
 
 fn refused(alert: AlertDescription) -> AuthError {
     let reason = match alert {
         AlertDescription::CertificateExpired => {
-            "the certificate of this side has expired, or is not valid yet"
+            "the certificate of this side has expired, or is not valid yet, or the clock of one \
+             of the sides is wrong"
         }
         AlertDescription::CertificateRevoked => "the certificate of this side was revoked",
         AlertDescription::UnknownCA => {
             "no authority that it trusts has signed the certificate of this side"
         }
+        AlertDescription::UnsupportedCertificate => {
+            "the certificate of this side is not for this use: it needs the extended key usage \
+             clientAuth where it connects, and serverAuth where it accepts"
+        }
         AlertDescription::CertificateRequired => "it needs a certificate of this side",
         AlertDescription::AccessDenied => "it does not let this side in",
-        _ => "the key or the certificate of this side is none that it allows",
+        _ => {
+            "the key or the certificate of this side is none that it allows, or the certificate \
+             of its authority has expired there"
+        }
     };
     AuthError::Refused {
         reason: reason.to_owned(),

@@ -66,15 +66,22 @@ impl Secret {
         })
     }
 
-    /// Reads a secret from a file that only its owner can read. Blocks.
+    /// Reads a secret from a file that only its owner can read, who is the user that runs
+    /// this program, or root. Both are looked at on Unix alone: elsewhere the log says at
+    /// each reading that they are not. Blocks.
     ///
     /// # Errors
-    /// [`AuthSetupError`]: the file cannot be read, others can read it, or there is no
-    /// secret in it.
+    /// [`AuthSetupError`]: the file cannot be read, others can read it, it is of somebody
+    /// else, or there is no secret in it.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, AuthSetupError> {
-        let bytes = read_private(path.as_ref())?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| AuthSetupError::SecretText)?;
-        text.parse()
+        let path = path.as_ref();
+        let bytes = read_private(path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| AuthSetupError::SecretText);
+        text.and_then(str::parse)
+            .map_err(|source| AuthSetupError::InFile {
+                path: path.to_owned(),
+                source: Box::new(source),
+            })
     }
 
     /// Reads a secret from a file, or generates one and puts it there if there is no

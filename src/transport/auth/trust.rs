@@ -1,13 +1,16 @@
 //! Whom to let in.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::EndEntityCert;
 
 use super::allowed::AllowedKeys;
 use super::ca::{Ca, LoadedCa};
+use super::chain::check_size;
 use super::error::AuthSetupError;
+use super::notice::Notice;
 use super::proof::Side;
 use super::secret::Secret;
 use crate::transport::auth_error::AuthError;
@@ -44,30 +47,43 @@ impl TrustState {
         })
     }
 
-    /// Reads the files of the authorities again. Nothing changes if they cannot be read.
-    pub(super) fn reload(&self) -> Result<(), AuthSetupError> {
-        if let Self::Ca(ca, current) = self {
-            let loaded = ca.load()?;
-            *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
-        }
-        Ok(())
+    /// Reads the files of the authorities again. What cannot be read stays as it was, and
+    /// why is in the list.
+    pub(super) fn reload(&self) -> Vec<AuthSetupError> {
+        let Self::Ca(ca, current) = self else {
+            return Vec::new();
+        };
+        let before = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+        let (loaded, errors) = ca.reload(&before);
+        *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded);
+        errors
+    }
+
+    /// What a person should look at.
+    pub(super) fn notices(&self, now: SystemTime) -> Vec<Notice> {
+        let Self::Ca(_, current) = self else {
+            return Vec::new();
+        };
+        let current = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+        current.notices(now)
     }
 
     /// Who the other side is, if its certificates are enough to let it in (or as far as
     /// they are, where there is a secret to prove). Whether it has the private key is
-    /// checked elsewhere.
+    /// checked elsewhere. A chain that is too large is not looked at.
     pub(super) fn check(
         &self,
-        chain: &[CertificateDer<'_>],
+        first: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
         side: Side,
         now: UnixTime,
     ) -> Result<PeerIdentity, AuthError> {
-        let identity = identity_of(chain)?;
+        check_size(first, between)?;
+        let identity = identity_of(first)?;
         match self {
             Self::Ca(_, current) => {
-                let current = current.read().unwrap_or_else(PoisonError::into_inner);
-                let current = Arc::clone(&current);
-                current.check(chain, side, now)?;
+                let current = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+                current.check(first, between, side, now)?;
             }
             Self::Keys(keys) => keys.check(identity)?,
             Self::Secret(_) => {}
@@ -76,13 +92,12 @@ impl TrustState {
     }
 }
 
-/// Whose certificate the first one is.
-pub(super) fn identity_of(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, AuthError> {
-    let first = chain.first().ok_or(AuthError::Missing)?;
-    let broken = |error: webpki::Error| AuthError::Handshake {
-        reason: format!("its certificate cannot be read: {error}"),
+/// Whose certificate this is.
+pub(super) fn identity_of(certificate: &CertificateDer<'_>) -> Result<PeerIdentity, AuthError> {
+    let broken = |error: webpki::Error| {
+        AuthError::handshake(format_args!("its certificate cannot be read: {error}"))
     };
-    let certificate = EndEntityCert::try_from(first).map_err(broken)?;
+    let certificate = EndEntityCert::try_from(certificate).map_err(broken)?;
     let key = certificate.subject_public_key_info();
     Ok(PeerIdentity::of_public_key(&key))
 }

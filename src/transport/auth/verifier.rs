@@ -43,9 +43,7 @@ impl TrustVerifier {
         side: Side,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let mut chain = vec![first.clone()];
-        chain.extend_from_slice(between);
-        let checked = self.trust.check(&chain, side, now).map(drop);
+        let checked = self.trust.check(first, between, side, now).map(drop);
         if let (Err(error), Some(Verdict(verdict))) = (&checked, &self.verdict) {
             // The first one counts.
             let _ = verdict.set(error.clone());

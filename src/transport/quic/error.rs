@@ -4,7 +4,7 @@ use std::io;
 
 use quinn::ConnectionError;
 
-use crate::transport::auth::refusal;
+use crate::transport::auth::{printable, refusal};
 use crate::transport::auth_error::AuthError;
 
 /// The codes of QUIC that carry an alert of TLS in their last byte (RFC 9001, 4.8).
@@ -12,6 +12,9 @@ const CRYPTO_ERRORS: std::ops::Range<u64> = 0x100..0x200;
 
 /// QUIC's code for a listener that takes no connection (RFC 9000, 20.1).
 const CONNECTION_REFUSED: u64 = 0x02;
+
+/// The longest text of an error, in characters.
+const MAX_TEXT: usize = 300;
 
 /// Why the other side does not let this one in, if that is why the connection has ended.
 fn refused(error: &ConnectionError) -> Option<AuthError> {
@@ -27,9 +30,20 @@ fn refused(error: &ConnectionError) -> Option<AuthError> {
 pub(super) fn failed(error: &ConnectionError) -> AuthError {
     match error {
         ConnectionError::TimedOut => AuthError::TimedOut,
-        error => refused(error).unwrap_or_else(|| AuthError::Handshake {
-            reason: error.to_string(),
-        }),
+        error => refused(error).unwrap_or_else(|| AuthError::handshake(reason(error))),
+    }
+}
+
+/// The text of an error without the words of the other side, which nobody knows yet.
+fn reason(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ConnectionClosed(close) => {
+            format!("the other side has ended it: {}", close.error_code)
+        }
+        ConnectionError::ApplicationClosed(close) => {
+            format!("the other side has ended it (code {})", close.error_code)
+        }
+        error => error.to_string(),
     }
 }
 
@@ -48,14 +62,23 @@ pub(super) fn ended(error: &ConnectionError) -> io::Error {
         ConnectionError::LocallyClosed => io::ErrorKind::NotConnected,
         _ => io::ErrorKind::ConnectionReset,
     };
-    io::Error::new(kind, error.to_string())
+    io::Error::new(kind, printable(&reason(error), MAX_TEXT))
 }
 
-/// Whether nobody listens there, or nothing comes back.
-pub(super) fn is_unreachable(error: &ConnectionError) -> bool {
+/// What it means that nobody listens there, or that nothing comes back; nothing if the
+/// connection has ended for another reason.
+pub(super) fn unreachable(error: &ConnectionError) -> Option<io::Error> {
     let kind = ended(error).kind();
-    matches!(
-        kind,
-        io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused
-    )
+    let text = match kind {
+        io::ErrorKind::TimedOut => {
+            "no answer over QUIC: nobody is there, UDP does not get through, or the other side \
+             speaks TLS over TCP"
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "it takes no connection over QUIC from here at present: it does not listen, or too \
+             many from this address have failed"
+        }
+        _ => return None,
+    };
+    Some(io::Error::new(kind, text))
 }

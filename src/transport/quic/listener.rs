@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use quinn::Incoming;
 
 use super::endpoints::Listening;
+use super::error::failed;
 use super::session::shake_hands;
 use crate::protocol::Addr;
 use crate::transport::auth::{Authenticator, HandshakeConfig, HandshakeCounts, Handshaking, Side};
@@ -57,10 +58,7 @@ impl QuicListener {
         };
         let (auth, port) = (self.auth.clone(), self.socket.local().port());
         self.handshakes.begin(place, async move {
-            let broken = |error: quinn::ConnectionError| AuthError::Handshake {
-                reason: error.to_string(),
-            };
-            let connecting = incoming.accept().map_err(broken)?;
+            let connecting = incoming.accept().map_err(|error| failed(&error))?;
             let shaken = shake_hands(&auth, connecting, Side::Server, port).await;
             shaken.map_err(AuthError::from)
         });

@@ -101,9 +101,7 @@ async fn begin(
     io: &mut (impl AsyncRead + AsyncWrite + Unpin),
     side: Side,
 ) -> Result<(), AuthError> {
-    let failed = |error: std::io::Error| AuthError::Handshake {
-        reason: error.to_string(),
-    };
+    let failed = |error: std::io::Error| AuthError::handshake(error);
     match side {
         Side::Client => io.write_all(&[FRAMES]).await.map_err(failed),
         Side::Server => match io.read_u8().await.map_err(failed)? {

@@ -11,7 +11,7 @@ use quinn::{ConnectError, Connecting};
 use tokio::time::timeout;
 
 use super::endpoints::Endpoints;
-use super::error::{ended, is_unreachable};
+use super::error::unreachable;
 use super::listener::QuicListener;
 use super::session::{HandshakeFailure, shake_hands};
 use super::settings;
@@ -168,10 +168,13 @@ impl QuicTransport {
         if let Some(refusal) = verdict.refusal() {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
         }
-        Err(match failed {
-            HandshakeFailure::Quic(error) if is_unreachable(&error) => ended(&error),
-            failed => io::Error::new(io::ErrorKind::PermissionDenied, AuthError::from(failed)),
-        })
+        if let HandshakeFailure::Quic(error) = &failed
+            && let Some(error) = unreachable(error)
+        {
+            return Err(error);
+        }
+        let failed = AuthError::from(failed);
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, failed))
     }
 }
 

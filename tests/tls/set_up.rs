@@ -1,0 +1,246 @@
+//! What a user is told who has set it up wrongly: what is wrong, in which file, and what to
+//! do about it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bt_lite::transport::auth::{AuthSetupError, Authenticator, Ca, Identity, Secret, Trust};
+use bt_lite::transport::{AuthError, TlsTransport};
+use bt_lite::{Addr, MemoryNetwork, Transport, TransportError};
+use futures::StreamExt;
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::authority::{Authority, Validity};
+use crate::warnings::warned;
+
+struct Files {
+    dir: tempfile::TempDir,
+    authority: Authority,
+    key: KeyPair,
+}
+
+impl Files {
+    fn new() -> Self {
+        let files = Self {
+            dir: tempfile::tempdir().unwrap(),
+            authority: Authority::new("the cluster"),
+            key: KeyPair::generate().unwrap(),
+        };
+        files.write("ca.pem", files.authority.pem());
+        files.write("cert.pem", files.certificate());
+        files.write("key.pem", files.key.serialize_pem());
+        files
+    }
+
+    fn certificate(&self) -> String {
+        self.authority.sign(&self.key, 1, Validity::Now)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        write(&self.path(name), bytes.as_ref());
+    }
+
+    fn set_up(&self) -> Result<Authenticator, AuthSetupError> {
+        let identity = Identity::from_pem_files(self.path("cert.pem"), self.path("key.pem"))?;
+        Authenticator::new(identity, Trust::Ca(Ca::from_pem_file(self.path("ca.pem"))))
+    }
+
+    /// Asserts that a file with this in it is an error that names the file and says this.
+    fn expect(&self, name: &str, bytes: impl AsRef<[u8]>, parts: &[&str]) {
+        let before = fs::read(self.path(name)).unwrap();
+        self.write(name, bytes);
+        let error = self.set_up().expect_err("it cannot be used");
+        let (text, path) = (error.to_string(), self.path(name));
+        assert!(text.contains(&path.display().to_string()), "{text}");
+        for part in parts {
+            assert!(text.contains(part), "no {part:?}: {text}");
+        }
+        self.write(name, before);
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    }
+}
+
+#[test]
+fn files_with_something_else_in_them_are_named_with_what_is_in_them() {
+    let files = Files::new();
+    files.set_up().unwrap();
+    let (certificate, key) = (files.certificate(), files.key.serialize_pem());
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    for name in ["ca.pem", "cert.pem"] {
+        files.expect(name, "", &["empty"]);
+        files.expect(name, "nonsense", &["no PEM", "BEGIN CERTIFICATE"]);
+        files.expect(name, &der, &["DER", "openssl x509 -inform DER"]);
+        files.expect(name, &key, &["PRIVATE KEY", "no CERTIFICATE"]);
+        let cut = &certificate[..certificate.len() / 2];
+        files.expect(name, cut, &["-----END CERTIFICATE-----"]);
+        let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        files.expect(name, nonsense, &["certificate 1"]);
+    }
+    files.expect("key.pem", "", &["empty"]);
+    files.expect("key.pem", &certificate, &["CERTIFICATE", "no PRIVATE KEY"]);
+    files.expect(
+        "key.pem",
+        files.key.serialize_der(),
+        &["DER", "openssl pkey"],
+    );
+    let locked =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    files.expect("key.pem", locked, &["passphrase", "openssl pkey"]);
+    let nonsense = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    files.expect("key.pem", nonsense, &["key"]);
+}
+
+#[test]
+fn key_that_does_not_fit_its_certificate_is_told_with_both_files() {
+    let files = Files::new();
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    files.expect(
+        "key.pem",
+        other,
+        &["is not that of the certificate", "cert.pem"],
+    );
+}
+
+#[test]
+fn expired_certificate_is_told_with_its_file_its_date_and_the_clock() {
+    let files = Files::new();
+    let over = files.authority.sign(&files.key, 1, Validity::Over);
+    files.expect("cert.pem", over, &["2021-01-01", "renew", "clock"]);
+    let old = Authority::valid("the old cluster", Validity::Over);
+    files.expect("ca.pem", old.pem(), &["CN=the old cluster", "2021-01-01"]);
+}
+
+#[test]
+fn certificate_that_others_would_refuse_is_warned_of_at_once() {
+    let authority = Authority::new("the cluster");
+    let told = |identity: Identity| {
+        let trust = Trust::Ca(authority.ca());
+        warned(|| Authenticator::new(identity, trust).unwrap()).0
+    };
+    assert_eq!(
+        told(authority.member(1, Validity::Now)),
+        Vec::<String>::new()
+    );
+    for (identity, part) in [
+        (
+            Authority::new("another").member(1, Validity::Now),
+            "authorities",
+        ),
+        (authority.member(1, Validity::NotYet), "not valid yet"),
+        (
+            used_for(&authority, ExtendedKeyUsagePurpose::CodeSigning),
+            "clientAuth",
+        ),
+    ] {
+        let told = told(identity);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains(part), "{told:?}");
+    }
+}
+
+fn used_for(authority: &Authority, usage: ExtendedKeyUsagePurpose) -> Identity {
+    let key = KeyPair::generate().unwrap();
+    let certificate = authority.sign_for(&key, 3, Validity::Now, &[usage]);
+    Identity::from_pem(&certificate, &key.serialize_pem()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn certificate_for_another_use_is_told_to_both_sides() {
+    let authority = Authority::new("the cluster");
+    let network = MemoryNetwork::new(1);
+    let tls = |name: &str, identity| {
+        let auth = Authenticator::new(identity, Trust::Ca(authority.ca())).unwrap();
+        TlsTransport::new(network.endpoint(name), auth)
+    };
+    // It is for clients alone.
+    let only = tls(
+        "only",
+        used_for(&authority, ExtendedKeyUsagePurpose::ClientAuth),
+    );
+    let other = tls("other", authority.member(4, Validity::Now));
+    let addr: Addr = "memory:only".parse().unwrap();
+    let mut listener = only.listen(&addr).await.unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let Err(TransportError::Auth(error)) = other.connect(&addr).await else {
+        panic!("it is let in");
+    };
+    assert_eq!(error, AuthError::WrongUse);
+    assert!(error.to_string().contains("serverAuth"), "{error}");
+
+    // It is for servers alone.
+    let only = tls(
+        "server",
+        used_for(&authority, ExtendedKeyUsagePurpose::ServerAuth),
+    );
+    let addr: Addr = "memory:other".parse().unwrap();
+    let mut listener = other.listen(&addr).await.unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    let told = match only.connect(&addr).await {
+        Err(error) => error,
+        Ok(mut connection) => connection.stream.next().await.unwrap().unwrap_err(),
+    };
+    let TransportError::Auth(AuthError::Refused { reason }) = told else {
+        panic!("{told}");
+    };
+    assert!(reason.contains("clientAuth"), "{reason}");
+}
+
+#[test]
+fn secret_that_is_none_is_told_with_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("secret");
+    for (text, part) in [
+        ("correct horse battery staple", "openssl rand -hex 32"),
+        ("", "openssl rand -hex 32"),
+        ("abcd", "16"),
+    ] {
+        write(&path, text.as_bytes());
+        let told = Secret::from_file(&path).unwrap_err().to_string();
+        assert!(told.contains(&path.display().to_string()), "{told}");
+        assert!(told.contains(part), "{told}");
+    }
+    write(&path, &[0xff; 40]);
+    let told = Secret::from_file(&path).unwrap_err().to_string();
+    assert!(told.contains(&path.display().to_string()), "{told}");
+}
+
+#[cfg(unix)]
+#[test]
+fn private_file_that_others_can_read_or_own_is_refused_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new();
+    let path = files.path("key.pem");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let text = files.set_up().err().unwrap().to_string();
+    assert!(
+        text.contains(&format!("chmod 600 {}", path.display())),
+        "{text}"
+    );
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+    // Only root can give a file away.
+    if std::os::unix::fs::chown(&path, Some(12_345), None).is_err() {
+        return;
+    }
+    let error = files.set_up().expect_err("it is of somebody else");
+    assert!(
+        matches!(error, AuthSetupError::ForeignOwner { owner: 12_345, .. }),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.contains(&path.display().to_string()), "{text}");
+    assert!(text.contains("chown"), "{text}");
+}
