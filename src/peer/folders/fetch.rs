@@ -14,21 +14,26 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, sleep};
 
 use super::control::FolderControl;
 use super::error::FolderError;
+use super::here::intact;
 use super::obtain::{Obtain, Obtained};
+use super::pause_record::{PauseRecord, RecordPlace, open_when_free};
+use super::paused_form::FolderForm;
 use super::place::{Base, existing, missing};
+use super::release::{release_files, stop_serving};
 use super::running::{Registered, RunningFolder};
 use super::selection::Selection;
-use super::share::{in_memory, is_long, release_files, serve_file, stop_serving};
+use super::share::{in_memory, is_long, serve_file};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use super::target::FolderTarget;
 use crate::content::{
@@ -45,6 +50,7 @@ use crate::peer::contents::table::Taken;
 use crate::peer::contents::withdrawal::tell_gone;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::paused_form::RecordedState;
 use crate::peer::downloads::search::{Missed, Search};
 use crate::peer::downloads::task::check_owners;
 use crate::peer::handles::folder::{FolderDownload, FolderOptions};
@@ -53,7 +59,7 @@ use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState};
-use crate::storage::{Blob, FolderHome, Folders, PausedFolder, PlacedFiles, StorageError};
+use crate::storage::{Blob, FolderHome, Folders, PausedId, PlacedFiles, StorageError};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -73,6 +79,8 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(in crate::peer) struct FolderRequest {
     key: DownloadKey,
+    /// The name that it was asked for by, if it was not asked for by id.
+    asked: Option<ContentName>,
     name: Option<ContentName>,
     /// Nothing but these paths; all, if there are none.
     paths: Vec<FolderPath>,
@@ -90,8 +98,22 @@ pub(in crate::peer) struct FolderTask {
     registered: Registered,
     /// Where the folder goes, once this download fetches it.
     claimed: OnceLock<Claimed>,
-    /// Held while a pause is recorded.
-    recording: Arc<Mutex<()>>,
+    /// The one that it has joined. It outlives the future that follows it.
+    joined: Mutex<Option<Join>>,
+    /// The record of a pause, and what of the request is in it.
+    record: PauseRecord,
+    asked: Option<ContentName>,
+    stored_as: Option<ContentName>,
+}
+
+/// What is known of a download that was recorded before the peer was started.
+pub(in crate::peer) struct RestoredFolder {
+    /// The name that it was asked for by, if it was not asked for by id.
+    pub(super) asked: Option<ContentName>,
+    pub(super) known: Option<(Folder, FolderProgress)>,
+    pub(super) patience: Option<Option<Duration>>,
+    /// Its record, if that is not in the home of the folder.
+    pub(super) record: Option<PausedId>,
 }
 
 /// What a download fetches.
@@ -170,36 +192,47 @@ struct Done {
 }
 
 impl FolderTask {
-    /// A task to run, what it is to do, and the user's handle of it. `restored` says that
-    /// it was paused when the peer was last stopped.
+    /// A task to run, what it is to do, and the user's handle of it. `restored` is what was
+    /// recorded of it, if it was.
     pub(in crate::peer) fn new(
         shared: &Arc<PeerShared>,
         key: DownloadKey,
         options: FolderOptions,
-        restored: bool,
+        restored: Option<RestoredFolder>,
     ) -> (Self, FolderRequest, FolderDownload) {
         let control = FolderControl::new(options.paths.clone());
         control.set_seeds(options.seed);
         control.set_priority(options.priority);
         control.set_pause(options.paused);
+        let record = restored.as_ref().map(|restored| restored.record);
+        let record = PauseRecord::new(shared, record);
         let checked = key.clone().check().ok();
         let asked = match &checked {
             Some(ContentKey::Name(name)) => Some(name.clone()),
-            _ => None,
+            _ => restored
+                .as_ref()
+                .and_then(|restored| restored.asked.clone()),
         };
-        let status = FolderStatus {
+        let mut status = FolderStatus {
             paused: options.paused.is_some(),
             ..FolderStatus::default()
         };
+        if let Some(restored) = restored {
+            if let Some(patience) = restored.patience {
+                control.set_patience(patience);
+            }
+            if let Some((folder, progress)) = restored.known {
+                (status.folder, status.progress) = (Some(folder), progress);
+            }
+        }
         let (status, watched) = watch::channel(status);
         let (holders, hold) = Holders::new();
-        let name = options.name.clone().or(asked);
+        let name = options.name.clone().or(asked.clone());
         let running = RunningFolder::new(
             checked,
             (name, options.directory.clone()),
             (Arc::clone(&control), holders),
             watched.clone(),
-            restored,
         );
         let download = FolderDownload::new(watched, hold, control);
         let task = Self {
@@ -207,10 +240,14 @@ impl FolderTask {
             status,
             registered: shared.running_folders.add(running),
             claimed: OnceLock::new(),
-            recording: Arc::default(),
+            joined: Mutex::default(),
+            record,
+            asked: asked.clone(),
+            stored_as: options.name.clone(),
         };
         let request = FolderRequest {
             key,
+            asked,
             name: options.name,
             paths: options.paths,
             owners: options.owners,
@@ -257,10 +294,7 @@ impl FolderTask {
             Located::Elsewhere(found) => found,
         };
         let id = found.id;
-        let asked = match key {
-            ContentKey::Name(name) => Some(name),
-            ContentKey::Id(_) => None,
-        };
+        let asked = request.asked.clone();
         let here = self.here(id, &homes, request)?;
         let names = match &here {
             // It keeps its name.
@@ -366,24 +400,15 @@ impl FolderTask {
             self.shared.limit_content(id, limits);
         }
         loop {
-            if let Some((folder, true)) = self.shared.folders.get(&id) {
-                // It has one name here, and is not copied to another.
-                let fits = request
-                    .name
-                    .as_ref()
-                    .is_none_or(|name| *name == folder.name);
-                return Some(match fits {
-                    true => Ok(folder),
-                    false => Err(FolderError::AlreadyHere { id }),
-                });
-            }
             match self.registered.claim(id) {
                 Ok(()) => {
                     // Nobody else sets them.
                     let _ = self.registered.found.set(id);
                     let homes = homes.clone();
                     let _ = self.claimed.set(Claimed { id, homes });
-                    return None;
+                    let here = intact(&self.shared, &id).await;
+                    let here = here.map_err(FolderError::from).transpose()?;
+                    return Some(here.and_then(|folder| has_name(folder, request)));
                 }
                 Err(other) => {
                     let joined = match other.holders.join() {
@@ -393,8 +418,8 @@ impl FolderTask {
                             None
                         }
                     };
-                    if joined.is_some() {
-                        return joined;
+                    if let Some(joined) = joined {
+                        return Some(joined.and_then(|folder| has_name(folder, request)));
                     }
                 }
             }
@@ -418,27 +443,47 @@ impl FolderTask {
         }
         let _ = self.registered.found.set(id);
         self.registered.unlist();
-        if other.take_restored() && self.control().pauses().borrow().is_none() {
-            // Somebody wants it now.
-            other.control.set_pause(None);
-        }
+        // It is recorded as one with the other.
+        self.record.write(None, None).await;
         self.control().join(&other.control);
         other.control.add_owners(request.owners.clone());
-        let outcome = tokio::select! {
-            biased;
-            () = self.registered.holders.cancelled().cancelled() => {
-                Some(Err(DownloadError::Cancelled.into()))
-            }
-            outcome = self.watch(&other, request) => outcome,
-        };
-        if self.registered.holders.discards() {
-            if !hold.discard() {
-                ended(&other).await;
-            }
-        } else if self.registered.holders.was_explicit() {
-            hold.cancel();
-        }
+        *self.joined() = Some(Join {
+            other: Arc::clone(&other),
+            hold,
+        });
+        let outcome = self.watch(&other, request).await;
+        // The part in it is given back.
+        drop(self.joined().take());
         outcome
+    }
+
+    /// This download has ended, by itself or with its handles: what that means for the one
+    /// that it has joined, if it still has.
+    async fn leave_joined(&self) -> Result<(), FolderError> {
+        let joined = self.joined().take();
+        let (Some(Join { other, hold }), holders) = (joined, &self.registered.holders) else {
+            return Ok(());
+        };
+        if !holders.discards() {
+            if holders.was_explicit() {
+                hold.cancel();
+            }
+            return Ok(());
+        }
+        if hold.discard() {
+            // Others want it.
+            return Ok(());
+        }
+        ended(&other).await;
+        match &other.status.borrow().outcome {
+            Some(Err(error @ FolderError::Storage(_))) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn joined(&self) -> MutexGuard<'_, Option<Join>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(
@@ -506,64 +551,88 @@ impl FolderTask {
     where
         F: Future<Output = T>,
     {
-        let mut pauses = self.control().pauses();
+        let mut changes = self.control().changes();
         loop {
-            let pause = *pauses.borrow_and_update();
-            if self.show_paused(pause.is_some()) || pause.is_some() {
-                self.record_pause(None, pause).await;
-            }
-            if pause.is_some() {
+            changes.mark_unchanged();
+            if self.note_pause(None).await.is_some() {
                 // The sender is in the control.
-                let _ = pauses.changed().await;
+                let _ = changes.changed().await;
                 continue;
             }
-            tokio::select! {
-                biased;
-                Ok(_) = pauses.wait_for(Option::is_some) => {}
-                done = step() => return done,
+            let mut work = pin!(step());
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = changes.changed() => if self.note_pause(None).await.is_some() {
+                        break;
+                    },
+                    done = &mut work => return done,
+                }
             }
         }
     }
 
-    /// Returns whether that is new.
-    fn show_paused(&self, paused: bool) -> bool {
+    /// Shows and records how the download is paused, if it is; or that it is not any more.
+    async fn note_pause(&self, home: Option<&Arc<FolderHome>>) -> Option<PauseOptions> {
+        let pause = *self.control().pauses().borrow();
+        self.show_paused(pause.is_some());
+        if pause.is_some() || self.record.is_there() {
+            self.record_pause(home).await;
+        }
+        pause
+    }
+
+    fn show_paused(&self, paused: bool) {
         self.status.send_if_modified(|status| {
             let changed = status.paused != paused;
             status.paused = paused;
             status.stall = status.stall.filter(|_| !paused);
             changed
-        })
+        });
     }
 
-    /// Has the storage record how the download is paused, or drops that. `home` is that of
-    /// the folder, if it is open.
-    async fn record_pause(&self, home: Option<&Arc<FolderHome>>, pause: Option<PauseOptions>) {
-        let (Some(claimed), true) = (self.claimed.get(), self.shared.share_stored) else {
+    /// Has the storage record how the download is paused, or that it went on, with all that
+    /// is wanted of it. `home` is that of the folder, if it is open.
+    async fn record_pause(&self, home: Option<&Arc<FolderHome>>) {
+        let Some(key) = &self.registered.key else {
             return;
         };
-        let id = claimed.id;
         let control = self.control();
-        let paused = pause.map(|pause| PausedFolder {
-            id,
-            name: self.registered.name.clone(),
-            paths: control.selections().borrow().paths().to_vec(),
+        let pause = *control.pauses().borrow();
+        let limits = self
+            .registered
+            .id()
+            .map(|id| self.shared.limiter.content(&id));
+        let known = {
+            let status = self.status.borrow();
+            let folder = status.folder.clone();
+            folder.map(|folder| (folder, status.progress))
+        };
+        let form = FolderForm {
+            state: pause.map_or(RecordedState::Resumed, RecordedState::Paused),
+            key: self.asked.clone().map_or(key.clone(), ContentKey::Name),
+            name: self.stored_as.clone(),
             directory: self.registered.directory.clone(),
-            serve: pause.serve,
-            seed: control.seeds(),
-        });
-        let turn = Arc::clone(&self.recording).lock_owned().await;
-        let (home, main) = (home.cloned(), claimed.homes.main.clone());
-        let (done, heard) = oneshot::channel::<()>();
-        // Goes on if this future is dropped: whoever removes the record waits for it.
-        let span = self.shared.tasks.span.clone();
-        self.shared.tasks.spawn(span, async move {
-            if let Err(error) = record_paused(home, main, id, paused).await {
-                tracing::warn!(folder = %id, %error, "the pause is not recorded");
-            }
-            drop((turn, done));
-        });
-        // It ends with an error when it is dropped.
-        let _ = heard.await;
+            overwrites: false,
+            paths: control.selections().borrow().paths().to_vec(),
+            priority: control.priority(),
+            seeds: control.seeds(),
+            patience: control.patience(),
+            limits: limits.filter(|limits| *limits != ContentLimits::default()),
+            owners: control.owners(),
+            known,
+        };
+        self.record.write(self.record_place(home), Some(form)).await;
+    }
+
+    /// Where a pause is recorded, once the folder is found.
+    fn record_place(&self, home: Option<&Arc<FolderHome>>) -> Option<RecordPlace> {
+        let claimed = self.claimed.get()?;
+        Some(RecordPlace {
+            id: claimed.id,
+            folders: claimed.homes.main.clone(),
+            home: home.cloned(),
+        })
     }
 
     /// Finds the folder, and says so when no tracker answers.
@@ -597,13 +666,11 @@ impl FolderTask {
     /// themselves.
     async fn follow_pauses(&self, job: &Job) -> Infallible {
         let home = Some(&job.obtain.home).filter(|_| !job.homes.is_elsewhere);
-        let mut pauses = self.control().pauses();
+        let mut changes = self.control().changes();
         let mut is_hidden = false;
         loop {
-            let pause = *pauses.borrow_and_update();
-            if self.show_paused(pause.is_some()) || pause.is_some() {
-                self.record_pause(home, pause).await;
-            }
+            changes.mark_unchanged();
+            let pause = self.note_pause(home).await;
             let hides = job.here.is_none() && pause.is_some_and(|pause| !pause.serve);
             match (is_hidden, hides) {
                 (false, true) => self.hide(job).await,
@@ -612,7 +679,7 @@ impl FolderTask {
             }
             is_hidden = hides;
             // It never ends: the sender is in the control.
-            let _ = pauses.changed().await;
+            let _ = changes.changed().await;
         }
     }
 
@@ -692,7 +759,7 @@ impl FolderTask {
             }),
             None => {
                 let names = &job.names.stored;
-                existing(&self.shared, &job.homes.target, names, &whole).await?
+                existing(&self.shared, &job.homes.target, &obtain.home, names, &whole).await?
             }
         };
         self.status
@@ -803,7 +870,7 @@ impl FolderTask {
     ) -> Result<(FolderIndex, FolderIndex), FolderError> {
         let id = obtain.source.index();
         let part = self.selected(whole)?;
-        let missing = missing(&self.shared, id, whole, &part, base).await?;
+        let missing = missing(&self.shared, &obtain.home, whole, &part, base).await?;
         check_room(obtain, &missing).await?;
         done.want(&part, &missing);
         let name = base.as_ref().map_or(name, |base| &base.name);
@@ -858,11 +925,13 @@ impl FolderTask {
                 unshare(shared, &id).await;
             }
             self.remove_home(&obtain.home).await;
-            if job.homes.is_elsewhere {
-                self.record_pause(None, None).await;
-            }
             return Ok(());
         }
+        let placed = match job.homes.is_elsewhere {
+            // The storage finds it by its path, and deletes nothing there.
+            true => placed.by_path(),
+            false => placed,
+        };
         let pool = job.homes.target.pool();
         for (file, place) in placed.blobs(whole, pool) {
             if let Some(fetched) = obtain.target.opened(&file) {
@@ -886,6 +955,7 @@ impl FolderTask {
             self.remove_home(&obtain.home).await;
         }
         let is_whole = is_whole(whole, part, &placed);
+        shared.losses.found(&id);
         shared.folders.complete(folder.clone(), is_whole, placed);
         if let Some(index) = index.filter(|_| is_whole) {
             let listed = job.names.listed.clone();
@@ -913,10 +983,8 @@ impl FolderTask {
         let names = (&folder.name, &job.names.listed);
         let index = obtain.target.opened(&folder.id);
         if job.homes.is_elsewhere {
-            // The storage finds it by its path.
             let home = FolderHome::open(&job.homes.main, folder.id).await?;
             let blob = home.keep_index(bytes.clone()).await?;
-            let placed = placed.by_path();
             let recorded = home.record(names, whole, &placed, manifest).await;
             log_failed(home.clear().await);
             if let Some(index) = index {
@@ -955,27 +1023,33 @@ impl FolderTask {
         outcome: Result<Folder, FolderError>,
         request: &FolderRequest,
     ) -> Result<Folder, FolderError> {
+        self.leave_joined().await?;
         let cancelled: FolderError = DownloadError::Cancelled.into();
         if outcome.as_ref().err() == Some(&cancelled) {
             self.claim_late(request).await;
         }
+        let stop = &self.shared.tasks.stop;
+        let holders = &self.registered.holders;
+        if stop.is_cancelled() && outcome.is_err() {
+            let has_ended = holders.was_explicit() && !holders.discards();
+            let pause = *self.control().pauses().borrow();
+            if has_ended {
+                self.record.write(self.record_place(None), None).await;
+            } else if pause.is_some() || self.record.is_there() {
+                self.record_pause(None).await;
+            }
+            return outcome;
+        }
         let (Some(claimed), Err(error)) = (self.claimed.get(), &outcome) else {
+            self.record.write(self.record_place(None), None).await;
             return outcome;
         };
         if matches!(error, FolderError::Storage(StorageError::Locked { .. })) {
             // It is somebody else's.
             return outcome;
         }
-        let stop = &self.shared.tasks.stop;
-        if stop.is_cancelled() {
-            let pause = *self.control().pauses().borrow();
-            if pause.is_some() {
-                self.record_pause(None, pause).await;
-            }
-            return outcome;
-        }
         let cancelled = matches!(error, FolderError::Download(DownloadError::Cancelled));
-        let discards = cancelled && self.registered.holders.discards();
+        let discards = cancelled && holders.discards();
         let removed = self.remove_rest(claimed, discards);
         match stop.run_until_cancelled(removed).await {
             Some(Ok(())) => {}
@@ -1008,7 +1082,7 @@ impl FolderTask {
         let (shared, id) = (&self.shared, claimed.id);
         self.control().board.ended().await;
         // What is recorded at this moment is to be removed as well.
-        drop(self.recording.lock().await);
+        self.record.write(self.record_place(None), None).await;
         if shared.folders.get(&id).is_none()
             && shared.contents.role(&id) == Some(Role::Index)
             && !shared.contents.is_alone(&id)
@@ -1087,36 +1161,12 @@ impl Done {
     }
 }
 
-/// Records in the home of a folder that its download is paused, or drops that.
-async fn record_paused(
-    home: Option<Arc<FolderHome>>,
-    main: Folders,
-    id: ContentId,
-    paused: Option<PausedFolder>,
-) -> Result<(), StorageError> {
-    if let Some(home) = home {
-        return home.record_paused(paused).await;
-    }
-    let is_over = paused.is_none();
-    let home = FolderHome::open(&main, id).await?;
-    home.record_paused(paused).await?;
-    match is_over && !home.holds_anything().await? {
-        true => home.remove().await,
-        false => Ok(()),
-    }
-}
-
-/// Opens a home that a step which was under way may hold still.
-async fn open_when_free(folders: &Folders, id: ContentId) -> Result<FolderHome, StorageError> {
-    let mut attempts = 0;
-    loop {
-        match FolderHome::open(folders, id).await {
-            Err(StorageError::Locked { .. }) if attempts < REMOVE_ATTEMPTS => {
-                attempts += 1;
-                sleep(REMOVE_PAUSE).await;
-            }
-            opened => return opened,
-        }
+/// The folder, if it has the name that is wanted: it has one name here, and is not copied
+/// to another.
+fn has_name(folder: Folder, request: &FolderRequest) -> Result<Folder, FolderError> {
+    match &request.name {
+        Some(name) if *name != folder.name => Err(FolderError::AlreadyHere { id: folder.id }),
+        _ => Ok(folder),
     }
 }
 
