@@ -276,7 +276,7 @@ async fn last_handle_of_a_folder_decides_as_that_of_a_content() {
                 }
                 sleep(SECOND).await;
                 assert_eq!(only(&peer).state, ContentState::Downloading, "{case}");
-                assert_eq!(names(scene.dirs.to.path()), [home.clone()], "{case}");
+                assert_eq!(names(scene.dirs.to.path()), [&*home], "{case}");
                 if let Some(left) = leave(stays, last) {
                     assert_eq!(left.await, Err(cancelled.clone()), "{case}");
                 }

@@ -210,7 +210,7 @@ async fn folder_whose_shared_tree_is_gone_is_fetched_to_the_storage() {
     assert_eq!(peer.download_folder(folder.id).await, Ok(folder.clone()));
     let here = dirs.to.path().join("folder");
     assert_eq!(tree(&here), tree(&dirs.folder()));
-    assert_eq!(peer.paths(&folder.id).await, [here.clone()]);
+    assert_eq!(peer.paths(&folder.id).await, [&*here]);
     assert_eq!(peer.list()[0].state, ContentState::Seeding);
     // Another share of the same tree begins anew as well.
     fs::remove_dir_all(&here).unwrap();

@@ -100,7 +100,7 @@ async fn share_that_cannot_be_recorded_leaves_nothing() {
     let error = peer.share_folder(dirs.folder()).await.unwrap_err();
     assert!(matches!(error, FolderError::Storage(_)), "{error}");
     assert!(peer.list().is_empty() && peer.folders().is_empty());
-    assert_eq!(names(dirs.to.path()), [home.clone()]);
+    assert_eq!(names(dirs.to.path()), [&*home]);
     fs::remove_file(dirs.to.path().join(home)).unwrap();
     assert_eq!(peer.share_folder(dirs.folder()).await, Ok(folder));
 }
