@@ -11,6 +11,12 @@
 //! What is wanted of it goes through [`FolderControl`] to the files. If a part of the folder
 //! is here, only the rest is fetched, and added to that.
 
+mod files;
+mod homes;
+mod job;
+mod naming;
+mod undo;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -18,36 +24,36 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, sleep};
+use tokio::time::MissedTickBehavior;
+
+use files::{Done, Wanted, check_room, get, index, wanted};
+use homes::{Homes, log_failed, try_remove};
+use job::{Job, publish};
+use naming::{Names, names};
+use undo::Undo;
 
 use super::control::FolderControl;
 use super::error::FolderError;
 use super::here::intact;
-use super::obtain::{Obtain, Obtained};
+use super::obtain::Obtain;
 use super::pause_record::{PauseRecord, RecordPlace, open_when_free};
 use super::paused_form::FolderForm;
 use super::place::{Base, existing, missing};
-use super::release::{release_files, stop_serving};
+use super::release::release_files;
 use super::running::{Registered, RunningFolder};
 use super::selection::Selection;
-use super::share::{in_memory, is_long, serve_file};
+use super::share::{is_long, serve_file};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use super::target::FolderTarget;
 use crate::content::{
-    Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderIndexError, FolderItem,
-    FolderPath, MAX_INDEX_LEN,
+    ContentId, ContentName, FolderIndex, FolderIndexError, FolderPath, MAX_INDEX_LEN,
 };
 use crate::error::DownloadError;
-use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::folder_source::FolderSource;
-use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::unshare;
-use crate::peer::contents::table::Taken;
-use crate::peer::contents::withdrawal::tell_gone;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::paused_form::RecordedState;
@@ -58,7 +64,7 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
-use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState};
+use crate::protocol::{Addr, ContentKey, Found};
 use crate::storage::{Blob, FolderHome, Folders, PausedId, PlacedFiles, StorageError};
 
 /// How often the progress is published.
@@ -67,13 +73,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// How often it is looked whether anything arrives. A download finds out for itself only
 /// after seconds.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How often it is tried again to remove a home because a write that was under way has put
-/// something there.
-const REMOVE_ATTEMPTS: u32 = 20;
-
-/// The pause before that.
-const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a download of a folder is asked for.
 #[derive(Debug, Clone)]
@@ -122,16 +121,6 @@ struct Claimed {
     homes: Homes,
 }
 
-/// Where folders are fetched and recorded.
-#[derive(Clone)]
-struct Homes {
-    /// Those of the storage of the peer, which records them.
-    main: Folders,
-    /// Where this one is built, and lies in the end.
-    target: Folders,
-    is_elsewhere: bool,
-}
-
 /// What a folder turned out to be.
 enum Located {
     /// It is here, or another download has fetched it.
@@ -146,31 +135,6 @@ struct Join {
     hold: Hold,
 }
 
-/// The names of a folder.
-struct Names {
-    /// Those to store it under, if they are free. There is a second one if the user has
-    /// not asked for the first.
-    stored: Vec<ContentName>,
-    /// The one at trackers.
-    listed: ContentName,
-}
-
-/// A file that is wanted: where it is first in the folder.
-struct Wanted {
-    id: ContentId,
-    length: u64,
-    entry: FolderEntry,
-}
-
-/// A folder that is fetched.
-struct Job {
-    homes: Homes,
-    obtain: Obtain,
-    names: Names,
-    /// The part that was here before.
-    here: Option<(Folder, Arc<PlacedFiles>)>,
-}
-
 /// What was fetched.
 struct Fetched {
     /// All that is wanted.
@@ -178,17 +142,6 @@ struct Fetched {
     /// What of that is not in its place.
     missing: FolderIndex,
     blobs: HashMap<ContentId, Arc<dyn Blob>>,
-}
-
-/// The files that are done.
-#[derive(Default)]
-struct Done {
-    progress: FolderProgress,
-    blobs: HashMap<ContentId, Arc<dyn Blob>>,
-    /// Those that did not have to be fetched.
-    found: HashSet<ContentId>,
-    /// How often each file that is missing occurs.
-    repeats: HashMap<ContentId, usize>,
 }
 
 impl FolderTask {
@@ -673,49 +626,13 @@ impl FolderTask {
             let pause = self.note_pause(home).await;
             let hides = job.here.is_none() && pause.is_some_and(|pause| !pause.serve);
             match (is_hidden, hides) {
-                (false, true) => self.hide(job).await,
-                (true, false) => self.unhide(job),
+                (false, true) => job.hide().await,
+                (true, false) => job.unhide(),
                 _ => {}
             }
             is_hidden = hides;
             // It never ends: the sender is in the control.
             let _ = changes.changed().await;
-        }
-    }
-
-    /// Serves nothing of the folder any more.
-    async fn hide(&self, job: &Job) {
-        let shared = &self.shared;
-        let id = job.obtain.source.index();
-        for (file, _) in shared.folders.own_files(&id) {
-            stop_serving(shared, &file);
-        }
-        if !shared.contents.is_alone(&id) {
-            match shared.contents.take(&id) {
-                Some(Taken::Awake(driver)) => driver.stop.cancel(),
-                Some(Taken::Asleep(asleep)) => tell_gone(shared, &asleep).await,
-                None => {}
-            }
-        }
-    }
-
-    /// Serves again what is here of the folder.
-    fn unhide(&self, job: &Job) {
-        let shared = &self.shared;
-        let id = job.obtain.source.index();
-        for (file, blob) in shared.folders.own_files(&id) {
-            let content = Content::new(file, file.into(), blob.length());
-            let asleep = Asleep::of_folder(content, Role::File, blob, None);
-            shared.contents.add_stored(asleep);
-        }
-        if let Some(blob) = job.obtain.target.opened(&id) {
-            let listed = job.names.listed.clone();
-            let content = Content::new(id, listed.clone(), blob.length());
-            let entry = OwnEntry::new(id, listed, content.length, OwnState::Partial);
-            let asleep = Asleep::of_folder(content, Role::Index, blob, None);
-            if shared.contents.add_stored(asleep) {
-                self.tell(entry);
-            }
         }
     }
 
@@ -789,8 +706,7 @@ impl FolderTask {
             files: placed.len(),
             length: placed.length(),
         };
-        self.settle(job, &folder, (&whole, &part), bytes, placed)
-            .await?;
+        job.settle(&folder, (&whole, &part), bytes, placed).await?;
         Ok(folder)
     }
 
@@ -904,119 +820,6 @@ impl FolderTask {
         });
     }
 
-    /// The folder is in its place: it is served from there, recorded and announced, unless
-    /// it is not to be shared.
-    async fn settle(
-        &self,
-        job: &Job,
-        folder: &Folder,
-        (whole, part): (&FolderIndex, &FolderIndex),
-        bytes: Bytes,
-        placed: PlacedFiles,
-    ) -> Result<(), FolderError> {
-        let (shared, obtain, id) = (&self.shared, &job.obtain, folder.id);
-        // A part that was here may have been withdrawn meanwhile.
-        let is_shared = match job.here {
-            None => self.control().seeds(),
-            Some(_) => shared.folders.get(&id).is_some(),
-        };
-        if !is_shared {
-            if release_files(shared, &id) {
-                unshare(shared, &id).await;
-            }
-            self.remove_home(&obtain.home).await;
-            return Ok(());
-        }
-        let placed = match job.homes.is_elsewhere {
-            // The storage finds it by its path, and deletes nothing there.
-            true => placed.by_path(),
-            false => placed,
-        };
-        let pool = job.homes.target.pool();
-        for (file, place) in placed.blobs(whole, pool) {
-            if let Some(fetched) = obtain.target.opened(&file) {
-                fetched.move_to(place);
-            }
-        }
-        shared.folders.moved(&id, placed.blobs(whole, pool));
-        let index = obtain.target.opened(&id);
-        if shared.share_stored {
-            if let Err(error) = self
-                .record(job, folder, whole, &bytes, placed.clone())
-                .await
-            {
-                tracing::warn!(folder = %id, %error, "not shared after a restart");
-            }
-        } else {
-            if let Some(index) = &index {
-                // Nothing of the home is needed any more.
-                index.move_to(in_memory(id, bytes).await?);
-            }
-            self.remove_home(&obtain.home).await;
-        }
-        let is_whole = is_whole(whole, part, &placed);
-        shared.losses.found(&id);
-        shared.folders.complete(folder.clone(), is_whole, placed);
-        if let Some(index) = index.filter(|_| is_whole) {
-            let listed = job.names.listed.clone();
-            self.tell(OwnEntry::new(
-                id,
-                listed,
-                index.length(),
-                OwnState::Complete,
-            ));
-        }
-        Ok(())
-    }
-
-    /// Records where the folder lies, and removes what is left of the fetching.
-    async fn record(
-        &self,
-        job: &Job,
-        folder: &Folder,
-        whole: &FolderIndex,
-        bytes: &Bytes,
-        placed: PlacedFiles,
-    ) -> Result<(), StorageError> {
-        let obtain = &job.obtain;
-        let manifest = |id: &ContentId| self.shared.contents.kept_manifest(id);
-        let names = (&folder.name, &job.names.listed);
-        let index = obtain.target.opened(&folder.id);
-        if job.homes.is_elsewhere {
-            let home = FolderHome::open(&job.homes.main, folder.id).await?;
-            let blob = home.keep_index(bytes.clone()).await?;
-            let recorded = home.record(names, whole, &placed, manifest).await;
-            log_failed(home.clear().await);
-            if let Some(index) = index {
-                index.move_to(blob);
-            }
-            self.remove_home(&obtain.home).await;
-            return recorded;
-        }
-        let recorded = obtain.home.record(names, whole, &placed, manifest).await;
-        log_failed(obtain.home.clear().await);
-        if let Some(index) = index
-            && let Ok(blob) = obtain.home.index().await
-        {
-            // The home is not held open for it.
-            index.move_to(blob);
-        }
-        recorded
-    }
-
-    /// Tells the trackers what is here. Nobody waits for that.
-    fn tell(&self, entry: OwnEntry) {
-        let shared = Arc::clone(&self.shared);
-        let told = async move {
-            let told = shared.trackers.own(entry);
-            if let Some(Err(error)) = shared.tasks.stop.run_until_cancelled(told).await {
-                tracing::warn!(%error, "announcing the folder failed");
-            }
-        };
-        let span = self.shared.tasks.span.clone();
-        self.shared.tasks.spawn(span, told);
-    }
-
     /// The download has ended: what nobody needs any more is removed.
     async fn wind_up(
         &self,
@@ -1103,61 +906,10 @@ impl FolderTask {
                     home.clear().await?;
                 }
             } else if discards || !home.holds_anything().await? {
-                self.try_remove(&home).await?;
+                try_remove(&home).await?;
             }
         }
         Ok(())
-    }
-
-    async fn try_remove(&self, home: &FolderHome) -> Result<(), StorageError> {
-        let mut attempts = 0;
-        loop {
-            match home.remove().await {
-                Err(error) if attempts == REMOVE_ATTEMPTS => return Err(error),
-                Err(_) => {
-                    attempts += 1;
-                    sleep(REMOVE_PAUSE).await;
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
-    }
-
-    async fn remove_home(&self, home: &FolderHome) {
-        log_failed(self.try_remove(home).await);
-    }
-}
-
-impl Done {
-    /// This is wanted, and that of it is not in its place.
-    fn want(&mut self, part: &FolderIndex, missing: &FolderIndex) {
-        let ((files, length), (missing_files, missing_length)) = (part.size(), missing.size());
-        self.repeats = repeats(missing);
-        self.progress = FolderProgress {
-            files,
-            length,
-            files_done: files - missing_files,
-            files_found: files - missing_files,
-            verified_bytes: length - missing_length,
-        };
-        for (id, blob) in &self.blobs {
-            let times = self.repeats.get(id).copied().unwrap_or_default();
-            self.progress.files_done += times;
-            self.progress.verified_bytes += blob.length() * times as u64;
-            self.progress.files_found += if self.found.contains(id) { times } else { 0 };
-        }
-    }
-
-    /// A file is here.
-    fn got(&mut self, file: &Wanted, got: &Obtained) {
-        let times = self.repeats.get(&file.id).copied().unwrap_or_default();
-        self.progress.files_done += times;
-        self.progress.verified_bytes += file.length * times as u64;
-        if got.found.is_some() {
-            self.found.insert(file.id);
-            self.progress.files_found += times;
-        }
-        self.blobs.insert(file.id, got.blob.now());
     }
 }
 
@@ -1175,187 +927,4 @@ async fn ended(running: &RunningFolder) {
     let mut status = running.status.clone();
     // An error says that it has ended without an outcome.
     let _ = status.wait_for(|status| status.outcome.is_some()).await;
-}
-
-/// Whether all of a folder is here: what was wanted now, and what was here before.
-fn is_whole(whole: &FolderIndex, part: &FolderIndex, placed: &PlacedFiles) -> bool {
-    let placed = placed.entries();
-    let mut entries = (0..).zip(whole.entries());
-    entries.all(|(number, entry)| {
-        let of_part = || part.entries().binary_search_by(|e| e.path.cmp(&entry.path));
-        placed.contains(&number) || of_part().is_ok()
-    })
-}
-
-/// The names of a folder that was found. The one that it is stored under must be one
-/// that the storage accepts.
-fn names(
-    shared: &PeerShared,
-    own: Option<ContentName>,
-    asked: Option<ContentName>,
-    found: &Found,
-) -> Result<Names, FolderError> {
-    let listed = asked.clone().unwrap_or_else(|| found.name.clone());
-    let stored = match own.or(asked) {
-        Some(wanted) => {
-            shared.storage.check_name(&wanted)?;
-            vec![wanted]
-        }
-        None => {
-            let is_id = found.name.as_str().parse::<ContentId>().is_ok();
-            let is_usable = !is_id && shared.storage.check_name(&found.name).is_ok();
-            let first = is_usable.then(|| found.name.clone());
-            first.into_iter().chain([found.id.into()]).collect()
-        }
-    };
-    Ok(Names { stored, listed })
-}
-
-/// Gets the index, and reads it.
-async fn index(
-    obtain: &Obtain,
-    listed_as: &ContentName,
-    length: u64,
-) -> Result<(FolderIndex, Bytes), FolderError> {
-    let id = obtain.source.index();
-    let known = Some(length).filter(|length| *length > 0);
-    let Obtained { blob, found } = obtain.get((id, Role::Index), listed_as, known).await?;
-    if found.is_some() {
-        let content = Content::new(id, listed_as.clone(), blob.length());
-        let asleep = Asleep::of_folder(content, Role::Index, blob.clone(), found);
-        obtain.shared.contents.add_stored(asleep);
-    }
-    let len = blob.length();
-    if len > MAX_INDEX_LEN {
-        return Err(FolderIndexError::TooLong { len }.into());
-    }
-    let bytes = blob.read_at(0, len as usize).await?;
-    let read = bytes.clone();
-    let read = off_thread(move || (ContentId::of(&read) == id, FolderIndex::decode(&read)));
-    match read.await {
-        (true, index) => Ok((index?, bytes)),
-        (false, _) => {
-            let path = blob.file().map(|file| file.path().to_path_buf());
-            let path = path.unwrap_or_else(|| id.to_string().into());
-            Err(StorageError::Changed { path }.into())
-        }
-    }
-}
-
-/// Gets one file.
-async fn get(obtain: &Obtain, file: Wanted) -> (Wanted, Result<Obtained, FolderError>) {
-    let id = (file.id, Role::File);
-    let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
-    (file, got)
-}
-
-/// The files to get, each once. Not in the order of the index: peers that fetch a
-/// folder at the same time begin with different files, and have something for each
-/// other.
-fn wanted(shared: &PeerShared, part: &FolderIndex) -> Vec<Wanted> {
-    let mut seen = HashSet::new();
-    let files = part.entries().iter().filter_map(|entry| match entry.item {
-        FolderItem::File { id, length, .. } => seen.insert(id).then(|| Wanted {
-            id,
-            length,
-            entry: entry.clone(),
-        }),
-        _ => None,
-    });
-    let mut wanted: Vec<Wanted> = files.collect();
-    let seed = shared.swarm_config().planner.seed;
-    fastrand::Rng::with_seed(seed).shuffle(&mut wanted);
-    wanted
-}
-
-/// How often each file occurs.
-fn repeats(part: &FolderIndex) -> HashMap<ContentId, usize> {
-    let mut repeats = HashMap::new();
-    for entry in part.entries() {
-        if let FolderItem::File { id, .. } = entry.item {
-            *repeats.entry(id).or_default() += 1;
-        }
-    }
-    repeats
-}
-
-/// Fails at once if what is not here yet does not fit. A file that is here may take no
-/// space for a second time, and one that occurs twice does.
-async fn check_room(obtain: &Obtain, part: &FolderIndex) -> Result<(), FolderError> {
-    let mut seen = HashSet::new();
-    let needed = part.entries().iter().map(|entry| match entry.item {
-        FolderItem::File { id, length, .. } => {
-            let is_here = obtain.home.had(&id) || obtain.shared.folders.has_file(&id);
-            match seen.insert(id) && is_here {
-                true => 0,
-                false => length,
-            }
-        }
-        _ => 0,
-    });
-    let needed = needed.sum();
-    match obtain.home.available().await {
-        Some(available) if available < needed => {
-            let what = format!("the folder {}", obtain.source.index());
-            Err(StorageError::full(what, needed, Some(available)).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives the folder the first of these names that is free.
-async fn publish(
-    obtain: &Obtain,
-    names: &[ContentName],
-    part: &FolderIndex,
-    blobs: &HashMap<ContentId, Arc<dyn Blob>>,
-) -> Result<(ContentName, PlacedFiles), FolderError> {
-    let id = obtain.source.index();
-    let mut taken = FolderError::AlreadyHere { id };
-    for name in names {
-        match obtain.home.publish(name, part, blobs).await {
-            Ok(placed) => return Ok((name.clone(), placed)),
-            Err(StorageError::Exists {
-                name,
-                path: Some(path),
-            }) => taken = FolderError::TargetExists { name, path, id },
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(taken)
-}
-
-fn log_failed(done: Result<(), StorageError>) {
-    if let Err(error) = done {
-        tracing::warn!(%error, "the storage did not remove what it no longer needs");
-    }
-}
-
-/// Removes a folder that is not here after all, or what has come to one that was.
-struct Undo<'a> {
-    /// `None` if it is here.
-    shared: Option<&'a Arc<PeerShared>>,
-    id: ContentId,
-    /// The files that it had before, if it was here.
-    kept: Option<Vec<ContentId>>,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        let Some(shared) = self.shared.take() else {
-            return;
-        };
-        if let Some(kept) = self.kept.take() {
-            let kept = kept.into_iter().collect();
-            for file in shared.folders.keep_only(&self.id, &kept) {
-                stop_serving(shared, &file);
-            }
-        } else if release_files(shared, &self.id) {
-            let (shared, index) = (Arc::clone(shared), self.id);
-            let (span, tasks) = (shared.tasks.span.clone(), Arc::clone(&shared.tasks));
-            tasks.spawn(span, async move {
-                unshare(&shared, &index).await;
-            });
-        }
-    }
 }
