@@ -74,6 +74,10 @@ fn restore(
     // Those that this transport cannot reach are no reason to fail.
     let can_reach = |owner: &Addr| shared.transport.check(owner).is_ok();
     options.owners.retain(can_reach);
+    if let (Some(id), Some(limits)) = (id, form.limits) {
+        // They hold from the start on.
+        shared.limit_content(id, limits);
+    }
     let (asked, key) = match (form.key, id) {
         (ContentKey::Name(name), Some(id)) => (Some(name), DownloadKey::from(id)),
         (ContentKey::Name(name), None) => (Some(name.clone()), DownloadKey::from(name)),
