@@ -557,7 +557,7 @@ impl PeerBuilder {
     ///
     /// The same holds for folders. Those of them that have not found their folder are listed
     /// with the name that they were asked for by. A paused folder stays paused when it is
-    /// [downloaded](Peer::download_folder) again: [`FolderDownload::resume`] lets it go on.
+    /// downloaded again: `FolderDownload::resume` lets it go on.
     ///
     /// Downloads [into memory](Peer::download_bytes), [into a writer](Peer::download_to) and
     /// [streams](Peer::stream) are not recorded: what they have got was in the memory of this

@@ -103,7 +103,7 @@ impl Peer {
     /// are empty. All else stays:
     ///
     /// - a folder that lies elsewhere, shared from there or downloaded into another
-    ///   [directory](crate::FolderOptions::directory) ([`FileFate::Elsewhere`]);
+    ///   directory (`FolderOptions::directory`; [`FileFate::Elsewhere`]);
     /// - a folder that was there before its download, which only found it
     ///   ([`FileFate::WasThere`]). What has come to such a folder is deleted, and its own
     ///   files, links and folders stay;
