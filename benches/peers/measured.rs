@@ -8,7 +8,12 @@ use std::time::{Duration, Instant};
 use super::Outcome;
 
 /// How often a process is looked at.
-const LOOK: Duration = Duration::from_millis(5);
+pub(crate) const LOOK: Duration = Duration::from_millis(5);
+
+/// For how long an owner must have been idle before a receiver starts, and what share of a
+/// core it may use in that time.
+const QUIET: Duration = Duration::from_secs(1);
+const IDLE: f64 = 0.05;
 
 /// How long a transfer may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -59,6 +64,21 @@ impl Measured {
         }
     }
 
+    /// Waits until the process has next to nothing to do.
+    pub(crate) fn until_idle(&self) -> Outcome<()> {
+        let begun = Instant::now();
+        let mut before = self.cpu()?;
+        while begun.elapsed() < PATIENCE {
+            std::thread::park_timeout(QUIET);
+            let now = self.cpu()?;
+            if now - before < IDLE * QUIET.as_secs_f64() {
+                return Ok(());
+            }
+            before = now;
+        }
+        Err("an owner does not come to rest".into())
+    }
+
     fn peak_mib(&self) -> Outcome<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -79,7 +99,7 @@ impl Measured {
             if self.begun.elapsed() > PATIENCE {
                 return Err("a receiver is not done in time".into());
             }
-            std::thread::sleep(LOOK);
+            std::thread::park_timeout(LOOK);
         }
         Ok(Used {
             wall: self.begun.elapsed().as_secs_f64(),

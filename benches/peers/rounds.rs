@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::announce::AnnounceServer;
-use super::measured::{Measured, Used};
+use super::measured::{LOOK, Measured, Used};
 use super::program::{Place, Program};
 use super::{Outcome, Setting, torrent};
 
@@ -19,9 +19,6 @@ const IN_MEMORY: &str = "/dev/shm";
 
 /// How long an owner may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// What an owner may still have to do after it has said that it is ready.
-const SETTLING: Duration = Duration::from_secs(2);
 
 /// Compares all programs that are here, round by round.
 pub(crate) fn compare(setting: &Setting) -> Outcome<()> {
@@ -132,7 +129,7 @@ impl<'a> Bench<'a> {
             true => self.tracker.until_owner().map(|()| String::new())?,
             false => read_when_there(&from.mark())?,
         };
-        std::thread::sleep(SETTLING);
+        seeder.until_idle()?;
         let before = seeder.cpu()?;
         let mut command = program.fetch(&to, &said)?;
         let mut leecher = Measured::start(&mut command, &homes[1].join("log"))?;
@@ -157,7 +154,7 @@ fn read_when_there(mark: &Path) -> Outcome<String> {
         if let Ok(said) = fs::read_to_string(mark) {
             return Ok(said);
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(LOOK);
     }
     Err("an owner is not ready in time".into())
 }

@@ -41,12 +41,12 @@ pub use crate::io_error::IoError;
 pub use error::StorageError;
 pub(crate) use error::located;
 #[cfg(feature = "file-storage")]
-pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
-#[cfg(feature = "file-storage")]
 pub(crate) use file::{
-    FolderHome, Occupied, PausedFolder, PlacedFiles, ScanError, ScannedFile, ScannedFolder,
-    TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
+    Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,
+    ScannedFolder, TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
 };
+#[cfg(feature = "file-storage")]
+pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};
 pub use file_pool_stats::FilePoolStats;
 pub use memory::MemoryStorage;
 #[cfg(not(feature = "file-storage"))]

@@ -25,7 +25,13 @@ mod folder_losses;
 #[cfg(unix)]
 mod folder_parts;
 #[cfg(unix)]
+mod folder_paused;
+#[cfg(unix)]
 mod folder_places;
+#[cfg(unix)]
+mod folder_removal;
+#[cfg(unix)]
+mod folder_shares;
 #[cfg(unix)]
 mod folder_stalls;
 #[cfg(unix)]

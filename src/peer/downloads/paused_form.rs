@@ -1,7 +1,7 @@
 //! How a download that was paused is written down. This module does no I/O; FORMAT.md
 //! describes the bytes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -16,13 +16,14 @@ use crate::peer::swarm::Strategy;
 use crate::protocol::{Addr, ContentKey};
 use crate::storage::{PausedDownload, bytes_path, path_bytes};
 
-const VERSION: u32 = 2;
+/// The version that is written, of records of all kinds.
+pub(in crate::peer) const VERSION: u32 = 2;
 
 /// What is recorded is the download of a content. Other kinds have other forms.
 const CONTENT: u8 = 1;
 
 /// The most owners in a record: those of the user, and as many that trackers named.
-const MAX_OWNERS: usize = 2 * MAX_ADDED_OWNERS;
+pub(in crate::peer) const MAX_OWNERS: usize = 2 * MAX_ADDED_OWNERS;
 
 /// The longest path in bytes: far more than systems can open.
 const MAX_PATH_LEN: usize = 64 << 10;
@@ -90,27 +91,16 @@ impl PausedRecord {
     pub(in crate::peer) fn encode(&self) -> Option<Bytes> {
         let mut out = Out(VERSION.to_le_bytes().to_vec());
         out.u8(CONTENT);
-        out.u8(match self.state {
-            RecordedState::Paused(PauseOptions { serve: false }) => 0,
-            RecordedState::Paused(PauseOptions { serve: true }) => 1,
-            RecordedState::Resumed => 2,
-        });
+        out.u8(state_number(self.state));
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
         out.u8(flag(self.seeds, SHARED) | flag(self.asked.overwrites, OVERWRITES));
-        out.u8(match self.priority {
-            Priority::Low => 0,
-            Priority::Normal => 1,
-            Priority::High => 2,
-        });
+        out.priority(self.priority);
         out.u8(match self.asked.strategy {
             Strategy::RarestFirst => 0,
             Strategy::Sequential => 1,
         });
         out.u64(self.place);
-        match &self.key {
-            ContentKey::Id(id) => out.u8(0).id(id),
-            ContentKey::Name(name) => out.u8(1).text(name.as_str()),
-        };
+        out.key(&self.key);
         out.option(self.id.as_ref(), |out, id| _ = out.id(id));
         for name in [&self.asked.name, &self.listed_as] {
             out.option(name.as_ref(), |out, name| _ = out.text(name.as_str()));
@@ -120,22 +110,10 @@ impl PausedRecord {
             out.u64(known.content.length).u64(known.verified_bytes);
             out.u32(known.verified_chunks);
         });
-        out.option(self.asked.limits.as_ref(), |out, limits| {
-            // No limit is zero.
-            out.u64(limits.upload.unwrap_or(0));
-            out.u64(limits.download.unwrap_or(0));
-        });
-        out.option(self.patience.as_ref(), |out, patience| {
-            out.option(patience.as_ref(), |out, patience| {
-                out.u64(patience.as_secs()).u32(patience.subsec_nanos());
-            });
-        });
+        put_limits(&mut out, self.asked.limits.as_ref());
+        put_patience(&mut out, self.patience.as_ref());
         for path in [&self.asked.directory, &self.asked.existing] {
-            let bytes = match path {
-                None => None,
-                Some(path) => Some(path_bytes(path).filter(|path| path.len() <= MAX_PATH_LEN)?),
-            };
-            out.option(bytes, |out, bytes| _ = out.bytes(bytes));
+            put_path(&mut out, path.as_deref())?;
         }
         let owners = &self.owners[..self.owners.len().min(MAX_OWNERS)];
         out.u32(owners.len() as u32);
@@ -168,21 +146,12 @@ pub(in crate::peer) fn read(mut bytes: Bytes) -> ReadRecord {
 }
 
 fn read_content(bytes: &mut Bytes) -> Option<PausedRecord> {
-    let state = match bytes.try_get_u8().ok()? {
-        serve @ 0..=1 => RecordedState::Paused(PauseOptions::new().serve(serve == 1)),
-        2 => RecordedState::Resumed,
-        _ => return None,
-    };
+    let state = state_at(bytes.try_get_u8().ok()?)?;
     let flags = bytes.try_get_u8().ok()?;
     if flags & !(SHARED | OVERWRITES) != 0 {
         return None;
     }
-    let priority = match bytes.try_get_u8().ok()? {
-        0 => Priority::Low,
-        1 => Priority::Normal,
-        2 => Priority::High,
-        _ => return None,
-    };
+    let priority = take_priority(bytes)?;
     let strategy = match bytes.try_get_u8().ok()? {
         0 => Strategy::RarestFirst,
         1 => Strategy::Sequential,
@@ -259,42 +228,105 @@ fn read_first(bytes: &mut Bytes) -> Option<PausedRecord> {
     })
 }
 
+/// The number of a state in a record.
+pub(in crate::peer) fn state_number(state: RecordedState) -> u8 {
+    match state {
+        RecordedState::Paused(PauseOptions { serve: false }) => 0,
+        RecordedState::Paused(PauseOptions { serve: true }) => 1,
+        RecordedState::Resumed => 2,
+    }
+}
+
+/// The state with a number.
+pub(in crate::peer) fn state_at(number: u8) -> Option<RecordedState> {
+    match number {
+        serve @ 0..=1 => Some(RecordedState::Paused(PauseOptions::new().serve(serve == 1))),
+        2 => Some(RecordedState::Resumed),
+        _ => None,
+    }
+}
+
+pub(in crate::peer) fn put_limits(out: &mut Out, limits: Option<&ContentLimits>) {
+    out.option(limits, |out, limits| {
+        // No limit is zero.
+        out.u64(limits.upload.unwrap_or(0));
+        out.u64(limits.download.unwrap_or(0));
+    });
+}
+
+pub(in crate::peer) fn put_patience(out: &mut Out, patience: Option<&Option<Duration>>) {
+    out.option(patience, |out, patience| {
+        out.option(patience.as_ref(), |out, patience| {
+            out.u64(patience.as_secs()).u32(patience.subsec_nanos());
+        });
+    });
+}
+
+/// Nothing if the path cannot be written down.
+pub(in crate::peer) fn put_path(out: &mut Out, path: Option<&Path>) -> Option<()> {
+    let bytes = match path {
+        None => None,
+        Some(path) => Some(path_bytes(path).filter(|path| path.len() <= MAX_PATH_LEN)?),
+    };
+    out.option(bytes, |out, bytes| _ = out.bytes(bytes));
+    Some(())
+}
+
 /// The bytes that are written.
-struct Out(Vec<u8>);
+pub(in crate::peer) struct Out(pub(in crate::peer) Vec<u8>);
 
 impl Out {
-    fn u8(&mut self, value: u8) -> &mut Self {
+    pub(in crate::peer) fn priority(&mut self, priority: Priority) -> &mut Self {
+        self.u8(match priority {
+            Priority::Low => 0,
+            Priority::Normal => 1,
+            Priority::High => 2,
+        })
+    }
+
+    pub(in crate::peer) fn key(&mut self, key: &ContentKey) -> &mut Self {
+        match key {
+            ContentKey::Id(id) => self.u8(0).id(id),
+            ContentKey::Name(name) => self.u8(1).text(name.as_str()),
+        }
+    }
+
+    pub(in crate::peer) fn u8(&mut self, value: u8) -> &mut Self {
         self.0.push(value);
         self
     }
 
-    fn u32(&mut self, value: u32) -> &mut Self {
+    pub(in crate::peer) fn u32(&mut self, value: u32) -> &mut Self {
         self.0.extend(value.to_le_bytes());
         self
     }
 
-    fn u64(&mut self, value: u64) -> &mut Self {
+    pub(in crate::peer) fn u64(&mut self, value: u64) -> &mut Self {
         self.0.extend(value.to_le_bytes());
         self
     }
 
-    fn id(&mut self, id: &ContentId) -> &mut Self {
+    pub(in crate::peer) fn id(&mut self, id: &ContentId) -> &mut Self {
         self.0.extend(id.as_bytes());
         self
     }
 
-    fn text(&mut self, text: &str) -> &mut Self {
+    pub(in crate::peer) fn text(&mut self, text: &str) -> &mut Self {
         self.bytes(text.as_bytes())
     }
 
     /// No field is as long as 4 GiB.
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(in crate::peer) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.u32(bytes.len() as u32);
         self.0.extend(bytes);
         self
     }
 
-    fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+    pub(in crate::peer) fn option<T>(
+        &mut self,
+        value: Option<T>,
+        write: impl FnOnce(&mut Self, T),
+    ) {
         self.u8(value.is_some().into());
         if let Some(value) = value {
             write(self, value);
@@ -302,7 +334,10 @@ impl Out {
     }
 }
 
-fn option<T>(bytes: &mut Bytes, read: impl FnOnce(&mut Bytes) -> Option<T>) -> Option<Option<T>> {
+pub(in crate::peer) fn option<T>(
+    bytes: &mut Bytes,
+    read: impl FnOnce(&mut Bytes) -> Option<T>,
+) -> Option<Option<T>> {
     match bytes.try_get_u8().ok()? {
         0 => Some(None),
         1 => read(bytes).map(Some),
@@ -310,22 +345,22 @@ fn option<T>(bytes: &mut Bytes, read: impl FnOnce(&mut Bytes) -> Option<T>) -> O
     }
 }
 
-fn take_id(bytes: &mut Bytes) -> Option<ContentId> {
+pub(in crate::peer) fn take_id(bytes: &mut Bytes) -> Option<ContentId> {
     let mut id = [0; ContentId::LEN];
     bytes.try_copy_to_slice(&mut id).ok()?;
     Some(ContentId::from_bytes(id))
 }
 
-fn take_bytes(bytes: &mut Bytes) -> Option<Bytes> {
+pub(in crate::peer) fn take_bytes(bytes: &mut Bytes) -> Option<Bytes> {
     let len = bytes.try_get_u32_le().ok()? as usize;
     (len <= bytes.len()).then(|| bytes.split_to(len))
 }
 
-fn take_name(bytes: &mut Bytes) -> Option<ContentName> {
+pub(in crate::peer) fn take_name(bytes: &mut Bytes) -> Option<ContentName> {
     ContentName::try_from(&take_bytes(bytes)?[..]).ok()
 }
 
-fn take_path(bytes: &mut Bytes) -> Option<PathBuf> {
+pub(in crate::peer) fn take_path(bytes: &mut Bytes) -> Option<PathBuf> {
     let path = take_bytes(bytes)?;
     bytes_path(&path).filter(|_| path.len() <= MAX_PATH_LEN)
 }
@@ -345,18 +380,27 @@ fn take_known(bytes: &mut Bytes, id: Option<ContentId>) -> Option<KnownContent> 
     })
 }
 
-fn take_limits(bytes: &mut Bytes) -> Option<ContentLimits> {
+pub(in crate::peer) fn take_priority(bytes: &mut Bytes) -> Option<Priority> {
+    match bytes.try_get_u8().ok()? {
+        0 => Some(Priority::Low),
+        1 => Some(Priority::Normal),
+        2 => Some(Priority::High),
+        _ => None,
+    }
+}
+
+pub(in crate::peer) fn take_limits(bytes: &mut Bytes) -> Option<ContentLimits> {
     let mut rate = || Some(bytes.try_get_u64_le().ok()?).map(|rate| (rate > 0).then_some(rate));
     Some(ContentLimits::default().upload(rate()?).download(rate()?))
 }
 
-fn take_duration(bytes: &mut Bytes) -> Option<Duration> {
+pub(in crate::peer) fn take_duration(bytes: &mut Bytes) -> Option<Duration> {
     let secs = bytes.try_get_u64_le().ok()?;
     let nanos = bytes.try_get_u32_le().ok()?;
     (nanos < 1_000_000_000).then(|| Duration::new(secs, nanos))
 }
 
-fn take_owners(bytes: &mut Bytes) -> Option<Vec<Addr>> {
+pub(in crate::peer) fn take_owners(bytes: &mut Bytes) -> Option<Vec<Addr>> {
     let count = bytes.try_get_u32_le().ok()? as usize;
     if count > MAX_OWNERS {
         return None;

@@ -15,13 +15,15 @@ use super::selection::Selection;
 use crate::content::{ContentId, FolderPath};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
-use crate::peer::downloads::settings::Settings;
+use crate::peer::downloads::settings::{MAX_ADDED_OWNERS, Settings};
 use crate::protocol::Addr;
 
 /// What is wanted of one download of a folder.
 pub(in crate::peer) struct FolderControl {
     pause: watch::Sender<Option<PauseOptions>>,
     selection: watch::Sender<Selection>,
+    /// Told of each change of what is wanted.
+    changes: watch::Sender<()>,
     state: Mutex<State>,
     /// Its files that are under way.
     pub(in crate::peer) board: Board,
@@ -33,7 +35,7 @@ struct State {
     seeds: bool,
     /// Instead of the one that is configured.
     patience: Option<Option<Duration>>,
-    /// Owners that the user has named.
+    /// Owners that the user has named, the last ones at the end, each once.
     owners: Vec<Addr>,
     /// The download that this one has joined.
     joined: Option<Arc<FolderControl>>,
@@ -44,6 +46,7 @@ impl FolderControl {
         Arc::new(Self {
             pause: watch::Sender::new(None),
             selection: watch::Sender::new(Selection::new(paths)),
+            changes: watch::Sender::new(()),
             state: Mutex::new(State {
                 priority: Priority::default(),
                 seeds: true,
@@ -74,6 +77,7 @@ impl FolderControl {
         });
         if changed {
             self.board.each(|file| file.control.set_pause(pause));
+            self.note_change();
         }
     }
 
@@ -81,6 +85,16 @@ impl FolderControl {
     /// another one that it has joined.
     pub(super) fn pauses(&self) -> watch::Receiver<Option<PauseOptions>> {
         self.pause.subscribe()
+    }
+
+    /// Whoever hears of changes of anything that is wanted, also of a pause.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Something has changed.
+    pub(in crate::peer) fn note_change(&self) {
+        self.changes.send_replace(());
     }
 
     /// Waits as long as it is paused.
@@ -99,6 +113,7 @@ impl FolderControl {
         }
         state.priority = priority;
         self.board.each(|file| file.control.set_priority(priority));
+        self.note_change();
     }
 
     pub(in crate::peer) fn priority(&self) -> Priority {
@@ -112,6 +127,7 @@ impl FolderControl {
     /// Sets whether the folder is shared when it is complete.
     pub(super) fn set_seeds(&self, seeds: bool) {
         self.state().seeds = seeds;
+        self.note_change();
     }
 
     /// Whether the folder is shared when it is complete.
@@ -123,6 +139,12 @@ impl FolderControl {
     pub(in crate::peer) fn set_patience(&self, patience: Option<Duration>) {
         self.state().patience = Some(patience);
         self.change_all(|settings| settings.patience = Some(patience));
+        self.note_change();
+    }
+
+    /// How long nothing may arrive for a file, if that was set.
+    pub(super) fn patience(&self) -> Option<Option<Duration>> {
+        self.state().patience
     }
 
     /// Adds owners to ask.
@@ -130,12 +152,15 @@ impl FolderControl {
         {
             let mut state = self.state();
             for owner in &owners {
-                if !state.owners.contains(owner) {
-                    state.owners.push(owner.clone());
+                state.owners.retain(|known| known != owner);
+                if state.owners.len() == MAX_ADDED_OWNERS {
+                    state.owners.remove(0);
                 }
+                state.owners.push(owner.clone());
             }
         }
         self.change_all(|settings| settings.add_owners(owners.iter().cloned()));
+        self.note_change();
     }
 
     /// The owners that the user has named.
@@ -160,6 +185,7 @@ impl FolderControl {
             wanted = selection.add(paths);
             *selection != before
         });
+        self.note_change();
         wanted
     }
 
@@ -206,6 +232,9 @@ impl FolderControl {
         }
         if state.priority > other.priority() {
             other.set_priority(state.priority);
+        }
+        if let Some(patience) = state.patience {
+            other.set_patience(patience);
         }
     }
 

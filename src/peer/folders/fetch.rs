@@ -11,40 +11,52 @@
 //! What is wanted of it goes through [`FolderControl`] to the files. If a part of the folder
 //! is here, only the rest is fetched, and added to that.
 
+mod files;
+mod homes;
+mod job;
+mod naming;
+mod undo;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{Mutex, oneshot, watch};
-use tokio::time::{MissedTickBehavior, sleep};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use files::{Done, Wanted, check_room, get, index, wanted};
+use homes::{Homes, log_failed, try_remove};
+use job::{Job, publish};
+use naming::{Names, names};
+use undo::Undo;
 
 use super::control::FolderControl;
 use super::error::FolderError;
-use super::obtain::{Obtain, Obtained};
+use super::here::intact;
+use super::obtain::Obtain;
+use super::pause_record::{PauseRecord, RecordPlace, open_when_free};
+use super::paused_form::FolderForm;
 use super::place::{Base, existing, missing};
+use super::release::release_files;
 use super::running::{Registered, RunningFolder};
 use super::selection::Selection;
-use super::share::{in_memory, is_long, release_files, serve_file, stop_serving};
+use super::share::{is_long, serve_file};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use super::target::FolderTarget;
 use crate::content::{
-    Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderIndexError, FolderItem,
-    FolderPath, MAX_INDEX_LEN,
+    ContentId, ContentName, FolderIndex, FolderIndexError, FolderPath, MAX_INDEX_LEN,
 };
 use crate::error::DownloadError;
-use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::folder_source::FolderSource;
-use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::unshare;
-use crate::peer::contents::table::Taken;
-use crate::peer::contents::withdrawal::tell_gone;
 use crate::peer::downloads::holders::{Hold, Holders};
 use crate::peer::downloads::pause::PauseOptions;
+use crate::peer::downloads::paused_form::RecordedState;
 use crate::peer::downloads::search::{Missed, Search};
 use crate::peer::downloads::task::check_owners;
 use crate::peer::handles::folder::{FolderDownload, FolderOptions};
@@ -52,8 +64,8 @@ use crate::peer::handles::key::DownloadKey;
 use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
-use crate::protocol::{Addr, ContentKey, Found, OwnEntry, OwnState};
-use crate::storage::{Blob, FolderHome, Folders, PausedFolder, PlacedFiles, StorageError};
+use crate::protocol::{Addr, ContentKey, Found};
+use crate::storage::{Blob, FolderHome, Folders, PausedId, PlacedFiles, StorageError};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -62,17 +74,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// after seconds.
 const STALL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is tried again to remove a home because a write that was under way has put
-/// something there.
-const REMOVE_ATTEMPTS: u32 = 20;
-
-/// The pause before that.
-const REMOVE_PAUSE: Duration = Duration::from_millis(50);
-
 /// What a download of a folder is asked for.
 #[derive(Debug, Clone)]
 pub(in crate::peer) struct FolderRequest {
     key: DownloadKey,
+    /// The name that it was asked for by, if it was not asked for by id.
+    asked: Option<ContentName>,
     name: Option<ContentName>,
     /// Nothing but these paths; all, if there are none.
     paths: Vec<FolderPath>,
@@ -90,24 +97,28 @@ pub(in crate::peer) struct FolderTask {
     registered: Registered,
     /// Where the folder goes, once this download fetches it.
     claimed: OnceLock<Claimed>,
-    /// Held while a pause is recorded.
-    recording: Arc<Mutex<()>>,
+    /// The one that it has joined. It outlives the future that follows it.
+    joined: Mutex<Option<Join>>,
+    /// The record of a pause, and what of the request is in it.
+    record: PauseRecord,
+    asked: Option<ContentName>,
+    stored_as: Option<ContentName>,
+}
+
+/// What is known of a download that was recorded before the peer was started.
+pub(in crate::peer) struct RestoredFolder {
+    /// The name that it was asked for by, if it was not asked for by id.
+    pub(super) asked: Option<ContentName>,
+    pub(super) known: Option<(Folder, FolderProgress)>,
+    pub(super) patience: Option<Option<Duration>>,
+    /// Its record, if that is not in the home of the folder.
+    pub(super) record: Option<PausedId>,
 }
 
 /// What a download fetches.
 struct Claimed {
     id: ContentId,
     homes: Homes,
-}
-
-/// Where folders are fetched and recorded.
-#[derive(Clone)]
-struct Homes {
-    /// Those of the storage of the peer, which records them.
-    main: Folders,
-    /// Where this one is built, and lies in the end.
-    target: Folders,
-    is_elsewhere: bool,
 }
 
 /// What a folder turned out to be.
@@ -124,31 +135,6 @@ struct Join {
     hold: Hold,
 }
 
-/// The names of a folder.
-struct Names {
-    /// Those to store it under, if they are free. There is a second one if the user has
-    /// not asked for the first.
-    stored: Vec<ContentName>,
-    /// The one at trackers.
-    listed: ContentName,
-}
-
-/// A file that is wanted: where it is first in the folder.
-struct Wanted {
-    id: ContentId,
-    length: u64,
-    entry: FolderEntry,
-}
-
-/// A folder that is fetched.
-struct Job {
-    homes: Homes,
-    obtain: Obtain,
-    names: Names,
-    /// The part that was here before.
-    here: Option<(Folder, Arc<PlacedFiles>)>,
-}
-
 /// What was fetched.
 struct Fetched {
     /// All that is wanted.
@@ -158,48 +144,48 @@ struct Fetched {
     blobs: HashMap<ContentId, Arc<dyn Blob>>,
 }
 
-/// The files that are done.
-#[derive(Default)]
-struct Done {
-    progress: FolderProgress,
-    blobs: HashMap<ContentId, Arc<dyn Blob>>,
-    /// Those that did not have to be fetched.
-    found: HashSet<ContentId>,
-    /// How often each file that is missing occurs.
-    repeats: HashMap<ContentId, usize>,
-}
-
 impl FolderTask {
-    /// A task to run, what it is to do, and the user's handle of it. `restored` says that
-    /// it was paused when the peer was last stopped.
+    /// A task to run, what it is to do, and the user's handle of it. `restored` is what was
+    /// recorded of it, if it was.
     pub(in crate::peer) fn new(
         shared: &Arc<PeerShared>,
         key: DownloadKey,
         options: FolderOptions,
-        restored: bool,
+        restored: Option<RestoredFolder>,
     ) -> (Self, FolderRequest, FolderDownload) {
         let control = FolderControl::new(options.paths.clone());
         control.set_seeds(options.seed);
         control.set_priority(options.priority);
         control.set_pause(options.paused);
+        let record = restored.as_ref().map(|restored| restored.record);
+        let record = PauseRecord::new(shared, record);
         let checked = key.clone().check().ok();
         let asked = match &checked {
             Some(ContentKey::Name(name)) => Some(name.clone()),
-            _ => None,
+            _ => restored
+                .as_ref()
+                .and_then(|restored| restored.asked.clone()),
         };
-        let status = FolderStatus {
+        let mut status = FolderStatus {
             paused: options.paused.is_some(),
             ..FolderStatus::default()
         };
+        if let Some(restored) = restored {
+            if let Some(patience) = restored.patience {
+                control.set_patience(patience);
+            }
+            if let Some((folder, progress)) = restored.known {
+                (status.folder, status.progress) = (Some(folder), progress);
+            }
+        }
         let (status, watched) = watch::channel(status);
         let (holders, hold) = Holders::new();
-        let name = options.name.clone().or(asked);
+        let name = options.name.clone().or(asked.clone());
         let running = RunningFolder::new(
             checked,
             (name, options.directory.clone()),
             (Arc::clone(&control), holders),
             watched.clone(),
-            restored,
         );
         let download = FolderDownload::new(watched, hold, control);
         let task = Self {
@@ -207,10 +193,14 @@ impl FolderTask {
             status,
             registered: shared.running_folders.add(running),
             claimed: OnceLock::new(),
-            recording: Arc::default(),
+            joined: Mutex::default(),
+            record,
+            asked: asked.clone(),
+            stored_as: options.name.clone(),
         };
         let request = FolderRequest {
             key,
+            asked,
             name: options.name,
             paths: options.paths,
             owners: options.owners,
@@ -257,10 +247,7 @@ impl FolderTask {
             Located::Elsewhere(found) => found,
         };
         let id = found.id;
-        let asked = match key {
-            ContentKey::Name(name) => Some(name),
-            ContentKey::Id(_) => None,
-        };
+        let asked = request.asked.clone();
         let here = self.here(id, &homes, request)?;
         let names = match &here {
             // It keeps its name.
@@ -366,24 +353,15 @@ impl FolderTask {
             self.shared.limit_content(id, limits);
         }
         loop {
-            if let Some((folder, true)) = self.shared.folders.get(&id) {
-                // It has one name here, and is not copied to another.
-                let fits = request
-                    .name
-                    .as_ref()
-                    .is_none_or(|name| *name == folder.name);
-                return Some(match fits {
-                    true => Ok(folder),
-                    false => Err(FolderError::AlreadyHere { id }),
-                });
-            }
             match self.registered.claim(id) {
                 Ok(()) => {
                     // Nobody else sets them.
                     let _ = self.registered.found.set(id);
                     let homes = homes.clone();
                     let _ = self.claimed.set(Claimed { id, homes });
-                    return None;
+                    let here = intact(&self.shared, &id).await;
+                    let here = here.map_err(FolderError::from).transpose()?;
+                    return Some(here.and_then(|folder| has_name(folder, request)));
                 }
                 Err(other) => {
                     let joined = match other.holders.join() {
@@ -393,8 +371,8 @@ impl FolderTask {
                             None
                         }
                     };
-                    if joined.is_some() {
-                        return joined;
+                    if let Some(joined) = joined {
+                        return Some(joined.and_then(|folder| has_name(folder, request)));
                     }
                 }
             }
@@ -418,27 +396,47 @@ impl FolderTask {
         }
         let _ = self.registered.found.set(id);
         self.registered.unlist();
-        if other.take_restored() && self.control().pauses().borrow().is_none() {
-            // Somebody wants it now.
-            other.control.set_pause(None);
-        }
+        // It is recorded as one with the other.
+        self.record.write(None, None).await;
         self.control().join(&other.control);
         other.control.add_owners(request.owners.clone());
-        let outcome = tokio::select! {
-            biased;
-            () = self.registered.holders.cancelled().cancelled() => {
-                Some(Err(DownloadError::Cancelled.into()))
-            }
-            outcome = self.watch(&other, request) => outcome,
-        };
-        if self.registered.holders.discards() {
-            if !hold.discard() {
-                ended(&other).await;
-            }
-        } else if self.registered.holders.was_explicit() {
-            hold.cancel();
-        }
+        *self.joined() = Some(Join {
+            other: Arc::clone(&other),
+            hold,
+        });
+        let outcome = self.watch(&other, request).await;
+        // The part in it is given back.
+        drop(self.joined().take());
         outcome
+    }
+
+    /// This download has ended, by itself or with its handles: what that means for the one
+    /// that it has joined, if it still has.
+    async fn leave_joined(&self) -> Result<(), FolderError> {
+        let joined = self.joined().take();
+        let (Some(Join { other, hold }), holders) = (joined, &self.registered.holders) else {
+            return Ok(());
+        };
+        if !holders.discards() {
+            if holders.was_explicit() {
+                hold.cancel();
+            }
+            return Ok(());
+        }
+        if hold.discard() {
+            // Others want it.
+            return Ok(());
+        }
+        ended(&other).await;
+        match &other.status.borrow().outcome {
+            Some(Err(error @ FolderError::Storage(_))) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ignores poison: no change under this lock is left half done.
+    fn joined(&self) -> MutexGuard<'_, Option<Join>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(
@@ -506,64 +504,88 @@ impl FolderTask {
     where
         F: Future<Output = T>,
     {
-        let mut pauses = self.control().pauses();
+        let mut changes = self.control().changes();
         loop {
-            let pause = *pauses.borrow_and_update();
-            if self.show_paused(pause.is_some()) || pause.is_some() {
-                self.record_pause(None, pause).await;
-            }
-            if pause.is_some() {
+            changes.mark_unchanged();
+            if self.note_pause(None).await.is_some() {
                 // The sender is in the control.
-                let _ = pauses.changed().await;
+                let _ = changes.changed().await;
                 continue;
             }
-            tokio::select! {
-                biased;
-                Ok(_) = pauses.wait_for(Option::is_some) => {}
-                done = step() => return done,
+            let mut work = pin!(step());
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = changes.changed() => if self.note_pause(None).await.is_some() {
+                        break;
+                    },
+                    done = &mut work => return done,
+                }
             }
         }
     }
 
-    /// Returns whether that is new.
-    fn show_paused(&self, paused: bool) -> bool {
+    /// Shows and records how the download is paused, if it is; or that it is not any more.
+    async fn note_pause(&self, home: Option<&Arc<FolderHome>>) -> Option<PauseOptions> {
+        let pause = *self.control().pauses().borrow();
+        self.show_paused(pause.is_some());
+        if pause.is_some() || self.record.is_there() {
+            self.record_pause(home).await;
+        }
+        pause
+    }
+
+    fn show_paused(&self, paused: bool) {
         self.status.send_if_modified(|status| {
             let changed = status.paused != paused;
             status.paused = paused;
             status.stall = status.stall.filter(|_| !paused);
             changed
-        })
+        });
     }
 
-    /// Has the storage record how the download is paused, or drops that. `home` is that of
-    /// the folder, if it is open.
-    async fn record_pause(&self, home: Option<&Arc<FolderHome>>, pause: Option<PauseOptions>) {
-        let (Some(claimed), true) = (self.claimed.get(), self.shared.share_stored) else {
+    /// Has the storage record how the download is paused, or that it went on, with all that
+    /// is wanted of it. `home` is that of the folder, if it is open.
+    async fn record_pause(&self, home: Option<&Arc<FolderHome>>) {
+        let Some(key) = &self.registered.key else {
             return;
         };
-        let id = claimed.id;
         let control = self.control();
-        let paused = pause.map(|pause| PausedFolder {
-            id,
-            name: self.registered.name.clone(),
-            paths: control.selections().borrow().paths().to_vec(),
+        let pause = *control.pauses().borrow();
+        let limits = self
+            .registered
+            .id()
+            .map(|id| self.shared.limiter.content(&id));
+        let known = {
+            let status = self.status.borrow();
+            let folder = status.folder.clone();
+            folder.map(|folder| (folder, status.progress))
+        };
+        let form = FolderForm {
+            state: pause.map_or(RecordedState::Resumed, RecordedState::Paused),
+            key: self.asked.clone().map_or(key.clone(), ContentKey::Name),
+            name: self.stored_as.clone(),
             directory: self.registered.directory.clone(),
-            serve: pause.serve,
-            seed: control.seeds(),
-        });
-        let turn = Arc::clone(&self.recording).lock_owned().await;
-        let (home, main) = (home.cloned(), claimed.homes.main.clone());
-        let (done, heard) = oneshot::channel::<()>();
-        // Goes on if this future is dropped: whoever removes the record waits for it.
-        let span = self.shared.tasks.span.clone();
-        self.shared.tasks.spawn(span, async move {
-            if let Err(error) = record_paused(home, main, id, paused).await {
-                tracing::warn!(folder = %id, %error, "the pause is not recorded");
-            }
-            drop((turn, done));
-        });
-        // It ends with an error when it is dropped.
-        let _ = heard.await;
+            overwrites: false,
+            paths: control.selections().borrow().paths().to_vec(),
+            priority: control.priority(),
+            seeds: control.seeds(),
+            patience: control.patience(),
+            limits: limits.filter(|limits| *limits != ContentLimits::default()),
+            owners: control.owners(),
+            known,
+        };
+        self.record.write(self.record_place(home), Some(form)).await;
+    }
+
+    /// Where a pause is recorded, once the folder is found.
+    fn record_place(&self, home: Option<&Arc<FolderHome>>) -> Option<RecordPlace> {
+        let claimed = self.claimed.get()?;
+        Some(RecordPlace {
+            id: claimed.id,
+            folders: claimed.homes.main.clone(),
+            home: home.cloned(),
+        })
     }
 
     /// Finds the folder, and says so when no tracker answers.
@@ -597,58 +619,20 @@ impl FolderTask {
     /// themselves.
     async fn follow_pauses(&self, job: &Job) -> Infallible {
         let home = Some(&job.obtain.home).filter(|_| !job.homes.is_elsewhere);
-        let mut pauses = self.control().pauses();
+        let mut changes = self.control().changes();
         let mut is_hidden = false;
         loop {
-            let pause = *pauses.borrow_and_update();
-            if self.show_paused(pause.is_some()) || pause.is_some() {
-                self.record_pause(home, pause).await;
-            }
+            changes.mark_unchanged();
+            let pause = self.note_pause(home).await;
             let hides = job.here.is_none() && pause.is_some_and(|pause| !pause.serve);
             match (is_hidden, hides) {
-                (false, true) => self.hide(job).await,
-                (true, false) => self.unhide(job),
+                (false, true) => job.hide().await,
+                (true, false) => job.unhide(),
                 _ => {}
             }
             is_hidden = hides;
             // It never ends: the sender is in the control.
-            let _ = pauses.changed().await;
-        }
-    }
-
-    /// Serves nothing of the folder any more.
-    async fn hide(&self, job: &Job) {
-        let shared = &self.shared;
-        let id = job.obtain.source.index();
-        for (file, _) in shared.folders.own_files(&id) {
-            stop_serving(shared, &file);
-        }
-        if !shared.contents.is_alone(&id) {
-            match shared.contents.take(&id) {
-                Some(Taken::Awake(driver)) => driver.stop.cancel(),
-                Some(Taken::Asleep(asleep)) => tell_gone(shared, &asleep).await,
-                None => {}
-            }
-        }
-    }
-
-    /// Serves again what is here of the folder.
-    fn unhide(&self, job: &Job) {
-        let shared = &self.shared;
-        let id = job.obtain.source.index();
-        for (file, blob) in shared.folders.own_files(&id) {
-            let content = Content::new(file, file.into(), blob.length());
-            let asleep = Asleep::of_folder(content, Role::File, blob, None);
-            shared.contents.add_stored(asleep);
-        }
-        if let Some(blob) = job.obtain.target.opened(&id) {
-            let listed = job.names.listed.clone();
-            let content = Content::new(id, listed.clone(), blob.length());
-            let entry = OwnEntry::new(id, listed, content.length, OwnState::Partial);
-            let asleep = Asleep::of_folder(content, Role::Index, blob, None);
-            if shared.contents.add_stored(asleep) {
-                self.tell(entry);
-            }
+            let _ = changes.changed().await;
         }
     }
 
@@ -692,7 +676,7 @@ impl FolderTask {
             }),
             None => {
                 let names = &job.names.stored;
-                existing(&self.shared, &job.homes.target, names, &whole).await?
+                existing(&self.shared, &job.homes.target, &obtain.home, names, &whole).await?
             }
         };
         self.status
@@ -722,8 +706,7 @@ impl FolderTask {
             files: placed.len(),
             length: placed.length(),
         };
-        self.settle(job, &folder, (&whole, &part), bytes, placed)
-            .await?;
+        job.settle(&folder, (&whole, &part), bytes, placed).await?;
         Ok(folder)
     }
 
@@ -803,7 +786,7 @@ impl FolderTask {
     ) -> Result<(FolderIndex, FolderIndex), FolderError> {
         let id = obtain.source.index();
         let part = self.selected(whole)?;
-        let missing = missing(&self.shared, id, whole, &part, base).await?;
+        let missing = missing(&self.shared, &obtain.home, whole, &part, base).await?;
         check_room(obtain, &missing).await?;
         done.want(&part, &missing);
         let name = base.as_ref().map_or(name, |base| &base.name);
@@ -837,145 +820,39 @@ impl FolderTask {
         });
     }
 
-    /// The folder is in its place: it is served from there, recorded and announced, unless
-    /// it is not to be shared.
-    async fn settle(
-        &self,
-        job: &Job,
-        folder: &Folder,
-        (whole, part): (&FolderIndex, &FolderIndex),
-        bytes: Bytes,
-        placed: PlacedFiles,
-    ) -> Result<(), FolderError> {
-        let (shared, obtain, id) = (&self.shared, &job.obtain, folder.id);
-        // A part that was here may have been withdrawn meanwhile.
-        let is_shared = match job.here {
-            None => self.control().seeds(),
-            Some(_) => shared.folders.get(&id).is_some(),
-        };
-        if !is_shared {
-            if release_files(shared, &id) {
-                unshare(shared, &id).await;
-            }
-            self.remove_home(&obtain.home).await;
-            if job.homes.is_elsewhere {
-                self.record_pause(None, None).await;
-            }
-            return Ok(());
-        }
-        let pool = job.homes.target.pool();
-        for (file, place) in placed.blobs(whole, pool) {
-            if let Some(fetched) = obtain.target.opened(&file) {
-                fetched.move_to(place);
-            }
-        }
-        shared.folders.moved(&id, placed.blobs(whole, pool));
-        let index = obtain.target.opened(&id);
-        if shared.share_stored {
-            if let Err(error) = self
-                .record(job, folder, whole, &bytes, placed.clone())
-                .await
-            {
-                tracing::warn!(folder = %id, %error, "not shared after a restart");
-            }
-        } else {
-            if let Some(index) = &index {
-                // Nothing of the home is needed any more.
-                index.move_to(in_memory(id, bytes).await?);
-            }
-            self.remove_home(&obtain.home).await;
-        }
-        let is_whole = is_whole(whole, part, &placed);
-        shared.folders.complete(folder.clone(), is_whole, placed);
-        if let Some(index) = index.filter(|_| is_whole) {
-            let listed = job.names.listed.clone();
-            self.tell(OwnEntry::new(
-                id,
-                listed,
-                index.length(),
-                OwnState::Complete,
-            ));
-        }
-        Ok(())
-    }
-
-    /// Records where the folder lies, and removes what is left of the fetching.
-    async fn record(
-        &self,
-        job: &Job,
-        folder: &Folder,
-        whole: &FolderIndex,
-        bytes: &Bytes,
-        placed: PlacedFiles,
-    ) -> Result<(), StorageError> {
-        let obtain = &job.obtain;
-        let manifest = |id: &ContentId| self.shared.contents.kept_manifest(id);
-        let names = (&folder.name, &job.names.listed);
-        let index = obtain.target.opened(&folder.id);
-        if job.homes.is_elsewhere {
-            // The storage finds it by its path.
-            let home = FolderHome::open(&job.homes.main, folder.id).await?;
-            let blob = home.keep_index(bytes.clone()).await?;
-            let placed = placed.by_path();
-            let recorded = home.record(names, whole, &placed, manifest).await;
-            log_failed(home.clear().await);
-            if let Some(index) = index {
-                index.move_to(blob);
-            }
-            self.remove_home(&obtain.home).await;
-            return recorded;
-        }
-        let recorded = obtain.home.record(names, whole, &placed, manifest).await;
-        log_failed(obtain.home.clear().await);
-        if let Some(index) = index
-            && let Ok(blob) = obtain.home.index().await
-        {
-            // The home is not held open for it.
-            index.move_to(blob);
-        }
-        recorded
-    }
-
-    /// Tells the trackers what is here. Nobody waits for that.
-    fn tell(&self, entry: OwnEntry) {
-        let shared = Arc::clone(&self.shared);
-        let told = async move {
-            let told = shared.trackers.own(entry);
-            if let Some(Err(error)) = shared.tasks.stop.run_until_cancelled(told).await {
-                tracing::warn!(%error, "announcing the folder failed");
-            }
-        };
-        let span = self.shared.tasks.span.clone();
-        self.shared.tasks.spawn(span, told);
-    }
-
     /// The download has ended: what nobody needs any more is removed.
     async fn wind_up(
         &self,
         outcome: Result<Folder, FolderError>,
         request: &FolderRequest,
     ) -> Result<Folder, FolderError> {
+        self.leave_joined().await?;
         let cancelled: FolderError = DownloadError::Cancelled.into();
         if outcome.as_ref().err() == Some(&cancelled) {
             self.claim_late(request).await;
         }
+        let stop = &self.shared.tasks.stop;
+        let holders = &self.registered.holders;
+        if stop.is_cancelled() && outcome.is_err() {
+            let has_ended = holders.was_explicit() && !holders.discards();
+            let pause = *self.control().pauses().borrow();
+            if has_ended {
+                self.record.write(self.record_place(None), None).await;
+            } else if pause.is_some() || self.record.is_there() {
+                self.record_pause(None).await;
+            }
+            return outcome;
+        }
         let (Some(claimed), Err(error)) = (self.claimed.get(), &outcome) else {
+            self.record.write(self.record_place(None), None).await;
             return outcome;
         };
         if matches!(error, FolderError::Storage(StorageError::Locked { .. })) {
             // It is somebody else's.
             return outcome;
         }
-        let stop = &self.shared.tasks.stop;
-        if stop.is_cancelled() {
-            let pause = *self.control().pauses().borrow();
-            if pause.is_some() {
-                self.record_pause(None, pause).await;
-            }
-            return outcome;
-        }
         let cancelled = matches!(error, FolderError::Download(DownloadError::Cancelled));
-        let discards = cancelled && self.registered.holders.discards();
+        let discards = cancelled && holders.discards();
         let removed = self.remove_rest(claimed, discards);
         match stop.run_until_cancelled(removed).await {
             Some(Ok(())) => {}
@@ -1008,7 +885,7 @@ impl FolderTask {
         let (shared, id) = (&self.shared, claimed.id);
         self.control().board.ended().await;
         // What is recorded at this moment is to be removed as well.
-        drop(self.recording.lock().await);
+        self.record.write(self.record_place(None), None).await;
         if shared.folders.get(&id).is_none()
             && shared.contents.role(&id) == Some(Role::Index)
             && !shared.contents.is_alone(&id)
@@ -1029,94 +906,19 @@ impl FolderTask {
                     home.clear().await?;
                 }
             } else if discards || !home.holds_anything().await? {
-                self.try_remove(&home).await?;
+                try_remove(&home).await?;
             }
         }
         Ok(())
     }
-
-    async fn try_remove(&self, home: &FolderHome) -> Result<(), StorageError> {
-        let mut attempts = 0;
-        loop {
-            match home.remove().await {
-                Err(error) if attempts == REMOVE_ATTEMPTS => return Err(error),
-                Err(_) => {
-                    attempts += 1;
-                    sleep(REMOVE_PAUSE).await;
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
-    }
-
-    async fn remove_home(&self, home: &FolderHome) {
-        log_failed(self.try_remove(home).await);
-    }
 }
 
-impl Done {
-    /// This is wanted, and that of it is not in its place.
-    fn want(&mut self, part: &FolderIndex, missing: &FolderIndex) {
-        let ((files, length), (missing_files, missing_length)) = (part.size(), missing.size());
-        self.repeats = repeats(missing);
-        self.progress = FolderProgress {
-            files,
-            length,
-            files_done: files - missing_files,
-            files_found: files - missing_files,
-            verified_bytes: length - missing_length,
-        };
-        for (id, blob) in &self.blobs {
-            let times = self.repeats.get(id).copied().unwrap_or_default();
-            self.progress.files_done += times;
-            self.progress.verified_bytes += blob.length() * times as u64;
-            self.progress.files_found += if self.found.contains(id) { times } else { 0 };
-        }
-    }
-
-    /// A file is here.
-    fn got(&mut self, file: &Wanted, got: &Obtained) {
-        let times = self.repeats.get(&file.id).copied().unwrap_or_default();
-        self.progress.files_done += times;
-        self.progress.verified_bytes += file.length * times as u64;
-        if got.found.is_some() {
-            self.found.insert(file.id);
-            self.progress.files_found += times;
-        }
-        self.blobs.insert(file.id, got.blob.now());
-    }
-}
-
-/// Records in the home of a folder that its download is paused, or drops that.
-async fn record_paused(
-    home: Option<Arc<FolderHome>>,
-    main: Folders,
-    id: ContentId,
-    paused: Option<PausedFolder>,
-) -> Result<(), StorageError> {
-    if let Some(home) = home {
-        return home.record_paused(paused).await;
-    }
-    let is_over = paused.is_none();
-    let home = FolderHome::open(&main, id).await?;
-    home.record_paused(paused).await?;
-    match is_over && !home.holds_anything().await? {
-        true => home.remove().await,
-        false => Ok(()),
-    }
-}
-
-/// Opens a home that a step which was under way may hold still.
-async fn open_when_free(folders: &Folders, id: ContentId) -> Result<FolderHome, StorageError> {
-    let mut attempts = 0;
-    loop {
-        match FolderHome::open(folders, id).await {
-            Err(StorageError::Locked { .. }) if attempts < REMOVE_ATTEMPTS => {
-                attempts += 1;
-                sleep(REMOVE_PAUSE).await;
-            }
-            opened => return opened,
-        }
+/// The folder, if it has the name that is wanted: it has one name here, and is not copied
+/// to another.
+fn has_name(folder: Folder, request: &FolderRequest) -> Result<Folder, FolderError> {
+    match &request.name {
+        Some(name) if *name != folder.name => Err(FolderError::AlreadyHere { id: folder.id }),
+        _ => Ok(folder),
     }
 }
 
@@ -1125,187 +927,4 @@ async fn ended(running: &RunningFolder) {
     let mut status = running.status.clone();
     // An error says that it has ended without an outcome.
     let _ = status.wait_for(|status| status.outcome.is_some()).await;
-}
-
-/// Whether all of a folder is here: what was wanted now, and what was here before.
-fn is_whole(whole: &FolderIndex, part: &FolderIndex, placed: &PlacedFiles) -> bool {
-    let placed = placed.entries();
-    let mut entries = (0..).zip(whole.entries());
-    entries.all(|(number, entry)| {
-        let of_part = || part.entries().binary_search_by(|e| e.path.cmp(&entry.path));
-        placed.contains(&number) || of_part().is_ok()
-    })
-}
-
-/// The names of a folder that was found. The one that it is stored under must be one
-/// that the storage accepts.
-fn names(
-    shared: &PeerShared,
-    own: Option<ContentName>,
-    asked: Option<ContentName>,
-    found: &Found,
-) -> Result<Names, FolderError> {
-    let listed = asked.clone().unwrap_or_else(|| found.name.clone());
-    let stored = match own.or(asked) {
-        Some(wanted) => {
-            shared.storage.check_name(&wanted)?;
-            vec![wanted]
-        }
-        None => {
-            let is_id = found.name.as_str().parse::<ContentId>().is_ok();
-            let is_usable = !is_id && shared.storage.check_name(&found.name).is_ok();
-            let first = is_usable.then(|| found.name.clone());
-            first.into_iter().chain([found.id.into()]).collect()
-        }
-    };
-    Ok(Names { stored, listed })
-}
-
-/// Gets the index, and reads it.
-async fn index(
-    obtain: &Obtain,
-    listed_as: &ContentName,
-    length: u64,
-) -> Result<(FolderIndex, Bytes), FolderError> {
-    let id = obtain.source.index();
-    let known = Some(length).filter(|length| *length > 0);
-    let Obtained { blob, found } = obtain.get((id, Role::Index), listed_as, known).await?;
-    if found.is_some() {
-        let content = Content::new(id, listed_as.clone(), blob.length());
-        let asleep = Asleep::of_folder(content, Role::Index, blob.clone(), found);
-        obtain.shared.contents.add_stored(asleep);
-    }
-    let len = blob.length();
-    if len > MAX_INDEX_LEN {
-        return Err(FolderIndexError::TooLong { len }.into());
-    }
-    let bytes = blob.read_at(0, len as usize).await?;
-    let read = bytes.clone();
-    let read = off_thread(move || (ContentId::of(&read) == id, FolderIndex::decode(&read)));
-    match read.await {
-        (true, index) => Ok((index?, bytes)),
-        (false, _) => {
-            let path = blob.file().map(|file| file.path().to_path_buf());
-            let path = path.unwrap_or_else(|| id.to_string().into());
-            Err(StorageError::Changed { path }.into())
-        }
-    }
-}
-
-/// Gets one file.
-async fn get(obtain: &Obtain, file: Wanted) -> (Wanted, Result<Obtained, FolderError>) {
-    let id = (file.id, Role::File);
-    let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
-    (file, got)
-}
-
-/// The files to get, each once. Not in the order of the index: peers that fetch a
-/// folder at the same time begin with different files, and have something for each
-/// other.
-fn wanted(shared: &PeerShared, part: &FolderIndex) -> Vec<Wanted> {
-    let mut seen = HashSet::new();
-    let files = part.entries().iter().filter_map(|entry| match entry.item {
-        FolderItem::File { id, length, .. } => seen.insert(id).then(|| Wanted {
-            id,
-            length,
-            entry: entry.clone(),
-        }),
-        _ => None,
-    });
-    let mut wanted: Vec<Wanted> = files.collect();
-    let seed = shared.swarm_config().planner.seed;
-    fastrand::Rng::with_seed(seed).shuffle(&mut wanted);
-    wanted
-}
-
-/// How often each file occurs.
-fn repeats(part: &FolderIndex) -> HashMap<ContentId, usize> {
-    let mut repeats = HashMap::new();
-    for entry in part.entries() {
-        if let FolderItem::File { id, .. } = entry.item {
-            *repeats.entry(id).or_default() += 1;
-        }
-    }
-    repeats
-}
-
-/// Fails at once if what is not here yet does not fit. A file that is here may take no
-/// space for a second time, and one that occurs twice does.
-async fn check_room(obtain: &Obtain, part: &FolderIndex) -> Result<(), FolderError> {
-    let mut seen = HashSet::new();
-    let needed = part.entries().iter().map(|entry| match entry.item {
-        FolderItem::File { id, length, .. } => {
-            let is_here = obtain.home.had(&id) || obtain.shared.folders.has_file(&id);
-            match seen.insert(id) && is_here {
-                true => 0,
-                false => length,
-            }
-        }
-        _ => 0,
-    });
-    let needed = needed.sum();
-    match obtain.home.available().await {
-        Some(available) if available < needed => {
-            let what = format!("the folder {}", obtain.source.index());
-            Err(StorageError::full(what, needed, Some(available)).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Gives the folder the first of these names that is free.
-async fn publish(
-    obtain: &Obtain,
-    names: &[ContentName],
-    part: &FolderIndex,
-    blobs: &HashMap<ContentId, Arc<dyn Blob>>,
-) -> Result<(ContentName, PlacedFiles), FolderError> {
-    let id = obtain.source.index();
-    let mut taken = FolderError::AlreadyHere { id };
-    for name in names {
-        match obtain.home.publish(name, part, blobs).await {
-            Ok(placed) => return Ok((name.clone(), placed)),
-            Err(StorageError::Exists {
-                name,
-                path: Some(path),
-            }) => taken = FolderError::TargetExists { name, path, id },
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(taken)
-}
-
-fn log_failed(done: Result<(), StorageError>) {
-    if let Err(error) = done {
-        tracing::warn!(%error, "the storage did not remove what it no longer needs");
-    }
-}
-
-/// Removes a folder that is not here after all, or what has come to one that was.
-struct Undo<'a> {
-    /// `None` if it is here.
-    shared: Option<&'a Arc<PeerShared>>,
-    id: ContentId,
-    /// The files that it had before, if it was here.
-    kept: Option<Vec<ContentId>>,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        let Some(shared) = self.shared.take() else {
-            return;
-        };
-        if let Some(kept) = self.kept.take() {
-            let kept = kept.into_iter().collect();
-            for file in shared.folders.keep_only(&self.id, &kept) {
-                stop_serving(shared, &file);
-            }
-        } else if release_files(shared, &self.id) {
-            let (shared, index) = (Arc::clone(shared), self.id);
-            let (span, tasks) = (shared.tasks.span.clone(), Arc::clone(&shared.tasks));
-            tasks.spawn(span, async move {
-                unshare(&shared, &index).await;
-            });
-        }
-    }
 }

@@ -13,11 +13,19 @@ pub(super) mod control;
 pub(super) mod error;
 #[cfg(feature = "file-storage")]
 pub(super) mod fetch;
+#[cfg(feature = "file-storage")]
+pub(super) mod here;
 mod move_blob;
 #[cfg(feature = "file-storage")]
 mod obtain;
 #[cfg(feature = "file-storage")]
+mod pause_record;
+#[cfg(feature = "file-storage")]
+mod paused_form;
+#[cfg(feature = "file-storage")]
 mod place;
+#[cfg(feature = "file-storage")]
+mod release;
 #[cfg(feature = "file-storage")]
 pub(super) mod restored;
 #[cfg(feature = "file-storage")]

@@ -10,7 +10,7 @@ use super::share::{hash_folder, serve_file};
 use crate::content::{ContentId, ContentName, FolderIndex, FolderItem};
 use crate::peer::contents::hashing::manifest_of;
 use crate::peer::shared::PeerShared;
-use crate::storage::{FilePool, Folders, Occupied, PlacedFiles, is_taken, occupied};
+use crate::storage::{FilePool, FolderHome, Folders, Occupied, PlacedFiles, is_taken, occupied};
 
 /// The part of a folder that is in its place.
 pub(super) struct Base {
@@ -24,6 +24,7 @@ pub(super) struct Base {
 pub(super) async fn existing(
     shared: &PeerShared,
     folders: &Folders,
+    home: &FolderHome,
     names: &[ContentName],
     whole: &FolderIndex,
 ) -> Result<Option<Base>, FolderError> {
@@ -38,12 +39,15 @@ pub(super) async fn existing(
         if let Some((hashed, numbers)) =
             hashed.and_then(|hashed| hashed.numbers_in(whole).map(|numbers| (hashed, numbers)))
         {
-            let mut placed = PlacedFiles::none(root);
+            let staged = home.staged(files_of(&hashed.index)).await?;
+            let mut placed = PlacedFiles::none(root, true);
             for (number, (entry, blob)) in numbers.into_iter().zip(hashed.into_files()) {
-                placed.add(number, &*blob);
+                if let FolderItem::File { id, .. } = entry.item {
+                    placed.add((number, id), &*blob, &staged);
+                }
                 serve_file(shared, id, MoveBlob::new(blob), entry, None);
             }
-            let name = name.clone();
+            let (name, placed) = (name.clone(), placed.owns_its_tree());
             return Ok(Some(Base { name, placed }));
         }
         is_not_free = Some(taken(name.clone(), root.path(), id));
@@ -58,7 +62,7 @@ pub(super) async fn existing(
 /// [`FolderError::TargetExists`] if something else is where they have to be.
 pub(super) async fn missing(
     shared: &PeerShared,
-    id: ContentId,
+    home: &FolderHome,
     whole: &FolderIndex,
     part: &FolderIndex,
     base: &mut Option<Base>,
@@ -66,6 +70,7 @@ pub(super) async fn missing(
     let Some(base) = base else {
         return Ok(part.clone());
     };
+    let id = whole.id();
     let number = |entry: u32| {
         let path = &part.entries()[entry as usize].path;
         let at = whole.entries().partition_point(|entry| entry.path < *path);
@@ -79,25 +84,34 @@ pub(super) async fn missing(
         Occupied::By(path) => return Err(taken(base.name.clone(), path, id)),
         Occupied::Maybe(found) => found,
     };
+    let staged = home.staged(files_of(&absent)).await?;
     let mut present = HashSet::new();
     for file in found {
         let entry = &absent.entries()[file.entry];
         let manifest = manifest_of(&*file.blob).await.ok();
         file.blob.release();
         let is_it = |id| manifest.as_ref().is_some_and(|m| m.id() == id);
-        match entry.item {
-            FolderItem::File { id: file_id, .. } if is_it(file_id) => {}
+        let file_id = match entry.item {
+            FolderItem::File { id, .. } if is_it(id) => id,
             _ => {
                 let path = root.path().join(entry.path.as_str());
                 return Err(taken(base.name.clone(), path, id));
             }
-        }
+        };
         let at = whole.entries().partition_point(|e| e.path < entry.path);
-        base.placed.add(at as u32, &*file.blob);
+        base.placed.add((at as u32, file_id), &*file.blob, &staged);
         serve_file(shared, id, MoveBlob::new(file.blob), entry.clone(), None);
         present.insert(file.entry as u32);
     }
     Ok(absent.only(|entry| !present.contains(&entry)))
+}
+
+/// The contents of the files of a folder.
+fn files_of(index: &FolderIndex) -> impl Iterator<Item = ContentId> {
+    index.entries().iter().filter_map(|entry| match entry.item {
+        FolderItem::File { id, .. } => Some(id),
+        _ => None,
+    })
 }
 
 /// Something else has the place of a folder, or of something in it.

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
@@ -31,15 +30,13 @@ pub(in crate::peer) struct RunningFolder {
     pub(in crate::peer) key: Option<ContentKey>,
     /// Set when it was found.
     pub(super) found: OnceLock<ContentId>,
-    /// The name that the user wants it stored under.
-    pub(super) name: Option<ContentName>,
+    /// The name that the user wants it stored under, or it was asked for by.
+    pub(in crate::peer) name: Option<ContentName>,
     /// The directory that it goes to, if it is another one.
     pub(super) directory: Option<PathBuf>,
     pub(in crate::peer) control: Arc<FolderControl>,
     pub(in crate::peer) holders: Arc<Holders>,
     pub(in crate::peer) status: watch::Receiver<FolderStatus>,
-    /// It was paused when the peer was last stopped, and nobody has asked for it since.
-    restored: AtomicBool,
 }
 
 /// Keeps a download in the table, with its claim, until it is dropped.
@@ -55,7 +52,6 @@ impl RunningFolder {
         (name, directory): (Option<ContentName>, Option<PathBuf>),
         (control, holders): (Arc<FolderControl>, Arc<Holders>),
         status: watch::Receiver<FolderStatus>,
-        restored: bool,
     ) -> Self {
         Self {
             key,
@@ -65,7 +61,6 @@ impl RunningFolder {
             control,
             holders,
             status,
-            restored: AtomicBool::new(restored),
         }
     }
 
@@ -75,11 +70,6 @@ impl RunningFolder {
             (Some(id), _) | (None, Some(ContentKey::Id(id))) => Some(*id),
             _ => None,
         }
-    }
-
-    /// Somebody asks for it. Returns whether it was restored, and nobody had since.
-    pub(super) fn take_restored(&self) -> bool {
-        self.restored.swap(false, Ordering::Relaxed)
     }
 }
 

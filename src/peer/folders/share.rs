@@ -6,9 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::oneshot;
 
 use super::error::FolderError;
+use super::here::intact;
 use super::move_blob::MoveBlob;
+use super::pause_record::open_when_free;
+use super::release::{release_files, take};
 use super::status::Folder;
 use crate::content::{
     Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderItem, Manifest, NameError,
@@ -20,13 +24,12 @@ use crate::peer::contents::listing::Listing;
 use crate::peer::contents::losses::LostThing;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::serve::{tell_trackers, unshare};
-use crate::peer::contents::table::Taken;
 use crate::peer::events::event::PeerEvent;
 use crate::peer::shared::PeerShared;
 use crate::protocol::{OwnEntry, OwnState};
 use crate::storage::{
-    Blob, FilePool, FolderHome, Folders, Lost, MemoryStorage, PlacedFiles, ScannedFile,
-    ScannedFolder, Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
+    Blob, FilePool, FolderHome, Lost, MemoryStorage, PlacedFiles, ScannedFile, ScannedFolder,
+    Storage, StorageError, TreeRoot, remembered_folders, scan_folder,
 };
 
 /// How many files are read and hashed at a time: enough to keep a disk and some
@@ -131,12 +134,61 @@ async fn hash_file(file: ScannedFile) -> Result<HashedFile, FolderError> {
     })
 }
 
-/// Shares a folder where it lies.
+/// Shares a folder where it lies. Nothing is recorded before the trackers know of it, and
+/// then all of it, even if the future is dropped or the peer stops meanwhile.
 pub(in crate::peer) async fn share_folder(
     shared: &Arc<PeerShared>,
     path: &Path,
     name: Option<ContentName>,
 ) -> Result<Folder, FolderError> {
+    let stopped = || FolderError::from(ShareError::ShutDown);
+    let announced = announce(shared, path, name);
+    let sharing = match shared.tasks.until_stopped(announced, stopped()).await? {
+        Announced::Already(folder) => return Ok(folder),
+        Announced::New(sharing) => sharing,
+    };
+    let (done, heard) = oneshot::channel();
+    // A step of the disk goes on when its future is dropped, so this has a task of its own,
+    // which sees it through or takes it back.
+    shared.tasks.spawn(shared.tasks.span.clone(), async move {
+        let outcome = sharing.record().await;
+        // Nobody may hear of it.
+        let _ = done.send(outcome);
+    });
+    // It ends with an error if the task was ended at once.
+    match heard.await {
+        Ok(Err(_)) if shared.tasks.stop.is_cancelled() => Err(stopped()),
+        Ok(outcome) => outcome,
+        Err(_) => Err(stopped()),
+    }
+}
+
+/// What became of a folder that is to be shared.
+enum Announced {
+    /// It is shared already.
+    Already(Folder),
+    /// Trackers know of it.
+    New(Box<Sharing>),
+}
+
+/// A folder that is served and announced, and not recorded yet.
+struct Sharing {
+    undo: Undo,
+    folder: Folder,
+    content: Content,
+    index: FolderIndex,
+    bytes: Bytes,
+    index_blob: Arc<MoveBlob>,
+    placed: PlacedFiles,
+    /// The manifests that are worth to be recorded.
+    manifests: HashMap<ContentId, Manifest>,
+}
+
+async fn announce(
+    shared: &Arc<PeerShared>,
+    path: &Path,
+    name: Option<ContentName>,
+) -> Result<Announced, FolderError> {
     let root = TreeRoot::at(path);
     let name = match name {
         Some(name) => name,
@@ -148,19 +200,21 @@ pub(in crate::peer) async fn share_folder(
     let hashed = hash_folder(&root, &pool).await?;
     let bytes = hashed.index.encode();
     let id = ContentId::of(&bytes);
-    if let Some((folder, true)) = shared.folders.get(&id) {
-        return Ok(folder);
+    if shared.running_folders.claimed(&id).is_none()
+        && let Some(folder) = intact(shared, &id).await?
+    {
+        return Ok(Announced::Already(folder));
     }
     if !shared.folders.begin(id, shared.contents.is_alone(&id)) {
         return Err(FolderError::AlreadyHere { id });
     }
     // If this future is dropped, or the trackers refuse: not shared.
-    let mut undo = Undo {
-        shared: Some(shared),
+    let undo = Undo {
+        shared: Some(Arc::clone(shared)),
         id,
     };
     let placed = PlacedFiles::of(root, &hashed.index, &hashed.blobs());
-    let index_blob = keep(shared, folders, &placed, &name, (id, bytes), &hashed).await?;
+    let index_blob = MoveBlob::new(in_memory(id, bytes.clone()).await?);
     let (files, length) = hashed.index.size();
     let folder = Folder {
         id,
@@ -168,13 +222,17 @@ pub(in crate::peer) async fn share_folder(
         files,
         length,
     };
+    let mut manifests = HashMap::new();
     for file in hashed.files {
         let manifest = Some(file.manifest).filter(|_| is_long(file.blob.length()));
+        manifests.extend(manifest.clone().map(|manifest| (manifest.id(), manifest)));
         serve_file(shared, id, MoveBlob::new(file.blob), file.entry, manifest);
     }
-    shared.folders.complete(folder.clone(), true, placed);
+    shared
+        .folders
+        .complete(folder.clone(), true, placed.clone());
     let content = Content::new(id, folder.name.clone(), index_blob.length());
-    let index = Asleep::of_folder(content.clone(), Role::Index, index_blob, None);
+    let index = Asleep::of_folder(content.clone(), Role::Index, index_blob.clone(), None);
     if let Err(here) = shared.contents.add(index).await {
         // The user has it as a content of its own, or downloads it as one.
         drop(here);
@@ -182,39 +240,57 @@ pub(in crate::peer) async fn share_folder(
     let mut listing = Listing::new(content.clone(), folder.name.clone());
     let told = tell_trackers(shared, listing.announce(OwnState::Complete));
     told.await.map_err(ShareError::from)?;
-    shared.losses.found(&id);
-    undo.shared = None;
-    shared.contents.announced(&id);
-    shared
-        .events
-        .publish(|| PeerEvent::ShareStarted { content });
-    Ok(folder)
+    Ok(Announced::New(Box::new(Sharing {
+        undo,
+        folder,
+        content,
+        index: hashed.index,
+        bytes,
+        index_blob,
+        placed,
+        manifests,
+    })))
 }
 
-/// Has the storage remember a folder, if the user wants that. Returns the bytes of its
-/// index.
-async fn keep(
-    shared: &PeerShared,
-    folders: Option<Folders>,
-    placed: &PlacedFiles,
-    name: &ContentName,
-    (id, bytes): (ContentId, Bytes),
-    hashed: &HashedFolder,
-) -> Result<Arc<dyn Blob>, FolderError> {
-    let Some(folders) = folders.filter(|_| shared.share_stored) else {
-        return Ok(in_memory(id, bytes).await?);
-    };
-    let home = FolderHome::open(&folders, id).await?;
-    let index_blob = home.keep_index(bytes).await?;
-    let long = hashed.files.iter();
-    let long = long.filter(|file| is_long(file.blob.length()));
-    let long: HashMap<ContentId, &Manifest> = long
-        .map(|file| (file.manifest.id(), &file.manifest))
-        .collect();
-    let manifest = |id: &ContentId| long.get(id).map(|manifest| (*manifest).clone());
-    home.record((name, name), &hashed.index, placed, manifest)
-        .await?;
-    Ok(index_blob)
+impl Sharing {
+    /// Has the storage remember the folder, if the user wants that. If that fails, or the
+    /// peer stops before it has begun, the folder is not shared.
+    async fn record(mut self) -> Result<Folder, FolderError> {
+        let Some(shared) = self.undo.shared.clone() else {
+            return Ok(self.folder);
+        };
+        if shared.tasks.stop.is_cancelled() {
+            return Err(ShareError::ShutDown.into());
+        }
+        if let Some(folders) = shared.storage.folders().filter(|_| shared.share_stored) {
+            let was_there = FolderHome::is_there(&folders, self.folder.id).await?;
+            let home = FolderHome::open(&folders, self.folder.id).await?;
+            if let Err(error) = self.keep_in(&home).await {
+                if !was_there && let Err(error) = home.remove().await {
+                    tracing::warn!(%error, "what could not be recorded is left");
+                }
+                return Err(error.into());
+            }
+        }
+        shared.losses.found(&self.folder.id);
+        self.undo.shared = None;
+        shared.contents.announced(&self.folder.id);
+        let content = || self.content.clone();
+        shared
+            .events
+            .publish(|| PeerEvent::ShareStarted { content: content() });
+        Ok(self.folder)
+    }
+
+    async fn keep_in(&self, home: &FolderHome) -> Result<(), StorageError> {
+        let index_blob = home.keep_index(self.bytes.clone()).await?;
+        let manifest = |id: &ContentId| self.manifests.get(id).cloned();
+        let name = &self.folder.name;
+        home.record((name, name), &self.index, &self.placed, manifest)
+            .await?;
+        self.index_blob.move_to(index_blob);
+        Ok(())
+    }
 }
 
 /// Whether the manifest of a file is worth to be recorded.
@@ -260,85 +336,64 @@ pub(super) fn serve_file(
 }
 
 /// Removes a folder that could not be shared after all.
-struct Undo<'a> {
+struct Undo {
     /// `None` if it is shared.
-    shared: Option<&'a Arc<PeerShared>>,
+    shared: Option<Arc<PeerShared>>,
     id: ContentId,
 }
 
-impl Drop for Undo<'_> {
+impl Drop for Undo {
     fn drop(&mut self) {
-        let Some(shared) = self.shared else {
+        let Some(shared) = &self.shared else {
             return;
         };
         if release_files(shared, &self.id) {
             take(shared, &self.id);
         }
         shared.contents.announced(&self.id);
-        if let Some(folders) = shared.storage.folders() {
-            let id = self.id;
-            // What is recorded must not bring it back.
-            let removed = async move {
-                let home = FolderHome::open(&folders, id).await;
-                if let Ok(home) = home {
-                    let _ = home.remove().await;
-                }
-            };
-            shared.tasks.spawn(shared.tasks.span.clone(), removed);
-        }
     }
-}
-
-/// Stops serving a file that no folder needs, unless it is here by itself.
-pub(super) fn stop_serving(shared: &PeerShared, file: &ContentId) {
-    if !shared.contents.is_alone(file) {
-        take(shared, file);
-    }
-}
-
-/// Stops serving a content.
-fn take(shared: &PeerShared, id: &ContentId) {
-    if let Some(Taken::Awake(driver)) = shared.contents.take(id) {
-        driver.stop.cancel();
-    }
-}
-
-/// Removes a folder from the table, and stops serving those of its files that nobody
-/// else needs. Returns whether its index is not needed either.
-pub(super) fn release_files(shared: &PeerShared, id: &ContentId) -> bool {
-    let Some(unused) = shared.folders.remove(id) else {
-        return false;
-    };
-    for file in &unused.files {
-        stop_serving(shared, file);
-    }
-    unused.index
 }
 
 /// Ends the sharing of a content: a folder with its files, or something else. Returns
 /// `false` if there is nothing that is shared under this id.
 pub(in crate::peer) async fn unshare_any(shared: &Arc<PeerShared>, id: &ContentId) -> bool {
+    let is_folder = shared.folders.get(id).is_some() || shared.losses.is_folder(id);
+    if !is_folder {
+        return unshare(shared, id).await;
+    }
+    let forget = forget_record(shared, *id);
     if shared.folders.get(id).is_some() {
         shared.losses.forget_files(id);
         if release_files(shared, id) {
             unshare(shared, id).await;
         }
-    } else if shared.losses.is_folder(id) {
+    } else {
         // Only its record is left.
         shared.losses.forget(id);
-    } else {
-        return unshare(shared, id).await;
     }
-    if let Some(folders) = shared.storage.folders().filter(|_| shared.share_stored) {
-        let removed = async {
-            let home = FolderHome::open(&folders, *id).await?;
-            home.remove().await
-        };
-        if let Err(error) = removed.await {
-            tracing::warn!(folder = %id, %error, "the storage did not drop its record");
-        }
-    }
+    forget.await;
     true
+}
+
+/// Has the storage drop what it has of a folder, also if the future is dropped.
+fn forget_record(shared: &Arc<PeerShared>, id: ContentId) -> impl Future<Output = ()> + use<> {
+    let (done, heard) = oneshot::channel::<()>();
+    if let Some(folders) = shared.storage.folders().filter(|_| shared.share_stored) {
+        shared.tasks.spawn(shared.tasks.span.clone(), async move {
+            let removed = async {
+                let home = open_when_free(&folders, id).await?;
+                home.remove().await
+            };
+            if let Err(error) = removed.await {
+                tracing::warn!(folder = %id, %error, "the storage did not drop its record");
+            }
+            drop(done);
+        });
+    }
+    async move {
+        // It ends with an error when it is dropped.
+        let _ = heard.await;
+    }
 }
 
 /// Adds all folders that the storage remembers, and announces them.

@@ -49,6 +49,17 @@ impl Entry {
     }
 }
 
+impl Inner {
+    fn remove(&mut self, id: &ContentId) -> Option<Unused> {
+        let entry = self.folders.remove(id)?;
+        let is_unused = |file: &ContentId| drop_use(&mut self.files, file, id);
+        Some(Unused {
+            files: entry.files.into_iter().filter(is_unused).collect(),
+            index: !entry.index_alone,
+        })
+    }
+}
+
 /// A file, and who needs it.
 struct FileUses {
     /// What is read when it is served.
@@ -175,6 +186,13 @@ impl FolderTable {
         expecting.map(|(folder, _)| *folder).collect()
     }
 
+    /// Whether this was found to be a folder, of which files are about to come.
+    pub(in crate::peer) fn is_expected(&self, id: &ContentId) -> bool {
+        let inner = self.inner();
+        let entry = inner.folders.get(id);
+        entry.is_some_and(|entry| !entry.expected.is_empty() || !entry.files.is_empty())
+    }
+
     /// The folder, if it is here; and whether all of its files are.
     pub(in crate::peer) fn get(&self, id: &ContentId) -> Option<(Folder, bool)> {
         let inner = self.inner();
@@ -276,15 +294,22 @@ impl FolderTable {
         Some(file.blob.clone())
     }
 
+    /// Removes a folder that lies there. `None` if it does not, by now.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn remove_placed(
+        &self,
+        id: &ContentId,
+        placed: &Arc<PlacedFiles>,
+    ) -> Option<Unused> {
+        let mut inner = self.inner();
+        let here = inner.folders.get(id)?.placed.as_ref();
+        here.filter(|here| Arc::ptr_eq(here, placed))?;
+        inner.remove(id)
+    }
+
     /// Removes a folder. `None` if there is none.
     pub(super) fn remove(&self, id: &ContentId) -> Option<Unused> {
-        let mut inner = self.inner();
-        let entry = inner.folders.remove(id)?;
-        let is_unused = |file: &ContentId| drop_use(&mut inner.files, file, id);
-        Some(Unused {
-            files: entry.files.into_iter().filter(is_unused).collect(),
-            index: !entry.index_alone,
-        })
+        self.inner().remove(id)
     }
 
     /// Ignores poison: no change under this lock is left half done.

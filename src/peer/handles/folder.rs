@@ -78,7 +78,7 @@ pub struct FolderOptions {
     /// another has the folder shared if one of the two is to. See [`seed`](Self::seed).
     pub seed: bool,
     /// Set if the download is paused from the start, and how. One that joins another
-    /// pauses that.
+    /// pauses that. One that is not paused, and joins one that is, leaves that paused.
     pub paused: Option<PauseOptions>,
     /// How fast all files of the folder together may be sent and received; see
     /// [`limits`](fn@Self::limits). `None` leaves the limits that it has.
@@ -87,7 +87,8 @@ pub struct FolderOptions {
     /// path, or one within the directory of the storage. It is created if it is missing.
     /// An interrupted download is resumed from there if the next one has the same
     /// directory. What is stored there is shared, and shared again after a restart, as
-    /// anything else; [`Peer::remove`](crate::Peer::remove) does not delete it.
+    /// anything else; [`Peer::remove`](crate::Peer::remove) deletes nothing of it, neither
+    /// what was downloaded there nor what was there before.
     pub directory: Option<PathBuf>,
     /// The first text that was not a name, a path or an address; the download fails with
     /// it.
@@ -298,7 +299,8 @@ impl FolderDownload {
     /// again with other options.
     ///
     /// With [`PeerBuilder::share_stored`](crate::PeerBuilder::share_stored) the download is
-    /// still listed after a restart, paused. No effect on a download that has ended, or
+    /// still listed after a restart, paused, with everything that was asked for and set: also
+    /// what is changed while it is paused. No effect on a download that has ended, or
     /// whose last file is here: that one completes.
     pub fn pause(&self, options: PauseOptions) {
         self.control.set_pause(Some(options));

@@ -1,5 +1,6 @@
 //! Downloads of folders as a peer starts and lists them.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,7 +14,6 @@ use crate::peer::handles::list::{ContentKind, ContentState, ListedContent};
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Progress;
-use crate::protocol::ContentKey;
 
 impl Peer {
     /// Starts to download a folder, by its name or its id: everything that is in it, into
@@ -44,7 +44,11 @@ impl Peer {
     /// A folder that is being downloaded already is not downloaded twice: this handle
     /// joins that download, which fetches what both want. It has one name and one
     /// directory, as a folder that is here has: another one is
-    /// [`FolderError::AlreadyHere`].
+    /// [`FolderError::AlreadyHere`]. One that is paused stays paused, also one that was
+    /// restored after a restart: [`resume`](FolderDownload::resume) lets it go on.
+    ///
+    /// A folder that is here is looked at first. If somebody has deleted it, or some of its
+    /// files, what is gone is no longer served, and is fetched again.
     ///
     /// The handle returns all errors. If the same folder is there under its name, the
     /// download succeeds; if something else is,
@@ -75,7 +79,7 @@ impl Peer {
         let (shared, key) = (self.shared(), key.into());
         let parent = &shared.tasks.span;
         let span = tracing::info_span!(parent: parent, "download", %key, folder = true);
-        let (task, request, download) = FolderTask::new(shared, key, options, false);
+        let (task, request, download) = FolderTask::new(shared, key, options, None);
         shared.tasks.spawn(span, task.run(request));
         download
     }
@@ -106,8 +110,13 @@ impl Peer {
     pub(super) fn list_folders(&self, list: &mut Vec<ListedContent>) {
         let shared = self.shared();
         let running = shared.running_folders.all();
-        let fetched: Vec<ContentId> = running.iter().filter_map(|running| running.id()).collect();
-        list.extend(running.iter().map(|running| fetching(shared, running)));
+        // One that is about to join another has no entry of its own.
+        let mut fetched = HashSet::new();
+        for running in &running {
+            if running.id().is_none_or(|id| fetched.insert(id)) {
+                list.push(fetching(shared, running));
+            }
+        }
         let here = shared.folders.all().into_iter();
         let here = here.filter(|folder| !fetched.contains(&folder.id));
         list.extend(here.map(|folder| {
@@ -157,10 +166,7 @@ fn uploaded(shared: &PeerShared, id: &ContentId) -> u64 {
 fn fetching(shared: &PeerShared, running: &RunningFolder) -> ListedContent {
     let status = running.status.borrow();
     let id = running.id();
-    let asked = match &running.key {
-        Some(ContentKey::Name(name)) => Some(name),
-        _ => None,
-    };
+    let asked = running.name.as_ref();
     let folder = status.folder.as_ref();
     let state = match folder {
         _ if status.paused => ContentState::Paused,

@@ -53,6 +53,12 @@ impl Peer {
                 running.control.change(change);
             }
         }
+        #[cfg(feature = "file-storage")]
+        for running in shared.running_folders.all() {
+            if running.id() == Some(id) {
+                running.control.note_change();
+            }
+        }
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
 //! What a peer has and fetches, and handles of downloads that run.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::content::{Content, ContentId, ContentName};
+use crate::content::{ContentId, ContentName};
 use crate::peer::contents::status::ContentStatus;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::running::Running;
@@ -127,8 +128,21 @@ impl Peer {
         }
         #[cfg(feature = "file-storage")]
         self.list_folders(&mut list);
-        let is_folder = |content: &&Content| shared.folders.get(&content.id).is_some();
-        list.extend(contents.iter().filter(|c| !is_folder(c)).map(|content| {
+        // What is the index of one of these is not a content beside it.
+        let folders = list
+            .iter()
+            .filter(|listed| listed.kind != ContentKind::Single);
+        let mut folders: HashSet<ContentId> = folders.filter_map(|listed| listed.id).collect();
+        folders.retain(|id| {
+            let is_known = shared.folders.get(id).is_some();
+            is_known || shared.folders.is_expected(id)
+        });
+        list.retain(|listed| {
+            let is_index = listed.id.is_some_and(|id| folders.contains(&id));
+            listed.kind != ContentKind::Single || !is_index
+        });
+        let contents = contents.iter().filter(|c| !folders.contains(&c.id));
+        list.extend(contents.map(|content| {
             let uploads = shared.contents.uploads(&content.id);
             let uploaded = uploads.bytes();
             let status = ContentStatus::shared(content.clone(), uploads);

@@ -269,7 +269,10 @@ impl Peer {
     /// trackers of the folder, and serves the files where they lie until
     /// [`unshare`](Self::unshare) of the folder's id. Its name is that of the directory
     /// ([`share_folder_as`](Self::share_folder_as) shares it under another one). Nothing
-    /// changes if this peer shares the same folder already.
+    /// changes if this peer shares the same folder already, also if that lies elsewhere or
+    /// has another name; unless it is gone from there. A folder that lies within another one
+    /// is a folder of its own, and so is what a folder has become since it was shared: each
+    /// is shared until it is unshared, with the files that are still there.
     ///
     /// What is in the folder must not change while it is shared. A file that changes is
     /// no longer served. With [`PeerBuilder::share_stored`] and a storage that can keep
@@ -282,10 +285,14 @@ impl Peer {
     ///
     /// Trackers are waited for as [`share`](Self::share) does.
     ///
-    /// Cancel safe: if the future is dropped, the folder is shared or it is not.
+    /// Cancel safe: if the future is dropped, the folder is shared, and recorded, or neither.
+    /// The same holds when the peer stops meanwhile: after [`ShareError::ShutDown`] nothing
+    /// is recorded.
     ///
     /// # Errors
-    /// [`FolderError`]. [`FolderError::Name`], [`FolderError::Index`] and
+    /// [`FolderError`]. [`FolderError::AlreadyHere`] if the folder, or a part of it, is being
+    /// shared or downloaded at this moment, or a part of it is here.
+    /// [`FolderError::Name`], [`FolderError::Index`] and
     /// [`StorageError::NotAFile`](crate::StorageError::NotAFile) tell of something in the
     /// folder that not every system could have;
     /// [`StorageError::Changed`](crate::StorageError::Changed) of a file that changed
@@ -330,10 +337,7 @@ impl Peer {
         path: &std::path::Path,
         name: Option<ContentName>,
     ) -> Result<Folder, FolderError> {
-        let shared = self.shared();
-        let share = share_folder(shared, path, name);
-        let shut_down = ShareError::ShutDown.into();
-        shared.tasks.until_stopped(share, shut_down).await
+        share_folder(self.shared(), path, name).await
     }
 
     /// Waits until one tracker knows of all contents that are shared here, which takes a
@@ -563,6 +567,10 @@ impl PeerBuilder {
     /// and leaves it paused; [`Download::resume`] and [`Peer::resume_all`] have it go on. It
     /// has its options, its limits and other settings, and the owners that were known, and
     /// goes on to where it went, under the same name. What is durable is not fetched again.
+    ///
+    /// The same holds for folders. Those of them that have not found their folder are listed
+    /// with the name that they were asked for by. A paused folder stays paused when it is
+    /// downloaded again: `FolderDownload::resume` lets it go on.
     ///
     /// Downloads [into memory](Peer::download_bytes), [into a writer](Peer::download_to) and
     /// [streams](Peer::stream) are not recorded: what they have got was in the memory of this

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-#[cfg(feature = "file-storage")]
-use crate::content::FolderIndex;
 use crate::content::{ContentId, ContentName};
 use crate::error::RemoveError;
 use crate::peer::contents::place::{Place, check_present};
@@ -13,10 +11,14 @@ use crate::peer::contents::role::Role;
 #[cfg(not(feature = "file-storage"))]
 use crate::peer::contents::serve::unshare as unshare_any;
 #[cfg(feature = "file-storage")]
+use crate::peer::folders::here::read_index;
+#[cfg(feature = "file-storage")]
 use crate::peer::folders::share::unshare_any;
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
+#[cfg(feature = "file-storage")]
+use crate::storage::Deletion;
 use crate::storage::StorageError;
 
 /// What becomes of the files of a content that is [removed](Peer::remove).
@@ -64,6 +66,9 @@ pub enum FileFate {
     Gone,
     /// It lies outside the directory of the storage, and stays.
     Elsewhere,
+    /// It is a folder that was in the directory of the storage before it was downloaded:
+    /// the download only found it, and it stays.
+    WasThere,
     /// It could not be deleted, and stays: [`StorageError::Changed`] if something else has
     /// its name by now, [`StorageError::NotAFile`] if that is a link or the like,
     /// [`StorageError::Unsupported`] if the storage deletes nothing.
@@ -77,6 +82,7 @@ impl fmt::Display for FileFate {
             Self::Deleted => "deleted",
             Self::Gone => "gone already",
             Self::Elsewhere => "elsewhere, and kept",
+            Self::WasThere => "there before, and kept",
             Self::Failed(error) => return write!(f, "not deleted: {error}"),
         })
     }
@@ -92,9 +98,18 @@ impl Peer {
     /// somebody has overwritten stays, and is reported. A file that lies elsewhere stays.
     ///
     /// A [folder](Self::folders) is removed as a whole, and is one of
-    /// [`Removed::files`]. Its files are deleted, and then the folders that are empty.
-    /// Whatever else lies there stays, with the folders that it lies in; a file of the
-    /// folder that somebody has changed stays as well, and is reported.
+    /// [`Removed::files`]. Of it is deleted what a download has put into the directory of
+    /// the storage and nobody has changed since: files, links, and then the folders that
+    /// are empty. All else stays:
+    ///
+    /// - a folder that lies elsewhere, shared from there or downloaded into another
+    ///   directory (`FolderOptions::directory`; [`FileFate::Elsewhere`]);
+    /// - a folder that was there before its download, which only found it
+    ///   ([`FileFate::WasThere`]). What has come to such a folder is deleted, and its own
+    ///   files, links and folders stay;
+    /// - a file that was found in the place of one that was wanted;
+    /// - a file that somebody has changed, which is reported ([`FileFate::Failed`]);
+    /// - whatever else lies there, with the folders that it lies in.
     ///
     /// Cancel safe: once polled, the content is no longer served, even if the future is
     /// dropped. Then some of its files may stay.
@@ -222,8 +237,9 @@ async fn remove_folder(
         (Removal::DeleteFile, None) => FileFate::Elsewhere,
         (Removal::DeleteFile, Some(Err(error))) => FileFate::Failed(error),
         (Removal::DeleteFile, Some(Ok(index))) => match placed.delete(&index).await {
-            Ok(true) => FileFate::Deleted,
-            Ok(false) => FileFate::Gone,
+            Ok(Deletion::Deleted) => FileFate::Deleted,
+            Ok(Deletion::Gone) => FileFate::Gone,
+            Ok(Deletion::Kept) => FileFate::WasThere,
             Err(error) => FileFate::Failed(error),
         },
     };
@@ -234,17 +250,6 @@ async fn remove_folder(
     };
     let files = vec![file];
     Some(Ok(Removed { id, files }))
-}
-
-/// What is in a folder that is here.
-#[cfg(feature = "file-storage")]
-async fn read_index(shared: &PeerShared, id: &ContentId) -> Result<FolderIndex, StorageError> {
-    let gone = || StorageError::NotFound { name: (*id).into() };
-    let (main, _) = shared.contents.places(id).await.ok_or_else(gone)?;
-    let bytes = main.blob.read_at(0, main.blob.length() as usize).await?;
-    let index = Some(bytes).filter(|bytes| ContentId::of(bytes) == *id);
-    let index = index.and_then(|bytes| FolderIndex::decode(&bytes).ok());
-    index.ok_or_else(gone)
 }
 
 /// Deletes the file of a place that is no longer served.

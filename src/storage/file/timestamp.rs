@@ -54,6 +54,21 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
+/// Fails if the system has no such time.
+impl TryFrom<Timestamp> for SystemTime {
+    type Error = ();
+
+    fn try_from(time: Timestamp) -> Result<Self, ()> {
+        let whole = Duration::from_secs(time.seconds.unsigned_abs());
+        let whole = match time.seconds < 0 {
+            false => UNIX_EPOCH.checked_add(whole),
+            true => UNIX_EPOCH.checked_sub(whole),
+        };
+        let nanos = Duration::from_nanos(time.nanos.into());
+        whole.and_then(|time| time.checked_add(nanos)).ok_or(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,8 +17,9 @@ use super::super::stamp::Stamp;
 use super::super::storage::FileStorage;
 use super::super::storage_dir::{LockAttempt, StorageDir};
 use super::folders::Folders;
-use super::in_place::{PlacedFiles, files_of};
-use super::paused::{self, PAUSED, PausedFolder};
+use super::in_place::PlacedFiles;
+use super::paused::{self, PAUSED};
+use super::placed_file::Staged;
 use super::record::{FileRecord, FolderRecord, file_at};
 use super::staging::{COPY_LEN, TreeBuilder, make_durable, publish, remove, remove_all, write_new};
 use super::tree_blob::tree_blob;
@@ -102,6 +103,25 @@ impl FolderHome {
     /// Whether it had a file with this id when it was opened.
     pub(crate) fn had(&self, id: &ContentId) -> bool {
         self.had.contains(id)
+    }
+
+    /// The stamps of those of these files that it had when it was opened.
+    pub(crate) async fn staged(
+        &self,
+        files: impl Iterator<Item = ContentId>,
+    ) -> Result<Staged, StorageError> {
+        let had: HashSet<ContentId> = files.filter(|id| self.had(id)).collect();
+        let dir = Arc::clone(&self.dir);
+        run(move || {
+            let mut stamps = HashMap::new();
+            for id in had {
+                let looked = dir.disk.look(id.to_string().as_ref());
+                let looked = looked.map_err(|e| failed("examining", dir.path(), e))?;
+                stamps.extend(looked.map(|looked| (id, Stamp::of(&looked.stat))));
+            }
+            Ok(Staged(stamps))
+        })
+        .await
     }
 
     /// Removes a file that is not what it should be.
@@ -198,9 +218,8 @@ impl FolderHome {
         run(move || {
             let stamps = TreeBuilder::build(&home, &index, |id| stamps.get(id).copied())?;
             publish(&home, &root, &name)?;
-            let files = files_of(&index).zip(stamps).collect();
             let root = TreeRoot::stored(root, name);
-            Ok(PlacedFiles { root, files })
+            Ok(PlacedFiles::put(root, &index, stamps))
         })
         .await
     }
@@ -227,8 +246,7 @@ impl FolderHome {
             let tree = opened.map_err(|e| refused("opening", &root.path(), e))?;
             let stamp = |id: &ContentId| stamps.get(id).copied();
             let stamps = TreeBuilder::extend(&home, tree, &index, stamp)?;
-            let files = files_of(&index).zip(stamps).collect();
-            Ok(PlacedFiles { root, files })
+            Ok(PlacedFiles::put(root, &index, stamps))
         })
         .await
     }
@@ -271,8 +289,8 @@ impl FolderHome {
         manifest: impl Fn(&ContentId) -> Option<Manifest>,
     ) -> Result<(), StorageError> {
         let mut left = MAX_MANIFESTS_LEN;
-        let files = placed.files.iter().map(|&(entry, stamp)| {
-            let manifest = file_at(index, entry).and_then(|(_, id, _)| manifest(&id));
+        let files = placed.files.iter().map(|&file| {
+            let manifest = file_at(index, file.entry).and_then(|(_, id, _)| manifest(&id));
             let fits = |manifest: &Manifest| {
                 let len = manifest.hashes().as_flattened().len();
                 let fits = len <= left;
@@ -280,8 +298,7 @@ impl FolderHome {
                 fits
             };
             FileRecord {
-                entry,
-                stamp,
+                file,
                 manifest: manifest.filter(fits),
             }
         });
@@ -289,6 +306,7 @@ impl FolderHome {
             name: name.clone(),
             listed_as: listed_as.clone(),
             path: placed.root.outside().map(Path::to_path_buf),
+            was_there: placed.was_there,
             files: files.collect(),
         };
         let Some(bytes) = record.encode(self.id) else {
@@ -301,13 +319,11 @@ impl FolderHome {
         run(move || write_record(&dir, bytes.into())).await
     }
 
-    /// Records durably that the download is paused, or drops that record.
-    pub(crate) async fn record_paused(
-        &self,
-        paused: Option<PausedFolder>,
-    ) -> Result<(), StorageError> {
-        let dir = Arc::clone(&self.dir);
-        run(move || paused::write(&dir, paused.as_ref())).await
+    /// Records durably that the download is paused, with what the peer says of it, or drops
+    /// that record.
+    pub(crate) async fn record_paused(&self, form: Option<Bytes>) -> Result<(), StorageError> {
+        let (dir, id) = (Arc::clone(&self.dir), self.id);
+        run(move || paused::write(&dir, id, form.as_deref())).await
     }
 
     /// Whether it is recorded in it that the folder is in its place.

@@ -14,6 +14,7 @@ use super::super::disk::{Disk, EntryKind, Looked, Refused};
 use super::super::failure::{failed, refused};
 use super::super::pool::FilePool;
 use super::super::stamp::Stamp;
+use super::placed_file::{PlacedFile, Staged};
 use super::record::file_at;
 use super::tree_blob::tree_blob;
 use super::tree_root::{TreeRoot, is_in_use};
@@ -26,7 +27,20 @@ use crate::storage::{Blob, StorageError};
 pub(crate) struct PlacedFiles {
     pub(super) root: TreeRoot,
     /// In the order of the index.
-    pub(super) files: Vec<(u32, Stamp)>,
+    pub(super) files: Vec<PlacedFile>,
+    /// Whether the tree was there already, so that its links and folders are not ours.
+    pub(super) was_there: bool,
+}
+
+/// What became of the files of a folder that were to be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Deletion {
+    /// Those that a download has put there are deleted.
+    Deleted,
+    /// Nothing is where the folder was.
+    Gone,
+    /// All of them were there before, and stay.
+    Kept,
 }
 
 /// What has the paths of files that are to come to the place of a folder.
@@ -49,14 +63,43 @@ impl PlacedFiles {
     /// The files of a folder of the user, in the order of the index.
     pub(crate) fn of(root: TreeRoot, index: &FolderIndex, blobs: &[Arc<dyn Blob>]) -> Self {
         let stamps = blobs.iter().filter_map(|blob| Some(blob.file()?.stamp));
-        let files = files_of(index).zip(stamps).collect();
-        Self { root, files }
+        let files = files_of(index).zip(stamps);
+        let found = |(entry, stamp)| PlacedFile {
+            entry,
+            stamp,
+            was_there: true,
+        };
+        Self {
+            root,
+            files: files.map(found).collect(),
+            was_there: true,
+        }
     }
 
-    /// None of the files of a folder yet.
-    pub(crate) fn none(root: TreeRoot) -> Self {
+    /// None of the files of a folder yet. `was_there` says whether the tree is somebody
+    /// else's.
+    pub(crate) fn none(root: TreeRoot, was_there: bool) -> Self {
         let files = Vec::new();
-        Self { root, files }
+        Self {
+            root,
+            files,
+            was_there,
+        }
+    }
+
+    /// Files that were put into a tree just now, in the order of the index.
+    pub(super) fn put(root: TreeRoot, index: &FolderIndex, stamps: Vec<Stamp>) -> Self {
+        let files = files_of(index).zip(stamps);
+        let put = |(entry, stamp)| PlacedFile {
+            entry,
+            stamp,
+            was_there: false,
+        };
+        Self {
+            root,
+            files: files.map(put).collect(),
+            was_there: false,
+        }
     }
 
     /// Where the folder lies.
@@ -67,6 +110,11 @@ impl PlacedFiles {
     /// Whether it is in the directory of a storage.
     pub(crate) fn is_stored(&self) -> bool {
         self.root.outside().is_none()
+    }
+
+    /// Whether the tree was there before a download came to it.
+    pub(crate) fn was_there(&self) -> bool {
+        self.was_there
     }
 
     /// The same files, found by their path from now on.
@@ -82,12 +130,12 @@ impl PlacedFiles {
 
     /// Their entries.
     pub(crate) fn entries(&self) -> HashSet<u32> {
-        self.files.iter().map(|(entry, _)| *entry).collect()
+        self.files.iter().map(|file| file.entry).collect()
     }
 
     /// How many bytes they have together.
     pub(crate) fn length(&self) -> u64 {
-        self.files.iter().map(|(_, stamp)| stamp.len).sum()
+        self.files.iter().map(|file| file.stamp.len).sum()
     }
 
     /// The files, to be read where they lie.
@@ -96,19 +144,19 @@ impl PlacedFiles {
         index: &'a FolderIndex,
         pool: &'a FilePool,
     ) -> impl Iterator<Item = (ContentId, Arc<dyn Blob>)> + 'a {
-        self.files.iter().filter_map(|&(entry, stamp)| {
-            let (path, id, _) = file_at(index, entry)?;
-            Some((id, tree_blob(&self.root, path, stamp, pool)))
+        self.files.iter().filter_map(|file| {
+            let (path, id, _) = file_at(index, file.entry)?;
+            Some((id, tree_blob(&self.root, path, file.stamp, pool)))
         })
     }
 
     /// The same files by their numbers in the index of the whole folder, of which
     /// `part` is a selection.
     pub(crate) fn within(mut self, part: &FolderIndex, whole: &FolderIndex) -> Self {
-        for (entry, _) in &mut self.files {
-            let path = &part.entries()[*entry as usize].path;
+        for file in &mut self.files {
+            let path = &part.entries()[file.entry as usize].path;
             let at = whole.entries().partition_point(|entry| entry.path < *path);
-            *entry = at as u32;
+            file.entry = at as u32;
         }
         self
     }
@@ -116,17 +164,28 @@ impl PlacedFiles {
     /// These and others of the same folder, in the same place.
     pub(crate) fn and(mut self, others: Self) -> Self {
         self.files.extend(others.files);
-        self.files.sort_by_key(|(entry, _)| *entry);
-        self.files.dedup_by_key(|(entry, _)| *entry);
+        self.files.sort_by_key(|file| file.entry);
+        self.files.dedup_by_key(|file| file.entry);
         self
     }
 
-    /// One more file, which was found where it has to be.
-    pub(crate) fn add(&mut self, entry: u32, blob: &dyn Blob) {
+    /// One more file, which was found where it has to be. It is somebody else's, unless it
+    /// was `staged` for this folder.
+    pub(crate) fn add(&mut self, (entry, id): (u32, ContentId), blob: &dyn Blob, staged: &Staged) {
         if let Some(file) = blob.file() {
-            self.files.push((entry, file.stamp));
-            self.files.sort_by_key(|(entry, _)| *entry);
+            self.files.push(PlacedFile {
+                entry,
+                stamp: file.stamp,
+                was_there: !staged.is_source_of(&id, file.stamp),
+            });
+            self.files.sort_by_key(|file| file.entry);
         }
+    }
+
+    /// A tree of which an earlier download has put something there is its own.
+    pub(crate) fn owns_its_tree(mut self) -> Self {
+        self.was_there = self.files.iter().all(|file| file.was_there);
+        self
     }
 
     /// Those that are still there, and have not changed as far as can be told without
@@ -137,41 +196,81 @@ impl PlacedFiles {
         let (mut this, index) = (self.clone(), index.clone());
         run(move || {
             let root = this.root.clone();
-            this.files.retain(|(entry, stamp)| {
-                let path = file_at(&index, *entry).map(|(path, ..)| path);
+            this.files.retain(|file| {
+                let path = file_at(&index, file.entry).map(|(path, ..)| path);
                 let looked = path.and_then(|path| root.look(path).ok().flatten());
-                looked.is_some_and(|looked| stamp.is_of(&looked.stat))
+                looked.is_some_and(|looked| file.stamp.is_of(&looked.stat))
             });
             Ok(this)
         })
         .await
     }
 
-    /// Deletes the files, durably, and the links and folders of the index that are then
-    /// of no use. What has changed, and what is not of the folder, stays, with the folders
-    /// that it lies in. Returns `false` if there is nothing where the folder was.
+    /// Whether the links and empty folders of the index are there, if a download has made
+    /// the tree. Those of others are no concern of anybody here.
+    ///
+    /// Cancel safe. Must be called inside a tokio runtime.
+    pub(crate) async fn has_the_rest(&self, index: &FolderIndex) -> Result<bool, StorageError> {
+        if self.was_there {
+            return Ok(true);
+        }
+        let (root, index) = (self.root.clone(), index.clone());
+        run(move || {
+            let is_there = |entry: &FolderEntry| {
+                let kind = root
+                    .look(&entry.path)
+                    .ok()
+                    .flatten()
+                    .map(|looked| looked.kind);
+                match &entry.item {
+                    FolderItem::File { .. } => true,
+                    FolderItem::Symlink { .. } => kind == Some(EntryKind::Link),
+                    FolderItem::EmptyFolder => kind == Some(EntryKind::Directory),
+                }
+            };
+            Ok(index.entries().iter().all(is_there))
+        })
+        .await
+    }
+
+    /// Deletes the files that a download has put there, durably, and, if it has made the
+    /// tree, the links and folders of the index that are then of no use. What was there
+    /// before, what has changed, and what is not of the folder, stays, with the folders that
+    /// it lies in.
     ///
     /// Not cancel safe: once polled, it goes on.
     ///
     /// # Errors
     /// [`StorageError::Changed`] with the first file that has changed.
-    pub(crate) async fn delete(&self, index: &FolderIndex) -> Result<bool, StorageError> {
+    pub(crate) async fn delete(&self, index: &FolderIndex) -> Result<Deletion, StorageError> {
         let (this, index) = (self.clone(), index.clone());
         run(move || this.delete_now(&index)).await
     }
 
-    fn delete_now(&self, index: &FolderIndex) -> Result<bool, StorageError> {
+    fn delete_now(&self, index: &FolderIndex) -> Result<Deletion, StorageError> {
         let shown = self.root.path();
         if !self.root.is_taken()? {
-            return Ok(false);
+            return Ok(Deletion::Gone);
+        }
+        if self.was_there && self.files.iter().all(|file| file.was_there) {
+            return Ok(Deletion::Kept);
         }
         let opened = self.root.open();
         let top = opened.map_err(|e| refused("opening", &shown, e))?;
-        let stamps: HashMap<u32, Stamp> = self.files.iter().copied().collect();
+        let files: HashMap<u32, &PlacedFile> =
+            self.files.iter().map(|file| (file.entry, file)).collect();
         let mut changed = None;
         let mut folders = BTreeSet::new();
         for (number, entry) in (0..).zip(index.entries()) {
-            let stamp = stamps.get(&number);
+            let file = files.get(&number);
+            let was_there = match entry.item {
+                FolderItem::File { .. } => file.is_some_and(|file| file.was_there),
+                _ => self.was_there,
+            };
+            if was_there {
+                continue;
+            }
+            let stamp = file.map(|file| &file.stamp);
             let removed = remove_one(&top, entry, stamp);
             let path = || shown.join(entry.path.as_str());
             match removed.map_err(|e| refused("removing", &path(), e))? {
@@ -192,10 +291,12 @@ impl PlacedFiles {
             remove_folder(&top, folder).map_err(|e| refused("removing", &shown, e))?;
         }
         drop(top);
-        let removed = self.root.remove_empty();
-        removed.map_err(|e| failed("removing", &shown, e))?;
+        if !self.was_there {
+            let removed = self.root.remove_empty();
+            removed.map_err(|e| failed("removing", &shown, e))?;
+        }
         match changed {
-            None => Ok(true),
+            None => Ok(Deletion::Deleted),
             Some(path) => Err(StorageError::Changed { path }),
         }
     }

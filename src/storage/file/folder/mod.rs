@@ -11,7 +11,8 @@
 //! where the folder lies and of the stamps of its files.
 //!
 //! `tree_root` is where the tree lies, and `tree_blob` a file in it; `scan` lists it;
-//! `staging` fills a home and builds the tree; `in_place` is what is in its place; `record` is the format of the record;
+//! `staging` fills a home and builds the tree; `in_place` is what is in its place, and
+//! `placed_file` whose that is; `record` is the format of the record;
 //! `paused` is the record of a
 //! download that is paused; `home` is what the peer uses, and `remembered` what it finds after a restart.
 
@@ -19,6 +20,7 @@ pub(super) mod folders;
 mod home;
 mod in_place;
 mod paused;
+mod placed_file;
 mod record;
 mod remembered;
 mod scan;
@@ -28,8 +30,8 @@ pub(super) mod tree_root;
 
 pub use folders::Folders;
 pub(crate) use home::FolderHome;
-pub(crate) use in_place::{Occupied, PlacedFiles, occupied};
-pub(crate) use paused::PausedFolder;
+pub(crate) use in_place::{Deletion, Occupied, PlacedFiles, occupied};
+pub(crate) use paused::{PausedFolder, PausedForm};
 pub(crate) use remembered::{paused_folders, remembered_folders};
 pub(crate) use scan::{ScanError, ScannedFile, ScannedFolder, is_taken, scan_folder};
 pub(crate) use tree_root::TreeRoot;

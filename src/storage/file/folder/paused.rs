@@ -13,18 +13,24 @@ use super::super::disk::{Disk, DiskFile};
 use super::super::failure::{failed, failed_to_store};
 use super::super::fields::{split, take};
 use super::super::names::{ReservedFile, folder_name, parse_reserved};
-use super::super::record::{bytes_path, path_bytes};
+use super::super::record::bytes_path;
 use super::super::storage_dir::StorageDir;
 use super::folders::Folders;
 use super::staging::{remove, write_new};
 use crate::content::{ContentId, ContentName, FolderPath, MAX_INDEX_LEN};
-use crate::storage::StorageError;
+use crate::storage::{PausedDownload, StorageError};
 
 pub(super) const PAUSED: &str = "paused";
 const NEW: &str = "paused.new";
 
 const MAGIC: [u8; 8] = *b"btl.fpau";
-const VERSION: u32 = 1;
+/// What the peer has to say is its own matter.
+const VERSION: u32 = 2;
+/// With little more than the selection.
+const FIRST: u32 = 1;
+/// The longest record in bytes: no selection is longer than an index, and the rest is no
+/// longer than that of a content.
+const MAX_LEN: u64 = MAX_INDEX_LEN + PausedDownload::MAX_LEN as u64;
 const SUM_LEN: usize = 16;
 /// The other peers get what is here.
 const SERVES: u8 = 1;
@@ -35,6 +41,21 @@ const SEEDS: u8 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PausedFolder {
     pub(crate) id: ContentId,
+    pub(crate) form: PausedForm,
+}
+
+/// What is recorded of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PausedForm {
+    /// What an earlier version has recorded.
+    First(FirstPaused),
+    /// The peer that wrote it reads it.
+    Bytes(Bytes),
+}
+
+/// A paused download as version 1 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FirstPaused {
     /// The name that the user wants it stored under.
     pub(crate) name: Option<ContentName>,
     /// What is wanted of it; all, if there are none.
@@ -45,41 +66,36 @@ pub(crate) struct PausedFolder {
     pub(crate) seed: bool,
 }
 
-impl PausedFolder {
-    fn encode(&self) -> Option<Vec<u8>> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(VERSION.to_le_bytes());
-        bytes.extend(self.id.as_bytes());
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        bytes.push(flag(self.serve, SERVES) | flag(self.seed, SEEDS));
-        let directory = match &self.directory {
-            None => &[][..],
-            Some(path) => path_bytes(path)?,
-        };
-        let name = self.name.iter().flat_map(|name| name.as_str().bytes());
-        for text in [&name.collect::<Vec<u8>>()[..], directory] {
-            bytes.extend(u32::try_from(text.len()).ok()?.to_le_bytes());
-            bytes.extend(text);
-        }
-        bytes.extend(u32::try_from(self.paths.len()).ok()?.to_le_bytes());
-        for path in &self.paths {
-            bytes.extend(u32::try_from(path.as_str().len()).ok()?.to_le_bytes());
-            bytes.extend(path.as_str().as_bytes());
-        }
-        bytes.extend(sum(&bytes));
-        Some(bytes)
-    }
+/// The record of the folder with this id.
+fn encode(id: ContentId, form: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(id.as_bytes());
+    bytes.extend(form);
+    bytes.extend(sum(&bytes));
+    bytes
+}
 
+impl PausedFolder {
     fn decode(mut bytes: Bytes) -> Option<Self> {
         let body = bytes.len().checked_sub(SUM_LEN)?;
         let found = bytes.split_off(body);
         if found[..] != sum(&bytes) || take(&mut bytes)? != MAGIC {
             return None;
         }
-        if bytes.try_get_u32_le().ok()? != VERSION {
-            return None;
-        }
+        let version = bytes.try_get_u32_le().ok()?;
         let id = ContentId::from_bytes(take(&mut bytes)?);
+        let form = match version {
+            FIRST => PausedForm::First(FirstPaused::decode(bytes)?),
+            VERSION => PausedForm::Bytes(bytes),
+            _ => return None,
+        };
+        Some(Self { id, form })
+    }
+}
+
+impl FirstPaused {
+    fn decode(mut bytes: Bytes) -> Option<Self> {
         let flags = bytes.try_get_u8().ok()?;
         let mut text = || {
             let len = bytes.try_get_u32_le().ok()?;
@@ -101,7 +117,6 @@ impl PausedFolder {
             paths.push(std::str::from_utf8(&path).ok()?.parse().ok()?);
         }
         bytes.is_empty().then_some(Self {
-            id,
             name,
             paths,
             directory,
@@ -120,20 +135,22 @@ fn sum(bytes: &[u8]) -> [u8; SUM_LEN] {
 /// Writes the record into the home of the folder, or removes it.
 pub(super) fn write(
     home: &StorageDir<Dir>,
-    paused: Option<&PausedFolder>,
+    id: ContentId,
+    form: Option<&[u8]>,
 ) -> Result<(), StorageError> {
     let mark = home.mark();
     let path = home.path_of(PAUSED);
-    let Some(paused) = paused else {
+    let Some(form) = form else {
         remove(home, PAUSED)?;
         return home.sync(mark).map_err(|e| failed("syncing", &path, e));
     };
-    let Some(bytes) = paused.encode() else {
-        let error = std::io::Error::other("its path is not UTF-8");
-        return Err(failed("recording", &path, error));
-    };
-    remove(home, NEW)?;
+    let bytes = encode(id, form);
     let len = bytes.len() as u64;
+    if len > MAX_LEN {
+        let error = std::io::Error::from(std::io::ErrorKind::FileTooLarge);
+        return Err(failed("recording", &path, error));
+    }
+    remove(home, NEW)?;
     let file = write_new(home, NEW, bytes.into())?;
     let written = file
         .sync_all()
@@ -160,8 +177,7 @@ fn one(folders: &Folders, id: ContentId) -> Option<PausedFolder> {
     let read = || {
         let file = home.open_existing(PAUSED).ok()?;
         let len = file.stat().ok()?.len;
-        // No selection is longer than an index.
-        let fits = len <= MAX_INDEX_LEN;
+        let fits = len <= MAX_LEN;
         let bytes = fits.then(|| file.read_at(0, len as usize).ok())??;
         PausedFolder::decode(bytes).filter(|paused| paused.id == id)
     };
@@ -176,27 +192,56 @@ fn one(folders: &Folders, id: ContentId) -> Option<PausedFolder> {
 mod tests {
     use super::*;
 
+    fn decode(bytes: &[u8]) -> Option<PausedFolder> {
+        PausedFolder::decode(Bytes::copy_from_slice(bytes))
+    }
+
     #[test]
     fn record_survives_its_encoding_and_no_change_of_a_byte() {
-        for (name, directory, paths) in [
-            (None, None, vec![]),
-            (Some("here"), Some("/a/b"), vec!["a", "b/c"]),
-        ] {
-            let paused = PausedFolder {
-                id: ContentId::of(b"x"),
-                name: name.map(|name| name.parse().unwrap()),
-                paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
-                directory: directory.map(PathBuf::from),
-                serve: name.is_some(),
-                seed: name.is_none(),
-            };
-            let bytes = paused.encode().unwrap();
-            let decode = |bytes: &[u8]| PausedFolder::decode(Bytes::copy_from_slice(bytes));
-            assert_eq!(decode(&bytes), Some(paused));
+        let id = ContentId::of(b"x");
+        for form in [&b""[..], b"what the peer says"] {
+            let bytes = encode(id, form);
+            let form = PausedForm::Bytes(Bytes::copy_from_slice(form));
+            assert_eq!(decode(&bytes), Some(PausedFolder { id, form }));
             for at in 0..bytes.len() {
                 let mut wrong = bytes.clone();
                 wrong[at] ^= 1;
                 assert_eq!(decode(&wrong), None, "{at}");
+                assert_eq!(decode(&bytes[..at]), None, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn first_version_is_read() {
+        let id = ContentId::of(b"x");
+        for (flags, name, directory, paths) in
+            [(0, "", "", vec![]), (3, "here", "/a/b", vec!["a", "b/c"])]
+        {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend(FIRST.to_le_bytes());
+            bytes.extend(id.as_bytes());
+            bytes.push(flags);
+            let put = |bytes: &mut Vec<u8>, text: &str| {
+                bytes.extend((text.len() as u32).to_le_bytes());
+                bytes.extend(text.as_bytes());
+            };
+            put(&mut bytes, name);
+            put(&mut bytes, directory);
+            bytes.extend((paths.len() as u32).to_le_bytes());
+            for path in &paths {
+                put(&mut bytes, path);
+            }
+            bytes.extend(sum(&bytes));
+            let form = PausedForm::First(FirstPaused {
+                name: name.parse().ok(),
+                paths: paths.iter().map(|path| path.parse().unwrap()).collect(),
+                directory: Some(directory).filter(|d| !d.is_empty()).map(PathBuf::from),
+                serve: flags == 3,
+                seed: flags == 3,
+            });
+            assert_eq!(decode(&bytes), Some(PausedFolder { id, form }));
+            for at in 0..bytes.len() {
                 assert_eq!(decode(&bytes[..at]), None, "{at}");
             }
         }

@@ -10,11 +10,19 @@ use super::super::manifest_bytes::{put_manifest, take_manifest};
 use super::super::record::{bytes_path, path_bytes};
 use super::super::stamp::Stamp;
 use super::super::timestamp::Timestamp;
+use super::placed_file::PlacedFile;
 use crate::content::{ContentId, ContentName, FolderIndex, FolderItem, FolderPath, Manifest};
 
 const MAGIC: &[u8; 8] = b"btl.fold";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Without what was there before.
+const FIRST: u32 = 1;
 const SUM_LEN: usize = 16;
+
+/// What is said of a file.
+const SETTLED: u8 = 1;
+const WITH_MANIFEST: u8 = 2;
+const WAS_THERE: u8 = 4;
 
 /// Where a folder lies, and which of its files are there.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +32,8 @@ pub(super) struct FolderRecord {
     pub(super) listed_as: ContentName,
     /// The path of the folder; nothing if it is in the storage.
     pub(super) path: Option<PathBuf>,
+    /// Whether the tree was there before a download came to it.
+    pub(super) was_there: bool,
     /// The files, in the order of the index.
     pub(super) files: Vec<FileRecord>,
 }
@@ -31,9 +41,7 @@ pub(super) struct FolderRecord {
 /// A file of a folder.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct FileRecord {
-    /// Which entry of the index it is.
-    pub(super) entry: u32,
-    pub(super) stamp: Stamp,
+    pub(super) file: PlacedFile,
     /// Its manifest, if it takes long to make it again.
     pub(super) manifest: Option<Manifest>,
 }
@@ -63,12 +71,18 @@ impl FolderRecord {
         }
         bytes.extend(u32::try_from(path.len()).ok()?.to_le_bytes());
         bytes.extend(path);
+        bytes.push(u8::from(self.was_there));
         bytes.extend(u32::try_from(self.files.len()).ok()?.to_le_bytes());
-        for file in &self.files {
+        for FileRecord { file, manifest } in &self.files {
             bytes.extend(file.entry.to_le_bytes());
             bytes.extend(file.stamp.modified.to_bytes());
-            bytes.push(u8::from(file.stamp.settled) | u8::from(file.manifest.is_some()) << 1);
-            if let Some(manifest) = &file.manifest {
+            let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+            bytes.push(
+                flag(file.stamp.settled, SETTLED)
+                    | flag(manifest.is_some(), WITH_MANIFEST)
+                    | flag(file.was_there, WAS_THERE),
+            );
+            if let Some(manifest) = manifest {
                 put_manifest(&mut bytes, manifest)?;
             }
         }
@@ -83,7 +97,8 @@ impl FolderRecord {
         if found[..] != sum(id, &bytes) || take(&mut bytes)? != *MAGIC {
             return None;
         }
-        if bytes.try_get_u32_le().ok()? != VERSION {
+        let version = bytes.try_get_u32_le().ok()?;
+        if ![FIRST, VERSION].contains(&version) {
             return None;
         }
         let mut name = || -> Option<ContentName> {
@@ -96,18 +111,26 @@ impl FolderRecord {
             [] => None,
             path => Some(bytes_path(path)?),
         };
+        let was_there = match (version, &path) {
+            // What lies elsewhere may be the user's.
+            (FIRST, path) => path.is_some(),
+            _ => bytes.try_get_u8().ok()? != 0,
+        };
         let count = bytes.try_get_u32_le().ok()? as usize;
         if count > index.entries().len() {
             return None;
         }
         let mut files = Vec::with_capacity(count);
         for _ in 0..count {
-            files.push(FileRecord::take(&mut bytes, index)?);
+            let mut file = FileRecord::take(&mut bytes, index)?;
+            file.file.was_there |= version == FIRST && was_there;
+            files.push(file);
         }
         bytes.is_empty().then_some(Self {
             name,
             listed_as,
             path,
+            was_there,
             files,
         })
     }
@@ -119,20 +142,21 @@ impl FileRecord {
         let (_, id, len) = file_at(index, entry)?;
         let modified = Timestamp::from_bytes(take(bytes)?);
         let flags = bytes.try_get_u8().ok()?;
-        let manifest = match flags & 2 {
+        let manifest = match flags & WITH_MANIFEST {
             0 => None,
             _ => Some(take_manifest(bytes, id, len)?),
         };
         let stamp = Stamp {
             len,
             modified,
-            settled: flags & 1 != 0,
+            settled: flags & SETTLED != 0,
         };
-        Some(Self {
+        let file = PlacedFile {
             entry,
             stamp,
-            manifest,
-        })
+            was_there: flags & WAS_THERE != 0,
+        };
+        Some(Self { file, manifest })
     }
 }
 
@@ -149,6 +173,35 @@ fn sum(id: ContentId, bytes: &[u8]) -> [u8; SUM_LEN] {
 mod tests {
     use super::*;
     use crate::content::FolderEntry;
+
+    #[test]
+    fn first_version_says_nothing_of_what_was_there() {
+        let (id, name) = (ContentId::of(b"x"), "here");
+        let index = FolderIndex::new(vec![FolderEntry::file("f".parse().unwrap(), id, 1)]).unwrap();
+        for path in ["", "/a"] {
+            let mut bytes = MAGIC.to_vec();
+            bytes.extend(FIRST.to_le_bytes());
+            for name in [name, name] {
+                bytes.extend((name.len() as u16).to_le_bytes());
+                bytes.extend(name.as_bytes());
+            }
+            bytes.extend((path.len() as u32).to_le_bytes());
+            bytes.extend(path.as_bytes());
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend(0_u32.to_le_bytes());
+            let modified = Timestamp {
+                seconds: 5,
+                nanos: 6,
+            };
+            bytes.extend(modified.to_bytes());
+            bytes.push(SETTLED);
+            bytes.extend(sum(index.id(), &bytes));
+            let record = FolderRecord::decode(bytes.into(), index.id(), &index).unwrap();
+            assert_eq!(record.was_there, !path.is_empty());
+            assert_eq!(record.files[0].file.was_there, !path.is_empty());
+            assert_eq!(record.files[0].file.stamp.modified, modified);
+        }
+    }
 
     #[test]
     fn record_survives_its_encoding_and_no_change_of_a_byte() {
@@ -169,15 +222,18 @@ mod tests {
         };
         let manifest = Manifest::of(&long).unwrap();
         for (path, manifest) in [(None, Some(manifest)), (Some("/a/b".into()), None)] {
-            let files = vec![FileRecord {
+            let was_there = path.is_some();
+            let file = PlacedFile {
                 entry: 1,
                 stamp,
-                manifest,
-            }];
+                was_there: !was_there,
+            };
+            let files = vec![FileRecord { file, manifest }];
             let record = FolderRecord {
                 name: "here".parse().unwrap(),
                 listed_as: "there".parse().unwrap(),
                 path,
+                was_there,
                 files,
             };
             let id = index.id();

@@ -15,7 +15,7 @@ use super::folders::Folders;
 use super::home::{MAX_RECORD_LEN, RECORD, index_blob};
 use super::in_place::PlacedFiles;
 use super::paused::{self, PausedFolder};
-use super::record::{FolderRecord, file_at};
+use super::record::{FileRecord, FolderRecord, file_at};
 use super::staging::COPY_LEN;
 use super::tree_blob::tree_blob;
 use super::tree_root::TreeRoot;
@@ -117,16 +117,16 @@ fn in_place(
     };
     let mut files = Vec::with_capacity(record.files.len());
     let mut lost = Vec::new();
-    let mut placed = PlacedFiles::none(root.clone());
-    for file in record.files {
+    let mut placed = PlacedFiles::none(root.clone(), record.was_there);
+    for FileRecord { file, manifest } in record.files {
         let Some((path, id, _)) = file_at(&index, file.entry) else {
             continue;
         };
         match check_unchanged(&root, path, id, file.stamp) {
             Ok(()) => {
-                placed.files.push((file.entry, file.stamp));
+                placed.files.push(file);
                 let blob = tree_blob(&root, path, file.stamp, &this.pool);
-                files.push((path.clone(), blob, file.manifest));
+                files.push((path.clone(), blob, manifest));
             }
             Err(error) => lost.push((id, error)),
         }

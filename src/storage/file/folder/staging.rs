@@ -241,13 +241,13 @@ impl<'a> TreeBuilder<'a> {
         let placed = match is_linked {
             true => source.set_executable(true).map(|()| stamp),
             false if in_place => {
-                let copied = copy_whole(home, &source, stamp.len, executable);
+                let copied = copy_whole(home, &source, stamp, executable);
                 copied.and_then(|copied| {
                     home.disk.move_dir(COPY, dir, path.name())?;
                     Ok(copied)
                 })
             }
-            false => copy(&source, stamp.len, dir, path.name(), executable),
+            false => copy(&source, stamp, dir, path.name(), executable),
         };
         let placed = placed.map_err(|e| failed_to_store("creating", &shown, stamp.len, e))?;
         self.unsynced.push(path.clone());
@@ -334,14 +334,14 @@ fn link(home: &StorageDir<Dir>, name: &str, dir: &Dir, new: &str) -> Result<bool
 fn copy_whole(
     home: &StorageDir<Dir>,
     source: &DataFile,
-    len: u64,
+    original: Stamp,
     executable: bool,
 ) -> io::Result<Stamp> {
     match home.disk.remove_entry(COPY.as_ref()) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let stamp = copy(source, len, &home.disk, COPY, executable)?;
+    let stamp = copy(source, original, &home.disk, COPY, executable)?;
     let copied = home.disk.open_existing(COPY).map_err(io_error)?;
     copied.sync_all()?;
     Ok(stamp)
@@ -355,11 +355,30 @@ fn io_error(refused: Refused) -> io::Error {
 }
 
 /// Copies a file into the tree. Returns the stamp of the copy, which is not durable.
-fn copy(source: &DataFile, len: u64, dir: &Dir, name: &str, executable: bool) -> io::Result<Stamp> {
+fn copy(
+    source: &DataFile,
+    original: Stamp,
+    dir: &Dir,
+    name: &str,
+    executable: bool,
+) -> io::Result<Stamp> {
     let target = dir.create_new(name).map_err(io_error)?;
-    copy_bytes(source, &target, len)?;
+    copy_bytes(source, &target, original.len)?;
     target.set_executable(executable)?;
-    stamped(&target)
+    stamped_as(&target, original)
+}
+
+/// The stamp of a copy, which has the time of the original: so it is known again as one, if
+/// nobody comes to record it. A later change alters the one as it alters the other.
+fn stamped_as(copy: &DataFile, original: Stamp) -> io::Result<Stamp> {
+    let time = SystemTime::try_from(original.modified).ok();
+    if let Some(time) = time.filter(|_| original.settled)
+        && copy.set_modified(time).is_ok()
+        && copy.stat()?.modified == original.modified
+    {
+        return Ok(original);
+    }
+    stamped(copy)
 }
 
 fn copy_bytes(source: &DataFile, target: &DataFile, len: u64) -> io::Result<()> {

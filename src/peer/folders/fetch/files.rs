@@ -1,0 +1,162 @@
+//! The files of a folder that are to be fetched, and those that are here by now.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::error::FolderError;
+use super::super::obtain::{Obtain, Obtained};
+use super::super::status::FolderProgress;
+use crate::content::{
+    Content, ContentId, ContentName, FolderEntry, FolderIndex, FolderIndexError, FolderItem,
+    MAX_INDEX_LEN,
+};
+use crate::peer::contents::asleep::Asleep;
+use crate::peer::contents::hashing::off_thread;
+use crate::peer::contents::role::Role;
+use crate::peer::shared::PeerShared;
+use crate::storage::{Blob, StorageError};
+
+/// A file that is wanted: where it is first in the folder.
+pub(super) struct Wanted {
+    pub(super) id: ContentId,
+    pub(super) length: u64,
+    pub(super) entry: FolderEntry,
+}
+
+/// The files that are done.
+#[derive(Default)]
+pub(super) struct Done {
+    pub(super) progress: FolderProgress,
+    pub(super) blobs: HashMap<ContentId, Arc<dyn Blob>>,
+    /// Those that did not have to be fetched.
+    found: HashSet<ContentId>,
+    /// How often each file that is missing occurs.
+    repeats: HashMap<ContentId, usize>,
+}
+
+impl Done {
+    /// This is wanted, and that of it is not in its place.
+    pub(super) fn want(&mut self, part: &FolderIndex, missing: &FolderIndex) {
+        let ((files, length), (missing_files, missing_length)) = (part.size(), missing.size());
+        self.repeats = repeats(missing);
+        self.progress = FolderProgress {
+            files,
+            length,
+            files_done: files - missing_files,
+            files_found: files - missing_files,
+            verified_bytes: length - missing_length,
+        };
+        for (id, blob) in &self.blobs {
+            let times = self.repeats.get(id).copied().unwrap_or_default();
+            self.progress.files_done += times;
+            self.progress.verified_bytes += blob.length() * times as u64;
+            self.progress.files_found += if self.found.contains(id) { times } else { 0 };
+        }
+    }
+
+    /// A file is here.
+    pub(super) fn got(&mut self, file: &Wanted, got: &Obtained) {
+        let times = self.repeats.get(&file.id).copied().unwrap_or_default();
+        self.progress.files_done += times;
+        self.progress.verified_bytes += file.length * times as u64;
+        if got.found.is_some() {
+            self.found.insert(file.id);
+            self.progress.files_found += times;
+        }
+        self.blobs.insert(file.id, got.blob.now());
+    }
+}
+
+/// Gets the index, and reads it.
+pub(super) async fn index(
+    obtain: &Obtain,
+    listed_as: &ContentName,
+    length: u64,
+) -> Result<(FolderIndex, Bytes), FolderError> {
+    let id = obtain.source.index();
+    let known = Some(length).filter(|length| *length > 0);
+    let Obtained { blob, found } = obtain.get((id, Role::Index), listed_as, known).await?;
+    if found.is_some() {
+        let content = Content::new(id, listed_as.clone(), blob.length());
+        let asleep = Asleep::of_folder(content, Role::Index, blob.clone(), found);
+        obtain.shared.contents.add_stored(asleep);
+    }
+    let len = blob.length();
+    if len > MAX_INDEX_LEN {
+        return Err(FolderIndexError::TooLong { len }.into());
+    }
+    let bytes = blob.read_at(0, len as usize).await?;
+    let read = bytes.clone();
+    let read = off_thread(move || (ContentId::of(&read) == id, FolderIndex::decode(&read)));
+    match read.await {
+        (true, index) => Ok((index?, bytes)),
+        (false, _) => {
+            let path = blob.file().map(|file| file.path().to_path_buf());
+            let path = path.unwrap_or_else(|| id.to_string().into());
+            Err(StorageError::Changed { path }.into())
+        }
+    }
+}
+
+/// Gets one file.
+pub(super) async fn get(obtain: &Obtain, file: Wanted) -> (Wanted, Result<Obtained, FolderError>) {
+    let id = (file.id, Role::File);
+    let got = obtain.get(id, &file.id.into(), Some(file.length)).await;
+    (file, got)
+}
+
+/// The files to get, each once. Not in the order of the index: peers that fetch a
+/// folder at the same time begin with different files, and have something for each
+/// other.
+pub(super) fn wanted(shared: &PeerShared, part: &FolderIndex) -> Vec<Wanted> {
+    let mut seen = HashSet::new();
+    let files = part.entries().iter().filter_map(|entry| match entry.item {
+        FolderItem::File { id, length, .. } => seen.insert(id).then(|| Wanted {
+            id,
+            length,
+            entry: entry.clone(),
+        }),
+        _ => None,
+    });
+    let mut wanted: Vec<Wanted> = files.collect();
+    let seed = shared.swarm_config().planner.seed;
+    fastrand::Rng::with_seed(seed).shuffle(&mut wanted);
+    wanted
+}
+
+/// How often each file occurs.
+fn repeats(part: &FolderIndex) -> HashMap<ContentId, usize> {
+    let mut repeats = HashMap::new();
+    for entry in part.entries() {
+        if let FolderItem::File { id, .. } = entry.item {
+            *repeats.entry(id).or_default() += 1;
+        }
+    }
+    repeats
+}
+
+/// Fails at once if what is not here yet does not fit. A file that is here may take no
+/// space for a second time, and one that occurs twice does.
+pub(super) async fn check_room(obtain: &Obtain, part: &FolderIndex) -> Result<(), FolderError> {
+    let mut seen = HashSet::new();
+    let needed = part.entries().iter().map(|entry| match entry.item {
+        FolderItem::File { id, length, .. } => {
+            let is_here = obtain.home.had(&id) || obtain.shared.folders.has_file(&id);
+            match seen.insert(id) && is_here {
+                true => 0,
+                false => length,
+            }
+        }
+        _ => 0,
+    });
+    let needed = needed.sum();
+    match obtain.home.available().await {
+        Some(available) if available < needed => {
+            let what = format!("the folder {}", obtain.source.index());
+            Err(StorageError::full(what, needed, Some(available)).into())
+        }
+        _ => Ok(()),
+    }
+}
