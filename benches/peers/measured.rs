@@ -79,21 +79,29 @@ impl Measured {
         Err("an owner does not come to rest".into())
     }
 
-    fn peak_mib(&self) -> Outcome<f64> {
+    /// The peak of its memory, until it has ended.
+    fn peak_mib(&self) -> Outcome<Option<f64>> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|peak| peak.trim().strip_suffix(" kB"));
-        Ok(peak
-            .ok_or("a process has ended too early")?
-            .parse::<f64>()?
-            / 1024.0)
+        let kib: Option<f64> = peak.map(str::parse).transpose()?;
+        Ok(kib.map(|kib| kib / 1024.0))
     }
 
-    /// Waits until the process has said that it is done, which `done` finds out. What it has
-    /// used is read while it still runs.
-    pub(crate) fn until(&mut self, done: impl Fn() -> bool) -> Outcome<Used> {
-        while !done() {
-            if let Some(status) = self.child.try_wait()? {
+    /// Waits until the process is done: until it has made its mark, or, of a program that
+    /// makes none, until it has ended. Nobody has asked for its status before, so what it
+    /// has used can still be read then.
+    pub(crate) fn until_done(&mut self, mark: Option<&Path>) -> Outcome<Used> {
+        let mut peak_mib = 0.0;
+        loop {
+            let peak = self.peak_mib()?;
+            peak_mib = peak.unwrap_or(peak_mib);
+            let has_ended = peak.is_none();
+            if mark.map_or(has_ended, Path::exists) {
+                break;
+            }
+            if has_ended {
+                let status = self.child.wait()?;
                 return Err(format!("a receiver has ended early: {status}").into());
             }
             if self.begun.elapsed() > PATIENCE {
@@ -101,10 +109,15 @@ impl Measured {
             }
             std::thread::park_timeout(LOOK);
         }
+        let wall = self.begun.elapsed().as_secs_f64();
+        let cpu = self.cpu()?;
+        if mark.is_none() && !self.child.wait()?.success() {
+            return Err("a receiver has failed".into());
+        }
         Ok(Used {
-            wall: self.begun.elapsed().as_secs_f64(),
-            cpu: self.cpu()?,
-            peak_mib: self.peak_mib()?,
+            wall,
+            cpu,
+            peak_mib,
         })
     }
 }

@@ -106,6 +106,11 @@ impl Program {
         self != Self::BtLite
     }
 
+    /// Whether its receiver makes a mark when it has all, and goes on. If not, it ends.
+    pub(crate) fn marks(self) -> bool {
+        self != Self::Rqbit
+    }
+
     /// The process that has the file.
     pub(crate) fn seed(self, place: &Place<'_>) -> Outcome<Command> {
         Ok(match self {
@@ -116,7 +121,11 @@ impl Program {
                 command
             }
             Self::Libtorrent => libtorrent("seed", place)?,
-            Self::Rqbit => rqbit_download(place)?,
+            Self::Rqbit => {
+                let mut command = rqbit_download(place)?;
+                command.arg(place.torrent);
+                command
+            }
             Self::Aria2 => {
                 let mut command = aria2(place)?;
                 command.arg("--bt-seed-unverified=true");
@@ -138,7 +147,11 @@ impl Program {
                 command
             }
             Self::Libtorrent => libtorrent("fetch", place)?,
-            Self::Rqbit => rqbit_download(place)?,
+            Self::Rqbit => {
+                let mut command = rqbit_download(place)?;
+                command.arg("--exit-on-finish").arg(place.torrent);
+                command
+            }
             Self::Aria2 => aria2(place)?,
             Self::Transmission => transmission(place)?,
         })
@@ -169,9 +182,13 @@ fn rqbit_download(place: &Place<'_>) -> Outcome<Command> {
     let port = free_port(place.address)?;
     let mut command = rqbit();
     command.env("HOME", place.home);
-    command.args(["--disable-dht", "--listen-port", &port.to_string()]);
-    command.args(["download", "--overwrite", "--output-folder"]);
-    command.args([place.directory(), place.torrent]);
+    command.args(["--disable-dht", "--disable-lsd", "--ipv4-only"]);
+    command.args(["--listen-ip", &place.address.to_string()]);
+    let port = port.to_string();
+    // It announces a port of its own choice otherwise.
+    command.args(["--listen-port", &port, "--announce-port", &port, "download"]);
+    command.args(["--disable-http-api", "--overwrite", "--output-folder"]);
+    command.arg(place.directory());
     Ok(command)
 }
 

@@ -133,8 +133,8 @@ impl<'a> Bench<'a> {
         let before = seeder.cpu()?;
         let mut command = program.fetch(&to, &said)?;
         let mut leecher = Measured::start(&mut command, &homes[1].join("log"))?;
-        let mark = to.mark();
-        let mut used = leecher.until(|| mark.exists())?;
+        let mark = program.marks().then(|| to.mark());
+        let mut used = leecher.until_done(mark.as_deref())?;
         used.cpu += seeder.cpu()? - before;
         if !torrent::same(&source, &arrived)? {
             return Err(format!("{}: another file has arrived", program.name()).into());
