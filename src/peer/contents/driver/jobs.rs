@@ -160,7 +160,7 @@ impl Jobs {
 
     /// Drops all that run.
     pub(super) fn stop(&mut self) {
-        self.stores.stop();
+        self.stores = StoreQueue::new();
         self.running = FuturesUnordered::new();
     }
 

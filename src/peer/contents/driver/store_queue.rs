@@ -107,12 +107,6 @@ impl<T: Send + 'static> StoreQueue<T> {
             }
         }
     }
-
-    /// Drops the jobs that have not begun.
-    pub(super) fn stop(&self) {
-        let waiting = std::mem::take(&mut self.0.state().waiting);
-        drop(waiting);
-    }
 }
 
 impl<T> Drop for StoreQueue<T> {
