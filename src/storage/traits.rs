@@ -522,6 +522,10 @@ impl fmt::Debug for Stored {
     }
 }
 
+/// A write that is ready to be done on a thread that may block: see [`Blob::write_job`]. It
+/// returns the errors of [`Blob::write_at`].
+pub type WriteJob = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
+
 /// The bytes of one content. Reads and writes are positional, and several may
 /// run at the same time at different positions.
 ///
@@ -550,6 +554,19 @@ pub trait Blob: Send + Sync + 'static {
     /// for a content that was opened for reading or is finished,
     /// [`StorageError::Full`], and [`StorageError::Io`].
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
+
+    /// What writes these pieces from `offset` on, as [`write_at`](Self::write_at) does, on a
+    /// thread that may block. So a chunk is verified and written by one thread, and nobody
+    /// else has to be woken for it. It is run once or dropped; after that nothing of it may
+    /// be held, such as a lock.
+    ///
+    /// `None` says that the pieces must be written with `write_at`, which also finds out
+    /// what is wrong with them. It is asked for with each write, and may change. A wrapper
+    /// around a blob forwards the call if it adds nothing to a write. By default `None`.
+    fn write_job(&self, offset: u64, pieces: &[Bytes]) -> Option<WriteJob> {
+        let _ = (offset, pieces);
+        None
+    }
 
     /// Fills this blob, which is open for writing and has none of its bytes yet, with
     /// those of another blob of the same length, if the storage has a faster way than

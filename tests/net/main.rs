@@ -50,6 +50,7 @@ mod peer_handles;
 mod peer_interrupted;
 mod peer_joins;
 mod peer_keys;
+mod peer_liars;
 mod peer_local_reads;
 mod peer_names;
 #[cfg(unix)]

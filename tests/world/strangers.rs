@@ -19,6 +19,9 @@ use super::{World, named, wire};
 /// How many requests may be outstanding on a link.
 const MOST_REQUESTS: usize = 512;
 
+/// What a block that is a lie consists of.
+const LIE: u8 = 0xee;
+
 /// What a stranger says first on a link.
 #[derive(Debug, Clone)]
 pub(crate) struct StrangerHello {
@@ -252,6 +255,22 @@ pub(crate) enum Answers {
     FirstPage(ClaimedManifest),
     /// With one page per interval.
     Drips(ClaimedManifest, Duration),
+    /// At once, and gives blocks of these bytes; but those of some chunks are wrong.
+    Lies(ClaimedManifest, Bytes, fn(ChunkIndex) -> bool),
+}
+
+/// A block of a content as it is, or something else.
+fn block_of(bytes: &Bytes, range: BlockRange, is_lie: bool) -> PeerMessage {
+    let geometry = Geometry::of(bytes.len() as u64).expect("a valid length");
+    let from = geometry.offset_of(range.chunk) as usize + range.offset as usize;
+    PeerMessage::Block {
+        chunk: range.chunk,
+        offset: range.offset,
+        data: match is_lie {
+            true => vec![LIE; range.len as usize].into(),
+            false => bytes.slice(from..from + range.len as usize),
+        },
+    }
 }
 
 /// Tells every peer that dials it that it has everything.
@@ -266,6 +285,11 @@ async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answ
                 if let PeerMessage::Open(_) = message {
                     link.say(PeerMessage::HaveAll).await;
                 }
+                if let (PeerMessage::Request(range), Answers::Lies(_, bytes, is_lie)) =
+                    (&message, &answers)
+                {
+                    link.say(block_of(bytes, *range, is_lie(range.chunk))).await;
+                }
                 let PeerMessage::ManifestRequest { page } = message else {
                     continue;
                 };
@@ -275,6 +299,7 @@ async fn false_owner(mut listener: Box<dyn Listener>, hello: StrangerHello, answ
                         link.say(claim.page(0)).await;
                     }
                     Answers::FirstPage(_) => {}
+                    Answers::Lies(claim, ..) => _ = link.say(claim.page(page)).await,
                     Answers::Drips(claim, pause) => {
                         sleep(*pause).await;
                         link.say(claim.page(page)).await;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::content::Bitfield;
-use crate::storage::{Blob, FileStamp, StorageError};
+use crate::storage::{Blob, FileStamp, StorageError, WriteJob};
 
 /// The bytes of a file of a folder: first where they are fetched to, and then where
 /// the folder lies. Whoever reads it need not know.
@@ -51,6 +51,10 @@ impl Blob for MoveBlob {
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         self.now().write_at(offset, pieces).await
+    }
+
+    fn write_job(&self, offset: u64, pieces: &[Bytes]) -> Option<WriteJob> {
+        self.now().write_job(offset, pieces)
     }
 
     async fn copy_from(&self, source: &dyn Blob) -> Result<bool, StorageError> {

@@ -373,6 +373,15 @@ impl Swarm {
         }
     }
 
+    /// A chunk was hashed, is good, and is in the storage already, as
+    /// [`Output::Verify`](super::Output::Verify) had said that it may be: from now on it is
+    /// offered to others.
+    pub fn chunk_written(&mut self, now: Instant, chunk: ChunkIndex) {
+        if storing::chunk_written(&mut self.parts, now, chunk) {
+            self.settle(now);
+        }
+    }
+
     /// A verified chunk is in the storage: from now on it is offered to others.
     pub fn chunk_stored(&mut self, now: Instant, chunk: ChunkIndex) {
         if storing::chunk_stored(&mut self.parts, now, chunk) {

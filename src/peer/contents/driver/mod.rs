@@ -9,6 +9,7 @@ mod outlets;
 mod reachable;
 mod read_queue;
 mod remembering;
+mod store_queue;
 mod target;
 mod watchers;
 
@@ -47,7 +48,7 @@ use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use download_turn::TurnChange;
-use jobs::{JobResult, Jobs};
+use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
 use reachable::Reachable;
@@ -505,7 +506,7 @@ impl Driver {
             }
             match self.jobs.next().await {
                 Some(
-                    result @ (JobResult::Verified { .. }
+                    result @ (JobResult::Checked(_)
                     | JobResult::Stored { .. }
                     | JobResult::Committed(_)),
                 ) => self.job_ended(result),
@@ -579,6 +580,34 @@ impl Driver {
         self.watchers.hashed(chunk, good);
     }
 
+    /// The thread of the content has come to a chunk.
+    fn chunk_checked(&mut self, chunk: ChunkIndex, outcome: Outcome) {
+        match outcome {
+            Outcome::Bad => self.chunk_verified(chunk, false),
+            Outcome::Good => self.chunk_verified(chunk, true),
+            Outcome::Stored(result) => self.chunk_stored(chunk, result),
+            Outcome::Written(Err(source)) => self.storage_failed(Some(chunk), source),
+            Outcome::Written(Ok(())) => {
+                let before = self.swarm.downloaded();
+                self.swarm.chunk_written(now(), chunk);
+                self.count_received(before);
+                self.watchers.hashed(chunk, true);
+                self.show_progress();
+            }
+        }
+    }
+
+    /// A verified chunk was written.
+    fn chunk_stored(&mut self, chunk: ChunkIndex, result: Result<(), StorageError>) {
+        match result {
+            Ok(()) => {
+                self.swarm.chunk_stored(now(), chunk);
+                self.show_progress();
+            }
+            Err(source) => self.storage_failed(Some(chunk), source),
+        }
+    }
+
     /// Counts for the whole peer what the machine has counted since `before`.
     fn count_received(&self, before: (u64, Waste)) {
         let (bytes, waste) = self.swarm.downloaded();
@@ -648,15 +677,13 @@ impl Driver {
                 self.swarm.manifest_checked(now(), link, manifest);
             }
             JobResult::Opened(Ok((name, target))) => self.opened(name, target),
-            JobResult::Verified { chunk, good } => self.chunk_verified(chunk, good),
-            JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
-            JobResult::Stored { chunk, result } => match result {
-                Ok(()) => {
-                    self.swarm.chunk_stored(now(), chunk);
-                    self.show_progress();
+            JobResult::Checked(chunks) => {
+                for (chunk, outcome) in chunks {
+                    self.chunk_checked(chunk, outcome);
                 }
-                Err(source) => self.storage_failed(Some(chunk), source),
-            },
+            }
+            JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
+            JobResult::Stored { chunk, result } => self.chunk_stored(chunk, result),
             JobResult::Read(blocks) => {
                 self.reads.batch_ended();
                 for block in blocks {
@@ -718,7 +745,11 @@ impl Driver {
             Output::FindOwners => self.jobs.find_owners(),
             Output::CheckManifest { link, claim } => self.jobs.check_manifest(link, claim),
             Output::Open(manifest) => self.open(manifest),
-            Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
+            Output::Verify {
+                chunk,
+                pieces,
+                may_write,
+            } => self.verify(chunk, pieces, may_write),
             Output::Recheck { chunk } => self.checks.recheck(chunk),
             Output::Store { chunk, pieces } => {
                 if let Some(open) = self.open.clone() {
@@ -839,7 +870,7 @@ impl Driver {
         }
     }
 
-    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>) {
+    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>, may_write: bool) {
         let Some(manifest) = self.swarm.manifest().cloned() else {
             return;
         };
@@ -848,7 +879,9 @@ impl Driver {
             let good = manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
             self.chunk_verified(chunk, good);
         } else {
-            self.jobs.verify(manifest, chunk, pieces);
+            let write = self.open.as_ref().filter(|_| may_write);
+            let write = write.and_then(|open| open.write_job(chunk, &pieces));
+            self.jobs.verify(manifest, chunk, pieces, write);
         }
     }
 

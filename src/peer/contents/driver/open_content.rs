@@ -8,9 +8,9 @@ use super::read_queue::{BlockRead, ReadBatch};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
-use crate::peer::contents::hashing::hash;
+use crate::peer::contents::hashing::{INLINE_HASH_LEN, hash};
 use crate::peer::contents::whole_reads::read_whole;
-use crate::storage::{Blob, StorageError, Stored};
+use crate::storage::{Blob, StorageError, Stored, WriteJob};
 
 /// A content that is open in the storage. A cheap handle for jobs.
 #[derive(Clone)]
@@ -60,6 +60,17 @@ impl OpenContent {
     ) -> Result<(), StorageError> {
         let offset = self.manifest.geometry().offset_of(chunk);
         self.blob.write_at(offset, pieces).await
+    }
+
+    /// What writes a chunk on a thread that may block, if there is such a way.
+    pub(super) fn write_job(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> Option<WriteJob> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        // A few bytes are written where short operations are.
+        if len <= INLINE_HASH_LEN {
+            return None;
+        }
+        let offset = self.manifest.geometry().offset_of(chunk);
+        self.blob.write_job(offset, pieces)
     }
 
     /// Makes these chunks durable, and returns how many bytes they have.
