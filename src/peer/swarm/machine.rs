@@ -135,6 +135,12 @@ impl Swarm {
         self.parts.is_seeding()
     }
 
+    /// The blocks that a link has asked for and that wait for their turn to be sent, in
+    /// this order. They may be read ahead.
+    pub fn asked_next(&self, link: LinkId) -> impl Iterator<Item = BlockRange> + Clone {
+        self.parts.uploader.waiting(link)
+    }
+
     /// Whether every whole chunk that has arrived is durable.
     pub fn is_saved(&self) -> bool {
         match &self.parts.phase {

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
 use super::open_content::{OpenContent, PublishBy};
-use super::read_queue::{BlockRead, ReadBatch};
+use super::read_queue::{BatchRead, ReadBatch};
 use super::store_queue::StoreQueue;
 use super::target::{Target, TargetOptions, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
@@ -59,7 +59,7 @@ pub(super) enum JobResult {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
     },
-    Read(Vec<BlockRead>),
+    Read(BatchRead),
     /// This many bytes are durable.
     Committed(Result<u64, StorageError>),
     /// It is durable under its name. Whether the storage has its manifest.

@@ -7,6 +7,7 @@ mod jobs;
 mod open_content;
 mod outlets;
 mod reachable;
+mod read_ahead;
 mod read_queue;
 mod remembering;
 mod store_queue;
@@ -52,6 +53,7 @@ use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
 use reachable::Reachable;
+use read_ahead::{Found, ReadAhead};
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 use watchers::Watchers;
@@ -95,6 +97,7 @@ pub(in crate::peer) struct Driver {
     /// Whether the storage can give the manifest back.
     recorded: bool,
     reads: ReadQueue,
+    ahead: ReadAhead,
     checks: ChunkChecks,
     links: LinkOutlets,
     jobs: Jobs,
@@ -152,6 +155,7 @@ impl Driver {
             publication: Publication::Hidden,
             recorded: false,
             reads: ReadQueue::default(),
+            ahead: ReadAhead::default(),
             checks: ChunkChecks::default(),
             links: LinkOutlets::default(),
             inbox,
@@ -539,6 +543,7 @@ impl Driver {
                 self.count_sent(self.swarm.uploaded() - before);
             }
             DriverInput::Down { link } => {
+                self.ahead.forget(link);
                 self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
             }
@@ -567,6 +572,9 @@ impl Driver {
     }
 
     fn message(&mut self, link: LinkId, message: PeerMessage) {
+        if let PeerMessage::Cancel(block) = message {
+            self.ahead.cancelled(link, block);
+        }
         let before = self.swarm.downloaded();
         self.swarm.handle_message(now(), link, message);
         self.count_received(before);
@@ -684,10 +692,15 @@ impl Driver {
             }
             JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
             JobResult::Stored { chunk, result } => self.chunk_stored(chunk, result),
-            JobResult::Read(blocks) => {
+            JobResult::Read(read) => {
                 self.reads.batch_ended();
-                for block in blocks {
+                for block in read.due {
                     self.block_read(block);
+                }
+                for block in read.ahead {
+                    if let Some(due) = self.ahead.read(block) {
+                        self.block_read(due);
+                    }
                 }
             }
             JobResult::Committed(Ok(bytes)) => {
@@ -796,7 +809,11 @@ impl Driver {
     }
 
     fn send(&mut self, link: LinkId, message: PeerMessage) {
+        if matches!(message, PeerMessage::Choke) {
+            self.ahead.choked(link);
+        }
         if !self.links.send(link, message) {
+            self.ahead.forget(link);
             self.swarm.link_down(now(), link);
         }
     }
@@ -809,6 +826,7 @@ impl Driver {
             DropReason::Left(_) => LinkEnd::Left,
             DropReason::Violation(_) => LinkEnd::Violation,
         };
+        self.ahead.forget(link);
         self.links.end(link, end);
     }
 
@@ -906,7 +924,11 @@ impl Driver {
     /// is reported once, unless the link ends before.
     fn read(&mut self, request: BlockRequest) {
         match self.checks.request(request) {
-            Readable::Now => self.reads.push(request),
+            Readable::Now => match self.ahead.due(request) {
+                Found::Here(block) => self.block_read(block),
+                Found::Reading => {}
+                Found::Nothing => self.reads.push(request),
+            },
             Readable::Later => {}
             Readable::Never => {
                 if let Some(open) = &self.open {
@@ -935,13 +957,19 @@ impl Driver {
             return false;
         };
         let mut at_once = Vec::new();
-        while let Some(batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
+        while let Some(mut batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
             match open.read_at_once(&batch) {
                 Some(blocks) => {
                     self.reads.batch_ended();
                     at_once.extend(blocks);
                 }
-                None => self.jobs.read(open.clone(), batch),
+                None => {
+                    for (link, last) in batch.last_blocks() {
+                        let (asked, most) = (self.swarm.asked_next(link), batch.room());
+                        batch.read_ahead(self.ahead.begin(link, last, asked, most));
+                    }
+                    self.jobs.read(open.clone(), batch);
+                }
             }
         }
         let any = !at_once.is_empty();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::read_queue::{BlockRead, ReadBatch};
+use super::read_queue::{BatchRead, BlockRead, ReadBatch};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
@@ -96,7 +96,7 @@ impl OpenContent {
         Ok(hash(len, move || manifest.verify(chunk, [&bytes[..]])).await)
     }
 
-    pub(super) async fn read(&self, batch: ReadBatch) -> Vec<BlockRead> {
+    pub(super) async fn read(&self, batch: ReadBatch) -> BatchRead {
         batch.read(&*self.blob, self.manifest.geometry()).await
     }
 

@@ -4,7 +4,7 @@
 //! read at a time. Each takes a batch of what has been waiting, and reads
 //! blocks that lie close together at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -69,7 +69,7 @@ impl ReadQueue {
             return None;
         }
         let batch = ReadBatch::take(&mut self.waiting, is_up);
-        if batch.0.is_empty() {
+        if batch.blocks.is_empty() {
             return None;
         }
         self.running += 1;
@@ -82,7 +82,18 @@ impl ReadQueue {
 }
 
 /// Blocks that are read by one job.
-pub(super) struct ReadBatch(Vec<BlockRequest>);
+pub(super) struct ReadBatch {
+    /// Those whose turn to be sent has come, and behind them those that are read ahead.
+    blocks: Vec<BlockRequest>,
+    /// How many are not read ahead.
+    due: usize,
+}
+
+/// What came of a batch.
+pub(super) struct BatchRead {
+    pub(super) due: Vec<BlockRead>,
+    pub(super) ahead: Vec<BlockRead>,
+}
 
 impl ReadBatch {
     /// Takes requests off a queue, as many as one job may read.
@@ -101,12 +112,37 @@ impl ReadBatch {
             }
             waiting.pop_front();
         }
-        Self(batch)
+        Self::of(batch)
+    }
+
+    fn of(blocks: Vec<BlockRequest>) -> Self {
+        let due = blocks.len();
+        Self { blocks, due }
+    }
+
+    /// The last block that each link is sent.
+    pub(super) fn last_blocks(&self) -> BTreeMap<LinkId, BlockRange> {
+        let last = self
+            .blocks
+            .iter()
+            .map(|request| (request.link, request.block));
+        last.collect()
+    }
+
+    /// How many bytes more one job may read.
+    pub(super) fn room(&self) -> u64 {
+        let lens = self.blocks.iter().map(|r| u64::from(r.block.len));
+        BATCH_BYTES.saturating_sub(lens.sum())
+    }
+
+    /// Reads these blocks as well, before their turn has come.
+    pub(super) fn read_ahead(&mut self, blocks: Vec<BlockRequest>) {
+        self.blocks.extend(blocks);
     }
 
     /// The blocks, cut out of the bytes of a content of a single chunk.
     pub(super) fn cut_out_of(&self, bytes: &Bytes) -> Vec<BlockRead> {
-        let blocks = self.0.iter().map(|&request| {
+        let blocks = self.blocks.iter().map(|&request| {
             let (from, len) = (request.block.offset as usize, request.block.len as usize);
             let result = Ok(cut(bytes, from, len));
             BlockRead { request, result }
@@ -115,13 +151,13 @@ impl ReadBatch {
     }
 
     /// Reads all blocks, and returns them in the order of the requests.
-    pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> Vec<BlockRead> {
-        let mut results = vec![None; self.0.len()];
+    pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> BatchRead {
+        let mut results = vec![None; self.blocks.len()];
         for span in self.spans() {
             let offset = geometry.offset_of(span.chunk) + u64::from(span.start);
             let read = read_whole(blob, offset, (span.end - span.start) as usize).await;
             for at in span.blocks {
-                let block = self.0[at].block;
+                let block = self.blocks[at].block;
                 let from = (block.offset - span.start) as usize;
                 let result = read
                     .as_ref()
@@ -129,21 +165,23 @@ impl ReadBatch {
                 results[at] = Some(result.map_err(Clone::clone));
             }
         }
-        let blocks = self.0.into_iter().zip(results);
+        let blocks = self.blocks.into_iter().zip(results);
         let blocks = blocks.filter_map(|(request, result)| {
             let result = result?;
             Some(BlockRead { request, result })
         });
-        blocks.collect()
+        let mut due: Vec<_> = blocks.collect();
+        let ahead = due.split_off(self.due.min(due.len()));
+        BatchRead { due, ahead }
     }
 
     /// Puts blocks together that lie close to each other.
     fn spans(&self) -> Vec<ReadSpan> {
-        let mut order: Vec<_> = (0..self.0.len()).collect();
-        order.sort_by_key(|&at| (self.0[at].block.chunk, self.0[at].block.offset));
+        let mut order: Vec<_> = (0..self.blocks.len()).collect();
+        order.sort_by_key(|&at| (self.blocks[at].block.chunk, self.blocks[at].block.offset));
         let mut spans: Vec<ReadSpan> = Vec::new();
         for at in order {
-            let block = self.0[at].block;
+            let block = self.blocks[at].block;
             let end = block.offset + block.len;
             match spans.last_mut() {
                 Some(span)
@@ -201,7 +239,7 @@ mod tests {
     #[test]
     fn blocks_that_lie_close_are_read_together() {
         let far = 100 + GAP as u32;
-        let batch = ReadBatch(vec![
+        let batch = ReadBatch::of(vec![
             block(1, 1, 50, 50),
             block(1, 0, far + 1, 10),
             block(2, 0, 0, 100),
@@ -233,7 +271,7 @@ mod tests {
         waiting.extend((0..40).map(|at| block(1, 9, at, 1)));
         waiting.push_back(block(1, 8, 0, u32::MAX));
         let mut next = || ReadBatch::take(&mut waiting, |link| link != LinkId(2));
-        let lens = [(); 6].map(|()| next().0.len());
+        let lens = [(); 6].map(|()| next().blocks.len());
         assert_eq!(lens, [4, 32, 9, 1, 0, 0]);
     }
 
