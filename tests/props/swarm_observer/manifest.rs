@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bt_lite::peer::swarm::LinkId;
 
+use super::outputs::ARRIVES;
 use super::{Observer, Run, Seen};
 
 /// The earliest time after which one more link is asked for the manifest.
@@ -21,8 +22,10 @@ const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Observer {
     /// Time has passed. Links that were too slow with the manifest lose their
-    /// attempt. Links that were too slow at least twice and sent nothing must go.
+    /// attempt. Links that were too slow at least twice and sent nothing must go. Of a pause,
+    /// what may still come has come by then.
     pub(crate) fn timeout(&mut self) {
+        self.arriving &= self.now < self.paused_at + ARRIVES;
         if self.opened || self.opening {
             return;
         }

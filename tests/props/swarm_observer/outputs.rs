@@ -12,7 +12,7 @@ use bt_lite::testing::machine::BlockLayout;
 use super::{Observer, Seen};
 
 /// What was asked for before a pause may come for this long.
-const ARRIVES: Duration = Duration::from_secs(2);
+pub(super) const ARRIVES: Duration = Duration::from_secs(2);
 
 /// A link with this many queued messages is told of chunks later.
 const MAX_QUEUED_HAVES: usize = 256;
@@ -249,8 +249,7 @@ impl Observer {
             let mut links = self.links.values();
             let comes = |seen: &Seen| self.arriving && !seen.asked.is_empty();
             assert!(self.paused == Some(true) || links.all(comes));
-            let over = self.now >= self.paused_at + ARRIVES;
-            self.arriving &= !over && !self.links.values().all(|seen| seen.asked.is_empty());
+            self.arriving &= !self.links.values().all(|seen| seen.asked.is_empty());
             let wants = |seen: &Seen| seen.asked.is_empty() && !seen.declined;
             assert!(
                 !self.links.values().any(wants),
