@@ -309,6 +309,8 @@ pub(crate) struct Observer {
     /// It is paused, and what was asked for may still come.
     arriving: bool,
     paused_at: Instant,
+    /// The machine was told of a time after which nothing of that comes.
+    has_arrived: bool,
 }
 
 impl Observer {
@@ -380,6 +382,7 @@ impl Observer {
             parts: false,
             arriving: false,
             paused_at: now,
+            has_arrived: false,
         }
     }
 
@@ -478,7 +481,7 @@ impl Observer {
             }
             (self.started, self.promoted) = (None, None);
             (self.stalled, self.gave_up) = (None, false);
-            self.arriving = true;
+            (self.arriving, self.has_arrived) = (true, false);
             self.paused_at = self.now;
         }
         self.paused = Some(serve);

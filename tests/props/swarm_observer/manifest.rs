@@ -25,7 +25,7 @@ impl Observer {
     /// attempt. Links that were too slow at least twice and sent nothing must go. Of a pause,
     /// what may still come has come by then.
     pub(crate) fn timeout(&mut self) {
-        self.arriving &= self.now < self.paused_at + ARRIVES;
+        self.has_arrived = self.now >= self.paused_at + ARRIVES;
         if self.opened || self.opening {
             return;
         }

@@ -247,9 +247,10 @@ impl Observer {
                 "a paused download waits for a block"
             );
             let mut links = self.links.values();
-            let comes = |seen: &Seen| self.arriving && !seen.asked.is_empty();
+            let may_come = self.arriving && !self.has_arrived;
+            let comes = |seen: &Seen| may_come && !seen.asked.is_empty();
             assert!(self.paused == Some(true) || links.all(comes));
-            self.arriving &= !self.links.values().all(|seen| seen.asked.is_empty());
+            self.arriving = may_come && !self.links.values().all(|seen| seen.asked.is_empty());
             let wants = |seen: &Seen| seen.asked.is_empty() && !seen.declined;
             assert!(
                 !self.links.values().any(wants),
