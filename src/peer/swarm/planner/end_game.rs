@@ -6,16 +6,12 @@ use std::time::{Duration, Instant};
 use super::super::LinkId;
 use super::answer::Request;
 use super::ledger::Ledger;
-use super::source::{Source, Typical};
+use super::source::Source;
 use crate::content::BlockRange;
 
 /// An overtaking link must promise to be faster by this factor. Otherwise two
 /// links would take a block from each other in turns.
 pub(super) const OVERTAKE: f64 = 1.25;
-
-/// The same factor if the other link has sent so few blocks that they may have come in one
-/// burst, or with a pause: then its rate is not known well.
-const OVERTAKE_EARLY: f64 = 2.0;
 
 /// A link that has sent nothing yet is tried with a block that would take longer than this
 /// from another link.
@@ -45,52 +41,32 @@ pub(super) fn takeover(ledger: &Ledger, now: Instant, link: LinkId, may_try: boo
     if is_untried && !(may_try && thief.unanswered() == 0) {
         return Takeover::Nothing;
     }
-    let typical = ledger.sources().shown_typical(now);
+    let typical = ledger.sources().typical_rate(now);
     let last = last_blocks(ledger, now, link, thief, typical);
-    let Some(last) = last.max_by(|a, b| a.comes_in.total_cmp(&b.comes_in)) else {
+    let Some((victim, block, theirs)) = last.max_by(|a, b| a.2.total_cmp(&b.2)) else {
         return Takeover::Nothing;
     };
     let mine = match is_untried {
         true => TRY_AFTER.as_secs_f64(),
-        false => thief.finish_in(now, last.block.len.into(), typical),
+        false => thief.finish_in(now, block.len.into(), typical),
     };
-    if mine * last.factor < last.comes_in && last.can_be_recalled() {
-        let (block, overtaken) = (last.block, Some(last.link));
+    if mine * OVERTAKE < theirs {
+        let overtaken = Some(victim);
         Takeover::Take(Request { block, overtaken })
     } else {
         Takeover::Later
     }
 }
 
-/// The last block that a link was asked for.
-#[derive(Debug, Clone, Copy)]
-struct LastBlock {
-    link: LinkId,
-    block: BlockRange,
-    /// Seconds until it is expected.
-    comes_in: f64,
-    /// Seconds that a request to that link and its block travel.
-    round_trip: f64,
-    /// By how much another link must be faster.
-    factor: f64,
-}
-
-impl LastBlock {
-    /// Whether a cancellation is at the other side before the block is sent. If it is not,
-    /// the block comes twice, and the line that carries it could have carried another one.
-    fn can_be_recalled(&self) -> bool {
-        self.comes_in > self.round_trip
-    }
-}
-
-/// The last block of each other link that a link could take over.
+/// The last block of each other link that a link could take over, and in
+/// how many seconds it is expected.
 fn last_blocks(
     ledger: &Ledger,
     now: Instant,
     link: LinkId,
     thief: &Source,
-    typical: Typical,
-) -> impl Iterator<Item = LastBlock> {
+    typical: f64,
+) -> impl Iterator<Item = (LinkId, BlockRange, f64)> {
     let others = ledger.sources().iter();
     let others = others.filter(move |(other, _)| *other != link);
     others.filter_map(move |(other, source)| {
@@ -100,14 +76,6 @@ fn last_blocks(
             let chunk = ask.block.chunk;
             ask.at < now && ledger.open().is_shared(chunk) && thief.has_chunk(chunk)
         })?;
-        let round_trip = source.round_trip();
-        let is_new = round_trip.is_some() && !source.has_shown_rate();
-        Some(LastBlock {
-            link: other,
-            block: last.block,
-            comes_in: source.finish_in(now, 0, typical),
-            round_trip: round_trip.map_or(typical.travel, |trip| trip.as_secs_f64()),
-            factor: if is_new { OVERTAKE_EARLY } else { OVERTAKE },
-        })
+        Some((other, last.block, source.finish_in(now, 0, typical)))
     })
 }
