@@ -285,6 +285,29 @@ impl ManifestBuilder {
         })
     }
 
+    /// Goes on behind the first chunks, whose hashes are known. The last chunk is never
+    /// among them, as more than its hash is needed of it.
+    ///
+    /// # Errors
+    /// [`ManifestError::TooLong`], and [`ManifestError::Chunks`] if there are as many hashes
+    /// as chunks, or more.
+    pub(crate) fn behind(length: u64, hashes: Vec<ChunkHash>) -> Result<Self, ManifestError> {
+        let mut builder = Self::new(length)?;
+        let (found, expected) = (hashes.len(), builder.geometry.chunks());
+        if found >= expected as usize {
+            return Err(ManifestError::Chunks { found, expected });
+        }
+        builder.at = found as u64 * builder.geometry.chunk_len();
+        builder.hasher.set_input_offset(builder.at);
+        builder.hashes = hashes;
+        Ok(builder)
+    }
+
+    /// How many bytes of the content came so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.at
+    }
+
     /// Adds the next piece of the content.
     ///
     /// # Errors
@@ -362,6 +385,21 @@ impl ManifestBuilder {
         self.hasher = Hasher::new();
         self.hasher.set_input_offset(self.at);
     }
+}
+
+/// The hash of a part of a content, which begins at `offset`: a whole subtree below the
+/// root, whose length is a power of two of leaves and divides the offset.
+pub(crate) fn subtree_hash(offset: u64, bytes: &[u8]) -> ChunkHash {
+    let mut hasher = Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
+/// The hash of a subtree below the root whose parts, as many as a power of two and equally
+/// long, have these hashes.
+pub(crate) fn merge_parts(hashes: &[ChunkHash]) -> ChunkHash {
+    subtree(hashes)
 }
 
 /// The subtrees of the last chunk along its right edge: complete subtrees from

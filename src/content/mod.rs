@@ -28,5 +28,6 @@ pub use geometry::{
 };
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};
+pub(crate) use manifest::{merge_parts, subtree_hash};
 pub use name::{ContentName, MAX_NAME_LEN, NameError, UnsafeName};
 pub(crate) use streamed_manifest::StreamedManifest;

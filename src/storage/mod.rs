@@ -55,4 +55,6 @@ pub use no_files::{FileStamp, Folders};
 pub(crate) use no_open_file::open_file;
 pub(crate) use path_bytes::{bytes_path, path_bytes};
 pub use paused::{PausedDownload, PausedId};
-pub use traits::{Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, check_range};
+pub use traits::{
+    Blob, Catalogue, Draft, Lost, Partial, Remembered, Storage, Stored, WriteJob, check_range,
+};

@@ -522,6 +522,10 @@ impl fmt::Debug for Stored {
     }
 }
 
+/// A write that is ready to be done on a thread that may block: see [`Blob::write_job`]. It
+/// returns the errors of [`Blob::write_at`].
+pub type WriteJob = Box<dyn FnOnce() -> Result<(), StorageError> + Send>;
+
 /// The bytes of one content. Reads and writes are positional, and several may
 /// run at the same time at different positions.
 ///
@@ -542,6 +546,22 @@ pub trait Blob: Send + Sync + 'static {
     /// storage can tell, and [`StorageError::Io`] when reading fails.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
+    /// Reads several parts, each a position and a length, as [`read_at`](Self::read_at)
+    /// does, and returns them in their order. A storage may have a way that is faster than
+    /// to read one after the other; a file is looked at only once. By default they are
+    /// read one by one. A wrapper around a blob forwards the call if it adds nothing to a
+    /// read.
+    ///
+    /// # Errors
+    /// Those of [`read_at`](Self::read_at), if any of the parts cannot be read.
+    async fn read_parts(&self, parts: &[(u64, usize)]) -> Result<Vec<Bytes>, StorageError> {
+        let mut read = Vec::with_capacity(parts.len());
+        for &(offset, len) in parts {
+            read.push(self.read_at(offset, len).await?);
+        }
+        Ok(read)
+    }
+
     /// Writes the pieces one after the other, from `offset` on. After it has
     /// returned, [`read_at`](Self::read_at) returns these bytes.
     ///
@@ -550,6 +570,19 @@ pub trait Blob: Send + Sync + 'static {
     /// for a content that was opened for reading or is finished,
     /// [`StorageError::Full`], and [`StorageError::Io`].
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError>;
+
+    /// What writes these pieces from `offset` on, as [`write_at`](Self::write_at) does, on a
+    /// thread that may block. So a chunk is verified and written by one thread, and nobody
+    /// else has to be woken for it. It is run once or dropped; after that nothing of it may
+    /// be held, such as a lock.
+    ///
+    /// `None` says that the pieces must be written with `write_at`, which also finds out
+    /// what is wrong with them. It is asked for with each write, and may change. A wrapper
+    /// around a blob forwards the call if it adds nothing to a write. By default `None`.
+    fn write_job(&self, offset: u64, pieces: &[Bytes]) -> Option<WriteJob> {
+        let _ = (offset, pieces);
+        None
+    }
 
     /// Fills this blob, which is open for writing and has none of its bytes yet, with
     /// those of another blob of the same length, if the storage has a faster way than

@@ -50,6 +50,7 @@ mod peer_names;
 mod peer_paths;
 #[cfg(unix)]
 mod peer_places;
+mod peer_read_ahead;
 mod peer_reading;
 #[cfg(unix)]
 mod peer_replaced;

@@ -98,7 +98,7 @@ impl One {
                     let none = Bitfield::none(manifest.geometry().chunks());
                     self.swarm.opened(now, &none, &none);
                 }
-                Output::Verify { chunk, pieces } => {
+                Output::Verify { chunk, pieces, .. } => {
                     let good = self.sample.is_good(chunk, &pieces);
                     self.swarm.chunk_verified(now, chunk, good);
                 }

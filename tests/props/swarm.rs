@@ -248,7 +248,7 @@ fn liar_among_several_senders_is_banned_and_the_honest_one_is_not() {
                         },
                     );
                 }
-                Output::Verify { chunk, pieces } => {
+                Output::Verify { chunk, pieces, .. } => {
                     copies += 1;
                     swarm.chunk_stored(at, chunk);
                     assert_eq!(swarm.progress(at).verified_chunks, present.count());

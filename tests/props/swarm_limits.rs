@@ -125,7 +125,7 @@ impl Limited {
                 let none = Bitfield::none(self.sample.manifest.geometry().chunks());
                 self.swarm.opened(now, &none, &none);
             }
-            Output::Verify { chunk, pieces } => {
+            Output::Verify { chunk, pieces, .. } => {
                 let good = self.sample.is_good(chunk, &pieces);
                 self.swarm.chunk_verified(now, chunk, good);
             }

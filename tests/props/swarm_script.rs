@@ -28,7 +28,8 @@ enum Job {
     Dial(Addr),
     Find,
     Open,
-    Verify(ChunkIndex),
+    /// Whether it may be written at once.
+    Verify(ChunkIndex, bool),
     Recheck(ChunkIndex),
     Store(ChunkIndex),
     Read(LinkId, BlockRange),
@@ -99,7 +100,9 @@ impl Script {
                 Output::Dial { addr } => Some(Job::Dial(addr)),
                 Output::FindOwners => Some(Job::Find),
                 Output::Open(_) => Some(Job::Open),
-                Output::Verify { chunk, .. } => Some(Job::Verify(chunk)),
+                Output::Verify {
+                    chunk, may_write, ..
+                } => Some(Job::Verify(chunk, may_write)),
                 Output::Recheck { chunk } => Some(Job::Recheck(chunk)),
                 Output::Store { chunk, .. } => Some(Job::Store(chunk)),
                 Output::Read { link, block } => Some(Job::Read(link, block)),
@@ -370,9 +373,14 @@ impl Script {
                 self.observer.opened(&present, &verified);
                 self.swarm.opened(now, &present, &verified);
             }
-            Job::Verify(chunk) => {
+            Job::Verify(chunk, may_write) => {
                 let good = self.observer.verified(chunk);
-                self.swarm.chunk_verified(now, chunk, good);
+                if good && may_write && works {
+                    self.observer.stored(chunk);
+                    self.swarm.chunk_written(now, chunk);
+                } else {
+                    self.swarm.chunk_verified(now, chunk, good);
+                }
             }
             Job::Recheck(chunk) => {
                 self.observer.rechecked(chunk, works);
@@ -426,7 +434,7 @@ impl Script {
             }
             Unbidden::Verified(chunk, good) => {
                 let chunk = ChunkIndex(chunk % 8);
-                let hashes = |job: &Job| matches!(job, Job::Verify(c) if *c == chunk);
+                let hashes = |job: &Job| matches!(job, Job::Verify(c, _) if *c == chunk);
                 if !self.jobs.iter().any(hashes) {
                     self.swarm.chunk_verified(now, chunk, good);
                 }
@@ -436,6 +444,10 @@ impl Script {
                 let writes = |job: &Job| matches!(job, Job::Store(c) if *c == chunk);
                 if !self.jobs.iter().any(writes) {
                     self.swarm.chunk_stored(now, chunk);
+                }
+                let hashes = |job: &Job| matches!(job, Job::Verify(c, _) if *c == chunk);
+                if !self.jobs.iter().any(hashes) {
+                    self.swarm.chunk_written(now, chunk);
                 }
             }
             Unbidden::Committed => {

@@ -49,6 +49,20 @@ impl Blob for MoveBlob {
         }
     }
 
+    async fn read_parts(&self, parts: &[(u64, usize)]) -> Result<Vec<Bytes>, StorageError> {
+        let before = self.now();
+        match before.read_parts(parts).await {
+            Err(error) if error.is_gone() => {
+                let now = self.now();
+                match Arc::ptr_eq(&before, &now) {
+                    true => Err(error),
+                    false => now.read_parts(parts).await,
+                }
+            }
+            read => read,
+        }
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         self.now().write_at(offset, pieces).await
     }

@@ -135,6 +135,13 @@ impl Swarm {
         self.parts.is_seeding()
     }
 
+    /// The blocks that a link has asked for and that wait for their turn to be sent, in
+    /// this order. They may be read ahead.
+    pub fn asked_next(&self, link: LinkId) -> impl Iterator<Item = BlockRange> + Clone {
+        let asked = self.parts.uploader.waiting(link);
+        asked.filter(|block| self.parts.has(block.chunk))
+    }
+
     /// Whether every whole chunk that has arrived is durable.
     pub fn is_saved(&self) -> bool {
         match &self.parts.phase {
@@ -369,6 +376,15 @@ impl Swarm {
     /// A chunk was hashed. A bad one is blamed on the peers that sent it.
     pub fn chunk_verified(&mut self, now: Instant, chunk: ChunkIndex, good: bool) {
         if storing::chunk_verified(&mut self.parts, now, chunk, good) {
+            self.settle(now);
+        }
+    }
+
+    /// A chunk was hashed, is good, and is in the storage already, as
+    /// [`Output::Verify`](super::Output::Verify) had said that it may be: from now on it is
+    /// offered to others.
+    pub fn chunk_written(&mut self, now: Instant, chunk: ChunkIndex) {
+        if storing::chunk_written(&mut self.parts, now, chunk) {
             self.settle(now);
         }
     }

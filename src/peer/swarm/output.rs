@@ -52,6 +52,9 @@ pub enum Output {
         chunk: ChunkIndex,
         /// Its bytes, in order.
         pieces: Vec<Bytes>,
+        /// Whether a good chunk may be written at once. Then report
+        /// [`chunk_written`](super::Swarm::chunk_written) instead.
+        may_write: bool,
     },
     /// Write; report [`chunk_stored`](super::Swarm::chunk_stored).
     Store {

@@ -14,7 +14,7 @@ use crate::content::ChunkIndex;
 pub(super) struct Persistence {
     /// Verified chunks that wait to be written.
     unwritten: VecDeque<ChunkIndex>,
-    /// Bytes that are being written.
+    /// Bytes that are being written, or will be if they are good.
     writing: u64,
     /// Bytes that were written since the last commit began, and when the first were.
     written: u64,
@@ -29,6 +29,22 @@ impl Persistence {
         self.unwritten.push_back(chunk);
     }
 
+    /// Whether a chunk that is about to be verified may be written at once, if it is good.
+    /// From now on it counts as being written, until it is [written](Self::written) or this
+    /// is [taken back](Self::unreserve).
+    pub(super) fn reserve(&mut self, config: &SwarmConfig, len: u64) -> bool {
+        let may_write = self.unwritten.is_empty() && self.has_room(config, len);
+        if may_write {
+            self.writing += len;
+        }
+        may_write
+    }
+
+    /// The chunk is bad, or is not written yet.
+    pub(super) fn unreserve(&mut self, len: u64) {
+        self.writing -= len;
+    }
+
     /// The next chunk to write, if one may be written now.
     pub(super) fn next_write(
         &mut self,
@@ -36,13 +52,19 @@ impl Persistence {
         len_of: impl Fn(ChunkIndex) -> u64,
     ) -> Option<ChunkIndex> {
         let &chunk = self.unwritten.front()?;
-        let (len, at_risk) = (len_of(chunk), self.at_risk());
-        if at_risk > 0 && at_risk + len > config.commit_bytes {
+        let len = len_of(chunk);
+        if !self.has_room(config, len) {
             return None;
         }
         self.unwritten.pop_front();
         self.writing += len;
         Some(chunk)
+    }
+
+    /// Whether so many bytes more may be at risk.
+    fn has_room(&self, config: &SwarmConfig, len: u64) -> bool {
+        let at_risk = self.at_risk();
+        at_risk == 0 || at_risk + len <= config.commit_bytes
     }
 
     /// A chunk of `len` bytes was written.

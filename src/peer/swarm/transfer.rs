@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::SwarmConfig;
 use super::assembler::{Assembled, Assembler, Inserted};
 use super::block_layout::BlockLayout;
 use super::chunk_bytes::ChunkBytes;
@@ -25,6 +24,7 @@ use super::leftover::Leftover;
 use super::persistence::Persistence;
 use super::planner::Planner;
 use super::smart_ban::SmartBan;
+use super::{Output, SwarmConfig};
 use crate::content::{Bitfield, ChunkIndex, Manifest};
 
 /// A download while blocks travel.
@@ -54,9 +54,38 @@ struct Whole {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    Hashing,
+    /// Whether it is written at once, if it is good.
+    Hashing {
+        may_write: bool,
+    },
     Verified,
     Writing,
+}
+
+impl Step {
+    fn is_hashing(self) -> bool {
+        matches!(self, Self::Hashing { .. })
+    }
+}
+
+/// A chunk that has to be hashed.
+#[derive(Debug)]
+pub(super) struct ToHash {
+    pub(super) chunk: ChunkIndex,
+    /// Its bytes, in order.
+    pub(super) pieces: Vec<Bytes>,
+    /// Whether it may be written at once, if it is good.
+    pub(super) may_write: bool,
+}
+
+impl From<ToHash> for Output {
+    fn from(to_hash: ToHash) -> Self {
+        Self::Verify {
+            chunk: to_hash.chunk,
+            pieces: to_hash.pieces,
+            may_write: to_hash.may_write,
+        }
+    }
 }
 
 /// A chunk was hashed.
@@ -156,13 +185,12 @@ impl Transfer {
     }
 
     /// Goes on with what was asked for before the manifest was here. The storage has
-    /// nothing yet. Returns the transfer, and the chunks that have to be hashed, each
-    /// with its pieces in order.
+    /// nothing yet. Returns the transfer, and the chunks that have to be hashed.
     pub(super) fn begun(
         manifest: Arc<Manifest>,
         early: Early,
         config: &SwarmConfig,
-    ) -> (Self, Vec<(ChunkIndex, Vec<Bytes>)>) {
+    ) -> (Self, Vec<ToHash>) {
         let none = Bitfield::none(manifest.geometry().chunks());
         let layout = early.assembler.layout();
         let mut transfer = Self::new(manifest, &none, &none, layout, config);
@@ -170,10 +198,7 @@ impl Transfer {
         transfer.assembler = early.assembler;
         let mut to_hash = Vec::new();
         for assembled in early.whole {
-            let step = Step::Hashing;
-            to_hash.push((assembled.chunk, assembled.pieces.clone()));
-            let whole = Whole { assembled, step };
-            transfer.whole.insert(whole.assembled.chunk, whole);
+            to_hash.push(transfer.begin_hashing(assembled, config));
         }
         (transfer, to_hash)
     }
@@ -193,7 +218,7 @@ impl Transfer {
             return ChunkBytes::Stored;
         }
         match self.whole.get(&chunk) {
-            Some(whole) if whole.step != Step::Hashing => {
+            Some(whole) if !whole.step.is_hashing() => {
                 ChunkBytes::Verified(&whole.assembled.pieces)
             }
             _ => ChunkBytes::Missing,
@@ -227,24 +252,40 @@ impl Transfer {
         self.whole.is_empty() && self.persistence.at_risk() == 0
     }
 
-    /// A block arrived that was wanted. Returns the pieces of its chunk, in order, if
-    /// the chunk is whole now: they have to be hashed.
+    /// A block arrived that was wanted. Returns its chunk, if that is whole now and has to
+    /// be hashed.
     pub(super) fn insert(
         &mut self,
         sender: Arc<Contributor>,
         chunk: ChunkIndex,
         offset: u32,
         data: Bytes,
-    ) -> Option<Vec<Bytes>> {
+        config: &SwarmConfig,
+    ) -> Option<ToHash> {
         let Inserted::Complete(assembled) = self.assembler.insert(sender, chunk, offset, data)
         else {
             return None;
         };
         self.planner.chunk_complete(chunk);
-        let pieces = assembled.pieces.clone();
-        let step = Step::Hashing;
+        Some(self.begin_hashing(assembled, config))
+    }
+
+    /// A chunk is whole, and is hashed from now on.
+    fn begin_hashing(
+        &mut self,
+        assembled: Assembled<Arc<Contributor>>,
+        config: &SwarmConfig,
+    ) -> ToHash {
+        let (chunk, pieces) = (assembled.chunk, assembled.pieces.clone());
+        let len = self.manifest.geometry().len_of(chunk);
+        let may_write = self.persistence.reserve(config, len);
+        let step = Step::Hashing { may_write };
         self.whole.insert(chunk, Whole { assembled, step });
-        Some(pieces)
+        ToHash {
+            chunk,
+            pieces,
+            may_write,
+        }
     }
 
     /// Forgets the blocks of a chunk. Returns how many bytes are lost.
@@ -256,8 +297,12 @@ impl Transfer {
     /// A whole chunk was hashed. `None` if it was not being hashed.
     pub(super) fn chunk_hashed(&mut self, chunk: ChunkIndex, good: bool) -> Option<Hashed> {
         let whole = self.whole.get_mut(&chunk)?;
-        if whole.step != Step::Hashing {
+        let Step::Hashing { may_write } = whole.step else {
             return None;
+        };
+        let len = self.manifest.geometry().len_of(chunk);
+        if may_write {
+            self.persistence.unreserve(len);
         }
         if good {
             whole.step = Step::Verified;
@@ -269,8 +314,20 @@ impl Transfer {
         self.planner.chunk_failed(chunk);
         Some(Hashed {
             liars: self.smart_ban.bad_copy(chunk, assembled),
-            wasted: self.manifest.geometry().len_of(chunk),
+            wasted: len,
         })
+    }
+
+    /// A whole chunk was hashed, is good, and was written at once. It still has to be
+    /// [noted as written](Self::chunk_written). `None` if that was not to be.
+    pub(super) fn chunk_proven(&mut self, chunk: ChunkIndex) -> Option<Hashed> {
+        let whole = self.whole.get_mut(&chunk)?;
+        if whole.step != (Step::Hashing { may_write: true }) {
+            return None;
+        }
+        whole.step = Step::Writing;
+        let liars = self.smart_ban.good_copy(chunk, &whole.assembled.pieces);
+        Some(Hashed { liars, wasted: 0 })
     }
 
     /// The next chunk to write, with its pieces in order.

@@ -489,6 +489,12 @@ impl Uploader {
         self.receivers.under_way()
     }
 
+    /// The requests of a link that wait, in their order.
+    pub fn waiting(&self, link: LinkId) -> impl Iterator<Item = BlockRange> + Clone {
+        let receiver = self.receivers.get(link).into_iter();
+        receiver.flat_map(Receiver::requests)
+    }
+
     /// Whether a link wants something that is here, or is owed something.
     pub fn is_wanted(&self, link: LinkId) -> bool {
         self.receivers.get(link).is_some_and(Receiver::is_wanted)

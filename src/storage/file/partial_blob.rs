@@ -21,7 +21,7 @@ use super::short_writes::ShortWrites;
 use super::stamp::FileStamp;
 use super::writers::WriteClaim;
 use crate::content::Bitfield;
-use crate::storage::{Blob, StorageError, check_range};
+use crate::storage::{Blob, StorageError, WriteJob, check_range};
 
 /// How much of a file is copied at a time, in bytes: what has begun is not interrupted.
 const COPY_LEN: u64 = 64 << 20;
@@ -130,6 +130,21 @@ impl Blob for PartialBlob {
         }
     }
 
+    async fn read_parts(&self, parts: &[(u64, usize)]) -> Result<Vec<Bytes>, StorageError> {
+        for &(offset, len) in parts {
+            check_range(offset, len as u64, self.length)?;
+        }
+        match self.place().await? {
+            Place::Unfinished(file) => {
+                let all = parts.iter().map(|(_, len)| len).sum();
+                let parts = parts.to_vec();
+                let read = move || parts.iter().map(|&(at, len)| file.read(at, len)).collect();
+                run_on(all, read).await
+            }
+            Place::Finished(blob) => blob.read_parts(parts).await,
+        }
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         check_range(offset, len, self.length)?;
@@ -143,6 +158,16 @@ impl Blob for PartialBlob {
             Place::Unfinished(file) => run(move || file.write(offset, len, &pieces)).await,
             Place::Finished(_) => Err(StorageError::ReadOnly),
         }
+    }
+
+    fn write_job(&self, offset: u64, pieces: &[Bytes]) -> Option<WriteJob> {
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        check_range(offset, len, self.length).ok()?;
+        let Phase::Writing { file, .. } = &*lock(&self.phase) else {
+            return None;
+        };
+        let (file, pieces) = (Arc::clone(file), pieces.to_vec());
+        Some(Box::new(move || file.write(offset, len, &pieces)))
     }
 
     async fn copy_from(&self, source: &dyn Blob) -> Result<bool, StorageError> {

@@ -170,6 +170,17 @@ impl ReadFile {
         }
     }
 
+    fn read(&self, file: &DataFile, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        file.read_at(offset, len).map_err(|e| {
+            let path = self.location.at.path();
+            match e.kind() {
+                // If the file has become shorter, that is told by its stamp.
+                io::ErrorKind::UnexpectedEof => self.stamp.wrong_length(path),
+                _ => failed("reading", &path, e),
+            }
+        })
+    }
+
     /// Checks that the open file is still the same, and still has its name.
     fn check(&self, file: &DataFile) -> Result<(), StorageError> {
         let path = || self.location.at.path();
@@ -219,17 +230,21 @@ impl Blob for ReadBlob {
 
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.0.stamp.len)?;
-        self.with_file(Takes::Bytes(len), move |this, file| {
-            file.read_at(offset, len).map_err(|e| {
-                let path = this.location.at.path();
-                match e.kind() {
-                    // If the file has become shorter, that is told by its stamp.
-                    io::ErrorKind::UnexpectedEof => this.stamp.wrong_length(path),
-                    _ => failed("reading", &path, e),
-                }
-            })
-        })
-        .await
+        let read = move |this: &ReadFile, file: &DataFile| this.read(file, offset, len);
+        self.with_file(Takes::Bytes(len), read).await
+    }
+
+    async fn read_parts(&self, parts: &[(u64, usize)]) -> Result<Vec<Bytes>, StorageError> {
+        for &(offset, len) in parts {
+            check_range(offset, len as u64, self.0.stamp.len)?;
+        }
+        let all = parts.iter().map(|(_, len)| len).sum();
+        let parts = parts.to_vec();
+        let read = move |this: &ReadFile, file: &DataFile| {
+            let read = parts.iter().map(|&(at, len)| this.read(file, at, len));
+            read.collect()
+        };
+        self.with_file(Takes::Bytes(all), read).await
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {

@@ -73,7 +73,7 @@ impl Observer {
                 self.opening = true;
                 self.last_gain = self.now;
             }
-            Output::Verify { chunk, pieces } => {
+            Output::Verify { chunk, pieces, .. } => {
                 assert!(!self.stored.contains(chunk) && !self.storing.contains_key(chunk));
                 let suspect = self.suspects.contains_key(chunk);
                 let senders = self.senders(pieces).len();

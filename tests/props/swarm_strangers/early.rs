@@ -89,7 +89,7 @@ impl<'a> EarlyDownload<'a> {
                 self.dropped.push((link, reason));
             }
             Output::Open(_) => swarm.opened(*now, &self.present, &self.present),
-            Output::Verify { chunk, pieces } => {
+            Output::Verify { chunk, pieces, .. } => {
                 let good = self.sample.is_good(chunk, &pieces);
                 if good {
                     self.verified.insert(chunk);

@@ -52,7 +52,7 @@ impl World {
                         swarm.opened(now, &present, &present)
                     });
                 }
-                Output::Verify { chunk, pieces } => {
+                Output::Verify { chunk, pieces, .. } => {
                     let liars = self.judge(node, chunk, &pieces);
                     let (after, life) = (self.soon(), self.nodes[node].life);
                     let verified = Event::Verified {

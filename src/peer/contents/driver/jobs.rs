@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
 use super::open_content::{OpenContent, PublishBy};
-use super::read_queue::{BlockRead, ReadBatch};
+use super::read_queue::{BatchRead, ReadBatch};
+use super::store_queue::StoreQueue;
 use super::target::{Target, TargetOptions, open_target};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentId, ContentName, Manifest};
 use crate::error::DownloadError;
@@ -28,7 +29,7 @@ use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
 use crate::protocol::{Addr, OwnEntry};
-use crate::storage::{Storage, StorageError};
+use crate::storage::{Storage, StorageError, WriteJob};
 use crate::tracker::TrackerError;
 
 /// How long the outcome of an announcement is waited for. The trackers are told later in
@@ -47,11 +48,8 @@ pub(super) enum JobResult {
         manifest: Option<Manifest>,
     },
     Opened(Result<(ContentName, Target), StorageError>),
-    /// A chunk that was downloaded is good or bad.
-    Verified {
-        chunk: ChunkIndex,
-        good: bool,
-    },
+    /// What the thread of the content has found out and done.
+    Checked(Vec<(ChunkIndex, Outcome)>),
     /// A chunk of an earlier download is good or bad.
     Rechecked {
         chunk: ChunkIndex,
@@ -61,7 +59,7 @@ pub(super) enum JobResult {
         chunk: ChunkIndex,
         result: Result<(), StorageError>,
     },
-    Read(Vec<BlockRead>),
+    Read(BatchRead),
     /// This many bytes are durable.
     Committed(Result<u64, StorageError>),
     /// It is durable under its name. Whether the storage has its manifest.
@@ -70,6 +68,18 @@ pub(super) enum JobResult {
     Announced,
     /// A reader here has its answer; this is what failed.
     ReadHere(Option<(ChunkIndex, StorageError)>),
+}
+
+/// What came of a chunk on the thread of the content.
+pub(super) enum Outcome {
+    /// It is bad.
+    Bad,
+    /// It is good, and not written.
+    Good,
+    /// It is good, and was written, or could not be.
+    Written(Result<(), StorageError>),
+    /// It was verified before, and was written, or could not be.
+    Stored(Result<(), StorageError>),
 }
 
 /// The jobs of one driver. They run while [`next`](Self::next) is polled;
@@ -82,7 +92,10 @@ pub(super) struct Jobs {
     source: Option<Arc<FolderSource>>,
     /// Where the content goes.
     target: TargetOptions,
-    running: FuturesUnordered<BoxFuture<'static, JobResult>>,
+    running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// The thread that verifies and writes. Something in `running` waits for it as long as
+    /// it has something to do.
+    stores: StoreQueue<(ChunkIndex, Outcome)>,
     /// What the content takes of the room in the storage.
     _room: Reservation,
 }
@@ -102,6 +115,7 @@ impl Jobs {
             inbox,
             source: None,
             running: FuturesUnordered::new(),
+            stores: StoreQueue::new(),
         }
     }
 
@@ -132,11 +146,21 @@ impl Jobs {
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self) -> Option<JobResult> {
-        self.running.next().await
+        let result = self.running.next().await?;
+        Some(match result {
+            Ended::Job(result) => result,
+            Ended::Stores { chunks, left } => {
+                if left {
+                    self.await_stores();
+                }
+                JobResult::Checked(chunks)
+            }
+        })
     }
 
     /// Drops all that run.
     pub(super) fn stop(&mut self) {
+        self.stores.stop();
         self.running = FuturesUnordered::new();
     }
 
@@ -206,13 +230,21 @@ impl Jobs {
         });
     }
 
-    pub(super) fn verify(&self, manifest: Arc<Manifest>, chunk: ChunkIndex, pieces: Vec<Bytes>) {
-        let verified = async move {
-            let verify = move || manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
-            let good = off_thread(verify).await;
-            JobResult::Verified { chunk, good }
-        };
-        self.start(verified.instrument(chunk_span(chunk)));
+    /// Verifies a chunk, and writes it if it is good and there is a way to.
+    pub(super) fn verify(
+        &self,
+        manifest: Arc<Manifest>,
+        chunk: ChunkIndex,
+        pieces: Vec<Bytes>,
+        write: Option<WriteJob>,
+    ) {
+        self.check(chunk, move || {
+            if !manifest.verify(chunk, pieces.iter().map(|piece| &piece[..])) {
+                return Outcome::Bad;
+            }
+            drop(pieces);
+            write.map_or(Outcome::Good, |write| Outcome::Written(timed(write)))
+        });
     }
 
     pub(super) fn recheck(&self, content: OpenContent, chunk: ChunkIndex) {
@@ -223,7 +255,11 @@ impl Jobs {
         self.start(rechecked.instrument(chunk_span(chunk)));
     }
 
+    /// Writes a chunk that was verified.
     pub(super) fn store(&self, content: OpenContent, chunk: ChunkIndex, pieces: Vec<Bytes>) {
+        if let Some(write) = content.write_job(chunk, &pieces) {
+            return self.check(chunk, move || Outcome::Stored(timed(write)));
+        }
         let stored = async move {
             let timer = Timer::start();
             let result = content.write(chunk, pieces).await;
@@ -315,9 +351,44 @@ impl Jobs {
         self.start(announced.instrument(tracing::info_span!("announce", ?state)));
     }
 
-    fn start(&self, job: impl Future<Output = JobResult> + Send + 'static) {
-        self.running.push(Box::pin(job));
+    /// Has the thread of the content do something with a chunk.
+    fn check(&self, chunk: ChunkIndex, work: impl FnOnce() -> Outcome + Send + 'static) {
+        let span = chunk_span(chunk);
+        if self.stores.push(move || (chunk, span.in_scope(work))) {
+            self.await_stores();
+        }
     }
+
+    fn await_stores(&self) {
+        let ended = self.stores.ended();
+        self.running.push(Box::pin(async move {
+            let (chunks, left) = ended.await;
+            Ended::Stores { chunks, left }
+        }));
+    }
+
+    fn start(&self, job: impl Future<Output = JobResult> + Send + 'static) {
+        self.running
+            .push(Box::pin(async move { Ended::Job(job.await) }));
+    }
+}
+
+/// What a future in [`Jobs`] ends with.
+enum Ended {
+    Job(JobResult),
+    /// Chunks came back from the thread of the content, and it may have more to do.
+    Stores {
+        chunks: Vec<(ChunkIndex, Outcome)>,
+        left: bool,
+    },
+}
+
+/// Writes, and records how long it takes.
+fn timed(write: WriteJob) -> Result<(), StorageError> {
+    let timer = Timer::start();
+    let result = write();
+    timer.record(metrics::STORE);
+    result
 }
 
 /// The span of all that is logged while a chunk is hashed, read or written.

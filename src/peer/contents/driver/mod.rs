@@ -7,8 +7,10 @@ mod jobs;
 mod open_content;
 mod outlets;
 mod reachable;
+mod read_ahead;
 mod read_queue;
 mod remembering;
+mod store_queue;
 mod target;
 mod watchers;
 
@@ -47,10 +49,11 @@ use crate::protocol::{Addr, PeerMessage, RefuseReason};
 use crate::storage::{Blob, Partial, StorageError};
 use chunk_checks::{ChunkChecks, Readable};
 use download_turn::TurnChange;
-use jobs::{JobResult, Jobs};
+use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
 use reachable::Reachable;
+use read_ahead::{Found, ReadAhead};
 use read_queue::{BlockRead, BlockRequest, ReadQueue};
 use target::Target;
 use watchers::Watchers;
@@ -94,6 +97,7 @@ pub(in crate::peer) struct Driver {
     /// Whether the storage can give the manifest back.
     recorded: bool,
     reads: ReadQueue,
+    ahead: ReadAhead,
     checks: ChunkChecks,
     links: LinkOutlets,
     jobs: Jobs,
@@ -151,6 +155,7 @@ impl Driver {
             publication: Publication::Hidden,
             recorded: false,
             reads: ReadQueue::default(),
+            ahead: ReadAhead::default(),
             checks: ChunkChecks::default(),
             links: LinkOutlets::default(),
             inbox,
@@ -498,7 +503,7 @@ impl Driver {
             }
             match self.jobs.next().await {
                 Some(
-                    result @ (JobResult::Verified { .. }
+                    result @ (JobResult::Checked(_)
                     | JobResult::Stored { .. }
                     | JobResult::Committed(_)),
                 ) => self.job_ended(result),
@@ -531,6 +536,7 @@ impl Driver {
                 self.count_sent(self.swarm.uploaded() - before);
             }
             DriverInput::Down { link } => {
+                self.ahead.forget(link);
                 self.links.end(link, LinkEnd::Left);
                 self.swarm.link_down(now(), link);
             }
@@ -570,6 +576,34 @@ impl Driver {
         self.swarm.chunk_verified(now(), chunk, good);
         self.count_received(before);
         self.watchers.hashed(chunk, good);
+    }
+
+    /// The thread of the content has come to a chunk.
+    fn chunk_checked(&mut self, chunk: ChunkIndex, outcome: Outcome) {
+        match outcome {
+            Outcome::Bad => self.chunk_verified(chunk, false),
+            Outcome::Good => self.chunk_verified(chunk, true),
+            Outcome::Stored(result) => self.chunk_stored(chunk, result),
+            Outcome::Written(Err(source)) => self.storage_failed(Some(chunk), source),
+            Outcome::Written(Ok(())) => {
+                let before = self.swarm.downloaded();
+                self.swarm.chunk_written(now(), chunk);
+                self.count_received(before);
+                self.watchers.hashed(chunk, true);
+                self.show_progress();
+            }
+        }
+    }
+
+    /// A verified chunk was written.
+    fn chunk_stored(&mut self, chunk: ChunkIndex, result: Result<(), StorageError>) {
+        match result {
+            Ok(()) => {
+                self.swarm.chunk_stored(now(), chunk);
+                self.show_progress();
+            }
+            Err(source) => self.storage_failed(Some(chunk), source),
+        }
     }
 
     /// Counts for the whole peer what the machine has counted since `before`.
@@ -641,19 +675,22 @@ impl Driver {
                 self.swarm.manifest_checked(now(), link, manifest);
             }
             JobResult::Opened(Ok((name, target))) => self.opened(name, target),
-            JobResult::Verified { chunk, good } => self.chunk_verified(chunk, good),
-            JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
-            JobResult::Stored { chunk, result } => match result {
-                Ok(()) => {
-                    self.swarm.chunk_stored(now(), chunk);
-                    self.show_progress();
+            JobResult::Checked(chunks) => {
+                for (chunk, outcome) in chunks {
+                    self.chunk_checked(chunk, outcome);
                 }
-                Err(source) => self.storage_failed(Some(chunk), source),
-            },
-            JobResult::Read(blocks) => {
+            }
+            JobResult::Rechecked { chunk, result } => self.rechecked(chunk, result),
+            JobResult::Stored { chunk, result } => self.chunk_stored(chunk, result),
+            JobResult::Read(read) => {
                 self.reads.batch_ended();
-                for block in blocks {
+                for block in read.due {
                     self.block_read(block);
+                }
+                for block in read.ahead {
+                    if let Some(due) = self.ahead.read(block) {
+                        self.block_read(due);
+                    }
                 }
             }
             JobResult::Committed(Ok(bytes)) => {
@@ -711,7 +748,11 @@ impl Driver {
             Output::FindOwners => self.jobs.find_owners(),
             Output::CheckManifest { link, claim } => self.jobs.check_manifest(link, claim),
             Output::Open(manifest) => self.open(manifest),
-            Output::Verify { chunk, pieces } => self.verify(chunk, pieces),
+            Output::Verify {
+                chunk,
+                pieces,
+                may_write,
+            } => self.verify(chunk, pieces, may_write),
             Output::Recheck { chunk } => self.checks.recheck(chunk),
             Output::Store { chunk, pieces } => {
                 if let Some(open) = self.open.clone() {
@@ -758,7 +799,11 @@ impl Driver {
     }
 
     fn send(&mut self, link: LinkId, message: PeerMessage) {
+        if matches!(message, PeerMessage::Choke) {
+            self.ahead.choked(link);
+        }
         if !self.links.send(link, message) {
+            self.ahead.forget(link);
             self.swarm.link_down(now(), link);
         }
     }
@@ -771,6 +816,7 @@ impl Driver {
             DropReason::Left(_) => LinkEnd::Left,
             DropReason::Violation(_) => LinkEnd::Violation,
         };
+        self.ahead.forget(link);
         self.links.end(link, end);
     }
 
@@ -832,7 +878,7 @@ impl Driver {
         }
     }
 
-    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>) {
+    fn verify(&mut self, chunk: ChunkIndex, pieces: Vec<Bytes>, may_write: bool) {
         let Some(manifest) = self.swarm.manifest().cloned() else {
             return;
         };
@@ -841,7 +887,9 @@ impl Driver {
             let good = manifest.verify(chunk, pieces.iter().map(|piece| &piece[..]));
             self.chunk_verified(chunk, good);
         } else {
-            self.jobs.verify(manifest, chunk, pieces);
+            let write = self.open.as_ref().filter(|_| may_write);
+            let write = write.and_then(|open| open.write_job(chunk, &pieces));
+            self.jobs.verify(manifest, chunk, pieces, write);
         }
     }
 
@@ -866,7 +914,11 @@ impl Driver {
     /// is reported once, unless the link ends before.
     fn read(&mut self, request: BlockRequest) {
         match self.checks.request(request) {
-            Readable::Now => self.reads.push(request),
+            Readable::Now => match self.ahead.due(request) {
+                Found::Here(block) => self.block_read(block),
+                Found::Reading => {}
+                Found::Nothing => self.reads.push(request),
+            },
             Readable::Later => {}
             Readable::Never => {
                 if let Some(open) = &self.open {
@@ -895,13 +947,21 @@ impl Driver {
             return false;
         };
         let mut at_once = Vec::new();
-        while let Some(batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
+        while let Some(mut batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
             match open.read_at_once(&batch) {
                 Some(blocks) => {
                     self.reads.batch_ended();
                     at_once.extend(blocks);
                 }
-                None => self.jobs.read(open.clone(), batch),
+                None => {
+                    for link in batch.links() {
+                        let asked = self.swarm.asked_next(link);
+                        let asked = asked.filter(|block| !self.checks.is_unchecked(block.chunk));
+                        let most = batch.room();
+                        batch.read_ahead(self.ahead.begin(link, asked, most));
+                    }
+                    self.jobs.read(open.clone(), batch);
+                }
             }
         }
         let any = !at_once.is_empty();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::read_queue::{BlockRead, ReadBatch};
+use super::read_queue::{BatchRead, BlockRead, ReadBatch};
 use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
-use crate::peer::contents::hashing::hash;
+use crate::peer::contents::hashing::{INLINE_HASH_LEN, hash};
 use crate::peer::contents::whole_reads::read_whole;
-use crate::storage::{Blob, StorageError, Stored};
+use crate::storage::{Blob, StorageError, Stored, WriteJob};
 
 /// A content that is open in the storage. A cheap handle for jobs.
 #[derive(Clone)]
@@ -62,6 +62,17 @@ impl OpenContent {
         self.blob.write_at(offset, pieces).await
     }
 
+    /// What writes a chunk on a thread that may block, if there is such a way.
+    pub(super) fn write_job(&self, chunk: ChunkIndex, pieces: &[Bytes]) -> Option<WriteJob> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        // A few bytes are written where short operations are.
+        if len <= INLINE_HASH_LEN {
+            return None;
+        }
+        let offset = self.manifest.geometry().offset_of(chunk);
+        self.blob.write_job(offset, pieces)
+    }
+
     /// Makes these chunks durable, and returns how many bytes they have.
     pub(super) async fn commit(&self, verified: &Bitfield) -> Result<u64, StorageError> {
         let bytes = self.manifest.geometry().bytes_of(verified);
@@ -85,7 +96,7 @@ impl OpenContent {
         Ok(hash(len, move || manifest.verify(chunk, [&bytes[..]])).await)
     }
 
-    pub(super) async fn read(&self, batch: ReadBatch) -> Vec<BlockRead> {
+    pub(super) async fn read(&self, batch: ReadBatch) -> BatchRead {
         batch.read(&*self.blob, self.manifest.geometry()).await
     }
 

@@ -4,11 +4,12 @@
 //! read at a time. Each takes a batch of what has been waiting, and reads
 //! blocks that lie close together at once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::vec;
 
 use bytes::Bytes;
 
-use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::content::{BlockRange, Geometry};
 use crate::peer::contents::whole_reads::read_whole;
 use crate::peer::swarm::LinkId;
 use crate::storage::{Blob, StorageError};
@@ -69,7 +70,7 @@ impl ReadQueue {
             return None;
         }
         let batch = ReadBatch::take(&mut self.waiting, is_up);
-        if batch.0.is_empty() {
+        if batch.blocks.is_empty() {
             return None;
         }
         self.running += 1;
@@ -82,7 +83,18 @@ impl ReadQueue {
 }
 
 /// Blocks that are read by one job.
-pub(super) struct ReadBatch(Vec<BlockRequest>);
+pub(super) struct ReadBatch {
+    /// Those whose turn to be sent has come, and behind them those that are read ahead.
+    blocks: Vec<BlockRequest>,
+    /// How many are not read ahead.
+    due: usize,
+}
+
+/// What came of a batch.
+pub(super) struct BatchRead {
+    pub(super) due: Vec<BlockRead>,
+    pub(super) ahead: Vec<BlockRead>,
+}
 
 impl ReadBatch {
     /// Takes requests off a queue, as many as one job may read.
@@ -101,12 +113,34 @@ impl ReadBatch {
             }
             waiting.pop_front();
         }
-        Self(batch)
+        Self::of(batch)
+    }
+
+    fn of(blocks: Vec<BlockRequest>) -> Self {
+        let due = blocks.len();
+        Self { blocks, due }
+    }
+
+    /// The links that it is read for.
+    pub(super) fn links(&self) -> BTreeSet<LinkId> {
+        let links = self.blocks.iter().map(|request| request.link);
+        links.collect()
+    }
+
+    /// How many bytes more one job may read.
+    pub(super) fn room(&self) -> u64 {
+        let lens = self.blocks.iter().map(|r| u64::from(r.block.len));
+        BATCH_BYTES.saturating_sub(lens.sum())
+    }
+
+    /// Reads these blocks as well, before their turn has come.
+    pub(super) fn read_ahead(&mut self, blocks: Vec<BlockRequest>) {
+        self.blocks.extend(blocks);
     }
 
     /// The blocks, cut out of the bytes of a content of a single chunk.
     pub(super) fn cut_out_of(&self, bytes: &Bytes) -> Vec<BlockRead> {
-        let blocks = self.0.iter().map(|&request| {
+        let blocks = self.blocks.iter().map(|&request| {
             let (from, len) = (request.block.offset as usize, request.block.len as usize);
             let result = Ok(cut(bytes, from, len));
             BlockRead { request, result }
@@ -115,48 +149,57 @@ impl ReadBatch {
     }
 
     /// Reads all blocks, and returns them in the order of the requests.
-    pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> Vec<BlockRead> {
-        let mut results = vec![None; self.0.len()];
-        for span in self.spans() {
-            let offset = geometry.offset_of(span.chunk) + u64::from(span.start);
-            let read = read_whole(blob, offset, (span.end - span.start) as usize).await;
+    pub(super) async fn read(self, blob: &dyn Blob, geometry: Geometry) -> BatchRead {
+        let mut results = vec![None; self.blocks.len()];
+        let spans = self.spans(geometry);
+        let parts: Vec<_> = spans.iter().map(ReadSpan::part).collect();
+        // One by one only if one of them fails, so that the others do not.
+        let mut together = match parts.len() {
+            0 | 1 => None,
+            _ => read_all(blob, &parts).await,
+        };
+        for (span, (offset, len)) in spans.into_iter().zip(parts) {
+            let read = match together.as_mut().and_then(Iterator::next) {
+                Some(read) => Ok(read),
+                None => read_whole(blob, offset, len).await,
+            };
             for at in span.blocks {
-                let block = self.0[at].block;
-                let from = (block.offset - span.start) as usize;
+                let block = self.blocks[at].block;
+                let from = (start_of(geometry, block) - span.start) as usize;
                 let result = read
                     .as_ref()
                     .map(|read| cut(read, from, block.len as usize));
                 results[at] = Some(result.map_err(Clone::clone));
             }
         }
-        let blocks = self.0.into_iter().zip(results);
+        let blocks = self.blocks.into_iter().zip(results);
         let blocks = blocks.filter_map(|(request, result)| {
             let result = result?;
             Some(BlockRead { request, result })
         });
-        blocks.collect()
+        let mut due: Vec<_> = blocks.collect();
+        let ahead = due.split_off(self.due.min(due.len()));
+        BatchRead { due, ahead }
     }
 
     /// Puts blocks together that lie close to each other.
-    fn spans(&self) -> Vec<ReadSpan> {
-        let mut order: Vec<_> = (0..self.0.len()).collect();
-        order.sort_by_key(|&at| (self.0[at].block.chunk, self.0[at].block.offset));
+    fn spans(&self, geometry: Geometry) -> Vec<ReadSpan> {
+        let start = |at: usize| start_of(geometry, self.blocks[at].block);
+        let mut order: Vec<_> = (0..self.blocks.len()).collect();
+        order.sort_by_key(|&at| start(at));
         let mut spans: Vec<ReadSpan> = Vec::new();
         for at in order {
-            let block = self.0[at].block;
-            let end = block.offset + block.len;
+            let start = start(at);
+            let end = start + u64::from(self.blocks[at].block.len);
             match spans.last_mut() {
                 Some(span)
-                    if span.chunk == block.chunk
-                        && u64::from(block.offset) <= u64::from(span.end) + GAP
-                        && u64::from(end.max(span.end) - span.start) <= BATCH_BYTES =>
+                    if start <= span.end + GAP && end.max(span.end) - span.start <= BATCH_BYTES =>
                 {
                     span.end = span.end.max(end);
                     span.blocks.push(at);
                 }
                 _ => spans.push(ReadSpan {
-                    chunk: block.chunk,
-                    start: block.offset,
+                    start,
                     end,
                     blocks: vec![at],
                 }),
@@ -166,13 +209,32 @@ impl ReadBatch {
     }
 }
 
-/// A part of a chunk that is read at once.
+/// Where a block begins in the content.
+fn start_of(geometry: Geometry, block: BlockRange) -> u64 {
+    geometry.offset_of(block.chunk) + u64::from(block.offset)
+}
+
+/// Reads parts of a blob together. `None` if any of them is not read as it should be.
+async fn read_all(blob: &dyn Blob, parts: &[(u64, usize)]) -> Option<vec::IntoIter<Bytes>> {
+    let read = blob.read_parts(parts).await.ok()?;
+    let lens = read.iter().map(Bytes::len);
+    let whole = lens.eq(parts.iter().map(|(_, len)| *len));
+    whole.then(|| read.into_iter())
+}
+
+/// A part of a content that is read at once.
 struct ReadSpan {
-    chunk: ChunkIndex,
-    start: u32,
-    end: u32,
+    start: u64,
+    end: u64,
     /// Which blocks of the batch lie in it.
     blocks: Vec<usize>,
+}
+
+impl ReadSpan {
+    /// Its position, and its length.
+    fn part(&self) -> (u64, usize) {
+        (self.start, (self.end - self.start) as usize)
+    }
 }
 
 /// A block out of what was read.
@@ -189,6 +251,7 @@ fn cut(read: &Bytes, from: usize, len: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::ChunkIndex;
 
     fn block(link: u64, chunk: u32, offset: u32, len: u32) -> BlockRequest {
         let chunk = ChunkIndex(chunk);
@@ -201,27 +264,33 @@ mod tests {
     #[test]
     fn blocks_that_lie_close_are_read_together() {
         let far = 100 + GAP as u32;
-        let batch = ReadBatch(vec![
+        let geometry = Geometry::of(2 << 30).unwrap();
+        let chunk_len = geometry.chunk_len() as u32;
+        let batch = ReadBatch::of(vec![
             block(1, 1, 50, 50),
             block(1, 0, far + 1, 10),
             block(2, 0, 0, 100),
             block(1, 0, 50, 20),
             block(3, 0, 2 * far + 11, 1),
             block(3, 1, 100, BATCH_BYTES as u32),
+            block(3, 2, 0, 10),
+            block(3, 1, chunk_len - 10, 10),
         ]);
         let spans: Vec<_> = batch
-            .spans()
+            .spans(geometry)
             .into_iter()
-            .map(|span| (span.chunk.0, span.start, span.end, span.blocks))
+            .map(|span| (span.start, span.end, span.blocks))
             .collect();
+        let (at, far) = (u64::from(chunk_len), u64::from(far));
         assert_eq!(
             spans,
             [
-                (0, 0, 100, vec![2, 3]),
-                (0, far + 1, far + 11, vec![1]),
-                (0, 2 * far + 11, 2 * far + 12, vec![4]),
-                (1, 50, 100, vec![0]),
-                (1, 100, 100 + BATCH_BYTES as u32, vec![5]),
+                (0, 100, vec![2, 3]),
+                (far + 1, far + 11, vec![1]),
+                (2 * far + 11, 2 * far + 12, vec![4]),
+                (at + 50, at + 100, vec![0]),
+                (at + 100, at + 100 + BATCH_BYTES, vec![5]),
+                (2 * at - 10, 2 * at + 10, vec![7, 6]),
             ]
         );
     }
@@ -233,7 +302,7 @@ mod tests {
         waiting.extend((0..40).map(|at| block(1, 9, at, 1)));
         waiting.push_back(block(1, 8, 0, u32::MAX));
         let mut next = || ReadBatch::take(&mut waiting, |link| link != LinkId(2));
-        let lens = [(); 6].map(|()| next().0.len());
+        let lens = [(); 6].map(|()| next().blocks.len());
         assert_eq!(lens, [4, 32, 9, 1, 0, 0]);
     }
 

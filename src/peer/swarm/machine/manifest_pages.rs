@@ -131,8 +131,8 @@ pub(super) fn opened(
     let transfer = match parts.early.take() {
         Some(early) if early.is_asking() && present.is_empty() => {
             let (transfer, to_hash) = Transfer::begun(manifest, *early, &parts.config);
-            for (chunk, pieces) in to_hash {
-                parts.outbox.push(Output::Verify { chunk, pieces });
+            for whole in to_hash {
+                parts.outbox.push(whole.into());
             }
             transfer
         }

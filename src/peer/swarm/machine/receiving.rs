@@ -12,7 +12,7 @@ use crate::peer::swarm::contributor::Contributor;
 use crate::peer::swarm::link::{Link, MAX_WAITING_PAGES};
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::planner::Arrival;
-use crate::peer::swarm::{DropReason, LinkId, Output};
+use crate::peer::swarm::{DropReason, LinkId};
 use crate::protocol::{PeerMessage, RefuseReason};
 
 /// A link that rejects this many chunks in a row, which it said to have, is dropped.
@@ -93,8 +93,8 @@ fn keep_block(
     data: Bytes,
 ) {
     if let Phase::Transfer(transfer) = &mut parts.phase {
-        if let Some(pieces) = transfer.insert(sender, chunk, offset, data) {
-            parts.outbox.push(Output::Verify { chunk, pieces });
+        if let Some(whole) = transfer.insert(sender, chunk, offset, data, &parts.config) {
+            parts.outbox.push(whole.into());
         }
     } else if let Some(early) = &mut parts.early {
         early.insert(sender, chunk, offset, data);

@@ -100,6 +100,20 @@ pub(super) fn chunk_verified(
     true
 }
 
+/// A chunk was hashed, is good, and was written at once. Returns whether it was to be.
+pub(super) fn chunk_written(parts: &mut Parts, now: Instant, chunk: ChunkIndex) -> bool {
+    let Phase::Transfer(transfer) = &mut parts.phase else {
+        return false;
+    };
+    let Some(proven) = transfer.chunk_proven(chunk) else {
+        return false;
+    };
+    for liar in proven.liars {
+        leaving::ban(parts, now, &liar, BanReason::BadChunk { chunk });
+    }
+    chunk_stored(parts, now, chunk)
+}
+
 /// A verified chunk was written. Returns whether it was to be.
 pub(super) fn chunk_stored(parts: &mut Parts, now: Instant, chunk: ChunkIndex) -> bool {
     let Phase::Transfer(transfer) = &mut parts.phase else {

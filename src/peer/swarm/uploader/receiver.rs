@@ -216,6 +216,11 @@ impl Receiver {
         self.waiting.len()
     }
 
+    /// The requests that wait, in their order.
+    pub(super) fn requests(&self) -> impl Iterator<Item = BlockRange> + Clone {
+        self.waiting.iter().copied()
+    }
+
     /// The length of the block that comes next, in bytes.
     pub(super) fn next_len(&self) -> Option<u64> {
         self.waiting.front().map(|block| block.len.into())

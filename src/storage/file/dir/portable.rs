@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::super::disk::{Disk, DiskFile, EntryKind, FileStat, Refused, too_short};
 use super::super::timestamp::Timestamp;
+use crate::buffers::Buffer;
 use crate::content::{ContentName, UnsafeName};
 
 #[derive(Debug)]
@@ -207,12 +208,12 @@ impl DiskFile for DataFile {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let _guard = self.seek(offset)?;
-        let mut buffer = Vec::with_capacity(len);
+        let mut buffer = Buffer::with_room(len);
         let read = (&self.file).take(len as u64).read_to_end(&mut buffer)?;
         if read < len {
             return Err(too_short());
         }
-        Ok(buffer.into())
+        Ok(buffer.freeze())
     }
 
     fn write_at(&self, offset: u64, pieces: &[Bytes]) -> io::Result<()> {

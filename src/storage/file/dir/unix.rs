@@ -16,6 +16,7 @@ use super::super::disk::{
     Disk, DiskFile, EntryKind, FileStat, Refused, available_bytes, too_short,
 };
 use super::super::timestamp::Timestamp;
+use crate::buffers::Buffer;
 use crate::content::{ContentName, UnsafeName};
 
 /// How many pieces one system call accepts: `IOV_MAX` on Linux, macOS and the
@@ -282,7 +283,7 @@ impl DiskFile for DataFile {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         // Reads into spare capacity, which need not be zeroed first.
-        let mut buffer: Vec<u8> = Vec::with_capacity(len);
+        let mut buffer = Buffer::with_room(len);
         while buffer.len() < len {
             let at = offset + buffer.len() as u64;
             match rustix::io::pread(&self.0, spare_capacity(&mut buffer), at) {
@@ -293,7 +294,7 @@ impl DiskFile for DataFile {
         }
         // The vector may have more capacity than requested.
         buffer.truncate(len);
-        Ok(buffer.into())
+        Ok(buffer.freeze())
     }
 
     fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
