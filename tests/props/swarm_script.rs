@@ -492,7 +492,6 @@ impl Script {
             self.observer.now = self.observer.now.max(at);
         }
         self.observer.timeout();
-        let held_up_before = self.observer.holds_up(None);
         self.swarm.handle_timeout(self.observer.now);
         self.settle();
         let next = self.swarm.poll_timeout();
@@ -500,8 +499,13 @@ impl Script {
             next.is_none_or(|next| next > self.observer.now),
             "the machine's timeout does not move on"
         );
-        // What is sent just now may be what fills the window.
-        let held_up = held_up_before && self.observer.holds_up(None);
+        if self.observer.holds_up(None) {
+            // What was sent just now may be what has filled the window: that is seen when
+            // something comes next.
+            self.swarm.handle_timeout(self.observer.now);
+            self.settle();
+        }
+        let held_up = self.observer.holds_up(None);
         assert!(!held_up, "links that do not read block others");
         let mut unsaid = self.observer.unsaid();
         assert!(
