@@ -28,6 +28,7 @@ mod homes;
 mod idle_links;
 mod lanes;
 mod ledger;
+mod line_meter;
 mod open_chunks;
 mod request_windows;
 mod restraints;
