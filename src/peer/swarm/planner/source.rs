@@ -36,6 +36,8 @@ pub(super) struct Ask {
     pub(super) live: bool,
     /// What had been delivered by then.
     mark: Mark,
+    /// What its line had carried by then, in bytes.
+    carried: u64,
 }
 
 /// What is assumed of a link of which nothing is known.
@@ -83,6 +85,11 @@ pub(super) struct Source {
     delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
+    /// What its line has carried, in bytes: blocks, and what came between them.
+    carried: u64,
+    /// The longest time from a request to its block, in seconds, without the time in
+    /// which the line was busy. Known as soon as the rate is.
+    unexplained: Option<f64>,
     /// When it last answered, or was last found silent.
     last_sign: Option<Instant>,
 }
@@ -108,6 +115,8 @@ impl Source {
             line: LineMeter::default(),
             delivery: DeliveryRate::default(),
             round_trip: None,
+            carried: 0,
+            unexplained: None,
             last_sign: None,
         }
     }
@@ -316,9 +325,23 @@ impl Source {
 
     /// Seconds that a request and its block travel: the round trip without the time that
     /// the line is busy with a block.
+    ///
+    /// Behind a queue that is never empty, the shortest round trip is too long. So the
+    /// travel is also no longer than what no queue has explained so far.
     pub(super) fn travel(&self, block_len: f64, rate: f64) -> f64 {
         let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
-        (round_trip - block_len / rate).max(0.0)
+        let most = self.unexplained.unwrap_or(f64::INFINITY);
+        (round_trip - block_len / rate).min(most).max(0.0)
+    }
+
+    /// Whether its rate is known apart from the wait for its first block.
+    pub(super) fn shows_rate(&self) -> bool {
+        self.delivery.is_measured() || self.delivery.since_first() > 0.0
+    }
+
+    /// Its line carried something else than a block.
+    pub(super) fn carried(&mut self, bytes: u64) {
+        self.carried += bytes;
     }
 
     /// Seconds until its line has brought what it was asked for, up to a block or all of it,
@@ -344,36 +367,70 @@ impl Source {
         typical: Typical,
         factor: f64,
     ) -> f64 {
-        let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let Some(head) = self.asks.front() else {
-            return 0.0;
-        };
-        let rate = self.line_rate(now).unwrap_or_else(|| {
-            let len = f64::from(head.block.len);
-            typical
-                .rate
-                .min(len / (2.0 * (since(head.at) - typical.travel).max(0.0)))
+        let mut clear = 0.0;
+        for (ask, _, end) in self.arrivals(now, typical, factor) {
+            clear = end;
+            if ask.live && until == Some(ask.block) {
+                break;
+            }
+        }
+        f64::max(clear, 0.0)
+    }
+
+    /// What it was asked for and its line does not come to within `limit` seconds.
+    pub(super) fn asked_beyond(
+        &self,
+        now: Instant,
+        typical: Typical,
+        limit: f64,
+    ) -> impl Iterator<Item = BlockRange> {
+        let arrivals = self.arrivals(now, typical, 1.0);
+        let beyond = arrivals.filter(move |(ask, start, _)| ask.live && *start >= limit);
+        beyond.map(|(ask, ..)| ask.block)
+    }
+
+    /// The requests, and in how many seconds the line comes to each and is free again.
+    fn arrivals(
+        &self,
+        now: Instant,
+        typical: Typical,
+        factor: f64,
+    ) -> impl Iterator<Item = (&Ask, f64, f64)> {
+        let since = move |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let shown = self.line_rate(now).filter(|_| self.shows_rate());
+        let rate = shown.unwrap_or_else(|| {
+            let head = self.asks.front().map(|head| {
+                // One block tells only that its line is not slower: the wait for it was long.
+                let waited = match self.last_sign.filter(|last| *last > head.at) {
+                    Some(last) => since(last),
+                    None => {
+                        let busy = (self.carried - head.carried) as f64 / typical.rate;
+                        since(head.at) - typical.travel - busy
+                    }
+                };
+                f64::from(head.block.len) / (2.0 * waited.max(0.0))
+            });
+            let rate = typical.rate.min(head.unwrap_or(f64::INFINITY));
+            rate.max(self.line_rate(now).unwrap_or_default())
         }) * factor;
         let mut clear = self
             .last_sign
             .map_or(f64::NEG_INFINITY, |last| -since(last));
         let mut is_first = true;
-        for ask in &self.asks {
+        self.asks.iter().map(move |ask| {
             let len = f64::from(ask.block.len);
             let travel = match self.round_trip {
                 Some(_) => self.travel(len, rate),
                 None => typical.travel,
             };
-            clear = clear.max(travel - since(ask.at)) + len / rate;
+            let start = clear.max(travel - since(ask.at));
+            clear = start + len / rate;
             if is_first && clear < 0.0 {
                 clear = -clear;
             }
             is_first = false;
-            if ask.live && until == Some(ask.block) {
-                break;
-            }
-        }
-        clear.max(0.0)
+            (ask, start, clear)
+        })
     }
 
     /// Whether it is known how fast it is when its line is full.
@@ -467,6 +524,7 @@ impl Source {
             at: now,
             live: true,
             mark,
+            carried: self.carried,
         });
     }
 
@@ -479,6 +537,7 @@ impl Source {
                 at,
                 live: false,
                 mark,
+                carried: self.carried,
             });
         }
     }
@@ -515,6 +574,12 @@ impl Source {
         }
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        self.carried += u64::from(ask.block.len);
+        if let Some(rate) = self.line_rate(now).filter(|_| self.shows_rate()) {
+            let busy = (self.carried - ask.carried) as f64 / rate;
+            let idle = took.as_secs_f64() - busy;
+            self.unexplained = Some(self.unexplained.map_or(idle, |most| most.max(idle)));
+        }
         self.rejections = 0;
     }
 

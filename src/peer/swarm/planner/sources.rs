@@ -184,7 +184,10 @@ impl Sources {
     /// What is assumed of a link of which nothing is known: the mean of all known rates,
     /// and the shortest travel. As long as nothing is known, all links count as equally fast.
     pub(super) fn typical(&self, now: Instant, block_len: u64) -> Typical {
-        let known = self.values().filter_map(|source| {
+        // One block of a link says little: the wait for it counts as well.
+        let some_show = self.values().any(Source::shows_rate);
+        let telling = self.values().filter(|s| s.shows_rate() || !some_show);
+        let known = telling.filter_map(|source| {
             let rate = source.line_rate(now)?;
             Some((rate, source.travel(block_len as f64, rate)))
         });
