@@ -110,8 +110,8 @@ impl Peer {
     /// - a folder that lies elsewhere, shared from there or downloaded into another
     ///   directory (`FolderOptions::directory`; [`FileFate::Elsewhere`]);
     /// - a folder that was there before its download, which only found it
-    ///   ([`FileFate::WasThere`]). What has come to such a folder is deleted, and its own
-    ///   files, links and folders stay;
+    ///   ([`FileFate::WasThere`]). Files that have come to such a folder are deleted, and its
+    ///   own files, and all links and folders, stay;
     /// - a file that was found in the place of one that was wanted;
     /// - a file that somebody has changed, which is reported ([`FileFate::Failed`]);
     /// - whatever else lies there, with the folders that it lies in.
