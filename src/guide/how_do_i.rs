@@ -443,7 +443,7 @@
 //! # async fn example(peer: bt_lite::Peer, id: bt_lite::ContentId)
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! peer.unshare(&id).await; // no longer served; its files stay
-//! peer.remove(&id, Removal::DeleteFile).await?; // and its files in the storage go
+//! peer.remove(&id, Removal::DeleteFile).await?; // and what the peer has written goes
 //! # Ok(())
 //! # }
 //! ```

@@ -68,7 +68,8 @@ pub struct PeerConfig {
     pub limits: RateLimits,
     /// How many bytes of content there may be in the storage of the peer, complete or being
     /// downloaded. When a download needs room, the contents that were used least recently
-    /// are [removed](crate::Peer::set_pinned) until it fits; if it cannot fit, it fails with
+    /// are [removed](crate::Peer::set_pinned) until it fits, but nothing that was there before
+    /// and was only shared or found; if it cannot fit, it fails with
     /// [`StorageError::Full`](crate::StorageError::Full) before anything is fetched. Zero is
     /// an error.
     /// Default `None`: the disk is the bound, and nothing is removed that nobody asked to

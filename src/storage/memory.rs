@@ -72,6 +72,7 @@ struct Finished {
 struct RememberedContent {
     listed_as: ContentName,
     manifest: Manifest,
+    written_here: bool,
 }
 
 #[derive(Debug)]
@@ -290,12 +291,16 @@ impl Storage for MemoryStorage {
         let found = contents.finished.get_mut(&stored.name);
         let found = found.filter(|found| found.body.length == length);
         if let Some(found) = found.filter(|_| stored.blob.length() == length) {
-            found.id = Some(stored.manifest.id());
+            let id = stored.manifest.id();
+            let was_known = found.id.replace(id) == Some(id);
+            let key = (stored.name.clone(), id);
+            let known = contents.remembered.get(&key).filter(|_| was_known);
             let remembered = RememberedContent {
                 listed_as: stored.listed_as.clone(),
                 manifest: stored.manifest.clone(),
+                // It is no less the peer's when it is found again.
+                written_here: stored.written_here || known.is_some_and(|known| known.written_here),
             };
-            let key = (stored.name.clone(), stored.manifest.id());
             contents.remembered.insert(key, remembered);
         }
         Ok(())
@@ -353,7 +358,8 @@ impl Storage for MemoryStorage {
         let entry = |((name, id), remembered): (&(ContentName, ContentId), &RememberedContent)| {
             let blob = Arc::new(MemoryReadBlob(contents.finished.get(name)?.body.clone()));
             let entry = Remembered::new(*id, name.clone(), blob);
-            Some(entry.listed_as(remembered.listed_as.clone()))
+            let entry = entry.listed_as(remembered.listed_as.clone());
+            Some(entry.written_here(remembered.written_here))
         };
         let mut catalogue = Catalogue::default();
         let entries = contents.remembered.iter().filter_map(entry);

@@ -180,7 +180,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Records durably that this blob is this content under these names, so
     /// that [`catalogue`](Self::catalogue) returns it after a restart without
     /// hashing it again, and [`manifest`](Self::manifest) its manifest. Replaces an
-    /// earlier record of the same content under the same name. A content can have
+    /// earlier record of the same content under the same name. If that says that the peer
+    /// has [written](Stored::written_here) the same bytes, they stay its own. A content can have
     /// several names, and a name several contents, if their files have different paths.
     ///
     /// The blob must have been opened for reading, or be finished, and the
@@ -409,6 +410,9 @@ pub struct Remembered {
     /// storage knows its file by. If they change, reading fails with
     /// [`StorageError::Changed`].
     pub blob: Arc<dyn Blob>,
+    /// Whether the peer has written these bytes ([`Stored::written_here`]). `false` if that
+    /// is not known: then the peer never removes them.
+    pub written_here: bool,
 }
 
 impl Remembered {
@@ -419,6 +423,7 @@ impl Remembered {
             listed_as: name.clone(),
             name,
             blob,
+            written_here: false,
         }
     }
 
@@ -426,6 +431,13 @@ impl Remembered {
     #[must_use]
     pub fn listed_as(mut self, name: ContentName) -> Self {
         self.listed_as = name;
+        self
+    }
+
+    /// Sets whether the peer has [written](Self::written_here) the bytes.
+    #[must_use]
+    pub fn written_here(mut self, written_here: bool) -> Self {
+        self.written_here = written_here;
         self
     }
 }
@@ -436,6 +448,7 @@ impl fmt::Debug for Remembered {
             .field("id", &self.id)
             .field("name", &self.name)
             .field("listed_as", &self.listed_as)
+            .field("written_here", &self.written_here)
             .finish_non_exhaustive()
     }
 }
@@ -491,6 +504,10 @@ pub struct Stored {
     /// Its bytes, open for reading. If they change, reading fails with
     /// [`StorageError::Changed`].
     pub blob: Arc<dyn Blob>,
+    /// Whether the peer has written these bytes. `false` if it has only found them in the
+    /// storage, or elsewhere: then they are not the peer's to remove, and
+    /// [`catalogue`](Storage::catalogue) has to say so.
+    pub written_here: bool,
 }
 
 impl Stored {
@@ -501,6 +518,7 @@ impl Stored {
             name,
             manifest,
             blob,
+            written_here: false,
         }
     }
 
@@ -508,6 +526,13 @@ impl Stored {
     #[must_use]
     pub fn listed_as(mut self, name: ContentName) -> Self {
         self.listed_as = name;
+        self
+    }
+
+    /// Sets whether the peer has [written](Self::written_here) the bytes.
+    #[must_use]
+    pub fn written_here(mut self, written_here: bool) -> Self {
+        self.written_here = written_here;
         self
     }
 }
@@ -518,6 +543,7 @@ impl fmt::Debug for Stored {
             .field("name", &self.name)
             .field("listed_as", &self.listed_as)
             .field("id", &self.manifest.id())
+            .field("written_here", &self.written_here)
             .finish_non_exhaustive()
     }
 }

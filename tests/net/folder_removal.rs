@@ -148,13 +148,34 @@ async fn folder_that_somebody_has_deleted_is_fetched_again() {
             "files",
             &["a", "bin", "read me.txt", ".hidden", "empty file"],
         ),
+        (
+            "files-of-folders",
+            &[
+                "a/long.bin",
+                "a/b/c/deep.bin",
+                "a/same",
+                "a/libfoo.so.1.2",
+                "bin/run",
+                "bin/not run",
+                "read me.txt",
+                ".hidden",
+                "empty file",
+            ],
+        ),
+        (
+            "all-within",
+            &[
+                "a",
+                "bin",
+                "read me.txt",
+                ".hidden",
+                "empty file",
+                "nothing",
+            ],
+        ),
     ] {
         for restarts in [false, true] {
             for is_part in [false, true] {
-                if restarts && (case == "files" || is_part && case == "some") {
-                    // No file is left, and after a restart nobody knows whose the rest is.
-                    continue;
-                }
                 let name = format!("{case}-{restarts}-{is_part}").replace(' ', "-");
                 let to = tempfile::tempdir().unwrap();
                 let here = to.path().join("folder");
@@ -189,6 +210,52 @@ async fn folder_that_somebody_has_deleted_is_fetched_again() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_of_a_folder_without_files_is_completed_though_nobody_knows_whose_it_is() {
+    let (world, dirs) = (World::memory(1).await, Dirs::new());
+    sample(&dirs.folder());
+    let (_owner, folder) = shares(&world, &dirs).await;
+    let rests: [(&str, fn(&Path)); 3] = [
+        ("link", |here| {
+            fs::create_dir_all(here.join("a")).unwrap();
+            std::os::unix::fs::symlink("../bin", here.join("a/up")).unwrap();
+        }),
+        ("empty", |here| {
+            fs::create_dir_all(here.join("nothing")).unwrap()
+        }),
+        ("folders", |here| {
+            fs::create_dir_all(here.join("a/b")).unwrap()
+        }),
+    ];
+    for (case, make) in rests {
+        let to = tempfile::tempdir().unwrap();
+        let here = to.path().join("folder");
+        make(&here);
+        let before = tree(&here);
+        let peer = on_files(&world, &format!("peer-{case}"), to.path()).await;
+        let options = FolderOptions::new().name("folder");
+        let got = peer.download_folder_with(folder.id, options).await;
+        assert_eq!(got.as_ref(), Ok(&folder), "{case}");
+        assert_eq!(tree(&here), tree(&dirs.folder()), "{case}");
+        // What was there stays.
+        assert_eq!(fate(&peer, &folder).await, FileFate::Deleted, "{case}");
+        let after = tree(&here);
+        assert!(before.keys().all(|path| after.contains_key(path)), "{case}");
+        assert!(!here.join("a/long.bin").exists(), "{case}");
+        peer.shutdown().await;
+    }
+    // An empty directory may be anybody's.
+    let to = tempfile::tempdir().unwrap();
+    let path = to.path().join("folder");
+    fs::create_dir(&path).unwrap();
+    let peer = on_files(&world, "peer", to.path()).await;
+    let options = FolderOptions::new().name("folder");
+    let got = peer.download_folder_with(folder.id, options).await;
+    let (name, id) = (named("folder"), folder.id);
+    assert_eq!(got, Err(FolderError::TargetExists { name, path, id }));
+    peer.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

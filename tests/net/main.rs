@@ -60,6 +60,8 @@ mod peer_places;
 mod peer_read_ahead;
 mod peer_reading;
 #[cfg(unix)]
+mod peer_removal;
+#[cfg(unix)]
 mod peer_replaced;
 mod peer_resume;
 mod peer_spans;

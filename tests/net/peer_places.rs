@@ -89,27 +89,36 @@ on_all_networks! {
         let removed = peer.remove(&shared.id, Removal::DeleteFile).await.unwrap();
         assert_eq!(removed.files[0].fate, FileFate::Elsewhere);
         // In the storage, and then not the same.
-        let shared = peer.share(ShareSource::stored(named("x"))).await.unwrap();
+        fs::remove_file(dir.path().join("x")).unwrap();
+        let shared = peer.share_reader("x", &bytes[..]).await.unwrap();
         fs::write(dir.path().join("x"), "mine").unwrap();
         let removed = peer.remove(&shared.id, Removal::DeleteFile).await.unwrap();
         let path = dir.path().join("x");
         let changed = StorageError::Changed { path: path.clone() };
         assert_eq!(removed.files[0].fate, FileFate::Failed(changed));
         assert_eq!(fs::read(&path).unwrap(), b"mine");
-        fs::write(&path, &bytes).unwrap();
-        let shared = peer.share(ShareSource::stored(named("x"))).await.unwrap();
-        fs::remove_file(&path).unwrap();
-        let removed = peer.remove(&shared.id, Removal::DeleteFile).await.unwrap();
-        assert_eq!(removed.files[0].fate, FileFate::Gone);
+        for is_found in [false, true] {
+            fs::remove_file(&path).unwrap();
+            let shared = match is_found {
+                true => {
+                    fs::write(&path, &bytes).unwrap();
+                    peer.share(ShareSource::stored(named("x"))).await.unwrap()
+                }
+                false => peer.share_reader("x", &bytes[..]).await.unwrap(),
+            };
+            fs::remove_file(&path).unwrap();
+            let removed = peer.remove(&shared.id, Removal::DeleteFile).await.unwrap();
+            assert_eq!(removed.files[0].fate, FileFate::Gone);
+            fs::write(&path, &bytes).unwrap();
+        }
         peer.shutdown().await;
     }
 
     async fn content_that_is_removed_while_it_is_served_is_fetched_from_others(world: World) {
         let dir = tempfile::tempdir().unwrap();
         let bytes = content(40 * CHUNK, 3);
-        fs::write(dir.path().join("x"), &bytes).unwrap();
         let peer = peer_in(&world, "peer", dir.path()).await;
-        let shared = peer.share(ShareSource::stored(named("x"))).await.unwrap();
+        let shared = peer.share_reader("x", &bytes[..]).await.unwrap();
         // It takes some chunks, and then waits.
         let storage = Troubled::new(Call::Write, 3, Trouble::Hangs);
         let leecher = world.builder("leecher", storage.clone()).start().await.unwrap();

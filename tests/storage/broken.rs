@@ -34,6 +34,8 @@ enum Fault {
     LosesContents,
     LosesManifests,
     ForgetsListedName,
+    ClaimsWhatWasFound,
+    ForgetsWhoWrote,
     ChecksNamesDifferently,
 }
 
@@ -136,6 +138,11 @@ impl Storage for BrokenStorage {
 
     async fn catalogue(&self) -> Result<Catalogue, StorageError> {
         let mut catalogue = self.inner.catalogue().await?;
+        match self.fault {
+            Fault::ClaimsWhatWasFound => mark_all(&mut catalogue, true),
+            Fault::ForgetsWhoWrote => mark_all(&mut catalogue, false),
+            _ => {}
+        }
         if let Some(first) = catalogue.remembered.first_mut() {
             match self.fault {
                 Fault::ForgetsListedName => first.listed_as = first.name.clone(),
@@ -162,6 +169,12 @@ impl Storage for BrokenStorage {
             Fault::LosesManifests => None,
             _ => manifest,
         })
+    }
+}
+
+fn mark_all(catalogue: &mut Catalogue, written_here: bool) {
+    for entry in &mut catalogue.remembered {
+        entry.written_here = written_here;
     }
 }
 
@@ -369,6 +382,9 @@ fn lost_name_at_trackers_is_caught() {
         Fault::ForgetsListedName,
         "the name at trackers that was remembered",
     );
+    for fault in [Fault::ClaimsWhatWasFound, Fault::ForgetsWhoWrote] {
+        check_caught(fault, "whether the peer has written the bytes");
+    }
 }
 
 #[test]

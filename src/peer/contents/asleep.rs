@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::content::{Bitfield, Content, ContentName, Geometry, Manifest};
+use crate::content::{Bitfield, Content, ContentId, ContentName, Geometry, Manifest};
 use crate::peer::contents::place::Place;
 use crate::peer::contents::role::Role;
 use crate::storage::{Blob, Remembered};
@@ -21,6 +21,8 @@ pub(in crate::peer) struct Asleep {
     pub(in crate::peer) role: Role,
     /// Whether the storage has the manifest.
     recorded: bool,
+    /// Whether this peer has written the bytes.
+    written_here: bool,
     /// When it was last used, in ticks of the table.
     used: AtomicU32,
     rare: Option<Box<Rare>>,
@@ -56,26 +58,26 @@ pub(in crate::peer) enum KeptManifest<'a> {
 }
 
 impl Asleep {
-    /// A complete content, and its name at trackers. `recorded` says that the storage
-    /// has its manifest.
+    /// A complete content at this place. `recorded` says that the storage has its manifest.
     pub(in crate::peer) fn new(
-        content: Content,
-        listed_as: ContentName,
-        blob: Arc<dyn Blob>,
+        id: ContentId,
+        place: Place,
         manifest: &Arc<Manifest>,
         recorded: bool,
     ) -> Self {
+        let content = Content::new(id, place.name, place.blob.length());
         let is_short = manifest.geometry().chunks() == 1;
         let rare = Rare {
-            listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
+            listed_as: Some(place.listed_as).filter(|listed_as| *listed_as != content.name),
             manifest: (!is_short && !recorded).then(|| Arc::clone(manifest)),
             unchecked: None,
         };
         Self {
             content,
-            blob,
+            blob: place.blob,
             role: Role::Alone,
             recorded: !is_short && recorded,
+            written_here: place.written_here,
             used: AtomicU32::default(),
             rare: rare.boxed(),
         }
@@ -97,6 +99,7 @@ impl Asleep {
             blob,
             role,
             recorded: false,
+            written_here: false,
             used: AtomicU32::default(),
             rare: rare.boxed(),
         };
@@ -171,6 +174,7 @@ impl Asleep {
             name: self.content.name.clone(),
             listed_as: self.listed_as().clone(),
             blob: Arc::clone(&self.blob),
+            written_here: self.written_here,
         }
     }
 
@@ -191,6 +195,7 @@ impl Asleep {
                 Role::Alone | Role::File => Role::Alone,
             },
             recorded: self.recorded,
+            written_here: place.written_here,
             used: AtomicU32::new(self.last_used()),
             rare: rare.boxed(),
         }
@@ -203,7 +208,7 @@ impl Asleep {
             name,
             listed_as,
             blob,
-            ..
+            written_here,
         } = remembered;
         let content = Content::new(id, name, blob.length());
         let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
@@ -216,6 +221,7 @@ impl Asleep {
             blob,
             role: Role::Alone,
             recorded: chunks != 1,
+            written_here,
             used: AtomicU32::default(),
             rare: rare.boxed(),
         }

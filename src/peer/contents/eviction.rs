@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::content::{Content, ContentId};
-use crate::peer::contents::place::Place;
 use crate::peer::contents::table::{Evicting, Kept};
 use crate::peer::contents::withdrawal::tell_gone;
 use crate::peer::events::event::PeerEvent;
@@ -82,10 +81,11 @@ async fn in_storage(shared: &PeerShared) -> Vec<InStorage> {
         };
         let mut here = 0;
         for place in std::iter::once(&asleep.place()).chain(&places) {
-            match is_here(shared, place).await {
-                true => here += 1,
-                // It is shared from elsewhere as well.
-                false => kept.idle = None,
+            let is_here = place.is_in(&*shared.storage).await;
+            here += u64::from(is_here);
+            if !is_here || !place.written_here {
+                // It is shared from elsewhere as well, or is not this peer's to remove.
+                kept.idle = None;
             }
         }
         if here > 0 {
@@ -94,19 +94,6 @@ async fn in_storage(shared: &PeerShared) -> Vec<InStorage> {
         }
     }
     stored
-}
-
-/// Whether a place lies in the storage of the peer.
-async fn is_here(shared: &PeerShared, place: &Place) -> bool {
-    let Place { name, blob, .. } = place;
-    match (blob.file(), shared.storage.path(name)) {
-        (Some(file), Some(path)) => file.path() == path,
-        (None, None) => {
-            let opened = shared.storage.open(name).await;
-            opened.is_ok_and(|stored| stored.length() == blob.length())
-        }
-        _ => false,
-    }
 }
 
 /// Removes a content that nobody uses at this moment, and tells the trackers. Returns

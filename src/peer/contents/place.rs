@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::content::{ContentId, ContentName};
 use crate::protocol::{OwnEntry, OwnState};
-use crate::storage::{Blob, StorageError};
+use crate::storage::{Blob, Storage, StorageError};
 
 /// How many places a content has at most, each with a name: as many as a tracker takes
 /// names from one peer.
@@ -20,9 +20,22 @@ pub(in crate::peer) struct Place {
     /// Its name at trackers.
     pub(in crate::peer) listed_as: ContentName,
     pub(in crate::peer) blob: Arc<dyn Blob>,
+    /// Whether this peer has written the bytes, as far as is known. What it has only found
+    /// is not its own to remove.
+    pub(in crate::peer) written_here: bool,
 }
 
 impl Place {
+    /// What the user has, under the same name at trackers.
+    pub(in crate::peer) fn of_user(name: ContentName, blob: Arc<dyn Blob>) -> Self {
+        Self {
+            listed_as: name.clone(),
+            name,
+            blob,
+            written_here: false,
+        }
+    }
+
     /// Whether the two are one: a name, and the same unchanged file.
     pub(in crate::peer) fn is_same(&self, other: &Self) -> bool {
         self.name == other.name
@@ -60,6 +73,30 @@ impl Place {
         }
     }
 
+    /// Whether it lies in this storage, under its name.
+    pub(in crate::peer) async fn is_in(&self, storage: &dyn Storage) -> bool {
+        match (self.blob.file(), storage.path(&self.name)) {
+            (Some(file), Some(path)) => is_same_path(file.path(), &path),
+            (None, None) => {
+                let opened = storage.open(&self.name).await;
+                opened.is_ok_and(|stored| stored.length() == self.blob.length())
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether its file lies in the directory of this storage, under whatever name.
+    pub(in crate::peer) fn is_beside(&self, storage: &dyn Storage) -> bool {
+        let (file, there) = (self.blob.path(), storage.path(&self.name));
+        match (file, there) {
+            (Some(file), Some(there)) => match (file.parent(), there.parent()) {
+                (Some(at), Some(dir)) => is_same_path(at, dir),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// What to tell trackers.
     pub(in crate::peer) fn entry(&self, id: ContentId) -> OwnEntry {
         OwnEntry {
@@ -69,6 +106,12 @@ impl Place {
             state: OwnState::Complete,
         }
     }
+}
+
+/// Whether two paths are one, as far as their text tells.
+fn is_same_path(one: &Path, other: &Path) -> bool {
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    one == other || absolute(one) == absolute(other)
 }
 
 /// Checks that the bytes of a blob are still there, as far as that is seen without

@@ -30,7 +30,7 @@ use crate::peer::shared::PeerShared;
 use crate::peer::swarm::Swarm;
 use crate::peer::tasks::Decision;
 use crate::protocol::{OwnEntry, OwnState, RefuseReason};
-use crate::storage::{Blob, StorageError, Stored};
+use crate::storage::{StorageError, Stored};
 use crate::tracker::TrackerError;
 
 /// How long optional trackers are waited for when a content is shared. They are told
@@ -47,7 +47,8 @@ pub(in crate::peer) async fn share(
     let hashed = manifest_of(&*blob).await;
     let manifest = hashed.map_err(|error| not_hashed(&name, error))?;
     let telling = Telling::Awaited;
-    share_blob(shared, name, blob, manifest, (telling, decided)).await
+    let place = Place::of_user(name, blob);
+    share_place(shared, place, manifest, (telling, decided)).await
 }
 
 /// Why what was to be shared under this name has no manifest.
@@ -70,23 +71,17 @@ pub(in crate::peer) enum Telling {
     Later,
 }
 
-/// Tells the trackers of a content that was hashed, and serves it. It is `decided` when it
-/// is being recorded.
-pub(in crate::peer) async fn share_blob(
+/// Tells the trackers of a content at this place that was hashed, and serves it. It is
+/// `decided` when it is being recorded.
+pub(in crate::peer) async fn share_place(
     shared: &Arc<PeerShared>,
-    name: ContentName,
-    blob: Arc<dyn Blob>,
+    place: Place,
     manifest: Manifest,
     (telling, decided): (Telling, &Decision),
 ) -> Result<Content, ShareError> {
-    blob.release();
-    let content = Content::new(manifest.id(), name.clone(), blob.length());
+    place.blob.release();
+    let content = Content::new(manifest.id(), place.name.clone(), place.blob.length());
     let manifest = Arc::new(manifest);
-    let place = Place {
-        listed_as: name.clone(),
-        name,
-        blob,
-    };
     loop {
         match share_at(shared, &content, &place, &manifest, (telling, decided)).await {
             Ok(true) => return Ok(content),
@@ -107,13 +102,7 @@ async fn share_at(
     (telling, decided): (Telling, &Decision),
 ) -> Result<bool, ShareError> {
     let id = content.id;
-    let asleep = Asleep::new(
-        content.clone(),
-        place.listed_as.clone(),
-        Arc::clone(&place.blob),
-        manifest,
-        false,
-    );
+    let asleep = Asleep::new(id, place.clone(), manifest, false);
     match shared.contents.add(asleep).await {
         Ok(()) => {}
         Err(Settled::Complete) => {
@@ -203,7 +192,9 @@ async fn tell(shared: &PeerShared, entry: OwnEntry, telling: Telling) -> Result<
 /// What the storage is to remember of a place.
 fn stored(place: &Place, manifest: &Manifest) -> Stored {
     let (name, blob) = (place.name.clone(), Arc::clone(&place.blob));
-    Stored::new(name, manifest.clone(), blob).listed_as(place.listed_as.clone())
+    Stored::new(name, manifest.clone(), blob)
+        .listed_as(place.listed_as.clone())
+        .written_here(place.written_here)
 }
 
 /// Removes a content that could not be shared after all.
@@ -474,13 +465,7 @@ pub(in crate::peer) async fn adopt(
     });
     let content = Content::new(id, place.name.clone(), place.blob.length());
     let entry = place.entry(id);
-    let asleep = Asleep::new(
-        content.clone(),
-        place.listed_as,
-        place.blob,
-        &Arc::new(manifest),
-        recorded,
-    );
+    let asleep = Asleep::new(id, place, &Arc::new(manifest), recorded);
     claim.sleep_again(Arc::new(asleep));
     if shared.trackers.own_all([entry]) > 0 {
         tracing::warn!(content = %id, "the content is not announced");
@@ -528,7 +513,7 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let now = tokio::time::Instant::now().into_std();
     let config = shared.swarm_config();
     let swarm = Swarm::seeder(now, config, shared.identity.id, Arc::clone(&manifest));
-    let blob = Arc::clone(&content.blob);
+    let (blob, is_written) = (Arc::clone(&content.blob), content.place().written_here);
     let unchecked = content.unchecked().cloned();
     let recorded = matches!(content.manifest(), KeptManifest::Recorded);
     let listing = listing(&content).announced();
@@ -536,7 +521,8 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     status.send_modify(|status| *status = ContentStatus::shared(content.content.clone(), uploads));
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
-    let driver = driver.serving(OpenContent::new(manifest, blob).with_bytes(bytes), recorded);
+    let open = OpenContent::new(manifest, blob, is_written).with_bytes(bytes);
+    let driver = driver.serving(open, recorded);
     let driver = driver.unchecked(unchecked).readers(readers);
     let cancelled = handle.holders.cancelled().clone();
     let stop = handle.stop.clone();

@@ -432,7 +432,7 @@ impl Contents {
         &self,
         id: &ContentId,
         main: &Place,
-        place: Place,
+        mut place: Place,
     ) -> AddedPlace {
         let mut table = self.table();
         if !table.contents.contains_key(id) {
@@ -442,6 +442,10 @@ impl Contents {
             return AddedPlace::Known;
         }
         let places = table.places.entry(*id).or_default();
+        // A file is no less this peer's when it is found again.
+        let mut known = std::iter::once(main).chain(places.iter());
+        place.written_here |=
+            known.any(|known| known.written_here && known.is_file_of(&*place.blob));
         if places.iter().any(|other| other.is_same(&place)) {
             return AddedPlace::Known;
         }

@@ -77,12 +77,12 @@ pub(super) async fn complete_here(
                 (free_name(storage, id, &places).await, AtName::Nothing)
             }
         };
-        let (blob, manifest) = match found {
-            AtName::Same(blob, manifest) => (blob, manifest),
+        let (blob, manifest, written_here) = match found {
+            AtName::Same(blob, manifest) => (blob, manifest, false),
             AtName::Other if !overwrites => return Err(target_exists(storage, id, name).await),
             AtName::Nothing | AtName::Other => {
                 match copy(shared, wanted, &main, &places, &name).await {
-                    Ok(Some((blob, manifest))) => (blob, Some(manifest)),
+                    Ok(Some((blob, manifest))) => (blob, Some(manifest), true),
                     // It is not shared any more, or from somewhere else.
                     Ok(None) => continue,
                     // Somebody else may have just made it.
@@ -100,6 +100,7 @@ pub(super) async fn complete_here(
             listed_as: asked.unwrap_or_else(|| main.place().listed_as),
             name: name.clone(),
             blob,
+            written_here,
         };
         note_place(shared, id, place, &places, manifest).await?;
         if overwrites {
@@ -176,6 +177,7 @@ async fn stored_anywhere(
                 name,
                 listed_as,
                 blob,
+                written_here: false,
             };
             return Ok(Some((found, manifest)));
         }
@@ -243,8 +245,13 @@ pub(super) async fn copy_stored(
         Err(HashError::Storage(error)) => return Err(failed(error)),
         Err(HashError::Manifest(_)) => return Err(failed(gone(&content.name))),
     };
-    let listed_as = id.into();
-    let source = Asleep::new(content.clone(), listed_as, blob, &manifest, false);
+    let place = Place {
+        name: content.name.clone(),
+        listed_as: id.into(),
+        blob,
+        written_here: false,
+    };
+    let source = Asleep::new(id, place, &manifest, false);
     let places = [source.place()];
     let there = at_name(&*target.storage, name, id, &places).await;
     let copied = match there.map_err(failed)? {
@@ -400,6 +407,7 @@ pub(super) async fn find_stored(
                 name: name.clone(),
                 listed_as: listed_as.clone(),
                 blob,
+                written_here: false,
             };
             let adopted = adopt(shared, claim, id, place, manifest, seeds).await;
             return adopted.map(Ok).map_err(|source| storage_error(id, source));

@@ -65,8 +65,8 @@ pub(super) async fn hash_folder(
 
 impl HashedFolder {
     /// Which entries of this folder its files are; nothing if something in it is not of the
-    /// folder, or it has no files and is not all of it. Who may run a file is not known on
-    /// every system.
+    /// folder, or nothing at all is in it: an empty directory may be anybody's. Who may run a
+    /// file is not known on every system.
     pub(super) fn numbers_in(&self, whole: &FolderIndex) -> Option<Vec<u32>> {
         let same = |a: &FolderEntry, b: &FolderEntry| match (&a.item, &b.item) {
             (FolderItem::File { id: a_id, .. }, FolderItem::File { id: b_id, .. })
@@ -91,7 +91,7 @@ impl HashedFolder {
             }
         }
         let is_all = self.index.entries().len() == entries.len();
-        (is_all || !numbers.is_empty()).then_some(numbers)
+        (is_all || !self.index.entries().is_empty()).then_some(numbers)
     }
 
     /// The bytes of its files, in the order of the index.

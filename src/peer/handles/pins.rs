@@ -21,10 +21,11 @@ impl Peer {
     ///
     /// A content is used when it is shared, downloaded, asked for by a download, read by
     /// a reader, or served; those of the last start count as used when the peer began. Only
-    /// contents that lie in the peer's own storage are counted and evicted, whether they
-    /// were downloaded or shared from there. Not evicted is what is pinned; what is being
-    /// read or served at that moment; what is being downloaded; what lies elsewhere as
-    /// well; and what belongs to a folder. Room is made for downloads only: what is shared
+    /// contents that lie in the peer's own storage are counted and evicted. Not evicted is what
+    /// is pinned; what is being read or served at that moment; what is being downloaded; what
+    /// lies elsewhere as well; what was in the storage before and was only shared from there
+    /// or found ([`FileFate::WasThere`](crate::peer::FileFate::WasThere)); and what belongs to
+    /// a folder. Room is made for downloads only: what is shared
     /// out of a reader, or copied here to another name, is counted and evicts nothing, and
     /// what unfinished downloads have left is not counted.
     ///

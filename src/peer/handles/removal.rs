@@ -26,9 +26,10 @@ use crate::storage::StorageError;
 pub enum Removal {
     /// They stay.
     KeepFile,
-    /// Those in the directory of the peer's storage are deleted. A file that lies
-    /// elsewhere, because it was shared from there or downloaded into another directory,
-    /// always stays.
+    /// Those that the peer has written to the directory of its storage are deleted: by a
+    /// download, a copy, or [`Peer::share_reader`]. What was there before, and was only
+    /// found or shared, always stays, and so does a file that lies elsewhere, because it was
+    /// shared from there or downloaded into another directory.
     DeleteFile,
 }
 
@@ -66,8 +67,10 @@ pub enum FileFate {
     Gone,
     /// It lies outside the directory of the storage, and stays.
     Elsewhere,
-    /// It is a folder that was in the directory of the storage before it was downloaded:
-    /// the download only found it, and it stays.
+    /// It was in the directory of the storage before: it was shared from there, or the
+    /// download only found it. It stays. So does what is not known to be the peer's own,
+    /// because an earlier version of this crate has recorded it, or the peer was killed at the
+    /// moment between the end of its download and the record of that.
     WasThere,
     /// It could not be deleted, and stays: [`StorageError::Changed`] if something else has
     /// its name by now, [`StorageError::NotAFile`] if that is a link or the like,
@@ -94,8 +97,10 @@ impl Peer {
     /// in the storage. Links to peers that fetch it are ended in order: they hear that it
     /// is not here any more.
     ///
-    /// A file is deleted only if it is still this content ([`Storage::remove`]); one that
-    /// somebody has overwritten stays, and is reported. A file that lies elsewhere stays.
+    /// A file is deleted only if the peer has written it ([`Removal::DeleteFile`]); what was
+    /// there before stays ([`FileFate::WasThere`]), also after a restart. And only if it is
+    /// still this content ([`Storage::remove`]); one that somebody has overwritten stays, and
+    /// is reported. A file that lies elsewhere stays.
     ///
     /// A [folder](Self::folders) is removed as a whole, and is one of
     /// [`Removed::files`]. Of it is deleted what a download has put into the directory of
@@ -105,8 +110,8 @@ impl Peer {
     /// - a folder that lies elsewhere, shared from there or downloaded into another
     ///   directory (`FolderOptions::directory`; [`FileFate::Elsewhere`]);
     /// - a folder that was there before its download, which only found it
-    ///   ([`FileFate::WasThere`]). What has come to such a folder is deleted, and its own
-    ///   files, links and folders stay;
+    ///   ([`FileFate::WasThere`]). Files that have come to such a folder are deleted, and its
+    ///   own files, and all links and folders, stay;
     /// - a file that was found in the place of one that was wanted;
     /// - a file that somebody has changed, which is reported ([`FileFate::Failed`]);
     /// - whatever else lies there, with the folders that it lies in.
@@ -252,6 +257,22 @@ async fn remove_folder(
     Some(Ok(Removed { id, files }))
 }
 
+/// What became of a file that this peer has only found: it stays.
+async fn found_fate(shared: &PeerShared, place: &Place) -> FileFate {
+    if place.is_in(&*shared.storage).await {
+        return match shared.storage.open(&place.name).await {
+            Err(StorageError::NotFound { .. }) => FileFate::Gone,
+            // Something else may have its name by now, and is no more this peer's.
+            _ => FileFate::WasThere,
+        };
+    }
+    match check_present(&*place.blob).await {
+        Ok(()) if place.is_beside(&*shared.storage) => FileFate::WasThere,
+        Ok(()) => FileFate::Elsewhere,
+        Err(_) => FileFate::Gone,
+    }
+}
+
 /// Deletes the file of a place that is no longer served.
 async fn delete(shared: &PeerShared, id: &ContentId, place: &Place) -> FileFate {
     let file = place.blob.file();
@@ -260,6 +281,9 @@ async fn delete(shared: &PeerShared, id: &ContentId, place: &Place) -> FileFate 
         return FileFate::Elsewhere;
     }
     place.blob.release();
+    if !place.written_here {
+        return found_fate(shared, place).await;
+    }
     let removed = shared.storage.remove(&place.name, id, file.as_ref()).await;
     match removed {
         Ok(()) => FileFate::Deleted,

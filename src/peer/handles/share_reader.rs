@@ -10,7 +10,8 @@ use crate::content::{Content, ContentName, Manifest, ManifestError, NameError, S
 use crate::error::ShareError;
 use crate::peer::contents::hashing::hash;
 use crate::peer::contents::kept_draft::KeptDraft;
-use crate::peer::contents::serve::{Telling, share_blob};
+use crate::peer::contents::place::Place;
+use crate::peer::contents::serve::{Telling, share_place};
 use crate::peer::handles::peer::Peer;
 use crate::peer::shared::PeerShared;
 use crate::peer::tasks::Decision;
@@ -74,8 +75,14 @@ async fn share_reader(
         }
     };
     let blob = draft.publish(manifest.id()).await?;
+    let place = Place {
+        listed_as: name.clone(),
+        name,
+        blob,
+        written_here: true,
+    };
     let telling = Telling::Awaited;
-    share_blob(shared, name, blob, manifest, (telling, decided)).await
+    share_place(shared, place, manifest, (telling, decided)).await
 }
 
 /// Writes everything that a reader gives. A piece is hashed while it is written.

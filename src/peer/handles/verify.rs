@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::content::{Content, ContentId};
 use crate::error::ShareError;
 use crate::peer::contents::hashing::manifest_of;
-use crate::peer::contents::serve::{Telling, not_hashed, share_blob};
+use crate::peer::contents::place::Place;
+use crate::peer::contents::serve::{Telling, not_hashed, share_place};
 use crate::peer::handles::peer::Peer;
 use crate::peer::handles::share::ShareSource;
 use crate::peer::shared::PeerShared;
@@ -129,5 +130,6 @@ async fn verify(
         return Err(ShareError::HashDiffers { name, id, found });
     }
     let telling = Telling::Later;
-    share_blob(shared, name, blob, manifest, (telling, decided)).await
+    let place = Place::of_user(name, blob);
+    share_place(shared, place, manifest, (telling, decided)).await
 }

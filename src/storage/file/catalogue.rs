@@ -66,17 +66,32 @@ impl FileCatalogue {
             true => None,
             false => Some(std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone())),
         };
-        let record = Record {
+        let mut record = Record {
             id: stored.manifest.id(),
             name: stored.name.clone(),
             listed_as: stored.listed_as.clone(),
             path,
             stamp: file.stamp,
+            written_here: stored.written_here,
         };
+        // It is no less the peer's when it is found again.
+        record.written_here = record.written_here || self.has_written(&record);
         match self.log.remember(record, &stored.manifest)? {
             Some(appended) => self.log.make_durable(&appended),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is recorded that the peer has written this very file.
+    fn has_written(&self, found: &Record) -> bool {
+        // A record that cannot be read proves nothing.
+        let known = self.log.record(&found.name, &found.id).unwrap_or_default();
+        known.is_some_and(|known| {
+            let is_same = known.path == found.path
+                && known.stamp.len == found.stamp.len
+                && known.stamp.modified == found.stamp.modified;
+            known.written_here && is_same
+        })
     }
 
     /// Removes the record of a content under a name.
@@ -185,7 +200,9 @@ impl FileCatalogue {
                     let pool = Arc::clone(pool);
                     let blob = Arc::new(ReadBlob::new(Located { pool, at }, stamp));
                     let remembered = Remembered::new(record.id, record.name, blob);
-                    let remembered = remembered.listed_as(record.listed_as);
+                    let remembered = remembered
+                        .listed_as(record.listed_as)
+                        .written_here(record.written_here);
                     catalogue.remembered.push(remembered);
                 }
                 Checked::Lost(error) => {
@@ -401,11 +418,14 @@ impl io::Read for SequentialRead<'_> {
 mod tests {
     use std::fs;
 
+    use futures::FutureExt;
+
     use super::super::log_entry::{Change, body_of, old_segment};
     use super::super::names::segment_name;
     use super::super::old_record::old_record;
     use super::super::pool::FilePool;
     use super::*;
+    use crate::storage::{MemoryStorage, Storage};
 
     struct Old {
         root: tempfile::TempDir,
@@ -429,6 +449,7 @@ mod tests {
                 name,
                 path: None,
                 stamp,
+                written_here: false,
             };
             let old = Self {
                 root,
@@ -473,6 +494,48 @@ mod tests {
                 assert!(!old.path().exists());
             }
         }
+    }
+
+    #[test]
+    fn log_of_version_2_does_not_say_who_has_written_a_file() {
+        let old = Old::new(2);
+        fs::remove_file(old.path()).unwrap();
+        let body = body_of(&old.manifest).unwrap();
+        let entries = [(1, Change::Remembered(old.record.clone()), body)];
+        let segment = old_segment(2, 0, &entries);
+        fs::write(old.root.path().join(segment_name(0)), segment).unwrap();
+        let found = old.remembered(&old.open());
+        assert_eq!(found.len(), 1);
+        assert!(!found[0].written_here);
+    }
+
+    #[test]
+    fn file_stays_written_here_as_long_as_it_is_the_same() {
+        let old = Old::new(2);
+        fs::remove_file(old.path()).unwrap();
+        let (path, name) = (old.root.path().join("a"), old.record.name.clone());
+        let remember = |written_here| {
+            let blob = MemoryStorage::new();
+            blob.insert(name.clone(), vec![5; 40_000]).unwrap();
+            let blob = blob.open(&name).now_or_never().unwrap().unwrap();
+            let stored = Stored::new(name.clone(), old.manifest.clone(), blob);
+            let file = FileStamp {
+                path: path.clone(),
+                stamp: Stamp::of(&open_path(&path).unwrap().stat().unwrap()),
+            };
+            let catalogue = old.open();
+            let stored = stored.written_here(written_here);
+            catalogue.remember(&stored, &file).unwrap();
+            old.remembered(&old.open()).remove(0).written_here
+        };
+        assert!(!remember(false));
+        assert!(remember(true));
+        assert!(remember(false));
+        // Somebody else puts the same bytes there.
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        file.set_modified(long_ago).unwrap();
+        assert!(!remember(false));
     }
 
     #[test]
@@ -544,7 +607,7 @@ mod tests {
         ];
         fs::write(
             old.root.path().join(segment_name(0)),
-            old_segment(0, &entries),
+            old_segment(1, 0, &entries),
         )
         .unwrap();
         let (a, b) = (("a".to_owned(), id), ("b".to_owned(), before.id()));

@@ -20,9 +20,10 @@ pub(super) const PREFIX_LEN: usize = 8 + CHECKSUM_LEN;
 pub(super) const MAX_HEAD_LEN: usize = 256 << 10;
 
 const MAGIC: [u8; 8] = *b"btl.ctlg";
-const VERSION: u32 = 2;
-/// The version before had a record for each name only.
-const OLD_VERSION: u32 = 1;
+const VERSION: u32 = 3;
+/// The version before did not say who has written a file, and the first one had a record
+/// for each name only. Neither has anything that is read in another way.
+const OLD_VERSIONS: [u32; 2] = [1, 2];
 const CHECKSUM_LEN: usize = 16;
 const NAME_FORGOTTEN: u8 = 0;
 const NAME_REMEMBERED: u8 = 1;
@@ -120,11 +121,12 @@ pub(super) fn segment_header() -> [u8; SEGMENT_HEADER_LEN] {
 
 /// Whether a segment begins so.
 pub(super) fn is_segment_header(bytes: &[u8]) -> bool {
-    let old = OLD_VERSION.to_le_bytes();
-    let mut current = segment_header();
-    let is_current = bytes == current;
-    current[8..12].copy_from_slice(&old);
-    is_current || bytes == current
+    let mut known = segment_header();
+    bytes == known
+        || OLD_VERSIONS.iter().any(|version| {
+            known[8..12].copy_from_slice(&version.to_le_bytes());
+            bytes == known
+        })
 }
 
 /// The body of an entry: a manifest; nothing if it cannot be represented.
@@ -234,11 +236,15 @@ fn checksum(place: Place, parts: &[&[u8]]) -> [u8; CHECKSUM_LEN] {
     checksum
 }
 
-/// A segment as version 1 wrote it. For tests of reading it.
+/// A segment as an earlier version wrote it. For tests of reading it.
 #[cfg(test)]
-pub(super) fn old_segment(segment: u64, entries: &[(u64, Change, Vec<u8>)]) -> Vec<u8> {
+pub(super) fn old_segment(
+    version: u32,
+    segment: u64,
+    entries: &[(u64, Change, Vec<u8>)],
+) -> Vec<u8> {
     let mut bytes = segment_header().to_vec();
-    bytes[8..12].copy_from_slice(&OLD_VERSION.to_le_bytes());
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
     for (sequence, change, body) in entries {
         let offset = bytes.len() as u64;
         let head = Head {
@@ -272,6 +278,7 @@ mod tests {
                 },
                 settled: true,
             },
+            written_here: true,
         };
         let head = |sequence, change| Head {
             sequence,

@@ -71,6 +71,7 @@ mod tests {
                 },
                 settled: true,
             },
+            written_here: false,
         };
         (record, manifest)
     }

@@ -21,7 +21,13 @@ pub(super) struct Record {
     /// The path of the file; nothing if it is in the directory, under the name.
     pub(super) path: Option<PathBuf>,
     pub(super) stamp: Stamp,
+    /// Whether the peer has written the file, as far as is known.
+    pub(super) written_here: bool,
 }
+
+/// What is said of a file.
+const SETTLED: u8 = 1;
+const WRITTEN_HERE: u8 = 2;
 
 /// The fields of a record in the order in which they are written. Version 1 of the
 /// records that had a file each has no separate name for trackers.
@@ -45,7 +51,8 @@ impl Record {
         bytes.extend(self.id.as_bytes());
         bytes.extend(self.stamp.len.to_le_bytes());
         bytes.extend(self.stamp.modified.to_bytes());
-        bytes.push(self.stamp.settled.into());
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        bytes.push(flag(self.stamp.settled, SETTLED) | flag(self.written_here, WRITTEN_HERE));
         for name in [self.name.as_str(), listed_as] {
             bytes.extend(u16::try_from(name.len()).ok()?.to_le_bytes());
             bytes.extend(name.as_bytes());
@@ -60,7 +67,10 @@ impl Record {
         let id = ContentId::from_bytes(take(bytes)?);
         let len = bytes.try_get_u64_le().ok()?;
         let modified = Timestamp::from_bytes(take(bytes)?);
-        let settled = bytes.try_get_u8().ok()? != 0;
+        let flags = bytes.try_get_u8().ok()?;
+        if flags & !(SETTLED | WRITTEN_HERE) != 0 {
+            return None;
+        }
         let name_len = bytes.try_get_u16_le().ok()?;
         let name = ContentName::try_from(&split(bytes, name_len.into())?[..]).ok()?;
         let listed_len = match names {
@@ -84,8 +94,9 @@ impl Record {
             stamp: Stamp {
                 len,
                 modified,
-                settled,
+                settled: flags & SETTLED != 0,
             },
+            written_here: flags & WRITTEN_HERE != 0,
         })
     }
 }

@@ -10,6 +10,11 @@ fn listed_as(content: &Sample) -> ContentName {
     name.parse().expect("the suite uses plain names")
 }
 
+/// Whether the suite says that it has written a content, and did not find it.
+fn is_written(content: &Sample) -> bool {
+    content.bytes.len() as u64 == LENGTH
+}
+
 /// Checks the catalogue. One that is always empty conforms as well.
 pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Storage) {
     let first = Sample::new("remembered", LENGTH, 19);
@@ -24,6 +29,7 @@ pub(super) async fn remember_and_forget(storage: &dyn Storage, again: &dyn Stora
         for when in ["remembering a finished content", "doing so again"] {
             let (name, manifest) = (content.name.clone(), content.manifest.clone());
             let stored = Stored::new(name, manifest, blob.clone());
+            let stored = stored.written_here(is_written(content));
             must(storage.remember(&stored).await, when);
         }
         drop(blob);
@@ -98,6 +104,11 @@ async fn check_catalogue(storage: &dyn Storage, there: &[&Sample], gone: &[&Samp
         assert!(
             entry.listed_as == listed_as(content),
             "the catalogue must return the name at trackers that was remembered last"
+        );
+        assert!(
+            entry.written_here == is_written(content),
+            "the catalogue must return whether the peer has written the bytes, also if they \
+             were found again later"
         );
         content
             .check(&*entry.blob, "reading from the catalogue")

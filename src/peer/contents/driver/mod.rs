@@ -868,7 +868,8 @@ impl Driver {
                 }
             }
         };
-        self.open = Some(OpenContent::new(manifest, blob));
+        let is_written = self.publication != Publication::Found;
+        self.open = Some(OpenContent::new(manifest, blob, is_written));
         self.swarm.opened(now(), &present, &verified);
         let mut unchecked = present;
         for chunk in verified.iter() {

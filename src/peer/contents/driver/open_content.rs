@@ -9,6 +9,7 @@ use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manif
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::hashing::{INLINE_HASH_LEN, hash};
+use crate::peer::contents::place::Place;
 use crate::peer::contents::whole_reads::read_whole;
 use crate::storage::{Blob, StorageError, Stored, WriteJob};
 
@@ -17,6 +18,8 @@ use crate::storage::{Blob, StorageError, Stored, WriteJob};
 pub(in crate::peer) struct OpenContent {
     pub(super) manifest: Arc<Manifest>,
     blob: Arc<dyn Blob>,
+    /// Whether this peer has written it.
+    written_here: bool,
     /// All of a content of a single chunk, verified, until it is read for the first
     /// time.
     bytes: Option<Bytes>,
@@ -31,10 +34,16 @@ pub(super) enum PublishBy {
 }
 
 impl OpenContent {
-    pub(in crate::peer) fn new(manifest: Arc<Manifest>, blob: Arc<dyn Blob>) -> Self {
+    /// A content that this peer writes or has `written_here`, or has found.
+    pub(in crate::peer) fn new(
+        manifest: Arc<Manifest>,
+        blob: Arc<dyn Blob>,
+        written_here: bool,
+    ) -> Self {
         Self {
             manifest,
             blob,
+            written_here,
             bytes: None,
         }
     }
@@ -140,8 +149,13 @@ impl OpenContent {
         listed_as: ContentName,
         recorded: bool,
     ) -> Asleep {
-        let blob = Arc::clone(&self.blob);
-        Asleep::new(content, listed_as, blob, &self.manifest, recorded)
+        let place = Place {
+            name: content.name,
+            listed_as,
+            blob: Arc::clone(&self.blob),
+            written_here: self.written_here,
+        };
+        Asleep::new(content.id, place, &self.manifest, recorded)
     }
 
     /// It is not read for a while.
@@ -152,6 +166,7 @@ impl OpenContent {
     /// What the storage is to remember of it.
     pub(super) fn stored(&self, content: Content) -> Stored {
         let manifest = (*self.manifest).clone();
-        Stored::new(content.name, manifest, Arc::clone(&self.blob))
+        let stored = Stored::new(content.name, manifest, Arc::clone(&self.blob));
+        stored.written_here(self.written_here)
     }
 }

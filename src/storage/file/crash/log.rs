@@ -78,6 +78,11 @@ fn content(of: u32, version: u32) -> (Manifest, Stamp) {
     (Manifest::of(&bytes).unwrap(), stamp)
 }
 
+/// Whether the file of this version is the peer's.
+fn is_written(version: u32) -> bool {
+    !version.is_multiple_of(2)
+}
+
 struct Storage {
     disk: CrashDisk,
     log: RecordLog<CrashDisk>,
@@ -120,6 +125,7 @@ impl Storage {
             listed_as: name(of),
             path: None,
             stamp,
+            written_here: is_written(version),
         };
         match self.log.remember(record, &manifest)? {
             Some(appended) => self.log.make_durable(&appended),
@@ -147,6 +153,9 @@ fn check(disk: &CrashDisk, allowed: &Allowed) -> Checked<Allowed> {
         let of = of.ok_or("an unknown name")?;
         if found.insert(of, Some(version)).flatten().is_some() {
             return Err(format!("name {of} has two records"));
+        }
+        if record.written_here != is_written(version) {
+            return Err(format!("name {of} does not say who has written it"));
         }
         let manifest = log.manifest(&record.name, &record.id);
         if manifest != Ok(Some(content(of, version).0)) {

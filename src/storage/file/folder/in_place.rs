@@ -286,6 +286,10 @@ impl PlacedFiles {
                 folders.insert(path);
             }
         }
+        if self.was_there {
+            // Which of the folders in it were there is not known.
+            folders.clear();
+        }
         // What is within a folder comes behind it.
         for folder in folders.iter().rev() {
             remove_folder(&top, folder).map_err(|e| refused("removing", &shown, e))?;

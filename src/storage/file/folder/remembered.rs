@@ -102,7 +102,8 @@ fn one(this: &Folders, id: ContentId) -> Option<Result<RememberedFolder, Lost>> 
     }
 }
 
-/// What is left of a recorded folder; an error if that is no file.
+/// What is left of a recorded folder; an error if that is nothing, or only what the user has
+/// put there. Without files it is what more of it can be added to.
 fn in_place(
     this: &Folders,
     id: ContentId,
@@ -131,7 +132,9 @@ fn in_place(
             Err(error) => lost.push((id, error)),
         }
     }
+    let is_ours = record.path.is_none() || !record.was_there;
     if files.is_empty()
+        && !(is_ours && root.open().is_ok())
         && let Some((_, error)) = lost.pop()
     {
         return Err(error);
