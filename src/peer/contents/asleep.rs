@@ -189,6 +189,8 @@ impl Asleep {
             role: match self.role {
                 Role::Index => Role::Index,
                 Role::Alone | Role::File => Role::Alone,
+                #[cfg(feature = "bittorrent")]
+                Role::Torrent => Role::Torrent,
             },
             recorded: self.recorded,
             used: AtomicU32::new(self.last_used()),
