@@ -32,6 +32,8 @@ const ALLOWED: &[&str] = &[
     "bytes",
     "serde", // in attributes, behind a feature
     "fastrand::Rng",
+    "sha1", // behind a feature, as the next one
+    "sha2",
     "thiserror",
     "clippy", // in attributes, as the next one
     "rustfmt",

@@ -65,7 +65,9 @@ impl Asleep {
         manifest: &Arc<Manifest>,
         recorded: bool,
     ) -> Self {
-        let is_short = manifest.geometry().chunks() == 1;
+        // What a torrent must be follows from none of its bytes.
+        let is_short = manifest.geometry().chunks() == 1 && !manifest.is_torrent();
+        let recorded = recorded && !manifest.is_torrent();
         let rare = Rare {
             listed_as: Some(listed_as).filter(|listed_as| *listed_as != content.name),
             manifest: (!is_short && !recorded).then(|| Arc::clone(manifest)),
@@ -121,9 +123,12 @@ impl Asleep {
         self
     }
 
-    /// The storage has recorded the manifest, if it was kept here.
+    /// The storage has recorded the manifest, if it was kept here. It never has that of a
+    /// torrent.
     pub(in crate::peer) fn set_recorded(&mut self) {
-        if let KeptManifest::Here(_) = self.manifest() {
+        if let KeptManifest::Here(manifest) = self.manifest()
+            && !manifest.is_torrent()
+        {
             self.recorded = true;
             self.change_rare(|rare| rare.manifest = None);
         }

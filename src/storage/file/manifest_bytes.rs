@@ -11,8 +11,12 @@ const HASH_LEN: usize = 32;
 /// and room for the proof.
 pub(super) const MAX_MANIFEST_LEN: usize = MAX_CHUNKS as usize * HASH_LEN + (32 << 10);
 
-/// Appends a manifest; nothing if its proof is too long, which none is.
+/// Appends a manifest; nothing if it is that of a torrent, which is in its metainfo, or if
+/// its proof is too long, which none is.
 pub(super) fn put_manifest(bytes: &mut Vec<u8>, manifest: &Manifest) -> Option<()> {
+    if manifest.is_torrent() {
+        return None;
+    }
     let (chunks, proof) = (manifest.geometry().chunks(), manifest.proof());
     let leaf_len = u16::try_from(proof.leaf.len()).ok()?;
     let siblings = u8::try_from(proof.siblings.len()).ok()?;

@@ -112,9 +112,9 @@ impl Parts {
     /// Tells the uploader the lengths, once they are known.
     pub(super) fn measure(&mut self) {
         if let Some(manifest) = self.phase.manifest() {
-            let geometry = manifest.geometry();
-            let block_len = BlockLayout::of(geometry).block_len();
-            self.uploader.set_lengths(block_len, geometry.chunk_len());
+            let block_len = BlockLayout::for_content(manifest, false).block_len();
+            let chunk_len = manifest.geometry().chunk_len();
+            self.uploader.set_lengths(block_len, chunk_len);
         }
     }
 
