@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+#[cfg(feature = "bittorrent")]
+use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -44,6 +46,8 @@ use crate::peer::downloads::settings::Settings;
 use crate::peer::events::topic::Topic;
 use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
+#[cfg(feature = "bittorrent")]
+use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{Progress, StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
@@ -360,6 +364,22 @@ impl DownloadTask {
             started = self.start(key, options) => started,
         };
         self.drive(started).await;
+    }
+
+    /// What the driver of the download reads.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) fn inbox(&self) -> mpsc::Sender<DriverInput> {
+        self.inbox.sender()
+    }
+
+    /// Sets whether the content is served when it is complete, and how fast it may be.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) fn set_outside(&self, id: ContentId, seed: bool, limits: Option<ContentLimits>) {
+        self.control.set_seeds(seed);
+        if let Some(limits) = limits {
+            self.control.change(|settings| settings.limits = Some(limits));
+            self.shared.limit_content(id, limits);
+        }
     }
 
     /// What is known of the download.
