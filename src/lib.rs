@@ -123,6 +123,7 @@
 //! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams
 //!   (`bt_lite::transport::auth`), with the cryptography of ring. `tls-aws-lc-rs` has that
 //!   of aws-lc-rs in its place.
+//! - `bittorrent`: BitTorrent itself, for clients of other makers: see `bt_lite::bittorrent`.
 //! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
 //!   each content. `quic-aws-lc-rs` has the other cryptography.
 
@@ -139,6 +140,8 @@ mod setters;
 #[macro_use]
 mod advice;
 pub mod access;
+#[cfg(feature = "bittorrent")]
+pub mod bittorrent;
 pub mod content;
 mod descriptors;
 mod error;
