@@ -2,4 +2,5 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod sessions;
 mod wire;

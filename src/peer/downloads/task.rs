@@ -374,10 +374,16 @@ impl DownloadTask {
 
     /// Sets whether the content is served when it is complete, and how fast it may be.
     #[cfg(feature = "bittorrent")]
-    pub(in crate::peer) fn set_outside(&self, id: ContentId, seed: bool, limits: Option<ContentLimits>) {
+    pub(in crate::peer) fn set_outside(
+        &self,
+        id: ContentId,
+        seed: bool,
+        limits: Option<ContentLimits>,
+    ) {
         self.control.set_seeds(seed);
         if let Some(limits) = limits {
-            self.control.change(|settings| settings.limits = Some(limits));
+            self.control
+                .change(|settings| settings.limits = Some(limits));
             self.shared.limit_content(id, limits);
         }
     }

@@ -66,7 +66,11 @@ impl Announcer {
     /// Cancel safe.
     pub(super) async fn answered(&self) {
         // The sender is here.
-        let _ = self.answered.subscribe().wait_for(|answered| *answered).await;
+        let _ = self
+            .answered
+            .subscribe()
+            .wait_for(|answered| *answered)
+            .await;
     }
 
     /// The torrent was completed here.
@@ -82,18 +86,16 @@ impl Announcer {
     }
 
     /// Announces the torrent until it stops, and says then that it leaves.
-    pub(super) fn run(
-        &self,
-        torrent: Arc<Torrent>,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn run(&self, torrent: Arc<Torrent>) -> impl Future<Output = ()> + Send + use<> {
         async move { torrent.announcer().announce_all(&torrent).await }
     }
 
     async fn announce_all(&self, torrent: &Arc<Torrent>) {
-        let mut tiers = Tiers::new(torrent.metainfo.trackers());
+        let mut rng = torrent.session.rng();
+        let mut tiers = Tiers::new(torrent.metainfo.trackers(), &mut rng);
         let (mut begun, mut pause) = (false, FIRST_PAUSE);
         let mut tracker_id = None;
-        let key = fastrand::u32(..);
+        let key = rng.u32(..);
         // What was here at the start was not completed here.
         let downloaded = torrent.figures().downloaded;
         loop {
@@ -181,9 +183,9 @@ fn announce(
 
 impl Tiers {
     /// Those of each tier in any order, as BEP 12 has it.
-    fn new(tiers: &[Vec<String>]) -> Self {
+    fn new(tiers: &[Vec<String>], rng: &mut fastrand::Rng) -> Self {
         let mut tiers = tiers.to_vec();
-        tiers.iter_mut().for_each(|tier| fastrand::shuffle(tier));
+        tiers.iter_mut().for_each(|tier| rng.shuffle(tier));
         Self(tiers)
     }
 

@@ -23,8 +23,8 @@ use crate::peer::contents::inbox::DriverInput;
 use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
+use crate::protocol::Addr;
 use crate::protocol::limits::FRAME_TIMEOUT;
-use crate::protocol::{Addr, PeerMessage};
 
 /// How much is received with one call at least, in bytes: a few blocks.
 const READ_LEN: usize = 64 << 10;
@@ -116,7 +116,9 @@ impl ConnectionTask {
             ended = reader.run(read_half, shaken.input) => ended,
         };
         drop(place);
-        let name = client.client().map(|client| format!("{} {}", client.name, client.version));
+        let name = client
+            .client()
+            .map(|client| format!("{} {}", client.name, client.version));
         tracing::debug!(%ended, ?name, "connection ended");
         // When the driver has ended, nobody needs to know.
         let _ = inbox.send(DriverInput::Down { link: id }).await;
@@ -198,7 +200,10 @@ impl Reader<'_> {
                     if !self.shared.outgoing.is_muted() {
                         let link = self.id;
                         // A driver that has ended has ended its links as well.
-                        let _ = self.inbox.send(DriverInput::Message { link, message }).await;
+                        let _ = self
+                            .inbox
+                            .send(DriverInput::Message { link, message })
+                            .await;
                     }
                 }
                 LinkEvent::About(about) => {
@@ -369,7 +374,11 @@ struct Group {
 async fn write<S: AsyncWrite>(io: &mut WriteHalf<S>, pieces: Vec<bytes::Bytes>) -> io::Result<()> {
     let mut rest: std::collections::VecDeque<_> = pieces.into();
     while !rest.is_empty() {
-        let slices: Vec<_> = rest.iter().take(64).map(|piece| io::IoSlice::new(piece)).collect();
+        let slices: Vec<_> = rest
+            .iter()
+            .take(64)
+            .map(|piece| io::IoSlice::new(piece))
+            .collect();
         let mut written = io.write_vectored(&slices).await?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -393,6 +402,7 @@ fn now() -> std::time::Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::PeerMessage;
 
     #[tokio::test]
     async fn pieces_are_written_in_order_however_few_bytes_are_taken() {

@@ -108,8 +108,14 @@ mod tests {
     #[test]
     fn peers_are_named_once_and_the_oldest_are_forgotten() {
         let peers = KnownPeers::default();
-        assert_eq!(peers.found([addr(1), addr(0), addr(2), addr(1)]), [addr(1), addr(2)]);
-        assert_eq!(peers.found([([0, 0, 0, 0], 5).into(), ([224, 0, 0, 1], 5).into()]), []);
+        assert_eq!(
+            peers.found([addr(1), addr(0), addr(2), addr(1)]),
+            [addr(1), addr(2)]
+        );
+        assert_eq!(
+            peers.found([([0, 0, 0, 0], 5).into(), ([224, 0, 0, 1], 5).into()]),
+            []
+        );
         peers.found((3..=2000).map(addr));
         let named = peers.named();
         assert_eq!((named.len(), named[MAX_NAMED - 1]), (MAX_NAMED, addr(2000)));

@@ -14,7 +14,9 @@ use super::torrent::{Driven, Torrent, TorrentOutside};
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
 use crate::bittorrent::{InfoHashV1, Metainfo};
-use crate::content::{Content, ContentId, ContentName, Geometry, Manifest, PieceDigests, PieceRoot};
+use crate::content::{
+    Content, ContentId, ContentName, Geometry, Manifest, PieceDigests, PieceRoot,
+};
 use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
@@ -78,7 +80,9 @@ pub(super) struct SessionShared {
 
 impl std::fmt::Debug for SessionShared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionShared").field("client", &self.client).finish_non_exhaustive()
+        f.debug_struct("SessionShared")
+            .field("client", &self.client)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,12 +106,16 @@ impl TorrentSession {
                 Some(listening.map_err(failed)?)
             }
         };
-        let bound = listener.as_ref().map(|listener| listener.local_addr().clone());
-        let port = bound.as_ref().and_then(Addr::socket_addr).map(|addr| addr.port());
+        let bound = listener
+            .as_ref()
+            .map(|listener| listener.local_addr().clone());
+        let port = bound
+            .as_ref()
+            .and_then(Addr::socket_addr)
+            .map(|addr| addr.port());
         let mut random = [0; 12];
-        for byte in &mut random {
-            *byte = fastrand::alphanumeric() as u8;
-        }
+        let mut rng = rng(peer.shared());
+        random.fill_with(|| rng.alphanumeric() as u8);
         let shared = Arc::new(SessionShared {
             shared: Arc::clone(peer.shared()),
             transport,
@@ -151,7 +159,11 @@ impl TorrentSession {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn add(&self, metainfo: &Metainfo, options: TorrentOptions) -> Result<Download, TorrentError> {
+    pub fn add(
+        &self,
+        metainfo: &Metainfo,
+        options: TorrentOptions,
+    ) -> Result<Download, TorrentError> {
         let (info_hash, id) = identity(metainfo);
         let shared = &self.shared.shared;
         let manifest = manifest(metainfo, id)?;
@@ -200,7 +212,17 @@ impl TorrentSession {
     }
 }
 
+/// Random numbers that follow from the seed of the peer.
+fn rng(shared: &PeerShared) -> fastrand::Rng {
+    fastrand::Rng::with_seed(shared.swarm_config().planner.seed)
+}
+
 impl SessionShared {
+    /// Random numbers that need not be secret.
+    pub(super) fn rng(&self) -> fastrand::Rng {
+        rng(&self.shared)
+    }
+
     /// Those who name the torrent get a connection with it from now on.
     fn insert(&self, torrent: &Arc<Torrent>, metainfo: &Metainfo) {
         let v2 = metainfo.info_hash_v2().map(|hash| hash.truncated());
@@ -251,7 +273,8 @@ async fn accept(session: Arc<SessionShared>, mut listener: TcpAcceptor, stop: Ca
                 shaken = timeout(HANDSHAKE_TIMEOUT, shake) => shaken,
             };
             drop(place);
-            let (Ok(Some((shaken, torrent))), Some(place)) = (shaken, admission.accept(&stream.remote))
+            let (Ok(Some((shaken, torrent))), Some(place)) =
+                (shaken, admission.accept(&stream.remote))
             else {
                 return;
             };
@@ -285,7 +308,9 @@ fn manifest(metainfo: &Metainfo, id: ContentId) -> Result<Manifest, TorrentError
     let geometry = Geometry::of_torrent(metainfo.total_length(), piece_len)?;
     let pieces = 0..metainfo.pieces();
     let v1 = metainfo.info_hash_v1().map(|_| {
-        let hashes = pieces.clone().filter_map(|piece| metainfo.piece_hash_v1(piece));
+        let hashes = pieces
+            .clone()
+            .filter_map(|piece| metainfo.piece_hash_v1(piece));
         hashes.collect::<Vec<_>>()
     });
     let v2 = metainfo.info_hash_v2().map(|_| {

@@ -20,7 +20,10 @@ pub(super) async fn announce(
     query.num_want = Some(announce.wanted);
     query.key = Some(format!("{:08x}", announce.key));
     query.tracker_id = announce.tracker_id.clone();
-    let mut response = client.get(with_query(url, &query.to_query())).send().await?;
+    let mut response = client
+        .get(with_query(url, &query.to_query()))
+        .send()
+        .await?;
     let status = response.status();
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {

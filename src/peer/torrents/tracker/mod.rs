@@ -77,7 +77,9 @@ impl TrackerClients {
     /// Clients whose requests take so long at most.
     pub(super) fn new(timeout: Duration) -> Self {
         let agent = concat!("bt_lite/", env!("CARGO_PKG_VERSION"));
-        let builder = reqwest::Client::builder().user_agent(agent).timeout(timeout);
+        let builder = reqwest::Client::builder()
+            .user_agent(agent)
+            .timeout(timeout);
         Self {
             // Fails where there is no TLS, which is not asked for.
             http: builder.build().unwrap_or_default(),
@@ -131,7 +133,10 @@ mod tests {
     fn intervals_are_kept_within_what_makes_sense() {
         let of = |interval, min| {
             let announced = Announced::new(Vec::new(), interval, min);
-            (announced.interval.as_secs(), announced.min_interval.as_secs())
+            (
+                announced.interval.as_secs(),
+                announced.min_interval.as_secs(),
+            )
         };
         assert_eq!(of(1800, Some(900)), (1800, 900));
         assert_eq!(of(1800, None), (1800, 900));

@@ -26,11 +26,7 @@ pub(super) async fn announce(url: &Url, announce: &Announce) -> Result<Announced
     Err(last)
 }
 
-async fn ask(
-    addr: SocketAddr,
-    url: &Url,
-    announce: &Announce,
-) -> Result<Announced, NotAnnounced> {
+async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announced, NotAnnounced> {
     let any: SocketAddr = match addr {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -46,7 +42,9 @@ async fn ask(
     if let Some(query) = url.query() {
         path = format!("{path}?{query}");
     }
-    let event = announce.event.filter(|event| *event != AnnounceEvent::Paused);
+    let event = announce
+        .event
+        .filter(|event| *event != AnnounceEvent::Paused);
     let asked = |transaction_id| UdpRequest::Announce {
         connection_id,
         transaction_id,
@@ -86,7 +84,8 @@ async fn exchange(
     addr: SocketAddr,
     request: impl Fn(u32) -> UdpRequest,
 ) -> Result<UdpResponse, NotAnnounced> {
-    let transaction_id = fastrand::u32(..);
+    // Nobody else is to guess it.
+    let transaction_id = getrandom::u32().map_err(std::io::Error::other)?;
     let packet = request(transaction_id).encode();
     let mut buffer = [0; MAX_PACKET_LEN];
     for sent in 0.. {
