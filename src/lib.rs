@@ -125,6 +125,8 @@
 //!   of aws-lc-rs in its place.
 //! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
 //!   each content. `quic-aws-lc-rs` has the other cryptography.
+//! - `bittorrent`: torrent files, magnet links and tracker messages of BitTorrent itself, in
+//!   `bt_lite::bittorrent`.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.
@@ -139,6 +141,8 @@ mod setters;
 #[macro_use]
 mod advice;
 pub mod access;
+#[cfg(feature = "bittorrent")]
+pub mod bittorrent;
 pub mod content;
 mod descriptors;
 mod error;
