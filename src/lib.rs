@@ -126,6 +126,8 @@
 //! - `bittorrent`: BitTorrent itself, for clients of other makers: see `bt_lite::bittorrent`.
 //! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
 //!   each content. `quic-aws-lc-rs` has the other cryptography.
+//! - `bittorrent`: torrent files, magnet links and tracker messages of BitTorrent itself, in
+//!   `bt_lite::bittorrent`.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.
