@@ -1,16 +1,22 @@
 //! BitTorrent itself, as its many clients speak it (feature `bittorrent`).
 //!
-//! So far these are its data formats, in pure code: torrent files, magnet links, and what
-//! is said to trackers over HTTP and UDP. Each item names the BEP (BitTorrent Enhancement
-//! Proposal) that it is from.
+//! A [`TorrentSession`] fetches and shares torrents beside the other contents of a peer. The
+//! rest are the formats, in pure code: torrent files ([`metainfo`]), [`magnet`] links, what
+//! is said to trackers over HTTP and UDP ([`tracker`]), and what is said on a connection
+//! between two peers ([`wire`]), which is translated for the swarm machine by the module
+//! `link`. Each item names the BEP (BitTorrent Enhancement Proposal) that it is from.
 
 pub mod bencode;
 mod info_hash;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+pub(crate) mod link;
 pub mod magnet;
 pub mod metainfo;
 mod percent;
 pub mod tracker;
+pub mod wire;
 
+pub use crate::peer::{TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig};
 pub use info_hash::{InfoHashV1, InfoHashV2, ParseInfoHashError};
 pub use magnet::{Magnet, MagnetError};
 pub use metainfo::{Metainfo, MetainfoBuilder, MetainfoError, MetainfoFormat, TorrentFile};

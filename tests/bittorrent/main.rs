@@ -1,5 +1,5 @@
-//! The data formats of BitTorrent: against files of another program, models, and bytes that
-//! mean harm.
+//! BitTorrent, as clients of other makers speak it: its formats against files of another
+//! program, models, and bytes that mean harm; and sessions.
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
@@ -7,6 +7,8 @@ mod builder;
 mod hostile_torrents;
 mod mutations;
 mod reference;
+mod sessions;
 mod tracker_http;
 mod tracker_udp;
 mod value;
+mod wire;
