@@ -165,6 +165,16 @@ impl Asleep {
         }
     }
 
+    /// How it is cut into chunks.
+    pub(in crate::peer) fn geometry(&self) -> Option<Geometry> {
+        match self.manifest() {
+            KeptManifest::Here(manifest) => Some(manifest.geometry()),
+            KeptManifest::Recorded | KeptManifest::Derived => {
+                Geometry::of(self.content.length).ok()
+            }
+        }
+    }
+
     /// The chunks that have to be verified before they are served, if any.
     pub(in crate::peer) fn unchecked(&self) -> Option<&Bitfield> {
         self.rare.as_ref()?.unchecked.as_ref()
