@@ -242,8 +242,8 @@ mod tests {
     use super::*;
 
     #[cfg(feature = "bittorrent")]
-    #[test]
-    fn torrent_that_sleeps_keeps_its_manifest_however_short_it_is() {
+    #[tokio::test]
+    async fn torrent_that_sleeps_keeps_its_manifest_however_short_it_is() {
         use crate::content::{ContentId, PieceDigests};
         use crate::storage::{MemoryStorage, Storage};
 
@@ -254,7 +254,7 @@ mod tests {
             let digests = PieceDigests::v1(vec![[0; 20]; pieces as usize]);
             let id = ContentId::of_torrent_v1(&[pieces as u8; 20]);
             let manifest = Arc::new(Manifest::torrent(id, geometry, digests).unwrap());
-            let created = futures::executor::block_on(storage.create(&name, &manifest));
+            let created = storage.create(&name, &manifest).await;
             let content = Content::new(id, name.clone(), geometry.length());
             let blob = created.unwrap().blob;
             let mut asleep = Asleep::new(content, name, blob, &manifest, true);
