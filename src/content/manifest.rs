@@ -219,7 +219,7 @@ impl Manifest {
         self.geometry
     }
 
-    /// The hashes of all chunks, in order. A torrent has none of these.
+    /// The hashes of all chunks, in order. A [torrent](Self::is_torrent) has none of these.
     pub fn hashes(&self) -> &[ChunkHash] {
         match &self.digests {
             Digests::Hashes(hashes) => hashes.as_chunks().0,

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use bt_lite::content::BlockRange;
-use bt_lite::peer::swarm::{LinkId, Output, ReadWindow, Swarm, SwarmConfig};
-use bt_lite::protocol::{OwnState, PeerId, PeerMessage};
+use bt_lite::peer::swarm::{DropReason, LinkId, Output, ReadWindow, Swarm, SwarmConfig};
+use bt_lite::protocol::{OwnState, PeerId, PeerMessage, RefuseReason};
 use bt_lite::{Bitfield, ChunkIndex};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -190,6 +190,31 @@ fn pages_of_the_manifest_of_a_torrent_are_refused() {
             }
         }
     }
+}
+
+#[test]
+fn client_that_finds_no_place_is_refused_and_not_told_to_wait() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(300_000, 100_000));
+    let mut config = SwarmConfig::default();
+    config.max_links = 1;
+    assert!(config.max_waiting > 0);
+    let mut swarm = Swarm::seeder(now, config, PeerId([9; 16]), sample.manifest.clone());
+    swarm.link_up(now, CLIENT, link_info(PeerId([1; 16]), None, false));
+    let requested = BlockRange {
+        chunk: ChunkIndex(0),
+        offset: 0,
+        len: 1,
+    };
+    swarm.handle_message(now, CLIENT, PeerMessage::HaveNone);
+    swarm.handle_message(now, CLIENT, PeerMessage::Request(requested));
+    outputs(&mut swarm);
+    let late = LinkId(2);
+    swarm.link_up(now, late, link_info(PeerId([2; 16]), None, false));
+    let refused = Output::Drop {
+        link: late,
+        reason: DropReason::Refused(RefuseReason::Busy),
+    };
+    assert_eq!(outputs(&mut swarm), [refused]);
 }
 
 #[test]

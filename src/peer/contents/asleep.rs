@@ -165,6 +165,16 @@ impl Asleep {
         }
     }
 
+    /// How it is cut into chunks.
+    pub(in crate::peer) fn geometry(&self) -> Option<Geometry> {
+        match self.manifest() {
+            KeptManifest::Here(manifest) => Some(manifest.geometry()),
+            KeptManifest::Recorded | KeptManifest::Derived => {
+                Geometry::of(self.content.length).ok()
+            }
+        }
+    }
+
     /// The chunks that have to be verified before they are served, if any.
     pub(in crate::peer) fn unchecked(&self) -> Option<&Bitfield> {
         self.rare.as_ref()?.unchecked.as_ref()
@@ -232,6 +242,29 @@ impl Asleep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "bittorrent")]
+    #[tokio::test]
+    async fn torrent_that_sleeps_keeps_its_manifest_however_short_it_is() {
+        use crate::content::{ContentId, PieceDigests};
+        use crate::storage::{MemoryStorage, Storage};
+
+        let storage = MemoryStorage::new();
+        for pieces in [1, 2] {
+            let name: ContentName = format!("{pieces}").parse().unwrap();
+            let geometry = Geometry::of_torrent(pieces * 100, 100).unwrap();
+            let digests = PieceDigests::v1(vec![[0; 20]; pieces as usize]);
+            let id = ContentId::of_torrent_v1(&[pieces as u8; 20]);
+            let manifest = Arc::new(Manifest::torrent(id, geometry, digests).unwrap());
+            let created = storage.create(&name, &manifest).await;
+            let content = Content::new(id, name.clone(), geometry.length());
+            let blob = created.unwrap().blob;
+            let mut asleep = Asleep::new(content, name, blob, &manifest, true);
+            asleep.set_recorded();
+            assert!(matches!(asleep.manifest(), KeptManifest::Here(kept) if *kept == manifest));
+            assert_eq!(asleep.geometry(), Some(geometry));
+        }
+    }
 
     #[test]
     fn content_that_sleeps_is_small() {

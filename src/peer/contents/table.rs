@@ -324,7 +324,7 @@ impl Contents {
     fn waking(self: &Arc<Self>, table: &mut Table, id: ContentId, content: Arc<Asleep>) -> Waking {
         let inbox = Inbox::new();
         let uploads = table.uploads.entry(id).or_default().clone();
-        let shared = ContentStatus::shared(content.content.clone(), uploads);
+        let shared = ContentStatus::shared_in(content.geometry(), content.content.clone(), uploads);
         let status = StatusSender::new(shared);
         let watched = status.subscribe();
         // Nobody cancels what is complete.
@@ -624,7 +624,8 @@ impl Contents {
             }
             State::Asleep(asleep) => {
                 let uploads = table.uploads.get(id).cloned().unwrap_or_default();
-                let status = ContentStatus::shared(asleep.content.clone(), uploads);
+                let status =
+                    ContentStatus::shared_in(asleep.geometry(), asleep.content.clone(), uploads);
                 (None, status)
             }
         })

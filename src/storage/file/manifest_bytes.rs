@@ -45,3 +45,20 @@ fn hashes(bytes: &mut Bytes, count: usize) -> Option<Vec<ChunkHash>> {
     let hash = |hash: &[u8]| hash.try_into().expect("cut to its length");
     Some(flat.chunks_exact(HASH_LEN).map(hash).collect())
 }
+
+#[cfg(all(test, feature = "bittorrent"))]
+mod tests {
+    use super::*;
+    use crate::content::{Geometry, PieceDigests};
+
+    #[test]
+    fn manifest_of_a_torrent_is_not_written() {
+        let geometry = Geometry::of_torrent(250, 100).unwrap();
+        let digests = PieceDigests::v1(vec![[0; 20]; 3]);
+        let id = ContentId::of_torrent_v1(&[0; 20]);
+        let manifest = Manifest::torrent(id, geometry, digests).unwrap();
+        let mut bytes = Vec::new();
+        assert_eq!(put_manifest(&mut bytes, &manifest), None);
+        assert!(bytes.is_empty());
+    }
+}

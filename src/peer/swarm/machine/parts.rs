@@ -123,6 +123,12 @@ impl Parts {
         self.phase.manifest()
     }
 
+    /// Whether the content is a torrent. Then the links are with BitTorrent clients.
+    pub(super) fn is_torrent(&self) -> bool {
+        self.manifest()
+            .is_some_and(|manifest| manifest.is_torrent())
+    }
+
     /// Whether the content is complete and published.
     pub(super) fn is_seeding(&self) -> bool {
         self.phase.is_seeding()
@@ -228,9 +234,10 @@ impl Parts {
     }
 
     /// Whether links wait here for a place. Only a seeder has them wait: who is refused by
-    /// a leecher has others to ask, as the leecher itself has.
+    /// a leecher has others to ask, as the leecher itself has. A BitTorrent client cannot be
+    /// told that it waits, and goes on as if it did not.
     pub(super) fn keeps_a_line(&self) -> bool {
-        self.is_seeding() && self.config.max_waiting > 0
+        self.is_seeding() && self.config.max_waiting > 0 && !self.is_torrent()
     }
 
     /// Sends a message to a link that has a place.
