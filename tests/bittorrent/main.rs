@@ -2,4 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure ends the test")]
 
-mod wire;
+mod link_choking;
+mod link_desk;
+mod link_having;
+mod link_others;
+mod link_pair;
+mod link_requests;
+mod metadata_fetch;
+mod wire_bytes;
+mod wire_extensions;
+mod wire_props;

@@ -20,4 +20,4 @@ pub use error::{LinkEnd, Violation};
 pub use metadata_fetch::{FetchOutput, MetadataFetch, MetadataHash, SourceId};
 pub use padding::Padding;
 pub use serves::{MAX_SERVED_LEN, OWN_REQQ};
-pub use translator::{BitTorrentLink, LinkEvent, Outgoing};
+pub use translator::{BitTorrentLink, LinkEvent, LinkFigures, Outgoing};

@@ -80,6 +80,22 @@ pub struct Outgoing {
     pub message: Message,
     /// How many messages of the machine are sent with it: 0 or 1.
     pub of_machine: usize,
+    /// A piece of the info dictionary.
+    is_metadata: bool,
+}
+
+/// What was passed over on a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkFigures {
+    /// Bytes of blocks that came for nothing.
+    pub late_bytes: u64,
+    /// Answers to what was not asked for.
+    pub unasked: u32,
+    /// Messages of unknown types.
+    pub unknown: u32,
+    /// Chunks of which blocks may be asked for while choked. They need not be.
+    pub allowed_fast: u32,
 }
 
 /// One connection. After each input, take what [`poll_event`](Self::poll_event) has until
@@ -116,10 +132,7 @@ pub struct BitTorrentLink {
     is_marked: bool,
     /// The other side wants nothing (BEP 21).
     upload_only: bool,
-    unasked: u32,
-    unknown: u32,
-    /// Bytes that came for nothing.
-    late: u64,
+    figures: LinkFigures,
 
     /// When something was last sent and heard, and when the connection began.
     sent_at: Instant,
@@ -155,9 +168,7 @@ impl BitTorrentLink {
             is_complete: false,
             is_marked: false,
             upload_only: false,
-            unasked: 0,
-            unknown: 0,
-            late: 0,
+            figures: LinkFigures::default(),
             sent_at: now,
             heard_at: now,
             began_at: now,
@@ -273,7 +284,10 @@ impl BitTorrentLink {
                 }
             }
             // It may be used and need not be: the machine asks nobody who chokes it.
-            Message::AllowedFast(_) => {}
+            Message::AllowedFast(_) => {
+                let count = &mut self.figures.allowed_fast;
+                *count = count.saturating_add(1);
+            }
             // There is no DHT here.
             Message::Port(_) => {}
             Message::Extended { id, payload } => self.heard_extended(now, id, &payload)?,
@@ -306,8 +320,9 @@ impl BitTorrentLink {
             return;
         }
         self.tell(PeerMessage::Choke);
-        let lost = self.asks.choked(self.config.is_fast());
+        let (lost, cancels) = self.asks.choked(self.config.is_fast());
         self.lose(lost);
+        self.cancel_on_wire(cancels);
     }
 
     fn heard_interest(&mut self, now: Instant, interested: bool) {
@@ -350,9 +365,9 @@ impl BitTorrentLink {
                     self.tell_block(block, data);
                 }
             }
-            Answer::Late => self.late += u64::from(len),
+            Answer::Late => self.figures.late_bytes += u64::from(len),
             Answer::Unasked => {
-                self.late += u64::from(len);
+                self.figures.late_bytes += u64::from(len);
                 self.count_unasked()?;
             }
         }
@@ -368,8 +383,7 @@ impl BitTorrentLink {
         } else if is(OWN_EXTENSIONS.ut_metadata) {
             match MetadataMessage::decode(payload)? {
                 MetadataMessage::Request { piece } => {
-                    let answer = self.metadata.requested(piece);
-                    self.say_extended(self.ids.ut_metadata, answer.encode());
+                    self.serve_metadata(piece);
                 }
                 MetadataMessage::Unknown => self.count_unknown()?,
                 answer => self.events.push_back(LinkEvent::Metadata(answer)),
@@ -393,6 +407,19 @@ impl BitTorrentLink {
             self.count_unknown()?;
         }
         Ok(())
+    }
+
+    fn serve_metadata(&mut self, piece: u32) {
+        let Some(id) = self.ids.ut_metadata.filter(|id| *id != 0) else {
+            return;
+        };
+        let answer = self.metadata.requested(piece);
+        let is_piece = matches!(answer, MetadataMessage::Data { .. });
+        let payload = answer.encode();
+        self.push(Message::Extended { id, payload }, 0);
+        if let Some(last) = self.messages.back_mut() {
+            last.is_metadata = is_piece;
+        }
     }
 
     /// The extended handshake, or an update of it.
@@ -446,16 +473,16 @@ impl BitTorrentLink {
     }
 
     fn count_unasked(&mut self) -> Result<(), Violation> {
-        self.unasked += 1;
-        match self.unasked > MAX_UNASKED {
+        self.figures.unasked += 1;
+        match self.figures.unasked > MAX_UNASKED {
             true => Err(Violation::Unasked),
             false => Ok(()),
         }
     }
 
     fn count_unknown(&mut self) -> Result<(), Violation> {
-        self.unknown += 1;
-        match self.unknown > MAX_UNKNOWN {
+        self.figures.unknown += 1;
+        match self.figures.unknown > MAX_UNKNOWN {
             true => Err(Violation::Unknown),
             false => Ok(()),
         }
@@ -737,6 +764,9 @@ impl BitTorrentLink {
     pub fn poll_message(&mut self, now: Instant) -> Option<Outgoing> {
         let outgoing = self.messages.pop_front()?;
         self.sent_at = now;
+        if outgoing.is_metadata {
+            self.metadata.sent();
+        }
         Some(outgoing)
     }
 
@@ -746,9 +776,9 @@ impl BitTorrentLink {
         std::mem::take(&mut self.settled)
     }
 
-    /// How many bytes of blocks came for nothing so far.
-    pub fn late_bytes(&self) -> u64 {
-        self.late
+    /// What was passed over so far.
+    pub fn figures(&self) -> LinkFigures {
+        self.figures
     }
 
     fn tell(&mut self, message: PeerMessage) {
@@ -798,6 +828,7 @@ impl BitTorrentLink {
         self.messages.push_back(Outgoing {
             message,
             of_machine,
+            is_metadata: false,
         });
         if self.messages.len() > MAX_UNSENT {
             self.end(LinkEnd::Violation(Violation::DoesNotRead));
@@ -816,6 +847,6 @@ impl BitTorrentLink {
         self.serves.check_invariants();
         self.remote.check_invariants();
         assert!(self.messages.len() <= MAX_UNSENT + 1);
-        assert!(self.unasked <= MAX_UNASKED + 1 && self.unknown <= MAX_UNKNOWN + 1);
+        assert!(self.figures.unasked <= MAX_UNASKED + 1 && self.figures.unknown <= MAX_UNKNOWN + 1);
     }
 }
