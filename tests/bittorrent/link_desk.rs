@@ -8,7 +8,7 @@ use bt_lite::bittorrent::wire::{
 };
 use bt_lite::content::{BlockRange, ChunkIndex, Geometry};
 use bt_lite::protocol::PeerMessage;
-use bt_lite::testing::bittorrent::{BitTorrentLink, LinkConfig, LinkEnd, LinkEvent, Padding};
+use bt_lite::testing::bittorrent::{BitTorrentLink, LinkEnd, LinkEvent, LinkFacts, Padding};
 use bytes::Bytes;
 
 pub(crate) const FAST: Reserved = Reserved::FAST;
@@ -19,13 +19,13 @@ pub(crate) fn geometry() -> Geometry {
     Geometry::of(20 * 16_384 - 100).unwrap()
 }
 
-pub(crate) fn config(agreed: Reserved) -> LinkConfig {
+pub(crate) fn config(agreed: Reserved) -> LinkFacts {
     let client = ClientId(*b"-TR3000-abcdefghijkl");
-    LinkConfig::new(geometry(), agreed.with(Reserved::EXTENDED), client)
+    LinkFacts::new(geometry(), agreed.with(Reserved::EXTENDED), client)
 }
 
-pub(crate) fn padded(agreed: Reserved, ranges: &[std::ops::Range<u64>]) -> LinkConfig {
-    LinkConfig {
+pub(crate) fn padded(agreed: Reserved, ranges: &[std::ops::Range<u64>]) -> LinkFacts {
+    LinkFacts {
         padding: Arc::new(Padding::new(ranges.iter().cloned())),
         ..config(agreed)
     }
@@ -72,7 +72,7 @@ type Follows = (Vec<PeerMessage>, Vec<Message>);
 
 impl Desk {
     /// A link before anything was said.
-    pub(crate) fn fresh(config: LinkConfig) -> Self {
+    pub(crate) fn fresh(config: LinkFacts) -> Self {
         let now = Instant::now();
         Self {
             link: BitTorrentLink::new(now, config),
@@ -83,7 +83,7 @@ impl Desk {
     }
 
     /// A link on which the handshakes are behind, and the machine has nothing.
-    pub(crate) fn new(config: LinkConfig) -> Self {
+    pub(crate) fn new(config: LinkFacts) -> Self {
         let mut desk = Self::fresh(config);
         desk.follows();
         desk.says(PeerMessage::HaveNone);
@@ -91,7 +91,7 @@ impl Desk {
     }
 
     /// A link that may ask for everything.
-    pub(crate) fn asking(config: LinkConfig) -> Self {
+    pub(crate) fn asking(config: LinkFacts) -> Self {
         let mut desk = Self::new(config);
         desk.hears(Message::Bitfield(Bytes::from_static(b"\xff\xff\xf0")));
         desk.hears(Message::Unchoke);
@@ -99,7 +99,7 @@ impl Desk {
     }
 
     /// A link that has everything, at an interested peer.
-    pub(crate) fn serving(config: LinkConfig) -> Self {
+    pub(crate) fn serving(config: LinkFacts) -> Self {
         let mut desk = Self::fresh(config);
         desk.says(PeerMessage::HaveAll);
         desk.hears(Message::Interested);

@@ -8,7 +8,7 @@ use bt_lite::bittorrent::wire::{
 };
 use bt_lite::content::ChunkIndex;
 use bt_lite::protocol::{LinkProof, PeerMessage, RefuseReason};
-use bt_lite::testing::bittorrent::{LinkConfig, LinkEnd, LinkEvent, Violation};
+use bt_lite::testing::bittorrent::{LinkEnd, LinkEvent, LinkFacts, Violation};
 use bytes::Bytes;
 
 use crate::link_desk::{Desk, FAST, NOT_FAST, about, config};
@@ -40,7 +40,7 @@ fn pex(peers: &PexMessage) -> Message {
 }
 
 /// What the first message of a link says of itself.
-fn own_about(config: LinkConfig) -> ExtendedHandshake {
+fn own_about(config: LinkFacts) -> ExtendedHandshake {
     let mut desk = Desk::fresh(config);
     let (_, out) = desk.follows();
     let [Message::Extended { id: 0, payload }] = &out[..] else {
@@ -51,7 +51,7 @@ fn own_about(config: LinkConfig) -> ExtendedHandshake {
 
 #[test]
 fn extended_handshake_is_not_said_where_it_was_not_agreed_on() {
-    let mut desk = Desk::fresh(LinkConfig {
+    let mut desk = Desk::fresh(LinkFacts {
         agreed: Reserved::FAST,
         ..config(FAST)
     });
@@ -75,7 +75,7 @@ fn extended_handshake_late_and_twice_is_told_each_time() {
 
 #[test]
 fn own_extended_handshake_says_what_is_served() {
-    let own = own_about(LinkConfig {
+    let own = own_about(LinkFacts {
         info: Some(Bytes::from_static(b"de")),
         about: about(|about| about.port = Some(9)),
         ..config(FAST)
@@ -156,7 +156,7 @@ fn peers_are_exchanged_once_a_minute_at_most() {
 
 #[test]
 fn private_torrent_neither_says_nor_hears_of_peers() {
-    let private = LinkConfig {
+    let private = LinkFacts {
         private: true,
         ..config(FAST)
     };
@@ -173,7 +173,7 @@ fn private_torrent_neither_says_nor_hears_of_peers() {
 #[test]
 fn info_dictionary_is_served_in_pieces() {
     let info: Bytes = (0..20_000_u32).map(|at| at as u8).collect();
-    let mut desk = Desk::asking(LinkConfig {
+    let mut desk = Desk::asking(LinkFacts {
         info: Some(info.clone()),
         ..config(FAST)
     });
@@ -200,7 +200,7 @@ fn info_dictionary_is_served_in_pieces() {
 
 #[test]
 fn info_dictionary_does_not_fill_the_memory_of_who_serves_it() {
-    let mut desk = Desk::asking(LinkConfig {
+    let mut desk = Desk::asking(LinkFacts {
         info: Some(vec![0; 100 * 16_384].into()),
         ..config(FAST)
     });

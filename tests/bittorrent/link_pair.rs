@@ -13,7 +13,7 @@ use bt_lite::bittorrent::wire::{
 };
 use bt_lite::content::{Bitfield, BlockRange, ChunkIndex, Geometry};
 use bt_lite::protocol::{DONT_HAVE_MARK, PeerMessage};
-use bt_lite::testing::bittorrent::{BitTorrentLink, LinkConfig, LinkEvent, OWN_REQQ, Padding};
+use bt_lite::testing::bittorrent::{BitTorrentLink, LinkEvent, LinkFacts, OWN_REQQ, Padding};
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -92,7 +92,7 @@ struct End {
 }
 
 impl End {
-    fn new(now: Instant, config: LinkConfig, has: Bitfield) -> Self {
+    fn new(now: Instant, config: LinkFacts, has: Bitfield) -> Self {
         Self {
             link: BitTorrentLink::new(now, config),
             asked: BTreeSet::new(),
@@ -311,9 +311,9 @@ fn run(fast: bool, padded: bool, reqq: u32, starts: [u8; 2], script: Vec<(usize,
         true => Reserved::EXTENDED.with(Reserved::FAST),
         false => Reserved::EXTENDED,
     };
-    let config = LinkConfig {
+    let config = LinkFacts {
         padding: Arc::new(Padding::new(world.padding.iter().cloned())),
-        ..LinkConfig::new(geometry, agreed, ClientId(*b"-XX0000-abcdefghijkl"))
+        ..LinkFacts::new(geometry, agreed, ClientId(*b"-XX0000-abcdefghijkl"))
     };
     let mut ends = starts.map(|start| {
         let mut has = Bitfield::none(chunks);

@@ -3,7 +3,7 @@
 use bt_lite::bittorrent::wire::{ClientId, MAX_ASKED_LEN, Message};
 use bt_lite::content::Geometry;
 use bt_lite::protocol::PeerMessage;
-use bt_lite::testing::bittorrent::{LinkConfig, LinkEnd, MAX_SERVED_LEN, OWN_REQQ, Violation};
+use bt_lite::testing::bittorrent::{LinkEnd, LinkFacts, MAX_SERVED_LEN, OWN_REQQ, Violation};
 
 use crate::link_desk::{Desk, FAST, NOT_FAST, about, block, config, padded, sent, told, whole};
 
@@ -12,8 +12,8 @@ fn request(block: bt_lite::content::BlockRange) -> PeerMessage {
 }
 
 /// A torrent with chunks of 256 KiB.
-fn long_chunks(config: LinkConfig) -> LinkConfig {
-    LinkConfig {
+fn long_chunks(config: LinkFacts) -> LinkFacts {
+    LinkFacts {
         geometry: Geometry::of(256 << 20).unwrap(),
         ..config
     }
@@ -118,7 +118,7 @@ fn clients_that_do_not_say_how_many_wait_have_a_number_of_their_own() {
         (b"A2-1-36-0-abcdefghij", 96),
     ] {
         let client = ClientId(*id);
-        let mut desk = Desk::asking(LinkConfig {
+        let mut desk = Desk::asking(LinkFacts {
             client,
             ..config(NOT_FAST)
         });

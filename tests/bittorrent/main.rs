@@ -5,9 +5,11 @@
 mod link_choking;
 mod link_desk;
 mod link_having;
+mod link_magnet;
 mod link_others;
 mod link_pair;
 mod link_requests;
+mod link_strangers;
 mod metadata_fetch;
 mod wire_bytes;
 mod wire_extensions;

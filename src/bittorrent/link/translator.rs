@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::asks::{Answer, Asked, Asks};
-use super::config::LinkConfig;
 use super::error::{LinkEnd, Violation};
+use super::event::LinkEvent;
+use super::facts::LinkFacts;
 use super::metadata_service::MetadataService;
+use super::pulse::Pulse;
 use super::remote::Remote;
 use super::serves::{OWN_REQQ, Requested, Say, Serves, Words};
 use crate::bittorrent::wire::{
@@ -26,13 +28,6 @@ use crate::bittorrent::wire::{
 };
 use crate::content::{BlockRange, ChunkIndex};
 use crate::protocol::{DONT_HAVE_MARK, PeerMessage, RefuseReason};
-
-/// After this time in which nothing was sent, a keep-alive is: clients close after two
-/// minutes (BEP 3), and it may be under way for a while.
-const KEEP_ALIVE: Duration = Duration::from_secs(100);
-
-/// How long the other side may be silent: twice the time of BEP 3.
-const SILENCE: Duration = Duration::from_secs(240);
 
 /// After this time a peer that has not said what it has counts as one that has nothing. By
 /// BEP 3 it says so first, if at all.
@@ -56,22 +51,6 @@ const MAX_UNKNOWN: u32 = 64;
 
 /// How many messages may wait to be sent: twice what the machine lets wait on a link.
 const MAX_UNSENT: usize = 8192;
-
-/// What a connection has for this side.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum LinkEvent {
-    /// The machine is to hear this.
-    Machine(PeerMessage),
-    /// What the other side says of itself; again with each update.
-    About(Box<ExtendedHandshake>),
-    /// Peers that it knows.
-    Peers(PexMessage),
-    /// A piece of the info dictionary, or that it does not come.
-    Metadata(MetadataMessage),
-    /// The connection ends. Nothing follows.
-    End(LinkEnd),
-}
 
 /// A message that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +82,7 @@ pub struct LinkFigures {
 /// takes it.
 #[derive(Debug)]
 pub struct BitTorrentLink {
-    config: LinkConfig,
+    facts: LinkFacts,
     asks: Asks,
     serves: Serves,
     remote: Remote,
@@ -134,9 +113,7 @@ pub struct BitTorrentLink {
     upload_only: bool,
     figures: LinkFigures,
 
-    /// When something was last sent and heard, and when the connection began.
-    sent_at: Instant,
-    heard_at: Instant,
+    pulse: Pulse,
     began_at: Instant,
     /// When the machine last heard of the interest of the other side.
     interest_at: Instant,
@@ -147,14 +124,14 @@ pub struct BitTorrentLink {
 impl BitTorrentLink {
     /// A connection on which both handshakes are behind. It has the extended handshake to
     /// send, if that was agreed on.
-    pub fn new(now: Instant, config: LinkConfig) -> Self {
-        let geometry = config.geometry;
-        let most = config.presumed_reqq() as usize;
+    pub fn new(now: Instant, facts: LinkFacts) -> Self {
+        let geometry = facts.geometry;
+        let most = facts.presumed_reqq() as usize;
         let mut link = Self {
-            asks: Asks::new(geometry, config.padding.clone(), most),
-            serves: Serves::new(geometry, config.is_fast()),
+            asks: Asks::new(geometry, facts.padding.clone(), most),
+            serves: Serves::new(geometry, facts.is_fast()),
             remote: Remote::new(geometry.chunks()),
-            metadata: MetadataService::new(config.info.clone()),
+            metadata: MetadataService::new(facts.info.clone()),
             events: VecDeque::from([LinkEvent::Machine(PeerMessage::Choke)]),
             messages: VecDeque::new(),
             settled: 0,
@@ -169,15 +146,14 @@ impl BitTorrentLink {
             is_marked: false,
             upload_only: false,
             figures: LinkFigures::default(),
-            sent_at: now,
-            heard_at: now,
+            pulse: Pulse::new(now),
             began_at: now,
             interest_at: now,
             peers_heard_at: None,
             peers_told_at: None,
-            config,
+            facts,
         };
-        if link.config.is_extended() {
+        if link.facts.is_extended() {
             let about = link.about();
             link.say_extended(Some(HANDSHAKE_EXTENSION), about.encode());
         }
@@ -186,9 +162,9 @@ impl BitTorrentLink {
 
     /// What this side says of itself.
     fn about(&self) -> ExtendedHandshake {
-        let mut about = self.config.about.clone();
+        let mut about = self.facts.about.clone();
         about.extensions = OWN_EXTENSIONS;
-        if self.config.private {
+        if self.facts.private {
             about.extensions.ut_pex = None;
         }
         about.reqq = Some(OWN_REQQ);
@@ -203,7 +179,7 @@ impl BitTorrentLink {
         if self.has_ended {
             return;
         }
-        self.heard_at = now;
+        self.pulse.heard(now);
         if let Err(violation) = self.hear(now, message) {
             self.end(LinkEnd::Violation(violation));
         }
@@ -216,7 +192,7 @@ impl BitTorrentLink {
     }
 
     fn hear(&mut self, now: Instant, message: Message) -> Result<(), Violation> {
-        let is_fast = self.config.is_fast();
+        let is_fast = self.facts.is_fast();
         match message {
             Message::HaveAll
             | Message::HaveNone
@@ -279,7 +255,7 @@ impl BitTorrentLink {
                 Answer::Unasked => self.count_unasked()?,
             },
             Message::Suggest(chunk) => {
-                if self.config.geometry.contains(chunk) {
+                if self.facts.geometry.contains(chunk) {
                     self.tell(PeerMessage::Suggest(chunk));
                 }
             }
@@ -320,7 +296,7 @@ impl BitTorrentLink {
             return;
         }
         self.tell(PeerMessage::Choke);
-        let (lost, cancels) = self.asks.choked(self.config.is_fast());
+        let (lost, cancels) = self.asks.choked(self.facts.is_fast());
         self.lose(lost);
         self.cancel_on_wire(cancels);
     }
@@ -376,7 +352,7 @@ impl BitTorrentLink {
 
     fn heard_extended(&mut self, now: Instant, id: u8, payload: &Bytes) -> Result<(), Violation> {
         let is = |own: Option<u8>| own == Some(id);
-        if !self.config.is_extended() {
+        if !self.facts.is_extended() {
             self.count_unknown()?;
         } else if id == HANDSHAKE_EXTENSION {
             self.heard_about(now, ExtendedHandshake::decode(payload)?);
@@ -388,7 +364,7 @@ impl BitTorrentLink {
                 MetadataMessage::Unknown => self.count_unknown()?,
                 answer => self.events.push_back(LinkEvent::Metadata(answer)),
             }
-        } else if is(OWN_EXTENSIONS.ut_pex) && !self.config.private {
+        } else if is(OWN_EXTENSIONS.ut_pex) && !self.facts.private {
             let is_due = |at: &Instant| now.saturating_duration_since(*at) >= PEX / 2;
             if self.peers_heard_at.as_ref().is_none_or(is_due) {
                 self.peers_heard_at = Some(now);
@@ -506,7 +482,7 @@ impl BitTorrentLink {
                 let id = self.ids.lt_donthave.unwrap_or_default();
                 self.say_for_machine(Message::Extended { id, payload });
             }
-            PeerMessage::Suggest(chunk) if self.config.is_fast() => {
+            PeerMessage::Suggest(chunk) if self.facts.is_fast() => {
                 self.say_for_machine(Message::Suggest(chunk));
             }
             PeerMessage::Interested | PeerMessage::NotInterested => {
@@ -586,12 +562,16 @@ impl BitTorrentLink {
 
     /// The first message of the machine: what this side has.
     fn greet(&mut self, greeting: PeerMessage) {
-        let is_fast = self.config.is_fast();
-        let chunks = self.config.geometry.chunks();
+        let is_fast = self.facts.is_fast();
+        let chunks = self.facts.geometry.chunks();
         self.is_complete = greeting == PeerMessage::HaveAll;
         match greeting {
+            // It was said before the torrent was known.
+            PeerMessage::HaveNone if self.facts.said_none => self.settled += 1,
             PeerMessage::Bitfield(bits) => self.say_for_machine(Message::Bitfield(bits)),
-            PeerMessage::HaveAll if is_fast => self.say_for_machine(Message::HaveAll),
+            PeerMessage::HaveAll if is_fast && !self.facts.said_none => {
+                self.say_for_machine(Message::HaveAll)
+            }
             PeerMessage::HaveAll => {
                 let all = crate::content::Bitfield::all(chunks).to_bytes();
                 self.say_for_machine(Message::Bitfield(all));
@@ -645,7 +625,7 @@ impl BitTorrentLink {
 
     /// A request of the other side will not be answered.
     fn refuse(&mut self, block: BlockRange) {
-        if self.config.is_fast() {
+        if self.facts.is_fast() {
             self.say(Message::Reject(block));
         }
     }
@@ -677,7 +657,7 @@ impl BitTorrentLink {
     /// if it is too early, the other side does not listen, or the torrent is private.
     pub fn tell_peers(&mut self, now: Instant, peers: &PexMessage) -> bool {
         let is_early = |at: Instant| now.saturating_duration_since(at) < PEX;
-        let listens = self.ids.ut_pex.is_some_and(|id| id != 0) && !self.config.private;
+        let listens = self.ids.ut_pex.is_some_and(|id| id != 0) && !self.facts.private;
         if self.has_ended || !listens || self.peers_told_at.is_some_and(is_early) {
             return false;
         }
@@ -709,9 +689,9 @@ impl BitTorrentLink {
         let waits = self
             .waits_for_turn()
             .then_some((self.interest_at, INTEREST));
-        let always = [(self.sent_at, KEEP_ALIVE), (self.heard_at, SILENCE)];
-        let all = always.into_iter().chain(greeting).chain(waits);
-        all.filter_map(|(at, after)| at.checked_add(after)).min()
+        let own = greeting.into_iter().chain(waits);
+        let own = own.filter_map(|(at, after)| at.checked_add(after));
+        own.chain(self.pulse.poll_timeout()).min()
     }
 
     /// Time has passed.
@@ -720,7 +700,7 @@ impl BitTorrentLink {
             return;
         }
         let is_due = |at: Instant, after| now.saturating_duration_since(at) >= after;
-        if is_due(self.heard_at, SILENCE) {
+        if self.pulse.is_lost(now) {
             return self.end(LinkEnd::Silent);
         }
         if self.remote.is_silent() && is_due(self.began_at, GREETING) {
@@ -730,8 +710,7 @@ impl BitTorrentLink {
             self.interest_at = now;
             self.tell(PeerMessage::Interested);
         }
-        if is_due(self.sent_at, KEEP_ALIVE) {
-            self.sent_at = now;
+        if self.pulse.beats(now) {
             self.say(Message::KeepAlive);
         }
     }
@@ -763,7 +742,7 @@ impl BitTorrentLink {
     /// The next message to send, which counts as sent now.
     pub fn poll_message(&mut self, now: Instant) -> Option<Outgoing> {
         let outgoing = self.messages.pop_front()?;
-        self.sent_at = now;
+        self.pulse.sent(now);
         if outgoing.is_metadata {
             self.metadata.sent();
         }

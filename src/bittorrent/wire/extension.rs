@@ -1,7 +1,7 @@
 //! The extended handshake (BEP 10): which extensions a side speaks, under which ids, and
 //! some facts about it. It may come late, again as an update, or never.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bendy::encoding::{Encoder, SingleItemEncoder};
 use bytes::Bytes;
