@@ -428,9 +428,8 @@ fn carry(world: &World, ends: &mut [End; 2], now: Instant, side: usize, messages
             }
             // Answers come in order.
             Message::Reject(block) => {
-                if !to.forget(*block) {
-                    assert!(to.under_way.remove(block), "not asked for: {block:?}");
-                }
+                let known = to.forget(*block) || to.under_way.remove(block);
+                assert!(known, "not asked for: {block:?}");
             }
             Message::Choke if !world.fast => {
                 let all = std::mem::take(&mut to.under_way);

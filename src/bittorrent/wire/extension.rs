@@ -130,7 +130,7 @@ impl ExtendedHandshake {
     pub fn encode(&self) -> Bytes {
         dictionary(|entries| {
             let mut pair = |key: &str, write: &dyn Fn(SingleItemEncoder<'_>) -> Written| {
-                entries.emit_pair_with(key.as_bytes(), |entry| write(entry))
+                entries.emit_pair_with(key.as_bytes(), write)
             };
             let number = |key: &str, number: Option<u32>, pair: &mut Pair<'_>| match number {
                 Some(number) => pair(key, &|entry| entry.emit_int(number)),
