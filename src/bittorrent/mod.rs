@@ -8,7 +8,10 @@
 
 pub mod bencode;
 mod info_hash;
-#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub))]
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, unused_imports, unreachable_pub)
+)]
 pub(crate) mod link;
 pub mod magnet;
 pub mod metainfo;

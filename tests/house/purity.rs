@@ -11,7 +11,9 @@ use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text}
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 9] = [
+    "src/bittorrent/link",
+    "src/bittorrent/wire",
     "src/content",
     "src/protocol",
     "src/tracker/request_handler.rs",
@@ -23,11 +25,13 @@ const PLACES: [&str; 7] = [
 
 /// What the pure part may name: these, and what is in them.
 const ALLOWED: &[&str] = &[
+    "crate::bittorrent",
     "crate::content",
     "crate::protocol",
     "crate::tracker::registry",
     "crate::peer::swarm",
     "crate::peer::limits",
+    "bendy",
     "blake3",
     "bytes",
     "serde", // in attributes, behind a feature

@@ -199,19 +199,23 @@ impl Asks {
     }
 
     /// The other side answers no further requests, and without the Fast extension none at
-    /// all. Returns the blocks that are lost.
-    pub(super) fn choked(&mut self, fast: bool) -> Vec<BlockRange> {
+    /// all. Returns the blocks that are lost, and the parts of them to cancel on the wire.
+    pub(super) fn choked(&mut self, fast: bool) -> (Vec<BlockRange>, Vec<BlockRange>) {
         let is_lost = |part: &Part| !fast || !part.sent;
         let lost = self.parts.values().filter(|part| is_lost(part));
         let mut lost: Vec<BlockRange> = lost.flat_map(|p| p.asks.iter().copied()).collect();
         lost.sort_unstable();
         lost.dedup();
+        let mut cancels = Vec::new();
         for block in &lost {
             self.asks.remove(block);
-            // They may come, or be rejected, all the same.
-            self.release(*block);
+            cancels.extend(self.release(*block));
         }
-        lost
+        if !fast {
+            // The other side has forgotten them. They may come all the same.
+            cancels.clear();
+        }
+        (lost, cancels)
     }
 
     /// A part that was sent is done with. Returns the blocks that wait for it.

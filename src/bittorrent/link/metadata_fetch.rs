@@ -28,6 +28,9 @@ const MAX_SOURCES: usize = 64;
 /// How often a peer may fail to send a piece until it is not asked any more.
 const MAX_FAILURES: u32 = 3;
 
+/// How many liars are remembered, as long as their connections are up.
+const MAX_LIARS: usize = 1024;
+
 /// A peer that may have the info dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub u64);
@@ -253,6 +256,9 @@ impl MetadataFetch {
             [liar] => {
                 self.sources.remove(&liar);
                 self.suspects.retain(|suspect| *suspect != liar);
+                if self.liars.len() >= MAX_LIARS {
+                    self.liars.pop_first();
+                }
                 self.liars.insert(liar);
                 self.outputs.push_back(FetchOutput::Liar(liar));
             }

@@ -36,7 +36,10 @@ impl Padding {
         let mut parts = Vec::with_capacity(1);
         let mut at = start;
         let padding = self.ranges[first..].iter().cloned();
-        for range in padding.take_while(|r| r.start < end).chain([end..end]) {
+        for range in padding
+            .take_while(|r| r.start < end)
+            .chain(std::iter::once(end..end))
+        {
             while at < range.start {
                 let len = (range.start - at).min(MAX_ASKED_LEN.into());
                 parts.push(BlockRange {

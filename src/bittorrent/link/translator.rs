@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::asks::{Answer, Asked, Asks};
-use super::config::LinkConfig;
 use super::error::{LinkEnd, Violation};
+use super::event::LinkEvent;
+use super::facts::LinkFacts;
 use super::metadata_service::MetadataService;
+use super::pulse::Pulse;
 use super::remote::Remote;
 use super::serves::{OWN_REQQ, Requested, Say, Serves, Words};
 use crate::bittorrent::wire::{
@@ -26,13 +28,6 @@ use crate::bittorrent::wire::{
 };
 use crate::content::{BlockRange, ChunkIndex};
 use crate::protocol::{DONT_HAVE_MARK, PeerMessage, RefuseReason};
-
-/// After this time in which nothing was sent, a keep-alive is: clients close after two
-/// minutes (BEP 3), and it may be under way for a while.
-const KEEP_ALIVE: Duration = Duration::from_secs(100);
-
-/// How long the other side may be silent: twice the time of BEP 3.
-const SILENCE: Duration = Duration::from_secs(240);
 
 /// After this time a peer that has not said what it has counts as one that has nothing. By
 /// BEP 3 it says so first, if at all.
@@ -57,22 +52,6 @@ const MAX_UNKNOWN: u32 = 64;
 /// How many messages may wait to be sent: twice what the machine lets wait on a link.
 const MAX_UNSENT: usize = 8192;
 
-/// What a connection has for this side.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum LinkEvent {
-    /// The machine is to hear this.
-    Machine(PeerMessage),
-    /// What the other side says of itself; again with each update.
-    About(Box<ExtendedHandshake>),
-    /// Peers that it knows.
-    Peers(PexMessage),
-    /// A piece of the info dictionary, or that it does not come.
-    Metadata(MetadataMessage),
-    /// The connection ends. Nothing follows.
-    End(LinkEnd),
-}
-
 /// A message that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
@@ -80,6 +59,22 @@ pub struct Outgoing {
     pub message: Message,
     /// How many messages of the machine are sent with it: 0 or 1.
     pub of_machine: usize,
+    /// A piece of the info dictionary.
+    is_metadata: bool,
+}
+
+/// What was passed over on a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinkFigures {
+    /// Bytes of blocks that came for nothing.
+    pub late_bytes: u64,
+    /// Answers to what was not asked for.
+    pub unasked: u32,
+    /// Messages of unknown types.
+    pub unknown: u32,
+    /// Chunks of which blocks may be asked for while choked. They need not be.
+    pub allowed_fast: u32,
 }
 
 /// One connection. After each input, take what [`poll_event`](Self::poll_event) has until
@@ -87,7 +82,7 @@ pub struct Outgoing {
 /// takes it.
 #[derive(Debug)]
 pub struct BitTorrentLink {
-    config: LinkConfig,
+    facts: LinkFacts,
     asks: Asks,
     serves: Serves,
     remote: Remote,
@@ -116,14 +111,9 @@ pub struct BitTorrentLink {
     is_marked: bool,
     /// The other side wants nothing (BEP 21).
     upload_only: bool,
-    unasked: u32,
-    unknown: u32,
-    /// Bytes that came for nothing.
-    late: u64,
+    figures: LinkFigures,
 
-    /// When something was last sent and heard, and when the connection began.
-    sent_at: Instant,
-    heard_at: Instant,
+    pulse: Pulse,
     began_at: Instant,
     /// When the machine last heard of the interest of the other side.
     interest_at: Instant,
@@ -134,14 +124,14 @@ pub struct BitTorrentLink {
 impl BitTorrentLink {
     /// A connection on which both handshakes are behind. It has the extended handshake to
     /// send, if that was agreed on.
-    pub fn new(now: Instant, config: LinkConfig) -> Self {
-        let geometry = config.geometry;
-        let most = config.presumed_reqq() as usize;
+    pub fn new(now: Instant, facts: LinkFacts) -> Self {
+        let geometry = facts.geometry;
+        let most = facts.presumed_reqq() as usize;
         let mut link = Self {
-            asks: Asks::new(geometry, config.padding.clone(), most),
-            serves: Serves::new(geometry, config.is_fast()),
+            asks: Asks::new(geometry, facts.padding.clone(), most),
+            serves: Serves::new(geometry, facts.is_fast()),
             remote: Remote::new(geometry.chunks()),
-            metadata: MetadataService::new(config.info.clone()),
+            metadata: MetadataService::new(facts.info.clone()),
             events: VecDeque::from([LinkEvent::Machine(PeerMessage::Choke)]),
             messages: VecDeque::new(),
             settled: 0,
@@ -155,18 +145,15 @@ impl BitTorrentLink {
             is_complete: false,
             is_marked: false,
             upload_only: false,
-            unasked: 0,
-            unknown: 0,
-            late: 0,
-            sent_at: now,
-            heard_at: now,
+            figures: LinkFigures::default(),
+            pulse: Pulse::new(now),
             began_at: now,
             interest_at: now,
             peers_heard_at: None,
             peers_told_at: None,
-            config,
+            facts,
         };
-        if link.config.is_extended() {
+        if link.facts.is_extended() {
             let about = link.about();
             link.say_extended(Some(HANDSHAKE_EXTENSION), about.encode());
         }
@@ -175,9 +162,9 @@ impl BitTorrentLink {
 
     /// What this side says of itself.
     fn about(&self) -> ExtendedHandshake {
-        let mut about = self.config.about.clone();
+        let mut about = self.facts.about.clone();
         about.extensions = OWN_EXTENSIONS;
-        if self.config.private {
+        if self.facts.private {
             about.extensions.ut_pex = None;
         }
         about.reqq = Some(OWN_REQQ);
@@ -192,7 +179,7 @@ impl BitTorrentLink {
         if self.has_ended {
             return;
         }
-        self.heard_at = now;
+        self.pulse.heard(now);
         if let Err(violation) = self.hear(now, message) {
             self.end(LinkEnd::Violation(violation));
         }
@@ -205,7 +192,7 @@ impl BitTorrentLink {
     }
 
     fn hear(&mut self, now: Instant, message: Message) -> Result<(), Violation> {
-        let is_fast = self.config.is_fast();
+        let is_fast = self.facts.is_fast();
         match message {
             Message::HaveAll
             | Message::HaveNone
@@ -268,12 +255,15 @@ impl BitTorrentLink {
                 Answer::Unasked => self.count_unasked()?,
             },
             Message::Suggest(chunk) => {
-                if self.config.geometry.contains(chunk) {
+                if self.facts.geometry.contains(chunk) {
                     self.tell(PeerMessage::Suggest(chunk));
                 }
             }
             // It may be used and need not be: the machine asks nobody who chokes it.
-            Message::AllowedFast(_) => {}
+            Message::AllowedFast(_) => {
+                let count = &mut self.figures.allowed_fast;
+                *count = count.saturating_add(1);
+            }
             // There is no DHT here.
             Message::Port(_) => {}
             Message::Extended { id, payload } => self.heard_extended(now, id, &payload)?,
@@ -306,8 +296,9 @@ impl BitTorrentLink {
             return;
         }
         self.tell(PeerMessage::Choke);
-        let lost = self.asks.choked(self.config.is_fast());
+        let (lost, cancels) = self.asks.choked(self.facts.is_fast());
         self.lose(lost);
+        self.cancel_on_wire(cancels);
     }
 
     fn heard_interest(&mut self, now: Instant, interested: bool) {
@@ -350,9 +341,9 @@ impl BitTorrentLink {
                     self.tell_block(block, data);
                 }
             }
-            Answer::Late => self.late += u64::from(len),
+            Answer::Late => self.figures.late_bytes += u64::from(len),
             Answer::Unasked => {
-                self.late += u64::from(len);
+                self.figures.late_bytes += u64::from(len);
                 self.count_unasked()?;
             }
         }
@@ -361,20 +352,19 @@ impl BitTorrentLink {
 
     fn heard_extended(&mut self, now: Instant, id: u8, payload: &Bytes) -> Result<(), Violation> {
         let is = |own: Option<u8>| own == Some(id);
-        if !self.config.is_extended() {
+        if !self.facts.is_extended() {
             self.count_unknown()?;
         } else if id == HANDSHAKE_EXTENSION {
             self.heard_about(now, ExtendedHandshake::decode(payload)?);
         } else if is(OWN_EXTENSIONS.ut_metadata) {
             match MetadataMessage::decode(payload)? {
                 MetadataMessage::Request { piece } => {
-                    let answer = self.metadata.requested(piece);
-                    self.say_extended(self.ids.ut_metadata, answer.encode());
+                    self.serve_metadata(piece);
                 }
                 MetadataMessage::Unknown => self.count_unknown()?,
                 answer => self.events.push_back(LinkEvent::Metadata(answer)),
             }
-        } else if is(OWN_EXTENSIONS.ut_pex) && !self.config.private {
+        } else if is(OWN_EXTENSIONS.ut_pex) && !self.facts.private {
             let is_due = |at: &Instant| now.saturating_duration_since(*at) >= PEX / 2;
             if self.peers_heard_at.as_ref().is_none_or(is_due) {
                 self.peers_heard_at = Some(now);
@@ -393,6 +383,19 @@ impl BitTorrentLink {
             self.count_unknown()?;
         }
         Ok(())
+    }
+
+    fn serve_metadata(&mut self, piece: u32) {
+        let Some(id) = self.ids.ut_metadata.filter(|id| *id != 0) else {
+            return;
+        };
+        let answer = self.metadata.requested(piece);
+        let is_piece = matches!(answer, MetadataMessage::Data { .. });
+        let payload = answer.encode();
+        self.push(Message::Extended { id, payload }, 0);
+        if let Some(last) = self.messages.back_mut() {
+            last.is_metadata = is_piece;
+        }
     }
 
     /// The extended handshake, or an update of it.
@@ -446,16 +449,16 @@ impl BitTorrentLink {
     }
 
     fn count_unasked(&mut self) -> Result<(), Violation> {
-        self.unasked += 1;
-        match self.unasked > MAX_UNASKED {
+        self.figures.unasked += 1;
+        match self.figures.unasked > MAX_UNASKED {
             true => Err(Violation::Unasked),
             false => Ok(()),
         }
     }
 
     fn count_unknown(&mut self) -> Result<(), Violation> {
-        self.unknown += 1;
-        match self.unknown > MAX_UNKNOWN {
+        self.figures.unknown += 1;
+        match self.figures.unknown > MAX_UNKNOWN {
             true => Err(Violation::Unknown),
             false => Ok(()),
         }
@@ -479,7 +482,7 @@ impl BitTorrentLink {
                 let id = self.ids.lt_donthave.unwrap_or_default();
                 self.say_for_machine(Message::Extended { id, payload });
             }
-            PeerMessage::Suggest(chunk) if self.config.is_fast() => {
+            PeerMessage::Suggest(chunk) if self.facts.is_fast() => {
                 self.say_for_machine(Message::Suggest(chunk));
             }
             PeerMessage::Interested | PeerMessage::NotInterested => {
@@ -559,12 +562,16 @@ impl BitTorrentLink {
 
     /// The first message of the machine: what this side has.
     fn greet(&mut self, greeting: PeerMessage) {
-        let is_fast = self.config.is_fast();
-        let chunks = self.config.geometry.chunks();
+        let is_fast = self.facts.is_fast();
+        let chunks = self.facts.geometry.chunks();
         self.is_complete = greeting == PeerMessage::HaveAll;
         match greeting {
+            // It was said before the torrent was known.
+            PeerMessage::HaveNone if self.facts.said_none => self.settled += 1,
             PeerMessage::Bitfield(bits) => self.say_for_machine(Message::Bitfield(bits)),
-            PeerMessage::HaveAll if is_fast => self.say_for_machine(Message::HaveAll),
+            PeerMessage::HaveAll if is_fast && !self.facts.said_none => {
+                self.say_for_machine(Message::HaveAll)
+            }
             PeerMessage::HaveAll => {
                 let all = crate::content::Bitfield::all(chunks).to_bytes();
                 self.say_for_machine(Message::Bitfield(all));
@@ -618,7 +625,7 @@ impl BitTorrentLink {
 
     /// A request of the other side will not be answered.
     fn refuse(&mut self, block: BlockRange) {
-        if self.config.is_fast() {
+        if self.facts.is_fast() {
             self.say(Message::Reject(block));
         }
     }
@@ -650,7 +657,7 @@ impl BitTorrentLink {
     /// if it is too early, the other side does not listen, or the torrent is private.
     pub fn tell_peers(&mut self, now: Instant, peers: &PexMessage) -> bool {
         let is_early = |at: Instant| now.saturating_duration_since(at) < PEX;
-        let listens = self.ids.ut_pex.is_some_and(|id| id != 0) && !self.config.private;
+        let listens = self.ids.ut_pex.is_some_and(|id| id != 0) && !self.facts.private;
         if self.has_ended || !listens || self.peers_told_at.is_some_and(is_early) {
             return false;
         }
@@ -682,9 +689,9 @@ impl BitTorrentLink {
         let waits = self
             .waits_for_turn()
             .then_some((self.interest_at, INTEREST));
-        let always = [(self.sent_at, KEEP_ALIVE), (self.heard_at, SILENCE)];
-        let all = always.into_iter().chain(greeting).chain(waits);
-        all.filter_map(|(at, after)| at.checked_add(after)).min()
+        let own = greeting.into_iter().chain(waits);
+        let own = own.filter_map(|(at, after)| at.checked_add(after));
+        own.chain(self.pulse.poll_timeout()).min()
     }
 
     /// Time has passed.
@@ -693,7 +700,7 @@ impl BitTorrentLink {
             return;
         }
         let is_due = |at: Instant, after| now.saturating_duration_since(at) >= after;
-        if is_due(self.heard_at, SILENCE) {
+        if self.pulse.is_lost(now) {
             return self.end(LinkEnd::Silent);
         }
         if self.remote.is_silent() && is_due(self.began_at, GREETING) {
@@ -703,8 +710,7 @@ impl BitTorrentLink {
             self.interest_at = now;
             self.tell(PeerMessage::Interested);
         }
-        if is_due(self.sent_at, KEEP_ALIVE) {
-            self.sent_at = now;
+        if self.pulse.beats(now) {
             self.say(Message::KeepAlive);
         }
     }
@@ -736,7 +742,10 @@ impl BitTorrentLink {
     /// The next message to send, which counts as sent now.
     pub fn poll_message(&mut self, now: Instant) -> Option<Outgoing> {
         let outgoing = self.messages.pop_front()?;
-        self.sent_at = now;
+        self.pulse.sent(now);
+        if outgoing.is_metadata {
+            self.metadata.sent();
+        }
         Some(outgoing)
     }
 
@@ -746,9 +755,9 @@ impl BitTorrentLink {
         std::mem::take(&mut self.settled)
     }
 
-    /// How many bytes of blocks came for nothing so far.
-    pub fn late_bytes(&self) -> u64 {
-        self.late
+    /// What was passed over so far.
+    pub fn figures(&self) -> LinkFigures {
+        self.figures
     }
 
     fn tell(&mut self, message: PeerMessage) {
@@ -798,6 +807,7 @@ impl BitTorrentLink {
         self.messages.push_back(Outgoing {
             message,
             of_machine,
+            is_metadata: false,
         });
         if self.messages.len() > MAX_UNSENT {
             self.end(LinkEnd::Violation(Violation::DoesNotRead));
@@ -816,6 +826,6 @@ impl BitTorrentLink {
         self.serves.check_invariants();
         self.remote.check_invariants();
         assert!(self.messages.len() <= MAX_UNSENT + 1);
-        assert!(self.unasked <= MAX_UNASKED + 1 && self.unknown <= MAX_UNKNOWN + 1);
+        assert!(self.figures.unasked <= MAX_UNASKED + 1 && self.figures.unknown <= MAX_UNKNOWN + 1);
     }
 }

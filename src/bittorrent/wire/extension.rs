@@ -1,7 +1,7 @@
 //! The extended handshake (BEP 10): which extensions a side speaks, under which ids, and
 //! some facts about it. It may come late, again as an update, or never.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bendy::encoding::{Encoder, SingleItemEncoder};
 use bytes::Bytes;
@@ -130,7 +130,7 @@ impl ExtendedHandshake {
     pub fn encode(&self) -> Bytes {
         dictionary(|entries| {
             let mut pair = |key: &str, write: &dyn Fn(SingleItemEncoder<'_>) -> Written| {
-                entries.emit_pair_with(key.as_bytes(), |entry| write(entry))
+                entries.emit_pair_with(key.as_bytes(), write)
             };
             let number = |key: &str, number: Option<u32>, pair: &mut Pair<'_>| match number {
                 Some(number) => pair(key, &|entry| entry.emit_int(number)),

@@ -1,7 +1,7 @@
 //! Peers that tell each other of further peers (BEP 11). Never for private torrents
 //! (BEP 27): that is for the caller to know.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 

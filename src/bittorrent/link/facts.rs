@@ -20,7 +20,7 @@ const RQBIT_REQQ: u32 = 128;
 
 /// A connection about a torrent, after the handshakes.
 #[derive(Debug, Clone)]
-pub struct LinkConfig {
+pub struct LinkFacts {
     /// How the torrent is cut into chunks.
     pub geometry: Geometry,
     /// Which of its bytes are padding.
@@ -31,13 +31,17 @@ pub struct LinkConfig {
     pub client: ClientId,
     /// The torrent is private (BEP 27): no peers are exchanged.
     pub private: bool,
+    /// This side has said already that it has nothing, as a
+    /// [`MagnetLink`](super::MagnetLink) does. If it has something after all, it says so by
+    /// a whole bitfield, as aria2 does in mid-connection.
+    pub said_none: bool,
     /// The info dictionary, to be served to those who have a magnet link.
     pub info: Option<Bytes>,
     /// What this side says of itself. The ids, `reqq` and `metadata_size` are filled in.
     pub about: ExtendedHandshake,
 }
 
-impl LinkConfig {
+impl LinkFacts {
     /// A connection with the other side's client, of a public torrent without padding.
     /// `agreed` is what both handshakes have.
     pub fn new(geometry: Geometry, agreed: Reserved, client: ClientId) -> Self {
@@ -47,6 +51,7 @@ impl LinkConfig {
             agreed,
             client,
             private: false,
+            said_none: false,
             info: None,
             about: ExtendedHandshake::default(),
         }
