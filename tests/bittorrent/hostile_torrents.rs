@@ -136,7 +136,9 @@ fn link_that_leads_out_is_refused() {
         changed_info("links-v1", |info| {
             let files = info.at("files").list();
             let is_link = |file: &mut Value| file.dict().contains_key(&b"symlink path"[..]);
-            let link = files.iter_mut().find_map(|file| is_link(file).then_some(file));
+            let link = files
+                .iter_mut()
+                .find_map(|file| is_link(file).then_some(file));
             let link = link.unwrap();
             link.set("symlink path", strings(target));
             link.set("length", length);

@@ -16,7 +16,7 @@ use super::handshake::{Shaken, dialled};
 use super::known_peers::{ConnectedPeer, KnownPeers};
 use super::outgoing::{Outgoing, OutgoingHandle};
 use super::session::SessionShared;
-use crate::bittorrent::link::{BitTorrentLink, LinkConfig, Padding};
+use crate::bittorrent::link::{BitTorrentLink, LinkFacts, Padding};
 use crate::bittorrent::wire::ExtendedHandshake;
 use crate::bittorrent::{InfoHashV1, Metainfo};
 use crate::content::{ContentId, Geometry};
@@ -193,7 +193,7 @@ impl Torrent {
         info: LinkInfo,
         (remote, inbox): (SocketAddr, mpsc::Sender<DriverInput>),
     ) -> (NewLink, ConnectionTask) {
-        let mut config = LinkConfig::new(self.geometry, shaken.agreed, shaken.client);
+        let mut config = LinkFacts::new(self.geometry, shaken.agreed, shaken.client);
         config.padding = Arc::clone(&self.padding);
         config.private = self.metainfo.is_private();
         config.info = Some(self.metainfo.info_bytes().clone());
