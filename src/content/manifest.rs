@@ -231,17 +231,17 @@ impl Manifest {
     /// The hashes of these chunks, one after the other, without a copy. Chunks
     /// that the content does not have are left out.
     pub(crate) fn hash_bytes(&self, chunks: Range<ChunkIndex>) -> Bytes {
-        let hashes = match &self.digests {
-            Digests::Hashes(hashes) => hashes,
-            #[cfg(feature = "bittorrent")]
-            Digests::Pieces(_) => return Bytes::new(),
-        };
+        let len = self.hashes().as_flattened().len();
         let at = |chunk: ChunkIndex| {
             let offset = chunk.as_usize().saturating_mul(size_of::<ChunkHash>());
-            offset.min(hashes.len())
+            offset.min(len)
         };
         let (start, end) = (at(chunks.start), at(chunks.end));
-        hashes.slice(start..end.max(start))
+        match &self.digests {
+            Digests::Hashes(hashes) => hashes.slice(start..end.max(start)),
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(_) => Bytes::new(),
+        }
     }
 
     /// The proof of the length. That of a torrent is empty.
