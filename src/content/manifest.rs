@@ -231,17 +231,17 @@ impl Manifest {
     /// The hashes of these chunks, one after the other, without a copy. Chunks
     /// that the content does not have are left out.
     pub(crate) fn hash_bytes(&self, chunks: Range<ChunkIndex>) -> Bytes {
-        let hashes = match &self.digests {
-            Digests::Hashes(hashes) => hashes,
-            #[cfg(feature = "bittorrent")]
-            Digests::Pieces(_) => return Bytes::new(),
-        };
+        let len = self.hashes().as_flattened().len();
         let at = |chunk: ChunkIndex| {
             let offset = chunk.as_usize().saturating_mul(size_of::<ChunkHash>());
-            offset.min(hashes.len())
+            offset.min(len)
         };
         let (start, end) = (at(chunks.start), at(chunks.end));
-        hashes.slice(start..end.max(start))
+        match &self.digests {
+            Digests::Hashes(hashes) => hashes.slice(start..end.max(start)),
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(_) => Bytes::new(),
+        }
     }
 
     /// The proof of the length. That of a torrent is empty.
@@ -292,20 +292,23 @@ impl Manifest {
             left = left.and_then(|left| left.checked_sub(piece.len() as u64));
             left.is_some()
         });
-        let good = match &self.digests {
+        match &self.digests {
             Digests::Hashes(hashes) => {
                 let mut hasher = Hasher::new();
                 hasher.set_input_offset(range.start);
                 for piece in pieces {
                     hasher.update(piece);
                 }
+                // There is no hash of another number of bytes here.
+                if left != Some(0) {
+                    return false;
+                }
                 let hash = finalize(&hasher, self.geometry.chunks() == 1);
                 hashes.as_chunks().0.get(chunk.as_usize()) == Some(&hash)
             }
             #[cfg(feature = "bittorrent")]
-            Digests::Pieces(digests) => digests.verify(chunk, pieces),
-        };
-        good && left == Some(0)
+            Digests::Pieces(digests) => digests.verify(chunk, pieces) && left == Some(0),
+        }
     }
 }
 
