@@ -9,6 +9,7 @@ mod hostile_torrents;
 mod link_choking;
 mod link_desk;
 mod link_having;
+mod link_machine;
 mod link_magnet;
 mod link_others;
 mod link_pair;
