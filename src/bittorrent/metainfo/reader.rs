@@ -90,9 +90,11 @@ impl Metainfo {
         Self::new(Bytes::copy_from_slice(info), Outer::default())
     }
 
-    fn new(bytes: Bytes, outer: Outer) -> Result<Self, MetainfoError> {
+    fn new(bytes: Bytes, mut outer: Outer) -> Result<Self, MetainfoError> {
         let info = Info::read(&bytes)?;
         let has_v2 = info.tree.is_some();
+        // They mean nothing in a torrent of v1.
+        outer.piece_layers = outer.piece_layers.filter(|_| has_v2);
         let is_private = info.private;
         let hashes_v1 = info.hashes.clone();
         let piece_length = info.piece_length()?;
