@@ -11,11 +11,12 @@ use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text}
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
-const PLACES: [&str; 12] = [
+const PLACES: [&str; 13] = [
     "src/bittorrent/bencode.rs",
     "src/bittorrent/info_hash.rs",
     "src/bittorrent/magnet.rs",
     "src/bittorrent/metainfo",
+    "src/bittorrent/percent.rs",
     "src/bittorrent/tracker",
     "src/content",
     "src/protocol",
@@ -39,6 +40,7 @@ const ALLOWED: &[&str] = &[
     "bytes",
     "serde", // in attributes, behind a feature
     "fastrand::Rng",
+    "percent_encoding",
     "sha1",
     "sha2",
     "thiserror",

@@ -409,7 +409,7 @@ impl Info {
         }
         let missing = |key| BencodeError::Missing { key };
         let name = name_utf8.map(Ok).or(name).ok_or(missing("name"))??;
-        path_of(&[name.clone()])?;
+        path_of(std::slice::from_ref(&name))?;
         Ok(Self {
             name,
             piece_length: piece_length.ok_or(missing("piece length"))?,
