@@ -23,8 +23,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bt_lite::bittorrent::{
-    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession,
-    TorrentSessionConfig,
+    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
 };
 use bt_lite::peer::swarm::SwarmConfig;
 use bt_lite::{FolderPath, MemoryStorage, Peer, TcpTransport};

@@ -7,7 +7,7 @@
 //! bits. Nothing is allocated by a length that the input claims.
 //!
 //! Programs that are in use send dictionaries that are out of order: some trackers, and
-//! some peers in their extension handshake. [`canonical`] puts them in order, and is for
+//! some peers in their extension handshake. `canonical` puts them in order, and is for
 //! such messages only: what is hashed is read as it is.
 
 use std::borrow::Cow;

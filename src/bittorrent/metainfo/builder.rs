@@ -243,7 +243,7 @@ impl MetainfoBuilder {
         }
         let padding = match self.format {
             MetainfoFormat::V1 => Padding::None,
-            MetainfoFormat::Hybrid if !self.is_single_file => Padding::Everywhere(piece_length),
+            MetainfoFormat::Hybrid if !self.is_single_file => Padding::Behind(piece_length),
             _ => Padding::Between(piece_length),
         };
         let mut layout = Layout::new(std::mem::take(&mut self.entries), padding)?;

@@ -49,8 +49,8 @@ pub(super) enum Padding {
     None,
     /// Before each file with data, up to the next piece.
     Between(u32),
-    /// Also behind the last one, as libtorrent makes hybrids.
-    Everywhere(u32),
+    /// Right behind each file with data, the last one too, as libtorrent makes hybrids.
+    Behind(u32),
 }
 
 /// Files that follow each other without a gap.
@@ -68,16 +68,15 @@ impl Layout {
             length: 0,
         };
         for entry in entries {
-            if let (Padding::Between(piece) | Padding::Everywhere(piece), 1..) =
-                (padding, entry.length)
-            {
+            let has_data = entry.length > 0;
+            if let (Padding::Between(piece), true) = (padding, has_data) {
                 layout.pad(piece)?;
             }
             let file = entry.at(layout.length);
             layout.push(file)?;
-        }
-        if let Padding::Everywhere(piece) = padding {
-            layout.pad(piece)?;
+            if let (Padding::Behind(piece), true) = (padding, has_data) {
+                layout.pad(piece)?;
+            }
         }
         match layout.length {
             0 => Err(MetainfoError::NoData),

@@ -90,9 +90,11 @@ impl Metainfo {
         Self::new(Bytes::copy_from_slice(info), Outer::default())
     }
 
-    fn new(bytes: Bytes, outer: Outer) -> Result<Self, MetainfoError> {
+    fn new(bytes: Bytes, mut outer: Outer) -> Result<Self, MetainfoError> {
         let info = Info::read(&bytes)?;
         let has_v2 = info.tree.is_some();
+        // They mean nothing in a torrent of v1.
+        outer.piece_layers = outer.piece_layers.filter(|_| has_v2);
         let is_private = info.private;
         let hashes_v1 = info.hashes.clone();
         let piece_length = info.piece_length()?;
@@ -407,7 +409,7 @@ impl Info {
         }
         let missing = |key| BencodeError::Missing { key };
         let name = name_utf8.map(Ok).or(name).ok_or(missing("name"))??;
-        path_of(&[name.clone()])?;
+        path_of(std::slice::from_ref(&name))?;
         Ok(Self {
             name,
             piece_length: piece_length.ok_or(missing("piece length"))?,

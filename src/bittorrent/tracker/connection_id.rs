@@ -1,7 +1,7 @@
 //! Connection ids of a tracker over UDP (BEP 15), of which it remembers nothing.
 
+use core::net::IpAddr;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// How long a connection id is good for at least (BEP 15).

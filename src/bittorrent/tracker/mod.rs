@@ -9,7 +9,7 @@ pub mod udp;
 
 pub use connection_id::{CONNECTION_ID_LIFE, ConnectionIds};
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 /// What an announce is for. Most are for none of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

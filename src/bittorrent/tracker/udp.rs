@@ -3,7 +3,7 @@
 //! Numbers are in network byte order. What follows a packet is ignored, as packets may be
 //! extended; after an announce it is options (BEP 41).
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;

@@ -286,6 +286,7 @@ impl Outside for TorrentOutside {
         info.peer = Some(shaken.client.to_peer_id());
         let (link, task) = torrent.link(&shaken, id, info, (remote, inbox));
         let span = tracing::info_span!(parent: &shared.tasks.span, "session", %remote);
+        // The driver polls this, and so it knows the link before anything arrives by it.
         let run = task.run(shaken, place, connected);
         shared.tasks.spawn(span, run);
         Ok(link)

@@ -1,6 +1,6 @@
 //! The answer to an announce.
 
-use std::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
