@@ -45,6 +45,29 @@ async fn verified(download: &Download, bytes: u64) {
 }
 
 on_all_networks! {
+    async fn two_owners_of_all_of_it_send_little_twice(world: World) {
+        let bytes = content(8 << 20, 80);
+        let mut owners = Vec::new();
+        for name in ["one", "other"] {
+            let owner = world.node(name).await;
+            owner.share("x", &bytes).await;
+            owners.push(owner);
+        }
+        let (mut wasted, mut all) = (0, 0);
+        for round in 0..5 {
+            let leecher = world.node(&format!("leecher-{round}")).await;
+            let options = DownloadOptions::new().seed(false);
+            let mut download = leecher.peer.download_with(named("x"), options);
+            (&mut download).await.unwrap();
+            let progress = download.progress();
+            wasted += progress.wasted;
+            all += progress.downloaded;
+            leecher.peer.shutdown().await;
+        }
+        // How blocks come in real time is up to the system.
+        assert!(wasted * 10 <= all, "{wasted} of {all}");
+    }
+
     async fn content_of_every_boundary_length_travels(world: World) {
         let owner = world.node("owner").await;
         let leecher = world.node("leecher").await;

@@ -32,6 +32,7 @@ mod peer_stream;
 mod peer_stream_offers;
 mod peer_trackers;
 mod peer_waits;
+mod peer_waste;
 mod peer_watch;
 #[path = "../world/mod.rs"]
 mod world;

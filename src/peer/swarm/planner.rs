@@ -28,6 +28,7 @@ mod homes;
 mod idle_links;
 mod lanes;
 mod ledger;
+mod line_meter;
 mod open_chunks;
 mod request_windows;
 mod restraints;
@@ -411,7 +412,14 @@ impl Planner {
             return Released::default();
         }
         self.usual.split_anew();
-        self.deadlines.make_way(now, &mut self.ledger)
+        let windows = &self.windows;
+        self.deadlines
+            .make_way(now, &mut self.ledger, |source| windows.is_alone(source))
+    }
+
+    /// The line of a link carried something else than a block.
+    pub fn carried(&mut self, link: LinkId, bytes: u64) {
+        self.ledger.carried(link, bytes);
     }
 
     // Chunks.

@@ -79,6 +79,9 @@ pub(super) fn heard(
         }
         PeerMessage::ManifestHashes { page, hashes } => {
             parts.limit.page_answered(link, page);
+            if let Some(planner) = parts.planner() {
+                planner.carried(link, hashes.len() as u64);
+            }
             manifest_pages::page_arrived(parts, now, link, |fetch| {
                 fetch.hashes_arrived(now, link, page, &hashes)
             });

@@ -5,7 +5,7 @@
 //! another link was asked for and would send too late. When a reader goes elsewhere, what
 //! would keep it waiting is given up.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::LinkId;
 use super::super::read_window::ReadWindow;
@@ -14,17 +14,13 @@ use super::chunk_states::ChunkState;
 use super::end_game::{OVERTAKE, TRY_AFTER};
 use super::lanes::{Lane, Lanes};
 use super::ledger::Ledger;
-use super::source::Source;
-use super::urgent::Urgent;
+use super::source::{Source, Typical};
+use super::urgent::{MAX_WINDOWS, Urgent};
 use crate::content::{BlockRange, ChunkIndex, Geometry};
 
 /// An overtaking link must be faster by this factor if the other one has not shown yet
 /// how fast it is: the wait for its first block counts as well, and it seems too slow.
 const OVERTAKE_UNMEASURED: f64 = 2.0;
-
-/// What is expected to be here within a round trip and this time is probably on its way,
-/// and is not given up for a reader.
-const UNDER_WAY: Duration = Duration::from_millis(50);
 
 /// How many chunks may be open beyond the usual bound for the sake of a reader.
 const EXTRA_OPEN: usize = 1;
@@ -67,6 +63,7 @@ struct Wanted {
 #[derive(Debug)]
 pub(super) struct Deadlines {
     urgent: Urgent,
+    windows: Vec<ReadWindow>,
 }
 
 impl Deadlines {
@@ -74,6 +71,7 @@ impl Deadlines {
     pub(super) fn new(geometry: Geometry) -> Self {
         Self {
             urgent: Urgent::none(geometry),
+            windows: Vec::new(),
         }
     }
 
@@ -82,8 +80,8 @@ impl Deadlines {
         &self.urgent
     }
 
-    /// Readers want these parts of the content next. Returns whether one has gone to where
-    /// it was not expected: then links have to [make way](Self::make_way).
+    /// Readers want these parts of the content next. Returns whether one waits for another
+    /// chunk than before: then links have to [make way](Self::make_way).
     /// O(chunks in the windows).
     pub(super) fn set_windows(
         &mut self,
@@ -92,44 +90,68 @@ impl Deadlines {
         windows: &[ReadWindow],
     ) -> bool {
         let geometry = ledger.layout().geometry();
-        let surprise = self.urgent.is_surprised_by(windows, &geometry);
+        let before = std::mem::take(&mut self.windows);
+        self.windows = windows.iter().copied().take(MAX_WINDOWS).collect();
+        let surprise = self.is_surprised(ledger, &before);
         self.urgent = Urgent::new(now, windows, geometry);
         ledger.reserve(self.urgent.members());
         surprise
     }
 
-    /// Gives up what links were asked for that is not urgent, except what is probably on
-    /// its way. O(requests).
-    pub(super) fn make_way(&self, now: Instant, ledger: &mut Ledger) -> Released {
+    /// Whether a reader waits for another chunk than one did `before`. A window that slides
+    /// on is no surprise, nor if all of it was here and its end shows something new.
+    fn is_surprised(&self, ledger: &Ledger, before: &[ReadWindow]) -> bool {
+        let geometry = ledger.layout().geometry();
+        let awaited: Vec<_> = before
+            .iter()
+            .map(|window| (window, first_lacking(ledger, window)))
+            .collect();
+        self.windows.iter().any(|window| {
+            let Some(first) = first_lacking(ledger, window) else {
+                return false;
+            };
+            let begin = window.chunks(&geometry).start;
+            !awaited.iter().any(|(before, awaited)| match awaited {
+                Some(awaited) => *awaited == first,
+                None => before.chunks(&geometry).contains(&begin),
+            })
+        })
+    }
+
+    /// The first chunk in each window that is not here. O(chunks in the windows).
+    fn awaited(&self, ledger: &Ledger) -> impl Iterator<Item = ChunkIndex> {
+        let first = |window| first_lacking(ledger, window);
+        self.windows.iter().filter_map(first)
+    }
+
+    /// Gives up what links were asked for and would keep a reader waiting that has gone
+    /// elsewhere, except what is probably on its way: what they come to only after a round
+    /// trip, and what is not urgent. Links that `ask_again` at once give up what is
+    /// urgent as well, unless a reader waits for it. O(requests).
+    pub(super) fn make_way(
+        &self,
+        now: Instant,
+        ledger: &mut Ledger,
+        ask_again: impl Fn(&Source) -> bool,
+    ) -> Released {
+        let typical = ledger.sources().typical(now, ledger.layout().block_len());
         let links: Vec<LinkId> = ledger.sources().iter().map(|(link, _)| link).collect();
+        let awaited: Vec<ChunkIndex> = self.awaited(ledger).collect();
         let mut all = Released::default();
         for link in links {
-            let blocks = self.in_the_way(now, ledger, link);
+            let Some(source) = ledger.sources().get(link) else {
+                continue;
+            };
+            let asks_again = ask_again(source);
+            let is_free = |block: &BlockRange| match asks_again {
+                true => !awaited.contains(&block.chunk),
+                false => !self.urgent.contains(block.chunk),
+            };
+            let blocks = beyond(now, ledger, source, typical);
+            let blocks: Vec<BlockRange> = blocks.filter(is_free).collect();
             all.add(ledger.take_back(link, &blocks));
         }
         all
-    }
-
-    /// What a link was asked for that is not urgent, except what is probably on its way.
-    fn in_the_way(&self, now: Instant, ledger: &Ledger, link: LinkId) -> Vec<BlockRange> {
-        let Some(source) = ledger.sources().get(link) else {
-            return Vec::new();
-        };
-        let soon = match (source.rate(now), source.round_trip()) {
-            (Some(rate), Some(time)) => (rate * (time + UNDER_WAY).as_secs_f64()) as u64,
-            _ => 0,
-        };
-        let soon = soon.max(ledger.layout().block_len());
-        let mut before = 0;
-        let mut blocks = Vec::new();
-        for ask in source.live_asks() {
-            let chunk = ask.block.chunk;
-            if before >= soon && !self.urgent.contains(chunk) && ledger.open().is_shared(chunk) {
-                blocks.push(ask.block);
-            }
-            before += u64::from(ask.block.len);
-        }
-        blocks
     }
 
     /// An urgent block for a link: the first one that no other link would send sooner, or
@@ -219,12 +241,37 @@ impl Deadlines {
     }
 }
 
+/// The first chunk in a window that is not here. O(chunks in the window).
+fn first_lacking(ledger: &Ledger, window: &ReadWindow) -> Option<ChunkIndex> {
+    let mut chunks = window.chunks(&ledger.layout().geometry()).map(ChunkIndex);
+    chunks.find(|chunk| {
+        let state = ledger.states().get(*chunk);
+        matches!(state, ChunkState::Missing | ChunkState::Open)
+    })
+}
+
+/// What a link was asked for and comes to only after its travel and a block, and that
+/// others may be asked for as well.
+fn beyond(
+    now: Instant,
+    ledger: &Ledger,
+    source: &Source,
+    typical: Typical,
+) -> impl Iterator<Item = BlockRange> {
+    let block_len = ledger.layout().block_len() as f64;
+    let rate = source.line_rate(now).unwrap_or(typical.rate);
+    let limit = source.travel(block_len, rate) + block_len / rate;
+    let blocks = source.asked_beyond(now, typical, limit);
+    blocks.filter(|block| ledger.open().is_shared(block.chunk))
+}
+
 /// The links that urgent blocks may be left to, and this one. What a link can do that
 /// has sent nothing yet is not known: others are not relied on, and this one gets
 /// what would take long from others.
 fn lanes(now: Instant, ledger: &Ledger, link: LinkId, supply: Supply) -> Lanes {
     let sources = ledger.sources();
-    let typical = sources.typical(now, ledger.layout().block_len());
+    let block_len = ledger.layout().block_len();
+    let typical = sources.typical(now, block_len);
     let some_proven = sources.values().any(Source::is_proven);
     let mut lanes = Lanes::default();
     for (other, source) in sources.iter() {
@@ -241,11 +288,12 @@ fn lanes(now: Instant, ledger: &Ledger, link: LinkId, supply: Supply) -> Lanes {
         if unproven && other != link {
             continue;
         }
+        let rate = source.line_rate(now).unwrap_or(typical.rate).max(1.0);
         lanes.push(Lane {
             link: Some(other),
             free_in: source.clear_in(now, None, typical) + delay,
-            round_trip: source.round_trip().unwrap_or_default().as_secs_f64(),
-            rate: source.line_rate(now).unwrap_or(typical.rate).max(1.0),
+            travel: source.travel(block_len as f64, rate),
+            rate,
         });
     }
     // Owners that are being dialled count at the start only: they may never come.

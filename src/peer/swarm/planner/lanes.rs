@@ -10,8 +10,8 @@ pub(super) struct Lane {
     pub(super) link: Option<LinkId>,
     /// Seconds until all that it was asked for is here.
     pub(super) free_in: f64,
-    /// The shortest time from a request to its block, in seconds.
-    pub(super) round_trip: f64,
+    /// Seconds that a request and its block travel.
+    pub(super) travel: f64,
     /// Bytes per second.
     pub(super) rate: f64,
 }
@@ -19,7 +19,7 @@ pub(super) struct Lane {
 impl Lane {
     /// Seconds until a block is here, if it is asked for now.
     pub(super) fn finish(&self, len: u32) -> f64 {
-        (self.free_in + f64::from(len) / self.rate).max(self.round_trip)
+        self.free_in.max(self.travel) + f64::from(len) / self.rate
     }
 }
 
@@ -42,7 +42,7 @@ impl Lanes {
             self.push(Lane {
                 link: None,
                 free_in: 0.0,
-                round_trip: 0.0,
+                travel: 0.0,
                 rate,
             });
         }
@@ -68,7 +68,7 @@ mod tests {
         let lane = |link, rate| Lane {
             link: Some(LinkId(link)),
             free_in: 0.0,
-            round_trip: 0.0,
+            travel: 0.0,
             rate,
         };
         let mut lanes = Lanes::default();

@@ -438,6 +438,11 @@ impl Ledger {
         released
     }
 
+    /// The line of a link carried something else than a block.
+    pub(super) fn carried(&mut self, link: LinkId, bytes: u64) {
+        self.sources.update(link, |source| source.carried(bytes));
+    }
+
     // Chunks as they open and close.
 
     /// The next chunk that a link suggests, and that waits and is not asked for in another

@@ -9,10 +9,22 @@ use super::ledger::Ledger;
 use super::source::Source;
 use super::urgent::Urgent;
 
-/// How many bytes all links together are asked for while somebody reads, before it is
-/// known how fast they are: what a line of 10 Mbit/s carries in 300 ms. What slow links were asked for has to be taken over from them, and a reader that goes
-/// elsewhere at once waits behind it.
+/// How many bytes all links together are asked for at most while somebody reads, before
+/// it is known how fast they are: what a line of 10 Mbit/s carries in 300 ms. What slow
+/// links were asked for has to be taken over from them, and a reader that goes elsewhere
+/// at once waits behind it.
 const READING_FIRST_WINDOW: u64 = 384 << 10;
+
+/// The same for short contents: three of the shortest chunks.
+const READING_FIRST_LEAST: u64 = 48 << 10;
+
+/// The same in between, as a part of the content. What is read at its own rate lasts for a
+/// minute at least, and then this is read in a third of a second: a long round trip.
+const READING_FIRST_PART: u64 = 170;
+
+/// The same if there is only one owner: nothing has to be taken over from it, and its line
+/// is idle if this is less than it carries in a round trip.
+const READING_FIRST_PART_OF_ONE: u64 = 64;
 
 /// While somebody reads, a link is asked for more as if its line were faster by this
 /// factor, so that one which could be faster can show it.
@@ -95,7 +107,7 @@ impl RequestWindows {
         }
     }
 
-    fn is_alone(&self, source: &Source) -> bool {
+    pub(super) fn is_alone(&self, source: &Source) -> bool {
         self.owners_alone.is_some() && !source.takes_turns()
     }
 
@@ -114,7 +126,13 @@ impl RequestWindows {
         if urgent.is_empty() {
             return source.window_alone(now, &self.config, first);
         }
-        let first = first.min(READING_FIRST_WINDOW / owners);
+        let length = ledger.layout().geometry().length();
+        let all = match owners {
+            1 => length / READING_FIRST_PART_OF_ONE,
+            _ => length / READING_FIRST_PART,
+        };
+        let all = all.clamp(READING_FIRST_LEAST, READING_FIRST_WINDOW);
+        let first = first.min(all / owners);
         source.window_reading(now, &self.config, first)
     }
 }

@@ -9,6 +9,7 @@ use super::super::chunk_set::ChunkSet;
 use super::super::rate::RateMeter;
 use super::config::PlannerConfig;
 use super::delivery::{DeliveryRate, Mark};
+use super::line_meter::LineMeter;
 use crate::content::{BlockRange, ChunkIndex};
 
 /// How often the shortest silence doubles for a link that is silent repeatedly.
@@ -21,6 +22,10 @@ const MAX_TURN_DOUBLINGS: u32 = 20;
 /// How many suggestions of a link are remembered.
 const MAX_SUGGESTED: usize = 8;
 
+/// A pause of this length, between two blocks or before the first, is not a sign that a
+/// line is slow: the programs and the systems on both sides pause as well.
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+
 /// A request that the other side has not answered yet.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ask {
@@ -31,6 +36,8 @@ pub(super) struct Ask {
     pub(super) live: bool,
     /// What had been delivered by then.
     mark: Mark,
+    /// What its line had carried by then, in bytes.
+    carried: u64,
 }
 
 /// What is assumed of a link of which nothing is known.
@@ -74,9 +81,15 @@ pub(super) struct Source {
     /// The chunk whose blocks this link asks for first.
     lead: Option<ChunkIndex>,
     meter: RateMeter,
+    line: LineMeter,
     delivery: DeliveryRate,
     /// The shortest time from a request to its block.
     round_trip: Option<Duration>,
+    /// What its line has carried, in bytes: blocks, and what came between them.
+    carried: u64,
+    /// The longest time from a request to its block, in seconds, without the time in
+    /// which the line was busy. Known as soon as the rate is.
+    unexplained: Option<f64>,
     /// When it last answered, or was last found silent.
     last_sign: Option<Instant>,
 }
@@ -99,8 +112,11 @@ impl Source {
             suggested: VecDeque::new(),
             lead: None,
             meter: RateMeter::default(),
+            line: LineMeter::default(),
             delivery: DeliveryRate::default(),
             round_trip: None,
+            carried: 0,
+            unexplained: None,
             last_sign: None,
         }
     }
@@ -309,9 +325,23 @@ impl Source {
 
     /// Seconds that a request and its block travel: the round trip without the time that
     /// the line is busy with a block.
+    ///
+    /// Behind a queue that is never empty, the shortest round trip is too long. So the
+    /// travel is also no longer than what no queue has explained so far.
     pub(super) fn travel(&self, block_len: f64, rate: f64) -> f64 {
         let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
-        (round_trip - block_len / rate).max(0.0)
+        let most = self.unexplained.unwrap_or(f64::INFINITY);
+        (round_trip - block_len / rate).min(most).max(0.0)
+    }
+
+    /// Whether its rate is known apart from the wait for its first block.
+    pub(super) fn shows_rate(&self) -> bool {
+        self.delivery.is_measured() || self.delivery.since_first() > 0.0
+    }
+
+    /// Its line carried something else than a block.
+    pub(super) fn carried(&mut self, bytes: u64) {
+        self.carried += bytes;
     }
 
     /// Seconds until its line has brought what it was asked for, up to a block or all of it,
@@ -337,36 +367,70 @@ impl Source {
         typical: Typical,
         factor: f64,
     ) -> f64 {
-        let since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let Some(head) = self.asks.front() else {
-            return 0.0;
-        };
-        let rate = self.line_rate(now).unwrap_or_else(|| {
-            let len = f64::from(head.block.len);
-            typical
-                .rate
-                .min(len / (2.0 * (since(head.at) - typical.travel).max(0.0)))
+        let mut clear = 0.0;
+        for (ask, _, end) in self.arrivals(now, typical, factor) {
+            clear = end;
+            if ask.live && until == Some(ask.block) {
+                break;
+            }
+        }
+        f64::max(clear, 0.0)
+    }
+
+    /// What it was asked for and its line does not come to within `limit` seconds.
+    pub(super) fn asked_beyond(
+        &self,
+        now: Instant,
+        typical: Typical,
+        limit: f64,
+    ) -> impl Iterator<Item = BlockRange> {
+        let arrivals = self.arrivals(now, typical, 1.0);
+        let beyond = arrivals.filter(move |(ask, start, _)| ask.live && *start >= limit);
+        beyond.map(|(ask, ..)| ask.block)
+    }
+
+    /// The requests, and in how many seconds the line comes to each and is free again.
+    fn arrivals(
+        &self,
+        now: Instant,
+        typical: Typical,
+        factor: f64,
+    ) -> impl Iterator<Item = (&Ask, f64, f64)> {
+        let since = move |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let shown = self.line_rate(now).filter(|_| self.shows_rate());
+        let rate = shown.unwrap_or_else(|| {
+            let head = self.asks.front().map(|head| {
+                // One block tells only that its line is not slower: the wait for it was long.
+                let waited = match self.last_sign.filter(|last| *last > head.at) {
+                    Some(last) => since(last),
+                    None => {
+                        let busy = (self.carried - head.carried) as f64 / typical.rate;
+                        since(head.at) - typical.travel - busy
+                    }
+                };
+                f64::from(head.block.len) / (2.0 * waited.max(0.0))
+            });
+            let rate = typical.rate.min(head.unwrap_or(f64::INFINITY));
+            rate.max(self.line_rate(now).unwrap_or_default())
         }) * factor;
         let mut clear = self
             .last_sign
             .map_or(f64::NEG_INFINITY, |last| -since(last));
         let mut is_first = true;
-        for ask in &self.asks {
+        self.asks.iter().map(move |ask| {
             let len = f64::from(ask.block.len);
             let travel = match self.round_trip {
                 Some(_) => self.travel(len, rate),
                 None => typical.travel,
             };
-            clear = clear.max(travel - since(ask.at)) + len / rate;
+            let start = clear.max(travel - since(ask.at));
+            clear = start + len / rate;
             if is_first && clear < 0.0 {
                 clear = -clear;
             }
             is_first = false;
-            if ask.live && until == Some(ask.block) {
-                break;
-            }
-        }
-        clear.max(0.0)
+            (ask, start, clear)
+        })
     }
 
     /// Whether it is known how fast it is when its line is full.
@@ -460,6 +524,7 @@ impl Source {
             at: now,
             live: true,
             mark,
+            carried: self.carried,
         });
     }
 
@@ -472,6 +537,7 @@ impl Source {
                 at,
                 live: false,
                 mark,
+                carried: self.carried,
             });
         }
     }
@@ -500,12 +566,20 @@ impl Source {
         // A meter that has just rested must include this moment as well.
         self.meter.began(now);
         self.meter.arrived(now, ask.block.len.into());
+        let due = self.round_trip.map(|trip| ask.at + trip);
+        self.line.arrived(now, ask.block.len.into(), due);
         self.delivery.arrived(now, ask.block.len.into(), ask.mark);
         if self.asks.is_empty() {
             self.meter.rested(now);
         }
         let took = now.duration_since(ask.at);
         self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
+        self.carried += u64::from(ask.block.len);
+        if let Some(rate) = self.line_rate(now).filter(|_| self.shows_rate()) {
+            let busy = (self.carried - ask.carried) as f64 / rate;
+            let idle = took.as_secs_f64() - busy;
+            self.unexplained = Some(self.unexplained.map_or(idle, |most| most.max(idle)));
+        }
         self.rejections = 0;
     }
 
@@ -593,30 +667,75 @@ impl Source {
             .checked_add(patience.min(config.max_silence))
     }
 
+    /// Bytes per second of its line, as its last blocks have shown. Unlike the measured rate
+    /// it does not count the wait for the first of them: by that one, a fast link that was
+    /// asked for much would seem to need many times as long as it does. `None` before
+    /// there are blocks to tell it. It falls when the next block is overdue by more than
+    /// `patience`.
+    pub(super) fn shown_rate(&self, now: Instant, patience: Duration) -> Option<f64> {
+        let next = self.live_asks().next();
+        let due = next.map(|next| next.at + self.round_trip.unwrap_or_default());
+        let due = due.map(|due| self.last_sign.map_or(due, |last| last.max(due)));
+        let waited = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
+        self.line.rate(waited, patience)
+    }
+
+    /// Whether its rate is more than that of one burst.
+    pub(super) fn has_shown_rate(&self) -> bool {
+        self.line.time() >= PAUSE
+    }
+
+    /// Bytes that are not answered, live or taken back: all, or those up to the last live
+    /// request.
+    fn line_holds(&self, up_to_live: bool) -> u64 {
+        let len = |ask: &Ask| u64::from(ask.block.len);
+        let behind = |ask: &&Ask| up_to_live && !ask.live;
+        let asks = self.asks.iter().rev().skip_while(behind);
+        asks.map(len).sum()
+    }
+
     /// Seconds until all live requests and then `extra` bytes are answered, if
-    /// the rate holds. `typical` replaces a rate that is not known yet.
+    /// the rate holds. `typical` stands for what is not known yet.
+    ///
+    /// What was taken back and was not rejected yet is on the line already, and the rest comes
+    /// behind it.
     ///
     /// An overdue answer is expected to take as long again as it is overdue:
     /// the longer a link is silent, the less it promises.
-    pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: f64) -> f64 {
-        let bytes = (self.live_bytes + extra) as f64;
-        let next = self.live_asks().next();
-        let waited = self.waiting_since().map(|since| now.duration_since(since));
-        let waited = waited.unwrap_or_default().as_secs_f64();
-        let Some(rate) = self.rate(now) else {
-            return (bytes / typical).max(waited);
-        };
+    pub(super) fn finish_in(&self, now: Instant, extra: u64, typical: Typical) -> f64 {
+        let bytes = (self.line_holds(extra == 0) + extra) as f64;
+        let measured = self.rate(now);
+        // What is asked for now is promised, and the rest is not to be taken too early.
+        let patience = if extra > 0 { Duration::ZERO } else { PAUSE };
+        let shown = self.shown_rate(now, patience);
+        let rate = shown.unwrap_or_else(|| match measured {
+            // It is asked for one block at a time, and a round trip belongs to each.
+            Some(rate) if self.is_snubbed() => rate,
+            // It is asked for so little that its blocks do not follow one another.
+            Some(rate) if self.delivery.is_measured() => rate,
+            // The first blocks tell only that its line is not slower.
+            measured => measured.unwrap_or_default().max(typical.rate),
+        });
         // A request that is sent now takes a round trip or longer.
-        let round_trip = self.round_trip.unwrap_or_default().as_secs_f64();
+        let round_trip = self
+            .round_trip
+            .map_or(typical.travel, |trip| trip.as_secs_f64());
         let extra_comes = if extra > 0 { round_trip } else { 0.0 };
-        let Some(next) = next else {
+        let Some(next) = self.live_asks().next() else {
             return (bytes / rate).max(extra_comes);
         };
         let head = f64::from(next.block.len);
         let asked = now.duration_since(next.at).as_secs_f64();
+        if measured.is_none() {
+            let overdue = asked - round_trip - PAUSE.as_secs_f64();
+            let first = (round_trip - asked).max(0.0);
+            return (first + bytes / rate).max(overdue);
+        }
+        let waited = self.waiting_since().map(|since| now.duration_since(since));
+        let waited = waited.unwrap_or_default().as_secs_f64();
         // The current rate falls while the answer is late, the measured one
         // does not.
-        let usual = self.meter.measured().unwrap_or(rate);
+        let usual = self.meter.measured().map_or(rate, |usual| usual.max(rate));
         let due = (head / usual - waited).max(round_trip - asked);
         ((bytes - head) / rate + due.abs()).max(extra_comes)
     }
@@ -625,6 +744,11 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UNKNOWN: Typical = Typical {
+        rate: 1.0,
+        travel: 0.0,
+    };
 
     /// The one block of a chunk.
     fn block(chunk: u32) -> BlockRange {
@@ -649,12 +773,12 @@ mod tests {
             source.delivered(now, &ask);
         }
         let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
-        assert!(close(source.finish_in(at(200), 0, 1.0), 0.2));
-        assert!(close(source.finish_in(at(250), 0, 1.0), 0.15));
+        assert!(close(source.finish_in(at(200), 0, UNKNOWN), 0.2));
+        assert!(close(source.finish_in(at(250), 0, UNKNOWN), 0.15));
         source.take_back(block(3));
-        assert!(close(source.finish_in(at(300), 0, 1.0), 0.0));
+        assert!(close(source.finish_in(at(300), 0, UNKNOWN), 0.0));
         let promises: Vec<f64> = [400, 1000, 10_000]
-            .map(|ms| source.finish_in(at(ms), 0, 1.0))
+            .map(|ms| source.finish_in(at(ms), 0, UNKNOWN))
             .to_vec();
         assert!(promises.is_sorted() && promises[2] > 4.0, "{promises:?}");
     }
@@ -669,7 +793,7 @@ mod tests {
         }
         let ask = source.answered(at(100), block(0)).unwrap();
         source.delivered(at(100), &ask);
-        let promises = [300, 400, 1100].map(|ms| source.finish_in(at(ms), 0, 1.0));
+        let promises = [300, 400, 1100].map(|ms| source.finish_in(at(ms), 0, UNKNOWN));
         for (promise, expected) in promises.into_iter().zip([0.1, 0.2, 0.9]) {
             assert!((promise - expected).abs() < 1e-9, "{promises:?}");
         }
@@ -679,10 +803,6 @@ mod tests {
     fn line_is_clear_when_what_was_taken_back_has_come_as_well() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let unknown = Typical {
-            rate: 1.0,
-            travel: 0.0,
-        };
         let mut source = Source::new();
         for index in 0..6 {
             source.ask(at(0), block(index));
@@ -694,7 +814,7 @@ mod tests {
         }
         source.take_back(block(2));
         let close = |seconds: f64, expected: f64| (seconds - expected).abs() < 1e-9;
-        let clear = |now, until| source.clear_in(now, until, unknown);
+        let clear = |now, until| source.clear_in(now, until, UNKNOWN);
         assert!(close(clear(at(250), Some(block(3))), 0.1));
         assert!(close(clear(at(260), None), 0.19));
         // The next one is overdue by 100 ms, and may take as long again.
@@ -732,7 +852,7 @@ mod tests {
         }
         source.ask(at(100), block(2));
         // Two blocks a round trip are 50 ms each.
-        let promise = source.finish_in(at(180), 0, 1.0);
+        let promise = source.finish_in(at(180), 0, UNKNOWN);
         assert!((promise - 0.02).abs() < 1e-9, "{promise}");
     }
 }

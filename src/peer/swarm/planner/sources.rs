@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::super::LinkId;
 use super::super::chunk_set::ChunkSet;
 use super::super::link_map::LinkMap;
-use super::source::{Source, Typical};
+use super::source::{PAUSE, Source, Typical};
 use crate::content::ChunkIndex;
 
 /// All sources, with their totals.
@@ -160,17 +160,34 @@ impl Sources {
         seeders.map(|(link, _)| link)
     }
 
-    /// The mean of all known rates, in bytes per second. Not a number if none is known.
-    pub(super) fn typical_rate(&self, now: Instant) -> f64 {
-        let rates = self.values().filter_map(|source| source.rate(now));
-        let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
-        sum / f64::from(count)
+    /// The mean of the rates that blocks have [shown](Source::shown_rate), or of all that
+    /// are known, and the shortest round trip. As long as nothing is known, a link is taken
+    /// to need no time but that for which it is waited for.
+    pub(super) fn shown_typical(&self, now: Instant) -> Typical {
+        let mean = |rates: &mut dyn Iterator<Item = f64>| {
+            let (count, sum) = rates.fold((0, 0.0), |(n, sum), rate| (n + 1, sum + rate));
+            (count > 0).then(|| sum / f64::from(count))
+        };
+        let shown = mean(
+            &mut self
+                .values()
+                .filter_map(|source| source.shown_rate(now, PAUSE)),
+        );
+        let known = || mean(&mut self.values().filter_map(|source| source.rate(now)));
+        let round_trip = self.values().filter_map(Source::round_trip).min();
+        Typical {
+            rate: shown.or_else(known).unwrap_or(f64::INFINITY),
+            travel: round_trip.unwrap_or_default().as_secs_f64(),
+        }
     }
 
     /// What is assumed of a link of which nothing is known: the mean of all known rates,
     /// and the shortest travel. As long as nothing is known, all links count as equally fast.
     pub(super) fn typical(&self, now: Instant, block_len: u64) -> Typical {
-        let known = self.values().filter_map(|source| {
+        // One block of a link says little: the wait for it counts as well.
+        let some_show = self.values().any(Source::shows_rate);
+        let telling = self.values().filter(|s| s.shows_rate() || !some_show);
+        let known = telling.filter_map(|source| {
             let rate = source.line_rate(now)?;
             Some((rate, source.travel(block_len as f64, rate)))
         });

@@ -8,7 +8,7 @@ use crate::content::{Bitfield, ChunkIndex, Geometry};
 
 /// How many windows are looked at; further readers get their chunks in the usual order.
 /// A program that plays a content has one or two.
-const MAX_WINDOWS: usize = 32;
+pub(super) const MAX_WINDOWS: usize = 32;
 
 /// How many chunks are urgent at a time: the default readahead in the shortest chunks,
 /// for two readers. It bounds the work for each request.
@@ -76,15 +76,6 @@ impl Urgent {
     pub(super) fn iter(&self) -> impl Iterator<Item = (ChunkIndex, Instant)> {
         self.order.iter().copied()
     }
-
-    /// Whether a reader has gone to a chunk that was not expected.
-    pub(super) fn is_surprised_by(&self, windows: &[ReadWindow], geometry: &Geometry) -> bool {
-        let mut firsts = windows.iter().filter_map(|window| {
-            let chunks = window.chunks(geometry);
-            (!chunks.is_empty()).then_some(ChunkIndex(chunks.start))
-        });
-        firsts.any(|first| !self.contains(first))
-    }
 }
 
 #[cfg(test)]
@@ -115,16 +106,5 @@ mod tests {
         let urgent = Urgent::new(Instant::now(), &[window(90), window(3)], geometry);
         let chunks: Vec<u32> = urgent.iter().map(|(chunk, _)| chunk.0).collect();
         assert_eq!(chunks, [3, 90, 4, 91, 5, 92]);
-    }
-
-    #[test]
-    fn slide_is_no_surprise_and_a_seek_is() {
-        let geometry = Geometry::of(100 * (16 << 10)).unwrap();
-        let window = |position| [ReadWindow::new(position, 1, None)];
-        let urgent = Urgent::new(Instant::now(), &window(5), geometry);
-        let surprises = |position| urgent.is_surprised_by(&window(position), &geometry);
-        assert!(!surprises(16 << 10) && surprises(3 * (16 << 10)));
-        // At the end there is nothing to wait for.
-        assert!(!surprises(geometry.length()));
     }
 }
