@@ -4,14 +4,14 @@
 //! first to be asked the next time; only if none does those of the next tier are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::torrent::Torrent;
 use super::tracker::{Announce, Announced};
+use super::wishes::Figures;
 use crate::bittorrent::tracker::AnnounceEvent;
 
 /// The pause after all trackers have failed; doubles up to [`MAX_PAUSE`].
@@ -21,139 +21,84 @@ const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// How long it may take to tell a tracker that this peer leaves.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How much a torrent has sent and received so far, and how much it lacks, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Figures {
-    pub(super) uploaded: u64,
-    pub(super) downloaded: u64,
-    pub(super) left: u64,
-}
-
-/// What others want of the announces of a torrent.
-#[derive(Debug)]
-pub(super) struct Announcer {
-    /// Whether a tracker has answered, or none will.
-    answered: watch::Sender<bool>,
-    /// The torrent was completed here, and no tracker knows yet.
-    completed: AtomicBool,
-    /// The driver knows nobody more to ask.
-    wants_peers: AtomicBool,
-    changed: Notify,
-}
-
-impl Default for Announcer {
-    fn default() -> Self {
-        Self {
-            answered: watch::Sender::new(false),
-            completed: AtomicBool::new(false),
-            wants_peers: AtomicBool::new(false),
-            changed: Notify::new(),
-        }
-    }
-}
-
 /// The trackers of a torrent in the order in which they are asked.
 struct Tiers(Vec<Vec<String>>);
 
-impl Announcer {
-    /// There are no trackers.
-    pub(super) fn has_none(&self) {
-        self.answered.send_replace(true);
+/// Announces the torrent until it stops, and says then that it leaves.
+pub(super) fn announce(torrent: &Arc<Torrent>) {
+    if torrent.metainfo.trackers().is_empty() {
+        torrent.wishes.has_no_tracker();
+        return;
     }
+    let tasks = &torrent.session.shared.tasks;
+    let span = tracing::info_span!(parent: &tasks.span, "torrent", hash = %torrent.info_hash);
+    tasks.spawn(span, announce_all(Arc::clone(torrent)));
+}
 
-    /// Waits until a tracker has answered for the first time, or all have failed.
-    ///
-    /// Cancel safe.
-    pub(super) async fn answered(&self) {
-        // The sender is here.
-        let _ = self
-            .answered
-            .subscribe()
-            .wait_for(|answered| *answered)
-            .await;
-    }
-
-    /// The torrent was completed here.
-    pub(super) fn completed(&self) {
-        self.completed.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-    }
-
-    /// More peers are needed as soon as the trackers permit it.
-    pub(super) fn wants_peers(&self) {
-        self.wants_peers.store(true, Ordering::Relaxed);
-        self.changed.notify_one();
-    }
-
-    /// Announces the torrent until it stops, and says then that it leaves.
-    pub(super) fn run(&self, torrent: Arc<Torrent>) -> impl Future<Output = ()> + Send + use<> {
-        async move { torrent.announcer().announce_all(&torrent).await }
-    }
-
-    async fn announce_all(&self, torrent: &Arc<Torrent>) {
-        let mut rng = torrent.session.rng();
-        let mut tiers = Tiers::new(torrent.metainfo.trackers(), &mut rng);
-        let (mut begun, mut pause) = (false, FIRST_PAUSE);
-        let mut tracker_id = None;
-        let key = rng.u32(..);
-        // What was here at the start was not completed here.
-        let downloaded = torrent.figures().downloaded;
+async fn announce_all(torrent: Arc<Torrent>) {
+    let wishes = &torrent.wishes;
+    let mut rng = torrent.session.rng();
+    let mut tiers = Tiers::new(torrent.metainfo.trackers(), &mut rng);
+    let (mut begun, mut pause) = (false, FIRST_PAUSE);
+    let mut tracker_id = None;
+    let key = rng.u32(..);
+    // What was here at the start was not completed here.
+    let downloaded = torrent.figures().downloaded;
+    loop {
+        let is_new = torrent.figures().downloaded > downloaded;
+        let completed = wishes.completed.swap(false, Ordering::Relaxed) && is_new;
+        wishes.wants_peers.store(false, Ordering::Relaxed);
+        let event = match (begun, completed) {
+            (false, _) => Some(AnnounceEvent::Started),
+            (true, true) => Some(AnnounceEvent::Completed),
+            (true, false) => None,
+        };
+        let request = request(&torrent, event, key, tracker_id.clone());
+        let asked = tokio::select! {
+            biased;
+            () = torrent.stopped() => break,
+            asked = tiers.ask(&torrent, &request) => asked,
+        };
+        let asked_at = Instant::now();
+        let (next, soonest) = match asked {
+            Some(announced) => {
+                (begun, pause) = (true, FIRST_PAUSE);
+                tracker_id = announced.tracker_id.or(tracker_id);
+                torrent.found(announced.peers).await;
+                (announced.interval, announced.min_interval)
+            }
+            None => {
+                wishes.completed.fetch_or(completed, Ordering::Relaxed);
+                let now = pause;
+                pause = (pause * 2).min(MAX_PAUSE);
+                (now, now)
+            }
+        };
+        wishes.answered.send_replace(true);
         loop {
-            let is_new = torrent.figures().downloaded > downloaded;
-            let completed = self.completed.swap(false, Ordering::Relaxed) && is_new;
-            self.wants_peers.store(false, Ordering::Relaxed);
-            let event = match (begun, completed) {
-                (false, _) => Some(AnnounceEvent::Started),
-                (true, true) => Some(AnnounceEvent::Completed),
-                (true, false) => None,
+            // A change of what there is to say waits for nothing, if a tracker listens.
+            let says = begun && next != soonest && wishes.completed.load(Ordering::Relaxed);
+            let wants = wishes.wants_peers.load(Ordering::Relaxed);
+            let due = match (says, wants) {
+                (true, _) => asked_at,
+                (false, true) => asked_at + soonest,
+                (false, false) => asked_at + next,
             };
-            let request = announce(torrent, event, key, tracker_id.clone());
-            let asked = tokio::select! {
+            tokio::select! {
                 biased;
                 () = torrent.stopped() => break,
-                asked = tiers.ask(torrent, &request) => asked,
-            };
-            let asked_at = Instant::now();
-            let (next, soonest) = match asked {
-                Some(announced) => {
-                    (begun, pause) = (true, FIRST_PAUSE);
-                    tracker_id = announced.tracker_id.or(tracker_id);
-                    torrent.found(announced.peers).await;
-                    (announced.interval, announced.min_interval)
-                }
-                None => {
-                    self.completed.fetch_or(completed, Ordering::Relaxed);
-                    let now = pause;
-                    pause = (pause * 2).min(MAX_PAUSE);
-                    (now, now)
-                }
-            };
-            self.answered.send_replace(true);
-            loop {
-                // A change of what there is to say waits for nothing, if a tracker listens.
-                let says = begun && next != soonest && self.completed.load(Ordering::Relaxed);
-                let wants = self.wants_peers.load(Ordering::Relaxed);
-                let due = match (says, wants) {
-                    (true, _) => asked_at,
-                    (false, true) => asked_at + soonest,
-                    (false, false) => asked_at + next,
-                };
-                tokio::select! {
-                    biased;
-                    () = torrent.stopped() => break,
-                    () = sleep_until(due) => break,
-                    () = self.changed.notified() => {}
-                }
+                () = sleep_until(due) => break,
+                () = wishes.changed.notified() => {}
             }
         }
-        if begun {
-            let request = announce(torrent, Some(AnnounceEvent::Stopped), key, tracker_id);
-            let _ = timeout(FAREWELL_TIMEOUT, tiers.ask(torrent, &request)).await;
-        }
+    }
+    if begun {
+        let request = request(&torrent, Some(AnnounceEvent::Stopped), key, tracker_id);
+        let _ = timeout(FAREWELL_TIMEOUT, tiers.ask(&torrent, &request)).await;
     }
 }
 
-fn announce(
+fn request(
     torrent: &Torrent,
     event: Option<AnnounceEvent>,
     key: u32,

@@ -16,11 +16,14 @@ mod connection;
 mod error;
 mod handshake;
 mod known_peers;
+mod links;
 mod options;
 mod outgoing;
 mod session;
+mod shared;
 mod torrent;
 mod tracker;
+mod wishes;
 
 pub use error::TorrentError;
 pub use options::{TorrentOptions, TorrentSessionConfig};

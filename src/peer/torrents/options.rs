@@ -9,18 +9,24 @@ use crate::peer::limits::ContentLimits;
 use crate::protocol::Addr;
 
 /// How a [`TorrentSession`](super::TorrentSession) works.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct TorrentSessionConfig {
     /// Where BitTorrent clients can connect to, as `IP:PORT`; port 0 lets the system choose.
     /// Without it this side only dials. Default: none, as few programs may open ports
     /// unasked.
     pub listen: Option<Addr>,
     /// The port that trackers are told, where it is another one than that of `listen`, such
-    /// as behind a gateway. Default: that of `listen`.
+    /// as behind a gateway. Default: that of `listen`, as few are behind a gateway that changes it.
     pub announce_port: Option<u16>,
     /// How long one answer of a tracker may take. Default: 30 seconds; busy trackers take
     /// several.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub tracker_timeout: Duration,
     /// How many peers a tracker is asked for. Default: 80, as in other clients.
     pub peers_wanted: u32,
@@ -44,9 +50,6 @@ impl TorrentSessionConfig {
     }
 
     /// Sets [`listen`](Self::listen).
-    ///
-    /// # Panics
-    /// If the address is no text that an address can have.
     #[must_use]
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.listen = Some(addr.into());

@@ -7,10 +7,13 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::announcer::announce;
 use super::error::TorrentError;
 use super::handshake::accepted;
+use super::links::{TorrentOutside, accept_link};
 use super::options::{TorrentOptions, TorrentSessionConfig};
-use super::torrent::{Driven, Torrent, TorrentOutside};
+use super::shared::{SessionShared, rng};
+use super::torrent::{Driven, Torrent};
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
 use crate::bittorrent::{InfoHashV1, Metainfo};
@@ -23,7 +26,6 @@ use crate::peer::contents::role::Role;
 use crate::peer::downloads::task::{DownloadTask, OutsidePart};
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
-use crate::peer::shared::PeerShared;
 use crate::protocol::Addr;
 use crate::protocol::limits::HANDSHAKE_TIMEOUT;
 use crate::storage::{SpannedFile, SpannedStorage};
@@ -61,30 +63,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct TorrentSession {
     shared: Arc<SessionShared>,
+    torrents: Arc<TorrentTable>,
     bound: Option<Addr>,
     _stop: DropGuard,
 }
 
-/// What the tasks of a session share.
-pub(super) struct SessionShared {
-    pub(super) shared: Arc<PeerShared>,
-    pub(super) transport: TcpTransport,
-    /// The id of this side.
-    pub(super) client: ClientId,
-    /// The port that others can connect to.
-    pub(super) port: Option<u16>,
-    pub(super) config: TorrentSessionConfig,
-    pub(super) trackers: TrackerClients,
-    torrents: Mutex<HashMap<InfoHashV1, Weak<Torrent>>>,
-}
-
-impl std::fmt::Debug for SessionShared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SessionShared")
-            .field("client", &self.client)
-            .finish_non_exhaustive()
-    }
-}
+/// The torrents of a session, by all hashes that others know them by.
+type TorrentTable = Mutex<HashMap<InfoHashV1, Weak<Torrent>>>;
 
 impl TorrentSession {
     /// Starts a session beside this peer: listens, if the configuration says so.
@@ -123,16 +108,18 @@ impl TorrentSession {
             port: config.announce_port.or(port),
             trackers: TrackerClients::new(config.tracker_timeout),
             config,
-            torrents: Mutex::default(),
         });
+        let torrents = Arc::new(TorrentTable::default());
         let tasks = &shared.shared.tasks;
         let stop = tasks.stop.child_token();
         if let Some(listener) = listener {
-            let accept = accept(Arc::clone(&shared), listener, stop.clone());
+            let owned = (Arc::clone(&shared), Arc::clone(&torrents));
+            let accept = accept(owned, listener, stop.clone());
             tasks.spawn(tasks.span.clone(), accept);
         }
         Ok(Self {
             shared,
+            torrents,
             bound,
             _stop: stop.drop_guard(),
         })
@@ -199,8 +186,13 @@ impl TorrentSession {
             status: task.status(),
             inbox: task.inbox(),
         };
-        self.shared.insert(&torrent, metainfo);
-        torrent.begin(driven, options.trackers);
+        insert(&self.torrents, &torrent);
+        torrent.driven_by(driven);
+        if options.trackers {
+            announce(&torrent);
+        } else {
+            torrent.wishes.has_no_tracker();
+        }
         let part = OutsidePart {
             listing: Listing::new(content, name).role(Role::Torrent),
             manifest: Arc::new(manifest),
@@ -212,39 +204,27 @@ impl TorrentSession {
     }
 }
 
-/// Random numbers that follow from the seed of the peer.
-fn rng(shared: &PeerShared) -> fastrand::Rng {
-    fastrand::Rng::with_seed(shared.swarm_config().planner.seed)
+/// Those who name the torrent get a connection with it from now on.
+fn insert(torrents: &TorrentTable, torrent: &Arc<Torrent>) {
+    let v2 = torrent.metainfo.info_hash_v2().map(|hash| hash.truncated());
+    let mut torrents = lock(torrents);
+    torrents.retain(|_, torrent| torrent.strong_count() > 0);
+    for hash in torrent.metainfo.info_hash_v1().into_iter().chain(v2) {
+        torrents.insert(hash, Arc::downgrade(torrent));
+    }
 }
 
-impl SessionShared {
-    /// Random numbers that need not be secret.
-    pub(super) fn rng(&self) -> fastrand::Rng {
-        rng(&self.shared)
-    }
-
-    /// Those who name the torrent get a connection with it from now on.
-    fn insert(&self, torrent: &Arc<Torrent>, metainfo: &Metainfo) {
-        let v2 = metainfo.info_hash_v2().map(|hash| hash.truncated());
-        let mut torrents = self.torrents();
-        torrents.retain(|_, torrent| torrent.strong_count() > 0);
-        for hash in metainfo.info_hash_v1().into_iter().chain(v2) {
-            torrents.insert(hash, Arc::downgrade(torrent));
-        }
-    }
-
-    fn find(&self, info_hash: InfoHashV1) -> Option<Arc<Torrent>> {
-        self.torrents().get(&info_hash)?.upgrade()
-    }
-
-    /// Ignores poison: no change under this lock is left half done.
-    fn torrents(&self) -> MutexGuard<'_, HashMap<InfoHashV1, Weak<Torrent>>> {
-        self.torrents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Ignores poison: no change under this lock is left half done.
+fn lock(torrents: &TorrentTable) -> MutexGuard<'_, HashMap<InfoHashV1, Weak<Torrent>>> {
+    torrents.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Accepts connections until the session ends.
-async fn accept(session: Arc<SessionShared>, mut listener: TcpAcceptor, stop: CancellationToken) {
+async fn accept(
+    (session, torrents): (Arc<SessionShared>, Arc<TorrentTable>),
+    mut listener: TcpAcceptor,
+    stop: CancellationToken,
+) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept_stream()).await {
         let stream = match accepted {
             Ok(stream) => stream,
@@ -262,10 +242,11 @@ async fn accept(session: Arc<SessionShared>, mut listener: TcpAcceptor, stop: Ca
         let tasks = Arc::clone(&session.shared.tasks);
         let span = tracing::info_span!(parent: &tasks.span, "session", %remote);
         let (own, stop) = (Arc::clone(&session), tasks.stop.clone());
+        let torrents = Arc::clone(&torrents);
         tasks.spawn(span, async move {
             let admission = Arc::clone(&own.shared.admission);
             let place = admission.handshake(&stream.remote);
-            let shake = accepted_stream(&own, stream.io);
+            let shake = accepted_stream(own.client, &torrents, stream.io);
             let shaken = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -278,16 +259,18 @@ async fn accept(session: Arc<SessionShared>, mut listener: TcpAcceptor, stop: Ca
             else {
                 return;
             };
-            torrent.accept(shaken, remote, place).await;
+            accept_link(torrent, shaken, remote, place).await;
         });
     }
 }
 
 async fn accepted_stream<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
-    session: &SessionShared,
+    client: ClientId,
+    torrents: &TorrentTable,
     io: S,
 ) -> Option<(super::handshake::Shaken<S>, Arc<Torrent>)> {
-    let shaken = accepted(io, session.client, |info_hash| session.find(info_hash)).await;
+    let find = |info_hash| lock(torrents).get(&info_hash)?.upgrade();
+    let shaken = accepted(io, client, find).await;
     shaken
         .inspect_err(|error| tracing::debug!(%error, "no handshake"))
         .ok()

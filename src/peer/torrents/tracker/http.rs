@@ -2,7 +2,7 @@
 
 use reqwest::Client;
 
-use super::{Announce, Announced, NotAnnounced};
+use super::announce::{Announce, Announced, NotAnnounced};
 use crate::bittorrent::tracker::http::{
     AnnounceAnswer, AnnounceQuery, AnswerError, MAX_ANSWER_LEN, with_query,
 };

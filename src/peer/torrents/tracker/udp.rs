@@ -6,7 +6,7 @@ use reqwest::Url;
 use tokio::net::{UdpSocket, lookup_host};
 use tokio::time::timeout;
 
-use super::{Announce, Announced, NotAnnounced};
+use super::announce::{Announce, Announced, NotAnnounced};
 use crate::bittorrent::tracker::AnnounceEvent;
 use crate::bittorrent::tracker::udp::{
     self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
