@@ -1,6 +1,7 @@
 //! How a content is cut into chunks (the unit of planning and verification) and
 //! blocks (the unit of transfer). This depends on the length alone, so that equal
-//! contents always have the same chunks, and join the same swarm.
+//! contents always have the same chunks, and join the same swarm. Only who makes a
+//! torrent chooses the length of its chunks.
 
 use std::ops::Range;
 
@@ -28,6 +29,28 @@ pub const MAX_CONTENT_LEN: u64 = MAX_CHUNK_LEN * MAX_CHUNKS as u64;
 pub struct TooLong {
     /// The length in bytes.
     pub length: u64,
+}
+
+/// Why a torrent cannot be cut into pieces of a given length.
+#[cfg(feature = "bittorrent")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PieceLenError {
+    /// There is nothing to cut.
+    #[error("a torrent without bytes has no pieces")]
+    Empty,
+    /// The pieces would have no bytes, or too many.
+    #[error("a piece can have 1 to {MAX_CHUNK_LEN} bytes, not {piece_len}")]
+    Length {
+        /// The length of a piece in bytes.
+        piece_len: u64,
+    },
+    /// There would be too many pieces.
+    #[error("a torrent can have at most {MAX_CHUNKS} pieces, not {pieces}")]
+    Pieces {
+        /// How many there would be.
+        pieces: u64,
+    },
 }
 
 /// How a content of a given length is cut into chunks.
@@ -72,6 +95,39 @@ impl Geometry {
             length,
             chunk_len,
             chunks,
+        })
+    }
+
+    /// The geometry of a torrent of `length` bytes in pieces of `piece_len`, which are its
+    /// chunks. That length need not be a power of two.
+    ///
+    /// ```
+    /// use bt_lite::{ChunkIndex, Geometry};
+    ///
+    /// let geometry = Geometry::of_torrent(250_000, 100_000)?;
+    /// assert_eq!(geometry.chunks(), 3);
+    /// assert_eq!(geometry.len_of(ChunkIndex(2)), 50_000);
+    /// # Ok::<(), bt_lite::content::PieceLenError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`PieceLenError`], also if there is not a single byte: a torrent without bytes has
+    /// no pieces, and every content has a chunk.
+    #[cfg(feature = "bittorrent")]
+    pub fn of_torrent(length: u64, piece_len: u64) -> Result<Self, PieceLenError> {
+        if length == 0 {
+            return Err(PieceLenError::Empty);
+        }
+        if !(1..=MAX_CHUNK_LEN).contains(&piece_len) {
+            return Err(PieceLenError::Length { piece_len });
+        }
+        let pieces = length.div_ceil(piece_len);
+        let chunks = u32::try_from(pieces).ok();
+        let chunks = chunks.filter(|&chunks| chunks <= MAX_CHUNKS);
+        Ok(Self {
+            length,
+            chunk_len: piece_len,
+            chunks: chunks.ok_or(PieceLenError::Pieces { pieces })?,
         })
     }
 

@@ -1,4 +1,4 @@
-//! The content id: the BLAKE3 hash of the bytes.
+//! The content id: the BLAKE3 hash of the bytes, or what stands for a torrent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,6 +18,10 @@ use thiserror::Error;
 /// );
 /// assert_eq!(id.to_string().parse(), Ok(id));
 /// ```
+#[cfg_attr(
+    feature = "bittorrent",
+    doc = "\nThat of a [torrent](Self::of_torrent_v1) follows from its info hash instead."
+)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; Self::LEN]);
 
@@ -39,6 +43,12 @@ pub enum ParseIdError {
     },
 }
 
+/// What the ids of torrents are derived with, so that none is the hash of any bytes.
+#[cfg(feature = "bittorrent")]
+const TORRENT_V1: &str = "bt_lite torrent v1";
+#[cfg(feature = "bittorrent")]
+const TORRENT_V2: &str = "bt_lite torrent v2";
+
 impl ContentId {
     /// The length of an id in bytes.
     pub const LEN: usize = 32;
@@ -46,6 +56,19 @@ impl ContentId {
     /// The id of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The id by which this crate knows a torrent of version 1, with this info hash. No
+    /// other peer sees it.
+    #[cfg(feature = "bittorrent")]
+    pub fn of_torrent_v1(info_hash: &[u8; 20]) -> Self {
+        Self(blake3::derive_key(TORRENT_V1, info_hash))
+    }
+
+    /// The same of a torrent of version 2, with the whole of its info hash.
+    #[cfg(feature = "bittorrent")]
+    pub fn of_torrent_v2(info_hash: &[u8; 32]) -> Self {
+        Self(blake3::derive_key(TORRENT_V2, info_hash))
     }
 
     /// An id from its 32 bytes.

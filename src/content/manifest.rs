@@ -14,6 +14,10 @@
 //! length, and a flag that no inner node has. So a right edge that ends in a
 //! valid leaf at the claimed position exists for one length only. Every
 //! [`Manifest`] value has been checked.
+//!
+//! The manifest of a torrent has the digests of its metainfo instead, and its length is
+//! in there as well: nothing of it can be fetched by this crate's own protocol, and
+//! [`Manifest::verify`] is the same for both.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -24,6 +28,8 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{ChunkIndex, ContentId, Geometry, TooLong};
+#[cfg(feature = "bittorrent")]
+use super::{PieceDigests, PieceDigestsError};
 
 /// The hash of a chunk: the chaining value of its subtree. For a content with a
 /// single chunk it is the content id itself.
@@ -44,10 +50,19 @@ const READ_LEN: usize = 256 << 10;
 pub struct Manifest {
     id: ContentId,
     geometry: Geometry,
+    digests: Digests,
+    /// Empty for a torrent.
+    proof: LengthProof,
+}
+
+/// By what the chunks are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Digests {
     /// The chunk hashes one after the other, so that a page of them can be sent
     /// without a copy.
-    hashes: Bytes,
-    proof: LengthProof,
+    Hashes(Bytes),
+    #[cfg(feature = "bittorrent")]
+    Pieces(PieceDigests),
 }
 
 /// Proves the length of a content: its last leaf, and the siblings with which the
@@ -137,8 +152,32 @@ impl Manifest {
         Ok(Self {
             id,
             geometry,
-            hashes: hashes.into_flattened().into(),
+            digests: Digests::Hashes(hashes.into_flattened().into()),
             proof,
+        })
+    }
+
+    /// What the pieces of a torrent must be. `id` is
+    /// [derived](ContentId::of_torrent_v1) from its info hash, which is not checked here:
+    /// it is that of the metainfo in which the digests are.
+    ///
+    /// # Errors
+    /// [`PieceDigestsError`]: these are not the digests of so many pieces of this length.
+    #[cfg(feature = "bittorrent")]
+    pub fn torrent(
+        id: ContentId,
+        geometry: Geometry,
+        digests: PieceDigests,
+    ) -> Result<Self, PieceDigestsError> {
+        digests.check(geometry)?;
+        Ok(Self {
+            id,
+            geometry,
+            digests: Digests::Pieces(digests),
+            proof: LengthProof {
+                leaf: Bytes::new(),
+                siblings: Vec::new(),
+            },
         })
     }
 
@@ -180,25 +219,58 @@ impl Manifest {
         self.geometry
     }
 
-    /// The hashes of all chunks, in order.
+    /// The hashes of all chunks, in order. A [torrent](Self::is_torrent) has none of these.
     pub fn hashes(&self) -> &[ChunkHash] {
-        self.hashes.as_chunks().0
+        match &self.digests {
+            Digests::Hashes(hashes) => hashes.as_chunks().0,
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(_) => &[],
+        }
     }
 
     /// The hashes of these chunks, one after the other, without a copy. Chunks
     /// that the content does not have are left out.
     pub(crate) fn hash_bytes(&self, chunks: Range<ChunkIndex>) -> Bytes {
+        let len = self.hashes().as_flattened().len();
         let at = |chunk: ChunkIndex| {
             let offset = chunk.as_usize().saturating_mul(size_of::<ChunkHash>());
-            offset.min(self.hashes.len())
+            offset.min(len)
         };
         let (start, end) = (at(chunks.start), at(chunks.end));
-        self.hashes.slice(start..end.max(start))
+        match &self.digests {
+            Digests::Hashes(hashes) => hashes.slice(start..end.max(start)),
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(_) => Bytes::new(),
+        }
     }
 
-    /// The proof of the length.
+    /// The proof of the length. That of a torrent is empty.
     pub fn proof(&self) -> &LengthProof {
         &self.proof
+    }
+
+    /// Whether this is the manifest of a torrent. Then the id is not the hash of the
+    /// bytes, and nothing of it can be sent or recorded as a manifest.
+    pub fn is_torrent(&self) -> bool {
+        match &self.digests {
+            Digests::Hashes(_) => false,
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(_) => true,
+        }
+    }
+
+    /// How many bytes at the beginning of a chunk are data. Behind the data of a piece of
+    /// a torrent there may be zeros that nobody sends.
+    ///
+    /// # Panics
+    /// If the content has no such chunk.
+    #[cfg(feature = "bittorrent")]
+    pub fn data_len(&self, chunk: ChunkIndex) -> u64 {
+        let len = self.geometry.len_of(chunk);
+        match &self.digests {
+            Digests::Hashes(_) => len,
+            Digests::Pieces(digests) => digests.data_len(chunk).unwrap_or(len),
+        }
     }
 
     /// Whether these bytes are this chunk. The chunk may be split into pieces;
@@ -214,18 +286,29 @@ impl Manifest {
             return false;
         }
         let range = self.geometry.range_of(chunk);
-        let mut hasher = Hasher::new();
-        hasher.set_input_offset(range.start);
-        let mut left = range.end - range.start;
-        for piece in pieces {
-            match left.checked_sub(piece.len() as u64) {
-                Some(rest) => left = rest,
-                None => return false,
+        let mut left = Some(range.end - range.start);
+        // No more than the chunk has is hashed.
+        let pieces = pieces.into_iter().take_while(|piece| {
+            left = left.and_then(|left| left.checked_sub(piece.len() as u64));
+            left.is_some()
+        });
+        match &self.digests {
+            Digests::Hashes(hashes) => {
+                let mut hasher = Hasher::new();
+                hasher.set_input_offset(range.start);
+                for piece in pieces {
+                    hasher.update(piece);
+                }
+                // There is no hash of another number of bytes here.
+                if left != Some(0) {
+                    return false;
+                }
+                let hash = finalize(&hasher, self.geometry.chunks() == 1);
+                hashes.as_chunks().0.get(chunk.as_usize()) == Some(&hash)
             }
-            hasher.update(piece);
+            #[cfg(feature = "bittorrent")]
+            Digests::Pieces(digests) => digests.verify(chunk, pieces) && left == Some(0),
         }
-        left == 0
-            && finalize(&hasher, self.geometry.chunks() == 1) == self.hashes()[chunk.as_usize()]
     }
 }
 
@@ -333,7 +416,7 @@ impl ManifestBuilder {
         Ok(Manifest {
             id: ContentId::from_bytes(merge(&self.hashes)),
             geometry: self.geometry,
-            hashes: self.hashes.into_flattened().into(),
+            digests: Digests::Hashes(self.hashes.into_flattened().into()),
             proof: LengthProof {
                 leaf: self.leaf.into(),
                 siblings: self.siblings,

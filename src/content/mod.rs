@@ -13,6 +13,8 @@ mod geometry;
 mod id;
 mod manifest;
 mod name;
+#[cfg(feature = "bittorrent")]
+mod piece_digests;
 mod streamed_manifest;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -22,6 +24,8 @@ pub use folder::{
     FolderEntry, FolderIndex, FolderIndexError, FolderItem, FolderPath, FolderPathError,
     LinkTargetError, MAX_FOLDER_ENTRIES, MAX_INDEX_LEN, MAX_PATH_DEPTH, MAX_PATH_LEN,
 };
+#[cfg(feature = "bittorrent")]
+pub use geometry::PieceLenError;
 pub use geometry::{
     Geometry, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS, TooLong,
     split_evenly,
@@ -29,4 +33,6 @@ pub use geometry::{
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};
 pub use name::{ContentName, MAX_NAME_LEN, NameError, UnsafeName};
+#[cfg(feature = "bittorrent")]
+pub use piece_digests::{PieceDigests, PieceDigestsError, PieceRoot, TORRENT_LEAF_LEN};
 pub(crate) use streamed_manifest::StreamedManifest;

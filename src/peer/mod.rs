@@ -33,6 +33,8 @@ mod shared;
 mod stats;
 pub mod swarm;
 mod tasks;
+#[cfg(feature = "bittorrent")]
+mod torrents;
 mod traffic;
 
 pub use config::PeerConfig;
@@ -60,3 +62,5 @@ pub use handles::verify::ExpectedContent;
 pub use handles::watch::PeerEvents;
 pub use limits::{ContentLimits, RateLimits};
 pub use stats::{ContentStats, PeerStats};
+#[cfg(feature = "bittorrent")]
+pub use torrents::{TorrentError, TorrentOptions, TorrentSession, TorrentSessionConfig};

@@ -96,6 +96,10 @@ impl PeerShared {
             return Ok(false);
         }
         let stored = stored();
+        if stored.manifest.is_torrent() {
+            // Nothing of it would be left but bytes without a meaning.
+            return Ok(false);
+        }
         self.storage.remember(&stored).await?;
         self.losses.recorded(&stored.manifest.id(), &stored.name);
         if stored.manifest.geometry().chunks() == 1 {

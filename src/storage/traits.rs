@@ -192,7 +192,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Cancel safe: the record is either written or not.
     ///
     /// # Errors
-    /// [`StorageError::Full`] and [`StorageError::Io`].
+    /// [`StorageError::Full`] and [`StorageError::Io`]; [`StorageError::Unsupported`] if the
+    /// manifest is of a kind that cannot be recorded, as that of a torrent.
     async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
         let _ = stored;
         Ok(())

@@ -5,6 +5,8 @@
 //! Each suite is a function that panics if an implementation breaks its contract.
 //! Call it from a test of your own.
 
+#[cfg(feature = "bittorrent")]
+pub mod bittorrent;
 pub mod machine;
 pub mod simulation;
 pub mod storage;

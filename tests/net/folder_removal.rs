@@ -217,7 +217,9 @@ async fn rest_of_a_folder_without_files_is_completed_though_nobody_knows_whose_i
     let (world, dirs) = (World::memory(1).await, Dirs::new());
     sample(&dirs.folder());
     let (_owner, folder) = shares(&world, &dirs).await;
-    let rests: [(&str, fn(&Path)); 3] = [
+    /// Leaves something of a folder at a path.
+    type Leave = fn(&Path);
+    let rests: [(&str, Leave); 3] = [
         ("link", |here| {
             fs::create_dir_all(here.join("a")).unwrap();
             std::os::unix::fs::symlink("../bin", here.join("a/up")).unwrap();

@@ -1,9 +1,11 @@
 //! The split into ranges, and how a content is cut into chunks.
 
 use bt_lite::content::{
-    BlockRange, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, TARGET_CHUNKS,
+    BlockRange, MAX_CHUNK_LEN, MAX_CHUNKS, MAX_CONTENT_LEN, MIN_CHUNK_LEN, PieceLenError,
+    TARGET_CHUNKS,
 };
-use bt_lite::{ChunkIndex, Geometry, TooLong, split_evenly};
+use bt_lite::testing::machine::BlockLayout;
+use bt_lite::{Bitfield, ChunkIndex, Geometry, TooLong, split_evenly};
 use proptest::prelude::*;
 
 /// Each of these numbers, one less, and one more.
@@ -82,6 +84,12 @@ fn check_geometry(length: u64) {
     assert_eq!(geometry.chunk_len(), chunk_len, "length {length}");
     assert!(geometry.chunks() >= 1 && geometry.chunks() <= MAX_CHUNKS);
 
+    check_chunks(geometry);
+}
+
+/// Checks that the chunks follow one another and are the content.
+fn check_chunks(geometry: Geometry) {
+    let (length, chunk_len) = (geometry.length(), geometry.chunk_len());
     let mut at = 0;
     for chunk in geometry.indices() {
         let range = geometry.range_of(chunk);
@@ -146,7 +154,84 @@ fn geometry_of_a_longer_content_is_refused() {
     }
 }
 
+/// Checks how a torrent is cut, which is as its maker has chosen.
+fn check_torrent(length: u64, piece_len: u64) {
+    let geometry = Geometry::of_torrent(length, piece_len).unwrap();
+    assert_eq!(
+        (geometry.length(), geometry.chunk_len()),
+        (length, piece_len)
+    );
+    assert_eq!(u64::from(geometry.chunks()), length.div_ceil(piece_len));
+    check_chunks(geometry);
+    let all = Bitfield::all(geometry.chunks());
+    assert_eq!(geometry.bytes_of(&all), length);
+    check_layout(BlockLayout::of_torrent(geometry));
+}
+
+/// Checks that the blocks of a torrent are the longest that every client answers.
+fn check_layout(layout: BlockLayout) {
+    let geometry = layout.geometry();
+    for chunk in [ChunkIndex(0), geometry.last()] {
+        let mut at = 0;
+        for position in 0..layout.blocks(chunk) {
+            let block = layout.block(chunk, position);
+            assert!(geometry.contains_block(block));
+            assert_eq!(layout.position(block), Some(position));
+            assert_eq!(
+                (u64::from(block.offset), block.offset % (16 << 10)),
+                (at, 0)
+            );
+            at += u64::from(block.len);
+            assert!(block.len == 16 << 10 || at == geometry.len_of(chunk));
+        }
+        assert_eq!(at, geometry.len_of(chunk));
+    }
+}
+
+#[test]
+fn torrent_is_cut_into_pieces_of_any_length() {
+    for piece_len in [1, 3, 16_383, 16 << 10, 100_000, 1 << 20, MAX_CHUNK_LEN] {
+        for pieces in [1, 2, 1000] {
+            for length in around([pieces * piece_len]) {
+                if (1..=u64::from(MAX_CHUNKS) * piece_len).contains(&length) {
+                    check_torrent(length, piece_len);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn torrent_that_cannot_be_cut_is_refused() {
+    for piece_len in [0, MAX_CHUNK_LEN + 1, u64::MAX] {
+        let refused = Err(PieceLenError::Length { piece_len });
+        assert_eq!(Geometry::of_torrent(1, piece_len), refused);
+    }
+    assert_eq!(Geometry::of_torrent(0, 1), Err(PieceLenError::Empty));
+    for piece_len in [1, 100_000, MAX_CHUNK_LEN] {
+        let most = u64::from(MAX_CHUNKS) * piece_len;
+        let geometry = Geometry::of_torrent(most, piece_len).unwrap();
+        assert_eq!(geometry.chunks(), MAX_CHUNKS);
+        let pieces = u64::from(MAX_CHUNKS) + 1;
+        let refused = Err(PieceLenError::Pieces { pieces });
+        assert_eq!(Geometry::of_torrent(most + 1, piece_len), refused);
+    }
+    let pieces = u64::MAX;
+    let refused = Err(PieceLenError::Pieces { pieces });
+    assert_eq!(Geometry::of_torrent(u64::MAX, 1), refused);
+}
+
 proptest! {
+    #[test]
+    fn pieces_of_any_length_cover_a_torrent(
+        piece_len in 1..=MAX_CHUNK_LEN,
+        pieces in 0u64..300,
+        rest: prop::sample::Index,
+    ) {
+        let rest = 1 + rest.index(piece_len as usize) as u64;
+        check_torrent(pieces * piece_len + rest, piece_len);
+    }
+
     #[test]
     fn split_of_any_total_covers_each_unit_once(
         total: u64,

@@ -26,6 +26,8 @@ mod swarm_observer;
 mod swarm_script;
 mod swarm_strangers;
 mod swarm_world;
+mod torrent;
+mod torrent_swarm;
 mod tracker_abuse;
 mod tracker_addresses;
 mod tracker_names;

@@ -2,11 +2,13 @@
 
 use std::sync::{Arc, LazyLock};
 
-use bt_lite::content::BlockRange;
+use bt_lite::content::{BlockRange, PieceDigests, PieceRoot, TORRENT_LEAF_LEN};
 use bt_lite::peer::swarm::{LinkId, LinkInfo};
 use bt_lite::protocol::{LinkCookie, LinkProof, PeerId, PeerMessage};
-use bt_lite::{Addr, ChunkIndex, Manifest};
+use bt_lite::{Addr, ChunkIndex, ContentId, Geometry, Manifest};
 use bytes::Bytes;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
 /// Random bytes and their manifest.
 #[derive(Debug, Clone)]
@@ -32,6 +34,59 @@ impl Sample {
         let manifest = Arc::new(Manifest::of(&content).unwrap());
         let content = content.into();
         Self { content, manifest }
+    }
+
+    /// The same bytes as a torrent, in pieces of this length, with SHA-1 hashes.
+    pub(crate) fn torrent_v1(length: usize, piece_len: u64) -> Self {
+        let Self { content, manifest } = Self::new(length);
+        let id = ContentId::of_torrent_v1(&manifest.id().as_bytes()[..20].try_into().unwrap());
+        let geometry = Geometry::of_torrent(length as u64, piece_len).unwrap();
+        let hashes = content.chunks(piece_len as usize);
+        let hashes = hashes.map(|piece| Sha1::digest(piece).into()).collect();
+        let manifest = Manifest::torrent(id, geometry, PieceDigests::v1(hashes)).unwrap();
+        Self {
+            content,
+            manifest: Arc::new(manifest),
+        }
+    }
+
+    /// Files of these lengths as a torrent of version 2, or as a hybrid one, with zeros
+    /// behind the data of each file but the last.
+    pub(crate) fn torrent_v2(files: &[usize], piece_len: u64, is_hybrid: bool) -> Self {
+        let (mut content, mut pieces) = (Vec::new(), Vec::new());
+        let full = (piece_len / TORRENT_LEAF_LEN) as u32;
+        for (at, &length) in files.iter().enumerate() {
+            content.resize(content.len().next_multiple_of(piece_len as usize), 0);
+            let mut file = vec![0; length];
+            fastrand::Rng::with_seed((length + at) as u64).fill(&mut file);
+            for data in file.chunks(piece_len as usize) {
+                let leaves = match length > piece_len as usize {
+                    true => full,
+                    false => length
+                        .div_ceil(TORRENT_LEAF_LEN as usize)
+                        .next_power_of_two() as u32,
+                };
+                pieces.push(PieceRoot {
+                    root: merkle_root(data, leaves),
+                    data_len: data.len() as u32,
+                    leaves,
+                });
+            }
+            content.extend(file);
+        }
+        let hashes = content.chunks(piece_len as usize);
+        let hashes = hashes.map(|piece| Sha1::digest(piece).into()).collect();
+        let digests = match is_hybrid {
+            true => PieceDigests::hybrid(hashes, pieces),
+            false => PieceDigests::v2(pieces),
+        };
+        let id = ContentId::of_torrent_v2(ContentId::of(&content).as_bytes());
+        let geometry = Geometry::of_torrent(content.len() as u64, piece_len).unwrap();
+        let manifest = Manifest::torrent(id, geometry, digests).unwrap();
+        Self {
+            content: content.into(),
+            manifest: Arc::new(manifest),
+        }
     }
 
     pub(crate) fn chunk(&self, chunk: ChunkIndex) -> Bytes {
@@ -77,6 +132,21 @@ impl Sample {
             _ => None,
         }
     }
+}
+
+/// The root of the tree over these bytes, as BEP 52 defines it: by recursion, and with
+/// zeros as the hashes of leaves behind the data.
+pub(crate) fn merkle_root(data: &[u8], leaves: u32) -> [u8; 32] {
+    if leaves == 1 {
+        return match data {
+            [] => [0; 32],
+            data => Sha256::digest(data).into(),
+        };
+    }
+    let half = (TORRENT_LEAF_LEN as usize * leaves as usize / 2).min(data.len());
+    let (left, right) = data.split_at(half);
+    let children = [left, right].map(|data| merkle_root(data, leaves / 2));
+    Sha256::digest(children.as_flattened()).into()
 }
 
 #[test]

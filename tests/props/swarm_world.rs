@@ -258,6 +258,9 @@ impl World {
         if !leecher {
             return Swarm::seeder(self.now, config, me, manifest);
         }
+        if manifest.is_torrent() {
+            return Swarm::with_manifest(self.now, config, me, manifest);
+        }
         let swarm = Swarm::leecher(self.now, config, me, manifest.id());
         match self
             .told_length()
@@ -273,7 +276,7 @@ impl World {
     fn acquaint(&mut self, node: usize) {
         let (now, link) = (self.now, LinkId(u64::MAX));
         let (this, sample) = (&mut self.nodes[node], &self.sample);
-        if !this.leecher {
+        if !this.leecher || sample.manifest.is_torrent() {
             return;
         }
         let info = link_info(PeerId([0xff; 16]), None, false);
@@ -371,7 +374,7 @@ impl World {
                 assert!(!open || owes.is_empty(), "requests were not answered");
             }
         }
-        if self.events.is_empty() {
+        if self.events.is_empty() && !self.sample.manifest.is_torrent() {
             self.check_merged();
         }
     }
@@ -440,7 +443,11 @@ impl World {
             } => {
                 let Node { peer, addr, .. } = &self.nodes[other];
                 let info = link_info(*peer, Some(addr.clone()), dialled);
-                let info = with_cookies(info, link);
+                let info = match self.sample.manifest.is_torrent() {
+                    // BitTorrent clients share no secrets.
+                    true => info,
+                    false => with_cookies(info, link),
+                };
                 let this = &mut self.nodes[node];
                 if this.dead {
                     return self.in_order(node, other, link, Event::Down { node: other, link });

@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use bt_lite::content::UnsafeName;
-use bt_lite::storage::{Blob, open_file};
-use bt_lite::{Bitfield, ContentName, FileStorage, Manifest, Storage, StorageError};
+use bt_lite::content::{PieceDigests, UnsafeName};
+use bt_lite::storage::{Blob, Stored, open_file};
+use bt_lite::{
+    Bitfield, ContentId, ContentName, FileStorage, Geometry, Manifest, Storage, StorageError,
+};
 use bytes::Bytes;
+use sha1::{Digest, Sha1};
 use tempfile::TempDir;
 
 /// A storage in its own directory, and a file outside the directory that must not
@@ -114,6 +117,58 @@ fn irregular(test: &TestDir) -> Vec<(&'static str, &'static str)> {
         ("pipe", "a pipe"),
         ("socket", "a socket"),
     ]
+}
+
+#[tokio::test]
+async fn torrent_is_stored_and_resumed_but_its_manifest_is_not_recorded() {
+    let test = TestDir::new();
+    let content = test.content.clone();
+    let geometry = Geometry::of_torrent(content.len() as u64, 7_000).unwrap();
+    let hashes = content
+        .chunks(7_000)
+        .map(|piece| Sha1::digest(piece).into());
+    let digests = PieceDigests::v1(hashes.collect());
+    let id = ContentId::of_torrent_v1(&[7; 20]);
+    let manifest = Manifest::torrent(id, geometry, digests).unwrap();
+    let name = named("torrent");
+
+    let mut done = Bitfield::none(geometry.chunks());
+    for chunks in [3, geometry.chunks()] {
+        let partial = test.storage.create(&name, &manifest).await.unwrap();
+        assert_eq!(partial.present, done, "what was committed is there");
+        for chunk in geometry.indices().take(chunks as usize) {
+            let range = geometry.range_of(chunk);
+            let bytes = content.slice(range.start as usize..range.end as usize);
+            partial
+                .blob
+                .write_at(range.start, vec![bytes])
+                .await
+                .unwrap();
+            done.insert(chunk);
+        }
+        partial.blob.commit(&done).await.unwrap();
+        if done.is_complete() {
+            partial.blob.finish().await.unwrap();
+        }
+    }
+    assert_eq!(fs::read(test.dir().join("torrent")).unwrap(), content);
+
+    let blob = test.storage.open(&name).await.unwrap();
+    let stored = Stored::new(name.clone(), manifest, blob);
+    let refused = test.storage.remember(&stored).await;
+    assert!(
+        matches!(refused, Err(StorageError::Unsupported { .. })),
+        "{refused:?}"
+    );
+    assert!(
+        test.storage
+            .catalogue()
+            .await
+            .unwrap()
+            .remembered
+            .is_empty()
+    );
+    assert_eq!(test.storage.manifest(&name, &id).await, Ok(None));
 }
 
 #[tokio::test]

@@ -66,7 +66,9 @@ impl Asleep {
         recorded: bool,
     ) -> Self {
         let content = Content::new(id, place.name, place.blob.length());
-        let is_short = manifest.geometry().chunks() == 1;
+        // What a torrent must be follows from none of its bytes.
+        let is_short = manifest.geometry().chunks() == 1 && !manifest.is_torrent();
+        let recorded = recorded && !manifest.is_torrent();
         let rare = Rare {
             listed_as: Some(place.listed_as).filter(|listed_as| *listed_as != content.name),
             manifest: (!is_short && !recorded).then(|| Arc::clone(manifest)),
@@ -124,9 +126,12 @@ impl Asleep {
         self
     }
 
-    /// The storage has recorded the manifest, if it was kept here.
+    /// The storage has recorded the manifest, if it was kept here. It never has that of a
+    /// torrent.
     pub(in crate::peer) fn set_recorded(&mut self) {
-        if let KeptManifest::Here(_) = self.manifest() {
+        if let KeptManifest::Here(manifest) = self.manifest()
+            && !manifest.is_torrent()
+        {
             self.recorded = true;
             self.change_rare(|rare| rare.manifest = None);
         }
@@ -163,6 +168,16 @@ impl Asleep {
         }
     }
 
+    /// How it is cut into chunks.
+    pub(in crate::peer) fn geometry(&self) -> Option<Geometry> {
+        match self.manifest() {
+            KeptManifest::Here(manifest) => Some(manifest.geometry()),
+            KeptManifest::Recorded | KeptManifest::Derived => {
+                Geometry::of(self.content.length).ok()
+            }
+        }
+    }
+
     /// The chunks that have to be verified before they are served, if any.
     pub(in crate::peer) fn unchecked(&self) -> Option<&Bitfield> {
         self.rare.as_ref()?.unchecked.as_ref()
@@ -193,6 +208,8 @@ impl Asleep {
             role: match self.role {
                 Role::Index => Role::Index,
                 Role::Alone | Role::File => Role::Alone,
+                #[cfg(feature = "bittorrent")]
+                Role::Torrent => Role::Torrent,
             },
             recorded: self.recorded,
             written_here: place.written_here,
@@ -231,6 +248,28 @@ impl Asleep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "bittorrent")]
+    #[tokio::test]
+    async fn torrent_that_sleeps_keeps_its_manifest_however_short_it_is() {
+        use crate::content::{ContentId, PieceDigests};
+        use crate::storage::{MemoryStorage, Storage};
+
+        let storage = MemoryStorage::new();
+        for pieces in [1, 2] {
+            let name: ContentName = format!("{pieces}").parse().unwrap();
+            let geometry = Geometry::of_torrent(pieces * 100, 100).unwrap();
+            let digests = PieceDigests::v1(vec![[0; 20]; pieces as usize]);
+            let id = ContentId::of_torrent_v1(&[pieces as u8; 20]);
+            let manifest = Arc::new(Manifest::torrent(id, geometry, digests).unwrap());
+            let created = storage.create(&name, &manifest).await;
+            let place = Place::of_user(name, created.unwrap().blob);
+            let mut asleep = Asleep::new(id, place, &manifest, true);
+            asleep.set_recorded();
+            assert!(matches!(asleep.manifest(), KeptManifest::Here(kept) if *kept == manifest));
+            assert_eq!(asleep.geometry(), Some(geometry));
+        }
+    }
 
     #[test]
     fn content_that_sleeps_is_small() {

@@ -47,7 +47,7 @@ pub(in crate::peer) async fn report(
     });
     let of_folder = match role {
         Role::File => shared.folders.lose_file(content),
-        Role::Alone | Role::Index => None,
+        _ => None,
     };
     let thing = match &of_folder {
         Some(lost) => LostThing::FolderFile(lost.folder),
@@ -69,6 +69,8 @@ pub(in crate::peer) async fn report(
     let rest = match role {
         Role::Alone => shared.folders.blob(&id),
         Role::File | Role::Index => of_folder.and_then(|lost| lost.rest),
+        #[cfg(feature = "bittorrent")]
+        Role::Torrent => None,
     };
     let content = Content::new(id, id.into(), content.length);
     rest.map(|blob| Asleep::of_folder(content, Role::File, blob, None))
@@ -79,5 +81,9 @@ pub(in crate::peer) async fn report(
 async fn has_record(shared: &PeerShared, content: &Content, role: Role) -> bool {
     let recorded = async { shared.storage.manifest(&content.name, &content.id).await };
     // A record that cannot be read is one.
+    #[cfg(feature = "bittorrent")]
+    if role == Role::Torrent {
+        return false;
+    }
     shared.share_stored && (role != Role::Alone || !matches!(recorded.await, Ok(None)))
 }

@@ -15,6 +15,7 @@ pub(super) mod kept_draft;
 pub(super) mod listing;
 pub(super) mod losses;
 pub(super) mod lost;
+pub(super) mod outside;
 pub(super) mod passing;
 pub(super) mod place;
 pub(super) mod read_boards;

@@ -127,7 +127,9 @@ impl ReaderBoard {
             return;
         }
         if let ReadPhase::Complete(bytes) = &phase {
-            board.geometry = Geometry::of(bytes.length()).ok();
+            // That of a torrent does not follow from the length.
+            let known = board.geometry;
+            board.geometry = known.or_else(|| Geometry::of(bytes.length()).ok());
         }
         board.phase = phase;
         // Whoever waits asks again.

@@ -518,7 +518,9 @@ async fn serve(shared: Arc<PeerShared>, waking: Waking) {
     let recorded = matches!(content.manifest(), KeptManifest::Recorded);
     let listing = listing(&content).announced();
     let uploads = status.borrow().uploads().clone();
-    status.send_modify(|status| *status = ContentStatus::shared(content.content.clone(), uploads));
+    let geometry = Some(manifest.geometry());
+    let shared_as = ContentStatus::shared_in(geometry, content.content.clone(), uploads);
+    status.send_modify(|status| *status = shared_as);
     drop(content);
     let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
     let open = OpenContent::new(manifest, blob, is_written).with_bytes(bytes);

@@ -43,7 +43,17 @@ enum StatusPhase {
 impl ContentStatus {
     /// The status of a complete content that is shared, of which so much was sent.
     pub(in crate::peer) fn shared(content: Content, uploads: Uploads) -> Self {
-        let chunks = Geometry::of(content.length).map_or(0, |geometry| geometry.chunks());
+        let geometry = Geometry::of(content.length).ok();
+        Self::shared_in(geometry, content, uploads)
+    }
+
+    /// The same of a content that may be cut in another way than by its length.
+    pub(in crate::peer) fn shared_in(
+        geometry: Option<Geometry>,
+        content: Content,
+        uploads: Uploads,
+    ) -> Self {
+        let chunks = geometry.map_or(0, |geometry| geometry.chunks());
         Self {
             progress: Progress {
                 length: Some(content.length),

@@ -69,7 +69,7 @@ impl Table {
 
     /// Whether a content is here by itself: not only in a folder, where it has one place.
     fn is_alone(&self, id: &ContentId, state: &State) -> bool {
-        state.role() == Role::Alone || self.places.contains_key(id)
+        state.role().is_by_itself() || self.places.contains_key(id)
     }
 }
 
@@ -279,11 +279,22 @@ impl Contents {
         id: ContentId,
         make: impl FnOnce(mpsc::Sender<DriverInput>, LinkId) -> NewLink,
     ) -> bool {
+        self.link_if(id, Role::has_sessions, make).await
+    }
+
+    /// The same for contents of some roles only: this peer has no others for `is_meant`.
+    pub(in crate::peer) async fn link_if(
+        self: &Arc<Self>,
+        id: ContentId,
+        is_meant: impl Fn(Role) -> bool,
+        make: impl FnOnce(mpsc::Sender<DriverInput>, LinkId) -> NewLink,
+    ) -> bool {
         loop {
             let handle = {
                 let mut table = self.table();
                 match table.contents.get(&id) {
                     None => return false,
+                    Some(state) if !is_meant(state.role()) => return false,
                     Some(State::Awake(handle)) => (**handle).clone(),
                     Some(State::Asleep(content)) => {
                         let content = Arc::clone(content);
@@ -313,7 +324,7 @@ impl Contents {
     fn waking(self: &Arc<Self>, table: &mut Table, id: ContentId, content: Arc<Asleep>) -> Waking {
         let inbox = Inbox::new();
         let uploads = table.uploads.entry(id).or_default().clone();
-        let shared = ContentStatus::shared(content.content.clone(), uploads);
+        let shared = ContentStatus::shared_in(content.geometry(), content.content.clone(), uploads);
         let status = StatusSender::new(shared);
         let watched = status.subscribe();
         // Nobody cancels what is complete.
@@ -617,7 +628,8 @@ impl Contents {
             }
             State::Asleep(asleep) => {
                 let uploads = table.uploads.get(id).cloned().unwrap_or_default();
-                let status = ContentStatus::shared(asleep.content.clone(), uploads);
+                let status =
+                    ContentStatus::shared_in(asleep.geometry(), asleep.content.clone(), uploads);
                 (None, status)
             }
         })

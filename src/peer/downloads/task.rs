@@ -6,9 +6,13 @@ use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+#[cfg(feature = "bittorrent")]
+use tokio::sync::mpsc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+#[cfg(feature = "bittorrent")]
+use crate::content::Manifest;
 use crate::content::{Content, ContentId, ContentName, Geometry};
 use crate::error::{DownloadError, ReaderError};
 use crate::peer::contents::complete_bytes::CompleteBytes;
@@ -16,7 +20,7 @@ use crate::peer::contents::driver::{DownloadTurn, Driver, TargetOptions};
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::inbox::{DriverInput, Inbox};
 use crate::peer::contents::listing::Listing;
-
+use crate::peer::contents::outside::Outside;
 use crate::peer::contents::readers::{ReaderBoard, ReaderDesk};
 use crate::peer::contents::reading::readers;
 use crate::peer::contents::role::Role;
@@ -33,6 +37,8 @@ use crate::peer::downloads::local::{
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::pause_record::{forget, record, record_at_shutdown};
 use crate::peer::downloads::paused_form::PausedRecord;
+#[cfg(feature = "bittorrent")]
+use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::queue::{ActivePlace, QueueTicket};
 use crate::peer::downloads::running::{Lead, Registered, Running};
 use crate::peer::downloads::search::{Missed, Search, find};
@@ -40,6 +46,8 @@ use crate::peer::downloads::settings::Settings;
 use crate::peer::events::topic::Topic;
 use crate::peer::handles::download::{Download, DownloadOptions, IfTaken};
 use crate::peer::handles::key::DownloadKey;
+#[cfg(feature = "bittorrent")]
+use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{Progress, StallReason, Swarm};
 use crate::protocol::{Addr, ContentKey, Found};
@@ -100,8 +108,19 @@ struct Fetch {
     owners: Vec<(Addr, bool)>,
     place: ActivePlace,
     source: Option<Arc<FolderSource>>,
+    /// The network that it is found and linked over, if that is another one.
+    outside: Option<Arc<dyn Outside>>,
     /// Where it goes, if that is not the storage of the peer or the folder.
     target: Option<TargetOptions>,
+}
+
+/// A content that another network finds and links.
+#[cfg(feature = "bittorrent")]
+pub(in crate::peer) struct OutsidePart {
+    pub(in crate::peer) listing: Listing,
+    pub(in crate::peer) manifest: Arc<Manifest>,
+    pub(in crate::peer) outside: Arc<dyn Outside>,
+    pub(in crate::peer) target: TargetOptions,
 }
 
 /// Something of a folder, to be downloaded from the owners of the folder.
@@ -347,6 +366,28 @@ impl DownloadTask {
         self.drive(started).await;
     }
 
+    /// What the driver of the download reads.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) fn inbox(&self) -> mpsc::Sender<DriverInput> {
+        self.inbox.sender()
+    }
+
+    /// Sets whether the content is served when it is complete, and how fast it may be.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) fn set_outside(
+        &self,
+        id: ContentId,
+        seed: bool,
+        limits: Option<ContentLimits>,
+    ) {
+        self.control.set_seeds(seed);
+        if let Some(limits) = limits {
+            self.control
+                .change(|settings| settings.limits = Some(limits));
+            self.shared.limit_content(id, limits);
+        }
+    }
+
     /// What is known of the download.
     pub(in crate::peer) fn status(&self) -> watch::Receiver<ContentStatus> {
         self.handle.status.clone()
@@ -361,6 +402,34 @@ impl DownloadTask {
             () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
             () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
             started = self.start_part(part) => started,
+        };
+        self.drive(started).await;
+    }
+
+    /// The user asks for a content that another network finds and links. The peer lists it
+    /// from now on.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) fn asked_outside(&mut self, content: &Content, priority: Priority) {
+        self.handle.role = Role::Torrent;
+        let key = ContentKey::Id(content.id);
+        self.topic.asked(&key);
+        self.topic.named(&content.name);
+        self.ticket.set_priority(priority);
+        if let Some(registered) = &self.registered {
+            // Nobody else sets them.
+            let _ = registered.key.set(key);
+            let _ = registered.name.set(content.name.clone());
+        }
+    }
+
+    /// Runs as [`run`](Self::run) does, for such a content.
+    #[cfg(feature = "bittorrent")]
+    pub(in crate::peer) async fn run_outside(self, part: OutsidePart) {
+        let started = tokio::select! {
+            biased;
+            () = self.shared.tasks.stop.cancelled() => Err(DownloadError::ShutDown),
+            () = self.handle.holders.cancelled().cancelled() => Err(DownloadError::Cancelled),
+            started = self.start_outside(part) => started,
         };
         self.drive(started).await;
     }
@@ -497,12 +566,14 @@ impl DownloadTask {
             owners,
             place,
             source,
+            outside,
             target,
         } = fetch;
         let driver = Driver::new(shared, claim, swarm, listing, inbox, status);
         let driver = driver
             .fallback(fallback)
             .of_folder(source)
+            .outside(outside)
             .into_target(target);
         let turn = DownloadTurn::new(control, place, registered);
         let mut driver = driver.turn(turn).readers(readers);
@@ -1033,7 +1104,45 @@ impl DownloadTask {
             owners,
             place,
             source: Some(source),
+            outside: None,
             target: None,
+        })))
+    }
+
+    /// Claims a content that another network finds and links.
+    #[cfg(feature = "bittorrent")]
+    async fn start_outside(&self, part: OutsidePart) -> Result<Start, DownloadError> {
+        let shared = &self.shared;
+        let OutsidePart {
+            listing,
+            manifest,
+            outside,
+            target,
+        } = part;
+        let id = listing.content.id;
+        let place = self.while_running(|| self.place()).await?;
+        let claim = loop {
+            match shared.contents.claim(id, &self.handle).await {
+                Ok(claim) => break claim,
+                Err(Settled::Complete) => return Ok(Start::Complete(listing.content)),
+                Err(Settled::Downloading(running)) => running.ended().await,
+                Err(Settled::Ended) => {}
+            }
+        };
+        let now = Instant::now().into_std();
+        let (mut config, settings) = (shared.swarm_config(), self.settings());
+        config.planner.strategy = settings.strategy.unwrap_or(config.planner.strategy);
+        config.patience = settings.patience.unwrap_or(config.patience);
+        Ok(Start::Fetch(Box::new(Fetch {
+            claim,
+            swarm: Swarm::with_manifest(now, config, shared.identity.id, manifest),
+            listing,
+            fallback: None,
+            owners: Vec::new(),
+            place,
+            source: None,
+            outside: Some(outside),
+            target: Some(target),
         })))
     }
 
@@ -1205,6 +1314,7 @@ async fn fetch(
         owners,
         place,
         source: None,
+        outside: None,
         target: Some(target),
     })))
 }

@@ -194,6 +194,8 @@ async fn remove(
         Some(Role::File) => return Err(folder()),
         // What is remembered and cannot be read has no places.
         None => Vec::new(),
+        #[cfg(feature = "bittorrent")]
+        Some(Role::Torrent) => Vec::new(),
         Some(Role::Alone) => match places(shared, &id).await {
             Some(places) => places,
             None => return Err(RemoveError::Downloading { id }),

@@ -1,6 +1,6 @@
 //! How chunks are cut into the blocks that this peer asks for.
 
-use crate::content::{BlockRange, ChunkIndex, Geometry};
+use crate::content::{BlockRange, ChunkIndex, Geometry, Manifest};
 use crate::protocol::limits::MAX_BLOCK_LEN;
 
 /// The shortest block in bytes, apart from the last of a chunk: enough for
@@ -17,6 +17,11 @@ const MIN_READING_BLOCK_LEN: u64 = 4 << 10;
 
 /// Into how many blocks a chunk is cut that is read, if the bounds of a block allow it.
 const READING_BLOCKS_PER_CHUNK: u64 = 16;
+
+/// The longest block in bytes of a torrent. There are clients that do not answer requests
+/// for more, and some close the link. Shorter ones would end beside the boundaries that
+/// all of them keep to, so this is also the length of what is read while it comes.
+const TORRENT_BLOCK_LEN: u64 = 16 << 10;
 
 /// The blocks of every chunk of a content. This peer asks for these blocks only;
 /// other peers may ask for different ones.
@@ -53,6 +58,23 @@ impl BlockLayout {
         match is_read {
             true => Self::for_reading(geometry),
             false => Self::of(geometry),
+        }
+    }
+
+    /// The blocks of a torrent, whether it is read or not.
+    pub fn of_torrent(geometry: Geometry) -> Self {
+        let block_len = geometry.chunk_len().min(TORRENT_BLOCK_LEN);
+        Self {
+            geometry,
+            block_len,
+        }
+    }
+
+    /// The blocks of a content whose manifest is here, if it is read or not.
+    pub fn for_content(manifest: &Manifest, is_read: bool) -> Self {
+        match manifest.is_torrent() {
+            true => Self::of_torrent(manifest.geometry()),
+            false => Self::at(manifest.geometry(), is_read),
         }
     }
 

@@ -44,7 +44,6 @@ use crate::peer::swarm::block_layout::BlockLayout;
 use crate::peer::swarm::early::Early;
 use crate::peer::swarm::gate::{Allowance, Direction};
 use crate::peer::swarm::manifest_fetch::ManifestFetch;
-use crate::peer::swarm::outbox::Outbox;
 use crate::peer::swarm::passage::Passage;
 use crate::peer::swarm::phase::Phase;
 use crate::peer::swarm::piece_map::PieceMap;
@@ -72,6 +71,22 @@ impl Swarm {
         // other early pass the first chunks on without asking a tracker again.
         let announce = Output::Announce(OwnState::Partial);
         parts.outbox.push(announce);
+        Self { parts }
+    }
+
+    /// The machine of a content that has to be downloaded, and whose manifest is known
+    /// already: nobody is asked for it, and the storage is opened at once. So it is with
+    /// a torrent; the links of one are with BitTorrent clients.
+    pub fn with_manifest(
+        now: Instant,
+        config: SwarmConfig,
+        me: PeerId,
+        manifest: Arc<Manifest>,
+    ) -> Self {
+        let (id, phase) = (manifest.id(), Phase::Opening(Arc::clone(&manifest)));
+        let mut parts = Parts::new(now, config, me, id, phase);
+        parts.outbox.push(Output::Open(manifest));
+        parts.outbox.push(Output::Announce(OwnState::Partial));
         Self { parts }
     }
 
@@ -103,7 +118,7 @@ impl Swarm {
     pub fn passing(mut self, window: u64) -> Self {
         self.parts.passage = Some(Passage::new(window));
         // Nobody is to find it here.
-        self.parts.outbox = Outbox::default();
+        self.parts.outbox.keep_from_trackers();
         self
     }
 

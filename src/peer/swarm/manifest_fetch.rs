@@ -539,13 +539,17 @@ fn hashes_of(chunks: u32, page: u32) -> usize {
 pub(super) fn served_bytes(manifest: Option<&Manifest>, page: u32) -> u64 {
     match (manifest, page) {
         (None, _) => 0,
+        (Some(manifest), _) if manifest.is_torrent() => 0,
         (Some(_), 0) => MAX_LENGTH_LEN,
         (Some(manifest), _) => page_len(&manifest.geometry(), page) as u64,
     }
 }
 
-/// The answer to a request for a page.
+/// The answer to a request for a page. There are none of the manifest of a torrent.
 pub(crate) fn serve(manifest: &Manifest, page: u32) -> PeerMessage {
+    if manifest.is_torrent() {
+        return PeerMessage::ManifestReject { page };
+    }
     let Some(first) = page.checked_sub(1) else {
         let proof = manifest.proof();
         let mut bytes = proof.siblings.concat();

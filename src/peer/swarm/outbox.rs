@@ -32,6 +32,12 @@ impl Outbox {
         self.outputs.pop_front()
     }
 
+    /// Trackers are not told what they were to be told, and was not polled yet.
+    pub(super) fn keep_from_trackers(&mut self) {
+        let is_kept = |output: &Output| !matches!(output, Output::Announce(_));
+        self.outputs.retain(is_kept);
+    }
+
     /// A link may have something of the content: those who watch are told, once.
     pub(super) fn owner_joined(&mut self, link: &mut Link) {
         if !link.is_owner

@@ -53,6 +53,8 @@ mod removal;
 mod segment;
 mod short_file;
 mod short_writes;
+#[cfg(feature = "bittorrent")]
+mod spans;
 mod stamp;
 mod storage;
 mod storage_dir;
@@ -65,5 +67,7 @@ pub(crate) use folder::{
     ScannedFolder, TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
 };
 pub use pool::FilePool;
+#[cfg(feature = "bittorrent")]
+pub(crate) use spans::{SpannedFile, SpannedStorage};
 pub use stamp::FileStamp;
 pub use storage::{FileStorage, FileStorageBuilder, open_file};

@@ -522,6 +522,10 @@ impl Storage for FileStorage {
     }
 
     async fn remember(&self, stored: &Stored) -> Result<(), StorageError> {
+        if stored.manifest.is_torrent() {
+            let what = "recording the manifest of a torrent";
+            return Err(StorageError::Unsupported { what });
+        }
         let Some(file) = stored.blob.file() else {
             return Ok(());
         };

@@ -53,6 +53,12 @@ impl World {
                     });
                 }
                 Output::Verify { chunk, pieces, .. } => {
+                    if self.sample.manifest.is_torrent() {
+                        // The others are verified elsewhere.
+                        let bytes = pieces.iter().map(|piece| &piece[..]);
+                        let good = self.sample.manifest.verify(chunk, bytes);
+                        assert_eq!(good, self.sample.is_good(chunk, &pieces));
+                    }
                     let liars = self.judge(node, chunk, &pieces);
                     let (after, life) = (self.soon(), self.nodes[node].life);
                     let verified = Event::Verified {
@@ -170,6 +176,24 @@ impl World {
         Some(BTreeSet::new())
     }
 
+    /// Nothing is asked of a BitTorrent client that it cannot answer.
+    fn check_torrent_message(&self, node: usize, link: LinkId, message: &PeerMessage) {
+        match message {
+            PeerMessage::Request(block) => {
+                let len_of = self.sample.manifest.geometry().len_of(block.chunk);
+                let rest = len_of - u64::from(block.offset);
+                assert!(block.offset.is_multiple_of(16 << 10));
+                assert_eq!(u64::from(block.len), rest.min(16 << 10));
+                assert!(self.nodes[node].said.contains(&link), "asks too early");
+            }
+            PeerMessage::ManifestRequest { .. }
+            | PeerMessage::ManifestLength { .. }
+            | PeerMessage::ManifestHashes { .. }
+            | PeerMessage::SamePeer(_) => panic!("a client does not know {message:?}"),
+            _ => {}
+        }
+    }
+
     fn send(&mut self, node: usize, link: LinkId, mut message: PeerMessage) {
         let bytes = match &message {
             PeerMessage::Block { data, .. } => data.len() as u64,
@@ -178,6 +202,9 @@ impl World {
         self.later(node, move |swarm, now| {
             swarm.messages_sent(now, link, 1, bytes)
         });
+        if self.sample.manifest.is_torrent() {
+            self.check_torrent_message(node, link, &message);
+        }
         let stored = &self.nodes[node].stored;
         let answer = match &message {
             PeerMessage::Have(chunk) => {

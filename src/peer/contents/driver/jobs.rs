@@ -22,13 +22,14 @@ use crate::peer::contents::eviction::make_room;
 use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::off_thread;
 use crate::peer::contents::inbox::{DriverInput, NewLink};
+use crate::peer::contents::outside::Outside;
 use crate::peer::contents::readers::Answer;
 use crate::peer::contents::replaced::retire_replaced;
 use crate::peer::contents::room::Reservation;
 use crate::peer::session::HandshakeError;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::{LinkId, ManifestClaim};
-use crate::protocol::{Addr, OwnEntry};
+use crate::protocol::{Addr, OwnEntry, OwnState};
 use crate::storage::{Storage, StorageError, WriteJob};
 use crate::tracker::TrackerError;
 
@@ -90,6 +91,8 @@ pub(super) struct Jobs {
     inbox: mpsc::Sender<DriverInput>,
     /// What the content belongs to, if that is a folder which is being fetched.
     source: Option<Arc<FolderSource>>,
+    /// The network that it is found and linked over, if that is another one.
+    outside: Option<Arc<dyn Outside>>,
     /// Where the content goes.
     target: TargetOptions,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -114,6 +117,7 @@ impl Jobs {
             id,
             inbox,
             source: None,
+            outside: None,
             running: FuturesUnordered::new(),
             stores: StoreQueue::new(),
         }
@@ -124,6 +128,22 @@ impl Jobs {
             self.target = TargetOptions::to(Arc::clone(&source.storage));
         }
         self.source = source;
+    }
+
+    pub(super) fn set_outside(&mut self, outside: Option<Arc<dyn Outside>>) {
+        self.outside = outside;
+    }
+
+    /// Whether the content is found and linked over another network.
+    pub(super) fn is_outside(&self) -> bool {
+        self.outside.is_some()
+    }
+
+    /// Those who find the content over another network hear that so much of it is here.
+    pub(super) fn announce_outside(&self, state: OwnState) {
+        if let Some(outside) = &self.outside {
+            outside.announce(state);
+        }
     }
 
     /// Where the content is stored.
@@ -170,10 +190,14 @@ impl Jobs {
 
     pub(super) fn dial(&self, addr: Addr) {
         let (dialler, id) = (Arc::clone(&self.shared.dialler), self.id);
-        let inbox = self.inbox.clone();
+        let (inbox, outside) = (self.inbox.clone(), self.outside.clone());
         self.start(async move {
             let timer = Timer::start();
-            let link = dialler.open(addr.clone(), id, inbox).await.map(Box::new);
+            let link = match outside {
+                Some(outside) => outside.dial(addr.clone(), inbox).await,
+                None => dialler.open(addr.clone(), id, inbox).await,
+            };
+            let link = link.map(Box::new);
             let result = if link.is_ok() { "ok" } else { "failed" };
             timer.record_as(metrics::DIAL, ("result", result));
             JobResult::Dialled { addr, link }
@@ -181,6 +205,9 @@ impl Jobs {
     }
 
     pub(super) fn find_owners(&self) {
+        if let Some(outside) = self.outside.clone() {
+            return self.start(async move { JobResult::OwnersFound(outside.owners().await) });
+        }
         let (shared, id) = (Arc::clone(&self.shared), self.id);
         let source = self.source.clone();
         self.start(async move {

@@ -33,6 +33,7 @@ use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::lost;
+use crate::peer::contents::outside::Outside;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
@@ -136,7 +137,7 @@ impl Driver {
         let uploads = status.borrow().uploads().clone();
         let group = match listing.its_role() {
             Role::File => shared.folders.of_file(&id).first().copied(),
-            Role::Alone | Role::Index => None,
+            _ => None,
         };
         let limits = Seat::new(&shared.limiter, id, group);
         Self {
@@ -218,6 +219,13 @@ impl Driver {
         if let Some(target) = target {
             self.jobs.set_target(target);
         }
+        self
+    }
+
+    /// The content is found and linked over another network.
+    #[cfg_attr(not(feature = "bittorrent"), allow(dead_code))]
+    pub(in crate::peer) fn outside(mut self, outside: Option<Arc<dyn Outside>>) -> Self {
+        self.jobs.set_outside(outside);
         self
     }
 
@@ -318,6 +326,7 @@ impl Driver {
     /// know, and no link is up.
     fn may_sleep(&self) -> bool {
         self.swarm.is_seeding()
+            && !self.jobs.is_outside()
             && self.links.is_empty()
             && self.jobs.is_empty()
             && self.inbox.is_idle()
@@ -776,6 +785,7 @@ impl Driver {
                 }
             }
             Output::Finish => self.publish(),
+            Output::Announce(state) if self.jobs.is_outside() => self.jobs.announce_outside(state),
             Output::Announce(state) => {
                 let (role, id) = (self.listing.its_role(), self.swarm.id());
                 let has_files = || self.shared.folders.is_whole(&id);
@@ -784,7 +794,11 @@ impl Driver {
                     self.jobs.announce(entry);
                 }
             }
-            Output::Credit { owner, bytes } => self.shared.trackers.credit(&owner, bytes),
+            Output::Credit { owner, bytes } => {
+                if !self.jobs.is_outside() {
+                    self.shared.trackers.credit(&owner, bytes);
+                }
+            }
             Output::Event(event) => self.watchers.happened(event),
             Output::Stalled(reason) => {
                 let is_first = self.status.borrow().stall().is_none();

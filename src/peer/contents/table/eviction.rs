@@ -153,7 +153,7 @@ impl Contents {
         let places = table.places.get(&id).cloned().unwrap_or_default();
         let inbox = Inbox::new();
         let uploads = table.uploads.get(&id).cloned().unwrap_or_default();
-        let shared = ContentStatus::shared(asleep.content.clone(), uploads);
+        let shared = ContentStatus::shared_in(asleep.geometry(), asleep.content.clone(), uploads);
         let status = StatusSender::new(shared);
         let (holders, _) = Holders::new();
         let handle = DriverHandle {

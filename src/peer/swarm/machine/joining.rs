@@ -44,7 +44,9 @@ pub(super) fn link_up(parts: &mut Parts, now: Instant, id: LinkId, info: LinkInf
     let complete = info.addr.as_ref().filter(|_| info.dialled);
     let complete = complete.is_some_and(|addr| parts.book.is_complete(addr));
     let mut link = Link::new(now, id, info, parts.greeted_with());
-    link.presumed_complete = complete && parts.phase.is_beginning();
+    // A BitTorrent client says itself what it has before it is asked.
+    let is_presumed = complete && parts.phase.is_beginning();
+    link.presumed_complete = is_presumed && !parts.is_torrent();
     attach(parts, now, id, link);
     greet(parts, id);
     announced::use_early(parts, id);

@@ -139,7 +139,7 @@ pub(super) fn opened(
         early => {
             parts.early = early;
             give_early_up(parts, manifest.geometry());
-            let layout = BlockLayout::at(manifest.geometry(), !parts.windows.is_empty());
+            let layout = BlockLayout::for_content(&manifest, !parts.windows.is_empty());
             let mut transfer = Transfer::new(manifest, present, verified, layout, &parts.config);
             if let Some(passage) = &parts.passage {
                 let geometry = transfer.manifest().geometry();

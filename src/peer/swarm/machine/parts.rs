@@ -112,15 +112,21 @@ impl Parts {
     /// Tells the uploader the lengths, once they are known.
     pub(super) fn measure(&mut self) {
         if let Some(manifest) = self.phase.manifest() {
-            let geometry = manifest.geometry();
-            let block_len = BlockLayout::of(geometry).block_len();
-            self.uploader.set_lengths(block_len, geometry.chunk_len());
+            let block_len = BlockLayout::for_content(manifest, false).block_len();
+            let chunk_len = manifest.geometry().chunk_len();
+            self.uploader.set_lengths(block_len, chunk_len);
         }
     }
 
     /// The manifest, once it is known.
     pub(super) fn manifest(&self) -> Option<&Arc<Manifest>> {
         self.phase.manifest()
+    }
+
+    /// Whether the content is a torrent. Then the links are with BitTorrent clients.
+    pub(super) fn is_torrent(&self) -> bool {
+        self.manifest()
+            .is_some_and(|manifest| manifest.is_torrent())
     }
 
     /// Whether the content is complete and published.
@@ -228,9 +234,10 @@ impl Parts {
     }
 
     /// Whether links wait here for a place. Only a seeder has them wait: who is refused by
-    /// a leecher has others to ask, as the leecher itself has.
+    /// a leecher has others to ask, as the leecher itself has. A BitTorrent client cannot be
+    /// told that it waits, and goes on as if it did not.
     pub(super) fn keeps_a_line(&self) -> bool {
-        self.is_seeding() && self.config.max_waiting > 0
+        self.is_seeding() && self.config.max_waiting > 0 && !self.is_torrent()
     }
 
     /// Sends a message to a link that has a place.

@@ -291,6 +291,7 @@ impl FolderHome {
         let mut left = MAX_MANIFESTS_LEN;
         let files = placed.files.iter().map(|&file| {
             let manifest = file_at(index, file.entry).and_then(|(_, id, _)| manifest(&id));
+            let manifest = manifest.filter(|manifest| !manifest.is_torrent());
             let fits = |manifest: &Manifest| {
                 let len = manifest.hashes().as_flattened().len();
                 let fits = len <= left;

@@ -1,0 +1,288 @@
+//! Makes, shows, verifies, seeds and fetches torrents that any BitTorrent client takes.
+//!
+//! ```text
+//! cargo run --release --features bittorrent --example torrent -- \
+//!     make folder --out folder.torrent --tracker http://127.0.0.1:6969/announce
+//! cargo run --release --features bittorrent --example torrent -- show folder.torrent
+//! cargo run --release --features bittorrent --example torrent -- \
+//!     seed folder.torrent --in . --listen 127.0.0.1:6881
+//! cargo run --release --features bittorrent --example torrent -- \
+//!     fetch folder.torrent --out downloads --peer 127.0.0.1:6881
+//! ```
+//!
+//! `seed` prints `listening <address>` and, when all is verified, `seeding <info hash>`; it
+//! ends on Ctrl-C. `fetch` ends with `complete <info hash> <bytes> bytes in <seconds> s`; with
+//! `--seed` it goes on sharing. `verify` looks only at what is there.
+
+mod common;
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bt_lite::bittorrent::{
+    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
+};
+use bt_lite::peer::swarm::SwarmConfig;
+use bt_lite::{FolderPath, MemoryStorage, Peer, TcpTransport};
+use clap::{Parser, Subcommand, ValueEnum};
+use common::{Outcome, follow, interrupt, print_line};
+
+/// Makes, shows, verifies, seeds and fetches torrents.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a torrent of a file or a folder.
+    Make {
+        path: PathBuf,
+        /// The torrent file.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The address of a tracker. May be given several times.
+        #[arg(long, value_name = "URL")]
+        tracker: Vec<String>,
+        #[arg(long, value_enum, default_value_t = Format::V1)]
+        format: Format,
+        /// Bytes of a piece. By default about as many as others choose.
+        #[arg(long, value_name = "BYTES")]
+        piece_length: Option<u32>,
+        /// Peers are found by the trackers only.
+        #[arg(long)]
+        private: bool,
+    },
+    /// Shows what is in a torrent.
+    Show { torrent: PathBuf },
+    /// Tells how much of a torrent is in a directory, and is right.
+    Verify {
+        torrent: PathBuf,
+        /// The directory in which its file or folder is.
+        #[arg(long = "in", value_name = "DIR")]
+        directory: PathBuf,
+    },
+    /// Shares what is in a directory, and fetches what is missing of it.
+    Seed {
+        torrent: PathBuf,
+        #[arg(long = "in", value_name = "DIR")]
+        directory: PathBuf,
+        #[command(flatten)]
+        network: Network,
+    },
+    /// Fetches a torrent into a directory.
+    Fetch {
+        torrent: PathBuf,
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Goes on sharing it.
+        #[arg(long)]
+        seed: bool,
+        #[command(flatten)]
+        network: Network,
+    },
+}
+
+#[derive(clap::Args)]
+struct Network {
+    /// Where others can connect to.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:0")]
+    listen: SocketAddr,
+    /// A peer that may have it. May be given several times.
+    #[arg(long, value_name = "ADDR")]
+    peer: Vec<SocketAddr>,
+    /// Gives up if nothing arrives for this long. By default it waits.
+    #[arg(long, value_name = "SECONDS")]
+    patience: Option<u64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    V1,
+    V2,
+    Hybrid,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    common::exit("torrent", run(Args::parse().command).await)
+}
+
+async fn run(command: Command) -> Outcome<()> {
+    match command {
+        Command::Make {
+            path,
+            out,
+            tracker,
+            format,
+            piece_length,
+            private,
+        } => {
+            let (mut builder, root) = builder(&path)?;
+            builder = builder.private(private).format(match format {
+                Format::V1 => MetainfoFormat::V1,
+                Format::V2 => MetainfoFormat::V2,
+                Format::Hybrid => MetainfoFormat::Hybrid,
+            });
+            for url in tracker {
+                builder = builder.tracker(url);
+            }
+            if let Some(bytes) = piece_length {
+                builder = builder.piece_length(bytes);
+            }
+            let metainfo = builder.build(|file| File::open(root.join(file.as_str())))?;
+            fs::write(&out, metainfo.to_bytes())?;
+            print_line(format_args!("made {}", hash(&metainfo)))
+        }
+        Command::Show { torrent } => show(&read(&torrent)?),
+        Command::Verify { torrent, directory } => {
+            let metainfo = read(&torrent)?;
+            verify(&metainfo, &directory).await
+        }
+        Command::Seed {
+            torrent,
+            directory,
+            network,
+        } => share(&read(&torrent)?, &directory, network, true, "seeding").await,
+        Command::Fetch {
+            torrent,
+            out,
+            seed,
+            network,
+        } => share(&read(&torrent)?, &out, network, seed, "complete").await,
+    }
+}
+
+fn read(path: &Path) -> Outcome<Metainfo> {
+    Ok(Metainfo::from_bytes(&fs::read(path)?)?)
+}
+
+/// The hash that it is known by.
+fn hash(metainfo: &Metainfo) -> String {
+    match (metainfo.info_hash_v1(), metainfo.info_hash_v2()) {
+        (Some(v1), _) => v1.to_string(),
+        (None, Some(v2)) => v2.to_string(),
+        (None, None) => unreachable!("a torrent has one of the two"),
+    }
+}
+
+/// What makes a torrent of this path, and where its files are.
+fn builder(path: &Path) -> Outcome<(MetainfoBuilder, PathBuf)> {
+    let path = path.canonicalize()?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or("the path has no name")?;
+    if path.is_file() {
+        let parent = path.parent().ok_or("the path has no parent")?;
+        let builder = MetainfoBuilder::file(name, path.metadata()?.len())?;
+        return Ok((builder, parent.to_path_buf()));
+    }
+    let mut builder = MetainfoBuilder::folder(name)?;
+    for (file, length) in files(&path, &path)? {
+        builder = builder.add(file, length);
+    }
+    Ok((builder, path))
+}
+
+/// The files in a folder, in the order of their names, with their lengths.
+fn files(root: &Path, folder: &Path) -> Outcome<Vec<(FolderPath, u64)>> {
+    let mut entries: Vec<_> = fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.path();
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            found.extend(files(root, &path)?);
+        } else if kind.is_file() {
+            let within = path.strip_prefix(root)?;
+            let elements = within.iter().map(|element| element.to_str());
+            let elements: Option<Vec<_>> = elements.collect();
+            let text = elements.ok_or("a path is not UTF-8")?.join("/");
+            found.push((text.parse()?, entry.metadata()?.len()));
+        }
+    }
+    Ok(found)
+}
+
+fn show(metainfo: &Metainfo) -> Outcome<()> {
+    print_line(format_args!("name {}", metainfo.name()))?;
+    if let Some(v1) = metainfo.info_hash_v1() {
+        print_line(format_args!("v1 {v1}"))?;
+    }
+    if let Some(v2) = metainfo.info_hash_v2() {
+        print_line(format_args!("v2 {v2}"))?;
+    }
+    let (pieces, length) = (metainfo.pieces(), metainfo.piece_length());
+    print_line(format_args!("{pieces} pieces of {length} bytes"))?;
+    for tracker in metainfo.trackers().iter().flatten() {
+        print_line(format_args!("tracker {tracker}"))?;
+    }
+    let files = metainfo.files().iter();
+    for file in files.filter(|file| !file.is_padding()) {
+        print_line(format_args!("{:>12} {}", file.length(), file.path()))?;
+    }
+    Ok(())
+}
+
+/// A peer for torrents only.
+async fn peer(patience: Option<Duration>) -> Outcome<Peer> {
+    let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new());
+    let swarm = SwarmConfig::default().patience(patience);
+    Ok(peer.swarm(swarm).start().await?)
+}
+
+async fn verify(metainfo: &Metainfo, directory: &Path) -> Outcome<()> {
+    // Nobody is asked, so it ends when what is there is verified.
+    let peer = peer(Some(Duration::from_secs(1))).await?;
+    let session = TorrentSession::start(&peer, TorrentSessionConfig::new()).await?;
+    let options = TorrentOptions::new().directory(directory).trackers(false);
+    let mut download = session.add(metainfo, options)?;
+    let outcome = (&mut download).await;
+    let progress = download.progress();
+    peer.shutdown().await;
+    let (right, pieces) = (progress.verified_chunks, metainfo.pieces());
+    print_line(format_args!("verified {right} of {pieces} pieces"))?;
+    outcome.map(|_| ()).map_err(Into::into)
+}
+
+async fn share(
+    metainfo: &Metainfo,
+    directory: &Path,
+    network: Network,
+    stays: bool,
+    done: &str,
+) -> Outcome<()> {
+    let interrupted = interrupt()?;
+    let peer = peer(network.patience.map(Duration::from_secs)).await?;
+    let config = TorrentSessionConfig::new().listen(network.listen);
+    let session = TorrentSession::start(&peer, config).await?;
+    if let Some(addr) = session.local_addr() {
+        print_line(format_args!("listening {addr}"))?;
+    }
+    let mut options = TorrentOptions::new().directory(directory).seed(stays);
+    for addr in network.peer {
+        options = options.peer(addr);
+    }
+    let begun = Instant::now();
+    let mut download = session.add(metainfo, options)?;
+    let outcome = tokio::select! {
+        outcome = async {
+            follow(&download, |_| Ok(())).await?;
+            let content = (&mut download).await?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let (hash, length) = (hash(metainfo), content.length);
+            print_line(format_args!("{done} {hash} {length} bytes in {seconds:.2} s"))?;
+            if stays {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        } => outcome,
+        () = interrupted => Ok(()),
+    };
+    peer.shutdown().await;
+    outcome
+}

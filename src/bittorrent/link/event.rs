@@ -1,0 +1,21 @@
+//! What a connection has for this side.
+
+use super::error::LinkEnd;
+use crate::bittorrent::wire::{ExtendedHandshake, MetadataMessage, PexMessage};
+use crate::protocol::PeerMessage;
+
+/// What a connection has for this side.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum LinkEvent {
+    /// The machine is to hear this.
+    Machine(PeerMessage),
+    /// What the other side says of itself; again with each update.
+    About(Box<ExtendedHandshake>),
+    /// Peers that it knows.
+    Peers(PexMessage),
+    /// A piece of the info dictionary, or that it does not come.
+    Metadata(MetadataMessage),
+    /// The connection ends. Nothing follows.
+    End(LinkEnd),
+}

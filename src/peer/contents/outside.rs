@@ -1,0 +1,26 @@
+//! Contents whose owners are found and linked in another way than those of this crate's
+//! own network: torrents.
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::peer::contents::inbox::{DriverInput, NewLink};
+use crate::peer::session::HandshakeError;
+use crate::protocol::{Addr, OwnState};
+
+/// What a driver needs of the network of such a content. The futures are cancel safe.
+#[async_trait]
+pub(in crate::peer) trait Outside: Send + Sync {
+    /// Those who may have some of it, and whether they should have all.
+    async fn owners(&self) -> Vec<(Addr, bool)>;
+
+    /// Opens a link with one of them. What arrives by it goes to `inbox`.
+    async fn dial(
+        &self,
+        addr: Addr,
+        inbox: mpsc::Sender<DriverInput>,
+    ) -> Result<NewLink, HandshakeError>;
+
+    /// This peer has so much of it from now on.
+    fn announce(&self, state: OwnState);
+}

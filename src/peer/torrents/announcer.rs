@@ -1,0 +1,154 @@
+//! Announces one torrent at its trackers (BEP 3, 12), as long as its driver runs.
+//!
+//! The trackers of the first tier are asked in turns until one answers, which is then the
+//! first to be asked the next time; only if none does those of the next tier are.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::torrent::Torrent;
+use super::tracker::{Announce, Announced};
+use super::wishes::Figures;
+use crate::bittorrent::tracker::AnnounceEvent;
+
+/// The pause after all trackers have failed; doubles up to [`MAX_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(15);
+const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+
+/// How long it may take to tell a tracker that this peer leaves.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The trackers of a torrent in the order in which they are asked.
+struct Tiers(Vec<Vec<String>>);
+
+/// Announces the torrent until it stops, and says then that it leaves.
+pub(super) fn announce(torrent: &Arc<Torrent>) {
+    if torrent.metainfo.trackers().is_empty() {
+        torrent.wishes.has_no_tracker();
+        return;
+    }
+    let tasks = &torrent.session.shared.tasks;
+    let span = tracing::info_span!(parent: &tasks.span, "torrent", hash = %torrent.info_hash);
+    tasks.spawn(span, announce_all(Arc::clone(torrent)));
+}
+
+async fn announce_all(torrent: Arc<Torrent>) {
+    let wishes = &torrent.wishes;
+    let mut rng = torrent.session.rng();
+    let mut tiers = Tiers::new(torrent.metainfo.trackers(), &mut rng);
+    let (mut begun, mut pause) = (false, FIRST_PAUSE);
+    let mut tracker_id = None;
+    let key = rng.u32(..);
+    // What was here at the start was not completed here.
+    let downloaded = torrent.figures().downloaded;
+    loop {
+        let is_new = torrent.figures().downloaded > downloaded;
+        let completed = wishes.completed.swap(false, Ordering::Relaxed) && is_new;
+        wishes.wants_peers.store(false, Ordering::Relaxed);
+        let event = match (begun, completed) {
+            (false, _) => Some(AnnounceEvent::Started),
+            (true, true) => Some(AnnounceEvent::Completed),
+            (true, false) => None,
+        };
+        let request = request(&torrent, event, key, tracker_id.clone());
+        let asked = tokio::select! {
+            biased;
+            () = torrent.stopped() => break,
+            asked = tiers.ask(&torrent, &request) => asked,
+        };
+        let asked_at = Instant::now();
+        let (next, soonest) = match asked {
+            Some(announced) => {
+                (begun, pause) = (true, FIRST_PAUSE);
+                tracker_id = announced.tracker_id.or(tracker_id);
+                torrent.found(announced.peers).await;
+                (announced.interval, announced.min_interval)
+            }
+            None => {
+                wishes.completed.fetch_or(completed, Ordering::Relaxed);
+                let now = pause;
+                pause = (pause * 2).min(MAX_PAUSE);
+                (now, now)
+            }
+        };
+        wishes.answered.send_replace(true);
+        loop {
+            // A change of what there is to say waits for nothing, if a tracker listens.
+            let says = begun && next != soonest && wishes.completed.load(Ordering::Relaxed);
+            let wants = wishes.wants_peers.load(Ordering::Relaxed);
+            let due = match (says, wants) {
+                (true, _) => asked_at,
+                (false, true) => asked_at + soonest,
+                (false, false) => asked_at + next,
+            };
+            tokio::select! {
+                biased;
+                () = torrent.stopped() => break,
+                () = sleep_until(due) => break,
+                () = wishes.changed.notified() => {}
+            }
+        }
+    }
+    if begun {
+        let request = request(&torrent, Some(AnnounceEvent::Stopped), key, tracker_id);
+        let _ = timeout(FAREWELL_TIMEOUT, tiers.ask(&torrent, &request)).await;
+    }
+}
+
+fn request(
+    torrent: &Torrent,
+    event: Option<AnnounceEvent>,
+    key: u32,
+    tracker_id: Option<Vec<u8>>,
+) -> Announce {
+    let Figures {
+        uploaded,
+        downloaded,
+        left,
+    } = torrent.figures();
+    Announce {
+        info_hash: torrent.info_hash,
+        client: torrent.session.client,
+        port: torrent.session.port.unwrap_or(0),
+        uploaded,
+        downloaded,
+        left,
+        event,
+        wanted: match event {
+            Some(AnnounceEvent::Stopped) => 0,
+            _ => torrent.session.config.peers_wanted,
+        },
+        key,
+        tracker_id,
+    }
+}
+
+impl Tiers {
+    /// Those of each tier in any order, as BEP 12 has it.
+    fn new(tiers: &[Vec<String>], rng: &mut fastrand::Rng) -> Self {
+        let mut tiers = tiers.to_vec();
+        tiers.iter_mut().for_each(|tier| rng.shuffle(tier));
+        Self(tiers)
+    }
+
+    /// Asks one after the other until one answers.
+    async fn ask(&mut self, torrent: &Torrent, request: &Announce) -> Option<Announced> {
+        for tier in &mut self.0 {
+            for at in 0..tier.len() {
+                let url = &tier[at];
+                match torrent.session.trackers.announce(url, request).await {
+                    Ok(announced) => {
+                        let first = tier.remove(at);
+                        tier.insert(0, first);
+                        return Some(announced);
+                    }
+                    Err(error) => tracing::info!(tracker = %url, %error, "not announced"),
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,439 @@
+//! The task of one connection: bytes in, bytes out, and between them the translation.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::handshake::Shaken;
+use super::known_peers::ConnectedPeer;
+use super::outgoing::Outgoing;
+use super::torrent::Torrent;
+use crate::bittorrent::link::{BitTorrentLink, LinkEvent};
+use crate::bittorrent::wire::{
+    MAX_PEX_PEERS, Message, PexMessage, PexPeer, WireLimits, WireReader,
+};
+use crate::peer::contents::inbox::DriverInput;
+use crate::peer::session::admission::ConnectionPlace;
+use crate::peer::session::outlet::LinkEnd;
+use crate::peer::swarm::LinkId;
+use crate::protocol::Addr;
+use crate::protocol::limits::FRAME_TIMEOUT;
+
+/// How much is received with one call at least, in bytes: a few blocks.
+const READ_LEN: usize = 64 << 10;
+
+/// How many bytes go to the network together.
+const GROUP_LEN: usize = 128 << 10;
+
+/// How long a connection may take to send what is queued after this side has ended it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a connection looks whether there are other peers to tell of (BEP 11).
+const PEX_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One connection about one torrent.
+pub(super) struct ConnectionTask {
+    pub(super) torrent: Arc<Torrent>,
+    pub(super) link: BitTorrentLink,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) inbox: mpsc::Sender<DriverInput>,
+    pub(super) id: LinkId,
+    /// The other end of the connection.
+    pub(super) remote: SocketAddr,
+    /// Where the other side can be dialled, if that is known.
+    pub(super) listens: Option<SocketAddr>,
+}
+
+/// What reading and writing share.
+struct Shared {
+    link: Mutex<BitTorrentLink>,
+    outgoing: Arc<Outgoing>,
+    /// What was written has brought something for this side, which the reader delivers, so
+    /// that all is in order.
+    news: Notify,
+}
+
+impl ConnectionTask {
+    /// Carries messages until either side ends the connection, or its place is given to
+    /// another one. Then reports the end to the driver.
+    pub(super) async fn run<S>(
+        self,
+        shaken: Shaken<S>,
+        place: ConnectionPlace,
+        connected: ConnectedPeer,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self {
+            torrent,
+            link,
+            outgoing,
+            inbox,
+            id,
+            remote,
+            listens,
+        } = self;
+        let client = shaken.client;
+        let chunks = torrent.geometry.chunks();
+        let (read_half, write_half) = tokio::io::split(shaken.io);
+        let shared = Shared {
+            link: Mutex::new(link),
+            outgoing,
+            news: Notify::new(),
+        };
+        let reader = Reader {
+            shared: &shared,
+            torrent: &torrent,
+            connected: &connected,
+            inbox: &inbox,
+            id,
+            remote,
+            wire: WireReader::new(WireLimits {
+                chunks: Some(chunks),
+            }),
+        };
+        let mut writer = Writer {
+            shared: &shared,
+            torrent: &torrent,
+            inbox: &inbox,
+            id,
+            listens,
+            told: BTreeSet::new(),
+            tell_at: Instant::now() + PEX_INTERVAL,
+        };
+        let ended = tokio::select! {
+            biased;
+            () = place.cut() => "another host needs the place".to_owned(),
+            () = torrent.stopped() => "the torrent has ended".to_owned(),
+            ended = writer.run(write_half) => ended,
+            ended = reader.run(read_half, shaken.input) => ended,
+        };
+        drop(place);
+        let name = client
+            .client()
+            .map(|client| format!("{} {}", client.name, client.version));
+        tracing::debug!(%ended, ?name, "connection ended");
+        // When the driver has ended, nobody needs to know.
+        let _ = inbox.send(DriverInput::Down { link: id }).await;
+    }
+}
+
+impl Shared {
+    /// Ignores poison: no change under this lock is left half done.
+    fn link(&self) -> MutexGuard<'_, BitTorrentLink> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the connection has for this side by now.
+    fn events(&self) -> Vec<LinkEvent> {
+        let mut link = self.link();
+        std::iter::from_fn(|| link.poll_event()).collect()
+    }
+}
+
+/// Hands on what arrives.
+struct Reader<'a> {
+    shared: &'a Shared,
+    torrent: &'a Arc<Torrent>,
+    connected: &'a ConnectedPeer,
+    inbox: &'a mpsc::Sender<DriverInput>,
+    id: LinkId,
+    remote: SocketAddr,
+    wire: WireReader,
+}
+
+impl Reader<'_> {
+    /// Reads until the connection ends, and returns why it did.
+    async fn run<S: AsyncRead>(&self, mut io: ReadHalf<S>, mut input: BytesMut) -> String {
+        // What there is to say at the start.
+        if let Err(ended) = self.deliver().await {
+            return ended;
+        }
+        loop {
+            loop {
+                let message = match self.wire.next(&mut input) {
+                    Ok(Some(message)) => message,
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.shared.link().handle_unreadable(error);
+                        return error.to_string();
+                    }
+                };
+                self.shared.link().handle_message(now(), message);
+                if let Err(ended) = self.deliver().await {
+                    return ended;
+                }
+            }
+            // There may be an answer to what was read.
+            self.shared.outgoing.wake();
+            input.reserve(READ_LEN);
+            let read = tokio::select! {
+                biased;
+                read = io.read_buf(&mut input) => Some(read),
+                () = self.shared.news.notified() => None,
+            };
+            match read {
+                Some(Ok(0)) => return "closed by the other side".into(),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return error.to_string(),
+                None => {
+                    if let Err(ended) = self.deliver().await {
+                        return ended;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Delivers what the last input has brought.
+    async fn deliver(&self) -> Result<(), String> {
+        for event in self.shared.events() {
+            match event {
+                LinkEvent::Machine(message) => {
+                    if !self.shared.outgoing.is_muted() {
+                        let link = self.id;
+                        // A driver that has ended has ended its links as well.
+                        let _ = self
+                            .inbox
+                            .send(DriverInput::Message { link, message })
+                            .await;
+                    }
+                }
+                LinkEvent::About(about) => {
+                    if let Some(port) = about.port.filter(|port| *port > 0) {
+                        let listens = SocketAddr::new(self.remote.ip(), port);
+                        self.connected.listens_at(listens);
+                    }
+                }
+                LinkEvent::Peers(peers) => {
+                    let found = peers.added.into_iter().map(|peer| peer.addr);
+                    let new = self.torrent.peers.found(found);
+                    if !new.is_empty() {
+                        let new = new.into_iter().map(Addr::from).collect();
+                        let _ = self.inbox.send(DriverInput::Owners(new)).await;
+                    }
+                }
+                LinkEvent::Metadata(_) => {}
+                LinkEvent::End(end) => return Err(end.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends what is to be sent.
+struct Writer<'a> {
+    shared: &'a Shared,
+    torrent: &'a Arc<Torrent>,
+    inbox: &'a mpsc::Sender<DriverInput>,
+    id: LinkId,
+    listens: Option<SocketAddr>,
+    /// Those that the other side was told of.
+    told: BTreeSet<SocketAddr>,
+    tell_at: Instant,
+}
+
+impl Writer<'_> {
+    /// Writes until the connection ends, and returns why it did.
+    async fn run<S: AsyncWrite>(&mut self, mut io: WriteHalf<S>) -> String {
+        loop {
+            self.follow_machine();
+            let end = self.shared.outgoing.end();
+            let patience = match end {
+                Some(_) => FAREWELL_TIMEOUT,
+                None => FRAME_TIMEOUT,
+            };
+            let group = self.group();
+            let (messages, bytes) = (group.of_machine, group.block_bytes);
+            if !group.bytes.is_empty() {
+                match timeout(patience, write(&mut io, group.bytes)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.to_string(),
+                    Err(_) => return "the other side does not read".into(),
+                }
+            }
+            if messages > 0 {
+                let link = self.id;
+                let sent = DriverInput::Sent {
+                    link,
+                    messages,
+                    bytes,
+                };
+                let _ = self.inbox.send(sent).await;
+            }
+            if group.has_more {
+                continue;
+            }
+            if let Some(end) = end {
+                let _ = timeout(patience, io.shutdown()).await;
+                return match end {
+                    LinkEnd::Refused(reason) => format!("not wanted: {reason}"),
+                    LinkEnd::Violation => "the other side broke the protocol".into(),
+                    LinkEnd::Left => "left".into(),
+                };
+            }
+            let due = self.shared.link().poll_timeout().map(Instant::from_std);
+            let due = due.map_or(self.tell_at, |due| due.min(self.tell_at));
+            tokio::select! {
+                biased;
+                () = self.shared.outgoing.changed() => {}
+                () = sleep_until(due) => self.timeout(),
+            }
+        }
+    }
+
+    /// Time has passed.
+    fn timeout(&mut self) {
+        let mut link = self.shared.link();
+        link.handle_timeout(now());
+        self.shared.news.notify_one();
+        if Instant::now() < self.tell_at {
+            return;
+        }
+        self.tell_at = Instant::now() + PEX_INTERVAL;
+        let mut known = self.torrent.peers.to_tell(self.listens);
+        while known.len() > MAX_PEX_PEERS {
+            known.pop_last();
+        }
+        let peer = |addr| PexPeer {
+            addr,
+            flags: PexPeer::REACHABLE,
+        };
+        let news = PexMessage {
+            added: known.difference(&self.told).copied().map(peer).collect(),
+            dropped: self.told.difference(&known).copied().collect(),
+        };
+        let any = !news.added.is_empty() || !news.dropped.is_empty();
+        if any && link.tell_peers(now(), &news) {
+            self.told = known;
+        }
+    }
+
+    /// Gives the connection what the machine has to say.
+    fn follow_machine(&self) {
+        let waiting = self.shared.outgoing.take();
+        let mut link = self.shared.link();
+        for message in waiting {
+            link.handle_peer_message(message);
+        }
+        if self.torrent.is_complete() {
+            link.handle_complete();
+        }
+        drop(link);
+        self.shared.news.notify_one();
+    }
+
+    /// What goes to the network next.
+    fn group(&self) -> Group {
+        let mut link = self.shared.link();
+        let mut group = Group {
+            of_machine: link.take_settled(),
+            ..Group::default()
+        };
+        while group.len < GROUP_LEN {
+            let Some(next) = link.poll_message(now()) else {
+                return group;
+            };
+            group.of_machine += next.of_machine;
+            if let Message::Block { data, .. } = &next.message {
+                group.block_bytes += data.len() as u64;
+            }
+            let frame = next.message.encode();
+            group.len += frame.len();
+            group.bytes.push(frame.head);
+            if !frame.body.is_empty() {
+                group.bytes.push(frame.body);
+            }
+        }
+        group.has_more = true;
+        group
+    }
+}
+
+/// Messages that go to the network together.
+#[derive(Default)]
+struct Group {
+    bytes: Vec<bytes::Bytes>,
+    len: usize,
+    /// How many messages of the machine are done with it.
+    of_machine: usize,
+    /// How many bytes of blocks are in it.
+    block_bytes: u64,
+    /// There may be more to send.
+    has_more: bool,
+}
+
+/// Writes all of it, several pieces with one call.
+async fn write<S: AsyncWrite>(io: &mut WriteHalf<S>, pieces: Vec<bytes::Bytes>) -> io::Result<()> {
+    let mut rest: std::collections::VecDeque<_> = pieces.into();
+    while !rest.is_empty() {
+        let slices: Vec<_> = rest
+            .iter()
+            .take(64)
+            .map(|piece| io::IoSlice::new(piece))
+            .collect();
+        let mut written = io.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(first) = rest.front_mut() {
+            if written < first.len() {
+                bytes::Buf::advance(first, written);
+                break;
+            }
+            written -= first.len();
+            rest.pop_front();
+        }
+    }
+    Ok(())
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::PeerMessage;
+
+    #[tokio::test]
+    async fn pieces_are_written_in_order_however_few_bytes_are_taken() {
+        let (this, mut other) = tokio::io::duplex(7);
+        let (_read, mut write_half) = tokio::io::split(this);
+        let pieces = [&b"abc"[..], b"defghijklmnop", b"q"].map(bytes::Bytes::from_static);
+        let read = async {
+            let mut all = vec![0; 17];
+            other.read_exact(&mut all).await.unwrap();
+            all
+        };
+        let (written, all) = tokio::join!(write(&mut write_half, pieces.to_vec()), read);
+        written.unwrap();
+        assert_eq!(all, b"abcdefghijklmnopq");
+    }
+
+    #[test]
+    fn outlet_refuses_what_would_pile_up() {
+        use super::super::outgoing::OutgoingHandle;
+        use crate::peer::session::outlet::Outlet;
+        let outgoing = Arc::new(Outgoing::default());
+        let handle = OutgoingHandle(Arc::clone(&outgoing));
+        let mut sent = 0;
+        while handle.send(PeerMessage::Choke) {
+            sent += 1;
+            assert!(sent < 100_000);
+        }
+        assert_eq!(outgoing.take().len(), sent);
+        assert!(handle.send(PeerMessage::Choke));
+        assert_eq!(outgoing.end(), None);
+        drop(handle);
+        assert_eq!(outgoing.end(), Some(LinkEnd::Left));
+    }
+}

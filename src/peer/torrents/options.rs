@@ -1,0 +1,166 @@
+//! How a torrent session works, and how a torrent is fetched and shared.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::peer::downloads::priority::Priority;
+use crate::peer::limits::ContentLimits;
+use crate::protocol::Addr;
+
+/// How a [`TorrentSession`](super::TorrentSession) works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+pub struct TorrentSessionConfig {
+    /// Where BitTorrent clients can connect to, as `IP:PORT`; port 0 lets the system choose.
+    /// Without it this side only dials. Default: none, as few programs may open ports
+    /// unasked.
+    pub listen: Option<Addr>,
+    /// The port that trackers are told, where it is another one than that of `listen`, such
+    /// as behind a gateway. Default: that of `listen`, as few are behind a gateway that changes it.
+    pub announce_port: Option<u16>,
+    /// How long one answer of a tracker may take. Default: 30 seconds; busy trackers take
+    /// several.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
+    pub tracker_timeout: Duration,
+    /// How many peers a tracker is asked for. Default: 80, as in other clients.
+    pub peers_wanted: u32,
+}
+
+impl Default for TorrentSessionConfig {
+    fn default() -> Self {
+        Self {
+            listen: None,
+            announce_port: None,
+            tracker_timeout: Duration::from_secs(30),
+            peers_wanted: 80,
+        }
+    }
+}
+
+impl TorrentSessionConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`listen`](Self::listen).
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.listen = Some(addr.into());
+        self
+    }
+
+    /// Sets [`announce_port`](Self::announce_port).
+    #[must_use]
+    pub fn announce_port(mut self, port: u16) -> Self {
+        self.announce_port = Some(port);
+        self
+    }
+
+    /// Sets [`tracker_timeout`](Self::tracker_timeout).
+    #[must_use]
+    pub fn tracker_timeout(mut self, timeout: Duration) -> Self {
+        self.tracker_timeout = timeout;
+        self
+    }
+
+    /// Sets [`peers_wanted`](Self::peers_wanted).
+    #[must_use]
+    pub fn peers_wanted(mut self, peers: u32) -> Self {
+        self.peers_wanted = peers;
+        self
+    }
+}
+
+/// How one torrent is fetched and shared.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TorrentOptions {
+    pub(super) directory: Option<PathBuf>,
+    pub(super) overwrite: bool,
+    pub(super) seed: bool,
+    pub(super) peers: Vec<SocketAddr>,
+    pub(super) trackers: bool,
+    pub(super) priority: Priority,
+    pub(super) limits: Option<ContentLimits>,
+}
+
+impl Default for TorrentOptions {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            overwrite: false,
+            seed: true,
+            peers: Vec::new(),
+            trackers: true,
+            priority: Priority::default(),
+            limits: None,
+        }
+    }
+}
+
+impl TorrentOptions {
+    /// The defaults: into the directory of the peer's storage, over nothing that is there
+    /// and different, and shared when it is complete.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The directory in which the file or the folder of the torrent is, or is to be. What is
+    /// there of it is verified, and only the rest is fetched.
+    #[must_use]
+    pub fn directory(mut self, path: impl Into<PathBuf>) -> Self {
+        self.directory = Some(path.into());
+        self
+    }
+
+    /// Whether files that have the names of the torrent's and other bytes are changed.
+    /// Otherwise the download fails with
+    /// [`TargetExists`](crate::DownloadError::TargetExists), and they stay as they are.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Whether the torrent is shared when it is complete.
+    #[must_use]
+    pub fn seed(mut self, seed: bool) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// A peer that may have it.
+    #[must_use]
+    pub fn peer(mut self, peer: SocketAddr) -> Self {
+        self.peers.push(peer);
+        self
+    }
+
+    /// Whether the torrent's trackers are asked and told of this peer.
+    #[must_use]
+    pub fn trackers(mut self, trackers: bool) -> Self {
+        self.trackers = trackers;
+        self
+    }
+
+    /// Which of the downloads that wait begins first.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How fast it may be sent and received.
+    #[must_use]
+    pub fn limits(mut self, limits: ContentLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+}

@@ -1,0 +1,117 @@
+//! Trackers over UDP (BEP 15).
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use reqwest::Url;
+use tokio::net::{UdpSocket, lookup_host};
+use tokio::time::timeout;
+
+use super::announce::{Announce, Announced, NotAnnounced};
+use crate::bittorrent::tracker::AnnounceEvent;
+use crate::bittorrent::tracker::udp::{
+    self, MAX_PACKET_LEN, UdpAnnounce, UdpPacketError, UdpRequest, UdpResponse,
+};
+
+pub(super) async fn announce(url: &Url, announce: &Announce) -> Result<Announced, NotAnnounced> {
+    let host = url.host_str().ok_or(NotAnnounced::Url)?;
+    let port = url.port().ok_or(NotAnnounced::Url)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let mut last = NotAnnounced::Url;
+    for addr in lookup_host((host, port)).await? {
+        match ask(addr, url, announce).await {
+            Ok(announced) => return Ok(announced),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn ask(addr: SocketAddr, url: &Url, announce: &Announce) -> Result<Announced, NotAnnounced> {
+    let any: SocketAddr = match addr {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(addr).await?;
+    let asked = |transaction_id| UdpRequest::Connect { transaction_id };
+    let connection_id = match exchange(&socket, addr, asked).await? {
+        UdpResponse::Connect { connection_id, .. } => connection_id,
+        other => return Err(unexpected(other)),
+    };
+    let mut path = url.path().to_owned();
+    if let Some(query) = url.query() {
+        path = format!("{path}?{query}");
+    }
+    let event = announce
+        .event
+        .filter(|event| *event != AnnounceEvent::Paused);
+    let asked = |transaction_id| UdpRequest::Announce {
+        connection_id,
+        transaction_id,
+        announce: UdpAnnounce {
+            info_hash: announce.info_hash,
+            peer_id: announce.client.0,
+            downloaded: announce.downloaded,
+            left: announce.left,
+            uploaded: announce.uploaded,
+            event,
+            ip: 0,
+            key: announce.key,
+            num_want: Some(announce.wanted),
+            port: announce.port,
+            url_data: path.clone().into_bytes(),
+        },
+    };
+    match exchange(&socket, addr, asked).await? {
+        UdpResponse::Announce {
+            interval, peers, ..
+        } => Ok(Announced::new(peers, interval, None)),
+        other => Err(unexpected(other)),
+    }
+}
+
+fn unexpected(response: UdpResponse) -> NotAnnounced {
+    match response {
+        UdpResponse::Error { message, .. } => NotAnnounced::Refused(message),
+        _ => NotAnnounced::Answer("it answers something else".into()),
+    }
+}
+
+/// Sends a request, again and again, until its answer comes. Whatever is not the answer is
+/// passed over: anybody can send to a port.
+async fn exchange(
+    socket: &UdpSocket,
+    addr: SocketAddr,
+    request: impl Fn(u32) -> UdpRequest,
+) -> Result<UdpResponse, NotAnnounced> {
+    // Nobody else is to guess it.
+    let transaction_id = getrandom::u32().map_err(std::io::Error::other)?;
+    let packet = request(transaction_id).encode();
+    let mut buffer = [0; MAX_PACKET_LEN];
+    for sent in 0.. {
+        let Some(patience) = udp::timeout(sent) else {
+            break;
+        };
+        socket.send(&packet).await?;
+        let answer = async {
+            loop {
+                let len = socket.recv(&mut buffer).await?;
+                match UdpResponse::decode(&buffer[..len], addr.is_ipv6()) {
+                    Ok(answer) if answer.transaction_id() == transaction_id => {
+                        return Ok::<_, NotAnnounced>(answer);
+                    }
+                    Ok(_) => {}
+                    Err(error) => log(error),
+                }
+            }
+        };
+        if let Ok(answer) = timeout(patience, answer).await {
+            return answer;
+        }
+    }
+    Err(NotAnnounced::TimedOut)
+}
+
+fn log(error: UdpPacketError) {
+    tracing::debug!(%error, "a packet is passed over");
+}

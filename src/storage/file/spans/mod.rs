@@ -1,0 +1,306 @@
+//! One content over several files: how torrents lie in a directory.
+
+mod layout;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::blocking::{run, run_on};
+use layout::Layout;
+pub(crate) use layout::SpannedFile;
+use tree::SpannedTree;
+
+use crate::content::{Bitfield, ContentId, ContentName, Manifest};
+use crate::storage::{Blob, Partial, Storage, StorageError, WriteJob, check_range};
+
+/// Where one content lies: in these files of a directory. What is between them is padding.
+#[derive(Debug, Clone)]
+pub(crate) struct SpannedStorage {
+    root: PathBuf,
+    files: Arc<[SpannedFile]>,
+    length: u64,
+    overwrites: bool,
+}
+
+impl SpannedStorage {
+    /// `files` are in the order of their bytes, none over another, and within `length`.
+    /// `overwrites` says whether files that have their names may be changed.
+    pub(crate) fn new(root: &Path, files: Vec<SpannedFile>, length: u64, overwrites: bool) -> Self {
+        // The working directory may be another one later.
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
+        Self {
+            root,
+            files: files.into(),
+            length,
+            overwrites,
+        }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout {
+            files: self.files.to_vec(),
+            length: self.length,
+        }
+    }
+}
+
+#[async_trait]
+impl Storage for SpannedStorage {
+    /// What is there of an earlier download is found again, and nothing of it is vouched for.
+    async fn create(
+        &self,
+        _name: &ContentName,
+        manifest: &Manifest,
+    ) -> Result<Partial, StorageError> {
+        let (id, geometry) = (manifest.id(), manifest.geometry());
+        let (root, layout, overwrites) = (self.root.clone(), self.layout(), self.overwrites);
+        let opened = run(move || SpannedTree::open(root, layout, (id, geometry), overwrites));
+        let (tree, present) = opened.await?;
+        let blob = Arc::new(SpannedBlob(Arc::new(tree)));
+        Ok(Partial::resumed(blob, present))
+    }
+
+    fn path(&self, _name: &ContentName) -> Option<PathBuf> {
+        let top = self.files.first()?.path.elements().next()?;
+        Some(self.root.join(top))
+    }
+
+    async fn has_partial(&self, _id: &ContentId) -> bool {
+        true
+    }
+
+    async fn discard_partial(&self, _id: &ContentId) -> Result<bool, StorageError> {
+        let (root, layout) = (self.root.clone(), self.layout());
+        run(move || SpannedTree::discard(&root, &layout)).await
+    }
+
+    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        Err(StorageError::NotFound { name: name.clone() })
+    }
+}
+
+/// The bytes of the content.
+struct SpannedBlob(Arc<SpannedTree>);
+
+#[async_trait]
+impl Blob for SpannedBlob {
+    fn length(&self) -> u64 {
+        self.0.length()
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
+        check_range(offset, len as u64, self.length())?;
+        let tree = Arc::clone(&self.0);
+        run_on(len, move || tree.read(offset, len)).await
+    }
+
+    async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
+        let len: usize = pieces.iter().map(Bytes::len).sum();
+        check_range(offset, len as u64, self.length())?;
+        let tree = Arc::clone(&self.0);
+        run_on(len, move || tree.write(offset, &pieces)).await
+    }
+
+    fn write_job(&self, offset: u64, pieces: &[Bytes]) -> Option<WriteJob> {
+        let len = pieces.iter().map(|piece| piece.len() as u64).sum();
+        check_range(offset, len, self.length()).ok()?;
+        let (tree, pieces) = (Arc::clone(&self.0), pieces.to_vec());
+        Some(Box::new(move || tree.write(offset, &pieces)))
+    }
+
+    async fn commit(&self, _verified: &Bitfield) -> Result<(), StorageError> {
+        let tree = Arc::clone(&self.0);
+        run(move || tree.commit()).await
+    }
+
+    async fn finish(&self) -> Result<(), StorageError> {
+        let tree = Arc::clone(&self.0);
+        run(move || tree.finish()).await
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(self.0.path())
+    }
+
+    fn release(&self) {
+        self.0.release();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::content::ChunkIndex;
+
+    const LEN: u64 = 16 << 10;
+
+    /// Three chunks: a file that ends in the second one, one without bytes, padding, and a
+    /// file in the rest.
+    fn content() -> (Bytes, Manifest) {
+        let mut bytes: Vec<u8> = (0..3 * LEN).map(|n| (n % 251) as u8).collect();
+        bytes[LEN as usize + 5..2 * LEN as usize].fill(0);
+        let manifest = Manifest::of(&bytes).unwrap();
+        (bytes.into(), manifest)
+    }
+
+    fn storage(root: &Path, overwrites: bool) -> SpannedStorage {
+        let file = |path: &str, range, executable| SpannedFile {
+            path: path.parse().unwrap(),
+            range,
+            executable,
+        };
+        let files = vec![
+            file("t/a", 0..LEN + 5, true),
+            file("t/sub/none", LEN + 5..LEN + 5, false),
+            file("t/sub/b", 2 * LEN..3 * LEN, false),
+        ];
+        SpannedStorage::new(root, files, 3 * LEN, overwrites)
+    }
+
+    async fn create(storage: &SpannedStorage) -> Result<Partial, StorageError> {
+        let (_, manifest) = content();
+        storage.create(&manifest.id().into(), &manifest).await
+    }
+
+    async fn write(partial: &Partial, chunk: u32) -> Result<(), StorageError> {
+        let (bytes, manifest) = content();
+        let range = manifest.geometry().range_of(ChunkIndex(chunk));
+        let (start, end) = (range.start as usize, range.end as usize);
+        let middle = start + 100;
+        let pieces = vec![bytes.slice(start..middle), bytes.slice(middle..end)];
+        partial.blob.write_at(range.start, pieces).await
+    }
+
+    fn present(partial: &Partial) -> Vec<u32> {
+        partial.present.iter().map(|chunk| chunk.0).collect()
+    }
+
+    #[tokio::test]
+    async fn files_get_their_names_when_all_is_there() {
+        let (root, (bytes, manifest)) = (tempfile::tempdir().unwrap(), content());
+        let storage = storage(root.path(), false);
+        let partial = create(&storage).await.unwrap();
+        assert_eq!(present(&partial), [0; 0]);
+        for chunk in [2, 0, 1] {
+            write(&partial, chunk).await.unwrap();
+        }
+        let blob = &partial.blob;
+        assert!(!root.path().join("t/a").exists());
+        assert_eq!(blob.read_at(0, bytes.len()).await.unwrap(), bytes);
+        blob.commit(&Bitfield::all(3)).await.unwrap();
+        blob.finish().await.unwrap();
+        blob.finish().await.unwrap();
+        assert_eq!(
+            fs::read(root.path().join("t/a")).unwrap(),
+            bytes[..LEN as usize + 5]
+        );
+        assert_eq!(
+            fs::read(root.path().join("t/sub/b")).unwrap(),
+            bytes[2 * LEN as usize..]
+        );
+        assert_eq!(fs::read(root.path().join("t/sub/none")).unwrap(), b"");
+        assert_eq!(fs::read_dir(root.path().join("t/sub")).unwrap().count(), 2);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path| {
+                fs::metadata(root.path().join(path))
+                    .unwrap()
+                    .permissions()
+                    .mode()
+            };
+            assert_eq!((mode("t/a") & 0o100, mode("t/sub/b") & 0o100), (0o100, 0));
+        }
+        blob.release();
+        assert_eq!(
+            blob.read_at(5, 2 * LEN as usize).await.unwrap(),
+            bytes[5..2 * LEN as usize + 5]
+        );
+        assert_eq!(write(&partial, 0).await, Err(StorageError::ReadOnly));
+        let again = create(&storage).await.unwrap();
+        assert_eq!(present(&again), [0, 1, 2]);
+        assert_eq!(again.blob.read_at(0, bytes.len()).await.unwrap(), bytes);
+        assert_eq!(blob.path(), storage.path(&manifest.id().into()));
+        fs::write(root.path().join("t/sub/b"), "other").unwrap();
+        let changed = blob.read_at(2 * LEN, 5).await;
+        assert!(
+            matches!(changed, Err(StorageError::Changed { .. })),
+            "{changed:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_download_left_is_found_again() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let storage = storage(root.path(), false);
+        let first = create(&storage).await.unwrap();
+        write(&first, 1).await.unwrap();
+        drop(first);
+        // Nobody vouches for any of it.
+        let second = create(&storage).await.unwrap();
+        assert_eq!(
+            (present(&second), second.verified.count()),
+            (vec![0, 1, 2], 0)
+        );
+        let read = second.blob.read_at(LEN, LEN as usize).await.unwrap();
+        assert_eq!(read, bytes[LEN as usize..2 * LEN as usize]);
+        drop(second);
+        assert_eq!(storage.discard_partial(&content().1.id()).await, Ok(true));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        assert_eq!(storage.discard_partial(&content().1.id()).await, Ok(false));
+    }
+
+    #[tokio::test]
+    async fn files_of_the_user_are_read_and_never_changed_unless_that_is_wanted() {
+        let (root, (bytes, _)) = (tempfile::tempdir().unwrap(), content());
+        let path = root.path().join("t/a");
+        fs::create_dir(root.path().join("t")).unwrap();
+        let mut other = bytes[..LEN as usize + 5].to_vec();
+        other[7] ^= 1;
+        fs::write(&path, &other).unwrap();
+        let partial = create(&storage(root.path(), false)).await.unwrap();
+        assert_eq!(present(&partial), [0, 1]);
+        let refused = write(&partial, 0).await;
+        assert!(
+            matches!(refused, Err(StorageError::Exists { .. })),
+            "{refused:?}"
+        );
+        // What is the same is written already.
+        write(&partial, 1).await.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), other);
+        drop(partial);
+        let partial = create(&storage(root.path(), true)).await.unwrap();
+        write(&partial, 0).await.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes[..LEN as usize + 5]);
+        drop(partial);
+
+        fs::write(&path, "short").unwrap();
+        let refused = create(&storage(root.path(), false)).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::Exists { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"short");
+        create(&storage(root.path(), true)).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), LEN + 5);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn no_link_leads_out_of_the_directory() {
+        let (root, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), root.path().join("t")).unwrap();
+        let refused = create(&storage(root.path(), true)).await.map(|_| ());
+        assert!(
+            matches!(refused, Err(StorageError::NotADirectory { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    }
+}

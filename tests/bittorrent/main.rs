@@ -1,0 +1,27 @@
+//! BitTorrent, as clients of other makers speak it: its formats against files of another
+//! program, models, and bytes that mean harm; and sessions.
+
+#![allow(clippy::unwrap_used, reason = "a failure ends the test")]
+#![allow(clippy::single_range_in_vec_init, reason = "padding may be one range")]
+
+mod builder;
+mod hostile_torrents;
+mod link_choking;
+mod link_desk;
+mod link_having;
+mod link_machine;
+mod link_magnet;
+mod link_others;
+mod link_pair;
+mod link_requests;
+mod link_strangers;
+mod metadata_fetch;
+mod mutations;
+mod reference;
+mod sessions;
+mod tracker_http;
+mod tracker_udp;
+mod value;
+mod wire_bytes;
+mod wire_extensions;
+mod wire_props;

@@ -1,0 +1,150 @@
+//! Sessions of this crate with each other, over TCP.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use bt_lite::bittorrent::{
+    Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
+};
+use bt_lite::{DownloadError, MemoryStorage, Peer, TcpTransport};
+
+const PIECE_LEN: u32 = 32 << 10;
+
+/// A folder with files whose borders lie in pieces, an empty one, and one of many pieces.
+const FILES: [(&str, usize); 4] = [
+    ("a/first", 5),
+    ("a/none", 0),
+    ("b", 100_000),
+    ("c/d/large", 1_000_000),
+];
+
+fn bytes(path: &str, len: usize) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(path.len() as u64);
+    std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
+}
+
+fn write_files(root: &Path) {
+    for (path, len) in FILES {
+        let file = root.join("folder").join(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes(path, len)).unwrap();
+    }
+}
+
+fn check_files(root: &Path) {
+    for (path, len) in FILES {
+        let found = fs::read(root.join("folder").join(path)).unwrap();
+        assert!(found == bytes(path, len), "{path}");
+    }
+}
+
+fn torrent(root: &Path, format: MetainfoFormat) -> Metainfo {
+    let mut builder = MetainfoBuilder::folder("folder").unwrap();
+    for (path, len) in FILES {
+        builder = builder.add(path.parse().unwrap(), len as u64);
+    }
+    let builder = builder.format(format).piece_length(PIECE_LEN);
+    builder
+        .build(|path| fs::File::open(root.join("folder").join(path.as_str())))
+        .unwrap()
+}
+
+async fn peer() -> Peer {
+    let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new());
+    peer.start().await.unwrap()
+}
+
+async fn session(peer: &Peer) -> TorrentSession {
+    let config = TorrentSessionConfig::new().listen(([127, 0, 0, 1], 0).into());
+    TorrentSession::start(peer, config).await.unwrap()
+}
+
+fn addr(session: &TorrentSession) -> SocketAddr {
+    session.local_addr().unwrap().socket_addr().unwrap()
+}
+
+async fn travels(format: MetainfoFormat) {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), format);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    let seeded = seeds.add(&metainfo, options).unwrap().await.unwrap();
+    let options = TorrentOptions::new()
+        .directory(there.path())
+        .peer(addr(&seeds));
+    let fetched = fetches.add(&metainfo, options).unwrap().await.unwrap();
+    assert_eq!(seeded.id, fetched.id);
+    assert_eq!(fetched.length, metainfo.total_length());
+    check_files(there.path());
+    assert_eq!(fetcher.contents(), [fetched]);
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn torrent_of_version_1_travels() {
+    travels(MetainfoFormat::V1).await;
+}
+
+#[tokio::test]
+async fn torrent_of_version_2_travels() {
+    travels(MetainfoFormat::V2).await;
+}
+
+#[tokio::test]
+async fn hybrid_torrent_travels() {
+    travels(MetainfoFormat::Hybrid).await;
+}
+
+#[tokio::test]
+async fn what_lies_there_is_verified_and_only_the_rest_is_fetched() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    write_files(there.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    fs::remove_file(there.path().join("folder/a/first")).unwrap();
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    let _seeded = seeds.add(&metainfo, options).unwrap();
+    let options = TorrentOptions::new()
+        .directory(there.path())
+        .peer(addr(&seeds));
+    let mut download = fetches.add(&metainfo, options).unwrap();
+    (&mut download).await.unwrap();
+    assert_eq!(download.progress().downloaded, PIECE_LEN.into());
+    check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn files_of_the_user_stay_unless_they_may_be_overwritten() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let mine = there.path().join("folder/b");
+    fs::create_dir(there.path().join("folder")).unwrap();
+    fs::write(&mine, vec![7; 100_000]).unwrap();
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    let _seeded = seeds.add(&metainfo, options).unwrap();
+    let options = TorrentOptions::new()
+        .directory(there.path())
+        .peer(addr(&seeds));
+    let refused = fetches.add(&metainfo, options.clone()).unwrap().await;
+    assert!(
+        matches!(refused, Err(DownloadError::TargetExists { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&mine).unwrap(), vec![7; 100_000]);
+    let options = options.overwrite(true);
+    fetches.add(&metainfo, options).unwrap().await.unwrap();
+    check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}

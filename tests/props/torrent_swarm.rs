@@ -1,0 +1,264 @@
+//! Whole swarms of torrents, and what a machine asks of a BitTorrent client.
+
+use std::time::Instant;
+
+use bt_lite::content::BlockRange;
+use bt_lite::peer::swarm::{DropReason, LinkId, Output, ReadWindow, Swarm, SwarmConfig};
+use bt_lite::protocol::{OwnState, PeerId, PeerMessage, RefuseReason};
+use bt_lite::{Bitfield, ChunkIndex};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::sample::{Sample, link_info};
+use crate::swarm_world::{Faults, Kind, World};
+
+/// Torrents of each kind: of few bytes, of pieces of one or many blocks, and of pieces
+/// that no block ends with.
+fn torrent() -> impl Strategy<Value = Sample> {
+    let piece_len = prop_oneof![Just(16 << 10), Just(100_000), Just(1 << 20), Just(7000)];
+    let v1 = (1usize..2_000_000, piece_len)
+        .prop_filter("too many steps", |(length, piece_len)| {
+            length / 80 < *piece_len as usize
+        })
+        .prop_map(|(length, piece_len)| Sample::torrent_v1(length, piece_len));
+    let files = vec(
+        prop_oneof![1usize..40_000, Just(16 << 10), 1usize..600_000],
+        1..5,
+    );
+    let v2 = (
+        files,
+        prop_oneof![Just(16u64 << 10), Just(64 << 10), Just(1 << 20)],
+        any::<bool>(),
+    )
+        .prop_filter("too many steps", |(files, piece_len, _)| {
+            files.iter().sum::<usize>() / 80 < *piece_len as usize
+        })
+        .prop_map(|(files, piece_len, is_hybrid)| Sample::torrent_v2(&files, piece_len, is_hybrid));
+    prop_oneof![v1, v2]
+}
+
+fn kind() -> impl Strategy<Value = (Kind, bool)> {
+    prop_oneof![
+        4 => Just((Kind::Honest, true)),
+        2 => Just((Kind::Honest, false)),
+        2 => any::<(bool, bool)>().prop_map(|(always, leecher)| (Kind::Liar(always), leecher)),
+        1 => (0u64..500, 0u64..9000, any::<bool>())
+            .prop_map(|(ms, pause, leecher)| (Kind::Returns(ms, pause), leecher)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: (ProptestConfig::default().cases / 8).max(1),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn swarm_of_a_torrent_finishes_with_requests_that_every_client_answers(
+        seed: u64,
+        sample in torrent(),
+        others in vec(kind(), 0..5),
+    ) {
+        let mut kinds = vec![(Kind::Honest, false), (Kind::Honest, true)];
+        kinds.extend(others);
+        let chunks = sample.manifest.geometry().chunks();
+        let nodes = kinds.into_iter().map(|(kind, leecher)| match leecher {
+            true => (kind, Bitfield::none(chunks)),
+            false => (kind, Bitfield::all(chunks)),
+        });
+        let nodes: Vec<_> = nodes.collect();
+        World::new(seed, &sample, &nodes, Faults::default()).run();
+    }
+}
+
+/// All outputs that a machine has ready.
+fn outputs(swarm: &mut Swarm) -> Vec<Output> {
+    swarm.check_invariants();
+    std::iter::from_fn(|| swarm.poll_output()).collect()
+}
+
+fn requests(outputs: &[Output]) -> Vec<BlockRange> {
+    let request = |output: &Output| match output {
+        Output::Send {
+            message: PeerMessage::Request(block),
+            ..
+        } => Some(*block),
+        _ => None,
+    };
+    outputs.iter().filter_map(request).collect()
+}
+
+/// A machine of this torrent that is open, with nothing in its storage.
+fn open(now: Instant, sample: &Sample) -> Swarm {
+    let manifest = sample.manifest.clone();
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let mut swarm = Swarm::with_manifest(now, config, me, manifest.clone());
+    let first = outputs(&mut swarm);
+    let [Output::Open(opened), Output::Announce(OwnState::Partial)] = &first[..] else {
+        panic!("not opened and announced at once: {first:?}");
+    };
+    assert_eq!(*opened, manifest);
+    let none = Bitfield::none(manifest.geometry().chunks());
+    swarm.opened(now, &none, &none);
+    swarm
+}
+
+const CLIENT: LinkId = LinkId(1);
+
+/// A client that has everything and lets this side ask.
+fn join(now: Instant, swarm: &mut Swarm) {
+    swarm.link_up(now, CLIENT, link_info(PeerId([1; 16]), None, true));
+    swarm.handle_message(now, CLIENT, PeerMessage::Choke);
+    swarm.handle_message(now, CLIENT, PeerMessage::HaveAll);
+    assert!(
+        requests(&outputs(swarm)).is_empty(),
+        "asks while it is choked"
+    );
+    swarm.handle_message(now, CLIENT, PeerMessage::Unchoke);
+}
+
+#[test]
+fn torrent_that_is_read_is_asked_for_in_the_same_blocks() {
+    let now = Instant::now();
+    for piece_len in [16 << 10, 100_000, 1 << 20] {
+        let sample = Sample::torrent_v1(3 << 20, piece_len);
+        let mut swarm = open(now, &sample);
+        let window = ReadWindow::new(2 * piece_len + 5, 1 << 20, Some(1e6));
+        swarm.set_read_windows(now, &[window]);
+        join(now, &mut swarm);
+        let asked = requests(&outputs(&mut swarm));
+        assert_eq!(asked[0].chunk, ChunkIndex(2));
+        for block in asked {
+            let rest = sample.manifest.geometry().len_of(block.chunk) as u32 - block.offset;
+            assert_eq!(
+                (block.offset % (16 << 10), block.len),
+                (0, rest.min(16 << 10))
+            );
+        }
+    }
+}
+
+#[test]
+fn torrent_that_passes_through_is_opened_and_not_announced() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(300_000, 100_000));
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let swarm = Swarm::with_manifest(now, config, me, sample.manifest.clone());
+    let first = outputs(&mut swarm.passing(1 << 20));
+    assert!(matches!(&first[..], [Output::Open(_)]), "{first:?}");
+}
+
+#[test]
+fn client_that_comes_before_the_storage_is_open_is_asked_when_it_has_said_what_it_has() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(300_000, 100_000));
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let mut swarm = Swarm::with_manifest(now, config, me, sample.manifest.clone());
+    let info = link_info(PeerId([1; 16]), None, true);
+    // It was complete on an earlier connection.
+    swarm.owners_found(now, [(info.addr.clone().unwrap(), true)]);
+    swarm.link_up(now, CLIENT, info);
+    let none = Bitfield::none(3);
+    swarm.opened(now, &none, &none);
+    assert!(requests(&outputs(&mut swarm)).is_empty());
+    swarm.handle_message(now, CLIENT, PeerMessage::HaveAll);
+    assert!(!requests(&outputs(&mut swarm)).is_empty());
+}
+
+#[test]
+fn pages_of_the_manifest_of_a_torrent_are_refused() {
+    let now = Instant::now();
+    for sample in [
+        Sample::torrent_v1(300_000, 100_000),
+        Sample::torrent_v2(&[5, 90_000], 16 << 10, true),
+    ] {
+        let seeder = Swarm::seeder(
+            now,
+            SwarmConfig::default(),
+            PeerId([9; 16]),
+            sample.manifest.clone(),
+        );
+        for mut swarm in [seeder, open(now, &sample)] {
+            swarm.link_up(now, CLIENT, link_info(PeerId([1; 16]), None, false));
+            for page in [0, 1, 9] {
+                swarm.handle_message(now, CLIENT, PeerMessage::ManifestRequest { page });
+                let message = PeerMessage::ManifestReject { page };
+                let refused = Output::Send {
+                    link: CLIENT,
+                    message,
+                };
+                let answers = outputs(&mut swarm);
+                assert!(answers.contains(&refused), "{answers:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn client_that_finds_no_place_is_refused_and_not_told_to_wait() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(300_000, 100_000));
+    let mut config = SwarmConfig::default();
+    config.max_links = 1;
+    assert!(config.max_waiting > 0);
+    let mut swarm = Swarm::seeder(now, config, PeerId([9; 16]), sample.manifest.clone());
+    swarm.link_up(now, CLIENT, link_info(PeerId([1; 16]), None, false));
+    let requested = BlockRange {
+        chunk: ChunkIndex(0),
+        offset: 0,
+        len: 1,
+    };
+    swarm.handle_message(now, CLIENT, PeerMessage::HaveNone);
+    swarm.handle_message(now, CLIENT, PeerMessage::Request(requested));
+    outputs(&mut swarm);
+    let late = LinkId(2);
+    swarm.link_up(now, late, link_info(PeerId([2; 16]), None, false));
+    let refused = Output::Drop {
+        link: late,
+        reason: DropReason::Refused(RefuseReason::Busy),
+    };
+    assert_eq!(outputs(&mut swarm), [refused]);
+}
+
+#[test]
+fn seeder_serves_ranges_that_are_not_its_own_blocks() {
+    let (now, sample) = (Instant::now(), Sample::torrent_v1(300_000, 100_000));
+    let (config, me) = (SwarmConfig::default(), PeerId([9; 16]));
+    let mut swarm = Swarm::seeder(now, config, me, sample.manifest.clone());
+    swarm.link_up(now, CLIENT, link_info(PeerId([1; 16]), None, false));
+    swarm.handle_message(now, CLIENT, PeerMessage::HaveNone);
+    outputs(&mut swarm);
+    for (offset, len) in [
+        (0, 65_536),
+        (1, 16_384),
+        (99_999, 1),
+        (16_000, 700),
+        (0, 100_000),
+    ] {
+        let chunk = ChunkIndex(2);
+        let block = BlockRange { chunk, offset, len };
+        swarm.handle_message(now, CLIENT, PeerMessage::Request(block));
+        let read = Output::Read {
+            link: CLIENT,
+            block,
+        };
+        assert!(outputs(&mut swarm).contains(&read));
+        swarm.block_read(now, CLIENT, block, Some(sample.block(block)));
+        let sent = outputs(&mut swarm);
+        let is_block = |output: &Output| {
+            matches!(output, Output::Send { message: PeerMessage::Block { data, .. }, .. }
+                if data.len() == len as usize)
+        };
+        assert!(sent.iter().any(is_block), "{sent:?}");
+        swarm.messages_sent(now, CLIENT, 1, len.into());
+    }
+    // Beyond the end of a piece there is nothing.
+    let chunk = ChunkIndex(2);
+    for (offset, len) in [(90_000, 10_001), (100_000, 1), (5, 0)] {
+        let block = BlockRange { chunk, offset, len };
+        swarm.handle_message(now, CLIENT, PeerMessage::Request(block));
+        let message = PeerMessage::Reject(block);
+        let refused = Output::Send {
+            link: CLIENT,
+            message,
+        };
+        assert!(outputs(&mut swarm).contains(&refused));
+    }
+}
