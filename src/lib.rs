@@ -123,11 +123,10 @@
 //! - `tls`: private swarms, by TLS 1.3 over any transport of byte streams
 //!   (`bt_lite::transport::auth`), with the cryptography of ring. `tls-aws-lc-rs` has that
 //!   of aws-lc-rs in its place.
-//! - `bittorrent`: BitTorrent itself, for clients of other makers: see `bt_lite::bittorrent`.
 //! - `quic`: private swarms over QUIC (`bt_lite::transport::QuicTransport`), with a stream for
 //!   each content. `quic-aws-lc-rs` has the other cryptography.
-//! - `bittorrent`: torrent files, magnet links and tracker messages of BitTorrent itself, in
-//!   `bt_lite::bittorrent`.
+//! - `bittorrent`: torrents, fetched from and shared with BitTorrent clients beside the other
+//!   contents of a peer, and the formats of BitTorrent: see `bt_lite::bittorrent`.
 
 // A build without one of these lacks what some links lead to, and leaves unused what
 // only the missing part uses. Both are checked in the whole build.
