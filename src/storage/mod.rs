@@ -43,7 +43,8 @@ pub(crate) use error::located;
 #[cfg(feature = "file-storage")]
 pub(crate) use file::{
     Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,
-    ScannedFolder, TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
+    ScannedFolder, Staged, TreeRoot, is_folder, is_taken, occupied, paused_folders,
+    remembered_folders, scan_folder,
 };
 #[cfg(feature = "file-storage")]
 pub use file::{FilePool, FileStamp, FileStorage, FileStorageBuilder, Folders, open_file};

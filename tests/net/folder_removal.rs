@@ -10,6 +10,9 @@ use bt_lite::{ContentId, ContentState, Folder, FolderError, FolderOptions, Peer}
 use crate::world::trees::{Dirs, many, names, on_files, path, sample, sharing_again, tree, write};
 use crate::world::{World, content, named};
 
+/// Puts something there.
+type Make = fn(&Path);
+
 async fn shares(world: &World, dirs: &Dirs) -> (Peer, Folder) {
     let owner = world.node("owner").await.peer;
     let folder = owner.share_folder(dirs.folder()).await.unwrap();
@@ -217,9 +220,7 @@ async fn rest_of_a_folder_without_files_is_completed_though_nobody_knows_whose_i
     let (world, dirs) = (World::memory(1).await, Dirs::new());
     sample(&dirs.folder());
     let (_owner, folder) = shares(&world, &dirs).await;
-    /// Leaves something of a folder at a path.
-    type Leave = fn(&Path);
-    let rests: [(&str, Leave); 3] = [
+    let rests: [(&str, Make); 3] = [
         ("link", |here| {
             fs::create_dir_all(here.join("a")).unwrap();
             std::os::unix::fs::symlink("../bin", here.join("a/up")).unwrap();

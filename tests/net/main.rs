@@ -23,6 +23,8 @@ mod folder_files;
 #[cfg(unix)]
 mod folder_losses;
 #[cfg(unix)]
+mod folder_overwritten;
+#[cfg(unix)]
 mod folder_parts;
 #[cfg(unix)]
 mod folder_paused;

@@ -44,7 +44,7 @@ use super::place::{Base, existing, missing};
 use super::release::release_files;
 use super::running::{Registered, RunningFolder};
 use super::selection::Selection;
-use super::share::{is_long, serve_file};
+use super::share::{is_long, serve_file, unshare_any};
 use super::status::{Folder, FolderProgress, FolderStatus};
 use super::target::FolderTarget;
 use crate::content::{
@@ -59,13 +59,14 @@ use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::paused_form::RecordedState;
 use crate::peer::downloads::search::{Missed, Search};
 use crate::peer::downloads::task::check_owners;
+use crate::peer::handles::download::IfTaken;
 use crate::peer::handles::folder::{FolderDownload, FolderOptions};
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::limits::ContentLimits;
 use crate::peer::shared::PeerShared;
 use crate::peer::swarm::StallReason;
 use crate::protocol::{Addr, ContentKey, Found};
-use crate::storage::{Blob, FolderHome, Folders, PausedId, PlacedFiles, StorageError};
+use crate::storage::{Blob, FolderHome, Folders, PausedId, PlacedFiles, Staged, StorageError};
 
 /// How often the progress is published.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -103,6 +104,7 @@ pub(in crate::peer) struct FolderTask {
     record: PauseRecord,
     asked: Option<ContentName>,
     stored_as: Option<ContentName>,
+    overwrites: bool,
 }
 
 /// What is known of a download that was recorded before the peer was started.
@@ -197,6 +199,7 @@ impl FolderTask {
             record,
             asked: asked.clone(),
             stored_as: options.name.clone(),
+            overwrites: options.if_taken == IfTaken::Overwrite,
         };
         let request = FolderRequest {
             key,
@@ -566,7 +569,7 @@ impl FolderTask {
             key: self.asked.clone().map_or(key.clone(), ContentKey::Name),
             name: self.stored_as.clone(),
             directory: self.registered.directory.clone(),
-            overwrites: false,
+            overwrites: self.overwrites,
             paths: control.selections().borrow().paths().to_vec(),
             priority: control.priority(),
             seeds: control.seeds(),
@@ -672,11 +675,14 @@ impl FolderTask {
         let mut base = match &job.here {
             Some((folder, placed)) => Some(Base {
                 name: folder.name.clone(),
+                overwrites: self.overwrites,
+                inherited: Staged::default(),
                 placed: placed.present(&whole).await?,
             }),
             None => {
-                let names = &job.names.stored;
-                existing(&self.shared, &job.homes.target, &obtain.home, names, &whole).await?
+                let (shared, target) = (&self.shared, &job.homes.target);
+                let (names, overwrites) = (&job.names.stored, self.overwrites);
+                existing(shared, target, &obtain.home, names, &whole, overwrites).await?
             }
         };
         self.status
@@ -694,12 +700,18 @@ impl FolderTask {
                 let (name, placed) = publish(obtain, &job.names.stored, &part, &blobs).await?;
                 (name, placed.within(&part, &whole))
             }
-            Some(Base { name, placed }) if missing.entries().is_empty() => (name, placed),
-            Some(Base { name, placed }) => {
-                let added = obtain.home.extend(placed.root(), &missing, &blobs).await?;
-                (name, placed.and(added.within(&missing, &whole)))
+            Some(Base { name, placed, .. }) if missing.entries().is_empty() => (name, placed),
+            Some(base) => {
+                let (home, root) = (&obtain.home, base.placed.root());
+                let added = match base.overwrites {
+                    true => home.replace(root, &missing, &blobs).await?,
+                    false => home.extend(root, &missing, &blobs).await?,
+                };
+                let placed = base.placed.and(added.within(&missing, &whole));
+                (base.name, placed)
             }
         };
+        let root = placed.root().path();
         let folder = Folder {
             id: obtain.source.index(),
             name,
@@ -707,6 +719,14 @@ impl FolderTask {
             length: placed.length(),
         };
         job.settle(&folder, (&whole, &part), bytes, placed).await?;
+        if self.overwrites {
+            for (other, _) in self.shared.folders.placed_at(&root) {
+                if other != folder.id {
+                    // This one lies in its place.
+                    unshare_any(&self.shared, &other).await;
+                }
+            }
+        }
         Ok(folder)
     }
 

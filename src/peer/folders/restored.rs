@@ -8,6 +8,7 @@ use super::paused_form::FolderForm;
 use crate::content::ContentId;
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::paused_form::RecordedState;
+use crate::peer::handles::download::IfTaken;
 use crate::peer::handles::folder::FolderOptions;
 use crate::peer::handles::key::DownloadKey;
 use crate::peer::shared::PeerShared;
@@ -66,6 +67,9 @@ fn restore(
         RecordedState::Paused(pause) => Some(pause),
         RecordedState::Resumed => None,
     };
+    if form.overwrites {
+        options.if_taken = IfTaken::Overwrite;
+    }
     options.name = form.name;
     options.paths = form.paths;
     options.directory = form.directory;

@@ -4,6 +4,8 @@
 //! or the user shares it by itself: then it has a place of its own among the contents.
 
 use std::collections::{HashMap, HashSet};
+#[cfg(feature = "file-storage")]
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::move_blob::MoveBlob;
@@ -120,6 +122,17 @@ impl FolderTable {
     #[cfg(feature = "file-storage")]
     pub(in crate::peer) fn placed(&self, id: &ContentId) -> Option<Arc<PlacedFiles>> {
         self.inner().folders.get(id)?.placed.clone()
+    }
+
+    /// The folders that lie there.
+    #[cfg(feature = "file-storage")]
+    pub(super) fn placed_at(&self, path: &Path) -> Vec<(ContentId, Arc<PlacedFiles>)> {
+        let inner = self.inner();
+        let placed = inner.folders.iter();
+        let placed =
+            placed.filter_map(|(id, entry)| Some((*id, Arc::clone(entry.placed.as_ref()?))));
+        let there = placed.filter(|(_, placed)| placed.root().path() == path);
+        there.collect()
     }
 
     /// Whether this is only the index of a folder that is not here yet.

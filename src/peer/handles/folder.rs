@@ -20,6 +20,7 @@ use crate::peer::downloads::priority::Priority;
 use crate::peer::folders::control::FolderControl;
 use crate::peer::folders::error::FolderError;
 use crate::peer::folders::status::{Folder, FolderProgress, FolderStatus};
+use crate::peer::handles::download::IfTaken;
 use crate::peer::limits::ContentLimits;
 use crate::peer::swarm::{Progress, StallReason};
 use crate::protocol::{Addr, AddrError};
@@ -90,6 +91,17 @@ pub struct FolderOptions {
     /// anything else; [`Peer::remove`](crate::Peer::remove) deletes nothing of it, neither
     /// what was downloaded there nor what was there before.
     pub directory: Option<PathBuf>,
+    /// What to do if something else has the folder's name. By default the download fails
+    /// with [`FolderError::TargetExists`]. With [`IfTaken::Overwrite`] a directory that has
+    /// the name becomes the folder: files and links in it that differ from those that are
+    /// wanted are replaced, those that are the same are not fetched, and whatever else is in
+    /// it stays. The first one is replaced when all that is wanted is whole and durable, and
+    /// each in one step; a crash between these steps leaves some files of before, and the
+    /// next such download replaces them. Anything but a directory stays, also in the
+    /// directory where a file has to be, and the download fails. If another folder that this
+    /// peer shares lies there, it is no longer shared. One that joins another download
+    /// changes nothing of this.
+    pub if_taken: IfTaken,
     /// The first text that was not a name, a path or an address; the download fails with
     /// it.
     pub(in crate::peer) wrong: Option<FolderError>,
@@ -106,12 +118,20 @@ impl Default for FolderOptions {
             paused: None,
             limits: None,
             directory: None,
+            if_taken: IfTaken::default(),
             wrong: None,
         }
     }
 }
 
 impl FolderOptions {
+    /// Sets what to do if something else has the folder's [name](Self::if_taken).
+    #[must_use]
+    pub fn if_taken(mut self, if_taken: IfTaken) -> Self {
+        self.if_taken = if_taken;
+        self
+    }
+
     /// The defaults.
     pub fn new() -> Self {
         Self::default()

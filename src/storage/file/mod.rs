@@ -64,7 +64,8 @@ mod writers;
 pub use folder::Folders;
 pub(crate) use folder::{
     Deletion, FolderHome, Occupied, PausedFolder, PausedForm, PlacedFiles, ScanError, ScannedFile,
-    ScannedFolder, TreeRoot, is_taken, occupied, paused_folders, remembered_folders, scan_folder,
+    ScannedFolder, Staged, TreeRoot, is_folder, is_taken, occupied, paused_folders,
+    remembered_folders, scan_folder,
 };
 pub use pool::FilePool;
 #[cfg(feature = "bittorrent")]

@@ -21,6 +21,7 @@ use super::in_place::PlacedFiles;
 use super::paused::{self, PAUSED};
 use super::placed_file::Staged;
 use super::record::{FileRecord, FolderRecord, file_at};
+use super::replacing::replace_tree;
 use super::staging::{COPY_LEN, TreeBuilder, make_durable, publish, remove, remove_all, write_new};
 use super::tree_blob::tree_blob;
 use super::tree_root::TreeRoot;
@@ -246,6 +247,34 @@ impl FolderHome {
             let tree = opened.map_err(|e| refused("opening", &root.path(), e))?;
             let stamp = |id: &ContentId| stamps.get(id).copied();
             let stamps = TreeBuilder::extend(&home, tree, &index, stamp)?;
+            Ok(PlacedFiles::put(root, &index, stamps))
+        })
+        .await
+    }
+
+    /// Puts files in the home into a tree that is in its place, instead of files and links
+    /// that have their paths. `index` are those entries of the folder that are missing there.
+    /// Each path has the one or the other at any moment, and the first is replaced when all
+    /// that is to come is durable.
+    ///
+    /// Cancel safe: if the future is dropped, or the process ends, some of them may be
+    /// replaced.
+    ///
+    /// # Errors
+    /// [`StorageError::NotAFile`] if something else than a file or a link is in the way, and
+    /// [`StorageError::Changed`] if somebody has changed a file in the home. Nothing is
+    /// replaced then.
+    pub(crate) async fn replace(
+        &self,
+        root: &TreeRoot,
+        index: &FolderIndex,
+        blobs: &HashMap<ContentId, Arc<dyn Blob>>,
+    ) -> Result<PlacedFiles, StorageError> {
+        let stamps = stamps(blobs);
+        let (home, root, index) = (Arc::clone(&self.dir), root.clone(), index.clone());
+        run(move || {
+            let stamps = TreeBuilder::build(&home, &index, |id| stamps.get(id).copied())?;
+            replace_tree(&home, &root, &index)?;
             Ok(PlacedFiles::put(root, &index, stamps))
         })
         .await

@@ -117,6 +117,16 @@ impl PlacedFiles {
         self.was_there
     }
 
+    /// The files that a download has put there, with their contents.
+    pub(crate) fn own(&self, index: &FolderIndex) -> Staged {
+        let own = self.files.iter().filter(|file| !file.was_there);
+        let own = own.filter_map(|file| {
+            let (_, id, _) = file_at(index, file.entry)?;
+            Some((id, file.stamp))
+        });
+        Staged(own.collect())
+    }
+
     /// The same files, found by their path from now on.
     pub(crate) fn by_path(mut self) -> Self {
         self.root = TreeRoot::at(&self.root.path());
@@ -315,7 +325,8 @@ pub(super) fn files_of(index: &FolderIndex) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Looks at the paths of entries that are to come to the place of a folder.
+/// Looks at the paths of entries that are to come to the place of a folder. If it
+/// `overwrites`, files and links that have them are as good as nothing.
 ///
 /// Cancel safe. Must be called inside a tokio runtime.
 ///
@@ -325,6 +336,7 @@ pub(crate) async fn occupied(
     root: &TreeRoot,
     pool: &FilePool,
     entries: &FolderIndex,
+    overwrites: bool,
 ) -> Result<Occupied, StorageError> {
     let (root, pool, entries) = (root.clone(), pool.clone(), entries.clone());
     run(move || {
@@ -339,8 +351,13 @@ pub(crate) async fn occupied(
             };
             let Some(looked) = looked else { continue };
             match (&entry.item, looked.kind) {
-                (FolderItem::File { length, .. }, EntryKind::File)
-                    if looked.stat.len == *length =>
+                (
+                    FolderItem::File {
+                        length, executable, ..
+                    },
+                    EntryKind::File,
+                ) if looked.stat.len == *length
+                    && !(overwrites && cfg!(unix) && looked.executable != *executable) =>
                 {
                     let stamp = Stamp::of(&looked.stat);
                     found.push(FoundFile {
@@ -351,6 +368,10 @@ pub(crate) async fn occupied(
                 (FolderItem::EmptyFolder, EntryKind::Directory) => {}
                 (FolderItem::Symlink { target }, EntryKind::Link)
                     if is_link(&root, &entry.path, target) => {}
+                (
+                    FolderItem::File { .. } | FolderItem::Symlink { .. },
+                    EntryKind::File | EntryKind::SharedFile | EntryKind::Link,
+                ) if overwrites => {}
                 _ => return Ok(Occupied::By(path)),
             }
         }

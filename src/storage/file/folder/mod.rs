@@ -11,7 +11,7 @@
 //! where the folder lies and of the stamps of its files.
 //!
 //! `tree_root` is where the tree lies, and `tree_blob` a file in it; `scan` lists it;
-//! `staging` fills a home and builds the tree; `in_place` is what is in its place, and
+//! `staging` fills a home and builds the tree, and `replacing` moves it over what lies there; `in_place` is what is in its place, and
 //! `placed_file` whose that is; `record` is the format of the record;
 //! `paused` is the record of a
 //! download that is paused; `home` is what the peer uses, and `remembered` what it finds after a restart.
@@ -23,6 +23,7 @@ mod paused;
 mod placed_file;
 mod record;
 mod remembered;
+mod replacing;
 mod scan;
 mod staging;
 mod tree_blob;
@@ -32,6 +33,7 @@ pub use folders::Folders;
 pub(crate) use home::FolderHome;
 pub(crate) use in_place::{Deletion, Occupied, PlacedFiles, occupied};
 pub(crate) use paused::{PausedFolder, PausedForm};
+pub(crate) use placed_file::Staged;
 pub(crate) use remembered::{paused_folders, remembered_folders};
-pub(crate) use scan::{ScanError, ScannedFile, ScannedFolder, is_taken, scan_folder};
+pub(crate) use scan::{ScanError, ScannedFile, ScannedFolder, is_folder, is_taken, scan_folder};
 pub(crate) use tree_root::TreeRoot;

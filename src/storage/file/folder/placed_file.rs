@@ -22,6 +22,14 @@ pub(super) struct PlacedFile {
 pub(crate) struct Staged(pub(super) HashMap<ContentId, Stamp>);
 
 impl Staged {
+    /// These, and those that are put there by an earlier version of the folder.
+    pub(crate) fn and(mut self, others: &Self) -> Self {
+        for (id, stamp) in &others.0 {
+            self.0.entry(*id).or_insert(*stamp);
+        }
+        self
+    }
+
     pub(super) fn is_source_of(&self, id: &ContentId, placed: Stamp) -> bool {
         let staged = self.0.get(id);
         staged.is_some_and(|s| (s.len, s.modified) == (placed.len, placed.modified))

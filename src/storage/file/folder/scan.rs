@@ -58,6 +58,14 @@ pub(crate) async fn is_taken(root: &TreeRoot) -> Result<bool, StorageError> {
     run(move || root.is_taken()).await
 }
 
+/// Whether a directory is where a folder may be.
+///
+/// Cancel safe. Must be called inside a tokio runtime.
+pub(crate) async fn is_folder(root: &TreeRoot) -> Result<bool, StorageError> {
+    let root = root.clone();
+    run(move || Ok(root.open().is_ok())).await
+}
+
 /// Lists a folder. Follows no link in it.
 ///
 /// Cancel safe. Must be called inside a tokio runtime.

@@ -125,6 +125,17 @@ impl Dir {
         fs::rename(self.0.join(name), to.0.join(new))
     }
 
+    /// Moves a file or a link into another directory, in one step that replaces a file or a
+    /// link there.
+    pub(in super::super::super) fn replace_in(
+        &self,
+        name: &str,
+        to: &Self,
+        new: &str,
+    ) -> io::Result<()> {
+        fs::rename(self.0.join(name), to.0.join(new))
+    }
+
     pub(in super::super::super) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
         fs::remove_dir(self.0.join(name))
     }

@@ -161,6 +161,17 @@ impl Dir {
         Ok(fs::renameat(&self.0, name, &to.0, new)?)
     }
 
+    /// Moves a file or a link into another directory, in one step that replaces a file or a
+    /// link there.
+    pub(in super::super::super) fn replace_in(
+        &self,
+        name: &str,
+        to: &Self,
+        new: &str,
+    ) -> io::Result<()> {
+        Ok(fs::renameat(&self.0, name, &to.0, new)?)
+    }
+
     pub(in super::super::super) fn remove_dir(&self, name: &OsStr) -> io::Result<()> {
         Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
