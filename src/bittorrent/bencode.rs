@@ -69,10 +69,9 @@ pub enum BencodeError {
     },
 }
 
-impl From<bendy::decoding::Error> for BencodeError {
-    fn from(error: bendy::decoding::Error) -> Self {
-        malformed(error.to_string())
-    }
+/// What bendy found wrong.
+fn refused(error: bendy::decoding::Error) -> BencodeError {
+    malformed(error.to_string())
 }
 
 fn malformed(what: impl Into<String>) -> BencodeError {
@@ -129,7 +128,7 @@ impl<'a> Value<'_, 'a> {
             let expected = "a list";
             return Err(BencodeError::Type { key, expected }.into());
         };
-        while let Some(object) = list.next_object().map_err(BencodeError::from)? {
+        while let Some(object) = list.next_object().map_err(refused)? {
             item(Value(object))?;
         }
         Ok(())
@@ -145,7 +144,7 @@ impl<'a> Value<'_, 'a> {
             let expected = "a dictionary";
             return Err(BencodeError::Type { key, expected }.into());
         };
-        while let Some((key, object)) = dict.next_pair().map_err(BencodeError::from)? {
+        while let Some((key, object)) = dict.next_pair().map_err(refused)? {
             entry(key, Value(object))?;
         }
         Ok(())
@@ -159,8 +158,8 @@ impl<'a> Value<'_, 'a> {
     /// The bytes that it is written with.
     pub(crate) fn raw(self) -> Result<Cow<'a, [u8]>, BencodeError> {
         Ok(match self.0 {
-            Object::List(list) => list.into_raw()?.into(),
-            Object::Dict(dict) => dict.into_raw()?.into(),
+            Object::List(list) => list.into_raw().map_err(refused)?.into(),
+            Object::Dict(dict) => dict.into_raw().map_err(refused)?.into(),
             // There is one way to write these.
             Object::Integer(digits) => format!("i{digits}e").into_bytes().into(),
             Object::Bytes(bytes) => written(bytes).into(),
@@ -179,11 +178,11 @@ pub(crate) fn read<'a, T, E: From<BencodeError>>(
         return Err(BencodeError::TooLong { len, max }.into());
     }
     let mut decoder = decoder(bytes);
-    let first = decoder.next_object().map_err(BencodeError::from)?;
+    let first = decoder.next_object().map_err(refused)?;
     let first = first.ok_or_else(|| malformed("there is nothing"))?;
     let value = read(Value(first))?;
     // What was left unread has been walked through by now, and its errors are kept.
-    match decoder.next_object().map_err(BencodeError::from)? {
+    match decoder.next_object().map_err(refused)? {
         None => Ok(value),
         Some(_) => Err(BencodeError::Trailing.into()),
     }

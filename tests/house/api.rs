@@ -23,8 +23,10 @@ const FORMAT: u64 = 57;
 const STD: [&str; 3] = ["alloc", "core", "std"];
 /// What the API takes from other crates. A new major version of one of these crates is
 /// a new major version of this one.
-const FOREIGN: [&str; 13] = [
+const FOREIGN: [&str; 14] = [
     "bytes::bytes::Bytes",
+    // What has arrived of a BitTorrent connection.
+    "bytes::bytes_mut::BytesMut",
     "futures_core::stream::Stream",
     "futures_sink::Sink",
     // Feature `serde`.
