@@ -38,9 +38,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// limits, the queue of downloads and the places of connections.
 ///
 /// It speaks BitTorrent over TCP (BEP 3, 6, 9, 10, 11), with v1, v2 and hybrid torrents, and
-/// finds peers by HTTP and UDP trackers, by peers that tell of others, and by name
-/// ([`TorrentOptions::peer`]). The connections are not encrypted; see
-/// `SECURITY.md` for what that means.
+/// finds peers by trackers over HTTP (not HTTPS) and UDP, by peers that tell of others, and
+/// by address ([`TorrentOptions::peer`]). The connections are in the clear: whoever listens
+/// sees which torrent it is and its bytes. [Access policies](crate::access) are not asked;
+/// who can connect can fetch.
 ///
 /// When it is dropped it accepts nobody any more. Torrents go on as long as their
 /// [`Download`]s or the peer want them.
