@@ -124,6 +124,7 @@ fn choke_before_the_greeting_takes_the_unchoke_out_of_it() {
     desk.follows();
     desk.says(PeerMessage::Choke);
     assert_eq!(desk.says(PeerMessage::HaveAll).1, [Message::HaveAll]);
+    desk.hears(Message::Interested);
     assert_eq!(desk.says(PeerMessage::Unchoke).1, [Message::Unchoke]);
 }
 
@@ -164,4 +165,28 @@ fn interest_is_heard_again_as_long_as_the_peer_waits_for_a_turn() {
     assert_eq!(desk.waits(again / 2).0, [PeerMessage::Interested]);
     desk.hears(Message::NotInterested);
     assert_eq!(desk.waits(again).0, []);
+}
+
+#[test]
+fn unchoke_waits_until_the_other_side_can_use_it() {
+    for fast in [FAST, NOT_FAST] {
+        let mut desk = Desk::new(config(fast));
+        let greeting = desk.says(PeerMessage::HaveAll).1;
+        assert!(!greeting.contains(&Message::Unchoke), "{greeting:?}");
+        assert_eq!(desk.hears(Message::Interested).1, [Message::Unchoke]);
+        // It is said once, and from then on when it changes.
+        desk.hears(Message::NotInterested);
+        assert_eq!(desk.hears(Message::Interested).1, []);
+        assert_eq!(desk.says(PeerMessage::Choke).1, [Message::Choke]);
+        assert_eq!(desk.says(PeerMessage::Unchoke).1, [Message::Unchoke]);
+    }
+}
+
+#[test]
+fn choke_takes_back_an_unchoke_that_was_not_said() {
+    let mut desk = Desk::new(config(FAST));
+    desk.says(PeerMessage::HaveAll);
+    assert_eq!(desk.says(PeerMessage::Choke).1, []);
+    assert_eq!(desk.hears(Message::Interested).1, []);
+    assert_eq!(desk.says(PeerMessage::Unchoke).1, [Message::Unchoke]);
 }

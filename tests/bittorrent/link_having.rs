@@ -37,7 +37,7 @@ fn greeting_with_fast_is_have_all_or_none_or_bitfield() {
         let mut desk = Desk::fresh(config(FAST));
         desk.follows();
         let is_complete = message == Message::HaveAll;
-        let mut expected = vec![message, Message::Unchoke];
+        let mut expected = vec![message];
         expected.extend((!is_complete).then_some(Message::Interested));
         assert_eq!(desk.says(greeting).1, expected);
     }
@@ -48,11 +48,11 @@ fn greeting_without_fast_is_a_bitfield_or_nothing() {
     let mut desk = Desk::fresh(config(NOT_FAST));
     desk.follows();
     let out = desk.says(PeerMessage::HaveAll).1;
-    assert_eq!(out, [bits(b"\xff\xff\xf0"), Message::Unchoke]);
+    assert_eq!(out, [bits(b"\xff\xff\xf0")]);
     let mut desk = Desk::fresh(config(NOT_FAST));
     desk.follows();
     let out = desk.says(PeerMessage::HaveNone).1;
-    assert_eq!(out, [Message::Unchoke, Message::Interested]);
+    assert_eq!(out, [Message::Interested]);
     assert_eq!(desk.link.take_settled(), 1);
 }
 

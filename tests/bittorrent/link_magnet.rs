@@ -97,10 +97,7 @@ fn what_was_said_meanwhile_is_heard_by_the_link_that_follows() {
         ..config(FAST)
     });
     desk.follows();
-    assert_eq!(
-        desk.says(PeerMessage::HaveNone).1,
-        [Message::Unchoke, Message::Interested]
-    );
+    assert_eq!(desk.says(PeerMessage::HaveNone).1, [Message::Interested]);
     let heard = link.into_heard().into_iter();
     let heard: Vec<PeerMessage> = heard.flat_map(|message| desk.hears(message).0).collect();
     let (_, heard) = heard.split_first().expect("that it takes chunks back");
@@ -124,7 +121,7 @@ fn side_that_had_something_after_all_says_so_by_a_whole_bitfield() {
     desk.follows();
     let whole = Bytes::from_static(b"\xff\xff\xf0");
     let out = desk.says(PeerMessage::HaveAll).1;
-    assert_eq!(out, [Message::Bitfield(whole), Message::Unchoke]);
+    assert_eq!(out, [Message::Bitfield(whole)]);
 }
 
 #[test]

@@ -100,6 +100,9 @@ pub struct BitTorrentLink {
     is_choked: bool,
     /// What the other side said last of its interest.
     interest: Option<bool>,
+    /// An Unchoke that is said as soon as the other side is interested. WebTorrent (1.9)
+    /// does not notice one that comes with the handshake, and waits for another for ever.
+    unchoke_waits: bool,
     /// Whether this side said that it is interested, and whether the machine is.
     said_interest: bool,
     has_interest: bool,
@@ -139,6 +142,7 @@ impl BitTorrentLink {
             ids: ExtensionIds::default(),
             is_choked: true,
             interest: None,
+            unchoke_waits: false,
             said_interest: false,
             has_interest: true,
             has_greeted: false,
@@ -302,6 +306,9 @@ impl BitTorrentLink {
     }
 
     fn heard_interest(&mut self, now: Instant, interested: bool) {
+        if interested && std::mem::take(&mut self.unchoke_waits) {
+            self.say(Message::Unchoke);
+        }
         self.interest_at = now;
         if self.interest.replace(interested) != Some(interested) {
             self.tell(match interested {
@@ -784,10 +791,13 @@ impl BitTorrentLink {
 
     fn say_words(&mut self, words: Words) {
         for word in words {
-            self.say(match word {
-                Say::Choke => Message::Choke,
-                Say::Unchoke => Message::Unchoke,
-            });
+            match word {
+                // The other side does not know that it could have asked.
+                Say::Choke if std::mem::take(&mut self.unchoke_waits) => {}
+                Say::Choke => self.say(Message::Choke),
+                Say::Unchoke if self.interest.is_none() => self.unchoke_waits = true,
+                Say::Unchoke => self.say(Message::Unchoke),
+            }
         }
     }
 
