@@ -139,6 +139,7 @@ mod setters;
 #[macro_use]
 mod advice;
 pub mod access;
+mod buffers;
 pub mod content;
 mod descriptors;
 mod error;
