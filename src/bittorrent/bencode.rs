@@ -155,6 +155,11 @@ impl<'a> Value<'_, 'a> {
         matches!(self.0, Object::Bytes(_))
     }
 
+    /// Whether it is a dictionary.
+    pub(crate) fn is_dict(&self) -> bool {
+        matches!(self.0, Object::Dict(_))
+    }
+
     /// The bytes that it is written with.
     pub(crate) fn raw(self) -> Result<Cow<'a, [u8]>, BencodeError> {
         Ok(match self.0 {

@@ -7,6 +7,7 @@
 //! `link`. Each item names the BEP (BitTorrent Enhancement Proposal) that it is from.
 
 pub mod bencode;
+mod compact;
 mod info_hash;
 #[cfg_attr(
     not(feature = "testing"),

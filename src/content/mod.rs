@@ -12,6 +12,8 @@ mod folder;
 mod geometry;
 mod id;
 mod manifest;
+#[cfg(feature = "bittorrent")]
+pub(crate) mod merkle;
 mod name;
 #[cfg(feature = "bittorrent")]
 mod piece_digests;
@@ -32,7 +34,9 @@ pub use geometry::{
 };
 pub use id::{ContentId, ParseIdError};
 pub use manifest::{ChunkHash, LengthProof, Manifest, ManifestBuilder, ManifestError, ReadError};
+#[cfg(feature = "bittorrent")]
+pub use merkle::TORRENT_LEAF_LEN;
 pub use name::{ContentName, MAX_NAME_LEN, NameError, UnsafeName};
 #[cfg(feature = "bittorrent")]
-pub use piece_digests::{PieceDigests, PieceDigestsError, PieceRoot, TORRENT_LEAF_LEN};
+pub use piece_digests::{PieceDigests, PieceDigestsError, PieceRoot};
 pub(crate) use streamed_manifest::StreamedManifest;

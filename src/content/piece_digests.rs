@@ -13,14 +13,10 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use super::merkle::{Hash, TORRENT_LEAF_LEN, root};
 use super::{ChunkIndex, Geometry};
 
-/// The length of a leaf of the trees of version 2, and of a block that every BitTorrent
-/// client answers, in bytes.
-pub const TORRENT_LEAF_LEN: u64 = 16 << 10;
-
 type Sha1Hash = [u8; 20];
-type Sha256Hash = [u8; 32];
 
 /// The digests of all pieces of a torrent. It is cheap to clone.
 ///
@@ -44,6 +40,24 @@ pub struct PieceRoot {
     /// than a piece have as many as a full piece. The tree of a shorter file is only as
     /// large as its data needs.
     pub leaves: u32,
+}
+
+impl PieceRoot {
+    /// Whether these bytes, without padding, are the piece.
+    ///
+    /// ```
+    /// use bt_lite::bittorrent::{MetainfoBuilder, MetainfoFormat};
+    ///
+    /// let builder = MetainfoBuilder::file("a", 5)?.format(MetainfoFormat::V2);
+    /// let torrent = builder.build(|_| Ok(&b"hello"[..]))?;
+    /// let piece = torrent.piece_root(0).unwrap();
+    /// assert!(piece.verify(b"hello") && !piece.verify(b"hallo"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn verify(&self, data: &[u8]) -> bool {
+        let mut tree = Tree::new(self);
+        data.len() == self.data_len as usize && tree.update(data) && tree.root() == Some(self.root)
+    }
 }
 
 /// Why digests are not those of the pieces of a torrent.
@@ -189,7 +203,7 @@ impl PieceDigests {
 /// Hashes the tree of one piece of version 2.
 struct Tree {
     /// The hashes of the leaves that are complete.
-    leaves: Vec<Sha256Hash>,
+    leaves: Vec<Hash>,
     /// How many leaves there are in all.
     size: usize,
     /// Hashes the current leaf, which has so many bytes so far.
@@ -230,18 +244,10 @@ impl Tree {
     }
 
     /// The root, once all data is here.
-    fn root(mut self) -> Option<Sha256Hash> {
+    fn root(self) -> Option<Hash> {
         if self.data_left > 0 {
             return None;
         }
-        self.leaves.resize(self.size, [0; 32]);
-        let mut level = self.leaves;
-        while level.len() > 1 {
-            let pairs = level.chunks_exact(2);
-            level = pairs
-                .map(|pair| Sha256::digest(pair.as_flattened()).into())
-                .collect();
-        }
-        level.first().copied()
+        Some(root(self.leaves, self.size, [0; 32]))
     }
 }

@@ -84,11 +84,11 @@ proptest! {
             if let Some(hash) = made.piece_hash_v1(piece) {
                 prop_assert_eq!(hash, <[u8; 20]>::from(Sha1::digest(bytes)));
             }
-            if let Some(hash) = made.piece_hash_v2(piece) {
+            if let Some(hash) = made.piece_root(piece) {
                 prop_assert!(hash.verify(&bytes[..made.data_len_of_piece(piece) as usize]));
             }
             prop_assert_eq!(made.piece_hash_v1(piece).is_some(), format != MetainfoFormat::V2);
-            prop_assert_eq!(made.piece_hash_v2(piece).is_some(), format != MetainfoFormat::V1);
+            prop_assert_eq!(made.piece_root(piece).is_some(), format != MetainfoFormat::V1);
         }
     }
 }

@@ -317,7 +317,7 @@ fn hashes_of_pieces_have_the_root_of_their_file() {
     );
     // Without any it is as good as a magnet link.
     let none = changed("v2", |value| value.remove("piece layers"));
-    assert!(none.unwrap().piece_hash_v2(2).is_none());
+    assert!(none.unwrap().piece_root(2).is_none());
     let leaf = |change: fn(&mut Value)| {
         changed_info("v2", |info| change(info.at("file tree").at("a.txt").at("")))
     };

@@ -47,7 +47,7 @@ fn check(torrent: &Metainfo) {
         );
         assert!(data_len <= len && len > 0);
         (all, data) = (all + u64::from(len), data + u64::from(data_len));
-        if let Some(hash) = torrent.piece_hash_v2(piece) {
+        if let Some(hash) = torrent.piece_root(piece) {
             assert!(hash.leaves.is_power_of_two() && hash.data_len == data_len);
             assert!(u64::from(hash.leaves) * 16384 >= u64::from(data_len));
         }

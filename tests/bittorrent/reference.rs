@@ -211,7 +211,7 @@ fn pieces_of_v2_and_hybrids_are_verified_without_padding() {
         for piece in 0..torrent.pieces() {
             let start = piece as usize * torrent.piece_length() as usize;
             let len = torrent.data_len_of_piece(piece) as usize;
-            let hash = torrent.piece_hash_v2(piece).unwrap();
+            let hash = torrent.piece_root(piece).unwrap();
             assert_eq!(hash.data_len as usize, len);
             let bytes = &all[start..start + len];
             assert!(hash.verify(bytes), "piece {piece} of {name}");
@@ -230,7 +230,7 @@ fn pieces_of_v2_and_hybrids_are_verified_without_padding() {
 #[test]
 fn hashes_of_several_pieces_do_not_come_with_a_magnet_link() {
     let torrent = Metainfo::from_info(read("v2").info_bytes()).unwrap();
-    let known = (0..torrent.pieces()).map(|piece| torrent.piece_hash_v2(piece).is_some());
+    let known = (0..torrent.pieces()).map(|piece| torrent.piece_root(piece).is_some());
     let expected = [
         true, true, false, false, false, false, false, false, false, true,
     ];

@@ -7,7 +7,12 @@ use std::path::Path;
 use bt_lite::bittorrent::{
     Metainfo, MetainfoBuilder, MetainfoFormat, TorrentOptions, TorrentSession, TorrentSessionConfig,
 };
-use bt_lite::{DownloadError, MemoryStorage, Peer, TcpTransport};
+use bt_lite::{
+    ContentLimits, ContentState, DownloadError, DownloadEvent, MemoryStorage, PauseOptions, Peer,
+    TcpTransport,
+};
+use futures::StreamExt;
+use tokio::io::AsyncReadExt;
 
 const PIECE_LEN: u32 = 32 << 10;
 
@@ -24,7 +29,7 @@ fn bytes(path: &str, len: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
 }
 
-fn write_files(root: &Path) {
+pub(crate) fn write_files(root: &Path) {
     for (path, len) in FILES {
         let file = root.join("folder").join(path);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -32,14 +37,14 @@ fn write_files(root: &Path) {
     }
 }
 
-fn check_files(root: &Path) {
+pub(crate) fn check_files(root: &Path) {
     for (path, len) in FILES {
         let found = fs::read(root.join("folder").join(path)).unwrap();
         assert!(found == bytes(path, len), "{path}");
     }
 }
 
-fn torrent(root: &Path, format: MetainfoFormat) -> Metainfo {
+pub(crate) fn torrent(root: &Path, format: MetainfoFormat) -> Metainfo {
     let mut builder = MetainfoBuilder::folder("folder").unwrap();
     for (path, len) in FILES {
         builder = builder.add(path.parse().unwrap(), len as u64);
@@ -50,12 +55,12 @@ fn torrent(root: &Path, format: MetainfoFormat) -> Metainfo {
         .unwrap()
 }
 
-async fn peer() -> Peer {
+pub(crate) async fn peer() -> Peer {
     let peer = Peer::builder(TcpTransport::new(), MemoryStorage::new());
     peer.start().await.unwrap()
 }
 
-async fn session(peer: &Peer) -> TorrentSession {
+pub(crate) async fn session(peer: &Peer) -> TorrentSession {
     let config = TorrentSessionConfig::new().listen(([127, 0, 0, 1], 0).into());
     TorrentSession::start(peer, config).await.unwrap()
 }
@@ -142,8 +147,57 @@ async fn files_of_the_user_stay_unless_they_may_be_overwritten() {
         "{refused:?}"
     );
     assert_eq!(fs::read(&mine).unwrap(), vec![7; 100_000]);
+    fs::write(&mine, "short").unwrap();
+    let refused = fetches.add(&metainfo, options.clone()).unwrap().await;
+    assert!(
+        matches!(refused, Err(DownloadError::TargetExists { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&mine).unwrap(), b"short");
     let options = options.overwrite(true);
     fetches.add(&metainfo, options).unwrap().await.unwrap();
+    check_files(there.path());
+    owner.shutdown().await;
+    fetcher.shutdown().await;
+}
+
+#[tokio::test]
+async fn torrent_is_listed_limited_paused_and_read_like_any_download() {
+    let [here, there] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    write_files(here.path());
+    let metainfo = torrent(here.path(), MetainfoFormat::V1);
+    let (owner, fetcher) = (peer().await, peer().await);
+    let (seeds, fetches) = (session(&owner).await, session(&fetcher).await);
+    let options = TorrentOptions::new().directory(here.path());
+    let _seeded = seeds.add(&metainfo, options).unwrap();
+    let slow = ContentLimits::default().download(256 << 10);
+    let options = TorrentOptions::new().directory(there.path()).limits(slow);
+    let mut download = fetches.add(&metainfo, options.peer(addr(&seeds))).unwrap();
+    let mut events = download.events();
+    let mut reader = download.reader();
+    let mut first = vec![0; 70_000];
+    reader.read_exact(&mut first).await.unwrap();
+    let progress = download.progress();
+    assert!(
+        progress.verified_bytes < metainfo.total_length(),
+        "{progress:?}"
+    );
+    let [listed] = &fetcher.list()[..] else {
+        panic!("{:?}", fetcher.list());
+    };
+    assert_eq!(listed.name.as_ref().unwrap().as_str(), "folder");
+    assert_eq!(listed.length, Some(metainfo.total_length()));
+    assert_eq!(listed.state, ContentState::Downloading);
+    download.pause(PauseOptions::new());
+    while !matches!(events.next().await, Some(DownloadEvent::Paused)) {}
+    assert_eq!(fetcher.list()[0].state, ContentState::Paused);
+    download.set_limits(ContentLimits::default()).await.unwrap();
+    download.resume();
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).await.unwrap();
+    (&mut download).await.unwrap();
+    let files = FILES.iter().flat_map(|(path, len)| bytes(path, *len));
+    assert!(first.into_iter().chain(rest).eq(files));
     check_files(there.path());
     owner.shutdown().await;
     fetcher.shutdown().await;

@@ -11,8 +11,9 @@ use crate::paths::{Import, absolute, imports, last_of, module_of, path_at, text}
 use crate::{Finding, expect_none, sources};
 
 /// Where the pure part lives.
-const PLACES: [&str; 15] = [
+const PLACES: [&str; 16] = [
     "src/bittorrent/bencode.rs",
+    "src/bittorrent/compact.rs",
     "src/bittorrent/info_hash.rs",
     "src/bittorrent/link",
     "src/bittorrent/magnet.rs",

@@ -8,12 +8,13 @@ use thiserror::Error;
 use super::error::MetainfoError;
 use super::file::{Attributes, TorrentFile, path_of};
 use super::layout::{Entry, Layout, Padding};
-use super::merkle::{BLOCK_LEN, Hash, leaf, leaves_of_piece, root, root_of_layer};
 use super::outer::write_trackers;
 use super::reader::Metainfo;
 use super::tree::write_tree;
 use super::v1::write_files;
 use crate::bittorrent::bencode::{DictWriter, list_of_bytes};
+use crate::content::TORRENT_LEAF_LEN;
+use crate::content::merkle::{Hash, leaf, leaves_of_piece, root, root_of_layer};
 use crate::content::{FolderPath, MAX_CHUNK_LEN};
 
 /// The most pieces that [`default_piece_length`] aims at. With 1024 to 2048 of them a
@@ -21,7 +22,7 @@ use crate::content::{FolderPath, MAX_CHUNK_LEN};
 const MAX_DEFAULT_PIECES: u64 = 2048;
 
 /// How much is read at a time, in bytes: whole blocks, and long enough for few calls.
-const BUFFER_LEN: usize = 16 * BLOCK_LEN as usize;
+const BUFFER_LEN: usize = 16 * TORRENT_LEAF_LEN as usize;
 
 /// The kinds of torrents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -258,7 +259,7 @@ impl MetainfoBuilder {
 
     /// What reading would refuse, before it is made.
     fn check_piece_length(&self, length: u32) -> Result<(), MetainfoError> {
-        let is_aligned = length.is_power_of_two() && length >= BLOCK_LEN;
+        let is_aligned = length.is_power_of_two() && u64::from(length) >= TORRENT_LEAF_LEN;
         let is_possible = (1..=super::MAX_PIECE_LEN).contains(&length);
         match is_possible && (is_aligned || self.format == MetainfoFormat::V1) {
             true => Ok(()),
@@ -323,7 +324,7 @@ pub fn default_piece_length(total: u64) -> u32 {
     let length = total.div_ceil(MAX_DEFAULT_PIECES);
     let max = MAX_CHUNK_LEN;
     let length = length.min(max).next_power_of_two();
-    length.clamp(BLOCK_LEN.into(), max) as u32
+    length.clamp(TORRENT_LEAF_LEN, max) as u32
 }
 
 /// What the files are hashed into.
@@ -490,7 +491,7 @@ impl FileTree {
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        for block in bytes.chunks(BLOCK_LEN as usize) {
+        for block in bytes.chunks(TORRENT_LEAF_LEN as usize) {
             // A piece ends when the next one begins: the only piece has a smaller tree.
             if self.leaves.len() == leaves_of_piece(self.piece_length) {
                 self.end_piece();

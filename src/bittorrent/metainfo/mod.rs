@@ -13,7 +13,6 @@ mod builder;
 mod error;
 mod file;
 mod layout;
-mod merkle;
 mod outer;
 mod reader;
 mod tree;
@@ -22,7 +21,6 @@ mod v1;
 pub use builder::{BuildError, MetainfoBuilder, MetainfoFormat, default_piece_length};
 pub use error::MetainfoError;
 pub use file::TorrentFile;
-pub use merkle::{BLOCK_LEN, PieceHashV2};
 pub use reader::Metainfo;
 
 use crate::content::{MAX_CHUNKS, MAX_FOLDER_ENTRIES};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::error::MetainfoError;
-use super::merkle::Hash;
 use crate::bittorrent::bencode::{BencodeError, DictWriter, Value, list, list_of_bytes, read};
+use crate::content::merkle::Hash;
 
 /// The hashes of the pieces of each file with more than one, by the root of the file.
 pub(super) type PieceLayers = BTreeMap<Hash, Bytes>;

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use super::error::MetainfoError;
 use super::file::{Attributes, TorrentFile, path_of};
 use super::layout::{Entry, Layout, Padding};
-use super::merkle::{BLOCK_LEN, Hash, PieceHashV2, leaves_of_piece, root_of_layer};
 use super::outer::Outer;
 use super::tree::read_tree;
 use super::v1::{read_files, single_file};
 use super::{MAX_INFO_LEN, MAX_METAINFO_LEN, MAX_PIECE_LEN};
 use crate::bittorrent::bencode::{BencodeError, read};
 use crate::bittorrent::{InfoHashV1, InfoHashV2};
+use crate::content::merkle::{Hash, leaves_of_piece, root_of_layer};
+use crate::content::{PieceRoot, TORRENT_LEAF_LEN};
 
 const HASH_V1_LEN: usize = InfoHashV1::LEN;
 const HASH_V2_LEN: usize = 32;
@@ -275,7 +276,7 @@ impl Metainfo {
     ///
     /// # Panics
     /// If there is no such piece.
-    pub fn piece_hash_v2(&self, piece: u32) -> Option<PieceHashV2> {
+    pub fn piece_root(&self, piece: u32) -> Option<PieceRoot> {
         let (start, _) = self.range_of_piece(piece);
         let before = |&number: &u32| self.files[number as usize].offset <= start;
         let at = self.with_data.partition_point(before).checked_sub(1)?;
@@ -283,9 +284,9 @@ impl Metainfo {
         let root = file.pieces_root?;
         let data_len = self.data_len_of_piece(piece);
         if !self.has_layer(file) {
-            let blocks = file.length.div_ceil(BLOCK_LEN.into()) as u32;
+            let blocks = file.length.div_ceil(TORRENT_LEAF_LEN) as u32;
             let leaves = blocks.next_power_of_two();
-            return Some(PieceHashV2 {
+            return Some(PieceRoot {
                 root,
                 data_len,
                 leaves,
@@ -294,7 +295,7 @@ impl Metainfo {
         let layer = self.outer.piece_layers.as_ref()?.get(&root)?;
         let number = (start - file.offset) / u64::from(self.piece_length);
         let (hashes, _) = layer.as_chunks::<HASH_V2_LEN>();
-        Some(PieceHashV2 {
+        Some(PieceRoot {
             root: *hashes.get(number as usize)?,
             data_len,
             leaves: leaves_of_piece(self.piece_length) as u32,
@@ -426,8 +427,10 @@ impl Info {
         let found = self.piece_length;
         let length = u32::try_from(found).ok();
         let length = length.filter(|&length| (1..=MAX_PIECE_LEN).contains(&length));
-        let fits =
-            |length: &u32| self.tree.is_none() || length.is_power_of_two() && *length >= BLOCK_LEN;
+        let fits = |length: &u32| {
+            self.tree.is_none()
+                || length.is_power_of_two() && u64::from(*length) >= TORRENT_LEAF_LEN
+        };
         length
             .filter(fits)
             .ok_or(MetainfoError::PieceLength { found })

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{
-    AnnounceEvent, COMPACT_V4_LEN, COMPACT_V6_LEN, ScrapeFigures, read_compact, write_compact,
-};
+use super::{AnnounceEvent, ScrapeFigures};
 use crate::bittorrent::InfoHashV1;
+use crate::bittorrent::compact::{COMPACT_V4_LEN, COMPACT_V6_LEN, read_compact, write_compact};
 
 /// The connection id of the first packet: what makes it one of this protocol.
 pub const PROTOCOL_ID: u64 = 0x0417_2710_1980;

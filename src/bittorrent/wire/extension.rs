@@ -3,11 +3,11 @@
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use bendy::encoding::{Encoder, SingleItemEncoder};
 use bytes::Bytes;
 
-use super::dictionary::{Dictionary, Value};
+use super::dictionary::Dictionary;
 use super::error::WireError;
+use crate::bittorrent::bencode::DictWriter;
 
 /// The id of the extended handshake itself.
 pub const HANDSHAKE_EXTENSION: u8 = 0;
@@ -95,7 +95,7 @@ impl ExtendedHandshake {
         };
         let ids = read.dictionary("m");
         let id = |name| {
-            let number = ids.as_ref()?.number(name)?;
+            let number = ids?.number(name)?;
             u8::try_from(number).ok()
         };
         let array4 = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).ok();
@@ -117,10 +117,7 @@ impl ExtendedHandshake {
             reqq: read.number("reqq"),
             metadata_size: read.number("metadata_size"),
             your_ip,
-            upload_only: match read.value("upload_only") {
-                Some(Value::Integer(said)) => Some(said != 0),
-                _ => None,
-            },
+            upload_only: read.integer("upload_only").map(|said| said != 0),
             ipv4: read.bytes("ipv4").and_then(array4).map(Ipv4Addr::from),
             ipv6: read.bytes("ipv6").and_then(array16).map(Ipv6Addr::from),
         })
@@ -128,58 +125,40 @@ impl ExtendedHandshake {
 
     /// The payload.
     pub fn encode(&self) -> Bytes {
-        dictionary(|entries| {
-            let mut pair = |key: &str, write: &dyn Fn(SingleItemEncoder<'_>) -> Written| {
-                entries.emit_pair_with(key.as_bytes(), write)
-            };
-            let number = |key: &str, number: Option<u32>, pair: &mut Pair<'_>| match number {
-                Some(number) => pair(key, &|entry| entry.emit_int(number)),
-                None => Ok(()),
-            };
-            if let Some(ip) = self.ipv4 {
-                pair("ipv4", &|entry| entry.emit_bytes(&ip.octets()))?;
+        let mut ids = DictWriter::new();
+        for (name, id) in self.extensions.named() {
+            if let Some(id) = id {
+                ids.int(name, id.into());
             }
-            if let Some(ip) = self.ipv6 {
-                pair("ipv6", &|entry| entry.emit_bytes(&ip.octets()))?;
+        }
+        let mut out = DictWriter::new();
+        out.raw("m", ids.finish());
+        for (key, number) in [
+            ("metadata_size", self.metadata_size),
+            ("p", self.port.map(u32::from)),
+            ("reqq", self.reqq),
+            ("upload_only", self.upload_only.map(u32::from)),
+        ] {
+            if let Some(number) = number {
+                out.int(key, number.into());
             }
-            pair("m", &|entry| {
-                entry.emit_dict(|mut ids| {
-                    for (name, id) in self.extensions.named() {
-                        if let Some(id) = id {
-                            ids.emit_pair(name.as_bytes(), id)?;
-                        }
-                    }
-                    Ok(())
-                })
-            })?;
-            number("metadata_size", self.metadata_size, &mut pair)?;
-            number("p", self.port.map(u32::from), &mut pair)?;
-            number("reqq", self.reqq, &mut pair)?;
-            number("upload_only", self.upload_only.map(u32::from), &mut pair)?;
-            if let Some(client) = &self.client {
-                pair("v", &|entry| entry.emit_str(client))?;
+        }
+        for (key, ip) in [
+            ("ipv4", self.ipv4.map(IpAddr::from)),
+            ("ipv6", self.ipv6.map(IpAddr::from)),
+            ("yourip", self.your_ip),
+        ] {
+            match ip {
+                Some(IpAddr::V4(ip)) => out.bytes(key, ip.octets()),
+                Some(IpAddr::V6(ip)) => out.bytes(key, ip.octets()),
+                None => {}
             }
-            match self.your_ip {
-                Some(IpAddr::V4(ip)) => pair("yourip", &|entry| entry.emit_bytes(&ip.octets())),
-                Some(IpAddr::V6(ip)) => pair("yourip", &|entry| entry.emit_bytes(&ip.octets())),
-                None => Ok(()),
-            }
-        })
+        }
+        if let Some(client) = &self.client {
+            out.bytes("v", client);
+        }
+        out.finish().into()
     }
-}
-
-pub(super) type Written = Result<(), bendy::encoding::Error>;
-
-type Pair<'a> = dyn FnMut(&str, &dyn Fn(SingleItemEncoder<'_>) -> Written) -> Written + 'a;
-
-/// A dictionary whose keys are written in their order.
-pub(super) fn dictionary(
-    write: impl FnOnce(&mut bendy::encoding::SortedDictEncoder<'_>) -> Written,
-) -> Bytes {
-    let mut encoder = Encoder::new();
-    let written = encoder.emit_dict(|mut entries| write(&mut entries));
-    let bytes = written.and_then(|()| encoder.get_output());
-    bytes.expect("the keys are in their order").into()
 }
 
 /// A client's name, which may be anything, in a length that a log takes.

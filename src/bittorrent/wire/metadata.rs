@@ -1,10 +1,10 @@
 //! The info dictionary, asked for in pieces by those who have only a magnet link (BEP 9).
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::dictionary::Dictionary;
 use super::error::WireError;
-use super::extension::dictionary;
+use crate::bittorrent::bencode::DictWriter;
 
 /// The length of a piece of the info dictionary in bytes, except for the last (BEP 9).
 pub const METADATA_PIECE_LEN: u32 = 16 << 10;
@@ -102,20 +102,14 @@ impl MetadataMessage {
             } => (DATA, *piece, *total_size, Some(data)),
             Self::Unknown => (u32::from(u8::MAX), 0, None, None),
         };
-        let head = dictionary(|entries| {
-            entries.emit_pair(b"msg_type", kind)?;
-            entries.emit_pair(b"piece", piece)?;
-            match total_size {
-                Some(size) => entries.emit_pair(b"total_size", size),
-                None => Ok(()),
-            }
-        });
-        let Some(data) = data else {
-            return head;
-        };
-        let mut bytes = BytesMut::with_capacity(head.len() + data.len());
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(data);
-        bytes.freeze()
+        let mut head = DictWriter::new();
+        head.int("msg_type", kind.into());
+        head.int("piece", piece.into());
+        if let Some(size) = total_size {
+            head.int("total_size", size.into());
+        }
+        let mut bytes = head.finish();
+        bytes.extend_from_slice(data.map_or(&[], |data| data));
+        bytes.into()
     }
 }

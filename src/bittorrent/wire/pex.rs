@@ -1,13 +1,14 @@
 //! Peers that tell each other of further peers (BEP 11). Never for private torrents
 //! (BEP 27): that is for the caller to know.
 
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::dictionary::Dictionary;
 use super::error::WireError;
-use super::extension::dictionary;
+use crate::bittorrent::bencode::DictWriter;
+use crate::bittorrent::compact::{COMPACT_V4_LEN, COMPACT_V6_LEN, read_one, write_compact};
 
 /// How many peers of each kind are read from one message, and at most written into one:
 /// BEP 11 allows 50 of each family, and some send more.
@@ -57,20 +58,23 @@ impl PexMessage {
             }
         };
         let mut message = Self::default();
-        for (field, flags, len) in [("added", "added.f", V4_LEN), ("added6", "added6.f", V6_LEN)] {
+        for (field, flags, len) in [
+            ("added", "added.f", COMPACT_V4_LEN),
+            ("added6", "added6.f", COMPACT_V6_LEN),
+        ] {
             let flags = read.bytes(flags).unwrap_or_default();
             for (at, bytes) in list(field, len)?.enumerate() {
                 let flags = flags.get(at).copied().unwrap_or(0);
-                let addr = read_addr(bytes);
+                let addr = read_one(bytes);
                 message
                     .added
                     .extend(addr.map(|addr| PexPeer { addr, flags }));
             }
         }
-        for (field, len) in [("dropped", V4_LEN), ("dropped6", V6_LEN)] {
+        for (field, len) in [("dropped", COMPACT_V4_LEN), ("dropped6", COMPACT_V6_LEN)] {
             message
                 .dropped
-                .extend(list(field, len)?.filter_map(read_addr));
+                .extend(list(field, len)?.filter_map(read_one));
         }
         Ok(message)
     }
@@ -84,48 +88,29 @@ impl PexMessage {
                 .filter(move |peer| peer.addr.is_ipv4() == v4);
             of_family.take(MAX_PEX_PEERS)
         };
-        let addrs = |v4: bool| -> Vec<u8> { added(v4).flat_map(|p| addr_bytes(p.addr)).collect() };
+        let addrs = |v4: bool| compact(added(v4).map(|peer| peer.addr));
         let flags = |v4: bool| -> Vec<u8> { added(v4).map(|peer| peer.flags).collect() };
-        let dropped = |v4: bool| -> Vec<u8> {
+        let dropped = |v4: bool| {
             let of_family = self.dropped.iter().filter(move |addr| addr.is_ipv4() == v4);
-            let bytes = of_family.take(MAX_PEX_PEERS).map(|addr| addr_bytes(*addr));
-            bytes.flatten().collect()
+            compact(of_family.take(MAX_PEX_PEERS).copied())
         };
-        dictionary(|entries| {
-            for (key, bytes) in [
-                ("added", addrs(true)),
-                ("added.f", flags(true)),
-                ("added6", addrs(false)),
-                ("added6.f", flags(false)),
-                ("dropped", dropped(true)),
-                ("dropped6", dropped(false)),
-            ] {
-                entries.emit_pair_with(key.as_bytes(), |entry| entry.emit_bytes(&bytes))?;
-            }
-            Ok(())
-        })
+        let mut out = DictWriter::new();
+        for (key, bytes) in [
+            ("added", addrs(true)),
+            ("added.f", flags(true)),
+            ("added6", addrs(false)),
+            ("added6.f", flags(false)),
+            ("dropped", dropped(true)),
+            ("dropped6", dropped(false)),
+        ] {
+            out.bytes(key, bytes);
+        }
+        out.finish().into()
     }
 }
 
-/// The length of an address with its port, in bytes.
-const V4_LEN: usize = 6;
-const V6_LEN: usize = 18;
-
-fn read_addr(bytes: &[u8]) -> Option<SocketAddr> {
-    let (ip, port) = bytes.split_last_chunk::<2>()?;
-    let port = u16::from_be_bytes(*port);
-    let addr = match <[u8; 4]>::try_from(ip) {
-        Ok(ip) => SocketAddr::from((Ipv4Addr::from(ip), port)),
-        Err(_) => SocketAddr::from((Ipv6Addr::from(<[u8; 16]>::try_from(ip).ok()?), port)),
-    };
-    (port != 0).then_some(addr)
-}
-
-fn addr_bytes(addr: SocketAddr) -> Vec<u8> {
-    let mut bytes = match addr {
-        SocketAddr::V4(addr) => addr.ip().octets().to_vec(),
-        SocketAddr::V6(addr) => addr.ip().octets().to_vec(),
-    };
-    bytes.extend(addr.port().to_be_bytes());
-    bytes
+fn compact(addrs: impl Iterator<Item = SocketAddr>) -> Vec<u8> {
+    let mut out = Vec::new();
+    addrs.for_each(|addr| write_compact(&mut out, addr));
+    out
 }

@@ -120,6 +120,8 @@ pub(in crate::peer) struct OutsidePart {
     pub(in crate::peer) listing: Listing,
     pub(in crate::peer) manifest: Arc<Manifest>,
     pub(in crate::peer) outside: Arc<dyn Outside>,
+    /// Those who may have it, as far as is known at the start.
+    pub(in crate::peer) owners: Vec<(Addr, bool)>,
     pub(in crate::peer) target: TargetOptions,
 }
 
@@ -1117,6 +1119,7 @@ impl DownloadTask {
             listing,
             manifest,
             outside,
+            owners,
             target,
         } = part;
         let id = listing.content.id;
@@ -1138,7 +1141,7 @@ impl DownloadTask {
             swarm: Swarm::with_manifest(now, config, shared.identity.id, manifest),
             listing,
             fallback: None,
-            owners: Vec::new(),
+            owners,
             place,
             source: None,
             outside: Some(outside),

@@ -42,16 +42,14 @@ async fn announce_all(torrent: Arc<Torrent>) {
     let (mut begun, mut pause) = (false, FIRST_PAUSE);
     let mut tracker_id = None;
     let key = rng.u32(..);
-    // What was here at the start was not completed here.
-    let downloaded = torrent.figures().downloaded;
     loop {
-        let is_new = torrent.figures().downloaded > downloaded;
-        let completed = wishes.completed.swap(false, Ordering::Relaxed) && is_new;
         wishes.wants_peers.store(false, Ordering::Relaxed);
-        let event = match (begun, completed) {
-            (false, _) => Some(AnnounceEvent::Started),
-            (true, true) => Some(AnnounceEvent::Completed),
-            (true, false) => None,
+        let event = match begun {
+            false => Some(AnnounceEvent::Started),
+            true if wishes.completed.swap(false, Ordering::Relaxed) => {
+                Some(AnnounceEvent::Completed)
+            }
+            true => None,
         };
         let request = request(&torrent, event, key, tracker_id.clone());
         let asked = tokio::select! {
@@ -60,6 +58,7 @@ async fn announce_all(torrent: Arc<Torrent>) {
             asked = tiers.ask(&torrent, &request) => asked,
         };
         let asked_at = Instant::now();
+        let listens = asked.is_some();
         let (next, soonest) = match asked {
             Some(announced) => {
                 (begun, pause) = (true, FIRST_PAUSE);
@@ -68,6 +67,7 @@ async fn announce_all(torrent: Arc<Torrent>) {
                 (announced.interval, announced.min_interval)
             }
             None => {
+                let completed = event == Some(AnnounceEvent::Completed);
                 wishes.completed.fetch_or(completed, Ordering::Relaxed);
                 let now = pause;
                 pause = (pause * 2).min(MAX_PAUSE);
@@ -77,7 +77,7 @@ async fn announce_all(torrent: Arc<Torrent>) {
         wishes.answered.send_replace(true);
         loop {
             // A change of what there is to say waits for nothing, if a tracker listens.
-            let says = begun && next != soonest && wishes.completed.load(Ordering::Relaxed);
+            let says = listens && wishes.completed.load(Ordering::Relaxed);
             let wants = wishes.wants_peers.load(Ordering::Relaxed);
             let due = match (says, wants) {
                 (true, _) => asked_at,

@@ -1,12 +1,11 @@
 //! The task of one connection: bytes in, bytes out, and between them the translation.
 
-use std::collections::BTreeSet;
-use std::io;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +24,7 @@ use crate::peer::session::outlet::LinkEnd;
 use crate::peer::swarm::LinkId;
 use crate::protocol::Addr;
 use crate::protocol::limits::FRAME_TIMEOUT;
+use crate::transport::framed::write_chunks;
 
 /// How much is received with one call at least, in bytes: a few blocks.
 const READ_LEN: usize = 64 << 10;
@@ -105,6 +105,7 @@ impl ConnectionTask {
             inbox: &inbox,
             id,
             listens,
+            said_complete: false,
             told: BTreeSet::new(),
             tell_at: Instant::now() + PEX_INTERVAL,
         };
@@ -131,10 +132,9 @@ impl Shared {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the connection has for this side by now.
-    fn events(&self) -> Vec<LinkEvent> {
-        let mut link = self.link();
-        std::iter::from_fn(|| link.poll_event()).collect()
+    /// The next that the connection has for this side.
+    fn event(&self) -> Option<LinkEvent> {
+        self.link().poll_event()
     }
 }
 
@@ -157,22 +157,23 @@ impl Reader<'_> {
             return ended;
         }
         loop {
+            let mut any = false;
             loop {
                 let message = match self.wire.next(&mut input) {
                     Ok(Some(message)) => message,
                     Ok(None) => break,
-                    Err(error) => {
-                        self.shared.link().handle_unreadable(error);
-                        return error.to_string();
-                    }
+                    Err(error) => return error.to_string(),
                 };
                 self.shared.link().handle_message(now(), message);
+                any = true;
                 if let Err(ended) = self.deliver().await {
                     return ended;
                 }
             }
-            // There may be an answer to what was read.
-            self.shared.outgoing.wake();
+            if any {
+                // There may be an answer to what was read.
+                self.shared.outgoing.wake();
+            }
             input.reserve(READ_LEN);
             let read = tokio::select! {
                 biased;
@@ -194,7 +195,7 @@ impl Reader<'_> {
 
     /// Delivers what the last input has brought.
     async fn deliver(&self) -> Result<(), String> {
-        for event in self.shared.events() {
+        while let Some(event) = self.shared.event() {
             match event {
                 LinkEvent::Machine(message) => {
                     if !self.shared.outgoing.is_muted() {
@@ -235,6 +236,8 @@ struct Writer<'a> {
     inbox: &'a mpsc::Sender<DriverInput>,
     id: LinkId,
     listens: Option<SocketAddr>,
+    /// The connection knows that this side has everything.
+    said_complete: bool,
     /// Those that the other side was told of.
     told: BTreeSet<SocketAddr>,
     tell_at: Instant,
@@ -253,7 +256,7 @@ impl Writer<'_> {
             let group = self.group();
             let (messages, bytes) = (group.of_machine, group.block_bytes);
             if !group.bytes.is_empty() {
-                match timeout(patience, write(&mut io, group.bytes)).await {
+                match timeout(patience, write_chunks(&mut io, group.bytes)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return error.to_string(),
                     Err(_) => return "the other side does not read".into(),
@@ -317,13 +320,19 @@ impl Writer<'_> {
     }
 
     /// Gives the connection what the machine has to say.
-    fn follow_machine(&self) {
+    fn follow_machine(&mut self) {
         let waiting = self.shared.outgoing.take();
+        let completes = self.torrent.is_complete() && !self.said_complete;
+        if waiting.is_empty() && !completes {
+            // Nothing follows, and the reader is not woken, which would wake this again.
+            return;
+        }
         let mut link = self.shared.link();
         for message in waiting {
             link.handle_peer_message(message);
         }
-        if self.torrent.is_complete() {
+        if completes {
+            self.said_complete = true;
             link.handle_complete();
         }
         drop(link);
@@ -347,9 +356,9 @@ impl Writer<'_> {
             }
             let frame = next.message.encode();
             group.len += frame.len();
-            group.bytes.push(frame.head);
+            group.bytes.push_back(frame.head);
             if !frame.body.is_empty() {
-                group.bytes.push(frame.body);
+                group.bytes.push_back(frame.body);
             }
         }
         group.has_more = true;
@@ -360,7 +369,7 @@ impl Writer<'_> {
 /// Messages that go to the network together.
 #[derive(Default)]
 struct Group {
-    bytes: Vec<bytes::Bytes>,
+    bytes: VecDeque<Bytes>,
     len: usize,
     /// How many messages of the machine are done with it.
     of_machine: usize,
@@ -370,70 +379,6 @@ struct Group {
     has_more: bool,
 }
 
-/// Writes all of it, several pieces with one call.
-async fn write<S: AsyncWrite>(io: &mut WriteHalf<S>, pieces: Vec<bytes::Bytes>) -> io::Result<()> {
-    let mut rest: std::collections::VecDeque<_> = pieces.into();
-    while !rest.is_empty() {
-        let slices: Vec<_> = rest
-            .iter()
-            .take(64)
-            .map(|piece| io::IoSlice::new(piece))
-            .collect();
-        let mut written = io.write_vectored(&slices).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        while let Some(first) = rest.front_mut() {
-            if written < first.len() {
-                bytes::Buf::advance(first, written);
-                break;
-            }
-            written -= first.len();
-            rest.pop_front();
-        }
-    }
-    Ok(())
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::PeerMessage;
-
-    #[tokio::test]
-    async fn pieces_are_written_in_order_however_few_bytes_are_taken() {
-        let (this, mut other) = tokio::io::duplex(7);
-        let (_read, mut write_half) = tokio::io::split(this);
-        let pieces = [&b"abc"[..], b"defghijklmnop", b"q"].map(bytes::Bytes::from_static);
-        let read = async {
-            let mut all = vec![0; 17];
-            other.read_exact(&mut all).await.unwrap();
-            all
-        };
-        let (written, all) = tokio::join!(write(&mut write_half, pieces.to_vec()), read);
-        written.unwrap();
-        assert_eq!(all, b"abcdefghijklmnopq");
-    }
-
-    #[test]
-    fn outlet_refuses_what_would_pile_up() {
-        use super::super::outgoing::OutgoingHandle;
-        use crate::peer::session::outlet::Outlet;
-        let outgoing = Arc::new(Outgoing::default());
-        let handle = OutgoingHandle(Arc::clone(&outgoing));
-        let mut sent = 0;
-        while handle.send(PeerMessage::Choke) {
-            sent += 1;
-            assert!(sent < 100_000);
-        }
-        assert_eq!(outgoing.take().len(), sent);
-        assert!(handle.send(PeerMessage::Choke));
-        assert_eq!(outgoing.end(), None);
-        drop(handle);
-        assert_eq!(outgoing.end(), Some(LinkEnd::Left));
-    }
 }

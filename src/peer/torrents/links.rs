@@ -146,8 +146,7 @@ impl Outside for TorrentOutside {
             let _ = timeout(FIRST_ANSWER, torrent.wishes.answered()).await;
         }
         torrent.wishes.wants_peers();
-        let named = torrent.peers.named();
-        named.into_iter().map(|peer| (peer.into(), false)).collect()
+        torrent.owners()
     }
 
     async fn dial(
@@ -171,7 +170,8 @@ impl Outside for TorrentOutside {
 
     fn announce(&self, state: OwnState) {
         let torrent = &self.0;
-        if state == OwnState::Complete && torrent.complete() {
+        // What was here from the start was not completed here.
+        if state == OwnState::Complete && torrent.complete() && torrent.figures().downloaded > 0 {
             torrent.wishes.completed();
         }
     }

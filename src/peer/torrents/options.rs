@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::peer::downloads::priority::Priority;
 use crate::peer::limits::ContentLimits;
-use crate::protocol::Addr;
 
 /// How a [`TorrentSession`](super::TorrentSession) works.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +19,7 @@ pub struct TorrentSessionConfig {
     /// Where BitTorrent clients can connect to, as `IP:PORT`; port 0 lets the system choose.
     /// Without it this side only dials. Default: none, as few programs may open ports
     /// unasked.
-    pub listen: Option<Addr>,
+    pub listen: Option<SocketAddr>,
     /// The port that trackers are told, where it is another one than that of `listen`, such
     /// as behind a gateway. Default: that of `listen`, as few are behind a gateway that changes it.
     pub announce_port: Option<u16>,
@@ -48,35 +47,14 @@ impl TorrentSessionConfig {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// Sets [`listen`](Self::listen).
-    #[must_use]
-    pub fn listen(mut self, addr: SocketAddr) -> Self {
-        self.listen = Some(addr.into());
-        self
-    }
-
-    /// Sets [`announce_port`](Self::announce_port).
-    #[must_use]
-    pub fn announce_port(mut self, port: u16) -> Self {
-        self.announce_port = Some(port);
-        self
-    }
-
-    /// Sets [`tracker_timeout`](Self::tracker_timeout).
-    #[must_use]
-    pub fn tracker_timeout(mut self, timeout: Duration) -> Self {
-        self.tracker_timeout = timeout;
-        self
-    }
-
-    /// Sets [`peers_wanted`](Self::peers_wanted).
-    #[must_use]
-    pub fn peers_wanted(mut self, peers: u32) -> Self {
-        self.peers_wanted = peers;
-        self
-    }
 }
+
+setters!(TorrentSessionConfig {
+    listen: SocketAddr,
+    announce_port: u16,
+    tracker_timeout: Duration,
+    peers_wanted: u32,
+});
 
 /// How one torrent is fetched and shared.
 #[derive(Debug, Clone)]

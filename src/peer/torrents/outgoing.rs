@@ -99,3 +99,24 @@ impl Drop for OutgoingHandle {
         self.0.close(LinkEnd::Left);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outlet_refuses_what_would_pile_up() {
+        let outgoing = Arc::new(Outgoing::default());
+        let handle = OutgoingHandle(Arc::clone(&outgoing));
+        let mut sent = 0;
+        while handle.send(PeerMessage::Choke) {
+            sent += 1;
+            assert!(sent < 100_000);
+        }
+        assert_eq!(outgoing.take().len(), sent);
+        assert!(handle.send(PeerMessage::Choke));
+        assert_eq!(outgoing.end(), None);
+        drop(handle);
+        assert_eq!(outgoing.end(), Some(LinkEnd::Left));
+    }
+}

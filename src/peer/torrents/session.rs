@@ -17,9 +17,7 @@ use super::torrent::{Driven, Torrent};
 use super::tracker::TrackerClients;
 use crate::bittorrent::wire::ClientId;
 use crate::bittorrent::{InfoHashV1, Metainfo};
-use crate::content::{
-    Content, ContentId, ContentName, Geometry, Manifest, PieceDigests, PieceRoot,
-};
+use crate::content::{Content, ContentId, ContentName, Geometry, Manifest, PieceDigests};
 use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
@@ -81,14 +79,11 @@ impl TorrentSession {
     /// [`TorrentError::Listen`].
     pub async fn start(peer: &Peer, config: TorrentSessionConfig) -> Result<Self, TorrentError> {
         let transport = TcpTransport::new();
-        let listener = match &config.listen {
+        let listener = match config.listen.map(Addr::from) {
             None => None,
             Some(addr) => {
-                let listening = transport.listen_for_streams(addr).await;
-                let failed = |source| TorrentError::Listen {
-                    addr: addr.clone(),
-                    source,
-                };
+                let listening = transport.listen_for_streams(&addr).await;
+                let failed = |source| TorrentError::Listen { addr, source };
                 Some(listening.map_err(failed)?)
             }
         };
@@ -168,8 +163,6 @@ impl TorrentSession {
         };
         let files = files(metainfo)?;
         let storage = SpannedStorage::new(&directory, files, geometry.length(), options.overwrite);
-        let mut target = TargetOptions::to(Arc::new(storage));
-        target.overwrites = options.overwrite;
         let peers = options.peers;
         let torrent = Arc::new(Torrent::new(
             Arc::clone(&self.shared),
@@ -197,8 +190,10 @@ impl TorrentSession {
         let part = OutsidePart {
             listing: Listing::new(content, name).role(Role::Torrent),
             manifest: Arc::new(manifest),
+            owners: torrent.owners(),
             outside: Arc::new(TorrentOutside(torrent)),
-            target,
+            // It knows by itself what it may change.
+            target: TargetOptions::to(Arc::new(storage)),
         };
         shared.tasks.spawn(span, task.run_outside(part));
         Ok(download)
@@ -298,12 +293,7 @@ fn manifest(metainfo: &Metainfo, id: ContentId) -> Result<Manifest, TorrentError
         hashes.collect::<Vec<_>>()
     });
     let v2 = metainfo.info_hash_v2().map(|_| {
-        let hashes = pieces.filter_map(|piece| metainfo.piece_hash_v2(piece));
-        let roots = hashes.map(|hash| PieceRoot {
-            root: hash.root,
-            data_len: hash.data_len,
-            leaves: hash.leaves,
-        });
+        let roots = pieces.filter_map(|piece| metainfo.piece_root(piece));
         roots.collect::<Vec<_>>()
     });
     let digests = match (v1, v2) {

@@ -113,6 +113,12 @@ impl Torrent {
         self.stop.cancel();
     }
 
+    /// Those who may have some of it.
+    pub(super) fn owners(&self) -> Vec<(Addr, bool)> {
+        let named = self.peers.named().into_iter();
+        named.map(|peer| (peer.into(), false)).collect()
+    }
+
     /// Peers were named. The driver hears of them at once, if it runs.
     pub(super) async fn found(&self, peers: Vec<SocketAddr>) {
         let new = self.peers.found(peers);

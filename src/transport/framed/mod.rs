@@ -56,6 +56,8 @@ use super::error::TransportError;
 use crate::protocol::Addr;
 pub(super) use reader::FrameReader;
 pub(super) use writer::FrameWriter;
+#[cfg(feature = "bittorrent")]
+pub(crate) use writer::write_chunks;
 #[cfg(feature = "_quic")]
 pub(super) use writer::{ChunkWrite, MAX_SLICES};
 

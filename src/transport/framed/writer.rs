@@ -80,6 +80,36 @@ impl<W: AsyncWrite + Unpin> ChunkWrite for W {
     }
 }
 
+/// Drops what was written of the first chunks.
+fn advance(chunks: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(chunk) = chunks.front_mut() {
+        if written < chunk.len() {
+            chunk.advance(written);
+            return;
+        }
+        written -= chunk.len();
+        chunks.pop_front();
+    }
+}
+
+/// Writes all chunks, several with one call.
+///
+/// Not cancel safe: some of the bytes may be written.
+#[cfg(feature = "bittorrent")]
+pub(crate) async fn write_chunks(
+    io: &mut (impl AsyncWrite + Unpin),
+    mut chunks: VecDeque<Bytes>,
+) -> io::Result<()> {
+    while !chunks.is_empty() {
+        let written = std::future::poll_fn(|cx| io.poll_write_chunks(cx, &chunks)).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        advance(&mut chunks, written);
+    }
+    Ok(())
+}
+
 /// Frames into a byte stream.
 pub(in crate::transport) struct FrameWriter<W> {
     io: W,
@@ -153,20 +183,9 @@ impl<W: ChunkWrite + Unpin> FrameWriter<W> {
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
-        self.advance(written);
-        Poll::Ready(Ok(()))
-    }
-
-    fn advance(&mut self, mut written: usize) {
         self.queued -= written;
-        while let Some(chunk) = self.chunks.front_mut() {
-            if written < chunk.len() {
-                chunk.advance(written);
-                return;
-            }
-            written -= chunk.len();
-            self.chunks.pop_front();
-        }
+        advance(&mut self.chunks, written);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -242,5 +261,29 @@ impl<W: ChunkWrite + Unpin> Sink<Frame> for FrameWriter<W> {
         ready!(self.io.poll_shutdown(cx)).map_err(|error| self.failed(error))?;
         self.state = WriteState::Closed;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(all(test, feature = "bittorrent"))]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn chunks_are_written_in_order_however_few_bytes_are_taken() {
+        let (mut this, mut other) = tokio::io::duplex(7);
+        let chunks = [&b"abc"[..], b"", b"defghijklmnop", b"q"].map(Bytes::from_static);
+        let mut all = vec![0; 17];
+        let (written, read) = tokio::join!(
+            write_chunks(&mut this, chunks.into()),
+            other.read_exact(&mut all)
+        );
+        written.unwrap();
+        read.unwrap();
+        assert_eq!(all, b"abcdefghijklmnopq");
+        drop(other);
+        let failed = write_chunks(&mut this, VecDeque::from([Bytes::from_static(b"r")])).await;
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::announce::PeersForm;
 use super::{DEFAULT_INTERVAL, MAX_ANSWER_LEN, MAX_ANSWER_PEERS, MAX_TEXT_LEN};
 use crate::bittorrent::bencode::{BencodeError, DictWriter, Value, canonical, list, read};
-use crate::bittorrent::tracker::{read_compact, write_compact};
+use crate::bittorrent::compact::{read_compact, write_compact};
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

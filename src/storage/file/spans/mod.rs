@@ -78,8 +78,11 @@ impl Storage for SpannedStorage {
         run(move || SpannedTree::discard(&root, &layout)).await
     }
 
-    async fn open(&self, name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
-        Err(StorageError::NotFound { name: name.clone() })
+    /// What lies there may be another content, so nothing is opened by its name.
+    async fn open(&self, _name: &ContentName) -> Result<Arc<dyn Blob>, StorageError> {
+        Err(StorageError::Unsupported {
+            what: "opening a torrent by its name",
+        })
     }
 }
 
@@ -289,6 +292,40 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"short");
         create(&storage(root.path(), true)).await.unwrap();
         assert_eq!(fs::metadata(&path).unwrap().len(), LEN + 5);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_files_than_are_open_are_written_and_read_at_the_same_time() {
+        const FILES: u64 = 100;
+        let root = tempfile::tempdir().unwrap();
+        let files = (0..FILES).map(|file| SpannedFile {
+            path: format!("t/{file}").parse().unwrap(),
+            range: file * 1000..(file + 1) * 1000,
+            executable: false,
+        });
+        let storage = SpannedStorage::new(root.path(), files.collect(), FILES * 1000, false);
+        let bytes = vec![7; FILES as usize * 1000];
+        let manifest = Manifest::of(&bytes).unwrap();
+        let name = manifest.id().into();
+        let partial = storage.create(&name, &manifest).await.unwrap();
+        let taken = storage.create(&name, &manifest).await.map(|_| ());
+        assert!(
+            matches!(taken, Err(StorageError::Locked { .. })),
+            "{taken:?}"
+        );
+        let tasks = (0..8 * FILES).map(|n| {
+            let (blob, file) = (Arc::clone(&partial.blob), n * 37 % FILES);
+            tokio::spawn(async move {
+                let written = vec![Bytes::from(vec![7; 1000])];
+                blob.write_at(file * 1000, written).await?;
+                blob.read_at(file * 1000, 1000).await
+            })
+        });
+        for done in futures::future::join_all(tasks).await {
+            assert_eq!(done.unwrap().unwrap(), [7; 1000][..]);
+        }
+        partial.blob.finish().await.unwrap();
+        assert_eq!(fs::read(root.path().join("t/99")).unwrap(), [7; 1000]);
     }
 
     #[cfg(unix)]

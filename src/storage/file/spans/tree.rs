@@ -6,6 +6,7 @@
 //! wants that.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +36,9 @@ pub(super) struct SpannedTree {
     id: ContentId,
     overwrites: bool,
     files: Mutex<Files>,
+    /// The first file that was not complete, locked against others who fetch the same. It
+    /// is not one of those that are read and written, as these come and go.
+    lock: Option<DataFile>,
 }
 
 #[derive(Debug)]
@@ -87,11 +91,15 @@ impl SpannedTree {
                 dirty: BTreeSet::new(),
             }),
             layout,
+            lock: None,
         };
         let mut has = vec![false; tree.layout.files.len()];
         for (number, has) in has.iter_mut().enumerate() {
             *has = tree.prepare(number)?;
         }
+        let is_unfinished = |state: &State| *state == State::Unfinished;
+        let first = tree.files().states.iter().position(is_unfinished);
+        tree.lock = first.map(|first| tree.lock(first)).transpose()?;
         let present = tree.layout.chunks_in(geometry, |file| has[file]);
         Ok((tree, present))
     }
@@ -392,14 +400,19 @@ impl SpannedTree {
             });
         }
         let opened = dir.open_or_create(&part_name(&file.path));
-        let opened = opened.map_err(|e| refused("opening", &path, e))?;
-        match opened.try_lock() {
-            Err(std::fs::TryLockError::WouldBlock) => Err(StorageError::Locked {
+        opened.map_err(|e| refused("opening", &path, e))
+    }
+
+    /// Keeps others from writing the same content as long as the handle is there.
+    fn lock(&self, number: usize) -> Result<DataFile, StorageError> {
+        let file = self.open_file(number, State::Unfinished)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(StorageError::Locked {
                 id: self.id,
-                path: Some(path),
+                path: Some(self.path_of(&self.layout.files[number])),
             }),
             // Some file systems have no locks.
-            _ => Ok(opened),
+            _ => Ok(file),
         }
     }
 

@@ -2,45 +2,14 @@
 
 use sha2::{Digest, Sha256};
 
-/// The length of what one leaf of a Merkle tree is the hash of, in bytes (BEP 52).
-pub const BLOCK_LEN: u32 = 16 << 10;
+/// The length of a leaf of the trees of version 2, and of a block that every BitTorrent
+/// client answers, in bytes.
+pub const TORRENT_LEAF_LEN: u64 = 16 << 10;
 
-pub(super) type Hash = [u8; 32];
-
-/// What a piece of a v2 torrent is verified by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PieceHashV2 {
-    /// The root of the Merkle tree over the blocks of the piece.
-    pub root: [u8; 32],
-    /// How many bytes of data the piece has. The last block may be shorter than
-    /// [`BLOCK_LEN`], and is hashed as it is.
-    pub data_len: u32,
-    /// How many leaves the tree has: a power of two. Those behind the data are zero.
-    pub leaves: u32,
-}
-
-impl PieceHashV2 {
-    /// Whether these bytes, without padding, are the piece.
-    ///
-    /// ```
-    /// use bt_lite::bittorrent::{MetainfoBuilder, MetainfoFormat};
-    ///
-    /// let builder = MetainfoBuilder::file("a", 5)?.format(MetainfoFormat::V2);
-    /// let torrent = builder.build(|_| Ok(&b"hello"[..]))?;
-    /// let piece = torrent.piece_hash_v2(0).unwrap();
-    /// assert!(piece.verify(b"hello") && !piece.verify(b"hallo"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn verify(&self, data: &[u8]) -> bool {
-        let leaves = data.chunks(BLOCK_LEN as usize).map(leaf).collect();
-        data.len() == self.data_len as usize
-            && root(leaves, self.leaves as usize, [0; 32]) == self.root
-    }
-}
+pub(crate) type Hash = [u8; 32];
 
 /// The hash of one block.
-pub(super) fn leaf(block: &[u8]) -> Hash {
+pub(crate) fn leaf(block: &[u8]) -> Hash {
     Sha256::digest(block).into()
 }
 
@@ -53,7 +22,7 @@ fn parent(left: &Hash, right: &Hash) -> Hash {
 ///
 /// No tree of that width is built: what has only fillers below it is the filler of the
 /// next layer.
-pub(super) fn root(mut hashes: Vec<Hash>, width: usize, mut filler: Hash) -> Hash {
+pub(crate) fn root(mut hashes: Vec<Hash>, width: usize, mut filler: Hash) -> Hash {
     debug_assert!(width.is_power_of_two() && hashes.len() <= width, "{width}");
     for _ in 0..width.trailing_zeros() {
         let pairs = hashes.len().div_ceil(2);
@@ -68,12 +37,12 @@ pub(super) fn root(mut hashes: Vec<Hash>, width: usize, mut filler: Hash) -> Has
 }
 
 /// How many leaves the tree over a piece of this length has.
-pub(super) fn leaves_of_piece(piece_length: u32) -> usize {
-    (piece_length / BLOCK_LEN) as usize
+pub(crate) fn leaves_of_piece(piece_length: u32) -> usize {
+    (u64::from(piece_length) / TORRENT_LEAF_LEN) as usize
 }
 
 /// The root of a file of several pieces, from the roots of those.
-pub(super) fn root_of_layer(layer: Vec<Hash>, piece_length: u32) -> Hash {
+pub(crate) fn root_of_layer(layer: Vec<Hash>, piece_length: u32) -> Hash {
     let width = layer.len().next_power_of_two();
     let filler = root(Vec::new(), leaves_of_piece(piece_length), [0; 32]);
     root(layer, width, filler)
@@ -110,7 +79,7 @@ mod tests {
 
     #[test]
     fn file_of_whole_and_started_pieces_has_the_root_of_all_blocks() {
-        let piece = 4 * BLOCK_LEN;
+        let piece = 4 * TORRENT_LEAF_LEN as u32;
         for blocks in [5_usize, 8, 9, 13] {
             let leaves: Vec<Hash> = (0..blocks).map(|n| leaf(&[n as u8])).collect();
             let layer = leaves.chunks(4).map(|part| root(part.to_vec(), 4, [0; 32]));
