@@ -21,7 +21,8 @@ use crate::content::{Content, ContentId, ContentName, Geometry, Manifest, PieceD
 use crate::peer::contents::driver::TargetOptions;
 use crate::peer::contents::listing::Listing;
 use crate::peer::contents::role::Role;
-use crate::peer::downloads::task::{DownloadTask, OutsidePart};
+use crate::peer::downloads::task::DownloadTask;
+use crate::peer::downloads::task::outside::OutsidePart;
 use crate::peer::handles::download::Download;
 use crate::peer::handles::peer::Peer;
 use crate::protocol::Addr;

@@ -3,28 +3,28 @@
 
 mod chunk_checks;
 mod download_turn;
+mod ending;
 mod jobs;
 mod open_content;
 mod outlets;
 mod reachable;
 mod read_ahead;
 mod read_queue;
+mod reading;
 mod remembering;
 mod store_queue;
 mod target;
 mod watchers;
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::OptionFuture;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
-use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Manifest};
+use crate::content::{Bitfield, ChunkIndex, ContentName, Manifest};
 use crate::error::DownloadError;
 use crate::metrics::{self, Held};
 use crate::peer::contents::asleep::Asleep;
@@ -32,30 +32,26 @@ use crate::peer::contents::folder_source::FolderSource;
 use crate::peer::contents::hashing::INLINE_HASH_LEN;
 use crate::peer::contents::inbox::{DriverInput, Inbox, NewLink};
 use crate::peer::contents::listing::Listing;
-use crate::peer::contents::lost;
 use crate::peer::contents::outside::Outside;
 use crate::peer::contents::readers::ReaderDesk;
 use crate::peer::contents::role::Role;
 use crate::peer::contents::status::{ContentStatus, StatusSender};
 use crate::peer::contents::table::DriverClaim;
 use crate::peer::contents::uploads::Uploads;
-use crate::peer::downloads::discard::discard_partial;
 use crate::peer::limits::Seat;
 use crate::peer::session::outlet::LinkEnd;
 use crate::peer::shared::PeerShared;
-use crate::peer::swarm::{
-    ChunkBytes, DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste,
-};
+use crate::peer::swarm::{DownloadStats, DropReason, LinkId, Output, StallReason, Swarm, Waste};
 use crate::protocol::{Addr, PeerMessage, RefuseReason};
-use crate::storage::{Blob, Partial, StorageError};
-use chunk_checks::{ChunkChecks, Readable};
+use crate::storage::{Partial, StorageError};
+use chunk_checks::ChunkChecks;
 use download_turn::TurnChange;
 use jobs::{JobResult, Jobs, Outcome};
 use open_content::PublishBy;
 use outlets::LinkOutlets;
 use reachable::Reachable;
-use read_ahead::{Found, ReadAhead};
-use read_queue::{BlockRead, BlockRequest, ReadQueue};
+use read_ahead::ReadAhead;
+use read_queue::{BlockRequest, ReadQueue};
 use target::Target;
 use watchers::Watchers;
 
@@ -362,171 +358,6 @@ impl Driver {
         let asleep = open.asleep(content.clone(), listed_as.clone(), self.recorded);
         let asleep = asleep.unverified(self.checks.unchecked().cloned());
         asleep.role(self.listing.its_role())
-    }
-
-    /// A complete content that ends because its bytes cannot be read where they were, as
-    /// it would sleep, and the error that says so.
-    fn lost(&self, reason: &DownloadError) -> Option<(Asleep, StorageError)> {
-        let error = storage_error(reason).filter(|error| error.is_loss())?;
-        let open = self.open.as_ref().filter(|_| self.swarm.is_seeding())?;
-        Some((self.asleep(open), error.clone()))
-    }
-
-    /// Closes everything, and tells how it ended.
-    async fn end(mut self, reason: DownloadError) {
-        // What still arrives would wait in vain, and everything behind it.
-        self.links.mute();
-        let published = self.finish_writing(&reason).await;
-        let reason = self.discard(reason).await;
-        self.record_end(published).await;
-        let lost = self.lost(&reason);
-        let Self {
-            shared,
-            claim,
-            swarm,
-            listing,
-            open,
-            inbox,
-            links,
-            jobs,
-            status,
-            readers,
-            watchers,
-            ..
-        } = self;
-        // First the jobs: nothing may be written once somebody else can start
-        // the same download.
-        drop(jobs);
-        drop(open);
-        let elsewhere = async {
-            let (asleep, error) = lost?;
-            lost::elsewhere(&shared, &asleep, &error).await
-        };
-        if let Some(Some(asleep)) = shared.tasks.stop.run_until_cancelled(elsewhere).await {
-            claim.sleep_again(Arc::new(asleep));
-            links.end_all(LinkEnd::Refused(RefuseReason::Busy));
-            return;
-        }
-        let stopping = shared.tasks.stop.is_cancelled();
-        let seeding = swarm.is_seeding();
-        let reason = match stopping {
-            true => DownloadError::ShutDown,
-            false => reason,
-        };
-        tracing::debug!(%reason, "content ended");
-        let mut rest = None;
-        if let Some(error) = storage_error(&reason).filter(|_| seeding) {
-            let (content, role) = (&listing.content, listing.its_role());
-            rest = lost::report(&shared, content, role, error.clone()).await;
-        }
-        // Noted before anybody can share the content again. A tracker that
-        // does not hear of it learns from the owner's refusals.
-        let gone = listing.withdraw().filter(|_| !stopping);
-        let mut gone = pin!(OptionFuture::from(
-            gone.map(|gone| shared.trackers.own(gone))
-        ));
-        let told = futures::poll!(gone.as_mut());
-        drop(claim);
-        if let Some(rest) = rest {
-            shared.contents.add_stored(rest);
-        }
-        links.end_all(LinkEnd::Refused(farewell(&reason, stopping, seeding)));
-        watchers.ended(&listing, &reason, (seeding, published));
-        let outcome = match seeding || published {
-            true => Ok(listing.content),
-            false => Err(reason),
-        };
-        tell(&readers, &status, outcome);
-        drop(inbox);
-        if told.is_pending() {
-            shared.tasks.stop.run_until_cancelled(gone).await;
-        }
-    }
-
-    /// Brings to an end what is being stored. Returns whether the content was
-    /// published by that.
-    async fn finish_writing(&mut self, reason: &DownloadError) -> bool {
-        match self.publication {
-            Publication::UnderWay => return self.await_publication().await,
-            Publication::Published => return true,
-            Publication::Hidden | Publication::Found => {}
-        }
-        if storage_error(reason).is_none() && !self.discards(reason) {
-            self.save().await;
-        }
-        false
-    }
-
-    /// Whether what has arrived is to be deleted.
-    fn discards(&self, reason: &DownloadError) -> bool {
-        let cancelled = matches!(reason, DownloadError::Cancelled);
-        cancelled && self.turn.as_ref().is_some_and(DownloadTurn::discards)
-    }
-
-    /// Deletes what has arrived, if nobody wants it. Returns why the download ends.
-    async fn discard(&mut self, reason: DownloadError) -> DownloadError {
-        if !self.discards(&reason) {
-            return reason;
-        }
-        // First the jobs, as they write.
-        self.jobs.stop();
-        self.open = None;
-        let storage = self.jobs.storage();
-        let failed = discard_partial(&*storage, self.swarm.id()).await.err();
-        failed.unwrap_or(reason)
-    }
-
-    /// Waits until the content is published, so that the outcome is certain.
-    /// Returns whether it is.
-    async fn await_publication(&mut self) -> bool {
-        let published = async {
-            while let Some(result) = self.jobs.next().await {
-                if let JobResult::Published(result) = result {
-                    return result.is_ok();
-                }
-            }
-            false
-        };
-        let patience = self.shared.config.shutdown_timeout;
-        let published = timeout(patience, published).await.unwrap_or(false);
-        if published {
-            self.complete_readers();
-        }
-        published
-    }
-
-    /// Makes durable what has arrived, so that nothing is fetched twice. Takes
-    /// at most half of the time that a peer has to stop, so that the farewells
-    /// have the rest.
-    async fn save(&mut self) {
-        let patience = self.shared.config.shutdown_timeout / 2;
-        self.swarm.stop(now());
-        if timeout(patience, self.save_all()).await.is_err() {
-            tracing::warn!("not everything that arrived could be made durable in time");
-        }
-    }
-
-    async fn save_all(&mut self) {
-        loop {
-            while let Some(output) = self.swarm.poll_output() {
-                if let Output::Verify { .. } | Output::Store { .. } | Output::Commit { .. } = output
-                {
-                    self.perform(output);
-                }
-            }
-            if self.swarm.is_saved() || self.failure.is_some() {
-                return;
-            }
-            match self.jobs.next().await {
-                Some(
-                    result @ (JobResult::Checked(_)
-                    | JobResult::Stored { .. }
-                    | JobResult::Committed(_)),
-                ) => self.job_ended(result),
-                Some(_) => {}
-                None => return,
-            }
-        }
     }
 
     fn input(&mut self, input: DriverInput) {
@@ -935,195 +766,6 @@ impl Driver {
             .publish(open, by, self.listing.content.clone(), shared_as);
     }
 
-    /// Reads a block for a link, as soon as its chunk is known to be right. It
-    /// is reported once, unless the link ends before.
-    fn read(&mut self, request: BlockRequest) {
-        match self.checks.request(request) {
-            Readable::Now => match self.ahead.due(request) {
-                Found::Here(block) => self.block_read(block),
-                Found::Reading => {}
-                Found::Nothing => self.reads.push(request),
-            },
-            Readable::Later => {}
-            Readable::Never => {
-                if let Some(open) = &self.open {
-                    let chunk = request.block.chunk;
-                    let result = Err(open.altered(&self.listing.content, chunk));
-                    self.block_read(BlockRead { request, result });
-                }
-            }
-        }
-    }
-
-    /// Verifies what may be verified now.
-    fn start_checks(&mut self) {
-        let Some(open) = &self.open else {
-            return;
-        };
-        while let Some(chunk) = self.checks.next() {
-            self.jobs.recheck(open.clone(), chunk);
-        }
-    }
-
-    /// Reads what may be read now. Returns whether something was in memory, and is read
-    /// already.
-    fn start_reads(&mut self) -> bool {
-        let Some(open) = &mut self.open else {
-            return false;
-        };
-        let mut at_once = Vec::new();
-        while let Some(mut batch) = self.reads.next_batch(|link| self.links.is_open(link)) {
-            match open.read_at_once(&batch) {
-                Some(blocks) => {
-                    self.reads.batch_ended();
-                    at_once.extend(blocks);
-                }
-                None => {
-                    for (link, last) in batch.last_blocks() {
-                        let (asked, most) = (self.swarm.asked_next(link), batch.room());
-                        batch.read_ahead(self.ahead.begin(link, last, asked, most));
-                    }
-                    self.jobs.read(open.clone(), batch);
-                }
-            }
-        }
-        let any = !at_once.is_empty();
-        for block in at_once {
-            self.block_read(block);
-        }
-        any
-    }
-
-    /// A block was read for a link, or could not be read.
-    fn block_read(&mut self, read: BlockRead) {
-        let BlockRead {
-            request: BlockRequest { link, block },
-            result,
-        } = read;
-        if let Err(error) = &result {
-            match error {
-                // A stream has passed it at this very moment.
-                StorageError::Unsupported { .. } => {
-                    tracing::debug!(link = link.0, %error, "reading for a peer failed");
-                }
-                _ => tracing::warn!(link = link.0, %error, "reading for a peer failed"),
-            }
-            self.read_failed(block.chunk, error);
-        }
-        self.swarm.block_read(now(), link, block, result.ok());
-    }
-
-    /// A read failed, for another peer or for somebody here.
-    fn read_failed(&mut self, chunk: ChunkIndex, error: &StorageError) {
-        let ends = match self.swarm.is_seeding() {
-            // What the storage has is not this content any more, or cannot be
-            // read. Others are to know, and ask somebody else.
-            true => error.is_loss(),
-            false => matches!(error, StorageError::Tampered { .. }),
-        };
-        if ends {
-            self.storage_failed(Some(chunk), error.clone());
-        }
-    }
-
-    /// Somebody here could not read the complete content from this blob.
-    fn unreadable(&mut self, blob: &Arc<dyn Blob>, error: StorageError) {
-        let is_here = self.open.as_ref().is_some_and(|open| open.is_at(blob));
-        if is_here && self.publication == Publication::Published {
-            self.storage_failed(None, error);
-        }
-    }
-
-    /// A chunk of an earlier download was read and hashed.
-    fn rechecked(&mut self, chunk: ChunkIndex, result: Result<bool, StorageError>) {
-        let Some(open) = self.open.clone() else {
-            return;
-        };
-        let check = self.checks.ended(chunk, &result);
-        if check.by_machine {
-            match &result {
-                Ok(good) => {
-                    self.swarm.chunk_rechecked(now(), chunk, *good);
-                    self.watchers.hashed(chunk, *good);
-                    self.show_progress();
-                }
-                Err(source) => self.storage_failed(Some(chunk), source.clone()),
-            }
-        }
-        let error = match result {
-            Ok(true) => return self.reads.extend(check.requests),
-            Ok(false) => {
-                tracing::warn!(%chunk, "the chunk was altered since it was written");
-                open.altered(&self.listing.content, chunk)
-            }
-            Err(error) => error,
-        };
-        for request in check.requests {
-            let result = Err(error.clone());
-            self.block_read(BlockRead { request, result });
-        }
-    }
-
-    /// Has what the readers want next fetched first.
-    fn follow_readers(&mut self) {
-        if let Some(windows) = self.readers.take_windows() {
-            // What is passed is taken back first, and gives its room to what may be asked
-            // for next.
-            self.swarm.set_read_windows(now(), &windows);
-            if let Some(first) = windows.first() {
-                self.jobs.passed(first.position);
-            }
-        }
-    }
-
-    /// Gives readers the bytes that are verified.
-    fn answer_readers(&mut self) {
-        let Some(open) = &self.open else {
-            return;
-        };
-        let geometry = open.geometry();
-        let mut unchecked = Vec::new();
-        let wishes = self.readers.take_wishes(|from, len| {
-            let chunk = ChunkIndex((from / geometry.chunk_len()) as u32);
-            let offset = from - geometry.offset_of(chunk);
-            let len = (geometry.len_of(chunk) - offset).min(len as u64) as usize;
-            match self.swarm.chunk_bytes(chunk) {
-                ChunkBytes::Missing => None,
-                ChunkBytes::Verified(pieces) => Some(Part::Here(part_of(pieces, offset, len))),
-                ChunkBytes::Stored if self.checks.is_unchecked(chunk) => {
-                    unchecked.push(chunk);
-                    None
-                }
-                ChunkBytes::Stored => Some(Part::Stored { from, len, chunk }),
-            }
-        });
-        for (part, reply) in wishes {
-            match part {
-                // The reader may have gone.
-                Part::Here(bytes) => _ = reply.send(Ok(bytes)),
-                Part::Stored { from, len, chunk } => {
-                    self.jobs.read_here(open.clone(), (from, len), chunk, reply);
-                }
-            }
-        }
-        if unchecked.is_empty() {
-            return;
-        }
-        for chunk in unchecked {
-            self.checks.prefer(chunk);
-        }
-        self.start_checks();
-    }
-
-    /// From now on readers do not need this driver.
-    fn complete_readers(&self) {
-        if let Some(open) = &self.open {
-            let bytes = open.complete(self.checks.unchecked());
-            self.readers
-                .complete(bytes.shared(&self.shared.read_faults));
-        }
-    }
-
     fn storage_failed(&mut self, chunk: Option<ChunkIndex>, source: StorageError) {
         let id = self.swarm.id();
         self.failure = Some(match source {
@@ -1176,58 +818,6 @@ async fn next_turn(turn: &mut Option<DownloadTurn>) -> TurnChange {
     match turn {
         Some(turn) => turn.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The error of the storage that ended a content, if it was one.
-fn storage_error(reason: &DownloadError) -> Option<&StorageError> {
-    match reason {
-        DownloadError::Storage { source, .. } => Some(source),
-        _ => None,
-    }
-}
-
-/// A part of a content, for a reader.
-enum Part {
-    Here(Bytes),
-    Stored {
-        from: u64,
-        len: usize,
-        chunk: ChunkIndex,
-    },
-}
-
-/// The first of the bytes of a chunk from an offset on that lie in one piece, at most
-/// `len` of them.
-fn part_of(pieces: &[Bytes], mut offset: u64, len: usize) -> Bytes {
-    for piece in pieces {
-        match offset.checked_sub(piece.len() as u64) {
-            Some(rest) => offset = rest,
-            None => {
-                let start = offset as usize;
-                return piece.slice(start..piece.len().min(start + len));
-            }
-        }
-    }
-    Bytes::new()
-}
-
-/// Tells those who read and those who watch how it ended.
-fn tell(readers: &ReaderDesk, status: &StatusSender, outcome: Result<Content, DownloadError>) {
-    if let Err(error) = &outcome {
-        readers.end(error.clone());
-    }
-    status.send_modify(|status| status.end(outcome));
-}
-
-/// What the other peers are told at the end.
-fn farewell(reason: &DownloadError, stopping: bool, seeding: bool) -> RefuseReason {
-    match reason {
-        _ if stopping => RefuseReason::ShuttingDown,
-        // The user no longer shares it.
-        DownloadError::ShutDown => RefuseReason::UnknownContent,
-        _ if seeding => RefuseReason::UnknownContent,
-        _ => RefuseReason::NotNeeded,
     }
 }
 
