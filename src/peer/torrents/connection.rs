@@ -47,8 +47,6 @@ pub(super) struct ConnectionTask {
     pub(super) id: LinkId,
     /// The other end of the connection.
     pub(super) remote: SocketAddr,
-    /// Where the other side can be dialled, if that is known.
-    pub(super) listens: Option<SocketAddr>,
 }
 
 /// What reading and writing share.
@@ -78,7 +76,6 @@ impl ConnectionTask {
             inbox,
             id,
             remote,
-            listens,
         } = self;
         let client = shaken.client;
         let chunks = torrent.geometry.chunks();
@@ -102,9 +99,9 @@ impl ConnectionTask {
         let mut writer = Writer {
             shared: &shared,
             torrent: &torrent,
+            connected: &connected,
             inbox: &inbox,
             id,
-            listens,
             said_complete: false,
             told: BTreeSet::new(),
             tell_at: Instant::now() + PEX_INTERVAL,
@@ -233,9 +230,9 @@ impl Reader<'_> {
 struct Writer<'a> {
     shared: &'a Shared,
     torrent: &'a Arc<Torrent>,
+    connected: &'a ConnectedPeer,
     inbox: &'a mpsc::Sender<DriverInput>,
     id: LinkId,
-    listens: Option<SocketAddr>,
     /// The connection knows that this side has everything.
     said_complete: bool,
     /// Those that the other side was told of.
@@ -301,7 +298,7 @@ impl Writer<'_> {
             return;
         }
         self.tell_at = Instant::now() + PEX_INTERVAL;
-        let mut known = self.torrent.peers.to_tell(self.listens);
+        let mut known = self.connected.others();
         while known.len() > MAX_PEX_PEERS {
             known.pop_last();
         }

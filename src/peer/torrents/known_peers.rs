@@ -69,13 +69,6 @@ impl KnownPeers {
         })
     }
 
-    /// Where others can dial those that are connected, but for the one that `listens` there.
-    pub(super) fn to_tell(&self, listens: Option<SocketAddr>) -> BTreeSet<SocketAddr> {
-        let state = self.state();
-        let all = state.connected.values().flatten().copied();
-        all.filter(|peer| Some(*peer) != listens).collect()
-    }
-
     /// Ignores poison: no change under this lock is left half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -83,6 +76,14 @@ impl KnownPeers {
 }
 
 impl ConnectedPeer {
+    /// Where the others that are connected can be dialled.
+    pub(super) fn others(&self) -> BTreeSet<SocketAddr> {
+        let state = self.peers.state();
+        let others = state.connected.iter();
+        let others = others.filter(|(client, _)| **client != self.client);
+        others.filter_map(|(_, listens)| *listens).collect()
+    }
+
     /// Where the client can be dialled, as it says itself.
     pub(super) fn listens_at(&self, addr: SocketAddr) {
         if let Some(listens) = self.peers.state().connected.get_mut(&self.client) {
@@ -129,11 +130,12 @@ mod tests {
         let first = peers.connect(a, Some(addr(1))).unwrap();
         assert!(peers.connect(a, None).is_none());
         let second = peers.connect(b, None).unwrap();
-        assert_eq!(peers.to_tell(Some(addr(1))), BTreeSet::new());
+        assert_eq!(first.others(), BTreeSet::new());
         second.listens_at(addr(2));
-        assert_eq!(peers.to_tell(Some(addr(1))), BTreeSet::from([addr(2)]));
+        assert_eq!(first.others(), BTreeSet::from([addr(2)]));
+        assert_eq!(second.others(), BTreeSet::from([addr(1)]));
         drop(first);
-        assert_eq!(peers.to_tell(None), BTreeSet::from([addr(2)]));
+        assert_eq!(second.others(), BTreeSet::new());
         assert!(peers.connect(a, None).is_some());
     }
 }

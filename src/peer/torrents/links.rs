@@ -90,7 +90,6 @@ fn link<S>(
         inbox,
         id,
         remote,
-        listens: info.dialled.then_some(remote),
     };
     let link = NewLink {
         id,
