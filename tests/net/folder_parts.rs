@@ -2,9 +2,7 @@
 //! restart interrupts.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use bt_lite::peer::{FileFate, Removal};
 use bt_lite::{
@@ -13,6 +11,7 @@ use bt_lite::{
 };
 use futures::StreamExt;
 
+use crate::world::moment::moment_of;
 use crate::world::trees::{Dirs, many, names, on_files, path, sample, sharing_again, tree, write};
 use crate::world::{World, content, named, soon};
 
@@ -20,30 +19,6 @@ async fn shares(world: &World, dirs: &Dirs) -> (Peer, Folder) {
     let owner = world.node("owner").await.peer;
     let folder = owner.share_folder(dirs.folder()).await.unwrap();
     (owner, folder)
-}
-
-/// The same files in another place, as if the process had ended at this moment. Fails if a
-/// folder goes away meanwhile: then this is no moment that there was.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let at = to.join(entry.file_name());
-        let Ok(kind) = entry.file_type() else {
-            continue;
-        };
-        if kind.is_dir() {
-            copy(&entry.path(), &at)?;
-        } else if kind.is_file() {
-            // It may go away meanwhile.
-            let Ok(meta) = entry.metadata() else { continue };
-            if fs::copy(entry.path(), &at).is_ok() {
-                let file = fs::File::options().write(true).open(&at)?;
-                file.set_modified(meta.modified()?)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 #[tokio::test(start_paused = true)]
@@ -364,13 +339,7 @@ async fn folder_goes_on_wherever_the_process_was_killed() {
     // A part, more, paused, resumed and whole, with a copy of each moment.
     let mut copies = Vec::new();
     let mut take = |what: &str| {
-        let to = loop {
-            let to = tempfile::tempdir().unwrap();
-            match copy(dirs.to.path(), to.path()) {
-                Ok(()) => break to,
-                Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
-            }
-        };
+        let to = moment_of(dirs.to.path());
         copies.push((format!("{what}-{}", copies.len()), to));
     };
     let slow = ContentLimits::default().download(512 << 10);

@@ -1,7 +1,6 @@
 //! What is recorded of a folder that is paused, and how it is joined.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use bt_lite::{
@@ -11,6 +10,7 @@ use bt_lite::{
 use futures::StreamExt;
 use tokio::time::sleep;
 
+use crate::world::moment::moment_of;
 use crate::world::trees::{Dirs, many, names, sharing_again, tree, write};
 use crate::world::{World, content, named, soon};
 
@@ -19,19 +19,6 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn slow() -> ContentLimits {
     ContentLimits::default().download(64 << 10)
-}
-
-/// The same files in another place, as if the process had ended at this moment.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let at = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &at),
-            false => _ = fs::copy(entry.path(), &at).unwrap(),
-        }
-    }
 }
 
 struct Scene {
@@ -150,8 +137,7 @@ async fn what_changes_during_a_pause_is_recorded_at_once() {
     let fast = ContentLimits::default().download(1 << 20);
     peer.set_content_limits(scene.folder.id, fast).unwrap();
     sleep(SECOND).await;
-    let killed = tempfile::tempdir().unwrap();
-    copy(scene.dirs.to.path(), killed.path());
+    let killed = moment_of(scene.dirs.to.path());
     let again = sharing_again(&scene.world, "again", killed.path()).await;
     let listed = only(&again);
     assert_eq!(listed.state, ContentState::Paused);

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod identities;
+pub(crate) mod moment;
 pub(crate) mod policies;
 pub(crate) mod reading;
 pub(crate) mod storages;

@@ -1,7 +1,6 @@
 //! What a crash leaves of a download that is paused: the storage is copied at each moment,
 //! and can be held up there.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio::time::sleep;
 use super::{
     At, CALLS, Kept, LEN, RESTING, SERVING, begun, call_on, only, pause, pauses, slow_owner, start,
 };
+use crate::world::moment::moment_of;
 use crate::world::{World, named, soon};
 
 /// A storage in files that is copied as it is before and after each call that changes what is
@@ -48,16 +48,8 @@ impl Copied {
     }
 
     fn copy(&self, at: &str) {
-        let copy = tempfile::tempdir().unwrap();
-        copy_all(self.dir.path(), copy.path());
+        let copy = moment_of(self.dir.path());
         self.copies.lock().unwrap().push((at.into(), copy));
-    }
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
 
