@@ -143,6 +143,7 @@ mod advice;
 pub mod access;
 #[cfg(feature = "bittorrent")]
 pub mod bittorrent;
+mod buffers;
 pub mod content;
 mod descriptors;
 mod error;

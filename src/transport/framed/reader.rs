@@ -1,7 +1,7 @@
 //! The reading half: from bytes to frames.
 //!
 //! There are two buffers. Small things (prefixes, heads, control messages) are
-//! read in batches into `pending`. A body has an allocation of its own, and its
+//! read in batches into `pending`. A body has a [`Buffer`] of its own, and its
 //! reads may run [`PEEK`] bytes past its end. When blocks follow each other, that
 //! already reads the next prefix and head, so that a block costs no extra read.
 //! The bytes past the end move to `pending`.
@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Sleep, sleep};
 
 use super::prefix;
+use crate::buffers::Buffer;
 use crate::protocol::Frame;
 use crate::protocol::limits::FRAME_TIMEOUT;
 use crate::transport::connection::LimitHandle;
@@ -53,7 +54,7 @@ enum ReadState {
     /// `bytes` grows to `len`, and by up to [`PEEK`] more.
     Body {
         head: Bytes,
-        bytes: BytesMut,
+        bytes: Buffer,
         len: usize,
     },
     /// Closed or broken.
@@ -95,24 +96,27 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 self.state = ReadState::Prefix;
                 return Ok(Some(Frame { head, body }));
             }
-            let mut bytes = BytesMut::with_capacity(len + PEEK);
+            let mut bytes = Buffer::with_room(len + PEEK);
             bytes.extend_from_slice(&self.pending);
             self.pending = BytesMut::new();
             self.state = ReadState::Body { head, bytes, len };
         }
-        if let ReadState::Body { head, bytes, len } = &mut self.state
-            && bytes.len() >= *len
-        {
-            self.pending = BytesMut::from(&bytes[*len..]);
-            bytes.truncate(*len);
-            let frame = Frame {
-                head: std::mem::take(head),
-                body: std::mem::take(bytes).freeze(),
-            };
-            self.state = ReadState::Prefix;
-            return Ok(Some(frame));
+        match std::mem::replace(&mut self.state, ReadState::Prefix) {
+            ReadState::Body {
+                head,
+                mut bytes,
+                len,
+            } if bytes.len() >= len => {
+                self.pending = BytesMut::from(&bytes[len..]);
+                bytes.truncate(len);
+                let body = bytes.freeze();
+                Ok(Some(Frame { head, body }))
+            }
+            state => {
+                self.state = state;
+                Ok(None)
+            }
         }
-        Ok(None)
     }
 
     /// Reads what the current state can use. Returns 0 at the end of the stream.
@@ -120,7 +124,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         match &mut self.state {
             ReadState::Body { bytes, len, .. } => {
                 let room = *len + PEEK - bytes.len();
-                poll_read(&mut self.io, cx, bytes, room)
+                poll_read(&mut self.io, cx, &mut **bytes, room)
             }
             state => {
                 let missing = match state {
@@ -214,7 +218,7 @@ fn take(pending: &mut BytesMut, len: usize) -> Bytes {
 fn poll_read<R: AsyncRead + Unpin>(
     io: &mut R,
     cx: &mut Context<'_>,
-    buf: &mut BytesMut,
+    buf: &mut impl BufMut,
     room: usize,
 ) -> Poll<io::Result<usize>> {
     let mut buf = buf.limit(room);
