@@ -590,3 +590,32 @@ fn only_link_is_asked_for_what_a_reader_wants_though_it_was_silent() {
     assert_eq!(again[0].chunk, ChunkIndex(0));
     planner.check_invariants();
 }
+
+#[test]
+fn no_chunk_is_opened_while_many_wait_to_be_hashed() {
+    // The longest chunks: two may wait.
+    let geometry = Geometry::of(16 << 30).unwrap();
+    let layout = BlockLayout::of(geometry);
+    let none = Bitfield::none(geometry.chunks());
+    let mut planner = Planner::new(layout, &none, PlannerConfig::default());
+    let (now, link) = (Instant::now(), LinkId(1));
+    planner.link_added(link);
+    planner.link_has(link, ChunkSet::All);
+    planner.hashing_began();
+    assert!(planner.next_request(now, link).is_some());
+    planner.hashing_began();
+    // What is open already goes on.
+    let open = planner.next_request(now, link).unwrap().block;
+    assert_eq!(open.chunk, ChunkIndex(0));
+    for position in 2..layout.blocks(open.chunk) {
+        planner.block_arrived(now, link, layout.block(open.chunk, position - 2));
+        let next = planner.next_request(now, link).unwrap().block;
+        assert_eq!(next, layout.block(open.chunk, position));
+    }
+    let before_last = layout.blocks(open.chunk) - 2;
+    planner.block_arrived(now, link, layout.block(open.chunk, before_last));
+    assert!(planner.next_request(now, link).is_none());
+    assert!(planner.hashing_ended());
+    let next = planner.next_request(now, link).unwrap().block;
+    assert_eq!(next.chunk, ChunkIndex(1));
+}

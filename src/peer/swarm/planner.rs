@@ -429,6 +429,17 @@ impl Planner {
         self.ledger.chunk_complete(chunk);
     }
 
+    /// A complete chunk is being hashed from now on. While many are, no further chunk is
+    /// opened.
+    pub fn hashing_began(&mut self) {
+        self.ledger.hashing_began();
+    }
+
+    /// A complete chunk was hashed. Returns whether idle links may find something now.
+    pub fn hashing_ended(&mut self) -> bool {
+        self.ledger.hashing_ended()
+    }
+
     /// A complete chunk is verified and written, or a held one verified.
     /// Returns whether idle links may find something now.
     pub fn chunk_stored(&mut self, chunk: ChunkIndex) -> bool {

@@ -95,6 +95,8 @@ pub(super) struct Hashed {
     pub(super) liars: Vec<Arc<Contributor>>,
     /// Bytes that have to be fetched again.
     pub(super) wasted: u64,
+    /// Whether links may have something to ask for because the processor has caught up.
+    pub(super) wakes: bool,
 }
 
 /// What the storage has to do next.
@@ -280,6 +282,7 @@ impl Transfer {
         let len = self.manifest.geometry().len_of(chunk);
         let may_write = self.persistence.reserve(config, len);
         let step = Step::Hashing { may_write };
+        self.planner.hashing_began();
         self.whole.insert(chunk, Whole { assembled, step });
         ToHash {
             chunk,
@@ -304,17 +307,23 @@ impl Transfer {
         if may_write {
             self.persistence.unreserve(len);
         }
+        let wakes = self.planner.hashing_ended();
         if good {
             whole.step = Step::Verified;
             let liars = self.smart_ban.good_copy(chunk, &whole.assembled.pieces);
             self.persistence.verified(chunk);
-            return Some(Hashed { liars, wasted: 0 });
+            return Some(Hashed {
+                liars,
+                wasted: 0,
+                wakes,
+            });
         }
         let Whole { assembled, .. } = self.whole.remove(&chunk)?;
         self.planner.chunk_failed(chunk);
         Some(Hashed {
             liars: self.smart_ban.bad_copy(chunk, assembled),
             wasted: len,
+            wakes,
         })
     }
 
@@ -327,7 +336,11 @@ impl Transfer {
         }
         whole.step = Step::Writing;
         let liars = self.smart_ban.good_copy(chunk, &whole.assembled.pieces);
-        Some(Hashed { liars, wasted: 0 })
+        Some(Hashed {
+            liars,
+            wasted: 0,
+            wakes: self.planner.hashing_ended(),
+        })
     }
 
     /// The next chunk to write, with its pieces in order.

@@ -92,6 +92,8 @@ pub(super) fn chunk_verified(
     if !good {
         parts.gained(now);
         parts.counters.waste.bad += hashed.wasted;
+    }
+    if !good || hashed.wakes {
         parts.ask_queue.wake_idle();
     }
     for liar in hashed.liars {
@@ -108,6 +110,9 @@ pub(super) fn chunk_written(parts: &mut Parts, now: Instant, chunk: ChunkIndex) 
     let Some(proven) = transfer.chunk_proven(chunk) else {
         return false;
     };
+    if proven.wakes {
+        parts.ask_queue.wake_idle();
+    }
     for liar in proven.liars {
         leaving::ban(parts, now, &liar, BanReason::BadChunk { chunk });
     }
