@@ -2,7 +2,7 @@
 //!
 //! A session on which something waits to be sent must make progress, or it ends:
 //! the other side takes each frame within [`FRAME_TIMEOUT`], or as many short
-//! ones as make [`GROUP_LEN`], whatever it sends meanwhile. This is the slowest
+//! ones as make [`GROUP_LEN`] (more where it has just been quick), whatever it sends meanwhile. This is the slowest
 //! that a reader may be.
 
 use std::convert::Infallible;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, SinkExt, StreamExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::channels::{Channels, Opening, Receiver, Route};
@@ -25,7 +25,7 @@ use crate::peer::session::admission::ConnectionPlace;
 use crate::peer::swarm::{LinkCookies, LinkInfo};
 use crate::protocol::limits::{FRAME_TIMEOUT, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, KEEP_ALIVE};
 use crate::protocol::{Addr, ChannelId, Hello, LinkCookie, PeerMessage, RefuseReason};
-use crate::transport::framed::PREFIX_LEN;
+use crate::transport::framed::{MAX_QUEUED, PREFIX_LEN};
 use crate::transport::{
     Connection, FrameSink, FrameStream, LimitHandle, PeerIdentity, TransportError,
 };
@@ -41,6 +41,14 @@ const IDLE_SESSION: Duration = Duration::from_secs(10);
 /// until all are taken. Longer ones go one by one, so that each has its own
 /// timeout.
 const GROUP_LEN: usize = 64 << 10;
+
+/// The same where the network takes them quickly: as many as a sink accepts at once. So a
+/// call of the system carries several blocks, and the driver hears of them together.
+const MAX_GROUP_LEN: usize = MAX_QUEUED;
+
+/// A group that was taken within this time was taken quickly: a new message waits no longer
+/// behind it.
+const QUICKLY: Duration = Duration::from_millis(5);
 
 /// One session, from the handshake to its end.
 pub(super) struct SessionTask {
@@ -319,10 +327,17 @@ impl SessionTask {
 
     /// Sends what is queued until the session ends, and returns why it did.
     async fn write(&self, sink: &mut FrameSink) -> String {
+        let mut group_len = GROUP_LEN;
         loop {
-            let sent = match self.send_group(sink).await {
+            let begun = Instant::now();
+            let (sent, len) = match self.send_group(sink, group_len).await {
                 Ok(sent) => sent,
                 Err(error) => return error.to_string(),
+            };
+            group_len = match begun.elapsed() <= QUICKLY {
+                true if len >= group_len => (2 * group_len).min(MAX_GROUP_LEN),
+                true => group_len,
+                false => GROUP_LEN,
             };
             if !sent.is_empty() {
                 for (Receiver { inbox, link }, messages, bytes) in sent {
@@ -371,14 +386,15 @@ impl SessionTask {
         Ok(())
     }
 
-    /// Sends what waits, up to [`GROUP_LEN`]. Returns who is told of how many
-    /// messages, and of how many bytes of blocks.
+    /// Sends what waits, up to a length. Returns who is told of how many messages, and of
+    /// how many bytes of blocks, and how long all messages were.
     async fn send_group(
         &self,
         sink: &mut FrameSink,
-    ) -> Result<Vec<(Receiver, usize, u64)>, SendError> {
+        most: usize,
+    ) -> Result<(Vec<(Receiver, usize, u64)>, usize), SendError> {
         let (mut sent, mut group) = (Vec::new(), 0);
-        while group < GROUP_LEN
+        while group < most
             && let Some(batch) = self.channels.next_batch()
         {
             let (messages, mut bytes) = (batch.messages.len(), 0);
@@ -395,7 +411,7 @@ impl SessionTask {
         if group > 0 {
             timeout(FRAME_TIMEOUT, sink.flush()).await??;
         }
-        Ok(sent)
+        Ok((sent, group))
     }
 }
 
