@@ -406,6 +406,11 @@ impl Blob for MemoryBlob {
         self.body.read_checked(offset, len as u64)
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        check_range(offset, len as u64, self.body.length).ok()?;
+        self.body.read_checked(offset, len as u64).ok()
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         check_range(offset, len, self.body.length)?;
@@ -542,6 +547,11 @@ impl Blob for MemoryReadBlob {
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError> {
         check_range(offset, len as u64, self.0.length)?;
         self.0.read_checked(offset, len as u64)
+    }
+
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        check_range(offset, len as u64, self.0.length).ok()?;
+        self.0.read_checked(offset, len as u64).ok()
     }
 
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {

@@ -573,6 +573,18 @@ pub trait Blob: Send + Sync + 'static {
     /// storage can tell, and [`StorageError::Io`] when reading fails.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes, StorageError>;
 
+    /// Reads exactly `len` bytes from `offset` on, as [`read_at`](Self::read_at) does, if they
+    /// are in memory, so that nothing is waited for: no device, no network, no other thread.
+    /// It is called by async threads, which then need not wake another one.
+    ///
+    /// `None` says that the bytes must be read with `read_at`, which also finds out what is
+    /// wrong with them. A wrapper around a blob forwards the call if it adds nothing to a
+    /// read. By default `None`.
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let _ = (offset, len);
+        None
+    }
+
     /// Writes the pieces one after the other, from `offset` on. After it has
     /// returned, [`read_at`](Self::read_at) returns these bytes.
     ///

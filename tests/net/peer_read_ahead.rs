@@ -19,6 +19,8 @@ const MAX_BLOCK: u64 = 256 << 10;
 struct Counting {
     inner: MemoryStorage,
     counts: Arc<Counts>,
+    /// Whether what is in memory may be read at once, which is not counted.
+    at_once: bool,
 }
 
 /// Bytes that were read, and how many at most at a time.
@@ -67,6 +69,11 @@ impl Blob for CountingBlob {
         self.inner.read_at(offset, len).await
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let at_once = self.of.at_once;
+        at_once.then(|| self.inner.read_now(offset, len))?
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         self.inner.write_at(offset, pieces).await
     }
@@ -106,4 +113,24 @@ async fn owner_that_reads_ahead_reads_several_blocks_at_once_and_none_twice() {
         "{read} bytes were read, and {sent} sent"
     );
     assert!(longest > MAX_BLOCK, "{longest} bytes at a time");
+}
+
+#[tokio::test]
+async fn owner_sends_what_is_in_memory_without_a_job_for_each_block() {
+    let bytes = content(512 << 10, 6);
+    for at_once in [false, true] {
+        let world = World::tcp().await;
+        let storage = Counting {
+            at_once,
+            ..Counting::default()
+        };
+        storage.inner.insert(named("x"), bytes.clone()).unwrap();
+        let counts = Arc::clone(&storage.counts);
+        let owner = world.builder("owner", storage).start().await.unwrap();
+        let shared = owner.share(named("x")).await.unwrap();
+        counts.take();
+        let node = world.node("one").await;
+        soon(node.peer.download(shared.id)).await.unwrap();
+        assert_eq!(counts.take().0 == 0, at_once);
+    }
 }

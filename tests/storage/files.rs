@@ -298,6 +298,7 @@ async fn file_that_is_deleted_or_replaced_while_it_is_open_is_an_error_that_name
         let blobs = [&finished, &opened, &by_path];
         for blob in blobs {
             assert_eq!(blob.read_at(10, 20).await.unwrap(), test.content[10..30]);
+            check_read_now(&**blob, &test.content[10..30]);
         }
         match replaced {
             false => fs::remove_file(&path).unwrap(),
@@ -309,11 +310,20 @@ async fn file_that_is_deleted_or_replaced_while_it_is_open_is_an_error_that_name
         }
         for blob in blobs {
             let path = path.clone();
+            assert_eq!(blob.read_now(10, 20), None);
             assert_eq!(
                 blob.read_at(10, 20).await,
                 Err(StorageError::Changed { path })
             );
         }
+    }
+}
+
+/// A file that was just read is in memory. Only Linux tells.
+fn check_read_now(blob: &dyn Blob, expected: &[u8]) {
+    let read = blob.read_now(10, 20);
+    if cfg!(target_os = "linux") {
+        assert_eq!(read.as_deref(), Some(expected));
     }
 }
 
@@ -332,7 +342,9 @@ async fn file_that_changes_while_it_is_open_is_an_error_that_names_it() {
     // The length is the same, so only the modification time has changed.
     let mut other = test.content.to_vec();
     other[15] ^= 1;
+    check_read_now(&*opened, &test.content[10..30]);
     fs::write(&path, &other).unwrap();
+    assert_eq!(opened.read_now(10, 20), None);
     for read in read().await {
         let path = path.clone();
         assert_eq!(read.await, Err(StorageError::Changed { path }));

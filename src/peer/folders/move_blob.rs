@@ -49,6 +49,10 @@ impl Blob for MoveBlob {
         }
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        self.now().read_now(offset, len)
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         self.now().write_at(offset, pieces).await
     }

@@ -130,6 +130,10 @@ impl Blob for PartialBlob {
         }
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        self.finished()?.read_now(offset, len)
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         check_range(offset, len, self.length)?;

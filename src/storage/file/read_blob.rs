@@ -232,6 +232,14 @@ impl Blob for ReadBlob {
         .await
     }
 
+    fn read_now(&self, offset: u64, len: usize) -> Option<Bytes> {
+        check_range(offset, len as u64, self.0.stamp.len).ok()?;
+        let file = self.0.location.pool.open_file(self.0.key)?;
+        let bytes = file.read_cached(offset, len)?;
+        self.0.check(&file).ok()?;
+        Some(bytes)
+    }
+
     async fn write_at(&self, offset: u64, pieces: Vec<Bytes>) -> Result<(), StorageError> {
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         check_range(offset, len, self.0.stamp.len)?;

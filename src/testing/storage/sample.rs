@@ -76,8 +76,9 @@ impl Sample {
             let bytes = self.chunk(chunk);
             let offset = self.manifest.geometry().offset_of(chunk);
             let read = must(blob.read_at(offset, bytes.len()).await, what);
+            let now = blob.read_now(offset, bytes.len());
             assert!(
-                read == bytes,
+                read == bytes && now.is_none_or(|now| now == bytes),
                 "{what}: the bytes of chunk {chunk} are wrong"
             );
         }

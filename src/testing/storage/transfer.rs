@@ -116,6 +116,11 @@ async fn check_bounds(blob: &dyn Blob) {
             len,
             length: LENGTH,
         };
+        assert_eq!(
+            blob.read_now(offset, len as usize),
+            None,
+            "reading {len} bytes at {offset} of {LENGTH} at once must give nothing"
+        );
         let read = blob.read_at(offset, len as usize).await.map(|_| ());
         let pieces = vec![Bytes::from(vec![0; len as usize])];
         let written = blob.write_at(offset, pieces).await;

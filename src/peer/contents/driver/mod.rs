@@ -95,6 +95,8 @@ pub(in crate::peer) struct Driver {
     recorded: bool,
     reads: ReadQueue,
     ahead: ReadAhead,
+    /// How many bytes were read from memory in this turn.
+    read_at_once: u64,
     checks: ChunkChecks,
     links: LinkOutlets,
     jobs: Jobs,
@@ -153,6 +155,7 @@ impl Driver {
             recorded: false,
             reads: ReadQueue::default(),
             ahead: ReadAhead::default(),
+            read_at_once: 0,
             checks: ChunkChecks::default(),
             links: LinkOutlets::default(),
             inbox,
@@ -253,6 +256,7 @@ impl Driver {
                 self.follow_turn();
             }
             self.follow_readers();
+            self.read_at_once = 0;
             self.perform_outputs();
             while self.limits.run(&mut self.swarm) {
                 self.perform_outputs();

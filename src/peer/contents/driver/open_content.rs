@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::read_queue::{BatchRead, BlockRead, ReadBatch};
-use crate::content::{Bitfield, ChunkIndex, Content, ContentName, Geometry, Manifest};
+use crate::content::{Bitfield, BlockRange, ChunkIndex, Content, ContentName, Geometry, Manifest};
 use crate::peer::contents::asleep::Asleep;
 use crate::peer::contents::complete_bytes::CompleteBytes;
 use crate::peer::contents::hashing::{INLINE_HASH_LEN, hash};
@@ -60,6 +60,13 @@ impl OpenContent {
     pub(super) fn read_at_once(&mut self, batch: &ReadBatch) -> Option<Vec<BlockRead>> {
         let bytes = self.bytes.take()?;
         Some(batch.cut_out_of(&bytes))
+    }
+
+    /// Reads a block without waiting, if it is in memory.
+    pub(super) fn read_now(&self, block: BlockRange) -> Option<Bytes> {
+        let offset = self.manifest.geometry().offset_of(block.chunk) + u64::from(block.offset);
+        let len = block.len as usize;
+        self.blob.read_now(offset, len).filter(|b| b.len() == len)
     }
 
     pub(super) async fn write(

@@ -16,6 +16,7 @@ use super::super::disk::{
     Disk, DiskFile, EntryKind, FileStat, Refused, available_bytes, too_short,
 };
 use super::super::timestamp::Timestamp;
+use crate::buffers::Buffer;
 use crate::content::{ContentName, UnsafeName};
 
 /// How many pieces one system call accepts: `IOV_MAX` on Linux, macOS and the
@@ -282,7 +283,7 @@ impl DiskFile for DataFile {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         // Reads into spare capacity, which need not be zeroed first.
-        let mut buffer: Vec<u8> = Vec::with_capacity(len);
+        let mut buffer = Buffer::with_room(len);
         while buffer.len() < len {
             let at = offset + buffer.len() as u64;
             match rustix::io::pread(&self.0, spare_capacity(&mut buffer), at) {
@@ -293,7 +294,28 @@ impl DiskFile for DataFile {
         }
         // The vector may have more capacity than requested.
         buffer.truncate(len);
-        Ok(buffer.into())
+        Ok(buffer.freeze())
+    }
+
+    #[cfg(target_os = "linux")]
+    fn read_cached(&self, offset: u64, len: usize) -> Option<Bytes> {
+        // One byte tells cheaply of most files that are not in memory.
+        let mut probe = [0];
+        match read_without_waiting(&self.0, &mut probe, offset) {
+            Ok(read) if read == probe.len().min(len) => {}
+            Err(Errno::OPNOTSUPP) if lies_in_memory(&self.0) => {
+                return self.read_at(offset, len).ok();
+            }
+            Ok(_) | Err(_) => return None,
+        }
+        let mut buffer = Buffer::with_room(len);
+        buffer.resize(len, 0);
+        let mut done = 0;
+        while done < len {
+            let read = read_without_waiting(&self.0, &mut buffer[done..], offset + done as u64);
+            done += read.ok().filter(|&read| read > 0)?;
+        }
+        Some(buffer.freeze())
     }
 
     fn write_at(&self, mut offset: u64, pieces: &[Bytes]) -> io::Result<()> {
@@ -369,6 +391,21 @@ impl DiskFile for DataFile {
     fn sync_all(&self) -> io::Result<()> {
         self.0.sync_all()
     }
+}
+
+/// Reads what the cache of the system has.
+#[cfg(target_os = "linux")]
+fn read_without_waiting(file: &File, part: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let flags = rustix::io::ReadWriteFlags::NOWAIT;
+    rustix::io::preadv2(file, &mut [io::IoSliceMut::new(part)], offset, flags)
+}
+
+/// Whether a file is in memory as a whole, and never on a device.
+#[cfg(target_os = "linux")]
+fn lies_in_memory(file: &File) -> bool {
+    /// `TMPFS_MAGIC` of `linux/magic.h`.
+    const TMPFS: i64 = 0x0102_1994;
+    fs::fstatfs(file).is_ok_and(|volume| i64::from(volume.f_type) == TMPFS)
 }
 
 #[cfg(test)]
