@@ -404,8 +404,8 @@ fn read_without_waiting(file: &File, part: &mut [u8], offset: u64) -> Result<usi
 #[cfg(target_os = "linux")]
 fn lies_in_memory(file: &File) -> bool {
     /// `TMPFS_MAGIC` of `linux/magic.h`.
-    const TMPFS: i64 = 0x0102_1994;
-    fs::fstatfs(file).is_ok_and(|volume| i64::from(volume.f_type) == TMPFS)
+    const TMPFS: fs::FsWord = 0x0102_1994;
+    fs::fstatfs(file).is_ok_and(|volume| volume.f_type == TMPFS)
 }
 
 #[cfg(test)]
