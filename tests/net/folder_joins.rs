@@ -24,7 +24,7 @@ struct Scene {
     folder: Folder,
     owner: Peer,
     /// How often there was a new tracker.
-    trackers: u64,
+    trackers: u8,
 }
 
 impl Scene {

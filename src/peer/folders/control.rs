@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::board::{Board, FileDownload, Posted};
 use super::selection::Selection;
-use crate::content::{ContentId, FolderPath};
+use crate::content::{ContentId, FolderIndex, FolderPath};
 use crate::peer::downloads::pause::PauseOptions;
 use crate::peer::downloads::priority::Priority;
 use crate::peer::downloads::settings::Settings;
@@ -196,6 +196,11 @@ impl FolderControl {
     /// What is wanted, and whoever hears of more.
     pub(super) fn selections(&self) -> watch::Receiver<Selection> {
         self.selection.subscribe()
+    }
+
+    /// The part of the folder that is wanted; nothing if it has not all of that.
+    pub(in crate::peer) fn wanted(&self, whole: &FolderIndex) -> Option<FolderIndex> {
+        self.selection.borrow().of(whole).ok()
     }
 
     /// All that is wanted, also by others; everything, if there are no paths.

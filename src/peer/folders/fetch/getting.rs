@@ -135,7 +135,7 @@ impl FolderTask {
         // another one of this folder, if its priority is higher than that of others.
         let at_a_time = 2 * self.shared.config.max_downloads.max(1);
         let mut selections = self.control().selections();
-        let mut done = Done::default();
+        let mut done = Done::new(self.status.borrow().files.clone());
         let mut known = HashSet::new();
         let mut queue: VecDeque<Wanted> = VecDeque::new();
         let mut running = FuturesUnordered::new();
@@ -194,7 +194,7 @@ impl FolderTask {
         let part = self.selected(whole)?;
         let missing = missing(&self.shared, &obtain.home, whole, &part, base).await?;
         check_room(obtain, &missing).await?;
-        done.want(&part, &missing);
+        done.want(whole, (&part, &missing));
         let name = base.as_ref().map_or(name, |base| &base.name);
         self.show_folder(id, &part, name);
         self.show(done);
